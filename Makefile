@@ -1,0 +1,68 @@
+# noetl-broker: `make help` lists what can be done. Needs make and Python >= 3.11; nothing else, root or not.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+SHELL := /bin/sh
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CODE   := src tests $(wildcard benchmarks)
+# `make setup PYTHON=/path/to/python3.12` chooses the interpreter; `make test PYTEST_ARGS="-k loop"` narrows a run.
+PYTHON ?=
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test check format clean
+
+help: ## show this list
+	@echo "noetl-broker. Start with: make demo"
+	@echo
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with the program and its development tools
+
+demo: $(STAMP) ## run an example playbook: own Postgres, broker and worker, nothing to configure
+	@$(BIN)/noetl-broker demo
+
+test: check ## check, then every test (starts its own Postgres)
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+check: $(STAMP) ## lint, formatting and types; changes nothing
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+format: $(STAMP) ## mend formatting and what the linter can mend
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
+
+clean: ## remove .venv, build results and caches
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is newer than pyproject.toml exactly when .venv holds what it asks for.
+# An interpreter is asked, not guessed from its name: a version manager's stand-in may exist and refuse to run.
+$(STAMP): pyproject.toml
+	@set -eu; \
+	chosen=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
+	  if "$$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    chosen=$$candidate; \
+	    if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then break; fi; \
+	    lacking=$$candidate; chosen=; \
+	  fi; \
+	done; \
+	if [ -z "$$chosen" ] && [ -n "$${lacking:-}" ]; then \
+	  echo "make: $$lacking cannot create virtual environments (no ensurepip)." >&2; \
+	  echo "make: on Debian or Ubuntu: apt-get install python3-venv. Or name another interpreter: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	if [ -z "$$chosen" ]; then \
+	  echo "make: no Python >= 3.11 found$(if $(PYTHON), ($(PYTHON) is not one))." >&2; \
+	  echo "make: install one, or name it: make setup PYTHON=/path/to/python3" >&2; \
+	  exit 1; \
+	fi; \
+	echo "$(VENV): $$("$$chosen" --version) ($$chosen)"; \
+	"$$chosen" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,179 @@
+-- What a worker calls: lease, heartbeat, complete, fail.
+--
+-- A lease is fenced by `attempts`: whoever was leased attempt 3 can only answer for attempt 3. Only the clock of the
+-- database decides about leases. Each function changes the job and writes its event in one transaction.
+
+create or replace function noetl.lease_jobs(
+  worker_id text,
+  max_jobs int default 1,
+  lease_seconds int default 60,
+  node_types text[] default null
+) returns setof noetl.queue
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+begin
+  if $1 is null or $1 = '' then
+    raise exception using errcode = 'NB400', message = 'lease_jobs needs a worker_id',
+      hint = 'a name of your own, for example host:process';
+  end if;
+  if $2 is null or $2 < 1 or $3 is null or $3 < 1 then
+    raise exception using errcode = 'NB400',
+      message = format('lease_jobs of %s: max_jobs %s and lease_seconds %s must be 1 or more', $1, $2, $3);
+  end if;
+  return query
+  with leased as (
+    update noetl.queue q
+    set status = 'leased',
+        attempts = q.attempts + 1,
+        worker_id = $1,
+        lease_until = at + make_interval(secs => $3),
+        last_heartbeat = at,
+        first_leased_at = coalesce(q.first_leased_at, at),
+        updated_at = at
+    -- an array, not a join: the join form costs five times as much for one job
+    where q.queue_id = any(array(
+      select r.queue_id
+      from noetl.queue r
+      where r.status in ('queued', 'retry')
+        and r.available_at <= at
+        and ($4 is null or r.node_type = any($4))
+      order by r.priority desc, r.available_at, r.queue_id
+      limit $2
+      for update skip locked
+    ))
+    returning q.*
+  ), started as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, created_at, event_type,
+      node_id, node_name, node_type, status, meta, worker_id
+    )
+    select l.execution_id, l.catalog_id, l.event_id, greatest(at, l.created_at + interval '1 microsecond'),
+      'action_started', l.node_id, l.node_name, l.node_type, 'RUNNING',
+      jsonb_build_object('queue_id', l.queue_id, 'attempt', l.attempts), $1
+    from leased l
+  )
+  select l.*
+  from leased l
+  order by l.priority desc, l.available_at, l.queue_id;
+end
+$$;
+
+comment on function noetl.lease_jobs(text, int, int, text[]) is
+  'Leases up to max_jobs jobs of the given types (null: all) for lease_seconds; `attempts` of each row is the fencing token.';
+
+create or replace function noetl.heartbeat_job(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  lease_seconds int default 60
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  update noetl.queue q
+  set lease_until = clock_timestamp() + make_interval(secs => greatest($4, 1)),
+      last_heartbeat = clock_timestamp()
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased';
+  return found;
+end
+$$;
+
+comment on function noetl.heartbeat_job(bigint, text, int, int) is
+  'Prolongs a lease; false means that it is no longer yours: stop the work.';
+
+-- One end of a job for both ways, so that the fence stands in one place.
+create or replace function noetl.end_job(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  queue_status text,
+  event_type text,
+  result jsonb,
+  error jsonb,
+  retryable boolean
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  job record;
+  at timestamptz := clock_timestamp();
+begin
+  update noetl.queue q
+  set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '2 microseconds')
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased'
+  returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
+    q.first_leased_at, q.updated_at
+  into job;
+  if not found then
+    -- The same answer again from the same worker, whose first answer was lost on the way, is true again.
+    return exists (
+      select
+      from noetl.queue q
+      where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
+        and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
+    );
+  end if;
+  insert into noetl.event (
+    execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+    status, duration, result, error, meta, worker_id
+  ) values (
+    job.execution_id, job.catalog_id, job.event_id, job.updated_at, $5, job.node_id, job.node_name, job.node_type,
+    case when $4 = 'done' then 'COMPLETED' else 'FAILED' end,
+    date_part('epoch', at - job.first_leased_at), $6, $7,
+    jsonb_strip_nulls(jsonb_build_object('queue_id', $1, 'attempt', $3, 'retryable', $8)), $2
+  );
+  return true;
+end
+$$;
+
+create or replace function noetl.complete_job(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  result jsonb default null
+) returns boolean
+language sql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select noetl.end_job($1, $2, $3, 'done', 'action_completed', $4, null, null)
+$$;
+
+comment on function noetl.complete_job(bigint, text, int, jsonb) is
+  'Ends a job with its result; false when the lease was taken over: nothing changed. Repeated: true again, nothing changed.';
+
+create or replace function noetl.fail_job(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  error jsonb,
+  retryable boolean default true
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if $4 is null or jsonb_typeof($4) <> 'object' or jsonb_typeof($4 -> 'message') is distinct from 'string' then
+    raise exception using errcode = 'NB400',
+      message = format('the error of job %s must be an object with a message, it is %s', $1, coalesce(left($4::text, 100), 'null')),
+      hint = 'for example {"message": "connection refused", "status_code": 503}';
+  end if;
+  return noetl.end_job($1, $2, $3, 'failed', 'action_failed', null, $4, coalesce($5, true));
+end
+$$;
+
+comment on function noetl.fail_job(bigint, text, int, jsonb, boolean) is
+  'Ends an attempt with an error; the broker decides whether it is tried again. retryable false: it is not.';
+
+revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
+revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
+revoke all on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) from public;
+revoke all on function noetl.complete_job(bigint, text, int, jsonb) from public;
+revoke all on function noetl.fail_job(bigint, text, int, jsonb, boolean) from public;

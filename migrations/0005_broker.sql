@@ -1,0 +1,208 @@
+-- What the broker calls: take mail under locks, and see to what time alone brings about.
+
+-- Claim by row, then by lock, then look: three statements of one volatile function, so that under READ COMMITTED each
+-- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
+-- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox.
+create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
+returns table (
+  mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
+  event_type text, node_id text, node_name text, created_at timestamptz,
+  context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, job_attempts int,
+  catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json
+)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  mails bigint[];
+  executions bigint[];
+  events bigint[];
+  held bigint[];
+begin
+  -- Events written from here to the commit are the broker's own: the trigger on the event table lets them pass.
+  perform set_config('noetl.writer', 'broker', true);
+
+  if newest then
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id)
+    into mails, executions, events
+    from (
+      select i.mail_id, i.execution_id, i.event_id
+      from noetl.inbox i
+      order by i.mail_id desc
+      limit max_mail
+      for update skip locked
+    ) m;
+  else
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id)
+    into mails, executions, events
+    from (
+      select i.mail_id, i.execution_id, i.event_id
+      from noetl.inbox i
+      where i.mail_id >= from_mail_id
+      order by i.mail_id
+      limit max_mail
+      for update skip locked
+    ) m;
+  end if;
+  if mails is null then
+    return;
+  end if;
+
+  with asked as materialized (
+    select distinct unnest(executions) as execution_id
+  )
+  select array_agg(a.execution_id)
+  into held
+  from asked a
+  where pg_try_advisory_xact_lock(a.execution_id);
+
+  -- An execution_start that somebody inserted by hand has no execution row yet.
+  insert into noetl.execution (execution_id, catalog_id, path, version, started_at, parent_execution_id)
+  select distinct on (e.execution_id)
+    e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
+    e.parent_execution_id
+  from (
+    select v.execution_id, v.event_id, v.created_at, v.catalog_id, v.parent_execution_id,
+      noetl.as_json(v.context) ->> 'path' as path,
+      case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
+        then (noetl.as_json(v.context) ->> 'version')::int end as version
+    from unnest(executions, events) m (execution_id, event_id)
+    join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
+    where lower(v.event_type) in ('execution_start', 'execution_started', 'playbook_started')
+      and v.execution_id = any(held)
+      and not exists (select from noetl.execution x where x.execution_id = v.execution_id)
+  ) e
+  left join lateral (
+    select k.catalog_id, k.path, k.version
+    from noetl.catalog k
+    where k.catalog_id = e.catalog_id
+      or (e.catalog_id is null and k.path = e.path and (e.version is null or k.version = e.version))
+    order by k.version desc
+    limit 1
+  ) c on true
+  order by e.execution_id, e.event_id
+  on conflict (execution_id) do nothing;
+
+  return query
+  select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),
+    e.event_type, e.node_id, e.node_name, e.created_at::timestamptz,
+    case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end,
+    -- a large result stays in the table until a template names it
+    case when pg_column_size(e.result) <= 8192 then noetl.as_json(e.result) end,
+    coalesce(pg_column_size(e.result) > 8192, false),
+    noetl.as_json(e.error), noetl.as_json(e.meta),
+    (e.result is not null and pg_column_size(e.result) <= 8192 and noetl.as_json(e.result) is null)
+      or (e.context is not null and noetl.as_json(e.context) is null),
+    case when lower(e.event_type) in ('action_failed', 'action_error') then (
+      select q.attempts
+      from noetl.queue q
+      where q.execution_id = e.execution_id and q.node_id = e.node_id
+    ) end,
+    x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
+    s.turn, s.last_at, s.tokens
+  from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)
+  left join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
+  left join noetl.execution x on x.execution_id = m.execution_id
+  left join noetl.catalog c on c.catalog_id = x.catalog_id
+  left join noetl.execution_state s on s.execution_id = m.execution_id
+  order by m.mail_id;
+end
+$$;
+
+-- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
+create or replace function noetl.reap(max_rows int, max_lost_leases int)
+returns table (requeued int, lost int, timed_out int, overdue int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  at timestamptz := clock_timestamp();
+begin
+  with late as (
+    update noetl.queue q
+    set status = 'failed', lease_until = null, updated_at = at
+    where q.queue_id = any(array(
+      select r.queue_id
+      from noetl.queue r
+      where r.status = 'leased'
+        and r.timeout_seconds is not null
+        and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
+      limit max_rows
+      for update skip locked
+    ))
+    returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
+      q.attempts, q.timeout_seconds, q.worker_id
+  ), told as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta, worker_id
+    )
+    select l.execution_id, l.catalog_id, l.event_id, 'action_failed', l.node_id, l.node_name, l.node_type, 'FAILED',
+      jsonb_build_object('message', format('timeout: the action ran longer than %s s', l.timeout_seconds), 'type', 'timeout'),
+      jsonb_build_object('queue_id', l.queue_id, 'attempt', l.attempts, 'retryable', true), l.worker_id
+    from late l
+    returning 1
+  )
+  select count(*) into timed_out from told;
+
+  with expired as (
+    select r.queue_id
+    from noetl.queue r
+    where r.status = 'leased' and r.lease_until < at
+    order by r.lease_until
+    limit max_rows
+    for update skip locked
+  ), ended as (
+    update noetl.queue q
+    set status = case when q.lost_leases < max_lost_leases then 'queued' else 'failed' end,
+        lost_leases = q.lost_leases + 1, lease_until = null, updated_at = at
+    where q.queue_id = any(array(select d.queue_id from expired d))
+    returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
+      q.attempts, q.status, q.lost_leases, q.worker_id
+  ), told as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta, worker_id
+    )
+    select l.execution_id, l.catalog_id, l.event_id, 'action_failed', l.node_id, l.node_name, l.node_type, 'FAILED',
+      jsonb_build_object('message', format('lost its lease %s times: the workers died or did not answer', l.lost_leases),
+        'type', 'lost_lease'),
+      jsonb_build_object('queue_id', l.queue_id, 'attempt', l.attempts, 'retryable', false), l.worker_id
+    from ended l
+    where l.status = 'failed'
+    returning 1
+  )
+  select (select count(*) from ended l where l.status = 'queued'), (select count(*) from told)
+  into requeued, lost;
+
+  with past as (
+    update noetl.execution_state s
+    set deadline_at = null
+    where s.execution_id = any(array(
+      select d.execution_id
+      from noetl.execution_state d
+      where d.deadline_at < at
+      limit max_rows
+      for update skip locked
+    ))
+    returning s.execution_id
+  ), told as (
+    insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, node_type, status)
+    select x.execution_id, x.catalog_id, 'execution_deadline', x.execution_id::text,
+      coalesce(c.name, regexp_replace(x.path, '^.*/', '')), 'playbook', 'FAILED'
+    from past p
+    join noetl.execution x on x.execution_id = p.execution_id
+    left join noetl.catalog c on c.catalog_id = x.catalog_id
+    where x.status = 'RUNNING'
+    returning 1
+  )
+  select count(*) into overdue from told;
+
+  if requeued > 0 then
+    perform pg_notify('noetl_job', '');
+  end if;
+  return next;
+end
+$$;
+
+revoke all on function noetl.take_mail(int, boolean, bigint) from public;
+revoke all on function noetl.reap(int, int) from public;

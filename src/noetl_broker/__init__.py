@@ -1,0 +1,3 @@
+"""A Postgres-native workflow broker: events in, decisions out, one transaction."""
+
+__version__ = "0.1.0"

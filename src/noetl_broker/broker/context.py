@@ -1,0 +1,83 @@
+"""What a decision may know beside its state and its event: the rules, the workload, and the results of earlier steps.
+
+The core never loads anything. It asks `Known`; what is not there raises `NotLoaded` with the name of it, the shell
+loads it (for a whole batch at once) and calls the core again with the same state. So only results that a template
+really names are ever read, and the core stays a function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, JSON, Rules
+from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOT_LOADED = object()
+
+WORKLOAD = ("workload",)
+
+
+def want_step(name: str) -> tuple[str, str]:
+    """The wish for the latest result of a step: answered by a `Found`, or None when it has none."""
+    return ("step", name)
+
+
+def want_turn(number: int) -> tuple[str, int]:
+    """The wish for the result that the event of a turn carries: answered by a `StepResult`."""
+    return ("turn", number)
+
+
+def want_inputs(step: str, visit: int) -> tuple[str, str, int]:
+    """The wish for the rendered inputs of a visit: answered by a mapping."""
+    return ("inputs", step, visit)
+
+
+class Found(NamedTuple):
+    """The latest result of a step, and the visit that it is of."""
+
+    visit: int
+    result: StepResult
+
+
+def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
+    """What an event that ended an action says of its step: data, status, error (spec section 3: unwrapped once)."""
+    lowered = event_type.lower()
+    if ALIASES.get(lowered, lowered) != ACTION_COMPLETED:
+        return StepResult(None, "FAILED", error)
+    data = unwrap(result)
+    if data is result:
+        return StepResult(data, "COMPLETED", None)
+    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"))
+
+
+class Known:
+    """What the shell has loaded for one execution; asking for anything else raises `NotLoaded`.
+
+    `complete`: everything that there is has been told (a story, a replay), so what is not there does not exist.
+    """
+
+    __slots__ = ("answers", "complete", "rules")
+
+    def __init__(
+        self,
+        rules: Rules | None = None,
+        answers: Mapping[tuple[object, ...], object] | None = None,
+        *,
+        complete: bool = False,
+    ) -> None:
+        """`answers` maps wishes (see `want_step` and the others) to what was found."""
+        self.rules = rules or Rules()
+        self.answers: dict[tuple[object, ...], object] = dict(answers or {})
+        self.complete = complete
+
+    def ask(self, want: tuple[object, ...]) -> Any:
+        """The answer to a wish, or `NotLoaded`."""
+        answer = self.answers.get(want, NOT_LOADED)
+        if answer is NOT_LOADED:
+            if self.complete and want[0] == "step":
+                return None
+            raise NotLoaded(frozenset((want,)))
+        return answer

@@ -1,0 +1,39 @@
+"""The whole core in one function: one event in, one decision out.
+
+Live evaluation, replay, simulation and tests all call `take_turn`; nothing else decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.dispatcher import refusal, route_event
+from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.finalize import finalize_execution
+from noetl_broker.broker.joins import deliver, release_join
+from noetl_broker.broker.model import Decision, Event, Turn
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.context import Known
+    from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.playbook.model import Playbook
+
+
+def take_turn(
+    playbook: Playbook, state: ExecutionState, event: Event, turn: Turn, known: Known
+) -> tuple[ExecutionState, Decision]:
+    """The state after the event, and everything that is to be written.
+
+    Raises `NotLoaded` when a template needs what `known` does not hold: load it and call again, nothing has changed.
+    """
+    reason = refusal(playbook, state, event)
+    if reason is not None:
+        return state, Decision(reason)
+    draft = Draft(playbook, state, event, turn, known)
+    route_event(draft)
+    while draft.arrivals or release_join(draft):
+        # All transitions are taken and all routers passed before a waiting join is released.
+        while draft.arrivals:
+            deliver(draft, draft.arrivals.popleft())
+    finalize_execution(draft)
+    return draft.seal()

@@ -1,0 +1,103 @@
+"""The one entry for an event: which rule reacts to it, or why nothing does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.failure import cancel_execution, pass_deadline
+from noetl_broker.broker.initial import dispatch_first_step
+from noetl_broker.broker.model import (
+    ACTION_COMPLETED,
+    ACTION_FAILED,
+    EXECUTION_CANCEL,
+    EXECUTION_DEADLINE,
+    EXECUTION_START,
+    JSON,
+    Event,
+)
+from noetl_broker.broker.retries import process_failed_action
+from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
+from noetl_broker.broker.transitions import process_completed_steps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Playbook
+
+# Known types that are facts for readers of the log and ask for no decision.
+RECORDED = frozenset({
+    "action_started", "step_result", "step_started", "step_completed", "step_failed", "action_retry",
+    "iterator_started", "iteration_started", "iteration_completed", "iteration_failed", "iterator_completed",
+    "execution_complete", "execution_completed", "playbook_completed", "execution_failed", "execution_cancelled",
+})  # fmt: skip
+
+
+def _completed(draft: Draft) -> None:
+    event = draft.event
+    token = draft.tokens[event.step or "", event.visit or 1]
+    if event.broken:
+        process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
+        return
+    process_completed_steps(draft, token)
+
+
+def _failed(draft: Draft) -> None:
+    event = draft.event
+    token = draft.tokens[event.step or "", event.visit or 1]
+    error: JSON = event.error if event.error is not None else _error_in_result(event)
+    process_failed_action(draft, token, error)
+
+
+REACTIONS: dict[str, Callable[[Draft], None]] = {
+    EXECUTION_START: dispatch_first_step,
+    ACTION_COMPLETED: _completed,
+    ACTION_FAILED: _failed,
+    EXECUTION_CANCEL: cancel_execution,
+    EXECUTION_DEADLINE: pass_deadline,
+}
+
+
+def route_event(draft: Draft) -> None:
+    """Let the rule for this event write its decision."""
+    REACTIONS[draft.event.kind](draft)
+
+
+def refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
+    """Why the event changes nothing, as recorded in its turn; None when a rule reacts.
+
+    This is what makes duplicates, latecomers and strangers harmless: they are accounted for, and that is all.
+    """
+    kind = event.kind
+    if kind not in REACTIONS:
+        return "recorded" if kind in RECORDED else "unknown_type"
+    if state.status == NEW:
+        return None if kind == EXECUTION_START else "unknown_execution"
+    if kind == EXECUTION_START:
+        return "duplicate"
+    if state.status != RUNNING:
+        return "after_end"
+    if kind not in {ACTION_COMPLETED, ACTION_FAILED}:
+        return None
+    return _visit_refusal(playbook, state, event)
+
+
+def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
+    step = playbook.steps.get(event.step or "")
+    if step is None:
+        return "unknown_step"
+    token = state.tokens.get((step.name, event.visit or 1))
+    if token is None:
+        visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
+        return "duplicate" if (event.visit or 1) <= visits else "not_open"
+    if event.kind == ACTION_FAILED and token.failures and 0 < event.attempt <= token.failed_attempt:
+        return "duplicate"
+    return None
+
+
+def _error_in_result(event: Event) -> JSON:
+    """A NoETL worker reports an error inside its result envelope."""
+    result = event.result
+    if isinstance(result, dict):
+        return result.get("error") or result
+    return result

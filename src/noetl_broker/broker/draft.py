@@ -1,0 +1,200 @@
+"""A decision in the making: the one mutable thing of the core, alive for one turn.
+
+The rules write into a draft what they decide; `take_turn` makes it once at the beginning and seals it at the end. Nothing
+of it is shared with the state that the turn started from.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.context import (
+    NOT_LOADED,
+    WORKLOAD,
+    Found,
+    Known,
+    result_of,
+    want_inputs,
+    want_step,
+    want_turn,
+)
+from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Job, JobChange, Row, Turn
+from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
+from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from noetl_broker.playbook.model import Playbook, Step
+    from noetl_broker.template import Template, Tree
+
+DECIDED = "decided"
+
+
+class Draft:
+    """One turn of one execution: what it started from, and what it has decided so far."""
+
+    def __init__(self, playbook: Playbook, state: ExecutionState, event: Event, turn: Turn, known: Known) -> None:
+        """All five are only read; the state's mappings are copied where the turn may change them."""
+        self.playbook = playbook
+        self.event = event
+        self.turn = turn
+        self.known = known
+        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at)
+        self.status = state.status
+        self.tokens: dict[Visit, Token] = dict(state.tokens)
+        self.waiting: dict[str, tuple[Arrival, ...]] = dict(state.waiting)
+        self.seen = state.seen
+        self.repeats: dict[str, int] = dict(state.repeats)
+        self.total = state.total
+        self.ends: dict[str, int] = dict(state.ends)
+        self.end_reached = state.end_reached
+        self.end_turn = state.end_turn
+        self.end_inputs: Mapping[str, JSON] = {}  # of an `end` reached in this turn
+        self.arrivals: deque[Arrival] = deque()
+        self.own: Visit | None = None  # the visit that this event ended
+        self._own_result: StepResult | None = None
+        self.events: list[Emitted] = []
+        self.jobs: list[Job] = []
+        self.changes: list[JobChange] = []
+        self.rows: dict[str, Row] = {}
+        self.begun: Begun | None = None
+        self.ended: Ended | None = None
+        self.withdraw = False
+        self.note: str | None = None
+        self._workload: Mapping[str, JSON] | None = None
+
+    def seal(self) -> tuple[ExecutionState, Decision]:
+        """The next state and the decision."""
+        waiting = {step: tuple(map(_rest, arrivals)) for step, arrivals in self.waiting.items()}
+        state = ExecutionState(
+            self.status, self.tokens, waiting, self.seen, self.repeats, self.total, self.ends,
+            self.end_reached, self.end_turn,
+        )  # fmt: skip
+        return state, Decision(
+            DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
+            self.begun, self.ended, self.withdraw,
+        )  # fmt: skip
+
+    # Visits
+
+    def visits(self, step: Step) -> int:
+        """How often the step has been visited so far."""
+        if not self.seen >> step.index & 1:
+            return 0
+        return self.repeats.get(step.name, 1)
+
+    def count_visit(self, step: Step) -> int:
+        """One more visit of the step; returns its number."""
+        number = self.visits(step) + 1
+        self.seen |= 1 << step.index
+        if number > 1:
+            self.repeats[step.name] = number
+        self.total += 1
+        return number
+
+    # What templates see
+
+    def workload(self) -> Mapping[str, JSON]:
+        """The defaults of the playbook with the caller's payload merged over them."""
+        if self._workload is None:
+            self._workload = self.known.ask(WORKLOAD)
+        return self._workload
+
+    def set_workload(self, workload: Mapping[str, JSON]) -> None:
+        """The start turn makes the workload that all later ones load."""
+        self._workload = workload
+
+    def leave(self, visit: Visit, result: StepResult | None) -> None:
+        """The event ends this visit; `result` None: the event carries it (a large one is loaded when it is read)."""
+        self.own = visit
+        self._own_result = result
+
+    def own_result(self) -> StepResult:
+        """The result of the visit that this event ends."""
+        if self._own_result is None:
+            event = self.event
+            if event.result is NOT_LOADED:
+                self._own_result = self.known.ask(want_turn(self.turn.number))
+            else:
+                self._own_result = result_of(event.type, event.result, event.error)
+        return self._own_result
+
+    def turn_result(self, number: int) -> StepResult:
+        """The result that the event of an earlier turn, or of this one, carries."""
+        if number == self.turn.number:
+            return self.own_result()
+        return self.known.ask(want_turn(number))
+
+    def step_result(self, name: str) -> StepResult | None:
+        """The result of the step's highest-numbered visit that has one; None while it has none."""
+        step = self.playbook.steps.get(name)
+        if step is None or not self.seen >> step.index & 1:
+            return None
+        own = self.own
+        if own is None or own[0] != name:
+            found = self.known.ask(want_step(name))
+            return found.result if isinstance(found, Found) else None
+        if own[1] != self.visits(step):
+            found = self.known.ask(want_step(name))
+            if isinstance(found, Found) and found.visit > own[1]:
+                return found.result
+        return self.own_result()
+
+    def inputs_of(self, step: Step, visit: int) -> Mapping[str, JSON]:
+        """The rendered inputs of an earlier turn's visit."""
+        return self.known.ask(want_inputs(step.name, visit))
+
+    def scope(
+        self, inputs: Mapping[str, JSON], result: int | None, words: Mapping[str, object] | None = None, *, own: str = ""
+    ) -> Scope:
+        """Spec section 3's names for a template that sees these inputs, with the result of turn `result` as `result`.
+
+        `own` is the step whose `next` is read: `{{ own }}` is the ended visit's result even if a later visit has one.
+        """
+        named: dict[str, object] = {"execution_id": self.turn.execution_id}
+        if result is not None:
+            named["result"] = named["this"] = Lazy(lambda: self.turn_result(result))
+        if words:
+            named.update(words)
+        return Scope(
+            inputs=inputs,
+            steps=(lambda name: self.own_result() if name == own else self.step_result(name)) if own else self.step_result,
+            words=named,
+            workload=self.workload,
+            is_step=self.playbook.steps,
+            moment=self.moment,
+        )
+
+    def evaluate(self, template: Template, scope: Scope) -> JSON:
+        """The template's value; where something is missing, everything that it names is asked for at once."""
+        try:
+            return template.evaluate(scope)
+        except NotLoaded as missing:
+            raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
+
+    def render(self, tree: Tree, scope: Scope) -> JSON:
+        """The tree rendered; where something is missing, everything that it names is asked for at once."""
+        if tree.constant:
+            return tree.render(scope)
+        try:
+            return tree.render(scope)
+        except NotLoaded as missing:
+            raise NotLoaded(missing.wants | self.wants(tree.names, tree.results)) from None
+
+    def wants(self, names: frozenset[str], results: frozenset[str] | None) -> frozenset[tuple[object, ...]]:
+        """The wishes of a template that reads these names and has not been answered yet."""
+        steps = self.playbook.steps
+        named = names | (frozenset(steps) if results is None else results)
+        wishes = {
+            want_step(name)
+            for name in named
+            if name in steps and self.seen >> steps[name].index & 1 and (self.own is None or self.own[0] != name)
+        }
+        return frozenset(wish for wish in wishes if wish not in self.known.answers)
+
+
+def _rest(arrival: Arrival) -> Arrival:
+    """An arrival that waits over the end of the turn: the routers passed in it count no more."""
+    return arrival._replace(passed=frozenset()) if arrival.passed else arrival

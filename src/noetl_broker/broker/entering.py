@@ -1,0 +1,129 @@
+"""Entering a step: a visit begins, and what the step's kind makes of it.
+
+An action becomes a job; a router is passed in the same turn; `start` and `end` without an action leave no event.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
+from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.model import JSON, Row
+from noetl_broker.broker.queue import enqueue_job, render_inputs
+from noetl_broker.broker.state import Arrival, Token
+from noetl_broker.broker.transitions import follow_next
+from noetl_broker.broker.workflow import track_ended, track_started
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Step
+
+
+def enter_step(draft: Draft, step: Step, arrival: Arrival) -> None:
+    """The token of `arrival` makes a new visit of the step."""
+    over = _over_limit(draft, step)
+    if over is not None:
+        ordinal = emit_step_failed(draft, step, draft.visits(step) + 1, over)
+        track_ended(draft, step, "FAILED", ordinal)
+        fail_execution(draft, over)
+        return
+    visit = draft.count_visit(step)
+    if step.kind != "control":
+        _enter_action(draft, step, visit, arrival)
+    elif step is draft.playbook.start:
+        _leave_start(draft, step, visit, arrival)
+    elif step is draft.playbook.end:
+        _reach_end(draft, step, visit, arrival)
+    else:
+        _pass_router(draft, step, visit, arrival)
+
+
+def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
+    draft.tokens[step.name, visit] = Token(step.name, visit, spent=arrival.spent)
+    ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
+    track_started(draft, step, ordinal)
+    try:
+        inputs = _inputs(draft, step, arrival)
+        enqueue_job(draft, step, visit, ordinal, inputs, draft.scope(inputs, arrival.result))
+    except TemplateError as fault:
+        del draft.tokens[step.name, visit]
+        _fail_visit(draft, step, visit, template_error(step, fault))
+
+
+def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
+    ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
+    track_started(draft, step, ordinal)
+    if step.name in arrival.passed:
+        ring = " → ".join(draft.playbook.graph.cycle(step.name))
+        error = {"step": step.name, "message": f"a ring of routers that no step leaves: {ring}", "type": "router_ring"}
+        _fail_visit(draft, step, visit, error)
+        return
+    passed = arrival.passed | {step.name}
+    try:
+        scope = draft.scope(_inputs(draft, step, arrival), arrival.result)
+        arrivals, conditions = follow_next(
+            draft, step, scope, arrival.result, arrival.sources, arrival.spent, passed
+        )  # fmt: skip
+    except TemplateError as fault:
+        _fail_visit(draft, step, visit, template_error(step, fault))
+        return
+    ordinal = emit_step_completed(draft, step, visit, conditions)
+    track_ended(draft, step, "COMPLETED", ordinal)
+    if not arrivals:
+        draft.ends.update(arrival.sources)
+    draft.arrivals.extend(arrivals)
+
+
+def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
+    try:
+        scope = draft.scope(_inputs(draft, step, arrival), None)
+        arrivals, _ = follow_next(draft, step, scope, None, (), frozenset())
+    except TemplateError as fault:
+        _fail_visit(draft, step, visit, template_error(step, fault))
+        return
+    draft.rows[step.name] = Row(step.name, "COMPLETED", 1, 0, 0)
+    draft.arrivals.extend(arrivals)
+
+
+def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
+    try:
+        draft.end_inputs = _inputs(draft, step, arrival)
+    except TemplateError as fault:
+        _fail_visit(draft, step, visit, template_error(step, fault))
+        return
+    draft.end_reached = True
+    draft.end_turn = arrival.result
+    draft.ends.update(arrival.sources)
+    ordinal = max(len(draft.events) - 1, 0)
+    draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)
+
+
+def _inputs(draft: Draft, step: Step, arrival: Arrival) -> dict[str, JSON]:
+    """The visit's inputs: the step's own, and over them what its transitions gave (own ones see the others' names)."""
+    if step.inputs.empty:
+        return arrival.inputs
+    own = render_inputs(draft, step.inputs, draft.scope(arrival.inputs, arrival.result), arrival.inputs)
+    return {**own, **arrival.inputs}
+
+
+def _fail_visit(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:
+    ordinal = emit_step_failed(draft, step, visit, error)
+    track_ended(draft, step, "FAILED", ordinal)
+    fail_execution(draft, error)
+
+
+def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
+    """The error of an execution that would go past a limit by entering this step."""
+    limit = draft.playbook.max_visits or draft.known.rules.max_visits
+    if draft.total >= limit:
+        loop = draft.playbook.graph.cycle(step.name)
+        where = f" in the loop {' → '.join(loop)}" if loop else ""
+        message = f"step {step.name}{where} would be visit {draft.total + 1}; the limit max_visits is {limit}"
+        return {"step": step.name, "message": message, "type": "max_visits", "loop": list(loop)}
+    if step.kind != "control" and len(draft.tokens) >= draft.known.rules.max_open_jobs:
+        limit = draft.known.rules.max_open_jobs
+        message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
+        return {"step": step.name, "message": message, "type": "max_open_jobs"}
+    return None

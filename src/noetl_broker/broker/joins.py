@@ -1,0 +1,97 @@
+"""Arrivals and joins: when tokens that come together wait for each other (spec section 2).
+
+`all` waits until no other live token can still reach it by the graph; `any` runs at the first arrival and spends the
+others; `each` runs for every arrival; `end` without a `join` of its own waits until nothing else lives.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.entering import enter_step
+from noetl_broker.broker.state import Arrival
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Step
+
+
+def deliver(draft: Draft, arrival: Arrival) -> None:
+    """A token comes to the end of its arc: it enters the step, waits before it, or ends silently if it was spent."""
+    step = draft.playbook.steps[arrival.step]
+    if step.name in arrival.spent:
+        return
+    if step.join == "all" or _waits_for_all(draft, step):
+        draft.waiting[step.name] = (*draft.waiting.get(step.name, ()), arrival)
+        return
+    if step.join == "any":
+        _spend_others(draft, step)
+    enter_step(draft, step, arrival)
+
+
+def release_join(draft: Draft) -> bool:
+    """Release the one join that is next, if any is ready: its arrivals become one visit."""
+    if not draft.waiting:
+        return False
+    order = draft.playbook.steps
+    waiting = sorted((order[name] for name in draft.waiting), key=lambda step: step.index)
+    for step in waiting:
+        if _is_ready(draft, step, waiting):
+            arrival = _merge(draft.waiting.pop(step.name))
+            enter_step(draft, step, arrival)
+            return True
+    return False
+
+
+def _waits_for_all(draft: Draft, step: Step) -> bool:
+    return step is draft.playbook.end and step.join is None
+
+
+def _is_ready(draft: Draft, step: Step, waiting: list[Step]) -> bool:
+    if _waits_for_all(draft, step):
+        return not draft.tokens and len(waiting) == 1
+    graph = draft.playbook.graph
+    name = step.name
+    group = {name} | {
+        other.name for other in waiting if graph.can_reach(name, other.name) and graph.can_reach(other.name, name)
+    }
+    live = [(token.step, token.spent) for token in draft.tokens.values()]
+    live += [(other.name, _spent(draft.waiting[other.name])) for other in waiting if other.name not in group]
+    return not any(graph.can_reach(source, member, avoiding=spent) for source, spent in live for member in group)
+
+
+def _merge(arrivals: tuple[Arrival, ...]) -> Arrival:
+    """One arrival of several: inputs in the order of their arcs, the result of the last, spent only if all were."""
+    ordered = sorted(arrivals, key=lambda arrival: arrival.arc)
+    last = ordered[-1]
+    if len(ordered) == 1:
+        return last
+    inputs = {key: value for arrival in ordered for key, value in arrival.inputs.items()}
+    sources = tuple(dict.fromkeys(source for arrival in ordered for source in arrival.sources))
+    passed = frozenset().union(*(arrival.passed for arrival in ordered))
+    return Arrival(last.arc, last.step, inputs, last.result, sources, _spent(ordered), passed)
+
+
+def _spent(arrivals: Iterable[Arrival]) -> frozenset[str]:
+    """For which joins a token merged of these is spent: those for which all of them are."""
+    return frozenset.intersection(*(arrival.spent for arrival in arrivals))
+
+
+def _spend_others(draft: Draft, join: Step) -> None:
+    """Every other live token that can still reach the join is spent for it: running, waiting, or on an arc."""
+    graph, name = draft.playbook.graph, join.name
+    for visit, token in draft.tokens.items():
+        if graph.can_reach(token.step, name, avoiding=token.spent):
+            draft.tokens[visit] = token._replace(spent=token.spent | {name})
+    for step, arrivals in draft.waiting.items():
+        draft.waiting[step] = tuple(_spend(draft, arrival, name) for arrival in arrivals)
+    on_arcs = [_spend(draft, arrival, name) for arrival in draft.arrivals]
+    draft.arrivals.clear()
+    draft.arrivals.extend(on_arcs)
+
+
+def _spend(draft: Draft, arrival: Arrival, join: str) -> Arrival:
+    reaches = arrival.step == join or draft.playbook.graph.can_reach(arrival.step, join, avoiding=arrival.spent)
+    return arrival._replace(spent=arrival.spent | {join}) if reaches else arrival

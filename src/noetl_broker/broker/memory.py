@@ -1,0 +1,52 @@
+"""What one turn makes known to the next, where no table says it yet: within a batch, in a story, in a replay."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.context import (
+    NOT_LOADED,
+    WORKLOAD,
+    Found,
+    Known,
+    result_of,
+    want_inputs,
+    want_step,
+    want_turn,
+)
+from noetl_broker.broker.model import Decision, Event, Turn
+from noetl_broker.template import StepResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
+    """Tell the turns that follow what this one made true.
+
+    A result that was left in the database must have been loaded under its turn before.
+    """
+    answers = known.answers
+    if decision.begun is not None:
+        answers[WORKLOAD] = decision.begun.workload
+    for job in decision.jobs:
+        answers[want_inputs(job.step, job.visit)] = job.action.get("args", {})
+    ended = [row for row in decision.rows if row.result_visit is not None]
+    if not ended:
+        return
+    result = _carried(answers, event, turn)
+    answers[want_turn(turn.number)] = result
+    for row in ended:
+        before = answers.get(want_step(row.step), NOT_LOADED)
+        visit = row.result_visit or 1
+        if visit == row.visits or not isinstance(before, Found) or before.visit < visit:
+            answers[want_step(row.step)] = Found(visit, result)
+
+
+def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn) -> StepResult:
+    if event.result is NOT_LOADED:
+        answer = answers[want_turn(turn.number)]
+        if not isinstance(answer, StepResult):
+            raise TypeError(f"the result of turn {turn.number} was not loaded")
+        return answer
+    return result_of(event.type, event.result, event.error)

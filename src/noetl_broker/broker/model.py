@@ -1,0 +1,160 @@
+"""What flows through the core: the event that comes in, and the decision that goes out.
+
+The nouns of the hot path are named tuples: a frozen dataclass of ten fields costs five times as much to make, and a
+turn makes a dozen. The core knows no database ids: a visit is a step and a number, an event of the past is the number
+of the turn that read it, and a time is the place of an event within its turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+JSON = Any  # None | bool | int | float | str | list | dict, checked where it enters
+
+EXECUTION_START = "execution_start"
+EXECUTION_CANCEL = "execution_cancel"
+EXECUTION_DEADLINE = "execution_deadline"
+ACTION_COMPLETED = "action_completed"
+ACTION_FAILED = "action_failed"
+
+# Every name that a producer or a worker may use for an event, and the one name that the core uses.
+ALIASES = {
+    "execution_start": EXECUTION_START,
+    "execution_started": EXECUTION_START,
+    "playbook_started": EXECUTION_START,
+    "execution_cancel": EXECUTION_CANCEL,
+    "execution_deadline": EXECUTION_DEADLINE,
+    "action_completed": ACTION_COMPLETED,
+    "action_failed": ACTION_FAILED,
+    "action_error": ACTION_FAILED,
+}
+
+
+class Turn(NamedTuple):
+    """The only time and the only source of ids that a decision may use; `number` counts from 1 in an execution."""
+
+    execution_id: int
+    number: int
+    at: datetime
+
+
+class Event(NamedTuple):
+    """A fact that the broker reads.
+
+    `type` is as written by its sender. `result` is NOT_LOADED where the shell left it in the database for the time
+    being. `attempt` is the lease that it speaks of (0: not said); `settled`: its sender has already changed the job's
+    row; `broken`: its context or result was no JSON.
+    """
+
+    type: str
+    step: str | None = None
+    visit: int | None = None
+    result: JSON = None
+    error: JSON = None
+    context: JSON = None
+    attempt: int = 0
+    retryable: bool = True
+    settled: bool = True
+    broken: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The event's type under the one name that the core uses for it."""
+        lowered = self.type.lower()
+        return ALIASES.get(lowered, lowered)
+
+
+class Emitted(NamedTuple):
+    """An event that the broker writes; `step` is None for one that speaks of the whole execution."""
+
+    type: str
+    status: str
+    step: str | None = None
+    visit: int = 0
+    node_type: str = "playbook"
+    meta: dict[str, JSON] | None = None
+    result: JSON = None
+    error: JSON = None
+
+
+class Job(NamedTuple):
+    """One job for a worker; `ordinal` is the place of its step_started among the turn's events, `timeout` in seconds."""
+
+    step: str
+    visit: int
+    node_type: str
+    ordinal: int
+    action: dict[str, JSON]
+    context: dict[str, JSON]
+    priority: int
+    max_attempts: int
+    timeout: float | None
+
+
+class JobChange(NamedTuple):
+    """What becomes of a job's row: `retry` after `delay` seconds, `dead`, or `done` where its sender left that to us."""
+
+    step: str
+    visit: int
+    status: str
+    delay: float = 0.0
+
+
+class Row(NamedTuple):
+    """The tracking row of one step after the turn; `started` and `ended` are places among the turn's events.
+
+    `result_visit`: this visit has just got a result (which the event of this turn carries).
+    """
+
+    step: str
+    status: str
+    visits: int
+    started: int | None = None
+    ended: int | None = None
+    result_visit: int | None = None
+
+
+class Begun(NamedTuple):
+    """What is written once, at the start of an execution; `deadline` in seconds from now."""
+
+    workload: dict[str, JSON]
+    deadline: float | None
+
+
+class Ended(NamedTuple):
+    """How an execution ended: status COMPLETED, FAILED or CANCELLED, with its result or its error."""
+
+    status: str
+    result: JSON = None
+    error: dict[str, JSON] | None = None
+
+
+class Decision(NamedTuple):
+    """Everything that one turn writes.
+
+    `outcome` is "decided", or why the event changed nothing; `withdraw`: the jobs that no worker holds are taken back.
+    """
+
+    outcome: str
+    note: str | None = None
+    events: tuple[Emitted, ...] = ()
+    jobs: tuple[Job, ...] = ()
+    changes: tuple[JobChange, ...] = ()
+    rows: tuple[Row, ...] = ()
+    begun: Begun | None = None
+    ended: Ended | None = None
+    withdraw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The settings that decide: pinned when an execution starts, so that a later change of them changes no history."""
+
+    max_visits: int = 10_000
+    max_open_jobs: int = 10_000
+    default_max_attempts: int = 1
+    undefined_when: str = "error"

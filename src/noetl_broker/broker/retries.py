@@ -1,0 +1,74 @@
+"""Retry is the broker's: whether a failed action is tried again, and when (spec section 4)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.events import emit_action_retry, emit_step_failed
+from noetl_broker.broker.failure import fail_execution
+from noetl_broker.broker.model import JSON
+from noetl_broker.broker.queue import change_job, retry_delay
+from noetl_broker.broker.transitions import pass_on
+from noetl_broker.broker.workflow import track_ended
+from noetl_broker.playbook.model import Retry
+from noetl_broker.template import TemplateError, is_true
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import Token
+    from noetl_broker.playbook.model import Step
+    from noetl_broker.template import Template
+
+
+def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
+    """One attempt of a visit failed: `action_retry`, or the step fails for good and `on_error` decides."""
+    step = draft.playbook.steps[token.step]
+    failures = token.failures + 1
+    token = token._replace(failures=failures, failed_attempt=max(draft.event.attempt, token.failed_attempt))
+    described = _describe(step, error)
+    retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
+    try:
+        again = draft.event.retryable and failures < retry.max_attempts and _wanted(draft, step, token, retry, described)
+    except TemplateError as fault:
+        described["retry_error"] = {"message": fault.message, "template": fault.template, "at": fault.at}
+        again = False
+    if again:
+        draft.tokens[step.name, token.visit] = token
+        delay = retry_delay(draft, retry, failures)
+        emit_action_retry(draft, step, token.visit, described, failures, retry.max_attempts, delay)
+        change_job(draft, step, token.visit, "retry", delay)
+        return
+    change_job(draft, step, token.visit, "dead")
+    if step.on_error == "continue":
+        pass_on(draft, step, token, described)
+        return
+    del draft.tokens[step.name, token.visit]
+    ordinal = emit_step_failed(draft, step, token.visit, described)
+    track_ended(draft, step, "FAILED", ordinal, token.visit)
+    fail_execution(draft, described)
+
+
+def _describe(step: Step, error: JSON) -> dict[str, JSON]:
+    """The error as a mapping with at least the step and a message."""
+    if isinstance(error, dict):
+        message = error.get("message")
+        return {"step": step.name, **error, "message": message if isinstance(message, str) else "the action failed"}
+    return {"step": step.name, "message": error if isinstance(error, str) and error else "the action failed"}
+
+
+def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[str, JSON]) -> bool:
+    """What `stop_when` (read first) and `retry_when` say."""
+    words: dict[str, JSON] = {
+        "error": error["message"],
+        "status_code": error.get("status_code") or 0,
+        "result": draft.event.result,
+        "attempt": token.failures,
+    }
+    inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
+
+    def holds(template: Template) -> bool:
+        return is_true(draft.evaluate(template, draft.scope(inputs, None, words)))
+
+    if retry.stop_when is not None and holds(retry.stop_when):
+        return False
+    return retry.retry_when is None or holds(retry.retry_when)

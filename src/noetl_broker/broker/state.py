@@ -1,0 +1,142 @@
+"""What the core must remember of an execution between two turns: its live tokens, its visits, its branch ends.
+
+The state is small whatever the length of the history: results stay in the event table and are named by the turn that
+read them; whether a step was visited is one bit, and only steps that were visited again have a counter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from noetl_broker.broker.model import JSON
+
+NEW = "NEW"
+RUNNING = "RUNNING"
+COMPLETED = "COMPLETED"
+FAILED = "FAILED"
+CANCELLED = "CANCELLED"
+
+Visit = tuple[str, int]  # a step's name and the number of the visit, from 1
+Source = tuple[str, int]  # a step that has data, and the turn that read it
+
+
+class Token(NamedTuple):
+    """A running visit: its action is queued, with a worker, or waiting to be tried again.
+
+    `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once.
+    `spent` names the `any` joins that no longer wait for this token.
+    """
+
+    step: str
+    visit: int
+    failures: int = 0
+    failed_attempt: int = 0
+    spent: frozenset[str] = frozenset()
+
+
+class Arrival(NamedTuple):
+    """A token on an arc: taken, and not yet a visit of the step it leads to (`arc` -1 leads to `start`).
+
+    `result` is the turn that read the result handed on (None: there is none); `sources` the steps with data that
+    this token stands for; `passed` the routers that it has passed in this turn (never stored: a turn ends first).
+    """
+
+    arc: int
+    step: str
+    inputs: dict[str, JSON]
+    result: int | None = None
+    sources: tuple[Source, ...] = ()
+    spent: frozenset[str] = frozenset()
+    passed: frozenset[str] = frozenset()
+
+
+class ExecutionState(NamedTuple):
+    """The state after a turn; never changed, a turn makes the next one.
+
+    `seen` is a bitmask over the steps' places in the document, `repeats` the visits of those visited more than once,
+    `total` all visits; `ends` the branch ends with the turn of their data; `end_turn` the data of an `end` with an action.
+    """
+
+    status: str = NEW
+    tokens: dict[Visit, Token] = {}  # noqa: RUF012 - a state is never changed in place, an empty mapping may be shared
+    waiting: dict[str, tuple[Arrival, ...]] = {}  # noqa: RUF012 - as above
+    seen: int = 0
+    repeats: dict[str, int] = {}  # noqa: RUF012 - as above
+    total: int = 0
+    ends: dict[str, int] = {}  # noqa: RUF012 - as above
+    end_reached: bool = False
+    end_turn: int | None = None
+
+
+def encode(state: ExecutionState) -> dict[str, JSON]:
+    """The state as JSON for its row: what is empty is left out."""
+    document: dict[str, JSON] = {"status": state.status, "seen": f"{state.seen:x}", "total": state.total}
+    if state.tokens:
+        document["tokens"] = [_encode_token(token) for token in state.tokens.values()]
+    if state.waiting:
+        document["waiting"] = {step: [_encode_arrival(a) for a in arrivals] for step, arrivals in state.waiting.items()}
+    if state.repeats:
+        document["repeats"] = state.repeats
+    if state.ends:
+        document["ends"] = state.ends
+    if state.end_reached:
+        document["end_reached"] = True
+        document["end_turn"] = state.end_turn
+    return document
+
+
+def decode(document: dict[str, Any]) -> ExecutionState:
+    """The state from the JSON of its row."""
+    return ExecutionState(
+        status=document["status"],
+        tokens={(t["step"], t["visit"]): _decode_token(t) for t in document.get("tokens", ())},
+        waiting={step: tuple(_decode_arrival(a) for a in found) for step, found in document.get("waiting", {}).items()},
+        seen=int(document["seen"], 16),
+        repeats=document.get("repeats", {}),
+        total=document["total"],
+        ends=document.get("ends", {}),
+        end_reached=document.get("end_reached", False),
+        end_turn=document.get("end_turn"),
+    )
+
+
+def _encode_token(token: Token) -> dict[str, JSON]:
+    document: dict[str, JSON] = {"step": token.step, "visit": token.visit}
+    if token.failures:
+        document["failures"] = token.failures
+        document["failed_attempt"] = token.failed_attempt
+    if token.spent:
+        document["spent"] = sorted(token.spent)
+    return document
+
+
+def _decode_token(document: dict[str, Any]) -> Token:
+    return Token(
+        document["step"],
+        document["visit"],
+        document.get("failures", 0),
+        document.get("failed_attempt", 0),
+        frozenset(document.get("spent", ())),
+    )
+
+
+def _encode_arrival(arrival: Arrival) -> dict[str, JSON]:
+    document: dict[str, JSON] = {"arc": arrival.arc, "step": arrival.step, "result": arrival.result}
+    if arrival.inputs:
+        document["inputs"] = arrival.inputs
+    if arrival.sources:
+        document["sources"] = [list(source) for source in arrival.sources]
+    if arrival.spent:
+        document["spent"] = sorted(arrival.spent)
+    return document
+
+
+def _decode_arrival(document: dict[str, Any]) -> Arrival:
+    return Arrival(
+        document["arc"],
+        document["step"],
+        document.get("inputs", {}),
+        document["result"],
+        tuple((step, turn) for step, turn in document.get("sources", ())),
+        frozenset(document.get("spent", ())),
+    )

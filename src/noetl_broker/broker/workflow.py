@@ -1,0 +1,45 @@
+"""The tracking rows: where each step stands, for a dashboard that reads no event log.
+
+They say again what the events say, so each is written where its event is: `verify` holds the two against each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.model import Row
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Step
+
+
+def track_started(draft: Draft, step: Step, ordinal: int) -> None:
+    """A visit of the step began with the turn's event at `ordinal`."""
+    draft.rows[step.name] = Row(step.name, "RUNNING", draft.visits(step), started=ordinal)
+
+
+def track_ended(draft: Draft, step: Step, status: str, ordinal: int, result_visit: int | None = None) -> None:
+    """A visit of the step ended; the step runs on while another visit of it lives."""
+    before = draft.rows.get(step.name)
+    if any(token.step == step.name for token in draft.tokens.values()):
+        status = "RUNNING"
+    draft.rows[step.name] = Row(
+        step.name,
+        status,
+        draft.visits(step),
+        started=before.started if before else None,
+        ended=None if status == "RUNNING" else ordinal,
+        result_visit=result_visit if result_visit is not None else before.result_visit if before else None,
+    )
+
+
+def track_cancelled(draft: Draft, ordinal: int) -> None:
+    """The execution ended under its live visits."""
+    for token in draft.tokens.values():
+        step = draft.playbook.steps[token.step]
+        before = draft.rows.get(step.name)
+        if before is None or before.status == "RUNNING":
+            started = before.started if before else None
+            result_visit = before.result_visit if before else None
+            draft.rows[step.name] = Row(step.name, "CANCELLED", draft.visits(step), started, ordinal, result_visit)

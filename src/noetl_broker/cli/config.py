@@ -1,0 +1,25 @@
+"""The command `config`: every setting with its value and where that comes from."""
+
+from __future__ import annotations
+
+import os
+
+from noetl_broker.cli import output
+from noetl_broker.cli.frame import Call, command
+from noetl_broker.settings import explain_settings, file_values
+
+
+@command("config", example="noetl-broker config --config broker.toml")
+def config(call: Call) -> None:
+    """Show the settings and where each comes from: command line, environment, file, or default. Secrets are hidden."""
+    rows = explain_settings(call.settings, file_values(call.config), dict(os.environ))
+    for row in rows:
+        if row["name"] == "dsn" and call.given_dsn is not None:
+            row.update(value="**********", source="command line --dsn")
+        elif row["source"] == "file":
+            row["source"] = f"file {call.config}"
+    if call.as_json:
+        output.show_json(rows)
+        return
+    columns = ("name", "value", "source", "description")
+    output.show_table(columns, [[row[column] for column in columns] for row in rows])

@@ -1,0 +1,128 @@
+"""What all commands share: their options, the settings, and errors told in one sentence with the exit code that fits."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+import click
+
+from noetl_broker import logs
+from noetl_broker.errors import EXIT_FAILED, BrokerError
+from noetl_broker.playbook import Rules as PlaybookRules
+from noetl_broker.settings import Settings, load_settings
+
+INTERRUPTED = 130
+LARGEST_ID = 2**63 - 1
+
+Options = ParamSpec("Options")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a command: what the common options and the settings come to.
+
+    `dsn` None: the PG* variables say where the database is; `given_dsn`: what `--dsn` said.
+    """
+
+    settings: Settings
+    dsn: str | None
+    given_dsn: str | None
+    as_json: bool
+    config: Path | None
+    debug: bool
+
+    @property
+    def playbook_rules(self) -> PlaybookRules:
+        """What playbooks may hold, by the settings."""
+        return PlaybookRules(
+            extra_step_types=self.settings.extra_step_types, max_document_bytes=self.settings.max_document_bytes
+        )
+
+    def log_as_set(self) -> None:
+        """Log as the settings say; until then a command logs warnings alone."""
+        level = "debug" if self.debug else self.settings.log_level
+        logs.configure(level=level, form=self.settings.log_format)
+
+
+Body = Callable[Concatenate[Call, Options], int | None]
+
+COMMON = (
+    click.option("--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+    click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Settings from a YAML or TOML file.",
+    ),
+    click.option("--debug", is_flag=True, help="Log everything, and show the traceback of an error."),
+)
+
+execution_id = click.argument("execution_id", metavar="ID", type=click.IntRange(1, LARGEST_ID))
+
+
+def command(name: str, *, example: str) -> Callable[[Body[Options]], click.Command]:
+    """Make a command of a function that takes a Call and the command's own options, and gives its exit code (None: 0)."""
+
+    def decorate(body: Body[Options]) -> click.Command:
+        @functools.wraps(body)
+        def run(
+            *args: Options.args, dsn: str | None, as_json: bool, config: Path | None, debug: bool, **own: Any
+        ) -> None:
+            with one_sentence(debug=debug):
+                # No dotted line of a library's log before the settings are known.
+                logs.configure(level="debug" if debug else "warning", form="console")
+                settings = load_settings(config)
+                secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
+                call = Call(
+                    settings=settings, dsn=dsn or secret, given_dsn=dsn, as_json=as_json, config=config, debug=debug
+                )
+                code = body(call, *args, **own)  # type: ignore[arg-type] # click gives the options by name
+            click.get_current_context().exit(code or 0)
+
+        made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
+        for option in COMMON:
+            made = option(made)
+        return made
+
+    return decorate
+
+
+@contextlib.contextmanager
+def one_sentence(*, debug: bool) -> Iterator[None]:
+    """Tell an error in one sentence on stderr and end with its exit code; with `debug` its traceback comes first."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
+    except KeyboardInterrupt:
+        _end(INTERRUPTED)
+    except BrokerError as error:
+        _tell(str(error), debug=debug)
+        _end(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - the outermost place: whatever it is, a person reads it
+        hint = "" if debug else "; this is a fault of the program: --debug shows where"
+        _tell(f"{type(error).__name__}: {error}{hint}", debug=debug)
+        _end(EXIT_FAILED)
+
+
+def _tell(message: str, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"noetl-broker: {' '.join(message.split())}", err=True)
+
+
+def _end(code: int) -> None:
+    click.get_current_context().exit(code)
+
+
+def environment_with(dsn: str | None) -> dict[str, str]:
+    """Give the environment for a child process: the DSN goes there, because arguments can be read by everybody."""
+    return dict(os.environ) | ({"NOETL_BROKER_DSN": dsn} if dsn else {})

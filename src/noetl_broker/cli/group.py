@@ -1,0 +1,87 @@
+"""The group of all commands, each loaded when it is asked for: `--help` must not load a database driver.
+
+The table says of each command which module holds it and what it does. Nothing else may be imported here but click.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+from noetl_broker import __version__
+
+
+class Entry(NamedTuple):
+    """One line of the help: the module below `noetl_broker.cli` with a command of this name, and what it does."""
+
+    module: str
+    sentence: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "demo": Entry("demo", "Show it all at work: a Postgres of its own, a broker, a worker, two playbooks."),
+    "migrate": Entry("migrate", "Bring the database's schema up to date."),
+    "validate": Entry("playbooks", "Check playbooks; needs no database."),
+    "register": Entry("playbooks", "Catalog a new version of playbooks."),
+    "run": Entry("run", "Run the broker: decide on events until it is stopped."),
+    "worker": Entry("worker", "Run the reference worker: lease jobs, do them, report."),
+    "start": Entry("requests", "Start an execution of a playbook."),
+    "cancel": Entry("requests", "Cancel an execution and its children."),
+    "executions": Entry("views", "List executions, the newest first."),
+    "status": Entry("views", "Show where an execution stands, step by step."),
+    "events": Entry("views", "Show the log of an execution in the order of its turns."),
+    "config": Entry("config", "Show the settings and where each comes from."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that reads the table instead of loading its commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Give the names in the order of the table."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Load one command; None when there is none of the name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(import_module(f"noetl_broker.cli.{entry.module}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the command that was probably meant."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"There is no command {args[0]}.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """Write the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.sentence) for name, entry in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="\b\nExample:\n  noetl-broker demo\n  noetl-broker start --help",
+)
+@click.version_option(__version__, prog_name="noetl-broker")
+def cli() -> None:
+    """A Postgres-native workflow broker: events in, decisions out, one transaction.
+
+    Every command takes --dsn (or NOETL_BROKER_DSN, or the PG* variables) and --json.
+    """
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    cli(prog_name="noetl-broker")

@@ -1,0 +1,91 @@
+"""How answers look: tables for people (drawn on a terminal, plain text in a pipe) and one JSON document for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+LONGEST_CELL = 120  # characters
+STATUS_STYLES = {
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "RUNNING": "cyan",
+    "CANCELLED": "yellow",
+    "dead": "red",
+    "failed": "red",
+    "leased": "cyan",
+}
+MINUTE, HOUR, DAY = 60, 3600, 86_400  # seconds
+
+
+def show_json(value: Any) -> None:
+    """Print one JSON document: indented on a terminal, one line in a pipe; moments in ISO 8601."""
+    indent = 2 if sys.stdout.isatty() else None
+    click.echo(json.dumps(value, ensure_ascii=False, indent=indent, default=_plain))
+
+
+def compact_json(value: Any, *, longest: int | None = None) -> str:
+    """Give a value as JSON on one line, cut at `longest` characters."""
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
+    return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows under their columns; None is shown as nothing."""
+    cells = [[cell(value) for value in row] for row in rows]
+    if sys.stdout.isatty():
+        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in cells:
+            table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for line in (columns, *cells):
+        click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def cell(value: Any) -> str:
+    """Give a value as text on one line that cannot move a terminal's cursor."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return moment(value)
+    text = value if isinstance(value, str) else compact_json(value)
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
+
+
+def moment(at: datetime) -> str:
+    """Give a moment to the millisecond, in UTC."""
+    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03}"
+
+
+def span(seconds: float) -> str:
+    """Give a time span as people say it: 250 ms, 3.2 s, 4 min 10 s, 2 h 5 min, 3 d 4 h."""
+    if abs(seconds) < 1:
+        return f"{round(seconds * 1000)} ms"
+    if abs(seconds) < MINUTE:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for unit, smaller, name, small_name in ((DAY, HOUR, "d", "h"), (HOUR, MINUTE, "h", "min"), (MINUTE, 1, "min", "s")):
+        if whole >= unit:
+            return f"{whole // unit} {name} {whole % unit // smaller} {small_name}"
+    return f"{whole} s"
+
+
+def note(message: str) -> None:
+    """Tell a person something beside the answer, on stderr."""
+    click.echo(message, err=True)
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

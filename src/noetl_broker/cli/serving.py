@@ -1,0 +1,70 @@
+"""Runs what serves until it is stopped: a first signal asks it to finish, a second one ends the process at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import sdnotify  # type: ignore[import-untyped]
+import structlog
+
+log = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, drain_seconds: float) -> Result | None:
+    """Await the work; after a signal (or once `stopping` is set) it has `drain_seconds`, then the process ends with 0.
+
+    What is then still under way is rolled back by the database when our connections close.
+    """
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, _on_signal, number, stopping)
+    task = asyncio.ensure_future(work)
+    stop = asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait({task}, timeout=drain_seconds)
+        if not task.done():
+            log.warning("did not finish in time; the database rolls back what was under way", seconds=drain_seconds)
+            os._exit(0)
+        return task.result()
+    except Exception:
+        # A stop while the database was away: there was nothing to finish.
+        if stopping.is_set():
+            return None
+        raise
+    finally:
+        stop.cancel()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _on_signal(number: signal.Signals, stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        os._exit(128 + number)
+    notify("STOPPING=1")
+    log.info("stopping", signal=number.name, hint="a second signal ends at once")
+    stopping.set()
+
+
+class Notifier:
+    """Speaks to systemd where it has started us; silent elsewhere."""
+
+    def __init__(self) -> None:
+        self._socket = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
+
+    def __call__(self, state: str) -> None:
+        """Send one state, such as READY=1."""
+        if self._socket is not None:
+            self._socket.notify(state)
+
+
+notify = Notifier()

@@ -1,0 +1,148 @@
+"""One batch of turns over many executions: lock, load, take turns, save."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import structlog
+
+from noetl_broker.broker.context import NOT_LOADED, want_turn
+from noetl_broker.daemon.deciding import decide
+from noetl_broker.store import unit
+from noetl_broker.store.rows import Case, Columns, Outcome
+from noetl_broker.template.scope import NotLoaded
+
+if TYPE_CHECKING:
+    from noetl_broker.daemon.evaluator import Evaluator
+    from noetl_broker.store.pool import Connection
+    from noetl_broker.store.rows import Mail
+
+log = structlog.get_logger(__name__)
+
+MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
+
+
+class Batch:
+    """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        """A batch that has claimed nothing."""
+        self.evaluator = evaluator
+        self.claimed: dict[int, list[Mail]] = {}
+
+    @property
+    def mails(self) -> int:
+        """How many mails the batch holds."""
+        return sum(map(len, self.claimed.values()))
+
+    async def run(self, connection: Connection, *, size: int, newest: bool) -> unit.Claim:
+        """Claim, decide, write, commit; the claim says whether there was anything."""
+        async with connection.transaction():
+            claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=0)
+            if not claim.mail:
+                return claim
+            self.claimed = claim.mail
+            cases = await self._open(connection, claim)
+            outcomes, faults = await self._decide(connection, cases)
+            columns = Columns()
+            for case, outcome in outcomes:
+                columns.add(case, outcome)
+            if outcomes:
+                await unit.write(connection, columns)
+            for execution_id, reason in faults.items():
+                await unit.set_aside(connection, execution_id, claim.mail[execution_id], reason)
+        self._count(outcomes, faults)
+        return claim
+
+    async def _open(self, connection: Connection, claim: unit.Claim) -> list[Case]:
+        """Each execution with its playbook and its rules."""
+        cases = []
+        for execution_id, execution in claim.executions.items():
+            found = await self.evaluator.playbook_of(connection, execution)
+            playbook, refusal = (None, found) if isinstance(found, str) else (found, None)
+            rules = execution.rules or self.evaluator.rules
+            cases.append(Case(execution, claim.mail[execution_id], playbook, refusal, rules, {}))
+        return cases
+
+    async def _decide(
+        self, connection: Connection, cases: list[Case]
+    ) -> tuple[list[tuple[Case, Outcome]], dict[int, str]]:
+        """The outcome of each case; an execution whose decision raises is left out, with the reason."""
+        outcomes: list[tuple[Case, Outcome]] = []
+        faults: dict[int, str] = {}
+        event_ids = {
+            (case.execution.execution_id, case.execution.turn + place): mail.event_id
+            for case in cases
+            for place, mail in enumerate(case.mail, 1)
+        }
+        wants = _large_results(cases)
+        pending = cases
+        for _ in range(MOST_LOADS):
+            if wants:
+                answers = await unit.load(connection, wants, event_ids=event_ids)
+                for case in pending:
+                    case.loaded.update(answers.get(case.execution.execution_id, {}))
+            pending, wants = self._decide_once(pending, outcomes, faults)
+            if not pending:
+                return outcomes, faults
+        faults.update({case.execution.execution_id: "the decision never stops asking for results" for case in pending})
+        return outcomes, faults
+
+    def _decide_once(
+        self, pending: list[Case], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
+    ) -> tuple[list[Case], unit.Wants]:
+        again: list[Case] = []
+        wants: unit.Wants = {}
+        for case in pending:
+            execution_id = case.execution.execution_id
+            try:
+                outcomes.append((case, decide(case)))
+            except NotLoaded as missing:
+                wants[execution_id] = missing.wants
+                again.append(case)
+            except Exception as error:
+                log.exception("a decision failed; its mail is set aside", execution_id=execution_id)
+                faults[execution_id] = f"{type(error).__name__}: {error}"
+        return again, wants
+
+    def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
+        counters = self.evaluator.counters
+        turns = sum(len(outcome.taken) for _, outcome in outcomes)
+        counters.batches += 1
+        counters.turns += turns
+        counters.largest_batch = max(counters.largest_batch, turns)
+        counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
+        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults))
+        for case, outcome in outcomes:
+            _report(case, outcome)
+
+
+def _report(case: Case, outcome: Outcome) -> None:
+    """One line for each event that changed nothing though its sender meant something, and for each end."""
+    for taken in outcome.taken:
+        decision = taken.decision
+        if decision.ended is not None:
+            counts = {"execution_id": case.execution.execution_id, "path": case.execution.path}
+            log.info("execution ended", status=decision.ended.status, turn=taken.turn.number, **counts)
+        elif decision.outcome in {"unknown_type", "unknown_execution", "unknown_step", "not_open"}:
+            log.warning(
+                "event ignored",
+                reason=decision.outcome,
+                event_type=taken.mail.event.type,
+                execution_id=case.execution.execution_id,
+                event_id=taken.mail.event_id,
+            )
+        if decision.note:
+            log.warning("turn noted", note=decision.note, execution_id=case.execution.execution_id)
+
+
+def _large_results(cases: list[Case]) -> unit.Wants:
+    """Where several turns of one execution share the transaction, large results are loaded before the first."""
+    wants: dict[int, set[unit.Want]] = defaultdict(set)
+    for case in cases:
+        if len(case.mail) > 1:
+            for place, mail in enumerate(case.mail, 1):
+                if mail.event.result is NOT_LOADED:
+                    wants[case.execution.execution_id].add(want_turn(case.execution.turn + place))
+    return {execution_id: frozenset(wishes) for execution_id, wishes in wants.items()}

@@ -1,0 +1,221 @@
+"""The daemon: drain the inbox, sleep until the bell rings, and keep house beside that.
+
+Any number of them run beside each other on one database; there is no leader. Everything that goes wrong with the
+database is waited out; a stop (SIGTERM) lets the turns under way commit and then ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from noetl_broker.daemon.evaluator import Counters, Evaluator
+from noetl_broker.errors import DatabaseFault, SchemaFault
+from noetl_broker.store.bell import Bell
+from noetl_broker.store.migrate import check_version
+from noetl_broker.store.pool import create_pool, is_transient
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import asyncpg
+
+    from noetl_broker.broker.model import Rules
+    from noetl_broker.playbook import Rules as PlaybookRules
+
+log = structlog.get_logger(__name__)
+
+WAIT_SECONDS = (0.2, 5.0)
+POLL_SECONDS = (0.002, 0.1)
+PROBE_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOptions:
+    """What the daemon needs to know; times in seconds."""
+
+    dsn: str | None
+    rules: Rules
+    playbook_rules: PlaybookRules
+    lanes: int = 2
+    batch_size: int = 200
+    notify: str = "gated"
+    sweep_seconds: float = 5.0
+    reap_seconds: float = 1.0
+    max_lost_leases: int = 5
+    fail_fast: bool = False
+
+
+@dataclass(slots=True)
+class Service:
+    """One daemon process; `run` returns when `stopping` is set and the turns under way are committed."""
+
+    options: ServiceOptions
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    on_ready: Callable[[], None] | None = None
+    on_progress: Callable[[], None] | None = None
+    counters: Counters = field(default_factory=Counters)
+
+    async def drain(self) -> Counters:
+        """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
+        pool = await self._open_pool()
+        try:
+            evaluator = self._evaluator(pool)
+            while not self.stopping.is_set():
+                await evaluator.drain()
+                if not await pool.fetchval(sql("has_mail")):
+                    break
+        finally:
+            await pool.close()
+        return self.counters
+
+    async def run(self) -> None:
+        """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
+        pool = await self._open_pool()
+        bell = Bell(self.options.dsn)
+        await bell.keep_connected(self.stopping)
+        chores = [
+            asyncio.create_task(self._reap(pool), name="reaper"),
+            asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+        ]
+        try:
+            log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
+            if self.on_ready is not None:
+                self.on_ready()
+            await self._serve(self._evaluator(pool), bell, pool)
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(*chores, return_exceptions=True)
+            await bell.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pool.close(), 5.0)
+            log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
+
+    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: asyncpg.Pool[Any]) -> None:
+        """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
+        sleeper = Sleeper(bell, pool, self.options, self.stopping)
+        while not self.stopping.is_set():
+            bell.rung.clear()
+            before = self.counters.turns
+            await evaluator.drain()
+            if self.on_progress is not None:
+                self.on_progress()
+            try:
+                await sleeper.sleep(worked=self.counters.turns > before)
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("the listener was lost", error=f"{type(error).__name__}: {error}")
+                await bell.keep_connected(self.stopping)
+
+    async def _reap(self, pool: asyncpg.Pool[Any]) -> None:
+        """Every second: leases that ran out, actions and executions past their time."""
+        while True:
+            try:
+                row = await pool.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
+                if row is not None and any(row.values()):
+                    log.info("reaped", **dict(row))
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("the reaper failed, will try again")
+            await asyncio.sleep(self.options.reap_seconds)
+
+    async def _watch_bell(self, bell: Bell, pool: asyncpg.Pool[Any]) -> None:
+        """A listener can be dead without knowing it (half-open, behind a pooler): ring it, and believe only what it hears."""
+        probed_at: float | None = None
+        while True:
+            try:
+                if bell.deaf_since(probed_at) and time.monotonic() - (probed_at or 0.0) > PROBE_TIMEOUT_SECONDS:
+                    log.error("the listener hears nothing; it connects again", hint="LISTEN does not work through a transaction pooler")
+                    await bell.keep_connected(self.stopping)
+                    probed_at = None
+                if not bell.deaf_since(probed_at):
+                    probed_at = time.monotonic()
+                    await bell.probe(pool)
+                await pool.fetchval(sql("notification_queue_usage"))
+            except Exception as error:
+                if not is_transient(error):
+                    log.exception("the bell watch failed, will try again")
+            await asyncio.sleep(self.options.sweep_seconds)
+
+    def _evaluator(self, pool: asyncpg.Pool[Any]) -> Evaluator:
+        options = self.options
+        return Evaluator(
+            pool=pool,
+            rules=options.rules,
+            playbook_rules=options.playbook_rules,
+            lanes=options.lanes,
+            batch_size=options.batch_size,
+            stopping=self.stopping,
+            counters=self.counters,
+        )
+
+    async def _open_pool(self) -> asyncpg.Pool[Any]:
+        """Wait for the database (it may come up after us), and refuse a schema that we do not know."""
+        pause = WAIT_SECONDS[0]
+        while True:
+            try:
+                pool = await create_pool(
+                    self.options.dsn, name="noetl-broker run", size=self.options.lanes + 2, hot=True
+                )  # fmt: skip
+                try:
+                    async with pool.acquire() as connection:
+                        await check_version(connection)
+                except BaseException:
+                    await pool.close()
+                    raise
+            except DatabaseFault as fault:
+                if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
+                    raise
+                log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stopping.wait(), pause)
+                if self.stopping.is_set():
+                    raise
+                pause = min(pause * 2, WAIT_SECONDS[1])
+            else:
+                return pool
+
+
+class Sleeper:
+    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
+
+    def __init__(self, bell: Bell, pool: asyncpg.Pool[Any], options: ServiceOptions, stopping: asyncio.Event) -> None:
+        """Awake."""
+        self._bell = bell
+        self._pool = pool
+        self._options = options
+        self._stopping = stopping
+        self._poll = POLL_SECONDS[0]
+
+    async def sleep(self, *, worked: bool) -> None:
+        """Return when there may be mail. Raises where the listener's connection is gone."""
+        if worked:
+            self._poll = POLL_SECONDS[0]
+        if not self._bell.connected:
+            raise ConnectionError("the listener's connection is closed")
+        if self._options.notify != "off" and await self._bell.take_gate():
+            # From here on every writer rings; what was written before stands in the inbox.
+            if not await self._pool.fetchval(sql("has_mail")):
+                await self._wait(self._options.sweep_seconds)
+            if self._options.notify == "gated":
+                await self._bell.release_gate()
+            return
+        await self._wait(self._poll)
+        self._poll = min(self._poll * 2, POLL_SECONDS[1])
+
+    async def _wait(self, seconds: float) -> None:
+        waits = [asyncio.create_task(self._bell.rung.wait()), asyncio.create_task(self._stopping.wait())]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+

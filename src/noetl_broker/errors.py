@@ -1,0 +1,50 @@
+"""The few exceptions of the program, grouped by whose fault they are.
+
+Every message is one clear sentence that names the value, the place and the remedy: it reaches a person as it is.
+"""
+
+from __future__ import annotations
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
+EXIT_NO_PERMISSION = 77
+EXIT_SCHEMA = 78
+
+
+class BrokerError(Exception):
+    """Base of all; `exit_code` is what a command ends with when it reaches the command line."""
+
+    exit_code = EXIT_FAILED
+
+
+class PlaybookFault(BrokerError):
+    """The author of a playbook, or its data: ends that execution with a reason, and nothing else."""
+
+
+class OperatorFault(BrokerError):
+    """A setting, an argument, a file: the person at the command line mends it."""
+
+    exit_code = EXIT_USAGE
+
+
+class NotFoundFault(BrokerError):
+    """What was asked for by name or id is not there."""
+
+
+class DatabaseFault(BrokerError):
+    """The database cannot be reached or does not answer."""
+
+    exit_code = EXIT_UNAVAILABLE
+
+
+class PermissionFault(DatabaseFault):
+    """The database refuses for want of rights."""
+
+    exit_code = EXIT_NO_PERMISSION
+
+
+class SchemaFault(DatabaseFault):
+    """The schema in the database is not one that this version serves."""
+
+    exit_code = EXIT_SCHEMA

@@ -1,0 +1,94 @@
+"""Makes a playbook from its document: loaded, read part by part, and joined to one frozen whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from noetl_broker.playbook.findings import PlaybookError, Rules
+from noetl_broker.playbook.graph import Graph
+from noetl_broker.playbook.loader import load
+from noetl_broker.playbook.model import Action, Inputs, Playbook, Raw, Step
+from noetl_broker.playbook.needs import reads_inputs
+from noetl_broker.playbook.outline import Outline, read_outline
+from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.steps import read_step
+from noetl_broker.playbook.vocabulary import END, START, TYPE_KEYS
+from noetl_broker.template import WORKER_WORDS, Tree
+
+
+class Draft(NamedTuple):
+    """What reading a document gave: the reading with its report, and the playbook as far as there is one."""
+
+    reading: Reading
+    playbook: Playbook | None  # None where the workflow has no shape; otherwise it is whole only without errors
+
+
+def compile_playbook(source: str | bytes, *, file: str = "<catalog>", rules: Rules) -> Playbook:
+    """Compile a playbook; PlaybookError holds every error that prevents it."""
+    draft = read_document(source, file=file, rules=rules)
+    errors = draft.reading.report.errors
+    if errors or draft.playbook is None:
+        raise PlaybookError(errors)
+    return draft.playbook
+
+
+def read_document(source: str | bytes, *, file: str, rules: Rules) -> Draft:
+    """Read a document as far as it goes; errors are in the report, never raised."""
+    document, report = load(source, file=file, rules=rules)
+    reading = Reading(report=report, rules=rules)
+    if document.fatal:
+        return Draft(reading, None)
+    outline = read_outline(reading, document.value)
+    if outline is None:
+        return Draft(reading, None)
+    steps = _read_steps(reading, outline)
+    workload = _read_workload(reading, outline)
+    if START not in steps:
+        return Draft(reading, None)
+    return Draft(reading, _join(reading, outline, steps, workload))
+
+
+def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
+    return {written.name: read_step(reading, written) for written in outline.steps}
+
+
+def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
+    """Compile the defaults; a string that names a worker-side word is left as it stands, for the task that uses it."""
+    part = Part(step=None, role="workload", worker=WORKER_WORDS)
+    return {key: reading.tree(value, (*outline.workload_place, key), part) for key, value in outline.workload.items()}
+
+
+def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: dict[str, Tree]) -> Playbook:
+    graph = Graph([*steps], [(arc.source, arc.target) for arc in reading.arcs])
+    for name, step in steps.items():
+        if step.join is None and name != END and graph.incoming(name) > 1:
+            steps[name] = replace(step, join="all")
+    arriving: dict[str, list[Inputs]] = {}
+    for step in steps.values():
+        for entry in step.next:
+            for target in (*entry.then, *entry.otherwise):
+                arriving.setdefault(target.step, []).append(target.inputs)
+    for name, step in steps.items():
+        if reads_inputs(step, arriving.get(name, ())):
+            steps[name] = replace(step, reads_inputs=True)
+    return Playbook(
+        path=outline.path,
+        name=outline.name,
+        workload=workload,
+        steps=steps,
+        start=steps[START],
+        end=steps.get(END),
+        graph=graph,
+        arcs=tuple(reading.arcs),
+        workbook=tuple(_action(name, raw) for name, (raw, _place) in reading.actions.items()),
+        max_visits=outline.max_visits,
+        deadline=outline.deadline,
+        priority=outline.priority,
+        document=outline.document,
+    )
+
+
+def _action(name: str, raw: Raw) -> Action:
+    written = next((raw[word] for word in TYPE_KEYS if raw.get(word) is not None), "")
+    return Action(name=name, type=str(written), raw=raw)

@@ -1,0 +1,142 @@
+"""What is wrong with a playbook, and where: findings with a file, a line, a column, a path and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from typing import Literal, Protocol
+
+from noetl_broker.errors import PlaybookFault
+
+Place = tuple[str | int, ...]  # keys and indices from the root of the document
+Severity = Literal["error", "warning"]
+Position = tuple[int, int]  # line and column, from 1
+PRINTABLE_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong; `line` and `column` count from 1, `hint` says what to write instead."""
+
+    severity: Severity
+    code: str
+    message: str
+    file: str
+    line: int
+    column: int
+    path: str
+    hint: str
+
+    def __str__(self) -> str:
+        """Give the line that a person reads, in the form that editors can follow."""
+        remedy = f" ({self.hint})" if self.hint else ""
+        return f"{self.file}:{self.line}:{self.column}: {self.severity}: {self.message}{remedy}"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Give the finding as one JSON object."""
+        return asdict(self)
+
+
+class PlaybookError(PlaybookFault):
+    """A playbook cannot be compiled; `findings` holds every error of it."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        first = self.findings[0]
+        more = len(self.findings) - 1
+        rest = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
+        super().__init__(f"{first.file}:{first.line}:{first.column}: {first.message}{rest}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the operator allows: step types beyond the built-in ones, and the bounds of a document."""
+
+    extra_step_types: frozenset[str] = frozenset()
+    max_document_bytes: int = 1 << 20
+    max_depth: int = 100
+    max_nodes: int = 100_000
+
+
+class Positions(Protocol):
+    """What knows where in the file a place of the document stands."""
+
+    def where(self, place: Place, *, key: bool = False) -> Position:
+        """Give line and column, from 1, of the value at `place` (or of its key)."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The findings of one document, gathered while it is read."""
+
+    file: str
+    positions: Positions
+    findings: dict[Finding, None] = field(default_factory=dict)  # a set that keeps its order
+
+    def error(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Note what prevents the playbook from being registered; `key`: it stands at the key, not at its value."""
+        self._note("error", code, place, self.positions.where(place, key=key), (message, hint))
+
+    def error_at(self, code: str, place: Place, position: Position, message: str, hint: str) -> None:
+        """Note an error at a place that is not in the document yet."""
+        self._note("error", code, place, position, (message, hint))
+
+    def warning(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
+        """Note what the author probably did not mean."""
+        self._note("warning", code, place, self.positions.where(place, key=key), (message, hint))
+
+    def _note(self, severity: Severity, code: str, place: Place, position: Position, text: tuple[str, str]) -> None:
+        finding = Finding(
+            severity=severity,
+            code=code,
+            message=text[0],
+            file=self.file,
+            line=position[0],
+            column=position[1],
+            path=path_text(place),
+            hint=text[1],
+        )
+        self.findings.setdefault(finding)  # a workbook action is read once for each step that calls it
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that prevent registration, in document order."""
+        return tuple(found for found in self.sorted() if found.severity == "error")
+
+    def sorted(self) -> tuple[Finding, ...]:
+        """All findings in document order."""
+        return tuple(sorted(self.findings, key=lambda found: (found.line, found.column)))
+
+
+def path_text(place: Place) -> str:
+    """Write a place as an author would: `workflow[2].next[0].when`."""
+    text = ""
+    for part in place:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part and PRINTABLE_KEY.issuperset(part):
+            text += f".{part}" if text else part
+        else:
+            text += f"[{part!r}]"
+    return text
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """Give a hint that names the closest of the known words, or lists them if they are few."""
+    near = get_close_matches(word, known, n=1, cutoff=0.7)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"known are: {', '.join(known)}" if 0 < len(known) <= 12 else ""  # noqa: PLR2004 - a longer list helps nobody
+
+
+def kind_of(value: object) -> str:
+    """Name the JSON type of a value in an author's words."""
+    names: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "a boolean"),
+        (dict, "a mapping"),
+        (list, "a list"),
+        (str, "a string"),
+        ((int, float), "a number"),
+    )
+    return next((name for kind, name in names if isinstance(value, kind)), "null")

@@ -1,0 +1,260 @@
+"""Reads an iterator: a step of `type: iterator` with a task, or any step with a `loop`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_word
+from noetl_broker.playbook.fields import Fields
+from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.inputs import is_one_template
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
+from noetl_broker.playbook.outline import Written
+from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.tasks import (
+    NO_FIELDS,
+    Declared,
+    Layer,
+    Surroundings,
+    declare,
+    known_keys,
+    read_call,
+    read_fields,
+    read_task_inputs,
+    warn_unknown_keys,
+)
+from noetl_broker.playbook.vocabulary import ITERATION_KEYS, SCOPE_WORDS
+from noetl_broker.template import WORKER_WORDS, Template, Tree
+
+CODE = "bad-iterator"
+ASYNC_CONCURRENCY = 8
+CONCURRENCY = Range(1, 10_000)
+MODES = ("sequential", "async", "parallel")
+LOOP_NAME = "_loop"
+NO_ELEMENT = "item"
+REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iterated:
+    """A task as read: how it repeats, if it does, and what its job is where a worker runs it."""
+
+    iteration: Iteration | None = None
+    inputs: Inputs = NO_INPUTS
+    fields: Fields = NO_FIELDS
+    plain: Raw
+
+
+def is_iterating(raw: Raw, declared: Declared) -> bool:
+    """Whether a step repeats something."""
+    return declared.kind == "iterator" or raw.get("loop") is not None
+
+
+def read_iterated(reading: Reading, written: Written, declared: Declared) -> Iterated:
+    """Read an iterator step; `iteration` is None, and errors are in the report, where it cannot be one."""
+    looped = declared.kind != "iterator"
+    keys = _Keys(reading, written, declared)
+    task = keys.task_of_loop(declared) if looped else keys.task()
+    if task is None or not keys.readable:
+        return Iterated(plain={})
+    element = keys.element()
+    distribute = keys.boolean("distribute")
+    expanded = task.kind == "playbook" or distribute
+    names = frozenset({element, LOOP_NAME})
+    around = Surroundings(names=names, worker=frozenset() if expanded else names)
+    part = Part(step=written.name, role="iteration", names=names)
+    mode = keys.mode()
+    iteration = Iteration(
+        collection=keys.collection(),
+        element=element,
+        task=_task_step(reading, written, task, around) if expanded else _bare(written, task),
+        expanded=expanded,
+        distribute=distribute,
+        mode=mode,
+        concurrency=keys.concurrency(mode),
+        where=keys.condition("where", part),
+        order_by=keys.condition("order_by", part),
+        limit=keys.tree("limit", part),
+        chunk=keys.tree("chunk", part),
+        enumerate=keys.boolean("enumerate"),
+        on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
+    )
+    if expanded:
+        inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
+        return Iterated(iteration=iteration, inputs=inputs, plain={})
+    inputs = read_task_inputs(reading, written.name, declared, around)
+    merged = declared if looped else _with_action(declared, task)
+    kept = frozenset({"loop"}) if looped else frozenset({"task", "on_error"})
+    fields, plain = read_fields(reading, written.name, merged, around, kept)
+    return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
+
+
+class _Keys:
+    """The keys of one iteration with their places, wherever the author put them; `loop` wins over the step."""
+
+    def __init__(self, reading: Reading, written: Written, declared: Declared) -> None:
+        self.reading, self.name = reading, written.name
+        self.place = written.place
+        self.keys: dict[str, tuple[Any, Place]] = {}
+        self.readable = True
+        if declared.kind == "iterator":
+            found = {key: declared.lookup(key) for key in ITERATION_KEYS}
+            self.keys = {key: pair for key, pair in found.items() if pair[0] is not None}
+        loop = written.raw.get("loop")
+        if isinstance(loop, dict):
+            self._read_loop(loop, (*written.place, "loop"))
+        elif loop is not None:
+            self.readable = False
+            self._error((*written.place, "loop"), f"is {kind_of(loop)}", "write loop: {collection: …, element: …}")
+            return
+        for key, remedy in REQUIRED:
+            if key not in self.keys:
+                self._error(self.place, f"has no `{key}`", f"write {key}: {remedy}")
+
+    def _read_loop(self, loop: Raw, place: Place) -> None:
+        self.place = place
+        self.keys |= {key: (value, (*place, key)) for key, value in loop.items() if value is not None}
+        for key in loop:
+            if key not in ITERATION_KEYS:
+                hint = did_you_mean(key, sorted(ITERATION_KEYS))
+                message = f"the key `{key}` means nothing in `loop`"
+                self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
+
+    def _error(self, place: Place, what: str, hint: str) -> None:
+        self.reading.report.error(CODE, place, f"the iterator `{self.name}` {what}", hint)
+
+    def get(self, key: str) -> tuple[Any, Place]:
+        """Give a key's value and place; None if it is absent."""
+        return self.keys.get(key, (None, (*self.place, key)))
+
+    def task_of_loop(self, declared: Declared) -> Declared | None:
+        """Give the step itself, which a `loop` repeats."""
+        if declared.kind == "control":
+            self._error(self.place, "has no `task`", "give the step a type")
+            return None
+        return declared
+
+    def task(self) -> Declared | None:
+        """Give the `task` of a step of type iterator; a string names an action of the workbook."""
+        raw, place = self.get("task")
+        if isinstance(raw, str):
+            raw = {"type": "workbook", "task": raw}
+        if not isinstance(raw, dict):
+            what = "has no `task`" if raw is None else f"has a `task` that is {kind_of(raw)}"
+            self._error(place, what, "write task: {type: playbook, path: …} or another type")
+            return None
+        task = declare(self.reading, self.name, raw, place)
+        if task.kind in ("control", "iterator") or raw.get("loop") is not None:
+            self._error(place, "has a task that is neither an action nor a playbook", "write task: {type: …}")
+            return None
+        if raw.get("next") is not None:
+            message = f"`next` in the task of the iterator `{self.name}` is not read"
+            hint = "write it on the step"
+            self.reading.report.warning("unused-key", (*place, "next"), message, hint, key=True)
+        known = known_keys(task)
+        if known is not None:
+            warn_unknown_keys(self.reading, self.name, task, known)
+        return task
+
+    def element(self) -> str:
+        """Give the name under which a template finds the item."""
+        value, place = self.get("element")
+        if value is None:
+            return NO_ELEMENT
+        if not isinstance(value, str) or not value.isidentifier():
+            shown = repr(value) if isinstance(value, str) else kind_of(value)
+            self._error(place, f"has the `element` {shown}, which is not a name", "write element: item")
+            return NO_ELEMENT
+        if value in SCOPE_WORDS or value in WORKER_WORDS:
+            message = f"the element `{value}` of the iterator `{self.name}` hides the scope word of that name"
+            self.reading.report.warning("shadowed-name", place, message, "choose another name")
+        return value
+
+    def collection(self) -> Tree:
+        """Compile what is iterated: an expression, a list or a mapping."""
+        value, place = self.get("collection")
+        part = Part(step=self.name, role="iteration")
+        if isinstance(value, str):
+            if self.reading.condition(value, place, part, code=CODE) is None:
+                return self.reading.tree(None, place, part)
+            return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", place, part)
+        if value is not None and not isinstance(value, list | dict):
+            self._error(place, f"has a `collection` that is {kind_of(value)}", 'write a list or "{{ expression }}"')
+        return self.reading.tree(value, place, part)
+
+    def condition(self, key: str, part: Part) -> Template | None:
+        """Compile a key that is one expression."""
+        value, place = self.get(key)
+        return None if value is None else self.reading.condition(value, place, part, code=CODE)
+
+    def tree(self, key: str, part: Part) -> Tree | None:
+        """Compile a key that is a number or a template."""
+        value, place = self.get(key)
+        return None if value is None else self.reading.tree(value, place, part)
+
+    def boolean(self, key: str) -> bool:
+        """Read a key that is true or false (the default)."""
+        value, place = self.get(key)
+        return value is not None and read_boolean(self.reading, value, place, CODE) is True
+
+    def word(self, key: str, words: tuple[str, ...]) -> str | None:
+        """Read a key that is one of a few words."""
+        value, place = self.get(key)
+        return None if value is None else read_word(self.reading, value, place, words, CODE)
+
+    def mode(self) -> Literal["sequential", "async"]:
+        """Read the mode; `parallel` is the same as `async`."""
+        return "async" if self.word("mode", MODES) in ("async", "parallel") else "sequential"
+
+    def concurrency(self, mode: str) -> int:
+        """Read how many items may be open at a time; one where they are sequential."""
+        value, place = self.get("concurrency")
+        number = None if value is None else read_integer(self.reading, value, place, CONCURRENCY, CODE)
+        return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
+
+
+def _task_step(reading: Reading, written: Written, task: Declared, around: Surroundings) -> Step:
+    """Compile the task that the broker starts once for each item, with the element in its scope."""
+    name = written.name
+    plain: Raw = {}
+    fields, call = NO_FIELDS, None
+    if task.kind == "playbook":
+        call = read_call(reading, name, task, around)
+    else:
+        fields, plain = read_fields(reading, name, task, around)
+    return Step(
+        name=name,
+        index=written.index,
+        type=task.type,
+        kind=task.kind,
+        inputs=read_task_inputs(reading, name, task, around),
+        fields=fields,
+        plain=plain,
+        task_name=task.task_name,
+        call=call,
+        raw=task.layers[-1].raw,
+    )
+
+
+def _bare(written: Written, task: Declared) -> Step:
+    """Describe the task that a worker iterates: all of it is in the step's own job."""
+    return Step(
+        name=written.name,
+        index=written.index,
+        type=task.type,
+        kind=task.kind,
+        fields=NO_FIELDS,
+        task_name=task.task_name,
+        raw=task.layers[-1].raw,
+    )
+
+
+def _with_action(declared: Declared, task: Declared) -> Declared:
+    """Give an iterator whose task holds its workbook action's keys too: a worker knows no workbook."""
+    merged: Raw = {}
+    for layer in task.layers:
+        merged |= layer.raw
+    top = declared.layers[-1]
+    step = Layer(raw={**top.raw, "task": {**merged, "type": task.type}}, place=top.place)
+    return Declared(type=declared.type, kind=declared.kind, layers=(*declared.layers[:-1], step))

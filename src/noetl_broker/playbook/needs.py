@@ -1,0 +1,57 @@
+"""Which steps read their own inputs again after their action ended, so that the broker loads them only for those.
+
+A visit's inputs stand in its job. What a step evaluates when its action has ended (its `next`, its retry conditions, the
+result of `end`) may name them; for most steps it does not, and the syntax trees say so beforehand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from noetl_broker.playbook.model import Inputs, Step
+from noetl_broker.template import Template, Tree
+
+
+def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
+    """Whether a template that is evaluated after the step's action may name an input; `arriving`: of its incoming arcs."""
+    named: set[str] = set()
+    for template in _after_action(step):
+        named |= template.names
+        if template.results is None:
+            return True
+    if not named:
+        return False
+    possible: set[str] = {"args"}
+    for inputs in (step.inputs, *arriving):
+        keys = _keys(inputs)
+        if keys is None:
+            return True
+        possible |= keys
+    return not named.isdisjoint(possible)
+
+
+def _after_action(step: Step) -> Iterator[Template | Tree]:
+    for entry in step.next:
+        if entry.condition is not None:
+            yield entry.condition
+        for target in (*entry.then, *entry.otherwise):
+            yield from _trees(target.inputs)
+    if step.retry is not None:
+        yield from (template for template in (step.retry.retry_when, step.retry.stop_when) if template is not None)
+    yield from (tree for tree in (step.result, step.save_data) if tree is not None)
+
+
+def _trees(inputs: Inputs) -> Iterator[Tree]:
+    if inputs.base is not None:
+        yield from _trees(inputs.base)
+    if inputs.whole is not None:
+        yield inputs.whole
+    yield from inputs.keys.values()
+
+
+def _keys(inputs: Inputs) -> set[str] | None:
+    """The names that these inputs may give; None where a template decides that."""
+    if inputs.whole is not None:
+        return None
+    below = _keys(inputs.base) if inputs.base is not None else set()
+    return None if below is None else below | inputs.keys.keys()

@@ -1,0 +1,173 @@
+"""Whether two conditions can both be true, as far as their form shows it.
+
+Each condition becomes a list of alternatives, each a list of facts about one subject (`x == 1`, `x < 3`, `not y`). Two
+conditions exclude each other when every alternative of one contradicts every alternative of the other. What is not
+understood contradicts nothing, so the answer "they can" may be wrong and "they cannot" never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, TemplateSyntaxError, nodes
+
+MOST_ALTERNATIVES = 32
+MISSING = object()
+
+_PARSER = Environment(autoescape=False, optimized=False)  # noqa: S701 - parses conditions, renders nothing
+_OPPOSITE = {
+    "eq": "ne",
+    "ne": "eq",
+    "lt": "gteq",
+    "gteq": "lt",
+    "gt": "lteq",
+    "lteq": "gt",
+    "in": "notin",
+    "notin": "in",
+}
+_MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "lteq": "gteq", "gteq": "lteq"}
+
+
+class Fact(NamedTuple):
+    """One thing that a condition says of a subject; `value` is a constant, and True or False for the operator "is"."""
+
+    subject: str
+    operator: str
+    value: Any
+
+
+Alternative = tuple[Fact, ...]
+Alternatives = list[Alternative]
+
+
+def alternatives(condition: str) -> Alternatives | None:
+    """Give the alternatives of a condition, with or without braces around it; None if it cannot be read."""
+    text = condition.strip()
+    if not (text.startswith("{{") and text.endswith("}}")):
+        text = f"{{{{ {text} }}}}"
+    try:
+        body = _PARSER.parse(text).body
+    except (TemplateSyntaxError, RecursionError):
+        return None
+    if len(body) != 1 or not isinstance(body[0], nodes.Output) or len(body[0].nodes) != 1:
+        return None
+    try:
+        return _alternatives(body[0].nodes[0], positive=True)
+    except (OverflowError, RecursionError):
+        return None
+
+
+def exclude_each_other(one: Alternatives, other: Alternatives) -> bool:
+    """Whether no alternative of one can be true together with one of the other."""
+    return all(
+        any(_contradict(first, second) for first in left for second in right) for left, right in product(one, other)
+    )
+
+
+def _alternatives(node: nodes.Node, *, positive: bool) -> Alternatives:
+    if isinstance(node, nodes.Not):
+        return _alternatives(node.node, positive=not positive)
+    if isinstance(node, nodes.And | nodes.Or):
+        left, right = (_alternatives(side, positive=positive) for side in (node.left, node.right))
+        if isinstance(node, nodes.And) is positive:
+            found = [first + second for first, second in product(left, right)]
+        else:
+            found = left + right
+        if len(found) > MOST_ALTERNATIVES:
+            raise OverflowError
+        return found
+    if isinstance(node, nodes.Const):
+        return [()] if bool(node.value) is positive else []
+    if isinstance(node, nodes.Compare) and len(node.ops) == 1:
+        fact = _comparison(node, positive=positive)
+        if fact is not None:
+            return [(fact,)]
+    return [(Fact(_subject(node), "is", positive),)]
+
+
+def _comparison(node: nodes.Compare, *, positive: bool) -> Fact | None:
+    operand = node.ops[0]
+    operator, subject, value = operand.op, node.expr, _constant(operand.expr)
+    if value is MISSING and operator in _MIRRORED:
+        operator, subject, value = _MIRRORED[operator], operand.expr, _constant(node.expr)
+    if value is MISSING or (operator in ("in", "notin") and not isinstance(value, tuple)):
+        return None
+    return Fact(_subject(subject), operator if positive else _OPPOSITE[operator], value)
+
+
+def _subject(node: nodes.Node) -> str:
+    """Name what a fact is about; `a.b` and `a['b']` are the same."""
+    if isinstance(node, nodes.Getattr):
+        return f"{_subject(node.node)}[{node.attr!r}]"
+    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        return f"{_subject(node.node)}[{node.arg.value!r}]"
+    if isinstance(node, nodes.Name):
+        return node.name
+    return repr(node)
+
+
+def _constant(node: nodes.Node) -> Any:
+    if isinstance(node, nodes.Const):
+        return node.value
+    if isinstance(node, nodes.Neg) and isinstance(node.node, nodes.Const) and isinstance(node.node.value, int | float):
+        return -node.node.value
+    if isinstance(node, nodes.List | nodes.Tuple):
+        items = tuple(_constant(item) for item in node.items)
+        return MISSING if MISSING in items else items
+    return MISSING
+
+
+def _contradict(first: Fact, second: Fact) -> bool:
+    if first.subject != second.subject:
+        return False
+    return any(_excludes(left, right) for left, right in ((first, second), (second, first)))
+
+
+def _excludes(first: Fact, second: Fact) -> bool:
+    """Whether the first fact, which names the values that it allows, leaves none to the second."""
+    allowed = _allowed(first)
+    if allowed is not None:
+        return not any(_holds(second, value) for value in allowed)
+    if first.operator in ("lt", "lteq") and second.operator in ("gt", "gteq"):
+        both = (first.value, second.value)
+        if not all(isinstance(value, int | float) for value in both):
+            return False
+        strict = "lt" in (first.operator, second.operator) or "gt" in (first.operator, second.operator)
+        return bool(first.value < second.value or (strict and first.value == second.value))
+    return first.operator == "is" and second.operator == "is" and first.value is not second.value
+
+
+def _allowed(fact: Fact) -> tuple[Any, ...] | None:
+    if fact.operator == "eq":
+        return (fact.value,)
+    return fact.value if fact.operator == "in" else None
+
+
+def _holds(fact: Fact, value: Any) -> bool:
+    if fact.operator == "is":
+        return bool(value) is fact.value
+    if fact.operator in ("in", "notin"):
+        return (value in fact.value) is (fact.operator == "in")
+    if fact.operator in ("eq", "ne"):
+        return (value == fact.value) is (fact.operator == "eq")
+    try:
+        order = {"lt": value < fact.value, "lteq": value <= fact.value, "gt": value > fact.value}
+        order["gteq"] = value >= fact.value
+    except TypeError:
+        return False
+    return bool(order[fact.operator])
+
+
+def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int) -> Iterator[tuple[int, int]]:
+    """Give, for each condition that can be true with an earlier one, its number and that of the first such."""
+    pairs = 0
+    for place, (number, found) in enumerate(conditions):
+        for earlier, other in conditions[:place]:
+            pairs += 1
+            if pairs > most_pairs:
+                return
+            if not exclude_each_other(found, other):
+                yield number, earlier
+                break

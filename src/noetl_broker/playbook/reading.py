@@ -1,0 +1,101 @@
+"""What every reader of a part of the document shares: the report, the names that exist, and compiled templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from noetl_broker.playbook.findings import Place, Report, Rules, path_text
+from noetl_broker.playbook.model import Arc
+from noetl_broker.template import Template, TemplateError, Tree, compile_condition, compile_text, compile_tree
+
+Role = Literal["workload", "inputs", "fields", "next", "retry", "result", "iteration"]
+NO_NAMES: frozenset[str] = frozenset()
+QUOTED = 60  # characters of a template that a message repeats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Whose template it is: what it finds beside the common names, and which words it leaves to the worker."""
+
+    step: str | None
+    role: Role
+    names: frozenset[str] = NO_NAMES
+    worker: frozenset[str] = NO_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A compiled template or tree, kept for the warnings about names."""
+
+    place: Place
+    value: Any
+    part: Part
+    names: frozenset[str]  # all it names, whoever renders it
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """The state of reading one document."""
+
+    report: Report
+    rules: Rules
+    steps: Mapping[str, int] = field(default_factory=dict)  # a step's place in the workflow
+    actions: Mapping[str, tuple[dict[str, Any], Place]] = field(default_factory=dict)  # of the workbook
+    arcs: list[Arc] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    broken: bool = False  # an arc could not be read, so the graph is not the author's
+
+    def tree(self, value: Any, place: Place, part: Part) -> Tree:
+        """Compile a value whose strings may be templates; an error is reported for each bad string."""
+        at = path_text(place)
+        try:
+            tree = compile_tree(value, at, worker_words=part.worker)
+        except TemplateError as error:
+            found = [*self._bad_strings(value, place)] or [(place, error)]
+            for where, what in found:
+                self.report.error("bad-template", where, f"the template does not compile: {what.message}", quoted(what))
+            return compile_tree(None, at)
+        if not tree.constant or tree.worker_names:
+            self.uses.append(Use(place=place, value=value, part=part, names=tree.names | tree.worker_names))
+        return tree
+
+    def condition(self, value: Any, place: Place, part: Part, *, code: str = "bad-when") -> Template | None:
+        """Compile a condition; None, and an error in the report, if it is not one expression."""
+        try:
+            template = compile_condition(value, path_text(place))
+        except TemplateError as error:
+            word = place[-1]
+            self.report.error(
+                code, place, f"`{word}` is not one expression: {error.message}", f'write {word}: "{{{{ expression }}}}"'
+            )
+            return None
+        self.uses.append(Use(place=place, value=value, part=part, names=template.names))
+        return template
+
+    def _bad_strings(self, value: Any, place: Place) -> Iterator[tuple[Place, TemplateError]]:
+        for where, text in strings(value, place):
+            try:
+                compile_text(text, path_text(where))
+            except TemplateError as error:
+                yield where, error
+
+
+def strings(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """Give every string of a value that could be a template, with its place."""
+    if isinstance(value, str):
+        if "{{" in value or "{%" in value or "{#" in value:
+            yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, (*place, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, (*place, index))
+
+
+def quoted(error: TemplateError) -> str:
+    """Repeat the template of an error, shortened, as a hint."""
+    text = " ".join(str(error.template).split())
+    return f"in: {text[:QUOTED]}…" if len(text) > QUOTED else f"in: {text}"

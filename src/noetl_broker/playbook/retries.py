@@ -1,0 +1,75 @@
+"""Reads `retry`: true, false, a number of attempts, or a mapping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.playbook.amounts import DELAYS, Range, read_boolean, read_integer, read_number
+from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.model import Retry
+from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.vocabulary import RETRY_KEYS, RETRY_WORDS
+
+CODE = "bad-retry"
+ATTEMPTS = Range(1, 1_000)
+MULTIPLIERS = Range(0, 1_000)
+
+# Keys of a newer dialect, each with what says the same here.
+NEWER_KEYS = {
+    "on_error": "write max_attempts, initial_delay and retry_when directly under `retry`",
+    "on_success": "the broker does not repeat a step that succeeded: make a loop of steps with a condition",
+}
+
+
+def read_retry(reading: Reading, step: str, raw: Any, place: Place) -> Retry | None:
+    """Read a `retry`; None where it is absent (null) or wrong (then the report says how)."""
+    if raw is None:
+        return None
+    if isinstance(raw, bool):
+        return Retry() if raw else Retry(max_attempts=1)
+    if isinstance(raw, int):
+        attempts = read_integer(reading, raw, place, ATTEMPTS, CODE)
+        return None if attempts is None else Retry(max_attempts=attempts)
+    if isinstance(raw, dict):
+        return _read_mapping(reading, step, raw, place)
+    reading.report.error(
+        CODE, place, f"`retry` is {kind_of(raw)}", "write true, false, a number of attempts, or {max_attempts: 3, …}"
+    )
+    return None
+
+
+def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place) -> Retry:
+    for key in raw:
+        if key not in RETRY_KEYS:
+            hint = NEWER_KEYS.get(key) or did_you_mean(key, RETRY_KEYS)
+            reading.report.error(CODE, (*place, key), f"the key `{key}` means nothing in `retry`", hint, key=True)
+    default = Retry()
+
+    def number(key: str, allowed: Range, otherwise: float) -> float:
+        if raw.get(key) is None:
+            return otherwise
+        found = read_number(reading, raw[key], (*place, key), allowed, CODE)
+        return otherwise if found is None else found
+
+    attempts = default.max_attempts
+    if raw.get("max_attempts") is not None:
+        where = (*place, "max_attempts")
+        attempts = read_integer(reading, raw["max_attempts"], where, ATTEMPTS, CODE) or attempts
+    jitter: bool | None = default.jitter
+    if raw.get("jitter") is not None:
+        jitter = read_boolean(reading, raw["jitter"], (*place, "jitter"), CODE)
+    part = Part(step=step, role="retry", names=RETRY_WORDS)
+    conditions = {
+        key: reading.condition(raw[key], (*place, key), part, code=CODE)
+        for key in ("retry_when", "stop_when")
+        if key in raw
+    }
+    return Retry(
+        max_attempts=attempts,
+        initial_delay=number("initial_delay", DELAYS, default.initial_delay),
+        backoff_multiplier=number("backoff_multiplier", MULTIPLIERS, default.backoff_multiplier),
+        max_delay=number("max_delay", DELAYS, default.max_delay),
+        jitter=bool(jitter),
+        retry_when=conditions.get("retry_when"),
+        stop_when=conditions.get("stop_when"),
+    )

@@ -1,0 +1,156 @@
+"""Reads one step of the workflow into its compiled form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, read_integer, read_number, read_word
+from noetl_broker.playbook.findings import Place
+from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
+from noetl_broker.playbook.model import Join, OnError, Raw, Step
+from noetl_broker.playbook.outline import Written
+from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.retries import read_retry
+from noetl_broker.playbook.tasks import (
+    NO_FIELDS,
+    Declared,
+    declare,
+    known_keys,
+    read_call,
+    read_fields,
+    read_task_inputs,
+    warn_unknown_keys,
+)
+from noetl_broker.playbook.transitions import read_next
+from noetl_broker.playbook.vocabulary import END, SAVE_KEYS, SQL_TYPES
+from noetl_broker.template import Tree
+
+JOINS: tuple[Join, ...] = ("all", "any", "each")
+NEXT_MODES = ("inclusive", "exclusive")
+
+
+def read_step(reading: Reading, written: Written) -> Step:
+    """Read a step; what is wrong with it is in the report, and stands as its default in the result."""
+    name, raw, place = written.name, written.raw, written.place
+    declared = declare(reading, name, raw, place)
+    iterating = is_iterating(raw, declared)
+    known = known_keys(declared, iterating=iterating, ends=name == END)
+    if known is not None:
+        warn_unknown_keys(reading, name, declared, known)
+    done = _read_task(reading, written, declared)
+    _warn_unused(reading, written, declared, done)
+    if name == END and raw.get("next"):
+        reading.report.error("end-with-next", (*place, "next"), "`end` has a `next`", "remove it, or rename the step")
+    join = _word(reading, raw, place, "join", JOINS)
+    return Step(
+        name=name,
+        index=written.index,
+        type=declared.type,
+        kind="iterator" if iterating else declared.kind,
+        description=_description(raw),
+        next=read_next(reading, name, raw.get("next"), (*place, "next")),
+        exclusive=_word(reading, raw, place, "next_mode", NEXT_MODES) == "exclusive",
+        join=next((word for word in JOINS if word == join), None),
+        inputs=done.inputs,
+        fields=done.fields,
+        plain=done.plain,
+        on_error=_on_error(reading, declared),
+        timeout=_timeout(reading, declared),
+        priority=_priority(reading, raw, place),
+        retry=read_retry(reading, name, *declared.lookup("retry")),
+        result=_result(reading, name, raw, place),
+        save_data=_save_data(reading, name, raw, place),
+        task_name=declared.task_name,
+        call=read_call(reading, name, declared) if declared.kind == "playbook" and not iterating else None,
+        iteration=done.iteration,
+        raw=raw,
+    )
+
+
+def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterated:
+    if is_iterating(written.raw, declared):
+        return read_iterated(reading, written, declared)
+    inputs = read_task_inputs(reading, written.name, declared)
+    if declared.kind == "action":
+        fields, plain = read_fields(reading, written.name, declared)
+        return Iterated(iteration=None, inputs=inputs, fields=fields, plain=plain)
+    return Iterated(iteration=None, inputs=inputs, fields=NO_FIELDS, plain={})
+
+
+def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
+    report, name, raw, place = reading.report, written.name, written.raw, written.place
+    if declared.type in SQL_TYPES and "{{" in str(done.plain.get("code", "")):
+        report.warning(
+            "code-template",
+            declared.lookup("code")[1],
+            f"the templates in `code` of the {declared.type} step `{name}` are not rendered",
+            "write the statement under `command`",
+        )
+    if raw.get("result") is not None and name != END:
+        report.warning(
+            "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
+        )
+    by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
+    if by_worker or name == END:
+        return
+    for key in SAVE_KEYS:
+        if raw.get(key) is not None:
+            report.warning(
+                "unused-key",
+                (*place, key),
+                f"`{key}` of step `{name}` saves nothing, because no worker runs the step",
+                "add a step that saves",
+                key=True,
+            )
+
+
+def _description(raw: Raw) -> str | None:
+    text = raw.get("desc", raw.get("description"))
+    return text if isinstance(text, str) else None
+
+
+def _word(reading: Reading, raw: Raw, place: Place, key: str, words: tuple[str, ...]) -> str | None:
+    value = raw.get(key)
+    return None if value is None else read_word(reading, value, (*place, key), words)
+
+
+def _on_error(reading: Reading, declared: Declared) -> OnError:
+    value, where = declared.lookup("on_error")
+    if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
+        return "continue"
+    return "fail"
+
+
+def _timeout(reading: Reading, declared: Declared) -> float | None:
+    """Read the step's time limit; a tool's own `timeout` (of `http`) counts where it is a number on the step itself."""
+    value, where = declared.lookup("timeout")
+    if value is None:
+        return None
+    if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
+        return None
+    return read_number(reading, value, where, SECONDS)
+
+
+def _priority(reading: Reading, raw: Raw, place: Place) -> int | None:
+    value = raw.get("priority")
+    if value is None:
+        return None
+    return read_integer(reading, value, (*place, "priority"), PRIORITIES)
+
+
+def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
+    if name != END or raw.get("result") is None:
+        return None
+    return reading.tree(raw["result"], (*place, "result"), Part(step=name, role="result"))
+
+
+def _save_data(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
+    """Read what `end` saves, which is the execution's result where nothing else is."""
+    if name != END:
+        return None
+    for key in SAVE_KEYS:
+        save: Any = raw.get(key)
+        for word in ("data", "args"):
+            if isinstance(save, dict) and save.get(word) is not None:
+                return reading.tree(save[word], (*place, key, word), Part(step=name, role="result"))
+    return None

@@ -1,0 +1,165 @@
+"""Reads `next`: a string, a mapping, or a list of them, into entries and arcs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
+from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
+from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.vocabulary import ENTRY_KEYS, ENTRY_WORDS, START, TARGET_KEYS
+from noetl_broker.template import WORKER_WORDS, Template
+
+NO_LEVEL: Mapping[str, Any] = {}
+ENTRY_ONLY = (*ENTRY_WORDS, "then", "else")
+
+
+def read_next(reading: Reading, source: str, raw: Any, place: Place) -> tuple[Entry, ...]:
+    """Read the transitions of one step; its arcs are added to the reading in document order."""
+    if raw is None:
+        return ()
+    items = [(item, (*place, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, place)]
+    read = [(_Entry(reading, source, index).read(item, where), where) for index, (item, where) in enumerate(items)]
+    entries = tuple(entry for entry, _ in read if entry is not None)
+    if len(entries) < len(items):
+        reading.broken = True
+    elif not any(entry.kind == "when" for entry in entries):
+        for entry, where in read:
+            if entry is not None and entry.kind == "else":
+                message = f"`next` of step `{source}` has an `else` and no condition"
+                hint = 'add an entry with a condition: {when: "{{ … }}", step: …}'
+                reading.report.error("only-else", (*where, "else"), message, hint, key=True)
+    return entries
+
+
+class _Entry:
+    """Reads one entry of one step's `next`."""
+
+    def __init__(self, reading: Reading, source: str, index: int) -> None:
+        self.reading, self.source, self.index = reading, source, index
+        self.part = Part(step=source, role="next", worker=WORKER_WORDS)
+        self.condition: str | None = None
+        self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
+        self.level = NO_LEVEL  # the mapping that they are written in
+
+    def read(self, raw: Any, place: Place) -> Entry | None:
+        """Read the entry; None, with the reasons in the report, if it is not one."""
+        if isinstance(raw, str):
+            target = self._target(raw, place, "plain")
+            return None if target is None else Entry(kind="plain", then=(target,))
+        if not isinstance(raw, dict):
+            self._error("bad-next", place, f"an entry of `next` is {kind_of(raw)}", "write {step: name}")
+            return None
+        self._warn_unknown(raw, place, ENTRY_KEYS)
+        words = [word for word in ENTRY_WORDS if word in raw]
+        if len(words) > 1:
+            self._error("bad-when", (*place, words[1]), f"`{words[1]}` says again what `{words[0]}` says", "keep one")
+        condition = None
+        if words:
+            where = (*place, words[0])
+            condition = self.reading.condition(raw[words[0]], where, Part(step=self.source, role="next"))
+            self.condition = str(raw[words[0]])
+        self.defaults, self.level = read_inputs(self.reading, raw, place, self.part), raw
+        entry = self._with_targets(raw, place, condition, conditional=bool(words))
+        return None if words and condition is None else entry
+
+    def _with_targets(
+        self, raw: Mapping[str, Any], place: Place, condition: Template | None, *, conditional: bool
+    ) -> Entry | None:
+        itself = "step" in raw or "name" in raw
+        problem = self._shape_problem(raw, itself=itself, conditional=conditional)
+        if problem is not None:
+            key, message, hint = problem
+            self._error("bad-next", (*place, key) if key else place, message, hint)
+            return None
+        branch: Branch = "then" if conditional else "plain"
+        then: tuple[Target | None, ...] = ()
+        if itself:
+            then = (self._target(raw, place, branch, inputs=self.defaults),)
+        elif "then" in raw:
+            then = self._targets(raw["then"], (*place, "then"), branch)
+        otherwise = self._targets(raw["else"], (*place, "else"), "else") if "else" in raw else ()
+        if not then and not otherwise:
+            self._error("bad-next", place, "an entry of `next` has no target", "add step: name")
+            return None
+        if None in then or None in otherwise:
+            return None
+        return Entry(
+            kind="when" if conditional else "plain" if then else "else",
+            condition=condition,
+            then=tuple(target for target in then if target is not None),
+            otherwise=tuple(target for target in otherwise if target is not None),
+        )
+
+    @staticmethod
+    def _shape_problem(raw: Mapping[str, Any], *, itself: bool, conditional: bool) -> tuple[str, str, str] | None:
+        """Give the key, the message and the remedy of an entry whose keys do not go together."""
+        if itself and "then" in raw:
+            return "then", "an entry has both a target and `then`", "put all targets under `then`"
+        if "else" in raw and not conditional and (itself or "then" in raw):
+            return "else", "`else` stands beside a target without a condition", "add `when`, or make it its own entry"
+        if not itself and "then" not in raw and "else" not in raw:
+            return "", "an entry of `next` has no target", "add step: name"
+        return None
+
+    def _targets(self, raw: Any, place: Place, branch: Branch) -> tuple[Target | None, ...]:
+        if not isinstance(raw, list):
+            return (self._target(raw, place, branch),)
+        return tuple(self._target(item, (*place, index), branch) for index, item in enumerate(raw))
+
+    def _target(self, raw: Any, place: Place, branch: Branch, *, inputs: Inputs | None = None) -> Target | None:
+        """Read one target and note its arc; `inputs` are given where the entry itself is the target."""
+        own: Mapping[str, Any] = raw if isinstance(raw, dict) else NO_LEVEL
+        key = "step" if "step" in own or "name" not in own else "name"
+        name, where = (own.get(key), (*place, key)) if isinstance(raw, dict) else (raw, place)
+        if not isinstance(name, str) or not name:
+            shown = "empty" if isinstance(name, str) else kind_of(name)
+            self._error("bad-next", where, f"a target of `next` is {shown}", "write a step's name, or {step: name}")
+            return None
+        if inputs is None:
+            inputs = merge(self.defaults, self._own_inputs(own, place))
+        if not self._exists(name, where):
+            return None
+        arc = Arc(
+            ordinal=len(self.reading.arcs),
+            source=self.source,
+            target=name,
+            entry=self.index,
+            branch=branch,
+            condition=self.condition,
+            inputs=raw_inputs(self.level, own),
+        )
+        self.reading.arcs.append(arc)
+        return Target(arc=arc.ordinal, step=name, inputs=inputs)
+
+    def _own_inputs(self, own: Mapping[str, Any], place: Place) -> Inputs:
+        for word in ENTRY_ONLY:
+            if word in own:
+                message = f"a target has no `{word}` of its own"
+                self._error("bad-next", (*place, word), message, "make it an entry of `next`")
+        self._warn_unknown(own, place, TARGET_KEYS.union(ENTRY_ONLY))
+        return read_inputs(self.reading, own, place, self.part)
+
+    def _exists(self, name: str, place: Place) -> bool:
+        if name == START:
+            message = f"`next` of step `{self.source}` leads back to `start`"
+            self._error("next-to-start", place, message, "lead to the step after `start`")
+            return False
+        if name not in self.reading.steps:
+            hint = did_you_mean(name, [*self.reading.steps]) or "add the step, or remove the transition"
+            self._error("unknown-step", place, f"there is no step `{name}`", hint)
+            return False
+        return True
+
+    def _warn_unknown(self, raw: Mapping[str, Any], place: Place, known: frozenset[str]) -> None:
+        for key in raw:
+            if key not in known:
+                message = f"the key `{key}` means nothing in `next`"
+                hint = did_you_mean(key, sorted(known))
+                self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
+
+    def _error(self, code: str, place: Place, message: str, hint: str) -> None:
+        self.reading.broken = True
+        self.reading.report.error(code, place, message, hint)

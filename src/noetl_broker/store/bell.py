@@ -1,0 +1,107 @@
+"""The bell: a connection of its own that listens for new events, and the gate that says whether anybody must ring.
+
+The connection is outside the pool and never in a transaction. What it hears is only a hint: the inbox is the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from noetl_broker.store.pool import connect, is_transient
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    import asyncpg
+
+log = structlog.get_logger(__name__)
+
+CHANNEL = "noetl_event"
+RECONNECT_SECONDS = (0.1, 5.0)
+
+
+class Bell:
+    """Listens, and knows when it last heard anything; `rung` is set by every ring and by every reconnect."""
+
+    def __init__(self, dsn: str | None) -> None:
+        """Not connected yet: call `connect`."""
+        self._dsn = dsn
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._name = f"probe:{uuid.uuid4().hex[:12]}"
+        self.rung = asyncio.Event()
+        self.heard_at: float | None = None
+        self.gate_held = False
+        self.reconnects = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection stands, as far as this end knows."""
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def connect(self) -> None:
+        """Connect and LISTEN; whatever came before is found by the drain that follows."""
+        await self.close()
+        connection = await connect(self._dsn, name="noetl-broker bell")
+        await connection.add_listener(CHANNEL, self._hear)
+        self._connection = connection
+        self.heard_at = None
+        self.rung.set()
+
+    async def keep_connected(self, stopping: asyncio.Event) -> None:
+        """Connect again, with growing pauses, until it stands or the daemon stops."""
+        pause = RECONNECT_SECONDS[0]
+        while not stopping.is_set():
+            try:
+                await self.connect()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("the listener cannot connect, will try again", error=str(error), pause_seconds=pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), pause)
+                pause = min(pause * 2, RECONNECT_SECONDS[1])
+            else:
+                self.reconnects += 1
+                return
+
+    async def close(self) -> None:
+        """Hang up, without waiting for a server that may be gone."""
+        connection, self._connection, self.gate_held = self._connection, None, False
+        if connection is not None:
+            connection.terminate()
+
+    async def take_gate(self) -> bool:
+        """Whether writers will ring from now on; False while a writer or another broker holds the gate."""
+        if not self.gate_held:
+            self.gate_held = bool(await self._fetch("try_gate"))
+        return self.gate_held
+
+    async def release_gate(self) -> None:
+        """We are awake: nobody needs to ring."""
+        if self.gate_held:
+            self.gate_held = False
+            await self._fetch("release_gate")
+
+    async def probe(self, pool: asyncpg.Pool[Any]) -> None:
+        """Ring ourselves from another connection: a listener that is silently dead does not hear it."""
+        async with pool.acquire() as connection:
+            await connection.execute(sql("probe_bell"), self._name)
+
+    def deaf_since(self, probed_at: float | None) -> bool:
+        """Whether a probe sent at `probed_at` (monotonic seconds) has not been heard."""
+        return probed_at is not None and (self.heard_at is None or self.heard_at < probed_at)
+
+    async def _fetch(self, name: str) -> object:
+        if self._connection is None:
+            raise ConnectionError("the listener is not connected")
+        return await self._connection.fetchval(sql(name), timeout=5.0)
+
+    def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        self.heard_at = time.monotonic()
+        if not str(payload).startswith("probe:"):
+            self.rung.set()

@@ -1,0 +1,111 @@
+"""The folder that holds an embedded Postgres: its data, its password, its socket.
+
+Whatever takes several steps is made under another name and renamed when it is complete, so that an interrupted first
+start leaves nothing that a second one would take for a database.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from noetl_broker.errors import DatabaseFault, OperatorFault
+from noetl_broker.store.binaries import BIN_FOLDER_VARIABLE, Account
+
+USER: Final = "postgres"
+_SOCKET_PATH_BYTES: Final = 103  # sun_path of macOS, the smaller one
+_LONGEST_SOCKET_NAME: Final = ".s.PGSQL.65535.lock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A folder that the account can reach, and a notice for the person when it is not the one that was asked for."""
+
+    folder: Path
+    temporary: bool
+    notice: str | None = None
+
+
+def usable_folder(folder: Path | None, account: Account, temporary_root: Path | None) -> Place:
+    """Return `folder` if the account can reach it, otherwise (or for None) a new temporary folder."""
+    notice = None
+    if folder is not None:
+        folder = folder.absolute()
+        created = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
+        if created:
+            folder.chmod(0o711)
+        # Asked of the account itself: permissions of all parents, access lists and mounts have their say.
+        if account.run("/bin/sh", "-c", 'cd "$0"', str(folder), folder=Path("/")).returncode == 0:
+            return Place(folder=folder, temporary=False)
+        if created:
+            folder.rmdir()
+        notice = f"Account {account.name} cannot reach {folder}: the data are in a temporary folder until the end."
+    temporary = Path(tempfile.mkdtemp(prefix="noetl-broker-", dir=temporary_root))
+    temporary.chmod(0o711)
+    return Place(folder=temporary, temporary=True, notice=notice)
+
+
+def initialize(folder: Path, data: Path, bin_folder: Path, account: Account, settings: Mapping[str, str]) -> str:
+    """Create the data at the first start; return the superuser's password, kept in a file that only we can read."""
+    kept = folder / "password"
+    if data.is_dir():
+        return kept.read_text(encoding="ascii")
+    half = folder / "data.new"
+    shutil.rmtree(half, ignore_errors=True)
+    _private_folder(half, account)
+    password = secrets.token_urlsafe(18)
+    kept.unlink(missing_ok=True)
+    _write_private(kept, password)
+    handed = folder / "password.initdb"
+    handed.unlink(missing_ok=True)
+    _write_private(handed, password)
+    if account.switch:
+        os.chown(handed, account.user_id, account.group_id)
+    options = ["--username", USER, "--auth=scram-sha-256", "--locale=C", "--encoding=UTF8", "--no-instructions"]
+    if settings.get("fsync") == "off":
+        options.append("--no-sync")
+    try:
+        answer = account.run(bin_folder / "initdb", "-D", half, "--pwfile", handed, *options, folder=folder)
+    finally:
+        handed.unlink()
+    if answer.returncode != 0:
+        raise DatabaseFault(f"initdb fails in {folder}: {' / '.join(answer.stderr.strip().splitlines()[-5:])}")
+    half.rename(data)
+    return password
+
+
+def check_major(data: Path, major: int) -> None:
+    """Raise OperatorFault when the data were made by another major version of Postgres than `major`."""
+    written = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+    if written != str(major):
+        raise OperatorFault(
+            f"The data in {data} are of Postgres {written}, and this is Postgres {major}: remove the folder, or set"
+            f" {BIN_FOLDER_VARIABLE} to the programs of the older one."
+        )
+
+
+def _write_private(path: Path, text: str) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _private_folder(path: Path, account: Account) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if account.switch:
+        os.chown(path, account.user_id, account.group_id)
+
+
+def socket_folder(folder: Path, account: Account) -> Path | None:
+    """Return the folder for the Unix socket, or None when its path would be longer than systems allow."""
+    path = folder / "socket"
+    if len(os.fsencode(path / _LONGEST_SOCKET_NAME)) > _SOCKET_PATH_BYTES:
+        return None
+    _private_folder(path, account)
+    return path

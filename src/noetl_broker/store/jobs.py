@@ -1,0 +1,218 @@
+"""A worker's calls on the database: lease, heartbeat, complete, fail, and the wait for new jobs.
+
+The SQL functions are the protocol; here are their batched forms, each one round trip, and the connection that keeps
+them going. Every function raises DatabaseFault when the database does not answer, PermissionFault and SchemaFault where
+waiting would not help, and RefusedFault when it is the value that the database will not take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import asyncpg
+
+from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.store.pool import connect, create_pool
+from noetl_broker.store.queries import sql
+
+CHANNEL = "noetl_job"
+CLOSE_SECONDS = 2.0
+REFUSED = frozenset({"NB400", "NB404", "NB409"})
+
+
+class RefusedFault(BrokerError):
+    """The database refuses a value (a text that jsonb cannot hold, a bad argument): the same call can never succeed."""
+
+
+class Lease(NamedTuple):
+    """What a worker holds of a job: its `queue_id`, and the fencing token of this lease."""
+
+    queue_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedJob:
+    """A row of `noetl.queue` that is ours for a while; `action` and `context` are JSON text as they stand there."""
+
+    queue_id: int
+    attempt: int
+    execution_id: int
+    node_id: str
+    node_name: str
+    node_type: str
+    action: str
+    context: str | None
+    priority: int
+
+    @property
+    def lease(self) -> Lease:
+        """The part that the answers need."""
+        return Lease(self.queue_id, self.attempt)
+
+
+class Completion(NamedTuple):
+    """The good end of a job; `result` is JSON text."""
+
+    lease: Lease
+    result: str = "{}"
+
+
+class Failing(NamedTuple):
+    """The bad end of a job; `error` has at least `message`."""
+
+    lease: Lease
+    error: Mapping[str, Any]
+    retryable: bool = True
+
+
+async def lease_jobs(
+    database: JobDatabase, *, worker_id: str, max_jobs: int, lease_seconds: int, node_types: Sequence[str] | None
+) -> list[LeasedJob]:
+    """Lease up to `max_jobs` of these types (None: all), the most urgent first."""
+    rows = await database.fetch(
+        sql("lease_jobs"), worker_id, max_jobs, lease_seconds, None if node_types is None else [*node_types]
+    )
+    return [
+        LeasedJob(
+            queue_id=row["queue_id"],
+            attempt=row["attempts"],
+            execution_id=row["execution_id"],
+            node_id=row["node_id"],
+            node_name=row["node_name"],
+            node_type=row["node_type"],
+            action=row["action"],
+            context=row["context"],
+            priority=row["priority"],
+        )
+        for row in rows
+    ]
+
+
+async def heartbeat_jobs(
+    database: JobDatabase, worker_id: str, leases: Sequence[Lease], *, lease_seconds: int
+) -> dict[int, bool]:
+    """Prolong leases; gives by `queue_id` whether each is still ours."""
+    rows = await database.fetch(sql("heartbeat_jobs"), worker_id, lease_seconds, *_columns(leases))
+    return {row["queue_id"]: row["yours"] for row in rows}
+
+
+async def heartbeat_job(database: JobDatabase, worker_id: str, lease: Lease, *, lease_seconds: int) -> bool:
+    """Prolong one lease; false: it is no longer ours, stop the work."""
+    return (await heartbeat_jobs(database, worker_id, [lease], lease_seconds=lease_seconds))[lease.queue_id]
+
+
+async def complete_jobs(database: JobDatabase, worker_id: str, completions: Sequence[Completion]) -> dict[int, bool]:
+    """End jobs with their results; gives by `queue_id` whether the answer counted (false: the lease was taken over)."""
+    leases = [completion.lease for completion in completions]
+    rows = await database.fetch(
+        sql("complete_jobs"), worker_id, *_columns(leases), [item.result for item in completions]
+    )
+    return {row["queue_id"]: row["yours"] for row in rows}
+
+
+async def complete_job(database: JobDatabase, worker_id: str, completion: Completion) -> bool:
+    """End one job with its result."""
+    return (await complete_jobs(database, worker_id, [completion]))[completion.lease.queue_id]
+
+
+async def fail_jobs(database: JobDatabase, worker_id: str, failings: Sequence[Failing]) -> dict[int, bool]:
+    """End attempts with errors; gives by `queue_id` whether the answer counted."""
+    leases = [failing.lease for failing in failings]
+    errors = [json.dumps(failing.error) for failing in failings]
+    rows = await database.fetch(
+        sql("fail_jobs"), worker_id, *_columns(leases), errors, [item.retryable for item in failings]
+    )
+    return {row["queue_id"]: row["yours"] for row in rows}
+
+
+async def fail_job(database: JobDatabase, worker_id: str, failing: Failing) -> bool:
+    """End one attempt with its error."""
+    return (await fail_jobs(database, worker_id, [failing]))[failing.lease.queue_id]
+
+
+def _columns(leases: Sequence[Lease]) -> tuple[list[int], list[int]]:
+    return [lease.queue_id for lease in leases], [lease.attempt for lease in leases]
+
+
+class JobDatabase:
+    """A worker's connections: a few for calls, made anew when they break, and one that listens for new jobs."""
+
+    def __init__(self, dsn: str | None, *, application_name: str, connections: int = 3) -> None:
+        self._dsn = dsn
+        self._name = application_name
+        self._connections = connections
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._listener: asyncpg.Connection[Any] | None = None
+        self._rung = asyncio.Event()
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        """Run one statement on any connection."""
+        if self._pool is None:
+            self._pool = await create_pool(self._dsn, name=self._name, size=self._connections)
+        async with database_faults():
+            return list(await self._pool.fetch(statement, *arguments))
+
+    async def listen(self) -> None:
+        """Listen for new jobs, unless we do, on a connection of its own outside the pool."""
+        if self._listener is not None and not self._listener.is_closed():
+            return
+        await self._stop_listening()
+        self._listener = await connect(self._dsn, name=f"{self._name} listener")
+        async with database_faults():
+            await self._listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
+        # What was queued before we listened rang no bell of ours.
+        self._rung.set()
+
+    @property
+    def rung(self) -> asyncio.Event:
+        """Set when a job may have been queued; whoever is about to look clears it first."""
+        return self._rung
+
+    async def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            try:
+                await listener.close(timeout=CLOSE_SECONDS)
+            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                listener.terminate()
+
+    async def close(self) -> None:
+        """Close all connections; one that does not answer is cut."""
+        await self._stop_listening()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            try:
+                await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pool.terminate()
+
+    async def __aenter__(self) -> Self:
+        """Give itself; connections are made when they are first needed."""
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Close."""
+        await self.close()
+
+
+@contextlib.asynccontextmanager
+async def database_faults() -> AsyncIterator[None]:
+    """Turn what a call raises into the program's own faults."""
+    try:
+        yield
+    except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
+        raise SchemaFault(f"the database lacks what a worker calls ({error}); run `noetl-broker migrate`") from None
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise PermissionFault(f"the database refuses for want of rights: {error}") from None
+    except asyncpg.PostgresError as error:
+        if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
+            raise RefusedFault(f"the database refuses the value: {error}") from None
+        raise DatabaseFault(f"the database does not answer as it should: {error}") from None
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise DatabaseFault(f"the database cannot be reached: {str(error) or type(error).__name__}") from None

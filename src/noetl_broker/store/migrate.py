@@ -1,0 +1,125 @@
+"""Migrations: plain SQL files, applied once each, in order, under a lock, and never changed afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import asyncpg
+
+from noetl_broker.errors import PermissionFault, SchemaFault
+from noetl_broker.resources import migrations_folder
+from noetl_broker.store.pool import connect
+from noetl_broker.store.queries import sql
+
+if TYPE_CHECKING:
+    from noetl_broker.store.pool import Connection
+
+# The schema versions that this version of the program serves.
+SERVED_VERSIONS = range(5, 6)
+
+
+class Migration(NamedTuple):
+    """One file: `version` is the number that its name begins with."""
+
+    version: int
+    name: str
+    text: str
+    checksum: str
+
+
+class Applied(NamedTuple):
+    """One migration as the database remembers it; `checksum` None: not applied yet."""
+
+    version: int
+    name: str
+    checksum: str | None
+    pending: bool
+
+
+def migrations() -> tuple[Migration, ...]:
+    """All migrations that this program ships, in order."""
+    found = []
+    for file in sorted(migrations_folder().glob("[0-9]*.sql")):
+        text = file.read_text(encoding="utf-8")
+        found.append(Migration(int(file.name[:4]), file.name, text, hashlib.sha256(text.encode()).hexdigest()))
+    return tuple(found)
+
+
+async def migrate(dsn: str | None) -> list[str]:
+    """Apply what is missing; returns the names of the files applied now.
+
+    Raises SchemaFault where an applied file has been changed since, or the database is ahead of this program.
+    """
+    connection = await connect(dsn, name="noetl-broker migrate")
+    try:
+        # Session-level: the lock spans one transaction per file.
+        await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
+        await connection.execute(sql("lock_migrations"))
+        await connection.execute(sql("create_schema_version"))
+        applied = await _applied(connection)
+        _check(applied)
+        names = []
+        for migration in migrations():
+            if migration.version in applied:
+                continue
+            async with connection.transaction():
+                await connection.execute(migration.text)
+                await connection.execute(
+                    sql("record_migration"), migration.version, migration.name, migration.checksum
+                )  # fmt: skip
+            names.append(migration.name)
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"the role may not change the schema: {error}; migrate as the owner of the database"
+        raise PermissionFault(message) from error
+    finally:
+        await connection.close()
+    return names
+
+
+async def status(dsn: str | None) -> list[Applied]:
+    """Each migration and whether it is applied."""
+    connection = await connect(dsn, name="noetl-broker migrate")
+    try:
+        applied = await _applied(connection)
+    finally:
+        await connection.close()
+    known = [
+        Applied(m.version, m.name, applied.get(m.version, (None, None))[1], m.version not in applied)
+        for m in migrations()
+    ]
+    ahead = set(applied) - {m.version for m in migrations()}
+    return known + [Applied(version, applied[version][0], applied[version][1], pending=False) for version in sorted(ahead)]
+
+
+async def check_version(connection: Connection) -> None:
+    """Raises SchemaFault where the schema is missing, too old, or newer than this program serves."""
+    applied = await _applied(connection)
+    version = max(applied, default=0)
+    if version in SERVED_VERSIONS:
+        return
+    if version == 0:
+        message = "the database has no noetl schema of ours; run noetl-broker migrate"
+    elif version < SERVED_VERSIONS.start:
+        message = f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
+    else:
+        message = f"the schema is at version {version}, this program serves up to {SERVED_VERSIONS.stop - 1}; upgrade the program"
+    raise SchemaFault(message)
+
+
+async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
+    if not await connection.fetchval(sql("has_schema_version")):
+        return {}
+    rows = await connection.fetch(sql("list_migrations"))
+    return {row["version"]: (row["name"], row["checksum"]) for row in rows}
+
+
+def _check(applied: dict[int, tuple[str, str]]) -> None:
+    ours = {migration.version: migration for migration in migrations()}
+    for version, (name, checksum) in applied.items():
+        if version not in ours:
+            message = f"the database has migration {name}, which this program does not know; upgrade the program"
+            raise SchemaFault(message)
+        if ours[version].checksum != checksum:
+            message = f"migration {name} was changed after it was applied; restore the file as it was released"
+            raise SchemaFault(message)

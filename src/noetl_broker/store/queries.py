@@ -1,0 +1,29 @@
+"""The named statements of `sql/*.sql`: a line `-- name: x` begins one, the next such line ends it."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+_FOLDER = Path(__file__).with_name("sql")
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+
+
+@cache
+def load() -> dict[str, str]:
+    """All statements by name, each without its closing semicolon."""
+    statements: dict[str, str] = {}
+    for file in sorted(_FOLDER.glob("*.sql")):
+        _, *parts = _NAME.split(file.read_text(encoding="utf-8"))
+        for name, text in zip(parts[::2], parts[1::2], strict=True):
+            if name in statements:
+                message = f"two statements are named {name}; the second is in {file.name}"
+                raise ValueError(message)
+            statements[name] = text.strip().rstrip(";")
+    return statements
+
+
+def sql(name: str) -> str:
+    """One statement by its name."""
+    return load()[name]

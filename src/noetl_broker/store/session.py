@@ -1,0 +1,80 @@
+"""One connection for one command, with the database's complaints turned into sentences for a person."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import asyncpg
+
+from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.store.migrate import check_version
+from noetl_broker.store.pool import Connection, connect
+
+CLOSE_SECONDS = 2.0
+
+# The errors that the SQL functions raise (docs: SQLSTATEs of class NB), by what they mean to a command.
+OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
+    "NB400": OperatorFault,
+    "NB404": NotFoundFault,
+    "NB409": BrokerError,
+}
+
+
+@contextlib.asynccontextmanager
+async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
+    """Yield a connection on a schema that we serve; `dsn` None: the PG* variables. Raises the fault that fits."""
+    connection = await connect(dsn, name=f"noetl-broker {name}")
+    try:
+        with translated():
+            # A producer may call its functions and nothing else: the version is then not its business.
+            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+                await check_version(connection)
+            yield connection
+    finally:
+        try:
+            await connection.close(timeout=CLOSE_SECONDS)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the driver raises as the fault of its owner: the operator, the rights, the schema, the connection."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise fault_of(error) from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        raise DatabaseFault(f"the connection to the database was lost: {error or type(error).__name__}") from error
+
+
+def fault_of(error: asyncpg.PostgresError) -> BrokerError:
+    """Make the fault that a complaint of the server means."""
+    state, message = str(error.sqlstate or ""), sentence(error)
+    if state in OWN_STATES:
+        return OWN_STATES[state](message)
+    kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (
+        ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights: {}"),
+        (
+            (
+                *(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError),
+                asyncpg.InvalidSchemaNameError,
+            ),
+            SchemaFault,
+            "the database lacks a part of our schema ({}); run noetl-broker migrate",
+        ),
+        ((asyncpg.DataError,), OperatorFault, "the database refuses the value: {}"),
+    )
+    for types, fault, text in kinds:
+        if isinstance(error, types):
+            return fault(text.format(message))
+    return DatabaseFault(f"the database does not answer as it should: {message} ({state})")
+
+
+def sentence(error: asyncpg.PostgresError) -> str:
+    """Give the server's message, with its hint behind it where it has one."""
+    message = str(error.args[0]) if error.args else type(error).__name__
+    hint = getattr(error, "hint", None)
+    return f"{message}; {hint}" if hint else message

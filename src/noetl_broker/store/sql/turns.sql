@@ -1,0 +1,220 @@
+-- name: take_mail
+-- The mail that this transaction will decide on, with everything that nearly every decision needs.
+select mail_id, execution_id, event_id, locked, taken_at, event_type, node_id, node_name, created_at,
+  context, result, result_left, error, meta, broken, job_attempts,
+  catalog_id, path, version, name, rules, turn, last_at, tokens
+from noetl.take_mail($1::int, $2::boolean, $3::bigint);
+
+-- name: load_results
+-- The latest result of steps that a template names.
+select w.execution_id, w.step_name, w.result_visit, e.event_type, noetl.as_json(e.result) as result,
+  noetl.as_json(e.error) as error
+from unnest($1::bigint[], $2::text[]) wanted (execution_id, step_name)
+join noetl.workflow w on w.execution_id = wanted.execution_id and w.step_id = wanted.step_name
+join noetl.event e on e.execution_id = w.execution_id and e.event_id = w.result_event_id;
+
+-- name: load_turn_results
+-- The results that the events of earlier turns carry.
+select t.execution_id, t.turn, e.event_type, noetl.as_json(e.result) as result, noetl.as_json(e.error) as error
+from unnest($1::bigint[], $2::int[]) wanted (execution_id, turn)
+join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
+join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id;
+
+-- name: load_event_results
+-- The results of events of this transaction that were too large to come along at once.
+select e.execution_id, e.event_id, e.event_type, noetl.as_json(e.result) as result, noetl.as_json(e.error) as error
+from unnest($1::bigint[], $2::bigint[]) wanted (execution_id, event_id)
+join noetl.event e on e.execution_id = wanted.execution_id and e.event_id = wanted.event_id;
+
+-- name: load_workloads
+select x.execution_id, x.workload
+from noetl.execution x
+where x.execution_id = any($1::bigint[]);
+
+-- name: load_inputs
+-- The rendered inputs of a visit stand in its job.
+select q.execution_id, q.node_id, q.action::jsonb -> 'args' as inputs
+from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
+join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id;
+
+-- name: load_content
+select c.content, c.path
+from noetl.catalog c
+where c.catalog_id = $1::bigint;
+
+-- name: begin_executions
+-- What is written once per execution, before its first turn's decision; the shape of a playbook comes once per version.
+with begun as (
+  select execution_id, catalog_id, workload::jsonb as workload, rules::jsonb as rules
+  from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) b (execution_id, catalog_id, workload, rules)
+), shape as (
+  select catalog_id, steps::jsonb as steps, arcs::jsonb as arcs, tasks::jsonb as tasks
+  from unnest($5::bigint[], $6::text[], $7::text[], $8::text[]) s (catalog_id, steps, arcs, tasks)
+), executions as (
+  update noetl.execution x
+  set workload = b.workload, rules = b.rules
+  from begun b
+  where x.execution_id = b.execution_id
+), workloads as (
+  insert into noetl.workload (execution_id, data)
+  select b.execution_id, b.workload
+  from begun b
+  on conflict (execution_id) do nothing
+), steps as (
+  insert into noetl.workflow (
+    execution_id, step_id, step_name, step_type, description, raw_config, ordinal, status, visits
+  )
+  select b.execution_id, r.name, r.name, r.type, r.description, r.raw, r.ordinal, 'PENDING', 0
+  from begun b
+  join shape s on s.catalog_id = b.catalog_id
+  cross join jsonb_to_recordset(s.steps) r (ordinal int, name text, type text, description text, raw text)
+  on conflict (execution_id, step_id) do update
+  set ordinal = excluded.ordinal, status = excluded.status
+), arcs as (
+  insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
+  select b.execution_id, r.source, r.target, r.condition, r.inputs, r.ordinal
+  from begun b
+  join shape s on s.catalog_id = b.catalog_id
+  cross join jsonb_to_recordset(s.arcs) r (ordinal int, source text, target text, condition text, inputs text)
+  on conflict do nothing
+)
+insert into noetl.workbook (execution_id, task_id, task_name, task_type, raw_config)
+select b.execution_id, r.name, r.name, r.type, r.raw
+from begun b
+join shape s on s.catalog_id = b.catalog_id
+cross join jsonb_to_recordset(s.tasks) r (name text, type text, raw text)
+on conflict (execution_id, task_id) do nothing;
+
+-- name: write_turns
+-- Every row of a batch of turns in one statement; ids are made here, and a job finds its step_started by its place.
+-- Returns how many executions moved from the turn they were expected at: fewer than asked for is a conflict.
+with turns as (
+  insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
+  select execution_id, turn, event_id, outcome, note, decided_at, facts::jsonb
+  from unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+    t (execution_id, turn, event_id, outcome, note, decided_at, facts)
+), told as materialized (
+  select ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id, created_at, event_type,
+    node_id, node_name, node_type, status, meta::jsonb as meta, result::jsonb as result, error::jsonb as error
+  from unnest(
+    $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[],
+    $16::text[], $17::text[], $18::text[], $19::text[]
+  ) with ordinality e (
+    execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+    status, meta, result, error, ordinal
+  )
+), events as (
+  insert into noetl.event (
+    event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+    status, meta, result, error
+  )
+  select event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+    status, meta, result, error
+  from told
+), jobs as (
+  insert into noetl.queue (
+    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
+    timeout_seconds, available_at, event_id, parent_event_id, created_at, updated_at
+  )
+  select t.execution_id, t.catalog_id, t.node_id, t.node_name, t.node_type, j.action,
+    j.context::jsonb || jsonb_build_object(
+      'workload', x.workload, 'path', x.path, 'version', x.version,
+      'catalog_id', x.catalog_id, 'execution_id', x.execution_id
+    ),
+    j.status, j.priority, j.max_attempts, j.timeout_seconds,
+    clock_timestamp() + make_interval(secs => j.delay), t.event_id, t.event_id, t.created_at, t.created_at
+  from unnest($20::bigint[], $21::text[], $22::text[], $23::text[], $24::int[], $25::int[], $26::float8[], $27::float8[])
+    j (ordinal, action, context, status, priority, max_attempts, timeout_seconds, delay)
+  join told t on t.ordinal = j.ordinal
+  join noetl.execution x on x.execution_id = t.execution_id
+), changes as (
+  update noetl.queue q
+  set status = c.status,
+      available_at = clock_timestamp() + make_interval(secs => c.delay),
+      lease_until = null,
+      first_leased_at = case when c.status = 'retry' then null else q.first_leased_at end,
+      updated_at = clock_timestamp()
+  from unnest($28::bigint[], $29::text[], $30::text[], $31::float8[]) c (execution_id, node_id, status, delay)
+  where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled')
+), withdrawn as (
+  update noetl.queue q
+  set status = 'cancelled', updated_at = clock_timestamp()
+  where q.execution_id = any($32::bigint[])
+    and q.status in ('queued', 'retry', 'failed')
+    and not exists (
+      select
+      from unnest($28::bigint[], $29::text[]) c (execution_id, node_id)
+      where c.execution_id = q.execution_id and c.node_id = q.node_id
+    )
+), steps as (
+  update noetl.workflow w
+  set status = r.status,
+      visits = r.visits,
+      started_at = coalesce(r.started_at, w.started_at),
+      ended_at = r.ended_at,
+      result_visit = greatest(w.result_visit, r.result_visit),
+      result_event_id = case
+        when r.result_visit >= coalesce(w.result_visit, 0) then r.result_event_id
+        else w.result_event_id
+      end
+  from unnest(
+    $33::bigint[], $34::text[], $35::text[], $36::int[], $37::timestamptz[], $38::timestamptz[], $39::int[], $40::bigint[]
+  ) r (execution_id, step, status, visits, started_at, ended_at, result_visit, result_event_id)
+  where w.execution_id = r.execution_id and w.step_id = r.step
+), ended as (
+  update noetl.execution x
+  set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
+  from unnest($41::bigint[], $42::text[], $43::text[], $44::text[], $45::timestamptz[])
+    e (execution_id, status, result, error, ended_at)
+  where x.execution_id = e.execution_id
+), states as materialized (
+  select execution_id, expected, turn, last_at, tokens::json as tokens, deadline
+  from unnest($46::bigint[], $47::int[], $48::int[], $49::timestamptz[], $50::text[], $51::float8[])
+    s (execution_id, expected, turn, last_at, tokens, deadline)
+), new_states as (
+  insert into noetl.execution_state (execution_id, turn, last_at, tokens, deadline_at)
+  select execution_id, turn, last_at, tokens, clock_timestamp() + make_interval(secs => deadline)
+  from states
+  where expected = 0
+  returning execution_id
+), moved_states as (
+  update noetl.execution_state s
+  set turn = n.turn,
+      last_at = n.last_at,
+      tokens = n.tokens,
+      deadline_at = case
+        when n.deadline is not null then clock_timestamp() + make_interval(secs => n.deadline)
+        when s.execution_id = any($41::bigint[]) then null
+        else s.deadline_at
+      end
+  from states n
+  where s.execution_id = n.execution_id and s.turn = n.expected and n.expected > 0
+  returning s.execution_id
+), read as (
+  delete from noetl.inbox i
+  where i.mail_id = any($52::bigint[])
+), bell as (
+  select pg_notify('noetl_job', '')
+  where cardinality($20::bigint[]) > 0
+)
+select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
+  (select count(*) from bell) as rung;
+
+-- name: set_aside
+-- Mail that the broker cannot decide on, by a fault of the program: kept for the mend, out of the way of the rest.
+with dead as (
+  insert into noetl.dead_letter (execution_id, event_id, reason)
+  select execution_id, event_id, reason
+  from unnest($1::bigint[], $2::bigint[], $3::text[]) d (execution_id, event_id, reason)
+  on conflict (execution_id, event_id) do update
+  set reason = excluded.reason, created_at = clock_timestamp()
+)
+delete from noetl.inbox i
+where i.mail_id = any($4::bigint[]);
+
+-- name: has_mail
+select exists (select from noetl.inbox);
+
+-- name: reap
+select requeued, lost, timed_out, overdue
+from noetl.reap($1::int, $2::int);

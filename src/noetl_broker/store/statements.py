@@ -1,0 +1,237 @@
+"""Runs the SQL of a playbook's step on a connection of its own and gives its rows as JSON values.
+
+Parameters travel as text: the server reads each as it reads a quoted literal of the type that the statement wants
+there, so JSON's few types fit every column. What comes back becomes JSON's own type or a text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+
+from noetl_broker.errors import PlaybookFault
+from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_parameter_types
+
+CONNECT_SECONDS = 15.0
+CLOSE_SECONDS = 2.0
+ROWS_AT_ONCE = 500
+SYNTAX_ERROR = "42601"
+
+
+class StatementFault(PlaybookFault):
+    """Postgres refused a step's statement, or could not be reached for it.
+
+    `sqlstate` is Postgres' code ("" when there was no connection); `retryable` false when the same text can never pass.
+    """
+
+    def __init__(self, message: str, *, sqlstate: str = "", retryable: bool = True) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where a step's SQL runs: a `dsn`, or the separate parts (host, port, user, password, database) over it."""
+
+    dsn: str | None = field(default=None, repr=False)
+    parts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """One SQL statement and the values of its `$1`, `$2` …: JSON values."""
+
+    sql: str
+    values: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """What one statement gave: `columns` and `rows` (mappings) if it returns any; `count` of rows touched or given."""
+
+    columns: tuple[str, ...] | None
+    rows: list[dict[str, Any]]
+    count: int
+    status: str
+
+
+async def run_statements(target: Target, statements: Sequence[Statement], *, largest_bytes: int) -> list[Rows]:
+    """Run the statements in one transaction and give what each gave.
+
+    When one of them cannot run in a transaction (vacuum, call, create database, a begin of the author's own) each runs
+    by itself. Raises StatementFault; rows of more than about `largest_bytes` of JSON are refused.
+    """
+    async with _connection(target) as connection:
+        alone = any(needs_no_transaction(statement.sql) for statement in statements)
+        results: list[Rows] = []
+        room = largest_bytes
+        async with contextlib.AsyncExitStack() as stack:
+            if not alone:
+                await stack.enter_async_context(_translated("begin"))
+                await stack.enter_async_context(connection.transaction())
+            for number, statement in enumerate(statements, 1):
+                place = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
+                async with _translated(place):
+                    rows, room = await _run(connection, statement, room=room, whole=alone)
+                results.append(rows)
+        return results
+
+
+async def _run(connection: Any, statement: Statement, *, room: int, whole: bool) -> tuple[Rows, int]:
+    """Run one statement; rows come in portions, so that too large a result is refused before it fills memory."""
+    prepared = await connection.prepare(statement.sql)
+    values: list[str | None] = []
+    if expected := prepared.get_parameters():
+        # Learned from the server, then written into the statement: it reads each text as a literal of that type.
+        names = [_type_name(kind) for kind in expected]
+        if len(names) != len(statement.values):
+            message = f"the statement has {len(names)} parameters, but {len(statement.values)} values are given"
+            raise StatementFault(message, retryable=False)
+        prepared = await connection.prepare(with_parameter_types(statement.sql, names))
+        values = [_literal(value, kind.name) for value, kind in zip(statement.values, expected, strict=True)]
+    columns = tuple(attribute.name for attribute in prepared.get_attributes())
+    if whole or not columns:
+        records = await prepared.fetch(*values)
+        rows, room = _taken(columns, records, room)
+    else:
+        rows = []
+        cursor = await prepared.cursor(*values)
+        while records := await cursor.fetch(ROWS_AT_ONCE):
+            more, room = _taken(columns, records, room)
+            rows += more
+    status = str(prepared.get_statusmsg() or "")
+    tail = status.rpartition(" ")[2]
+    count = len(rows) if columns or not tail.isdigit() else int(tail)
+    return Rows(columns=columns or None, rows=rows, count=count, status=status), room
+
+
+def _type_name(kind: Any) -> str:
+    """Name a type for a cast, quoted, with its schema."""
+    bare = kind.name.removesuffix("[]")
+    return f"{quoted_name(kind.schema)}.{quoted_name(bare)}{kind.name[len(bare) :]}"
+
+
+def _taken(columns: tuple[str, ...], records: Sequence[Any], room: int) -> tuple[list[dict[str, Any]], int]:
+    rows = [dict(zip(columns, (jsonable(value) for value in record.values()), strict=True)) for record in records]
+    room -= len(json.dumps(rows, ensure_ascii=False))
+    if room < 0:
+        message = "the rows are larger than the limit of a result; select fewer rows or columns, or add a limit"
+        raise StatementFault(message, retryable=False)
+    return rows, room
+
+
+def jsonable(value: Any) -> Any:
+    """Make a value of asyncpg's a JSON value; what JSON has no type for becomes text: moments ISO 8601, bytes hex."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, (dict, asyncpg.Record)):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (float, Decimal)):
+        return _number(value)
+    return _text(value)
+
+
+def _number(value: float | Decimal) -> float | str:
+    if not math.isfinite(value):
+        return str(value)
+    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else float(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return f"\\x{bytes(value).hex()}"
+    if isinstance(value, asyncpg.Range):
+        return _range_text(value)
+    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
+
+
+def _range_text(value: Any) -> str:
+    if value.isempty:
+        return "empty"
+    lower, upper = ("" if bound is None else str(jsonable(bound)) for bound in (value.lower, value.upper))
+    return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
+
+
+def _literal(value: Any, type_name: str) -> str | None:
+    """Write a JSON value as the text from which Postgres reads a value of this type."""
+    if value is None:
+        return None
+    if type_name in ("json", "jsonb"):
+        return _document(value)
+    if type_name.endswith("[]") and isinstance(value, list):
+        return "{" + ",".join(_array_item(item, type_name) for item in value) + "}"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+def _array_item(item: Any, type_name: str) -> str:
+    if isinstance(item, list):
+        return str(_literal(item, type_name))
+    text = _literal(item, type_name.removesuffix("[]"))
+    if text is None:
+        return "null"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _document(value: Any) -> str:
+    """Write a JSON value for a json column; a text that is itself a JSON mapping or list is taken as that."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            json.loads(value)
+        except ValueError:
+            pass
+        else:
+            return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+@contextlib.asynccontextmanager
+async def _connection(target: Target) -> AsyncIterator[Any]:
+    async with _translated("cannot connect: "):
+        connection = await asyncpg.connect(
+            target.dsn,
+            timeout=CONNECT_SECONDS,
+            statement_cache_size=0,
+            server_settings={"application_name": "noetl-broker worker step"},
+            **target.parts,
+        )
+    try:
+        async with _translated("cannot connect: "):
+            for name in ("json", "jsonb"):
+                await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=json.loads)
+        yield connection
+    finally:
+        try:
+            await connection.close(timeout=CLOSE_SECONDS)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            connection.terminate()
+
+
+@contextlib.asynccontextmanager
+async def _translated(place: str) -> AsyncIterator[None]:
+    """Turn what the driver raises into a StatementFault that names the statement and never the connection string."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        sqlstate = str(error.sqlstate or "")
+        parts = [f"{place}{error.args[0] if error.args else 'failed'}"]
+        parts += [f"{name} {text}" for name in ("detail", "hint") if (text := getattr(error, name, None))]
+        # Only what the text itself makes impossible is not worth another try: a missing table may come to be.
+        told = f"{'; '.join(parts)} ({sqlstate})"
+        raise StatementFault(told, sqlstate=sqlstate, retryable=sqlstate != SYNTAX_ERROR) from None
+    except (asyncpg.InterfaceError, ValueError, TypeError) as error:
+        raise StatementFault(f"{place}{error}", retryable=False) from None
+    except (OSError, TimeoutError) as error:
+        raise StatementFault(f"{place}{str(error) or type(error).__name__}") from None

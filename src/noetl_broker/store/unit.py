@@ -1,0 +1,142 @@
+"""One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
+
+Four round trips: begin, take, write, commit; a fifth where executions start, a sixth where a template names a result
+that did not come along. The transaction is READ COMMITTED, because the lock and what is read under it must not share a
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.context import Found, result_of
+from noetl_broker.errors import BrokerError
+from noetl_broker.store.queries import sql
+from noetl_broker.store.rows import Columns, Execution, Mail, execution_of, mail_of, node_id, parse_node
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.model import JSON
+    from noetl_broker.store.pool import Connection
+
+Want = tuple[object, ...]
+Wants = dict[int, frozenset[Want]]  # by execution
+Answers = dict[int, dict[Want, object]]  # by execution
+
+WRITE_SECONDS = 30.0
+
+
+class ConflictFault(BrokerError):
+    """Another broker has taken a turn of the same execution: roll back and look again."""
+
+
+class Claim:
+    """What one `take_mail` brought: the mail of each execution that is now locked, and how much others hold."""
+
+    def __init__(self) -> None:
+        """Nothing claimed yet."""
+        self.mail: dict[int, list[Mail]] = defaultdict(list)
+        self.executions: dict[int, Execution] = {}
+        self.missed = 0
+        self.first_mail_id: int | None = None
+
+
+async def take(connection: Connection, *, max_mail: int, newest: bool, from_mail_id: int) -> Claim:
+    """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
+    claim = Claim()
+    for row in await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id):
+        if claim.first_mail_id is None:
+            claim.first_mail_id = row["mail_id"]
+        if not row["locked"]:
+            claim.missed += 1
+            continue
+        execution_id = row["execution_id"]
+        if execution_id not in claim.executions:
+            claim.executions[execution_id] = execution_of(row)
+        claim.mail[execution_id].append(mail_of(row))
+    return claim
+
+
+async def load_content(connection: Connection, catalog_id: int) -> tuple[str, str] | None:
+    """The text and the path of one catalog version; None when it is not there."""
+    row = await connection.fetchrow(sql("load_content"), catalog_id)
+    return (row["content"], row["path"]) if row else None
+
+
+async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[int, int], int]) -> Answers:
+    """Answer wishes of the core, all executions at once; `event_ids` names the events of turns not yet written."""
+    answers: Answers = {execution_id: {} for execution_id in wants}
+    kinds: dict[str, list[tuple[int, Want]]] = defaultdict(list)
+    for execution_id, wishes in wants.items():
+        for wish in wishes:
+            fresh = wish[0] == "turn" and (execution_id, wish[1]) in event_ids
+            kinds["event" if fresh else str(wish[0])].append((execution_id, wish))
+    if kinds["step"]:
+        await _load_steps(connection, kinds["step"], answers)
+    if kinds["turn"]:
+        owners, turns = [owner for owner, _ in kinds["turn"]], [wish[1] for _, wish in kinds["turn"]]
+        for row in await connection.fetch(sql("load_turn_results"), owners, turns):
+            result = result_of(row["event_type"], row["result"], row["error"])
+            answers[row["execution_id"]]["turn", row["turn"]] = result
+    if kinds["event"]:
+        await _load_events(connection, kinds["event"], answers, event_ids)
+    if kinds["workload"]:
+        for row in await connection.fetch(sql("load_workloads"), [owner for owner, _ in kinds["workload"]]):
+            answers[row["execution_id"]]["workload",] = row["workload"] or {}
+    if kinds["inputs"]:
+        await _load_inputs(connection, kinds["inputs"], answers)
+    return answers
+
+
+async def write(connection: Connection, columns: Columns) -> None:
+    """Write everything that the turns decided; raises ConflictFault where another broker was first."""
+    if columns.begun:
+        await connection.execute(sql("begin_executions"), *columns.begin_arguments())
+    row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
+    moved = row["moved"] if row else 0
+    if moved != len(columns.states):
+        message = f"{len(columns.states) - moved} of {len(columns.states)} executions were moved by another broker"
+        raise ConflictFault(message)
+
+
+async def set_aside(connection: Connection, execution_id: int, mail: list[Mail], reason: str) -> None:
+    """Move mail to the dead letters, in the transaction that would have decided on it."""
+    await connection.execute(
+        sql("set_aside"),
+        [execution_id] * len(mail),
+        [m.event_id for m in mail],
+        [reason] * len(mail),
+        [m.mail_id for m in mail],
+    )
+
+
+async def _load_steps(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    for owner, wish in wishes:
+        answers[owner][wish] = None
+    owners, names = [owner for owner, _ in wishes], [wish[1] for _, wish in wishes]
+    for row in await connection.fetch(sql("load_results"), owners, names):
+        result = result_of(row["event_type"], row["result"], row["error"])
+        answers[row["execution_id"]]["step", row["step_name"]] = Found(row["result_visit"], result)
+
+
+async def _load_events(
+    connection: Connection, wishes: list[tuple[int, Want]], answers: Answers, event_ids: dict[tuple[int, int], int]
+) -> None:
+    ids = {(owner, event_ids[owner, int(str(wish[1]))]): wish for owner, wish in wishes}
+    rows = await connection.fetch(
+        sql("load_event_results"), [owner for owner, _ in ids], [event_id for _, event_id in ids]
+    )
+    for row in rows:
+        wish = ids[row["execution_id"], row["event_id"]]
+        answers[row["execution_id"]][wish] = result_of(row["event_type"], row["result"], row["error"])
+
+
+async def _load_inputs(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    nodes: list[tuple[int, str]] = []
+    for owner, wish in wishes:
+        answers[owner][wish] = {}
+        nodes.append((owner, node_id(owner, str(wish[1]), int(str(wish[2])))))
+    for row in await connection.fetch(sql("load_inputs"), [n[0] for n in nodes], [n[1] for n in nodes]):
+        inputs: JSON = row["inputs"]
+        step, visit = parse_node(row["node_id"], None)
+        answers[row["execution_id"]]["inputs", step, visit] = inputs if isinstance(inputs, dict) else {}

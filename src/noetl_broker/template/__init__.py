@@ -1,0 +1,32 @@
+"""Jinja without a clock, a die or a door: the templates of playbooks."""
+
+from noetl_broker.template.fault import TemplateError
+from noetl_broker.template.fuel import Bounds, bounds, set_bounds
+from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
+from noetl_broker.template.render import Template, compile_condition, compile_text
+from noetl_broker.template.scope import JSON, UNDEFINED, Lazy, Moment, NotLoaded, Scope, StepResult, unwrap
+from noetl_broker.template.tree import Tree, compile_tree
+from noetl_broker.template.truth import is_true
+
+__all__ = [
+    "JSON",
+    "SAVE_WORDS",
+    "UNDEFINED",
+    "WORKER_WORDS",
+    "Bounds",
+    "Lazy",
+    "Moment",
+    "NotLoaded",
+    "Scope",
+    "StepResult",
+    "Template",
+    "TemplateError",
+    "Tree",
+    "bounds",
+    "compile_condition",
+    "compile_text",
+    "compile_tree",
+    "is_true",
+    "set_bounds",
+    "unwrap",
+]

@@ -1,0 +1,271 @@
+"""Jinja's code generator, told to go through our operators, filters and look-ups.
+
+Jinja lays out the code and tracks names; every place where its code would touch a Python object is replaced here by
+a call of one of the functions in `engine.PRIMITIVES`. Nothing is computed while compiling.
+"""
+
+# ruff: noqa: D102, N802, N815 - Jinja's visitor finds its methods by the names of the node classes, which say it all
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any, Final
+
+from jinja2 import Environment, nodes
+from jinja2.compiler import CodeGenerator, Frame
+from jinja2.idtracking import VAR_LOAD_RESOLVE
+from jinja2.nodes import EvalContext
+
+from noetl_broker.template.grammar import TURNS, is_results
+from noetl_broker.template.values import FACETS
+
+COMPARISONS: Final = {
+    **{name: name for name in ("eq", "ne", "lt", "lteq", "gt", "gteq")},
+    "in": "contains",
+    "notin": "lacks",
+}
+MAYBE_UNDEFINED: Final = (
+    nodes.Name,
+    nodes.Getattr,
+    nodes.Getitem,
+    nodes.CondExpr,
+    nodes.Filter,
+    nodes.Call,
+    nodes.And,
+    nodes.Or,
+)
+
+
+class Generator(CodeGenerator):
+    """Writes the code of one template as a generator function `root`."""
+
+    def __init__(self, environment: Environment, *, native: bool) -> None:
+        self.code = StringIO()
+        super().__init__(environment, None, None, stream=self.code, optimized=False)
+        self.native = native
+        self.undeclared: set[str] = set()
+
+    def visit_Template(self, node: nodes.Template, frame: Frame | None = None) -> None:
+        frame = Frame(EvalContext(self.environment))
+        frame.symbols.analyze_node(node)
+        frame.toplevel = frame.rootlevel = True
+        self.writeline("def root(context, missing=missing, undefined=undefined):")
+        self.indent()
+        self.writeline("resolve = context.resolve_or_missing")
+        self.writeline("if 0: yield None")
+        self.enter_frame(frame)
+        self.blockvisit(node.body, frame)
+        self.outdent()
+
+    def enter_frame(self, frame: Frame) -> None:
+        super().enter_frame(frame)
+        loads = frame.symbols.loads.values()
+        self.undeclared.update(name for action, name in loads if action == VAR_LOAD_RESOLVE and name)
+
+    def pull_dependencies(self, _: Any) -> None:
+        """Filters and tests are found by name in the module's globals."""
+
+    def pop_assign_tracking(self, _: Frame) -> None:
+        """Nothing is exported."""
+        self._assign_stack.pop()
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, _: Any) -> str:
+        if not isinstance(node, nodes.TemplateData):
+            raise nodes.Impossible
+        return str(node.as_const(frame.eval_ctx))
+
+    def _output_child_pre(self, *_: Any) -> None:
+        self.write("" if self.native else "text(context, ")
+
+    def _output_child_post(self, *_: Any) -> None:
+        self.write("" if self.native else ")")
+
+    def signature(self, node: Any, frame: Frame, _: Any = None) -> None:
+        for argument in node.args:
+            self.write(", ")
+            self._visit_solid(argument, frame)
+        for pair in node.kwargs:
+            self.write(f", {pair.key}=")
+            self._visit_solid(pair.value, frame)
+
+    def _visit_solid(self, node: nodes.Expr, frame: Frame) -> None:
+        if isinstance(node, MAYBE_UNDEFINED):
+            self.write("solid(")
+            self.visit(node, frame)
+            self.write(")")
+        else:
+            self.visit(node, frame)
+
+    def _apply(self, function: str, frame: Frame, *operands: nodes.Expr) -> None:
+        self.write(f"{function}(context")
+        for operand in operands:
+            self.write(", ")
+            self.visit(operand, frame)
+        self.write(")")
+
+    def visit_Name(self, node: nodes.Name, frame: Frame) -> None:
+        shared = node.name == "results" and node.ctx == "load"
+        self.write("whole(" if shared else "")
+        super().visit_Name(node, frame)
+        self.write(")" if shared else "")
+
+    def _visit_base(self, node: nodes.Expr, frame: Frame) -> None:
+        if isinstance(node, nodes.Name):
+            super().visit_Name(node, frame)
+        else:
+            self.visit(node, frame)
+
+    def visit_Getattr(self, node: nodes.Getattr, frame: Frame) -> None:
+        self._visit_key(node.node, node.attr, frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:
+        if isinstance(node.arg, nodes.Slice):
+            nothing = nodes.Const(None)
+            bounds = (node.arg.start or nothing, node.arg.stop or nothing, node.arg.step or nothing)
+            self._apply("cut", frame, node.node, *bounds)
+            return
+        if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
+            self._visit_key(node.node, node.arg.value, frame)
+            return
+        self.write("item(")
+        self._visit_base(node.node, frame)
+        self.write(", ")
+        self._visit_solid(node.arg, frame)
+        self.write(f", {written(node)!r})")
+
+    def _visit_key(self, base: nodes.Expr, name: str, frame: Frame) -> None:
+        path = f"{written(base)}.{name}"
+        if name in FACETS and isinstance(base, nodes.Name) and base.name != "results":
+            self.write("facet(context, ")
+            self._visit_base(base, frame)
+            self.write(f", {base.name!r}, {name!r}, {path!r})")
+        elif name in FACETS and isinstance(base, nodes.Getattr | nodes.Getitem) and is_results(base.node):
+            self.write("result_facet(")
+            self._visit_base(base.node, frame)
+            self.write(", ")
+            if isinstance(base, nodes.Getattr):
+                self.write(repr(base.attr))
+            else:
+                self._visit_solid(base.arg, frame)
+            self.write(f", {name!r}, {path!r})")
+        else:
+            self.write("attribute(")
+            self._visit_base(base, frame)
+            self.write(f", {name!r}, {path!r})")
+
+    def visit_Call(self, node: nodes.Call, frame: Frame, *_: Any) -> None:
+        called = node.node
+        if isinstance(called, nodes.EnvironmentAttribute):
+            self.write(f"call_{called.name}(context")
+        elif isinstance(called, nodes.Getattr):
+            self.write("method(context, ")
+            self.visit(called.node, frame)
+            self.write(f", {called.attr!r}")
+        self.signature(node, frame)
+        self.write(")")
+
+    def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:
+        if node.name == TURNS:
+            self.write("turns(context, ")
+            self.visit(node.args[0], frame)
+            self.write(", ")
+            self._visit_filtered(node, frame)
+            self.write(")")
+            return
+        self.write("default(" if node.name in ("default", "d") else f"filter_{node.name}(context, ")
+        self._visit_filtered(node, frame)
+        self.signature(node, frame)
+        self.write(")")
+
+    def _visit_filtered(self, node: nodes.Filter, frame: Frame) -> None:
+        if node.node is None:
+            self.write(f"concat({frame.buffer})")
+        else:
+            self.visit(node.node, frame)
+
+    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:
+        if node.name in ("defined", "undefined"):
+            self.write("(not defined(" if node.name == "undefined" else "(defined(")
+            self.visit(node.node, frame)
+            self.write("))")
+            return
+        self.write(f"tests[{node.name!r}](context, ")
+        self.visit(node.node, frame)
+        self.signature(node, frame)
+        self.write(")")
+
+    def visit_CondExpr(self, node: nodes.CondExpr, frame: Frame) -> None:
+        frame = frame.soft()
+        self.write("(")
+        self.visit(node.expr1, frame)
+        self.write(" if ")
+        self.visit(node.test, frame)
+        self.write(" else ")
+        if node.expr2 is None:
+            self.write("undefined('the condition is false, and there is no `else`')")
+        else:
+            self.visit(node.expr2, frame)
+        self.write(")")
+
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:
+        if len(node.ops) == 1:
+            self._apply(COMPARISONS[node.ops[0].op], frame, node.expr, node.ops[0].expr)
+            return
+        self.write("chain(context, ")
+        self.visit(node.expr, frame)
+        for operand in node.ops:
+            self.write(f", {COMPARISONS[operand.op]}, ")
+            self.visit(operand.expr, frame)
+        self.write(")")
+
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
+        self._apply("concatenated", frame, *node.nodes)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
+        # A tuple is read as a list: nested tuples could be hashed so deep that the interpreter's stack overflows.
+        if node.ctx == "load":
+            self.visit_List(node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def visit_List(self, node: nodes.List | nodes.Tuple, frame: Frame) -> None:
+        self.write("[")
+        for element in node.items:
+            self._visit_solid(element, frame)
+            self.write(", ")
+        self.write("]")
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:
+        self.write("{")
+        for pair in node.items:
+            self.write("key(")
+            self.visit(pair.key, frame)
+            self.write("): ")
+            self._visit_solid(pair.value, frame)
+            self.write(", ")
+        self.write("}")
+
+    def _visit_logic(self, node: nodes.BinExpr, frame: Frame) -> None:
+        self.write("(")
+        self.visit(node.left, frame)
+        self.write(f" {node.operator} ")
+        self._visit_solid(node.right, frame)
+        self.write(")")
+
+    def _visit_binary(self, node: nodes.BinExpr, frame: Frame) -> None:
+        self._apply(type(node).__name__.lower(), frame, node.left, node.right)
+
+    visit_And = visit_Or = _visit_logic
+    visit_Add = visit_Sub = visit_Mul = visit_Div = visit_FloorDiv = visit_Mod = _visit_binary
+
+
+def written(node: nodes.Node) -> str:
+    """Give an expression roughly as its author wrote it, for messages."""
+    if isinstance(node, nodes.Name):
+        return node.name
+    if isinstance(node, nodes.Getattr):
+        return f"{written(node.node)}.{node.attr}"
+    if isinstance(node, nodes.Getitem):
+        shown = repr(node.arg.value) if isinstance(node.arg, nodes.Const) else "…"
+        return f"{written(node.node)}[{shown}]"
+    return "(…)"

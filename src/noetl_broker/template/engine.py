@@ -1,0 +1,124 @@
+"""Jinja's lexer and parser for our templates, and the code that comes of them.
+
+Nothing is computed while compiling: Jinja would fold constants, and `10 ** 10 ** 10` is one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+from jinja2 import nodes
+from jinja2.exceptions import TemplateRuntimeError, TemplateSyntaxError
+from jinja2.lexer import Lexer, Token, whitespace_re
+from jinja2.nodes import EvalContext
+from jinja2.runtime import LoopContext, identity
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace, concat, missing
+
+from noetl_broker.template import filters, methods, operators, values
+from noetl_broker.template.codegen import COMPARISONS, Generator
+from noetl_broker.template.fuel import Evaluation, bounds
+
+# Jinja's lexer turns "\r\n" into "\n". This noncharacter stands for "\r" while it works.
+CARRIAGE_RETURN: Final = "\ufdd0"
+
+Root = Callable[[Evaluation], Iterator[Any]]
+
+
+class _NewlineLexer(Lexer):
+    """A lexer that keeps newlines as they are written."""
+
+    def __init__(self, environment: ImmutableSandboxedEnvironment) -> None:
+        super().__init__(environment)
+        blank = re.compile(rf"[\s{CARRIAGE_RETURN}]+")
+        for state, rules in self.rules.items():
+            self.rules[state] = [
+                rule._replace(pattern=blank) if rule.pattern is whitespace_re else rule for rule in rules
+            ]
+
+    def wrap(
+        self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
+    ) -> Iterator[Token]:
+        """Give the tokens; stops, before the parser has spent much on it, at a template that has too many."""
+        limit = bounds().source_tokens
+        for count, token in enumerate(super().wrap(stream, name, filename)):
+            if count >= limit:
+                message = f"it has more than {limit:,} words and signs"
+                raise TemplateSyntaxError(message, token.lineno)
+            yield token
+
+    def _normalize_newlines(self, value: str) -> str:
+        return value.replace(CARRIAGE_RETURN, "\r")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """The one environment: nothing is loaded, nothing is global, attributes are keys."""
+
+    def __init__(self) -> None:
+        super().__init__(undefined=values.Missing, keep_trailing_newline=True, optimized=False)
+        self.filters = dict(filters.FILTERS)
+        self.tests = dict(filters.TESTS)
+        self.globals = {}
+        self._newline_lexer = _NewlineLexer(self)
+
+    @property
+    def lexer(self) -> Lexer:
+        """The lexer that keeps newlines."""
+        return self._newline_lexer
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Give a key's value (for filters that take an attribute's name)."""
+        return values.attribute(obj, attribute, attribute)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Give an element."""
+        return values.item(obj, argument, str(argument))
+
+    def call(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: calls go through `methods`."""
+        message = "nothing can be called in this way"
+        raise TemplateRuntimeError(message)
+
+
+ENVIRONMENT: Final = _Environment()
+Evaluation.environment = ENVIRONMENT
+Evaluation.eval_ctx = EvalContext(ENVIRONMENT)
+
+PRIMITIVES: Final[dict[str, Any]] = {
+    **{name: getattr(operators, name) for name in (*COMPARISONS.values(), "chain", "concatenated")},
+    **{name: getattr(operators, name) for name in ("add", "sub", "mul", "div", "floordiv", "mod")},
+    **{name: getattr(values, name) for name in ("attribute", "item", "facet", "result_facet", "whole", "cut", "key")},
+    **{name: getattr(values, name) for name in ("solid", "text", "turns")},
+    **{name: getattr(methods, name) for name in ("method", "call_range", "call_now", "call_uuid", "call_dict")},
+    **{f"filter_{name}": function for name, function in filters.FILTERS.items()},
+    "call_namespace": lambda _, **entries: Namespace(**entries),
+    "default": filters.default,
+    "defined": filters.defined,
+    "tests": filters.TESTS,
+    "undefined": values.Missing,
+    "missing": missing,
+    "concat": concat,
+    "identity": identity,
+    "LoopContext": LoopContext,
+    "Namespace": Namespace,
+    "TemplateRuntimeError": TemplateRuntimeError,
+}
+
+
+def parse(source: str) -> nodes.Template:
+    """Give the syntax tree of a source text. Raises jinja2.TemplateSyntaxError, ValueError, RecursionError."""
+    return ENVIRONMENT.parse(source.replace("\r", CARRIAGE_RETURN))
+
+
+def generate(tree: nodes.Template, *, native: bool) -> tuple[Root, frozenset[str]]:
+    """Give the function that evaluates a checked tree, and the names that it looks up.
+
+    The function is a generator: of texts, or (native) of the expression's value.
+    """
+    writer = Generator(ENVIRONMENT, native=native)
+    writer.visit(tree)
+    made: dict[str, Any] = {}
+    exec(compile(writer.code.getvalue(), "<template>", "exec"), PRIMITIVES, made)  # noqa: S102 - Jinja's own way
+    return made["root"], frozenset(writer.undeclared)

@@ -1,0 +1,140 @@
+"""The operators of templates, each paid for and bounded before it works."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Final
+
+from jinja2.exceptions import TemplateRuntimeError
+
+from noetl_broker.template.fuel import INTEGER_LIMIT, PLAIN, Evaluation, bounded
+from noetl_broker.template.values import kind_of, solid, text, whole
+
+NUMBERS: Final = frozenset({int, float, bool})
+
+Binary = Callable[[Evaluation, Any, Any], Any]
+
+
+def _refuse(symbol: str, left: Any, right: Any) -> Any:
+    message = f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}"
+    raise TemplateRuntimeError(message)
+
+
+def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any], otherwise: Binary | None = None) -> Binary:
+    def operate(run: Evaluation, left: Any, right: Any) -> Any:
+        if type(left) in NUMBERS and type(right) in NUMBERS:
+            result = compute(left, right)
+            if type(result) is int and not -INTEGER_LIMIT < result < INTEGER_LIMIT:
+                return bounded(result)
+            return result
+        solid(left)
+        solid(right)
+        return otherwise(run, left, right) if otherwise else _refuse(symbol, left, right)
+
+    return operate
+
+
+def _add_sequences(run: Evaluation, left: Any, right: Any) -> Any:
+    if isinstance(left, str) and isinstance(right, str):
+        run.room_for_text(len(left) + len(right))
+        return left + right
+    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+        run.room_for_list(len(left) + len(right))
+        return [*left, *right]
+    return _refuse("+", left, right)
+
+
+def _repeat(run: Evaluation, left: Any, right: Any) -> Any:
+    if type(left) in NUMBERS:
+        left, right = right, left
+    if type(right) is not int:
+        return _refuse("*", left, right)
+    if isinstance(left, str):
+        run.room_for_text(len(left) * max(0, right))
+        return left * right
+    if isinstance(left, list | tuple):
+        run.room_for_list(len(left) * max(0, right))
+        return list(left) * right
+    return _refuse("*", left, right)
+
+
+def _no_formatting(_: Evaluation, left: Any, right: Any) -> Any:
+    if isinstance(left, str):
+        message = "`%` works on numbers only; write a text with the filter `format`"
+        raise TemplateRuntimeError(message)
+    return _refuse("%", left, right)
+
+
+add: Final = _arithmetic("+", operator.add, _add_sequences)
+sub: Final = _arithmetic("-", operator.sub)
+mul: Final = _arithmetic("*", operator.mul, _repeat)
+div: Final = _arithmetic("/", operator.truediv)
+floordiv: Final = _arithmetic("//", operator.floordiv)
+mod: Final = _arithmetic("%", operator.mod, _no_formatting)
+
+
+def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
+    def compare(run: Evaluation, left: Any, right: Any) -> bool:
+        if type(left) in PLAIN and type(right) in PLAIN and (left is not None is not right or symbol in ("==", "!=")):
+            return compute(left, right)
+        left, right = whole(solid(left)), whole(solid(right))
+        run.weigh(left, right)
+        try:
+            return compute(left, right)
+        except TypeError:
+            return bool(_refuse(symbol, left, right))
+
+    return compare
+
+
+def _contains(run: Evaluation, left: Any, right: Any) -> bool:
+    left, right = whole(solid(left)), whole(solid(right))
+    if not isinstance(right, str | list | tuple | dict | range):
+        return bool(_refuse("in", left, right))
+    run.weigh(left, right)
+    if isinstance(right, dict) and type(left) is not str and type(left) not in PLAIN:
+        return False
+    if isinstance(right, range) and type(left) is not int:
+        run.spend(len(right))
+        return left in list(right)
+    if isinstance(right, str):
+        if not isinstance(left, str):
+            return bool(_refuse("in", left, right))
+        run.spend((len(right) * min(len(left), 128)) >> 8)
+    return left in right
+
+
+eq: Final = _comparison(operator.eq, "==")
+ne: Final = _comparison(operator.ne, "!=")
+lt: Final = _comparison(operator.lt, "<")
+lteq: Final = _comparison(operator.le, "<=")
+gt: Final = _comparison(operator.gt, ">")
+gteq: Final = _comparison(operator.ge, ">=")
+
+
+def contains(run: Evaluation, left: Any, right: Any) -> bool:
+    """Tell whether `left in right`."""
+    return _contains(run, left, right)
+
+
+def lacks(run: Evaluation, left: Any, right: Any) -> bool:
+    """Tell whether `left not in right`."""
+    return not _contains(run, left, right)
+
+
+def chain(run: Evaluation, first: Any, *rest: Any) -> bool:
+    """Tell whether `first op second op third …` holds; rest alternates comparisons and operands."""
+    left = first
+    for index in range(0, len(rest), 2):
+        if not rest[index](run, left, rest[index + 1]):
+            return False
+        left = rest[index + 1]
+    return True
+
+
+def concatenated(run: Evaluation, *parts: Any) -> str:
+    """Give the texts of all parts, one after the other (`~`)."""
+    texts = [text(run, part) for part in parts]
+    run.room_for_text(sum(map(len, texts)))
+    return "".join(texts)

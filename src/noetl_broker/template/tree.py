@@ -1,0 +1,146 @@
+"""Whole JSON values whose strings may be templates: fields, inputs, results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from noetl_broker.template.fault import TemplateError
+from noetl_broker.template.fuel import Evaluation
+from noetl_broker.template.render import Template, compile_text, names_of, results_of
+
+if TYPE_CHECKING:
+    from noetl_broker.template.scope import JSON, Scope
+
+NO_NAMES: Final[frozenset[str]] = frozenset()
+
+
+class _Mapping(NamedTuple):
+    """A mapping with a template somewhere below."""
+
+    entries: dict[str, Any]
+
+
+class _List(NamedTuple):
+    """A list with a template somewhere below."""
+
+    items: list[Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reading:
+    """What the strings of a tree read, gathered while compiling it."""
+
+    worker_words: frozenset[str]
+    names: set[str] = field(default_factory=set)
+    worker_names: set[str] = field(default_factory=set)
+    results: set[str] | None = field(default_factory=set)
+    worker_results: set[str] | None = field(default_factory=set)
+    templates: int = 0
+    left: int = 0
+
+
+class Tree:
+    """A JSON value whose strings may be templates, at one place of a playbook.
+
+    `names` and `results` are what the broker's templates read, as in `Template`. `worker_names`, `worker_results` are
+    what the strings left for the worker read, without the worker's own words. `constant`: it has no template at all.
+    """
+
+    __slots__ = ("_root", "_templates", "at", "constant", "names", "results", "worker_names", "worker_results")
+
+    def __init__(self, at: str, root: Any, reading: _Reading) -> None:
+        """Take what `compile_tree` made."""
+        self.at = at
+        self._root = root
+        self._templates = reading.templates
+        self.constant = reading.templates == reading.left == 0
+        self.names = frozenset(reading.names)
+        self.results = _frozen(reading.results)
+        self.worker_names = frozenset(reading.worker_names)
+        self.worker_results = _frozen(reading.worker_results)
+
+    def render(self, scope: Scope) -> JSON:
+        """Give the value with its templates evaluated, all on one account of fuel.
+
+        A tree without a template for the broker gives the same object, and parts without one are shared, not copied.
+        Raises TemplateError, with the place of the string; `NotLoaded` passes through.
+        """
+        if not self._templates:
+            return self._root
+        return _rendered(self._root, Evaluation(scope))
+
+    def __repr__(self) -> str:
+        """Show the place."""
+        return f"Tree(at={self.at!r})"
+
+
+def compile_tree(value: JSON, at: str, *, worker_words: frozenset[str] = NO_NAMES) -> Tree:
+    """Compile a JSON value. A string that names one of the worker's words is left as it is, string by string.
+
+    Keys of mappings are never templates. Raises TemplateError with the place of the string.
+    """
+    reading = _Reading(worker_words=worker_words)
+    return Tree(at, _compiled(value, at, reading), reading)
+
+
+def _frozen(results: set[str] | None) -> frozenset[str] | None:
+    return None if results is None else frozenset(results)
+
+
+def _united(results: set[str] | None, more: frozenset[str] | None) -> set[str] | None:
+    return None if results is None or more is None else results | more
+
+
+def _compiled(value: JSON, at: str, reading: _Reading) -> Any:
+    if type(value) is str:
+        return _compiled_text(value, at, reading)
+    if type(value) is dict:
+        entries = {key: _compiled(child, f"{at}.{key}", reading) for key, child in value.items()}
+        return value if _same(entries.values(), value.values()) else _Mapping(entries)
+    if type(value) is list:
+        items = [_compiled(child, f"{at}[{index}]", reading) for index, child in enumerate(value)]
+        return value if _same(items, value) else _List(items)
+    return value
+
+
+def _same(compiled: Any, values: Any) -> bool:
+    return all(one is other for one, other in zip(compiled, values, strict=True))
+
+
+def _compiled_text(source: str, at: str, reading: _Reading) -> Any:
+    try:
+        template = compile_text(source, at)
+    except TemplateError as fault:
+        # A worker may know filters that the broker does not; whose string it is, its names tell.
+        names = names_of(source, fault)
+        if not names & reading.worker_words:
+            raise
+        _leave(reading, names, results_of(source))
+        return source
+    if template.constant:
+        return source
+    if template.names & reading.worker_words:
+        _leave(reading, template.names, template.results)
+        return source
+    reading.templates += 1
+    reading.names |= template.names
+    reading.results = _united(reading.results, template.results)
+    return template
+
+
+def _leave(reading: _Reading, names: frozenset[str], results: frozenset[str] | None) -> None:
+    reading.left += 1
+    reading.worker_names |= names - reading.worker_words
+    reading.worker_results = _united(reading.worker_results, results)
+
+
+def _rendered(node: Any, run: Evaluation) -> JSON:
+    kind = type(node)
+    if kind is Template:
+        return node.run(run)
+    if kind is _Mapping:
+        return {key: _rendered(child, run) for key, child in node.entries.items()}
+    if kind is _List:
+        return [_rendered(child, run) for child in node.items]
+    return node

@@ -1,0 +1,6 @@
+"""The reference worker: leases jobs, runs their tools in order of urgency, and answers."""
+
+from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.pool import run_worker
+
+__all__ = ["WorkerOptions", "run_worker"]

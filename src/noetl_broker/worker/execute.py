@@ -1,0 +1,213 @@
+"""Runs one job from its row in the queue to its outcome; whatever goes wrong is an outcome too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.template import StepResult, unwrap
+from noetl_broker.worker.faults import Failure, ToolFault, failure_of
+from noetl_broker.worker.finish import Finisher, Path, finisher_of
+from noetl_broker.worker.iterate import iterate, iterates, iteration_of
+from noetl_broker.worker.save import KEYS, save
+from noetl_broker.worker.tools.http import run_http
+from noetl_broker.worker.tools.idle import run_noop, run_sleep
+from noetl_broker.worker.tools.postgres import run_postgres
+from noetl_broker.worker.tools.python import run_python
+from noetl_broker.worker.tools.secrets import run_secrets
+from noetl_broker.worker.tools.task import RESULT_BYTES, Lent, Task, decoded, seconds
+
+ENCODED = ("command_b64", "commands_b64", "sql_b64")
+
+TOOLS: Mapping[str, Callable[[Task], Awaitable[Any]]] = MappingProxyType(
+    {
+        "python": run_python,
+        "http": run_http,
+        "postgres": run_postgres,
+        "secrets": run_secrets,
+        "noop": run_noop,
+        "sleep": run_sleep,
+    }
+)
+# Done here, around the tools: a save is nothing but its `save`, an iterator repeats another tool.
+TYPES = frozenset({*TOOLS, "save", "iterator"})
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Success:
+    """A job that went well; `result` is JSON text of at most RESULT_BYTES."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job under way: what its tools borrow, and what finishes its templates."""
+
+    job: LeasedJob
+    lent: Lent
+    finisher: Finisher
+    context: Mapping[str, Any]
+
+    async def step(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Any:
+        """Run a task once, with its `save`; `words` are those of an iteration."""
+        kind = action.get("type")
+        if kind == "save":
+            spec = next((action[key] for key in KEYS if action.get(key) is not None), action)
+            own = {key: value for key, value in action.items() if key not in ("type", "name")}
+            return await self.save(action, own if spec is action else spec, path, words)
+        tool = TOOLS.get(str(kind))
+        if tool is None:
+            raise unknown_type(kind)
+        saving = {key: action[key] for key in KEYS if action.get(key) is not None}
+        task = self.task({key: value for key, value in action.items() if key not in saving}, path, words)
+        try:
+            result = await tool(task)
+        finally:
+            for stream, text in task.outputs.items():
+                log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=text)
+        for key, spec in saving.items():
+            data = StepResult(unwrap(result))
+            await self.save(action, spec, (*path, key), {**words, "result": data, "this": data})
+        return result
+
+    async def save(self, action: Mapping[str, Any], spec: Any, path: Path, words: Mapping[str, Any]) -> Any:
+        """Do what a `save` asks; its templates may name the result of the task."""
+
+        def finish(value: Any, more: Mapping[str, Any]) -> Any:
+            return self.finisher.finish(value, path, extra={**words, **more})
+
+        bare = self.task({key: action[key] for key in ("name", "type") if key in action}, path, words)
+        return await save(bare, spec, finish, TOOLS)
+
+    def task(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Task:
+        """Finish the templates of an action, those under base64 too, and give it as a tool takes it."""
+        plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
+        finished = self.finisher.finish(
+            {key: with_texts(key, value) for key, value in action.items() if key not in plain}, path, extra=words
+        )
+        texts = {key.removesuffix("_b64"): finished.pop(key) for key in ENCODED if key in finished}
+        args = finished.get("args")
+        return Task(
+            name=str(action.get("name") or self.job.node_name),
+            type=str(action.get("type")),
+            action={**plain, **texts, **finished},
+            args=args if isinstance(args, Mapping) else {},
+            context={
+                **self.context,
+                **{key: value for key, value in words.items() if not isinstance(value, StepResult)},
+            },
+            lent=self.lent,
+        )
+
+
+def with_texts(key: str, value: Any) -> Any:
+    """Undo the base64 of a command, so that templates in it can be finished."""
+    if key not in ENCODED:
+        return value
+    return [decoded(item, key) for item in value] if isinstance(value, list) else decoded(value, key)
+
+
+def unknown_type(kind: Any) -> ToolFault:
+    """Tell that this worker cannot do a job, and what would."""
+    return ToolFault(
+        f"this worker has no tool {kind!r} (it has {', '.join(sorted(TYPES))}); "
+        "run a worker that has it, with --types for each, or change the step's type",
+        kind="unknown_type",
+        retryable=False,
+    )
+
+
+async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> Success | Failure:
+    """Run a job and give its outcome; only cancelling it raises.
+
+    The limit is the step's `timeout` where the job has one, else `time_limit_seconds`.
+    """
+    try:
+        action = _mapping(job.action, "action")
+        context = _mapping(job.context or "{}", "context")
+        limit = seconds(action.get("timeout", time_limit_seconds), "timeout")
+        told = {"id": job.queue_id, "uuid": str(job.execution_id), "execution_id": job.execution_id}
+        told |= {"step": job.node_name, "node_id": job.node_id, "attempt": job.attempt}
+        finisher = finisher_of(action, context, told, lent.environment)
+        run = Run(job=job, lent=lent, finisher=finisher, context=context)
+        try:
+            async with asyncio.timeout(limit):
+                result = await _run(run, action)
+        except TimeoutError:
+            raise ToolFault(f"step '{job.node_name}' ran longer than {limit:g} s", kind="timeout") from None
+        return Success(result=stored(result))
+    except ToolFault as fault:
+        return failure_of(fault)
+    except Exception as error:  # our own bug: the job must not take the worker down with it
+        log.exception("job_crashed", queue_id=job.queue_id, step=job.node_name)
+        message = f"the worker failed on step '{job.node_name}': {type(error).__name__}: {error}"
+        return failure_of(ToolFault(message, kind="worker_bug"))
+
+
+async def _run(run: Run, action: Mapping[str, Any]) -> Any:
+    if not iterates(action):
+        return await run.step(action, (), {})
+    iteration = iteration_of(action, run.finisher)
+    results = await iterate(iteration, run.step)
+    if action.get("type") == "iterator":
+        # A loop's save belongs to each item; an iterator's own comes once, after all.
+        data = StepResult(results)
+        for key in KEYS:
+            if action.get(key) is not None:
+                await run.save(action, action[key], (key,), {"result": data, "this": data})
+    return results
+
+
+def _mapping(text: str, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ToolFault(f"the {what} of the job is not a JSON mapping", kind="bad_job", retryable=False)
+    return value
+
+
+def stored(result: Any) -> str:
+    """Write a result as the JSON text to store; raises ToolFault when jsonb cannot hold it or it is too large."""
+    text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    if "\\u0000" in text and (where := unstorable(result)):
+        raise ToolFault(
+            f"{where} holds a NUL character, which Postgres cannot store", kind="bad_result", retryable=False
+        )
+    try:
+        size = len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        where = unstorable(result)
+        raise ToolFault(
+            f"{where} holds half of a surrogate pair, which is no text", kind="bad_result", retryable=False
+        ) from None
+    if size > RESULT_BYTES:
+        raise ToolFault(
+            f"the result has {size} bytes, more than the limit of {RESULT_BYTES}; store it and return where it is",
+            kind="result_too_large",
+            retryable=False,
+        )
+    return text
+
+
+def unstorable(value: Any, where: str = "result") -> str | None:
+    """Find the first text that jsonb cannot hold, None if there is none."""
+    if isinstance(value, str):
+        return where if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value) else None
+    if isinstance(value, Mapping):
+        places = ((f"{where}[{key!r}]", key, item) for key, item in value.items())
+        return next((found for at, key, item in places if (found := unstorable(key, at) or unstorable(item, at))), None)
+    if isinstance(value, list):
+        return next((found for n, item in enumerate(value) if (found := unstorable(item, f"{where}[{n}]"))), None)
+    return None

@@ -1,0 +1,167 @@
+"""Runs a task once for each item of a collection, where the broker leaves the iterating to the worker.
+
+Two forms arrive: a job of type `iterator` with a `task`, and a job of any other type with a `loop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
+from noetl_broker.template import TemplateError, compile_condition, is_true
+from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.finish import Finisher, Path, evaluated, refused
+
+ASYNC_CONCURRENCY = 8
+
+Run = Callable[[Mapping[str, Any], Path, Mapping[str, Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Iteration:
+    """How to repeat: the items, the name of each, the task's action and its place in the job's action."""
+
+    items: list[Any]
+    element: str
+    task: Mapping[str, Any]
+    path: Path
+    concurrency: int
+    failing_ends: bool
+
+
+def iterates(action: Mapping[str, Any]) -> bool:
+    """Tell whether a job's task is to be repeated by the worker."""
+    return action.get("type") == "iterator" or isinstance(action.get("loop"), Mapping)
+
+
+def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
+    """Read how a job repeats, and choose its items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order.
+
+    Raises ToolFault, not retryable.
+    """
+    looped = isinstance(action.get("loop"), Mapping)
+    keys: Mapping[str, Any] = action["loop"] if looped else action
+    element = keys.get("element")
+    if not isinstance(element, str):
+        raise ToolFault("the iterator has no `element`", kind="bad_job", retryable=False)
+    collection = keys.get("collection")
+    if isinstance(collection, str):
+        # Only a template for the whole is still one; the items of a list are data.
+        collection = finisher.finish(collection, ("loop", "collection") if looped else ("collection",))
+    items = _chosen(_items(collection), keys, element, finisher)
+    task = {key: value for key, value in action.items() if key != "loop"} if looped else _nested(action)
+    side_by_side = str(keys.get("mode") or "sequential").lower() in ("async", "parallel")
+    concurrency = _whole(keys.get("concurrency"), "concurrency") or ASYNC_CONCURRENCY
+    return Iteration(
+        items=items,
+        element=element,
+        task=task,
+        path=() if looped else ("task",),
+        concurrency=concurrency if side_by_side else 1,
+        failing_ends=keys.get("on_error") != "continue",
+    )
+
+
+def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the `task` of an iterator an action of its own, its words for inputs merged over the step's inputs."""
+    task = action.get("task")
+    if not isinstance(task, Mapping) or not isinstance(task.get("type", task.get("tool")), str):
+        raise ToolFault("the iterator's `task` has no type", kind="bad_job", retryable=False)
+    kind = task.get("type", task.get("tool"))
+    args = dict(action["args"]) if isinstance(action.get("args"), Mapping) else {}
+    for word in INPUT_WORDS:
+        if word not in OWN_KEYS.get(kind, frozenset()) and isinstance(task.get(word), Mapping):
+            args |= task[word]
+    return {**task, "type": kind, "name": action.get("name"), "args": args}
+
+
+def _items(collection: Any) -> list[Any]:
+    if isinstance(collection, Mapping):
+        return [{"key": key, "value": value} for key, value in collection.items()]
+    if collection is None or isinstance(collection, list):
+        return collection or []
+    raise ToolFault(
+        f"the iterator's `collection` must be a list or a mapping, not {type(collection).__name__}",
+        kind="bad_value",
+        retryable=False,
+    )
+
+
+def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
+    def value_of(expression: Any, index: int, item: Any) -> Any:
+        try:
+            template = compile_condition(expression, "iterator")
+        except TemplateError as fault:
+            raise refused(fault) from None
+        return evaluated(template, finisher.scope(words_of(element, item, index, len(items))))
+
+    if (where := keys.get("where")) is not None:
+        items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]
+    if (order := keys.get("order_by")) is not None:
+        ranked = [(value_of(order, index, item), item) for index, item in enumerate(items)]
+        try:
+            items = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
+        except TypeError as error:
+            message = f"order_by gives values without an order: {error}"
+            raise ToolFault(message, kind="bad_value", retryable=False) from None
+    items = items[: _whole(keys.get("limit"), "limit")]
+    if keys.get("enumerate") is True:
+        items = [{"index": index, "item": item} for index, item in enumerate(items)]
+    if (size := _whole(keys.get("chunk"), "chunk")) is not None:
+        items = [items[start : start + size] for start in range(0, len(items), size)]
+    return items
+
+
+def _whole(value: Any, what: str) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise ToolFault(f"the iterator's {what} must be 1 or more, not {value!r}", kind="bad_value", retryable=False)
+    return number
+
+
+def words_of(element: str, item: Any, index: int, count: int) -> dict[str, Any]:
+    """Give the words that templates of one iteration see: the element by its name, and `_loop`."""
+    return {element: item, "_loop": {"index": index, "count": count, "item": item}}
+
+
+async def iterate(iteration: Iteration, run: Run) -> list[Any]:
+    """Run the task for each item, `concurrency` at a time, and give the results by index.
+
+    With `on_error: continue` a failed item's place holds None; otherwise the first failure ends the others and is
+    raised.
+    """
+    results: list[Any] = [None] * len(iteration.items)
+    following = iter(enumerate(iteration.items))
+
+    async def lane() -> None:
+        for index, item in following:
+            words = words_of(iteration.element, item, index, len(iteration.items))
+            try:
+                results[index] = await run(iteration.task, iteration.path, words)
+            except ToolFault as fault:
+                if iteration.failing_ends:
+                    fault.details.setdefault("index", index)
+                    raise
+
+    lanes = min(iteration.concurrency, len(iteration.items))
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(lanes):
+                group.create_task(lane())
+    except* ToolFault as faults:
+        raise first_of(faults) from None
+    return results
+
+
+def first_of(group: BaseExceptionGroup[ToolFault]) -> ToolFault:
+    """Give the first fault of a group."""
+    first = group.exceptions[0]
+    return first_of(first) if isinstance(first, BaseExceptionGroup) else first

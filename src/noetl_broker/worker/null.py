@@ -1,0 +1,53 @@
+"""A worker that does nothing, fast: it leases jobs by the batch and completes them all with {}, to measure the rest."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.store.jobs import Completion, JobDatabase, complete_jobs, lease_jobs
+from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.waiting import Backoff, first
+
+log = structlog.get_logger(__name__)
+
+
+async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.Event) -> None:
+    """Complete every job of the asked types (None: any type at all) until the stop."""
+    idle = Backoff(least=options.poll_min_seconds, most=options.poll_max_seconds)
+    broken = Backoff(least=0.1, most=5.0)
+    completed = 0
+    while not stop.is_set():
+        database.rung.clear()
+        try:
+            await database.listen()
+            count = await _batch(options, database)
+        except (PermissionFault, SchemaFault):
+            raise
+        except DatabaseFault as fault:
+            pause = broken.next()
+            log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
+            await first(stop.wait(), timeout=pause)
+            continue
+        broken.reset()
+        completed += count
+        if count:
+            idle.reset()
+        if count < options.null_batch:
+            await first(database.rung.wait(), stop.wait(), timeout=idle.next())
+    log.info("worker_stopped", worker_id=options.worker_id, completed=completed)
+
+
+async def _batch(options: WorkerOptions, database: JobDatabase) -> int:
+    jobs = await lease_jobs(
+        database,
+        worker_id=options.worker_id,
+        max_jobs=options.null_batch,
+        lease_seconds=options.lease_seconds,
+        node_types=options.types,
+    )
+    if jobs:
+        await complete_jobs(database, options.worker_id, [Completion(job.lease) for job in jobs])
+    return len(jobs)

@@ -1,0 +1,250 @@
+"""The worker's loop: lease jobs while there is room, run them, keep their leases, answer, and stop in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import structlog
+
+from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_jobs, lease_jobs
+from noetl_broker.worker.environment import visible_environment
+from noetl_broker.worker.execute import TYPES, Success, execute
+from noetl_broker.worker.faults import Failure
+from noetl_broker.worker.null import run_null
+from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.report import Reporter, answer_of
+from noetl_broker.worker.tools.interpreters import Interpreters
+from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.waiting import Backoff, first
+
+# Waiting does not mend these; they end the worker with an exit code of their own.
+FATAL = (PermissionFault, SchemaFault)
+LAST_WORDS_SECONDS = 5.0
+STOPPED = "stopped"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Running:
+    """A job under way: its task, when its lease was last renewed (monotonic seconds), and why it was cancelled."""
+
+    job: LeasedJob
+    renewed_at: float
+    task: asyncio.Task[None] | None = None
+    ended_because: str | None = None
+
+    def end(self, because: str) -> None:
+        """Kill the job, once."""
+        if self.ended_because is None and self.task is not None:
+            self.ended_because = because
+            self.task.cancel()
+
+
+@dataclass(slots=True, kw_only=True)
+class Pool:
+    """The running jobs of one worker, and what they share."""
+
+    options: WorkerOptions
+    database: JobDatabase
+    reporter: Reporter
+    lent: Lent
+    types: tuple[str, ...]
+    running: set[Running] = field(default_factory=set)
+    room: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def lease_until(self, stop: asyncio.Event) -> None:
+        """Lease and start jobs until the stop."""
+        idle = Backoff(least=self.options.poll_min_seconds, most=self.options.poll_max_seconds)
+        broken = Backoff(least=0.1, most=5.0)
+        while not stop.is_set():
+            self.room.clear()
+            free = self.options.concurrency - len(self.running)
+            if free <= 0:
+                await first(self.room.wait(), stop.wait())
+                continue
+            self.database.rung.clear()
+            try:
+                jobs = await self._lease(free)
+            except FATAL:
+                raise
+            except DatabaseFault as fault:
+                pause = broken.next()
+                log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
+                await first(stop.wait(), timeout=pause)
+                continue
+            broken.reset()
+            for job in jobs:
+                self._start(job)
+            if jobs:
+                idle.reset()
+            if len(jobs) < free:
+                await first(self.database.rung.wait(), stop.wait(), timeout=idle.next())
+
+    async def _lease(self, free: int) -> list[LeasedJob]:
+        await self.database.listen()
+        return await lease_jobs(
+            self.database,
+            worker_id=self.options.worker_id,
+            max_jobs=free,
+            lease_seconds=self.options.lease_seconds,
+            node_types=self.types,
+        )
+
+    def _start(self, job: LeasedJob) -> None:
+        running = Running(job=job, renewed_at=time.monotonic())
+        self.running.add(running)
+        running.task = asyncio.create_task(self._run(running), name=f"job {job.queue_id}")
+
+    async def _run(self, running: Running) -> None:
+        """Run one job to its answer; its lease is kept until the database has that."""
+        job = running.job
+        begun = time.monotonic()
+        fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
+        fields |= {"type": job.node_type, "attempt": job.attempt}
+        log.debug("job_started", **fields)
+        try:
+            outcome = await self._outcome(running)
+            if outcome is None:
+                log.warning("job_killed", **fields, because=running.ended_because)
+                return
+            # After a kill by the stop there is little time; where the answer cannot be told, the lease runs out.
+            limit = LAST_WORDS_SECONDS if running.ended_because else None
+            counted = await asyncio.wait_for(self.reporter.report(answer_of(job.lease, outcome)), limit)
+            seconds = round(time.monotonic() - begun, 3)
+            log.info("job_ended", **fields, **ending(outcome), counted=counted, seconds=seconds)
+        except (asyncio.CancelledError, TimeoutError):
+            log.warning("answer_lost", **fields, because=running.ended_because)
+        finally:
+            self.running.discard(running)
+            self.room.set()
+
+    async def _outcome(self, running: Running) -> Success | Failure | None:
+        """Execute a job; None when it was killed because its lease is gone: the answer is another's to give."""
+        try:
+            return await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
+        except asyncio.CancelledError:
+            if running.ended_because != STOPPED:
+                return None
+            message = f"worker {self.options.worker_id} was stopped while it ran the step"
+            return Failure(error={"message": message, "type": "worker_stopped"})
+
+    async def keep_leases(self) -> None:
+        """Renew the leases of all jobs in one statement, each third of their length; kill the jobs of lost ones."""
+        third = self.options.lease_seconds / 3
+        backoff = Backoff(least=min(0.1, third), most=max(third, 0.1))
+        pause = third
+        while True:
+            await asyncio.sleep(pause)
+            asked_at = time.monotonic()
+            held = {running.job.queue_id: running for running in self.running}
+            try:
+                yours = await self._renew(held)
+            except DatabaseFault as fault:
+                pause = backoff.next()
+                log.warning("heartbeat_failed", jobs=len(held), error=str(fault), pause_seconds=round(pause, 2))
+                self._end_unrenewed()
+                continue
+            backoff.reset()
+            pause = third
+            for queue_id, running in held.items():
+                if yours.get(queue_id):
+                    running.renewed_at = asked_at
+                elif running in self.running:
+                    running.end("lease lost")
+
+    async def _renew(self, held: dict[int, Running]) -> dict[int, bool]:
+        if not held:
+            return {}
+        leases = [running.job.lease for running in held.values()]
+        return await heartbeat_jobs(
+            self.database, self.options.worker_id, leases, lease_seconds=self.options.lease_seconds
+        )
+
+    def _end_unrenewed(self) -> None:
+        """Kill jobs whose lease ran out while the database was away: somebody else may have them by now."""
+        oldest = time.monotonic() - self.options.lease_seconds
+        for running in list(self.running):
+            if running.renewed_at < oldest:
+                running.end("lease not renewed")
+
+    async def drain(self) -> None:
+        """Let running jobs finish for `drain_seconds`, then kill what is left and give it back."""
+        tasks = [running.task for running in self.running if running.task is not None]
+        if not tasks:
+            return
+        log.info("worker_draining", jobs=len(tasks), limit_seconds=self.options.drain_seconds)
+        _, left = await asyncio.wait(tasks, timeout=self.options.drain_seconds)
+        for running in list(self.running):
+            running.end(STOPPED)
+        if left:
+            await asyncio.wait(left)
+
+
+def ending(outcome: Success | Failure) -> dict[str, Any]:
+    """Give what the log tells of an outcome: no payload, no message of a step's code."""
+    if isinstance(outcome, Success):
+        return {"outcome": "done", "result_characters": len(outcome.result)}
+    return {"outcome": "failed", "error_type": outcome.error.get("type"), "retryable": outcome.retryable}
+
+
+def types_of(options: WorkerOptions) -> tuple[str, ...]:
+    """Give the job types to lease; raises OperatorFault for one that the worker has no tool for."""
+    asked = tuple(sorted(TYPES)) if options.types is None else options.types
+    unknown = sorted(set(asked) - TYPES)
+    if unknown or not asked:
+        named = ", ".join(unknown) or "nothing"
+        raise OperatorFault(f"the worker has no tool for {named}; it has {', '.join(sorted(TYPES))}")
+    return asked
+
+
+async def run_worker(options: WorkerOptions, stop: asyncio.Event) -> None:
+    """Work until `stop` is set, then drain and return.
+
+    Waits for a database that is away. Raises OperatorFault for options or a DSN that cannot work, PermissionFault and
+    SchemaFault when the database will not have this worker.
+    """
+    types = types_of(options)
+    environment = dict(os.environ)
+    interpreters = Interpreters(visible_environment(environment), spare=min(options.concurrency, 2))
+    tls = httpx.create_ssl_context()
+    lent = Lent(dsn=options.dsn, environment=environment, interpreters=interpreters, tls=tls)
+    log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
+    async with JobDatabase(options.dsn, application_name=f"noetl-broker worker {options.worker_id}") as database:
+        if options.null:
+            await run_null(options, database, stop)
+            return
+        reporter = Reporter(database, options.worker_id)
+        pool = Pool(options=options, database=database, reporter=reporter, lent=lent, types=types)
+        keepers = [asyncio.create_task(reporter.serve()), asyncio.create_task(pool.keep_leases())]
+        try:
+            await beside(pool.lease_until(stop), keepers)
+        finally:
+            await pool.drain()
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+            await interpreters.close()
+            log.info("worker_stopped", worker_id=options.worker_id)
+
+
+async def beside(work: Coroutine[Any, Any, None], keepers: list[asyncio.Task[None]]) -> None:
+    """Do the work as long as the keepers live; a keeper that dies (of a fault of ours) ends it with its error."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task, *keepers], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+    for ended in (task, *keepers):
+        if ended.done() and not ended.cancelled():
+            ended.result()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,162 @@
+"""Does what `save` (or `sink`) asks after a step's task: puts data into a table, or hands it to another tool.
+
+Table and column names are quoted, values are parameters: no text of the data becomes SQL. (A `statement` with templates
+in it is the author's own SQL; with `:name` its values are parameters too.)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from noetl_broker.store.sql_text import numbered, quoted_name, quoted_table, split_statements
+from noetl_broker.store.statements import Statement
+from noetl_broker.worker.tools.postgres import run_sql
+from noetl_broker.worker.tools.task import Task
+
+KEYS = ("save", "sink")
+EVENT_LOG = frozenset({"event_log", "event", "events", "event-log"})
+POSTGRES = frozenset({"postgres", "postgresql"})
+# Tools that may take what is saved as their inputs.
+DELEGATES = frozenset({"http", "python"})
+MODES: Mapping[str, str] = {"insert": "insert", "append": "insert", "upsert": "upsert", "merge": "upsert"}
+PARAMETERS_AT_ONCE = 2_000
+
+Finish = Callable[[Any, Mapping[str, Any]], Any]
+Tool = Callable[[Task], Awaitable[Any]]
+
+
+def flattened(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Bring the forms of a `save` into one: `kind`, and all other keys at one level.
+
+    `storage` is the kind or a mapping with `type`; without one it is `tool` or `type`; with only a table, Postgres.
+    """
+    storage = spec.get("storage")
+    flat = {key: value for key, value in spec.items() if key != "storage"}
+    kind = storage if isinstance(storage, str) else None
+    if isinstance(storage, Mapping):
+        flat |= storage
+    kind = kind or next((flat[key] for key in ("tool", "type", "kind") if isinstance(flat.get(key), str)), None)
+    if kind is None or kind == "save":
+        kind = "postgres" if {"table", "statement"} & flat.keys() else "event_log"
+    return flat | {"kind": kind.strip().lower()}
+
+
+async def save(task: Task, spec: Any, finish: Finish, delegates: Mapping[str, Tool]) -> dict[str, Any]:
+    """Finish the templates of a `save` by `finish(value, extra words)`, and do what it says.
+
+    Gives {saved: kind, …}; raises ToolFault.
+    """
+    if not isinstance(spec, Mapping):
+        raise task.fault(f"save must be a mapping, not {type(spec).__name__}", kind="bad_job")
+    flat = flattened(spec)
+    statement = flat.pop("statement", None)
+    code = {key: flat.pop(key) for key in ("code", "code_b64") if key in flat}
+    finished = {**finish(flat, {}), **code}
+    data = next((finished[key] for key in ("data", "args", "params") if finished.get(key) is not None), None)
+    kind = finished["kind"]
+    own = dataclasses.replace(task, action=finished, args={})
+    if kind in EVENT_LOG:
+        return {"saved": "event_log", "data": data}
+    if kind in POSTGRES:
+        if statement is not None:
+            words = {"data": data, "params": finished.get("params", data), "args": data}
+            return await _save_by_statement(own, str(finish(statement, words)), finished.get("params", data))
+        return await _save_rows(own, finished, data)
+    if kind in DELEGATES:
+        handed = {"data": data} if kind == "python" else {}
+        body = {} if kind == "python" or {"payload", "body", "json"} & finished.keys() else {"payload": data}
+        inputs = handed | (dict(data) if isinstance(data, Mapping) else {})
+        await delegates[kind](dataclasses.replace(own, type=kind, action=finished | body, args=inputs))
+        return {"saved": kind}
+    raise task.fault(
+        f"save to {kind!r} is not supported by this worker; use postgres, event_log, http or python, "
+        "or a step of its own",
+        kind="not_supported",
+    )
+
+
+async def _save_by_statement(task: Task, text: str, values: Any) -> dict[str, Any]:
+    pieces = split_statements(text)
+    if not pieces:
+        return {"saved": "postgres", "row_count": 0}
+    if isinstance(values, list):
+        statements = [Statement(sql=piece, values=values) for piece in pieces]
+    else:
+        named = values if isinstance(values, Mapping) else {}
+        statements = [Statement(sql=sql, values=bound) for sql, bound in (numbered(piece, named) for piece in pieces)]
+    results = await run_sql(task, statements)
+    return {"saved": "postgres", "row_count": sum(result.count for result in results)}
+
+
+async def _save_rows(task: Task, spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    rows = data if isinstance(data, list) else [data]
+    if not all(isinstance(row, Mapping) and row for row in rows):
+        raise task.fault("save needs `data`: a mapping of columns to values, or a list of such", kind="bad_value")
+    mode = MODES.get(str(spec.get("mode") or "insert").strip().lower())
+    if mode is None:
+        raise task.fault(f"the save mode {spec.get('mode')!r} is none of insert and upsert", kind="bad_value")
+    try:
+        statements = insertions(
+            str(spec.get("table") or ""), rows, keys_of(spec.get("key")) if mode == "upsert" else None
+        )
+    except ValueError as error:
+        raise task.fault(f"save: {error}", kind="bad_value") from None
+    results = await run_sql(task, statements) if statements else []
+    return {"saved": "postgres", "table": spec.get("table"), "row_count": sum(result.count for result in results)}
+
+
+def keys_of(key: Any) -> list[str]:
+    """Read the key columns of an upsert: a name, a list of names, or names with commas between."""
+    names = key.split(",") if isinstance(key, str) else key
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"mode upsert needs `key`, a column or a list of columns, not {key!r}")
+    return [name.strip() for name in names]
+
+
+def insertions(table: str, rows: list[Mapping[str, Any]], keys: list[str] | None) -> list[Statement]:
+    """Write the inserts for rows, some thousand values each; with `keys` an existing row is overwritten.
+
+    A column that a row lacks gets its default. Raises ValueError for a bad name or a row without a key.
+    """
+    target = quoted_table(table)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    if keys is not None:
+        if missing := [key for key in keys for row in rows if key not in row]:
+            raise ValueError(f"the key column {missing[0]!r} is not in the data")
+        # One statement may touch a row once: of several with one key the last counts.
+        rows = list({json.dumps([row[key] for key in keys]): row for row in rows}.values())
+    # Safe to put together: the names are quoted, and the values are parameters.
+    head = f"insert into {target} ({', '.join(map(quoted_name, columns))}) values "  # noqa: S608
+    at_once = max(PARAMETERS_AT_ONCE // len(columns), 1) if columns else 1
+    return [
+        _insertion(head, columns, rows[start : start + at_once], _on_conflict(columns, keys))
+        for start in range(0, len(rows), at_once)
+    ]
+
+
+def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tail: str) -> Statement:
+    values: list[Any] = []
+    tuples: list[str] = []
+    for row in rows:
+        places = []
+        for column in columns:
+            if column in row:
+                values.append(row[column])
+                places.append(f"${len(values)}")
+            else:
+                places.append("default")
+        tuples.append(f"({', '.join(places)})")
+    return Statement(sql=head + ", ".join(tuples) + tail, values=values)
+
+
+def _on_conflict(columns: list[str], keys: list[str] | None) -> str:
+    if keys is None:
+        return ""
+    changed = [quoted_name(column) for column in columns if column not in keys]
+    conflict = f" on conflict ({', '.join(map(quoted_name, keys))})"
+    if not changed:
+        return f"{conflict} do nothing"
+    return f"{conflict} do update set {', '.join(f'{name} = excluded.{name}' for name in changed)}"

@@ -1,0 +1,167 @@
+"""The http tool: sends one request and gives what came back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from noetl_broker.worker.credentials import entries
+from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping, seconds
+
+TIMEOUT_SECONDS = 30.0
+EXCERPT_CHARACTERS = 1_000
+FIRST_ERROR_STATUS = 400
+WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+BODIES = ("json", "body", "payload", "data")
+FORM = "application/x-www-form-urlencoded"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+async def run_http(task: Task) -> Any:
+    """Give {status_code, headers, data, url, elapsed}; a status of 400 and more is a fault with `status_code`.
+
+    `data` is JSON where the answer says so, else text, else base64 with `encoding: base64`.
+    """
+    method, request = request_of(task)
+    url = httpx.URL(request["url"])
+    shown = f"{method} {url.copy_with(query=None, userinfo=b'', fragment=None)}"
+    limit = seconds(task.action.get("timeout", TIMEOUT_SECONDS), "timeout")
+    verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
+    follow = task.action.get("follow_redirects", True) is not False
+    try:
+        async with (
+            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow) as client,
+            client.stream(method, **request) as response,
+        ):
+            body = await _body(response, shown)
+    except httpx.TimeoutException:
+        raise task.fault(f"{shown} did not answer within {limit:g} s", kind="timeout", retryable=True) from None
+    except httpx.TooManyRedirects:
+        raise task.fault(f"{shown} redirects without end", kind="http", retryable=True) from None
+    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL, UnicodeError) as error:
+        raise task.fault(f"{shown} cannot be sent: {error}", kind="bad_value") from None
+    except httpx.TransportError as error:
+        reason = str(error) or type(error).__name__
+        raise task.fault(f"{shown} failed: {reason}", kind="connection", retryable=True) from None
+    told = content(response, body)
+    if response.status_code >= FIRST_ERROR_STATUS:
+        text = told["data"] if isinstance(told["data"], str) else json.dumps(told["data"], ensure_ascii=False)
+        raise task.fault(
+            f"{shown} answered {response.status_code} {response.reason_phrase}".rstrip(),
+            kind="http",
+            retryable=True,
+            status_code=response.status_code,
+            response=text[:EXCERPT_CHARACTERS] or None,
+        )
+    return told
+
+
+async def _body(response: httpx.Response, shown: str) -> bytes:
+    """Read the answer, no more than a result may hold."""
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > RESULT_BYTES:
+            raise ToolFault(
+                f"{shown} answers with more than the limit of {RESULT_BYTES} bytes",
+                kind="result_too_large",
+                retryable=False,
+                status_code=response.status_code,
+            )
+    return bytes(body)
+
+
+def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
+    """Describe an answer as JSON."""
+    told: dict[str, Any] = {
+        "status_code": response.status_code,
+        "headers": dict(response.headers),
+        "url": str(response.url),
+        "elapsed": response.elapsed.total_seconds(),
+    }
+    media = response.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media == "application/json" or media.endswith("+json"):
+        try:
+            return told | {"data": json.loads(body) if body else None}
+        except ValueError:
+            pass
+    try:
+        text = body.decode(response.charset_encoding or "utf-8")
+    except (UnicodeDecodeError, LookupError):
+        return told | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
+    return told | {"data": text.replace("\x00", "\ufffd")}
+
+
+def request_of(task: Task) -> tuple[str, dict[str, Any]]:
+    """Read method, address, query, headers and body of the step, in httpx' words."""
+    method = str(task.action.get("method") or "GET").upper()
+    if method not in METHODS:
+        raise task.fault(f"the method {method!r} is none of {', '.join(sorted(METHODS))}", kind="bad_value")
+    address = task.first("url", "endpoint")
+    if not isinstance(address, str) or not address.startswith(("http://", "https://")):
+        raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
+    headers = {str(key): _text(value) for key, value in mapping(task.action.get("headers"), "headers").items()}
+    request: dict[str, Any] = {"url": address.strip()}
+    query = dict(mapping(task.action.get("params"), "params"))
+    body = task.first(*BODIES)
+    if body is not None and method in WITHOUT_BODY and task.first("json", "body", "payload") is None:
+        # `data` of a request that carries none is its query.
+        query |= mapping(body, "data")
+        body = None
+    if query:
+        request["params"] = _query(query)
+    request |= _payload(body, headers)
+    request |= _authorize(task, headers)
+    return method, request | {"headers": headers}
+
+
+def _payload(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+    media = next((value for name, value in headers.items() if name.lower() == "content-type"), "")
+    if body is None:
+        return {}
+    if isinstance(body, str):
+        return {"content": body.encode()}
+    if isinstance(body, Mapping) and media.lower().startswith(FORM):
+        return {"data": _query(body)}
+    return {"json": body}
+
+
+def _query(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: [_text(item) for item in value] if isinstance(value, list) else _text(value)
+        for key, value in values.items()
+    }
+
+
+def _text(value: Any) -> str:
+    """Write one value into a header or a query: text as it is, all else as JSON (true, 1, null as nothing)."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _authorize(task: Task, headers: dict[str, str]) -> dict[str, Any]:
+    """Add what each credential of `auth` says to the headers; a basic one is httpx' to send."""
+    extra: dict[str, Any] = {}
+    for entry in entries(task.action.get("auth"), task.lent.environment):
+        kind = str(entry.get("type") or "bearer").lower()
+        token = next(
+            (entry[key] for key in ("token", "access_token", "value", "api_key", "text") if entry.get(key)), None
+        )
+        if kind == "basic":
+            extra["auth"] = (str(entry.get("user") or entry.get("username") or ""), str(entry.get("password") or ""))
+        elif token is None or kind not in ("bearer", "api_key", "header"):
+            raise task.fault(
+                f"auth of type {kind!r} is not supported or has no token; use bearer, basic, api_key or header",
+                kind="not_supported",
+            )
+        elif kind == "bearer":
+            headers["Authorization"] = f"Bearer {token}"
+        else:
+            headers[str(entry.get("header") or entry.get("name") or "X-API-Key")] = _text(token)
+    return extra

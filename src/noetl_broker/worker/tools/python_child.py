@@ -1,0 +1,223 @@
+"""Runs the code of one python step in an interpreter of its own, started ahead and used once.
+
+The worker starts this file as a script, so it imports nothing of the package. The job comes as one frame (eight bytes
+of length, then JSON) on standard input; the outcome goes as one into the pipe whose number is the first argument.
+Standard output and error belong to the step's code. After the outcome the process waits to be killed by the worker,
+with all that it started: so its process group cannot be reused by another before that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import linecache
+import math
+import os
+import signal
+import sys
+import threading
+import traceback
+import types
+
+WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
+MODULE_NAME = "playbook_step"
+FRAME_HEADER_BYTES = 8
+TRACEBACK_CHARACTERS = 4_000
+
+
+class StepFault(Exception):
+    """The step's code cannot be run as it is written; trying again does not help."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    """Read `size` bytes, or fewer at the end of the pipe."""
+    parts = []
+    while size > 0:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def write_frame(descriptor: int, outcome: dict[str, object]) -> None:
+    """Write one outcome; a text that UTF-8 cannot hold is escaped, for the worker to judge."""
+    body = json.dumps(outcome, allow_nan=False).encode()
+    view = memoryview(len(body).to_bytes(FRAME_HEADER_BYTES, "big") + body)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def die_with_the_worker(leash: int) -> None:
+    """Kill the whole process group when the worker's end of the leash closes."""
+    while os.read(leash, 4096):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+def take_the_leash() -> int:
+    """Keep the worker's pipe under a private number and leave the step's code an empty standard input."""
+    leash = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return leash
+
+
+def load(code: str, file: str, names: dict[str, object]) -> dict[str, object]:
+    """Execute the module text and give its names; `file` makes its lines readable in a traceback."""
+    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)
+    module = types.ModuleType(MODULE_NAME)
+    module.__dict__.update(names, __file__=file)
+    sys.modules[MODULE_NAME] = module
+    try:
+        compiled = compile(code, file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        kind = type(error).__name__
+        raise StepFault(kind, f"the code does not compile: {error}") from None
+    exec(compiled, module.__dict__)  # noqa: S102 - running the step's code is what this process is for
+    return module.__dict__
+
+
+def bind(
+    signature: inspect.Signature, args: dict[str, object], context: dict[str, object]
+) -> tuple[list[object], dict[str, object]]:
+    """Give each parameter of `main` its value: an input of that name, the context, all inputs, or its default."""
+    positional: list[object] = []
+    named: dict[str, object] = {}
+    used: set[str] = set()
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            continue
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named.update({key: value for key, value in args.items() if key not in used})
+            continue
+        used.add(name)
+        if name in args:
+            value = args[name]
+        elif name == "context":
+            value = context
+        elif name in WHOLE_INPUTS and (name == "input_data" or parameter.default is parameter.empty):
+            value = args
+        elif parameter.default is not parameter.empty:
+            value = parameter.default
+        elif name in context:
+            value = context[name]
+        else:
+            given = ", ".join(args) or "none"
+            message = (
+                f"main() has a parameter '{name}', but the step has no input of that name (its inputs: {given}); "
+                f"add '{name}' to its args or give the parameter a default"
+            )
+            raise StepFault("missing_input", message)
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(value)
+        else:
+            named[name] = value
+    return positional, named
+
+
+def call(names: dict[str, object], args: dict[str, object], context: dict[str, object]) -> object:
+    """Call `main`, waiting for it if it is asynchronous; without a `main` the name `result` is the outcome."""
+    main = names.get("main")
+    if main is None and "result" in names:
+        return names["result"]
+    if not callable(main):
+        raise StepFault("missing_main", "the code defines neither a function main() nor a name 'result'; add one")
+    positional, named = bind(inspect.signature(main), args, context)
+    value = main(*positional, **named)
+    return asyncio.run(waited(value)) if inspect.isawaitable(value) else value
+
+
+async def waited(value: object) -> object:
+    """Wait for any awaitable (`asyncio.run` takes coroutines only)."""
+    return await value  # type: ignore[misc]
+
+
+def as_json(value: object, place: str) -> object:
+    """Check that a result is JSON; a tuple becomes a list, all else is refused with its type and place."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise StepFault("result_not_json", f"the result is not JSON: {place} is {value}, and JSON has no such number")
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                message = f"the result is not JSON: a key of {place} is {key!r} ({type(key).__name__}), not a string"
+                raise StepFault("result_not_json", message)
+        return {key: as_json(item, f"{place}[{key!r}]") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item, f"{place}[{index}]") for index, item in enumerate(value)]
+    message = (
+        f"the result is not JSON: {place} is a {type(value).__name__}; return a mapping, a list, a text or a number"
+    )
+    raise StepFault("result_not_json", message)
+
+
+def own_traceback(error: BaseException, file: str) -> str:
+    """Format the traceback from the first frame of the step's code on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename != file:
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames))[-TRACEBACK_CHARACTERS:]
+
+
+def outcome_of(job: dict[str, object]) -> dict[str, object]:
+    """Run one job and describe how it ended: {result} or {error: {message, type, traceback, retryable}}."""
+    file = f"<step {job['name']}>"
+    args, context = job["args"], job["context"]
+    assert isinstance(args, dict)  # noqa: S101 - the worker built it so
+    assert isinstance(context, dict)  # noqa: S101
+    given: dict[str, object] = {"context": context}
+    # Code without a main() finds its inputs as names; the two that have a meaning of their own are its to define.
+    given |= {key: value for key, value in args.items() if key not in ("main", "result")}
+    try:
+        names = load(str(job["code"]), file, given)
+        return {"result": as_json(call(names, args, context), "result")}
+    except StepFault as fault:
+        return {"error": {"message": str(fault), "type": fault.kind, "retryable": False}}
+    except RecursionError as error:
+        return {"error": {"message": f"RecursionError: {error}", "type": "RecursionError", "retryable": True}}
+    except SystemExit as error:
+        message = f"the code called sys.exit({error.code!r}); return from main() instead"
+        return {"error": {"message": message, "type": "SystemExit", "retryable": True}}
+    except BaseException as error:  # noqa: BLE001 - whatever the step's code raises is its outcome
+        kind = type(error).__name__
+        message = str(error) or kind
+        return {"error": {"message": message, "type": kind, "traceback": own_traceback(error, file), "retryable": True}}
+
+
+def serve_one(channel: int) -> None:
+    """Wait for the job, run it, answer, wait for the end."""
+    os.set_inheritable(channel, False)  # noqa: FBT003 - the standard library's own form
+    header = read_exactly(0, FRAME_HEADER_BYTES)
+    if len(header) < FRAME_HEADER_BYTES:
+        return
+    size = int.from_bytes(header, "big")
+    body = read_exactly(0, size)
+    if len(body) < size:
+        return
+    threading.Thread(target=die_with_the_worker, args=(take_the_leash(),), daemon=True).start()
+    outcome = outcome_of(json.loads(body))
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    write_frame(channel, outcome)
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    serve_one(int(sys.argv[1]))

@@ -1,0 +1,74 @@
+"""What a tool gets to work with: one job made ready, and what the worker lends it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.tools.interpreters import Interpreters
+
+RESULT_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, TLS."""
+
+    dsn: str | None
+    environment: Mapping[str, str]
+    interpreters: Interpreters
+    tls: ssl.SSLContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One job with its templates finished: `action` as in the queue, `args` its inputs, `context` as in the queue."""
+
+    name: str
+    type: str
+    action: Mapping[str, Any]
+    args: Mapping[str, Any]
+    context: Mapping[str, Any]
+    lent: Lent
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    def first(self, *keys: str) -> Any:
+        """Give the value of the first of these keys of the action that is there and not null."""
+        return next((self.action[key] for key in keys if self.action.get(key) is not None), None)
+
+    def fault(self, message: str, *, kind: str, retryable: bool = False, **details: Any) -> ToolFault:
+        """Say what is wrong with this step, by default for good."""
+        return ToolFault(f"step '{self.name}': {message}", kind=kind, retryable=retryable, **details)
+
+
+def decoded(text: Any, key: str) -> str:
+    """Undo the base64 of a `*_b64` key; raises ToolFault when it is none."""
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
+        raise ToolFault(f"{key} is not base64 of UTF-8 text", kind="bad_job", retryable=False) from None
+
+
+def mapping(value: Any, what: str) -> Mapping[str, Any]:
+    """Give a mapping, an empty one for null; raises ToolFault naming `what` and the type for all else."""
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    raise ToolFault(f"{what} must be a mapping, not {type(value).__name__}", kind="bad_value", retryable=False)
+
+
+def seconds(value: Any, what: str) -> float:
+    """Read a duration in seconds, at least 0; raises ToolFault naming `what`."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number < float("inf"):
+        raise ToolFault(f"{what} must be a number of seconds, not {value!r}", kind="bad_value", retryable=False)
+    return number

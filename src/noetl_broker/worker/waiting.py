@@ -1,0 +1,37 @@
+"""Waiting: for the first of several things, and ever longer before another try."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Backoff:
+    """The next pause in seconds, from `least` to `most`: twice the last, scattered to keep workers out of step."""
+
+    least: float
+    most: float
+    pause: float = 0.0
+
+    def next(self) -> float:
+        """Give the pause before the next try."""
+        self.pause = min(max(self.pause * 2, self.least), self.most)
+        return self.pause * random.uniform(0.75, 1.0)  # noqa: S311 - scatter, not a secret
+
+    def reset(self) -> None:
+        """Begin again at the least."""
+        self.pause = 0.0
+
+
+async def first(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) -> None:  # noqa: ASYNC109 - asyncio.wait's
+    """Wait for the first of these, or the time, and cancel the rest."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

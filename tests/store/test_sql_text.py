@@ -1,0 +1,86 @@
+"""Where a statement ends, and what in it is a named parameter."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.store.sql_text import needs_no_transaction, numbered, quoted_name, quoted_table, split_statements
+
+
+@pytest.mark.parametrize(
+    "text, statements",
+    [
+        ("", []),
+        (" ; -- nothing\n; /* or ; this */", []),
+        ("select 1", ["select 1"]),
+        ("select 1; select 2;", ["select 1", "select 2"]),
+        ("select ';'; select \"a;b\"", ["select ';'", 'select "a;b"']),
+        ("select 'it''s; fine'; x", ["select 'it''s; fine'", "x"]),
+        (r"select E'\';'; x", [r"select E'\';'", "x"]),
+        (r"select '\'; x", [r"select '\'", "x"]),
+        ("select $$a;b$$; x", ["select $$a;b$$", "x"]),
+        ("do $f$ begin; $$;$$ end $f$; x", ["do $f$ begin; $$;$$ end $f$", "x"]),
+        ("select a$b; select $1", ["select a$b", "select $1"]),
+        ("select 1 -- one;\n; x", ["select 1 -- one;", "x"]),
+        ("select /* a; /* b; */ c; */ 1; x", ["select /* a; /* b; */ c; */ 1", "x"]),
+        ("create rule r as on insert to t do (select 1; select 2); x",
+         ["create rule r as on insert to t do (select 1; select 2)", "x"]),
+        ("create function f() returns int begin atomic select case when true then 1 end; select 2; end; x",
+         ["create function f() returns int begin atomic select case when true then 1 end; select 2; end", "x"]),
+        ("select 'open; ", ["select 'open;"]),
+    ],
+)  # fmt: skip
+def test_statements_end_at_their_semicolons(text: str, statements: list[str]) -> None:
+    """Not at those in strings, names, comments, brackets and function bodies."""
+    assert split_statements(text) == statements
+
+
+@pytest.mark.parametrize(
+    "statement, alone",
+    [
+        ("vacuum t", True),
+        ("-- first\nCREATE DATABASE x", True),
+        ("create index concurrently i on t (a)", True),
+        ("call p()", True),
+        ("begin", True),
+        ("create table database (a int)", False),
+        ("insert into t values ('vacuum')", False),
+    ],
+)
+def test_some_statements_run_by_themselves(statement: str, alone: bool) -> None:  # noqa: FBT001 - the table's column
+    """Those that Postgres refuses in a transaction, and those that make one."""
+    assert needs_no_transaction(statement) is alone
+
+
+@pytest.mark.parametrize(
+    "statement, expected",
+    [
+        ("select :a, :b, :a", ("select $1, $2, $1", [1, 2])),
+        ("select ':a', x::b, \":a\" -- :a", ("select ':a', x::b, \":a\" -- :a", [])),
+        ("select :c, y[1:a], (:a)", ("select :c, y[1:a], ($1)", [1])),
+    ],
+)
+def test_named_parameters_become_numbers(statement: str, expected: tuple[str, list[int]]) -> None:
+    """Only names that have a value, and none in a string, a cast or a slice."""
+    assert numbered(statement, {"a": 1, "b": 2}) == expected
+
+
+@pytest.mark.parametrize(
+    "table, quoted",
+    [("T", '"t"'), ("public.orders", '"public"."orders"'), ('"My Table"', '"My Table"'), ('s."A""B"', '"s"."A""B"')],
+)
+def test_a_table_is_quoted_part_by_part(table: str, quoted: str) -> None:
+    """Bare parts are folded as SQL does, quoted ones stay."""
+    assert quoted_table(table) == quoted
+
+
+@pytest.mark.parametrize("table", ["", "a b", "t; drop table t", "a.b.c", "a.", "t(x)", "'t'"])
+def test_what_is_no_table_name_is_refused(table: str) -> None:
+    """So that nothing but a name gets into the statement."""
+    with pytest.raises(ValueError, match="is not a"):
+        quoted_table(table)
+
+
+def test_a_name_is_quoted_whatever_is_in_it() -> None:
+    """A quote in it is doubled."""
+    assert quoted_name('a"; drop') == '"a""; drop"'

@@ -1,0 +1,111 @@
+"""A step's SQL on a real Postgres: values in, rows out, transactions, faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_broker.store.statements import Rows, Statement, StatementFault, Target, run_statements
+from tests.postgres import Database
+
+MANY_BYTES = 1_000_000
+
+
+async def run(database: Database, *statements: str, values: list[Any] | None = None, limit: int = MANY_BYTES) -> list[Rows]:
+    asked = [Statement(sql=sql, values=values or []) for sql in statements]
+    return await run_statements(Target(dsn=database.dsn), asked, largest_bytes=limit)
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("1::bigint", 1),
+        ("2.50::numeric", 2.5),
+        ("9007199254740993::numeric", 9007199254740993),
+        ("'nan'::float8", "nan"),
+        ("true", True),
+        ("null::text", None),
+        ("'2026-01-02 03:04:05+00'::timestamptz", "2026-01-02T03:04:05+00:00"),
+        ("'2026-01-02'::date", "2026-01-02"),
+        ("'{\"a\": [1]}'::jsonb", {"a": [1]}),
+        ("array['a', null]", ["a", None]),
+        ("array['{\"a\":2}'::jsonb]", [{"a": 2}]),
+        ("'\\x00ff'::bytea", "\\x00ff"),
+        ("'6f9619ff-8b86-d011-b42d-00c04fc964ff'::uuid", "6f9619ff-8b86-d011-b42d-00c04fc964ff"),
+        ("int4range(1, 3)", "[1,3)"),
+        ("row(1, 'x')", [1, "x"]),
+        ("'10.0.0.1'::inet", "10.0.0.1"),
+    ],
+)
+async def test_a_value_comes_back_as_json(empty_database: Database, expression: str, value: Any) -> None:
+    """JSON's own type where there is one, else text."""
+    [rows] = await run(empty_database, f"select {expression} as it")
+    assert rows.rows == [{"it": value}]
+
+
+@pytest.mark.parametrize(
+    "kind, given, value",
+    [
+        ("int", "7", 7),
+        ("text", 7, "7"),
+        ("text", {"a": 1}, '{"a": 1}'),
+        ("jsonb", {"a": 1}, {"a": 1}),
+        ("jsonb", '{"a": 1}', {"a": 1}),
+        ("jsonb", "plain", "plain"),
+        ("boolean", True, True),
+        ("boolean", "no", False),
+        ("numeric", 1.5, 1.5),
+        ("timestamptz", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05+00:00"),
+        ("int[]", [1, None, "3"], [1, None, 3]),
+        ("text[]", ['a"b', "c,d", "\\"], ['a"b', "c,d", "\\"]),
+        ("date", None, None),
+    ],
+)
+async def test_a_json_value_fits_any_type(empty_database: Database, kind: str, given: Any, value: Any) -> None:
+    """The server reads it as it reads a literal of the type."""
+    [rows] = await run(empty_database, f"select $1::{kind} as it", values=[given])
+    assert rows.rows == [{"it": value}]
+
+
+async def test_statements_are_one_transaction(empty_database: Database) -> None:
+    """The first is undone when the second fails, which is named."""
+    with pytest.raises(StatementFault, match=r"statement 2 of 2: .*does not exist \(42P01\)") as raised:
+        await run(empty_database, "create table t (a int)", "select * from nothing")
+    assert (raised.value.sqlstate, raised.value.retryable) == ("42P01", True)
+    [rows] = await run(empty_database, "select to_regclass('t') is null as gone")
+    assert rows.rows == [{"gone": True}]
+
+
+async def test_a_statement_that_needs_to_be_alone_runs(empty_database: Database) -> None:
+    """Then each is its own transaction."""
+    results = await run(empty_database, "create table t (a int)", "vacuum t", "insert into t values (1), (2)")
+    assert [result.count for result in results] == [0, 0, 2]
+
+
+async def test_a_syntax_error_is_not_retryable(empty_database: Database) -> None:
+    """The same text can never pass."""
+    with pytest.raises(StatementFault) as raised:
+        await run(empty_database, "selec 1")
+    assert not raised.value.retryable
+
+
+async def test_too_many_rows_are_refused(empty_database: Database) -> None:
+    """Before they fill the memory."""
+    with pytest.raises(StatementFault, match="larger than the limit"):
+        await run(empty_database, "select repeat('x', 100) from generate_series(1, 100000000)", limit=10_000)
+
+
+async def test_missing_values_are_counted(empty_database: Database) -> None:
+    """The message says how many there should be."""
+    with pytest.raises(StatementFault, match="2 parameters, but 1 values"):
+        await run(empty_database, "select $1::int, $2::int", values=[1])
+
+
+async def test_a_server_that_is_away_may_be_retried() -> None:
+    """And the password is not in the message."""
+    target = Target(dsn="postgresql://me:hush@127.0.0.1:1/x")
+    with pytest.raises(StatementFault, match="cannot connect") as raised:
+        await run_statements(target, [Statement(sql="select 1")], largest_bytes=MANY_BYTES)
+    assert raised.value.retryable
+    assert "hush" not in str(raised.value)

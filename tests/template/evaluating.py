@@ -1,0 +1,46 @@
+"""What the tests of templates share: a scope from plain values, and the value or the complaint of one template."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from noetl_broker.template import Moment, Scope, StepResult, TemplateError, compile_text
+
+
+def scope_with(
+    *,
+    inputs: dict[str, Any] | None = None,
+    steps: dict[str, Any] | None = None,
+    words: dict[str, Any] | None = None,
+    workload: dict[str, Any] | None = None,
+    never_ran: tuple[str, ...] = (),
+) -> Scope:
+    """Give a scope; a step's value may be its data or a `StepResult`."""
+    results = {
+        name: value if isinstance(value, StepResult) else StepResult(value) for name, value in (steps or {}).items()
+    }
+    return Scope(
+        inputs=inputs or {},
+        steps=results.get,
+        words=words or {},
+        workload=lambda: workload or {},
+        is_step=(*results, *never_ran),
+        moment=Moment(execution_id=7, turn=3, at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    )
+
+
+def value_of(source: str, **names: Any) -> Any:
+    """Give what a text evaluates to."""
+    return compile_text(source, "here").evaluate(scope_with(**names))
+
+
+def complaint_about(source: str, **names: Any) -> str:
+    """Give the reason for which a text does not compile or cannot be evaluated."""
+    with pytest.raises(TemplateError) as caught:
+        value_of(source, **names)
+    assert caught.value.template == source
+    assert caught.value.at == "here"
+    return caught.value.message

@@ -1,0 +1,173 @@
+"""Where names come from, in which order, and how a step's result is read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from noetl_broker.template import Lazy, Moment, NotLoaded, Scope, StepResult, compile_text, unwrap
+from tests.template.evaluating import complaint_about, scope_with, value_of
+
+
+def test_inputs_come_before_steps_before_scope_words_before_the_workload() -> None:
+    """Each source hides the later ones, for a name that it has."""
+    sources: dict[str, Any] = {
+        "inputs": {"a": "input"},
+        "steps": {"a": "step", "b": "step"},
+        "words": {"a": "word", "b": "word", "c": "word"},
+        "workload": {"a": "key", "b": "key", "c": "key", "d": "key"},
+    }
+    assert value_of("{{ a }} {{ b }} {{ c }} {{ d }}", **sources) == "input step word key"
+
+
+def test_a_step_without_a_result_does_not_hide_a_word_or_a_key() -> None:
+    """Steps count only once they have a result."""
+    assert value_of("{{ city }}", workload={"city": "Paris"}, never_ran=("city",)) == "Paris"
+
+
+@pytest.mark.parametrize("word", ["workload", "work", "context"])
+def test_the_workload_has_three_names(word: str) -> None:
+    """`workload`, and its aliases `work` and `context`."""
+    assert value_of("{{ " + word + ".city }}", workload={"city": "Paris"}) == "Paris"
+    assert value_of("{{ " + word + " }}", workload={"city": "Paris"}) == {"city": "Paris"}
+
+
+def test_args_is_all_inputs() -> None:
+    """By name, and all together."""
+    assert value_of("{{ args.a + a }}", inputs={"a": 2}) == 4
+    assert value_of("{{ args }}") == {}
+
+
+def test_a_mappings_keys_win_over_methods() -> None:
+    """`workload.items` is the key; with parentheses it is the method."""
+    assert value_of("{{ workload.items }}", workload={"items": [1]}) == [1]
+    assert value_of("{{ items }}", workload={"items": [1]}) == [1]
+    assert value_of("{{ x.keys | default('none') }}", inputs={"x": {}}) == "none"
+    assert value_of("{{ workload.items() }}", workload={"items": [1]}) == [["items", [1]]]
+
+
+def test_a_step_is_its_data() -> None:
+    """Whatever the data is."""
+    assert value_of("{{ get }}", steps={"get": [1, 2]}) == [1, 2]
+    assert value_of("{{ get.temp }}", steps={"get": {"temp": 30}}) == 30
+    assert value_of("{{ get }}", steps={"get": None}) is None
+
+
+@pytest.mark.parametrize("name", ["data", "result"])
+def test_data_and_result_are_the_data_unless_it_has_such_a_key(name: str) -> None:
+    """`step.data` and `step.result`, under a name, by quotes and through `results`."""
+    for written in (f"get.{name}", f"get['{name}']", f"results.get.{name}", f"results['get'].{name}"):
+        source = "{{ " + written + " }}"
+        assert value_of(source, steps={"get": [1]}) == [1]
+        assert value_of(source, steps={"get": {"x": 1}}) == {"x": 1}
+        assert value_of(source, steps={"get": {name: 2}}) == 2
+
+
+def test_status_and_error_come_from_the_envelope_unless_the_data_shadows_them() -> None:
+    """A failed step under `on_error: continue` can be asked why."""
+    failed = {"get": StepResult(None, "FAILED", {"message": "no"})}
+    assert value_of("{{ get.status }}: {{ get.error.message }}", steps=failed) == "FAILED: no"
+    assert value_of("{{ results.get.status }}", steps=failed) == "FAILED"
+    assert value_of("{{ get.status }}", steps={"get": {"x": 1}}) == "COMPLETED"
+    assert value_of("{{ get.error }}", steps={"get": {"x": 1}}) is None
+    assert value_of("{{ get.status }}", steps={"get": {"status": "own"}}) == "own"
+
+
+def test_a_value_that_is_no_step_has_no_envelope() -> None:
+    """`data` of an input or of a local name is just a key."""
+    assert value_of("{{ x.data | default('none') }}", inputs={"x": {"a": 1}}) == "none"
+    assert value_of("{% for get in [{'a': 1}] %}{{ get.status | default('-') }}{% endfor %}", steps={"get": 1}) == "-"
+
+
+def test_results_reaches_a_step_of_any_name() -> None:
+    """Also one that is no identifier, or is computed."""
+    steps = {"fetch all": {"n": 1}, "b": 2}
+    assert value_of("{{ results['fetch all'].n }}", steps=steps) == 1
+    assert value_of("{{ results['fetch ' ~ 'all'].data.n }}", steps=steps) == 1
+    assert value_of("{{ results }}", steps=steps, never_ran=("c",)) == {"fetch all": {"n": 1}, "b": 2}
+    assert value_of("{{ results | length }}", steps=steps) == 2
+    assert value_of("{{ results.c is defined }}", steps=steps, never_ran=("c",)) is False
+
+
+def test_result_and_this_may_be_a_step_just_completed() -> None:
+    """Then they read like the step."""
+    words = {"this": StepResult({"url": "u"}), "result": StepResult(None, "FAILED", "why")}
+    assert value_of("{{ this.data.url }} {{ this.status }}", words=words) == "u COMPLETED"
+    assert value_of("{{ result.error }}", words=words) == "why"
+
+
+def test_a_loop_word_has_keys() -> None:
+    """`_loop.index` and its kin."""
+    assert value_of("{{ _loop.index + 1 }}", words={"_loop": {"index": 0, "count": 2, "item": 5}}) == 1
+
+
+def test_a_lazy_word_is_made_once_and_only_when_it_is_read() -> None:
+    """What costs a look-up is not made in vain."""
+    made: list[int] = []
+
+    def make() -> str:
+        made.append(1)
+        return "made"
+
+    word = Lazy(make)
+    scope = scope_with(words={"result": word})
+    assert compile_text("{{ 1 }}", "here").evaluate(scope) == 1
+    assert made == []
+    assert compile_text("{{ result }}{{ result }}", "here").evaluate(scope) == "mademade"
+    assert made == [1]
+
+
+def test_a_wish_for_what_is_not_loaded_passes_through() -> None:
+    """`NotLoaded` is not the template's fault."""
+
+    def missing(name: str) -> StepResult:
+        raise NotLoaded(frozenset({name}))
+
+    scope = Scope(
+        inputs={},
+        steps=missing,
+        words={},
+        workload=dict,
+        is_step={"get"},
+        moment=Moment(execution_id=1, turn=1, at=datetime(2025, 1, 1, tzinfo=UTC)),
+    )
+    with pytest.raises(NotLoaded) as caught:
+        compile_text("{{ get.temp | default(1) }}", "here").evaluate(scope)
+    assert caught.value.wants == {"get"}
+
+
+def test_now_is_the_turns_time() -> None:
+    """The clock is never read."""
+    assert value_of("{{ now() }}") == "2025-01-02T03:04:05+00:00"
+
+
+def test_uuid_is_made_of_execution_turn_and_ordinal() -> None:
+    """Every call gives another one, every replay the same ones."""
+    first = value_of("{{ uuid() }} {{ uuid() }}")
+    assert first == value_of("{{ uuid() }} {{ uuid() }}")
+    assert len(set(first.split())) == 2
+
+
+def test_a_name_that_is_also_a_function_can_be_data() -> None:
+    """Only parentheses make it a call."""
+    assert value_of("{{ now }} {{ range }}", inputs={"now": 1, "range": 2}) == "1 2"
+    assert "is undefined" in complaint_about("{{ now }}")
+
+
+@pytest.mark.parametrize(
+    "result,expected",
+    [
+        ({"data": 1}, 1),
+        ({"id": "x", "status": "ok", "data": {"data": 2}, "error": None, "meta": {}}, {"data": 2}),
+        ({"data": 1, "rows": 2}, {"data": 1, "rows": 2}),
+        ({"status": "ok"}, {"status": "ok"}),
+        ([{"data": 1}], [{"data": 1}]),
+        ("data", "data"),
+        (None, None),
+    ],
+)
+def test_an_envelope_is_unwrapped_once(result: Any, expected: Any) -> None:
+    """A mapping with `data` whose keys are all among the envelope's; a list stays a list."""
+    assert unwrap(result) == expected

@@ -1,0 +1,114 @@
+"""Trees: JSON values rendered through, and strings left for the worker."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Bounds, TemplateError, bounds, compile_tree, set_bounds
+from tests.template.evaluating import scope_with
+
+
+def test_mappings_and_lists_are_rendered_through() -> None:
+    """Strings at any depth; all else stays as it is, and keys are never templates."""
+    tree = compile_tree({"a": ["{{ n }}", 1, None], "{{ n }}": {"b": "n={{ n }}"}}, "inputs")
+    assert tree.render(scope_with(inputs={"n": 3})) == {"a": [3, 1, None], "{{ n }}": {"b": "n=3"}}
+    assert tree.names == {"n"}
+    assert tree.constant is False
+
+
+def test_a_tree_without_templates_is_given_back_itself() -> None:
+    """No copy."""
+    value = {"a": [1, {"b": "text"}]}
+    tree = compile_tree(value, "inputs")
+    assert tree.constant is True
+    assert tree.render(scope_with()) is value
+
+
+def test_parts_without_templates_are_shared() -> None:
+    """Only the way to a template is built anew."""
+    value = {"fixed": [1, 2], "x": "{{ n }}"}
+    rendered = compile_tree(value, "inputs").render(scope_with(inputs={"n": 3}))
+    assert rendered == {"fixed": [1, 2], "x": 3}
+    assert rendered["fixed"] is value["fixed"]
+    assert value["x"] == "{{ n }}"
+
+
+@pytest.mark.parametrize("value,expected", [("{{ n }}", 3), ("x", "x"), (5, 5), (None, None), (["{{ n }}"], [3])])
+def test_a_tree_may_be_any_value(value: object, expected: object) -> None:
+    """A text, a number, null."""
+    assert compile_tree(value, "result").render(scope_with(inputs={"n": 3})) == expected
+
+
+def test_strings_that_name_a_workers_word_are_left_one_by_one() -> None:
+    """The others are rendered; what the left ones read beside it is known."""
+    tree = compile_tree(
+        {"url": "{{ env.HOST }}/{{ get.path }}", "token": "{{ secret.t }}", "city": "{{ city }}"},
+        "step",
+        worker_words=WORKER_WORDS,
+    )
+    assert tree.render(scope_with(inputs={"city": "Paris"})) == {
+        "url": "{{ env.HOST }}/{{ get.path }}",
+        "token": "{{ secret.t }}",
+        "city": "Paris",
+    }
+    assert tree.names == {"city"}
+    assert tree.worker_names == {"get"}
+
+
+def test_results_read_by_left_strings_are_told_apart() -> None:
+    """The broker loads the one kind to render, the other to hand on."""
+    tree = compile_tree(["{{ results['a b'].x }}", "{{ job.uuid }} {{ results.c }}"], "step", worker_words=WORKER_WORDS)
+    assert tree.results == frozenset({"a b"})
+    assert tree.worker_results == frozenset({"c"})
+    assert compile_tree("{{ env[results | first] }}", "x", worker_words=WORKER_WORDS).worker_results is None
+
+
+def test_save_leaves_result_and_this_too() -> None:
+    """There they are the worker's own result."""
+    save = {"data": {"v": "{{ result.value }}", "w": "{{ this.w }}", "id": "{{ execution_id }}"}}
+    tree = compile_tree(save, "save", worker_words=SAVE_WORDS)
+    assert tree.render(scope_with(words={"execution_id": "9", "result": {}})) == {
+        "data": {"v": "{{ result.value }}", "w": "{{ this.w }}", "id": "9"}
+    }
+
+
+def test_a_word_is_a_name_and_not_a_text() -> None:
+    """`env` in a text, as a key or as a local name leaves nothing for the worker."""
+    tree = compile_tree(
+        ["{{ x.env }} env", "{% for job in x.jobs %}{{ job }}{% endfor %}"], "step", worker_words=WORKER_WORDS
+    )
+    assert tree.render(scope_with(inputs={"x": {"env": 1, "jobs": [1, 2]}})) == ["1 env", "12"]
+
+
+def test_a_left_string_may_use_what_only_the_worker_knows() -> None:
+    """Its filters are the worker's business; its syntax is not."""
+    source = "{{ env.DAY | strftime('%d') | default(get.day) }}"
+    tree = compile_tree(source, "step", worker_words=WORKER_WORDS)
+    assert tree.render(scope_with()) == source
+    assert tree.worker_names == {"get"}
+    with pytest.raises(TemplateError):
+        compile_tree("{{ env.DAY | }}", "step", worker_words=WORKER_WORDS)
+    with pytest.raises(TemplateError, match="there is no filter `strftime`"):
+        compile_tree("{{ day | strftime('%d') }}", "step", worker_words=WORKER_WORDS)
+
+
+def test_an_error_tells_the_place_of_the_string() -> None:
+    """By keys and indexes, when compiled and when rendered."""
+    with pytest.raises(TemplateError) as caught:
+        compile_tree({"a": [0, {"b": "{{ 1 + }}"}]}, "workflow[1].args")
+    assert caught.value.at == "workflow[1].args.a[1].b"
+    with pytest.raises(TemplateError) as caught:
+        compile_tree({"a": [0, {"b": "{{ absent }}"}]}, "workflow[1].args").render(scope_with())
+    assert caught.value.at == "workflow[1].args.a[1].b"
+
+
+def test_all_strings_of_a_tree_spend_from_one_account() -> None:
+    """Many small loops cost as one large one."""
+    tree = compile_tree(["{% for i in range(100) %}x{% endfor %}"] * 20, "inputs")
+    before = bounds()
+    set_bounds(Bounds(fuel=5_000))
+    try:
+        with pytest.raises(TemplateError, match="more work"):
+            tree.render(scope_with())
+    finally:
+        set_bounds(before)

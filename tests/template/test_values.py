@@ -1,0 +1,120 @@
+"""What a template's value is: native for one expression, a text otherwise, JSON always."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.template.evaluating import complaint_about, value_of
+
+
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("{{ n }}", 3),
+        ("  {{ n }}\n", 3),
+        ("{{- n -}}", 3),
+        ("{{ n > 2 }}", True),
+        ("{{ none }}", None),
+        ("{{ [n, 'a'] }}", [3, "a"]),
+        ("{{ {'a': {'b': n}} }}", {"a": {"b": 3}}),
+        ("{{ '{{ n }}' }}", "{{ n }}"),
+    ],
+)
+def test_one_expression_gives_its_native_value(source: str, expected: Any) -> None:
+    """A string that is, stripped, exactly one expression is not turned into text."""
+    assert value_of(source, inputs={"n": 3}) == expected
+
+
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("{{ n }}{{ n }}", "33"),
+        ("n={{ n }}", "n=3"),
+        ("{{ n }} ", 3),
+        ("{{ n }}{# a note #}", "3"),
+        ("{% if n %}{{ n }}{% endif %}", "3"),
+        ("{{ true }} {{ none }} {{ 1.5 }} {{ [1] }}", "True None 1.5 [1]"),
+    ],
+)
+def test_anything_else_gives_a_text(source: str, expected: Any) -> None:
+    """Two expressions, or text beside one, are joined as text."""
+    assert value_of(source, inputs={"n": 3}) == expected
+
+
+@pytest.mark.parametrize("text", ["007", "1", "true", "null", "[1]", '{"a": 1}', "1e3", " padded "])
+def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
+    """Nothing is coerced, whether it is written, looked up or put together."""
+    assert value_of(text) == text
+    assert value_of("{{ x }}", inputs={"x": text}) == text
+    assert value_of("{% if true %}" + text + "{% endif %}") == text
+
+
+def test_the_text_of_an_expression_is_not_read_again() -> None:
+    """A value that looks like a template is a value."""
+    assert value_of("{{ x }}", inputs={"x": "{{ y }}"}) == "{{ y }}"
+    assert value_of("a {{ x }}", inputs={"x": "{{ y }}"}) == "a {{ y }}"
+
+
+@pytest.mark.parametrize("text", ["a\nb\n", "a\r\nb\r\n", "\n\n", "a\rb", "a\n"])
+def test_newlines_are_kept(text: str) -> None:
+    """Neither the last newline nor a carriage return is lost, before or after an expression."""
+    assert value_of(text) == text
+    assert value_of(text + "{{ 1 }}" + text + "x") == text + "1" + text + "x"
+    assert value_of("x{{ x }}", inputs={"x": text}) == "x" + text
+
+
+def test_a_carriage_return_inside_an_expression_is_white_space() -> None:
+    """An expression may be broken over lines of any kind, and a quoted text keeps them."""
+    assert value_of("{{ 1\r\n + 2 }}") == 3
+    assert value_of("{{ 'a\r\nb' }}") == "a\r\nb"
+
+
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("{{ (1, 2) }}", [1, 2]),
+        ("{{ range(3) }}", [0, 1, 2]),
+        ("{{ [1, 2] | map('string') }}", ["1", "2"]),
+        ("{{ {'a': (1, 2)} }}", {"a": [1, 2]}),
+        ("{{ {'b': 1, 'a': 2} | dictsort }}", [["a", 2], ["b", 1]]),
+        ("{{ 'ab' | list }}", ["a", "b"]),
+        ("{{ [1, 2] | reverse }}", [2, 1]),
+        ("of {{ [1, 2] | map('string') }}", "of ['1', '2']"),
+    ],
+)
+def test_tuples_and_generators_become_lists(source: str, expected: Any) -> None:
+    """What leaves an evaluation is JSON, and a text never shows an address in memory."""
+    assert value_of(source) == expected
+
+
+@pytest.mark.parametrize(
+    "source,reason",
+    [
+        ("{{ 'nan' | float }}", "nan is not a number that JSON can hold"),
+        ("{{ 1e308 * 10 }}", "inf is not a number that JSON can hold"),
+        ("{{ {1: 2} }}", "a mapping's key is 1, a number; in JSON keys are texts"),
+        ("{{ namespace(a=1) }}", "the value is a Namespace, which is not JSON"),
+        ("{{ '\\x00' }}", "it holds a NUL character"),
+        ("{{ '\\ud800' }}", "it holds a lone surrogate"),
+        ("{{ '\"\\\\u0000\"' | from_json }}", "the text holds a NUL character, which the database cannot keep"),
+    ],
+)
+def test_what_json_cannot_hold_is_an_error_that_names_it(source: str, reason: str) -> None:
+    """No number without a value, no key that is no text, no text that the database refuses."""
+    assert complaint_about(source) == reason
+
+
+def test_a_path_gives_the_very_object_of_the_scope() -> None:
+    """A large result is handed on, not copied."""
+    rows = [{"a": 1}]
+    assert value_of("{{ get.rows }}", steps={"get": {"rows": rows}}) is rows
+
+
+def test_an_error_tells_reason_place_and_template() -> None:
+    """The message is one sentence with all three."""
+    assert complaint_about("{{ 1 / 0 }}") == "it divides by zero"
+    assert complaint_about("{{ 1 + 'a' }}") == "`+` does not work on a number and a text"
+    assert complaint_about("{{ none > 1 }}") == "`>` does not work on a null and a number"
+    assert complaint_about("{{ 1 +").startswith("unexpected")

@@ -1,0 +1,98 @@
+"""What the worker's tests share: the means that a worker lends its jobs, and a server on this machine to send requests to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.worker.environment import visible_environment
+from noetl_broker.worker.execute import Success, execute
+from noetl_broker.worker.faults import Failure
+from noetl_broker.worker.tools.interpreters import Interpreters
+from noetl_broker.worker.tools.task import Lent
+
+Outcome = Any
+Perform = Callable[..., Awaitable[Outcome]]
+
+
+@pytest.fixture
+async def lent() -> AsyncIterator[Lent]:
+    """Lend interpreters and an environment, and no database."""
+    environment = dict(os.environ) | {"NOETL_SECRET_API_TOKEN": "s3cret", "CITY": "Oslo", "PGPASSWORD": "hidden"}
+    interpreters = Interpreters(visible_environment(environment), spare=0)
+    yield Lent(dsn="postgresql://127.0.0.1:1/none", environment=environment, interpreters=interpreters, tls=_tls())
+    await interpreters.close()
+
+
+def _tls() -> Any:
+    return httpx.create_ssl_context()
+
+
+@pytest.fixture
+def perform(lent: Lent) -> Perform:
+    """Run one action as a job and give its result, or its Failure."""
+
+    async def run(
+        action: dict[str, Any], *, context: dict[str, Any] | None = None, limit: float = 20.0, using: Lent = lent
+    ) -> Outcome:
+        job = LeasedJob(
+            queue_id=7,
+            attempt=1,
+            execution_id=42,
+            node_id="42:fetch",
+            node_name="fetch",
+            node_type=str(action.get("type")),
+            action=json.dumps({"name": "fetch"} | action),
+            context=json.dumps(context or {}),
+            priority=5,
+        )
+        outcome = await execute(job, using, time_limit_seconds=limit)
+        return json.loads(outcome.result) if isinstance(outcome, Success) else outcome
+
+    return run
+
+
+def failed(outcome: Outcome) -> dict[str, Any]:
+    """Give the error of a failed job."""
+    assert isinstance(outcome, Failure), outcome
+    return outcome.error
+
+
+class Site:
+    """A small web server of the test: remembers the requests that it got, answers what it was told."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict[str, Any]] = []
+        self.answer: tuple[int, dict[str, str], bytes] = (200, {"content-type": "application/json"}, b'{"ok": true}')
+        self.url = ""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        method, target, _ = head[0].split(" ")
+        self.requests.append({"method": method, "target": target, "headers": headers, "body": body.decode()})
+        status, fields, content = self.answer
+        lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
+        writer.write("\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content)
+        await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """Run a web server on this machine."""
+    own = Site()
+    server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
+    own.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield own
+    server.close()
+    await server.wait_closed()

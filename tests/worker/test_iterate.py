@@ -1,0 +1,72 @@
+"""Iterating in the worker: which items, in which order, and what comes of them."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.worker.conftest import Perform, failed
+
+ECHO = "def main(**given): return given"
+
+
+def iterator(items: Any, task: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    task = task or {"type": "python", "code": ECHO, "args": {"x": "{{ item }}", "at": "{{ _loop.index }}"}}
+    return {"type": "iterator", "collection": items, "element": "item", "task": task, **more}
+
+
+async def test_a_task_runs_for_each_item(perform: Perform) -> None:
+    """Results stand by index; the step's inputs are under the task's."""
+    result = await perform(iterator(["a", "b"], args={"x": "no", "y": 1}))
+    assert result == [{"x": "a", "at": 0, "y": 1}, {"x": "b", "at": 1, "y": 1}]
+
+
+@pytest.mark.parametrize("mode", ["sequential", "async"])
+async def test_a_loop_of_any_type_repeats_it(perform: Perform, mode: str) -> None:
+    """The other form: a `loop` beside the task's own keys."""
+    action = {
+        "type": "python",
+        "code_b64": base64.b64encode(ECHO.encode()).decode(),
+        "args": {"v": "{{ n * 2 }}"},
+        "loop": {"collection": [1, 2, 3], "element": "n", "mode": mode},
+    }
+    assert await perform(action) == [{"v": 2}, {"v": 4}, {"v": 6}]
+
+
+@pytest.mark.parametrize(
+    "more, expected",
+    [
+        ({"where": "{{ item > 1 }}"}, [3, 2]),
+        ({"where": "item > 1", "order_by": "item"}, [2, 3]),
+        ({"limit": 2}, [3, 1]),
+        ({"chunk": 2}, [[3, 1], [2]]),
+        ({"enumerate": True, "limit": 1}, [{"index": 0, "item": 3}]),
+    ],
+)
+async def test_items_are_chosen_before(perform: Perform, more: dict[str, Any], expected: Any) -> None:
+    """`where`, `order_by`, `limit`, `enumerate`, `chunk`."""
+    result = await perform(iterator([3, 1, 2], {"type": "noop", "args": {"x": "{{ item }}"}}, **more))
+    assert [one["x"] for one in result] == expected
+
+
+async def test_a_mapping_iterates_its_items(perform: Perform) -> None:
+    """As key and value; nothing at all gives an empty list."""
+    task = {"type": "noop", "args": {"x": "{{ item }}"}}
+    assert await perform(iterator({"a": 1}, task)) == [{"x": {"key": "a", "value": 1}}]
+    assert await perform(iterator([], task)) == []
+
+
+async def test_items_are_data(perform: Perform) -> None:
+    """What stands in the collection is not a template, whatever it looks like."""
+    task = {"type": "noop", "args": {"x": "{{ item }}"}}
+    assert await perform(iterator(["{{ env.HOME }}"], task)) == [{"x": "{{ env.HOME }}"}]
+
+
+async def test_a_failed_item_fails_the_step(perform: Perform) -> None:
+    """With its index; or it leaves a hole, where the iterator goes on."""
+    task = {"type": "python", "code": "def main(x): return 1 // x", "args": {"x": "{{ item }}"}}
+    error = failed(await perform(iterator([1, 0, 2], task)))
+    assert (error["type"], error["index"]) == ("ZeroDivisionError", 1)
+    assert await perform(iterator([1, 0, 1], task, on_error="continue")) == [1, None, 1]

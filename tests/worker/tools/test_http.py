@@ -1,0 +1,128 @@
+"""The http tool: what is sent, what comes back, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.worker.conftest import Perform, Site, failed
+
+
+def http(site: Site, **more: Any) -> dict[str, Any]:
+    return {"type": "http", "url": f"{site.url}/things", **more}
+
+
+async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site) -> None:
+    """JSON is read, and the address and time are told."""
+    result = await perform(http(site))
+    assert (result["status_code"], result["data"]) == (200, {"ok": True})
+    assert result["headers"]["content-type"] == "application/json"
+    assert result["url"] == f"{site.url}/things"
+
+
+@pytest.mark.parametrize(
+    "more, target, body",
+    [
+        ({"params": {"q": "a b", "n": 1, "all": True, "x": [1, 2]}}, "/things?q=a+b&n=1&all=true&x=1&x=2", ""),
+        ({"data": {"latitude": 1.5}}, "/things?latitude=1.5", ""),
+        ({"args": {"city": "Paris"}}, "/things", ""),
+        ({"method": "post", "payload": {"a": [1]}}, "/things", {"a": [1]}),
+        ({"method": "PUT", "data": {"a": 1}}, "/things", {"a": 1}),
+        ({"method": "POST", "body": "plain", "params": {"p": "1"}}, "/things?p=1", "plain"),
+        ({"method": "POST", "json": [1]}, "/things", [1]),
+    ],
+)
+async def test_query_and_body(perform: Perform, site: Site, more: dict[str, Any], target: str, body: Any) -> None:
+    """`params` are the query; a body is JSON unless it is text; `data` without a body to carry it is query; args are not sent."""
+    await perform(http(site, **more))
+    sent = site.requests[0]
+    assert sent["target"] == target
+    assert (json.loads(sent["body"]) if isinstance(body, (dict, list)) else sent["body"]) == (body)
+
+
+async def test_a_form_is_sent_as_one(perform: Perform, site: Site) -> None:
+    """The content type decides how a mapping is written."""
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    await perform(http(site, method="POST", headers=headers, payload={"a": "1 2", "b": 3}))
+    assert site.requests[0]["body"] == "a=1+2&b=3"
+
+
+async def test_a_header_may_name_a_secret(perform: Perform, site: Site) -> None:
+    """The worker finishes what the broker left."""
+    await perform(http(site, headers={"Authorization": "Bearer {{ secret.api_token }}", "X-City": "{{ env.CITY }}"}))
+    assert site.requests[0]["headers"]["authorization"] == "Bearer s3cret"
+    assert site.requests[0]["headers"]["x-city"] == "Oslo"
+
+
+async def test_a_missing_secret_is_named_with_its_remedy(perform: Perform, site: Site) -> None:
+    """Nothing is sent, and the error says where secrets come from."""
+    outcome = await perform(http(site, headers={"A": "{{ secret.nothing }}"}))
+    assert "secret.nothing" in failed(outcome)["message"]
+    assert "NOETL_SECRET_<NAME>" in failed(outcome)["message"]
+    assert site.requests == []
+
+
+@pytest.mark.parametrize(
+    "auth, header, value",
+    [
+        ({"type": "bearer", "token": "abc"}, "authorization", "Bearer abc"),
+        ({"one": {"type": "api_key", "header": "X-Key", "value": "k"}}, "x-key", "k"),
+        ({"type": "basic", "username": "u", "password": "p"}, "authorization", "Basic dTpw"),
+        ({"type": "header", "name": "X-Id", "value": 5}, "x-id", "5"),
+    ],
+)
+async def test_auth_becomes_a_header(perform: Perform, site: Site, auth: Any, header: str, value: str) -> None:
+    """The kinds of `auth` that need no server of their own."""
+    await perform(http(site, auth=auth))
+    assert site.requests[0]["headers"][header] == value
+
+
+async def test_a_credential_that_is_not_there_is_named(perform: Perform, site: Site) -> None:
+    """The variable to set is in the message."""
+    outcome = await perform(http(site, auth="my-api"))
+    assert "NOETL_CREDENTIAL_MY_API" in failed(outcome)["message"]
+    assert not outcome.retryable
+
+
+async def test_a_bad_status_fails_with_its_code(perform: Perform, site: Site) -> None:
+    """The query, which may hold secrets, is not in the message; the start of the answer is beside it."""
+    site.answer = (503, {"content-type": "text/plain"}, b"busy")
+    outcome = await perform(http(site, params={"key": "hush"}))
+    error = failed(outcome)
+    assert (error["status_code"], error["type"], error["response"]) == (503, "http", "busy")
+    assert error["message"] == f"step 'fetch': GET {site.url}/things answered 503 Said"
+    assert outcome.retryable
+
+
+async def test_no_connection_may_be_retried(perform: Perform) -> None:
+    """A server that is not there is a failure of kind connection."""
+    outcome = await perform({"type": "http", "url": "http://127.0.0.1:1/"})
+    assert failed(outcome)["type"] == "connection"
+    assert outcome.retryable
+
+
+async def test_content_that_is_no_text_comes_as_base64(perform: Perform, site: Site) -> None:
+    """Text is text, whatever else is base64, and broken JSON is text."""
+    site.answer = (200, {"content-type": "image/png"}, b"\xff\x00")
+    result = await perform(http(site))
+    assert (result["data"], result["encoding"]) == ("/wA=", "base64")
+    site.answer = (200, {"content-type": "application/json"}, b"{broken")
+    assert (await perform(http(site)))["data"] == "{broken"
+
+
+async def test_an_answer_that_is_too_large_is_cut_off(perform: Perform, site: Site) -> None:
+    """No more is read than a result may hold."""
+    site.answer = (200, {"content-type": "text/plain"}, b"x" * (2 * 1024 * 1024 + 1))
+    outcome = await perform(http(site))
+    assert failed(outcome)["type"] == "result_too_large"
+    assert not outcome.retryable
+
+
+@pytest.mark.parametrize("more", [{"method": "BREW"}, {"url": "ftp://x"}, {"url": None}, {"headers": []}])
+async def test_a_request_that_makes_no_sense_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
+    """What can never be sent is not retried."""
+    outcome = await perform(http(site, **more))
+    assert failed(outcome)["type"] == "bad_value"
+    assert not outcome.retryable

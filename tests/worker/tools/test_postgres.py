@@ -1,0 +1,203 @@
+"""The postgres tool and `save` on a real Postgres."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+
+from noetl_broker.worker.tools.task import Lent
+from tests.postgres import Database
+from tests.worker.conftest import Perform, failed
+
+Rows = list[tuple[Any, ...]]
+OnDatabase = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+def on_database(perform: Perform, lent: Lent, empty_database: Database) -> OnDatabase:
+    """Run an action on a worker whose own database is this test's, with a credential that names it too."""
+    parts = urlsplit(empty_database.dsn)
+    credential = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password}
+    credential |= {"database": empty_database.name, "type": "postgres"}
+    environment = {**lent.environment, "NOETL_CREDENTIAL_PG_LOCAL": json.dumps(credential)}
+    own = dataclasses.replace(lent, dsn=empty_database.dsn, environment=environment)
+
+    async def run(action: dict[str, Any], **more: Any) -> Any:
+        return await perform(action, using=own, **more)
+
+    return run
+
+
+@pytest.fixture
+def rows_of(empty_database: Database) -> Callable[[str], Rows]:
+    """Ask the test's database."""
+
+    def ask(statement: str) -> Rows:
+        with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    return ask
+
+
+def sql(text: str, **more: Any) -> dict[str, Any]:
+    return {"type": "postgres", "command_b64": base64.b64encode(text.encode()).decode(), **more}
+
+
+async def test_the_last_rows_are_the_answer(on_database: OnDatabase) -> None:
+    """Each statement's own stand beside, under the names that playbooks use."""
+    result = await on_database(sql("create table t (a int); insert into t values (1), (2); select a from t order by a"))
+    assert (result["rows"], result["columns"], result["row_count"]) == ([{"a": 1}, {"a": 2}], ["a"], 2)
+    assert result["command_1"] == {"status": "success", "row_count": 2, "message": "INSERT 0 2"}
+    assert result["command_2"]["rows"] == [{"a": 1}, {"a": 2}]
+
+
+async def test_a_list_of_commands_runs_in_order(on_database: OnDatabase) -> None:
+    """Each base64 of its own."""
+    texts = ["create table t (a int)", "insert into t values (5) returning a"]
+    action = {"type": "postgres", "commands_b64": [base64.b64encode(text.encode()).decode() for text in texts]}
+    assert (await on_database(action))["rows"] == [{"a": 5}]
+
+
+@pytest.mark.parametrize(
+    "more, text",
+    [
+        ({"parameters": ["1", {"x": "'"}]}, "select $1::int as a, $2::jsonb as b"),
+        ({"params": {"one": 1, "two": {"x": "'"}}}, "select :one::int as a, :two::jsonb as b"),
+    ],
+)
+async def test_values_are_parameters(on_database: OnDatabase, more: dict[str, Any], text: str) -> None:
+    """A list by number, a mapping by name."""
+    assert (await on_database(sql(text, **more)))["rows"] == [{"a": 1, "b": {"x": "'"}}]
+
+
+async def test_a_left_template_in_a_command_is_finished(on_database: OnDatabase) -> None:
+    """Also under base64."""
+    assert (await on_database(sql("select '{{ job.uuid }}' as id")))["rows"] == [{"id": "42"}]
+
+
+@pytest.mark.parametrize(
+    "auth",
+    ["pg_local", {"pg": {"type": "postgres", "key": "pg_local"}}, {"type": "postgres", "credential": "pg_local"}],
+)
+async def test_auth_names_a_credential(on_database: OnDatabase, lent: Lent, auth: Any) -> None:
+    """In each of the forms that playbooks use."""
+    del lent
+    assert (await on_database(sql("select 1 as a", auth=auth)))["rows"] == [{"a": 1}]
+
+
+async def test_an_address_may_stand_in_the_inputs(on_database: OnDatabase, empty_database: Database) -> None:
+    """As `db_*` keys, with the port as text."""
+    parts = urlsplit(empty_database.dsn)
+    args = {"db_host": parts.hostname, "db_port": str(parts.port), "db_user": parts.username}
+    args |= {"db_password": parts.password, "db_name": empty_database.name}
+    result = await on_database(sql("select current_database() as name", args=args))
+    assert result["rows"] == [{"name": empty_database.name}]
+
+
+async def test_an_error_carries_its_sqlstate(on_database: OnDatabase) -> None:
+    """For the log and for `retry_when`."""
+    outcome = await on_database(sql("select 1/0"))
+    assert (failed(outcome)["type"], failed(outcome)["sqlstate"]) == ("postgres", "22012")
+    outcome = await on_database({"type": "postgres"})
+    assert (failed(outcome)["type"], outcome.retryable) == ("bad_job", False)
+
+
+async def test_a_save_puts_the_result_into_a_table(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
+    """By templates that name the result; the step's result stays what it is."""
+    rows_of("create table found (id text primary key, temp numeric, raw jsonb)")
+    save = {
+        "storage": "postgres",
+        "table": "public.found",
+        "data": {"id": "{{ job.uuid }}:x", "temp": "{{ result.temp }}", "raw": "{{ this.data | tojson }}"},
+    }
+    assert await on_database({"type": "noop", "args": {"temp": 1.5}, "save": save}) == {"temp": 1.5}
+    assert [(str(a), float(b), c) for a, b, c in rows_of("select * from found")] == [("42:x", 1.5, {"temp": 1.5})]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"storage": "postgres", "table": "t"},
+        {"storage": {"type": "postgres", "table": "t"}},
+        {"tool": "postgres", "table": "t", "auth": "pg_local"},
+        {"table": "t"},
+    ],
+)
+@pytest.mark.parametrize("word", ["data", "args"])
+async def test_forms_of_a_save(
+    on_database: OnDatabase, rows_of: Callable[[str], Rows], form: dict[str, Any], word: str
+) -> None:
+    """All say the same."""
+    rows_of("create table t (a int)")
+    await on_database({"type": "noop", "sink": {**form, word: {"a": 1}}})
+    assert rows_of("select a from t") == [(1,)]
+
+
+async def test_an_upsert_overwrites_by_its_key(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
+    """Many rows at once; of two with one key the last counts; a column that is missing gets its default."""
+    rows_of('create table t (id int primary key, "Name" text default \'none\'); insert into t values (1, \'old\')')
+    data = [{"id": 1, "Name": "a"}, {"id": "1", "Name": "new'"}, {"id": 2}]
+    save = {"type": "save", "table": "t", "mode": "upsert", "key": "id", "data": data}
+    outcome = await on_database(save | {"data": data[1:]})
+    assert outcome == {"saved": "postgres", "table": "t", "row_count": 2}
+    assert rows_of("select * from t order by id") == [(1, "new'"), (2, "none")]
+
+
+async def test_many_rows_are_saved(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
+    """In a few statements of one transaction."""
+    rows_of("create table t (a int, b text)")
+    data = [{"a": number, "b": "x"} for number in range(2_500)]
+    outcome = await on_database({"type": "save", "table": "t", "data": data})
+    assert outcome["row_count"] == 2_500
+    assert rows_of("select count(*), max(a) from t") == [(2_500, 2_499)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["insert into t values (:a, :b)", "insert into t values ({{ data.a }}, '{{ params.b }}-{{ result.c }}')"],
+)
+async def test_a_save_by_statement(
+    on_database: OnDatabase, rows_of: Callable[[str], Rows], statement: str
+) -> None:
+    """With parameters by name, or with templates that see the data."""
+    rows_of("create table t (a int, b text)")
+    save = {"storage": "postgres", "statement": statement, "data": {"a": 1, "b": "x"}}
+    await on_database({"type": "noop", "args": {"c": 3}, "save": save})
+    assert rows_of("select a, left(b, 1) from t") == [(1, "x")]
+
+
+@pytest.mark.parametrize(
+    "save, words",
+    [
+        ({"table": "t; drop table t", "data": {"a": 1}}, "not a table name"),
+        ({"table": "t", "data": []}, None),
+        ({"table": "t", "data": "text"}, "a mapping of columns"),
+        ({"table": "t", "mode": "upsert", "data": {"a": 1}}, "needs `key`"),
+        ({"table": "t", "mode": "upsert", "key": "b", "data": {"a": 1}}, "'b' is not in the data"),
+        ({"table": "t", "mode": "replace", "data": {"a": 1}}, "none of insert and upsert"),
+        ({"storage": "duckdb", "data": {}}, "not supported"),
+        ("text", "must be a mapping"),
+    ],
+)
+async def test_a_save_that_makes_no_sense_is_refused(on_database: OnDatabase, save: Any, words: str | None) -> None:
+    """For good, and before anything is run."""
+    outcome = await on_database({"type": "noop", "save": save})
+    if words is None:
+        assert outcome == {}
+    else:
+        assert words in failed(outcome)["message"]
+        assert not outcome.retryable
+
+
+async def test_a_save_to_the_event_log_is_the_data(on_database: OnDatabase) -> None:
+    """A save step's result holds it."""
+    action = {"type": "save", "storage": "event_log", "data": {"a": "{{ env.CITY }}"}}
+    assert await on_database(action) == {"saved": "event_log", "data": {"a": "Oslo"}}

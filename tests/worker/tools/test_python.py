@@ -1,0 +1,159 @@
+"""The python tool: how `main` gets its inputs, what may be a result, and that nothing survives the job."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_broker.worker.faults import Failure
+from tests.worker.conftest import Perform, failed
+
+INPUTS = {"city": "Paris", "temp": 30}
+
+
+def python(code: str, **more: Any) -> dict[str, Any]:
+    return {"type": "python", "code_b64": base64.b64encode(code.encode()).decode(), **more}
+
+
+@pytest.mark.parametrize(
+    "code, expected",
+    [
+        ("def main(city, temp): return [city, temp]", ["Paris", 30]),
+        ("def main(city): return city", "Paris"),
+        ("def main(city, extra='none'): return [city, extra]", ["Paris", "none"]),
+        ("def main(city, **kwargs): return [city, kwargs]", ["Paris", {"temp": 30}]),
+        ("def main(**kwargs): return kwargs", INPUTS),
+        ("def main(input_data): return input_data", INPUTS),
+        ("def main(data): return data", INPUTS),
+        ("def main(city, /, *, temp): return [city, temp]", ["Paris", 30]),
+        ("def main(context, results): return [context['visit'], results]", [2, {"a": 1}]),
+        ("def main(execution_id): return execution_id", 42),
+        ("async def main(city): return city", "Paris"),
+        ("def main(): return None", None),
+        ("result = city", "Paris"),
+        ("import dataclasses\n@dataclasses.dataclass\nclass P:\n  x: int\ndef main(): return P(3).x", 3),
+        ("x = 5\ndef other(): return x\ndef main(): return (other(), 2**70)", [5, 2**70]),
+    ],
+)
+async def test_main_gets_its_parameters(perform: Perform, code: str, expected: Any) -> None:
+    """Each parameter is an input of its name, the context, all inputs, or its default; other inputs are left out."""
+    context = {"visit": 2, "results": {"a": 1}, "execution_id": 42}
+    assert await perform(python(code, args=INPUTS), context=context) == expected
+
+
+async def test_a_missing_input_is_named(perform: Perform) -> None:
+    """A parameter without a value fails for good, with its name and the inputs that there are."""
+    outcome = await perform(python("def main(country): pass", args=INPUTS))
+    assert failed(outcome)["type"] == "missing_input"
+    assert "'country'" in failed(outcome)["message"]
+    assert "city, temp" in failed(outcome)["message"]
+    assert not outcome.retryable
+
+
+@pytest.mark.parametrize(
+    "code, kind, words",
+    [
+        ("def main(): return {'a': [1, {2}]}", "result_not_json", "result['a'][1] is a set"),
+        ("def main(): return {1: 2}", "result_not_json", "a key of result is 1 (int)"),
+        ("def main(): return float('nan')", "result_not_json", "result is nan"),
+        ("def main(: pass", "SyntaxError", "does not compile"),
+        ("x = 1", "missing_main", "neither a function main()"),
+        ("def main(): return 'a\\x00b'", "bad_result", "NUL"),
+        ("def main(): return '\\ud800'", "bad_result", "surrogate"),
+        ("def main(): return 'x' * (2 * 1024 * 1024)", "result_too_large", "more than the limit"),
+    ],
+)
+async def test_what_can_never_succeed_is_not_retryable(perform: Perform, code: str, kind: str, words: str) -> None:
+    """A result that is not JSON, and code that cannot run, say why and where."""
+    outcome = await perform(python(code))
+    assert failed(outcome)["type"] == kind
+    assert words in failed(outcome)["message"]
+    assert not outcome.retryable
+
+
+async def test_an_exception_carries_the_traceback_of_the_code(perform: Perform) -> None:
+    """The traceback begins in the step's code and shows its lines, none of the worker's."""
+    outcome = await perform(python("def main():\n    return helper()\ndef helper():\n    raise KeyError('lost')"))
+    error = failed(outcome)
+    assert (error["type"], error["message"], outcome.retryable) == ("KeyError", "'lost'", True)
+    assert "return helper()" in error["traceback"]
+    assert "python_child" not in error["traceback"]
+
+
+async def test_what_the_code_prints_is_no_result(perform: Perform) -> None:
+    """Standard output and the result do not mix, however much is printed."""
+    code = "import sys\ndef main():\n    print('{\"a\": 1}' * 100_000)\n    print('x', file=sys.stderr)\n    return 2"
+    assert await perform(python(code)) == 2
+
+
+async def test_a_process_that_ends_early_is_told(perform: Perform) -> None:
+    """Ending the interpreter without a result is a failure that may be retried, with the exit code."""
+    error = failed(await perform(python("import os\ndef main(): os._exit(3)")))
+    assert (error["type"], "exit code 3" in error["message"]) == ("process_died", True)
+    error = failed(await perform(python("import os, signal\ndef main(): os.kill(os.getpid(), signal.SIGKILL)")))
+    assert "signal 9" in error["message"]
+    error = failed(await perform(python("import sys\ndef main(): sys.exit(4)")))
+    assert "sys.exit(4)" in error["message"]
+
+
+async def test_the_code_sees_the_environment_without_the_worker_s_secrets(perform: Perform) -> None:
+    """Variables are there; passwords and the secrets of other steps are not."""
+    code = (
+        "import os, sys\n"
+        "def main(): return [os.environ.get(n) for n in ('CITY', 'PGPASSWORD', 'NOETL_SECRET_API_TOKEN')]"
+        " + [sys.stdin.read()]"
+    )
+    assert await perform(python(code)) == ["Oslo", None, None, ""]
+
+
+async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform, tmp_path: Path) -> None:
+    """Past the limit the step fails, and neither the process nor one that it started is left."""
+    pids = tmp_path / "pids"
+    os.mkfifo(pids)
+    reader = asyncio.create_task(asyncio.to_thread(pids.read_text))
+    code = (
+        "import os, subprocess, time\n"
+        "def main(path):\n"
+        "    child = subprocess.Popen(['sleep', '600'])\n"
+        "    with open(path, 'w') as f: f.write(f'{os.getpid()} {child.pid}')\n"
+        "    time.sleep(600)"
+    )
+    outcome = await perform(python(code, args={"path": str(pids)}), limit=1.0)
+    assert failed(outcome)["type"] == "timeout"
+    assert outcome.retryable
+    for pid in (await reader).split():
+        assert not alive(int(pid))
+
+
+async def test_a_background_process_does_not_outlive_the_step(perform: Perform) -> None:
+    """What a step leaves running in its group is killed when it returns."""
+    pid = await perform(python("import subprocess\ndef main(): return subprocess.Popen(['sleep', '600']).pid"))
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that is dead and not yet reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
+async def test_the_step_s_own_timeout_wins(perform: Perform) -> None:
+    """A `timeout` in the job is its limit."""
+    outcome = await perform(python("import time\ndef main(): time.sleep(60)", timeout=0.3))
+    assert "longer than 0.3 s" in failed(outcome)["message"]
+
+
+async def test_code_that_is_missing_or_broken_is_refused(perform: Perform) -> None:
+    """Without code, or with code that is no base64, the job fails for good."""
+    for action in ({"type": "python"}, {"type": "python", "code_b64": "%%"}):
+        outcome = await perform(action)
+        assert isinstance(outcome, Failure)
+        assert outcome.error["type"] == "bad_job"
+        assert not outcome.retryable
