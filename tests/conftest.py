@@ -14,6 +14,7 @@ from psycopg import sql
 from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
+from noetl_broker import logs
 from noetl_broker.store.migrate import migrate
 from tests.postgres import Database, Landlord, Server, knock
 
@@ -24,6 +25,7 @@ _ordinals = itertools.count(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Appoint the landlord in the process that owns the run; it does nothing until it is asked."""
+    logs.configure(level="error", form="console")
     if not hasattr(config, "workerinput"):
         config.stash[_LANDLORD] = Landlord()
 

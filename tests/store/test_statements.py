@@ -12,7 +12,10 @@ from tests.postgres import Database
 MANY_BYTES = 1_000_000
 
 
-async def run(database: Database, *statements: str, values: list[Any] | None = None, limit: int = MANY_BYTES) -> list[Rows]:
+async def run(
+    database: Database, *statements: str, values: list[Any] | None = None, limit: int = MANY_BYTES
+) -> list[Rows]:
+    """Run statements on a database, each with these values."""
     asked = [Statement(sql=sql, values=values or []) for sql in statements]
     return await run_statements(Target(dsn=database.dsn), asked, largest_bytes=limit)
 

@@ -145,6 +145,8 @@ def test_faulty_input_of_a_filter_is_an_error_of_the_template() -> None:
     """JSON that is none, base64 that is none."""
     assert "Expecting value" in complaint_about("{{ 'x' | from_json }}")
     assert complaint_about("{{ '***' | b64decode }}")
+    assert complaint_about("{{ [1] | dictsort }}").startswith("a filter cannot work on what it is given")
+    assert complaint_about("{{ 'text' | truncate(true) }}").startswith("a filter cannot work on what it is given")
     assert complaint_about("{{ 1 | from_json }}") == "`from_json` reads a text, not a number"
 
 

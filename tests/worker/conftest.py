@@ -1,4 +1,4 @@
-"""What the worker's tests share: the means that a worker lends its jobs, and a server on this machine to send requests to."""
+"""What the worker's tests share: what a worker lends its jobs, and a web server on this machine."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ class Site:
         self.requests.append({"method": method, "target": target, "headers": headers, "body": body.decode()})
         status, fields, content = self.answer
         lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
-        writer.write("\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content)
+        writer.write(
+            "\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content
+        )
         await writer.drain()
         writer.close()
 

@@ -13,6 +13,7 @@ ECHO = "def main(**given): return given"
 
 
 def iterator(items: Any, task: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """Make an action that iterates a task, an echo of the item by default."""
     task = task or {"type": "python", "code": ECHO, "args": {"x": "{{ item }}", "at": "{{ _loop.index }}"}}
     return {"type": "iterator", "collection": items, "element": "item", "task": task, **more}
 

@@ -1,7 +1,7 @@
 """A decision in the making: the one mutable thing of the core, alive for one turn.
 
-The rules write into a draft what they decide; `take_turn` makes it once at the beginning and seals it at the end. Nothing
-of it is shared with the state that the turn started from.
+The rules write into a draft what they decide; `take_turn` makes it once at the beginning and seals it at the end.
+Nothing of it is shared with the state that the turn started from.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResu
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from noetl_broker.playbook.fields import Fields
     from noetl_broker.playbook.model import Playbook, Step
     from noetl_broker.template import Template, Tree
 
@@ -125,7 +126,8 @@ class Draft:
         """The result that the event of an earlier turn, or of this one, carries."""
         if number == self.turn.number:
             return self.own_result()
-        return self.known.ask(want_turn(number))
+        carried: StepResult = self.known.ask(want_turn(number))
+        return carried
 
     def step_result(self, name: str) -> StepResult | None:
         """The result of the step's highest-numbered visit that has one; None while it has none."""
@@ -144,10 +146,16 @@ class Draft:
 
     def inputs_of(self, step: Step, visit: int) -> Mapping[str, JSON]:
         """The rendered inputs of an earlier turn's visit."""
-        return self.known.ask(want_inputs(step.name, visit))
+        inputs: Mapping[str, JSON] = self.known.ask(want_inputs(step.name, visit))
+        return inputs
 
     def scope(
-        self, inputs: Mapping[str, JSON], result: int | None, words: Mapping[str, object] | None = None, *, own: str = ""
+        self,
+        inputs: Mapping[str, JSON],
+        result: int | None,
+        words: Mapping[str, object] | None = None,
+        *,
+        own: str = "",
     ) -> Scope:
         """Spec section 3's names for a template that sees these inputs, with the result of turn `result` as `result`.
 
@@ -160,7 +168,9 @@ class Draft:
             named.update(words)
         return Scope(
             inputs=inputs,
-            steps=(lambda name: self.own_result() if name == own else self.step_result(name)) if own else self.step_result,
+            steps=(lambda name: self.own_result() if name == own else self.step_result(name))
+            if own
+            else self.step_result,
             words=named,
             workload=self.workload,
             is_step=self.playbook.steps,
@@ -174,7 +184,7 @@ class Draft:
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
 
-    def render(self, tree: Tree, scope: Scope) -> JSON:
+    def render(self, tree: Tree | Fields, scope: Scope) -> JSON:
         """The tree rendered; where something is missing, everything that it names is asked for at once."""
         if tree.constant:
             return tree.render(scope)

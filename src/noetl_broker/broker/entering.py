@@ -11,7 +11,7 @@ from noetl_broker.broker.events import emit_step_completed, emit_step_failed, em
 from noetl_broker.broker.failure import fail_execution, template_error
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job, render_inputs
-from noetl_broker.broker.state import Arrival, Token
+from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.transitions import follow_next
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
@@ -64,8 +64,8 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
     try:
         scope = draft.scope(_inputs(draft, step, arrival), arrival.result)
         arrivals, conditions = follow_next(
-            draft, step, scope, arrival.result, arrival.sources, arrival.spent, passed
-        )  # fmt: skip
+            draft, step, scope, Leaving(arrival.result, arrival.sources, arrival.spent, passed)
+        )
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -79,7 +79,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
         scope = draft.scope(_inputs(draft, step, arrival), None)
-        arrivals, _ = follow_next(draft, step, scope, None, (), frozenset())
+        arrivals, _ = follow_next(draft, step, scope, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return

@@ -23,7 +23,9 @@ def dispatch_first_step(draft: Draft) -> None:
         return
     payload = _payload(draft.event.context)
     if not isinstance(payload, dict):
-        fail_execution(draft, {"message": f"the workload in the context of execution_start is no mapping: {payload!r:.100}"})
+        fail_execution(
+            draft, {"message": f"the workload in the context of execution_start is no mapping: {payload!r:.100}"}
+        )
         return
     try:
         workload = make_workload(draft, payload)
@@ -68,5 +70,3 @@ def _payload(context: JSON) -> JSON:
         return {} if context is None else context
     payload = context.get("workload")
     return {} if payload is None else payload
-
-

@@ -45,9 +45,9 @@ class Turn(NamedTuple):
 class Event(NamedTuple):
     """A fact that the broker reads.
 
-    `type` is as written by its sender. `result` is NOT_LOADED where the shell left it in the database for the time
-    being. `attempt` is the lease that it speaks of (0: not said); `settled`: its sender has already changed the job's
-    row; `broken`: its context or result was no JSON.
+    `type` is as written by its sender. `result` is NOT_LOADED where the shell left it in the database for now.
+    `attempt` is the lease that it speaks of (0: not said); `settled`: its sender has already changed the job's row;
+    `broken`: its context or result was no JSON.
     """
 
     type: str
@@ -82,7 +82,7 @@ class Emitted(NamedTuple):
 
 
 class Job(NamedTuple):
-    """One job for a worker; `ordinal` is the place of its step_started among the turn's events, `timeout` in seconds."""
+    """One job for a worker; `ordinal` is the place of its step_started in the turn, `timeout` in seconds."""
 
     step: str
     visit: int
@@ -96,7 +96,7 @@ class Job(NamedTuple):
 
 
 class JobChange(NamedTuple):
-    """What becomes of a job's row: `retry` after `delay` seconds, `dead`, or `done` where its sender left that to us."""
+    """What becomes of a job: `retry` after `delay` seconds, `dead`, or `done` where its sender left that to us."""
 
     step: str
     visit: int

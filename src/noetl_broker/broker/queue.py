@@ -35,7 +35,7 @@ def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, overridden: Contai
         if not isinstance(value, dict):
             raise TemplateError(
                 f"the inputs must be a mapping, the template gives {type(value).__name__}",
-                template=str(inputs.whole.value),
+                template=inputs.whole.source,
                 at=inputs.whole.at,
             )
         rendered.update((key, item) for key, item in value.items() if key not in overridden)
@@ -107,7 +107,9 @@ def _priority(draft: Draft, step: Step) -> int:
 def _named_results(draft: Draft, step: Step) -> dict[str, JSON]:
     """The results that the templates left for the worker name: it finishes them from the job's context."""
     names = step.fields.worker_names
-    named = names | (step.fields.worker_results if step.fields.worker_results is not None else draft.playbook.steps.keys())
+    named = names | (
+        step.fields.worker_results if step.fields.worker_results is not None else draft.playbook.steps.keys()
+    )
     found: dict[str, JSON] = {}
     for name in sorted(named):
         if name in draft.playbook.steps:

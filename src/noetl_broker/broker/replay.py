@@ -105,11 +105,18 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
         jobs.update((job.step, job.visit) for job in decision.jobs)
         for row in decision.rows:
             before = rows.get(row.step)
-            visits = [visit for visit in (before.result_visit if before else None, row.result_visit) if visit is not None]
+            visits = [
+                visit for visit in (before.result_visit if before else None, row.result_visit) if visit is not None
+            ]
             rows[row.step] = RecordedRow(row.status, row.visits, max(visits, default=None))
     if history.playbook is not None and begun is not None:
         for name in history.playbook.steps:
-            _differ(differences, f"tracking row {name}", history.rows.get(name), rows.get(name, RecordedRow("PENDING", 0, None)))
+            _differ(
+                differences,
+                f"tracking row {name}",
+                history.rows.get(name),
+                rows.get(name, RecordedRow("PENDING", 0, None)),
+            )
         _differ(differences, "workload", history.workload, begun.workload)
     for step, visit in history.jobs.keys() - jobs:
         differences.append(f"job {step}#{visit}: written, but not decided by any turn")
@@ -139,7 +146,12 @@ def _compare_turn(history: History, recorded: RecordedTurn, decision: Decision) 
             _differ(differences, f"event {place + 1}", written, decided)
             continue
         for name in Emitted._fields:
-            _differ(differences, f"event {place + 1} ({decided.type}) {name}", getattr(written, name), getattr(decided, name))
+            _differ(
+                differences,
+                f"event {place + 1} ({decided.type}) {name}",
+                getattr(written, name),
+                getattr(decided, name),
+            )
     for job in decision.jobs:
         written_job = history.jobs.get((job.step, job.visit))
         decided_job = _as_recorded(history, job)
@@ -147,7 +159,12 @@ def _compare_turn(history: History, recorded: RecordedTurn, decision: Decision) 
             _differ(differences, f"job {job.step}#{job.visit}", None, decided_job)
             continue
         for name in RecordedJob._fields:
-            _differ(differences, f"job {job.step}#{job.visit} {name}", getattr(written_job, name), getattr(decided_job, name))
+            _differ(
+                differences,
+                f"job {job.step}#{job.visit} {name}",
+                getattr(written_job, name),
+                getattr(decided_job, name),
+            )
     yield from (f"turn {recorded.turn.number}: {difference}" for difference in differences)
 
 

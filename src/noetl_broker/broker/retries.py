@@ -28,7 +28,9 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     described = _describe(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
     try:
-        again = draft.event.retryable and failures < retry.max_attempts and _wanted(draft, step, token, retry, described)
+        again = (
+            draft.event.retryable and failures < retry.max_attempts and _wanted(draft, step, token, retry, described)
+        )
     except TemplateError as fault:
         described["retry_error"] = {"message": fault.message, "template": fault.template, "at": fault.at}
         again = False

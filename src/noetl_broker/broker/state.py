@@ -50,11 +50,20 @@ class Arrival(NamedTuple):
     passed: frozenset[str] = frozenset()
 
 
+class Leaving(NamedTuple):
+    """What a token takes with it from a step: the result handed on and the rest, as in `Arrival`."""
+
+    result: int | None = None
+    sources: tuple[Source, ...] = ()
+    spent: frozenset[str] = frozenset()
+    passed: frozenset[str] = frozenset()
+
+
 class ExecutionState(NamedTuple):
     """The state after a turn; never changed, a turn makes the next one.
 
     `seen` is a bitmask over the steps' places in the document, `repeats` the visits of those visited more than once,
-    `total` all visits; `ends` the branch ends with the turn of their data; `end_turn` the data of an `end` with an action.
+    `total` all visits; `ends` the branch ends with the turn of their data; `end_turn` what `end` was handed or gave.
     """
 
     status: str = NEW

@@ -8,8 +8,8 @@
         event execution_complete {"rows": 3}
     > action_completed fetch {"rows": 3}  (after_end)
 
-`replay` prints them, tests are written in them, so that an incident pastes into a test. `play` is the other way round: it
-takes the lines that begin with `>` through the core and tells what came of them.
+`replay` prints them, tests are written in them, so that an incident pastes into a test. `play` is the other way round:
+it takes the lines that begin with `>` through the core and tells what came of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # a story has no clock: turn n is n seconds after this
 STORY_EXECUTION = 1
-_LINE = re.compile(r"^> (?P<type>\w+)(?: (?P<step>[^\s{\[\"(][^{\[\"(]*?))?(?: (?P<data>[{\[\"\d].*?|null|true|false))?(?:\s+\((?P<note>[^()]*)\))?$")
+_LINE = re.compile(
+    r"^> (?P<type>\w+)"
+    r"(?: (?P<step>[^\s{\[\"(][^{\[\"(]*?))?"
+    r"(?: (?P<data>[{\[\"\d].*?|null|true|false))?"
+    r"(?:\s+\([^()]*\))?$"
+)
 
 
 def tell(history: Iterable[tuple[Event, Decision]]) -> str:
@@ -46,7 +51,7 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
     if event.step and not event.kind.startswith("execution"):
         words.append(_visit(event.step, event.visit or 1))
     data = _data(event)
-    if data not in (None, {}):
+    if data is not None:
         words.append(_json(data))
     note = "" if decision.outcome == "decided" else f"  ({decision.outcome})"
     yield " ".join(words) + note
@@ -108,7 +113,8 @@ def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
 
 def _data(event: Event) -> JSON:
     if event.kind == EXECUTION_START:
-        return event.context.get("workload") if isinstance(event.context, dict) else event.context
+        payload = event.context.get("workload") if isinstance(event.context, dict) else event.context
+        return payload or None
     if event.kind == ACTION_FAILED:
         return event.error
     return event.context if event.kind.startswith("execution") else event.result

@@ -8,13 +8,14 @@ from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job, render_inputs
-from noetl_broker.broker.state import Arrival, Source, Token
+from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError, is_true
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.playbook.model import Entry, Step, Target
+    from noetl_broker.playbook.model import Step, Target
+    from noetl_broker.template import Template
     from noetl_broker.template.scope import Scope
 
 Conditions = list[dict[str, JSON]]
@@ -29,14 +30,14 @@ def process_completed_steps(draft: Draft, token: Token) -> None:
 
 
 def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None = None) -> None:
-    """The token leaves its visit with the event's result; `error` where the step failed and `on_error` lets it go on."""
+    """The token leaves its visit with the event's result; `error` where its step failed and `on_error` lets it go."""
     del draft.tokens[token.step, token.visit]
     draft.leave((token.step, token.visit), None if error is None else StepResult(None, "FAILED", error))
     number = draft.turn.number
     inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
     scope = draft.scope(inputs, number, own=step.name)
     try:
-        arrivals, conditions = follow_next(draft, step, scope, number, ((step.name, number),), token.spent)
+        arrivals, conditions = follow_next(draft, step, scope, Leaving(number, ((step.name, number),), token.spent))
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -54,23 +55,14 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     draft.arrivals.extend(arrivals)
 
 
-def follow_next(
-    draft: Draft,
-    step: Step,
-    scope: Scope,
-    result: int | None,
-    sources: tuple[Source, ...],
-    spent: frozenset[str],
-    passed: frozenset[str] = frozenset(),
-) -> tuple[list[Arrival], Conditions]:
+def follow_next(draft: Draft, step: Step, scope: Scope, leaving: Leaving) -> tuple[list[Arrival], Conditions]:
     """The arrivals that the step's `next` gives, in document order, and the conditions with their outcomes.
 
     Raises TemplateError where a condition or an input of a transition fails.
     """
     targets, conditions = _choose(draft, step, scope)
     arrivals = [
-        Arrival(target.arc, target.step, render_inputs(draft, target.inputs, scope), result, sources, spent, passed)
-        for target in targets
+        Arrival(target.arc, target.step, render_inputs(draft, target.inputs, scope), *leaving) for target in targets
     ]
     return arrivals, conditions
 
@@ -81,16 +73,17 @@ def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Condi
     matched = seen_condition = False
     otherwise: list[Target] = []  # what fires if no condition of the list is true
     for entry in step.next:
-        if entry.kind == "when":
+        if entry.condition is not None:
             seen_condition = True
             if step.exclusive and matched:
                 continue
-            true = _holds(draft, entry, scope)
+            true = _holds(draft, entry.condition, scope)
             fired = entry.then if true else entry.otherwise
             matched = matched or true
             taken.extend(fired)
-            condition = entry.condition.source if entry.condition else ""
-            conditions.append({"when": condition, "outcome": true, "to": [target.step for target in fired]})
+            conditions.append(
+                {"when": entry.condition.source, "outcome": true, "to": [target.step for target in fired]}
+            )
         elif entry.kind == "else":
             otherwise.extend(entry.otherwise)
         elif seen_condition:
@@ -104,11 +97,10 @@ def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Condi
     return taken, conditions
 
 
-def _holds(draft: Draft, entry: Entry, scope: Scope) -> bool:
+def _holds(draft: Draft, condition: Template, scope: Scope) -> bool:
     """Whether the condition is true; with `undefined_when: false` an undefined name makes it false, and is noted."""
-    assert entry.condition is not None  # an entry of kind "when" has one
     try:
-        return is_true(draft.evaluate(entry.condition, scope))
+        return is_true(draft.evaluate(condition, scope))
     except TemplateError as fault:
         if not fault.undefined or draft.known.rules.undefined_when != "false":
             raise

@@ -11,7 +11,10 @@ from noetl_broker.settings import explain_settings, file_values
 
 @command("config", example="noetl-broker config --config broker.toml")
 def config(call: Call) -> None:
-    """Show the settings and where each comes from: command line, environment, file, or default. Secrets are hidden."""
+    """Show the settings and where each comes from.
+
+    From the command line, the environment, the file of --config, or the default. Secrets are hidden.
+    """
     rows = explain_settings(call.settings, file_values(call.config), dict(os.environ))
     for row in rows:
         if row["name"] == "dsn" and call.given_dsn is not None:

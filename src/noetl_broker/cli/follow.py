@@ -17,23 +17,21 @@ REST_FACTOR = 5.0
 PATIENCE_SECONDS = 5.0
 
 
-async def follow(connection: Connection, execution_id: int) -> AsyncIterator[dict[str, Any]]:
-    """Yield each event once, in turn order as far as it is known, and end when the execution has."""
+async def follow(connection: Connection, execution_id: int) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the events that came since the last look (perhaps none), in turn order as far as it is known.
+
+    Ends when the execution has ended. What comes after the end changes nothing and is not waited for.
+    """
     seen: set[int] = set()
     pause = LOOK_SECONDS[0]
     while True:
         began = time.monotonic()
-        execution = await executions.find_execution(connection, execution_id)
-        ended = execution["status"] != executions.OPEN and not execution["unread"]
-        # Asked after the status: what an ended execution wrote is there.
-        new = [
-            event
-            for event in await executions.list_events(connection, execution_id, read_only=True)
-            if event["event_id"] not in seen
-        ]
-        for event in new:
-            seen.add(event["event_id"])
-            yield event
+        # Asked before the events: what an execution that has ended wrote is there.
+        ended = (await executions.find_execution(connection, execution_id))["status"] != executions.OPEN
+        entries = await executions.list_events(connection, execution_id, read_only=True)
+        new = [event for event in entries if event["event_id"] not in seen]
+        seen.update(event["event_id"] for event in new)
+        yield new
         if ended:
             return
         pause = LOOK_SECONDS[0] if new else min(pause * 1.5, LOOK_SECONDS[1])
@@ -41,20 +39,29 @@ async def follow(connection: Connection, execution_id: int) -> AsyncIterator[dic
 
 
 async def follow_to_end(connection: Connection, execution_id: int, *, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Tell each event as one line, and what is missing when nothing moves; give the execution's row at its end."""
-    complaint = asyncio.create_task(_complain(tell))
-    try:
-        async for event in follow(connection, execution_id):
-            complaint.cancel()
+    """Tell each event as one line, and once what is missing where nothing moves; give the row at its end."""
+    moved_at, complained = time.monotonic(), False
+    async for events in follow(connection, execution_id):
+        for event in events:
             tell(event_line(event))
-    finally:
-        complaint.cancel()
+        if events:
+            moved_at = time.monotonic()
+        elif not complained and time.monotonic() - moved_at > PATIENCE_SECONDS:
+            complained = True
+            for line in _missing(await executions.look_into(connection, execution_id)):
+                tell(line)
     return await executions.find_execution(connection, execution_id)
 
 
-async def _complain(tell: Callable[[str], None]) -> None:
-    await asyncio.sleep(PATIENCE_SECONDS)
-    tell(f"nothing has happened for {PATIENCE_SECONDS:.0f} s: is a broker running? (noetl-broker run)")
+def _missing(found: dict[str, Any]) -> list[str]:
+    """Say who does not seem to be there."""
+    if found["unread"]:
+        return ["its events wait to be read: is a broker running? (noetl-broker run)"]
+    free = [job for job in found["jobs"] if job["status"] == "queued"]
+    return [
+        f"the job of {step_name(job)} waits: is a worker for {job['type']} running? (noetl-broker worker)"
+        for job in free[:1]
+    ]
 
 
 def event_line(event: dict[str, Any]) -> str:

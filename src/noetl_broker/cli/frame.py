@@ -1,15 +1,14 @@
-"""What all commands share: their options, the settings, and errors told in one sentence with the exit code that fits."""
+"""What all commands share: their options, the settings, and errors told in one sentence with a fitting exit code."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import Any
 
 import click
 
@@ -20,8 +19,6 @@ from noetl_broker.settings import Settings, load_settings
 
 INTERRUPTED = 130
 LARGEST_ID = 2**63 - 1
-
-Options = ParamSpec("Options")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ class Call:
         logs.configure(level=level, form=self.settings.log_format)
 
 
-Body = Callable[Concatenate[Call, Options], int | None]
+Body = Callable[..., int | None]  # takes a Call and, by name, the command's own options; gives the exit code (None: 0)
 
 COMMON = (
     click.option("--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."),
@@ -68,14 +65,12 @@ COMMON = (
 execution_id = click.argument("execution_id", metavar="ID", type=click.IntRange(1, LARGEST_ID))
 
 
-def command(name: str, *, example: str) -> Callable[[Body[Options]], click.Command]:
-    """Make a command of a function that takes a Call and the command's own options, and gives its exit code (None: 0)."""
+def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
+    """Make a click command of a body; its docstring is the help, `example` stands below it."""
 
-    def decorate(body: Body[Options]) -> click.Command:
+    def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
-        def run(
-            *args: Options.args, dsn: str | None, as_json: bool, config: Path | None, debug: bool, **own: Any
-        ) -> None:
+        def run(*, dsn: str | None, as_json: bool, config: Path | None, debug: bool, **own: Any) -> None:
             with one_sentence(debug=debug):
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
@@ -84,7 +79,7 @@ def command(name: str, *, example: str) -> Callable[[Body[Options]], click.Comma
                 call = Call(
                     settings=settings, dsn=dsn or secret, given_dsn=dsn, as_json=as_json, config=config, debug=debug
                 )
-                code = body(call, *args, **own)  # type: ignore[arg-type] # click gives the options by name
+                code = body(call, **own)
             click.get_current_context().exit(code or 0)
 
         made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
@@ -121,8 +116,3 @@ def _tell(message: str, *, debug: bool) -> None:
 
 def _end(code: int) -> None:
     click.get_current_context().exit(code)
-
-
-def environment_with(dsn: str | None) -> dict[str, str]:
-    """Give the environment for a child process: the DSN goes there, because arguments can be read by everybody."""
-    return dict(os.environ) | ({"NOETL_BROKER_DSN": dsn} if dsn else {})

@@ -1,4 +1,4 @@
-"""How answers look: tables for people (drawn on a terminal, plain text in a pipe) and one JSON document for programs."""
+"""How answers look: tables for people (drawn on a terminal, plain in a pipe), one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 LONGEST_CELL = 120  # characters
+GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps
 STATUS_STYLES = {
     "COMPLETED": "green",
     "FAILED": "red",
@@ -42,15 +43,25 @@ def compact_json(value: Any, *, longest: int | None = None) -> str:
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their columns; None is shown as nothing."""
     cells = [[cell(value) for value in row] for row in rows]
-    if sys.stdout.isatty():
-        table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-        for row in cells:
-            table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in row))
-        Console().print(table)
-        return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    if sys.stdout.isatty():
+        _draw(columns, cells, widths)
+        return
     for line in (columns, *cells):
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
+    """Draw for a terminal: the last column folds, the others never, because half an id is none."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns[:-1]:
+        table.add_column(name, no_wrap=True)
+    table.add_column(columns[-1], overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in row))
+    console = Console()
+    console.width = max(console.width, sum(widths[:-1]) + GAP * len(widths) + min(widths[-1], NARROWEST_LAST))
+    console.print(table)
 
 
 def cell(value: Any) -> str:

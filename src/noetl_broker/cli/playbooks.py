@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +60,9 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
 @files
 @strict_option
 def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
-    """Catalog a new version of playbooks: all of them, or none if there is an error in one.
+    """Catalog a new version of playbooks.
 
-    Prints path and version of each. The same content as the latest version makes no new one.
+    All of them, or none if there is an error in one. Prints path and version of each. The same content as the latest version makes no new one.
     """
     checked = [_check(call, path, strict=strict) for path in paths]
     for file in checked:
@@ -91,7 +92,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
 
 def _check(call: Call, path: Path, *, strict: bool) -> Checked:
     try:
-        source = click.get_binary_stream("stdin").read() if str(path) == "-" else path.read_bytes()
+        source = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:
         raise OperatorFault(f"the file {path} cannot be read: {error.strerror or error}") from error
     findings = check(source, file=str(path), rules=call.playbook_rules)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,10 +25,11 @@ from noetl_broker.store.session import session
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key starts one execution, however often it is sent.")
 @click.option("--wait", is_flag=True, help="Show its events as they come, then its result; exit 1 if it fails.")
-def start(
-    call: Call, *, path: str, payload: str, version: int | None, idempotency_key: str | None, wait: bool
-) -> int:
-    """Start an execution of the playbook PATH in the catalog, and print its id."""
+def start(call: Call, *, path: str, payload: str, version: int | None, idempotency_key: str | None, wait: bool) -> int:
+    """Start an execution of a playbook.
+
+    PATH is its path in the catalog. Prints the id of the execution.
+    """
     document = read_payload(payload)
 
     async def ask() -> int:
@@ -56,7 +58,9 @@ def _show_end(call: Call, ended: dict[str, Any]) -> int:
     if call.as_json:
         output.show_json({key: ended[key] for key in ("execution_id", "path", "version", "status", "result", "error")})
     elif failed:
-        output.note(f"noetl-broker: execution {ended['execution_id']} {what_went_wrong(ended['status'], ended['error'])}")
+        output.note(
+            f"noetl-broker: execution {ended['execution_id']} {what_went_wrong(ended['status'], ended['error'])}"
+        )
     else:
         output.show_json(ended["result"])
     return EXIT_FAILED if failed else 0
@@ -79,9 +83,9 @@ def what_went_wrong(status: str, error: Any) -> str:
 @execution_id
 @click.option("--reason", metavar="TEXT", help="Why; kept with the execution.")
 def cancel(call: Call, *, execution_id: int, reason: str | None) -> int:
-    """Cancel the execution ID and its children; the broker does it as soon as it reads the request.
+    """Cancel an execution and its children.
 
-    Ends with 1 when the execution has already ended in another way.
+    The broker does it as soon as it reads the request. Ends with 1 when the execution has already ended in another way.
     """
 
     async def ask() -> tuple[bool, str]:
@@ -107,17 +111,19 @@ def read_payload(written: str) -> str:
     if written.startswith("@"):
         source = written[1:]
         try:
-            text = click.get_text_stream("stdin").read() if source == "-" else Path(source).read_text(encoding="utf-8")
+            text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise OperatorFault(f"the payload {source} cannot be read: {error}") from error
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise OperatorFault(
-            f"the payload in {source} is not JSON: {error}; write for example --payload '{{\"city\": \"Paris\"}}'"
+            f'the payload in {source} is not JSON: {error}; write for example --payload \'{{"city": "Paris"}}\''
         ) from error
     if not isinstance(value, dict):
-        raise OperatorFault(f"the payload in {source} must be a JSON object, for example {{\"items\": {text.strip():.60}}}")
+        raise OperatorFault(
+            f'the payload in {source} must be a JSON object, for example {{"items": {text.strip():.60}}}'
+        )
     return text
 
 

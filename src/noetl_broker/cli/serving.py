@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Coroutine
+from functools import cache
 from typing import Any, TypeVar
 
 import sdnotify  # type: ignore[import-untyped]
@@ -55,16 +56,12 @@ def _on_signal(number: signal.Signals, stopping: asyncio.Event) -> None:
     stopping.set()
 
 
-class Notifier:
-    """Speaks to systemd where it has started us; silent elsewhere."""
-
-    def __init__(self) -> None:
-        self._socket = sdnotify.SystemdNotifier() if os.environ.get("NOTIFY_SOCKET") else None
-
-    def __call__(self, state: str) -> None:
-        """Send one state, such as READY=1."""
-        if self._socket is not None:
-            self._socket.notify(state)
+def notify(state: str) -> None:
+    """Send one state, such as READY=1, to systemd where it has started us; silent elsewhere."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        _notifier().notify(state)
 
 
-notify = Notifier()
+@cache
+def _notifier() -> sdnotify.SystemdNotifier:
+    return sdnotify.SystemdNotifier()

@@ -52,7 +52,10 @@ def executions(call: Call, *, status: str | None, path: str | None, limit: int) 
 @command("status", example="noetl-broker status 58123456789012345")
 @execution_id
 def status(call: Call, *, execution_id: int) -> None:
-    """Show where the execution ID stands: its steps, its open jobs, its result or its error."""
+    """Show where an execution stands, step by step.
+
+    Its steps, its open jobs with their leases and next attempts, its result or its error.
+    """
 
     async def ask() -> dict[str, Any]:
         async with session(call.dsn, name="status") as connection:
@@ -116,7 +119,7 @@ def _ending(found: dict[str, Any]) -> list[str]:
     elif found["status"] == "COMPLETED":
         lines.append(f"result: {output.compact_json(found['result'], longest=2000)}")
     if found["unread"]:
-        lines.append(f"{found['unread']} events wait for a broker to read them")
+        lines.append(f"events that wait for a broker to read them: {found['unread']}")
     lines += [
         f"set aside: {letter['event_type']} {letter['node_name']} ({letter['event_id']}): {letter['reason']}"
         for letter in found["dead_letters"]
@@ -131,9 +134,11 @@ def took(started: datetime | None, ended: datetime | None) -> str | None:
 
 @command("events", example="noetl-broker events 58123456789012345 --follow")
 @execution_id
-@click.option("--follow", "keep_on", is_flag=True, help="Show what comes until the execution ends (--json: one a line).")
+@click.option(
+    "--follow", "keep_on", is_flag=True, help="Show what comes until the execution ends (--json: one a line)."
+)
 def events(call: Call, *, execution_id: int, keep_on: bool) -> None:
-    """Show the log of the execution ID in the order of its turns.
+    """Show the log of an execution in the order of its turns.
 
     An event, then what the broker decided on it. --json gives objects with the columns of noetl.event.
     """
@@ -143,8 +148,9 @@ def events(call: Call, *, execution_id: int, keep_on: bool) -> None:
             if not keep_on:
                 _show_events(call, await store.list_events(connection, execution_id))
                 return
-            async for event in follow(connection, execution_id):
-                click.echo(output.compact_json(event) if call.as_json else event_line(event))
+            async for new in follow(connection, execution_id):
+                for event in new:
+                    click.echo(output.compact_json(event) if call.as_json else event_line(event))
 
     asyncio.run(ask())
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
 import structlog
 
 from noetl_broker.broker.context import NOT_LOADED, want_turn
+from noetl_broker.broker.model import Rules
+from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import decide
+from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
-from noetl_broker.store.rows import Case, Columns, Outcome
+from noetl_broker.store.pool import Connection, is_transient
+from noetl_broker.store.rows import Case, Columns, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
-
-if TYPE_CHECKING:
-    from noetl_broker.daemon.evaluator import Evaluator
-    from noetl_broker.store.pool import Connection
-    from noetl_broker.store.rows import Mail
 
 log = structlog.get_logger(__name__)
 
@@ -26,9 +24,11 @@ MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more 
 class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        """A batch that has claimed nothing."""
-        self.evaluator = evaluator
+    def __init__(self, rules: Rules, playbooks: Playbooks, counters: Counters) -> None:
+        """A batch that has claimed nothing; `rules` for executions that start in it."""
+        self.rules = rules
+        self.playbooks = playbooks
+        self.counters = counters
         self.claimed: dict[int, list[Mail]] = {}
 
     @property
@@ -43,8 +43,9 @@ class Batch:
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
-            cases = await self._open(connection, claim)
-            outcomes, faults = await self._decide(connection, cases)
+            faults: dict[int, str] = {}
+            cases = await self._open(connection, claim, faults)
+            outcomes = await self._decide(connection, cases, faults)
             columns = Columns()
             for case, outcome in outcomes:
                 columns.add(case, outcome)
@@ -55,22 +56,29 @@ class Batch:
         self._count(outcomes, faults)
         return claim
 
-    async def _open(self, connection: Connection, claim: unit.Claim) -> list[Case]:
-        """Each execution with its playbook and its rules."""
+    async def _open(self, connection: Connection, claim: unit.Claim, faults: dict[int, str]) -> list[Case]:
+        """Each execution with its playbook, its state and its rules; one that cannot be read is a fault."""
         cases = []
         for execution_id, execution in claim.executions.items():
-            found = await self.evaluator.playbook_of(connection, execution)
-            playbook, refusal = (None, found) if isinstance(found, str) else (found, None)
-            rules = execution.rules or self.evaluator.rules
-            cases.append(Case(execution, claim.mail[execution_id], playbook, refusal, rules, {}))
+            try:
+                playbook = await self.playbooks.of(connection, execution)
+                cases.append(open_case(execution, claim.mail[execution_id], playbook, self.rules))
+            except Exception as error:
+                if is_transient(error):
+                    raise
+                self._blame(execution_id, error, faults)
         return cases
 
+    @staticmethod
+    def _blame(execution_id: int, error: Exception, faults: dict[int, str]) -> None:
+        log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=error)
+        faults[execution_id] = f"{type(error).__name__}: {error}"
+
     async def _decide(
-        self, connection: Connection, cases: list[Case]
-    ) -> tuple[list[tuple[Case, Outcome]], dict[int, str]]:
-        """The outcome of each case; an execution whose decision raises is left out, with the reason."""
+        self, connection: Connection, cases: list[Case], faults: dict[int, str]
+    ) -> list[tuple[Case, Outcome]]:
+        """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
         outcomes: list[tuple[Case, Outcome]] = []
-        faults: dict[int, str] = {}
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases
@@ -85,9 +93,9 @@ class Batch:
                     case.loaded.update(answers.get(case.execution.execution_id, {}))
             pending, wants = self._decide_once(pending, outcomes, faults)
             if not pending:
-                return outcomes, faults
+                return outcomes
         faults.update({case.execution.execution_id: "the decision never stops asking for results" for case in pending})
-        return outcomes, faults
+        return outcomes
 
     def _decide_once(
         self, pending: list[Case], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
@@ -101,13 +109,12 @@ class Batch:
             except NotLoaded as missing:
                 wants[execution_id] = missing.wants
                 again.append(case)
-            except Exception as error:
-                log.exception("a decision failed; its mail is set aside", execution_id=execution_id)
-                faults[execution_id] = f"{type(error).__name__}: {error}"
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
+                self._blame(execution_id, error, faults)
         return again, wants
 
     def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
-        counters = self.evaluator.counters
+        counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
         counters.batches += 1
         counters.turns += turns

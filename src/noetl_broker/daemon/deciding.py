@@ -14,7 +14,7 @@ from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
 def decide(case: Case) -> Outcome:
     """Take the turns of an execution one after the other; raises NotLoaded, after which it can be called again."""
     known = Known(case.rules, case.loaded)
-    state, last_at, number = case.execution.state, case.execution.last_at, case.execution.turn
+    state, last_at, number = case.state, case.execution.last_at, case.execution.turn
     taken: list[Taken] = []
     for mail in case.mail:
         number += 1
@@ -29,12 +29,9 @@ def decide(case: Case) -> Outcome:
     return Outcome(taken, state)
 
 
-def _take(
-    case: Case, state: ExecutionState, event: Event, turn: Turn, known: Known
-) -> tuple[ExecutionState, Decision]:
+def _take(case: Case, state: ExecutionState, event: Event, turn: Turn, known: Known) -> tuple[ExecutionState, Decision]:
     if case.playbook is not None:
         return take_turn(case.playbook, state, event, turn, known)
     if state.status == NEW and event.kind == EXECUTION_START:
         return reject_execution(turn, {"message": case.refusal or "the playbook is not there"})
     return state, Decision("unknown_execution" if state.status == NEW else "after_end")
-

@@ -9,58 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import structlog
 
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.batch import Batch
-from noetl_broker.errors import PlaybookFault
-from noetl_broker.playbook import compile_playbook
+from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
-from noetl_broker.store.pool import is_transient
-
-if TYPE_CHECKING:
-    from noetl_broker.playbook import Rules as PlaybookRules
-    from noetl_broker.playbook.model import Playbook
-    from noetl_broker.store.pool import Connection
-    from noetl_broker.store.rows import Execution
+from noetl_broker.store.pool import Pool, is_conflict, is_transient
 
 log = structlog.get_logger(__name__)
 
-CACHED_PLAYBOOKS = 256
 NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
 PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 2.0)
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the lanes did since the daemon started."""
-
-    batches: int = 0
-    turns: int = 0
-    misses: int = 0
-    retries: int = 0
-    set_aside: int = 0
-    largest_batch: int = 0
+MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
 
 
 @dataclass(slots=True, kw_only=True)
 class Evaluator:
     """The lanes of one process; `drain` returns when the inbox holds nothing that this process can take."""
 
-    pool: asyncpg.Pool[Any]
+    pool: Pool
     rules: Rules
-    playbook_rules: PlaybookRules
+    playbooks: Playbooks
     lanes: int
     batch_size: int
     stopping: asyncio.Event
     counters: Counters = field(default_factory=Counters)
-    _playbooks: OrderedDict[int, Playbook | str] = field(default_factory=OrderedDict)
 
     async def drain(self) -> None:
         """Take turns until a claim finds the inbox empty (or nothing but mail that other brokers hold)."""
@@ -71,29 +49,6 @@ class Evaluator:
         while not self.stopping.is_set() and await lane.step():
             pass
 
-    async def playbook_of(self, connection: Connection, execution: Execution) -> Playbook | str:
-        """The compiled playbook of an execution, or the sentence that says why there is none."""
-        catalog_id = execution.catalog_id
-        if catalog_id is None:
-            version = "" if execution.version is None else f" version {execution.version}"
-            return f"no playbook {execution.path}{version} is registered"
-        cached = self._playbooks.get(catalog_id)
-        if cached is not None:
-            self._playbooks.move_to_end(catalog_id)
-            return cached
-        found = await unit.load_content(connection, catalog_id)
-        if found is None:
-            return f"the catalog has no row {catalog_id} (playbook {execution.path})"
-        content, path = found
-        try:
-            compiled: Playbook | str = compile_playbook(content, file=path, rules=self.playbook_rules)
-        except PlaybookFault as fault:
-            compiled = f"playbook {path} does not compile: {fault}"
-        self._playbooks[catalog_id] = compiled
-        while len(self._playbooks) > CACHED_PLAYBOOKS:
-            self._playbooks.popitem(last=False)
-        return compiled
-
 
 class Lane:
     """One loop of claims on one connection at a time, with a memory of what went wrong last."""
@@ -103,13 +58,14 @@ class Lane:
         self.evaluator = evaluator
         self.claims = 0
         self.careful = 0  # so many claims of a single mail, to find the one that fails
+        self.conflicts = 0  # in a row
         self.pause = PAUSE_SECONDS[0]
         self.fault_pause = FAULT_PAUSE_SECONDS[0]
 
     async def step(self) -> bool:
         """One batch; False when there was nothing to claim."""
         counters = self.evaluator.counters
-        batch = Batch(self.evaluator)
+        batch = Batch(self.evaluator.rules, self.evaluator.playbooks, counters)
         size = 1 if self.careful else self.evaluator.batch_size
         self.claims += 1
         newest = self.claims % NEWEST_EVERY == 0 and not self.careful
@@ -119,7 +75,7 @@ class Lane:
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             await self._suffer(error, batch)
             return True
-        self.fault_pause = FAULT_PAUSE_SECONDS[0]
+        self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
         self.careful = max(self.careful - 1, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
@@ -133,23 +89,29 @@ class Lane:
 
     async def _suffer(self, error: Exception, batch: Batch) -> None:
         """Rolled back: pause and try again, or look for the one mail that fails, or set it aside."""
-        counters = self.evaluator.counters
-        if isinstance(error, (unit.ConflictFault, asyncpg.UniqueViolationError)) and not self.careful:
-            counters.retries += 1
-            log.info("another broker was first", error=str(error))
-            self.careful = batch.mails
-            return
-        if is_transient(error) or isinstance(error, unit.ConflictFault):
-            counters.retries += 1
-            log.warning("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(random.uniform(0.5, 1.0) * self.fault_pause)  # noqa: S311 - jitter is no secret
-            self.fault_pause = min(self.fault_pause * 2, FAULT_PAUSE_SECONDS[1])
+        conflict = isinstance(error, unit.ConflictFault) or is_conflict(error)
+        if conflict:
+            self.conflicts += 1
+        if is_transient(error) or (conflict and self.conflicts < MOST_CONFLICTS):
+            self.evaluator.counters.retries += 1
+            level = log.info if conflict else log.warning
+            level("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
+            await self._rest(self.fault_pause if not conflict else PAUSE_SECONDS[1])
             return
         if batch.mails > 1:
             log.warning("a batch failed, its mail is tried one by one", mails=batch.mails, error=str(error))
             self.careful = batch.mails
             return
+        if not batch.mails:
+            log.error("mail cannot be claimed", error=f"{type(error).__name__}: {error}")
+            await self._rest(self.fault_pause)
+            return
         await self._set_aside(error, batch)
+
+    async def _rest(self, seconds: float) -> None:
+        """Pause with jitter, longer each time."""
+        await asyncio.sleep(random.uniform(0.5, 1.0) * seconds)  # noqa: S311 - jitter is no secret
+        self.fault_pause = min(self.fault_pause * 2, FAULT_PAUSE_SECONDS[1])
 
     async def _set_aside(self, error: Exception, batch: Batch) -> None:
         reason = f"{type(error).__name__}: {error}"

@@ -9,25 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from noetl_broker.daemon.evaluator import Counters, Evaluator
+from noetl_broker.broker.model import Rules
+from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.evaluator import Evaluator
+from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.errors import DatabaseFault, SchemaFault
+from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
 from noetl_broker.store.migrate import check_version
-from noetl_broker.store.pool import create_pool, is_transient
+from noetl_broker.store.pool import Pool, create_pool, is_transient
 from noetl_broker.store.queries import sql
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import asyncpg
-
-    from noetl_broker.broker.model import Rules
-    from noetl_broker.playbook import Rules as PlaybookRules
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +94,7 @@ class Service:
                 await asyncio.wait_for(pool.close(), 5.0)
             log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
 
-    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: asyncpg.Pool[Any]) -> None:
+    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
         """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
         sleeper = Sleeper(bell, pool, self.options, self.stopping)
         while not self.stopping.is_set():
@@ -115,7 +111,7 @@ class Service:
                 log.warning("the listener was lost", error=f"{type(error).__name__}: {error}")
                 await bell.keep_connected(self.stopping)
 
-    async def _reap(self, pool: asyncpg.Pool[Any]) -> None:
+    async def _reap(self, pool: Pool) -> None:
         """Every second: leases that ran out, actions and executions past their time."""
         while True:
             try:
@@ -127,13 +123,16 @@ class Service:
                     log.exception("the reaper failed, will try again")
             await asyncio.sleep(self.options.reap_seconds)
 
-    async def _watch_bell(self, bell: Bell, pool: asyncpg.Pool[Any]) -> None:
-        """A listener can be dead without knowing it (half-open, behind a pooler): ring it, and believe only what it hears."""
+    async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
+        """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""
         probed_at: float | None = None
         while True:
             try:
                 if bell.deaf_since(probed_at) and time.monotonic() - (probed_at or 0.0) > PROBE_TIMEOUT_SECONDS:
-                    log.error("the listener hears nothing; it connects again", hint="LISTEN does not work through a transaction pooler")
+                    log.error(
+                        "the listener hears nothing; it connects again",
+                        hint="LISTEN does not work through a transaction pooler",
+                    )
                     await bell.keep_connected(self.stopping)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
@@ -145,19 +144,19 @@ class Service:
                     log.exception("the bell watch failed, will try again")
             await asyncio.sleep(self.options.sweep_seconds)
 
-    def _evaluator(self, pool: asyncpg.Pool[Any]) -> Evaluator:
+    def _evaluator(self, pool: Pool) -> Evaluator:
         options = self.options
         return Evaluator(
             pool=pool,
             rules=options.rules,
-            playbook_rules=options.playbook_rules,
+            playbooks=Playbooks(options.playbook_rules),
             lanes=options.lanes,
             batch_size=options.batch_size,
             stopping=self.stopping,
             counters=self.counters,
         )
 
-    async def _open_pool(self) -> asyncpg.Pool[Any]:
+    async def _open_pool(self) -> Pool:
         """Wait for the database (it may come up after us), and refuse a schema that we do not know."""
         pause = WAIT_SECONDS[0]
         while True:
@@ -187,7 +186,7 @@ class Service:
 class Sleeper:
     """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
 
-    def __init__(self, bell: Bell, pool: asyncpg.Pool[Any], options: ServiceOptions, stopping: asyncio.Event) -> None:
+    def __init__(self, bell: Bell, pool: Pool, options: ServiceOptions, stopping: asyncio.Event) -> None:
         """Awake."""
         self._bell = bell
         self._pool = pool
@@ -218,4 +217,3 @@ class Sleeper:
         finally:
             for wait in waits:
                 wait.cancel()
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.reading import Reading
 
 
@@ -56,7 +56,7 @@ def read_word(
         return value
     what = value if isinstance(value, str) else kind_of(value)
     reading.report.error(
-        code, place, f"`{place[-1]}` is {what}, not one of {', '.join(words)}", did_you_mean(str(value), words)
+        code, place, f"`{place[-1]}` is {what}, not one of {', '.join(words)}", f"the default is {words[0]}"
     )
     return None
 

@@ -55,7 +55,7 @@ class EntryModel(TargetModel):
     else_: Targets | None = Field(
         None,
         alias="else",
-        description="Targets if the condition beside it is false; alone in its entry: if no condition of the list is true.",
+        description="Targets if the condition beside it is false; alone: if no condition of the list is true.",
     )
 
 

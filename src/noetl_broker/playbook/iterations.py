@@ -84,7 +84,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
         return Iterated(iteration=iteration, inputs=inputs, plain={})
     inputs = read_task_inputs(reading, written.name, declared, around)
-    merged = declared if looped else _with_action(declared, task)
+    merged = _with_task(declared, task, looped=looped)
     kept = frozenset({"loop"}) if looped else frozenset({"task", "on_error"})
     fields, plain = read_fields(reading, written.name, merged, around, kept)
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
@@ -106,7 +106,11 @@ class _Keys:
             self._read_loop(loop, (*written.place, "loop"))
         elif loop is not None:
             self.readable = False
-            self._error((*written.place, "loop"), f"is {kind_of(loop)}", "write loop: {collection: …, element: …}")
+            self._error(
+                (*written.place, "loop"),
+                f"has a `loop` that is {kind_of(loop)}",
+                "write loop: {collection: …, element: …}",
+            )
             return
         for key, remedy in REQUIRED:
             if key not in self.keys:
@@ -176,7 +180,7 @@ class _Keys:
         value, place = self.get("collection")
         part = Part(step=self.name, role="iteration")
         if isinstance(value, str):
-            if self.reading.condition(value, place, part, code=CODE) is None:
+            if self.reading.condition(value, place, part, CODE) is None:
                 return self.reading.tree(None, place, part)
             return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", place, part)
         if value is not None and not isinstance(value, list | dict):
@@ -186,7 +190,7 @@ class _Keys:
     def condition(self, key: str, part: Part) -> Template | None:
         """Compile a key that is one expression."""
         value, place = self.get(key)
-        return None if value is None else self.reading.condition(value, place, part, code=CODE)
+        return None if value is None else self.reading.condition(value, place, part, CODE)
 
     def tree(self, key: str, part: Part) -> Tree | None:
         """Compile a key that is a number or a template."""
@@ -250,11 +254,25 @@ def _bare(written: Written, task: Declared) -> Step:
     )
 
 
-def _with_action(declared: Declared, task: Declared) -> Declared:
-    """Give an iterator whose task holds its workbook action's keys too: a worker knows no workbook."""
-    merged: Raw = {}
-    for layer in task.layers:
-        merged |= layer.raw
+def _with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
+    """Give what a worker iterates: its collection as a template, and its task with the keys of the workbook action.
+
+    A worker evaluates no bare expression and knows no workbook.
+    """
     top = declared.layers[-1]
-    step = Layer(raw={**top.raw, "task": {**merged, "type": task.type}}, place=top.place)
-    return Declared(type=declared.type, kind=declared.kind, layers=(*declared.layers[:-1], step))
+    raw = dict(top.raw)
+    if looped:
+        raw["loop"] = _with_template(raw["loop"])
+    else:
+        merged: Raw = {}
+        for layer in task.layers:
+            merged |= layer.raw
+        raw = {**_with_template(raw), "task": {**merged, "type": task.type}}
+    layers = (*declared.layers[:-1], Layer(raw=raw, place=top.place))
+    return Declared(type=declared.type, kind=declared.kind, layers=layers)
+
+
+def _with_template(raw: Raw) -> Raw:
+    value = raw.get("collection")
+    bare = isinstance(value, str) and not is_one_template(value)
+    return {**raw, "collection": f"{{{{ {value} }}}}"} if bare else raw

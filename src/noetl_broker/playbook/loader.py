@@ -92,6 +92,13 @@ def _text(source: bytes | str, report: Report, rules: Rules) -> str:
         raise _Stop from error
 
 
+def _bad_character(text: str) -> Position:
+    """Give the place of the first character that YAML does not allow."""
+    found = yaml.reader.Reader.NON_PRINTABLE.search(text)
+    before = text[: found.start()] if found else ""
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
 class _Reader:
     """Builds the value of one document from the events of the YAML parser."""
 
@@ -130,9 +137,12 @@ class _Reader:
             mark = error.problem_mark or error.context_mark
             if mark is not None:
                 self.at = (mark.line + 1, mark.column + 1)
+            if "nesting depth" in str(error.problem):  # libyaml reads ahead of us, to a limit of its own
+                self._stop_too_deep()
             context = f" {error.context}" if error.context else ""
             self._stop("not-yaml", f"not YAML: {error.problem}{context}", "look at this line and the one above it")
         except yaml.YAMLError as error:
+            self.at = _bad_character(text)
             self._stop("not-yaml", f"not YAML: {str(error).splitlines()[0]}", "remove the control character")
 
     def _fail(self, code: str, message: str, hint: str) -> None:
@@ -164,7 +174,10 @@ class _Reader:
                 self._stop("alias-bomb", f"aliases expand the document beyond {limit}", "write the values out")
             self._stop("too-many-nodes", f"the document has more than {limit}", "split it into several playbooks")
         if len(self.stack) + height > self.rules.max_depth:
-            self._stop("too-deep", f"nesting is deeper than {self.rules.max_depth}", "flatten the structure")
+            self._stop_too_deep()
+
+    def _stop_too_deep(self) -> NoReturn:
+        self._stop("too-deep", f"nesting is deeper than {self.rules.max_depth}", "flatten the structure")
 
     def _scalar(self, event: Any) -> None:
         self._count(1, 0)
@@ -198,7 +211,7 @@ class _Reader:
 
     def _resolved(self, event: Any) -> Any:
         try:
-            return resolve(event.value, tag=event.tag, plain=event.implicit[0])
+            return resolve(event.value, tag=event.tag, plain=event.implicit[0] and event.tag is None)
         except ValueError as error:
             self._fail("bad-value", str(error), "write text in quotes, and only what JSON can hold")
             return str(event.value).encode("utf-8", "replace").decode().replace("\0", "")

@@ -46,6 +46,10 @@ def warn_unknown_names(reading: Reading, playbook: Playbook) -> None:
         unknown = use.names - known
         if unknown:
             _warn(reading, use, unknown, known)
+        for name in sorted((use.results or frozenset()) - playbook.steps.keys()):
+            hint = did_you_mean(name, [*playbook.steps]) or "name a step"
+            message = f"the template reads results['{name}'], and there is no step of that name"
+            reading.report.warning("unknown-name", use.place, message, hint)
 
 
 def _is_rendered(use: Use, given: Given) -> bool:

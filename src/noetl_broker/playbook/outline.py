@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, Range, read_integer, read_number
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
@@ -11,7 +11,8 @@ from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.vocabulary import METADATA_KEYS, ROOT_KEYS, START
 
-API_VERSION, KIND = "noetl.io/v1", "Playbook"
+API_VERSION: Final = "noetl.io/v1"
+KIND: Final = "Playbook"
 VISITS = Range(1, 2_147_483_647)
 FORBIDDEN_IN_NAMES = frozenset("#:")
 

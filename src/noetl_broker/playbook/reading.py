@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.findings import Place, Report, Rules, path_text
 from noetl_broker.playbook.model import Arc
-from noetl_broker.template import Template, TemplateError, Tree, compile_condition, compile_text, compile_tree
+from noetl_broker.template import Template, TemplateError, Tree, compile_condition, compile_tree
 
 Role = Literal["workload", "inputs", "fields", "next", "retry", "result", "iteration"]
 NO_NAMES: frozenset[str] = frozenset()
@@ -33,6 +34,7 @@ class Use:
     value: Any
     part: Part
     names: frozenset[str]  # all it names, whoever renders it
+    results: frozenset[str] | None  # what it reads of `results`; None: not known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,31 +55,30 @@ class Reading:
         try:
             tree = compile_tree(value, at, worker_words=part.worker)
         except TemplateError as error:
-            found = [*self._bad_strings(value, place)] or [(place, error)]
-            for where, what in found:
-                self.report.error("bad-template", where, f"the template does not compile: {what.message}", quoted(what))
+            for where, what in [*self._bad_strings(value, place, part)] or [(place, error)]:
+                message = f"the template `{shortened(what.template)}` does not compile: {what.message}"
+                self.report.error("bad-template", where, message, "write text with {{ expression }} in it")
             return compile_tree(None, at)
-        if not tree.constant or tree.worker_names:
-            self.uses.append(Use(place=place, value=value, part=part, names=tree.names | tree.worker_names))
+        if not tree.constant:
+            names, results = tree.names | tree.worker_names, union_of_results((tree.results, tree.worker_results))
+            self.uses.append(Use(place=place, value=value, part=part, names=names, results=results))
         return tree
 
-    def condition(self, value: Any, place: Place, part: Part, *, code: str = "bad-when") -> Template | None:
+    def condition(self, value: Any, place: Place, part: Part, code: str = "bad-when") -> Template | None:
         """Compile a condition; None, and an error in the report, if it is not one expression."""
         try:
             template = compile_condition(value, path_text(place))
         except TemplateError as error:
             word = place[-1]
-            self.report.error(
-                code, place, f"`{word}` is not one expression: {error.message}", f'write {word}: "{{{{ expression }}}}"'
-            )
+            self.report.error(code, place, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')
             return None
-        self.uses.append(Use(place=place, value=value, part=part, names=template.names))
+        self.uses.append(Use(place=place, value=value, part=part, names=template.names, results=template.results))
         return template
 
-    def _bad_strings(self, value: Any, place: Place) -> Iterator[tuple[Place, TemplateError]]:
+    def _bad_strings(self, value: Any, place: Place, part: Part) -> Iterator[tuple[Place, TemplateError]]:
         for where, text in strings(value, place):
             try:
-                compile_text(text, path_text(where))
+                compile_tree(text, path_text(where), worker_words=part.worker)
             except TemplateError as error:
                 yield where, error
 
@@ -95,7 +96,7 @@ def strings(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
             yield from strings(item, (*place, index))
 
 
-def quoted(error: TemplateError) -> str:
-    """Repeat the template of an error, shortened, as a hint."""
-    text = " ".join(str(error.template).split())
-    return f"in: {text[:QUOTED]}…" if len(text) > QUOTED else f"in: {text}"
+def shortened(template: object) -> str:
+    """Give a template on one line, cut where it is long."""
+    text = " ".join(str(template).split())
+    return f"{text[:QUOTED]}…" if len(text) > QUOTED else text

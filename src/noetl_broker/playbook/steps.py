@@ -116,6 +116,8 @@ def _word(reading: Reading, raw: Raw, place: Place, key: str, words: tuple[str, 
 
 def _on_error(reading: Reading, declared: Declared) -> OnError:
     value, where = declared.lookup("on_error")
+    if declared.kind == "iterator":  # it says what a failed item does too, and is checked there
+        return "continue" if value == "continue" else "fail"
     if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
         return "continue"
     return "fail"

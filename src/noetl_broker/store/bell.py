@@ -48,6 +48,7 @@ class Bell:
         await self.close()
         connection = await connect(self._dsn, name="noetl-broker bell")
         await connection.add_listener(CHANNEL, self._hear)
+        connection.add_termination_listener(self._lose)
         self._connection = connection
         self.heard_at = None
         self.rung.set()
@@ -100,6 +101,10 @@ class Bell:
         if self._connection is None:
             raise ConnectionError("the listener is not connected")
         return await self._connection.fetchval(sql(name), timeout=5.0)
+
+    def _lose(self, _connection: object) -> None:
+        """The connection is gone: whoever sleeps must wake, find that out, and connect again."""
+        self.rung.set()
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         self.heard_at = time.monotonic()

@@ -25,7 +25,7 @@ OPEN = "RUNNING"
 async def start_execution(
     connection: Connection, path: str, payload: str, *, version: int | None, idempotency_key: str | None
 ) -> int:
-    """Start an execution with a JSON object as payload and give its id; NotFoundFault names what may have been meant."""
+    """Start an execution with a JSON object as payload, give its id; NotFoundFault says what may have been meant."""
     try:
         execution_id: int = await connection.fetchval(sql("start_execution"), path, payload, version, idempotency_key)
     except asyncpg.PostgresError as error:
@@ -46,9 +46,7 @@ async def cancel_execution(connection: Connection, execution_id: int, reason: st
     return bool(await connection.fetchval(sql("cancel_execution"), execution_id, reason))
 
 
-async def list_executions(
-    connection: Connection, *, status: str | None, path: str | None, limit: int
-) -> list[Entry]:
+async def list_executions(connection: Connection, *, status: str | None, path: str | None, limit: int) -> list[Entry]:
     """The newest executions first; `path` may hold `*` for any run of characters."""
     pattern = None
     if path is not None:
@@ -69,7 +67,11 @@ async def look_into(connection: Connection, execution_id: int) -> Entry:
     """Where an execution stands, in one snapshot: its row with `steps`, `jobs` (not ended well) and `dead_letters`."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         entry = await find_execution(connection, execution_id)
-        for key, statement in (("steps", "list_steps"), ("jobs", "list_open_jobs"), ("dead_letters", "list_dead_letters")):
+        for key, statement in (
+            ("steps", "list_steps"),
+            ("jobs", "list_open_jobs"),
+            ("dead_letters", "list_dead_letters"),
+        ):
             entry[key] = [dict(row) for row in await connection.fetch(sql(statement), execution_id)]
     return entry
 
@@ -77,7 +79,7 @@ async def look_into(connection: Connection, execution_id: int) -> Entry:
 async def list_events(connection: Connection, execution_id: int, *, read_only: bool = False) -> list[Entry]:
     """The log of an execution in turn order, each entry with the columns of `noetl.event`.
 
-    `read_only` leaves out what the broker has not read yet: its place is not known. NotFoundFault when there is nothing.
+    `read_only` leaves out what the broker has not read yet: its place is not known. NotFoundFault if there is none.
     """
     rows = [dict(row) for row in await connection.fetch(sql("list_events"), execution_id)]
     if not rows:
@@ -143,3 +145,15 @@ def _place_turnless(
 
 def _precedes(retry: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     return bool(retry["created_at"] <= row["created_at"])
+
+
+async def log_of_latest_execution(connection: Connection) -> list[tuple[str, str]]:
+    """Give (event_type, node_name) of the execution with the newest event, by `created_at`."""
+    rows = await connection.fetch(sql("log_of_latest_execution"))
+    return [(row["event_type"], row["node_name"]) for row in rows]
+
+
+async def list_user_tables(connection: Connection) -> list[Entry]:
+    """List the tables that are not ours, each with `schema`, `name` and the number of its `rows`."""
+    await connection.execute(sql("count_rows"))
+    return [dict(row) for row in await connection.fetch(sql("list_user_tables"))]

@@ -38,7 +38,7 @@ class Lease(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasedJob:
-    """A row of `noetl.queue` that is ours for a while; `action` and `context` are JSON text as they stand there."""
+    """A row of `noetl.queue` that is ours for a while; `action` and `context` are JSON text as there."""
 
     queue_id: int
     attempt: int
@@ -49,6 +49,7 @@ class LeasedJob:
     action: str
     context: str | None
     priority: int
+    timeout_seconds: float | None = None
 
     @property
     def lease(self) -> Lease:
@@ -89,6 +90,7 @@ async def lease_jobs(
             action=row["action"],
             context=row["context"],
             priority=row["priority"],
+            timeout_seconds=row["timeout_seconds"],
         )
         for row in rows
     ]

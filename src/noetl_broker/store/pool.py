@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Pool = asyncpg.Pool
 TRANSACTION_TIMEOUT_SINCE = 170000
 
 SESSION = {
@@ -63,6 +64,7 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
         return await asyncpg.create_pool(
             dsn, min_size=1, max_size=size, init=_set_codecs, server_settings=settings, command_timeout=60,
             max_inactive_connection_lifetime=0,
+            reset=_keep,
         )  # fmt: skip
     except Exception as error:
         raise connection_fault(error) from error
@@ -90,6 +92,7 @@ def connection_fault(error: Exception) -> Exception:
 
 # What makes a transaction worth trying again, by SQLSTATE class or code: the connection went, the server is going down
 # or coming up, somebody else was first, or something is full for now.
+TURN_KEYS = frozenset({"turn_pkey", "execution_state_pkey"})
 TRANSIENT_CLASSES = ("08", "40", "53", "57")
 TRANSIENT_CODES = frozenset({"55P03", "25P03", "25P04", "25006"})
 
@@ -99,7 +102,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state[:2] in TRANSIENT_CLASSES or state in TRANSIENT_CODES
-    return isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, DatabaseFault))
+    return isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseFault))
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether another broker has taken the turn that we were about to write."""
+    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in TURN_KEYS
+
+
+async def _keep(_connection: Connection) -> None:
+    """Our connections never change their session, so giving one back needs no round trip."""
 
 
 async def _set_codecs(connection: Connection) -> None:

@@ -33,17 +33,17 @@ class Mail(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """An execution as it was found under its lock; `rules` None: it has not started."""
+    """An execution as it was found under its lock; `rules` and `tokens` as stored, None before its first turn."""
 
     execution_id: int
     catalog_id: int | None
     path: str | None
     version: int | None
     name: str
-    rules: Rules | None
+    rules: dict[str, JSON] | None
     turn: int
     last_at: datetime
-    state: ExecutionState
+    tokens: dict[str, JSON] | None
 
 
 class Case(NamedTuple):
@@ -54,6 +54,7 @@ class Case(NamedTuple):
     playbook: Playbook | None
     refusal: str | None  # why the playbook cannot run
     rules: Rules
+    state: ExecutionState
     loaded: dict[tuple[object, ...], object]
 
 
@@ -115,17 +116,29 @@ def mail_of(row: Record) -> Mail:
 
 def execution_of(row: Record) -> Execution:
     """The execution that a row of `take_mail` belongs to."""
-    tokens = row["tokens"]
     return Execution(
         row["execution_id"],
         row["catalog_id"],
         row["path"],
         row["version"],
         row["name"] or str(row["execution_id"]),
-        Rules(**row["rules"]) if row["rules"] else None,
+        row["rules"],
         row["turn"] or 0,
         row["last_at"] or LONG_AGO,
-        decode(tokens) if tokens else ExecutionState(),
+        row["tokens"],
+    )
+
+
+def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, rules: Rules) -> Case:
+    """The execution with its state and its rules read, and `rules` where it has none yet; raises where they are broken."""
+    return Case(
+        execution,
+        mail,
+        None if isinstance(playbook, str) else playbook,
+        playbook if isinstance(playbook, str) else None,
+        Rules(**execution.rules) if execution.rules else rules,
+        decode(execution.tokens) if execution.tokens else ExecutionState(),
+        {},
     )
 
 
@@ -157,7 +170,7 @@ class Columns:
         self.jobs: list[list[object]] = []
         self.changes: list[tuple[object, ...]] = []
         self.withdrawn: list[int] = []
-        self.rows: dict[tuple[int, str], list[object]] = {}
+        self.rows: dict[tuple[int, str], list[Any]] = {}
         self.ended: list[tuple[object, ...]] = []
         self.states: list[tuple[object, ...]] = []
         self.read: list[int] = []
@@ -177,7 +190,8 @@ class Columns:
                 deadline = decision.begun.deadline
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
                 self.begun.append((
-                    turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload), dump_json(asdict(case.rules)),
+                    turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
+                    dump_json(asdict(case.rules)),
                 ))  # fmt: skip
             self._add_decision(execution, mail, turn, decision)
             last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
@@ -228,9 +242,9 @@ class Columns:
         before = self.rows.get((execution_id, row.step))
         result_visit, result_event = row.result_visit, mail.event_id if row.result_visit is not None else None
         if before is not None:
-            started = started or before[4]  # type: ignore[assignment] - a column of times
-            if before[6] is not None and (result_visit is None or before[6] > result_visit):  # type: ignore[operator] - a column of visits
-                result_visit, result_event = before[6], before[7]  # type: ignore[assignment] - as above
+            started = started or before[4]
+            if before[6] is not None and (result_visit is None or before[6] > result_visit):
+                result_visit, result_event = before[6], before[7]
         self.rows[execution_id, row.step] = [
             execution_id, row.step, row.status, row.visits, started, ended, result_visit, result_event,
         ]  # fmt: skip

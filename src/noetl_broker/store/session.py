@@ -47,7 +47,7 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise fault_of(error) from error
     except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise DatabaseFault(f"the connection to the database was lost: {error or type(error).__name__}") from error
+        raise DatabaseFault(f"the connection to the database was lost: {str(error) or type(error).__name__}") from error
 
 
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:

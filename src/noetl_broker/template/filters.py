@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -19,14 +18,13 @@ from jinja2.utils import pass_context
 from markupsafe import Markup
 
 from noetl_broker.template.fuel import NODE_COST, Evaluation, bounded
+from noetl_broker.template.guards import GUARDS, small
 from noetl_broker.template.methods import TEXT_METHODS
 from noetl_broker.template.values import Missing, as_json, drawn, kind_of, solid, text, whole
 
 Function = Callable[..., Any]
 CALL_COST: Final = 20
-SMALL_NUMBER: Final = 1_000
 HTML_SAFE: Final = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "'": "\\u0027"})
-CONVERSION: Final = re.compile(r"%(?:%|(?:\(\w+\))?[-+ #0]{0,5}\d{0,2}(?:\.\d{0,2})?[diouxXeEfFgGcsr])")
 
 
 def default(value: Any, default_value: Any = "", boolean: Any = False) -> Any:  # noqa: FBT002 - Jinja's own signature
@@ -47,13 +45,13 @@ def _json(value: Any, indent: int | None, *, sort_keys: bool, ensure_ascii: bool
 
 def _tojson(run: Evaluation, value: Any, indent: int | None = None) -> str:
     """Give JSON as Jinja writes it: keys sorted, `< > & '` escaped, so that it may stand in HTML or an SQL literal."""
-    _small(indent or 0)
+    small(indent or 0)
     return _json(as_json(run, value), indent, sort_keys=True, ensure_ascii=True).translate(HTML_SAFE)
 
 
 def _to_json(run: Evaluation, value: Any, indent: int | None = None) -> str:
     """Give plain JSON: keys in their order, characters as they are."""
-    _small(indent or 0)
+    small(indent or 0)
     return _json(as_json(run, value), indent, sort_keys=False, ensure_ascii=False)
 
 
@@ -108,94 +106,19 @@ def _sum(run: Evaluation, value: Any, attribute: str | int | None = None, start:
     return JINJA_FILTERS["sum"](run.environment, value, attribute, start)
 
 
-def _small(*numbers: Any) -> None:
-    for number in numbers:
-        if isinstance(number, int | float) and not -SMALL_NUMBER <= number <= SMALL_NUMBER:
-            message = f"{number!r:.40} is too large for this filter: numbers up to {SMALL_NUMBER} are allowed"
-            raise TemplateRuntimeError(message)
-
-
-def _small_arguments(_: Evaluation, __: Any, *args: Any, **kwargs: Any) -> None:
-    _small(*args, *kwargs.values())
-
-
-def _small_precision(_: Evaluation, __: Any, *args: Any, **kwargs: Any) -> None:
-    precision = args[0] if args else kwargs.get("precision", 0)
-    _small(precision * 50 if isinstance(precision, int) else precision)
-
-
-def _slow_text(units: int) -> Function:
-    """Charge so many units a character."""
-
-    def guard(run: Evaluation, value: Any, *_: Any, **__: Any) -> None:
-        run.spend(len(str(value)) * units)
-
-    return guard
-
-
-def _trim_room(run: Evaluation, value: Any, chars: Any = "", *_: Any) -> None:
-    run.spend((len(str(value)) * len(chars or "")) >> 8)
-
-
-def _indent_room(run: Evaluation, value: Any, width: Any = 4, *_: Any, **__: Any) -> None:
-    plain = str(value)
-    _small(width)
-    run.spend(plain.count("\n") * 4)
-    run.room_for_text(len(plain) + (plain.count("\n") + 1) * (width if isinstance(width, int) else len(str(width))))
-
-
-def _wrap_room(run: Evaluation, value: Any, width: Any = 79, *args: Any, **kwargs: Any) -> None:
-    wrapped = args[1] if len(args) > 1 else kwargs.get("wrapstring") or "\n"
-    plain = str(value)
-    run.spend(len(plain) * 20)
-    run.room_for_text(len(plain) * (1 + len(str(wrapped)) // max(1, width if isinstance(width, int) else 1)))
-
-
-def _join_room(run: Evaluation, value: Any, d: Any = "", *_: Any, **__: Any) -> None:
-    run.room_for_text(len(value) * len(str(d)) if isinstance(value, list | tuple | str) else 0)
-
-
 def _replace(run: Evaluation, value: Any, old: str, new: str, count: int | None = None) -> Any:
     times = -1 if count is None else count
     return TEXT_METHODS["replace"](run, text(run, value), text(run, old), text(run, new), times)
-
-
-def _format_room(run: Evaluation, value: Any, *args: Any, **kwargs: Any) -> None:
-    rest = CONVERSION.sub("", str(value))
-    if "%" in rest:
-        message = "`format` takes plain conversions such as %s, %d, %05.2f; widths have at most two digits"
-        raise TemplateRuntimeError(message)
-    longest = sum(len(text(run, one)) for one in (*args, *kwargs.values()))
-    run.room_for_text(len(str(value)) * 100 + longest * str(value).count("%"))
 
 
 def _center(run: Evaluation, value: Any, width: int = 80) -> str:
     return str(TEXT_METHODS["center"](run, text(run, value), width))
 
 
-GUARDS: Final[dict[str, Function]] = {
-    "batch": _small_arguments,
-    "slice": _small_arguments,
-    "truncate": _small_arguments,
-    "round": _small_precision,
-    "urlize": _slow_text(10),
-    "striptags": _slow_text(10),
-    "title": _slow_text(2),
-    "wordcount": _slow_text(2),
-    "pprint": _slow_text(10),
-    "float": _slow_text(1),
-    "int": _slow_text(1),
-    "urlencode": _slow_text(2),
-    "xmlattr": _slow_text(1),
-    "trim": _trim_room,
-    "indent": _indent_room,
-    "wordwrap": _wrap_room,
-    "join": _join_room,
-    "format": _format_room,
-}
 # These call another filter or test, or look up an attribute, for each element.
 EACH: Final = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 EACH_COST: Final = 8
+LOOKING_COST: Final = 6
 LOOKING: Final = EACH | {"groupby", "join", "max", "min", "sort", "sum", "unique"}
 # These look at their input one element at a time, and pay as they draw; all other filters pay for all of it at once.
 STREAMING: Final = frozenset(
@@ -276,7 +199,7 @@ def _metered_filter(name: str, function: Function) -> Function:
         if name in EACH:
             value = drawn(run, value, EACH_COST * max(1, lookups))
         elif name in LOOKING and isinstance(value, list | tuple | dict | str | range):
-            run.spend(len(value) * max(EACH_COST * lookups, NODE_COST * 2))
+            run.spend(len(value) * max(EACH_COST * lookups, LOOKING_COST))
         if guard is not None:
             guard(run, value, *args, **kwargs)
         return _checked(run, function(*first(run), value, *args, **kwargs))

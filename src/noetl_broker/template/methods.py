@@ -149,7 +149,7 @@ def call_now(run: Evaluation) -> str:
 
 def call_uuid(run: Evaluation) -> str:
     """Give the turn's next id."""
-    run.spend(20)
+    run.spend(40)
     return run.scope.moment.uuid()
 
 

@@ -26,7 +26,7 @@ FINAL_TYPES: Final = frozenset({bool, int, float, str, list, dict, type(None)})
 # What code made by Jinja raises for the template's own faults. `NotLoaded` is none of these and passes through.
 TEMPLATE_FAULTS: Final = (
     *(JinjaError, TypeError, ValueError, LookupError, ArithmeticError),
-    *(AttributeError, RecursionError, MemoryError),
+    *(AttributeError, AssertionError, RecursionError, MemoryError),
 )
 COMPILE_FAULTS: Final = (*TEMPLATE_FAULTS, SyntaxError)
 
@@ -106,6 +106,8 @@ def reason(fault: Exception) -> str:
         return "it is nested too deep"
     if isinstance(fault, MemoryError):
         return "it needs too much memory"
+    if isinstance(fault, AttributeError | AssertionError):
+        return f"a filter cannot work on what it is given ({fault})"
     if isinstance(fault, ZeroDivisionError):
         return "it divides by zero"
     message = getattr(fault, "message", None) or getattr(fault, "msg", None) or str(fault)

@@ -70,6 +70,11 @@ class Tree:
             return self._root
         return _rendered(self._root, Evaluation(scope))
 
+    @property
+    def source(self) -> str:
+        """The text of a tree that is one template; of any other, its place."""
+        return self._root.source if isinstance(self._root, Template) else self.at
+
     def __repr__(self) -> str:
         """Show the place."""
         return f"Tree(at={self.at!r})"

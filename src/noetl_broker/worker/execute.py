@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -135,7 +136,7 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
     try:
         action = _mapping(job.action, "action")
         context = _mapping(job.context or "{}", "context")
-        limit = seconds(action.get("timeout", time_limit_seconds), "timeout")
+        limit = job.timeout_seconds or seconds(action.get("timeout", time_limit_seconds), "timeout")
         told = {"id": job.queue_id, "uuid": str(job.execution_id), "execution_id": job.execution_id}
         told |= {"step": job.node_name, "node_id": job.node_id, "attempt": job.attempt}
         finisher = finisher_of(action, context, told, lent.environment)
@@ -148,8 +149,10 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
         return Success(result=stored(result))
     except ToolFault as fault:
         return failure_of(fault)
-    except Exception as error:  # our own bug: the job must not take the worker down with it
-        log.exception("job_crashed", queue_id=job.queue_id, step=job.node_name)
+    except Exception as error:  # noqa: BLE001 - our own bug: the job must not take the worker down with it
+        # As text: a console that shows the locals of each frame would show secrets.
+        trace = traceback.format_exc()
+        log.error("job_crashed", queue_id=job.queue_id, step=job.node_name, traceback=trace)  # noqa: TRY400
         message = f"the worker failed on step '{job.node_name}': {type(error).__name__}: {error}"
         return failure_of(ToolFault(message, kind="worker_bug"))
 

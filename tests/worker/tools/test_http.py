@@ -11,6 +11,7 @@ from tests.worker.conftest import Perform, Site, failed
 
 
 def http(site: Site, **more: Any) -> dict[str, Any]:
+    """Make an action that sends a request to the site."""
     return {"type": "http", "url": f"{site.url}/things", **more}
 
 
@@ -35,7 +36,7 @@ async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site
     ],
 )
 async def test_query_and_body(perform: Perform, site: Site, more: dict[str, Any], target: str, body: Any) -> None:
-    """`params` are the query; a body is JSON unless it is text; `data` without a body to carry it is query; args are not sent."""
+    """`params` are the query, and `data` where no body is; a body is JSON unless it is text; args are not sent."""
     await perform(http(site, **more))
     sent = site.requests[0]
     assert sent["target"] == target

@@ -48,6 +48,7 @@ def rows_of(empty_database: Database) -> Callable[[str], Rows]:
 
 
 def sql(text: str, **more: Any) -> dict[str, Any]:
+    """Make a postgres action."""
     return {"type": "postgres", "command_b64": base64.b64encode(text.encode()).decode(), **more}
 
 
@@ -143,7 +144,7 @@ async def test_forms_of_a_save(
 
 async def test_an_upsert_overwrites_by_its_key(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
     """Many rows at once; of two with one key the last counts; a column that is missing gets its default."""
-    rows_of('create table t (id int primary key, "Name" text default \'none\'); insert into t values (1, \'old\')')
+    rows_of("create table t (id int primary key, \"Name\" text default 'none'); insert into t values (1, 'old')")
     data = [{"id": 1, "Name": "a"}, {"id": "1", "Name": "new'"}, {"id": 2}]
     save = {"type": "save", "table": "t", "mode": "upsert", "key": "id", "data": data}
     outcome = await on_database(save | {"data": data[1:]})
@@ -164,9 +165,7 @@ async def test_many_rows_are_saved(on_database: OnDatabase, rows_of: Callable[[s
     "statement",
     ["insert into t values (:a, :b)", "insert into t values ({{ data.a }}, '{{ params.b }}-{{ result.c }}')"],
 )
-async def test_a_save_by_statement(
-    on_database: OnDatabase, rows_of: Callable[[str], Rows], statement: str
-) -> None:
+async def test_a_save_by_statement(on_database: OnDatabase, rows_of: Callable[[str], Rows], statement: str) -> None:
     """With parameters by name, or with templates that see the data."""
     rows_of("create table t (a int, b text)")
     save = {"storage": "postgres", "statement": statement, "data": {"a": 1, "b": "x"}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import select
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import pytest
 from noetl_broker.worker.faults import Failure
 from tests.worker.conftest import Perform, failed
 
+PATIENCE_SECONDS = 10.0
 INPUTS = {"city": "Paris", "temp": 30}
 
 
 def python(code: str, **more: Any) -> dict[str, Any]:
+    """Make a python action."""
     return {"type": "python", "code_b64": base64.b64encode(code.encode()).decode(), **more}
 
 
@@ -127,21 +130,25 @@ async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform
     assert failed(outcome)["type"] == "timeout"
     assert outcome.retryable
     for pid in (await reader).split():
-        assert not alive(int(pid))
+        assert is_gone(int(pid))
 
 
 async def test_a_background_process_does_not_outlive_the_step(perform: Perform) -> None:
     """What a step leaves running in its group is killed when it returns."""
     pid = await perform(python("import subprocess\ndef main(): return subprocess.Popen(['sleep', '600']).pid"))
-    assert not alive(pid)
+    assert is_gone(pid)
 
 
-def alive(pid: int) -> bool:
-    """Tell whether a process runs; one that is dead and not yet reaped does not."""
+def is_gone(pid: int) -> bool:
+    """Wait until a process that was killed has left, and tell whether it did; the kernel takes a moment for it."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
-        return False
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], PATIENCE_SECONDS)[0])
+    finally:
+        os.close(watched)
 
 
 async def test_the_step_s_own_timeout_wins(perform: Perform) -> None:

@@ -62,3 +62,26 @@ left join turns r on r.event_id = e.event_id
 left join turns w on w.event_id = e.parent_event_id
 where e.execution_id = $1::bigint
 order by e.created_at, e.event_id;
+
+-- name: log_of_latest_execution
+-- The check of the broker's first description, word for word: its reader must find the sequence that stands there.
+SELECT event_type, node_name 
+FROM noetl.event 
+WHERE execution_id = (
+  SELECT execution_id FROM noetl.event 
+  ORDER BY created_at DESC LIMIT 1
+)
+ORDER BY created_at;
+
+-- name: count_rows
+-- `reltuples` is exact after this for tables as small as a demonstration's.
+analyze;
+
+-- name: list_user_tables
+select n.nspname as schema, c.relname as name, c.reltuples::bigint as rows
+from pg_class c
+join pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'r'
+  and n.nspname not in ('noetl', 'information_schema')
+  and n.nspname not like 'pg\_%'
+order by n.nspname, c.relname;

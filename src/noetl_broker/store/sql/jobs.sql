@@ -1,5 +1,6 @@
 -- name: lease_jobs
-select queue_id, execution_id, node_id, node_name, node_type, action, context::text as context, attempts, priority
+select queue_id, execution_id, node_id, node_name, node_type, action, context::text as context, attempts, priority,
+  timeout_seconds
 from noetl.lease_jobs($1::text, $2::int, $3::int, $4::text[]);
 
 -- name: heartbeat_jobs

@@ -1,7 +1,7 @@
 """Python processes started ahead of the jobs, each used for one job and then killed with its whole process group.
 
 A fresh interpreter per job keeps one step's modules, threads and memory out of the next; that it was started while the
-job before was running keeps its start (some 15 ms) out of the step's time. A forking server would start faster still,
+job before was running keeps its start (some 60 ms) out of the step's time. A forking server would start faster still,
 but its children are not the worker's: it could not wait for them, and a fork of a process with threads may hang.
 """
 

@@ -73,7 +73,7 @@ def _texts(task: Task) -> list[str]:
 
 
 def target_of(task: Task) -> Target:
-    """Find where the SQL runs: what `auth` says, over it `connection`, `db_*` inputs and keys; else our own database."""
+    """Find where the SQL runs: `auth`, over it `connection`, `db_*` inputs and keys; else the worker's database."""
     given: dict[str, Any] = {}
     for entry in entries(task.first("auth", "credential"), task.lent.environment):
         if entry.get("type") in (None, "postgres", "postgresql", "basic"):

@@ -1,0 +1,134 @@
+"""One parent over several processes of the same command: it starts them, brings back the dead, passes signals on.
+
+A child's standard input is a pipe that only the parent holds: its end says that the parent is gone, however it went,
+and the child stops. On its standard output a child says when it is ready and that it goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from noetl_broker.cli.serving import SIGNALS, notify
+from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE, EXIT_USAGE
+
+log = structlog.get_logger(__name__)
+
+READY, PROGRESS = "ready", "progress"
+# A child that ends so would end so again.
+HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
+REST_SECONDS = (0.1, 10.0)
+HEALTHY_SECONDS = 30.0
+
+
+@dataclass(slots=True, kw_only=True)
+class Family:
+    """`size` children of one `command`; `restart` false: each runs once, and the parent ends with the last of them."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    size: int
+    restart: bool
+    drain_seconds: float
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _children: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
+    _ready: set[int] = field(default_factory=set)
+    _heard: set[int] = field(default_factory=set)
+
+    async def run(self) -> int:
+        """Keep the children until a signal, or a child that ends in a way that cannot be mended; give the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._on_signal, number)
+        codes = await asyncio.gather(*(self._keep(place) for place in range(self.size)))
+        return max(codes)
+
+    async def _keep(self, place: int) -> int:
+        """Start one child, again and again; give the code that it ended with for good."""
+        rest = REST_SECONDS[0]
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            code = await self._run_child(place)
+            if self.stopping.is_set() or (code == 0 and not self.restart):
+                return max(code, 0) if code in HOPELESS else 0
+            if code in HOPELESS or not self.restart:
+                self._stop(signal.SIGTERM)
+                return abs(code)
+            rest = REST_SECONDS[0] if time.monotonic() - began > HEALTHY_SECONDS else min(rest * 2, REST_SECONDS[1])
+            log.error("a process died; another one takes its place", place=place, code=code, pause_seconds=rest)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), rest)
+        return 0
+
+    async def _run_child(self, place: int) -> int:
+        child = await asyncio.create_subprocess_exec(
+            *self.command,
+            env=dict(self.environment),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C comes to us, and through us once to each child
+        )
+        self._children[place] = child
+        log.info("started a process", place=place, process_id=child.pid)
+        if self.stopping.is_set():
+            _signal(child, signal.SIGTERM)
+        try:
+            if child.stdout is not None:
+                async for line in child.stdout:
+                    self._hear(place, line.decode(errors="replace").strip())
+            return await child.wait()
+        finally:
+            self._children.pop(place, None)
+            self._ready.discard(place)
+            if child.stdin is not None:
+                child.stdin.close()
+
+    def _hear(self, place: int, word: str) -> None:
+        """Systemd hears of the family only what is true of all of it."""
+        if word == READY:
+            self._ready.add(place)
+            if len(self._ready) == self.size:
+                notify(f"READY=1\nSTATUS={self.size} processes")
+                log.info("all processes are ready", processes=self.size)
+        elif word == PROGRESS:
+            self._heard.add(place)
+            if len(self._heard) == self.size:
+                self._heard.clear()
+                notify("WATCHDOG=1")
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.stopping.is_set():
+            for child in self._children.values():
+                _signal(child, signal.SIGKILL)
+            os._exit(128 + number)
+        log.info("stopping", signal=number.name, hint="a second signal ends at once")
+        self._stop(number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        notify("STOPPING=1")
+        self.stopping.set()
+        for child in self._children.values():
+            _signal(child, number)
+
+
+def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+async def parent_gone(stopping: asyncio.Event) -> None:
+    """Wait, in a child, for the end of its standard input, then set `stopping`."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while await reader.read(1024):
+        pass
+    stopping.set()

@@ -1,0 +1,54 @@
+"""The command `worker`: the reference worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.serving import notify, serve
+from noetl_broker.worker import WorkerOptions, run_worker
+
+# Of the time that a stop may take, this part is for the running jobs, the rest for saying what became of them.
+SHARE_OF_JOBS = 0.8
+
+
+@command("worker", example="noetl-broker worker --types python,http --concurrency 8")
+@click.option("--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can do.")
+@click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")
+@click.option("--worker-id", metavar="NAME", help="Its name in the log; default: host, process and a random part.")
+@click.option(
+    "--lease-seconds", type=click.IntRange(1, 86_400), default=60, show_default=True,
+    help="How long a job is its own without a heartbeat.",
+)  # fmt: skip
+@click.option("--null", is_flag=True, help="Complete every job at once, with {}: to measure the broker.")
+def worker(
+    call: Call, *, types: Sequence[str], concurrency: int, worker_id: str | None, lease_seconds: int, null: bool
+) -> int:
+    """Run the reference worker: lease jobs, do them, report.
+
+    SIGTERM and SIGINT let running jobs finish and exit 0; a second signal exits at once.
+    """
+    call.log_as_set()
+    names = tuple(name.strip() for word in types for name in word.split(",") if name.strip())
+    options = WorkerOptions(
+        dsn=call.dsn,
+        types=names or None,
+        concurrency=concurrency,
+        lease_seconds=lease_seconds,
+        drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
+        null=null,
+    )
+    if worker_id is not None:
+        options = replace(options, worker_id=worker_id)
+    return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+
+
+async def _run(options: WorkerOptions, *, drain_seconds: float) -> int:
+    stopping = asyncio.Event()
+    notify("READY=1")
+    await serve(run_worker(options, stopping), stopping, drain_seconds=drain_seconds)
+    return 0

@@ -1,0 +1,159 @@
+"""The end: results, cancel, deadline, and events that come too late or from nowhere."""
+
+from tests.stories import assert_story
+
+
+def test_a_start_and_an_end_may_carry_an_action() -> None:
+    """The data of an `end` with an action is the result."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, type: python, code: x, next: end}
+        - {step: end, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started start
+            job   start
+        > action_completed start {"a": 1}
+            event step_completed start
+            event step_started end
+            job   end
+        > action_completed end {"b": 1}
+            event step_completed end
+            event execution_complete {"b": 1}
+        """,
+    )
+
+
+def test_several_branch_ends_give_a_mapping_by_step() -> None:
+    """A control step stands for the step with data before it; an envelope is unwrapped once."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, b, c]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x}
+        - {step: c, type: python, code: x, next: r}
+        - {step: r, next: [{when: "false", step: end}]}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started a
+            event step_started b
+            event step_started c
+            job   a
+            job   b
+            job   c
+        > action_completed a 1
+            event step_completed a
+        > action_completed b {"data": 2, "status": "COMPLETED"}
+            event step_completed b
+        > action_completed c 3
+            event step_completed c
+            event step_started r
+            event step_completed r
+            event execution_complete {"b": 2, "c": 3, "a": 1}
+        """,
+    )
+
+
+def test_a_playbook_of_a_start_alone_completes_at_once() -> None:
+    """Its result is null."""
+    assert_story(
+        """
+        workflow:
+        - {step: start}
+        """,
+        """
+        > execution_start {"x": 1}
+            event execution_complete
+        """,
+    )
+
+
+def test_the_data_that_end_would_save_is_the_result() -> None:
+    """`end.save.data`, rendered."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: end}
+        - {step: end, save: {storage: postgres, data: {v: "{{ a }}"}}}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a 4
+            event step_completed a
+            event execution_complete {"v": 4}
+        """,
+    )
+
+
+def test_a_cancelled_execution_withdraws_its_jobs() -> None:
+    """What comes later is accounted for and changes nothing."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > execution_cancel {"reason": "enough"}
+            event execution_cancelled "enough"
+            withdraw
+        > action_completed a {}  (after_end)
+        > execution_cancel {}  (after_end)
+        """,
+    )
+
+
+def test_an_execution_past_its_deadline_fails() -> None:
+    """`metadata.deadline`, told by the reaper."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > execution_deadline
+            event execution_failed "the deadline of 5 s passed"
+            withdraw
+        """,
+        metadata="deadline: 5",
+    )
+
+
+def test_strange_and_doubled_events_are_accounted_for_and_change_nothing() -> None:
+    """Each with its reason; types are read in any case and by any alias."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x}
+        """,
+        """
+        > action_completed a 1  (unknown_execution)
+        > execution_start
+            event step_started a
+            job   a
+        > PLAYBOOK_STARTED  (duplicate)
+        > action_completed b {}  (unknown_step)
+        > action_completed a#2 {}  (not_open)
+        > step_result a {}  (recorded)
+        > something_else {}  (unknown_type)
+        > Action_Completed a {}
+            event step_completed a
+            event execution_complete {}
+        """,
+    )

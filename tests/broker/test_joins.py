@@ -1,0 +1,310 @@
+"""Joins: `all`, `any`, `each`, groups of joins that reach each other, and `end`."""
+
+from tests.stories import assert_story
+
+
+def test_an_exclusive_choice_that_merges_does_not_wait_for_the_branch_not_taken() -> None:
+    """By the graph, no other live token can reach the join."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - step: a
+          type: python
+          code: x
+          next:
+          - {when: "a.left", step: l}
+          - {else: [r]}
+        - {step: l, type: python, code: x, next: j}
+        - {step: r, type: python, code: x, next: j}
+        - {step: j, type: python, code: x, next: end}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a {"left": true}
+            event step_completed a
+            event step_started l
+            job   l
+        > action_completed l {"v": 1}
+            event step_completed l
+            event step_started j
+            job   j
+        > action_completed j {"v": 2}
+            event step_completed j
+            event execution_complete {"v": 2}
+        """,
+    )
+
+
+def test_a_fan_out_waits_for_all_and_merges_its_inputs_by_arc() -> None:
+    """Inputs merge in the order of the arcs, own keys under them; `result` is the last arc's."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r]}
+        - {step: l, type: python, code: x, next: [{step: j, args: {from_l: "{{ l.v }}", both: l}}]}
+        - {step: r, type: python, code: x, next: [{step: j, args: {from_r: "{{ r.v }}", both: r}}]}
+        - {step: j, type: python, code: x, args: {both: own, last: "{{ result.v }}"}}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_started r
+            job   l
+            job   r
+        > action_completed r {"v": 2}
+            event step_completed r
+        > action_completed l {"v": 1}
+            event step_completed l
+            event step_started j
+            job   j {"last": 2, "from_l": 1, "both": "r", "from_r": 2}
+        > action_completed j 5
+            event step_completed j
+            event execution_complete 5
+        """,
+    )
+
+
+def test_an_any_join_runs_at_the_first_arrival() -> None:
+    """The other token is spent: it ends silently on arriving there."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r]}
+        - {step: l, type: python, code: x, next: j}
+        - {step: r, type: python, code: x, next: j}
+        - {step: j, join: any, type: python, code: x, next: end}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_started r
+            job   l
+            job   r
+        > action_completed r {"v": 2}
+            event step_completed r
+            event step_started j
+            job   j
+        > action_completed j {"v": 3}
+            event step_completed j
+        > action_completed l {"v": 1}
+            event step_completed l
+            event execution_complete {"v": 3}
+        """,
+    )
+
+
+def test_arrivals_of_one_turn_at_an_any_join_make_one_visit() -> None:
+    """Two arcs to it and one through a router: the first runs, the rest is spent."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [j, j, r]}
+        - {step: r, next: j}
+        - {step: j, join: any, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a {"v": 2}
+            event step_completed a
+            event step_started j
+            event step_started r
+            event step_completed r
+            job   j
+        > action_completed j {"v": 3}
+            event step_completed j
+            event execution_complete {"v": 3}
+        """,
+    )
+
+
+def test_an_each_join_makes_a_visit_per_arrival() -> None:
+    """`{{ step }}` is the latest visit's with a result; `result` and inputs are the visit's own."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r]}
+        - {step: l, type: python, code: x, next: [{step: j, args: {who: l}}]}
+        - {step: r, type: python, code: x, next: [{step: j, args: {who: r}}]}
+        - {step: j, join: each, type: python, code: x, next: k}
+        - {step: k, type: python, code: x, args: {got: "{{ j.v }}", r: "{{ result.v }}"}}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_started r
+            job   l
+            job   r
+        > action_completed r {"v": 2}
+            event step_completed r
+            event step_started j
+            job   j {"who": "r"}
+        > action_completed l {"v": 1}
+            event step_completed l
+            event step_started j#2
+            job   j#2 {"who": "l"}
+        > action_completed j#2 {"v": "second"}
+            event step_completed j#2
+            event step_started k
+            job   k {"got": "second", "r": "second"}
+        > action_completed j {"v": "first"}
+            event step_completed j
+            event step_started k#2
+            job   k#2 {"got": "second", "r": "first"}
+        > action_completed k 1
+            event step_completed k
+        > action_completed k#2 1
+            event step_completed k#2
+            event execution_complete 1
+        """,
+    )
+
+
+def test_a_spent_token_keeps_nothing_waiting_through_that_join() -> None:
+    """The join behind does not wait for a token that could reach it only through the `any` join."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r, s]}
+        - {step: l, type: python, code: x, next: j}
+        - {step: r, type: python, code: x, next: j}
+        - {step: s, type: python, code: x, next: k}
+        - {step: j, join: any, type: python, code: x, next: k}
+        - {step: k, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_started r
+            event step_started s
+            job   l
+            job   r
+            job   s
+        > action_completed l {}
+            event step_completed l
+            event step_started j
+            job   j
+        > action_completed s {}
+            event step_completed s
+        > action_completed j {}
+            event step_completed j
+            event step_started k
+            job   k
+        > action_completed r {}
+            event step_completed r
+        > action_completed k 1
+            event step_completed k
+            event execution_complete 1
+        """,
+    )
+
+
+def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
+    """A group is ready when nothing outside it can reach it."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [p, q]}
+        - {step: p, type: python, code: x, next: j1}
+        - {step: q, type: python, code: x, next: j2}
+        - step: j1
+          join: all
+          type: python
+          code: x
+          next: [{when: "j1.again", step: j2}]
+        - step: j2
+          join: all
+          type: python
+          code: x
+          next: [{when: "j2.again", step: j1}]
+        """,
+        """
+        > execution_start
+            event step_started p
+            event step_started q
+            job   p
+            job   q
+        > action_completed q {}
+            event step_completed q
+        > action_completed p {}
+            event step_completed p
+            event step_started j1
+            job   j1
+        > action_completed j1 {"again": false}
+            event step_completed j1
+            event step_started j2
+            job   j2
+        > action_completed j2 {"again": false}
+            event step_completed j2
+            event execution_complete {"j1": {"again": false}, "j2": {"again": false}}
+        """,
+    )
+
+
+def test_end_waits_until_nothing_else_lives() -> None:
+    """A branch that does not lead to `end` keeps it waiting all the same."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x}
+        - {step: end, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            event step_started b
+            job   a
+            job   b
+        > action_completed a 1
+            event step_completed a
+        > action_completed b 2
+            event step_completed b
+            event step_started end
+            job   end
+        > action_completed end 3
+            event step_completed end
+            event execution_complete 3
+        """,
+    )
+
+
+def test_an_end_with_a_join_of_its_own_follows_that() -> None:
+    """`join: each` on `end`: one visit per arrival."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x, next: end}
+        - {step: end, join: each, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            event step_started b
+            job   a
+            job   b
+        > action_completed a 1
+            event step_completed a
+            event step_started end
+            job   end
+        > action_completed end 2
+            event step_completed end
+        > action_completed b 1
+            event step_completed b
+            event step_started end#2
+            job   end#2
+        > action_completed end#2 3
+            event step_completed end#2
+            event execution_complete 3
+        """,
+    )

@@ -1,0 +1,60 @@
+"""Loops: visits, and their limit."""
+
+from tests.stories import assert_story
+
+
+def test_a_transition_back_makes_a_new_visit() -> None:
+    """Visits are numbered, and a visit's `next` sees that visit's own inputs."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [{step: a, args: {n: 0}}]}
+        - step: a
+          type: python
+          code: x
+          next:
+          - {when: "a.n < 2", step: a, args: {n: "{{ a.n }}", seen: "{{ n }}"}}
+          - {else: end}
+        - {step: end, result: "{{ a.n }}"}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a {"n": 0}
+        > action_completed a {"n": 1}
+            event step_completed a
+            event step_started a#2
+            job   a#2 {"n": 1, "seen": 0}
+        > action_completed a {"n": 1}  (duplicate)
+        > action_completed a#2 {"n": 2}
+            event step_completed a#2
+            event execution_complete 2
+        """,
+    )
+
+
+def test_the_visit_limit_ends_the_execution_by_name() -> None:
+    """The error names the step and the loop."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: b}
+        - {step: b, type: python, code: x, next: a}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a 1
+            event step_completed a
+            event step_started b
+            job   b
+        > action_completed b 1
+            event step_completed b
+            event step_failed a#2 "step a in the loop a → b would be visit 4; the limit max_visits is 3"
+            event execution_failed "step a in the loop a → b would be visit 4; the limit max_visits is 3"
+            withdraw
+        """,
+        metadata="max_visits: 3",
+    )

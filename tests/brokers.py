@@ -1,0 +1,155 @@
+"""What the tests of the daemon share: playbooks in a database, daemons that run beside a test, and the invariants."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from textwrap import dedent
+from typing import Any
+
+from noetl_broker.broker.model import JSON, Rules
+from noetl_broker.daemon.service import Service, ServiceOptions
+from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store.pool import connect
+from tests.postgres import Database
+
+PATIENCE_SECONDS = 30.0
+
+# Spec section 8, as far as plain SQL sees it: each statement gives one row per fault.
+INVARIANTS = {
+    "I1 each event that asks for a decision has exactly one turn": """
+        select e.execution_id, e.event_id, count(t.turn)
+        from noetl.event e
+        left join noetl.turn t on t.execution_id = e.execution_id and t.event_id = e.event_id
+        where lower(e.event_type) in ('execution_start', 'action_completed', 'action_failed', 'execution_cancel')
+        group by e.execution_id, e.event_id
+        having count(t.turn) <> 1""",
+    "I1 each visit ends once": """
+        select execution_id, node_id, count(*)
+        from noetl.event
+        where event_type in ('step_completed', 'step_failed')
+        group by execution_id, node_id
+        having count(*) <> 1""",
+    "I2 each job has its step_started": """
+        select q.execution_id, q.node_id
+        from noetl.queue q
+        left join noetl.event e
+          on e.execution_id = q.execution_id and e.event_id = q.event_id and e.event_type = 'step_started'
+        where e.event_id is null""",
+    "I3 one end per execution": """
+        select execution_id, count(*)
+        from noetl.event
+        where event_type in ('execution_complete', 'execution_failed', 'execution_cancelled')
+        group by execution_id
+        having count(*) <> 1""",
+    "I5 no unread mail": "select execution_id, event_id from noetl.inbox",
+    "I7 turns without gaps": """
+        select execution_id, max(turn), count(*)
+        from noetl.turn
+        group by execution_id
+        having max(turn) <> count(*)""",
+    "I9 one completion per job and attempt": """
+        select execution_id, meta ->> 'queue_id', meta ->> 'attempt'
+        from noetl.event
+        where event_type = 'action_completed' and meta ? 'queue_id'
+        group by 1, 2, 3
+        having count(*) > 1""",
+    "I11 the rows of a turn are of one transaction": """
+        select t.execution_id, t.turn
+        from noetl.turn t
+        join noetl.event e on e.execution_id = t.execution_id and e.parent_event_id = t.event_id
+        where e.meta ->> 'turn' = t.turn::text and e.xmin::text <> t.xmin::text""",
+    "nothing set aside": "select execution_id, event_id, reason from noetl.dead_letter",
+}
+
+
+def options(database: Database, **changes: Any) -> ServiceOptions:
+    """Options of a daemon on this database, with these changed."""
+    settings: dict[str, Any] = {"rules": Rules(), "playbook_rules": PlaybookRules(), **changes}
+    return ServiceOptions(dsn=database.dsn, **settings)
+
+
+async def register(database: Database, body: str, *, path: str = "story", metadata: str = "") -> None:
+    """Put a playbook of this workload and workflow into the catalog, unchecked."""
+    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}{metadata}}}\n"
+    await execute(
+        database,
+        "insert into noetl.catalog (path, version, name, content) values ($1, 1, $1, $2)",
+        path,
+        head + dedent(body),
+    )
+
+
+async def drain(database: Database, **changes: Any) -> Service:
+    """Evaluate what is waiting, as `run --drain` does; gives the service, for its counters."""
+    service = Service(options(database, **changes))
+    await service.drain()
+    return service
+
+
+@asynccontextmanager
+async def running(database: Database, **changes: Any) -> AsyncIterator[Service]:
+    """A daemon that runs beside the test, and is stopped with it."""
+    ready = asyncio.Event()
+    service = Service(options(database, **changes), on_ready=ready.set)
+    task = asyncio.create_task(service.run())
+    waiting = asyncio.create_task(ready.wait())
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        waiting.cancel()
+        task.result()
+    try:
+        yield service
+    finally:
+        service.stopping.set()
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
+
+
+async def execute(database: Database, statement: str, *arguments: object) -> None:
+    """One statement on a connection of its own."""
+    connection = await connect(database.dsn, name="test")
+    try:
+        await connection.execute(statement, *arguments)
+    finally:
+        await connection.close()
+
+
+async def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
+    """The rows of one statement."""
+    connection = await connect(database.dsn, name="test")
+    try:
+        return [tuple(row) for row in await connection.fetch(statement, *arguments)]
+    finally:
+        await connection.close()
+
+
+async def value(database: Database, statement: str, *arguments: object) -> Any:
+    """The first column of the first row."""
+    found = await rows(database, statement, *arguments)
+    return found[0][0] if found else None
+
+
+async def start(database: Database, path: str = "story", payload: JSON = None, *, count: int = 1) -> list[int]:
+    """Start executions; gives their ids."""
+    statement = "select noetl.start_execution($1, $2) from generate_series(1, $3)"
+    return [row[0] for row in await rows(database, statement, path, payload or {}, count)]
+
+
+async def complete_jobs(database: Database, result: JSON = None, *, most: int = 100_000) -> int:
+    """Lease all jobs and complete each with this result, in one statement; gives their number."""
+    statement = """
+        with leased as (select queue_id, attempts from noetl.lease_jobs('test', $1))
+        select count(noetl.complete_job(queue_id, 'test', attempts, $2)) from leased"""
+    return int(await value(database, statement, most, result))
+
+
+async def broken_invariants(database: Database, *, but: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
+    """The rows of each invariant that is broken; `but` names those that the test breaks on purpose."""
+    connection = await connect(database.dsn, name="test")
+    try:
+        async with connection.transaction(isolation="repeatable_read"):
+            found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in INVARIANTS.items()}
+    finally:
+        await connection.close()
+    return {name: faults for name, faults in found.items() if faults and name not in but}

@@ -1,0 +1,30 @@
+"""`config`: every setting, its value and its source, without secrets."""
+
+from __future__ import annotations
+
+import json
+
+from tests.cli.conftest import Command
+
+
+def test_each_setting_says_where_it_comes_from(lone_command: Command) -> None:
+    """Command line, environment, file, default: the first of them that speaks is named."""
+    file = lone_command.folder / "broker.toml"
+    file.write_text("lanes = 4\nsweep_seconds = 2.0\n", encoding="utf-8")
+    lone_command.environment["NOETL_BROKER_SWEEP_SECONDS"] = "3"
+    answer = lone_command("config", "--config", file, "--dsn", "postgresql://u:topsecret@h/d", "--json")
+    sources = {row["name"]: (row["value"], row["source"]) for row in json.loads(answer.stdout)}
+    assert [sources[name] for name in ("dsn", "sweep_seconds", "lanes", "notify")] == [
+        ("**********", "command line --dsn"),
+        (3.0, "environment NOETL_BROKER_SWEEP_SECONDS"),
+        (4, f"file {file}"),
+        ("gated", "default"),
+    ]
+
+
+def test_no_password_is_shown(lone_command: Command) -> None:
+    """Not in the table either."""
+    lone_command.environment["NOETL_BROKER_DSN"] = "postgresql://u:topsecret@h/d"
+    answer = lone_command("config")
+    assert answer.exit_code == 0
+    assert "topsecret" not in answer.output

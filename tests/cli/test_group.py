@@ -1,0 +1,90 @@
+"""The command line as a whole: its help, what it loads, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from noetl_broker.cli.group import COMMANDS, cli
+from tests.cli.conftest import Command, plain_environment
+
+
+def test_help_loads_no_driver_and_no_models() -> None:
+    """`--help` answers at once: the group knows its commands without loading one."""
+    program = (
+        "import sys\n"
+        "from noetl_broker.cli.group import cli\n"
+        "cli(['--help'], standalone_mode=False)\n"
+        "print(sorted({'asyncpg', 'pydantic', 'rich', 'structlog', 'yaml'} & set(sys.modules)))\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_explains_itself(name: str) -> None:
+    """Its help says what the table says, names the common options and shows an example."""
+    answer = CliRunner().invoke(cli, [name, "--help"], terminal_width=120)
+    assert answer.exit_code == 0
+    assert answer.output.splitlines()[2].strip() == COMMANDS[name].sentence
+    missing = [word for word in ("--dsn", "--json", "--config", "--debug", "Example:") if word not in answer.output]
+    assert missing == []
+
+
+def test_an_unknown_command_is_told_with_the_one_that_was_meant(lone_command: Command) -> None:
+    """A typing error costs one look."""
+    answer = lone_command("evnts")
+    assert answer.exit_code == 2
+    assert "There is no command evnts. Did you mean events?" in answer.stderr
+
+
+def test_a_refused_connection_is_one_sentence_and_69(lone_command: Command) -> None:
+    """A one-shot command does not wait for a database that is not there."""
+    answer = lone_command("executions", "--dsn", "postgresql://127.0.0.1:1/nowhere")
+    assert answer.exit_code == 69
+    assert answer.stderr.startswith("noetl-broker: the database cannot be reached: ")
+    assert answer.stderr.count("\n") == 1
+
+
+def test_debug_shows_where_an_error_comes_from(lone_command: Command) -> None:
+    """The traceback is there for who asks for it, and the sentence still stands last."""
+    answer = lone_command("executions", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--debug")
+    assert answer.exit_code == 69
+    assert answer.stderr.startswith("Traceback")
+    assert answer.stderr.splitlines()[-1].startswith("noetl-broker: the database cannot be reached")
+
+
+def test_an_empty_database_is_78_and_says_what_to_do(bare_command: Command) -> None:
+    """What lacks our schema is not served."""
+    answer = bare_command("executions")
+    assert answer.exit_code == 78
+    assert answer.stderr == "noetl-broker: the database has no noetl schema of ours; run noetl-broker migrate\n"
+
+
+def test_a_setting_out_of_bounds_is_2(lone_command: Command) -> None:
+    """The sentence names the setting, its value and its place."""
+    answer = lone_command.run("config", NOETL_BROKER_LANES="99")
+    assert answer.returncode == 2
+    assert "setting lanes '99' in the environment (NOETL_BROKER_LANES)" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_the_package_is_the_command(lone_command: Command) -> None:
+    """`python -m noetl_broker` is `noetl-broker`."""
+    answer = lone_command.run("--version")
+    assert (answer.returncode, answer.stdout.split(",")[0]) == (0, "noetl-broker")
+
+
+def test_a_pipe_that_closes_early_is_no_fault() -> None:
+    """`noetl-broker config | head -1` shows a line, and no traceback."""
+    answer = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m noetl_broker migrate --sql | head -c 1"],
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert answer.stderr == ""

@@ -1,0 +1,135 @@
+"""`run` and `worker` as services: signals, several processes, systemd, and a database that is not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
+from tests.postgres import Database
+
+NOWHERE = "postgresql://127.0.0.1:1/nowhere"
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """Read the log of a command up to the line with this word."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if word in line:
+            return line
+    raise AssertionError(f"the command ended with {process.wait()} and never said {word!r}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_broker_with_0(command: Command, number: signal.Signals) -> None:
+    """It lets go of what it does and says so."""
+    process = command.start("run")
+    read_until(process, "ready")
+    process.send_signal(number)
+    read_until(process, "stopped")
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_signal_ends_a_broker_that_waits_for_its_database(lone_command: Command) -> None:
+    """There is nothing to finish."""
+    process = lone_command.start("run", "--dsn", NOWHERE)
+    read_until(process, "waiting for the database")
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_fail_fast_does_not_wait(lone_command: Command, processes: int) -> None:
+    """A database that is not there is 69, for the parent of several as well."""
+    answer = lone_command.run("run", "--fail-fast", "--dsn", NOWHERE, "--processes", processes)
+    assert answer.returncode == 69
+    assert "the database cannot be reached" in answer.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_schema_that_is_not_known_is_78(bare_command: Command, processes: int) -> None:
+    """Waiting would not mend it, so the broker ends."""
+    answer = bare_command.run("run", "--processes", processes)
+    assert answer.returncode == 78
+    assert "run noetl-broker migrate" in answer.stderr
+
+
+def test_drain_takes_what_waits_and_ends(command: Command) -> None:
+    """With the count of what it did."""
+    body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+    command("register", write_playbook(command.folder, body))
+    command("start", "examples/story")
+    answer = command.run("run", "--drain", "--json")
+    assert (answer.returncode, json.loads(answer.stdout)["turns"]) == (0, 1)
+
+
+def process_ids(parent: subprocess.Popen[str], count: int) -> list[int]:
+    """Read the log of a parent until that many children have been started; give their process ids."""
+    return [json.loads(read_until(parent, "started a process"))["process_id"] for _ in range(count)]
+
+
+def test_a_parent_brings_back_a_child_that_died(command: Command) -> None:
+    """And ends them all at a signal."""
+    parent = command.start("run", "--processes", 2, NOETL_BROKER_LOG_FORMAT="json")
+    first, second = process_ids(parent, 2)
+    read_until(parent, "all processes are ready")
+    os.kill(first, signal.SIGKILL)
+    read_until(parent, "a process died")
+    [third] = process_ids(parent, 1)
+    read_until(parent, "all processes are ready")
+    parent.terminate()
+    # Ends when the last of them has closed the log that they share.
+    _, err = parent.communicate(timeout=PATIENCE_SECONDS)
+    assert parent.returncode == 0
+    assert (len({first, second, third}), err.count('"event": "stopped"')) == (3, 2)
+
+
+def test_children_end_with_a_parent_that_was_killed(command: Command) -> None:
+    """Nobody is left who would pass a signal on."""
+    parent = command.start("run", "--processes", 2)
+    read_until(parent, "all processes are ready")
+    parent.kill()
+    _, err = parent.communicate(timeout=PATIENCE_SECONDS)
+    assert err.count("stopped") == 2
+
+
+def test_systemd_hears_of_start_and_stop(command: Command, tmp_path: Path) -> None:
+    """READY when the broker listens, STOPPING when it was asked to end."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address)
+        heard.settimeout(PATIENCE_SECONDS)
+        process = command.start("run", NOTIFY_SOCKET=address)
+        ready = heard.recv(1000).decode()
+        process.terminate()
+        stopping = heard.recv(1000).decode()
+        assert process.wait(PATIENCE_SECONDS) == 0
+    assert (ready.splitlines()[0], stopping) == ("READY=1", "STOPPING=1")
+
+
+def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Database) -> None:
+    """Started with the types that it may do."""
+    body = "workflow:\n  - {step: start, next: rest}\n  - {step: rest, type: sleep, next: end}\n  - {step: end}\n"
+    file = write_playbook(command.folder, body)
+    command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = '["sleep"]'
+    assert command("register", file).exit_code == 0
+    command("start", "examples/story")
+    command.run("run", "--drain")
+    process = command.start("worker", "--types", "sleep,noop", "--worker-id", "w9")
+    read_until(process, "job_ended")
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert rows(database, "select status, worker_id from noetl.queue") == [("done", "w9")]
+
+
+def test_a_worker_that_cannot_do_a_type_says_so(command: Command) -> None:
+    """A typing error in `--types` would otherwise wait for ever."""
+    answer = command.run("worker", "--types", "pyhton")
+    assert answer.returncode == 2
+    assert "pyhton" in answer.stderr

@@ -1,0 +1,118 @@
+"""`executions`, `status` and `events`: what an operator sees of an execution."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Command, rows, write_playbook
+from tests.postgres import Database
+
+FETCH = """\
+workflow:
+  - {step: start, next: fetch}
+  - {step: fetch, type: python, code: "def main(): return 1", next: end}
+  - {step: end}
+"""
+COLUMNS = "select column_name from information_schema.columns where table_schema = 'noetl' and table_name = 'event'"
+
+
+@pytest.fixture
+def started(command: Command) -> int:
+    """Start an execution and let a broker read its start: a job waits; give its id."""
+    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
+    started = int(command("start", "examples/fetch").stdout)
+    assert command.run("run", "--drain").returncode == 0
+    return started
+
+
+def test_executions_are_filtered(command: Command, started: int) -> None:
+    """By how they stand and by their playbook, where * stands for any characters."""
+
+    def found(*filters: str) -> list[int]:
+        return [entry["execution_id"] for entry in json.loads(command("executions", *filters, "--json").stdout)]
+
+    assert [found("--status", "running"), found("--path", "examples/*"), found("--path", "examples_fetch")] == [
+        [started],
+        [started],
+        [],
+    ]
+    assert found("--status", "failed") == []
+
+
+def test_a_pipe_gets_plain_columns(command: Command, started: int) -> None:
+    """No colour, no box: a header and a line each."""
+    header, line = command("executions").stdout.splitlines()
+    assert header.split() == ["execution", "path", "version", "status", "started", "took", "error"]
+    assert line.split()[:4] == [str(started), "examples/fetch", "1", "RUNNING"]
+
+
+def test_status_shows_steps_and_open_jobs(command: Command, started: int) -> None:
+    """Step by step, and what each open job waits for."""
+    text = command("status", started).stdout
+    found = json.loads(command("status", started, "--json").stdout)
+    assert [(step["step"], step["status"]) for step in found["steps"]] == [
+        ("start", "COMPLETED"),
+        ("fetch", "RUNNING"),
+        ("end", "PENDING"),
+    ]
+    assert [(job["step"], job["status"]) for job in found["jobs"]] == [("fetch", "queued")]
+    assert "waits for a worker since" in text
+
+
+def test_status_shows_a_lease_and_then_the_result(command: Command, database: Database, started: int) -> None:
+    """Who holds the job and for how long; at the end what came of it."""
+    [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
+    leased = command("status", started).stdout
+    rows(database, "select noetl.complete_job(%s, 'w1', 1, '{\"n\": 1}')", queue_id)
+    unread = command("status", started).stdout
+    command.run("run", "--drain")
+    ended = command("status", started).stdout
+    assert "w1" in leased
+    assert "lease ends in 5" in leased or "lease ends in 1 min" in leased
+    assert "events that wait for a broker to read them: 1" in unread
+    assert 'result: {"n": 1}' in ended
+
+
+def test_the_log_stands_in_turn_order(command: Command, database: Database, started: int) -> None:
+    """The sequence of the broker's first description, each event with all columns."""
+    [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
+    rows(database, "select noetl.complete_job(%s, 'w1', 1, '{}')", queue_id)
+    command.run("run", "--drain")
+    log = json.loads(command("events", started, "--json").stdout)
+    assert [(event["event_type"], event["node_name"]) for event in log] == [
+        ("execution_start", "fetch"),
+        ("step_started", "fetch"),
+        ("action_started", "fetch"),
+        ("action_completed", "fetch"),
+        ("step_completed", "fetch"),
+        ("execution_complete", "fetch"),
+    ]
+    assert set(log[0]) == {name for (name,) in rows(database, COLUMNS)}
+
+
+def test_following_ends_with_the_execution(command: Command, database: Database, started: int) -> None:
+    """What is there is shown at once, the rest as it comes."""
+    following = command.start("events", started, "--follow", "--json")
+    first = json.loads(following.stdout.readline() if following.stdout else "")
+    [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
+    rows(database, "select noetl.complete_job(%s, 'w1', 1, '{}')", queue_id)
+    command.run("run", "--drain")
+    out, _ = following.communicate()
+    last = json.loads(out.splitlines()[-1])
+    assert (first["event_type"], last["event_type"], following.returncode) == (
+        "execution_start",
+        "execution_complete",
+        0,
+    )
+
+
+def test_a_message_cannot_move_the_cursor(command: Command, database: Database, started: int) -> None:
+    """What strangers wrote is shown without control characters."""
+    [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
+    error = json.dumps({"message": "red \x1b[31m alert\nsecond line"})
+    rows(database, "select noetl.fail_job(%s, 'w1', 1, %s::jsonb)", queue_id, error)
+    command.run("run", "--drain")
+    for name in ("events", "status"):
+        assert "\x1b" not in command(name, started).stdout

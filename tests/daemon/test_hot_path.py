@@ -1,0 +1,169 @@
+"""The rules of the hot path, each with a test that the wrong way fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.store.pool import connect
+from tests.brokers import (
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    value,
+)
+from tests.postgres import Database
+
+CHAIN = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: [{when: "a.ok", step: b}]}
+- {step: b, type: python, code: x, next: end}
+- {step: end}
+"""
+WIDE = (
+    """
+workflow:
+- {step: start, next: [a, b, c, d, e, f, g, h]}
+"""
+    + "".join(f"- {{step: {name}, type: python, code: x, next: end}}\n" for name in "abcdefgh")
+    + "- {step: end}\n"
+)
+
+
+async def test_a_backlog_is_taken_in_large_transactions(database: Database) -> None:
+    """Batches hold over 100 turns, and there are fewer commits than turns ÷ 50: the xmin of the turn rows counts them."""
+    await register(database, CHAIN)
+    await start(database, count=600)
+    turns = 0
+    for _ in range(3):
+        service = await drain(database)
+        turns += service.counters.turns
+        assert service.counters.largest_batch > 100
+        await complete_jobs(database, {"ok": True})
+    commits = await value(database, "select count(distinct xmin::text) from noetl.turn")
+    assert turns == 1800
+    assert commits < turns / 50
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 600
+    assert await broken_invariants(database) == {}
+
+
+async def test_two_daemons_share_hot_executions_and_double_nothing(database: Database) -> None:
+    """Eight completions of one execution at once, over two daemons with two lanes each."""
+    await register(database, WIDE)
+    async with running(database), running(database) as second:
+        await start(database, count=100)
+        done = 0
+        while done < 800:
+            done += await complete_jobs(database, {"ok": True})
+        await _all_ended(database)
+        second.stopping.set()
+    assert await broken_invariants(database) == {}
+    assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == 800
+
+
+async def test_without_the_lock_the_turn_key_alone_prevents_doubles(database: Database) -> None:
+    """The try-lock answers true to everybody; then the unique turn is the wall, and conflicts are seen."""
+    source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
+    assert "where pg_try_advisory_xact_lock(a.execution_id)" in source
+    await execute(database, source.replace("where pg_try_advisory_xact_lock(a.execution_id)", "where true"))
+    await register(database, WIDE)
+    conflicts = 0
+    async with running(database, lanes=4, batch_size=3) as first, running(database, lanes=4, batch_size=3) as second:
+        await start(database, count=40)
+        done = 0
+        while done < 320:
+            done += await complete_jobs(database, {"ok": True}, most=40)
+        await _all_ended(database)
+        conflicts = first.counters.retries + second.counters.retries
+    assert conflicts > 0
+    assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("notify", ["gated", "always", "off"])
+async def test_no_wakeup_is_lost(database: Database, notify: str) -> None:
+    """A writer races the daemon to sleep; the sweep is too far away to help."""
+    await register(database, "workflow:\n- {step: start}\n")
+    connection = await connect(database.dsn, name="test")
+    try:
+        async with running(database, notify=notify, sweep_seconds=60.0):
+            for _ in range(150):
+                execution_id = await connection.fetchval("select noetl.start_execution('story')")
+                async with asyncio.timeout(10):
+                    while not await connection.fetchval(
+                        "select status = 'COMPLETED' from noetl.execution where execution_id = $1", execution_id
+                    ):
+                        await asyncio.sleep(0)
+    finally:
+        await connection.close()
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_daemon_drains_what_came_before_it(database: Database) -> None:
+    """Nobody listened when the events were written; LISTEN, then drain, finds them."""
+    await register(database, "workflow:\n- {step: start}\n")
+    await start(database, count=5)
+    async with running(database, sweep_seconds=60.0):
+        await _all_ended(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_the_listener_comes_back_after_its_connection_was_killed(database: Database) -> None:
+    """What was written while it was deaf is found by the drain after the reconnect."""
+    await register(database, "workflow:\n- {step: start}\n")
+    async with running(database, sweep_seconds=60.0):
+        for _ in range(5):
+            await execute(
+                database,
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name like 'noetl-broker%' and datname = current_database()",
+            )
+            await start(database)
+            await _all_ended(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_mail_that_cannot_be_decided_is_set_aside_and_the_others_go_on(database: Database) -> None:
+    """A fault of ours fails no execution: its mail goes to the dead letters with the reason."""
+    await register(database, CHAIN)
+    poisoned, *healthy = await start(database, count=20)
+    await drain(database)
+    await execute(
+        database,
+        """update noetl.execution_state set tokens = '{"status": "RUNNING", "seen": "zz"}' where execution_id = $1""",
+        poisoned,
+    )
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert [row[0] for row in dead] == [poisoned]
+    assert "zz" in dead[0][1]
+    ended = await rows(database, "select execution_id from noetl.execution where status = 'COMPLETED'")
+    assert sorted(row[0] for row in ended) == sorted(healthy)
+
+
+async def test_a_value_that_the_database_refuses_sets_one_execution_aside(database: Database) -> None:
+    """The write of a batch fails on one of its rows: the batch is taken apart until that one is alone."""
+    await register(database, CHAIN)
+    poisoned, *healthy = await start(database, count=20)
+    await execute(
+        database,
+        f"alter table noetl.turn add constraint poison check (execution_id <> {poisoned})",
+    )
+    await drain(database)
+    assert await rows(database, "select execution_id from noetl.dead_letter") == [(poisoned,)]
+    assert await complete_jobs(database, {"ok": True}) == len(healthy)
+
+
+async def _all_ended(database: Database) -> None:
+    async with asyncio.timeout(30):
+        while await value(database, "select count(*) from noetl.execution where status = 'RUNNING'"):
+            await asyncio.sleep(0.005)

@@ -1,0 +1,253 @@
+"""What a document becomes: steps, arcs, workbook, workload."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from noetl_broker.playbook import PlaybookError, Rules, compile_playbook
+from tests.playbook.documents import HEAD, compiled, told
+
+STEPS = 1_000
+
+
+def step(body: str, name: str = "a", rules: Rules | None = None) -> object:
+    """Compile a document and give one step."""
+    return compiled(body, rules or Rules()).steps[name]
+
+
+def test_a_playbook_knows_its_frame() -> None:
+    """Name, path, limits, workload in key order, and the document itself."""
+    playbook = compile_playbook(
+        "apiVersion: noetl.io/v1\nkind: Playbook\n"
+        "metadata: {path: a/b, max_visits: 9, deadline: 60, priority: 3}\n"
+        "spec: {z: 1, y: '{{ z }}'}\nsteps: [{name: start}]\n",
+        rules=Rules(),
+    )
+    assert (playbook.name, playbook.path) == ("b", "a/b")
+    assert (playbook.max_visits, playbook.deadline, playbook.priority) == (9, 60.0, 3)
+    assert [*playbook.workload] == ["z", "y"]
+    assert playbook.workload["y"].names == {"z"}
+    assert playbook.document["kind"] == "Playbook"
+    assert playbook.end is None
+    assert playbook.start.name == "start"
+
+
+def test_names_at_the_top_are_taken_from_old_files() -> None:
+    """A path alone gives the name, a name alone the path."""
+    text = "apiVersion: noetl.io/v1\nkind: Playbook\nname: x\nworkflow: [{step: start}]\n"
+    playbook = compile_playbook(text, rules=Rules())
+    assert (playbook.name, playbook.path) == ("x", "x")
+
+
+def test_an_error_tells_the_first_and_the_count() -> None:
+    """The exception holds them all."""
+    with pytest.raises(PlaybookError) as caught:
+        compiled("workflow: [{step: start, next: [x, y]}]")
+    assert str(caught.value) == "<catalog>:4:33: there is no step `x` (and 1 more error)"
+    assert [found.code for found in caught.value.findings] == ["unknown-step", "unknown-step"]
+
+
+def test_warnings_do_not_prevent_compiling() -> None:
+    """Only errors do."""
+    assert compiled("workflow: [{step: start, colour: red}]").start.kind == "control"
+
+
+@pytest.mark.parametrize(
+    "text, kind, resolved",
+    [
+        ("{step: a}", "control", "route"),
+        ("{step: a, type: noop}", "control", "noop"),
+        ("{step: a, type: router}", "control", "router"),
+        ("{step: a, type: python}", "control", "python"),
+        ("{step: a, tool: python, code: x}", "action", "python"),
+        ("{step: a, type: python, code_b64: eA==}", "action", "python"),
+        ("{step: a, type: python, script: {path: x.py}}", "action", "python"),
+        ("{step: a, type: container, image: x}", "action", "container"),
+        ("{step: a, type: playbook, path: p}", "playbook", "playbook"),
+        ("{step: a, type: workbook, task: fetch}", "action", "http"),
+        ("{step: a, type: workbook, name: fetch}", "action", "http"),
+        ("{name: a, type: workbook, task: fetch}", "action", "http"),
+        ("{step: a, type: workbook, task: child}", "playbook", "playbook"),
+        ("{step: a, type: dbt, models: all}", "action", "dbt"),
+    ],
+)
+def test_a_type_says_who_runs_a_step(text: str, kind: str, resolved: str) -> None:
+    """A workbook step has its action's type."""
+    body = f"""
+    workbook:
+      - {{name: fetch, type: http, url: x}}
+      - {{name: child, tool: playbook, path: p}}
+    workflow:
+      - {{step: start, next: a}}
+      - {text}
+    """
+    found = compiled(body, Rules(extra_step_types=frozenset({"dbt"}))).steps["a"]
+    assert (found.kind, found.type) == (kind, resolved)
+
+
+def test_start_and_end_may_act() -> None:
+    """With an action they are action steps, without one control steps of their own type."""
+    playbook = compiled("""
+    workflow:
+      - {step: start, type: postgres, command: select 1, next: end}
+      - {step: end}
+    """)
+    assert (playbook.start.kind, playbook.start.type) == ("action", "postgres")
+    assert playbook.end is not None
+    assert (playbook.end.kind, playbook.end.type) == ("control", "end")
+
+
+def test_fields_are_the_tasks_keys_without_the_brokers() -> None:
+    """Code is kept apart, also inside `save`; inputs and the broker's keys are no fields."""
+    found = compiled("""
+    workflow:
+      - {step: start, next: a}
+      - step: a
+        type: postgres
+        desc: text
+        auth: pg
+        command: "select {{ workload }}"
+        code: "{{ never }}"
+        args: {x: 1}
+        retry: 2
+        timeout: 3
+        priority: 4
+        save: {storage: {type: python, code: "{{ never }}"}, data: {y: "{{ result }}"}}
+    """).steps["a"]
+    assert [*found.fields.parts] == ["auth", "command", "save"]
+    assert found.plain == {"code": "{{ never }}", "save": {"storage": {"code": "{{ never }}"}}}
+    assert found.fields.names == {"workload"}
+    assert (found.timeout, found.priority, found.description) == (3.0, 4, "text")
+
+
+def test_a_save_leaves_result_and_data_to_the_worker() -> None:
+    """Both are the worker's there; elsewhere `result` is the step just completed."""
+    found = compiled("""
+    workflow:
+      - {step: start, next: a}
+      - step: a
+        type: http
+        url: "{{ result.url }}"
+        sink: {tool: postgres, statement: "insert {{ data.x }} {{ start }}", args: {y: "{{ this }}"}}
+    """).steps["a"]
+    assert found.fields.names == {"result"}
+    assert found.fields.worker_names == {"start"}
+
+
+def test_an_action_lies_under_its_step() -> None:
+    """Fields, inputs, retry and time limit of the action stand unless the step has its own."""
+    playbook = compiled("""
+    workbook:
+      - {name: fetch, type: http, url: x, method: GET, with: {a: 1, b: 2}, retry: 4, save: {table: t},
+         on_error: continue}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook, task: fetch, method: POST, args: {b: 3}, sink: {table: u}}
+    """)
+    found = playbook.steps["a"]
+    assert found.fields.constant
+    assert {key: tree.render(None) for key, tree in found.fields.parts.items()} == {  # type: ignore[arg-type] # constant
+        "url": "x",
+        "method": "POST",
+        "sink": {"table": "u"},
+    }
+    assert {key: tree.at for key, tree in found.inputs.keys.items()} == {
+        "a": "workbook[0].with.a",
+        "b": "workflow[1].args.b",
+    }
+    assert found.inputs.aliases == {"with": ("a", "b"), "args": ("b",)}
+    assert found.retry is not None
+    assert found.retry.max_attempts == 4
+    assert (found.on_error, found.task_name) == ("continue", "fetch")
+    assert [(action.name, action.type) for action in playbook.workbook] == [("fetch", "http")]
+
+
+def test_an_http_timeout_in_the_workbook_is_the_tools_own() -> None:
+    """On the step it is the attempt's time limit too."""
+    body = """
+    workbook: [{{name: fetch, type: http, url: x, timeout: 10}}]
+    workflow:
+      - {{step: start, next: a}}
+      - {{step: a, type: workbook, task: fetch{}}}
+    """
+    plain, limited = compiled(body.format("")).steps["a"], compiled(body.format(", timeout: 5")).steps["a"]
+    assert (plain.timeout, limited.timeout) == (None, 5.0)
+    assert "timeout" in plain.fields.parts
+
+
+def test_joins_are_effective() -> None:
+    """`all` where several arcs come in, none where one does, none for `end` without its own."""
+    playbook = compiled("""
+    workflow:
+      - {step: start, next: [a, b, b]}
+      - {step: a, next: [c, end]}
+      - {step: b, next: [c, end]}
+      - {step: c, join: any}
+      - {step: end}
+    """)
+    assert {name: found.join for name, found in playbook.steps.items()} == {
+        "start": None,
+        "a": None,
+        "b": "all",
+        "c": "any",
+        "end": None,
+    }
+
+
+def test_end_has_a_result_and_what_it_saves() -> None:
+    """`save.data`, or `sink.args`, stands in where there is no result."""
+    end = compiled("""
+    workflow:
+      - {step: start, next: end}
+      - {step: end, result: {x: "{{ start }}"}, sink: {tool: event, args: {y: "{{ result }}"}}}
+    """).steps["end"]
+    assert end.result is not None
+    assert end.result.names == {"start"}
+    assert end.save_data is not None
+    assert end.save_data.names == {"result"}
+    assert end.save_data.at == "workflow[1].sink.args"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("true", (3, 1.0, 2.0, 60.0, True)),
+        ("false", (1, 1.0, 2.0, 60.0, True)),
+        ("5", (5, 1.0, 2.0, 60.0, True)),
+        (
+            "{max_attempts: 2, initial_delay: 0.5, backoff_multiplier: 1, max_delay: 9, jitter: false}",
+            (2, 0.5, 1, 9, False),
+        ),
+    ],
+)
+def test_a_retry_has_four_forms(text: str, expected: tuple[object, ...]) -> None:
+    """What is not said has its default."""
+    retry = compiled(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]").start.retry
+    assert retry is not None
+    found = (retry.max_attempts, retry.initial_delay, retry.backoff_multiplier, retry.max_delay, retry.jitter)
+    assert found == expected
+
+
+def test_a_step_without_retry_leaves_it_to_the_setting() -> None:
+    """None is not one attempt."""
+    assert compiled("workflow: [{step: start, type: http, url: x}]").start.retry is None
+
+
+def test_retry_conditions_see_the_error() -> None:
+    """No warning names `error`, `status_code`, `result` or `attempt`."""
+    text = "{retry_when: status_code >= 500 and attempt < 9, stop_when: error or result}"
+    assert told(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
+
+
+def test_a_thousand_steps_compile_at_once() -> None:
+    """A second time, with the templates in the cache; the bound is wide, machines differ."""
+    body = "".join(
+        f"  - {{step: s{n}, type: python, code: x, args: {{x: '{{{{ workload }}}}'}}, next: [s{n + 1}]}}\n"
+        for n in range(STEPS)
+    )
+    text = f"{HEAD}workflow:\n  - {{step: start, next: s0}}\n{body}  - {{step: s{STEPS}}}\n"
+    began = time.perf_counter()
+    assert len(compile_playbook(text, rules=Rules()).steps) == STEPS + 2
+    assert time.perf_counter() - began < 2

@@ -1,0 +1,129 @@
+"""What iterators and playbook steps become."""
+
+from __future__ import annotations
+
+from noetl_broker.playbook.model import Iteration, Step
+from tests.playbook.documents import compiled, told
+
+
+def iterating(text: str) -> tuple[Step, Iteration]:
+    """Compile one iterator step, with a workbook beside it."""
+    step = compiled(f"""
+    workload: {{cities: []}}
+    workbook: [{{name: fetch, type: http, url: "{{{{ city }}}}", with: {{a: 1}}}}]
+    workflow:
+      - {{step: start, next: a}}
+      - {{step: a, {text}}}
+    """).steps["a"]
+    assert step.kind == "iterator"
+    assert step.iteration is not None
+    return step, step.iteration
+
+
+def test_an_iterator_over_a_playbook_is_expanded() -> None:
+    """The broker starts a child for each item, with the element in the scope of the task's inputs."""
+    step, iteration = iterating(
+        "type: iterator, collection: '{{ workload.cities }}', element: city, mode: async, concurrency: 3, "
+        "on_error: continue, where: city.ok, order_by: '{{ city.n }}', limit: 5, chunk: '{{ 2 }}', enumerate: true, "
+        "args: {b: 2}, task: {type: playbook, path: 'p/{{ city.name }}', return_step: last, args: {c: '{{ city }}'}}"
+    )
+    assert iteration.expanded
+    assert (iteration.element, iteration.mode, iteration.concurrency) == ("city", "async", 3)
+    assert (iteration.on_error, iteration.enumerate) == ("continue", True)
+    assert iteration.where is not None
+    assert iteration.order_by is not None
+    assert iteration.limit is not None
+    assert iteration.chunk is not None
+    assert iteration.task.kind == "playbook"
+    assert iteration.task.call is not None
+    assert iteration.task.call.path.names == {"city"}
+    assert iteration.task.inputs.keys["c"].names == {"city"}
+    assert [*step.inputs.keys] == ["b"]
+    assert not step.fields.parts
+
+
+def test_a_worker_iterates_any_other_task() -> None:
+    """What names the element stays a template in the one job; code inside the task is never rendered."""
+    step, iteration = iterating(
+        "type: iterator, collection: '{{ workload.cities }}', element: city, mode: parallel, "
+        "task: {type: python, code: '{{ no }}', args: {x: '{{ city }}'}, "
+        "save: {data: {y: '{{ result }}', z: '{{ workload }}'}}}"
+    )
+    assert not iteration.expanded
+    assert (iteration.mode, iteration.concurrency) == ("async", 8)
+    assert [*step.fields.parts] == ["collection", "element", "mode", "task"]
+    assert step.plain == {"task": {"code": "{{ no }}"}}
+    assert step.fields.names == {"workload"}
+    assert iteration.task.type == "python"
+
+
+def test_a_workers_task_holds_its_workbook_action() -> None:
+    """A worker knows no workbook; a task may be named by a string alone."""
+    step, iteration = iterating("type: iterator, collection: [1], element: city, task: fetch")
+    assert step.fields.constant is False
+    task = step.fields.parts["task"].render(None)  # type: ignore[arg-type] # every template in it is the worker's
+    assert task == {"name": "fetch", "type": "http", "task": "fetch", "url": "{{ city }}", "with": {"a": 1}}
+    assert iteration.task.task_name == "fetch"
+
+
+def test_a_loop_repeats_its_step() -> None:
+    """The step itself is the task; a worker gets the loop with it."""
+    step, iteration = iterating(
+        "tool: http, url: '{{ city }}', args: {x: '{{ city.id }}'}, loop: {collection: workload.cities, element: city}"
+    )
+    assert not iteration.expanded
+    assert (iteration.mode, iteration.concurrency) == ("sequential", 1)
+    assert iteration.collection.names == {"workload"}
+    assert [*step.fields.parts] == ["url", "loop"]
+    assert step.fields.names == {"workload"}
+    assert step.inputs.keys["x"].names == frozenset()
+
+
+def test_distribute_makes_a_job_of_each_item() -> None:
+    """Then the broker renders the task for each item itself."""
+    step, iteration = iterating(
+        "tool: http, url: '{{ city }}', loop: {collection: [1], element: city, distribute: true}"
+    )
+    assert iteration.expanded
+    assert iteration.distribute
+    assert iteration.task.kind == "action"
+    assert iteration.task.fields.names == {"city"}
+    assert not step.fields.parts
+
+
+def test_a_loop_over_a_playbook_is_expanded() -> None:
+    """Its inputs belong to each child."""
+    step, iteration = iterating(
+        "type: playbook, path: p, args: {x: '{{ city }}'}, loop: {collection: [1], element: city}"
+    )
+    assert iteration.expanded
+    assert iteration.task.inputs.keys["x"].names == {"city"}
+    assert step.inputs.empty
+    assert step.call is None
+
+
+def test_a_playbook_step_calls() -> None:
+    """Path and version may be templates."""
+    call = compiled("""
+    workload: {p: x}
+    workflow:
+      - {step: start, type: playbook, path: "{{ p }}", version: 3, return_step: last}
+    """).start.call
+    assert call is not None
+    assert call.path.names == {"p"}
+    assert call.version is not None
+    assert call.return_step is not None
+
+
+def test_an_iterators_names_are_known() -> None:
+    """The element and `_loop` are not warned of."""
+    body = """
+    workflow:
+      - step: start
+        type: iterator
+        collection: [1]
+        element: n
+        where: n > 0 and _loop.index < 5
+        task: {type: http, url: "{{ n }}/{{ _loop.count }}"}
+    """
+    assert told(body) == []

@@ -1,0 +1,69 @@
+"""Whether two conditions can both be true."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.playbook.overlap import alternatives, exclude_each_other
+
+EXCLUSIVE = [
+    ("x == 1", "x == 2"),
+    ("{{ x > 25 }}", "{{ x <= 25 }}"),
+    ("x", "not x"),
+    ("a.b == 'x'", "a['b'] != 'x'"),
+    ("x is defined", "x is not defined"),
+    ("x in [1, 2]", "x in [3]"),
+    ("x in ('a',)", "x not in ('a', 'b')"),
+    ("x < 1 or x > 9", "x > 2 and x < 5"),
+    ("x == 1 and y == 1", "x == 1 and y == 2"),
+    ("5 > x", "x >= 5"),
+    ("x == ''", "x"),
+    ("x | length == 0", "x | length > 0"),
+    ("x == -1", "x > 0"),
+    ("false", "x"),
+]
+COMPATIBLE = [
+    ("x > 1", "x > 5"),
+    ("x", "y"),
+    ("x != 1", "x != 2"),
+    ("x >= 5", "x <= 5"),
+    ("x == 1", "y == 2"),
+    ("x == y", "x != 1"),
+    ("f(x)", "f(x)"),
+    ("1 < x < 5", "x > 9"),
+    ("x < 'a'", "x > 3"),
+    ("x in y", "x not in ['a']"),
+]
+
+
+def exclusive(one: str, other: str) -> bool:
+    """Compare two conditions that can be read."""
+    first, second = alternatives(one), alternatives(other)
+    assert first is not None
+    assert second is not None
+    return exclude_each_other(first, second)
+
+
+@pytest.mark.parametrize("one, other", EXCLUSIVE)
+def test_conditions_that_exclude_each_other_are_seen(one: str, other: str) -> None:
+    """In both orders."""
+    assert exclusive(one, other)
+    assert exclusive(other, one)
+
+
+@pytest.mark.parametrize("one, other", COMPATIBLE)
+def test_conditions_that_can_both_be_true_are_never_called_exclusive(one: str, other: str) -> None:
+    """What is not understood contradicts nothing."""
+    assert not exclusive(one, other)
+
+
+def test_what_is_no_condition_gives_nothing() -> None:
+    """Neither text around the braces nor broken syntax is read."""
+    assert alternatives("a {{ x }} b") is None
+    assert alternatives("{{ x }} {{ y }}") is None
+    assert alternatives("x ==") is None
+
+
+def test_an_explosion_of_alternatives_is_given_up() -> None:
+    """Too many to compare: nothing is claimed."""
+    assert alternatives(" and ".join(f"(a{n} or b{n})" for n in range(10))) is None

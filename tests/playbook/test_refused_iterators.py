@@ -1,0 +1,127 @@
+"""What is refused on an iterator."""
+
+from __future__ import annotations
+
+from tests.playbook.documents import told
+
+
+def test_an_iterator_has_a_collection_an_element_and_a_task() -> None:
+    """Each that is missing is told."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: iterator}
+    """
+    assert told(source) == [
+        (
+            '4:5 error bad-iterator workflow[1]: the iterator `a` has no `collection` (write collection: "{{ '
+            'workload.items }}")'
+        ),
+        "4:5 error bad-iterator workflow[1]: the iterator `a` has no `element` (write element: item)",
+        (
+            "4:5 error bad-iterator workflow[1].task: the iterator `a` has no `task` (write task: {type: "
+            "playbook, path: …} or another type)"
+        ),
+    ]
+
+
+def test_a_loop_has_a_collection() -> None:
+    """A loop over nothing is refused."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, loop: {element: city}}
+    """
+    assert told(source) == [
+        (
+            "4:41 error bad-iterator workflow[1].loop: the iterator `a` has no `collection` (write "
+            'collection: "{{ workload.items }}")'
+        ),
+    ]
+
+
+def test_a_loop_is_a_mapping() -> None:
+    """A number of turns is no loop."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, loop: 3}
+    """
+    assert told(source) == [
+        (
+            "4:41 error bad-iterator workflow[1].loop: the iterator `a` has a `loop` that is a number (write "
+            "loop: {collection: …, element: …})"
+        ),
+    ]
+
+
+def test_a_loop_repeats_something() -> None:
+    """A router has nothing to repeat."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, loop: {collection: [1], element: n}}
+    """
+    assert told(source) == [
+        "4:21 error bad-iterator workflow[1].loop: the iterator `a` has no `task` (give the step a type)",
+    ]
+
+
+def test_an_iterators_task_is_an_action_or_a_playbook() -> None:
+    """A task without a type does nothing."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: iterator, collection: [1], element: n, task: {desc: nothing}}
+    """
+    assert told(source) == [
+        (
+            "4:66 error bad-iterator workflow[1].task: the iterator `a` has a task that is neither an action "
+            "nor a playbook (write task: {type: …})"
+        ),
+    ]
+
+
+def test_the_keys_of_an_iterator_have_bounds_and_words() -> None:
+    """Each wrong key is told."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - step: a
+        type: iterator
+        collection: 5
+        element: "1x"
+        mode: fast
+        concurrency: 0
+        on_error: stop
+        where: "{{ a }} b"
+        enumerate: 1
+        task: {type: playbook, path: p}
+    """
+    assert told(source) == [
+        (
+            "6:17 error bad-iterator workflow[1].collection: the iterator `a` has a `collection` that is a "
+            'number (write a list or "{{ expression }}")'
+        ),
+        (
+            "7:14 error bad-iterator workflow[1].element: the iterator `a` has the `element` '1x', which is "
+            "not a name (write element: item)"
+        ),
+        (
+            "8:11 error bad-iterator workflow[1].mode: `mode` is fast, not one of sequential, async, "
+            "parallel (the default is sequential)"
+        ),
+        (
+            "9:18 error bad-iterator workflow[1].concurrency: `concurrency` is 0, not an integer from 1 to "
+            "10000 (write an integer from 1 to 10000)"
+        ),
+        (
+            "10:15 error bad-iterator workflow[1].on_error: `on_error` is stop, not one of fail, continue "
+            "(the default is fail)"
+        ),
+        (
+            "11:12 error bad-iterator workflow[1].where: bad `where`: a condition is one expression: text "
+            'outside the braces is not allowed (write where: "{{ expression }}")'
+        ),
+        ("12:16 error bad-iterator workflow[1].enumerate: `enumerate` is 1, not true or false (write true or false)"),
+    ]

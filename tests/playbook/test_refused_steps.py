@@ -1,0 +1,226 @@
+"""What is refused on a step: its type, its workbook action, its values."""
+
+from __future__ import annotations
+
+from tests.playbook.documents import told
+
+
+def test_a_type_is_known() -> None:
+    """A misspelt type is refused with the nearest one."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: pithon, code: "x"}
+    """
+    assert told(source) == [
+        (
+            "4:21 error unknown-type workflow[1].type: the type `pithon` is not known (did you mean "
+            "`python`? a type that your own workers run goes into the setting extra_step_types)"
+        ),
+    ]
+
+
+def test_a_type_of_the_operators_own_needs_the_setting() -> None:
+    """The hint names the setting."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, tool: dbt}
+    """
+    assert told(source) == [
+        (
+            "4:21 error unknown-type workflow[1].tool: the type `dbt` is not known (a type that your own "
+            "workers run goes into the setting extra_step_types)"
+        ),
+    ]
+
+
+def test_a_type_is_a_name() -> None:
+    """A mapping (of a newer dialect) is refused."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, tool: {kind: python}}
+    """
+    assert told(source) == [
+        "4:21 error bad-type workflow[1].tool: `tool` is a mapping (write the name of a type)",
+    ]
+
+
+def test_type_and_tool_are_one_key() -> None:
+    """Two aliases that differ contradict each other."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, tool: python, url: x}
+    """
+    assert told(source) == [
+        "4:33 error bad-type workflow[1].tool: `tool` says 'python' and `type` says 'http' (keep one)",
+    ]
+
+
+def test_a_workbook_action_exists() -> None:
+    """A misspelt action is refused with the nearest one."""
+    source = """
+    workbook:
+      - {name: fetch, type: http, url: x}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook, name: fetsh}
+    """
+    assert told(source) == [
+        "6:37 error unknown-action workflow[1].name: the workbook has no action `fetsh` (did you mean `fetch`?)",
+    ]
+
+
+def test_a_workbook_step_needs_a_workbook() -> None:
+    """There is none to look in."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook, task: fetch}
+    """
+    assert told(source) == [
+        (
+            "4:37 error unknown-action workflow[1].task: the workbook has no action `fetch` (the playbook "
+            "has no workbook)"
+        ),
+    ]
+
+
+def test_a_workbook_step_names_its_action() -> None:
+    """Neither `task` nor `name` is given."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook}
+    """
+    assert told(source) == [
+        (
+            "4:5 error unknown-action workflow[1].name: the workbook step `a` names no action (write task: "
+            "name-of-the-action)"
+        ),
+    ]
+
+
+def test_a_workbook_action_has_a_type() -> None:
+    """Without one no worker can run it."""
+    source = """
+    workbook:
+      - {name: fetch, url: x}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook, task: fetch}
+    """
+    assert told(source) == [
+        "3:5 error bad-type workbook[0]: the workbook action `fetch` has no type (write type: python, http, …)",
+    ]
+
+
+def test_templates_compile() -> None:
+    """Each bad string is an error of its own."""
+    source = """
+    workload: {x: 1}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: "{{ x", headers: {a: "{{ x | nope }}"}}
+    """
+    assert told(source) == [
+        (
+            "5:32 error bad-template workflow[1].url: the template `{{ x` does not compile: unexpected end "
+            "of template, expected 'end of print statement' (write text with {{ expression }} in it)"
+        ),
+        (
+            "5:53 error bad-template workflow[1].headers.a: the template `{{ x | nope }}` does not compile: "
+            "there is no filter `nope` (write text with {{ expression }} in it)"
+        ),
+    ]
+
+
+def test_a_retry_has_a_form() -> None:
+    """Every wrong key of every retry is told."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, retry: many, next: b}
+      - {step: b, type: http, url: x, retry: 0, next: c}
+      - step: c
+        type: http
+        url: x
+        retry: {max_attempts: "3", initial_delay: -1, jitter: 1, retry_wen: x, retry_when: "a b", on_success: {}}
+    """
+    assert told(source) == [
+        (
+            "4:42 error bad-retry workflow[1].retry: `retry` is a string (write true, false, a number of "
+            "attempts, or {max_attempts: 3, …})"
+        ),
+        (
+            "5:42 error bad-retry workflow[2].retry: `retry` is 0, not an integer from 1 to 1000 (write an "
+            "integer from 1 to 1000)"
+        ),
+        (
+            "9:27 error bad-retry workflow[3].retry.max_attempts: `max_attempts` is '3', not an integer from "
+            "1 to 1000 (write it without quotes or template)"
+        ),
+        (
+            "9:47 error bad-retry workflow[3].retry.initial_delay: `initial_delay` is -1, not a number from "
+            "0 to 31536000 (write a number from 0 to 31536000)"
+        ),
+        "9:59 error bad-retry workflow[3].retry.jitter: `jitter` is 1, not true or false (write true or false)",
+        (
+            "9:62 error bad-retry workflow[3].retry.retry_wen: the key `retry_wen` means nothing in `retry` "
+            "(did you mean `retry_when`?)"
+        ),
+        (
+            "9:88 error bad-retry workflow[3].retry.retry_when: bad `retry_when`: expected token 'end of "
+            "print statement', got 'b' (write retry_when: \"{{ expression }}\")"
+        ),
+        (
+            "9:95 error bad-retry workflow[3].retry.on_success: the key `on_success` means nothing in "
+            "`retry` (the broker does not repeat a step that succeeded: make a loop of steps with a condition)"
+        ),
+    ]
+
+
+def test_small_values_have_bounds_and_words() -> None:
+    """Join, mode, reaction, time limit and priority."""
+    source = """
+    workflow:
+      - {step: start, next: a, join: some}
+      - {step: a, type: http, url: x, next_mode: first, on_error: stop, timeout: 0, priority: high, join: 3}
+    """
+    assert told(source) == [
+        "3:34 error bad-value workflow[0].join: `join` is some, not one of all, any, each (the default is all)",
+        (
+            "4:46 error bad-value workflow[1].next_mode: `next_mode` is first, not one of inclusive, "
+            "exclusive (the default is inclusive)"
+        ),
+        (
+            "4:63 error bad-value workflow[1].on_error: `on_error` is stop, not one of fail, continue (the "
+            "default is fail)"
+        ),
+        (
+            "4:78 error bad-value workflow[1].timeout: `timeout` is 0, not a number from 0.001 to 31536000 "
+            "(write a number from 0.001 to 31536000)"
+        ),
+        (
+            "4:91 error bad-value workflow[1].priority: `priority` is 'high', not an integer from -32768 to "
+            "32767 (write it without quotes or template)"
+        ),
+        ("4:103 error bad-value workflow[1].join: `join` is a number, not one of all, any, each (the default is all)"),
+    ]
+
+
+def test_a_playbook_step_says_which_playbook() -> None:
+    """Without a path there is no child."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: playbook}
+    """
+    assert told(source) == [
+        (
+            "4:5 error missing-key workflow[1].path: the playbook step `a` has no `path` (write path: "
+            "folder/of/the/playbook)"
+        ),
+    ]

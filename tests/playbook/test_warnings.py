@@ -1,0 +1,226 @@
+"""What is registered with a warning."""
+
+from __future__ import annotations
+
+from tests.playbook.documents import told
+
+
+def test_a_step_that_nothing_leads_to_is_warned_of() -> None:
+    """It would never run."""
+    source = """
+    workflow:
+      - {step: start, next: end}
+      - {step: a, next: end}
+      - {step: end}
+    """
+    assert told(source) == [
+        (
+            "4:12 warning unreachable workflow[1].step: no path from `start` leads to the step `a` (add it "
+            "to a `next`, or remove it)"
+        ),
+    ]
+
+
+def test_two_conditions_that_can_both_be_true_are_warned_of() -> None:
+    """Both would fire."""
+    source = """
+    workload: {x: 1}
+    workflow:
+      - step: start
+        next:
+          - {when: "{{ x > 1 }}", step: a}
+          - {when: "{{ x > 5 }}", step: b}
+      - {step: a}
+      - {step: b}
+    """
+    assert told(source) == [
+        (
+            "7:9 warning overlapping-when workflow[0].next[1]: this condition and the one on line 9 can both "
+            "be true, and then both fire (write next_mode: exclusive on the step, or let one exclude the other)"
+        ),
+    ]
+
+
+def test_names_that_nobody_gives_are_warned_of() -> None:
+    """With the nearest name, or what to do."""
+    source = """
+    workload: {city: Paris}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: "{{ citi }}", headers: {k: "{{ zzz }}", s: "{{ spec.x }}"}}
+    """
+    assert told(source) == [
+        (
+            "5:32 warning unknown-name workflow[1].url: the template names `citi`, which is neither a step, "
+            "a workload key nor a scope word (did you mean `city`?)"
+        ),
+        (
+            "5:59 warning unknown-name workflow[1].headers.k: the template names `zzz`, which is neither a "
+            "step, a workload key nor a scope word (give it a default under `workload` if the payload brings it)"
+        ),
+        (
+            "5:75 warning unknown-name workflow[1].headers.s: the template names `spec`, which is neither a "
+            "step, a workload key nor a scope word (write `workload`)"
+        ),
+    ]
+
+
+def test_a_step_that_hides_a_word_is_warned_of() -> None:
+    """A scope word, a workload key, a word of the workers."""
+    source = """
+    workload: {city: Paris}
+    workflow:
+      - {step: start, next: result}
+      - {step: result, next: city}
+      - {step: city, next: env}
+      - {step: env}
+    """
+    assert told(source) == [
+        (
+            "5:12 warning shadowed-name workflow[1].step: the step `result` hides the scope word of that "
+            "name (rename the step)"
+        ),
+        (
+            "6:12 warning shadowed-name workflow[2].step: the step `city` hides the workload key of that "
+            "name (rename the step, or write workload.city)"
+        ),
+        (
+            "7:12 warning shadowed-name workflow[3].step: the step `env` hides the scope word of that name "
+            "(rename the step)"
+        ),
+    ]
+
+
+def test_a_loop_without_a_conditional_way_out_is_warned_of() -> None:
+    """It would run to the visit limit."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, next: b}
+      - {step: b, type: http, url: x, next: a}
+    """
+    assert told(source) == [
+        (
+            "4:12 warning endless-loop workflow[1].step: the loop a → b → a has no conditional way out (give "
+            'one of its steps a `when`, such as {when: "{{ … }}", step: …})'
+        ),
+    ]
+
+
+def test_a_loop_of_routers_is_warned_of() -> None:
+    """One token would enter a router twice in a turn."""
+    source = """
+    workload: {x: 1}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, next: {when: "{{ x }}", step: b}}
+      - {step: b, next: a}
+    """
+    assert told(source) == [
+        (
+            "5:12 warning router-ring workflow[1].step: the loop a → b → a has only routers (let a step with "
+            "an action stand in it)"
+        ),
+    ]
+
+
+def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
+    """One of the two values would be lost."""
+    source = """
+    workflow:
+      - {step: start, next: [a, b]}
+      - {step: a, type: http, url: x, next: {step: c, args: {k: 1}}}
+      - {step: b, type: http, url: x, next: {step: c, args: {k: 2}}}
+      - {step: c, type: http, url: x}
+    """
+    assert told(source) == [
+        (
+            "6:12 warning join-input workflow[3].step: the join `c` gets the input `k` from `a` and `b`: the "
+            "later arc wins (give the two different names)"
+        ),
+    ]
+
+
+def test_a_template_that_mixes_the_visits_of_an_each_join_is_warned_of() -> None:
+    """It would read the latest of all visits."""
+    source = """
+    workflow:
+      - {step: start, next: [a, b]}
+      - {step: a, type: http, url: x, next: c}
+      - {step: b, type: http, url: x, next: c}
+      - {step: c, type: http, url: x, join: each, next: d}
+      - {step: d, type: http, url: "{{ c.url }}"}
+    """
+    assert told(source) == [
+        (
+            "7:32 warning mixed-visits workflow[4].url: `c` is visited once per arrival, and this template "
+            "reads the latest of all visits (read `result`, or hand the value on as an input)"
+        ),
+    ]
+
+
+def test_a_python_step_without_code_is_a_router_with_a_warning() -> None:
+    """It runs nothing."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: python}
+    """
+    assert told(source) == [
+        (
+            "4:5 warning no-code workflow[1]: the python step `a` has no code, so it runs nothing (give it "
+            "`code`, or remove its type)"
+        ),
+    ]
+
+
+def test_a_template_in_sql_code_is_warned_of() -> None:
+    """`code` is never rendered."""
+    source = """
+    workload: {x: 1}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: postgres, code: "select {{ x }}"}
+    """
+    assert told(source) == [
+        (
+            "5:37 warning code-template workflow[1].code: the templates in `code` of the postgres step `a` "
+            "are not rendered (write the statement under `command`)"
+        ),
+    ]
+
+
+def test_keys_that_nobody_reads_are_warned_of() -> None:
+    """A result elsewhere than on `end`, a save that no worker does."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: playbook, path: p, save: {storage: event}, result: 1}
+    """
+    assert told(source) == [
+        (
+            "4:40 warning unused-key workflow[1].save: `save` of step `a` saves nothing, because no worker "
+            "runs the step (add a step that saves)"
+        ),
+        "4:64 warning unused-key workflow[1].result: `result` of step `a` is not read (only `end` has one)",
+    ]
+
+
+def test_an_element_that_hides_a_word_is_warned_of() -> None:
+    """And so is a key that means nothing in `loop`."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, loop: {collection: [1], element: result, colour: 1}}
+    """
+    assert told(source) == [
+        (
+            "4:68 warning shadowed-name workflow[1].loop.element: the element `result` of the iterator `a` "
+            "hides the scope word of that name (choose another name)"
+        ),
+        (
+            "4:76 warning unknown-key workflow[1].loop.colour: the key `colour` means nothing in `loop` "
+            "(known are: chunk, collection, concurrency, distribute, element, enumerate, limit, mode, "
+            "on_error, order_by, task, where)"
+        ),
+    ]

@@ -1,0 +1,95 @@
+"""The order of a log: by turns, whatever ids and clocks say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from noetl_broker.store.executions import in_turn_order
+
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def event(
+    event_id: int,
+    event_type: str,
+    *,
+    at: int,
+    parent: int | None = None,
+    node: str = "1:a",
+    read: int | None = None,
+    written: int | None = None,
+) -> dict[str, Any]:
+    """Make a row: `at` in milliseconds, `read` and `written` the turns that read or wrote it."""
+    return {
+        "event_id": event_id,
+        "event_type": event_type,
+        "node_id": node,
+        "parent_event_id": parent,
+        "created_at": BEGIN + timedelta(milliseconds=at),
+        "read_in": read,
+        "written_in": written,
+    }
+
+
+def order(*rows: dict[str, Any], read_only: bool = False) -> list[int]:
+    """Give the ids in the order of the log."""
+    return [row["event_id"] for row in in_turn_order(rows, read_only=read_only)]
+
+
+def test_an_event_stands_before_what_its_turn_wrote() -> None:
+    """Even if its id is the greater one."""
+    assert order(
+        event(9, "execution_start", at=0, read=1),
+        event(1, "step_started", at=1, parent=9, written=1),
+        event(2, "step_started", at=2, parent=9, written=1),
+    ) == [9, 1, 2]
+
+
+def test_turns_count_and_not_the_time_of_arrival() -> None:
+    """Two events that came in one order and were read in the other."""
+    assert order(
+        event(1, "action_completed", at=1, read=3),
+        event(2, "action_completed", at=2, read=2),
+        event(3, "step_completed", at=3, parent=2, written=2),
+        event(4, "step_completed", at=4, parent=1, written=3),
+    ) == [2, 3, 1, 4]
+
+
+def test_what_takes_no_turn_stands_after_its_parent() -> None:
+    """Between its parent and what the same turn wrote next."""
+    assert order(
+        event(1, "execution_start", at=0, read=1),
+        event(2, "step_started", at=1, parent=1, node="1:a", written=1),
+        event(3, "step_started", at=2, parent=1, node="1:b", written=1),
+        event(4, "action_started", at=7, parent=2, node="1:a"),
+        event(5, "action_started", at=5, parent=3, node="1:b"),
+    ) == [1, 2, 4, 3, 5]
+
+
+def test_a_second_attempt_stands_after_the_retry_that_made_room_for_it() -> None:
+    """Its parent is the start of the step all the same."""
+    assert order(
+        event(1, "step_started", at=0, parent=0, written=1),
+        event(2, "action_started", at=1, parent=1),
+        event(3, "action_failed", at=2, parent=1, read=2),
+        event(4, "action_retry", at=3, parent=3, written=2),
+        event(5, "action_started", at=9, parent=1),
+    ) == [1, 2, 3, 4, 5]
+
+
+def test_without_a_parent_it_stands_where_the_clock_puts_it() -> None:
+    """The worker of a NoETL server names none."""
+    assert order(
+        event(1, "execution_start", at=0, read=1),
+        event(2, "step_started", at=1, parent=1, written=1),
+        event(3, "action_completed", at=5, read=2),
+        event(4, "action_started", at=3),
+    ) == [1, 2, 4, 3]
+
+
+def test_unread_events_stand_at_the_end_or_are_left_out() -> None:
+    """Their place is not known yet."""
+    rows = (event(1, "action_completed", at=0), event(2, "execution_start", at=1, read=1))
+    assert order(*rows) == [2, 1]
+    assert order(*rows, read_only=True) == [2]

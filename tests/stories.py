@@ -1,0 +1,24 @@
+"""Stories as tests: a workflow, the events that come in, and everything that comes of them."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from noetl_broker.broker.model import Rules
+from noetl_broker.broker.story import play
+from noetl_broker.playbook.compile import compile_playbook
+from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.model import Playbook
+
+
+def playbook(body: str, *, metadata: str = "") -> Playbook:
+    """A playbook named `story` with this workload and workflow; `metadata` such as "max_visits: 3"."""
+    extra = f", {metadata}" if metadata else ""
+    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: story, path: story{extra}}}\n"
+    return compile_playbook(head + dedent(body), rules=PlaybookRules())
+
+
+def assert_story(body: str, story: str, *, metadata: str = "", rules: Rules | None = None) -> None:
+    """The events of the story (its lines with `>`) through the core give the story, to the letter."""
+    expected = dedent(story).strip()
+    assert play(playbook(body, metadata=metadata), expected, rules=rules) == expected
