@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from textwrap import dedent
-from typing import Any
+from typing import Any, Self
 
 from noetl_broker.broker.model import JSON, Rules
 from noetl_broker.daemon.service import Service, ServiceOptions
@@ -144,6 +144,20 @@ async def complete_jobs(database: Database, result: JSON = None, *, most: int = 
     return int(await value(database, statement, most, result))
 
 
+async def until_ended(database: Database) -> None:
+    """Wait until no execution is running: the broker rings `noetl_end` at each commit that ends some."""
+    rung = asyncio.Event()
+    connection = await connect(database.dsn, name="test")
+    try:
+        await connection.add_listener("noetl_end", lambda *_: rung.set())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await connection.fetchval("select count(*) from noetl.execution where status = 'RUNNING'"):
+                await rung.wait()
+                rung.clear()
+    finally:
+        await connection.close()
+
+
 async def broken_invariants(database: Database, *, but: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
     """The rows of each invariant that is broken; `but` names those that the test breaks on purpose."""
     connection = await connect(database.dsn, name="test")
@@ -153,3 +167,34 @@ async def broken_invariants(database: Database, *, but: Iterable[str] = ()) -> d
     finally:
         await connection.close()
     return {name: faults for name, faults in found.items() if faults and name not in but}
+
+
+class Writer:
+    """Starts one execution at a time and waits for its end, on one connection."""
+
+    def __init__(self, database: Database, path: str = "story") -> None:
+        """Not connected yet: it is a context manager."""
+        self._database = database
+        self._path = path
+        self._rung = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Connect and listen."""
+        self._connection = await connect(self._database.dsn, name="test")
+        await self._connection.add_listener("noetl_end", lambda *_: self._rung.set())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hang up."""
+        await self._connection.close()
+
+    async def start_and_wait(self) -> int:
+        """One execution from its start to its end; gives its id."""
+        execution_id = int(await self._connection.fetchval("select noetl.start_execution($1)", self._path))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self._connection.fetchval(
+                "select status = 'RUNNING' from noetl.execution where execution_id = $1", execution_id
+            ):
+                await self._rung.wait()
+                self._rung.clear()
+        return execution_id

@@ -34,7 +34,7 @@ class Command:
         self.environment = plain_environment() | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
         self._processes: list[subprocess.Popen[str]] = []
 
-    def start(self, *arguments: str | int, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | int | Path, **environment: str) -> subprocess.Popen[str]:
         """Start a command in a process of its own; it is ended with the test."""
         process = subprocess.Popen(
             [sys.executable, "-m", "noetl_broker", *map(str, arguments)],
@@ -48,13 +48,13 @@ class Command:
         self._processes.append(process)
         return process
 
-    def run(self, *arguments: str | int, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str | int | Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end in a process of its own."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def __call__(self, *arguments: str | int) -> Result:
+    def __call__(self, *arguments: str | int | Path) -> Result:
         """Run a command in this process: what it prints and its exit code are those of a process of its own."""
         cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - self.environment.keys())
         return CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | self.environment, prog_name="noetl-broker")
@@ -103,10 +103,10 @@ def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> 
 def execute(database: Database, statement: str) -> None:
     """Run one statement that gives no rows."""
     with psycopg.connect(database.dsn, autocommit=True) as connection:
-        connection.execute(statement)  # type: ignore[call-overload] # as below
+        connection.execute(statement)
 
 
 def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
     """Give the rows of one statement."""
     with psycopg.connect(database.dsn, autocommit=True) as connection:
-        return connection.execute(statement, arguments).fetchall()  # type: ignore[arg-type] # a constant of a test
+        return connection.execute(statement, arguments).fetchall()

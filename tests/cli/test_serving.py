@@ -113,14 +113,31 @@ def test_systemd_hears_of_start_and_stop(command: Command, tmp_path: Path) -> No
     assert (ready.splitlines()[0], stopping) == ("READY=1", "STOPPING=1")
 
 
+def start_sleeping(command: Command, seconds: float) -> None:
+    """Start an execution and let a broker make its one job: to sleep so long."""
+    body = f"workflow:\n  - {{step: start, next: rest}}\n  - {{step: rest, type: sleep, seconds: {seconds}}}\n"
+    command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = '["sleep"]'
+    assert command("register", write_playbook(command.folder, body)).exit_code == 0
+    assert command("start", "examples/story").exit_code == 0
+    assert command.run("run", "--drain").returncode == 0
+
+
+def test_a_second_signal_ends_at_once(command: Command, database: Database) -> None:
+    """The job is not waited for: another worker gets it when its lease runs out."""
+    start_sleeping(command, 600)
+    process = command.start("worker", "--types", "sleep", "--debug", NOETL_BROKER_DRAIN_SECONDS="300")
+    while rows(database, "select count(*) from noetl.queue where status = 'leased'") == [(0,)]:
+        assert process.poll() is None
+    process.terminate()
+    read_until(process, "stopping")
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
+    assert rows(database, "select status from noetl.queue") == [("leased",)]
+
+
 def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Database) -> None:
     """Started with the types that it may do."""
-    body = "workflow:\n  - {step: start, next: rest}\n  - {step: rest, type: sleep, next: end}\n  - {step: end}\n"
-    file = write_playbook(command.folder, body)
-    command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = '["sleep"]'
-    assert command("register", file).exit_code == 0
-    command("start", "examples/story")
-    command.run("run", "--drain")
+    start_sleeping(command, 0)
     process = command.start("worker", "--types", "sleep,noop", "--worker-id", "w9")
     read_until(process, "job_ended")
     process.terminate()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from noetl_broker.store.pool import connect
 from tests.brokers import (
+    Writer,
     broken_invariants,
     complete_jobs,
     drain,
@@ -16,6 +14,7 @@ from tests.brokers import (
     rows,
     running,
     start,
+    until_ended,
     value,
 )
 from tests.postgres import Database
@@ -38,7 +37,7 @@ workflow:
 
 
 async def test_a_backlog_is_taken_in_large_transactions(database: Database) -> None:
-    """Batches hold over 100 turns, and there are fewer commits than turns ÷ 50: the xmin of the turn rows counts them."""
+    """Batches hold over 100 turns; the transactions, counted by the turn rows' xmin, are fewer than turns ÷ 50."""
     await register(database, CHAIN)
     await start(database, count=600)
     turns = 0
@@ -62,7 +61,7 @@ async def test_two_daemons_share_hot_executions_and_double_nothing(database: Dat
         done = 0
         while done < 800:
             done += await complete_jobs(database, {"ok": True})
-        await _all_ended(database)
+        await until_ended(database)
         second.stopping.set()
     assert await broken_invariants(database) == {}
     assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == 800
@@ -80,7 +79,7 @@ async def test_without_the_lock_the_turn_key_alone_prevents_doubles(database: Da
         done = 0
         while done < 320:
             done += await complete_jobs(database, {"ok": True}, most=40)
-        await _all_ended(database)
+        await until_ended(database)
         conflicts = first.counters.retries + second.counters.retries
     assert conflicts > 0
     assert await broken_invariants(database) == {}
@@ -90,18 +89,9 @@ async def test_without_the_lock_the_turn_key_alone_prevents_doubles(database: Da
 async def test_no_wakeup_is_lost(database: Database, notify: str) -> None:
     """A writer races the daemon to sleep; the sweep is too far away to help."""
     await register(database, "workflow:\n- {step: start}\n")
-    connection = await connect(database.dsn, name="test")
-    try:
-        async with running(database, notify=notify, sweep_seconds=60.0):
-            for _ in range(150):
-                execution_id = await connection.fetchval("select noetl.start_execution('story')")
-                async with asyncio.timeout(10):
-                    while not await connection.fetchval(
-                        "select status = 'COMPLETED' from noetl.execution where execution_id = $1", execution_id
-                    ):
-                        await asyncio.sleep(0)
-    finally:
-        await connection.close()
+    async with running(database, notify=notify, sweep_seconds=60.0), Writer(database) as writer:
+        for _ in range(150):
+            await writer.start_and_wait()
     assert await broken_invariants(database) == {}
 
 
@@ -110,7 +100,7 @@ async def test_a_daemon_drains_what_came_before_it(database: Database) -> None:
     await register(database, "workflow:\n- {step: start}\n")
     await start(database, count=5)
     async with running(database, sweep_seconds=60.0):
-        await _all_ended(database)
+        await until_ended(database)
     assert await broken_invariants(database) == {}
 
 
@@ -125,7 +115,7 @@ async def test_the_listener_comes_back_after_its_connection_was_killed(database:
                 " where application_name like 'noetl-broker%' and datname = current_database()",
             )
             await start(database)
-            await _all_ended(database)
+            await until_ended(database)
     assert await broken_invariants(database) == {}
 
 
@@ -161,9 +151,3 @@ async def test_a_value_that_the_database_refuses_sets_one_execution_aside(databa
     await drain(database)
     assert await rows(database, "select execution_id from noetl.dead_letter") == [(poisoned,)]
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
-
-
-async def _all_ended(database: Database) -> None:
-    async with asyncio.timeout(30):
-        while await value(database, "select count(*) from noetl.execution where status = 'RUNNING'"):
-            await asyncio.sleep(0.005)

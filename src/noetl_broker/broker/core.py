@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.finalize import finalize_execution
+from noetl_broker.broker.initial import reject_execution
 from noetl_broker.broker.joins import deliver, release_join
-from noetl_broker.broker.model import Decision, Event, Turn
+from noetl_broker.broker.model import EXECUTION_START, Decision, Event, Turn
+from noetl_broker.broker.state import NEW, ExecutionState
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import Known
-    from noetl_broker.broker.state import ExecutionState
     from noetl_broker.playbook.model import Playbook
 
 
@@ -37,3 +38,14 @@ def take_turn(
             deliver(draft, draft.arrivals.popleft())
     finalize_execution(draft)
     return draft.seal()
+
+
+def take_turn_or_reject(
+    playbook: Playbook | str, state: ExecutionState, event: Event, turn: Turn, known: Known
+) -> tuple[ExecutionState, Decision]:
+    """As `take_turn`; where there is no playbook but the sentence why, the execution fails at its start with that."""
+    if not isinstance(playbook, str):
+        return take_turn(playbook, state, event, turn, known)
+    if state.status == NEW and event.kind == EXECUTION_START:
+        return reject_execution(turn, {"message": playbook})
+    return state, Decision("unknown_execution" if state.status == NEW else "after_end")

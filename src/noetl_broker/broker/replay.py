@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import Known
-from noetl_broker.broker.core import take_turn
-from noetl_broker.broker.initial import reject_execution
+from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import EXECUTION_START, JSON, Begun, Decision, Emitted, Ended, Event, Job, Rules, Turn
-from noetl_broker.broker.state import NEW, ExecutionState, encode
+from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Job, Rules, Turn
+from noetl_broker.broker.state import ExecutionState, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +52,10 @@ class RecordedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """Everything that the store remembers of one execution; `playbook` None: it never compiled (`refusal` says why)."""
+    """Everything that the store remembers of one execution; `playbook` may be the sentence why there is none."""
 
     execution_id: int
-    playbook: Playbook | None
-    refusal: str | None = None
+    playbook: Playbook | str
     rules: Rules
     turns: tuple[RecordedTurn, ...]
     strays: tuple[str, ...] = ()  # events that claim a turn that is not there
@@ -85,7 +83,7 @@ def retake(history: History) -> Iterator[Retaken]:
     expected = 0
     for recorded in history.turns:
         expected += 1
-        state, decision = _take(history, state, recorded, known)
+        state, decision = take_turn_or_reject(history.playbook, state, recorded.event, recorded.turn, known)
         remember(known, recorded.event, recorded.turn, decision)
         gap = [] if recorded.turn.number == expected else [f"turn {expected} is missing"]
         expected = recorded.turn.number
@@ -109,7 +107,7 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
                 visit for visit in (before.result_visit if before else None, row.result_visit) if visit is not None
             ]
             rows[row.step] = RecordedRow(row.status, row.visits, max(visits, default=None))
-    if history.playbook is not None and begun is not None:
+    if not isinstance(history.playbook, str) and begun is not None:
         for name in history.playbook.steps:
             _differ(
                 differences,
@@ -123,16 +121,6 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
     _differ(differences, "end of the execution", history.ended, ended)
     _differ(differences, "state", history.state, encode(state))
     return differences
-
-
-def _take(
-    history: History, state: ExecutionState, recorded: RecordedTurn, known: Known
-) -> tuple[ExecutionState, Decision]:
-    if history.playbook is not None:
-        return take_turn(history.playbook, state, recorded.event, recorded.turn, known)
-    if state.status == NEW and recorded.event.kind == EXECUTION_START:
-        return reject_execution(recorded.turn, {"message": history.refusal or "the playbook is not there"})
-    return state, Decision("unknown_execution" if state.status == NEW else "after_end")
 
 
 def _compare_turn(history: History, recorded: RecordedTurn, decision: Decision) -> Iterator[str]:

@@ -78,7 +78,8 @@ def demo(call: Call) -> None:
         if postgres.notice:
             output.note(postgres.notice)
         tell(f"Postgres started in {_shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
-        shown = asyncio.run(_show_all(replace(call, dsn=postgres.dsn()), tell))
+        # On our own machine without TLS: the driver would look for certificates in a home that may be somebody else's.
+        shown = asyncio.run(_show_all(replace(call, dsn=f"{postgres.dsn()}?sslmode=disable"), tell))
     if call.as_json:
         output.show_json(shown._asdict())
     else:

@@ -84,7 +84,7 @@ def span(seconds: float) -> str:
     """Give a time span as people say it: 250 ms, 3.2 s, 4 min 10 s, 2 h 5 min, 3 d 4 h."""
     if abs(seconds) < 1:
         return f"{round(seconds * 1000)} ms"
-    if abs(seconds) < MINUTE:
+    if abs(seconds) < MINUTE - 0.05:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     for unit, smaller, name, small_name in ((DAY, HOUR, "d", "h"), (HOUR, MINUTE, "h", "min"), (MINUTE, 1, "min", "s")):

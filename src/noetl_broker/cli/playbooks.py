@@ -62,7 +62,8 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
 def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     """Catalog a new version of playbooks.
 
-    All of them, or none if there is an error in one. Prints path and version of each. The same content as the latest version makes no new one.
+    All of them, or none if there is an error in one. Prints path and version of each. The same content as the latest
+    version makes no new one.
     """
     checked = [_check(call, path, strict=strict) for path in paths]
     for file in checked:

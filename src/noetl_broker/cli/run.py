@@ -15,7 +15,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.processes import PROGRESS, READY, Family, parent_gone
 from noetl_broker.cli.serving import notify, serve
-from noetl_broker.daemon.evaluator import Counters
+from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.service import Service, ServiceOptions
 
 STATUS_SECONDS = 5.0

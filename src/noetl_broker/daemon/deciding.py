@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from noetl_broker.broker.context import Known
-from noetl_broker.broker.core import take_turn
-from noetl_broker.broker.initial import reject_execution
+from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import EXECUTION_START, Decision, Event, Turn
-from noetl_broker.broker.state import NEW, ExecutionState
+from noetl_broker.broker.model import Turn
 from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
 
 
@@ -21,17 +19,9 @@ def decide(case: Case) -> Outcome:
         # Later than the cause and than all before it, whatever the clocks say: the seed reads the log by created_at.
         at = max(mail.taken_at, last_at + MICROSECOND, mail.created_at + MICROSECOND)
         turn = Turn(case.execution.execution_id, number, at)
-        state, decision = _take(case, state, mail.event, turn, known)
+        state, decision = take_turn_or_reject(case.playbook, state, mail.event, turn, known)
         taken.append(Taken(mail, turn, decision))
         last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         if mail is not case.mail[-1]:
             remember(known, mail.event, turn, decision)
     return Outcome(taken, state)
-
-
-def _take(case: Case, state: ExecutionState, event: Event, turn: Turn, known: Known) -> tuple[ExecutionState, Decision]:
-    if case.playbook is not None:
-        return take_turn(case.playbook, state, event, turn, known)
-    if state.status == NEW and event.kind == EXECUTION_START:
-        return reject_execution(turn, {"message": case.refusal or "the playbook is not there"})
-    return state, Decision("unknown_execution" if state.status == NEW else "after_end")

@@ -51,8 +51,7 @@ class Case(NamedTuple):
 
     execution: Execution
     mail: list[Mail]
-    playbook: Playbook | None
-    refusal: str | None  # why the playbook cannot run
+    playbook: Playbook | str  # or the sentence that says why there is none
     rules: Rules
     state: ExecutionState
     loaded: dict[tuple[object, ...], object]
@@ -94,10 +93,13 @@ def mail_of(row: Record) -> Mail:
     step, visit = parse_node(row["node_id"], row["node_name"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
     attempt = meta.get("attempt")
-    facts = None
+    facts: dict[str, JSON] = {}
     if not isinstance(attempt, int) or isinstance(attempt, bool):
         attempt = row["job_attempts"] or 0
-        facts = {"attempt": attempt} if attempt else None
+        if attempt:
+            facts["attempt"] = attempt
+    if row["broken"]:
+        facts["broken"] = True
     event = Event(
         row["event_type"] or "missing",
         step,
@@ -111,7 +113,7 @@ def mail_of(row: Record) -> Mail:
         row["broken"] or False,
     )
     taken_at = row["taken_at"]
-    return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts)
+    return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)
 
 
 def execution_of(row: Record) -> Execution:
@@ -130,12 +132,11 @@ def execution_of(row: Record) -> Execution:
 
 
 def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, rules: Rules) -> Case:
-    """The execution with its state and its rules read, and `rules` where it has none yet; raises where they are broken."""
+    """The execution with its state and rules read (`rules` where it has none yet); raises where they are broken."""
     return Case(
         execution,
         mail,
-        None if isinstance(playbook, str) else playbook,
-        playbook if isinstance(playbook, str) else None,
+        playbook,
         Rules(**execution.rules) if execution.rules else rules,
         decode(execution.tokens) if execution.tokens else ExecutionState(),
         {},
@@ -186,7 +187,7 @@ class Columns:
                 turn.execution_id, turn.number, mail.event_id, decision.outcome, decision.note, turn.at,
                 dump_json(mail.facts) if mail.facts else None,
             ))  # fmt: skip
-            if decision.begun is not None and playbook is not None and execution.catalog_id is not None:
+            if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
                 deadline = decision.begun.deadline
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
                 self.begun.append((

@@ -194,8 +194,12 @@ with turns as (
   delete from noetl.inbox i
   where i.mail_id = any($52::bigint[])
 ), bell as (
+  -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where cardinality($20::bigint[]) > 0
+  union all
+  select pg_notify('noetl_end', '')
+  where cardinality($41::bigint[]) > 0
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from bell) as rung;

@@ -1,0 +1,99 @@
+"""Replay: from the turns and the stored events alone, every decision is retaken and held against what was written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store.history import load_history
+from noetl_broker.store.pool import connect
+from tests.brokers import complete_jobs, drain, execute, register, start, value
+from tests.postgres import Database
+
+FORKED = """
+workload: {n: 1, pad: "{{ 'x' * 10 }}"}
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: python, code: x, args: {n: "{{ workload.n }}", at: "{{ now() }}", id: "{{ uuid() }}"}, next: j}
+- {step: b, type: python, code: x, retry: 2, next: [{when: "b.ok", step: j}]}
+- {step: j, type: python, code: x, args: {a: "{{ a }}", big: "{{ b.big | length }}"}, next: end}
+- {step: end, result: {j: "{{ j.ok }}"}}
+"""
+
+
+@pytest.fixture
+async def history(database: Database) -> int:
+    """Run one execution with a fan-out, a failure, a large result, a duplicate and a stranger; give its id."""
+    await register(database, FORKED)
+    [execution_id] = await start(database, payload={"n": 5})
+    await drain(database)
+    await execute(
+        database,
+        "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}')"
+        " from noetl.lease_jobs('w', 9) where node_name = 'b'",
+    )
+    await drain(database)
+    await execute(database, "update noetl.queue set available_at = now() where status = 'retry'")
+    await execute(database, "update noetl.queue set status = 'queued' where status = 'leased'")
+    for _ in range(2):
+        await complete_jobs(database, {"ok": True, "big": "y" * 20_000})
+        await drain(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_name) values ($1, $2, $3)"
+    await execute(database, insert, execution_id, "action_completed", "a")
+    await execute(database, insert, execution_id, "a_word_of_nobody", "a")
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    return execution_id
+
+
+async def differences(database: Database, execution_id: int) -> list[str]:
+    """Everything that a replay of the execution finds."""
+    connection = await connect(database.dsn, name="test")
+    try:
+        found = await load_history(connection, execution_id, PlaybookRules())
+    finally:
+        await connection.close()
+    turns = list(retake(found))
+    return [text for turn in turns for text in turn.differences] + compare_end(found, turns)
+
+
+async def test_an_untouched_history_gives_no_difference(database: Database, history: int) -> None:
+    """Recorded times and ids, a large result, a retry, duplicates: all decide the same again."""
+    assert await differences(database, history) == []
+
+
+@pytest.mark.parametrize(
+    "tampering,complaint",
+    [
+        (
+            "update noetl.event set result = '{\"ok\": false}' where event_type = 'action_completed' and node_name = 'b'",
+            "b",
+        ),
+        ("update noetl.catalog set content = replace(content, 'b.ok', 'not b.ok')", "step_completed"),
+        (
+            "update noetl.queue set action = replace(action, '\"n\":5', '\"n\":6') where node_name = 'a'",
+            "job a#1 action",
+        ),
+        ("update noetl.queue set priority = 9 where node_name = 'j'", "job j#1 priority"),
+        ("delete from noetl.queue where node_name = 'j'", "job j#1"),
+        ("update noetl.workflow set status = 'FAILED' where step_name = 'a'", "tracking row a"),
+        ("update noetl.workflow set visits = 2 where step_name = 'j'", "tracking row j"),
+        ("update noetl.execution set result = '{\"j\": 0}'", "end of the execution"),
+        ('update noetl.execution_state set tokens = \'{"status": "RUNNING"}\'', "state"),
+        ("delete from noetl.event where event_type = 'step_started' and node_name = 'j'", "event 2"),
+        ("update noetl.event set meta = meta || '{\"turn\": 77}' where event_type = 'execution_complete'", "turn 77"),
+        ("delete from noetl.turn where turn = 3", "turn 3 is missing"),
+        ("update noetl.turn set outcome = 'duplicate' where turn = 2", "outcome"),
+    ],
+)
+async def test_whatever_was_changed_is_reported(
+    database: Database, history: int, tampering: str, complaint: str
+) -> None:
+    """One changed condition, event, job, tracking row or turn is named."""
+    await execute(database, tampering)
+    found = await differences(database, history)
+    assert found
+    assert any(complaint in text for text in found), json.dumps(found, indent=1)
