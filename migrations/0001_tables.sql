@@ -38,7 +38,8 @@ create table if not exists noetl.event (
   catalog_id bigint,
   parent_event_id bigint,
   parent_execution_id bigint,
-  created_at timestamptz not null default clock_timestamp() check (isfinite(created_at)),
+  -- no infinity, and no year that the programs which read it have no room for
+  created_at timestamptz not null default clock_timestamp() check (created_at between '1900-01-01Z' and '9000-01-01Z'),
   event_type text not null,
   node_id text,
   node_name text,
@@ -149,6 +150,7 @@ create table if not exists noetl.turn (
 
 comment on table noetl.turn is 'One row per event that the broker read, in the order of the execution''s history.';
 comment on column noetl.turn.outcome is 'What came of the event: decided, or the reason why it changed nothing.';
+comment on column noetl.turn.facts is 'What the broker knew of the event beside its row, so that a replay knows it too.';
 
 create table if not exists noetl.workload (
   execution_id bigint primary key,
@@ -207,4 +209,20 @@ create table if not exists noetl.dead_letter (
   primary key (execution_id, event_id)
 );
 
-comment on column noetl.turn.facts is 'What the broker knew of the event beside its row, so that a replay knows it too.';
+-- Ids that nobody gives are made here; a NoETL server's own default stays what it is.
+do $$
+declare
+  missing record;
+begin
+  for missing in
+    select c.table_name, c.column_name
+    from information_schema.columns c
+    where c.table_schema = 'noetl'
+      and (c.table_name, c.column_name) in (('catalog', 'catalog_id'), ('event', 'event_id'), ('queue', 'queue_id'))
+      and c.column_default is null
+      and c.is_identity = 'NO'
+  loop
+    execute format('alter table noetl.%I alter column %I set default noetl.next_id()', missing.table_name, missing.column_name);
+  end loop;
+end
+$$;

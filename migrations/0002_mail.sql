@@ -18,12 +18,13 @@ create table if not exists noetl.inbox (
 comment on table noetl.inbox is 'Events that the broker has not decided on yet.';
 
 -- JSON columns are text on the database of a NoETL server; these read either form. Text that is no JSON gives SQL null.
+-- Parallel unsafe: a block that catches errors is a subtransaction, which a parallel worker may not begin.
 create or replace function noetl.as_json(value jsonb) returns jsonb
 language sql immutable parallel safe
 as $$ select value $$;
 
 create or replace function noetl.as_json(value text) returns jsonb
-language plpgsql immutable parallel safe
+language plpgsql immutable parallel unsafe
 as $$
 begin
   return value::jsonb;
@@ -31,6 +32,24 @@ exception when others then
   return null;
 end
 $$;
+
+-- Whether somebody wrote text there that is no JSON; empty text is nothing.
+create or replace function noetl.is_broken(value jsonb) returns boolean
+language sql immutable parallel safe
+as $$ select false $$;
+
+create or replace function noetl.is_broken(value text) returns boolean
+language sql immutable parallel unsafe
+as $$ select coalesce(value ~ '\S' and noetl.as_json(value) is null, false) $$;
+
+-- An error may be text for people; then the text is the error.
+create or replace function noetl.as_error(value jsonb) returns jsonb
+language sql immutable parallel safe
+as $$ select value $$;
+
+create or replace function noetl.as_error(value text) returns jsonb
+language sql immutable parallel unsafe
+as $$ select coalesce(noetl.as_json(value), to_jsonb(value)) $$;
 
 -- The gate (1852794228 is 'noet'): a sleeping broker holds it, a writer who finds it held rings. A writer who finds it
 -- free keeps it shared until its commit is visible, so a broker cannot fall asleep over a row it has not seen.
@@ -46,7 +65,7 @@ begin
   insert into noetl.inbox (execution_id, event_id)
   select execution_id, event_id
   from arrived
-  where lower(event_type) not in ('action_started', 'step_result');
+  where coalesce(lower(event_type), '') not in ('action_started', 'step_result');
   if found and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
     perform pg_notify('noetl_event', '');
   end if;
@@ -79,5 +98,9 @@ execute function noetl.fill_catalog_id();
 revoke all on function noetl.next_id() from public;
 revoke all on function noetl.as_json(jsonb) from public;
 revoke all on function noetl.as_json(text) from public;
+revoke all on function noetl.is_broken(jsonb) from public;
+revoke all on function noetl.is_broken(text) from public;
+revoke all on function noetl.as_error(jsonb) from public;
+revoke all on function noetl.as_error(text) from public;
 revoke all on function noetl.receive_events() from public;
 revoke all on function noetl.fill_catalog_id() from public;

@@ -22,7 +22,8 @@ begin
   end if;
   if $2 is null or $2 < 1 or $3 is null or $3 < 1 then
     raise exception using errcode = 'NB400',
-      message = format('lease_jobs of %s: max_jobs %s and lease_seconds %s must be 1 or more', $1, $2, $3);
+      message = format('lease_jobs of %s: max_jobs %s and lease_seconds %s must be 1 or more',
+        $1, coalesce($2::text, 'null'), coalesce($3::text, 'null'));
   end if;
   return query
   with leased as (
@@ -33,7 +34,8 @@ begin
         lease_until = at + make_interval(secs => $3),
         last_heartbeat = at,
         first_leased_at = coalesce(q.first_leased_at, at),
-        updated_at = at
+        -- the log is read by time, so what happens to a job is later than what happened before, whatever the clocks say
+        updated_at = greatest(at, q.updated_at + interval '1 microsecond')
     -- an array, not a join: the join form costs five times as much for one job
     where q.queue_id = any(array(
       select r.queue_id
@@ -51,8 +53,8 @@ begin
       execution_id, catalog_id, parent_event_id, created_at, event_type,
       node_id, node_name, node_type, status, meta, worker_id
     )
-    select l.execution_id, l.catalog_id, l.event_id, greatest(at, l.created_at + interval '1 microsecond'),
-      'action_started', l.node_id, l.node_name, l.node_type, 'RUNNING',
+    select l.execution_id, l.catalog_id, l.event_id, l.updated_at, 'action_started',
+      l.node_id, l.node_name, l.node_type, 'RUNNING',
       jsonb_build_object('queue_id', l.queue_id, 'attempt', l.attempts), $1
     from leased l
   )
@@ -76,8 +78,12 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+  if $4 is null or $4 < 1 then
+    raise exception using errcode = 'NB400',
+      message = format('heartbeat_job of job %s: lease_seconds %s must be 1 or more', $1, coalesce($4::text, 'null'));
+  end if;
   update noetl.queue q
-  set lease_until = clock_timestamp() + make_interval(secs => greatest($4, 1)),
+  set lease_until = clock_timestamp() + make_interval(secs => $4),
       last_heartbeat = clock_timestamp()
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased';
   return found;
@@ -107,7 +113,7 @@ declare
   at timestamptz := clock_timestamp();
 begin
   update noetl.queue q
-  set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '2 microseconds')
+  set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased'
   returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
     q.first_leased_at, q.updated_at

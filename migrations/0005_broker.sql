@@ -63,7 +63,8 @@ begin
     e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
     e.parent_execution_id
   from (
-    select v.execution_id, v.event_id, v.created_at, v.catalog_id, v.parent_execution_id,
+    select v.execution_id, v.event_id, v.catalog_id, v.parent_execution_id,
+      least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
       noetl.as_json(v.context) ->> 'path' as path,
       case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
         then (noetl.as_json(v.context) ->> 'version')::int end as version
@@ -86,14 +87,15 @@ begin
 
   return query
   select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),
-    e.event_type, e.node_id, e.node_name, e.created_at::timestamptz,
+    e.event_type, e.node_id, e.node_name,
+    -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
+    least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
     case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end,
     -- a large result stays in the table until a template names it
     case when pg_column_size(e.result) <= 8192 then noetl.as_json(e.result) end,
     coalesce(pg_column_size(e.result) > 8192, false),
-    noetl.as_json(e.error), noetl.as_json(e.meta),
-    (e.result is not null and pg_column_size(e.result) <= 8192 and noetl.as_json(e.result) is null)
-      or (e.context is not null and noetl.as_json(e.context) is null),
+    noetl.as_error(e.error), noetl.as_json(e.meta),
+    noetl.is_broken(e.result) or noetl.is_broken(e.context),
     case when lower(e.event_type) in ('action_failed', 'action_error') then (
       select q.attempts
       from noetl.queue q

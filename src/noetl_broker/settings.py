@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     lanes: int = Field(2, ge=1, le=32, description="transactions that one process has under way at a time")
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
     notify: Literal["gated", "always", "off"] = Field("gated", description="when writers ring the bell")
-    sweep_seconds: float = Field(5.0, ge=0.1, le=60, description="seconds after which the inbox is looked at in any case")
+    sweep_seconds: float = Field(
+        5.0, ge=0.1, le=60, description="seconds after which the inbox is looked at in any case"
+    )
     reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for leases that ran out")
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
@@ -78,12 +80,14 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
             source = "file"
         if isinstance(value, SecretStr):
             value = "**********"
-        rows.append({
-            "name": name,
-            "value": sorted(value) if isinstance(value, frozenset) else value,
-            "source": source,
-            "description": field.description,
-        })
+        rows.append(
+            {
+                "name": name,
+                "value": sorted(value) if isinstance(value, frozenset) else value,
+                "source": source,
+                "description": field.description,
+            }
+        )
     return rows
 
 

@@ -69,7 +69,7 @@ async def test_an_untouched_history_gives_no_difference(database: Database, hist
     "tampering,complaint",
     [
         (
-            "update noetl.event set result = '{\"ok\": false}' where event_type = 'action_completed' and node_name = 'b'",
+            "update noetl.event set result = '{\"ok\": 0}' where event_type = 'action_completed' and node_name = 'b'",
             "b",
         ),
         ("update noetl.catalog set content = replace(content, 'b.ok', 'not b.ok')", "step_completed"),

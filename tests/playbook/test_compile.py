@@ -100,7 +100,7 @@ def test_start_and_end_may_act() -> None:
 
 
 def test_fields_are_the_tasks_keys_without_the_brokers() -> None:
-    """Code is kept apart, also inside `save`; inputs and the broker's keys are no fields."""
+    """Code is kept apart, also inside `save`; the broker's keys are told as they are, inputs and `next` are neither."""
     found = compiled("""
     workflow:
       - {step: start, next: a}
@@ -117,7 +117,14 @@ def test_fields_are_the_tasks_keys_without_the_brokers() -> None:
         save: {storage: {type: python, code: "{{ never }}"}, data: {y: "{{ result }}"}}
     """).steps["a"]
     assert [*found.fields.parts] == ["auth", "command", "save"]
-    assert found.plain == {"code": "{{ never }}", "save": {"storage": {"code": "{{ never }}"}}}
+    assert found.plain == {
+        "code": "{{ never }}",
+        "save": {"storage": {"code": "{{ never }}"}},
+        "desc": "text",
+        "retry": 2,
+        "timeout": 3,
+        "priority": 4,
+    }
     assert found.fields.names == {"workload"}
     assert (found.timeout, found.priority, found.description) == (3.0, 4, "text")
 

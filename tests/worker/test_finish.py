@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.worker.finish import finisher_of
+from noetl_broker.worker.finish import finisher_of, marked
 
 ACTION: dict[str, Any] = {"args": {"city": "Paris"}}
 CONTEXT: dict[str, Any] = {"workload": {"base": "http://x"}, "results": {"fetch": {"id": 5}}}
@@ -36,12 +36,51 @@ def test_a_string_that_names_a_worker_s_word_is_finished(text: str, expected: An
     assert finisher.finish({"a": [text]}) == {"a": [expected]}
 
 
+def finished(action: dict[str, Any]) -> Any:
+    """Finish all of an action that says what in it is a template."""
+    finisher = finisher_of(action, CONTEXT, JOB, ENVIRONMENT)
+    return finisher.finish({key: value for key, value in marked(action).items() if key != "unfinished"})
+
+
 def test_a_job_may_say_which_strings_are_templates() -> None:
     """Then data that looks like a template with a secret in it stays data."""
-    action = ACTION | {"unfinished": [["headers", "A"], ["list", 1]]}
-    finisher = finisher_of(action, CONTEXT, JOB, ENVIRONMENT)
     value = {"headers": {"A": "{{ env.HOST }}", "B": "{{ secret.t }}"}, "list": ["{{ secret.t }}", "{{ job.uuid }}"]}
-    assert finisher.finish(value) == {
+    assert finished({**value, "unfinished": [["headers", "A"], ["list", 1]]}) == {
         "headers": {"A": "h", "B": "{{ secret.t }}"},
         "list": ["{{ secret.t }}", "42"],
     }
+
+
+def test_a_job_may_say_that_nothing_is_a_template() -> None:
+    """An empty list is an answer."""
+    assert finished({"a": "{{ secret.t }}", "unfinished": []}) == {"a": "{{ secret.t }}"}
+
+
+@pytest.mark.parametrize("path", [["b"], ["a", "b"], ["a", 0], ["l", 7], ["l", "x"], [], "a", [["a"]], None])
+def test_a_path_that_leads_to_no_string_is_nothing(path: Any) -> None:
+    """The job's other strings are data all the same."""
+    assert finished({"a": "{{ secret.t }}", "l": [1], "unfinished": [path]}) == {"a": "{{ secret.t }}", "l": [1]}
+
+
+def test_a_mark_is_of_one_place_not_of_one_text() -> None:
+    """The same text elsewhere, and what a template gave, stay data."""
+    action = {"a": "{{ secret.t }}", "b": "{{ secret.t }}", "c": "{{ fetch.id }}", "unfinished": [["a"], ["c"]]}
+    context = {"results": {"fetch": {"id": "{{ secret.t }}"}}}
+    finisher = finisher_of(action, context, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == "t"
+    assert finisher.finish({key: action[key] for key in "bc"}) == {"b": "{{ secret.t }}", "c": "{{ secret.t }}"}
+
+
+def test_inputs_are_finished_before_what_reads_them() -> None:
+    """An input may read another that reads none; data among them is data."""
+    args = {"auth": "Bearer {{ token }} {{ raw }}", "token": "{{ secret.t }}", "raw": "{{ secret.t }}"}
+    action = {"args": args, "unfinished": [["args", "auth"], ["args", "token"]]}
+    finisher = finisher_of(action, CONTEXT, JOB, ENVIRONMENT).with_inputs(marked(action)["args"], ("args",), {})
+    assert finisher.args == {"auth": "Bearer t {{ secret.t }}", "token": "t", "raw": "{{ secret.t }}"}
+
+
+def test_the_result_handed_on_is_a_word() -> None:
+    """Where the broker put it into the context because a template names it."""
+    action = {"a": "{{ env.HOST }}{{ result.id }}{{ this.id }}", "unfinished": [["a"]]}
+    finisher = finisher_of(action, {"result": {"id": 7}}, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == "h77"

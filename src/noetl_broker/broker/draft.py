@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from noetl_broker.template import Template, Tree
 
 DECIDED = "decided"
+NO_NAMES: frozenset[str] = frozenset()
 
 
 class Draft:
@@ -184,12 +185,15 @@ class Draft:
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
 
-    def render(self, tree: Tree | Fields, scope: Scope) -> JSON:
-        """The tree rendered; where something is missing, everything that it names is asked for at once."""
+    def render(self, tree: Tree | Fields, scope: Scope, leave: frozenset[str] = NO_NAMES) -> JSON:
+        """The tree rendered; where something is missing, everything that it names is asked for at once.
+
+        Strings that read a name of `leave` are left as they are.
+        """
         if tree.constant:
             return tree.render(scope)
         try:
-            return tree.render(scope)
+            return tree.render(scope, leave)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(tree.names, tree.results)) from None
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
 from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.inputs import Given, lay_over, render_inputs
 from noetl_broker.broker.model import JSON, Row
-from noetl_broker.broker.queue import enqueue_job, render_inputs
+from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.transitions import follow_next
 from noetl_broker.broker.workflow import track_ended, track_started
@@ -45,8 +46,7 @@ def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival) -> Non
     ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
     track_started(draft, step, ordinal)
     try:
-        inputs = _inputs(draft, step, arrival)
-        enqueue_job(draft, step, visit, ordinal, inputs, draft.scope(inputs, arrival.result))
+        enqueue_job(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -62,7 +62,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         return
     passed = arrival.passed | {step.name}
     try:
-        scope = draft.scope(_inputs(draft, step, arrival), arrival.result)
+        scope = draft.scope(_inputs(draft, step, arrival).values, arrival.result)
         arrivals, conditions = follow_next(
             draft, step, scope, Leaving(arrival.result, arrival.sources, arrival.spent, passed)
         )
@@ -78,7 +78,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        scope = draft.scope(_inputs(draft, step, arrival), None)
+        scope = draft.scope(_inputs(draft, step, arrival).values, None)
         arrivals, _ = follow_next(draft, step, scope, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -89,7 +89,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = _inputs(draft, step, arrival)
+        draft.end_inputs = _inputs(draft, step, arrival).values
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -100,12 +100,13 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)
 
 
-def _inputs(draft: Draft, step: Step, arrival: Arrival) -> dict[str, JSON]:
+def _inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     """The visit's inputs: the step's own, and over them what its transitions gave (own ones see the others' names)."""
+    given = Given(arrival.inputs, arrival.left)
     if step.inputs.empty:
-        return arrival.inputs
-    own = render_inputs(draft, step.inputs, draft.scope(arrival.inputs, arrival.result), arrival.inputs)
-    return {**own, **arrival.inputs}
+        return given
+    own = render_inputs(draft, step.inputs, draft.scope(given.values, arrival.result), given)
+    return lay_over(own, given)
 
 
 def _fail_visit(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.entering import enter_step
+from noetl_broker.broker.inputs import Given, lay_over
 from noetl_broker.broker.state import Arrival
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ def _merge(arrivals: tuple[Arrival, ...]) -> Arrival:
     last = ordered[-1]
     if len(ordered) == 1:
         return last
-    inputs = {key: value for arrival in ordered for key, value in arrival.inputs.items()}
+    given = Given({})
+    for arrival in ordered:
+        given = lay_over(given, Given(arrival.inputs, arrival.left))
     sources = tuple(dict.fromkeys(source for arrival in ordered for source in arrival.sources))
     passed = frozenset().union(*(arrival.passed for arrival in ordered))
-    return Arrival(last.arc, last.step, inputs, last.result, sources, _spent(ordered), passed)
+    return Arrival(last.arc, last.step, given.values, last.result, sources, _spent(ordered), passed, given.left)
 
 
 def _spent(arrivals: Iterable[Arrival]) -> frozenset[str]:

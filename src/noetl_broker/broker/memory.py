@@ -30,7 +30,8 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
     for job in decision.jobs:
-        answers[want_inputs(job.step, job.visit)] = job.action.get("args", {})
+        inputs = job.action.get("args")
+        answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:
         return

@@ -7,60 +7,45 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
-from noetl_broker.template import TemplateError
+from noetl_broker.playbook.fields import union_of_results, with_plain
+from noetl_broker.template import NotLoaded, read_by_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
-
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.inputs import Given
     from noetl_broker.playbook.model import Inputs, Retry, Step
-    from noetl_broker.template.scope import Scope
+    from noetl_broker.template import Path, Template
 
 DEFAULT_PRIORITY = 5
+NO_NAMES: frozenset[str] = frozenset()
+RESULT_WORDS = frozenset({"result", "this"})
 
 # Source text travels base64-encoded, so that no quoting is lost on the way to a worker in another language.
 ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
 
-def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, overridden: Container[str] = ()) -> dict[str, JSON]:
-    """The inputs of one level as a mapping; a key that a transition overrides is not rendered.
+def enqueue_job(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
+    """One job for the visit; `ordinal` is the place of its step_started. Raises TemplateError where a field fails.
 
-    Raises TemplateError where one fails, or where a whole mapping was asked of a template that gives something else.
+    `result` is the turn that read the result handed on to the visit.
     """
-    rendered: dict[str, JSON] = {}
-    if inputs.base is not None:
-        rendered.update(render_inputs(draft, inputs.base, scope, overridden))
-    if inputs.whole is not None:
-        value = draft.render(inputs.whole, scope)
-        if not isinstance(value, dict):
-            raise TemplateError(
-                f"the inputs must be a mapping, the template gives {type(value).__name__}",
-                template=inputs.whole.source,
-                at=inputs.whole.at,
-            )
-        rendered.update((key, item) for key, item in value.items() if key not in overridden)
-    for key, tree in inputs.keys.items():
-        if key not in overridden:
-            rendered[key] = draft.render(tree, scope)
-    return rendered
-
-
-def enqueue_job(draft: Draft, step: Step, visit: int, ordinal: int, inputs: dict[str, JSON], scope: Scope) -> None:
-    """One job for the visit; `ordinal` is the place of its step_started. Raises TemplateError where a field fails."""
-    fields = draft.render(step.fields, scope)
-    action: dict[str, JSON] = _deep_merge(fields, step.plain) if step.plain else dict(fields)
+    inputs = given.values
+    leave = given.unfinished
+    fields = draft.render(step.fields, draft.scope(inputs, result), leave)
+    reading = tuple(step.fields.reading(leave)) if leave else ()
+    left = step.fields.left + tuple(path for path, _ in reading)
+    action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name
     action["type"] = step.type
     if inputs:
-        action["args"] = inputs
-        _keep_aliases(action, step.inputs, inputs)
-    for key, encoded in ENCODED_KEYS.items():
-        if key in action:
-            action[encoded] = _encode(action.pop(key))
+        if "args" not in action:  # a list of arguments is the type's own, and no inputs
+            action["args"] = inputs
+            left += tuple(("args", *path) for path in given.left)
+        left += _keep_aliases(action, step.inputs, given)
+    action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
-    results = _named_results(draft, step)
-    if results:
-        context["results"] = results
+    if left:
+        context |= _named_results(draft, step, [template for _, template in reading], given, result)
     retry = step.retry
     draft.jobs.append(
         Job(
@@ -104,27 +89,68 @@ def _priority(draft: Draft, step: Step) -> int:
     return DEFAULT_PRIORITY
 
 
-def _named_results(draft: Draft, step: Step) -> dict[str, JSON]:
-    """The results that the templates left for the worker name: it finishes them from the job's context."""
-    names = step.fields.worker_names
-    named = names | (
-        step.fields.worker_results if step.fields.worker_results is not None else draft.playbook.steps.keys()
-    )
+def _named_results(
+    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None
+) -> dict[str, JSON]:
+    """What the templates left for the worker name beside its own words: it finishes them from the job's context.
+
+    `results` of steps, and the `result` that the visit was handed; nothing that they do not name.
+    """
+    names, results = step.fields.worker_names, step.fields.worker_results
+    texts = [read_by_text(_at(given.values, path)) for path in given.left]
+    for more, read in (*texts, *((template.names, template.results) for template in reading)):
+        names |= more
+        results = union_of_results((results, read))
+    context: dict[str, JSON] = {}
+    if result is not None and not names.isdisjoint(RESULT_WORDS) and given.values.keys().isdisjoint(RESULT_WORDS):
+        context["result"] = draft.turn_result(result).data
+    named = names | (results if results is not None else draft.playbook.steps.keys())
+    found = _latest_results(draft, named)
+    if found:
+        context["results"] = found
+    return context
+
+
+def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, JSON]:
+    """The data of those of the named steps that have a result; what is not loaded is asked for at once."""
     found: dict[str, JSON] = {}
-    for name in sorted(named):
-        if name in draft.playbook.steps:
-            result = draft.step_result(name)
-            if result is not None:
-                found[name] = result.data
+    try:
+        for name in sorted(named):
+            if name in draft.playbook.steps:
+                result = draft.step_result(name)
+                if result is not None:
+                    found[name] = result.data
+    except NotLoaded as missing:
+        raise NotLoaded(missing.wants | draft.wants(named, NO_NAMES)) from None
     return found
 
 
-def _keep_aliases(action: dict[str, JSON], inputs: Inputs, rendered: Mapping[str, JSON]) -> None:
-    if inputs.base is not None:
-        _keep_aliases(action, inputs.base, rendered)
+def _at(value: JSON, path: Path) -> JSON:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _keep_aliases(action: dict[str, JSON], inputs: Inputs, given: Given) -> tuple[Path, ...]:
+    """The author's own words for the inputs, kept beside `args`; gives the paths of what is left in them."""
+    left: tuple[Path, ...] = () if inputs.base is None else _keep_aliases(action, inputs.base, given)
     for alias, keys in inputs.aliases.items():
-        if alias != "args":
-            action[alias] = dict(rendered) if keys is None else {key: rendered[key] for key in keys if key in rendered}
+        if alias == "args":
+            continue
+        kept = [key for key in (given.values if keys is None else keys) if key in given.values]
+        action[alias] = {key: given.values[key] for key in kept}
+        left = tuple(path for path in left if path[0] != alias)
+        left += tuple((alias, *path) for path in given.left if path[0] in kept)
+    return left
+
+
+def _encode_texts(action: dict[str, JSON], left: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Put program text under its base64 name; gives the paths with that name. Code is never a template."""
+    for key, encoded in ENCODED_KEYS.items():
+        if key in action:
+            action[encoded] = _encode(action.pop(key))
+            left = tuple((encoded, *path[1:]) if path[0] == key else path for path in left if path[0] != encoded)
+    return left
 
 
 def _encode(value: JSON) -> JSON:
@@ -134,11 +160,3 @@ def _encode(value: JSON) -> JSON:
     if isinstance(value, list):
         return [_encode(item) for item in value]
     return value
-
-
-def _deep_merge(under: Mapping[str, JSON], over: Mapping[str, JSON]) -> dict[str, JSON]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _deep_merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged

@@ -6,9 +6,12 @@ read them; whether a step was visited is one bit, and only steps that were visit
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.model import JSON
+
+if TYPE_CHECKING:
+    from noetl_broker.template import Path
 
 NEW = "NEW"
 RUNNING = "RUNNING"
@@ -39,6 +42,7 @@ class Arrival(NamedTuple):
 
     `result` is the turn that read the result handed on (None: there is none); `sources` the steps with data that
     this token stands for; `passed` the routers that it has passed in this turn (never stored: a turn ends first).
+    `left` are the paths of the strings in `inputs` that are still templates, for the worker; all others are data.
     """
 
     arc: int
@@ -48,6 +52,7 @@ class Arrival(NamedTuple):
     sources: tuple[Source, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
+    left: tuple[Path, ...] = ()
 
 
 class Leaving(NamedTuple):
@@ -133,6 +138,8 @@ def _encode_arrival(arrival: Arrival) -> dict[str, JSON]:
     document: dict[str, JSON] = {"arc": arrival.arc, "step": arrival.step, "result": arrival.result}
     if arrival.inputs:
         document["inputs"] = arrival.inputs
+    if arrival.left:
+        document["left"] = [list(path) for path in arrival.left]
     if arrival.sources:
         document["sources"] = [list(source) for source in arrival.sources]
     if arrival.spent:
@@ -148,4 +155,5 @@ def _decode_arrival(document: dict[str, Any]) -> Arrival:
         document["result"],
         tuple((step, turn) for step, turn in document.get("sources", ())),
         frozenset(document.get("spent", ())),
+        left=tuple(tuple(path) for path in document.get("left", ())),
     )

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.inputs import render_inputs
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.queue import change_job, render_inputs
+from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError, is_true
@@ -61,9 +62,10 @@ def follow_next(draft: Draft, step: Step, scope: Scope, leaving: Leaving) -> tup
     Raises TemplateError where a condition or an input of a transition fails.
     """
     targets, conditions = _choose(draft, step, scope)
-    arrivals = [
-        Arrival(target.arc, target.step, render_inputs(draft, target.inputs, scope), *leaving) for target in targets
-    ]
+    arrivals = []
+    for target in targets:
+        given = render_inputs(draft, target.inputs, scope)
+        arrivals.append(Arrival(target.arc, target.step, given.values, *leaving, given.left))
     return arrivals, conditions
 
 

@@ -102,7 +102,7 @@ async def _show_all(call: Call, tell: Callable[[str], None]) -> Shown:
     """Run broker and worker beside the show; the first that ends, ends all three."""
     applied = await migrate(call.dsn)
     tell(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
-    service, stop_worker = Service(service_options(call)), asyncio.Event()
+    service, stop_worker = Service(replace(service_options(call), warn_of_superuser=False)), asyncio.Event()
     options = WorkerOptions(dsn=call.dsn, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02)
     show = asyncio.create_task(_show(call, tell), name="the show")
     servers = {

@@ -21,9 +21,9 @@ from noetl_broker.store.session import session
 @click.argument("execution_ids", metavar="ID…", nargs=-1, type=click.IntRange(1, LARGEST_ID))
 @click.option("--all", "everything", is_flag=True, help="Every execution that the broker has read.")
 def replay(call: Call, *, execution_ids: tuple[int, ...], everything: bool) -> int:
-    """Retake the turns of executions and compare.
+    """Retake the recorded turns of executions and compare.
 
-    Takes every recorded turn again, from its event alone, through the same rules, and holds what they decide against
+    Takes every turn again, from its event alone, through the same rules, and holds what they decide against
     what was written: events, jobs, tracking rows, the end. Prints the story of each; exit 1 where anything differs.
     """
     if bool(execution_ids) == everything:

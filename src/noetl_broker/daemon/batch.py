@@ -52,7 +52,7 @@ class Batch:
             if outcomes:
                 await unit.write(connection, columns)
             for execution_id, reason in faults.items():
-                await unit.set_aside(connection, execution_id, claim.mail[execution_id], reason)
+                await unit.set_aside(connection, claim.mail[execution_id], reason)
         self._count(outcomes, faults)
         return claim
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -38,6 +39,7 @@ class Evaluator:
     lanes: int
     batch_size: int
     stopping: asyncio.Event
+    on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
 
     async def drain(self) -> None:
@@ -47,7 +49,7 @@ class Evaluator:
     async def _run_lane(self) -> None:
         lane = Lane(self)
         while not self.stopping.is_set() and await lane.step():
-            pass
+            self.on_progress()
 
 
 class Lane:
@@ -118,7 +120,7 @@ class Lane:
         try:
             async with self.evaluator.pool.acquire() as connection, connection.transaction():
                 for execution_id, mail in batch.claimed.items():
-                    await unit.set_aside(connection, execution_id, mail, reason)
+                    await unit.set_aside(connection, mail, reason)
                     log.error("mail set aside", execution_id=execution_id, reason=reason)
                     self.evaluator.counters.set_aside += len(mail)
         except Exception as second:  # noqa: BLE001 - nothing is lost: the mail stays and is tried again

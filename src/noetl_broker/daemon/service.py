@@ -32,6 +32,10 @@ POLL_SECONDS = (0.002, 0.1)
 PROBE_TIMEOUT_SECONDS = 10.0
 
 
+def _nothing() -> None:
+    """What is called where nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
     """What the daemon needs to know; times in seconds."""
@@ -46,6 +50,7 @@ class ServiceOptions:
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
     fail_fast: bool = False
+    warn_of_superuser: bool = True
 
 
 @dataclass(slots=True)
@@ -54,8 +59,8 @@ class Service:
 
     options: ServiceOptions
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    on_ready: Callable[[], None] | None = None
-    on_progress: Callable[[], None] | None = None
+    on_ready: Callable[[], None] = _nothing
+    on_progress: Callable[[], None] = _nothing  # called as long as the main loop gets on
     counters: Counters = field(default_factory=Counters)
 
     async def drain(self) -> Counters:
@@ -67,6 +72,7 @@ class Service:
                 await evaluator.drain()
                 if not await pool.fetchval(sql("has_mail")):
                     break
+                await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
         finally:
             await pool.close()
         return self.counters
@@ -75,15 +81,14 @@ class Service:
         """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
         pool = await self._open_pool()
         bell = Bell(self.options.dsn)
-        await bell.keep_connected(self.stopping)
+        await bell.keep_connected(self.stopping, self.on_progress)
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
         ]
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
-            if self.on_ready is not None:
-                self.on_ready()
+            self.on_ready()
             await self._serve(self._evaluator(pool), bell, pool)
         finally:
             for chore in chores:
@@ -101,15 +106,14 @@ class Service:
             bell.rung.clear()
             before = self.counters.turns
             await evaluator.drain()
-            if self.on_progress is not None:
-                self.on_progress()
+            self.on_progress()
             try:
                 await sleeper.sleep(worked=self.counters.turns > before)
             except Exception as error:
                 if not is_transient(error):
                     raise
                 log.warning("the listener was lost", error=f"{type(error).__name__}: {error}")
-                await bell.keep_connected(self.stopping)
+                await bell.keep_connected(self.stopping, self.on_progress)
 
     async def _reap(self, pool: Pool) -> None:
         """Every second: leases that ran out, actions and executions past their time."""
@@ -133,7 +137,7 @@ class Service:
                         "the listener hears nothing; it connects again",
                         hint="LISTEN does not work through a transaction pooler",
                     )
-                    await bell.keep_connected(self.stopping)
+                    await bell.keep_connected(self.stopping, self.on_progress)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
                     probed_at = time.monotonic()
@@ -153,6 +157,7 @@ class Service:
             lanes=options.lanes,
             batch_size=options.batch_size,
             stopping=self.stopping,
+            on_progress=self.on_progress,
             counters=self.counters,
         )
 
@@ -167,6 +172,10 @@ class Service:
                 try:
                     async with pool.acquire() as connection:
                         await check_version(connection)
+                        if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
+                            log.warning(
+                                "the daemon runs as a superuser", hint="a role with the rights it needs is safer"
+                            )
                 except BaseException:
                     await pool.close()
                     raise
@@ -200,13 +209,19 @@ class Sleeper:
             self._poll = POLL_SECONDS[0]
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
-        if self._options.notify != "off" and await self._bell.take_gate():
-            # From here on every writer rings; what was written before stands in the inbox.
-            if not await self._pool.fetchval(sql("has_mail")):
-                await self._wait(self._options.sweep_seconds)
-            if self._options.notify == "gated":
-                await self._bell.release_gate()
+        if self._options.notify == "off" or not await self._bell.take_gate():
+            await self._poll_again()
             return
+        # From here on every writer rings; what was written before stands in the inbox.
+        if not await self._pool.fetchval(sql("has_mail")):
+            await self._wait(self._options.sweep_seconds)
+        elif not worked:
+            await self._poll_again()  # mail that another broker holds
+        if self._options.notify == "gated":
+            await self._bell.release_gate()
+
+    async def _poll_again(self) -> None:
+        """A pause, longer each time that it was in vain."""
         await self._wait(self._poll)
         self._poll = min(self._poll * 2, POLL_SECONDS[1])
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.template import Scope, Tree
+from noetl_broker.template import Path, Scope, Template, Tree
+
+NO_NAMES: frozenset[str] = frozenset()
 
 
 class Fields:
     """A mapping of a task's keys to trees, with the questions and the `render` of one tree.
 
     `names` and `results` are what the broker reads to render it; `worker_names` and `worker_results` what the strings
-    left for the worker read. None for `results`: in a way that is not known beforehand.
+    left for the worker read. None for `results`: in a way that is not known beforehand. `left`: the paths of those
+    strings in the rendered mapping.
     """
 
-    __slots__ = ("_fixed", "_moving", "at", "constant", "names", "parts", "results", "worker_names", "worker_results")
+    __slots__ = (
+        *("_fixed", "_moving", "at", "constant", "left", "names", "parts", "results"),
+        *("worker_names", "worker_results"),
+    )
 
     def __init__(self, parts: Mapping[str, Tree | Fields], at: str) -> None:
         trees = parts.values()
@@ -26,18 +32,28 @@ class Fields:
         self.results: frozenset[str] | None = union_of_results(tree.results for tree in trees)
         self.worker_names: frozenset[str] = frozenset().union(*(tree.worker_names for tree in trees))
         self.worker_results: frozenset[str] | None = union_of_results(tree.worker_results for tree in trees)
+        self.left: tuple[Path, ...] = tuple((key, *path) for key, tree in parts.items() for path in tree.left)
         self._moving = tuple((key, tree) for key, tree in parts.items() if not tree.constant)
         nothing: Any = None  # a constant tree reads no scope
         self._fixed = {key: tree.render(nothing) if tree.constant else None for key, tree in parts.items()}
 
-    def render(self, scope: Scope) -> dict[str, Any]:
-        """Give the fields rendered, in the author's order; constant values are shared, not copied."""
+    def render(self, scope: Scope, leave: frozenset[str] = NO_NAMES) -> dict[str, Any]:
+        """Give the fields rendered, in the author's order; constant values are shared, not copied.
+
+        Strings that read a name of `leave` are left for the worker as well: see `reading`.
+        """
         if not self._moving:
             return self._fixed
         rendered = dict(self._fixed)
         for key, tree in self._moving:
-            rendered[key] = tree.render(scope)
+            rendered[key] = tree.render(scope, leave)
         return rendered
+
+    def reading(self, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
+        """Give the broker's templates that read one of these names, with their paths."""
+        for key, tree in self._moving:
+            for path, template in tree.reading(names):
+                yield (key, *path), template
 
 
 def union_of_results(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:

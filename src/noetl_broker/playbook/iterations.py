@@ -33,6 +33,7 @@ CONCURRENCY = Range(1, 10_000)
 MODES = ("sequential", "async", "parallel")
 LOOP_NAME = "_loop"
 NO_ELEMENT = "item"
+EXPRESSIONS = ("collection", "where", "order_by")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
 
@@ -255,9 +256,9 @@ def _bare(written: Written, task: Declared) -> Step:
 
 
 def _with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
-    """Give what a worker iterates: its collection as a template, and its task with the keys of the workbook action.
+    """Give what a worker iterates: its expressions as templates, and its task with the keys of the workbook action.
 
-    A worker evaluates no bare expression and knows no workbook.
+    A worker knows no workbook, and evaluates no bare expression: what it may evaluate, the job says by its templates.
     """
     top = declared.layers[-1]
     raw = dict(top.raw)
@@ -273,6 +274,5 @@ def _with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
 
 
 def _with_template(raw: Raw) -> Raw:
-    value = raw.get("collection")
-    bare = isinstance(value, str) and not is_one_template(value)
-    return {**raw, "collection": f"{{{{ {value} }}}}"} if bare else raw
+    bare = {key: raw[key] for key in EXPRESSIONS if isinstance(raw.get(key), str) and not is_one_template(raw[key])}
+    return {**raw, **{key: f"{{{{ {value} }}}}" for key, value in bare.items()}}

@@ -1,7 +1,7 @@
 """Which steps read their own inputs again after their action ended, so that the broker loads them only for those.
 
-A visit's inputs stand in its job. What a step evaluates when its action has ended (its `next`, its retry conditions, the
-result of `end`) may name them; for most steps it does not, and the syntax trees say so beforehand.
+A visit's inputs stand in its job. What a step evaluates when its action has ended (its `next`, its retry conditions,
+the result of `end`) may name them; for most steps it does not, and the syntax trees say so beforehand.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from noetl_broker.template import Template, Tree
 
 
 def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
-    """Whether a template that is evaluated after the step's action may name an input; `arriving`: of its incoming arcs."""
+    """Whether what is evaluated after the step's action may name an input; `arriving`: those of its incoming arcs."""
     named: set[str] = set()
     for template in _after_action(step):
         named |= template.names

@@ -27,6 +27,7 @@ from noetl_broker.playbook.vocabulary import (
     SAVE_KEYS,
     SAVED_WORDS,
     START,
+    TOLD_KEYS,
     TYPE_KEYS,
 )
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
@@ -177,17 +178,22 @@ def read_fields(
     around: Surroundings = PLAINLY,
     keep: frozenset[str] = NO_NAMES,
 ) -> tuple[Fields, Raw]:
-    """Read the fields of a task into those to render and those never rendered; `keep`: keys of the broker's to keep."""
+    """Read the fields of a task into those to render and those handed on as written.
+
+    `keep` are keys of the broker's that are this task's fields.
+    """
     part = Part(step=name, role="fields", names=around.names, worker=WORKER_WORDS | around.worker)
     values: dict[str, tuple[Any, Place]] = {}
+    plain: Raw = {}
     for layer in declared.layers:
         if not values.keys().isdisjoint(SAVE_KEYS) and not layer.raw.keys().isdisjoint(SAVE_KEYS):
             values = {key: value for key, value in values.items() if key not in SAVE_KEYS}
         for key, value in layer.raw.items():
             if key in keep or _is_field(key, declared.own):
                 values[key] = (value, (*layer.place, key))
+            elif key in TOLD_KEYS and value is not None:
+                plain[key] = value
     parts: dict[str, Tree | Fields] = {}
-    plain: Raw = {}
     for key, (value, place) in values.items():
         rendered, kept = split_plain(key, value)
         if kept is not None:

@@ -62,11 +62,14 @@ PLAIN_KEYS = frozenset({"code", "code_b64", "command_b64", "commands_b64", "sql_
 SAVE_KEYS = ("save", "sink")
 TYPE_KEYS = ("type", "tool")
 
-# Keys of a step that the broker itself reads; they are not handed to a worker as the task's fields.
+# Keys of a step that the broker itself reads; they are not the task's fields.
 BROKER_KEYS = frozenset(
     {"step", "name", "task", "desc", "description", "type", "tool", "next", "retry", "join", "next_mode", "on_error"}
     | {"timeout", "priority", "result", "loop"}
 )
+
+# What of them a job tells its worker all the same, as it is written: all but what is in the job under another name.
+TOLD_KEYS = BROKER_KEYS - {"step", "name", "type", "tool", "next"}
 
 # Keys of newer dialects about what happens after the task: handed on as they are, and not acted on.
 AFTERWARDS_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})

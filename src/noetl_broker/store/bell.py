@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -53,10 +54,11 @@ class Bell:
         self.heard_at = None
         self.rung.set()
 
-    async def keep_connected(self, stopping: asyncio.Event) -> None:
-        """Connect again, with growing pauses, until it stands or the daemon stops."""
+    async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None]) -> None:
+        """Connect again, with growing pauses, until it stands or the daemon stops; `on_try` is called each time."""
         pause = RECONNECT_SECONDS[0]
         while not stopping.is_set():
+            on_try()
             try:
                 await self.connect()
             except Exception as error:

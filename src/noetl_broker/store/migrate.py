@@ -89,7 +89,9 @@ async def status(dsn: str | None) -> list[Applied]:
         for m in migrations()
     ]
     ahead = set(applied) - {m.version for m in migrations()}
-    return known + [Applied(version, applied[version][0], applied[version][1], pending=False) for version in sorted(ahead)]
+    return known + [
+        Applied(version, applied[version][0], applied[version][1], pending=False) for version in sorted(ahead)
+    ]
 
 
 async def check_version(connection: Connection) -> None:
@@ -101,7 +103,9 @@ async def check_version(connection: Connection) -> None:
     if version == 0:
         message = "the database has no noetl schema of ours; run noetl-broker migrate"
     elif version < SERVED_VERSIONS.start:
-        message = f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
+        message = (
+            f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
+        )
     else:
         message = f"the schema is at version {version}, this program serves up to {SERVED_VERSIONS.stop - 1}; upgrade the program"
     raise SchemaFault(message)

@@ -73,6 +73,8 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
 def connection_fault(error: Exception) -> Exception:
     """What to tell an operator of a connection that could not be made; anything unknown stays as it is."""
     kinds: list[tuple[tuple[type[Exception], ...], Callable[[str], Exception], str]] = [
+        # first, because asyncpg counts it among the faults of a connection too
+        ((asyncpg.exceptions.ClientConfigurationError, ValueError), OperatorFault, "the DSN is not valid"),
         ((asyncpg.InvalidAuthorizationSpecificationError,), PermissionFault, "the database refuses the login"),
         ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights"),
         ((asyncpg.InvalidCatalogNameError,), OperatorFault, "there is no such database"),
@@ -81,7 +83,6 @@ def connection_fault(error: Exception) -> Exception:
              asyncpg.TooManyConnectionsError, asyncpg.InterfaceError),
             DatabaseFault, "the database cannot be reached",
         ),
-        ((asyncpg.exceptions.ClientConfigurationError, ValueError), OperatorFault, "the DSN is not valid"),
     ]  # fmt: skip
     for types, fault, sentence in kinds:
         if isinstance(error, types):
@@ -102,7 +103,9 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state[:2] in TRANSIENT_CLASSES or state in TRANSIENT_CODES
-    return isinstance(error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseFault))
+    return isinstance(
+        error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseFault)
+    )
 
 
 def is_conflict(error: BaseException) -> bool:

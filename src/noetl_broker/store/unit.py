@@ -99,15 +99,9 @@ async def write(connection: Connection, columns: Columns) -> None:
         raise ConflictFault(message)
 
 
-async def set_aside(connection: Connection, execution_id: int, mail: list[Mail], reason: str) -> None:
+async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> None:
     """Move mail to the dead letters, in the transaction that would have decided on it."""
-    await connection.execute(
-        sql("set_aside"),
-        [execution_id] * len(mail),
-        [m.event_id for m in mail],
-        [reason] * len(mail),
-        [m.mail_id for m in mail],
-    )
+    await connection.execute(sql("set_aside"), [one.mail_id for one in mail], reason)
 
 
 async def _load_steps(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:

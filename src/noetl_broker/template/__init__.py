@@ -5,7 +5,7 @@ from noetl_broker.template.fuel import Bounds, bounds, set_bounds
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
 from noetl_broker.template.render import Template, compile_condition, compile_text
 from noetl_broker.template.scope import JSON, UNDEFINED, Lazy, Moment, NotLoaded, Scope, StepResult, unwrap
-from noetl_broker.template.tree import Tree, compile_tree
+from noetl_broker.template.tree import Path, Tree, compile_tree, read_by_text
 from noetl_broker.template.truth import is_true
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Lazy",
     "Moment",
     "NotLoaded",
+    "Path",
     "Scope",
     "StepResult",
     "Template",
@@ -27,6 +28,7 @@ __all__ = [
     "compile_text",
     "compile_tree",
     "is_true",
+    "read_by_text",
     "set_bounds",
     "unwrap",
 ]

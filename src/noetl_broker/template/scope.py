@@ -108,7 +108,7 @@ class Scope:
 
     __slots__ = ("_inputs", "_is_step", "_steps", "_words", "_workload", "moment")
 
-    def __init__(  # noqa: PLR0913 - one argument for each source of names, keyword only
+    def __init__(
         self,
         *,
         inputs: Mapping[str, JSON],

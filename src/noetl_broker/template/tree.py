@@ -10,9 +10,13 @@ from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.render import Template, compile_text, names_of, results_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from noetl_broker.template.scope import JSON, Scope
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
+
+Path = tuple[str | int, ...]  # where a string stands in a JSON value: keys of mappings, places in lists
 
 
 class _Mapping(NamedTuple):
@@ -37,38 +41,48 @@ class _Reading:
     results: set[str] | None = field(default_factory=set)
     worker_results: set[str] | None = field(default_factory=set)
     templates: int = 0
-    left: int = 0
+    left: list[Path] = field(default_factory=list)
 
 
 class Tree:
     """A JSON value whose strings may be templates, at one place of a playbook.
 
     `names` and `results` are what the broker's templates read, as in `Template`. `worker_names`, `worker_results` are
-    what the strings left for the worker read, without the worker's own words. `constant`: it has no template at all.
+    what the strings left for the worker read, without the worker's own words, and `left` are the paths of those strings
+    in the value. `constant`: it has no template at all.
     """
 
-    __slots__ = ("_root", "_templates", "at", "constant", "names", "results", "worker_names", "worker_results")
+    __slots__ = ("_root", "_templates", "at", "constant", "left", "names", "results", "worker_names", "worker_results")
 
     def __init__(self, at: str, root: Any, reading: _Reading) -> None:
         """Take what `compile_tree` made."""
         self.at = at
         self._root = root
         self._templates = reading.templates
-        self.constant = reading.templates == reading.left == 0
+        self.left: tuple[Path, ...] = tuple(reading.left)
+        self.constant = not reading.templates and not self.left
         self.names = frozenset(reading.names)
         self.results = _frozen(reading.results)
         self.worker_names = frozenset(reading.worker_names)
         self.worker_results = _frozen(reading.worker_results)
 
-    def render(self, scope: Scope) -> JSON:
+    def render(self, scope: Scope, leave: frozenset[str] = NO_NAMES) -> JSON:
         """Give the value with its templates evaluated, all on one account of fuel.
 
         A tree without a template for the broker gives the same object, and parts without one are shared, not copied.
+        Strings that read a name of `leave` are left for the worker as well: see `reading`.
         Raises TemplateError, with the place of the string; `NotLoaded` passes through.
         """
         if not self._templates:
             return self._root
+        if leave:
+            return _rendered_but(self._root, Evaluation(scope), leave)
         return _rendered(self._root, Evaluation(scope))
+
+    def reading(self, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
+        """Give the broker's templates that read one of these names, with their paths."""
+        if not self.names.isdisjoint(names):
+            yield from _reading(self._root, (), names)
 
     @property
     def source(self) -> str:
@@ -86,7 +100,7 @@ def compile_tree(value: JSON, at: str, *, worker_words: frozenset[str] = NO_NAME
     Keys of mappings are never templates. Raises TemplateError with the place of the string.
     """
     reading = _Reading(worker_words=worker_words)
-    return Tree(at, _compiled(value, at, reading), reading)
+    return Tree(at, _compiled(value, at, (), reading), reading)
 
 
 def _frozen(results: set[str] | None) -> frozenset[str] | None:
@@ -97,14 +111,14 @@ def _united(results: set[str] | None, more: frozenset[str] | None) -> set[str] |
     return None if results is None or more is None else results | more
 
 
-def _compiled(value: JSON, at: str, reading: _Reading) -> Any:
+def _compiled(value: JSON, at: str, path: Path, reading: _Reading) -> Any:
     if type(value) is str:
-        return _compiled_text(value, at, reading)
+        return _compiled_text(value, at, path, reading)
     if type(value) is dict:
-        entries = {key: _compiled(child, f"{at}.{key}", reading) for key, child in value.items()}
+        entries = {key: _compiled(child, f"{at}.{key}", (*path, key), reading) for key, child in value.items()}
         return value if _same(entries.values(), value.values()) else _Mapping(entries)
     if type(value) is list:
-        items = [_compiled(child, f"{at}[{index}]", reading) for index, child in enumerate(value)]
+        items = [_compiled(child, f"{at}[{index}]", (*path, index), reading) for index, child in enumerate(value)]
         return value if _same(items, value) else _List(items)
     return value
 
@@ -113,31 +127,43 @@ def _same(compiled: Any, values: Any) -> bool:
     return all(one is other for one, other in zip(compiled, values, strict=True))
 
 
-def _compiled_text(source: str, at: str, reading: _Reading) -> Any:
+def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
     try:
         template = compile_text(source, at)
     except TemplateError as fault:
         # A worker may know filters that the broker does not; whose string it is, its names tell.
-        names = names_of(source, fault)
+        names, results = _read_by(source, fault)
         if not names & reading.worker_words:
             raise
-        _leave(reading, names, results_of(source))
-        return source
-    if template.constant:
-        return source
-    if template.names & reading.worker_words:
-        _leave(reading, template.names, template.results)
-        return source
-    reading.templates += 1
-    reading.names |= template.names
-    reading.results = _united(reading.results, template.results)
-    return template
-
-
-def _leave(reading: _Reading, names: frozenset[str], results: frozenset[str] | None) -> None:
-    reading.left += 1
+    else:
+        if template.constant:
+            return source
+        names, results = template.names, template.results
+        if not names & reading.worker_words:
+            reading.templates += 1
+            reading.names |= names
+            reading.results = _united(reading.results, results)
+            return template
+    reading.left.append(path)
     reading.worker_names |= names - reading.worker_words
     reading.worker_results = _united(reading.worker_results, results)
+    return source
+
+
+def read_by_text(source: str) -> tuple[frozenset[str], frozenset[str] | None]:
+    """Give what a string left for the worker reads: its names, and the steps named through `results` (None: unknown).
+
+    Raises TemplateError where it is no template at all.
+    """
+    try:
+        template = compile_text(source, "")
+    except TemplateError as fault:
+        return _read_by(source, fault)
+    return template.names, template.results
+
+
+def _read_by(source: str, fault: TemplateError) -> tuple[frozenset[str], frozenset[str] | None]:
+    return names_of(source, fault), results_of(source)
 
 
 def _rendered(node: Any, run: Evaluation) -> JSON:
@@ -149,3 +175,27 @@ def _rendered(node: Any, run: Evaluation) -> JSON:
     if kind is _List:
         return [_rendered(child, run) for child in node.items]
     return node
+
+
+def _rendered_but(node: Any, run: Evaluation, leave: frozenset[str]) -> JSON:
+    kind = type(node)
+    if kind is Template:
+        return node.run(run) if node.names.isdisjoint(leave) else node.source
+    if kind is _Mapping:
+        return {key: _rendered_but(child, run, leave) for key, child in node.entries.items()}
+    if kind is _List:
+        return [_rendered_but(child, run, leave) for child in node.items]
+    return node
+
+
+def _reading(node: Any, path: Path, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
+    kind = type(node)
+    if kind is Template:
+        if not node.names.isdisjoint(names):
+            yield path, node
+    elif kind is _Mapping:
+        for key, child in node.entries.items():
+            yield from _reading(child, (*path, key), names)
+    elif kind is _List:
+        for index, child in enumerate(node.items):
+            yield from _reading(child, (*path, index), names)

@@ -15,7 +15,7 @@ import structlog
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
-from noetl_broker.worker.finish import Finisher, Path, finisher_of
+from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
 from noetl_broker.worker.iterate import iterate, iterates, iteration_of
 from noetl_broker.worker.save import KEYS, save
 from noetl_broker.worker.tools.http import run_http
@@ -83,9 +83,10 @@ class Run:
 
     async def save(self, action: Mapping[str, Any], spec: Any, path: Path, words: Mapping[str, Any]) -> Any:
         """Do what a `save` asks; its templates may name the result of the task."""
+        finisher = self.finisher.with_inputs(action.get("args"), (*path, "args"), words)
 
         def finish(value: Any, more: Mapping[str, Any]) -> Any:
-            return self.finisher.finish(value, path, extra={**words, **more})
+            return finisher.finish(value, path, extra={**words, **more})
 
         bare = self.task({key: action[key] for key in ("name", "type") if key in action}, path, words)
         return await save(bare, spec, finish, TOOLS)
@@ -93,11 +94,14 @@ class Run:
     def task(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Task:
         """Finish the templates of an action, those under base64 too, and give it as a tool takes it."""
         plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
-        finished = self.finisher.finish(
+        args = action.get("args")
+        finisher = self.finisher.with_inputs(args, (*path, "args"), words)
+        if isinstance(args, Mapping):
+            plain["args"] = args = finisher.args
+        finished = finisher.finish(
             {key: with_texts(key, value) for key, value in action.items() if key not in plain}, path, extra=words
         )
         texts = {key.removesuffix("_b64"): finished.pop(key) for key in ENCODED if key in finished}
-        args = finished.get("args")
         return Task(
             name=str(action.get("name") or self.job.node_name),
             type=str(action.get("type")),
@@ -115,7 +119,11 @@ def with_texts(key: str, value: Any) -> Any:
     """Undo the base64 of a command, so that templates in it can be finished."""
     if key not in ENCODED:
         return value
-    return [decoded(item, key) for item in value] if isinstance(value, list) else decoded(value, key)
+    return [_decoded(item, key) for item in value] if isinstance(value, list) else _decoded(value, key)
+
+
+def _decoded(text: Any, key: str) -> str:
+    return Left(decoded(text, key)) if isinstance(text, Left) else decoded(text, key)
 
 
 def unknown_type(kind: Any) -> ToolFault:
@@ -134,7 +142,7 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
     The limit is the step's `timeout` where the job has one, else `time_limit_seconds`.
     """
     try:
-        action = _mapping(job.action, "action")
+        action = marked(_mapping(job.action, "action"))
         context = _mapping(job.context or "{}", "context")
         limit = job.timeout_seconds or seconds(action.get("timeout", time_limit_seconds), "timeout")
         told = {"id": job.queue_id, "uuid": str(job.execution_id), "execution_id": job.execution_id}

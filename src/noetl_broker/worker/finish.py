@@ -1,14 +1,15 @@
 """Finishes the templates that the broker left for the worker: those that name `env`, `secret`, `job` and their like.
 
 A string that the broker rendered is data and is never rendered again, whatever stands in it. Where the job says which
-of its strings are still templates (`unfinished`, a list of paths into the action), only those are; else a string counts
-as one if it names a word that only the worker knows.
+of its strings are still templates (`unfinished`, a list of paths into the action), those are marked as such before
+anything is made of the action, and nothing else is finished; else a string counts as a template if it names a word that
+only the worker knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,17 +21,47 @@ Path = tuple[str | int, ...]
 SECRET_WORDS = frozenset({"secret", "secrets", "keychain"})
 
 
+class Left(str):
+    """The text of a template that the broker left: it stays marked wherever the action's values are put."""
+
+    __slots__ = ()
+
+
+def marked(action: dict[str, Any]) -> dict[str, Any]:
+    """Mark the strings of an action that it calls unfinished; a path that leads to no string is nothing.
+
+    The action is changed, and given back. One that does not say (no list under `unfinished`) stays as it is.
+    """
+    unfinished = action.get("unfinished")
+    if not isinstance(unfinished, list):
+        return action
+    for path in unfinished:
+        if isinstance(path, list) and path:
+            _mark(action, path)
+    return action
+
+
+def _mark(value: Any, path: list[Any]) -> None:
+    try:
+        for part in path[:-1]:
+            value = value[part]
+        if isinstance(value[path[-1]], str):
+            value[path[-1]] = Left(value[path[-1]])
+    except (KeyError, IndexError, TypeError):
+        return
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finisher:
     """What the left templates of one job see: inputs, results of steps, workload, and the worker's own words.
 
-    `unfinished` are the paths of the strings that are templates, None where the job does not say.
+    `marks`: the job says which of its strings are templates, and `marked` has marked them.
     """
 
     args: Mapping[str, Any]
     context: Mapping[str, Any]
     words: Mapping[str, Any]
-    unfinished: frozenset[Path] | None = None
+    marks: bool = False
     moment: Moment = field(default_factory=lambda: Moment(execution_id=0, turn=0, at=datetime.now(UTC)))
 
     def finish(self, value: Any, path: Path = (), *, extra: Mapping[str, Any] | None = None) -> Any:
@@ -50,17 +81,40 @@ class Finisher:
         """Give the template that a string still is, None if it is data."""
         if "{{" not in text and "{%" not in text:
             return None
-        if self.unfinished is not None and path not in self.unfinished:
+        if self.marks and not isinstance(text, Left):
             return None
         try:
-            template = compile_text(text, place(path))
+            template = compile_text(str(text), place(path))
         except TemplateError as fault:
-            if self.unfinished is None:
+            if not self.marks:
                 return None
             raise refused(fault) from None
-        if self.unfinished is None and not template.names & (WORKER_WORDS | extra.keys()):
+        if not self.marks and not template.names & (WORKER_WORDS | extra.keys()):
             return None
         return template
+
+    def with_inputs(self, args: object, path: Path, extra: Mapping[str, Any]) -> Finisher:
+        """Give a finisher whose templates see these inputs finished: first those that read no unfinished input."""
+        if not isinstance(args, Mapping):
+            return self
+        names = {key: self._names(value, extra) for key, value in args.items()}
+        unfinished = {key for key, read in names.items() if read is not None}
+        waiting = {key for key in unfinished if not (unfinished | {"args"}).isdisjoint(names[key] or ())}
+        seen = replace(self, args=args)
+        for keys in (unfinished - waiting, waiting):
+            if keys:
+                told = seen.finish({key: args[key] for key in args if key in keys}, path, extra=extra)
+                seen = replace(seen, args={**seen.args, **told})
+        return seen
+
+    def _names(self, value: Any, extra: Mapping[str, Any]) -> frozenset[str] | None:
+        """What the left templates of a value read; None if it has none."""
+        if isinstance(value, str):
+            template = self.is_left(value, (), extra)
+            return None if template is None else template.names
+        items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        read = [names for item in items if (names := self._names(item, extra)) is not None]
+        return frozenset().union(*read) if read else None
 
     def _finish_text(self, text: str, path: Path, extra: Mapping[str, Any]) -> Any:
         template = self.is_left(text, path, extra)
@@ -104,7 +158,6 @@ def finisher_of(
 ) -> Finisher:
     """Prepare the finisher of one job; `job` is what templates read as that word (`job.uuid`, `job.attempt`, …)."""
     args = action.get("args")
-    unfinished = action.get("unfinished")
     words: dict[str, Any] = {
         "env": visible_environment(environment),
         "job": dict(job),
@@ -113,11 +166,13 @@ def finisher_of(
         "keychain": Lookup(credential, environment),
         "execution_id": job.get("execution_id"),
     }
+    if "result" in context:
+        words["result"] = words["this"] = StepResult(context["result"])
     return Finisher(
         args=args if isinstance(args, Mapping) else {},
         context=context,
         words=words,
-        unfinished=frozenset(tuple(path) for path in unfinished) if isinstance(unfinished, list) else None,
+        marks=isinstance(action.get("unfinished"), list),
     )
 
 

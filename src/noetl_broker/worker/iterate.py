@@ -13,7 +13,7 @@ from typing import Any
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.finish import Finisher, Path, evaluated, refused
+from noetl_broker.worker.finish import Finisher, Left, Path, evaluated, refused
 
 ASYNC_CONCURRENCY = 8
 
@@ -48,8 +48,8 @@ def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
     if not isinstance(element, str):
         raise ToolFault("the iterator has no `element`", kind="bad_job", retryable=False)
     collection = keys.get("collection")
-    if isinstance(collection, str):
-        # Only a template for the whole is still one; the items of a list are data.
+    if isinstance(collection, str) or finisher.marks:
+        # Where the job does not say, only a template for the whole is still one; the items of a list are data.
         collection = finisher.finish(collection, ("loop", "collection") if looped else ("collection",))
     items = _chosen(_items(collection), keys, element, finisher)
     task = {key: value for key, value in action.items() if key != "loop"} if looped else _nested(action)
@@ -92,6 +92,8 @@ def _items(collection: Any) -> list[Any]:
 
 def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
     def value_of(expression: Any, index: int, item: Any) -> Any:
+        if finisher.marks and not isinstance(expression, Left):
+            return expression  # the broker rendered it
         try:
             template = compile_condition(expression, "iterator")
         except TemplateError as fault:
@@ -107,10 +109,10 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
         except TypeError as error:
             message = f"order_by gives values without an order: {error}"
             raise ToolFault(message, kind="bad_value", retryable=False) from None
-    items = items[: _whole(keys.get("limit"), "limit")]
+    items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit")]
     if keys.get("enumerate") is True:
         items = [{"index": index, "item": item} for index, item in enumerate(items)]
-    if (size := _whole(keys.get("chunk"), "chunk")) is not None:
+    if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk")) is not None:
         items = [items[start : start + size] for start in range(0, len(items), size)]
     return items
 

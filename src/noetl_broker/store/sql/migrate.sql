@@ -14,6 +14,11 @@ create table if not exists noetl.schema_version (
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;
 
+-- name: is_superuser
+select rolsuper
+from pg_roles
+where rolname = current_user;
+
 -- name: list_migrations
 select version, name, checksum
 from noetl.schema_version

@@ -8,21 +8,21 @@ from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 -- name: load_results
 -- The latest result of steps that a template names.
 select w.execution_id, w.step_name, w.result_visit, e.event_type, noetl.as_json(e.result) as result,
-  noetl.as_json(e.error) as error
+  noetl.as_error(e.error) as error
 from unnest($1::bigint[], $2::text[]) wanted (execution_id, step_name)
 join noetl.workflow w on w.execution_id = wanted.execution_id and w.step_id = wanted.step_name
 join noetl.event e on e.execution_id = w.execution_id and e.event_id = w.result_event_id;
 
 -- name: load_turn_results
 -- The results that the events of earlier turns carry.
-select t.execution_id, t.turn, e.event_type, noetl.as_json(e.result) as result, noetl.as_json(e.error) as error
+select t.execution_id, t.turn, e.event_type, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error
 from unnest($1::bigint[], $2::int[]) wanted (execution_id, turn)
 join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
 join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id;
 
 -- name: load_event_results
 -- The results of events of this transaction that were too large to come along at once.
-select e.execution_id, e.event_id, e.event_type, noetl.as_json(e.result) as result, noetl.as_json(e.error) as error
+select e.execution_id, e.event_id, e.event_type, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error
 from unnest($1::bigint[], $2::bigint[]) wanted (execution_id, event_id)
 join noetl.event e on e.execution_id = wanted.execution_id and e.event_id = wanted.event_id;
 
@@ -72,7 +72,7 @@ with begun as (
   set ordinal = excluded.ordinal, status = excluded.status
 ), arcs as (
   insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
-  select b.execution_id, r.source, r.target, r.condition, r.inputs, r.ordinal
+  select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
   from begun b
   join shape s on s.catalog_id = b.catalog_id
   cross join jsonb_to_recordset(s.arcs) r (ordinal int, source text, target text, condition text, inputs text)
@@ -206,15 +206,17 @@ select (select count(*) from new_states) + (select count(*) from moved_states) a
 
 -- name: set_aside
 -- Mail that the broker cannot decide on, by a fault of the program: kept for the mend, out of the way of the rest.
-with dead as (
-  insert into noetl.dead_letter (execution_id, event_id, reason)
-  select execution_id, event_id, reason
-  from unnest($1::bigint[], $2::bigint[], $3::text[]) d (execution_id, event_id, reason)
-  on conflict (execution_id, event_id) do update
-  set reason = excluded.reason, created_at = clock_timestamp()
+-- Only what still stands in the inbox: another broker may have decided on it meanwhile.
+with read as (
+  delete from noetl.inbox i
+  where i.mail_id = any($1::bigint[])
+  returning i.execution_id, i.event_id
 )
-delete from noetl.inbox i
-where i.mail_id = any($4::bigint[]);
+insert into noetl.dead_letter (execution_id, event_id, reason)
+select distinct execution_id, event_id, $2::text
+from read
+on conflict (execution_id, event_id) do update
+set reason = excluded.reason, created_at = clock_timestamp();
 
 -- name: has_mail
 select exists (select from noetl.inbox);

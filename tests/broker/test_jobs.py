@@ -1,0 +1,206 @@
+"""What a job says to its worker: its action, its context, and how urgent and how patient it is."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import Job, Rules
+from noetl_broker.broker.state import decode, encode
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import playbook
+
+START = "> execution_start"
+
+
+def jobs_of(body: str, story: str = START, *, metadata: str = "", rules: Rules | None = None) -> list[Job]:
+    """All jobs that the events of a story bring, in order."""
+    turns = play_turns(playbook(body, metadata=metadata), read_events(story), rules=rules)
+    return [job for _, decision, _ in turns for job in decision.jobs]
+
+
+def job_of(step: str, *, workload: str = "{}", **more: Any) -> Job:
+    """The job of a step that comes right after `start`; `step` is its keys in YAML's flow style."""
+    [job] = jobs_of(f"workload: {workload}\nworkflow:\n- {{step: start, next: s}}\n- {{step: s, {step}}}\n", **more)
+    return job
+
+
+def encoded(text: str) -> str:
+    """Base64."""
+    return base64.b64encode(text.encode()).decode()
+
+
+def test_an_action_has_every_key_of_the_step_but_next() -> None:
+    """Its name and its type; what only the broker reads is told as it is written."""
+    job = job_of(
+        "type: http, desc: d, url: u, method: GET, headers: {A: b}, auth: pg, custom: [1], timeout: 5, priority: 1, "
+        "on_error: continue, join: all, next_mode: exclusive, retry: {max_attempts: 2, retry_when: '{{ status_code }}'}"
+    )
+    assert job.action == {
+        "name": "s",
+        "type": "http",
+        "desc": "d",
+        "url": "u",
+        "method": "GET",
+        "headers": {"A": "b"},
+        "auth": "pg",
+        "custom": [1],
+        "timeout": 5,
+        "priority": 1,
+        "on_error": "continue",
+        "join": "all",
+        "next_mode": "exclusive",
+        "retry": {"max_attempts": 2, "retry_when": "{{ status_code }}"},
+        "unfinished": [],
+    }
+
+
+def test_a_field_is_rendered() -> None:
+    """With the visit's inputs, and all its strings."""
+    job = job_of(
+        'type: http, url: "{{ base }}/{{ city }}", n: ["{{ n }}"], args: {city: Oslo}', workload="{base: b, n: 3}"
+    )
+    assert job.action == {
+        "name": "s",
+        "type": "http",
+        "url": "b/Oslo",
+        "n": [3],
+        "args": {"city": "Oslo"},
+        "unfinished": [],
+    }
+
+
+@pytest.mark.parametrize(
+    "step, key, value",
+    [
+        ('type: python, code: "print({{ x }})"', "code_b64", encoded("print({{ x }})")),
+        ('type: postgres, command: "select {{ n }}"', "command_b64", encoded("select 3")),
+        ('type: postgres, commands: ["select {{ n }}", b]', "commands_b64", [encoded("select 3"), encoded("b")]),
+        ('type: duckdb, commands: "select {{ n }}"', "commands_b64", encoded("select 3")),
+        ("type: postgres, sql: \"select 'é'\"", "command_b64", encoded("select 'é'")),
+        ("type: postgres, command_b64: eA==", "command_b64", "eA=="),
+        ("type: container, command: [a, b]", "command_b64", [encoded("a"), encoded("b")]),
+    ],
+)
+def test_program_text_travels_in_base64(step: str, key: str, value: Any) -> None:
+    """And the plain key is gone; `code` is never rendered, the others are."""
+    assert job_of(step, workload="{n: 3}").action == {"name": "s", "type": step.split()[1].rstrip(","), key: value} | {
+        "unfinished": []
+    }
+
+
+def test_inputs_are_args_and_the_author_s_own_word() -> None:
+    """Each word keeps the keys that stood under it."""
+    job = job_of("type: python, code: x, with: {a: 1, b: 2}, args: {b: 3}")
+    assert job.action["args"] == {"a": 1, "b": 3}
+    assert job.action["with"] == {"a": 1, "b": 3}
+
+
+def test_inputs_that_are_one_template_stand_under_both_words() -> None:
+    """As the mapping that it gives."""
+    job = job_of('type: python, code: x, data: "{{ workload.all }}"', workload="{all: {a: 1}}")
+    assert job.action["args"] == job.action["data"] == {"a": 1}
+
+
+def test_a_transition_s_inputs_are_args_only() -> None:
+    """They win over the step's own, under the step's word too."""
+    [job] = jobs_of(
+        """
+        workflow:
+        - {step: start, next: [{step: s, data: {a: 1, t: 2}}]}
+        - {step: s, type: python, code: x, with: {a: 0, b: 0}}
+        """
+    )
+    assert job.action["args"] == {"a": 1, "b": 0, "t": 2}
+    assert job.action["with"] == {"a": 1, "b": 0}
+    assert "data" not in job.action
+
+
+def test_without_inputs_there_are_no_args() -> None:
+    """Nor the word."""
+    assert "args" not in job_of("type: python, code: x").action
+
+
+@pytest.mark.parametrize(
+    "step, key, value",
+    [
+        ("type: http, url: u, params: {q: 1}, payload: {p: 2}, args: {a: 3}", "params", {"q": 1}),
+        ("type: http, url: u, params: {q: 1}, payload: {p: 2}, args: {a: 3}", "payload", {"p": 2}),
+        ("type: save, table: t, data: {d: 1}, args: {a: 3}", "data", {"d": 1}),
+        ("type: container, image: i, args: [x, y], data: {a: 3}", "args", ["x", "y"]),
+    ],
+)
+def test_a_key_of_the_type_s_own_is_no_input(step: str, key: str, value: Any) -> None:
+    """`params` of an http step is its query string."""
+    job = job_of(step)
+    assert job.action[key] == value
+    assert key not in job.context
+    assert job.context["a"] == 3
+
+
+def test_a_workbook_action_stands_under_its_step() -> None:
+    """A job has the action's type, and the step's name; the step's keys and inputs win."""
+    [job] = jobs_of(
+        """
+        workbook:
+        - {name: fetch, type: http, desc: d, url: "u/{{ city }}", method: GET, args: {city: Oslo, n: 1}}
+        workflow:
+        - {step: start, next: s}
+        - {step: s, type: workbook, name: fetch, method: POST, with: {city: Rome}}
+        """
+    )
+    assert job.node_type == "http"
+    assert job.action == {
+        "name": "s",
+        "type": "http",
+        "desc": "d",
+        "url": "u/Rome",
+        "method": "POST",
+        "args": {"city": "Rome", "n": 1},
+        "with": {"city": "Rome"},
+        "unfinished": [],
+    }
+
+
+def test_a_context_has_the_inputs_at_its_top_level() -> None:
+    """With the step and the visit; what is the same for all jobs of an execution the store adds."""
+    job = job_of("type: python, code: x, args: {a: 1, b: [2]}")
+    assert job.context == {"a": 1, "b": [2], "step_name": "s", "visit": 1}
+
+
+def test_a_later_visit_says_its_number() -> None:
+    """From 1."""
+    first, second = jobs_of(
+        """
+        workflow:
+        - {step: start, next: s}
+        - {step: s, type: python, code: x, next: [{when: "s", step: s}]}
+        """,
+        "> execution_start\n> action_completed s true",
+    )
+    assert (first.visit, first.context["visit"]) == (1, 1)
+    assert (second.visit, second.context["visit"]) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "step, metadata, expected",
+    [
+        ("", "", (5, 1, None)),
+        (", priority: 2, retry: 4, timeout: 1.5", "priority: 9", (2, 4, 1.5)),
+        (", retry: true", "priority: 9", (9, 3, None)),
+        (", retry: false, priority: 0", "", (0, 1, None)),
+    ],
+)
+def test_a_job_has_priority_attempts_and_timeout(
+    step: str, metadata: str, expected: tuple[int, int, float | None]
+) -> None:
+    """Of the step, else of the playbook, else the defaults."""
+    job = job_of(f"type: python, code: x{step}", metadata=metadata)
+    assert (job.priority, job.max_attempts, job.timeout) == expected
+
+
+def test_the_default_of_attempts_is_a_setting() -> None:
+    """For steps without `retry`."""
+    assert job_of("type: python, code: x", rules=Rules(default_max_attempts=7)).max_attempts == 7

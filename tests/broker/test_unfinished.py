@@ -1,0 +1,202 @@
+"""Strings left for the worker: which of a job's strings are templates, and what the worker gets to finish them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import Job
+from noetl_broker.broker.state import decode, encode
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import playbook
+
+START = "> execution_start"
+SECRET = "{{ secret.x }}"
+
+
+def jobs_of(body: str, story: str = START) -> list[Job]:
+    """All jobs that the events of a story bring, in order."""
+    turns = play_turns(playbook(body), read_events(story))
+    return [job for _, decision, _ in turns for job in decision.jobs]
+
+
+def job_of(*steps: str, start: str = "next: s", workload: str = "{}", story: str = START, workbook: str = "[]") -> Job:
+    """The last job of a story of steps, the first of which comes after `start`."""
+    lines = [f"workload: {workload}", f"workbook: {workbook}", "workflow:", f"- {{step: start, {start}}}"]
+    return jobs_of("\n".join([*lines, *(f"- {{step: {step}}}" for step in steps)]) + "\n", story)[-1]
+
+
+def at(action: Any, path: Any) -> Any:
+    """The value at a path of an action."""
+    for part in path:
+        action = action[part]
+    return action
+
+
+def left(job: Job) -> list[list[str | int]]:
+    """The paths of what is left, sorted."""
+    return sorted(job.action["unfinished"], key=repr)
+
+
+@pytest.mark.parametrize(
+    "keys, paths",
+    [
+        ("type: http, url: u", []),
+        ('type: http, url: "{{ secret.x }}"', [["url"]]),
+        (
+            'type: http, headers: {A: "{{ secret.x }}", B: ["{{ n }}", "{{ env.y }}"]}',
+            [["headers", "A"], ["headers", "B", 1]],
+        ),
+        ('type: python, code: "{{ secret.x }}"', []),
+        ("type: postgres, command_b64: e3sgc2VjcmV0LnggfX0=", []),
+        ('type: postgres, command: "{{ secret.x }}"', [["command_b64"]]),
+        ('type: postgres, commands: ["{{ n }}", "{{ env.x }}"]', [["commands_b64", 1]]),
+        ('type: postgres, sql: "{{ secret.x }}"', [["command_b64"]]),
+        ('type: postgres, command: "{{ secret.x }}", sql: "{{ n }}"', []),
+        ('type: python, code: x, args: {a: "{{ secret.x }}", b: "{{ n }}"}', [["args", "a"]]),
+        ('type: python, code: x, with: {a: ["{{ job.uuid }}"]}', [["args", "a", 0], ["with", "a", 0]]),
+        ('type: http, params: {q: "{{ secret.x }}"}', [["params", "q"]]),
+        ('type: http, url: u, retry: {max_attempts: 2, retry_when: "{{ error }}"}', []),
+        ('type: http, save: {data: {v: "{{ result.x }}", w: "{{ n }}"}}', [["save", "data", "v"]]),
+        ('type: http, url: "{{ i }}", loop: {collection: "{{ n }}", element: i}', [["url"]]),
+        ("type: http, url: u, loop: {collection: n, element: i, where: i > 1}", [["loop", "where"]]),
+        (
+            'type: iterator, collection: n, element: i, task: {type: python, code: x, args: {v: "{{ i }}"}}',
+            [["task", "args", "v"]],
+        ),
+    ],
+)
+def test_a_job_says_which_of_its_strings_are_templates(keys: str, paths: list[list[str | int]]) -> None:
+    """By their paths in the action, an empty list where there are none."""
+    job = job_of(f"s, {keys}", workload="{n: [1]}")
+    assert left(job) == paths
+    assert all(isinstance(at(job.action, path), str) for path in paths)
+
+
+def test_a_string_of_a_workbook_action_is_left_unless_its_step_overrides_it() -> None:
+    """An input of the step hides one of the action."""
+    workbook = '[{name: w, type: http, url: "{{ env.u }}", data: {a: "{{ secret.x }}", b: "{{ secret.x }}"}}]'
+    job = job_of('s, type: workbook, task: w, args: {a: "{{ n }}"}', workload=f'{{n: "{SECRET}"}}', workbook=workbook)
+    assert left(job) == [["args", "b"], ["data", "b"], ["url"]]
+    assert job.action["data"] == {"a": SECRET, "b": SECRET}
+
+
+def test_inputs_of_one_template_are_data_and_hide_what_stands_under_them() -> None:
+    """Whatever that mapping holds."""
+    [job] = jobs_of(
+        """
+        workload: {all: {}}
+        workflow:
+        - {step: start, next: s}
+        - step: s
+          type: python
+          code: x
+          with: {a: "{{ secret.x }}", b: "{{ secret.x }}"}
+          args: "{{ workload.all }}"
+        """,
+        '> execution_start {"all": {"a": "{{ secret.x }}"}}',
+    )
+    assert job.action["args"] == {"a": SECRET, "b": SECRET}
+    assert left(job) == [["args", "b"], ["with", "b"]]
+
+
+def test_data_that_looks_like_a_template_is_not_left() -> None:
+    """From the payload, from a result, through a field or an input."""
+    job = job_of(
+        "a, type: python, code: x, next: [{step: s, args: {t: '{{ a.v }}'}}]",
+        's, type: http, url: "{{ p }}", command: "{{ a.v }}", with: {o: "{{ p }}"}',
+        start="next: a",
+        story='> execution_start {"p": "{{ secret.x }}"}\n> action_completed a {"v": "{{ secret.x }}"}',
+    )
+    assert job.action["url"] == job.action["args"]["t"] == job.action["with"]["o"] == SECRET
+    assert left(job) == []
+
+
+def test_a_transition_s_inputs_are_left_string_by_string() -> None:
+    """One that overrides a template with data makes it data, and the other way round."""
+    job = job_of(
+        's, type: python, code: x, with: {a: "{{ secret.x }}", b: "{{ n }}", c: "{{ env.c }}"}',
+        start="next: [{step: s, args: {a: '{{ n }}', b: '{{ secret.x }}'}}]",
+        workload="{n: 1}",
+        story='> execution_start {"n": "{{ secret.x }}"}',
+    )
+    assert job.action["args"] == {"a": SECRET, "b": SECRET, "c": "{{ env.c }}"}
+    assert left(job) == [["args", "b"], ["args", "c"], ["with", "b"], ["with", "c"]]
+
+
+JOIN = """
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: python, code: x, next: [{step: j, args: {t: "{{ secret.x }}", u: "{{ a }}", v: ["{{ env.v }}"]}}]}
+- {step: b, type: python, code: x, next: [{step: j, args: {t: "{{ b }}", u: "{{ secret.x }}"}}]}
+- {step: j, type: python, code: x}
+"""
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_join_takes_the_paths_of_the_later_arc(order: str) -> None:
+    """For each key, whichever came first."""
+    completed = "".join(f'\n> action_completed {step} "{SECRET}"' for step in order)
+    job = jobs_of(JOIN, START + completed)[-1]
+    assert job.action["args"] == {"t": SECRET, "u": SECRET, "v": ["{{ env.v }}"]}
+    assert left(job) == [["args", "u"], ["args", "v", 0]]
+
+
+def test_a_waiting_arrival_remembers_in_its_row_what_is_left() -> None:
+    """The state may be written down between two turns."""
+    state = [state for _, _, state in play_turns(playbook(JOIN), read_events(f"{START}\n> action_completed a 1"))][-1]
+    assert state.waiting["j"][0].left == (("t",), ("v", 0))
+    assert decode(encode(state)) == state
+
+
+def test_what_reads_an_unfinished_input_is_left_too() -> None:
+    """The broker does not know that input; other strings it renders."""
+    job = job_of(
+        's, type: http, url: "{{ base }}", headers: {A: "Bearer {{ token }}", B: "{{ city }}"}, with: {u: "<{{ token }}>"}',
+        start="next: [{step: s, args: {token: '{{ secret.x }}', city: Oslo}}]",
+        workload="{base: b}",
+    )
+    assert job.action["headers"] == {"A": "Bearer {{ token }}", "B": "Oslo"}
+    assert left(job) == [["args", "token"], ["args", "u"], ["headers", "A"], ["with", "u"]]
+
+
+RESULTS = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: b}
+- {step: b, type: python, code: x, next: c}
+- {step: c, type: python, code: x, next: [{step: s, args: %s}]}
+- {step: s, type: http, url: u, %s}
+"""
+ABC = f"{START}\n> action_completed a 1\n> action_completed b 2\n> action_completed c 3"
+
+
+@pytest.mark.parametrize(
+    "transition, own, named",
+    [
+        ("{}", "body: 1", None),
+        ("{}", 'body: "{{ a }}{{ secret.x }}"', {"a": 1}),
+        ("{}", 'data: {v: "{{ b }}{{ secret.x }}"}', {"b": 2}),
+        ('{v: "{{ b }}{{ secret.x }}{{ later }}"}', 'body: "{{ a }}{{ env.x }}"', {"a": 1, "b": 2}),
+        ("{v: \"{{ results['b'] }}{{ secret.x }}\"}", "body: 1", {"b": 2}),
+        ('{v: "{{ secret.x }}"}', 'body: "{{ v }}{{ a }}{{ c }}"', {"a": 1, "c": 3}),
+        ('{v: "{{ secret[results | first] }}"}', "body: 1", {"a": 1, "b": 2, "c": 3}),
+        ('{v: "{{ a }}{{ secret.x }}"}', 'body: "{{ b }}"', {"a": 1}),
+    ],
+)
+def test_the_context_has_the_results_that_left_strings_name(
+    transition: str, own: str, named: dict[str, Any] | None
+) -> None:
+    """And no others: what the broker rendered needs none."""
+    job = jobs_of(RESULTS % (transition, own), ABC)[-1]
+    assert job.context.get("results") == named
+    assert "result" not in job.context
+
+
+def test_the_context_has_the_result_handed_on_where_a_left_string_names_it() -> None:
+    """Inside `save` the word is the worker's own."""
+    [*_, job] = jobs_of(RESULTS % ("{}", 'body: "{{ env.x }}{{ result }}"'), ABC)
+    assert job.context["result"] == 3
+    [*_, job] = jobs_of(RESULTS % ("{}", 'save: {data: "{{ result }}"}'), ABC)
+    assert "result" not in job.context

@@ -1,0 +1,42 @@
+"""The page about workers keeps its word: its statements run, in its order, with a broker beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from noetl_broker.store.pool import connect
+from tests.brokers import broken_invariants, drain, rows
+from tests.postgres import Database
+
+PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
+
+
+async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> None:
+    """From the catalog to the result, then a user's own trigger, then an event inserted by hand."""
+    statements = re.findall(r"```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    answers: list[list[tuple[Any, ...]]] = []
+    connection = await connect(database.dsn, name="psql")
+    try:
+        for statement in statements:
+            if statement.startswith("select"):
+                answers.append([tuple(row) for row in await connection.fetch(statement)])
+            else:
+                await connection.execute(statement)
+            await drain(database)
+    finally:
+        await connection.close()
+    started, leased, alive, completed, ended = answers
+    assert isinstance(started[0][0], int)
+    assert list(leased[0][1:]) == [1, "greet", "python", {"name": "Ada"}]
+    assert alive == completed == [(True,)]
+    assert ended == [("COMPLETED", {"said": "Hello, Ada!"})]
+    orders = await rows(
+        database,
+        "select status, workload ->> 'name', error ->> 'message'"
+        " from noetl.execution where idempotency_key like 'order%' order by execution_id",
+    )
+    assert orders == [("RUNNING", "Grace", None), ("CANCELLED", "Edsger", "the order was withdrawn")]
+    unfinished = ("I3 one end per execution",)
+    assert await broken_invariants(database, but=unfinished) == {}

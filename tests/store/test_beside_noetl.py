@@ -1,0 +1,283 @@
+"""Beside a NoETL server: migrations add what is missing to its tables, and its plain INSERTs drive an execution."""
+
+from __future__ import annotations
+
+import json
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from noetl_broker.store.migrate import migrate
+from tests.brokers import broken_invariants, drain, execute, rows, value
+from tests.postgres import Database
+from tests.store import noetl_server
+
+TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
+EXECUTION = 9
+
+
+@pytest.fixture
+async def server_database(empty_database: Database) -> Database:
+    """The database of a NoETL server with an execution in it, migrated."""
+    await execute(empty_database, noetl_server.TABLES)
+    await execute(empty_database, noetl_server.HISTORY)
+    await migrate(empty_database.dsn)
+    await execute(
+        empty_database,
+        "insert into noetl.catalog (catalog_id, path, version, kind, content) values (78, 'mine', 1, 'Playbook', $1)",
+        dedent(noetl_server.PLAYBOOK),
+    )
+    return empty_database
+
+
+async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Type, default and nullability of each column of the tables that are the server's."""
+    statement = """
+        select table_name, column_name, data_type, column_default, is_nullable
+        from information_schema.columns
+        where table_schema = 'noetl' and table_name = any($1)
+    """
+    return {(table, name): tuple(rest) for table, name, *rest in await rows(database, statement, TABLES)}
+
+
+async def as_it_stands(database: Database, names: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """The rows of each of the server's tables, without columns that were added."""
+    found = {}
+    for table, own in names.items():
+        picked = ", ".join(f'"{name}"' for name in sorted(own))
+        found[table] = await rows(database, f"select xmin::text, {picked} from noetl.{table} order by {picked}")
+    return found
+
+
+async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: Database) -> None:
+    """Columns keep their types, rows are not even rewritten, and no default that was there is another one."""
+    await execute(empty_database, noetl_server.TABLES)
+    await execute(empty_database, noetl_server.HISTORY)
+    before = await columns(empty_database)
+    names: dict[str, list[str]] = {table: [] for table in TABLES}
+    for table, name in before:
+        names[table].append(name)
+    stood = await as_it_stands(empty_database, names)
+    await migrate(empty_database.dsn)
+    after = await columns(empty_database)
+    changed = {key for key in before if after.get(key) != before[key]}
+    assert changed == {("event", "event_id")}  # it had no default at all
+    assert await as_it_stands(empty_database, names) == stood
+    assert await migrate(empty_database.dsn) == []
+
+
+async def test_history_is_no_mail(server_database: Database) -> None:
+    """What the old broker has decided stays decided."""
+    assert await value(server_database, "select count(*) from noetl.inbox") == 0
+    await drain(server_database)
+    assert await value(server_database, "select count(*) from noetl.turn") == 0
+
+
+async def test_an_execution_that_the_server_starts_runs_to_its_end(server_database: Database) -> None:
+    """Started and answered by plain INSERTs with text, as that server and its worker write them."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await answer(server_database, "a", {"n": 21})
+    await drain(server_database)
+    await answer(server_database, "b", 1)
+    await drain(server_database)
+    told = "select event_type, node_name from noetl.event where execution_id = $1 order by created_at"
+    assert await rows(server_database, told, EXECUTION) == [
+        ("execution_start", "mine"),
+        ("step_started", "a"),
+        ("action_completed", "a"),
+        ("step_completed", "a"),
+        ("step_started", "b"),
+        ("action_completed", "b"),
+        ("step_completed", "b"),
+        ("execution_complete", "mine"),
+    ]
+    assert await rows(
+        server_database, "select status, result, error from noetl.execution where execution_id = $1", EXECUTION
+    ) == [("COMPLETED", {"answer": 21}, None)]
+    assert await broken_invariants(server_database) == {}
+
+
+async def test_the_job_holds_what_the_server_hands_to_its_worker(server_database: Database) -> None:
+    """`action` is text, `context` carries the workload of the start event and not the server's own row."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    [(queue_id, action, context)] = await rows(
+        server_database, "select queue_id, action, context from noetl.queue where execution_id = $1", EXECUTION
+    )
+    assert queue_id > 1 << 40
+    assert json.loads(action)["args"] == {"n": 20}
+    assert context["workload"] == {"n": 20}
+
+
+async def test_rows_that_the_server_tracked_before_are_kept_and_filled(server_database: Database) -> None:
+    """Its steps get their place and state; its arcs stay, and those that it lacks are added."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    steps = "select step_name, ordinal, status from noetl.workflow where execution_id = $1 order by ordinal"
+    assert await rows(server_database, steps, EXECUTION) == [
+        ("start", 0, "COMPLETED"),
+        ("a", 1, "RUNNING"),
+        ("b", 2, "PENDING"),
+        ("end", 3, "PENDING"),
+    ]
+    arcs = "select from_step, to_step from noetl.transition where execution_id = $1 order by 1, 2"
+    assert await rows(server_database, arcs, EXECUTION) == [("a", "b"), ("a", "end"), ("b", "end"), ("start", "a")]
+
+
+async def test_an_error_that_is_plain_text_is_told(server_database: Database) -> None:
+    """That server's `error` column is text for people; it is the message of the failure."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, error)
+        values (9, 78, noetl.snowflake_id(), 'action_error', '9:a', 'a', 'connection refused')""",
+    )
+    await drain(server_database)
+    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
+    assert error["message"] == "connection refused"
+
+
+@pytest.mark.parametrize("text", ["{broken", "NaN", "'single'", "[1,", '{"a": "\\u0000"}', '"\\ud800"'])
+async def test_a_result_that_is_no_json_fails_the_step_and_is_accounted_for(
+    server_database: Database, text: str
+) -> None:
+    """The event cannot be read; the execution ends with a reason, and the inbox is empty."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
+        values (9, 78, 1, 'action_completed', '9:a', 'a', $1)""",
+        text,
+    )
+    await drain(server_database)
+    assert await rows(server_database, "select outcome from noetl.turn where event_id = 1") == [("decided",)]
+    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
+    assert "no JSON" in error["message"]
+    assert await broken_invariants(server_database) == {}
+
+
+@pytest.mark.parametrize("size", [10, 20_000])
+async def test_a_large_result_that_is_no_json_fails_the_step_too(server_database: Database, size: int) -> None:
+    """A large one does not come along with its event: it is found out when it is loaded."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
+        select 9, 78, 1, 'action_completed', '9:a', 'a', '{"n": [' || string_agg(md5(n::text), ',')
+        from generate_series(1, $1) n""",
+        size,
+    )
+    await drain(server_database)
+    assert await value(server_database, "select status from noetl.execution where execution_id = 9") == "FAILED"
+    assert await broken_invariants(server_database) == {}
+
+
+@pytest.mark.parametrize("text", ["null", "{}", "", None])
+async def test_an_empty_result_is_none(server_database: Database, text: str | None) -> None:
+    """How that server writes nothing; `a.n` is then undefined, which the condition says aloud."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
+        values (9, 78, 1, 'action_completed', '9:a', 'a', $1)""",
+        text,
+    )
+    await drain(server_database)
+    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
+    assert error["template"] == "{{ a.n > 20 }}"
+
+
+async def test_a_start_whose_context_is_no_json_fails_with_a_reason(server_database: Database) -> None:
+    """Its version comes from the catalog_id; its payload cannot be read."""
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_name, context)
+        values (9, 78, 1, 'execution_start', 'mine', '{"path": ')""",
+    )
+    await drain(server_database)
+    error = await value(server_database, "select error from noetl.execution where execution_id = 9")
+    assert error == {"message": "the context of execution_start is no JSON"}
+    assert await broken_invariants(server_database) == {}
+
+
+async def test_an_event_that_the_server_writes_twice_is_a_duplicate(server_database: Database) -> None:
+    """A resend has an id of its own there; the second one changes nothing."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await answer(server_database, "a", {"n": 21})
+    await answer(server_database, "a", {"n": 1})
+    await drain(server_database)
+    outcomes = await rows(server_database, "select turn, outcome from noetl.turn where execution_id = 9 order by turn")
+    assert outcomes == [(1, "decided"), (2, "decided"), (3, "duplicate")]
+
+
+async def test_an_event_that_the_server_rewrites_is_no_new_mail(server_database: Database) -> None:
+    """Same id, same content, by ON CONFLICT DO UPDATE: only INSERTs count."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, context)
+        select execution_id, catalog_id, event_id, event_type, context
+        from noetl.event where execution_id = 9 and event_type = 'execution_start'
+        on conflict (execution_id, event_id) do update set context = excluded.context""",
+    )
+    assert await value(server_database, "select count(*) from noetl.inbox") == 0
+
+
+@pytest.mark.parametrize("instant", ["infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999"])
+async def test_a_time_that_python_does_not_know_stops_nothing(server_database: Database, instant: str) -> None:
+    """That server's column has no check against infinity."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, created_at, result)
+        values (9, 78, 1, 'action_completed', '9:a', 'a', $1::text::timestamp, '{"n": 21}')""",
+        instant,
+    )
+    await drain(server_database)
+    assert await rows(server_database, "select outcome from noetl.turn where event_id = 1") == [("decided",)]
+    assert await broken_invariants(server_database) == {}
+
+
+async def test_jobs_are_leased_and_answered_through_our_functions_there_too(server_database: Database) -> None:
+    """The functions write events into its table, whatever the types of its columns."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    lease = "select queue_id, attempts from noetl.lease_jobs('w')"
+    [(queue_id, attempt)] = await rows(server_database, lease)
+    assert await value(server_database, "select noetl.complete_job($1, 'w', $2, $3)", queue_id, attempt, {"n": 1})
+    await drain(server_database)
+    assert await rows(server_database, "select status, result from noetl.execution where execution_id = 9") == [
+        ("COMPLETED", {"answer": 1})
+    ]
+
+
+async def test_our_functions_start_and_cancel_there_too(server_database: Database) -> None:
+    """A context of ours becomes text in its column."""
+    execution_id = await value(server_database, """select noetl.start_execution('mine', '{"n": 5}')""")
+    await drain(server_database)
+    assert await value(server_database, "select context ->> 'n' from noetl.queue") == "5"
+    assert await value(server_database, "select noetl.cancel_execution($1)", execution_id)
+    await drain(server_database)
+    assert await value(server_database, "select status from noetl.execution") == "CANCELLED"
+
+
+async def answer(database: Database, step: str, data: Any) -> None:
+    """What that server's worker reports of a job: the envelope as text, an id of the server's, `step_result` after it."""
+    envelope = json.dumps({"id": "job", "status": "success", "data": data})
+    for kind, result in (("action_completed", envelope), ("step_result", json.dumps(data))):
+        await execute(
+            database,
+            """insert into noetl.event (
+                execution_id, catalog_id, event_id, event_type, node_id, node_name, status, result, context
+            ) values ($1, 78, noetl.snowflake_id(), $2, $3, $4, 'COMPLETED', $5, '{}')""",
+            EXECUTION, kind, f"{EXECUTION}:{step}", step, result,
+        )  # fmt: skip

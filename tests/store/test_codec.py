@@ -1,0 +1,110 @@
+"""JSON between Postgres and Python: what goes in comes out, or stays readable text, or is refused where it is written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noetl_broker.store.codec import dump_json, load_json
+from tests.postgres import Database
+from tests.sessions import session
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(10**60), 10**60) | FINITE
+TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    SCALARS | TEXT, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
+)
+# Around the ends of what 64 bits hold, where the fast reader would turn integers into floats.
+EDGES = [0, 10**15, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64 - 1, 2**64, 10**19, 10**20 - 1, 10**20, 10**400]
+
+
+@given(VALUES)
+def test_a_value_comes_back_as_it_was(value: Any) -> None:
+    """Text, numbers and nesting, through our own writer and reader."""
+    assert load_json(dump_json(value)) == value
+
+
+@pytest.mark.parametrize("number", [*EDGES, *(-edge for edge in EDGES)])
+async def test_an_integer_of_any_size_goes_through_the_database(database: Database, number: int) -> None:
+    """Past 64 bits too, as an integer and not as a float."""
+    async with session(database) as own:
+        back = await own.fetchval("select $1::jsonb", {"n": [number]})
+    assert back == {"n": [number]}
+    assert isinstance(back["n"][0], int)
+
+
+@pytest.mark.parametrize("number", [0.1, -0.0, 1.5e300, 5e-324, 1.7976931348623157e308, 123456789.123456789, 1e-7])
+async def test_a_float_goes_through_the_database(database: Database, number: float) -> None:
+    """The nearest float of what comes back is the float that was written (a whole one may come back as an integer)."""
+    async with session(database) as own:
+        assert float(await own.fetchval("select $1::jsonb", number)) == number
+
+
+async def test_a_number_too_large_for_a_float_stays_exact(database: Database) -> None:
+    """Postgres keeps 1e400; Python must not read infinity, which it could not write back."""
+    async with session(database) as own:
+        assert await own.fetchval("select '1e400'::jsonb") == 10**400
+        assert await own.fetchval("select '1e400'::json") == "1e400"
+        assert await own.fetchval("select '-2.5e400'::json") == "-2.5e400"
+        assert await own.fetchval("select ('1e400'::jsonb::text || '.5')::jsonb") == f"{10**400}.5"
+
+
+async def test_a_number_too_long_for_python_stays_the_text_that_it_is(database: Database) -> None:
+    """Python refuses to read over 4,300 digits; an event with such a number must not stop the daemon."""
+    async with session(database) as own:
+        back = await own.fetchval("select jsonb_build_object('n', 10::numeric ^ 5000)")
+    assert back == {"n": "1" + "0" * 5000}
+
+
+@pytest.mark.parametrize("opening, closing", [("[", "]"), ('{"a":', "}")])
+@pytest.mark.parametrize("depth", [255, 1024, 3000])
+@pytest.mark.parametrize("number", ["1", "1" * 30])
+async def test_a_value_nested_too_deep_for_python_stays_the_text_that_it_is(
+    database: Database, opening: str, closing: str, depth: int, number: str
+) -> None:
+    """Postgres takes 3,000 levels; what Python could read but not write back, or not read at all, becomes text."""
+    text = opening * depth + number + closing * depth
+    async with session(database) as own:
+        back = await own.fetchval("select $1::text::json", text)
+        assert back == text
+        assert await own.fetchval("select $1::jsonb", back) == back
+
+
+@pytest.mark.parametrize("number", [1, 10**30])
+def test_a_value_of_254_levels_is_a_value(number: int) -> None:
+    """As deep as we can write, whichever writer serves."""
+    value = json.loads("[" * 254 + str(number) + "]" * 254)
+    assert load_json(dump_json(value)) == value
+
+
+def test_wide_is_not_deep() -> None:
+    """A thousand lists beside each other are no deeper than two levels."""
+    assert load_json("[" + ",".join(["[]"] * 1000) + "]") == [[]] * 1000
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\x00", "\\\x00", "\\\\\x00", "\ud800", "x\udfff"])
+@pytest.mark.parametrize("place", ["value", "key", "beside a long number"])
+def test_what_jsonb_cannot_hold_is_refused_where_it_is_written(text: str, place: str) -> None:
+    """NUL and half a surrogate pair: one sentence from us instead of a failed batch from the database."""
+    value = {"value": {"a": text}, "key": {text: 1}, "beside a long number": [2**70, text]}[place]
+    with pytest.raises(ValueError, match="NUL|surrogate"):
+        dump_json(value)
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "u0000", "\\ud800"])
+async def test_text_that_only_looks_like_an_escape_is_text(database: Database, text: str) -> None:
+    """A backslash, a u and digits: somebody's documentation, not a NUL."""
+    async with session(database) as own:
+        assert await own.fetchval("select $1::jsonb", [text]) == [text]
+
+
+@pytest.mark.parametrize("value", [{1: "a"}, {"a": b"b"}, {"a": {1, 2}}, [object()], {(1,): 2}])
+def test_what_has_no_json_is_refused(value: object) -> None:
+    """Keys are text, and there are six kinds of values."""
+    with pytest.raises(TypeError):
+        dump_json(value)

@@ -1,0 +1,153 @@
+"""Migrations: applied once each, under a lock, refused where they do not fit, and granting nothing to everybody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.errors import PermissionFault, SchemaFault
+from noetl_broker.store.migrate import check_version, migrate, migrations, status
+from noetl_broker.store.pool import connect
+from tests.brokers import execute, rows, value
+from tests.postgres import Database
+
+NAMES = [migration.name for migration in migrations()]
+
+
+async def test_an_empty_database_gets_everything(empty_database: Database) -> None:
+    """All files in their order, and the schema is one that this program serves."""
+    assert await migrate(empty_database.dsn) == NAMES
+    connection = await connect(empty_database.dsn, name="test")
+    await check_version(connection)
+    await connection.close()
+
+
+async def test_a_second_migrate_does_nothing(database: Database) -> None:
+    """No file is applied twice."""
+    before = await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
+    assert await migrate(database.dsn) == []
+    assert await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1") == before
+
+
+async def test_each_file_can_be_applied_again(database: Database) -> None:
+    """`--sql` prints them for people who apply them by hand, perhaps twice."""
+    for migration in migrations():
+        await execute(database, migration.text)
+
+
+async def test_migrates_at_the_same_time_apply_each_file_once(empty_database: Database) -> None:
+    """The lock lets one work; the others find nothing left to do."""
+    applied = await asyncio.gather(*(migrate(empty_database.dsn) for _ in range(4)))
+    assert sorted(applied) == [[], [], [], NAMES]
+
+
+async def test_a_file_that_was_changed_after_it_was_applied_is_refused(database: Database) -> None:
+    """What the database has is not what the file says; nothing is applied."""
+    await execute(database, "update noetl.schema_version set checksum = 'other' where version = 2")
+    with pytest.raises(SchemaFault, match="0002_mail.sql was changed"):
+        await migrate(database.dsn)
+
+
+async def test_a_database_ahead_of_the_program_is_refused(database: Database) -> None:
+    """By migrate, and by a daemon at its start: each says what to do."""
+    await execute(database, "insert into noetl.schema_version (version, name, checksum) values (9, '0009_new.sql', 'x')")
+    with pytest.raises(SchemaFault, match=r"0009_new\.sql, which this program does not know"):
+        await migrate(database.dsn)
+    connection = await connect(database.dsn, name="test")
+    with pytest.raises(SchemaFault, match="at version 9, this program serves up to"):
+        await check_version(connection)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "deed, sentence",
+    [
+        ("select 1", "has no noetl schema of ours"),
+        ("create schema noetl; create table noetl.event (execution_id bigint)", "has no noetl schema of ours"),
+    ],
+)
+async def test_a_database_without_our_schema_is_refused(empty_database: Database, deed: str, sentence: str) -> None:
+    """An empty one, and one of a NoETL server that nobody has migrated."""
+    await execute(empty_database, deed)
+    connection = await connect(empty_database.dsn, name="test")
+    with pytest.raises(SchemaFault, match=sentence):
+        await check_version(connection)
+    await connection.close()
+
+
+async def test_a_database_behind_the_program_is_refused(database: Database) -> None:
+    """A daemon does not migrate by itself."""
+    await execute(database, "delete from noetl.schema_version where version > 1")
+    connection = await connect(database.dsn, name="test")
+    with pytest.raises(SchemaFault, match="at version 1, this program needs"):
+        await check_version(connection)
+    await connection.close()
+
+
+async def test_status_tells_what_is_applied(empty_database: Database) -> None:
+    """Before, in between, after, and on a database that is ahead."""
+    assert [(entry.name, entry.pending) for entry in await status(empty_database.dsn)] == [(n, True) for n in NAMES]
+    assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
+    await migrate(empty_database.dsn)
+    await execute(empty_database, "delete from noetl.schema_version where version = 5")
+    await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (9, 'new', 'x')")
+    told = await status(empty_database.dsn)
+    assert [(entry.version, entry.pending) for entry in told] == [
+        (1, False), (2, False), (3, False), (4, False), (5, True), (9, False),
+    ]  # fmt: skip
+
+
+async def test_a_file_that_fails_leaves_nothing_of_itself(empty_database: Database) -> None:
+    """One transaction per file: those before it stay, and migrate goes on from there."""
+    await execute(empty_database, "create schema noetl; create view noetl.inbox as select 1 as one")
+    with pytest.raises(Exception, match="inbox"):
+        await migrate(empty_database.dsn)
+    assert await rows(empty_database, "select version from noetl.schema_version") == [(1,)]
+    assert await value(empty_database, "select to_regprocedure('noetl.as_json(text)')::text") is None
+    await execute(empty_database, "drop view noetl.inbox")
+    assert await migrate(empty_database.dsn) == NAMES[1:]
+
+
+async def test_a_role_without_rights_is_told_so(empty_database: Database) -> None:
+    """Not a traceback of the driver."""
+    role = f"poor_{empty_database.name}"
+    await execute(empty_database, f"create role {role} login password 'poor'")
+    try:
+        server = empty_database.dsn.partition("@")[2]
+        with pytest.raises(PermissionFault, match="may not change the schema"):
+            await migrate(f"postgresql://{role}:poor@{server}")
+    finally:
+        await execute(empty_database, f"drop role {role}")
+
+
+async def test_nothing_is_granted_to_everybody(database: Database) -> None:
+    """Functions are PUBLIC's by default: each must have been taken away; tables and the schema are nobody's."""
+    granted = """
+        select p.oid::regprocedure::text as thing, a.privilege_type
+        from pg_proc p
+        cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        where p.pronamespace = 'noetl'::regnamespace and a.grantee = 0
+        union all
+        select c.oid::regclass::text, a.privilege_type
+        from pg_class c
+        cross join lateral aclexplode(c.relacl) a
+        where c.relnamespace = 'noetl'::regnamespace and a.grantee = 0
+        union all
+        select 'schema', a.privilege_type
+        from pg_namespace n
+        cross join lateral aclexplode(n.nspacl) a
+        where n.nspname = 'noetl' and a.grantee = 0
+    """
+    assert await rows(database, granted) == []
+
+
+async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_schemas(database: Database) -> None:
+    """A SECURITY DEFINER function without a search_path of its own would run whatever the caller puts in its way."""
+    loose = """
+        select p.oid::regprocedure::text
+        from pg_proc p
+        where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
+          and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+    """
+    assert await rows(database, loose) == []
