@@ -72,7 +72,7 @@ create table if not exists noetl.queue (
   action text not null,
   context jsonb,
   status text not null default 'queued'
-    check (status in ('queued', 'leased', 'done', 'failed', 'retry', 'dead', 'cancelled')),
+    check (status in ('queued', 'leased', 'delegated', 'done', 'failed', 'retry', 'dead', 'cancelled')),
   priority int not null default 5,
   attempts int not null default 0,
   max_attempts int not null default 1,
@@ -92,12 +92,15 @@ alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
 
 comment on table noetl.queue is 'Jobs for workers: at most one per visit of a step.';
+comment on column noetl.queue.status is
+  'queued, leased, done, failed (until the broker has decided), retry, dead, cancelled; delegated: the broker runs it itself.';
 comment on column noetl.queue.attempts is 'How often it was leased: the fencing token of a lease, not a count of failures.';
 comment on column noetl.queue.priority is 'Higher goes first.';
 comment on column noetl.queue.first_leased_at is 'First lease of the running attempt: the timeout of the step counts from here.';
 
 create index if not exists queue_ready on noetl.queue (priority desc, available_at, queue_id)
   where status in ('queued', 'retry');
+create index if not exists queue_delegated on noetl.queue (available_at) where status = 'delegated';
 create index if not exists queue_leased on noetl.queue (lease_until) where status = 'leased';
 
 create table if not exists noetl.execution (
@@ -110,6 +113,8 @@ create table if not exists noetl.execution (
   ended_at timestamptz,
   parent_execution_id bigint,
   parent_event_id bigint,
+  parent_node_id text,
+  parent_index int,
   idempotency_key text,
   rules jsonb,
   workload jsonb,
@@ -118,9 +123,12 @@ create table if not exists noetl.execution (
 );
 create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
   where idempotency_key is not null;
+create index if not exists execution_children on noetl.execution (parent_execution_id) where status = 'RUNNING';
 create index if not exists execution_running on noetl.execution (execution_id) where status = 'RUNNING';
 
 comment on table noetl.execution is 'One row per execution: for people and dashboards; written at its start and its end.';
+comment on column noetl.execution.parent_node_id is 'The visit of the parent that waits for this one; null: none does.';
+comment on column noetl.execution.parent_index is 'The place of this child in an iterator of its parent, from 0.';
 comment on column noetl.execution.rules is 'The settings that decide, as they were at the start: an execution keeps them to its end.';
 comment on column noetl.execution.workload is 'The defaults of the playbook, rendered, with the payload of the caller merged over them.';
 

@@ -8,7 +8,8 @@ returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
   event_type text, node_id text, node_name text, created_at timestamptz,
   context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, job_attempts int,
-  catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json
+  catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json,
+  parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -87,7 +88,7 @@ begin
 
   return query
   select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),
-    e.event_type, e.node_id, e.node_name,
+    e.event_type::text, e.node_id::text, e.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
     least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
     case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end,
@@ -102,7 +103,8 @@ begin
       where q.execution_id = e.execution_id and q.node_id = e.node_id
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
-    s.turn, s.last_at, s.tokens
+    s.turn, s.last_at, s.tokens,
+    x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index
   from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)
   left join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
   left join noetl.execution x on x.execution_id = m.execution_id
@@ -114,7 +116,7 @@ $$;
 
 -- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
 create or replace function noetl.reap(max_rows int, max_lost_leases int)
-returns table (requeued int, lost int, timed_out int, overdue int)
+returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -127,7 +129,7 @@ begin
     where q.queue_id = any(array(
       select r.queue_id
       from noetl.queue r
-      where r.status = 'leased'
+      where r.status in ('leased', 'delegated')
         and r.timeout_seconds is not null
         and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
       limit max_rows
@@ -198,6 +200,29 @@ begin
     returning 1
   )
   select count(*) into overdue from told;
+
+  -- The pause after a failed child is over: the broker hears of it as of any event.
+  with due as (
+    update noetl.queue q
+    set available_at = 'infinity', first_leased_at = at, updated_at = at
+    where q.queue_id = any(array(
+      select r.queue_id
+      from noetl.queue r
+      where r.status = 'delegated' and r.available_at <= at
+      order by r.available_at
+      limit max_rows
+      for update skip locked
+    ))
+    returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type
+  ), told as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status
+    )
+    select d.execution_id, d.catalog_id, d.event_id, 'child_due', d.node_id, d.node_name, d.node_type, 'PENDING'
+    from due d
+    returning 1
+  )
+  select count(*) into woken from told;
 
   if requeued > 0 then
     perform pg_notify('noetl_job', '');

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
+    max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")

@@ -59,6 +59,39 @@ def test_several_branch_ends_give_a_mapping_by_step() -> None:
     )
 
 
+def test_the_data_of_a_branch_end_is_its_highest_visits() -> None:
+    """In whatever order the visits end."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: k}
+        - {step: b, type: python, code: x, next: k}
+        - {step: k, join: each, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started a
+            event step_started b
+            job   a
+            job   b
+        > action_completed a 1
+            event step_completed a
+            event step_started k
+            job   k
+        > action_completed b 1
+            event step_completed b
+            event step_started k#2
+            job   k#2
+        > action_completed k#2 "two"
+            event step_completed k#2
+        > action_completed k "one"
+            event step_completed k
+            event execution_complete "two"
+        """,
+    )
+
+
 def test_a_playbook_of_a_start_alone_completes_at_once() -> None:
     """Its result is null."""
     assert_story(

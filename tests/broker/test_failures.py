@@ -214,6 +214,26 @@ def test_an_error_in_the_result_of_end_fails_end() -> None:
     )
 
 
+def test_an_end_with_an_action_ends_once() -> None:
+    """Its step_failed stands in place of its step_completed."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: end}
+        - {step: end, type: python, code: x, result: "{{ nope }}"}
+        """,
+        """
+        > execution_start
+            event step_started end
+            job   end
+        > action_completed end 1
+            event step_failed end "`nope` is undefined: no input, step with a result or workload key has that name"
+            event execution_failed "`nope` is undefined: no input, step with a result or workload key has that name"
+            withdraw
+        """,
+    )
+
+
 def test_an_error_that_is_only_text_is_the_message() -> None:
     """A worker may say no more than that."""
     assert_story(

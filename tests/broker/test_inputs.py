@@ -24,6 +24,23 @@ def test_an_own_key_that_a_transition_overrides_is_not_rendered() -> None:
     )
 
 
+def test_a_default_that_the_payload_replaces_is_not_rendered() -> None:
+    """It is no default then, and cannot fail."""
+    assert_story(
+        """
+        workload: {a: "{{ nope }}", b: {c: 1}}
+        workflow:
+        - {step: start, next: [{step: s, args: {a: "{{ workload.a }}", b: "{{ b }}"}}]}
+        - {step: s, type: python, code: x}
+        """,
+        """
+        > execution_start {"a": 1, "b": null}
+            event step_started s
+            job   s {"a": 1, "b": null}
+        """,
+    )
+
+
 def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:
     """Defaults see the payload and the defaults before them; mappings merge all the way down."""
     assert_story(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.model import Job, Rules
-from noetl_broker.broker.state import decode, encode
 from noetl_broker.broker.story import play_turns, read_events
 from tests.stories import playbook
 

@@ -248,6 +248,47 @@ def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
     )
 
 
+def test_a_group_sees_what_is_spent() -> None:
+    """A waiting token that is spent for an `any` join reaches nothing through it, so it belongs to no group there."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [l, r, t]}
+        - {step: l, type: python, code: x, next: m}
+        - {step: r, type: python, code: x, next: p}
+        - {step: t, type: python, code: x, next: q}
+        - {step: m, join: any, type: python, code: x, next: [{when: "m.again", step: q}]}
+        - {step: p, join: all, type: python, code: x, next: m}
+        - {step: q, join: all, type: python, code: x, next: p}
+        """,
+        """
+        > execution_start
+            event step_started l
+            event step_started r
+            event step_started t
+            job   l
+            job   r
+            job   t
+        > action_completed l 1
+            event step_completed l
+            event step_started m
+            job   m
+        > action_completed m {"again": false}
+            event step_completed m
+        > action_completed r 1
+            event step_completed r
+        > action_completed t 1
+            event step_completed t
+            event step_started q
+            job   q
+        > action_completed q 1
+            event step_completed q
+            event step_started p
+            job   p
+        """,
+    )
+
+
 def test_end_waits_until_nothing_else_lives() -> None:
     """A branch that does not lead to `end` keeps it waiting all the same."""
     assert_story(

@@ -33,6 +33,34 @@ def test_a_transition_back_makes_a_new_visit() -> None:
     )
 
 
+def test_a_step_that_is_entered_again_in_the_turn_of_its_end_keeps_its_result() -> None:
+    """The tracking row tells both: a visit ended with a result, and another one runs."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, c]}
+        - {step: a, type: python, code: x, next: [{when: "result.n == 1", step: a}]}
+        - {step: c, type: python, code: x, next: {step: d, args: {a: "{{ a.n }}"}}}
+        - {step: d, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started c
+            event step_started a
+            job   c
+            job   a
+        > action_completed a {"n": 1}
+            event step_completed a
+            event step_started a#2
+            job   a#2
+        > action_completed c {"n": 1}
+            event step_completed c
+            event step_started d
+            job   d {"a": 1}
+        """,
+    )
+
+
 def test_the_visit_limit_ends_the_execution_by_name() -> None:
     """The error names the step and the loop."""
     assert_story(

@@ -224,3 +224,38 @@ def test_an_element_that_hides_a_word_is_warned_of() -> None:
             "on_error, order_by, task, where)"
         ),
     ]
+
+
+LOOPED = """
+workflow:
+  - {step: start, next: [{step: head, args: {n: 0}}]}
+  - {step: head, type: http, url: u, next: [{when: "head.a", step: tail}, {else: [{step: end}]}]}
+  - {step: tail, type: http, url: u, next: %s}
+  - {step: side, type: http, url: u, next: [{step: head, args: {n: 3}}]}
+  - {step: end}
+"""
+
+
+def test_an_input_of_a_loop_s_head_is_not_warned_of() -> None:
+    """The way back comes only after the head has run, so it does not meet the way in."""
+    assert told(LOOPED % '[{when: "tail.b", step: head}, {else: [side]}]') == []
+    itself = """
+    workflow:
+      - {step: start, next: [{step: a, args: {n: 0}}]}
+      - {step: a, type: http, url: u, next: [{when: "a.x", step: a, args: {n: 1}}]}
+    """
+    assert told(itself) == []
+
+
+def test_two_ways_back_that_can_meet_are_warned_of() -> None:
+    """And so are two ways in."""
+    [line] = [line for line in told(LOOPED % "[{step: head, args: {n: 1}}, side]") if "join-input" in line]
+    assert "the join `head` gets the input `n` from `tail` and `side`" in line
+    ways_in = """
+    workflow:
+      - {step: start, next: [a, {step: j, args: {n: 0}}]}
+      - {step: a, type: http, url: u, next: [{step: j, args: {n: 1}}]}
+      - {step: j, type: http, url: u}
+    """
+    [line] = told(ways_in)
+    assert "join-input" in line

@@ -97,6 +97,7 @@ create table noetl.queue (
 """
 
 # An execution of before, at its end.
+OLD = 5
 HISTORY = """
 insert into noetl.resource (name) values ('Playbook');
 insert into noetl.catalog (catalog_id, path, version, kind, content) values (77, 'old', 1, 'Playbook', 'nothing of ours');

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from noetl_broker.errors import PermissionFault, SchemaFault
-from noetl_broker.store.migrate import check_version, migrate, migrations, status
+from noetl_broker.store.migrate import SERVED_VERSIONS, check_version, migrate, migrations, status
 from noetl_broker.store.pool import connect
 from tests.brokers import execute, rows, value
 from tests.postgres import Database
@@ -51,11 +51,11 @@ async def test_a_file_that_was_changed_after_it_was_applied_is_refused(database:
 
 async def test_a_database_ahead_of_the_program_is_refused(database: Database) -> None:
     """By migrate, and by a daemon at its start: each says what to do."""
-    await execute(database, "insert into noetl.schema_version (version, name, checksum) values (9, '0009_new.sql', 'x')")
-    with pytest.raises(SchemaFault, match=r"0009_new\.sql, which this program does not know"):
+    await execute(database, "insert into noetl.schema_version (version, name, checksum) values (999, '0999_new.sql', 'x')")
+    with pytest.raises(SchemaFault, match=r"0999_new\.sql, which this program does not know"):
         await migrate(database.dsn)
     connection = await connect(database.dsn, name="test")
-    with pytest.raises(SchemaFault, match="at version 9, this program serves up to"):
+    with pytest.raises(SchemaFault, match="at version 999, this program serves up to"):
         await check_version(connection)
     await connection.close()
 
@@ -90,12 +90,17 @@ async def test_status_tells_what_is_applied(empty_database: Database) -> None:
     assert [(entry.name, entry.pending) for entry in await status(empty_database.dsn)] == [(n, True) for n in NAMES]
     assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
     await migrate(empty_database.dsn)
-    await execute(empty_database, "delete from noetl.schema_version where version = 5")
-    await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (9, 'new', 'x')")
+    await execute(empty_database, "delete from noetl.schema_version where version = $1", len(NAMES))
+    await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (999, 'new', 'x')")
     told = await status(empty_database.dsn)
-    assert [(entry.version, entry.pending) for entry in told] == [
-        (1, False), (2, False), (3, False), (4, False), (5, True), (9, False),
-    ]  # fmt: skip
+    known = [(version, False) for version in range(1, len(NAMES))]
+    assert [(entry.version, entry.pending) for entry in told] == [*known, (len(NAMES), True), (999, False)]
+
+
+async def test_this_program_serves_the_schema_that_it_ships() -> None:
+    """Whoever adds a migration says in the same change which versions the program works with."""
+    assert migrations()[-1].version == SERVED_VERSIONS[-1]
+    assert [migration.version for migration in migrations()] == list(range(1, len(NAMES) + 1))
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(empty_database: Database) -> None:

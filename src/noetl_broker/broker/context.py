@@ -35,6 +35,11 @@ def want_inputs(step: str, visit: int) -> tuple[str, str, int]:
     return ("inputs", step, visit)
 
 
+def want_action(step: str, visit: int) -> tuple[str, str, int]:
+    """The wish for the action in a visit's job: answered by a mapping."""
+    return ("action", step, visit)
+
+
 class Found(NamedTuple):
     """The latest result of a step, and the visit that it is of."""
 

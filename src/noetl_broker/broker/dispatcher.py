@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.children import start_child_again
 from noetl_broker.broker.failure import cancel_execution, pass_deadline
 from noetl_broker.broker.initial import dispatch_first_step
 from noetl_broker.broker.model import (
     ACTION_COMPLETED,
     ACTION_FAILED,
+    CHILD_DUE,
     EXECUTION_CANCEL,
     EXECUTION_DEADLINE,
     EXECUTION_START,
@@ -53,6 +55,7 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_START: dispatch_first_step,
     ACTION_COMPLETED: _completed,
     ACTION_FAILED: _failed,
+    CHILD_DUE: lambda draft: start_child_again(draft, draft.tokens[draft.event.step or "", draft.event.visit or 1]),
     EXECUTION_CANCEL: cancel_execution,
     EXECUTION_DEADLINE: pass_deadline,
 }
@@ -71,15 +74,18 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | No
     kind = event.kind
     if kind not in REACTIONS:
         return "recorded" if kind in RECORDED else "unknown_type"
+    if state.status != RUNNING or kind == EXECUTION_START:
+        return _status_refusal(state, kind)
+    if kind == EXECUTION_DEADLINE:
+        return None if playbook.deadline is not None else "recorded"
+    return None if kind == EXECUTION_CANCEL else _visit_refusal(playbook, state, event)
+
+
+def _status_refusal(state: ExecutionState, kind: str) -> str | None:
+    """An execution starts once, and nothing happens before its start or after its end."""
     if state.status == NEW:
         return None if kind == EXECUTION_START else "unknown_execution"
-    if kind == EXECUTION_START:
-        return "duplicate"
-    if state.status != RUNNING:
-        return "after_end"
-    if kind not in {ACTION_COMPLETED, ACTION_FAILED}:
-        return None
-    return _visit_refusal(playbook, state, event)
+    return "duplicate" if kind == EXECUTION_START else "after_end"
 
 
 def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
@@ -90,9 +96,11 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
     if token is None:
         visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
         return "duplicate" if (event.visit or 1) <= visits else "not_open"
-    if event.kind == ACTION_FAILED and token.failures and 0 < event.attempt <= token.failed_attempt:
-        return "duplicate"
-    return None
+    if event.kind == CHILD_DUE:
+        return None if step.kind == "playbook" and token.failures else "not_open"
+    # An answer of a child that was given up counts no more, however it ended.
+    once = event.kind == ACTION_FAILED or step.kind == "playbook"
+    return "duplicate" if once and token.failures and 0 < event.attempt <= token.failed_attempt else None
 
 
 def _error_in_result(event: Event) -> JSON:

@@ -15,11 +15,12 @@ from noetl_broker.broker.context import (
     Found,
     Known,
     result_of,
+    want_action,
     want_inputs,
     want_step,
     want_turn,
 )
-from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Job, JobChange, Row, Turn
+from noetl_broker.broker.model import JSON, Begun, Child, Decision, Emitted, Ended, Event, Job, JobChange, Row, Turn
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
@@ -50,9 +51,10 @@ class Draft:
         self.seen = state.seen
         self.repeats: dict[str, int] = dict(state.repeats)
         self.total = state.total
-        self.ends: dict[str, int] = dict(state.ends)
+        self.ends: dict[str, None] = dict.fromkeys(state.ends)  # in order, each once
         self.end_reached = state.end_reached
         self.end_turn = state.end_turn
+        self.parent = state.parent
         self.end_inputs: Mapping[str, JSON] = {}  # of an `end` reached in this turn
         self.arrivals: deque[Arrival] = deque()
         self.own: Visit | None = None  # the visit that this event ended
@@ -60,6 +62,8 @@ class Draft:
         self.events: list[Emitted] = []
         self.jobs: list[Job] = []
         self.changes: list[JobChange] = []
+        self.children: list[Child] = []
+        self.abandoned: list[Visit] = []
         self.rows: dict[str, Row] = {}
         self.begun: Begun | None = None
         self.ended: Ended | None = None
@@ -71,12 +75,12 @@ class Draft:
         """The next state and the decision."""
         waiting = {step: tuple(map(_rest, arrivals)) for step, arrivals in self.waiting.items()}
         state = ExecutionState(
-            self.status, self.tokens, waiting, self.seen, self.repeats, self.total, self.ends,
-            self.end_reached, self.end_turn,
+            self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
+            self.end_reached, self.end_turn, self.parent,
         )  # fmt: skip
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
-            self.begun, self.ended, self.withdraw,
+            self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
         )  # fmt: skip
 
     # Visits
@@ -86,6 +90,11 @@ class Draft:
         if not self.seen >> step.index & 1:
             return 0
         return self.repeats.get(step.name, 1)
+
+    @property
+    def depth(self) -> int:
+        """How many parents stand above this execution."""
+        return self.parent.depth if self.parent is not None else 0
 
     def count_visit(self, step: Step) -> int:
         """One more visit of the step; returns its number."""
@@ -149,6 +158,11 @@ class Draft:
         """The rendered inputs of an earlier turn's visit."""
         inputs: Mapping[str, JSON] = self.known.ask(want_inputs(step.name, visit))
         return inputs
+
+    def request_of(self, step: Step, visit: int) -> dict[str, JSON]:
+        """What an earlier turn wrote into the job of a visit that the broker runs itself."""
+        request: dict[str, JSON] = self.known.ask(want_action(step.name, visit))
+        return request
 
     def scope(
         self,

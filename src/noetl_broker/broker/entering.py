@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.children import call_child, too_deep
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
 from noetl_broker.broker.failure import fail_execution, template_error
 from noetl_broker.broker.inputs import Given, lay_over, render_inputs
@@ -32,7 +33,7 @@ def enter_step(draft: Draft, step: Step, arrival: Arrival) -> None:
         return
     visit = draft.count_visit(step)
     if step.kind != "control":
-        _enter_action(draft, step, visit, arrival)
+        _enter_task(draft, step, visit, arrival)
     elif step is draft.playbook.start:
         _leave_start(draft, step, visit, arrival)
     elif step is draft.playbook.end:
@@ -41,12 +42,13 @@ def enter_step(draft: Draft, step: Step, arrival: Arrival) -> None:
         _pass_router(draft, step, visit, arrival)
 
 
-def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
+def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     draft.tokens[step.name, visit] = Token(step.name, visit, spent=arrival.spent)
     ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
     track_started(draft, step, ordinal)
     try:
-        enqueue_job(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
+        begin = call_child if step.kind == "playbook" else enqueue_job
+        begin(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -72,7 +74,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
     ordinal = emit_step_completed(draft, step, visit, conditions)
     track_ended(draft, step, "COMPLETED", ordinal)
     if not arrivals:
-        draft.ends.update(arrival.sources)
+        draft.ends.update(dict.fromkeys(arrival.sources))
     draft.arrivals.extend(arrivals)
 
 
@@ -95,7 +97,7 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
         return
     draft.end_reached = True
     draft.end_turn = arrival.result
-    draft.ends.update(arrival.sources)
+    draft.ends.update(dict.fromkeys(arrival.sources))
     ordinal = max(len(draft.events) - 1, 0)
     draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)
 
@@ -127,4 +129,4 @@ def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
         limit = draft.known.rules.max_open_jobs
         message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
         return {"step": step.name, "message": message, "type": "max_open_jobs"}
-    return None
+    return too_deep(draft, step) if step.kind == "playbook" else None

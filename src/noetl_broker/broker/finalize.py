@@ -16,22 +16,40 @@ if TYPE_CHECKING:
     from noetl_broker.template import Tree
 
 
+VISIT_ENDS = frozenset({"step_completed", "step_failed"})
+
+
 def finalize_execution(draft: Draft) -> None:
     """Ends the execution if no token lives: `execution_complete` with its result."""
     if draft.status != RUNNING or draft.tokens or draft.waiting:
         return
     try:
         result = execution_result(draft)
+        answer = _answer(draft, result)
     except TemplateError as fault:
-        end = draft.playbook.steps["end"]  # only `end` has something to render here
-        error = template_error(end, fault)
-        ordinal = emit_step_failed(draft, end, max(draft.visits(end), 1), error)
-        track_ended(draft, end, "FAILED", ordinal)
-        fail_execution(draft, error)
+        _fail_end(draft, fault)
         return
     emit_execution_end(draft, "execution_complete", COMPLETED, result, None)
     draft.status = COMPLETED
-    draft.ended = Ended(COMPLETED, result)
+    draft.ended = Ended(COMPLETED, result, answer=answer)
+
+
+def _fail_end(draft: Draft, fault: TemplateError) -> None:
+    """`end.result` cannot be rendered: `end` failed, in place of its completion if that is of this turn.
+
+    A visit ends once: where an `end` with an action completed in an earlier turn, only the execution fails.
+    """
+    end = draft.playbook.steps["end"]  # only `end` has something to render here
+    error = template_error(end, fault)
+    ended = [place for place, event in enumerate(draft.events) if event.type in VISIT_ENDS and event.step == end.name]
+    if end.kind == "control":
+        ordinal = emit_step_failed(draft, end, max(draft.visits(end), 1), error)
+        track_ended(draft, end, "FAILED", ordinal)
+    elif ended and draft.events[ended[-1]].type == "step_completed":
+        failed = draft.events[ended[-1]]._replace(type="step_failed", status="FAILED", error=error)
+        draft.events[ended[-1]] = failed
+        track_ended(draft, end, "FAILED", ended[-1], failed.visit)
+    fail_execution(draft, error)
 
 
 def execution_result(draft: Draft) -> JSON:
@@ -40,14 +58,26 @@ def execution_result(draft: Draft) -> JSON:
     if end is not None and draft.end_reached:
         if end.result is not None:
             return _render(draft, end.result)
-        if end.kind != "control" and draft.end_turn is not None:
-            return draft.turn_result(draft.end_turn).data
+        if end.kind != "control":
+            return _data(draft, end.name)
         if end.save_data is not None:
             return _render(draft, end.save_data)
-    data = {step: draft.turn_result(turn).data for step, turn in draft.ends.items()}
+    data = {step: _data(draft, step) for step in draft.ends}
     if len(data) == 1:
         return next(iter(data.values()))
     return data or None
+
+
+def _answer(draft: Draft, result: JSON) -> JSON:
+    """What a parent is told: the result, or the data of the step that it asked for (null where that never ran)."""
+    if draft.parent is None or draft.parent.return_step is None:
+        return result
+    return _data(draft, draft.parent.return_step)
+
+
+def _data(draft: Draft, step: str) -> JSON:
+    found = draft.step_result(step)
+    return None if found is None else found.data
 
 
 def _render(draft: Draft, tree: Tree) -> JSON:

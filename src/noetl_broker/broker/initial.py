@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
 from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Turn
-from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState
+from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -32,8 +32,18 @@ def dispatch_first_step(draft: Draft) -> None:
     except TemplateError as fault:
         fail_execution(draft, {"message": fault.message, "template": fault.template, "at": fault.at})
         return
+    _remember_parent(draft)
     draft.begun = Begun(workload, draft.playbook.deadline)
     draft.arrivals.append(Arrival(TO_START, draft.playbook.start.name, {}))
+
+
+def _remember_parent(draft: Draft) -> None:
+    """A child knows how deep it stands, which step's data its parent asked for, and which start of it this is."""
+    meta = draft.event.meta
+    told = meta.get("parent") if isinstance(meta, dict) else None
+    if isinstance(told, dict) and type(told.get("depth")) is int and type(told.get("attempt")) is int:
+        step = told.get("return_step")
+        draft.parent = Parent(max(told["depth"], 1), step if isinstance(step, str) else None, told["attempt"])
 
 
 def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
@@ -44,6 +54,8 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
     workload = dict(payload)
     draft.set_workload(workload)
     for key, tree in draft.playbook.workload.items():
+        if key in payload and not isinstance(payload[key], dict):
+            continue  # replaced, whatever the default would have been
         default = draft.render(tree, draft.scope({}, None))
         workload[key] = merge(default, payload[key]) if key in payload else default
     ordered = {key: workload[key] for key in draft.playbook.workload} | workload

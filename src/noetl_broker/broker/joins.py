@@ -53,14 +53,28 @@ def _waits_for_all(draft: Draft, step: Step) -> bool:
 def _is_ready(draft: Draft, step: Step, waiting: list[Step]) -> bool:
     if _waits_for_all(draft, step):
         return not draft.tokens and len(waiting) == 1
+    reach = _reach(draft)
+    group = {step.name} | {other for other in reach[step.name] if step.name in reach[other]}
+    if any(step.name in reach[other] for other in reach if other not in group):
+        return False
     graph = draft.playbook.graph
-    name = step.name
-    group = {name} | {
-        other.name for other in waiting if graph.can_reach(name, other.name) and graph.can_reach(other.name, name)
-    }
-    live = [(token.step, token.spent) for token in draft.tokens.values()]
-    live += [(other.name, _spent(draft.waiting[other.name])) for other in waiting if other.name not in group]
-    return not any(graph.can_reach(source, member, avoiding=spent) for source, spent in live for member in group)
+    live = draft.tokens.values()
+    return not any(graph.can_reach(token.step, member, avoiding=token.spent) for token in live for member in group)
+
+
+def _reach(draft: Draft) -> dict[str, set[str]]:
+    """Which waiting joins each waiting join can reach, by way of other waiting ones too.
+
+    With spent tokens "reaches" does not carry over by itself; closed, no joins keep each other waiting in a ring.
+    """
+    graph = draft.playbook.graph
+    spent = {name: _spent(arrivals) for name, arrivals in draft.waiting.items()}
+    reach = {name: {other for other in spent if graph.can_reach(name, other, avoiding=spent[name])} for name in spent}
+    for via in spent:
+        for reached in reach.values():
+            if via in reached:
+                reached.update(reach[via])
+    return reach
 
 
 def _merge(arrivals: tuple[Arrival, ...]) -> Arrival:

@@ -10,6 +10,7 @@ from noetl_broker.broker.context import (
     Found,
     Known,
     result_of,
+    want_action,
     want_inputs,
     want_step,
     want_turn,
@@ -31,6 +32,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         answers[WORKLOAD] = decision.begun.workload
     for job in decision.jobs:
         inputs = job.action.get("args")
+        answers[want_action(job.step, job.visit)] = job.action
         answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:

@@ -20,6 +20,7 @@ EXECUTION_CANCEL = "execution_cancel"
 EXECUTION_DEADLINE = "execution_deadline"
 ACTION_COMPLETED = "action_completed"
 ACTION_FAILED = "action_failed"
+CHILD_DUE = "child_due"
 
 # Every name that a producer or a worker may use for an event, and the one name that the core uses.
 ALIASES = {
@@ -31,6 +32,7 @@ ALIASES = {
     "action_completed": ACTION_COMPLETED,
     "action_failed": ACTION_FAILED,
     "action_error": ACTION_FAILED,
+    "child_due": CHILD_DUE,
 }
 
 
@@ -60,6 +62,7 @@ class Event(NamedTuple):
     retryable: bool = True
     settled: bool = True
     broken: bool = False
+    meta: JSON = None
 
     @property
     def kind(self) -> str:
@@ -93,6 +96,22 @@ class Job(NamedTuple):
     priority: int
     max_attempts: int
     timeout: float | None
+    delegated: bool = False  # no worker is given it: the broker runs the step
+
+
+class Child(NamedTuple):
+    """Another execution to be started for a visit; `place` is its place in an iterator, from 0, None without one.
+
+    `meta` goes into its execution_start: {parent: {depth, return_step, attempt}}.
+    """
+
+    step: str
+    visit: int
+    place: int | None
+    path: str
+    version: int | None
+    payload: dict[str, JSON]
+    meta: dict[str, JSON]
 
 
 class JobChange(NamedTuple):
@@ -131,12 +150,14 @@ class Ended(NamedTuple):
     status: str
     result: JSON = None
     error: dict[str, JSON] | None = None
+    answer: JSON = None  # what a parent is told: the result, or the data of its `return_step`
 
 
 class Decision(NamedTuple):
     """Everything that one turn writes.
 
-    `outcome` is "decided", or why the event changed nothing; `withdraw`: the jobs that no worker holds are taken back.
+    `outcome` is "decided", or why the event changed nothing; `withdraw`: the jobs that no worker holds are taken back,
+    and all children are cancelled; `abandoned`: the children of these visits are.
     """
 
     outcome: str
@@ -148,6 +169,8 @@ class Decision(NamedTuple):
     begun: Begun | None = None
     ended: Ended | None = None
     withdraw: bool = False
+    children: tuple[Child, ...] = ()
+    abandoned: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,5 +179,6 @@ class Rules:
 
     max_visits: int = 10_000
     max_open_jobs: int = 10_000
+    max_nesting: int = 32
     default_max_attempts: int = 1
     undefined_when: str = "error"

@@ -62,6 +62,17 @@ def enqueue_job(draft: Draft, step: Step, visit: int, ordinal: int, given: Given
     )
 
 
+def delegate_job(draft: Draft, step: Step, visit: int, ordinal: int, action: dict[str, JSON]) -> None:
+    """A job that no worker is given: the broker runs the step itself, and keeps here what it is about."""
+    named = {"name": step.name, "type": step.type, **action}
+    context = {"step_name": step.name, "visit": visit}
+    attempts = step.retry.max_attempts if step.retry else draft.known.rules.default_max_attempts
+    priority = _priority(draft, step)
+    draft.jobs.append(
+        Job(step.name, visit, step.type, ordinal, named, context, priority, attempts, step.timeout, delegated=True)
+    )
+
+
 def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
     """Seconds until the next attempt after `failures` of them (spec section 4): exponential, capped, jittered by half.
 

@@ -118,7 +118,7 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
         _differ(differences, "workload", history.workload, begun.workload)
     for step, visit in history.jobs.keys() - jobs:
         differences.append(f"job {step}#{visit}: written, but not decided by any turn")
-    _differ(differences, "end of the execution", history.ended, ended)
+    _differ(differences, "end of the execution", history.ended, ended._replace(answer=None) if ended else None)
     _differ(differences, "state", history.state, encode(state))
     return differences
 

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     """One attempt of a visit failed: `action_retry`, or the step fails for good and `on_error` decides."""
     step = draft.playbook.steps[token.step]
+    if step.kind == "playbook":
+        draft.abandoned.append((step.name, token.visit))  # a child that took too long may still run
     failures = token.failures + 1
-    token = token._replace(failures=failures, failed_attempt=max(draft.event.attempt, token.failed_attempt))
+    attempt = failures if step.kind == "playbook" else draft.event.attempt
+    token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
     described = _describe(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
     try:
@@ -38,7 +41,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
         draft.tokens[step.name, token.visit] = token
         delay = retry_delay(draft, retry, failures)
         emit_action_retry(draft, step, token.visit, described, failures, retry.max_attempts, delay)
-        change_job(draft, step, token.visit, "retry", delay)
+        change_job(draft, step, token.visit, "delegated" if step.kind == "playbook" else "retry", delay)
         return
     change_job(draft, step, token.visit, "dead")
     if step.on_error == "continue":

@@ -20,7 +20,6 @@ FAILED = "FAILED"
 CANCELLED = "CANCELLED"
 
 Visit = tuple[str, int]  # a step's name and the number of the visit, from 1
-Source = tuple[str, int]  # a step that has data, and the turn that read it
 
 
 class Token(NamedTuple):
@@ -49,7 +48,7 @@ class Arrival(NamedTuple):
     step: str
     inputs: dict[str, JSON]
     result: int | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[str, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
     left: tuple[Path, ...] = ()
@@ -59,16 +58,28 @@ class Leaving(NamedTuple):
     """What a token takes with it from a step: the result handed on and the rest, as in `Arrival`."""
 
     result: int | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[str, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
+
+
+class Parent(NamedTuple):
+    """What a child knows of the execution that waits for it.
+
+    `depth` counts the parents above (from 1), `return_step` names the step whose data is the answer (None: the result),
+    `attempt` says which start of it this is, so that the answer of a child that was given up counts no more.
+    """
+
+    depth: int
+    return_step: str | None = None
+    attempt: int = 1
 
 
 class ExecutionState(NamedTuple):
     """The state after a turn; never changed, a turn makes the next one.
 
     `seen` is a bitmask over the steps' places in the document, `repeats` the visits of those visited more than once,
-    `total` all visits; `ends` the branch ends with the turn of their data; `end_turn` what `end` was handed or gave.
+    `total` all visits; `ends` the steps with data at the ends of branches; `end_turn` what `end` was handed or gave.
     """
 
     status: str = NEW
@@ -77,9 +88,10 @@ class ExecutionState(NamedTuple):
     seen: int = 0
     repeats: dict[str, int] = {}  # noqa: RUF012 - as above
     total: int = 0
-    ends: dict[str, int] = {}  # noqa: RUF012 - as above
+    ends: tuple[str, ...] = ()
     end_reached: bool = False
     end_turn: int | None = None
+    parent: Parent | None = None
 
 
 def encode(state: ExecutionState) -> dict[str, JSON]:
@@ -92,10 +104,12 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
     if state.repeats:
         document["repeats"] = state.repeats
     if state.ends:
-        document["ends"] = state.ends
+        document["ends"] = list(state.ends)
     if state.end_reached:
         document["end_reached"] = True
         document["end_turn"] = state.end_turn
+    if state.parent is not None:
+        document["parent"] = state.parent._asdict()
     return document
 
 
@@ -108,9 +122,10 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         seen=int(document["seen"], 16),
         repeats=document.get("repeats", {}),
         total=document["total"],
-        ends=document.get("ends", {}),
+        ends=tuple(document.get("ends", ())),
         end_reached=document.get("end_reached", False),
         end_turn=document.get("end_turn"),
+        parent=Parent(**document["parent"]) if "parent" in document else None,
     )
 
 
@@ -141,7 +156,7 @@ def _encode_arrival(arrival: Arrival) -> dict[str, JSON]:
     if arrival.left:
         document["left"] = [list(path) for path in arrival.left]
     if arrival.sources:
-        document["sources"] = [list(source) for source in arrival.sources]
+        document["sources"] = list(arrival.sources)
     if arrival.spent:
         document["spent"] = sorted(arrival.spent)
     return document
@@ -153,7 +168,7 @@ def _decode_arrival(document: dict[str, Any]) -> Arrival:
         document["step"],
         document.get("inputs", {}),
         document["result"],
-        tuple((step, turn) for step, turn in document.get("sources", ())),
+        tuple(document.get("sources", ())),
         frozenset(document.get("spent", ())),
         left=tuple(tuple(path) for path in document.get("left", ())),
     )

@@ -60,11 +60,18 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
         told = emitted.error["message"] if emitted.error else emitted.result
         yield f"    event {emitted.type}{where}{'' if told is None else ' ' + _json(told)}"
     for job in decision.jobs:
+        if job.delegated:
+            continue
         arguments = job.action.get("args")
         yield f"    job   {_visit(job.step, job.visit)}{' ' + _json(arguments) if arguments else ''}"
+    for child in decision.children:
+        payload = f" {_json(child.payload)}" if child.payload else ""
+        yield f"    child {_visit(child.step, child.visit)} {child.path}{payload}"
     for change in decision.changes:
-        delay = f" {change.delay:g} s" if change.status == "retry" else ""
+        delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
         yield f"    {change.status:<5} {_visit(change.step, change.visit)}{delay}"
+    for step, visit in decision.abandoned:
+        yield f"    abandon {_visit(step, visit)}"
     if decision.withdraw:
         yield "    withdraw"
 

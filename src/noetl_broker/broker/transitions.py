@@ -38,7 +38,7 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
     scope = draft.scope(inputs, number, own=step.name)
     try:
-        arrivals, conditions = follow_next(draft, step, scope, Leaving(number, ((step.name, number),), token.spent))
+        arrivals, conditions = follow_next(draft, step, scope, Leaving(number, (step.name,), token.spent))
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -52,7 +52,7 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     if step is draft.playbook.end:
         draft.end_reached, draft.end_turn, draft.end_inputs = True, number, inputs
     elif not arrivals:
-        draft.ends[step.name] = number
+        draft.ends[step.name] = None
     draft.arrivals.extend(arrivals)
 
 

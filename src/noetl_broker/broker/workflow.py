@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def track_started(draft: Draft, step: Step, ordinal: int) -> None:
-    """A visit of the step began with the turn's event at `ordinal`."""
-    draft.rows[step.name] = Row(step.name, "RUNNING", draft.visits(step), started=ordinal)
+    """A visit of the step began with the turn's event at `ordinal`; an earlier one may have ended in the same turn."""
+    before = draft.rows.get(step.name)
+    result_visit = before.result_visit if before else None
+    draft.rows[step.name] = Row(step.name, "RUNNING", draft.visits(step), started=ordinal, result_visit=result_visit)
 
 
 def track_ended(draft: Draft, step: Step, status: str, ordinal: int, result_visit: int | None = None) -> None:

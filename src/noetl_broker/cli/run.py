@@ -118,6 +118,7 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         rules=Rules(
             max_visits=settings.max_visits,
             max_open_jobs=settings.max_open_jobs,
+            max_nesting=settings.max_nesting,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
         ),

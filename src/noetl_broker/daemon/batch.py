@@ -12,8 +12,9 @@ from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import decide
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
+from noetl_broker.store.columns import Columns
 from noetl_broker.store.pool import Connection, is_transient
-from noetl_broker.store.rows import Case, Columns, Mail, Outcome, open_case
+from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
 
 log = structlog.get_logger(__name__)

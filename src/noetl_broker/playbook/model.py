@@ -128,7 +128,7 @@ class Step:
     iterator that is not `expanded`, one worker). `type` is resolved: a workbook step has its action's; without one it
     is "start", "end" or "route". `join` is the effective one: None where at most one arc comes in and none was asked
     for, and for `end` without one of its own. `fields` are the task's keys to be rendered, `plain` those handed on as
-    written (`code`, and what only the broker reads): the job's action is `fields` rendered with `plain` merged deeply over it.
+    written (`code`, and what only the broker reads): the job's action is `fields` rendered, `plain` merged deeply over.
     """
 
     name: str

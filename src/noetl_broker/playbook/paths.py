@@ -134,10 +134,11 @@ def warn_joins(reading: Reading, playbook: Playbook, places: Places) -> None:
 
 
 def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: list[Target], places: Places) -> None:
-    first: dict[str, Target] = {}
+    first: dict[tuple[str, bool], Target] = {}
     for target in targets:
+        back = _comes_back(playbook, target)
         for key in target.inputs.keys:
-            other = first.setdefault(key, target)
+            other = first.setdefault((key, back), target)
             if other is target or _alternative(playbook, other, target):
                 continue
             sources = [playbook.arcs[arc.arc].source for arc in (other, target)]
@@ -147,6 +148,14 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
                 f"the join `{name}` gets the input `{key}` from `{sources[0]}` and `{sources[1]}`: the later arc wins",
                 "give the two different names",
             )
+
+
+def _comes_back(playbook: Playbook, target: Target) -> bool:
+    """Whether an arc's source is reached only through the arc's target: what has not passed that yet cannot meet it."""
+    source, join = playbook.arcs[target.arc].source, target.step
+    if source == join:
+        return True
+    return source != START and not playbook.graph.can_reach(START, source, avoiding=frozenset({join}))
 
 
 def _alternative(playbook: Playbook, one: Target, other: Target) -> bool:

@@ -1,15 +1,13 @@
-"""Rows and nouns: how the core's decisions become columns of the database, and rows become the core's events."""
+"""Rows and nouns: how rows of the database become the core's events and states."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import NOT_LOADED
-from noetl_broker.broker.model import Decision, Emitted, Event, Job, Row, Rules, Turn
-from noetl_broker.broker.state import ExecutionState, decode, encode
-from noetl_broker.store.codec import dump_json
+from noetl_broker.broker.model import Decision, Event, Rules, Turn
+from noetl_broker.broker.state import ExecutionState, decode
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -32,6 +30,15 @@ class Mail(NamedTuple):
     facts: dict[str, JSON] | None
 
 
+class ParentVisit(NamedTuple):
+    """Which visit of which execution waits for this one; `place` is its place in an iterator of it, if it is one."""
+
+    execution_id: int
+    event_id: int | None
+    node_id: str
+    place: int | None
+
+
 class Execution(NamedTuple):
     """An execution as it was found under its lock; `rules` and `tokens` as stored, None before its first turn."""
 
@@ -44,6 +51,7 @@ class Execution(NamedTuple):
     turn: int
     last_at: datetime
     tokens: dict[str, JSON] | None
+    parent: ParentVisit | None
 
 
 class Case(NamedTuple):
@@ -111,6 +119,7 @@ def mail_of(row: Record) -> Mail:
         meta.get("retryable") is not False,
         "queue_id" in meta,
         row["broken"] or False,
+        meta,
     )
     taken_at = row["taken_at"]
     return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)
@@ -128,6 +137,11 @@ def execution_of(row: Record) -> Execution:
         row["turn"] or 0,
         row["last_at"] or LONG_AGO,
         row["tokens"],
+        None
+        if row["parent_execution_id"] is None or row["parent_node_id"] is None
+        else ParentVisit(
+            row["parent_execution_id"], row["parent_event_id"], row["parent_node_id"], row["parent_index"]
+        ),
     )
 
 
@@ -141,144 +155,3 @@ def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, 
         decode(execution.tokens) if execution.tokens else ExecutionState(),
         {},
     )
-
-
-def shape_of(playbook: Playbook) -> tuple[str, str, str]:
-    """The steps, arcs and workbook actions of a playbook as JSON, for the tracking tables."""
-    steps = [
-        {"ordinal": step.index, "name": step.name, "type": step.type, "description": step.description,
-         "raw": dump_json(step.raw)}
-        for step in playbook.steps.values()
-    ]  # fmt: skip
-    arcs = [
-        {"ordinal": arc.ordinal, "source": arc.source, "target": arc.target, "condition": arc.condition,
-         "inputs": dump_json(arc.inputs) if arc.inputs else None}
-        for arc in playbook.arcs
-    ]  # fmt: skip
-    tasks = [{"name": task.name, "type": task.type, "raw": dump_json(task.raw)} for task in playbook.workbook]
-    return dump_json(steps), dump_json(arcs), dump_json(tasks)
-
-
-class Columns:
-    """The columns of `begin_executions` and `write_turns`, filled turn by turn."""
-
-    def __init__(self) -> None:
-        """Empty: nothing to write yet."""
-        self.begun: list[tuple[object, ...]] = []
-        self.shapes: dict[int, tuple[str, str, str]] = {}
-        self.turns: list[tuple[object, ...]] = []
-        self.events: list[tuple[object, ...]] = []
-        self.jobs: list[list[object]] = []
-        self.changes: list[tuple[object, ...]] = []
-        self.withdrawn: list[int] = []
-        self.rows: dict[tuple[int, str], list[Any]] = {}
-        self.ended: list[tuple[object, ...]] = []
-        self.states: list[tuple[object, ...]] = []
-        self.read: list[int] = []
-        self._placed: dict[tuple[int, str], list[object]] = {}  # jobs of this batch, by their node
-
-    def add(self, case: Case, outcome: Outcome) -> None:
-        """Everything that the turns of one execution decided."""
-        execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
-        last_at, deadline = execution.last_at, None
-        for mail, turn, decision in taken:
-            self.read.append(mail.mail_id)
-            self.turns.append((
-                turn.execution_id, turn.number, mail.event_id, decision.outcome, decision.note, turn.at,
-                dump_json(mail.facts) if mail.facts else None,
-            ))  # fmt: skip
-            if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
-                deadline = decision.begun.deadline
-                self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
-                self.begun.append((
-                    turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
-                    dump_json(asdict(case.rules)),
-                ))  # fmt: skip
-            self._add_decision(execution, mail, turn, decision)
-            last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        self.states.append((
-            execution.execution_id, execution.turn, execution.turn + len(taken), last_at,
-            dump_json(encode(state)), deadline,
-        ))  # fmt: skip
-
-    def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
-        first = len(self.events)
-        for ordinal, event in enumerate(decision.events):
-            self.events.append(_event_row(execution, mail, turn, ordinal, event))
-        for job in decision.jobs:
-            self._add_job(execution.execution_id, first, job)
-        for step, visit, status, delay in decision.changes:
-            node = node_id(execution.execution_id, step, visit)
-            placed = self._placed.get((execution.execution_id, node))
-            if placed is None:
-                self.changes.append((execution.execution_id, node, status, delay))
-            else:
-                placed[3], placed[7] = status, delay
-        for row in decision.rows:
-            self._add_row(execution.execution_id, mail, turn, row)
-        if decision.withdraw:
-            self.withdrawn.append(execution.execution_id)
-            for (owner, _), placed in self._placed.items():
-                if owner == execution.execution_id and placed[3] in {"queued", "retry"}:
-                    placed[3] = "cancelled"
-        if decision.ended is not None:
-            ended = decision.ended
-            self.ended.append((
-                execution.execution_id, ended.status, _json_or_null(ended.result), _json_or_null(ended.error),
-                turn.at + (len(decision.events) - 1) * MICROSECOND,
-            ))  # fmt: skip
-
-    def _add_job(self, execution_id: int, first: int, job: Job) -> None:
-        row: list[object] = [
-            first + job.ordinal + 1, dump_json(job.action), dump_json(job.context), "queued",
-            job.priority, job.max_attempts, job.timeout, 0.0,
-        ]  # fmt: skip
-        self.jobs.append(row)
-        self._placed[execution_id, node_id(execution_id, job.step, job.visit)] = row
-
-    def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
-        """One row a step, even where several turns of the batch touched it: an update sees each row once."""
-        started = None if row.started is None else turn.at + row.started * MICROSECOND
-        ended = None if row.ended is None else turn.at + row.ended * MICROSECOND
-        before = self.rows.get((execution_id, row.step))
-        result_visit, result_event = row.result_visit, mail.event_id if row.result_visit is not None else None
-        if before is not None:
-            started = started or before[4]
-            if before[6] is not None and (result_visit is None or before[6] > result_visit):
-                result_visit, result_event = before[6], before[7]
-        self.rows[execution_id, row.step] = [
-            execution_id, row.step, row.status, row.visits, started, ended, result_visit, result_event,
-        ]  # fmt: skip
-
-    def begin_arguments(self) -> list[list[object]]:
-        """The arguments of `begin_executions`."""
-        shapes = [(catalog_id, *shape) for catalog_id, shape in self.shapes.items()]
-        return [*_columns(self.begun, 4), *_columns(shapes, 4)]
-
-    def write_arguments(self) -> list[list[Any]]:
-        """The arguments of `write_turns`."""
-        return [
-            *_columns(self.turns, 7), *_columns(self.events, 12), *_columns(self.jobs, 8), *_columns(self.changes, 4),
-            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
-            *_columns(self.states, 6), self.read,
-        ]  # fmt: skip
-
-
-def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event: Emitted) -> tuple[object, ...]:
-    if event.step is None:
-        node, name = str(execution.execution_id), execution.name
-    else:
-        node, name = node_id(execution.execution_id, event.step, event.visit), event.step
-    return (
-        execution.execution_id, execution.catalog_id, mail.event_id, turn.at + ordinal * MICROSECOND, event.type,
-        node, name, event.node_type, event.status, dump_json(event.meta), _json_or_null(event.result),
-        _json_or_null(event.error),
-    )  # fmt: skip
-
-
-def _json_or_null(value: JSON) -> str | None:
-    return None if value is None else dump_json(value)
-
-
-def _columns(rows: list[Any], width: int) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Found, result_of
 from noetl_broker.errors import BrokerError
+from noetl_broker.store.columns import Columns
 from noetl_broker.store.queries import sql
-from noetl_broker.store.rows import Columns, Execution, Mail, execution_of, mail_of, node_id, parse_node
+from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model import JSON
@@ -74,17 +75,14 @@ async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[in
     if kinds["step"]:
         await _load_steps(connection, kinds["step"], answers)
     if kinds["turn"]:
-        owners, turns = [owner for owner, _ in kinds["turn"]], [wish[1] for _, wish in kinds["turn"]]
-        for row in await connection.fetch(sql("load_turn_results"), owners, turns):
-            result = result_of(row["event_type"], row["result"], row["error"])
-            answers[row["execution_id"]]["turn", row["turn"]] = result
+        await _load_turns(connection, kinds["turn"], answers)
     if kinds["event"]:
         await _load_events(connection, kinds["event"], answers, event_ids)
     if kinds["workload"]:
-        for row in await connection.fetch(sql("load_workloads"), [owner for owner, _ in kinds["workload"]]):
-            answers[row["execution_id"]]["workload",] = row["workload"] or {}
-    if kinds["inputs"]:
-        await _load_inputs(connection, kinds["inputs"], answers)
+        await _load_workloads(connection, [owner for owner, _ in kinds["workload"]], answers)
+    for what in ("inputs", "action"):
+        if kinds[what]:
+            await _load_jobs(connection, what, kinds[what], answers)
     return answers
 
 
@@ -97,6 +95,8 @@ async def write(connection: Connection, columns: Columns) -> None:
     if moved != len(columns.states):
         message = f"{len(columns.states) - moved} of {len(columns.states)} executions were moved by another broker"
         raise ConflictFault(message)
+    if columns.has_family:
+        await connection.execute(sql("write_family"), *columns.family_arguments())
 
 
 async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> None:
@@ -113,6 +113,18 @@ async def _load_steps(connection: Connection, wishes: list[tuple[int, Want]], an
         answers[row["execution_id"]]["step", row["step_name"]] = Found(row["result_visit"], result)
 
 
+async def _load_turns(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    owners, turns = [owner for owner, _ in wishes], [wish[1] for _, wish in wishes]
+    for row in await connection.fetch(sql("load_turn_results"), owners, turns):
+        result = result_of(row["event_type"], row["result"], row["error"])
+        answers[row["execution_id"]]["turn", row["turn"]] = result
+
+
+async def _load_workloads(connection: Connection, owners: list[int], answers: Answers) -> None:
+    for row in await connection.fetch(sql("load_workloads"), owners):
+        answers[row["execution_id"]]["workload",] = row["workload"] or {}
+
+
 async def _load_events(
     connection: Connection, wishes: list[tuple[int, Want]], answers: Answers, event_ids: dict[tuple[int, int], int]
 ) -> None:
@@ -125,12 +137,14 @@ async def _load_events(
         answers[row["execution_id"]][wish] = result_of(row["event_type"], row["result"], row["error"])
 
 
-async def _load_inputs(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+async def _load_jobs(connection: Connection, what: str, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    """What stands in the job of a visit: its inputs, or the whole action; an empty mapping where there is no job."""
     nodes: list[tuple[int, str]] = []
     for owner, wish in wishes:
         answers[owner][wish] = {}
         nodes.append((owner, node_id(owner, str(wish[1]), int(str(wish[2])))))
-    for row in await connection.fetch(sql("load_inputs"), [n[0] for n in nodes], [n[1] for n in nodes]):
-        inputs: JSON = row["inputs"]
+    for row in await connection.fetch(sql("load_actions"), [n[0] for n in nodes], [n[1] for n in nodes]):
+        action: JSON = row["action"]
+        found = action.get("args") if what == "inputs" else action
         step, visit = parse_node(row["node_id"], None)
-        answers[row["execution_id"]]["inputs", step, visit] = inputs if isinstance(inputs, dict) else {}
+        answers[row["execution_id"]][what, step, visit] = found if isinstance(found, dict) else {}

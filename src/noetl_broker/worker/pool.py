@@ -14,7 +14,7 @@ import httpx
 import structlog
 
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_jobs, lease_jobs
+from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs, lease_jobs
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.execute import TYPES, Success, execute
 from noetl_broker.worker.faults import Failure
@@ -115,6 +115,8 @@ class Pool:
             outcome = await self._outcome(running)
             if outcome is None:
                 log.warning("job_killed", **fields, because=running.ended_because)
+                if running.ended_because == STOPPED:
+                    await self._let_go(running)
                 return
             # After a kill by the stop there is little time; where the answer cannot be told, the lease runs out.
             limit = LAST_WORDS_SECONDS if running.ended_because else None
@@ -128,14 +130,23 @@ class Pool:
             self.room.set()
 
     async def _outcome(self, running: Running) -> Success | Failure | None:
-        """Execute a job; None when it was killed because its lease is gone: the answer is another's to give."""
+        """Execute a job; None when it was killed: the answer is for whoever has its lease now, or will have it."""
         try:
             return await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
         except asyncio.CancelledError:
-            if running.ended_because != STOPPED:
-                return None
-            message = f"worker {self.options.worker_id} was stopped while it ran the step"
-            return Failure(error={"message": message, "type": "worker_stopped"})
+            return None
+
+    async def _let_go(self, running: Running) -> None:
+        """Let the lease of a job that the stop killed run out soon, so that it is queued again.
+
+        That is no failure of the step's; where the database does not answer, the lease runs out by itself.
+        """
+        self.running.discard(running)  # its lease is not to be renewed any more
+        beat = heartbeat_job(self.database, self.options.worker_id, running.job.lease, lease_seconds=1)
+        try:
+            await asyncio.wait_for(beat, LAST_WORDS_SECONDS)
+        except (DatabaseFault, TimeoutError) as fault:
+            log.warning("lease_kept", queue_id=running.job.queue_id, error=str(fault))
 
     async def keep_leases(self) -> None:
         """Renew the leases of all jobs in one statement, each third of their length; kill the jobs of lost ones."""
@@ -177,7 +188,7 @@ class Pool:
                 running.end("lease not renewed")
 
     async def drain(self) -> None:
-        """Let running jobs finish for `drain_seconds`, then kill what is left and give it back."""
+        """Let running jobs finish for `drain_seconds`, then kill what is left and let its leases run out."""
         tasks = [running.task for running in self.running if running.task is not None]
         if not tasks:
             return

@@ -2,7 +2,8 @@
 -- The mail that this transaction will decide on, with everything that nearly every decision needs.
 select mail_id, execution_id, event_id, locked, taken_at, event_type, node_id, node_name, created_at,
   context, result, result_left, error, meta, broken, job_attempts,
-  catalog_id, path, version, name, rules, turn, last_at, tokens
+  catalog_id, path, version, name, rules, turn, last_at, tokens,
+  parent_execution_id, parent_event_id, parent_node_id, parent_index
 from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 
 -- name: load_results
@@ -31,9 +32,9 @@ select x.execution_id, x.workload
 from noetl.execution x
 where x.execution_id = any($1::bigint[]);
 
--- name: load_inputs
--- The rendered inputs of a visit stand in its job.
-select q.execution_id, q.node_id, q.action::jsonb -> 'args' as inputs
+-- name: load_actions
+-- What the job of a visit says: its rendered inputs stand there, under `args`.
+select q.execution_id, q.node_id, q.action::jsonb as action
 from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
 join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id;
 
@@ -114,7 +115,7 @@ with turns as (
 ), jobs as (
   insert into noetl.queue (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
-    timeout_seconds, available_at, event_id, parent_event_id, created_at, updated_at
+    timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, t.node_id, t.node_name, t.node_type, j.action,
     j.context::jsonb || jsonb_build_object(
@@ -122,7 +123,9 @@ with turns as (
       'catalog_id', x.catalog_id, 'execution_id', x.execution_id
     ),
     j.status, j.priority, j.max_attempts, j.timeout_seconds,
-    clock_timestamp() + make_interval(secs => j.delay), t.event_id, t.event_id, t.created_at, t.created_at
+    case when j.status = 'delegated' then 'infinity' else clock_timestamp() + make_interval(secs => j.delay) end,
+    case when j.status = 'delegated' then clock_timestamp() end,
+    t.event_id, t.event_id, t.created_at, t.created_at
   from unnest($20::bigint[], $21::text[], $22::text[], $23::text[], $24::int[], $25::int[], $26::float8[], $27::float8[])
     j (ordinal, action, context, status, priority, max_attempts, timeout_seconds, delay)
   join told t on t.ordinal = j.ordinal
@@ -132,7 +135,7 @@ with turns as (
   set status = c.status,
       available_at = clock_timestamp() + make_interval(secs => c.delay),
       lease_until = null,
-      first_leased_at = case when c.status = 'retry' then null else q.first_leased_at end,
+      first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
       updated_at = clock_timestamp()
   from unnest($28::bigint[], $29::text[], $30::text[], $31::float8[]) c (execution_id, node_id, status, delay)
   where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled')
@@ -140,7 +143,7 @@ with turns as (
   update noetl.queue q
   set status = 'cancelled', updated_at = clock_timestamp()
   where q.execution_id = any($32::bigint[])
-    and q.status in ('queued', 'retry', 'failed')
+    and q.status in ('queued', 'retry', 'failed', 'delegated')
     and not exists (
       select
       from unnest($28::bigint[], $29::text[]) c (execution_id, node_id)
@@ -222,5 +225,5 @@ set reason = excluded.reason, created_at = clock_timestamp();
 select exists (select from noetl.inbox);
 
 -- name: reap
-select requeued, lost, timed_out, overdue
+select requeued, lost, timed_out, overdue, woken
 from noetl.reap($1::int, $2::int);

@@ -1,0 +1,82 @@
+"""Playbooks in playbooks: a step starts another execution and waits for its answer (spec section 5).
+
+Executions speak only by letters: the child's start and the child's answer are events of the execution that they are
+for, so no turn ever needs two executions. The step has a job of its own that no worker is given; it remembers what to
+start, so that a failed child can be started again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.model import JSON, Child
+from noetl_broker.broker.queue import delegate_job
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.inputs import Given
+    from noetl_broker.broker.state import Token
+    from noetl_broker.playbook.model import ChildCall, Step
+
+
+def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
+    """Start the child of a `playbook` step; `ordinal` is the place of its step_started.
+
+    Raises TemplateError where a field of the call fails.
+    """
+    call = step.call
+    if call is None:
+        raise TemplateError("the step calls no playbook", template="", at=step.name)
+    request = render_call(draft, call, given, result)
+    delegate_job(draft, step, visit, ordinal, request)
+    start_child(draft, draft.tokens[step.name, visit], request)
+
+
+def render_call(draft: Draft, call: ChildCall, given: Given, result: int | None) -> dict[str, JSON]:
+    """What is to be started: {path, version, return_step, args}."""
+    scope = draft.scope(given.values, result)
+    path = draft.render(call.path, scope)
+    version = draft.render(call.version, scope) if call.version is not None else None
+    answer = draft.render(call.return_step, scope) if call.return_step is not None else None
+    if not isinstance(path, str) or not path:
+        raise TemplateError(f"the path of a playbook must be text, it is {path!r:.80}", call.path.source, call.path.at)
+    if version is not None and (not isinstance(version, int) or isinstance(version, bool)) and call.version is not None:
+        raise TemplateError(
+            f"the version of a playbook must be a whole number, it is {version!r:.80}",
+            call.version.source,
+            call.version.at,
+        )
+    request: dict[str, JSON] = {"path": path, "version": version, "args": given.values}
+    return {**request, "return_step": answer} if isinstance(answer, str) else request
+
+
+def start_child(draft: Draft, token: Token, request: dict[str, JSON]) -> None:
+    """Write the child's start: a letter to an execution that begins with it."""
+    parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
+    draft.children.append(
+        Child(
+            token.step,
+            token.visit,
+            None,
+            request["path"],
+            request["version"],
+            request.get("args") or {},
+            {"parent": parent},
+        )
+    )
+
+
+def start_child_again(draft: Draft, token: Token) -> None:
+    """`child_due`: the pause after a failed child is over."""
+    step = draft.playbook.steps[token.step]
+    start_child(draft, token, draft.request_of(step, token.visit))
+
+
+def too_deep(draft: Draft, step: Step) -> dict[str, JSON] | None:
+    """The error of a step whose child would be nested deeper than the limit."""
+    limit = draft.known.rules.max_nesting
+    if draft.depth < limit:
+        return None
+    message = f"step {step.name} would start a playbook at depth {draft.depth + 1}; the limit max_nesting is {limit}"
+    return {"step": step.name, "message": message, "type": "max_nesting"}

@@ -1,0 +1,214 @@
+"""Decisions as columns: what a batch of turns writes, gathered for statements that take whole arrays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from noetl_broker.broker.model import Child, Decision, Emitted, Ended, Job, Row, Turn
+from noetl_broker.broker.state import ExecutionState, encode
+from noetl_broker.store.codec import dump_json
+from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id, parse_node
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.model import JSON
+    from noetl_broker.playbook.model import Playbook
+
+
+def shape_of(playbook: Playbook) -> tuple[str, str, str]:
+    """The steps, arcs and workbook actions of a playbook as JSON, for the tracking tables."""
+    steps = [
+        {"ordinal": step.index, "name": step.name, "type": step.type, "description": step.description,
+         "raw": dump_json(step.raw)}
+        for step in playbook.steps.values()
+    ]  # fmt: skip
+    arcs = [
+        {"ordinal": arc.ordinal, "source": arc.source, "target": arc.target, "condition": arc.condition,
+         "inputs": dump_json(arc.inputs) if arc.inputs else None}
+        for arc in playbook.arcs
+    ]  # fmt: skip
+    tasks = [{"name": task.name, "type": task.type, "raw": dump_json(task.raw)} for task in playbook.workbook]
+    return dump_json(steps), dump_json(arcs), dump_json(tasks)
+
+
+class Columns:
+    """The columns of `begin_executions` and `write_turns`, filled turn by turn."""
+
+    def __init__(self) -> None:
+        """Empty: nothing to write yet."""
+        self.begun: list[tuple[object, ...]] = []
+        self.shapes: dict[int, tuple[str, str, str]] = {}
+        self.turns: list[tuple[object, ...]] = []
+        self.events: list[tuple[object, ...]] = []
+        self.jobs: list[list[object]] = []
+        self.changes: list[tuple[object, ...]] = []
+        self.withdrawn: list[int] = []
+        self.rows: dict[tuple[int, str], list[Any]] = {}
+        self.ended: list[tuple[object, ...]] = []
+        self.states: list[tuple[object, ...]] = []
+        self.read: list[int] = []
+        self.children: list[tuple[object, ...]] = []
+        self.letters: list[tuple[object, ...]] = []
+        self.abandoned: list[tuple[object, ...]] = []
+        self._placed: dict[tuple[int, str], list[object]] = {}  # jobs of this batch, by their node
+
+    def add(self, case: Case, outcome: Outcome) -> None:
+        """Everything that the turns of one execution decided."""
+        execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
+        last_at, deadline = execution.last_at, None
+        for mail, turn, decision in taken:
+            self.read.append(mail.mail_id)
+            self.turns.append((
+                turn.execution_id, turn.number, mail.event_id, decision.outcome, decision.note, turn.at,
+                dump_json(mail.facts) if mail.facts else None,
+            ))  # fmt: skip
+            if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
+                deadline = decision.begun.deadline
+                self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
+                self.begun.append((
+                    turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
+                    dump_json(asdict(case.rules)),
+                ))  # fmt: skip
+            self._add_decision(execution, mail, turn, decision)
+            self._add_family(execution, decision)
+            if decision.ended is not None and execution.parent is not None:
+                self.letters.append(_letter(execution, state, decision.ended))
+            last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
+        self.states.append((
+            execution.execution_id, execution.turn, execution.turn + len(taken), last_at,
+            dump_json(encode(state)), deadline,
+        ))  # fmt: skip
+
+    def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
+        first = len(self.events)
+        for ordinal, event in enumerate(decision.events):
+            self.events.append(_event_row(execution, mail, turn, ordinal, event))
+        for job in decision.jobs:
+            self._add_job(execution.execution_id, first, job)
+        for step, visit, status, delay in decision.changes:
+            node = node_id(execution.execution_id, step, visit)
+            placed = self._placed.get((execution.execution_id, node))
+            if placed is None:
+                self.changes.append((execution.execution_id, node, status, delay))
+            else:
+                placed[3], placed[7] = status, delay
+        for row in decision.rows:
+            self._add_row(execution.execution_id, mail, turn, row)
+        if decision.withdraw:
+            self.withdrawn.append(execution.execution_id)
+            for (owner, _), placed in self._placed.items():
+                if owner == execution.execution_id and placed[3] in {"queued", "retry", "delegated"}:
+                    placed[3] = "cancelled"
+        if decision.ended is not None:
+            ended = decision.ended
+            self.ended.append((
+                execution.execution_id, ended.status, _json_or_null(ended.result), _json_or_null(ended.error),
+                turn.at + (len(decision.events) - 1) * MICROSECOND,
+            ))  # fmt: skip
+
+    def _add_family(self, execution: Execution, decision: Decision) -> None:
+        """Children, in the order of the turns: what an end or a pause of this batch makes of them counts too."""
+        for child in decision.children:
+            self.children.append(_child_row(execution, child))
+        for step, visit in decision.abandoned:
+            self.abandoned.append((execution.execution_id, node_id(execution.execution_id, step, visit)))
+        if decision.withdraw:
+            self.children = [row for row in self.children if row[0] != execution.execution_id]
+
+    @property
+    def has_family(self) -> bool:
+        """Whether other executions are to hear of these turns."""
+        return bool(self.children or self.letters or self.abandoned or self.withdrawn)
+
+    def family_arguments(self) -> list[list[Any]]:
+        """The arguments of `write_family`."""
+        return [*_columns(self.children, 7), *_columns(self.letters, 9), self.withdrawn, *_columns(self.abandoned, 2)]
+
+    def _add_job(self, execution_id: int, first: int, job: Job) -> None:
+        row: list[object] = [
+            first + job.ordinal + 1, dump_json(job.action), dump_json(job.context),
+            "delegated" if job.delegated else "queued",
+            job.priority, job.max_attempts, job.timeout, 0.0,
+        ]  # fmt: skip
+        self.jobs.append(row)
+        self._placed[execution_id, node_id(execution_id, job.step, job.visit)] = row
+
+    def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
+        """One row a step, even where several turns of the batch touched it: an update sees each row once."""
+        started = None if row.started is None else turn.at + row.started * MICROSECOND
+        ended = None if row.ended is None else turn.at + row.ended * MICROSECOND
+        before = self.rows.get((execution_id, row.step))
+        result_visit, result_event = row.result_visit, mail.event_id if row.result_visit is not None else None
+        if before is not None:
+            started = started or before[4]
+            if before[6] is not None and (result_visit is None or before[6] > result_visit):
+                result_visit, result_event = before[6], before[7]
+        self.rows[execution_id, row.step] = [
+            execution_id, row.step, row.status, row.visits, started, ended, result_visit, result_event,
+        ]  # fmt: skip
+
+    def begin_arguments(self) -> list[list[object]]:
+        """The arguments of `begin_executions`."""
+        shapes = [(catalog_id, *shape) for catalog_id, shape in self.shapes.items()]
+        return [*_columns(self.begun, 4), *_columns(shapes, 4)]
+
+    def write_arguments(self) -> list[list[Any]]:
+        """The arguments of `write_turns`."""
+        return [
+            *_columns(self.turns, 7), *_columns(self.events, 12), *_columns(self.jobs, 8), *_columns(self.changes, 4),
+            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
+            *_columns(self.states, 6), self.read,
+        ]  # fmt: skip
+
+
+def _child_row(execution: Execution, child: Child) -> tuple[object, ...]:
+    node = node_id(execution.execution_id, child.step, child.visit)
+    meta = {**child.meta, "parent_execution_id": execution.execution_id, "parent_step": child.step}
+    return (
+        execution.execution_id, node, child.place, child.path, child.version, dump_json(child.payload), dump_json(meta),
+    )  # fmt: skip
+
+
+def _letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[object, ...]:
+    """The answer of a child: its end as the end of the action that its parent's step is waiting for."""
+    parent = execution.parent
+    if parent is None:
+        raise ValueError(f"execution {execution.execution_id} has no parent")
+    completed = ended.status == "COMPLETED"
+    error: dict[str, JSON] | None = None
+    if not completed:
+        told = ended.error or {}
+        error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
+        error["child_step"] = error.pop("step", None)
+        error["child_execution_id"] = execution.execution_id
+    meta = {
+        "child_execution_id": execution.execution_id,
+        "attempt": state.parent.attempt if state.parent is not None else 1,
+        # a child that somebody cancelled is not wanted; one that failed may do better next time
+        "retryable": ended.status != "CANCELLED",
+    }
+    return (
+        parent.execution_id, parent.event_id, "action_completed" if completed else "action_failed", parent.node_id,
+        parse_node(parent.node_id, None)[0], "COMPLETED" if completed else "FAILED", _json_or_null(ended.answer),
+        _json_or_null(error), dump_json(meta),
+    )  # fmt: skip
+
+
+def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event: Emitted) -> tuple[object, ...]:
+    if event.step is None:
+        node, name = str(execution.execution_id), execution.name
+    else:
+        node, name = node_id(execution.execution_id, event.step, event.visit), event.step
+    return (
+        execution.execution_id, execution.catalog_id, mail.event_id, turn.at + ordinal * MICROSECOND, event.type,
+        node, name, event.node_type, event.status, dump_json(event.meta), _json_or_null(event.result),
+        _json_or_null(event.error),
+    )  # fmt: skip
+
+
+def _json_or_null(value: JSON) -> str | None:
+    return None if value is None else dump_json(value)
+
+
+def _columns(rows: list[Any], width: int) -> list[list[object]]:
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -1,0 +1,258 @@
+"""What a producer calls: start an execution, once if it likes, from its own trigger if it likes; and cancel one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.postgres import Database
+from tests.sessions import blocked, refused, session
+
+ONE_STEP = """
+workload: {city: Paris, n: {a: 1}}
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+async def add_version(database: Database, version: int, path: str = "story") -> None:
+    """Catalog a version whose content nobody reads."""
+    await execute(
+        database, "insert into noetl.catalog (path, version, content) values ($1, $2, 'x')", path, version
+    )  # fmt: skip
+
+
+async def test_a_start_is_one_row_and_one_event(database: Database) -> None:
+    """The event keeps the payload as sent, under the playbook's name; its mail waits for the broker."""
+    await register(database, ONE_STEP, path="story")
+    execution_id = await value(database, """select noetl.start_execution('story', '{"city": "Rome"}')""")
+    assert await rows(
+        database,
+        """select execution_id, event_type, node_id, node_name, node_type, status, context, parent_event_id
+        from noetl.event""",
+    ) == [
+        (
+            execution_id, "execution_start", str(execution_id), "story", "playbook", "STARTED",
+            {"path": "story", "version": 1, "workload": {"city": "Rome"}}, None,
+        )
+    ]  # fmt: skip
+    assert await rows(database, "select execution_id, path, version, status, ended_at from noetl.execution") == [
+        (execution_id, "story", 1, "RUNNING", None)
+    ]
+    assert await rows(database, "select execution_id from noetl.inbox") == [(execution_id,)]
+
+
+@pytest.mark.parametrize(
+    "arguments, payload",
+    [
+        ("'story'", {}),
+        ("'story', null", {}),
+        ("'story', '{}'", {}),
+        ("path => 'story', payload => '{\"n\": {\"b\": 2}}'", {"n": {"b": 2}}),
+        ("payload => '{\"city\": null}', path => 'story', version => 1", {"city": None}),
+        ("'story', '{\"big\": 123456789012345678901234567890}'", {"big": 123456789012345678901234567890}),
+        ("'story', '{\"{{ x }}\": \"{{ y }}\"}', null, 'key'", {"{{ x }}": "{{ y }}"}),
+    ],
+)
+async def test_a_payload_may_be_given_in_several_ways(database: Database, arguments: str, payload: JSON) -> None:
+    """By place or by name; none is an empty one; it is data, never a template."""
+    await register(database, ONE_STEP)
+    await execute(database, f"select noetl.start_execution({arguments})")
+    assert await value(database, "select context -> 'workload' from noetl.event") == payload
+
+
+async def test_the_payload_is_merged_over_the_defaults(database: Database) -> None:
+    """All the way down, by the core: the row of the execution has what templates see."""
+    await register(database, ONE_STEP)
+    await start(database, payload={"n": {"b": 2}, "more": True})
+    await drain(database)
+    workload = await value(database, "select workload from noetl.execution")
+    assert workload == {"city": "Paris", "n": {"a": 1, "b": 2}, "more": True}
+
+
+@pytest.mark.parametrize("payload", ["[]", '"text"', "1", "null", "true"])
+async def test_a_payload_that_is_no_object_is_refused(database: Database, payload: str) -> None:
+    """NB400, with what it is."""
+    await register(database, ONE_STEP)
+    async with session(database) as own:
+        async with refused("NB400", "must be an object"):
+            await own.execute(f"select noetl.start_execution('story', '{payload}')")
+        assert await own.fetchval("select count(*) from noetl.event") == 0
+
+
+async def test_a_start_without_a_path_is_refused(database: Database) -> None:
+    """NB400, with an example in the hint."""
+    async with session(database) as own, refused("NB400", "needs the path"):
+        await own.execute("select noetl.start_execution(null)")
+
+
+@pytest.mark.parametrize("arguments, meant", [("'nowhere'", "nowhere"), ("'story', '{}', 7", "story version 7")])
+async def test_an_unknown_playbook_is_refused(database: Database, arguments: str, meant: str) -> None:
+    """NB404, by path and by version, and nothing is written."""
+    await register(database, ONE_STEP)
+    async with session(database) as own:
+        async with refused("NB404", f"no playbook {meant} is registered"):
+            await own.execute(f"select noetl.start_execution({arguments})")
+        assert await own.fetchval("select count(*) from noetl.execution") == 0
+
+
+async def test_the_latest_version_is_started_unless_one_is_named(database: Database) -> None:
+    """By number, not by text or by the time of its registration: 10 is later than 9."""
+    for version in (10, 2, 9):
+        await add_version(database, version)
+    assert await started_version(database, "'story'") == 10
+    assert await started_version(database, "'story', '{}', 9") == 9
+
+
+async def test_an_execution_stays_on_the_version_that_it_started_with(database: Database) -> None:
+    """A later version is for later executions, also between the start and the first turn."""
+    await register(database, ONE_STEP)
+    await start(database)
+    await execute(
+        database,
+        "insert into noetl.catalog (path, version, content) select path, 2, replace(content, 'step: a', 'step: other')"
+        " from noetl.catalog",
+    )
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, "select version, status from noetl.execution") == [(1, "COMPLETED")]
+    assert await value(database, "select node_name from noetl.queue") == "a"
+
+
+async def test_the_same_key_gives_the_same_execution(database: Database) -> None:
+    """Also with another payload or version; another path's key is another key."""
+    await add_version(database, 1)
+    await add_version(database, 2)
+    await add_version(database, 1, "other")
+    first = await value(database, "select noetl.start_execution('story', '{}', 1, 'k')")
+    assert await value(database, """select noetl.start_execution('story', '{"a": 1}', 2, 'k')""") == first
+    assert await value(database, "select noetl.start_execution('story', '{}', null, 'l')") != first
+    assert await value(database, "select noetl.start_execution('other', '{}', null, 'k')") != first
+    assert await value(database, "select count(*) from noetl.event where execution_id = $1", first) == 1
+
+
+async def test_the_same_key_from_many_sessions_at_once_starts_one_execution(database: Database) -> None:
+    """Whoever comes second waits for the first one's commit, and is given its id."""
+    await add_version(database, 1)
+    call = "select noetl.start_execution('story', '{}', null, 'k')"
+    given = await asyncio.gather(*(value(database, call) for _ in range(8)))
+    assert len(set(given)) == 1
+    assert await value(database, "select count(*) from noetl.event") == 1
+
+
+async def test_a_key_whose_first_start_was_rolled_back_is_free(database: Database) -> None:
+    """The second session waits, and then starts the execution itself."""
+    await add_version(database, 1)
+    call = "select noetl.start_execution('story', '{}', null, 'k')"
+    async with session(database) as first, session(database) as second:
+        transaction = first.transaction()
+        await transaction.start()
+        lost = await first.fetchval(call)
+        waiting = asyncio.create_task(second.fetchval(call))
+        await blocked(first)
+        await transaction.rollback()
+        given = await waiting
+    assert given != lost
+    assert await rows(database, "select execution_id from noetl.event") == [(given,)]
+
+
+async def test_a_users_own_trigger_starts_executions(database: Database) -> None:
+    """A row in their table, an execution in the same transaction; no order, no execution."""
+    await register(database, ONE_STEP)
+    await execute(
+        database,
+        """
+        create table orders (order_id int primary key, item text not null);
+        create function start_order() returns trigger language plpgsql as $$
+        begin
+          perform noetl.start_execution('story', to_jsonb(new), idempotency_key => 'order ' || new.order_id);
+          return new;
+        end
+        $$;
+        create trigger start_order after insert on orders for each row execute function start_order();
+        """,
+    )
+    async with session(database) as own:
+        await own.execute("insert into orders values (1, 'pen'), (2, 'ink')")
+        transaction = own.transaction()
+        await transaction.start()
+        await own.execute("insert into orders values (3, 'nothing')")
+        await transaction.rollback()
+    await drain(database)
+    assert await complete_jobs(database) == 2
+    await drain(database)
+    assert await rows(database, "select workload ->> 'item', status from noetl.execution order by 1") == [
+        ("ink", "COMPLETED"),
+        ("pen", "COMPLETED"),
+    ]
+
+
+async def test_a_running_execution_is_cancelled(database: Database) -> None:
+    """True, an event with the reason; the broker then ends it."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    assert await value(database, "select noetl.cancel_execution($1, 'too late')", execution_id) is True
+    assert await rows(
+        database, "select node_name, context from noetl.event where event_type = 'execution_cancel'"
+    ) == [("story", {"reason": "too late"})]  # fmt: skip
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "CANCELLED"
+    assert await value(database, "select status from noetl.queue") == "cancelled"
+
+
+async def test_an_execution_can_be_cancelled_before_its_first_turn(database: Database) -> None:
+    """Its start and its cancel are decided one after the other."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    assert await value(database, "select noetl.cancel_execution($1)", execution_id) is True
+    await drain(database)
+    assert await rows(database, "select status from noetl.execution") == [("CANCELLED",)]
+    assert await rows(database, "select status from noetl.queue") == [("cancelled",)]
+
+
+async def test_an_ended_execution_is_not_cancelled(database: Database) -> None:
+    """False, and no event."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select noetl.cancel_execution($1)", execution_id) is False
+    assert await value(database, "select count(*) from noetl.event where event_type = 'execution_cancel'") == 0
+
+
+@pytest.mark.parametrize("execution_id", ["12345", "null", "-1"])
+async def test_an_unknown_execution_is_not_cancelled(database: Database, execution_id: str) -> None:
+    """NB404."""
+    async with session(database) as own, refused("NB404", "no execution"):
+        await own.execute(f"select noetl.cancel_execution({execution_id})")
+
+
+async def test_many_are_started_and_cancelled_in_one_statement(database: Database) -> None:
+    """The functions are set-friendly."""
+    await register(database, ONE_STEP)
+    await start(database, count=50)
+    await drain(database)
+    cancelled = "select count(*) filter (where noetl.cancel_execution(execution_id)) from noetl.execution"
+    assert await value(database, cancelled) == 50
+    await drain(database)
+    assert await rows(database, "select status, count(*) from noetl.execution group by status") == [("CANCELLED", 50)]
+
+
+async def started_version(database: Database, arguments: str) -> Any:
+    """Start an execution and tell its version."""
+    statement = f"""
+        with started as materialized (select noetl.start_execution({arguments}) as execution_id)
+        select execution_id from started
+    """
+    execution_id = await value(database, statement)
+    return await value(database, "select version from noetl.execution where execution_id = $1", execution_id)
+

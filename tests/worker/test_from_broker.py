@@ -1,0 +1,160 @@
+"""Jobs as the broker writes them, run by the worker: what is a template is finished, and data never is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import Job
+from noetl_broker.broker.story import STORY_EXECUTION, play_turns, read_events
+from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.worker.execute import Success, execute
+from noetl_broker.worker.tools.task import Lent
+from tests.stories import playbook
+from tests.worker.conftest import Site
+
+TOLD = "s3cret"
+BAIT = "{{ secret.api_token }}{{ env.CITY }}"
+ECHO = "def main(**given): return given"
+
+Work = Callable[..., Awaitable[Any]]
+
+
+def leased(job: Job) -> LeasedJob:
+    """A job as a worker gets it from the queue: its action and context went through JSON."""
+    return LeasedJob(
+        queue_id=7,
+        attempt=1,
+        execution_id=STORY_EXECUTION,
+        node_id=f"{STORY_EXECUTION}:{job.step}",
+        node_name=job.step,
+        node_type=job.node_type,
+        action=json.dumps(job.action),
+        context=json.dumps(job.context),
+        priority=job.priority,
+    )
+
+
+@pytest.fixture
+def work(lent: Lent, site: Site) -> Work:
+    """Run the last job of a story whose payload holds the bait, and give its result; URL is the site's, ECHO a code."""
+
+    async def run(body: str, *more: str) -> Any:
+        body = dedent(body).replace("URL", site.url).replace("ECHO", ECHO)
+        story = "\n".join([f"> execution_start {json.dumps({'note': BAIT, 'items': [BAIT, 'b']})}", *more])
+        turns = play_turns(playbook(body), read_events(story))
+        *_, job = [job for _, decision, _ in turns for job in decision.jobs]
+        outcome = await execute(leased(job), lent, time_limit_seconds=20)
+        assert isinstance(outcome, Success), outcome
+        return json.loads(outcome.result)
+
+    return run
+
+
+async def test_a_field_is_finished_and_data_beside_it_is_not(work: Work, site: Site) -> None:
+    """From the payload and from a result, in a field and in a body."""
+    await work(
+        """
+        workload: {note: ""}
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: s}
+        - step: s
+          type: http
+          method: POST
+          url: URL
+          headers: {A: "Bearer {{ secret.api_token }}", B: "{{ note }}"}
+          payload: {note: "{{ workload.note }}", result: "{{ a }}", both: "{{ a.v }}{{ env.CITY }}"}
+        """,
+        f"> action_completed a {json.dumps({'v': BAIT})}",
+    )
+    [request] = site.requests
+    assert (request["headers"]["a"], request["headers"]["b"]) == (f"Bearer {TOLD}", BAIT)
+    assert json.loads(request["body"]) == {"note": BAIT, "result": {"v": BAIT}, "both": f"{BAIT}Oslo"}
+
+
+async def test_inputs_are_finished_where_they_are_templates(work: Work) -> None:
+    """A transition's data over an own template is data, and an input may read one that is a template."""
+    result = await work(
+        """
+        workload: {note: ""}
+        workflow:
+        - {step: start, next: [{step: s, args: {token: "{{ secret.api_token }}", over: "{{ note }}"}}]}
+        - step: s
+          type: python
+          code: "ECHO"
+          args: {over: "{{ secret.api_token }}", auth: "Bearer {{ token }} {{ over }}", own: "{{ note }}"}
+        """
+    )
+    assert result == {"token": TOLD, "over": BAIT, "auth": f"Bearer {TOLD} {BAIT}", "own": BAIT}
+
+
+async def test_a_field_that_reads_an_unfinished_input_is_finished(work: Work, site: Site) -> None:
+    """With the input's value, not with its text."""
+    await work(
+        """
+        workflow:
+        - {step: start, next: s}
+        - {step: s, type: http, url: URL, args: {t: "{{ secret.api_token }}"}, headers: {A: "<{{ t }}>"}}
+        """
+    )
+    assert site.requests[0]["headers"]["a"] == f"<{TOLD}>"
+
+
+async def test_a_save_finishes_its_templates_and_no_data(work: Work, site: Site) -> None:
+    """Whatever the forms of a save are brought into."""
+    await work(
+        """
+        workload: {note: ""}
+        workflow:
+        - {step: start, next: s}
+        - step: s
+          type: python
+          code: "ECHO"
+          args: {note: "{{ note }}"}
+          save:
+            storage: {type: http, url: URL, method: POST, headers: {A: "{{ secret.api_token }}"}}
+            payload: {result: "{{ result.note }}", note: "{{ note }}", twice: "{{ note }}{{ result.note }}"}
+        """
+    )
+    [request] = site.requests
+    assert request["headers"]["a"] == TOLD
+    assert json.loads(request["body"]) == {"result": BAIT, "note": BAIT, "twice": BAIT * 2}
+
+
+@pytest.mark.parametrize("word", ["args", "data"])
+async def test_items_are_data_and_a_task_is_finished_for_each(work: Work, word: str) -> None:
+    """Its own inputs and those of the step, wherever they stood."""
+    body = """
+    workload: {note: "", items: []}
+    workflow:
+    - {step: start, next: s}
+    - step: s
+      type: iterator
+      collection: items
+      element: i
+      task: {type: python, code: "ECHO", WORD: {v: "{{ i }}", t: "{{ secret.api_token }}", n: "{{ note }}"}}
+      args: {u: "{{ env.CITY }}", m: "{{ note }}"}
+    """.replace("WORD", word)
+    common = {"t": TOLD, "n": BAIT, "u": "Oslo", "m": BAIT}
+    assert await work(body) == [{"v": BAIT, **common}, {"v": "b", **common}]
+
+
+async def test_a_loop_chooses_by_its_own_expressions_and_by_no_data(work: Work) -> None:
+    """A `where` that the broker rendered is a value, not an expression to evaluate."""
+    body = """
+    workload: {note: "", items: []}
+    workflow:
+    - {step: start, next: s}
+    - step: s
+      type: python
+      code: "ECHO"
+      args: {v: "{{ i }}"}
+      loop: {collection: items, element: i, where: %s}
+    """
+    assert await work(body % "i == 'b'") == [{"v": "b"}]
+    assert await work(body % "'{{ note }}'") == [{"v": BAIT}, {"v": "b"}]
