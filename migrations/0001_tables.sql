@@ -39,7 +39,7 @@ create table if not exists noetl.event (
   parent_event_id bigint,
   parent_execution_id bigint,
   -- no infinity, and no year that the programs which read it have no room for
-  created_at timestamptz not null default clock_timestamp() check (created_at between '1900-01-01Z' and '9000-01-01Z'),
+  created_at timestamptz not null default clock_timestamp() check (created_at between '1900-01-01Z' and '9999-01-01Z'),
   event_type text not null,
   node_id text,
   node_name text,
@@ -206,6 +206,18 @@ create table if not exists noetl.workbook (
   task_type text,
   raw_config text,
   primary key (execution_id, task_id)
+);
+
+-- The items of iterators that the broker runs: chosen once, one row each, so that the state holds counts alone.
+create table if not exists noetl.iteration (
+  execution_id bigint not null,
+  node_id text not null,
+  place int not null,
+  item jsonb,
+  status text not null default 'WAITING' check (status in ('WAITING', 'RUNNING', 'COMPLETED', 'FAILED')),
+  child_execution_id bigint,
+  result_event_id bigint,
+  primary key (execution_id, node_id, place)
 );
 
 -- Mail that the broker set aside: deciding on it failed by a fault of the program, not of the playbook.

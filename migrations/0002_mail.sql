@@ -95,7 +95,28 @@ before insert on noetl.event
 for each row when (new.catalog_id is null)
 execute function noetl.fill_catalog_id();
 
+-- The data of a result: an envelope (a mapping with `data` and nothing but id, status, error, meta beside it) is unwrapped
+-- once; the core does the same.
+create or replace function noetl.unwrapped(result jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+  select case
+    when jsonb_typeof(result) = 'object' and result ? 'data'
+      and result - array['id', 'status', 'data', 'error', 'meta'] = '{}' then result -> 'data'
+    else result
+  end
+$$;
+
+-- The node of one item of an iterator: `<execution>:<step>#<visit>.<place>`, the visit told even where it is the first.
+create or replace function noetl.item_node_id(node_id text, place int) returns text
+language sql immutable parallel safe
+as $$
+  select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '.' || place
+$$;
+
 revoke all on function noetl.next_id() from public;
+revoke all on function noetl.unwrapped(jsonb) from public;
+revoke all on function noetl.item_node_id(text, int) from public;
 revoke all on function noetl.as_json(jsonb) from public;
 revoke all on function noetl.as_json(text) from public;
 revoke all on function noetl.is_broken(jsonb) from public;

@@ -1,6 +1,8 @@
 -- What a producer calls: start an execution, cancel one.
 --
 -- Errors are of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
+--
+-- Whatever writes an event does so in UTC: on the database of a NoETL server `created_at` has no zone.
 
 create or replace function noetl.start_execution(
   path text,
@@ -10,6 +12,7 @@ create or replace function noetl.start_execution(
 ) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
@@ -63,6 +66,7 @@ comment on function noetl.start_execution(text, jsonb, int, text) is
 create or replace function noetl.cancel_execution(execution_id bigint, reason text default null) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare

@@ -11,6 +11,7 @@ create or replace function noetl.lease_jobs(
 ) returns setof noetl.queue
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare
@@ -106,6 +107,7 @@ create or replace function noetl.end_job(
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 #variable_conflict use_column
 declare

@@ -119,6 +119,7 @@ create or replace function noetl.reap(max_rows int, max_lost_leases int)
 returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 as $$
 declare
   at timestamptz := clock_timestamp();

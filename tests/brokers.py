@@ -35,12 +35,14 @@ INVARIANTS = {
         select q.execution_id, q.node_id
         from noetl.queue q
         left join noetl.event e
-          on e.execution_id = q.execution_id and e.event_id = q.event_id and e.event_type = 'step_started'
+          on e.execution_id = q.execution_id and e.event_id = q.event_id
+          and e.event_type in ('step_started', 'iteration_started')
         where e.event_id is null""",
     "I3 one end per execution": """
         select execution_id, count(*)
         from noetl.event
         where event_type in ('execution_complete', 'execution_failed', 'execution_cancelled')
+          and not meta ? 'child_execution_id'  -- a letter of a child
         group by execution_id
         having count(*) <> 1""",
     "I5 no unread mail": "select execution_id, event_id from noetl.inbox",

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for leases that ran out")
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
+    max_gathered_bytes: int = Field(
+        64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
+    )
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")

@@ -1,4 +1,4 @@
-"""Playbooks in playbooks, for real: children start, answer, fail, are tried again, and are cancelled with their parents."""
+"""Playbooks in playbooks, for real: children start, answer, fail, start again, and are cancelled with their parents."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 from noetl_broker.store.migrate import migrate
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
+from tests.sessions import session
 from tests.store import noetl_server
 
 TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
@@ -264,6 +265,25 @@ async def test_jobs_are_leased_and_answered_through_our_functions_there_too(serv
     await drain(server_database)
     assert await rows(server_database, "select status, result from noetl.execution where execution_id = 9") == [
         ("COMPLETED", {"answer": 1})
+    ]
+
+
+async def test_a_workers_time_zone_does_not_disorder_the_log(server_database: Database) -> None:
+    """That server's `created_at` has no zone: what our functions write there is UTC, as what the broker writes."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    async with session(server_database) as own:
+        for zone in ("Asia/Tokyo", "America/Lima"):
+            await own.execute(f"set timezone = '{zone}'")
+            await own.execute(
+                "select noetl.complete_job(queue_id, 'w', attempts, '{\"n\": 21}') from noetl.lease_jobs('w')"
+            )
+            await drain(server_database)
+    told = "select event_type from noetl.event where execution_id = $1 order by created_at"
+    assert [kind for (kind,) in await rows(server_database, told, EXECUTION)] == [
+        "execution_start",
+        *("step_started", "action_started", "action_completed", "step_completed") * 2,
+        "execution_complete",
     ]
 
 

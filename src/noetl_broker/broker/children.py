@@ -14,6 +14,8 @@ from noetl_broker.broker.queue import delegate_job
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.inputs import Given
     from noetl_broker.broker.state import Token
@@ -33,9 +35,11 @@ def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Given,
     start_child(draft, draft.tokens[step.name, visit], request)
 
 
-def render_call(draft: Draft, call: ChildCall, given: Given, result: int | None) -> dict[str, JSON]:
+def render_call(
+    draft: Draft, call: ChildCall, given: Given, result: int | None, words: Mapping[str, JSON] | None = None
+) -> dict[str, JSON]:
     """What is to be started: {path, version, return_step, args}."""
-    scope = draft.scope(given.values, result)
+    scope = draft.scope(given.values, result, words)
     path = draft.render(call.path, scope)
     version = draft.render(call.version, scope) if call.version is not None else None
     answer = draft.render(call.return_step, scope) if call.return_step is not None else None
@@ -51,18 +55,22 @@ def render_call(draft: Draft, call: ChildCall, given: Given, result: int | None)
     return {**request, "return_step": answer} if isinstance(answer, str) else request
 
 
-def start_child(draft: Draft, token: Token, request: dict[str, JSON]) -> None:
-    """Write the child's start: a letter to an execution that begins with it."""
+def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tuple[int, int] | None = None) -> None:
+    """Write the child's start: a letter to an execution that begins with it.
+
+    `item`: the place of an iterator's item, and the place of its iteration_started in the turn.
+    """
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
     draft.children.append(
         Child(
             token.step,
             token.visit,
-            None,
+            item[0] if item else None,
             request["path"],
             request["version"],
             request.get("args") or {},
             {"parent": parent},
+            item[1] if item else None,
         )
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, JSON, Rules
+from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, ITERATOR_COMPLETED, JSON, Rules
 from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
 
 if TYPE_CHECKING:
@@ -40,6 +40,16 @@ def want_action(step: str, visit: int) -> tuple[str, str, int]:
     return ("action", step, visit)
 
 
+def want_items(step: str, visit: int, start: int, count: int) -> tuple[str, str, int, int, int]:
+    """The wish for items of an iterator, `count` from place `start`: answered by a list."""
+    return ("items", step, visit, start, count)
+
+
+def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
+    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED or FAILED."""
+    return ("item", step, visit, place)
+
+
 class Found(NamedTuple):
     """The latest result of a step, and the visit that it is of."""
 
@@ -50,7 +60,7 @@ class Found(NamedTuple):
 def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     """What an event that ended an action says of its step: data, status, error (spec section 3: unwrapped once)."""
     lowered = event_type.lower()
-    if ALIASES.get(lowered, lowered) != ACTION_COMPLETED:
+    if ALIASES.get(lowered, lowered) not in {ACTION_COMPLETED, ITERATOR_COMPLETED}:
         return StepResult(None, "FAILED", error)
     data = unwrap(result)
     if data is result:
@@ -81,8 +91,18 @@ class Known:
     def ask(self, want: tuple[object, ...]) -> Any:
         """The answer to a wish, or `NotLoaded`."""
         answer = self.answers.get(want, NOT_LOADED)
+        if answer is NOT_LOADED and want[0] == "items":
+            answer = self._part_of_items(*want[1:])
         if answer is NOT_LOADED:
             if self.complete and want[0] == "step":
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer
+
+    def tell_items(self, step: str, visit: int, values: list[JSON]) -> None:
+        """All items of an iterator, as its first turn chose them."""
+        self.answers["all items", step, visit] = values
+
+    def _part_of_items(self, step: Any, visit: Any, start: Any, count: Any) -> object:
+        values = self.answers.get(("all items", step, visit))
+        return values[start : start + count] if isinstance(values, list) else NOT_LOADED

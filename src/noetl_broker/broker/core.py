@@ -11,6 +11,7 @@ from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.initial import reject_execution
+from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.joins import deliver, release_join
 from noetl_broker.broker.model import EXECUTION_START, Decision, Event, Turn
 from noetl_broker.broker.state import NEW, ExecutionState
@@ -31,7 +32,10 @@ def take_turn(
     if reason is not None:
         return state, Decision(reason)
     draft = Draft(playbook, state, event, turn, known)
-    route_event(draft)
+    try:
+        route_event(draft)
+    except Refused as refused:
+        return state, Decision(str(refused))
     while draft.arrivals or release_join(draft):
         # All transitions are taken and all routers passed before a waiting join is released.
         while draft.arrivals:

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import start_child_again
 from noetl_broker.broker.failure import cancel_execution, pass_deadline
 from noetl_broker.broker.initial import dispatch_first_step
+from noetl_broker.broker.iterators import (
+    check_iterator_completions,
+    complete_iterator,
+    continue_iterator,
+)
 from noetl_broker.broker.model import (
     ACTION_COMPLETED,
     ACTION_FAILED,
@@ -14,11 +19,15 @@ from noetl_broker.broker.model import (
     EXECUTION_CANCEL,
     EXECUTION_DEADLINE,
     EXECUTION_START,
+    ITEM_COMPLETED,
+    ITEM_FAILED,
+    ITERATION_DUE,
+    ITERATOR_COMPLETED,
     JSON,
     Event,
 )
 from noetl_broker.broker.retries import process_failed_action
-from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
+from noetl_broker.broker.state import NEW, RUNNING, ExecutionState, Token
 from noetl_broker.broker.transitions import process_completed_steps
 
 if TYPE_CHECKING:
@@ -30,23 +39,33 @@ if TYPE_CHECKING:
 # Known types that are facts for readers of the log and ask for no decision.
 RECORDED = frozenset({
     "action_started", "step_result", "step_started", "step_completed", "step_failed", "action_retry",
-    "iterator_started", "iteration_started", "iteration_completed", "iteration_failed", "iterator_completed",
-    "execution_complete", "execution_completed", "playbook_completed", "execution_failed", "execution_cancelled",
+    "iterator_started", "iteration_started", "iteration_completed", "iteration_failed",
+    "execution_cancelled",
 })  # fmt: skip
 
 
+OF_ITEMS = frozenset({ITEM_COMPLETED, ITEM_FAILED, ITERATION_DUE, ITERATOR_COMPLETED})
+
+
+def _token(draft: Draft) -> Token:
+    return draft.tokens[draft.event.step or "", draft.event.visit or 1]
+
+
 def _completed(draft: Draft) -> None:
-    event = draft.event
-    token = draft.tokens[event.step or "", event.visit or 1]
-    if event.broken:
+    event, token = draft.event, _token(draft)
+    if event.place is not None:
+        check_iterator_completions(draft, token)
+    elif event.broken:
         process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
-        return
-    process_completed_steps(draft, token)
+    else:
+        process_completed_steps(draft, token)
 
 
 def _failed(draft: Draft) -> None:
-    event = draft.event
-    token = draft.tokens[event.step or "", event.visit or 1]
+    event, token = draft.event, _token(draft)
+    if event.place is not None:
+        check_iterator_completions(draft, token)
+        return
     error: JSON = event.error if event.error is not None else _error_in_result(event)
     process_failed_action(draft, token, error)
 
@@ -55,7 +74,11 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_START: dispatch_first_step,
     ACTION_COMPLETED: _completed,
     ACTION_FAILED: _failed,
-    CHILD_DUE: lambda draft: start_child_again(draft, draft.tokens[draft.event.step or "", draft.event.visit or 1]),
+    ITEM_COMPLETED: lambda draft: check_iterator_completions(draft, _token(draft)),
+    ITEM_FAILED: lambda draft: check_iterator_completions(draft, _token(draft)),
+    ITERATION_DUE: lambda draft: continue_iterator(draft, _token(draft)),
+    ITERATOR_COMPLETED: lambda draft: complete_iterator(draft, _token(draft)),
+    CHILD_DUE: lambda draft: start_child_again(draft, _token(draft)),
     EXECUTION_CANCEL: cancel_execution,
     EXECUTION_DEADLINE: pass_deadline,
 }
@@ -91,11 +114,14 @@ def _status_refusal(state: ExecutionState, kind: str) -> str | None:
 def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
     step = playbook.steps.get(event.step or "")
     if step is None:
-        return "unknown_step"
+        return "recorded" if event.kind in OF_ITEMS else "unknown_step"
     token = state.tokens.get((step.name, event.visit or 1))
     if token is None:
         visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
         return "duplicate" if (event.visit or 1) <= visits else "not_open"
+    if event.kind in OF_ITEMS or event.place is not None:
+        of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
+        return None if token.items is not None and of_one == (event.place is not None) else "recorded"
     if event.kind == CHILD_DUE:
         return None if step.kind == "playbook" and token.failures else "not_open"
     # An answer of a child that was given up counts no more, however it ended.

@@ -20,7 +20,22 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
-from noetl_broker.broker.model import JSON, Begun, Child, Decision, Emitted, Ended, Event, Job, JobChange, Row, Turn
+from noetl_broker.broker.model import (
+    JSON,
+    Begun,
+    Child,
+    Decision,
+    Emitted,
+    Ended,
+    Event,
+    ItemEnd,
+    Items,
+    Job,
+    JobChange,
+    Post,
+    Row,
+    Turn,
+)
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
@@ -64,6 +79,9 @@ class Draft:
         self.changes: list[JobChange] = []
         self.children: list[Child] = []
         self.abandoned: list[Visit] = []
+        self.items: list[Items] = []
+        self.item_ends: list[ItemEnd] = []
+        self.posts: list[Post] = []
         self.rows: dict[str, Row] = {}
         self.begun: Begun | None = None
         self.ended: Ended | None = None
@@ -81,6 +99,7 @@ class Draft:
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
+            tuple(self.items), tuple(self.item_ends), tuple(self.posts),
         )  # fmt: skip
 
     # Visits

@@ -11,6 +11,7 @@ from noetl_broker.broker.children import call_child, too_deep
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
 from noetl_broker.broker.failure import fail_execution, template_error
 from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.iterators import begin_iterator
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
@@ -19,6 +20,8 @@ from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Step
 
@@ -47,11 +50,18 @@ def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
     track_started(draft, step, ordinal)
     try:
-        begin = call_child if step.kind == "playbook" else enqueue_job
+        begin = _begins(step)
         begin(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
+
+
+def _begins(step: Step) -> Callable[[Draft, Step, int, int, Given, int | None], None]:
+    """Who runs a visit of the step: another execution, an execution or a job for each item, or one worker."""
+    if step.kind == "playbook":
+        return call_child
+    return begin_iterator if step.iteration is not None and step.iteration.expanded else enqueue_job
 
 
 def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
@@ -129,4 +139,5 @@ def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
         limit = draft.known.rules.max_open_jobs
         message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
         return {"step": step.name, "message": message, "type": "max_open_jobs"}
-    return too_deep(draft, step) if step.kind == "playbook" else None
+    starts = step.kind == "playbook" or (step.iteration is not None and step.iteration.task.kind == "playbook")
+    return too_deep(draft, step) if starts else None

@@ -48,6 +48,20 @@ def emit_action_retry(
     return _emit(draft, Emitted("action_retry", "PENDING", step.name, visit, step.type, meta, None, error))
 
 
+def emit_iterator_started(draft: Draft, step: Step, visit: int, total: int) -> int:
+    """An iterator that the broker runs has chosen its items."""
+    meta: dict[str, JSON] = {"turn": draft.turn.number}
+    context: dict[str, JSON] = {"total": total}
+    return _emit(draft, Emitted("iterator_started", "STARTED", step.name, visit, step.type, meta, context=context))
+
+
+def emit_iteration(draft: Draft, step: Step, visit: int, event: tuple[str, str], index: int, error: JSON = None) -> int:
+    """An item of an iterator began or ended; `event` is its type and status, `index` the item's place from 0."""
+    meta: dict[str, JSON] = {"turn": draft.turn.number}
+    context: dict[str, JSON] = {"index": index}
+    return _emit(draft, Emitted(*event, step.name, visit, step.type, meta, None, error, context))
+
+
 def emit_execution_end(draft: Draft, event_type: str, status: str, result: JSON, error: JSON) -> int:
     """The execution is over: execution_complete, execution_failed or execution_cancelled."""
     meta: dict[str, JSON] = {"turn": draft.turn.number}

@@ -12,6 +12,7 @@ from noetl_broker.broker.context import (
     result_of,
     want_action,
     want_inputs,
+    want_item_status,
     want_step,
     want_turn,
 )
@@ -34,6 +35,13 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         inputs = job.action.get("args")
         answers[want_action(job.step, job.visit)] = job.action
         answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
+    for items in decision.items:
+        known.tell_items(items.step, items.visit, items.values)
+    for emitted in decision.events:
+        if emitted.type == "iteration_started" and emitted.context is not None:
+            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
+    for end in decision.item_ends:
+        answers[want_item_status(end.step, end.visit, end.place)] = end.status
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:
         return

@@ -21,6 +21,10 @@ EXECUTION_DEADLINE = "execution_deadline"
 ACTION_COMPLETED = "action_completed"
 ACTION_FAILED = "action_failed"
 CHILD_DUE = "child_due"
+ITEM_COMPLETED = "execution_complete"
+ITEM_FAILED = "execution_failed"
+ITERATION_DUE = "iteration_due"
+ITERATOR_COMPLETED = "iterator_completed"
 
 # Every name that a producer or a worker may use for an event, and the one name that the core uses.
 ALIASES = {
@@ -33,6 +37,10 @@ ALIASES = {
     "action_failed": ACTION_FAILED,
     "action_error": ACTION_FAILED,
     "child_due": CHILD_DUE,
+    "execution_complete": ITEM_COMPLETED,
+    "execution_completed": ITEM_COMPLETED,
+    "playbook_completed": ITEM_COMPLETED,
+    "execution_failed": ITEM_FAILED,
 }
 
 
@@ -63,6 +71,7 @@ class Event(NamedTuple):
     settled: bool = True
     broken: bool = False
     meta: JSON = None
+    place: int | None = None  # of an item of an iterator, from 0
 
     @property
     def kind(self) -> str:
@@ -82,6 +91,7 @@ class Emitted(NamedTuple):
     meta: dict[str, JSON] | None = None
     result: JSON = None
     error: JSON = None
+    context: dict[str, JSON] | None = None
 
 
 class Job(NamedTuple):
@@ -97,11 +107,13 @@ class Job(NamedTuple):
     max_attempts: int
     timeout: float | None
     delegated: bool = False  # no worker is given it: the broker runs the step
+    place: int | None = None  # of an item of an iterator, from 0
 
 
 class Child(NamedTuple):
     """Another execution to be started for a visit; `place` is its place in an iterator, from 0, None without one.
 
+    `ordinal` is the place of its iteration_started in the turn.
     `meta` goes into its execution_start: {parent: {depth, return_step, attempt}}.
     """
 
@@ -112,6 +124,32 @@ class Child(NamedTuple):
     version: int | None
     payload: dict[str, JSON]
     meta: dict[str, JSON]
+    ordinal: int | None = None
+
+
+class Items(NamedTuple):
+    """The items of an iterator, chosen once, when its visit begins."""
+
+    step: str
+    visit: int
+    values: list[JSON]
+
+
+class ItemEnd(NamedTuple):
+    """An item of an iterator ended; the event of this turn carries its result. Status COMPLETED or FAILED."""
+
+    step: str
+    visit: int
+    place: int
+    status: str
+
+
+class Post(NamedTuple):
+    """A letter of the execution to itself: `iteration_due`, or `iterator_completed` with the gathered results."""
+
+    type: str
+    step: str
+    visit: int
 
 
 class JobChange(NamedTuple):
@@ -171,6 +209,9 @@ class Decision(NamedTuple):
     withdraw: bool = False
     children: tuple[Child, ...] = ()
     abandoned: tuple[tuple[str, int], ...] = ()
+    items: tuple[Items, ...] = ()
+    item_ends: tuple[ItemEnd, ...] = ()
+    posts: tuple[Post, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

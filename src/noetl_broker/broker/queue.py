@@ -11,6 +11,8 @@ from noetl_broker.playbook.fields import union_of_results, with_plain
 from noetl_broker.template import NotLoaded, read_by_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.inputs import Given
     from noetl_broker.playbook.model import Inputs, Retry, Step
@@ -24,14 +26,23 @@ RESULT_WORDS = frozenset({"result", "this"})
 ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
 
-def enqueue_job(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
+def enqueue_job(
+    draft: Draft,
+    step: Step,
+    visit: int,
+    ordinal: int,
+    given: Given,
+    result: int | None,
+    item: tuple[int, Mapping[str, JSON]] | None = None,
+) -> None:
     """One job for the visit; `ordinal` is the place of its step_started. Raises TemplateError where a field fails.
 
-    `result` is the turn that read the result handed on to the visit.
+    `result` is the turn that read the result handed on to the visit; `item` is the place of an iterator's item, if it
+    is one, and what its templates see of it.
     """
     inputs = given.values
     leave = given.unfinished
-    fields = draft.render(step.fields, draft.scope(inputs, result), leave)
+    fields = draft.render(step.fields, draft.scope(inputs, result, item[1] if item else None), leave)
     reading = tuple(step.fields.reading(leave)) if leave else ()
     left = step.fields.left + tuple(path for path, _ in reading)
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
@@ -58,6 +69,7 @@ def enqueue_job(draft: Draft, step: Step, visit: int, ordinal: int, given: Given
             _priority(draft, step),
             retry.max_attempts if retry else draft.known.rules.default_max_attempts,
             step.timeout,
+            place=item[0] if item else None,
         )
     )
 

@@ -59,7 +59,7 @@ class History:
     rules: Rules
     turns: tuple[RecordedTurn, ...]
     strays: tuple[str, ...] = ()  # events that claim a turn that is not there
-    jobs: dict[tuple[str, int], RecordedJob] = field(default_factory=dict)
+    jobs: dict[tuple[str, int, int | None], RecordedJob] = field(default_factory=dict)
     rows: dict[str, RecordedRow] = field(default_factory=dict)
     job_scope: dict[str, JSON] = field(default_factory=dict)  # what the store adds to every job's context
     workload: JSON = None
@@ -97,10 +97,10 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
     rows: dict[str, RecordedRow] = {}
     ended: Ended | None = None
     begun: Begun | None = None
-    jobs: set[tuple[str, int]] = set()
+    jobs: set[tuple[str, int, int | None]] = set()
     for _, decision, _, _ in retaken:
         ended, begun = decision.ended or ended, decision.begun or begun
-        jobs.update((job.step, job.visit) for job in decision.jobs)
+        jobs.update((job.step, job.visit, job.place) for job in decision.jobs)
         for row in decision.rows:
             before = rows.get(row.step)
             visits = [
@@ -116,8 +116,9 @@ def compare_end(history: History, retaken: list[Retaken]) -> list[str]:
                 rows.get(name, RecordedRow("PENDING", 0, None)),
             )
         _differ(differences, "workload", history.workload, begun.workload)
-    for step, visit in history.jobs.keys() - jobs:
-        differences.append(f"job {step}#{visit}: written, but not decided by any turn")
+    for step, visit, place in history.jobs.keys() - jobs:
+        item = "" if place is None else f"[{place}]"
+        differences.append(f"job {step}#{visit}{item}: written, but not decided by any turn")
     _differ(differences, "end of the execution", history.ended, ended._replace(answer=None) if ended else None)
     _differ(differences, "state", history.state, encode(state))
     return differences
@@ -141,7 +142,7 @@ def _compare_turn(history: History, recorded: RecordedTurn, decision: Decision) 
                 getattr(decided, name),
             )
     for job in decision.jobs:
-        written_job = history.jobs.get((job.step, job.visit))
+        written_job = history.jobs.get((job.step, job.visit, job.place))
         decided_job = _as_recorded(history, job)
         if written_job is None:
             _differ(differences, f"job {job.step}#{job.visit}", None, decided_job)

@@ -23,16 +23,19 @@ if TYPE_CHECKING:
 def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     """One attempt of a visit failed: `action_retry`, or the step fails for good and `on_error` decides."""
     step = draft.playbook.steps[token.step]
-    if step.kind == "playbook":
-        draft.abandoned.append((step.name, token.visit))  # a child that took too long may still run
+    if step.kind == "playbook" or token.items is not None:
+        draft.abandoned.append((step.name, token.visit))  # children of an attempt that took too long may still run
     failures = token.failures + 1
     attempt = failures if step.kind == "playbook" else draft.event.attempt
     token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
-    described = _describe(step, error)
+    described = describe_error(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
     try:
         again = (
-            draft.event.retryable and failures < retry.max_attempts and _wanted(draft, step, token, retry, described)
+            draft.event.retryable
+            and token.items is None  # an iterator is not begun again
+            and failures < retry.max_attempts
+            and _wanted(draft, step, token, retry, described)
         )
     except TemplateError as fault:
         described["retry_error"] = {"message": fault.message, "template": fault.template, "at": fault.at}
@@ -53,7 +56,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     fail_execution(draft, described)
 
 
-def _describe(step: Step, error: JSON) -> dict[str, JSON]:
+def describe_error(step: Step, error: JSON) -> dict[str, JSON]:
     """The error as a mapping with at least the step and a message."""
     if isinstance(error, dict):
         message = error.get("message")

@@ -22,6 +22,15 @@ CANCELLED = "CANCELLED"
 Visit = tuple[str, int]  # a step's name and the number of the visit, from 1
 
 
+class Counts(NamedTuple):
+    """How far an iterator has got that the broker runs: its items themselves are rows of their own."""
+
+    total: int
+    started: int = 0
+    ended: int = 0
+    failed: int = 0
+
+
 class Token(NamedTuple):
     """A running visit: its action is queued, with a worker, or waiting to be tried again.
 
@@ -34,6 +43,7 @@ class Token(NamedTuple):
     failures: int = 0
     failed_attempt: int = 0
     spent: frozenset[str] = frozenset()
+    items: Counts | None = None
 
 
 class Arrival(NamedTuple):
@@ -136,6 +146,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["failed_attempt"] = token.failed_attempt
     if token.spent:
         document["spent"] = sorted(token.spent)
+    if token.items is not None:
+        document["items"] = list(token.items)
     return document
 
 
@@ -146,6 +158,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         document.get("failures", 0),
         document.get("failed_attempt", 0),
         frozenset(document.get("spent", ())),
+        Counts(*document["items"]) if "items" in document else None,
     )
 
 

@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import ACTION_FAILED, EXECUTION_START, JSON, Decision, Event, Rules, Turn
+from noetl_broker.broker.model import (
+    ACTION_FAILED,
+    EXECUTION_START,
+    ITEM_FAILED,
+    JSON,
+    Decision,
+    Emitted,
+    Event,
+    Rules,
+    Turn,
+)
 from noetl_broker.broker.state import ExecutionState
 
 if TYPE_CHECKING:
@@ -34,7 +44,7 @@ STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # a story has no clock: turn n i
 STORY_EXECUTION = 1
 _LINE = re.compile(
     r"^> (?P<type>\w+)"
-    r"(?: (?P<step>[^\s{\[\"(][^{\[\"(]*?))?"
+    r"(?: (?P<step>[^\s{\[\"(][^{\[\"(]*?)(?:\[(?P<place>\d+)\])?)?"
     r"(?: (?P<data>[{\[\"\d].*?|null|true|false))?"
     r"(?:\s+\([^()]*\))?$"
 )
@@ -47,33 +57,30 @@ def tell(history: Iterable[tuple[Event, Decision]]) -> str:
 
 def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
     """The lines of one turn."""
-    words = [">", event.type]
-    if event.step and not event.kind.startswith("execution"):
-        words.append(_visit(event.step, event.visit or 1))
-    data = _data(event)
-    if data is not None:
-        words.append(_json(data))
-    note = "" if decision.outcome == "decided" else f"  ({decision.outcome})"
-    yield " ".join(words) + note
-    for emitted in decision.events:
-        where = f" {_visit(emitted.step, emitted.visit)}" if emitted.step else ""
-        told = emitted.error["message"] if emitted.error else emitted.result
-        yield f"    event {emitted.type}{where}{'' if told is None else ' ' + _json(told)}"
+    yield _tell_cause(event, decision.outcome)
+    yield from map(_tell_event, decision.events)
     for job in decision.jobs:
-        if job.delegated:
-            continue
-        arguments = job.action.get("args")
-        yield f"    job   {_visit(job.step, job.visit)}{' ' + _json(arguments) if arguments else ''}"
+        if not job.delegated:  # else a line `child` or `iterator_started` says it
+            yield f"    job   {_visit(job.step, job.visit, job.place)}{_and(job.action.get('args'))}"
     for child in decision.children:
-        payload = f" {_json(child.payload)}" if child.payload else ""
-        yield f"    child {_visit(child.step, child.visit)} {child.path}{payload}"
+        yield f"    child {_visit(child.step, child.visit, child.place)} {child.path}{_and(child.payload)}"
     for change in decision.changes:
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
         yield f"    {change.status:<5} {_visit(change.step, change.visit)}{delay}"
-    for step, visit in decision.abandoned:
-        yield f"    abandon {_visit(step, visit)}"
+    yield from (f"    post  {post.type} {_visit(post.step, post.visit)}" for post in decision.posts)
+    yield from (f"    abandon {_visit(step, visit)}" for step, visit in decision.abandoned)
     if decision.withdraw:
         yield "    withdraw"
+
+
+def _tell_cause(event: Event, outcome: str) -> str:
+    words = [">", event.type]
+    if event.step and (event.place is not None or not event.kind.startswith("execution")):
+        words.append(_visit(event.step, event.visit or 1, event.place))
+    data = _data(event)
+    if data is not None:
+        words.append(_json(data))
+    return " ".join(words) + ("" if outcome == "decided" else f"  ({outcome})")
 
 
 def play(playbook: Playbook, text: str, *, rules: Rules | None = None) -> str:
@@ -104,7 +111,8 @@ def read_events(text: str) -> Iterator[Event]:
             raise ValueError(f"no event in the line {line!r}; it reads: > type step {{json}}")
         data = json.loads(found["data"]) if found["data"] else None
         step, _, visit = (found["step"] or "").strip().partition("#")
-        yield _event(found["type"], step or None, int(visit or 1), data)
+        event = _event(found["type"], step or None, int(visit or 1), data)
+        yield event if found["place"] is None else _of_item(event, step, int(visit or 1), int(found["place"]), data)
 
 
 def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
@@ -118,17 +126,37 @@ def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
     return Event(event_type, step, visit, result=data)
 
 
+def _tell_event(event: Emitted) -> str:
+    where = f" {_visit(event.step, event.visit)}" if event.step else ""
+    told = event.context if event.result is None else event.result
+    if event.error:
+        told = event.error["message"]
+    return f"    event {event.type}{where}{'' if told is None else ' ' + _json(told)}"
+
+
+def _of_item(event: Event, step: str, visit: int, place: int, data: JSON) -> Event:
+    failed = event.kind in {ACTION_FAILED, ITEM_FAILED}
+    return Event(event.type, step, visit, None if failed else data, data if failed else None, place=place)
+
+
 def _data(event: Event) -> JSON:
     if event.kind == EXECUTION_START:
         payload = event.context.get("workload") if isinstance(event.context, dict) else event.context
         return payload or None
-    if event.kind == ACTION_FAILED:
+    if event.kind == ACTION_FAILED or event.error is not None:
         return event.error
+    if event.place is not None:
+        return event.result
     return event.context if event.kind.startswith("execution") else event.result
 
 
-def _visit(step: str, visit: int) -> str:
-    return step if visit == 1 else f"{step}#{visit}"
+def _visit(step: str, visit: int, place: int | None = None) -> str:
+    return (step if visit == 1 else f"{step}#{visit}") + ("" if place is None else f"[{place}]")
+
+
+def _and(value: JSON) -> str:
+    """A value behind what it belongs to; nothing where there is none."""
+    return f" {_json(value)}" if value else ""
 
 
 def _json(value: JSON) -> str:

@@ -127,6 +127,7 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         batch_size=settings.batch_size,
         notify=settings.notify,
         sweep_seconds=settings.sweep_seconds,
+        max_gathered_bytes=settings.max_gathered_bytes,
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
         fail_fast=fail_fast,

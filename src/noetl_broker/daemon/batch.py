@@ -25,8 +25,9 @@ MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more 
 class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
-    def __init__(self, rules: Rules, playbooks: Playbooks, counters: Counters) -> None:
+    def __init__(self, rules: Rules, playbooks: Playbooks, counters: Counters, *, max_gathered_bytes: int) -> None:
         """A batch that has claimed nothing; `rules` for executions that start in it."""
+        self.max_gathered_bytes = max_gathered_bytes
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
@@ -51,7 +52,7 @@ class Batch:
             for case, outcome in outcomes:
                 columns.add(case, outcome)
             if outcomes:
-                await unit.write(connection, columns)
+                await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             for execution_id, reason in faults.items():
                 await unit.set_aside(connection, claim.mail[execution_id], reason)
         self._count(outcomes, faults)

@@ -38,6 +38,7 @@ class Evaluator:
     playbooks: Playbooks
     lanes: int
     batch_size: int
+    max_gathered_bytes: int
     stopping: asyncio.Event
     on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
@@ -67,7 +68,8 @@ class Lane:
     async def step(self) -> bool:
         """One batch; False when there was nothing to claim."""
         counters = self.evaluator.counters
-        batch = Batch(self.evaluator.rules, self.evaluator.playbooks, counters)
+        evaluator = self.evaluator
+        batch = Batch(evaluator.rules, evaluator.playbooks, counters, max_gathered_bytes=evaluator.max_gathered_bytes)
         size = 1 if self.careful else self.evaluator.batch_size
         self.claims += 1
         newest = self.claims % NEWEST_EVERY == 0 and not self.careful

@@ -49,6 +49,7 @@ class ServiceOptions:
     sweep_seconds: float = 5.0
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
+    max_gathered_bytes: int = 64 << 20
     fail_fast: bool = False
     warn_of_superuser: bool = True
 
@@ -156,6 +157,7 @@ class Service:
             playbooks=Playbooks(options.playbook_rules),
             lanes=options.lanes,
             batch_size=options.batch_size,
+            max_gathered_bytes=options.max_gathered_bytes,
             stopping=self.stopping,
             on_progress=self.on_progress,
             counters=self.counters,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from noetl_broker.broker.model import Child, Decision, Emitted, Ended, Job, Row, Turn
 from noetl_broker.broker.state import ExecutionState, encode
 from noetl_broker.store.codec import dump_json
-from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id, parse_node
+from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, ParentVisit, node_id, parse_node
 
 if TYPE_CHECKING:
     from noetl_broker.broker.model import JSON
@@ -50,6 +50,9 @@ class Columns:
         self.children: list[tuple[object, ...]] = []
         self.letters: list[tuple[object, ...]] = []
         self.abandoned: list[tuple[object, ...]] = []
+        self.items: list[tuple[object, ...]] = []
+        self.item_changes: list[tuple[object, ...]] = []
+        self.posts: list[tuple[object, ...]] = []
         self._placed: dict[tuple[int, str], list[object]] = {}  # jobs of this batch, by their node
 
     def add(self, case: Case, outcome: Outcome) -> None:
@@ -69,8 +72,9 @@ class Columns:
                     turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
                     dump_json(asdict(case.rules)),
                 ))  # fmt: skip
+            first = len(self.events)
             self._add_decision(execution, mail, turn, decision)
-            self._add_family(execution, decision)
+            self._add_family(execution, mail, decision, first)
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(_letter(execution, state, decision.ended))
             last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
@@ -81,8 +85,9 @@ class Columns:
 
     def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
         first = len(self.events)
+        parents = {child.ordinal for child in decision.children if child.ordinal is not None}
         for ordinal, event in enumerate(decision.events):
-            self.events.append(_event_row(execution, mail, turn, ordinal, event))
+            self.events.append((*_event_row(execution, mail, turn, ordinal, event), ordinal in parents))
         for job in decision.jobs:
             self._add_job(execution.execution_id, first, job)
         for step, visit, status, delay in decision.changes:
@@ -106,10 +111,22 @@ class Columns:
                 turn.at + (len(decision.events) - 1) * MICROSECOND,
             ))  # fmt: skip
 
-    def _add_family(self, execution: Execution, decision: Decision) -> None:
-        """Children, in the order of the turns: what an end or a pause of this batch makes of them counts too."""
+    def _add_family(self, execution: Execution, mail: Mail, decision: Decision, first: int) -> None:
+        """Children and items, in the order of the turns: what an end in this batch makes of them counts too."""
+        owner = execution.execution_id
         for child in decision.children:
-            self.children.append(_child_row(execution, child))
+            ordinal = None if child.ordinal is None else first + child.ordinal + 1
+            self.children.append((*_child_row(execution, child), ordinal))
+        for step, visit, values in decision.items:
+            self.items.append((owner, node_id(owner, step, visit), dump_json(values)))
+        for job in decision.jobs:
+            if job.place is not None:
+                node = node_id(owner, job.step, job.visit)
+                self.item_changes.append((owner, node, job.place, "RUNNING", None))
+        for step, visit, place, status in decision.item_ends:
+            self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
+        for event_type, step, visit in decision.posts:
+            self.posts.append((owner, node_id(owner, step, visit), event_type))
         for step, visit in decision.abandoned:
             self.abandoned.append((execution.execution_id, node_id(execution.execution_id, step, visit)))
         if decision.withdraw:
@@ -120,18 +137,35 @@ class Columns:
         """Whether other executions are to hear of these turns."""
         return bool(self.children or self.letters or self.abandoned or self.withdrawn)
 
-    def family_arguments(self) -> list[list[Any]]:
-        """The arguments of `write_family`."""
-        return [*_columns(self.children, 7), *_columns(self.letters, 9), self.withdrawn, *_columns(self.abandoned, 2)]
+    def family_arguments(self, child_ids: dict[int, int]) -> list[list[Any]]:
+        """The arguments of `write_family`; `child_ids` by the ordinal of the iteration_started that names them."""
+        *children, ordinals = _columns(self.children, 8)
+        ids = [None if ordinal is None else child_ids[int(str(ordinal))] for ordinal in ordinals]
+        return [
+            *children, *_columns(self.letters, 9), self.withdrawn, *_columns(self.abandoned, 2), ids,
+        ]  # fmt: skip
+
+    def item_arguments(self) -> list[list[Any]]:
+        """The arguments of `write_items`."""
+        return _columns(self.items, 3)
+
+    def item_change_arguments(self) -> list[list[Any]]:
+        """The arguments of `change_items`."""
+        return _columns(self.item_changes, 5)
+
+    def post_arguments(self) -> list[list[Any]]:
+        """The arguments of `write_posts`."""
+        return _columns(self.posts, 3)
 
     def _add_job(self, execution_id: int, first: int, job: Job) -> None:
         row: list[object] = [
             first + job.ordinal + 1, dump_json(job.action), dump_json(job.context),
             "delegated" if job.delegated else "queued",
             job.priority, job.max_attempts, job.timeout, 0.0,
+            None if job.place is None else node_id(execution_id, job.step, job.visit, job.place), job.node_type,
         ]  # fmt: skip
         self.jobs.append(row)
-        self._placed[execution_id, node_id(execution_id, job.step, job.visit)] = row
+        self._placed[execution_id, node_id(execution_id, job.step, job.visit, job.place)] = row
 
     def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
         """One row a step, even where several turns of the batch touched it: an update sees each row once."""
@@ -154,10 +188,11 @@ class Columns:
 
     def write_arguments(self) -> list[list[Any]]:
         """The arguments of `write_turns`."""
+        events, jobs = _columns(self.events, 14), _columns(self.jobs, 10)
         return [
-            *_columns(self.turns, 7), *_columns(self.events, 12), *_columns(self.jobs, 8), *_columns(self.changes, 4),
+            *_columns(self.turns, 7), *events[:12], *jobs[:8], *_columns(self.changes, 4),
             self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
-            *_columns(self.states, 6), self.read,
+            *_columns(self.states, 6), self.read, *events[12:], *jobs[8:],
         ]  # fmt: skip
 
 
@@ -167,6 +202,13 @@ def _child_row(execution: Execution, child: Child) -> tuple[object, ...]:
     return (
         execution.execution_id, node, child.place, child.path, child.version, dump_json(child.payload), dump_json(meta),
     )  # fmt: skip
+
+
+def _letter_type(parent: ParentVisit, *, completed: bool) -> str:
+    """A step's only child answers as its action; one of many, as itself."""
+    if parent.place is None:
+        return "action_completed" if completed else "action_failed"
+    return "execution_complete" if completed else "execution_failed"
 
 
 def _letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[object, ...]:
@@ -181,15 +223,17 @@ def _letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[
         error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
         error["child_step"] = error.pop("step", None)
         error["child_execution_id"] = execution.execution_id
-    meta = {
+    meta: dict[str, JSON] = {
         "child_execution_id": execution.execution_id,
         "attempt": state.parent.attempt if state.parent is not None else 1,
         # a child that somebody cancelled is not wanted; one that failed may do better next time
         "retryable": ended.status != "CANCELLED",
     }
+    if parent.place is not None:
+        meta["index"] = parent.place
     return (
-        parent.execution_id, parent.event_id, "action_completed" if completed else "action_failed", parent.node_id,
-        parse_node(parent.node_id, None)[0], "COMPLETED" if completed else "FAILED", _json_or_null(ended.answer),
+        parent.execution_id, parent.event_id, _letter_type(parent, completed=completed), parent.node_id,
+        parse_node(parent.node_id, None).step, "COMPLETED" if completed else "FAILED", _json_or_null(ended.answer),
         _json_or_null(error), dump_json(meta),
     )  # fmt: skip
 
@@ -202,7 +246,7 @@ def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event
     return (
         execution.execution_id, execution.catalog_id, mail.event_id, turn.at + ordinal * MICROSECOND, event.type,
         node, name, event.node_type, event.status, dump_json(event.meta), _json_or_null(event.result),
-        _json_or_null(event.error),
+        _json_or_null(event.error), _json_or_null(event.context),
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ async def load_history(connection: Connection, execution_id: int, rules: Playboo
         rules=Rules(**found["rules"]) if found["rules"] else Rules(),
         turns=turns,
         strays=strays,
-        jobs={_visit(row["node_id"]): _job(row) for row in await connection.fetch(sql("history_jobs"), execution_id)},
+        jobs={_node(row["node_id"]): _job(row) for row in await connection.fetch(sql("history_jobs"), execution_id)},
         rows={
             row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"])
             for row in await connection.fetch(sql("history_rows"), execution_id)
@@ -88,10 +88,23 @@ def _emitted(row: Any) -> Emitted:
     step: str | None = None
     visit = 0
     if row["node_type"] != "playbook":
-        step, visit = _visit(row["node_id"])
+        step, visit, _ = _node(row["node_id"])
     return Emitted(
-        row["event_type"], row["status"], step, visit, row["node_type"], row["meta"], row["result"], row["error"]
+        row["event_type"],
+        row["status"],
+        step,
+        visit,
+        row["node_type"],
+        row["meta"],
+        row["result"],
+        row["error"],
+        _without_child(row["context"]),
     )
+
+
+def _without_child(context: Any) -> Any:
+    """What the core decided of an event's context: the id of a child is the store's."""
+    return {key: item for key, item in context.items() if key != "child_execution_id"} if context else None
 
 
 def _job(row: Any) -> RecordedJob:
@@ -101,9 +114,9 @@ def _job(row: Any) -> RecordedJob:
     )
 
 
-def _visit(node: str) -> tuple[str, int]:
-    step, visit = parse_node(node, node)
-    return step or node, visit or 1
+def _node(node: str) -> tuple[str, int, int | None]:
+    step, visit, place = parse_node(node, node)
+    return step or node, visit or 1, place
 
 
 @lru_cache(maxsize=64)

@@ -80,25 +80,44 @@ class Outcome(NamedTuple):
     state: ExecutionState
 
 
-def node_id(execution_id: int, step: str, visit: int) -> str:
-    """`<execution_id>:<step>` for the first visit, with `#2` and so on for the next ones (spec section 2)."""
+def node_id(execution_id: int, step: str, visit: int, place: int | None = None) -> str:
+    """`<execution_id>:<step>` for the first visit, with `#2` and so on for the next ones (spec section 2).
+
+    An item of an iterator has its place behind its visit: `<execution_id>:<step>#1.7`.
+    """
+    if place is not None:
+        return f"{execution_id}:{step}#{visit}.{place}"
     return f"{execution_id}:{step}" if visit == 1 else f"{execution_id}:{step}#{visit}"
 
 
-def parse_node(node: str | None, name: str | None) -> tuple[str | None, int | None]:
-    """The step and the visit of a node id; where it says neither, the node's name and the first visit."""
+class Node(NamedTuple):
+    """What a node id names: a visit of a step, and an item of it."""
+
+    step: str | None
+    visit: int | None
+    place: int | None = None
+
+
+def parse_node(node: str | None, name: str | None) -> Node:
+    """What a node id names; where it says nothing, the node's name and the first visit."""
     if node and ":" in node:
-        step, mark, visit = node.partition(":")[2].partition("#")
+        step, mark, rest = node.partition(":")[2].partition("#")
         if not mark:
-            return step, 1
-        if visit.isascii() and visit.isdigit() and len(visit) < 10:  # noqa: PLR2004 - longer is no int4
-            return step, int(visit)
-    return name, 1 if name else None
+            return Node(step, 1)
+        visit, dot, place = rest.partition(".")
+        if _is_number(visit) and (not dot or _is_number(place)):
+            return Node(step, int(visit), int(place) if dot else None)
+    return Node(name, 1 if name else None)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a whole number that an int4 holds."""
+    return text.isascii() and text.isdigit() and len(text) < 10  # noqa: PLR2004 - longer is no int4
 
 
 def mail_of(row: Record) -> Mail:
     """One row of `take_mail`; whatever a stranger wrote into the event becomes an event that the core can refuse."""
-    step, visit = parse_node(row["node_id"], row["node_name"])
+    step, visit, place = parse_node(row["node_id"], row["node_name"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
     attempt = meta.get("attempt")
     facts: dict[str, JSON] = {}
@@ -120,9 +139,16 @@ def mail_of(row: Record) -> Mail:
         "queue_id" in meta,
         row["broken"] or False,
         meta,
+        place if place is not None else _place(meta),
     )
     taken_at = row["taken_at"]
     return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)
+
+
+def _place(meta: dict[str, JSON]) -> int | None:
+    """A child of an iterator's item says in its letter whose it is."""
+    place = meta.get("index")
+    return place if isinstance(place, int) and not isinstance(place, bool) and place >= 0 else None
 
 
 def execution_of(row: Record) -> Execution:

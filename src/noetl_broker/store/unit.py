@@ -8,6 +8,7 @@ snapshot.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Found, result_of
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 Want = tuple[object, ...]
 Wants = dict[int, frozenset[Want]]  # by execution
 Answers = dict[int, dict[Want, object]]  # by execution
-
-WRITE_SECONDS = 30.0
 
 
 class ConflictFault(BrokerError):
@@ -68,26 +67,24 @@ async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[in
     """Answer wishes of the core, all executions at once; `event_ids` names the events of turns not yet written."""
     answers: Answers = {execution_id: {} for execution_id in wants}
     kinds: dict[str, list[tuple[int, Want]]] = defaultdict(list)
+    fresh: list[tuple[int, Want]] = []
     for execution_id, wishes in wants.items():
         for wish in wishes:
-            fresh = wish[0] == "turn" and (execution_id, wish[1]) in event_ids
-            kinds["event" if fresh else str(wish[0])].append((execution_id, wish))
-    if kinds["step"]:
-        await _load_steps(connection, kinds["step"], answers)
-    if kinds["turn"]:
-        await _load_turns(connection, kinds["turn"], answers)
-    if kinds["event"]:
-        await _load_events(connection, kinds["event"], answers, event_ids)
-    if kinds["workload"]:
-        await _load_workloads(connection, [owner for owner, _ in kinds["workload"]], answers)
-    for what in ("inputs", "action"):
-        if kinds[what]:
-            await _load_jobs(connection, what, kinds[what], answers)
+            of_this_batch = wish[0] == "turn" and (execution_id, wish[1]) in event_ids
+            (fresh if of_this_batch else kinds[str(wish[0])]).append((execution_id, wish))
+    for kind, wishes_of_kind in kinds.items():
+        if wishes_of_kind:
+            await LOADERS[kind](connection, wishes_of_kind, answers)
+    if fresh:
+        await _load_events(connection, fresh, answers, event_ids)
     return answers
 
 
-async def write(connection: Connection, columns: Columns) -> None:
-    """Write everything that the turns decided; raises ConflictFault where another broker was first."""
+async def write(connection: Connection, columns: Columns, *, max_gathered_bytes: int) -> None:
+    """Write everything that the turns decided; raises ConflictFault where another broker was first.
+
+    `max_gathered_bytes` bounds the results of one iterator together, as the table stores them.
+    """
     if columns.begun:
         await connection.execute(sql("begin_executions"), *columns.begin_arguments())
     row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
@@ -95,8 +92,15 @@ async def write(connection: Connection, columns: Columns) -> None:
     if moved != len(columns.states):
         message = f"{len(columns.states) - moved} of {len(columns.states)} executions were moved by another broker"
         raise ConflictFault(message)
-    if columns.has_family:
-        await connection.execute(sql("write_family"), *columns.family_arguments())
+    if columns.items:
+        await connection.execute(sql("write_items"), *columns.item_arguments())
+    if columns.item_changes:
+        await connection.execute(sql("change_items"), *columns.item_change_arguments())
+    if columns.has_family and row is not None:
+        child_ids = dict(zip(row["child_ordinals"] or (), row["child_ids"] or (), strict=True))
+        await connection.execute(sql("write_family"), *columns.family_arguments(child_ids))
+    if columns.posts:
+        await connection.execute(sql("write_posts"), *columns.post_arguments(), max_gathered_bytes)
 
 
 async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> None:
@@ -120,8 +124,8 @@ async def _load_turns(connection: Connection, wishes: list[tuple[int, Want]], an
         answers[row["execution_id"]]["turn", row["turn"]] = result
 
 
-async def _load_workloads(connection: Connection, owners: list[int], answers: Answers) -> None:
-    for row in await connection.fetch(sql("load_workloads"), owners):
+async def _load_workloads(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    for row in await connection.fetch(sql("load_workloads"), [owner for owner, _ in wishes]):
         answers[row["execution_id"]]["workload",] = row["workload"] or {}
 
 
@@ -137,14 +141,52 @@ async def _load_events(
         answers[row["execution_id"]][wish] = result_of(row["event_type"], row["result"], row["error"])
 
 
-async def _load_jobs(connection: Connection, what: str, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    """What stands in the job of a visit: its inputs, or the whole action; an empty mapping where there is no job."""
-    nodes: list[tuple[int, str]] = []
+async def _load_inputs(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    """The inputs of a visit, from its job."""
+    for (owner, wish), action in (await _load_jobs(connection, wishes)).items():
+        inputs = action.get("args")
+        answers[owner][wish] = inputs if isinstance(inputs, dict) else {}
+
+
+async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    """What the job of a visit says."""
+    for (owner, wish), action in (await _load_jobs(connection, wishes)).items():
+        answers[owner][wish] = action
+
+
+async def _load_jobs(connection: Connection, wishes: list[tuple[int, Want]]) -> dict[tuple[int, Want], dict[str, JSON]]:
+    """The action of each wish's visit; an empty mapping where there is no job."""
+    nodes = {(owner, node_id(owner, str(wish[1]), int(str(wish[2])))): (owner, wish) for owner, wish in wishes}
+    found: dict[tuple[int, Want], dict[str, JSON]] = {asked: {} for asked in nodes.values()}
+    for row in await connection.fetch(sql("load_actions"), *map(list, zip(*nodes, strict=True))):
+        found[nodes[row["execution_id"], row["node_id"]]] = row["action"]
+    return found
+
+
+async def _load_items(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    """Some items of iterators, in their order."""
+    asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[3], w[4]) for owner, w in wishes]
+    for row in await connection.fetch(sql("load_items"), *map(list, zip(*asked, strict=True))):
+        step, visit, _ = parse_node(row["node_id"], None)
+        answers[row["execution_id"]]["items", step, visit, row["first"], row["count"]] = row["items"]
+
+
+async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+    """Where items stand; one that does not exist stands nowhere."""
     for owner, wish in wishes:
-        answers[owner][wish] = {}
-        nodes.append((owner, node_id(owner, str(wish[1]), int(str(wish[2])))))
-    for row in await connection.fetch(sql("load_actions"), [n[0] for n in nodes], [n[1] for n in nodes]):
-        action: JSON = row["action"]
-        found = action.get("args") if what == "inputs" else action
-        step, visit = parse_node(row["node_id"], None)
-        answers[row["execution_id"]][what, step, visit] = found if isinstance(found, dict) else {}
+        answers[owner][wish] = None
+    asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[3]) for owner, w in wishes]
+    for row in await connection.fetch(sql("load_item_statuses"), *map(list, zip(*asked, strict=True))):
+        step, visit, _ = parse_node(row["node_id"], None)
+        answers[row["execution_id"]]["item", step, visit, row["place"]] = row["status"]
+
+
+LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Awaitable[None]]] = {
+    "step": _load_steps,
+    "turn": _load_turns,
+    "workload": _load_workloads,
+    "inputs": _load_inputs,
+    "action": _load_actions,
+    "items": _load_items,
+    "item": _load_item_statuses,
+}

@@ -2,12 +2,12 @@
 -- After write_turns, where there is any: children to start, answers to parents, children to cancel. Each is an event of
 -- another execution and its mail; no lock of that execution is needed for it.
 with started as materialized (
-  select noetl.next_id() as execution_id, noetl.next_id() as event_id,
+  select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, k.node_id, k.place,
     p.catalog_id, k.path, coalesce(p.version, k.version) as version,
     coalesce(p.name, regexp_replace(k.path, '^.*/', '')) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
-  from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[])
-    k (execution_id, node_id, place, path, version, payload, meta)
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
+    k (execution_id, node_id, place, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
   left join lateral (
     select c.catalog_id, c.version, c.name
@@ -31,6 +31,11 @@ with started as materialized (
     execution_id::text, name, 'playbook', 'STARTED',
     jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
   from started
+), running_items as (
+  update noetl.iteration i
+  set status = 'RUNNING', child_execution_id = s.execution_id
+  from started s
+  where i.execution_id = s.parent_execution_id and i.node_id = s.node_id and i.place = s.place
 ), letters as materialized (
   select noetl.next_id() as event_id, l.execution_id, l.cause, l.event_type, l.node_id, l.node_name, l.status,
     l.result::jsonb as result, l.error::jsonb as error, l.meta::jsonb as meta
@@ -55,6 +60,17 @@ with started as materialized (
   join noetl.execution x
     on x.parent_execution_id = a.execution_id and x.parent_node_id = a.node_id and x.status = 'RUNNING'
   where a.execution_id <> all($17::bigint[])
+), given_up_jobs as (
+  -- of the items of iterators that gave up
+  update noetl.queue q
+  set status = 'cancelled', updated_at = clock_timestamp()
+  from noetl.iteration i
+  join (select distinct execution_id, node_id from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)) a
+    on a.execution_id = i.execution_id and a.node_id = i.node_id
+  where i.status = 'RUNNING'
+    and q.execution_id = i.execution_id
+    and q.node_id = noetl.item_node_id(i.node_id, i.place)
+    and q.status in ('queued', 'retry', 'failed')
 ), orphan_cancels as (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
@@ -69,3 +85,59 @@ union all
 select execution_id, event_id from letters
 union all
 select execution_id, event_id from orphans;
+
+-- name: write_items
+-- The items that iterators chose: one row each, before anything of them is started.
+insert into noetl.iteration (execution_id, node_id, place, item)
+select c.execution_id, c.node_id, e.place - 1, e.item
+from unnest($1::bigint[], $2::text[], $3::text[]) c (execution_id, node_id, items)
+cross join jsonb_array_elements(c.items::jsonb) with ordinality e (item, place);
+
+-- name: change_items
+-- After write_items: those whose jobs were queued, and those that ended.
+update noetl.iteration i
+set status = n.status, result_event_id = n.result_event_id
+from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::bigint[])
+  n (execution_id, node_id, place, status, result_event_id)
+where i.execution_id = n.execution_id and i.node_id = n.node_id and i.place = n.place;
+
+-- name: write_posts
+-- After change_items: letters of executions to themselves; `iterator_completed` carries the gathered results, which never
+-- pass through the broker. A list over the limit fails the step instead.
+with gathered as materialized (
+  select p.execution_id, p.node_id, p.event_type, noetl.next_id() as event_id, q.event_id as cause, q.node_name,
+    q.node_type,
+    case when p.event_type = 'iterator_completed' then (
+      select coalesce(sum(pg_column_size(e.result)), 0)
+      from noetl.iteration i
+      join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.result_event_id
+      where i.execution_id = p.execution_id and i.node_id = p.node_id and i.status = 'COMPLETED'
+    ) end as bytes
+  from unnest($1::bigint[], $2::text[], $3::text[]) p (execution_id, node_id, event_type)
+  join noetl.queue q on q.execution_id = p.execution_id and q.node_id = p.node_id
+), posted as (
+  insert into noetl.event (
+    execution_id, event_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta
+  )
+  select g.execution_id, g.event_id, g.cause,
+    case when g.bytes > $4::bigint then 'action_failed' else g.event_type end,
+    g.node_id, g.node_name, g.node_type,
+    case when g.bytes > $4::bigint then 'FAILED' when g.bytes is null then 'PENDING' else 'COMPLETED' end,
+    case when g.bytes <= $4::bigint then (
+      select coalesce(jsonb_agg(
+        case when i.status = 'COMPLETED' then noetl.unwrapped(noetl.as_json(e.result)) end order by i.place
+      ), '[]')
+      from noetl.iteration i
+      left join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.result_event_id
+      where i.execution_id = g.execution_id and i.node_id = g.node_id
+    ) end,
+    case when g.bytes > $4::bigint then jsonb_build_object(
+      'message', format('the gathered results take %s bytes; the limit max_gathered_bytes is %s', g.bytes, $4::bigint),
+      'type', 'max_gathered_bytes'
+    ) end,
+    case when g.bytes > $4::bigint then jsonb_build_object('retryable', false) end
+  from gathered g
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id
+from gathered;

@@ -38,6 +38,21 @@ select q.execution_id, q.node_id, q.action::jsonb as action
 from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
 join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id;
 
+-- name: load_items
+select wanted.execution_id, wanted.node_id, wanted.first, wanted.count,
+  coalesce(jsonb_agg(i.item order by i.place) filter (where i.place is not null), '[]') as items
+from unnest($1::bigint[], $2::text[], $3::int[], $4::int[]) wanted (execution_id, node_id, first, count)
+left join noetl.iteration i
+  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id
+  and i.place >= wanted.first and i.place < wanted.first + wanted.count
+group by wanted.execution_id, wanted.node_id, wanted.first, wanted.count;
+
+-- name: load_item_statuses
+select i.execution_id, i.node_id, i.place, i.status
+from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, place)
+join noetl.iteration i
+  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.place = wanted.place;
+
 -- name: load_content
 select c.content, c.path
 from noetl.catalog c
@@ -95,29 +110,32 @@ with turns as (
   from unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
     t (execution_id, turn, event_id, outcome, note, decided_at, facts)
 ), told as materialized (
+  -- an iteration_started says which child it started: its id is made here, and used by write_family
   select ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id, created_at, event_type,
-    node_id, node_name, node_type, status, meta::jsonb as meta, result::jsonb as result, error::jsonb as error
+    node_id, node_name, node_type, status, meta::jsonb as meta, result::jsonb as result, error::jsonb as error,
+    context::jsonb as context, case when starts_child then noetl.next_id() end as child_id
   from unnest(
     $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[],
-    $16::text[], $17::text[], $18::text[], $19::text[]
+    $16::text[], $17::text[], $18::text[], $19::text[], $53::text[], $54::boolean[]
   ) with ordinality e (
     execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-    status, meta, result, error, ordinal
+    status, meta, result, error, context, starts_child, ordinal
   )
 ), events as (
   insert into noetl.event (
     event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-    status, meta, result, error
+    status, meta, result, error, context
   )
   select event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-    status, meta, result, error
+    status, meta, result, error,
+    case when child_id is null then context else context || jsonb_build_object('child_execution_id', child_id) end
   from told
 ), jobs as (
   insert into noetl.queue (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
-  select t.execution_id, t.catalog_id, t.node_id, t.node_name, t.node_type, j.action,
+  select t.execution_id, t.catalog_id, coalesce(j.node_id, t.node_id), t.node_name, j.node_type, j.action,
     j.context::jsonb || jsonb_build_object(
       'workload', x.workload, 'path', x.path, 'version', x.version,
       'catalog_id', x.catalog_id, 'execution_id', x.execution_id
@@ -126,8 +144,10 @@ with turns as (
     case when j.status = 'delegated' then 'infinity' else clock_timestamp() + make_interval(secs => j.delay) end,
     case when j.status = 'delegated' then clock_timestamp() end,
     t.event_id, t.event_id, t.created_at, t.created_at
-  from unnest($20::bigint[], $21::text[], $22::text[], $23::text[], $24::int[], $25::int[], $26::float8[], $27::float8[])
-    j (ordinal, action, context, status, priority, max_attempts, timeout_seconds, delay)
+  from unnest(
+    $20::bigint[], $21::text[], $22::text[], $23::text[], $24::int[], $25::int[], $26::float8[], $27::float8[],
+    $55::text[], $56::text[]
+  ) j (ordinal, action, context, status, priority, max_attempts, timeout_seconds, delay, node_id, node_type)
   join told t on t.ordinal = j.ordinal
   join noetl.execution x on x.execution_id = t.execution_id
 ), changes as (
@@ -205,7 +225,9 @@ with turns as (
   where cardinality($41::bigint[]) > 0
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
-  (select count(*) from bell) as rung;
+  (select count(*) from bell) as rung,
+  (select array_agg(ordinal order by ordinal) from told where child_id is not null) as child_ordinals,
+  (select array_agg(child_id order by ordinal) from told where child_id is not null) as child_ids;
 
 -- name: set_aside
 -- Mail that the broker cannot decide on, by a fault of the program: kept for the mend, out of the way of the rest.

@@ -1,0 +1,205 @@
+"""Iterators that the broker runs: a child, or a job, for each item of a collection (spec section 5).
+
+The items are chosen once and become rows; the state holds counts alone, so a wide collection costs per item what a
+narrow one does. A bounded number of items is started in a turn; the rest follows in turns of its own, to which the
+execution writes itself a letter. When all have ended, another such letter carries the gathered results, and its turn
+completes the step like the end of any action.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.children import render_call, start_child
+from noetl_broker.broker.context import want_item_status, want_items
+from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
+from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
+from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
+from noetl_broker.broker.retries import describe_error
+from noetl_broker.broker.state import Counts, Token
+from noetl_broker.broker.transitions import pass_on, process_completed_steps
+from noetl_broker.broker.workflow import track_ended
+from noetl_broker.template import TemplateError, is_true
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Iteration, Step
+    from noetl_broker.template import Scope, Template, Tree
+
+MOST_STARTED = 100  # items that one turn starts at most
+STARTED = ("iteration_started", "STARTED")
+COMPLETED = ("iteration_completed", "COMPLETED")
+FAILED = ("iteration_failed", "FAILED")
+
+
+class Refused(Exception):
+    """The event changes nothing, for this reason: found out only with what the store knows of an item."""
+
+
+def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
+    """A visit of an iterator begins: choose its items, and start as many as may be open at a time.
+
+    Raises TemplateError where the collection, or what is started of it, cannot be rendered.
+    """
+    iteration = _iteration(step)
+    values = choose_items(draft, iteration, given, result)
+    draft.items.append(Items(step.name, visit, values))
+    draft.known.tell_items(step.name, visit, values)
+    emit_iterator_started(draft, step, visit, len(values))
+    delegate_job(draft, step, visit, ordinal, {"args": given.values, "total": len(values)})
+    token = draft.tokens[step.name, visit]
+    _start_items(draft, step, token._replace(items=Counts(len(values))), given)
+
+
+def check_iterator_completions(draft: Draft, token: Token) -> None:
+    """A child, or a job, of an item ended: count it, and start the next or gather the results.
+
+    Raises Refused where the item is not open: the same end sent twice counts once.
+    """
+    event, step = draft.event, draft.playbook.steps[token.step]
+    index, counts = event.place or 0, token.items or Counts(0)
+    if draft.known.ask(want_item_status(step.name, token.visit, index)) != "RUNNING":
+        raise Refused("duplicate")
+    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken
+    status = "COMPLETED" if completed else "FAILED"
+    draft.item_ends.append(ItemEnd(step.name, token.visit, index, status))
+    token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
+    error = None if completed else describe_error(step, event.error or "the result of the event is no JSON")
+    emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
+    if error is not None and _iteration(step).on_error == "fail":
+        _fail_step(draft, step, token, {**error, "index": index})
+        return
+    _go_on(draft, step, token)
+
+
+def continue_iterator(draft: Draft, token: Token) -> None:
+    """`iteration_due`: the letter to ourselves that more items may be started."""
+    _go_on(draft, draft.playbook.steps[token.step], token)
+
+
+def complete_iterator(draft: Draft, token: Token) -> None:
+    """`iterator_completed`: the gathered results are there, and the step completes with them."""
+    if token.items is None or token.items.ended < token.items.total:
+        raise Refused("recorded")
+    process_completed_steps(draft, token)
+
+
+def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
+    """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
+    collection = draft.render(iteration.collection, draft.scope(given.values, result))
+    if isinstance(collection, dict):
+        collection = [{"key": key, "value": value} for key, value in collection.items()]
+    if not isinstance(collection, list):
+        raise _complaint(iteration.collection, f"the collection must be a list or a mapping, it is {collection!r:.80}")
+    total = len(collection)
+
+    def value_of(template: Template, index: int, item: JSON) -> JSON:
+        return draft.evaluate(template, draft.scope(given.values, result, words_of(iteration, index, total, item)))
+
+    values = list(collection)
+    if iteration.where is not None:
+        where = iteration.where
+        values = [item for index, item in enumerate(values) if is_true(value_of(where, index, item))]
+    if iteration.order_by is not None:
+        order_by = iteration.order_by
+        ranks = [value_of(order_by, index, item) for index, item in enumerate(values)]
+        try:
+            values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
+        except TypeError as error:
+            raise TemplateError(f"values without an order: {error}", order_by.source, order_by.at) from error
+    scope = draft.scope(given.values, result)
+    values = values[: _whole(draft, iteration.limit, scope, least=0)]
+    if iteration.enumerate:
+        values = [{"index": index, "item": item} for index, item in enumerate(values)]
+    size = _whole(draft, iteration.chunk, scope, least=1)
+    return values if size is None else [values[first : first + size] for first in range(0, len(values), size)]
+
+
+def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[str, JSON]:
+    """What an item's templates see beside the rest: the element by its name, and `_loop`."""
+    return {iteration.element: item, "_loop": {"index": index, "count": total, "item": item}}
+
+
+def _go_on(draft: Draft, step: Step, token: Token) -> None:
+    """Start what may be started; what cannot be rendered fails the step."""
+    try:
+        request = draft.request_of(step, token.visit)
+        _start_items(draft, step, token, Given(request.get("args") or {}))
+    except TemplateError as fault:
+        error = template_error(step, fault)
+        _give_up(draft, step, token)
+        ordinal = emit_step_failed(draft, step, token.visit, error)
+        track_ended(draft, step, "FAILED", ordinal, token.visit)
+        fail_execution(draft, error)
+
+
+def _start_items(draft: Draft, step: Step, token: Token, given: Given) -> None:
+    iteration, counts = _iteration(step), token.items or Counts(0)
+    room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
+    count = min(room, MOST_STARTED)
+    if count > 0:
+        first = counts.started
+        values = draft.known.ask(want_items(step.name, token.visit, first, count))
+        token = token._replace(items=counts._replace(started=first + count))
+        draft.tokens[step.name, token.visit] = token
+        for index, item in enumerate(values, first):
+            _start_item(draft, step, token, given, index, item)
+    draft.tokens[step.name, token.visit] = token
+    if room > count > 0:
+        draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
+    elif counts.ended == counts.total:
+        draft.posts.append(Post(ITERATOR_COMPLETED, step.name, token.visit))
+
+
+def _start_item(draft: Draft, step: Step, token: Token, given: Given, index: int, item: JSON) -> None:
+    iteration = _iteration(step)
+    task, counts = iteration.task, token.items or Counts(0)
+    words = words_of(iteration, index, counts.total, item)
+    own = render_inputs(draft, task.inputs, draft.scope(given.values, None, words))
+    ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
+    if task.call is not None:
+        request = render_call(draft, task.call, lay_over(given, own), None, words)
+        start_child(draft, token, {**request, "args": own.values}, (index, ordinal))
+    else:
+        enqueue_job(draft, task, token.visit, ordinal, own, None, (index, words))
+
+
+def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
+    """The first failed item fails the step; its other items are given up."""
+    _give_up(draft, step, token)
+    if step.on_error == "continue":
+        draft.tokens[step.name, token.visit] = token
+        pass_on(draft, step, token, error)
+        return
+    ordinal = emit_step_failed(draft, step, token.visit, error)
+    track_ended(draft, step, "FAILED", ordinal, token.visit)
+    fail_execution(draft, error)
+
+
+def _give_up(draft: Draft, step: Step, token: Token) -> None:
+    draft.tokens.pop((step.name, token.visit), None)
+    change_job(draft, step, token.visit, "dead")
+    draft.abandoned.append((step.name, token.visit))
+
+
+def _iteration(step: Step) -> Iteration:
+    if step.iteration is None:
+        raise TypeError(f"step {step.name} does not iterate")
+    return step.iteration
+
+
+def _whole(draft: Draft, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
+    if tree is None:
+        return None
+    value = draft.render(tree, scope)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise _complaint(tree, f"it must be a whole number of at least {least}, it is {value!r:.80}")
+    return value
+
+
+def _complaint(tree: Tree, message: str) -> TemplateError:
+    return TemplateError(message, tree.source, tree.at)

@@ -1,0 +1,186 @@
+"""Iterators that the broker runs: items chosen once, bounded openness, results by index."""
+
+from tests.stories import assert_story
+
+
+def test_an_iterator_over_a_playbook_keeps_so_many_children_open() -> None:
+    """The next starts when one ends; an end sent twice counts once; the letter to itself completes the step."""
+    assert_story(
+        """
+        workload: {cities: [Rome, Oslo, Bonn]}
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: "{{ workload.cities }}"
+          element: city
+          mode: async
+          concurrency: 2
+          task: {type: playbook, path: examples/city, args: {city: "{{ city }}", at: "{{ _loop.index }}"}}
+          next: end
+        - {step: end, result: "{{ each }}"}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 3}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            child each[0] examples/city {"city": "Rome", "at": 0}
+            child each[1] examples/city {"city": "Oslo", "at": 1}
+        > execution_complete each[1] {"t": 1}
+            event iteration_completed each {"index": 1}
+            event iteration_started each {"index": 2}
+            child each[2] examples/city {"city": "Bonn", "at": 2}
+        > execution_complete each[1] {"t": 1}  (duplicate)
+        > execution_complete each[0] {"t": 0}
+            event iteration_completed each {"index": 0}
+        > iterator_completed each []  (recorded)
+        > execution_complete each[2] {"t": 2}
+            event iteration_completed each {"index": 2}
+            post  iterator_completed each
+        > iterator_completed each [{"t": 0}, {"t": 1}, {"t": 2}]
+            event step_completed each
+            event execution_complete [{"t": 0}, {"t": 1}, {"t": 2}]
+        """,
+    )
+
+
+def test_the_first_failed_item_fails_the_step() -> None:
+    """Its other children are given up; a mapping is iterated as pairs."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: {a: 1, b: 2}
+          element: pair
+          task: {type: playbook, path: "p/{{ pair.key }}"}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            child each[0] p/a
+        > execution_failed each[0] {"message": "no"}
+            event iteration_failed each "no"
+            event step_failed each "no"
+            event execution_failed "no"
+            dead  each
+            abandon each
+            withdraw
+        > execution_complete each[1] {}  (after_end)
+        """,
+    )
+
+
+def test_with_on_error_continue_a_failed_item_leaves_null() -> None:
+    """`where`, `order_by`, `limit`, `enumerate`, `chunk` choose the items, in this order."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: [1, 2, 3, 4, 5]
+          element: n
+          where: "n > 1"
+          order_by: "-n"
+          limit: 3
+          chunk: 2
+          enumerate: true
+          on_error: continue
+          task: {type: playbook, path: p, args: {chunk: "{{ n }}"}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            child each[0] p {"chunk": [{"index": 0, "item": 5}, {"index": 1, "item": 4}]}
+        > execution_failed each[0] {"message": "no"}
+            event iteration_failed each "no"
+            event iteration_started each {"index": 1}
+            child each[1] p {"chunk": [{"index": 2, "item": 3}]}
+        > execution_complete each[1] 1
+            event iteration_completed each {"index": 1}
+            post  iterator_completed each
+        > iterator_completed each [null, 1]
+            event step_completed each
+            event execution_complete [null, 1]
+        """,
+    )
+
+
+def test_an_empty_collection_completes_with_an_empty_list() -> None:
+    """By the same letter as any other."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - {step: each, type: iterator, collection: [], element: n, task: {type: playbook, path: p}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 0}
+            post  iterator_completed each
+        > iterator_completed each []
+            event step_completed each
+            event execution_complete []
+        """,
+    )
+
+
+def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
+    """Any workers may share them."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          distribute: true
+          mode: async
+          collection: [1, 2]
+          element: n
+          task: {type: python, code: x, args: {n: "{{ n }}", of: "{{ _loop.count }}"}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            job   each[0] {"n": 1, "of": 2}
+            job   each[1] {"n": 2, "of": 2}
+        > action_completed each[1] 4
+            event iteration_completed each {"index": 1}
+        > action_completed each[0] 1
+            event iteration_completed each {"index": 0}
+            post  iterator_completed each
+        > iterator_completed each [1, 4]
+            event step_completed each
+            event execution_complete [1, 4]
+        """,
+    )
+
+
+def test_a_collection_that_is_none_fails_the_step() -> None:
+    """Visibly, with what it is."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - {step: each, type: iterator, collection: "{{ 5 }}", element: n, task: {type: playbook, path: p}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event step_failed each "the collection must be a list or a mapping, it is 5"
+            event execution_failed "the collection must be a list or a mapping, it is 5"
+            withdraw
+        """,
+    )

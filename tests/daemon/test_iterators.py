@@ -1,0 +1,166 @@
+"""Iterators that the broker runs, for real: children and jobs per item, bounded openness, results gathered in SQL."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.daemon.test_replay import differences
+from tests.postgres import Database
+
+EACH = """
+workload: {{items: [1, 2, 3]}}
+workflow:
+- {{step: start, next: each}}
+- step: each
+  type: iterator
+  collection: "{{{{ workload.items }}}}"
+  element: n
+  mode: async
+  concurrency: {concurrency}
+  on_error: {on_error}
+  {more}
+  next: end
+- {{step: end, result: "{{{{ each }}}}"}}
+"""
+CHILDREN = 'task: {type: playbook, path: child, args: {n: "{{ n }}"}}'
+JOBS = 'distribute: true\n  task: {type: python, code: x, args: {n: "{{ n }}"}}'
+CHILD = """
+workflow:
+- {step: start, next: [{when: "workload.n == 2", step: slow}, {else: [end]}]}
+- {step: slow, type: python, code: x, next: end}
+- {step: end, result: {square: "{{ workload.n * workload.n }}"}}
+"""
+
+
+async def prepare(database: Database, more: str = CHILDREN, *, concurrency: int = 8, on_error: str = "fail") -> None:
+    """Register the iterator and its child."""
+    await register(database, EACH.format(more=more, concurrency=concurrency, on_error=on_error))
+    await register(database, CHILD, path="child")
+
+
+async def test_children_are_gathered_by_index_whatever_order_they_end_in(database: Database) -> None:
+    """Each item's iteration_started names its child; the list has the data of each, in the order of the items."""
+    await prepare(database)
+    [parent] = await start(database)
+    await drain(database)
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 2
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution where path = 'story'") == [
+        {"square": 1},
+        {"square": 4},
+        {"square": 9},
+    ]
+    named = """
+        select count(*)
+        from noetl.event e
+        join noetl.execution x
+          on x.execution_id = (e.context ->> 'child_execution_id')::bigint
+          and x.parent_index = (e.context ->> 'index')::int
+        where e.event_type = 'iteration_started'"""
+    assert await value(database, named) == 3
+    assert await broken_invariants(database) == {}
+    assert await differences(database, parent) == []
+
+
+async def test_no_more_items_are_open_than_concurrency_allows(database: Database) -> None:
+    """Two hundred and fifty items, at most three at a time, each started when another ends."""
+    await prepare(database, concurrency=3)
+    [parent] = await start(database, payload={"items": [2] * 250})
+    most = 0
+    for _ in range(100):
+        await drain(database)
+        open_children = await value(
+            database, "select count(*) from noetl.execution where path = 'child' and status = 'RUNNING'"
+        )
+        most = max(most, open_children)
+        if not open_children:
+            break
+        await complete_jobs(database)
+    assert most == 3
+    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 250
+    assert await broken_invariants(database) == {}
+    assert await differences(database, parent) == []
+
+
+async def test_a_wide_iterator_starts_its_items_in_bounded_turns(database: Database) -> None:
+    """A thousand at once: ten letters to itself, and never more than a hundred starts in a turn."""
+    await prepare(database, concurrency=10_000)
+    [parent] = await start(database, payload={"items": [1] * 1000})
+    await drain(database)
+    assert await value(database, "select jsonb_array_length(result) from noetl.execution where path = 'story'") == 1000
+    starts = """
+        select max(count)
+        from (
+          select count(*)
+          from noetl.event
+          where event_type = 'iteration_started'
+          group by meta -> 'turn'
+        ) t"""
+    assert await value(database, starts) == 100
+    assert await broken_invariants(database) == {}
+    assert await differences(database, parent) == []
+
+
+@pytest.mark.parametrize(
+    "on_error,result,status",
+    [("continue", [{"square": 1}, None, {"square": 9}], "COMPLETED"), ("fail", None, "FAILED")],
+)
+async def test_a_failed_item_leaves_null_or_fails_the_step(
+    database: Database, on_error: str, result: JSON, status: str
+) -> None:
+    """By the iterator's own `on_error`; where it fails, the open children are cancelled."""
+    await prepare(database, on_error=on_error)
+    [parent] = await start(database, payload={"items": [1, 2, 3, 2]} if on_error == "fail" else {})
+    await drain(database)
+    await execute(
+        database, "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w')"
+    )
+    await drain(database)
+    assert await rows(database, "select status, result from noetl.execution where path = 'story'") == [(status, result)]
+    assert await value(database, "select count(*) from noetl.execution where status = 'RUNNING'") == 0
+    assert await broken_invariants(database) == {}
+    assert await differences(database, parent) == []
+
+
+async def test_a_distributed_iterator_makes_a_job_for_each_item(database: Database) -> None:
+    """Any number of workers share them; the answers are gathered as those of children are."""
+    await prepare(database, JOBS)
+    [parent] = await start(database)
+    await drain(database)
+    assert await rows(database, "select action::jsonb -> 'args' from noetl.queue where status = 'queued'") == [
+        ({"n": 1},),
+        ({"n": 2},),
+        ({"n": 3},),
+    ]
+    statement = """
+        select noetl.complete_job(queue_id, 'w', attempts, jsonb_build_object('data', action::jsonb #> '{args,n}'))
+        from noetl.lease_jobs('w', 9)"""
+    await execute(database, statement)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution") == [1, 2, 3]
+    assert await broken_invariants(database) == {}
+    assert await differences(database, parent) == []
+
+
+async def test_an_empty_collection_completes_with_an_empty_list(database: Database) -> None:
+    """At once, with no item."""
+    await prepare(database)
+    await start(database, payload={"items": []})
+    await drain(database)
+    assert await rows(database, "select status, result from noetl.execution") == [("COMPLETED", [])]
+    assert await broken_invariants(database) == {}
+
+
+async def test_results_over_the_limit_fail_the_step_by_name(database: Database) -> None:
+    """The list is gathered in the database under a limit of its own."""
+    await prepare(database, JOBS)
+    await start(database, payload={"items": list(range(40))})
+    for _ in range(10):
+        await drain(database, max_gathered_bytes=2000)
+        await complete_jobs(database, {"text": "x" * 90})
+    error = await value(database, "select error from noetl.execution")
+    assert error["type"] == "max_gathered_bytes"
+    assert await broken_invariants(database) == {}
