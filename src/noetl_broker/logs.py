@@ -18,6 +18,10 @@ def configure(*, level: str, form: str) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
+    # The driver's own words bypass ours, with tracebacks; what they speak of we see, and say, ourselves.
+    driver = logging.getLogger("asyncpg")
+    driver.addHandler(logging.NullHandler())
+    driver.propagate = False
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from noetl_broker.errors import PermissionFault
 from tests.brokers import (
     Writer,
     broken_invariants,
@@ -151,3 +154,48 @@ async def test_a_value_that_the_database_refuses_sets_one_execution_aside(databa
     await drain(database)
     assert await rows(database, "select execution_id from noetl.dead_letter") == [(poisoned,)]
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
+
+
+async def test_a_playbook_that_goes_missing_sets_the_mail_aside_until_it_is_back(database: Database) -> None:
+    """Nothing is decided without it, and nothing is lost; a cancel needs no playbook."""
+    await register(database, CHAIN)
+    ends, cancelled = await start(database, count=2)
+    await drain(database)
+    await execute(database, "select noetl.lease_jobs('test', 9)")
+    removed = await rows(database, "delete from noetl.catalog returning catalog_id, content")
+    complete = """
+        select noetl.complete_job(queue_id, 'test', attempts, '{"ok": true}')
+        from noetl.queue
+        where execution_id = $1"""
+    await execute(database, complete, ends)
+    await execute(database, "select noetl.cancel_execution($1)", cancelled)
+    await drain(database)
+    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert [row[0] for row in dead] == [ends]
+    assert "the catalog has no row" in dead[0][1]
+    insert = "insert into noetl.catalog (catalog_id, path, version, content) values ($1, 'story', 1, $2)"
+    await execute(database, insert, *removed[0])
+    await execute(
+        database,
+        "with back as (delete from noetl.dead_letter returning execution_id, event_id)"
+        " insert into noetl.inbox (execution_id, event_id) select execution_id, event_id from back order by event_id",
+    )
+    await drain(database)
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    statement = "select execution_id, status from noetl.execution order by execution_id"
+    assert await rows(database, statement) == [(ends, "COMPLETED"), (cancelled, "CANCELLED")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_daemon_without_its_rights_says_at_its_start_which_it_lacks(database: Database) -> None:
+    """Exit 77 instead of mail that fails one by one."""
+    role = database.name + "_role"
+    await execute(database, f"create role {role} login password 'p'; grant usage on schema noetl to {role}")
+    await execute(database, f"grant select on all tables in schema noetl to {role}")
+    poor = Database(name=database.name, dsn=re.sub(r"//[^@]+@", f"//{role}:p@", database.dsn))
+    try:
+        with pytest.raises(PermissionFault, match=r"lacks insert on noetl\.event, .*execute on noetl\.take_mail"):
+            await drain(poor)
+    finally:
+        await execute(database, f"drop owned by {role}; drop role {role}")

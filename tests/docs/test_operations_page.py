@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -47,6 +47,20 @@ DIAMOND = """
       - {step: end}
     """
 
+FAMILY = """
+    workflow:
+      - {step: start, next: [call, each]}
+      - {step: call, type: playbook, path: story, next: end}
+      - step: each
+        type: iterator
+        collection: [1, 2]
+        element: n
+        distribute: true
+        task: {type: python, args: {n: "{{ n }}"}, code: "def main(n): ..."}
+        next: end
+      - {step: end, result: "{{ each }}"}
+    """
+
 
 def _table(head: str) -> dict[str, list[str]]:
     """Give the rows of a table of the page by their first cell; `head` is the beginning of its first line."""
@@ -68,9 +82,9 @@ def _bounds(name: str) -> str:
     return f"{schema['minimum']:.12g} to {schema['maximum']:.12g}" if "minimum" in schema else ""
 
 
-def _texts(function: Callable[..., object] | ModuleType, of: type[ast.AST]) -> Iterator[str]:
-    """Give the texts that stand in the returns, or the calls of Decision, of a function or a module."""
-    for node in ast.walk(ast.parse(inspect.getsource(function))):
+def _texts(module: ModuleType, of: type[ast.AST]) -> Iterator[str]:
+    """Give the texts that stand in the returns, or the calls of Decision, of a module."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if not isinstance(node, of):
             continue
         if isinstance(node, ast.Return) and node.value is not None:
@@ -100,8 +114,7 @@ def test_every_outcome_that_the_core_can_give_is_listed() -> None:
     """Taken from the source of what decides about outcomes."""
     given = {
         draft.DECIDED,
-        *_texts(dispatcher.refusal, ast.Return),
-        *_texts(dispatcher._visit_refusal, ast.Return),
+        *_texts(dispatcher, ast.Return),
         *_texts(core, ast.Call),
         *_texts(initial, ast.Call),
     }
@@ -133,12 +146,13 @@ def role(database: Database, maintenance: psycopg.Connection) -> Iterator[str]:
 
 
 async def test_the_rights_on_the_page_are_enough_for_a_daemon(database: Database, role: str) -> None:
-    """It runs two executions as that role: one to its end, one into a cancel."""
+    """It runs executions with children and items as that role: one to its end, one into a cancel."""
     await execute(database, ROLE.replace("noetl_broker", role))
     address = database.dsn.split("@", 1)[1]
     limited = Database(name=database.name, dsn=f"postgresql://{role}:change%20me@{address}")
     await register(database, DIAMOND)
-    done, cancelled = await start(database, count=2)
+    await register(database, FAMILY, path="family")
+    done, cancelled = await start(database, "family", count=2)
     # A daemon that lacks a right tries again for ever.
     async with asyncio.timeout(PATIENCE_SECONDS), running(limited, reap_seconds=0.1):
         await drain(limited)
@@ -147,8 +161,15 @@ async def test_the_rights_on_the_page_are_enough_for_a_daemon(database: Database
         while await complete_jobs(database, 1):
             await drain(limited)
         await until_ended(database)
-    statement = "select execution_id, status from noetl.execution order by status"
-    assert await rows(database, statement) == [(cancelled, "CANCELLED"), (done, "COMPLETED")]
+    statement = (
+        "select coalesce(parent_execution_id, execution_id), status, result from noetl.execution order by 1, path"
+    )
+    assert await rows(database, statement) == [
+        (done, "COMPLETED", [1, 1]),
+        (done, "COMPLETED", 1),
+        (cancelled, "CANCELLED", None),
+        (cancelled, "CANCELLED", None),
+    ]
     assert await broken_invariants(database) == {}
 
 

@@ -259,3 +259,34 @@ def test_two_ways_back_that_can_meet_are_warned_of() -> None:
     """
     [line] = told(ways_in)
     assert "join-input" in line
+
+
+def test_a_save_of_an_end_that_no_worker_runs_is_warned_of() -> None:
+    """As on a router; an `end` with an action saves."""
+    source = """
+    workflow:
+      - {step: start, next: end}
+      - {step: end, %ssave: {data: {x: 1}}}
+    """
+    assert told(source % "") == [
+        (
+            "4:17 warning unused-key workflow[1].save: `save` of step `end` saves nothing, because no worker "
+            "runs the step (add a step that saves)"
+        ),
+    ]
+    assert told(source % "type: http, url: x, ") == []
+
+
+def test_an_end_with_a_next_draws_no_warning_of_a_loop() -> None:
+    """The error says it all; the steps before `end` have their way out."""
+    source = """
+    workload: {x: 1}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: http, url: x, next: [{when: "{{ x }}", step: b}, {else: [end]}]}
+      - {step: b, type: http, url: x, next: a}
+      - {step: end, next: a}
+    """
+    assert told(source) == [
+        "7:23 error end-with-next workflow[3].next: `end` has a `next` (remove it, or rename the step)",
+    ]

@@ -100,7 +100,8 @@ create table noetl.queue (
 OLD = 5
 HISTORY = """
 insert into noetl.resource (name) values ('Playbook');
-insert into noetl.catalog (catalog_id, path, version, kind, content) values (77, 'old', 1, 'Playbook', 'nothing of ours');
+insert into noetl.catalog (catalog_id, path, version, kind, content)
+values (77, 'old', 1, 'Playbook', 'nothing of ours');
 insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_name, context, result, error) values
   (5, 77, 1, 'execution_start', 'old', '{"path": "old", "version": "1", "workload": {}}', null, null),
   (5, 77, 2, 'action_started', 'a', '{}', 'null', null),

@@ -239,14 +239,17 @@ async def test_an_event_that_the_server_rewrites_is_no_new_mail(server_database:
     assert await value(server_database, "select count(*) from noetl.inbox") == 0
 
 
-@pytest.mark.parametrize("instant", ["infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999"])
+@pytest.mark.parametrize(
+    "instant", ["infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999"]
+)
 async def test_a_time_that_python_does_not_know_stops_nothing(server_database: Database, instant: str) -> None:
     """That server's column has no check against infinity."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
         server_database,
-        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, created_at, result)
+        """insert into noetl.event
+          (execution_id, catalog_id, event_id, event_type, node_id, node_name, created_at, result)
         values (9, 78, 1, 'action_completed', '9:a', 'a', $1::text::timestamp, '{"n": 21}')""",
         instant,
     )
@@ -298,7 +301,7 @@ async def test_our_functions_start_and_cancel_there_too(server_database: Databas
 
 
 async def answer(database: Database, step: str, data: Any) -> None:
-    """What that server's worker reports of a job: the envelope as text, an id of the server's, `step_result` after it."""
+    """What that server's worker reports of a job: the envelope as text, an id of the server's, then `step_result`."""
     envelope = json.dumps({"id": "job", "status": "success", "data": data})
     for kind, result in (("action_completed", envelope), ("step_result", json.dumps(data))):
         await execute(

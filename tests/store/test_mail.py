@@ -22,7 +22,9 @@ async def mail(own: Session[Any]) -> list[tuple[int, int]]:
     return [tuple(row) for row in await own.fetch("select execution_id, event_id from noetl.inbox order by mail_id")]
 
 
-@pytest.mark.parametrize("kind", [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind", [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""]
+)
 async def test_an_event_becomes_mail(database: Database, kind: str) -> None:
     """Also one whose type nobody knows: the broker accounts for it."""
     async with session(database) as own:
@@ -96,10 +98,10 @@ async def test_what_the_broker_writes_is_no_mail(database: Database) -> None:
 @pytest.mark.parametrize(
     "rewrite",
     [
-        "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
-        " on conflict (execution_id, event_id) do update set status = 'COMPLETED'",
-        "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
-        " on conflict do nothing",
+        """insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')
+        on conflict (execution_id, event_id) do update set status = 'COMPLETED'""",
+        """insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')
+        on conflict do nothing""",
         "update noetl.event set event_type = 'action_failed'",
         "delete from noetl.event",
     ],
@@ -107,7 +109,9 @@ async def test_what_the_broker_writes_is_no_mail(database: Database) -> None:
 async def test_only_a_new_row_is_mail(database: Database, rewrite: str) -> None:
     """A NoETL server rewrites events; a rewrite asks for no second decision."""
     async with session(database) as own:
-        await own.execute("insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')")
+        await own.execute(
+            "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
+        )
         await own.execute("delete from noetl.inbox")
         await own.execute(rewrite)
         assert await mail(own) == []
@@ -116,7 +120,9 @@ async def test_only_a_new_row_is_mail(database: Database, rewrite: str) -> None:
 async def test_of_an_upsert_the_new_rows_alone_are_mail(database: Database) -> None:
     """One statement that inserts one and rewrites another."""
     async with session(database) as own:
-        await own.execute("insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')")
+        await own.execute(
+            "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
+        )
         await own.execute("delete from noetl.inbox")
         await own.execute(
             """insert into noetl.event (execution_id, event_id, event_type)
@@ -130,8 +136,12 @@ async def test_a_missing_catalog_id_is_filled_from_the_execution(database: Datab
     """A given one stays, and an unknown execution has none."""
     async with session(database) as own:
         await own.execute("insert into noetl.execution (execution_id, catalog_id) values (1, 11)")
-        await own.execute("insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'a'), (2, 2, 'a')")
-        await own.execute("insert into noetl.event (execution_id, event_id, catalog_id, event_type) values (1, 3, 33, 'a')")
+        await own.execute(
+            "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'a'), (2, 2, 'a')"
+        )
+        await own.execute(
+            "insert into noetl.event (execution_id, event_id, catalog_id, event_type) values (1, 3, 33, 'a')"
+        )
         filled = await own.fetch("select event_id, catalog_id from noetl.event order by event_id")
     assert [tuple(row) for row in filled] == [(1, 11), (2, None), (3, 33)]
 
@@ -144,7 +154,9 @@ async def test_a_writer_needs_no_right_on_the_inbox(database: Database) -> None:
         await own.execute(f"grant insert (execution_id, event_id, event_type), select on noetl.event to {role}")
         try:
             await own.execute(f"set role {role}")
-            await own.execute("insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')")
+            await own.execute(
+                "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
+            )
             await own.execute("reset role")
             assert await mail(own) == [(1, 1)]
         finally:
@@ -250,3 +262,20 @@ async def test_the_bell_hears_the_writer(database: Database) -> None:
         await bell.rung.wait()
     assert bell.heard_at is not None
     await bell.close()
+
+
+@pytest.mark.parametrize(
+    "text, parsed", [('{"a": 1}', {"a": 1}), ("null", None), ("{broken", None), ("", None), ('"\\u0000"', None)]
+)
+async def test_json_in_text_is_read_also_by_a_parallel_query(database: Database, text: str, parsed: object) -> None:
+    """A dashboard may ask over all events; a function that catches errors must not run in a parallel worker."""
+    async with session(database) as own:
+        await own.execute(
+            "create table texts as select $1::text as result from generate_series(1, 10)".replace(
+                "$1::text", f"'{text}'"
+            )
+        )
+        await own.execute("set debug_parallel_query = on; set parallel_setup_cost = 0; set parallel_tuple_cost = 0")
+        await own.execute("set min_parallel_table_scan_size = 0; set max_parallel_workers_per_gather = 2")
+        assert await own.fetchval("select noetl.as_json(result) from texts limit 1") == parsed
+        assert await own.fetchval("select count(*) from texts where noetl.is_broken(result)") in {0, 10}

@@ -27,7 +27,10 @@ async def test_a_second_migrate_does_nothing(database: Database) -> None:
     """No file is applied twice."""
     before = await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
     assert await migrate(database.dsn) == []
-    assert await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1") == before
+    assert (
+        await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
+        == before
+    )
 
 
 async def test_each_file_can_be_applied_again(database: Database) -> None:
@@ -45,13 +48,15 @@ async def test_migrates_at_the_same_time_apply_each_file_once(empty_database: Da
 async def test_a_file_that_was_changed_after_it_was_applied_is_refused(database: Database) -> None:
     """What the database has is not what the file says; nothing is applied."""
     await execute(database, "update noetl.schema_version set checksum = 'other' where version = 2")
-    with pytest.raises(SchemaFault, match="0002_mail.sql was changed"):
+    with pytest.raises(SchemaFault, match=r"0002_mail\.sql was changed"):
         await migrate(database.dsn)
 
 
 async def test_a_database_ahead_of_the_program_is_refused(database: Database) -> None:
     """By migrate, and by a daemon at its start: each says what to do."""
-    await execute(database, "insert into noetl.schema_version (version, name, checksum) values (999, '0999_new.sql', 'x')")
+    await execute(
+        database, "insert into noetl.schema_version (version, name, checksum) values (999, '0999_new.sql', 'x')"
+    )
     with pytest.raises(SchemaFault, match=r"0999_new\.sql, which this program does not know"):
         await migrate(database.dsn)
     connection = await connect(database.dsn, name="test")

@@ -255,4 +255,3 @@ async def started_version(database: Database, arguments: str) -> Any:
     """
     execution_id = await value(database, statement)
     return await value(database, "select version from noetl.execution where execution_id = $1", execution_id)
-

@@ -23,7 +23,9 @@ TIMEOUT = ONE_STEP.replace("code: x", "code: x, timeout: 30, retry: {max_attempt
 async def lose(own: Session[Any], worker: str = "w") -> int:
     """Lease a job, let the lease run out, reap; gives the attempt."""
     attempt = int(await own.fetchval("select attempts from noetl.lease_jobs($1)", worker))
-    await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'")
+    await own.execute(
+        "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
+    )
     await reap(own)
     return attempt
 
@@ -45,7 +47,9 @@ async def test_nothing_that_is_in_time_is_touched(database: Database) -> None:
         for node in ("held", "done", "queued"):
             await put_job(own, node, timeout_seconds=60.0)
         await own.execute("select noetl.lease_jobs('w', 2)")
-        await own.execute("update noetl.queue set status = 'done', lease_until = now() - interval '1 day' where node_name = 'done'")
+        await own.execute(
+            "update noetl.queue set status = 'done', lease_until = now() - interval '1 day' where node_name = 'done'"
+        )
         before = await own.fetch("select * from noetl.queue order by queue_id")
         assert await reap(own) == {}
         assert await own.fetch("select * from noetl.queue order by queue_id") == before

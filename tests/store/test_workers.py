@@ -25,13 +25,16 @@ async def lease(own: Session[Any], *arguments: Any) -> list[tuple[str, int]]:
     given = arguments or ("w",)
     places = ", ".join(f"${place}" for place in range(1, len(given) + 1))
     return [
-        (row["node_name"], row["attempts"]) for row in await own.fetch(f"select * from noetl.lease_jobs({places})", *given)
+        (row["node_name"], row["attempts"])
+        for row in await own.fetch(f"select * from noetl.lease_jobs({places})", *given)
     ]
 
 
 async def expire(own: Session[Any]) -> None:
     """Let all leases run out and the reaper see it."""
-    await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'")
+    await own.execute(
+        "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
+    )
     await own.execute("select noetl.reap(100, 5)")
 
 
@@ -162,13 +165,22 @@ async def test_a_heartbeat_prolongs_the_lease(database: Database) -> None:
         queue_id = await put_job(own)
         await lease(own, "w", 1, 1000)
         assert await own.fetchval("select noetl.heartbeat_job($1, 'w', 1, 50)", queue_id) is True
-        row = await own.fetchrow("select lease_until - last_heartbeat as rest, first_leased_at, last_heartbeat from noetl.queue")
+        row = await own.fetchrow(
+            "select lease_until - last_heartbeat as rest, first_leased_at, last_heartbeat from noetl.queue"
+        )
         assert row is not None
         assert timedelta(seconds=49) < row["rest"] < timedelta(seconds=51)
         assert row["first_leased_at"] < row["last_heartbeat"]
 
 
-@pytest.mark.parametrize("answer", ["heartbeat_job($1, $2, $3)", "complete_job($1, $2, $3, '1')", "fail_job($1, $2, $3, '{\"message\": \"m\"}')"])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "heartbeat_job($1, $2, $3)",
+        "complete_job($1, $2, $3, '1')",
+        'fail_job($1, $2, $3, \'{"message": "m"}\')',
+    ],
+)
 @pytest.mark.parametrize("worker, attempt", [("other", 1), ("w", 2), ("w", 0), ("w", None), (None, 1), ("w", -1)])
 async def test_an_answer_that_does_not_hold_the_lease_changes_nothing(
     database: Database, answer: str, worker: str | None, attempt: int | None
@@ -270,7 +282,9 @@ async def test_a_failure_is_an_event(database: Database) -> None:
     assert event["meta"] == {"queue_id": queue_id, "attempt": 1, "retryable": False}
 
 
-@pytest.mark.parametrize("error", ["null", "'null'", "'\"text\"'", "'[]'", "'{}'", "'{\"message\": null}'", "'{\"message\": 1}'"])  # fmt: skip
+@pytest.mark.parametrize(
+    "error", ["null", "'null'", "'\"text\"'", "'[]'", "'{}'", "'{\"message\": null}'", "'{\"message\": 1}'"]
+)
 async def test_an_error_without_a_message_is_refused(database: Database, error: str) -> None:
     """NB400, and the job is still the worker's to fail properly."""
     async with session(database) as own:

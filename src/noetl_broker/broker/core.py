@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.failure import cancel_without_playbook
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.initial import reject_execution
 from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.joins import deliver, release_join
-from noetl_broker.broker.model import EXECUTION_START, Decision, Event, Turn
-from noetl_broker.broker.state import NEW, ExecutionState
+from noetl_broker.broker.model import EXECUTION_CANCEL, EXECUTION_START, Decision, Event, Turn
+from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
+from noetl_broker.errors import PlaybookFault
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import Known
@@ -47,9 +49,19 @@ def take_turn(
 def take_turn_or_reject(
     playbook: Playbook | str, state: ExecutionState, event: Event, turn: Turn, known: Known
 ) -> tuple[ExecutionState, Decision]:
-    """As `take_turn`; where there is no playbook but the sentence why, the execution fails at its start with that."""
+    """As `take_turn`; where there is no playbook but the sentence why, the execution fails at its start with that.
+
+    One that runs already can still be cancelled. Any other decision on it needs the playbook: raises PlaybookFault, so
+    that the mail is set aside until the playbook is back.
+    """
     if not isinstance(playbook, str):
         return take_turn(playbook, state, event, turn, known)
-    if state.status == NEW and event.kind == EXECUTION_START:
-        return reject_execution(turn, {"message": playbook})
-    return state, Decision("unknown_execution" if state.status == NEW else "after_end")
+    if state.status == NEW:
+        if event.kind == EXECUTION_START:
+            return reject_execution(turn, {"message": playbook})
+        return state, Decision("unknown_execution")
+    if state.status != RUNNING:
+        return state, Decision("after_end")
+    if event.kind == EXECUTION_CANCEL:
+        return cancel_without_playbook(state, event, turn)
+    raise PlaybookFault(playbook)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end
-from noetl_broker.broker.model import JSON, Ended
-from noetl_broker.broker.state import CANCELLED, FAILED
+from noetl_broker.broker.model import JSON, Decision, Emitted, Ended, Event, Row, Turn
+from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
 from noetl_broker.broker.workflow import track_cancelled
 
 if TYPE_CHECKING:
@@ -27,9 +27,23 @@ def fail_execution(draft: Draft, error: dict[str, JSON]) -> None:
 
 def cancel_execution(draft: Draft) -> None:
     """Somebody asked for the end; the reason they gave is the error."""
-    context = draft.event.context
-    reason = context.get("reason") if isinstance(context, dict) else None
-    _end(draft, "execution_cancelled", CANCELLED, {"message": str(reason) if reason else "cancelled"})
+    _end(draft, "execution_cancelled", CANCELLED, _why_cancelled(draft.event))
+
+
+def cancel_without_playbook(state: ExecutionState, event: Event, turn: Turn) -> tuple[ExecutionState, Decision]:
+    """As `cancel_execution`, where the playbook of a running execution is gone: ending it needs none."""
+    error = _why_cancelled(event)
+    meta: dict[str, JSON] = {"turn": turn.number}
+    emitted = Emitted("execution_cancelled", CANCELLED, meta=meta, error=error)
+    steps = dict.fromkeys(step for step, _ in state.tokens)
+    rows = tuple(Row(step, CANCELLED, state.repeats.get(step, 1), ended=0) for step in steps)
+    ended = state._replace(status=CANCELLED, tokens={}, waiting={})
+    return ended, Decision("decided", events=(emitted,), rows=rows, ended=Ended(CANCELLED, None, error), withdraw=True)
+
+
+def _why_cancelled(event: Event) -> dict[str, JSON]:
+    reason = event.context.get("reason") if isinstance(event.context, dict) else None
+    return {"message": str(reason) if reason else "cancelled"}
 
 
 def pass_deadline(draft: Draft) -> None:

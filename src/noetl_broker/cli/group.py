@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Entry] = {
     "migrate": Entry("migrate", "Bring the database's schema up to date."),
     "validate": Entry("playbooks", "Check playbooks; needs no database."),
     "register": Entry("playbooks", "Catalog a new version of playbooks."),
+    "schema": Entry("schema", "Print the JSON Schema of playbooks, for editors."),
     "run": Entry("run", "Run the broker: decide on events until it is stopped."),
     "worker": Entry("worker", "Run the reference worker: lease jobs, do them, report."),
     "start": Entry("requests", "Start an execution of a playbook."),

@@ -13,6 +13,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.sarif import as_sarif
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.playbook import Finding, check, compile_playbook
 from noetl_broker.store import catalog
@@ -38,14 +39,19 @@ class Checked(NamedTuple):
 @command("validate", example="noetl-broker validate playbooks/*.yaml")
 @files
 @strict_option
-def validate(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
+@click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0, for code hosts and editors.")
+def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) -> int:
     """Check playbooks; needs no database.
 
     Prints `file:line:column: error: message (what to write instead)` for every error and warning; ends with 1 if there
     are errors.
     """
+    if sarif and call.as_json:
+        raise OperatorFault("--json and --sarif are two forms of one answer: ask for one of them")
     checked = [_check(call, path, strict=strict) for path in paths]
-    if call.as_json:
+    if sarif:
+        output.show_json(as_sarif([found for file in checked for found in file.findings]))
+    elif call.as_json:
         output.show_json([found.as_dict() for file in checked for found in file.findings])
     else:
         for file in checked:

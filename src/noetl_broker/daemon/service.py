@@ -21,7 +21,7 @@ from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
-from noetl_broker.store.migrate import check_version
+from noetl_broker.store.migrate import check_rights, check_version
 from noetl_broker.store.pool import Pool, create_pool, is_transient
 from noetl_broker.store.queries import sql
 
@@ -174,6 +174,7 @@ class Service:
                 try:
                     async with pool.acquire() as connection:
                         await check_version(connection)
+                        await check_rights(connection)
                         if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
                             log.warning(
                                 "the daemon runs as a superuser", hint="a role with the rights it needs is safer"

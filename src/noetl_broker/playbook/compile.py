@@ -13,6 +13,7 @@ from noetl_broker.playbook.needs import reads_inputs
 from noetl_broker.playbook.outline import Outline, read_outline
 from noetl_broker.playbook.reading import Part, Reading
 from noetl_broker.playbook.steps import read_step
+from noetl_broker.playbook.unfinished import refuse_unfinished
 from noetl_broker.playbook.vocabulary import END, START, TYPE_KEYS
 from noetl_broker.template import WORKER_WORDS, Tree
 
@@ -46,7 +47,10 @@ def read_document(source: str | bytes, *, file: str, rules: Rules) -> Draft:
     workload = _read_workload(reading, outline)
     if START not in steps:
         return Draft(reading, None)
-    return Draft(reading, _join(reading, outline, steps, workload))
+    playbook = _join(reading, outline, steps, workload)
+    if not reading.broken:
+        refuse_unfinished(reading, playbook)
+    return Draft(reading, playbook)
 
 
 def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:

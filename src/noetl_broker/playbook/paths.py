@@ -42,9 +42,9 @@ def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
             f"the loop {shown} has only routers",
             "let a step with an action stand in it",
         )
-    endless = frozenset(
-        name for name, step in playbook.steps.items() if not can_leave(step, _around(playbook.graph, name))
-    )
+    graph = _until_end(playbook)
+    endless = frozenset(name for name, step in playbook.steps.items() if not can_leave(step, _around(graph, name)))
+    endless -= {END}
     for loop in _loops(playbook, endless):
         if routers.issuperset(loop):
             continue
@@ -55,6 +55,13 @@ def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
             f"the loop {shown} has no conditional way out",
             'give one of its steps a `when`, such as {when: "{{ … }}", step: …}',
         )
+
+
+def _until_end(playbook: Playbook) -> Graph:
+    """Give the graph without what leads on from `end`: that is an error of its own, and makes no loop."""
+    if playbook.end is None or not playbook.end.next:
+        return playbook.graph
+    return Graph([*playbook.steps], [(arc.source, arc.target) for arc in playbook.arcs if arc.source != END])
 
 
 def _around(graph: Graph, name: str) -> frozenset[str]:

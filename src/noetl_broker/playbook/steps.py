@@ -91,7 +91,7 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
             "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
         )
     by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
-    if by_worker or name == END:
+    if by_worker:
         return
     for key in SAVE_KEYS:
         if raw.get(key) is not None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from jinja2 import nodes
+from jinja2 import TemplateSyntaxError, nodes
 
 from noetl_broker.playbook.findings import path_text
 from noetl_broker.playbook.model import Inputs, Playbook, Step
-from noetl_broker.playbook.reading import Reading, Use, shortened, strings
-from noetl_broker.template import Path, TemplateError, Tree, parse_template, read_by_text
+from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings
+from noetl_broker.template import Path, Tree, read_by_text
+from noetl_broker.template.engine import parse
 
 ARGS = "args"
-EVALUATED = frozenset({"next", "retry", "result"})  # the roles of what the broker evaluates with a visit's inputs
+EVALUATED = frozenset({"next", "retry"})  # beside the result of `end`, what the broker evaluates with a visit's inputs
 TELLS_NOTHING = frozenset({"defined", "undefined"})  # tests that ask whether there is a value, not which
 Unfinished = Mapping[Path, str]  # where in a step's inputs such a string stands, and where in the document
 
@@ -30,16 +31,20 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
                 arriving.setdefault(target.step, []).append(target.inputs)
     found = {name: _unfinished(step, arriving.get(name, ())) for name, step in playbook.steps.items()}
     for use in reading.uses:
-        unfinished = found.get(use.part.step or "")
-        if unfinished and use.part.role in EVALUATED and _is_evaluated(use, playbook.steps[use.part.step or ""]):
-            _refuse(reading, use, unfinished)
+        name = use.part.step or ""
+        if (
+            found.get(name)
+            and not use.names.isdisjoint(_roots(found[name]))
+            and _is_evaluated(use, playbook.steps[name])
+        ):
+            _refuse(reading, use, found[name])
 
 
 def _is_evaluated(use: Use, step: Step) -> bool:
-    """Whether the broker renders it at all: of `end`, its `save` only where nothing else is the result."""
-    if use.part.role != "result" or step.result is None:
-        return use.part.role != "result" or step.kind == "control"
-    return path_text(use.place) == step.result.at
+    """Whether the broker renders it at all: the `save` of `end` only where nothing else is the result."""
+    if use.part.role != "result":
+        return use.part.role in EVALUATED
+    return path_text(use.place) == step.result.at if step.result is not None else step.kind == "control"
 
 
 def _unfinished(step: Step, arriving: Iterable[Inputs]) -> Unfinished:
@@ -50,12 +55,17 @@ def _unfinished(step: Step, arriving: Iterable[Inputs]) -> Unfinished:
         found |= _left(inputs)
         names = frozenset(key for key, _ in _effective(inputs))
         given = names if given is None else given & names
-    leave = frozenset(str(path[0]) for path in found) | {ARGS} if found else frozenset[str]()
+    leave = _roots(found)
     for key, tree in _effective(step.inputs):
         if given is None or key not in given:
             found |= {(key, *path): _at(tree, path) for path in tree.left}
             found |= {(key, *path): _at(tree, path) for path, _ in tree.reading(leave)}
     return found
+
+
+def _roots(unfinished: Unfinished) -> frozenset[str]:
+    """Give the names under which a template may read such a string."""
+    return frozenset(str(path[0]) for path in unfinished) | {ARGS} if unfinished else NO_NAMES
 
 
 def _left(inputs: Inputs) -> dict[Path, str]:
@@ -94,7 +104,7 @@ def _refuse(reading: Reading, use: Use, unfinished: Unfinished) -> None:
 
 def _remedy(use: Use) -> str:
     if use.part.role == "next" and use.part.worker:  # the inputs of a transition, which may hold such strings too
-        return "write the template itself here, for the next worker, or let an action return the value and read its result"
+        return "write that template here, for the next worker, or let an action return the value and read its result"
     return "let an action return what is needed here, and read its result"
 
 
@@ -113,8 +123,8 @@ def _meet(read: Path, path: Path) -> bool:
 def _reads(text: str) -> Iterator[Path]:
     """Give what a template reads, each as a name with the constant keys after it."""
     try:
-        yield from _read(parse_template(text))
-    except (TemplateError, RecursionError):  # its own error is in the report
+        yield from _read(parse(text))
+    except (TemplateSyntaxError, ValueError, RecursionError):  # its own error is in the report
         return
 
 

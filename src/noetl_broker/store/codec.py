@@ -17,7 +17,11 @@ from typing import Any
 
 import orjson
 
-MOST_LEVELS = 254  # what orjson writes; it reads 1,024, and Python's own recursion ends somewhere near 1,000
+# What is read is written back within something else, so there is room between the two; Python's own recursion ends
+# somewhere near 1,000. orjson reads 1,024 levels and writes 254.
+LEVELS_READ = 200
+LEVELS_WRITTEN = 400
+_LEVELS_OF_ORJSON = 254
 _LONG_NUMBER = re.compile(r"[0-9](?:[0-9]{18}|[eE][+-]?[0-9])")  # begins with one class: four times as fast
 _BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]|\\.)*"', re.DOTALL)
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -25,9 +29,9 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 def load_json(text: str) -> Any:
     """The value of a JSON text; a number too large for Python, or all of a value too deep for it, as its text."""
-    perhaps_deep = text.count("[") + text.count("{") > MOST_LEVELS
+    perhaps_deep = text.count("[") + text.count("{") > LEVELS_READ
     if _LONG_NUMBER.search(text):
-        if perhaps_deep and _levels(text) > MOST_LEVELS:
+        if perhaps_deep and _levels(text) > LEVELS_READ:
             return text
         return json.loads(text, parse_int=_whole, parse_float=_real)
     return _load_perhaps_deep(text) if perhaps_deep else orjson.loads(text)
@@ -38,7 +42,7 @@ def dump_json(value: Any) -> str:
     try:
         text = orjson.dumps(value).decode()
     except TypeError:
-        # Too large an integer for orjson; or something that has no JSON, on which the standard library may be lenient.
+        # Too large or too deep for orjson; or something that has no JSON, on which the standard library may be lenient.
         _refuse_what_is_no_json(value)
         text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     if "\\u0000" in text and _NUL.search(text):
@@ -49,8 +53,11 @@ def dump_json(value: Any) -> str:
 def _load_perhaps_deep(text: str) -> Any:
     try:
         value = orjson.loads(text)
-        # the quickest way to find out whether it is: it costs less than the reading did
-        orjson.dumps(value)
+        # The quickest way to find out whether it is: writing, within as much as still fits, costs less than reading.
+        probe = value
+        for _ in range(_LEVELS_OF_ORJSON - LEVELS_READ):
+            probe = [probe]
+        orjson.dumps(probe)
     except (orjson.JSONDecodeError, TypeError):
         return text
     return value
@@ -70,13 +77,13 @@ def _levels(text: str) -> int:
 
 def _refuse_what_is_no_json(value: Any) -> None:
     level = [value]
-    for _ in range(MOST_LEVELS + 1):
+    for _ in range(LEVELS_WRITTEN + 1):
         for item in level:
             _refuse_one(item)
         level = list(chain.from_iterable(_inside(item) for item in level))
         if not level:
             return
-    raise ValueError(f"a value of more than {MOST_LEVELS} levels cannot be stored")
+    raise ValueError(f"a value of more than {LEVELS_WRITTEN} levels cannot be stored")
 
 
 def _inside(item: Any) -> Any:

@@ -51,7 +51,8 @@ async def migrate(dsn: str | None) -> list[str]:
 
     Raises SchemaFault where an applied file has been changed since, or the database is ahead of this program.
     """
-    connection = await connect(dsn, name="noetl-broker migrate")
+    # An index on a large table takes its time, and so may another migrate that holds the lock.
+    connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None)
     try:
         # Session-level: the lock spans one transaction per file.
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
@@ -96,7 +97,10 @@ async def status(dsn: str | None) -> list[Applied]:
 
 async def check_version(connection: Connection) -> None:
     """Raises SchemaFault where the schema is missing, too old, or newer than this program serves."""
-    applied = await _applied(connection)
+    try:
+        applied = await _applied(connection)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermissionFault(f"the role may not read the schema: {error}") from error
     version = max(applied, default=0)
     if version in SERVED_VERSIONS:
         return
@@ -107,8 +111,16 @@ async def check_version(connection: Connection) -> None:
             f"the schema is at version {version}, this program needs {SERVED_VERSIONS.start}; run noetl-broker migrate"
         )
     else:
-        message = f"the schema is at version {version}, this program serves up to {SERVED_VERSIONS.stop - 1}; upgrade the program"
+        served = SERVED_VERSIONS.stop - 1
+        message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
     raise SchemaFault(message)
+
+
+async def check_rights(connection: Connection) -> None:
+    """Raises PermissionFault with what the role of a daemon lacks."""
+    missing = [row["missing"] for row in await connection.fetch(sql("missing_rights"))]
+    if missing:
+        raise PermissionFault(f"the role lacks {', '.join(missing)}; docs/operations.md has the grants for a daemon")
 
 
 async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:

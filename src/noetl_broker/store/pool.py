@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
+CONNECT_SECONDS = 10.0
 TRANSACTION_TIMEOUT_SINCE = 170000
 
 SESSION = {
@@ -39,11 +40,17 @@ HOT_PATH = {
 }
 
 
-async def connect(dsn: str | None, *, name: str, timeout: float = 10.0) -> asyncpg.Connection[Any]:
-    """One connection outside the pool; raises the fault that fits. `dsn` None: the PG* variables; `timeout` in seconds."""
+async def connect(dsn: str | None, *, name: str, command_timeout: float | None = 60.0) -> asyncpg.Connection[Any]:
+    """One connection outside the pool; raises the fault that fits. `dsn` None: the PG* variables.
+
+    `command_timeout` seconds for each statement (None: as long as the server lets it).
+    """
     try:
         connection = await asyncpg.connect(
-            dsn, timeout=timeout, server_settings={"application_name": name, **SESSION}, command_timeout=60
+            dsn,
+            timeout=CONNECT_SECONDS,
+            server_settings={"application_name": name, **SESSION},
+            command_timeout=command_timeout,
         )
     except Exception as error:
         raise connection_fault(error) from error

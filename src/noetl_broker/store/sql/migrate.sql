@@ -19,6 +19,26 @@ select rolsuper
 from pg_roles
 where rolname = current_user;
 
+-- name: missing_rights
+-- What the daemon's role may not do and must.
+select w.right_name || ' on ' || w.relation as missing
+from (
+  values
+    ('insert', 'noetl.event'), ('insert', 'noetl.queue'), ('update', 'noetl.queue'), ('insert', 'noetl.execution'),
+    ('update', 'noetl.execution'), ('insert', 'noetl.execution_state'), ('update', 'noetl.execution_state'),
+    ('insert', 'noetl.turn'), ('insert', 'noetl.workload'), ('insert', 'noetl.workflow'), ('update', 'noetl.workflow'),
+    ('insert', 'noetl.transition'), ('insert', 'noetl.workbook'), ('insert', 'noetl.iteration'),
+    ('update', 'noetl.iteration'), ('insert', 'noetl.inbox'), ('update', 'noetl.inbox'), ('delete', 'noetl.inbox'),
+    ('insert', 'noetl.dead_letter'), ('update', 'noetl.dead_letter'), ('select', 'noetl.catalog')
+) w (right_name, relation)
+where not has_table_privilege(w.relation, w.right_name)
+union all
+select 'execute on ' || f.signature
+from (
+  values ('noetl.take_mail(int, boolean, bigint)'), ('noetl.reap(int, int)'), ('noetl.next_id()')
+) f (signature)
+where not has_function_privilege(f.signature, 'execute');
+
 -- name: list_migrations
 select version, name, checksum
 from noetl.schema_version

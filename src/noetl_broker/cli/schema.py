@@ -1,0 +1,25 @@
+"""The command `schema`: the JSON Schema of playbooks, for editors."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from noetl_broker.cli import output
+from noetl_broker.cli.frame import Call, command
+from noetl_broker.playbook.schema import playbook_schema
+
+
+@command("schema", example="noetl-broker schema > noetl-playbook.schema.json")
+def schema(call: Call) -> None:
+    """Print the JSON Schema of playbooks, for editors.
+
+    Needs no database. The types of the setting extra_step_types are offered beside the built-in ones. With --json it
+    stands on one line in a pipe.
+    """
+    made = playbook_schema(call.settings.extra_step_types)
+    if call.as_json:
+        output.show_json(made)
+    else:
+        click.echo(json.dumps(made, ensure_ascii=False, indent=2))

@@ -1,0 +1,119 @@
+"""`validate --sarif`: findings in the form that code hosts and editors take."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import noetl_broker
+from noetl_broker.cli.sarif import RULES
+from noetl_broker.playbook import Rules, check
+from tests.cli.conftest import Command, write_playbook
+
+PACKAGE = Path(noetl_broker.__file__).parent
+REPORTING = {"error", "error_at", "warning", "_error", "_fail", "fail"}
+ODD = """\
+workflow:
+  - {step: start, next: nowhere}
+  - {step: end, save: {data: 1}}
+"""
+
+
+def run_of(printed: str) -> dict[str, Any]:
+    """Give the one run of a document."""
+    document = json.loads(printed)
+    assert document["version"] == "2.1.0"
+    (run,) = document["runs"]
+    return dict(run)
+
+
+def test_each_finding_is_a_result_with_its_place(lone_command: Command) -> None:
+    """Level, message with the remedy, line and column from 1, and the path in the document."""
+    file = write_playbook(lone_command.folder, ODD)
+    answer = lone_command("validate", "--sarif", file)
+    assert answer.exit_code == 1
+    assert run_of(answer.stdout)["results"][0] == {
+        "ruleId": "unknown-step",
+        "ruleIndex": 0,
+        "level": "error",
+        "message": {"text": "there is no step `nowhere` (known are: start, end)"},
+        "locations": [
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": file.as_uri()},
+                    "region": {"startLine": 5, "startColumn": 25},
+                },
+                "logicalLocations": [{"fullyQualifiedName": "workflow[0].next"}],
+            }
+        ],
+    }
+
+
+def test_the_rules_are_those_that_were_found(lone_command: Command) -> None:
+    """Each result points at its rule, which says what it asks for and what to write instead."""
+    run = run_of(lone_command("validate", "--sarif", write_playbook(lone_command.folder, ODD)).stdout)
+    rules = run["tool"]["driver"]["rules"]
+    assert [rules[result["ruleIndex"]]["id"] for result in run["results"]] == ["unknown-step", "unused-key"]
+    assert rules[1] == {
+        "id": "unused-key",
+        "shortDescription": {"text": "Each key is read where it stands."},
+        "help": {"text": "Each key is read where it stands.\n- add a step that saves"},
+    }
+
+
+def test_a_relative_file_stays_relative(lone_command: Command) -> None:
+    """A code host lays it over its checkout; what a URI cannot hold is escaped."""
+    write_playbook(lone_command.folder, ODD, path="an odd one")
+    answer = lone_command.run("validate", "--sarif", "an odd one.yaml")
+    location = run_of(answer.stdout)["results"][0]["locations"][0]
+    assert location["physicalLocation"]["artifactLocation"] == {"uri": "an%20odd%20one.yaml"}
+
+
+def test_strict_raises_the_level(lone_command: Command) -> None:
+    """As in the other forms."""
+    file = write_playbook(lone_command.folder, ODD)
+    levels = [
+        [result["level"] for result in run_of(lone_command("validate", "--sarif", file, *strict).stdout)["results"]]
+        for strict in ((), ("--strict",))
+    ]
+    assert levels == [["error", "warning"], ["error", "error"]]
+
+
+def test_a_good_playbook_is_a_run_without_results(lone_command: Command) -> None:
+    """The empty list tells a code host that earlier findings are mended."""
+    file = write_playbook(lone_command.folder, "workflow: [{step: start, next: end}, {step: end}]\n")
+    answer = lone_command("validate", "--sarif", file)
+    assert (answer.exit_code, run_of(answer.stdout)["results"]) == (0, [])
+
+
+def test_one_form_is_asked_for(lone_command: Command) -> None:
+    """Two are a usage error."""
+    answer = lone_command("validate", "--sarif", "--json", write_playbook(lone_command.folder, ODD))
+    assert answer.exit_code == 2
+    assert answer.stderr == "noetl-broker: --json and --sarif are two forms of one answer: ask for one of them\n"
+
+
+def test_every_code_has_its_sentence() -> None:
+    """What the sources hand to a report as a code stands in the table, and nothing else does."""
+    texts = {
+        node.value
+        for source in (PACKAGE / "playbook").glob("*.py")
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    assert RULES.keys() - texts == set()
+    called = {
+        node.args[0].value
+        for source in (PACKAGE / "playbook").glob("*.py")
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in REPORTING
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
+    assert called - RULES.keys() == set()
+    assert {found.code for found in check(b"- 1", file="list", rules=Rules())} <= RULES.keys()

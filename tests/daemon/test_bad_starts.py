@@ -1,0 +1,97 @@
+"""Starts that anybody may insert: each execution runs, or fails with a reason; none disturbs another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.brokers import drain, register, rows, value
+from tests.postgres import Database
+from tests.strangers import FORK, assert_healthy, begin, insert, outcomes, start_by_hand
+
+
+async def test_a_completion_before_its_execution_starts_is_accounted_for(database: Database) -> None:
+    """Out of order: the start comes later, and the execution runs from there."""
+    await register(database, FORK)
+    await insert(database, 5, {})
+    await drain(database)
+    assert await outcomes(database) == ["unknown_execution"]
+    await start_by_hand(database, 5, '{"path": "story"}')
+    await assert_healthy(database, 5)
+    told = await rows(
+        database, "select turn, outcome from noetl.turn where execution_id = 5 and turn < 3 order by turn"
+    )
+    assert told == [(1, "unknown_execution"), (2, "decided")]
+
+
+async def test_a_completion_in_one_batch_before_its_start_is_accounted_for(database: Database) -> None:
+    """Both lie in the inbox, in the wrong order."""
+    await register(database, FORK)
+    await insert(database, 5, {})
+    await start_by_hand(database, 5, '{"path": "story"}')
+    await assert_healthy(database, 5)
+    assert await outcomes(database) == ["unknown_execution"]
+
+
+async def test_two_starts_at_once_start_one_execution(database: Database) -> None:
+    """The second is a duplicate, also with another payload."""
+    await register(database, FORK)
+    await start_by_hand(database, 5, '{"path": "story", "workload": {"n": 1}}')
+    await start_by_hand(database, 5, '{"path": "story", "workload": {"n": 2}}')
+    await assert_healthy(database, 5)
+    assert await value(database, "select workload ->> 'n' from noetl.execution") == "1"
+    assert await value(database, "select count(*) from noetl.queue") == 2
+
+
+@pytest.mark.parametrize(
+    "context, catalog_id, message",
+    [
+        ('{"path": "nowhere"}', None, "no playbook nowhere is registered"),
+        ('{"path": "story", "version": 7}', None, "no playbook story version 7 is registered"),
+        ('{"path": "story"}', 404, "no playbook story is registered"),
+        ("{}", None, "no playbook"),
+        (None, None, "no playbook"),
+        ('["story"]', None, "no playbook"),
+        ('"story"', None, "no playbook"),
+        ('{"path": {"a": 1}}', None, "no playbook"),
+        ('{"path": "story", "workload": [1]}', None, "is no mapping"),
+        ('{"path": "story", "workload": "text"}', None, "is no mapping"),
+        ('{"path": "story", "workload": 0}', None, "is no mapping"),
+        ('{"path": "story", "workload": false}', None, "is no mapping"),
+        ('{"path": "story", "workload": ' + '{"a":' * 500 + "1" + "}" * 501, None, "is no mapping"),
+    ],
+)
+async def test_a_start_that_cannot_start_fails_with_a_reason(
+    database: Database, context: str | None, catalog_id: int | None, message: str
+) -> None:
+    """The execution is there, failed, and says why; what comes for it afterwards is after its end."""
+    _, bystander = await begin(database)
+    await start_by_hand(database, 5, context, catalog_id)
+    await drain(database)
+    [(status, error)] = await rows(database, "select status, error from noetl.execution where execution_id = 5")
+    assert status == "FAILED"
+    assert message in error["message"]
+    others = "select event_type from noetl.event where execution_id = 5 and event_type <> 'execution_start'"
+    assert await rows(database, others) == [("execution_failed",)]
+    await insert(database, 5, {})
+    await assert_healthy(database, bystander)
+    assert await outcomes(database) == ["after_end"]
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        '{"path": "story"}',
+        '{"path": "story", "version": null}',
+        '{"path": "story", "version": "1"}',
+        '{"path": "story", "version": "latest"}',
+        '{"path": "story", "version": 1.0}',
+        '{"path": "story", "version": 99999999999999}',
+        '{"path": "story", "version": [1]}',
+        '{"path": "story", "workload": null}',
+    ],
+)
+async def test_a_start_without_a_catalog_id_finds_its_playbook(database: Database, context: str) -> None:
+    """By path and, where it is one, by version."""
+    await register(database, FORK)
+    await start_by_hand(database, 5, context)
+    await assert_healthy(database, 5)

@@ -1,0 +1,78 @@
+"""What the tests of bad events share: an execution that is sent one, and another that must not notice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.postgres import Database
+
+FORK = """
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: python, code: x, next: [{when: "{{ a.n | default(1) == 1 }}", step: end}, {else: [end]}]}
+- {step: b, type: python, code: x, retry: {max_attempts: 3, initial_delay: 0}, next: end}
+- {step: end}
+"""
+BAD = 77  # the id of the bad event
+
+
+async def insert(database: Database, execution_id: int, columns: dict[str, Any]) -> None:
+    """Insert the event `BAD`: a completion of step `a` with these columns instead of its own."""
+    event = {
+        "execution_id": execution_id,
+        "event_id": BAD,
+        "event_type": "action_completed",
+        "node_id": f"{execution_id}:a",
+        "node_name": "a",
+        **columns,
+    }
+    names = ", ".join(event)
+    places = ", ".join(f"${n}::text::{_type(name)}" for n, name in enumerate(event, 1))
+    values = [None if value is None else str(value) for value in event.values()]
+    await execute(database, f"insert into noetl.event ({names}) values ({places})", *values)
+
+
+def _type(name: str) -> str:
+    if name.endswith("_id") and name != "node_id":
+        return "bigint"
+    kinds = {"created_at": "timestamptz", "meta": "jsonb", "result": "jsonb", "error": "jsonb", "context": "jsonb"}
+    return kinds.get(name, "text")
+
+
+async def begin(database: Database) -> tuple[int, int]:
+    """Two executions that wait for their jobs: the one that the bad event is for, and a bystander."""
+    await register(database, FORK)
+    victim, bystander = await start(database, count=2)
+    await drain(database)
+    return victim, bystander
+
+
+async def assert_healthy(database: Database, bystander: int) -> None:
+    """Drain; the bystander ends well, nothing was set aside, and every invariant holds."""
+    await drain(database)
+    assert await value(database, "select count(*) from noetl.inbox") == 0
+    while await complete_jobs(database, {"n": 1}):
+        await drain(database)
+    assert await value(database, "select status from noetl.execution where execution_id = $1", bystander) == "COMPLETED"
+    assert await value(database, "select count(*) from noetl.execution where status = 'RUNNING'") == 0
+    # an end or a completion that somebody else wrote is one too many by itself
+    strangers = {"I1 each visit ends once", "I3 one end per execution"}
+    assert await broken_invariants(database, but=strangers) == {}
+
+
+async def outcomes(database: Database) -> list[str]:
+    """What came of the bad event, in each turn that read it."""
+    return [row[0] for row in await rows(database, "select outcome from noetl.turn where event_id = $1", BAD)]
+
+
+async def start_by_hand(
+    database: Database, execution_id: int, context: str | None, catalog_id: int | None = None
+) -> None:
+    """Insert an `execution_start` as any program may."""
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, catalog_id, event_type, context)
+        values ($1, $2, 'execution_start', $3::text::jsonb)""",
+        execution_id, catalog_id, context,
+    )  # fmt: skip
