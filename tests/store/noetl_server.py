@@ -10,8 +10,8 @@ create schema noetl;
 create sequence noetl.snowflake_seq;
 create function noetl.snowflake_id() returns bigint language plpgsql as $$
 begin
-  return ((date_part('epoch', clock_timestamp()) * 1000)::bigint - 1704067200000) << 23
-    | 1 << 18 | nextval('noetl.snowflake_seq') % 1024;
+  return (((date_part('epoch', clock_timestamp()) * 1000)::bigint - 1704067200000) << 23)
+    | (1 << 18) | (nextval('noetl.snowflake_seq') % 1024);
 end
 $$;
 

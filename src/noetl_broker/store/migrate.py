@@ -100,7 +100,7 @@ async def check_version(connection: Connection) -> None:
     try:
         applied = await _applied(connection)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise PermissionFault(f"the role may not read the schema: {error}") from error
+        raise PermissionFault(f"the database refuses for want of rights: {error}") from error
     version = max(applied, default=0)
     if version in SERVED_VERSIONS:
         return
