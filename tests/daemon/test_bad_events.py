@@ -34,17 +34,20 @@ EVENTS: dict[str, tuple[dict[str, Any], str]] = {
     "a child's iteration": ({"event_type": "iteration_completed", "result": "[1]"}, "recorded"),
     "a second start": ({"event_type": "execution_start", "context": '{"workload": {"n": 2}}'}, "duplicate"),
     "a second start under an alias": ({"event_type": "PLAYBOOK_STARTED"}, "duplicate"),
-    "of an unknown step": ({"node_id": "1:nowhere", "node_name": "nowhere"}, "unknown_step"),
+    "of an unknown step": ({"node_id": "VICTIM:nowhere", "node_name": "nowhere"}, "unknown_step"),
     "of no step at all": ({"node_id": None, "node_name": None}, "unknown_step"),
     "of an empty node": ({"node_id": "", "node_name": ""}, "unknown_step"),
-    "of a huge node name": ({"node_id": f"1:{LONG}", "node_name": LONG}, "unknown_step"),
-    "of a visit that nobody made": ({"node_id": "1:a#2"}, "not_open"),
-    "of a visit past all integers": ({"node_id": "1:a#99999999999999999999", "node_name": "nowhere"}, "unknown_step"),
-    "of a negative visit": ({"node_id": "1:a#-1", "node_name": "nowhere"}, "unknown_step"),
-    "of a visit in other digits": ({"node_id": "1:a#²", "node_name": "nowhere"}, "unknown_step"),
-    "of a node with many marks": ({"node_id": "1:a#1#2:b#", "node_name": "nowhere"}, "unknown_step"),
-    "of a step that has no action": ({"node_id": "1:end", "node_name": "end"}, "not_open"),
-    "of a start that is over": ({"node_id": "1:start", "node_name": "start"}, "duplicate"),
+    "of a huge node name": ({"node_id": f"VICTIM:{LONG}", "node_name": LONG}, "unknown_step"),
+    "of a visit that nobody made": ({"node_id": "VICTIM:a#2"}, "not_open"),
+    "of a visit past all integers": ({"node_id": "VICTIM:a#99999999999999999999"}, "unknown_step"),
+    "of a negative visit": ({"node_id": "VICTIM:a#-1", "node_name": "nowhere"}, "unknown_step"),
+    "of a visit in other digits": ({"node_id": "VICTIM:a#²", "node_name": "nowhere"}, "unknown_step"),
+    "of a node with many marks": ({"node_id": "VICTIM:a#1#2:b#", "node_name": "nowhere"}, "unknown_step"),
+    "of a visit before the first": ({"node_id": "VICTIM:a#0"}, "unknown_step"),
+    "of a node of another execution": ({"node_id": "999:a"}, "unknown_step"),
+    "of a node that names nothing": ({"node_id": "nonsense"}, "unknown_step"),
+    "of a step that has no action": ({"node_id": "VICTIM:end", "node_name": "end"}, "not_open"),
+    "of a start that is over": ({"node_id": "VICTIM:start", "node_name": "start"}, "duplicate"),
     "without a node_id": ({"node_id": None}, "decided"),
     "with meta that is a list": ({"meta": "[1]"}, "decided"),
     "with meta that is text": ({"meta": '"x"'}, "decided"),
@@ -84,9 +87,21 @@ async def test_a_bad_event_has_one_turn_and_harms_nobody(
 ) -> None:
     """Accounted for with the reason; the executions beside it go on to their end."""
     victim, bystander = await begin(database)
+    if isinstance(node := columns.get("node_id"), str):
+        columns = {**columns, "node_id": node.replace("VICTIM", str(victim))}
     await insert(database, victim, columns)
     await assert_healthy(database, bystander)
     assert await outcomes(database) == [outcome]
+
+
+async def test_a_failure_of_another_lease_than_the_jobs_counts_for_nothing(database: Database) -> None:
+    """Inserted by hand, it says which lease it speaks of, and that one is not the job's: its holder goes on."""
+    victim, bystander = await begin(database)
+    lease = "update noetl.queue set status = 'leased', attempts = 1, worker_id = 'w' where execution_id = $1"
+    await execute(database, lease, victim)
+    await insert(database, victim, {"event_type": "action_failed", "meta": '{"attempt": 7}'})
+    await assert_healthy(database, bystander)
+    assert await outcomes(database) == ["stale"]
 
 
 @pytest.mark.parametrize("instant", ["infinity", "-infinity", "290000-01-01Z", "0044-03-15 BC"])

@@ -1,4 +1,4 @@
-"""Beside a NoETL server: migrations add what is missing to its tables, and its plain INSERTs drive an execution."""
+"""Beside a NoETL server: its plain INSERTs into its own tables drive an execution, and our functions work there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tests.postgres import Database
 from tests.sessions import session
 from tests.store import noetl_server
 
-TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
 EXECUTION = 9
 
 
@@ -32,47 +31,11 @@ async def server_database(empty_database: Database) -> Database:
     return empty_database
 
 
-async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """Type, default and nullability of each column of the tables that are the server's."""
-    statement = """
-        select table_name, column_name, data_type, column_default, is_nullable
-        from information_schema.columns
-        where table_schema = 'noetl' and table_name = any($1)
-    """
-    return {(table, name): tuple(rest) for table, name, *rest in await rows(database, statement, TABLES)}
-
-
-async def as_it_stands(database: Database, names: dict[str, list[str]]) -> dict[str, list[Any]]:
-    """The rows of each of the server's tables, without columns that were added."""
-    found = {}
-    for table, own in names.items():
-        picked = ", ".join(f'"{name}"' for name in sorted(own))
-        found[table] = await rows(database, f"select xmin::text, {picked} from noetl.{table} order by {picked}")
-    return found
-
-
 async def broken(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """The invariants that are broken, but for the execution of before: it had another broker."""
     found = await broken_invariants(database)
     ours = {name: [fault for fault in faults if fault[0] != noetl_server.OLD] for name, faults in found.items()}
     return {name: faults for name, faults in ours.items() if faults}
-
-
-async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: Database) -> None:
-    """Columns keep their types, rows are not even rewritten, and no default that was there is another one."""
-    await execute(empty_database, noetl_server.TABLES)
-    await execute(empty_database, noetl_server.HISTORY)
-    before = await columns(empty_database)
-    names: dict[str, list[str]] = {table: [] for table in TABLES}
-    for table, name in before:
-        names[table].append(name)
-    stood = await as_it_stands(empty_database, names)
-    await migrate(empty_database.dsn)
-    after = await columns(empty_database)
-    changed = {key for key in before if after.get(key) != before[key]}
-    assert changed == {("event", "event_id")}  # it had no default at all
-    assert await as_it_stands(empty_database, names) == stood
-    assert await migrate(empty_database.dsn) == []
 
 
 async def test_history_is_no_mail(server_database: Database) -> None:

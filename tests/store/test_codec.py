@@ -29,20 +29,21 @@ def test_a_value_comes_back_as_it_was(value: Any) -> None:
     assert load_json(dump_json(value)) == value
 
 
-@pytest.mark.parametrize("number", [*EDGES, *(-edge for edge in EDGES)])
-async def test_an_integer_of_any_size_goes_through_the_database(database: Database, number: int) -> None:
+async def test_an_integer_of_any_size_goes_through_the_database(database: Database) -> None:
     """Past 64 bits too, as an integer and not as a float."""
+    numbers = [*EDGES, *(-edge for edge in EDGES)]
     async with session(database) as own:
-        back = await own.fetchval("select $1::jsonb", {"n": [number]})
-    assert back == {"n": [number]}
-    assert isinstance(back["n"][0], int)
+        back = [await own.fetchval("select $1::jsonb", [number]) for number in numbers]
+    assert back == [[number] for number in numbers]
+    assert {type(number) for (number,) in back} == {int}
 
 
-@pytest.mark.parametrize("number", [0.1, -0.0, 1.5e300, 5e-324, 1.7976931348623157e308, 123456789.123456789, 1e-7])
-async def test_a_float_goes_through_the_database(database: Database, number: float) -> None:
+async def test_a_float_goes_through_the_database(database: Database) -> None:
     """The nearest float of what comes back is the float that was written (a whole one may come back as an integer)."""
+    numbers = [0.1, -0.0, 1.5e300, 5e-324, 1.7976931348623157e308, 123456789.123456789, 1e-7]
     async with session(database) as own:
-        assert float(await own.fetchval("select $1::jsonb", number)) == number
+        back = [await own.fetchval("select $1::jsonb", number) for number in numbers]
+    assert [float(number) for number in back] == numbers
 
 
 async def test_a_number_too_large_for_a_float_stays_exact(database: Database) -> None:
@@ -109,11 +110,11 @@ def test_what_jsonb_cannot_hold_is_refused_where_it_is_written(text: str, place:
         dump_json(value)
 
 
-@pytest.mark.parametrize("text", ["\\u0000", "\\\\u0000", "u0000", "\\ud800"])
-async def test_text_that_only_looks_like_an_escape_is_text(database: Database, text: str) -> None:
+async def test_text_that_only_looks_like_an_escape_is_text(database: Database) -> None:
     """A backslash, a u and digits: somebody's documentation, not a NUL."""
+    texts = ["\\u0000", "\\\\u0000", "\\\\\\u0000", "u0000", "\\ud800"]
     async with session(database) as own:
-        assert await own.fetchval("select $1::jsonb", [text]) == [text]
+        assert await own.fetchval("select $1::jsonb", texts) == texts
 
 
 @pytest.mark.parametrize("value", [{1: "a"}, {"a": b"b"}, {"a": {1, 2}}, [object()], {(1,): 2}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,9 @@ from noetl_broker.store.migrate import SERVED_VERSIONS, check_version, migrate, 
 from noetl_broker.store.pool import connect
 from tests.brokers import execute, rows, value
 from tests.postgres import Database
+from tests.store import noetl_server
 
+TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
 NAMES = [migration.name for migration in migrations()]
 
 
@@ -161,3 +164,39 @@ async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_
           and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
     """
     assert await rows(database, loose) == []
+
+
+async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: Database) -> None:
+    """Columns keep their types, rows are not even rewritten, and no default that was there is another one."""
+    await execute(empty_database, noetl_server.TABLES)
+    await execute(empty_database, noetl_server.HISTORY)
+    before = await columns(empty_database)
+    names: dict[str, list[str]] = {table: [] for table in TABLES}
+    for table, name in before:
+        names[table].append(name)
+    stood = await as_it_stands(empty_database, names)
+    await migrate(empty_database.dsn)
+    after = await columns(empty_database)
+    changed = {key for key in before if after.get(key) != before[key]}
+    assert changed == {("event", "event_id")}  # it had no default at all
+    assert await as_it_stands(empty_database, names) == stood
+    assert await migrate(empty_database.dsn) == []
+
+
+async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Type, default and nullability of each column of the tables that are the server's."""
+    statement = """
+        select table_name, column_name, data_type, column_default, is_nullable
+        from information_schema.columns
+        where table_schema = 'noetl' and table_name = any($1)
+    """
+    return {(table, name): tuple(rest) for table, name, *rest in await rows(database, statement, TABLES)}
+
+
+async def as_it_stands(database: Database, names: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """The rows of each of the server's tables, without columns that were added."""
+    found = {}
+    for table, own in names.items():
+        picked = ", ".join(f'"{name}"' for name in sorted(own))
+        found[table] = await rows(database, f"select xmin::text, {picked} from noetl.{table} order by {picked}")
+    return found

@@ -124,6 +124,8 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
         return None if token.items is not None and of_one == (event.place is not None) else "recorded"
     if event.kind == CHILD_DUE:
         return None if step.kind == "playbook" and token.failures else "not_open"
+    if event.stale:
+        return "stale"
     # An answer of a child that was given up counts no more, however it ended.
     once = event.kind == ACTION_FAILED or step.kind == "playbook"
     return "duplicate" if once and token.failures and 0 < event.attempt <= token.failed_attempt else None

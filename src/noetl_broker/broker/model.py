@@ -72,6 +72,7 @@ class Event(NamedTuple):
     broken: bool = False
     meta: JSON = None
     place: int | None = None  # of an item of an iterator, from 0
+    stale: bool = False  # it speaks of another lease than the job's, and its sender did not go through the job
 
     @property
     def kind(self) -> str:

@@ -98,16 +98,26 @@ class Node(NamedTuple):
     place: int | None = None
 
 
-def parse_node(node: str | None, name: str | None) -> Node:
-    """What a node id names; where it says nothing, the node's name and the first visit."""
-    if node and ":" in node:
-        step, mark, rest = node.partition(":")[2].partition("#")
-        if not mark:
-            return Node(step, 1)
-        visit, dot, place = rest.partition(".")
-        if _is_number(visit) and (not dot or _is_number(place)):
-            return Node(step, int(visit), int(place) if dot else None)
-    return Node(name, 1 if name else None)
+NOWHERE = Node(None, None)
+
+
+def parse_node(node: str | None, name: str | None, owner: int | None = None) -> Node:
+    """What a node id names; without one, the node's name and the first visit.
+
+    One that names nothing, or a node of another execution than `owner`, is nowhere: it must not pass for another.
+    """
+    if not node:
+        return Node(name, 1 if name else None)
+    execution, _, rest = node.partition(":")
+    if not rest or (owner is not None and execution != str(owner)):
+        return NOWHERE
+    step, mark, rest = rest.partition("#")
+    if not mark:
+        return Node(step, 1)
+    visit, dot, place = rest.partition(".")
+    if not _is_number(visit) or int(visit) < 1 or (dot and not _is_number(place)):
+        return NOWHERE
+    return Node(step, int(visit), int(place) if dot else None)
 
 
 def _is_number(text: str) -> bool:
@@ -117,7 +127,7 @@ def _is_number(text: str) -> bool:
 
 def mail_of(row: Record) -> Mail:
     """One row of `take_mail`; whatever a stranger wrote into the event becomes an event that the core can refuse."""
-    step, visit, place = parse_node(row["node_id"], row["node_name"])
+    step, visit, place = parse_node(row["node_id"], row["node_name"], row["execution_id"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
     attempt = meta.get("attempt")
     facts: dict[str, JSON] = {}
@@ -127,6 +137,10 @@ def mail_of(row: Record) -> Mail:
             facts["attempt"] = attempt
     if row["broken"]:
         facts["broken"] = True
+    leased = row["job_attempts"]
+    stale = "queue_id" not in meta and bool(leased) and attempt != leased
+    if stale:
+        facts["attempt"] = leased  # what the event's own attempt was held against
     event = Event(
         row["event_type"] or "missing",
         step,
@@ -140,6 +154,7 @@ def mail_of(row: Record) -> Mail:
         row["broken"] or False,
         meta,
         place if place is not None else _place(meta),
+        stale,
     )
     taken_at = row["taken_at"]
     return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)
