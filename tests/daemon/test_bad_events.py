@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.brokers import complete_jobs, drain, execute, rows
+from tests.brokers import complete_jobs, drain, execute, rows, value
 from tests.postgres import Database
 from tests.strangers import BAD, assert_healthy, begin, insert, outcomes
 
@@ -100,6 +100,12 @@ async def test_a_failure_of_another_lease_than_the_jobs_counts_for_nothing(datab
     lease = "update noetl.queue set status = 'leased', attempts = 1, worker_id = 'w' where execution_id = $1"
     await execute(database, lease, victim)
     await insert(database, victim, {"event_type": "action_failed", "meta": '{"attempt": 7}'})
+    await drain(database)
+    complete = """
+        select noetl.complete_job(queue_id, 'w', 1, '{"n": 1}')
+        from noetl.queue
+        where execution_id = $1 and worker_id = 'w'"""
+    assert await value(database, complete, victim)
     await assert_healthy(database, bystander)
     assert await outcomes(database) == ["stale"]
 
