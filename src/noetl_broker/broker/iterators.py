@@ -24,6 +24,8 @@ from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, is_true
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Template, Tree
@@ -50,7 +52,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     emit_iterator_started(draft, step, visit, len(values))
     delegate_job(draft, step, visit, ordinal, {"args": given.values, "total": len(values)})
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), given)
+    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: given)
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
@@ -139,9 +141,12 @@ def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[s
 
 def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
+
+    def given() -> Given:
+        return Given(draft.request_of(step, token.visit).get("args") or {})
+
     try:
-        request = draft.request_of(step, token.visit)
-        _start_items(draft, step, token, Given(request.get("args") or {}))
+        _start_items(draft, step, token, given)
     except TemplateError as fault:
         error = template_error(step, fault)
         _give_up(draft, step, token)
@@ -150,7 +155,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
         fail_execution(draft, error)
 
 
-def _start_items(draft: Draft, step: Step, token: Token, given: Given) -> None:
+def _start_items(draft: Draft, step: Step, token: Token, given: Callable[[], Given]) -> None:
+    """Start what may be started; `given` is asked for the step's inputs only where there is something to start."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
@@ -159,8 +165,9 @@ def _start_items(draft: Draft, step: Step, token: Token, given: Given) -> None:
         values = draft.known.ask(want_items(step.name, token.visit, first, count))
         token = token._replace(items=counts._replace(started=first + count))
         draft.tokens[step.name, token.visit] = token
+        inputs = given()
         for index, item in enumerate(values, first):
-            _start_item(draft, step, token, given, index, item)
+            _start_item(draft, step, token, inputs, index, item)
     draft.tokens[step.name, token.visit] = token
     if room > count > 0:
         draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
