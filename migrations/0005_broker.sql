@@ -9,7 +9,7 @@ returns table (
   event_type text, node_id text, node_name text, created_at timestamptz,
   context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, job_attempts int,
   catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json,
-  parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int
+  parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -112,7 +112,9 @@ begin
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
     s.turn, s.last_at, s.tokens,
-    x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index
+    x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
+    -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
+    case when pg_column_size(x.workload) <= 2048 then x.workload end
   from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)
   left join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
   left join noetl.execution x on x.execution_id = m.execution_id
