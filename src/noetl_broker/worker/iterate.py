@@ -54,7 +54,7 @@ def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
     items = _chosen(_items(collection), keys, element, finisher)
     task = {key: value for key, value in action.items() if key != "loop"} if looped else _nested(action)
     side_by_side = str(keys.get("mode") or "sequential").lower() in ("async", "parallel")
-    concurrency = _whole(keys.get("concurrency"), "concurrency") or ASYNC_CONCURRENCY
+    concurrency = _whole(keys.get("concurrency"), "concurrency", least=1) or ASYNC_CONCURRENCY
     return Iteration(
         items=items,
         element=element,
@@ -81,8 +81,8 @@ def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
 def _items(collection: Any) -> list[Any]:
     if isinstance(collection, Mapping):
         return [{"key": key, "value": value} for key, value in collection.items()]
-    if collection is None or isinstance(collection, list):
-        return collection or []
+    if isinstance(collection, list):
+        return collection
     raise ToolFault(
         f"the iterator's `collection` must be a list or a mapping, not {type(collection).__name__}",
         kind="bad_value",
@@ -91,6 +91,8 @@ def _items(collection: Any) -> list[Any]:
 
 
 def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
+    total = len(items)
+
     def value_of(expression: Any, index: int, item: Any) -> Any:
         if finisher.marks and not isinstance(expression, Left):
             return expression  # the broker rendered it
@@ -98,7 +100,7 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
             template = compile_condition(expression, "iterator")
         except TemplateError as fault:
             raise refused(fault) from None
-        return evaluated(template, finisher.scope(words_of(element, item, index, len(items))))
+        return evaluated(template, finisher.scope(words_of(element, item, index, total)))
 
     if (where := keys.get("where")) is not None:
         items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]
@@ -109,24 +111,21 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
         except TypeError as error:
             message = f"order_by gives values without an order: {error}"
             raise ToolFault(message, kind="bad_value", retryable=False) from None
-    items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit")]
+    items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit", least=0)]
     if keys.get("enumerate") is True:
         items = [{"index": index, "item": item} for index, item in enumerate(items)]
-    if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk")) is not None:
+    if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk", least=1)) is not None:
         items = [items[start : start + size] for start in range(0, len(items), size)]
     return items
 
 
-def _whole(value: Any, what: str) -> int | None:
+def _whole(value: Any, what: str, *, least: int) -> int | None:
     if value is None:
         return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise ToolFault(f"the iterator's {what} must be 1 or more, not {value!r}", kind="bad_value", retryable=False)
-    return number
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {value!r:.80}"
+        raise ToolFault(message, kind="bad_value", retryable=False)
+    return value
 
 
 def words_of(element: str, item: Any, index: int, count: int) -> dict[str, Any]:
