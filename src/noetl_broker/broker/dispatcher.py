@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.playbook.model import Playbook
+    from noetl_broker.playbook.model import Playbook, Step
 
 # Known types that are facts for readers of the log and ask for no decision.
 RECORDED = frozenset({
@@ -122,13 +122,24 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
     if event.kind in OF_ITEMS or event.place is not None:
         of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
         return None if token.items is not None and of_one == (event.place is not None) else "recorded"
-    if event.kind == CHILD_DUE:
-        return None if step.kind == "playbook" and token.failures else "not_open"
+    if event.kind == CHILD_DUE or step.kind == "playbook":
+        return _child_refusal(step, token, event)
     if event.stale:
         return "stale"
-    # An answer of a child that was given up counts no more, however it ended.
-    once = event.kind == ACTION_FAILED or step.kind == "playbook"
-    return "duplicate" if once and token.failures and 0 < event.attempt <= token.failed_attempt else None
+    once = event.kind == ACTION_FAILED and token.failures
+    return "duplicate" if once and 0 < event.attempt <= token.failed_attempt else None
+
+
+def _child_refusal(step: Step, token: Token, event: Event) -> str | None:
+    """An answer of a child that was given up counts no more, however it ended; while none runs, there is none."""
+    rests = token.failures > token.failed_attempt
+    if event.kind == CHILD_DUE:
+        if step.kind != "playbook" or not token.failures:
+            return "not_open"
+        return None if rests else "duplicate"
+    if event.stale:
+        return "stale"
+    return "duplicate" if rests or 0 < event.attempt <= token.failures else None
 
 
 def _error_in_result(event: Event) -> JSON:
