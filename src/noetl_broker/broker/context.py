@@ -46,7 +46,7 @@ def want_items(step: str, visit: int, start: int, count: int) -> tuple[str, str,
 
 
 def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
-    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED or FAILED."""
+    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED, FAILED or None."""
     return ("item", step, visit, place)
 
 

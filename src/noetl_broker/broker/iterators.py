@@ -68,15 +68,17 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken
     status = "COMPLETED" if completed else "FAILED"
     draft.item_ends.append(ItemEnd(step.name, token.visit, index, status))
-    if _iteration(step).task.call is None and not (completed and event.settled):
+    if runs_items(step) and _iteration(step).task.call is None and not (completed and event.settled):
         change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
     error = None if completed else describe_error(step, event.error or "the result of the event is no JSON")
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
-    if error is not None and _iteration(step).on_error == "fail":
+    if error is not None and (step.iteration is None or step.iteration.on_error == "fail"):
         _fail_step(draft, step, token, {**error, "index": index})
-        return
-    _go_on(draft, step, token)
+    elif runs_items(step):
+        _go_on(draft, step, token)
+    else:
+        gather_when_ended(draft, token)
 
 
 def continue_iterator(draft: Draft, token: Token) -> None:
@@ -86,9 +88,22 @@ def continue_iterator(draft: Draft, token: Token) -> None:
 
 def complete_iterator(draft: Draft, token: Token) -> None:
     """`iterator_completed`: the gathered results are there, and the step completes with them."""
-    if token.items is None or token.items.ended < token.items.total:
+    step, counts = draft.playbook.steps[token.step], token.items
+    if counts is None or counts.ended < counts.total or not (token.answered or runs_items(step)):
         raise Refused("recorded")
     process_completed_steps(draft, token)
+
+
+def runs_items(step: Step) -> bool:
+    """Whether the broker itself starts the step's items; else a worker may have started children for it."""
+    return step.iteration is not None and step.iteration.expanded
+
+
+def gather_when_ended(draft: Draft, token: Token) -> None:
+    """Keep the token; where a worker is done and all children that it started have ended, gather their results."""
+    draft.tokens[token.step, token.visit] = token
+    if token.answered and token.items is not None and token.items.ended == token.items.total:
+        draft.posts.append(Post(ITERATOR_COMPLETED, token.step, token.visit))
 
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:

@@ -53,6 +53,7 @@ class Columns:
         self.items: list[tuple[object, ...]] = []
         self.item_changes: list[tuple[object, ...]] = []
         self.posts: list[tuple[object, ...]] = []
+        self.adoptions: list[tuple[object, ...]] = []
         self._placed: dict[tuple[int, str], list[object]] = {}  # jobs of this batch, by their node
 
     def add(self, case: Case, outcome: Outcome) -> None:
@@ -109,6 +110,7 @@ class Columns:
             self.ended.append((
                 execution.execution_id, ended.status, _json_or_null(ended.result), _json_or_null(ended.error),
                 turn.at + (len(decision.events) - 1) * MICROSECOND,
+                execution.parent.node_id if execution.parent is not None else None,
             ))  # fmt: skip
 
     def _add_family(self, execution: Execution, mail: Mail, decision: Decision, first: int) -> None:
@@ -123,6 +125,8 @@ class Columns:
             if job.place is not None:
                 node = node_id(owner, job.step, job.visit)
                 self.item_changes.append((owner, node, job.place, "RUNNING", None))
+        for step, visit, place, child_id in decision.adoptions:
+            self.adoptions.append((owner, node_id(owner, step, visit), place, child_id))
         for step, visit, place, status in decision.item_ends:
             self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
         for event_type, step, visit in decision.posts:
@@ -164,6 +168,10 @@ class Columns:
         """The arguments of `change_items`."""
         return _columns(self.item_changes, 5)
 
+    def adoption_arguments(self) -> list[list[Any]]:
+        """The arguments of `adopt_children`."""
+        return _columns(self.adoptions, 4)
+
     def post_arguments(self) -> list[list[Any]]:
         """The arguments of `write_posts`."""
         return _columns(self.posts, 3)
@@ -199,11 +207,11 @@ class Columns:
 
     def write_arguments(self) -> list[list[Any]]:
         """The arguments of `write_turns`."""
-        events, jobs = _columns(self.events, 14), _columns(self.jobs, 10)
+        events, jobs, ended = _columns(self.events, 14), _columns(self.jobs, 10), _columns(self.ended, 6)
         return [
             *_columns(self.turns, 7), *events[:12], *jobs[:8], *_columns(self.changes, 4),
-            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
-            *_columns(self.states, 6), self.read, *events[12:], *jobs[8:],
+            self.withdrawn, *_columns(list(self.rows.values()), 8), *ended[:5],
+            *_columns(self.states, 6), self.read, *events[12:], *jobs[8:], *ended[5:],
         ]  # fmt: skip
 
 

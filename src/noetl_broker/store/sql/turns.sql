@@ -103,7 +103,8 @@ on conflict (execution_id, task_id) do nothing;
 
 -- name: write_turns
 -- Every row of a batch of turns in one statement; ids are made here, and a job finds its step_started by its place.
--- Returns how many executions moved from the turn they were expected at: fewer than asked for is a conflict.
+-- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
+-- that was seen: fewer than asked for is a conflict.
 with turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
   select execution_id, turn, event_id, outcome, note, decided_at, facts::jsonb
@@ -187,9 +188,11 @@ with turns as (
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($41::bigint[], $42::text[], $43::text[], $44::text[], $45::timestamptz[])
-    e (execution_id, status, result, error, ended_at)
-  where x.execution_id = e.execution_id
+  from unnest($41::bigint[], $42::text[], $43::text[], $44::text[], $45::timestamptz[], $57::text[])
+    e (execution_id, status, result, error, ended_at, parent_node_id)
+  -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
+  where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
+  returning x.execution_id
 ), states as materialized (
   select execution_id, expected, turn, last_at, tokens::json as tokens, deadline
   from unnest($46::bigint[], $47::int[], $48::int[], $49::timestamptz[], $50::text[], $51::float8[])
@@ -225,6 +228,7 @@ with turns as (
   where cardinality($41::bigint[]) > 0
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
+  (select count(*) from ended) as ended,
   (select count(*) from bell) as rung,
   (select array_agg(ordinal order by ordinal) from told where child_id is not null) as child_ordinals,
   (select array_agg(child_id order by ordinal) from told where child_id is not null) as child_ids;
