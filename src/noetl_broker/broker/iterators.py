@@ -24,6 +24,8 @@ from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, is_true
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Template, Tree
@@ -52,7 +54,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     request["unfinished"] = [["args", *path] for path in given.left]
     delegate_job(draft, step, visit, ordinal, request)
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), given, result)
+    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: (given, result))
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
@@ -145,10 +147,14 @@ def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[s
 
 def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
-    try:
+
+    def handed() -> tuple[Given, int | None]:
         request = draft.request_of(step, token.visit)
-        given = Given(request["args"], tuple(tuple(path[1:]) for path in request["unfinished"]))
-        _start_items(draft, step, token, given, request["result_turn"])
+        left = tuple(tuple(path[1:]) for path in request["unfinished"])
+        return Given(request["args"], left), request["result_turn"]
+
+    try:
+        _start_items(draft, step, token, handed)
     except TemplateError as fault:
         error = template_error(step, fault)
         _give_up(draft, step, token)
@@ -157,7 +163,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
         fail_execution(draft, error)
 
 
-def _start_items(draft: Draft, step: Step, token: Token, given: Given, result: int | None) -> None:
+def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tuple[Given, int | None]]) -> None:
+    """Start what may be started; the step's inputs and its `result` are asked for only where there is something."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
@@ -166,9 +173,10 @@ def _start_items(draft: Draft, step: Step, token: Token, given: Given, result: i
         values = draft.known.ask(want_items(step.name, token.visit, first, count))
         token = token._replace(items=counts._replace(started=first + count))
         draft.tokens[step.name, token.visit] = token
+        inputs, result = handed()
         for index, item in enumerate(values, first):
-            words = words_of(_iteration(step), index, counts.total, item)
-            _start_item(draft, step, token, given, result, (index, words))
+            words = words_of(iteration, index, counts.total, item)
+            _start_item(draft, step, token, inputs, result, (index, words))
     draft.tokens[step.name, token.visit] = token
     if room > count > 0:
         draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
