@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.failure import wrong_value
 from noetl_broker.broker.model import JSON, Child
 from noetl_broker.broker.queue import delegate_job
 from noetl_broker.template import TemplateError
@@ -46,10 +47,10 @@ def render_call(
     version = draft.render(call.version, scope) if call.version is not None else None
     answer = draft.render(call.return_step, scope) if call.return_step is not None else None
     if not isinstance(path, str) or not path:
-        raise TemplateError(f"the path of a playbook must be text, it is {path!r:.80}", call.path.source, call.path.at)
+        raise wrong_value(call.path, "the path of a playbook must be text", path)
     if call.version is not None and version is not None and not _is_version(version):
-        message = f"the version of a playbook must be a whole number from 1 to {LAST_VERSION}, it is {version!r:.80}"
-        raise TemplateError(message, call.version.source, call.version.at)
+        wanted = f"the version of a playbook must be a whole number from 1 to {LAST_VERSION}"
+        raise wrong_value(call.version, wanted, version)
     request: dict[str, JSON] = {"path": path, "version": version, "args": given.values}
     return {**request, "return_step": answer} if isinstance(answer, str) else request
 

@@ -60,7 +60,15 @@ def _completed(draft: Draft) -> None:
     elif event.broken:
         process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
     else:
+        if isinstance(event.meta, dict) and "child_execution_id" not in event.meta:
+            _give_up_child(draft, token)
         complete_action(draft, token)
+
+
+def _give_up_child(draft: Draft, token: Token) -> None:
+    """Somebody answered in place of the child: it is not waited for, and runs for nobody."""
+    if draft.playbook.steps[token.step].kind == "playbook":
+        draft.abandoned.append((token.step, token.visit))
 
 
 def _failed(draft: Draft) -> None:
@@ -133,6 +141,8 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
 
 
 def _action_refusal(step: Step, token: Token, event: Event) -> str | None:
+    if runs_items(step) and event.kind == ACTION_COMPLETED:
+        return "recorded"  # no worker has it; its items complete it
     if event.kind == CHILD_DUE or step.kind == "playbook":
         return _child_refusal(step, token, event)
     if event.stale:

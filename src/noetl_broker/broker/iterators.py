@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
-from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
 from noetl_broker.broker.inputs import Given, lay_over, render_inputs
 from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
@@ -21,6 +21,7 @@ from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
 from noetl_broker.broker.transitions import pass_on, process_completed_steps
 from noetl_broker.broker.workflow import track_ended
+from noetl_broker.playbook.findings import kind_of
 from noetl_broker.template import TemplateError, is_true
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
     if not isinstance(collection, list):
-        raise _complaint(iteration.collection, f"the collection must be a list or a mapping, it is {collection!r:.80}")
+        raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
     total = len(collection)
 
     def value_of(template: Template, index: int, item: JSON) -> JSON:
@@ -130,7 +131,8 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
         try:
             values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
         except TypeError as error:
-            message = f"`order_by` gives values without an order: {error}"
+            kinds = " and ".join(sorted({kind_of(rank) for rank in ranks}))
+            message = f"`order_by` gives values that have no order: {kinds}"
             raise TemplateError(message, order_by.source, order_by.at) from error
     scope = draft.scope(given.values, result)
     values = values[: _whole(draft, "limit", iteration.limit, scope, least=0)]
@@ -232,9 +234,5 @@ def _whole(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: in
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise _complaint(tree, f"`{key}` must be a whole number of at least {least}, it is {value!r:.80}")
+        raise wrong_value(tree, f"`{key}` must be a whole number of at least {least}", value)
     return value
-
-
-def _complaint(tree: Tree, message: str) -> TemplateError:
-    return TemplateError(message, tree.source, tree.at)

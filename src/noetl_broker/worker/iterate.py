@@ -6,10 +6,12 @@ Two forms arrive: a job of type `iterator` with a `task`, and a job of any other
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from noetl_broker.playbook.findings import kind_of
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
@@ -84,7 +86,7 @@ def _items(collection: Any) -> list[Any]:
     if isinstance(collection, list):
         return collection
     raise ToolFault(
-        f"the iterator's `collection` must be a list or a mapping, not {type(collection).__name__}",
+        f"the iterator's `collection` must be a list or a mapping, it is {json.dumps(collection)[:80]}",
         kind="bad_value",
         retryable=False,
     )
@@ -109,8 +111,9 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
         try:
             items = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
         except TypeError as error:
-            message = f"order_by gives values without an order: {error}"
-            raise ToolFault(message, kind="bad_value", retryable=False) from None
+            kinds = " and ".join(sorted({kind_of(rank) for rank, _ in ranked}))
+            message = f"the iterator's `order_by` gives values that have no order: {kinds}"
+            raise ToolFault(message, kind="bad_value", retryable=False) from error
     items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit", least=0)]
     if keys.get("enumerate") is True:
         items = [{"index": index, "item": item} for index, item in enumerate(items)]
@@ -123,7 +126,7 @@ def _whole(value: Any, what: str, *, least: int) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {value!r:.80}"
+        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {json.dumps(value)[:80]}"
         raise ToolFault(message, kind="bad_value", retryable=False)
     return value
 
