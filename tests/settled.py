@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.playbook import Rules
+from noetl_broker.store.history import all_executions, load_history
+from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, rows
-from tests.daemon.test_replay import differences
 from tests.postgres import Database
 
 # Each statement gives a row per fault.
@@ -68,6 +71,13 @@ async def unsettled(database: Database) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {**await broken_invariants(database)}
     for name, statement in OPEN.items():
         found[name] = await rows(database, statement)
-    for (execution_id,) in await rows(database, "select execution_id from noetl.execution_state"):
-        found[f"replay of {execution_id}"] = await differences(database, execution_id)
+    connection = await connect(database.dsn, name="test")
+    try:
+        async for execution_id in all_executions(connection):
+            history = await load_history(connection, execution_id, Rules())
+            turns = list(retake(history))
+            found[f"replay of {execution_id}"] = [text for turn in turns for text in turn.differences]
+            found[f"replay of {execution_id}"] += compare_end(history, turns)
+    finally:
+        await connection.close()
     return {name: faults for name, faults in found.items() if faults}

@@ -143,8 +143,9 @@ class Columns:
             dropped = row[0] == owner if nodes is None else row[:2] in nodes
             if not dropped:
                 kept.append(row)
-            elif isinstance(ordinal := row[-1], int):  # then its iteration_started names no child either
+            elif isinstance(ordinal := row[-1], int):  # of an item: its iteration_started names no child then
                 self.events[ordinal - 1] = (*self.events[ordinal - 1][:-1], False)
+                self.item_changes.append((*row[:3], "CANCELLED", None))
         self.children = kept
 
     @property
