@@ -2,7 +2,8 @@
 
 -- Claim by row, then by lock, then look: three statements of one volatile function, so that under READ COMMITTED each
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
--- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox.
+-- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
+-- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
@@ -20,6 +21,7 @@ declare
   executions bigint[];
   events bigint[];
   held bigint[];
+  starts text[] := array['execution_start', 'execution_started', 'playbook_started'];
 begin
   -- Events written from here to the commit are the broker's own: the trigger on the event table lets them pass.
   perform set_config('noetl.writer', 'broker', true);
@@ -80,7 +82,7 @@ begin
           then (noetl.as_json(v.context) ->> 'version')::int end as version
       from unnest(executions, events) m (execution_id, event_id)
       join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
-      where lower(v.event_type) in ('execution_start', 'execution_started', 'playbook_started')
+      where lower(v.event_type) = any(starts)
         and v.execution_id = any(held)
         and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
     ) e
@@ -101,7 +103,23 @@ begin
   end if;
 
   return query
-  select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),
+  select m.mail_id, m.execution_id, m.event_id,
+    m.execution_id = any(held) and case
+      when s.execution_id is not null or lower(e.event_type) = any(starts) then true
+      else not exists (
+        select
+        from noetl.event b
+        where b.execution_id = m.execution_id
+          and lower(b.event_type) = any(starts)
+          and b.event_id <> all(events)
+          and not exists (
+            select
+            from noetl.dead_letter d
+            where d.execution_id = b.execution_id and d.event_id = b.event_id
+          )
+      )
+    end,
+    clock_timestamp(),
     e.event_type::text, e.node_id::text, e.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
     least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),

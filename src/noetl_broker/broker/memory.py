@@ -31,10 +31,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     answers = known.answers
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
-    for job in decision.jobs:
-        inputs = job.action.get("args")
-        answers[want_action(job.step, job.visit)] = job.action
-        answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
+    _remember_jobs(answers, decision)
     _remember_items(known, decision)
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:
@@ -46,6 +43,14 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         visit = row.result_visit or 1
         if visit == row.visits or not isinstance(before, Found) or before.visit < visit:
             answers[want_step(row.step)] = Found(visit, result)
+
+
+def _remember_jobs(answers: dict[tuple[object, ...], object], decision: Decision) -> None:
+    for job in decision.jobs:
+        if job.place is None:  # those of items are not their visit's
+            inputs = job.action.get("args")
+            answers[want_action(job.step, job.visit)] = job.action
+            answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
 
 
 def _remember_items(known: Known, decision: Decision) -> None:

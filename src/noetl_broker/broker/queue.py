@@ -56,7 +56,8 @@ def enqueue_job(
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
     if left:
-        context |= _named_results(draft, step, [template for _, template in reading], given, result)
+        words = item[1] if item else {}
+        context |= _named_results(draft, step, [template for _, template in reading], given, result, words)
         if item is not None:
             context["workload"] = draft.workload()
     retry = step.retry
@@ -102,9 +103,9 @@ def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
     return round(delay, 3)
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0) -> None:
-    """The job of a visit that already has one: `retry`, `dead`, or `done`."""
-    draft.changes.append(JobChange(step.name, visit, status, delay))
+def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
+    """The job of a visit (`place`: of an iterator's item) that already has one: `retry`, `dead`, or `done`."""
+    draft.changes.append(JobChange(step.name, visit, status, delay, place))
 
 
 def _priority(draft: Draft, step: Step) -> int:
@@ -115,11 +116,12 @@ def _priority(draft: Draft, step: Step) -> int:
 
 
 def _named_results(
-    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None
+    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None, words: Mapping[str, JSON]
 ) -> dict[str, JSON]:
     """What the templates left for the worker name beside its own words: it finishes them from the job's context.
 
-    `results` of steps, and the `result` that the visit was handed; nothing that they do not name.
+    `results` of steps, the `result` that the visit was handed, and the `words` of an iterator's item; nothing that they
+    do not name.
     """
     names, results = step.fields.worker_names, step.fields.worker_results
     texts = [read_by_text(_at(given.values, path)) for path in given.left]
@@ -129,6 +131,9 @@ def _named_results(
     context: dict[str, JSON] = {}
     if result is not None and not names.isdisjoint(RESULT_WORDS) and given.values.keys().isdisjoint(RESULT_WORDS):
         context["result"] = draft.turn_result(result).data
+    told = {name: words[name] for name in words if name in names}
+    if told:
+        context["words"] = told
     named = names | (results if results is not None else draft.playbook.steps.keys())
     found = _latest_results(draft, named)
     if found:

@@ -17,7 +17,8 @@ from noetl_broker.template import Path, Tree, read_by_text
 from noetl_broker.template.engine import parse
 
 ARGS = "args"
-EVALUATED = frozenset({"next", "retry"})  # beside the result of `end`, what the broker evaluates with a visit's inputs
+# Beside the result of `end`, what the broker evaluates with a visit's inputs; of an iterator only where it is expanded.
+EVALUATED = frozenset({"next", "retry", "iteration"})
 TELLS_NOTHING = frozenset({"defined", "undefined"})  # tests that ask whether there is a value, not which
 Unfinished = Mapping[Path, str]  # where in a step's inputs such a string stands, and where in the document
 
@@ -30,6 +31,9 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
             for target in (*entry.then, *entry.otherwise):
                 arriving.setdefault(target.step, []).append(target.inputs)
     found = {name: _unfinished(step, arriving.get(name, ())) for name, step in playbook.steps.items()}
+    for name, step in playbook.steps.items():
+        if step.kind in ("playbook", "iterator"):
+            _refuse_payload(reading, step, found[name])
     for use in reading.uses:
         name = use.part.step or ""
         if (
@@ -42,6 +46,8 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
 
 def _is_evaluated(use: Use, step: Step) -> bool:
     """Whether the broker renders it at all: the `save` of `end` only where nothing else is the result."""
+    if use.part.role == "iteration":
+        return step.iteration is not None and step.iteration.expanded
     if use.part.role != "result":
         return use.part.role in EVALUATED
     return path_text(use.place) == step.result.at if step.result is not None else step.kind == "control"
@@ -61,6 +67,23 @@ def _unfinished(step: Step, arriving: Iterable[Inputs]) -> Unfinished:
             found |= {(key, *path): _at(tree, path) for path in tree.left}
             found |= {(key, *path): _at(tree, path) for path, _ in tree.reading(leave)}
     return found
+
+
+def _refuse_payload(reading: Reading, step: Step, unfinished: Unfinished) -> None:
+    """What a child is started with is data: no worker stands between the step and the child."""
+    task = step if step.iteration is None else step.iteration.task
+    if task.call is None:
+        return
+    places = {path_text(place): place for use in reading.uses for place, _ in strings(use.value, use.place)}
+    own = {} if task is step else _left(task.inputs)
+    for path, at in {**unfinished, **own}.items():
+        reading.report.error(
+            "unfinished-input",
+            places.get(at, ()),
+            f"the input `{path_text(path)}` of the step `{step.name}` is for a worker to finish, and the playbook that"
+            " it starts would get its text",
+            "write that template in the playbook that is started, or let an action return the value",
+        )
 
 
 def _roots(unfinished: Unfinished) -> frozenset[str]:

@@ -161,8 +161,8 @@ def mail_of(row: Record) -> Mail:
 
 
 def _place(meta: dict[str, JSON]) -> int | None:
-    """A child of an iterator's item says in its letter whose it is."""
-    place = meta.get("index")
+    """A child of an iterator's item says in its letter whose it is; an `index` of anybody else means nothing here."""
+    place = meta.get("index") if "child_execution_id" in meta else None
     return place if isinstance(place, int) and not isinstance(place, bool) and place >= 0 else None
 
 

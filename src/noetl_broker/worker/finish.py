@@ -168,6 +168,8 @@ def finisher_of(
     }
     if "result" in context:
         words["result"] = words["this"] = StepResult(context["result"])
+    if isinstance(context.get("words"), Mapping):
+        words |= context["words"]  # of one item of an iterator: its element and `_loop`
     return Finisher(
         args=args if isinstance(args, Mapping) else {},
         context=context,
