@@ -47,7 +47,7 @@ def test_names_that_nobody_gives_are_warned_of() -> None:
     workload: {city: Paris}
     workflow:
       - {step: start, next: a}
-      - {step: a, type: http, url: "{{ citi }}", headers: {k: "{{ zzz }}", s: "{{ spec.x }}"}}
+      - {step: a, type: http, url: "{{ citi }}", headers: {k: "{{ zzz }}", s: "{{ spec.x }}{{ now }}"}}
     """
     assert told(source) == [
         (
@@ -59,8 +59,8 @@ def test_names_that_nobody_gives_are_warned_of() -> None:
             "step, a workload key nor a scope word (give it a default under `workload` if the payload brings it)"
         ),
         (
-            "5:75 warning unknown-name workflow[1].headers.s: the template names `spec`, which is neither a "
-            "step, a workload key nor a scope word (write `workload`)"
+            "5:75 warning unknown-name workflow[1].headers.s: the template names `now`, which is neither a "
+            "step, a workload key nor a scope word (write `now()`)"
         ),
     ]
 

@@ -14,12 +14,13 @@ from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.inputs import Given, given_by, lay_over, render_inputs, said_of
 from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
 from noetl_broker.broker.transitions import pass_on, process_completed_steps
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, is_true
 
@@ -48,7 +49,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))
-    delegate_job(draft, step, visit, ordinal, {"args": given.values, "total": len(values)})
+    delegate_job(draft, step, visit, ordinal, {**said_of(given), "total": len(values)})
     token = draft.tokens[step.name, visit]
     _start_items(draft, step, token._replace(items=Counts(len(values))), given)
 
@@ -88,6 +89,9 @@ def complete_iterator(draft: Draft, token: Token) -> None:
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
     """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
+    unfinished = unfinished_of(draft, given)
+    insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
+    insist_on_values(unfinished_of(draft, given, words_of(iteration, 0, 0, None)), iteration.where, iteration.order_by)
     collection = draft.render(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
@@ -126,7 +130,7 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
     try:
         request = draft.request_of(step, token.visit)
-        _start_items(draft, step, token, Given(request.get("args") or {}))
+        _start_items(draft, step, token, given_by(request))
     except TemplateError as fault:
         error = template_error(step, fault)
         _give_up(draft, step, token)
@@ -157,13 +161,16 @@ def _start_item(draft: Draft, step: Step, token: Token, given: Given, index: int
     iteration = _iteration(step)
     task, counts = iteration.task, token.items or Counts(0)
     words = words_of(iteration, index, counts.total, item)
-    own = render_inputs(draft, task.inputs, draft.scope(given.values, None, words))
+    scope, unfinished = draft.scope(given.values, None, words), unfinished_of(draft, given, words)
+    if step.type == "iterator":  # the task's inputs are over those of its step
+        inputs = lay_over(given, render_inputs(draft, task.inputs, scope, unfinished=unfinished))
+    else:  # a loop's own inputs are under what the transition gave
+        inputs = lay_over(render_inputs(draft, task.inputs, scope, given, unfinished), given)
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
-        request = render_call(draft, task.call, lay_over(given, own), None, words)
-        start_child(draft, token, {**request, "args": own.values}, (index, ordinal))
+        start_child(draft, token, render_call(draft, task.call, inputs, None, words), (index, ordinal))
     else:
-        enqueue_job(draft, task, token.visit, ordinal, own, None, (index, words))
+        enqueue_job(draft, task, token.visit, ordinal, inputs, None, (index, words))
 
 
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
