@@ -61,6 +61,8 @@ def enqueue_job(
     context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
     if left:
         context |= _told(draft, step, [template for _, template in reading], given, result)
+        if item is not None:
+            context["workload"] = draft.workload()
     retry = step.retry
     draft.jobs.append(
         Job(
