@@ -59,6 +59,7 @@ def left(job: Job) -> list[list[str | int]]:
         ('type: http, params: {q: "{{ secret.x }}"}', [["params", "q"]]),
         ('type: http, url: u, retry: {max_attempts: 2, retry_when: "{{ error }}"}', []),
         ('type: http, save: {data: {v: "{{ result.x }}", w: "{{ n }}"}}', [["save", "data", "v"]]),
+        ('type: http, save: {statement: "{{ params.v }}{{ n }}", data: {v: "{{ n }}"}}', [["save", "statement"]]),
         ('type: http, url: "{{ i }}", loop: {collection: "{{ n }}", element: i}', [["url"]]),
         ("type: http, url: u, loop: {collection: n, element: i, where: i > 1}", [["loop", "where"]]),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.playbook.documents import told
 
 
@@ -141,6 +143,45 @@ def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
     ]
 
 
+MERGING = """
+workload: {x: 1}
+workflow:
+  - {step: start, next: %s}
+  - {step: a, type: http, url: u, next: [{step: j, args: {k: 1}}]}
+  - {step: b, type: http, url: u, next: [{step: j, args: {k: 2}}]}
+  - {step: j, type: http, url: u}
+"""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "[{when: x > 1, step: a}, {else: [b]}]",
+        "[{when: x > 1, step: a}, {step: b}]",
+        "[{when: x > 1, step: a}, {when: x <= 1, step: b}]",
+        "[{when: x > 1, step: a, else: b}]",
+    ],
+)
+def test_branches_of_which_one_is_taken_may_give_a_join_one_input(choice: str) -> None:
+    """Only one of the two arcs is ever taken."""
+    assert told(MERGING % choice) == []
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "[a, b]",
+        "[a, {when: x > 1, step: b}]",
+        "[{when: x > 1, step: a}, {when: x < 1, step: j, else: b}]",
+        "[{when: x > 1, then: [a, b]}]",
+        "[{when: x > 1, step: j, else: a}, {else: [b]}]",
+    ],
+)
+def test_branches_of_which_both_may_be_taken_are_warned_of(choice: str) -> None:
+    """However they part."""
+    assert [line.partition(":")[2].split(" ")[2] for line in told(MERGING % choice)] == ["join-input"]
+
+
 def test_a_template_that_mixes_the_visits_of_an_each_join_is_warned_of() -> None:
     """It would read the latest of all visits."""
     source = """
@@ -191,13 +232,17 @@ def test_a_template_in_sql_code_is_warned_of() -> None:
 
 
 def test_keys_that_nobody_reads_are_warned_of() -> None:
-    """A result elsewhere than on `end`, a save that no worker does."""
+    """A result elsewhere than on `end`, a save that no worker does; each once."""
     source = """
     workflow:
-      - {step: start, next: a}
+      - {step: start, next: a, sink: {data: 1}}
       - {step: a, type: playbook, path: p, save: {storage: event}, result: 1}
     """
     assert told(source) == [
+        (
+            "3:28 warning unused-key workflow[0].sink: `sink` of step `start` saves nothing, because no worker "
+            "runs the step (add a step that saves)"
+        ),
         (
             "4:40 warning unused-key workflow[1].save: `save` of step `a` saves nothing, because no worker "
             "runs the step (add a step that saves)"
@@ -271,10 +316,11 @@ def test_a_save_of_an_end_that_no_worker_runs_is_warned_of() -> None:
     assert told(source % "") == [
         (
             "4:17 warning unused-key workflow[1].save: `save` of step `end` saves nothing, because no worker "
-            "runs the step (add a step that saves)"
+            "runs the step (write type: save on it; as it is, its data is at most the result of the execution)"
         ),
     ]
     assert told(source % "type: http, url: x, ") == []
+    assert told(source % "type: save, ") == []
 
 
 def test_an_end_with_a_next_draws_no_warning_of_a_loop() -> None:

@@ -34,7 +34,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     name, raw, place = written.name, written.raw, written.place
     declared = declare(reading, name, raw, place)
     iterating = is_iterating(raw, declared)
-    known = known_keys(declared, iterating=iterating, ends=name == END)
+    known = known_keys(declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
     done = _read_task(reading, written, declared)
@@ -95,13 +95,11 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
         return
     for key in SAVE_KEYS:
         if raw.get(key) is not None:
-            report.warning(
-                "unused-key",
-                (*place, key),
-                f"`{key}` of step `{name}` saves nothing, because no worker runs the step",
-                "add a step that saves",
-                key=True,
-            )
+            message = f"`{key}` of step `{name}` saves nothing, because no worker runs the step"
+            hint = "add a step that saves"
+            if name == END:
+                hint = "write type: save on it; as it is, its data is at most the result of the execution"
+            report.warning("unused-key", (*place, key), message, hint, key=True)
 
 
 def _description(raw: Raw) -> str | None:

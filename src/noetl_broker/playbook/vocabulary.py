@@ -104,5 +104,5 @@ SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_
 FUNCTIONS = frozenset({"range", "now", "uuid"})
 RETRY_WORDS = frozenset({"error", "status_code", "result", "attempt"})
 
-# Inside `save`, `data` is the worker's too: the mapping that it is about to save.
-SAVED_WORDS = frozenset({"data"})
+# Inside `save`, these are the worker's too: what it is about to save, and the values of a `statement`.
+SAVED_WORDS = frozenset({"data", "params"})
