@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
 from tests.playbook.documents import told
@@ -143,6 +145,63 @@ def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "step, name, why",
+    [
+        ('type: http, url: "{{ a.x }}"', "a", "a"),
+        ('type: http, url: u, args: {x: "{{ a }}"}', "a", "a"),
+        ("type: http, url: u, save: {data: {x: \"{{ results['a'] is none or a.b }}\"}}", None, ""),
+        ('type: http, url: u, save: {data: {x: "{{ a.b }}"}}', "a", "a"),
+        ('type: http, url: u, retry: {max_attempts: 2, retry_when: "{{ a.b }}"}', "a", "a"),
+        ('type: http, url: "{{ b.x }}"', "b", "only after"),
+        ('type: http, url: "{{ start }}{{ a | default(1) }}"', "start", "nothing"),
+        ('type: http, url: "{{ r }}"', "r", "nothing"),
+        ('type: http, url: "{{ a.x if a is defined else 0 }}"', None, ""),
+        ('type: http, url: "{{ 1 if workload.k else b }}{{ k or b }}"', None, ""),
+        ('type: http, url: "{{ b }}", args: {b: 1}', None, ""),
+        ('type: http, url: "{{ k }}"', None, ""),
+    ],
+)
+def test_a_result_that_is_surely_not_there_is_warned_of(step: str, name: str | None, why: str) -> None:
+    """A step's own before it ends, one that comes later, one of a step that runs nothing."""
+    source = f"""
+    workload: {{k: 1}}
+    workflow:
+      - {{step: start, next: a}}
+      - {{step: a, {step}, next: [{{when: "{{{{ a.x }}}}", step: r}}]}}
+      - {{step: r, next: b}}
+      - {{step: b, type: http, url: "{{{{ a }}}}{{{{ k }}}}"}}
+    """
+    reasons = {
+        "a": "which has none before it ends",
+        "only after": "which comes only after `a`",
+        "nothing": "which runs nothing and so has none",
+    }
+    found = [line for line in told(source) if "no-result" in line]
+    if name is None:
+        assert found == []
+    else:
+        [line] = found
+        assert f"the template reads the result of the step `{name}`, {reasons[why]} (" in line
+
+
+def test_a_result_of_an_earlier_visit_is_not_warned_of() -> None:
+    """In a loop, or where a join of each lets a later step have run already."""
+    loop = """
+    workflow:
+      - {step: start, next: [{step: a, args: {n: 0}}]}
+      - {step: a, type: http, url: "{{ b.x }}{{ a.x }}", next: [{when: "a.y", step: b}]}
+      - {step: b, type: http, url: u, next: a}
+    """
+    each = """
+    workflow:
+      - {step: start, next: [a, b]}
+      - {step: a, type: http, url: "{{ b.x }}", next: b}
+      - {step: b, type: http, url: u, join: each}
+    """
+    assert [line for source in (loop, each) for line in told(source) if "no-result" in line] == []
+
+
 MERGING = """
 workload: {x: 1}
 workflow:
@@ -229,6 +288,14 @@ def test_a_template_in_sql_code_is_warned_of() -> None:
             "are not rendered (write the statement under `command`)"
         ),
     ]
+    encoded = b64encode(b"select {{ x }}").decode()
+    step = "{step: a, type: postgres, %s, next: end}"
+    workflow = f"workflow:\n  - {{step: start, next: a}}\n  - {step}\n  - {{step: end}}\n"
+    [line] = told(workflow % f"command_b64: {encoded}")
+    assert line.startswith("3:44 warning code-template workflow[1].command_b64: the templates in `command_b64` of")
+    [line] = told(workflow % f'commands_b64: [x, "{encoded[:8]}\\n{encoded[8:]}"]')
+    assert "the templates in `commands_b64` of" in line
+    assert told(workflow % f"command_b64: {b64encode(b'select 1').decode()}") == []
 
 
 def test_keys_that_nobody_reads_are_warned_of() -> None:

@@ -32,6 +32,17 @@ def reads_of(source: str) -> frozenset[Path]:
 
 
 @lru_cache(maxsize=CACHED_SOURCES)
+def needed_by(source: str) -> frozenset[str]:
+    """Give the names without which a template surely fails: read in any case, and not asked for or given a default."""
+    tree = _parsed(source)
+    if tree is None:
+        return frozenset()
+    asks = [node for node in tree.find_all(nodes.Expr) if isinstance(node, nodes.Test | nodes.Filter)]
+    asked = {path[0] for node in asks for path in _asked(node)}
+    return frozenset(str(path[0]) for path in _surely_read(tree)) - {str(name) for name in asked}
+
+
+@lru_cache(maxsize=CACHED_SOURCES)
 def handed_on(source: str) -> Path | None:
     """Give what a template hands on as it is: `{{ a.b }}` is (a, b); None where it makes anything of it."""
     tree = _parsed(source.strip())
@@ -114,6 +125,28 @@ def _read(node: nodes.Node) -> Iterator[Path]:
         yield called[:-1]
     for child in node.iter_child_nodes():
         yield from _read(child)
+
+
+def _surely_read(node: nodes.Node) -> Iterator[Path]:
+    """Give what is read whatever the values are: the branches of a choice are not."""
+    chain = _chain(node)
+    if chain is not None:
+        yield chain
+    elif isinstance(node, nodes.CondExpr | nodes.If):
+        yield from _surely_read(node.test)
+    elif isinstance(node, nodes.And | nodes.Or):
+        yield from _surely_read(node.left)
+    elif isinstance(node, nodes.For):
+        yield from _surely_read(node.iter)
+    else:
+        for child in node.iter_child_nodes():
+            yield from _surely_read(child)
+
+
+def _asked(node: nodes.Test | nodes.Filter) -> Iterator[Path]:
+    """Give what a test asks whether it is there, or a filter gives a default for."""
+    if node.name in TELLS_NOTHING or node.name in ("default", "d"):
+        yield from () if node.node is None else _read(node.node)
 
 
 def _chain(node: nodes.Node) -> Path | None:
