@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.model import JSON
-from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.settled import unsettled
 
