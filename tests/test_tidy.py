@@ -174,6 +174,16 @@ def test_only_the_store_speaks_to_the_database() -> None:
     ] == []
 
 
+def test_only_the_command_line_reads_a_command_line() -> None:
+    """What draws, decides or remembers is called by programs as well."""
+    assert [
+        module.at(node)
+        for module in modules()
+        for node, name in imported(module)
+        if name.split(".")[0] == "click" and module.part != "cli"
+    ] == []
+
+
 def test_the_core_imports_nothing_that_acts() -> None:
     """A decision has no clock, no die, no database and no log to reach for."""
     assert [

@@ -119,7 +119,7 @@ def test_a_failure_that_is_let_go_on_takes_arcs() -> None:
     body = FAILURE.format(on_error="continue", condition="a.status == 'FAILED'")
     assert arcs_taken(body, FAILED) == {"start -> a": 1, "a -> b": 1, "b -> end": 0}
     told = course_of(playbook(body), FAILED).trace
-    assert (told.went_on, told.errors["a"]) == ({"a"}, {"step": "a", "message": "broken"})
+    assert (told.went_on, told.errors["a"]) == (frozenset({"a"}), {"step": "a", "message": "broken"})
 
 
 def test_a_condition_that_fails_takes_no_arc() -> None:

@@ -14,7 +14,7 @@ from noetl_broker.drawing.compose import picture_of_execution, picture_of_playbo
 from noetl_broker.drawing.mermaid import as_mermaid
 from noetl_broker.drawing.picture import Picture, as_document
 from noetl_broker.drawing.svg import as_svg
-from noetl_broker.errors import OperatorFault
+from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.store.catalog import find
 from noetl_broker.store.courses import load_course
@@ -58,9 +58,12 @@ def _picture(call: Call, subject: str, version: int | None) -> Picture:
         return picture_of_playbook(compile_playbook(_read(file), file=subject, rules=call.playbook_rules))
     if is_id:
         return _picture_of_execution(call, int(subject))
-    if file.suffix in PLAYBOOK_SUFFIXES:
-        raise OperatorFault(f"the file {subject} cannot be read: there is none")
-    return _picture_of_path(call, subject, version)
+    try:
+        return _picture_of_path(call, subject, version)
+    except (NotFoundFault, DatabaseFault) as error:
+        if file.suffix not in PLAYBOOK_SUFFIXES:
+            raise
+        raise OperatorFault(f"there is no file {subject}, and for a path of the catalog: {error}") from error
 
 
 def _read(file: Path) -> bytes:

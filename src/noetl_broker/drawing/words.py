@@ -125,7 +125,7 @@ def times_of(stay: Stay) -> list[str]:
     if stay.retries:
         words.append(f"{stay.retries} retr{'y' if stay.retries == 1 else 'ies'}")
     if stay.worker:
-        words.append(shortened(f"with {stay.worker}", LONGEST_LINE - 12))
+        words.append(shortened(f"by {stay.worker}", LONGEST_LINE - 12))
     if len(stay.children) == 1:
         words.append(f"execution {stay.children[0]}")
     return words

@@ -1,11 +1,14 @@
 -- name: course_events
--- What the broker wrote of steps and their ends, without results: its events say in `meta` which turn they are of.
+-- What the broker wrote of steps and of the end, without results. It is what names in `meta` the turn that read its cause:
+-- an event that somebody else wrote under such a name counts no more here than it did for the broker.
 select e.event_type, e.node_id, e.node_name, e.node_type, e.status, noetl.as_json(e.meta) as meta,
   noetl.as_error(e.error) as error
 from noetl.event e
+join noetl.turn t
+  on t.execution_id = e.execution_id and t.event_id = e.parent_event_id
+  and to_jsonb(t.turn) = noetl.as_json(e.meta) -> 'turn'
 where e.execution_id = $1::bigint
   and e.event_type in ('step_started', 'step_completed', 'step_failed', 'action_retry', 'execution_failed')
-  and noetl.as_json(e.meta) ? 'turn'
 order by e.created_at, e.event_id;
 
 -- name: course_items
