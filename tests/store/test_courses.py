@@ -167,6 +167,28 @@ async def test_a_step_names_the_execution_that_it_started(database: Database, en
     )
 
 
+async def test_what_belongs_to_an_earlier_visit_is_not_shown(database: Database) -> None:
+    """A step of a loop names the execution of its latest visit."""
+    await register(
+        database,
+        """
+        workflow:
+        - {step: start, next: sub}
+        - {step: sub, type: playbook, path: child, next: [{when: "true", step: sub}]}
+        """,
+    )
+    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}\n", path="child")
+    [execution_id] = await start(database)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    children = await rows(
+        database, "select execution_id from noetl.execution where path = 'child' order by execution_id"
+    )
+    sub = (await course(database, execution_id)).steps["sub"]
+    assert (len(children), sub.visits, sub.children) == (2, 2, children[1])
+
+
 async def test_a_failure_is_told_with_its_step(database: Database) -> None:
     """The message as the worker gave it."""
     await register(database, CHOICE)
