@@ -32,6 +32,8 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
     for job in decision.jobs:
+        if job.place is not None:
+            continue  # of an item: what its visit was given is said by the job of the iterator itself
         inputs = job.action.get("args")
         answers[want_action(job.step, job.visit)] = job.action
         answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
