@@ -32,6 +32,10 @@ class NotFoundFault(BrokerError):
     """What was asked for by name or id is not there."""
 
 
+class HistoryFault(BrokerError):
+    """What is remembered of an execution does not suffice to take its turns again."""
+
+
 class DatabaseFault(BrokerError):
     """The database cannot be reached or does not answer."""
 

@@ -85,7 +85,7 @@ async def test_an_untouched_history_gives_no_difference(database: Database, hist
         ('update noetl.execution_state set tokens = \'{"status": "RUNNING"}\'', "state"),
         ("delete from noetl.event where event_type = 'step_started' and node_name = 'j'", "event 2"),
         ("update noetl.event set meta = meta || '{\"turn\": 77}' where event_type = 'execution_complete'", "turn 77"),
-        ("delete from noetl.turn where turn = 3", "turn 3 is missing"),
+        ("delete from noetl.turn where turn = 3", "turn 3: it is missing"),
         ("update noetl.turn set outcome = 'duplicate' where turn = 2", "outcome"),
     ],
 )

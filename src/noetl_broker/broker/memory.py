@@ -17,10 +17,13 @@ from noetl_broker.broker.context import (
     want_turn,
 )
 from noetl_broker.broker.model import Decision, Event, Turn
+from noetl_broker.broker.state import ExecutionState
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+LASTING = frozenset({"workload", "step"})  # kinds of answers that any later turn may ask for
 
 
 def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
@@ -32,18 +35,11 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
     for job in decision.jobs:
-        if job.place is not None:
-            continue  # of an item: what its visit was given is said by the job of the iterator itself
-        inputs = job.action.get("args")
-        answers[want_action(job.step, job.visit)] = job.action
-        answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
-    for items in decision.items:
-        known.tell_items(items.step, items.visit, items.values)
-    for emitted in decision.events:
-        if emitted.type == "iteration_started" and emitted.context is not None:
-            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
-    for end in decision.item_ends:
-        answers[want_item_status(end.step, end.visit, end.place)] = end.status
+        if job.place is None:  # what the visit of an item was given is said by the job of the iterator itself
+            inputs = job.action.get("args")
+            answers[want_action(job.step, job.visit)] = job.action
+            answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
+    _remember_items(known, decision)
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:
         return
@@ -56,6 +52,17 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
             answers[want_step(row.step)] = Found(visit, result)
 
 
+def _remember_items(known: Known, decision: Decision) -> None:
+    answers = known.answers
+    for items in decision.items:
+        known.tell_items(items.step, items.visit, items.values)
+    for emitted in decision.events:
+        if emitted.type == "iteration_started" and emitted.context is not None:
+            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
+    for end in decision.item_ends:
+        answers[want_item_status(end.step, end.visit, end.place)] = end.status
+
+
 def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn) -> StepResult:
     if event.result is NOT_LOADED:
         answer = answers[want_turn(turn.number)]
@@ -63,3 +70,17 @@ def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: T
             raise TypeError(f"the result of turn {turn.number} was not loaded")
         return answer
     return result_of(event.type, event.result, event.error)
+
+
+def forget(known: Known, state: ExecutionState) -> None:
+    """Let go of what no later turn can ask for, so that a long history does not fill the memory.
+
+    The workload and the latest result of each step stay; a visit's own things as long as it lives, and the results of
+    turns that something waiting still names.
+    """
+    named = {arrival.result for arrivals in state.waiting.values() for arrival in arrivals} | {state.end_turn}
+    known.answers = {
+        want: answer
+        for want, answer in known.answers.items()
+        if want[0] in LASTING or (want[1] in named if want[0] == "turn" else want[1:3] in state.tokens)
+    }
