@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli.frame import LARGEST_ID, Call, command
+from noetl_broker.cli.pasting import show_stories
 from noetl_broker.cli.retelling import Retold
 from noetl_broker.cli.until import show_until
 from noetl_broker.cli.walking import Chosen, moment_of, walk
@@ -23,8 +24,11 @@ STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 @click.option("--path", metavar="PATH", help="All of this playbook; * stands for any characters.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="All that stand so.")
 @click.option("--until", metavar="EVENT", help="Show where the execution stood at this event's id, or turn:4.")
+@click.option("--story", is_flag=True, help="Print it as a test that can be pasted: its playbook and its story.")
 @click.option("--since", metavar="WHEN", help="All started since: 2026-01-31, 2026-01-31T08:00Z, or 24h, 7d ago.")
-def replay(call: Call, *, execution_ids: tuple[int, ...], everything: bool, until: str | None, **filters: Any) -> int:
+def replay(
+    call: Call, *, execution_ids: tuple[int, ...], everything: bool, until: str | None, story: bool, **filters: Any
+) -> int:
     """Retake the recorded turns of executions and compare.
 
     Takes every turn again, from its event alone, through the same rules, and holds what they decide against
@@ -36,6 +40,10 @@ def replay(call: Call, *, execution_ids: tuple[int, ...], everything: bool, unti
         if len(execution_ids) != 1:
             raise OperatorFault("--until takes the id of one execution")
         return asyncio.run(show_until(call, execution_ids[0], until))
+    if story:
+        if not execution_ids:
+            raise OperatorFault("--story takes the ids of executions")
+        return asyncio.run(show_stories(call, execution_ids))
 
     async def ask() -> int:
         retold = Retold(as_json=call.as_json, stories=bool(execution_ids))
