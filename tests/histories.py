@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+from noetl_broker.broker.history import History, RecordedTurn
+from noetl_broker.broker.model import Rules, Turn
+from noetl_broker.broker.story import STORY_EXECUTION, STORY_START, play_turns, read_events
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
+from tests.stories import playbook
 
 # A loop, a retry with another lease, a join of two branches, a child, items as children and as jobs.
 EVENTFUL = """
@@ -86,3 +92,13 @@ async def say_again(database: Database, execution_id: int, event_type: str) -> N
         execution_id,
         event_type,
     )
+
+
+def recorded(body: str, story: str, *, rules: Rules | None = None) -> History:
+    """What the store would remember of a story: the events of its lines with `>`, decided on by this playbook."""
+    own = playbook(body)
+    turns = []
+    for number, (event, decision, _) in enumerate(play_turns(own, read_events(story), rules=rules), 1):
+        turn = Turn(STORY_EXECUTION, number, STORY_START + timedelta(seconds=number))
+        turns.append(RecordedTurn(turn, event, decision.outcome, decision.note, decision.events, 100 + number))
+    return History(execution_id=STORY_EXECUTION, playbook=own, rules=rules or Rules(), turns=tuple(turns))

@@ -23,6 +23,7 @@ from noetl_broker.template import StepResult
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MOST_KEPT = 256  # answers, before it is looked for those that nobody will ask for again
 LASTING = frozenset({"workload", "step"})  # kinds of answers that any later turn may ask for
 
 
@@ -72,15 +73,18 @@ def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: T
     return result_of(event.type, event.result, event.error)
 
 
-def forget(known: Known, state: ExecutionState) -> None:
-    """Let go of what no later turn can ask for, so that a long history does not fill the memory.
+def forget(known: Known, state: ExecutionState, limit: int) -> int:
+    """Let go of what no later turn can ask for, so that a long history does not fill the memory; gives the next limit.
 
-    The workload and the latest result of each step stay; a visit's own things as long as it lives, and the results of
-    turns that something waiting still names.
+    Nothing happens below the limit: a look costs next to nothing a turn. The workload stays, and the latest result of
+    each step; a visit's own things as long as it lives, and results of turns that something that waits still names.
     """
+    if len(known.answers) < limit:
+        return limit
     named = {arrival.result for arrivals in state.waiting.values() for arrival in arrivals} | {state.end_turn}
     known.answers = {
         want: answer
         for want, answer in known.answers.items()
         if want[0] in LASTING or (want[1] in named if want[0] == "turn" else want[1:3] in state.tokens)
     }
+    return MOST_KEPT + 2 * len(known.answers)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.broker.memory import forget, remember
+from noetl_broker.broker.memory import MOST_KEPT, forget, remember
 from noetl_broker.broker.model import JSON, Begun, Decision, Ended, Job
 from noetl_broker.broker.state import ExecutionState, encode
 from noetl_broker.errors import HistoryFault
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 TURN_FIELDS = ("outcome", "note")
-SWEEP_AT = 256  # answers that are kept before it is looked for those that nobody will ask for again
 
 
 class Difference(NamedTuple):
@@ -79,7 +78,7 @@ class Retaking:
         self.state = ExecutionState()
         self.known = Known(history.rules, complete=True)
         self._in_parts = in_parts
-        self._sweep_at = SWEEP_AT
+        self._most_kept = MOST_KEPT
         self.number = 0  # of the turn that was taken last
         self._sum = _Sum()
         self._jobs = dict(history.jobs)  # written, and not yet decided
@@ -100,9 +99,7 @@ class Retaking:
         except Exception as error:
             message = f"turn {recorded.turn.number} cannot be taken again: {type(error).__name__}: {error}"
             raise HistoryFault(message) from error
-        if len(known.answers) >= self._sweep_at:
-            forget(known, self.state)
-            self._sweep_at = SWEEP_AT + 2 * len(known.answers)
+        self._most_kept = forget(known, self.state, self._most_kept)
         self._sum.add(decision)
         found: list[Difference] = []
         if recorded.turn.number != self.number + 1:

@@ -25,15 +25,12 @@ PARTS_BETWEEN_LOOKS = 8  # at the network, where the next load is coming
 UNITS = {"s": "seconds", "m": "minutes", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-ALL = store.Filter()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
     """Which executions: these, or (without ids) all that pass the filter."""
 
     ids: tuple[int, ...] = ()
-    which: store.Filter = ALL
+    which: store.Filter = store.ALL
 
 
 class Pace:

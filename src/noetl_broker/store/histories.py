@@ -47,6 +47,9 @@ class Filter:
         return None if self.path is None else like(self.path), self.status, self.since
 
 
+ALL = Filter()
+
+
 class Part(NamedTuple):
     """A history, or a piece of a long one: then `history` has no turns, jobs and strays of its own.
 
