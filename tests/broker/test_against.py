@@ -136,13 +136,13 @@ PARTINGS = [
     (
         1, "{{ workload.limit }}.example", "{{ workload.limit }}.test",
         Parting(
-            "another job", "fetch", "", "runs fetch", "with another url",
+            "another job", "fetch", "", "runs fetch", "gets another url",
             {"url": ["https://10.example", "https://10.test"]},
         ),
     ),
     (
         3, 'args: {n: "{{ fetch.n }}"}', 'args: {n: "{{ fetch.n + 1 }}"}',
-        Parting("another job", "alert", "", "runs alert", "with another args.n", {"args.n": [12, 13]}),
+        Parting("another job", "alert", "", "runs alert", "gets another args.n", {"args.n": [12, 13]}),
     ),
     (
         1, "workload: {limit: 10", 'workload: {limit: "{{ 1 / 0 }}"',
@@ -158,11 +158,11 @@ PARTINGS = [
     ),
     (
         4, "path: other, args: {n: 1}", "path: other, args: {n: 2}",
-        Parting("another job", "child", "", "runs child", "with another args.n", {"args.n": [1, 2]}),
+        Parting("another job", "child", "", "runs child", "gets another args.n", {"args.n": [1, 2]}),
     ),
     (
         4, "path: other", "path: another",
-        Parting("another job", "child", "", "runs child", "with another path", {"path": ["other", "another"]}),
+        Parting("another job", "child", "", "runs child", "gets another path", {"path": ["other", "another"]}),
     ),
     (
         4, 'collection: "{{ workload.words }}"', "collection: [a, b, c]",
@@ -170,11 +170,11 @@ PARTINGS = [
     ),
     (
         4, 'collection: "{{ workload.words }}"', "collection: [a, c]",
-        Parting("another job", "each", "", "runs each", "with another args.word", {"args.word": ["b", "c"]}),
+        Parting("another job", "each", "", "runs each", "gets another args.word", {"args.word": ["b", "c"]}),
     ),
     (
         8, 'result: {n: "{{ fetch.n }}"}', 'result: {n: "{{ fetch.n }}", m: 1}',
-        Parting("another result", "end", "", "ends COMPLETED", "with another result.m", {"result.m": [None, 1]}),
+        Parting("another result", "end", "", "ends COMPLETED", "gets another result.m", {"result.m": [None, 1]}),
     ),
 ]  # fmt: skip
 
@@ -199,7 +199,7 @@ def test_a_join_that_would_still_wait_is_told() -> None:
 def test_with_ways_only_a_job_that_is_told_otherwise_is_noted() -> None:
     """And the history goes on: here to its end."""
     found, notes = compare(edit('args: {n: "{{ fetch.n }}"}', 'args: {n: "{{ fetch.n + 1 }}"}'), ways_only=True)
-    assert (found, notes) == (None, [Note("alert", "another job: with another args.n")])
+    assert (found, notes) == (None, [Note("alert", "another job: gets another args.n")])
 
 
 def test_a_running_execution_is_compared_as_far_as_it_goes() -> None:

@@ -162,7 +162,7 @@ class Contrast:
             ]
             if values:
                 yield Parting(
-                    "another job", job.step, "", f"runs {job.step}", f"with another {name_places(values)}", values
+                    "another job", job.step, "", f"runs {job.step}", f"gets another {name_places(values)}", values
                 )
 
     def _told(self, was: Job, now: Job) -> tuple[list[str], Values]:
@@ -189,7 +189,7 @@ class Contrast:
             was = before.get((child.step, child.visit, child.place))
             values = values_of(was and was._replace(ordinal=0)._asdict(), child._replace(ordinal=0)._asdict())
             if values:
-                instead = f"with another {name_places(values)}"
+                instead = f"gets another {name_places(values)}"
                 yield Parting("another child", child.step, "", f"starts {child.path}", instead, values)
 
     def _items(self) -> Iterator[Parting]:
@@ -210,7 +210,7 @@ class Contrast:
         values |= values_of(*({"error": {"message": (one.error or {}).get("message")}} for one in (was, now)))
         if not values:
             return None
-        return Parting("another result", "end", "", f"ends {was.status}", f"with another {name_places(values)}", values)
+        return Parting("another result", "end", "", f"ends {was.status}", f"gets another {name_places(values)}", values)
 
 
 def _starts(decision: Decision) -> dict[Node, None]:
