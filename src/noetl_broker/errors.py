@@ -33,7 +33,12 @@ class NotFoundFault(BrokerError):
 
 
 class HistoryFault(BrokerError):
-    """What is remembered of an execution does not suffice to take its turns again."""
+    """What is remembered of an execution does not suffice to take its turns again; `reason` without its id."""
+
+    def __init__(self, execution_id: int, reason: str) -> None:
+        """The reason is a part of a sentence."""
+        super().__init__(f"execution {execution_id} cannot be replayed: {reason}")
+        self.reason = reason
 
 
 class DatabaseFault(BrokerError):

@@ -40,7 +40,7 @@ class Comparing:
         Raises HistoryFault where there is nothing to compare.
         """
         if isinstance(history.playbook, str):
-            raise HistoryFault(f"{history.playbook}; there is no way to compare with")
+            raise HistoryFault(history.execution_id, history.playbook)
         self._own = Retaking(history, in_parts=True)
         self._versions = history.playbook, playbook
         self._ways_only = ways_only
@@ -54,8 +54,8 @@ class Comparing:
         own = self._own.take(recorded)
         if recorded.events != own.decision.events or recorded.outcome != own.decision.outcome:
             raise HistoryFault(
-                f"in turn {recorded.turn.number} its own playbook decides otherwise than was written; "
-                f"noetl-broker replay {self._own.history.execution_id} shows how"
+                self._own.history.execution_id,
+                f"in turn {recorded.turn.number} its own playbook decides otherwise than was written",
             )
         self._state, now = take_turn(self._versions[1], self._state, recorded.event, recorded.turn, self._known)
         remember(self._known, recorded.event, recorded.turn, now)

@@ -71,9 +71,9 @@ class Retaking:
     def __init__(self, history: History, *, in_parts: bool = False) -> None:
         """At the beginning; raises HistoryFault where the execution cannot be taken again."""
         if history.broken is not None:
-            raise HistoryFault(history.broken)
+            raise HistoryFault(history.execution_id, history.broken)
         if isinstance(history.playbook, str) and history.workload is not None:
-            raise HistoryFault(f"{history.playbook}; it is needed to take the turns again")
+            raise HistoryFault(history.execution_id, history.playbook)
         self.history = history
         self.state = ExecutionState()
         self.known = Known(history.rules, complete=True)
@@ -97,8 +97,8 @@ class Retaking:
             )
             remember(known, recorded.event, recorded.turn, decision)
         except Exception as error:
-            message = f"turn {recorded.turn.number} cannot be taken again: {type(error).__name__}: {error}"
-            raise HistoryFault(message) from error
+            reason = f"its turn {recorded.turn.number} cannot be taken again ({type(error).__name__}: {error})"
+            raise HistoryFault(history.execution_id, reason) from error
         self._most_kept = forget(known, self.state, self._most_kept)
         self._sum.add(decision)
         found: list[Difference] = []

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # a story has no clock: turn n is n seconds after this
 STORY_EXECUTION = 1
 _LINE = re.compile(
-    r"^> (?P<type>\S+)"
+    r"^> (?P<type>[^\s;]+)"
     r"(?: (?P<step>`[^`]+`(?:#\d+)?|[^\s{\[\"(`;-][^{\[\"(`;]*?)(?:\[(?P<place>\d+)\])?)?"
     r"(?: (?P<data>[{\[\"\d-].*?|null|true|false))?"
     r"(?:; (?P<marks>[\w ,.-]+?))?"

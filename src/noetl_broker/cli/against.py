@@ -87,7 +87,7 @@ class Summary:
                     self._comparing = None
                     return
         except HistoryFault as fault:
-            self._unreadable[str(fault)] += 1
+            self._unreadable[fault.reason] += 1
             self._comparing = None
             return
         if part.last:
@@ -107,7 +107,7 @@ class Summary:
         try:
             return Comparing(history, self._playbook, ways_only=self._ways_only)
         except HistoryFault as fault:
-            self._unreadable[str(fault)] += 1
+            self._unreadable[fault.reason] += 1
             return None
 
     def _part(self, history: History, found: Found) -> None:

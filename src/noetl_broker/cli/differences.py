@@ -19,8 +19,10 @@ COLOURS = {"-": "red", "+": "green"}
 
 def heading(difference: Difference, recorded: RecordedTurn | None) -> str:
     """Where the difference is: the turn with the event that it read, and what of it differs."""
-    if recorded is None or difference.turn is None:
-        return difference.what if difference.turn is None else f"turn {difference.turn}, {difference.what}"
+    if difference.turn is None:
+        return difference.what
+    if recorded is None or recorded.turn.number != difference.turn:
+        return f"turn {difference.turn}: {difference.what}"
     event = recorded.event
     of_step = f" {event.step}" if event.step else ""
     return f"turn {difference.turn}, {event.type}{of_step} (event {recorded.event_id}): {difference.what}"

@@ -59,11 +59,11 @@ def _show(pasted: dict[str, Any]) -> None:
 def _paste(call: Call, history: History, taken: list[tuple[Event, Decision]]) -> dict[str, Any]:
     playbook = history.playbook
     if isinstance(playbook, str):
-        raise HistoryFault(f"execution {history.execution_id} has no story to paste: {playbook}")
+        raise HistoryFault(history.execution_id, playbook)
     try:
         retelling = retell(playbook, taken, history.rules)
     except ValueError as error:
-        raise HistoryFault(f"execution {history.execution_id} cannot be told as a story: {error}") from error
+        raise HistoryFault(history.execution_id, f"it cannot be told as a story: {error}") from error
     body = _body(call, playbook)
     return {
         "execution_id": history.execution_id,

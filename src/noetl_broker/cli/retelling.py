@@ -43,7 +43,7 @@ class Retold:
             execution.take(part)
         except HistoryFault as fault:
             self._pace.executions += 1
-            self._tell_unreadable(execution, str(fault))
+            self._tell_unreadable(execution, fault)
             self._now = None
             return
         self._turns += len(part.turns)
@@ -84,13 +84,13 @@ class Retold:
         if not self._as_json:
             execution.tell_end()
 
-    def _tell_unreadable(self, execution: _Execution, reason: str) -> None:
+    def _tell_unreadable(self, execution: _Execution, fault: HistoryFault) -> None:
         self._count["unreadable"] += 1
         history = execution.history
         if not self._as_json:
-            click.echo(f"execution {history.execution_id} cannot be replayed: {reason}")
+            click.echo(str(fault))
         elif len(self._told["unreadable"]) < MOST_TOLD:
-            entry = {"execution_id": history.execution_id, "path": history.path, "reason": reason}
+            entry = {"execution_id": history.execution_id, "path": history.path, "reason": fault.reason}
             self._told["unreadable"].append(entry)
 
 

@@ -127,6 +127,7 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, **more: Any) -> 
         ended=ended,
         state=head["tokens"],
         path=head["path"],
+        broken=None if head["status"] is not None else "noetl.execution has no row of it",
         set_aside=head["set_aside"],
         **more,
     )
