@@ -7,6 +7,7 @@ from datetime import timedelta
 from noetl_broker.broker.history import History, RecordedTurn
 from noetl_broker.broker.model import Rules, Turn
 from noetl_broker.broker.story import STORY_EXECUTION, STORY_START, play_turns, read_events
+from noetl_broker.playbook import Playbook
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
 from tests.stories import playbook
@@ -95,8 +96,12 @@ async def say_again(database: Database, execution_id: int, event_type: str) -> N
 
 
 def recorded(body: str, story: str, *, rules: Rules | None = None) -> History:
+    """What the store would remember of a story on a playbook of this workload and workflow."""
+    return history_of(playbook(body), story, rules=rules)
+
+
+def history_of(own: Playbook, story: str, *, rules: Rules | None = None) -> History:
     """What the store would remember of a story: the events of its lines with `>`, decided on by this playbook."""
-    own = playbook(body)
     turns = []
     for number, (event, decision, _) in enumerate(play_turns(own, read_events(story), rules=rules), 1):
         turn = Turn(STORY_EXECUTION, number, STORY_START + timedelta(seconds=number))

@@ -145,6 +145,18 @@ PARTINGS = [
         Parting("another job", "alert", "", "runs alert", "gets another args.n", {"args.n": [12, 13]}),
     ),
     (
+        3, 'workload.limit }}", step: alert, args: {n: "{{ fetch.n }}"}}',
+        '20 }}", step: log, else: [{step: alert, args: {n: 0}}]}',
+        Parting("a step more", "fetch", OTHERWISE, "starts nothing", "starts log", {}),
+    ),
+    (
+        3, 'workload.limit }}", step: alert, args: {n: "{{ fetch.n }}"}}\n  - else: [{step: log}]',
+        '20 }}", step: log, else: [{step: alert, args: {n: 0}}]}',
+        Parting(
+            "another job", "alert", f"fetch: {OTHERWISE}", "runs alert", "gets another args.n", {"args.n": [12, 0]}
+        ),
+    ),
+    (
         1, "workload: {limit: 10", 'workload: {limit: "{{ 1 / 0 }}"',
         Parting("it does not start", "start", "it divides by zero", "starts", "ends FAILED", {}),
     ),

@@ -67,10 +67,14 @@ class Contrast:
             found = look()
             if found is not None:
                 return found
-        self._note_conditions()
         told = [*self._jobs(), *self._children(), *self._items()]
+        condition = self._condition()
         if told and not ways_only:
-            return told[0]
+            because = f"{condition[0]}: {condition[1]}" if condition is not None else ""
+            return told[0]._replace(because=because)
+        if condition is not None:
+            self.notes.append(Note(condition[0], f"leads the same way, though {condition[1]}"))
+        self._note_the_rest()
         self.notes += [Note(parting.step, f"{parting.what}: {parting.instead}") for parting in told]
         return self._end()
 
@@ -135,10 +139,7 @@ class Contrast:
                 return str(visit[0]), text
         return None
 
-    def _note_conditions(self) -> None:
-        found = self._condition()
-        if found is not None:
-            self.notes.append(Note(found[0], f"leads the same way, though {found[1]}"))
+    def _note_the_rest(self) -> None:
         was, now = (_routers(one) for one in (self._was, self._now))
         self.notes += [Note(name, "a router more is passed") for name in sorted(now - was)]
         self.notes += [Note(name, "a router less is passed") for name in sorted(was - now)]
