@@ -6,7 +6,7 @@ from typing import Any
 
 from noetl_broker.broker.replay import compare_end, retake
 from noetl_broker.playbook import Rules
-from noetl_broker.store.history import all_executions, load_history
+from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, rows
 from tests.postgres import Database
@@ -73,10 +73,11 @@ async def unsettled(database: Database) -> dict[str, list[Any]]:
         found[name] = await rows(database, statement)
     connection = await connect(database.dsn, name="test")
     try:
-        async for execution_id in all_executions(connection):
+        read = "select execution_id from noetl.execution_state order by execution_id"
+        for (execution_id,) in await connection.fetch(read):
             history = await load_history(connection, execution_id, Rules())
             turns = list(retake(history))
-            found[f"replay of {execution_id}"] = [text for turn in turns for text in turn.differences]
+            found[f"replay of {execution_id}"] = [difference for turn in turns for difference in turn.differences]
             found[f"replay of {execution_id}"] += compare_end(history, turns)
     finally:
         await connection.close()

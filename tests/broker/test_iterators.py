@@ -168,6 +168,42 @@ def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
     )
 
 
+def test_each_item_sees_what_the_iterator_was_given() -> None:
+    """The first item's job stands under the same visit, and must not pass for the iterator's own."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: [1, 2]
+          element: n
+          distribute: true
+          args: {base: 10}
+          task: {type: python, code: x, args: {sum: "{{ base + n }}"}}
+          next: [{when: "{{ base > 5 }}", step: end}]
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            job   each[0] {"base": 10, "sum": 11}
+        > action_completed each[0] 11
+            event iteration_completed each {"index": 0}
+            event iteration_started each {"index": 1}
+            job   each[1] {"base": 10, "sum": 12}
+        > action_completed each[1] 12
+            event iteration_completed each {"index": 1}
+            post  iterator_completed each
+        > iterator_completed each [11, 12]
+            event step_completed each
+            event execution_complete [11, 12]
+        """,
+    )
+
+
 def test_a_collection_that_is_none_fails_the_step() -> None:
     """Visibly, with what it is."""
     assert_story(

@@ -21,6 +21,11 @@ from noetl_broker.template import StepResult
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from noetl_broker.broker.state import ExecutionState
+
+MOST_KEPT = 256  # answers, before it is looked for those that nobody will ask for again
+LASTING = frozenset({"workload", "step"})  # kinds of answers that any later turn may ask for
+
 
 def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
     """Tell the turns that follow what this one made true.
@@ -65,3 +70,24 @@ def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: T
             raise TypeError(f"the result of turn {turn.number} was not loaded")
         return answer
     return result_of(event.type, event.result, event.error)
+
+
+def forget(known: Known, state: ExecutionState, limit: int) -> int:
+    """Let go of what no later turn can ask for, so that a long history does not fill the memory; gives the next limit.
+
+    Nothing happens below the limit: a look costs next to nothing a turn. The workload stays, and the latest result of
+    each step; a visit's own things as long as it lives, and results of turns that something that waits still names.
+    """
+    if len(known.answers) < limit:
+        return limit
+    named = {arrival.result for arrivals in state.waiting.values() for arrival in arrivals} | {state.end_turn}
+    for (step, visit), token in state.tokens.items():
+        action = known.answers.get(want_action(step, visit)) if token.items is not None else None
+        if isinstance(action, dict):
+            named.add(action.get("result_turn"))  # which the items that are still to come will see
+    known.answers = {
+        want: answer
+        for want, answer in known.answers.items()
+        if want[0] in LASTING or (want[1] in named if want[0] == "turn" else want[1:3] in state.tokens)
+    }
+    return MOST_KEPT + 2 * len(known.answers)
