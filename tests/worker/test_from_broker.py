@@ -204,3 +204,28 @@ async def test_a_loop_chooses_by_its_own_expressions_and_by_no_data(work: Work) 
     """
     assert await work(body % "i == 'b'") == [{"v": "b"}]
     assert await work(body % "'{{ note }}'") == [{"v": BAIT}, {"v": "b"}]
+
+
+async def test_the_job_of_an_item_finds_its_element_beside_the_workers_words(work: Work, site: Site) -> None:
+    """The broker left the string, and tells the worker what the item is called by in it."""
+    await work(
+        """
+        workload: {note: "", items: []}
+        workflow:
+        - {step: start, next: [{step: s, args: {k: "{{ env.CITY }}"}}]}
+        - step: s
+          type: iterator
+          distribute: true
+          mode: async
+          collection: items
+          element: i
+          task:
+            type: http
+            method: POST
+            url: URL/{{ k }}/{{ _loop.index }}
+            payload: {both: "{{ secret.api_token }} {{ i }}", item: "{{ i }}", bait: "{{ note }}"}
+        """
+    )
+    [request] = site.requests
+    assert request["target"] == "/Oslo/1"
+    assert json.loads(request["body"]) == {"both": f"{TOLD} b", "item": "b", "bait": BAIT}

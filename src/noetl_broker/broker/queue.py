@@ -62,7 +62,7 @@ def enqueue_job(
     if left:
         context |= _told(draft, step, [template for _, template in reading], given, result)
         if item is not None:
-            context["workload"] = draft.workload()
+            context |= {"words": item[1], "workload": draft.workload()}
     retry = step.retry
     draft.jobs.append(
         Job(
@@ -106,9 +106,9 @@ def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
     return round(delay, 3)
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0) -> None:
-    """The job of a visit that already has one: `retry`, `dead`, or `done`."""
-    draft.changes.append(JobChange(step.name, visit, status, delay))
+def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
+    """The job of a visit (`place`: of an iterator's item) that already has one: `retry`, `dead`, or `done`."""
+    draft.changes.append(JobChange(step.name, visit, status, delay, place))
 
 
 def _priority(draft: Draft, step: Step) -> int:

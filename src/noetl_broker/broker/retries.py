@@ -28,7 +28,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     if step.kind == "playbook" or token.items is not None:
         draft.abandoned.append((step.name, token.visit))  # children of an attempt that took too long may still run
     failures = token.failures + 1
-    attempt = failures if step.kind == "playbook" else draft.event.attempt
+    attempt = 0 if step.kind == "playbook" else draft.event.attempt
     token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
     described = describe_error(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, read_integer, read_number, read_word
+from noetl_broker.playbook.amounts import read_word
 from noetl_broker.playbook.findings import Place
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
+from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import Join, OnError, Raw, Step
 from noetl_broker.playbook.outline import Written
 from noetl_broker.playbook.reading import Part, Reading
@@ -56,8 +57,8 @@ def read_step(reading: Reading, written: Written) -> Step:
         fields=done.fields,
         plain=done.plain,
         on_error=_on_error(reading, declared),
-        timeout=_timeout(reading, declared),
-        priority=_priority(reading, raw, place),
+        timeout=read_timeout(reading, declared),
+        priority=read_priority(reading, raw, place),
         retry=read_retry(reading, name, *declared.lookup("retry")),
         result=_result(reading, name, raw, place),
         save_data=_save_data(reading, name, raw, place),
@@ -92,6 +93,12 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
         report.warning(
             "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
         )
+    expanded = done.iteration is not None and done.iteration.expanded
+    retry, where = declared.lookup("retry")
+    if expanded and retry:
+        message = f"`retry` of the iterator `{name}` does nothing: each of its items is started once"
+        hint = "write it into the playbook that is started, or let one worker iterate"
+        report.warning("unused-key", where, message, hint, key=True)
     by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
     if by_worker:
         return
@@ -133,23 +140,6 @@ def _on_error(reading: Reading, declared: Declared) -> OnError:
     if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
         return "continue"
     return "fail"
-
-
-def _timeout(reading: Reading, declared: Declared) -> float | None:
-    """Read the step's time limit; a tool's own `timeout` (of `http`) counts where it is a number on the step itself."""
-    value, where = declared.lookup("timeout")
-    if value is None:
-        return None
-    if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
-        return None
-    return read_number(reading, value, where, SECONDS)
-
-
-def _priority(reading: Reading, raw: Raw, place: Place) -> int | None:
-    value = raw.get("priority")
-    if value is None:
-        return None
-    return read_integer(reading, value, (*place, "priority"), PRIORITIES)
 
 
 def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:

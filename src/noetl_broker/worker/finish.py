@@ -221,6 +221,8 @@ def finisher_of(
     }
     if "result" in context:
         words["result"] = words["this"] = ended(context["result"], "result", context)
+    if isinstance(context.get("words"), Mapping):
+        words |= context["words"]  # of one item of an iterator: its element and `_loop`
     return Finisher(
         args=args if isinstance(args, Mapping) else {},
         context=context,
