@@ -81,7 +81,7 @@ def render_inputs(
         values[key] = draft.render(tree, scope, leave)
         if tree.left:
             left += tuple((key, *path) for path in tree.left)
-        if unfinished is not None:
+        if unfinished is not None and not tree.constant:
             left += tuple((key, *path) for path, _ in tree.leaving(unfinished.left))
             left += tuple((key, *path) for path in handed_on_in(draft, unfinished, tree))
     return Given(values, left)

@@ -58,6 +58,13 @@ def first_met(source: str, paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if any(meet(read, path) for read in reads)), None)
 
 
+@lru_cache(maxsize=CACHED_SOURCES)
+def defaults_read(source: str, defaults: tuple[Path, ...]) -> tuple[tuple[Path, Path], ...]:
+    """Give which of these paths in the workload a template may read, each as it names it and as it is."""
+    named = ((name, path) for path in defaults for name in sorted(workload_paths((path,), ()), key=repr))
+    return tuple((name, path) for name, path in named if first_met(source, (name,)))
+
+
 def reads_one_of(paths: Collection[Path]) -> Leave:
     """Give the question whether a template reads one of these paths."""
     return lambda template: first_met(template.source, paths)
