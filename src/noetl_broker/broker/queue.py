@@ -58,6 +58,8 @@ def enqueue_job(
     if left:
         words = item[1] if item else {}
         context |= _named_results(draft, step, [template for _, template in reading], given, result, words)
+        if item is not None:
+            context["workload"] = draft.workload()
     retry = step.retry
     draft.jobs.append(
         Job(

@@ -52,6 +52,7 @@ class Execution(NamedTuple):
     last_at: datetime
     tokens: dict[str, JSON] | None
     parent: ParentVisit | None
+    workload: dict[str, JSON] | None  # where it is small
 
 
 class Case(NamedTuple):
@@ -182,6 +183,7 @@ def execution_of(row: Record) -> Execution:
         else ParentVisit(
             row["parent_execution_id"], row["parent_event_id"], row["parent_node_id"], row["parent_index"]
         ),
+        row["workload"],
     )
 
 

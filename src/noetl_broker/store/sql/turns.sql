@@ -3,7 +3,7 @@
 select mail_id, execution_id, event_id, locked, taken_at, event_type, node_id, node_name, created_at,
   context, result, result_left, error, meta, broken, job_attempts,
   catalog_id, path, version, name, rules, turn, last_at, tokens,
-  parent_execution_id, parent_event_id, parent_node_id, parent_index
+  parent_execution_id, parent_event_id, parent_node_id, parent_index, workload
 from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 
 -- name: load_results
@@ -143,9 +143,13 @@ with turns as (
   )
   select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action,
     t.job_context::jsonb || jsonb_build_object(
-      'workload', x.workload, 'path', x.path, 'version', x.version,
-      'catalog_id', x.catalog_id, 'execution_id', x.execution_id
-    ),
+      'path', x.path, 'version', x.version, 'catalog_id', x.catalog_id, 'execution_id', x.execution_id
+    ) || case
+      -- A hundred thousand items must not copy the list of them a hundred thousand times: the core adds the workload to
+      -- an item's context where the item still needs it.
+      when t.job_node_id is null or pg_column_size(x.workload) <= 8192 then jsonb_build_object('workload', x.workload)
+      else '{}'
+    end,
     t.job_status, t.job_priority, t.job_max_attempts, t.job_timeout,
     case
       when t.job_status = 'delegated' then 'infinity'
