@@ -55,6 +55,17 @@ OPEN = {
         left join noetl.execution x on x.execution_id = i.child_execution_id
           and x.parent_execution_id = i.execution_id and x.parent_node_id = i.node_id and x.parent_index = i.place
         where i.child_execution_id is not null and x.execution_id is null""",
+    "visits and items with more children than attempts": """
+        select x.parent_node_id, x.parent_index, count(*)
+        from noetl.execution x
+        where x.parent_node_id is not null
+        group by x.parent_execution_id, x.parent_node_id, x.parent_index
+        having count(*) > 1 + (
+          select count(*)
+          from noetl.event e
+          where e.execution_id = x.parent_execution_id and e.node_id = x.parent_node_id
+            and e.event_type = 'action_retry' and x.parent_index is null
+        )""",
     "events that name a child which never was": """
         select e.execution_id, e.context
         from noetl.event e
