@@ -129,7 +129,6 @@ def test_what_an_items_job_leaves_to_the_worker_finds_its_element_there() -> Non
     assert job.action["headers"]["plain"] == 1
     assert job.action["unfinished"] == [["headers", "at"], ["url"], ["args", "k"]]
     assert job.context["words"] == {"n": 1, "_loop": {"index": 0, "count": 1, "item": 1}}
-    assert "words" not in job_of_item('type: http, url: "{{ n }}"').context
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ async def iterated(lent: Lent, keys: str) -> Success | Failure | str:
         return str(decision.events[-1].error)
     job = decision.jobs[0]
     task = {**job.action["task"], "type": "noop"}  # which answers with its inputs
-    return await execute(leased(job._replace(action={**job.action, "task": task})), lent, time_limit_seconds=20)
+    return await execute(leased(job._replace(action={**job.action, "task": task}), {}), lent, time_limit_seconds=20)
 
 
 @pytest.mark.parametrize("keys, items", CHOSEN)

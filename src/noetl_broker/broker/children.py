@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.failure import wrong_value
 from noetl_broker.broker.model import JSON, Child
 from noetl_broker.broker.queue import delegate_job
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
+from noetl_broker.playbook.findings import path_text
+from noetl_broker.playbook.reads import at_path
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -42,6 +45,11 @@ def render_call(
     draft: Draft, call: ChildCall, given: Given, result: int | None, words: Mapping[str, JSON] | None = None
 ) -> dict[str, JSON]:
     """What is to be started: {path, version, return_step, args}."""
+    insist_on_values(unfinished_of(draft, given, words or ()), call.path, call.version, call.return_step)
+    if given.left:  # nobody finishes it: the child takes its payload for data
+        text = str(at_path(given.values, given.left[0]))
+        message = f"only a worker can finish the input `{path_text(given.left[0])}`, and none runs a playbook"
+        raise TemplateError(message, text, call.path.at.removesuffix(".path"))
     scope = draft.scope(given.values, result, words)
     path = draft.render(call.path, scope)
     version = draft.render(call.version, scope) if call.version is not None else None

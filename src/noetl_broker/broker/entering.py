@@ -16,6 +16,7 @@ from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.transitions import follow_next
+from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
 
@@ -74,10 +75,10 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         return
     passed = arrival.passed | {step.name}
     try:
-        scope = draft.scope(_inputs(draft, step, arrival).values, arrival.result)
-        arrivals, conditions = follow_next(
-            draft, step, scope, Leaving(arrival.result, arrival.sources, arrival.spent, passed)
-        )
+        given = _inputs(draft, step, arrival)
+        scope = draft.scope(given.values, arrival.result)
+        leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
+        arrivals, conditions = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), leaving)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -90,8 +91,9 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        scope = draft.scope(_inputs(draft, step, arrival).values, None)
-        arrivals, _ = follow_next(draft, step, scope, Leaving())
+        given = _inputs(draft, step, arrival)
+        scope = draft.scope(given.values, None)
+        arrivals, _ = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -101,7 +103,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = _inputs(draft, step, arrival).values
+        draft.end_inputs = _inputs(draft, step, arrival)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -117,7 +119,8 @@ def _inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     given = Given(arrival.inputs, arrival.left)
     if step.inputs.empty:
         return given
-    own = render_inputs(draft, step.inputs, draft.scope(given.values, arrival.result), given)
+    scope = draft.scope(given.values, arrival.result)
+    own = render_inputs(draft, step.inputs, scope, given, unfinished_of(draft, given))
     return lay_over(own, given)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
+from noetl_broker.broker.inputs import NOTHING_GIVEN
 from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
+from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -66,7 +68,8 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
     for key, tree in draft.playbook.workload.items():
         if key in payload and not isinstance(payload[key], dict):
             continue  # replaced, whatever the default would have been
-        default = draft.render(tree, draft.scope({}, None))
+        unfinished = unfinished_of(draft, NOTHING_GIVEN)
+        default = draft.render(tree, draft.scope({}, None), unfinished.left if unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     ordered = {key: workload[key] for key in draft.playbook.workload} | workload
     draft.set_workload(ordered)

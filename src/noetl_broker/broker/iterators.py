@@ -14,12 +14,13 @@ from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
-from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.inputs import Given, given_by, lay_over, render_inputs, said_of
 from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
 from noetl_broker.broker.transitions import pass_on, process_completed_steps
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.findings import kind_of
 from noetl_broker.template import TemplateError, is_true
@@ -51,9 +52,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))
-    request: dict[str, JSON] = {"args": given.values, "total": len(values), "result_turn": result}
-    request["unfinished"] = [["args", *path] for path in given.left]
-    delegate_job(draft, step, visit, ordinal, request)
+    delegate_job(draft, step, visit, ordinal, {**said_of(given), "total": len(values), "result_turn": result})
     token = draft.tokens[step.name, visit]
     _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: (given, result))
 
@@ -111,6 +110,9 @@ def gather_when_ended(draft: Draft, token: Token) -> None:
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
     """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
+    unfinished = unfinished_of(draft, given)
+    insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
+    insist_on_values(unfinished_of(draft, given, words_of(iteration, 0, 0, None)), iteration.where, iteration.order_by)
     collection = draft.render(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
@@ -152,8 +154,7 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
 
     def handed() -> tuple[Given, int | None]:
         request = draft.request_of(step, token.visit)
-        left = tuple(tuple(path[1:]) for path in request["unfinished"])
-        return Given(request["args"], left), request["result_turn"]
+        return given_by(request), request["result_turn"]
 
     try:
         _start_items(draft, step, token, handed)
@@ -191,11 +192,11 @@ def _start_item(
 ) -> None:
     """Begin one item: its place, and what its templates see of it."""
     task, (index, words) = _iteration(step).task, item
-    scope = draft.scope(given.values, result, words)
+    scope, unfinished = draft.scope(given.values, result, words), unfinished_of(draft, given, words)
     if step.type == "iterator":  # the task's inputs are over those of its step
-        inputs = lay_over(given, render_inputs(draft, task.inputs, scope))
+        inputs = lay_over(given, render_inputs(draft, task.inputs, scope, unfinished=unfinished))
     else:  # a loop's own inputs are under what the transition gave
-        inputs = lay_over(render_inputs(draft, task.inputs, scope, given), given)
+        inputs = lay_over(render_inputs(draft, task.inputs, scope, given, unfinished), given)
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
         start_child(draft, token, render_call(draft, task.call, inputs, result, words), (index, ordinal))

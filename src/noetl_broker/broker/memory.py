@@ -11,7 +11,6 @@ from noetl_broker.broker.context import (
     Known,
     result_of,
     want_action,
-    want_inputs,
     want_item_status,
     want_step,
     want_turn,
@@ -31,7 +30,8 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     answers = known.answers
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
-    _remember_jobs(answers, decision)
+    # What the visit of an item was given is said by the job of the iterator itself.
+    answers |= {want_action(job.step, job.visit): job.action for job in decision.jobs if job.place is None}
     _remember_items(known, decision)
     ended = [row for row in decision.rows if row.result_visit is not None]
     if not ended:
@@ -43,14 +43,6 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         visit = row.result_visit or 1
         if visit == row.visits or not isinstance(before, Found) or before.visit < visit:
             answers[want_step(row.step)] = Found(visit, result)
-
-
-def _remember_jobs(answers: dict[tuple[object, ...], object], decision: Decision) -> None:
-    for job in decision.jobs:
-        if job.place is None:  # those of items are not their visit's
-            inputs = job.action.get("args")
-            answers[want_action(job.step, job.visit)] = job.action
-            answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
 
 
 def _remember_items(known: Known, decision: Decision) -> None:

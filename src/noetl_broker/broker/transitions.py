@@ -6,15 +6,17 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import render_inputs
+from noetl_broker.broker.inputs import given_to, render_inputs
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError, is_true
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.unfinished import Unfinished
     from noetl_broker.playbook.model import Step, Target
     from noetl_broker.template import Template
     from noetl_broker.template.scope import Scope
@@ -35,10 +37,11 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     del draft.tokens[token.step, token.visit]
     draft.leave((token.step, token.visit), None if error is None else StepResult(None, "FAILED", error))
     number = draft.turn.number
-    inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
-    scope = draft.scope(inputs, number, own=step.name)
+    given = given_to(draft, step, token.visit)
+    scope = draft.scope(given.values, number, own=step.name)
     try:
-        arrivals, conditions = follow_next(draft, step, scope, Leaving(number, (step.name,), token.spent))
+        leaving = Leaving(number, (step.name,), token.spent)
+        arrivals, conditions = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), leaving)
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -50,21 +53,24 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
         ordinal = emit_step_failed(draft, step, token.visit, error, conditions)
     track_ended(draft, step, "FAILED" if error else "COMPLETED", ordinal, token.visit)
     if step is draft.playbook.end:
-        draft.end_reached, draft.end_turn, draft.end_inputs = True, number, inputs
+        draft.end_reached, draft.end_turn, draft.end_inputs = True, number, given
     elif not arrivals:
         draft.ends[step.name] = None
     draft.arrivals.extend(arrivals)
 
 
-def follow_next(draft: Draft, step: Step, scope: Scope, leaving: Leaving) -> tuple[list[Arrival], Conditions]:
+def follow_next(
+    draft: Draft, step: Step, scope: Scope, unfinished: Unfinished | None, leaving: Leaving
+) -> tuple[list[Arrival], Conditions]:
     """The arrivals that the step's `next` gives, in document order, and the conditions with their outcomes.
 
     Raises TemplateError where a condition or an input of a transition fails.
     """
+    insist_on_values(unfinished, *(entry.condition for entry in step.next))
     targets, conditions = _choose(draft, step, scope)
     arrivals = []
     for target in targets:
-        given = render_inputs(draft, target.inputs, scope)
+        given = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
         arrivals.append(Arrival(target.arc, target.step, given.values, *leaving, given.left))
     return arrivals, conditions
 

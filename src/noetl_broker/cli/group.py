@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "executions": Entry("views", "List executions, the newest first."),
     "status": Entry("views", "Show where an execution stands, step by step."),
     "events": Entry("views", "Show the log of an execution in the order of its turns."),
+    "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }

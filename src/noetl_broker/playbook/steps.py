@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 from noetl_broker.playbook.amounts import read_word
@@ -23,7 +24,7 @@ from noetl_broker.playbook.tasks import (
     warn_unknown_keys,
 )
 from noetl_broker.playbook.transitions import read_next
-from noetl_broker.playbook.vocabulary import END, SAVE_KEYS, SQL_TYPES
+from noetl_broker.playbook.vocabulary import END, PLAIN_KEYS, SAVE_KEYS, SQL_TYPES
 from noetl_broker.template import Tree
 
 JOINS: tuple[Join, ...] = ("all", "any", "each")
@@ -35,7 +36,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     name, raw, place = written.name, written.raw, written.place
     declared = declare(reading, name, raw, place)
     iterating = is_iterating(raw, declared)
-    known = known_keys(declared, iterating=iterating, ends=name == END)
+    known = known_keys(declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
     done = _read_task(reading, written, declared)
@@ -80,13 +81,14 @@ def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterat
 
 def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
     report, name, raw, place = reading.report, written.name, written.raw, written.place
-    if declared.type in SQL_TYPES and "{{" in str(done.plain.get("code", "")):
-        report.warning(
-            "code-template",
-            declared.lookup("code")[1],
-            f"the templates in `code` of the {declared.type} step `{name}` are not rendered",
-            "write the statement under `command`",
-        )
+    for key in PLAIN_KEYS if declared.type in SQL_TYPES else ():
+        if "{{" in _program_text(key, done.plain.get(key)):
+            report.warning(
+                "code-template",
+                declared.lookup(key)[1],
+                f"the templates in `{key}` of the {declared.type} step `{name}` are not rendered",
+                "write the statement under `command`",
+            )
     if raw.get("result") is not None and name != END:
         report.warning(
             "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
@@ -102,13 +104,23 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
         return
     for key in SAVE_KEYS:
         if raw.get(key) is not None:
-            report.warning(
-                "unused-key",
-                (*place, key),
-                f"`{key}` of step `{name}` saves nothing, because no worker runs the step",
-                "add a step that saves",
-                key=True,
-            )
+            message = f"`{key}` of step `{name}` saves nothing, because no worker runs the step"
+            hint = "add a step that saves"
+            if name == END:
+                hint = "write type: save on it; as it is, its data is at most the result of the execution"
+            report.warning("unused-key", (*place, key), message, hint, key=True)
+
+
+def _program_text(key: str, value: object) -> str:
+    """Give what is under a key that is never rendered; what is no base64 is no text."""
+    if isinstance(value, list):
+        return "\n".join(_program_text(key, item) for item in value)
+    if not isinstance(value, str) or not key.endswith("_b64"):
+        return value if isinstance(value, str) else ""
+    try:
+        return base64.b64decode("".join(value.split()), validate=True).decode()
+    except ValueError:  # binascii.Error and UnicodeDecodeError are such
+        return ""
 
 
 def _description(raw: Raw) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.codec import dump_json
 from noetl_broker.store.pool import Connection
@@ -43,6 +44,16 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
         sql("add_version"), playbook.path, version, kind, playbook.name, text, document
     )
     return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
+
+
+async def find(connection: Connection, path: str, version: int | None) -> tuple[str, int]:
+    """Give the text of a playbook and its version (None: the latest); NotFoundFault says what may have been meant."""
+    found = await connection.fetchrow(sql("find_version"), path, version)
+    if found is None:
+        named = "" if version is None else f" version {version}"
+        meant = await what_was_meant(connection, path, version)
+        raise NotFoundFault(f"no playbook {path}{named} is registered" + (f"; {meant}" if meant else ""))
+    return found["content"], found["version"]
 
 
 async def what_was_meant(connection: Connection, path: str, version: int | None) -> str | None:

@@ -15,7 +15,7 @@ from noetl_broker.playbook.findings import kind_of
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.finish import Finisher, Left, Path, evaluated, refused
+from noetl_broker.worker.finish import Finisher, Left, Path, refused
 
 ASYNC_CONCURRENCY = 8
 
@@ -102,7 +102,7 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
             template = compile_condition(expression, "iterator")
         except TemplateError as fault:
             raise refused(fault) from None
-        return evaluated(template, finisher.scope(words_of(element, item, index, total)))
+        return finisher.evaluated(template, words_of(element, item, index, total))
 
     if (where := keys.get("where")) is not None:
         items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]

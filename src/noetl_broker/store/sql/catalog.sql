@@ -19,3 +19,11 @@ select c.path, max(c.version) as version
 from noetl.catalog c
 group by c.path
 order by c.path;
+
+-- name: find_version
+select c.catalog_id, c.path, c.version, c.content
+from noetl.catalog c
+where c.path = $1::text
+  and ($2::int is null or c.version = $2)
+order by c.version desc
+limit 1;
