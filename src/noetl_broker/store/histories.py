@@ -27,8 +27,9 @@ from noetl_broker.store.queries import sql
 
 PAGE = 1000  # ids at a time
 MOST_EXECUTIONS = 100  # in one batch
-MOST_TURNS = 2000  # in one batch, or one part
-MOST_BYTES = 4 << 20  # in one batch, or about so many in one part, as they are stored
+MOST_TURNS = 1000  # in one batch
+MOST_BYTES = 4 << 20  # in one batch, or about so many in one part, as they are stored: text is compressed there
+PART_TURNS = 250  # in one part of a long history
 T = TypeVar("T")
 READ_ERRORS = (TypeError, ValueError, KeyError, AttributeError)
 
@@ -148,7 +149,7 @@ async def ahead(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 async def _in_parts(connection: Connection, weight: Weight, versions: Versions) -> AsyncGenerator[Part, None]:
     """One long history: its turns, and beside them what they wrote, through cursors of one moment."""
     ids = [weight.execution_id]
-    count = max(1, min(MOST_TURNS, MOST_BYTES * weight.turns // max(weight.bytes, 1)))
+    count = max(1, min(PART_TURNS, MOST_BYTES * weight.turns // max(weight.bytes, 1)))
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(sql("history_patience"))
         [head] = await connection.fetch(sql("history_heads"), ids)
