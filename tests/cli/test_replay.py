@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -91,6 +95,26 @@ def _sum(result: Result) -> str:
     told, pace, rest = result.stdout.partition(" (")
     assert re.fullmatch(r"[\d,]+ executions/s\)\n", rest), pace
     return told
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(command: Command, forked: int) -> None:
+    """Where stderr is one; what is printed goes where stdout does."""
+    assert forked
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "noetl_broker", "replay", "--all"],
+        cwd=command.folder,
+        env=command.environment | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=end,
+    )
+    os.close(end)
+    told, _ = process.communicate(timeout=30)
+    drawn = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert told.startswith(b"3 executions, 10 turns, 0 different (")
+    assert "3/3" in drawn
+    assert "turns" not in drawn
 
 
 def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, forked: int) -> None:

@@ -80,7 +80,7 @@ class Summary:
         if comparing is None:
             return
         try:
-            for recorded in part.turns:
+            for recorded in part.readable_turns():
                 found = comparing.take(recorded)
                 if found is not None:
                     self._part(part.history, found)

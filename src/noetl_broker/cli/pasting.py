@@ -37,7 +37,7 @@ async def show_stories(call: Call, execution_ids: tuple[int, ...]) -> int:
         async for part in parts:
             if part.first or retaking is None:
                 retaking, taken = Retaking(part.history, in_parts=True), []
-            taken += [(recorded.event, retaking.take(recorded).decision) for recorded in part.turns]
+            taken += [(recorded.event, retaking.take(recorded).decision) for recorded in part.readable_turns()]
             if part.last:
                 pasted.append(_paste(call, part.history, taken))
                 if not call.as_json:

@@ -113,7 +113,7 @@ class _Execution:
         retaking = self._retaking
         if part.jobs is not None:
             retaking.tell_jobs(part.jobs)
-        for recorded in part.turns:
+        for recorded in part.readable_turns():
             taken = retaking.take(recorded)
             self._turns += 1
             if self._story and not self.found:
@@ -122,9 +122,7 @@ class _Execution:
             for difference in taken.found:
                 self._find(difference, recorded)
         if part.last:
-            for sentence in part.strays:
-                self._find(Difference(None, sentence, None, None), None)
-            for difference in retaking.end():
+            for difference in (*(Difference(None, stray, None, None) for stray in part.strays), *retaking.end()):
                 self._find(difference, None)
 
     def tell_end(self) -> None:

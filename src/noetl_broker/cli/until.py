@@ -29,7 +29,7 @@ async def show_until(call: Call, execution_id: int, until: str) -> int:
     async with aclosing(walk(call, Chosen(ids=(execution_id,)))) as parts:
         async for part in parts:
             retaking = retaking or Retaking(part.history, in_parts=True)
-            for recorded in part.turns:
+            for recorded in part.readable_turns():
                 taken = retaking.take(recorded)
                 if recorded.turn.number == number:
                     standing = where_it_stands(part.history.playbook, taken.state, retaking.known)

@@ -81,7 +81,9 @@ def _bar(total: int | None) -> Iterator[Callable[[int], object]]:
         TextColumn("{task.fields[pace]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as progress:
         task = progress.add_task("replay", total=total, pace="")
 
         def advance(count: int) -> None:
@@ -97,7 +99,7 @@ def moment_of(text: str) -> datetime:
 
     Raises OperatorFault for anything else.
     """
-    span = re.fullmatch(r"(\d{1,6})\s*(s|m|min|h|d|w)", text.strip())
+    span = re.fullmatch(r"(\d{1,4})\s*(s|m|min|h|d|w)", text.strip())
     if span:
         return datetime.now(UTC) - timedelta(**{UNITS[span[2]]: int(span[1])})
     try:

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 from noetl_broker.broker.history import History, RecordedTurn
+from noetl_broker.errors import HistoryFault
 from noetl_broker.store.executions import like
 from noetl_broker.store.history import (
     Jobs,
@@ -27,8 +28,10 @@ from noetl_broker.store.queries import sql
 
 PAGE = 1000  # ids at a time
 MOST_EXECUTIONS = 100  # in one batch
-MOST_TURNS = 2000  # in one batch, or one part
-MOST_BYTES = 4 << 20  # in one batch, or about so many in one part, as they are stored
+MOST_TURNS = 1000  # in one batch
+MOST_BYTES = 4 << 20  # in one batch, or about so many in one part, as they are stored: text is compressed there
+PART_TURNS = 250  # in one part of a long history
+PATIENCE_SECONDS = 600.0  # for the first rows of a long history, which is sorted before
 T = TypeVar("T")
 READ_ERRORS = (TypeError, ValueError, KeyError, AttributeError)
 
@@ -53,7 +56,7 @@ ALL = Filter()
 class Part(NamedTuple):
     """A history, or a piece of a long one: then `history` has no turns, jobs and strays of its own.
 
-    `last`: nothing of this execution follows.
+    `last`: nothing of this execution follows. The last one may be a history that is `broken`.
     """
 
     history: History
@@ -62,6 +65,12 @@ class Part(NamedTuple):
     strays: tuple[str, ...] = ()
     first: bool = True
     last: bool = True
+
+    def readable_turns(self) -> tuple[RecordedTurn, ...]:
+        """Its turns; raises HistoryFault where they cannot be read."""
+        if self.history.broken is not None:
+            raise HistoryFault(self.history.execution_id, self.history.broken)
+        return self.turns
 
 
 class Weight(NamedTuple):
@@ -148,26 +157,29 @@ async def ahead(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 async def _in_parts(connection: Connection, weight: Weight, versions: Versions) -> AsyncGenerator[Part, None]:
     """One long history: its turns, and beside them what they wrote, through cursors of one moment."""
     ids = [weight.execution_id]
-    count = max(1, min(MOST_TURNS, MOST_BYTES * weight.turns // max(weight.bytes, 1)))
+    count = max(1, min(PART_TURNS, MOST_BYTES * weight.turns // max(weight.bytes, 1)))
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         await connection.execute(sql("history_patience"))
         [head] = await connection.fetch(sql("history_heads"), ids)
         rows = await connection.fetch(sql("history_rows"), ids)
         await versions.load(connection, {head["catalog_id"]} - {None})
+        begun = False
         try:
             history = history_of(head, versions.of(head), rows)
             async with aclosing(_parts(connection, history, count)) as parts:
                 async for part in parts:
+                    begun = True
                     yield part
         except READ_ERRORS as error:
-            yield Part(unreadable(head, versions.of(head), error), ())
+            yield Part(unreadable(head, versions.of(head), error), (), first=not begun)
 
 
 async def _parts(connection: Connection, history: History, count: int) -> AsyncGenerator[Part, None]:
     ids = [history.execution_id]
-    cursor = await connection.cursor(sql("history_turns"), ids)
-    events = _Ahead(await connection.cursor(sql("history_events"), ids), count, lambda row: row["meta"]["turn"])
-    jobs = _Ahead(await connection.cursor(sql("history_jobs"), ids), count, lambda row: row["turn"])
+    names = ("history_turns", "history_events", "history_jobs")
+    cursor, of_events, of_jobs = [await connection.cursor(sql(name), ids, timeout=PATIENCE_SECONDS) for name in names]
+    events = _Ahead(of_events, count, lambda row: row["meta"]["turn"])
+    jobs = _Ahead(of_jobs, count, lambda row: row["turn"])
     strays: list[Any] = []
     page, first = await cursor.fetch(count), True
     while True:

@@ -106,7 +106,8 @@ from noetl.turn t
 where t.execution_id = $1::bigint and t.event_id = any($2::bigint[]);
 
 -- name: history_patience
--- A long history is read through cursors while its turns are taken again.
+-- A long history is sorted, and then read through cursors while its turns are taken again.
+set local statement_timeout = '10min';
 set local idle_in_transaction_session_timeout = '10min';
 
 -- name: turn_of_event
