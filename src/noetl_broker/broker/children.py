@@ -78,7 +78,9 @@ def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tupl
 def start_child_again(draft: Draft, token: Token) -> None:
     """`child_due`: the pause after a failed child is over."""
     step = draft.playbook.steps[token.step]
-    start_child(draft, token, draft.request_of(step, token.visit))
+    request = draft.request_of(step, token.visit)
+    token = draft.tokens[step.name, token.visit] = token._replace(due=False)
+    start_child(draft, token, request)
 
 
 def too_deep(draft: Draft, step: Step) -> dict[str, JSON] | None:

@@ -94,7 +94,7 @@ class Known:
         if answer is NOT_LOADED and want[0] == "items":
             answer = self._part_of_items(*want[1:])
         if answer is NOT_LOADED:
-            if self.complete and want[0] == "step":
+            if self.complete and want[0] in {"step", "item"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
-from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Turn
+from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Turn, as_stored
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
 from noetl_broker.template import TemplateError
 
@@ -58,9 +58,9 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
             continue  # replaced, whatever the default would have been
         default = draft.render(tree, draft.scope({}, None))
         workload[key] = merge(default, payload[key]) if key in payload else default
-    ordered = {key: workload[key] for key in draft.playbook.workload} | workload
-    draft.set_workload(ordered)
-    return ordered
+    stored: dict[str, JSON] = as_stored(workload)
+    draft.set_workload(stored)
+    return stored
 
 
 def merge(default: JSON, payload: JSON) -> JSON:

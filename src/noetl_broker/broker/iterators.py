@@ -15,7 +15,18 @@ from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
 from noetl_broker.broker.inputs import Given, lay_over, render_inputs
-from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
+from noetl_broker.broker.model import (
+    ACTION_COMPLETED,
+    ACTION_FAILED,
+    ITEM_COMPLETED,
+    ITERATION_DUE,
+    ITERATOR_COMPLETED,
+    JSON,
+    ItemEnd,
+    Items,
+    Post,
+    as_stored,
+)
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
@@ -44,7 +55,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     Raises TemplateError where the collection, or what is started of it, cannot be rendered.
     """
     iteration = _iteration(step)
-    values = choose_items(draft, iteration, given, result)
+    values = as_stored(choose_items(draft, iteration, given, result))
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))
@@ -62,9 +73,11 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     index, counts = event.place or 0, token.items or Counts(0)
     if draft.known.ask(want_item_status(step.name, token.visit, index)) != "RUNNING":
         raise Refused("duplicate")
-    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken
+    completed = event.kind in {ITEM_COMPLETED, ACTION_COMPLETED} and not event.broken
     status = "COMPLETED" if completed else "FAILED"
     draft.item_ends.append(ItemEnd(step.name, token.visit, index, status))
+    if event.kind in {ACTION_COMPLETED, ACTION_FAILED} and not (completed and event.settled):
+        change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
     error = None if completed else describe_error(step, event.error or "the result of the event is no JSON")
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)

@@ -100,9 +100,9 @@ def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
     return round(delay, 3)
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0) -> None:
-    """The job of a visit that already has one: `retry`, `dead`, or `done`."""
-    draft.changes.append(JobChange(step.name, visit, status, delay))
+def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
+    """The job of a visit, or of an item of it, that already has one: `retry`, `dead`, or `done`."""
+    draft.changes.append(JobChange(step.name, visit, status, delay, place))
 
 
 def _priority(draft: Draft, step: Step) -> int:

@@ -27,7 +27,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
         draft.abandoned.append((step.name, token.visit))  # children of an attempt that took too long may still run
     failures = token.failures + 1
     attempt = failures if step.kind == "playbook" else draft.event.attempt
-    token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
+    token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt), due=False)
     described = describe_error(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
     try:
@@ -41,7 +41,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
         described["retry_error"] = {"message": fault.message, "template": fault.template, "at": fault.at}
         again = False
     if again:
-        draft.tokens[step.name, token.visit] = token
+        draft.tokens[step.name, token.visit] = token._replace(due=step.kind == "playbook")
         delay = retry_delay(draft, retry, failures)
         emit_action_retry(draft, step, token.visit, described, failures, retry.max_attempts, delay)
         change_job(draft, step, token.visit, "delegated" if step.kind == "playbook" else "retry", delay)

@@ -35,7 +35,8 @@ class Token(NamedTuple):
     """A running visit: its action is queued, with a worker, or waiting to be tried again.
 
     `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once.
-    `spent` names the `any` joins that no longer wait for this token.
+    `spent` names the `any` joins that no longer wait for this token; `due`: its child failed, the next is not started
+    yet.
     """
 
     step: str
@@ -44,6 +45,7 @@ class Token(NamedTuple):
     failed_attempt: int = 0
     spent: frozenset[str] = frozenset()
     items: Counts | None = None
+    due: bool = False
 
 
 class Arrival(NamedTuple):
@@ -148,6 +150,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["spent"] = sorted(token.spent)
     if token.items is not None:
         document["items"] = list(token.items)
+    if token.due:
+        document["due"] = True
     return document
 
 
@@ -159,6 +163,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         document.get("failed_attempt", 0),
         frozenset(document.get("spent", ())),
         Counts(*document["items"]) if "items" in document else None,
+        document.get("due", False),
     )
 
 

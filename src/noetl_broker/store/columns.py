@@ -41,7 +41,7 @@ class Columns:
         self.turns: list[tuple[object, ...]] = []
         self.events: list[tuple[object, ...]] = []
         self.jobs: list[list[object]] = []
-        self.changes: list[tuple[object, ...]] = []
+        self.changes: dict[tuple[int, str], tuple[str, float]] = {}  # an update sees each row once: the last one counts
         self.withdrawn: list[int] = []
         self.rows: dict[tuple[int, str], list[Any]] = {}
         self.ended: list[tuple[object, ...]] = []
@@ -90,26 +90,33 @@ class Columns:
             self.events.append((*_event_row(execution, mail, turn, ordinal, event), ordinal in parents))
         for job in decision.jobs:
             self._add_job(execution.execution_id, first, job)
-        for step, visit, status, delay in decision.changes:
-            node = node_id(execution.execution_id, step, visit)
+        for step, visit, status, delay, place in decision.changes:
+            node = node_id(execution.execution_id, step, visit, place)
             placed = self._placed.get((execution.execution_id, node))
             if placed is None:
-                self.changes.append((execution.execution_id, node, status, delay))
+                self.changes[execution.execution_id, node] = status, delay
             else:
                 placed[3], placed[7] = status, delay
         for row in decision.rows:
             self._add_row(execution.execution_id, mail, turn, row)
         if decision.withdraw:
-            self.withdrawn.append(execution.execution_id)
-            for (owner, _), placed in self._placed.items():
-                if owner == execution.execution_id and placed[3] in {"queued", "retry", "delegated"}:
-                    placed[3] = "cancelled"
+            self._withdraw(execution.execution_id)
         if decision.ended is not None:
             ended = decision.ended
             self.ended.append((
                 execution.execution_id, ended.status, _json_or_null(ended.result), _json_or_null(ended.error),
                 turn.at + (len(decision.events) - 1) * MICROSECOND,
             ))  # fmt: skip
+
+    def _withdraw(self, execution_id: int) -> None:
+        """Take back the jobs that no worker holds; those of this batch, and those that it meant to try again, too."""
+        self.withdrawn.append(execution_id)
+        for (owner, _), placed in self._placed.items():
+            if owner == execution_id and placed[3] in {"queued", "retry", "delegated"}:
+                placed[3] = "cancelled"
+        for (owner, node), (status, _) in self.changes.items():
+            if owner == execution_id and status in {"retry", "delegated"}:
+                self.changes[owner, node] = "cancelled", 0.0
 
     def _add_family(self, execution: Execution, mail: Mail, decision: Decision, first: int) -> None:
         """Children and items, in the order of the turns: what an end in this batch makes of them counts too."""
@@ -190,7 +197,8 @@ class Columns:
         """The arguments of `write_turns`."""
         events, jobs = _columns(self.events, 14), _columns(self.jobs, 10)
         return [
-            *_columns(self.turns, 7), *events[:12], *jobs[:8], *_columns(self.changes, 4),
+            *_columns(self.turns, 7), *events[:12], *jobs[:8],
+            *_columns([(*node, *change) for node, change in self.changes.items()], 4),
             self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
             *_columns(self.states, 6), self.read, *events[12:], *jobs[8:],
         ]  # fmt: skip

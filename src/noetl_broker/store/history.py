@@ -87,7 +87,7 @@ async def _turns(connection: Connection, execution_id: int) -> tuple[tuple[Recor
 def _emitted(row: Any) -> Emitted:
     step: str | None = None
     visit = 0
-    if row["node_type"] != "playbook":
+    if ":" in row["node_id"]:  # not by node_type: a step that starts a playbook has that of an execution
         step, visit, _ = _node(row["node_id"])
     return Emitted(
         row["event_type"],
