@@ -123,6 +123,36 @@ def test_small_histories_are_loaded_together() -> None:
     assert ([large.long], small.long) == ([True], False)
 
 
+FAMILY = """
+workload: {sizes: {long: 3, s: 1}}
+workflow:
+- {step: start, next: call}
+- {step: call, type: playbook, path: child, next: each}
+- step: each
+  type: iterator
+  collection: "{{ workload.sizes }}"
+  element: size
+  distribute: true
+  task: {type: python, code: x, args: {size: "{{ size.value }}"}}
+"""
+
+
+async def test_a_history_with_children_and_items_gives_no_difference(database: Database) -> None:
+    """A step of type playbook is a step, a mapping keeps its order, an item that never was is a stranger's."""
+    await register(database, FAMILY)
+    await register(database, "workflow: [{step: start}]", path="child")
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_completed', $2)"
+    await drain(database)
+    await execute(database, insert, execution_id, f"{execution_id}:each#1.7")
+    while await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING":
+        await drain(database)
+        await complete_jobs(database, 1)
+    sizes = "select action::jsonb #>> '{args,size}' from noetl.queue where node_type = 'python' order by node_id"
+    assert await rows(database, sizes) == [("1",), ("3",)]
+    assert await differences(database, execution_id) == []
+
+
 @pytest.mark.parametrize(
     "tampering,complaint",
     [
