@@ -145,6 +145,28 @@ def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
     ]
 
 
+def test_names_that_a_stronger_level_gives_are_known() -> None:
+    """A step's own input finds what a transition gives, an iterator's task what its step is given."""
+    source = """
+    workflow:
+      - {step: start, next: [{step: a, args: {city: Oslo, deep: {n: 1}}}]}
+      - {step: a, type: http, url: "{{ own }}", with: {own: "{{ city }}", n: ["{{ args.deep.n + deep.n }}"]}, next: b}
+      - step: b
+        type: iterator
+        collection: [1]
+        element: n
+        distribute: true
+        args: {rows: 1}
+        task: {type: http, url: "{{ rows }}", args: {x: "{{ rows + n }}", y: "{{ city }}"}}
+    """
+    assert told(source) == [
+        (
+            "11:74 warning unknown-name workflow[2].task.args.y: the template names `city`, which is neither a step, "
+            "a workload key nor a scope word (give it a default under `workload` if the payload brings it)"
+        ),
+    ]
+
+
 @pytest.mark.parametrize(
     "step, name, why",
     [

@@ -42,7 +42,7 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
         if use.part.step is None:
             continue
         step, own = playbook.steps[use.part.step], given[use.part.step]
-        if not use.part.worker:
+        if _is_evaluated(use, step) or (use.part.role == "inputs" and not use.part.worker):
             _refuse_words(reading, playbook, use, own.seen_by(use))
         if _is_evaluated(use, step):
             _refuse_reads(reading, playbook, use, texts[step.name], own.seen_by(use))
@@ -92,8 +92,9 @@ def _level(inputs: Inputs, readable: Texts) -> dict[Path, Text]:
     reads = reads_one_of(readable)
     if inputs.whole is not None:
         path = handed_on(inputs.whole.source)
-        inside = [(read[len(path) :], text) for read, text in readable.items() if path and read[: len(path)] == path]
-        found |= {rest: text._replace(at=inputs.whole.at) for rest, text in inside}
+        for read, inside in readable.items() if path is not None else ():
+            if path and len(read) > len(path) and read[: len(path)] == path:
+                found[read[len(path) :]] = inside._replace(at=inputs.whole.at)
     for key, tree in inputs.keys.items():
         found = {path: text for path, text in found.items() if path[0] != key}
         for path, source in tree.left_texts():
@@ -103,7 +104,7 @@ def _level(inputs: Inputs, readable: Texts) -> dict[Path, Text]:
             text = readable[met] if met is not None else None
             if text is not None:
                 found[key, *path] = Text(template.source, _at(tree, path), text.default)
-    return {path: text for path, text in found.items() if path}
+    return found
 
 
 def _at(tree: Tree, path: Path) -> str:
