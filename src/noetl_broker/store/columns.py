@@ -41,7 +41,7 @@ class Columns:
         self.turns: list[tuple[object, ...]] = []
         self.events: list[tuple[object, ...]] = []
         self.jobs: dict[int, list[object]] = {}  # by the place of the event that queues it
-        self.changes: list[tuple[object, ...]] = []
+        self.changes: dict[tuple[int, str], list[object]] = {}  # by node: the last turn's word counts
         self.withdrawn: list[int] = []
         self.rows: dict[tuple[int, str], list[Any]] = {}
         self.ended: list[tuple[object, ...]] = []
@@ -95,16 +95,13 @@ class Columns:
             node = node_id(execution.execution_id, step, visit, place)
             placed = self._placed.get((execution.execution_id, node))
             if placed is None:
-                self.changes.append((execution.execution_id, node, status, delay))
+                self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay]
             else:
                 placed[2], placed[6] = status, delay
         for row in decision.rows:
             self._add_row(execution.execution_id, mail, turn, row)
         if decision.withdraw:
-            self.withdrawn.append(execution.execution_id)
-            for (owner, _), placed in self._placed.items():
-                if owner == execution.execution_id and placed[2] in {"queued", "retry", "delegated"}:
-                    placed[2] = "cancelled"
+            self._withdraw(execution.execution_id)
         if decision.ended is not None:
             ended = decision.ended
             self.ended.append((
@@ -112,6 +109,14 @@ class Columns:
                 turn.at + (len(decision.events) - 1) * MICROSECOND,
                 execution.parent.node_id if execution.parent is not None else None,
             ))  # fmt: skip
+
+    def _withdraw(self, execution_id: int) -> None:
+        """Jobs that no worker holds: those in the table, and those that turns before it in the batch queue again."""
+        self.withdrawn.append(execution_id)
+        for written in (self._placed, self.changes):
+            for (owner, _), row in written.items():
+                if owner == execution_id and row[2] in {"queued", "retry", "delegated"}:
+                    row[2] = "cancelled"
 
     def _add_family(self, execution: Execution, mail: Mail, decision: Decision, first: int) -> None:
         """Children and items, in the order of the turns: what an end in this batch makes of them counts too."""
@@ -208,8 +213,9 @@ class Columns:
     def write_arguments(self) -> list[list[Any]]:
         """The arguments of `write_turns`."""
         return [
-            *_columns(self.turns, 7), *_columns(self.events, 14), *self._job_columns(), *_columns(self.changes, 4),
-            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 6),
+            *_columns(self.turns, 7), *_columns(self.events, 14), *self._job_columns(),
+            *_columns(list(self.changes.values()), 4), self.withdrawn,
+            *_columns(list(self.rows.values()), 8), *_columns(self.ended, 6),
             *_columns(self.states, 6), self.read,
         ]  # fmt: skip
 

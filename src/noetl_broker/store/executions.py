@@ -48,11 +48,14 @@ async def cancel_execution(connection: Connection, execution_id: int, reason: st
 
 async def list_executions(connection: Connection, *, status: str | None, path: str | None, limit: int) -> list[Entry]:
     """The newest executions first; `path` may hold `*` for any run of characters."""
-    pattern = None
-    if path is not None:
-        escaped = path.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        pattern = escaped.replace("*", "%")
+    pattern = None if path is None else like(path)
     return [dict(row) for row in await connection.fetch(sql("list_executions"), status, pattern, limit)]
+
+
+def like(path: str) -> str:
+    """The pattern of SQL's `like` for a path in which `*` stands for any run of characters."""
+    escaped = path.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+    return escaped.replace("*", "%")
 
 
 async def find_execution(connection: Connection, execution_id: int) -> Entry:
