@@ -222,7 +222,8 @@ def test_what_the_broker_evaluates_fails_on_a_default_for_the_worker(start: str,
     body = DEFAULTS % (start, keys, end)
     [(_, decision, state)] = play_turns(playbook(body), read_events(START))
     assert state.status == "FAILED"
-    assert (decision.events[-1].error or {})["at"] == at
+    error = decision.events[-1].error or {}
+    assert (error["at"], error["message"].startswith("only a worker can finish")) == (at, True)
     [(_, _, state)] = play_turns(playbook(body), read_events('> execution_start {"stage": "x", "rows": [1]}'))
     assert state.status != "FAILED"
 

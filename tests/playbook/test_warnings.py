@@ -381,6 +381,18 @@ def test_an_input_of_a_loop_s_head_is_not_warned_of() -> None:
     assert told(itself) == []
 
 
+def test_a_way_back_does_not_meet_what_waits_with_it() -> None:
+    """The token of `start` passes the join together with the one of `w`: it is one token that comes back."""
+    source = """
+    workflow:
+      - {step: start, next: [w, j]}
+      - {step: w, type: http, url: u, next: [{step: j, args: {k: 1}}]}
+      - {step: j, type: http, url: u, next: r}
+      - {step: r, type: http, url: u, next: [{when: "r.again", step: j, args: {k: 2}}]}
+    """
+    assert told(source) == []
+
+
 def test_two_ways_back_that_can_meet_are_warned_of() -> None:
     """And so are two ways in."""
     [line] = [line for line in told(LOOPED % "[{step: head, args: {n: 1}}, side]") if "join-input" in line]
