@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, Entry] = {
     "events": Entry("views", "Show the log of an execution in the order of its turns."),
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
+    "verify": Entry("verify", "Check that what must always hold does hold."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }
 
