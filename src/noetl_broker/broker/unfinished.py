@@ -67,12 +67,13 @@ class Unfinished(NamedTuple):
 
     def handed(self, template: Template) -> tuple[Path, ...]:
         """Give the paths of defaults in what a template hands on as it is; none where it reads more than that."""
-        read = handed_on(template.source)
+        defaults = defaults_read(template.source, self.defaults)
+        read = handed_on(template.source) if defaults else None
         if read is None or (self.inputs and first_met(template.source, self.inputs)):
             return ()
         found = [
             (name[len(read) :], path)
-            for name, path in defaults_read(template.source, self.defaults)
+            for name, path in defaults
             if name[: len(read)] == read and not self.hidden(str(name[0])) and self.still(path)
         ]
         return tuple(inner for inner, _ in found) if all(self.alike(path) for _, path in found) else ()
@@ -108,7 +109,7 @@ def unfinished_of(
         return bool(at_path(draft.workload(), path) == playbook.unfinished[path])
 
     def alike(path: Path) -> bool:
-        return travels(playbook.unfinished[path], playbook, {*values, *words})
+        return travels(playbook.unfinished[path], playbook, values, words)
 
     inputs = input_paths(left, values) if left else NO_PATHS
     return Unfinished(inputs, tuple(playbook.unfinished), hidden, still, alike, values if leaving else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -98,10 +98,13 @@ def workload_paths(left: Iterable[Path], hidden: Collection[str]) -> frozenset[P
     return named | {(word, *path) for path in left for word in words}
 
 
-def travels(source: str, playbook: Playbook, inputs: Collection[str]) -> bool:
+def travels(source: str, playbook: Playbook, *inputs: Container[str]) -> bool:
     """Whether a text for the worker means the same in another visit: it names no input, no result handed on."""
-    lasting = playbook.steps.keys() | playbook.workload.keys() | LASTING_WORDS
-    return read_by_text(source)[0] <= lasting - frozenset(inputs)
+    lasting = (playbook.workload, playbook.steps, LASTING_WORDS)
+    return all(
+        any(name in names for names in lasting) and not any(name in names for names in inputs)
+        for name in read_by_text(source)[0]
+    )
 
 
 def at_path(value: JSON, path: Path) -> JSON:
