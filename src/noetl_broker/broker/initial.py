@@ -69,7 +69,7 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
         if key in payload and not isinstance(payload[key], dict):
             continue  # replaced, whatever the default would have been
         unfinished = unfinished_of(draft, NOTHING_GIVEN)
-        default = draft.render(tree, draft.scope({}, None), unfinished.left if unfinished is not None else None)
+        default = draft.render(tree, draft.scope({}, None), unfinished.read_by if unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     stored: dict[str, JSON] = as_stored(workload)
     draft.set_workload(stored)
