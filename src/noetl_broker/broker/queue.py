@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
 from noetl_broker.playbook.fields import union_of_results, with_plain
-from noetl_broker.template import NotLoaded, read_by_text
+from noetl_broker.template import NotLoaded, hand_on, read_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,6 +131,7 @@ def _named_results(
     found = _latest_results(draft, named)
     if found:
         context["results"] = found
+    hand_on(context, draft.allowance, step.name)
     return context
 
 

@@ -11,7 +11,7 @@ from noetl_broker.broker.queue import change_job, retry_delay
 from noetl_broker.broker.transitions import pass_on
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.model import Retry
-from noetl_broker.template import TemplateError, is_true
+from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -75,7 +75,7 @@ def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[st
     inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
 
     def holds(template: Template) -> bool:
-        return is_true(draft.evaluate(template, draft.scope(inputs, None, words)))
+        return draft.holds(template, draft.scope(inputs, None, words))
 
     if retry.stop_when is not None and holds(retry.stop_when):
         return False

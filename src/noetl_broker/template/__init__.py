@@ -1,19 +1,24 @@
 """Jinja without a clock, a die or a door: the templates of playbooks."""
 
+from noetl_broker.template.allowance import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, MAX_STEPS, Allowance
 from noetl_broker.template.fault import TemplateError
-from noetl_broker.template.fuel import Bounds, bounds, set_bounds
+from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
-from noetl_broker.template.render import Template, compile_condition, compile_text
+from noetl_broker.template.render import Template, compile_condition, compile_text, hand_on
 from noetl_broker.template.scope import JSON, UNDEFINED, Lazy, Moment, NotLoaded, Scope, StepResult, unwrap
 from noetl_broker.template.tree import Path, Tree, compile_tree, read_by_text
 from noetl_broker.template.truth import is_true
 
 __all__ = [
     "JSON",
+    "MAX_OUTPUT_CHARS",
+    "MAX_SOURCE_CHARS",
+    "MAX_STEPS",
     "SAVE_WORDS",
     "UNDEFINED",
     "WORKER_WORDS",
-    "Bounds",
+    "Allowance",
+    "Evaluation",
     "Lazy",
     "Moment",
     "NotLoaded",
@@ -23,12 +28,11 @@ __all__ = [
     "Template",
     "TemplateError",
     "Tree",
-    "bounds",
     "compile_condition",
     "compile_text",
     "compile_tree",
+    "hand_on",
     "is_true",
     "read_by_text",
-    "set_bounds",
     "unwrap",
 ]

@@ -9,7 +9,9 @@ from typing import Any, Final
 from jinja2.exceptions import TemplateRuntimeError
 
 from noetl_broker.template.fuel import INTEGER_LIMIT, PLAIN, Evaluation, bounded
-from noetl_broker.template.values import kind_of, solid, text, whole
+from noetl_broker.template.methods import room_to_search
+from noetl_broker.template.output import text
+from noetl_broker.template.values import kind_of, solid, whole
 
 NUMBERS: Final = frozenset({int, float, bool})
 
@@ -17,8 +19,7 @@ Binary = Callable[[Evaluation, Any, Any], Any]
 
 
 def _refuse(symbol: str, left: Any, right: Any) -> Any:
-    message = f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}"
-    raise TemplateRuntimeError(message)
+    raise TemplateRuntimeError(f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}")
 
 
 def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any], otherwise: Binary | None = None) -> Binary:
@@ -61,8 +62,7 @@ def _repeat(run: Evaluation, left: Any, right: Any) -> Any:
 
 def _no_formatting(_: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(left, str):
-        message = "`%` works on numbers only; write a text with the filter `format`"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError("`%` works on numbers only; write a text with the filter `format`")
     return _refuse("%", left, right)
 
 
@@ -101,7 +101,7 @@ def _contains(run: Evaluation, left: Any, right: Any) -> bool:
     if isinstance(right, str):
         if not isinstance(left, str):
             return bool(_refuse("in", left, right))
-        run.spend((len(right) * min(len(left), 128)) >> 8)
+        room_to_search(run, right, left)
     return left in right
 
 
