@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 
 import structlog
@@ -20,6 +21,10 @@ from noetl_broker.template.scope import NotLoaded
 log = structlog.get_logger(__name__)
 
 MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
+# Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
+# writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
+# another, never for hundreds.
+PATIENCE_SECONDS = 0.1
 
 
 class Batch:
@@ -32,6 +37,7 @@ class Batch:
         self.playbooks = playbooks
         self.counters = counters
         self.claimed: dict[int, list[Mail]] = {}
+        self.patience = PATIENCE_SECONDS
 
     @property
     def mails(self) -> int:
@@ -102,18 +108,23 @@ class Batch:
     def _decide_once(
         self, pending: list[Case], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
     ) -> tuple[list[Case], unit.Wants]:
+        """Decide what can be decided; gives the cases that wait for results, none where there is no more time."""
         again: list[Case] = []
         wants: unit.Wants = {}
+        until = time.thread_time() + self.patience
         for case in pending:
+            if time.thread_time() > until and (outcomes or again):
+                break
             execution_id = case.execution.execution_id
             try:
-                outcomes.append((case, decide(case)))
+                outcomes.append((case, decide(case, until=until)))
             except NotLoaded as missing:
                 wants[execution_id] = missing.wants
                 again.append(case)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
                 self._blame(execution_id, error, faults)
-        return again, wants
+        self.patience = until - time.thread_time()  # what is loaded in between does not count
+        return ([], {}) if outcomes and self.patience < 0 else (again, wants)
 
     def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
         counters = self.counters

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
@@ -9,8 +11,11 @@ from noetl_broker.broker.model import Turn
 from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
 
 
-def decide(case: Case) -> Outcome:
-    """Take the turns of an execution one after the other; raises NotLoaded, after which it can be called again."""
+def decide(case: Case, *, until: float) -> Outcome:
+    """Take the turns of an execution one after the other; raises NotLoaded, after which it can be called again.
+
+    After `until` (the thread's own seconds) no further turn is begun: one is taken in any case, the other mail stays.
+    """
     known = Known(case.rules, case.loaded)
     state, last_at, number = case.state, case.execution.last_at, case.execution.turn
     taken: list[Taken] = []
@@ -22,6 +27,7 @@ def decide(case: Case) -> Outcome:
         state, decision = take_turn_or_reject(case.playbook, state, mail.event, turn, known)
         taken.append(Taken(mail, turn, decision))
         last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
-        if mail is not case.mail[-1]:
-            remember(known, mail.event, turn, decision)
+        if mail is case.mail[-1] or time.thread_time() > until:
+            break
+        remember(known, mail.event, turn, decision)
     return Outcome(taken, state)
