@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         1 << 20, ge=1024, le=16 << 20, description="characters of a text that a template makes, or of all in one value"
     )
     template_max_steps: int = Field(
-        500_000, ge=1000, le=100_000_000, description="steps of one evaluation of a template, 0.1 µs or less each"
+        500_000, ge=1000, le=10_000_000, description="steps of one evaluation of a template, 0.1 µs or less each"
     )
     extra_step_types: frozenset[str] = Field(frozenset(), description="further names that `type` may have")
     max_document_bytes: int = Field(1 << 20, ge=1024, le=64 << 20, description="bytes of one playbook")

@@ -111,3 +111,12 @@ def test_a_text_that_counts_as_false_is_found_however_much_is_around_it() -> Non
     assert condition.holds(scope_with(inputs={"word": "no" * 1000})) is True
     with pytest.raises(TemplateError, match="more than the 1,000 steps"):
         condition.holds(scope_with(inputs={"word": " " * 100_000}, allowance=Allowance(steps=1000)))
+
+
+def test_all_results_at_once_cost_by_the_number_of_steps() -> None:
+    """`results` as a value looks at each of them; one step of it does not."""
+    steps = {f"s{number}": number for number in range(10_000)}
+    assert value_of("{{ results | length }} {{ results.s7 }}", steps=steps) == "10000 7"
+    often = "{% for i in range(100) %}{{ results | length }}{% endfor %}"
+    assert "more than the 500,000 steps" in complaint_about(often, steps=steps)
+    assert value_of("{% for i in range(100) %}{{ results.s7 }}{% endfor %}", steps=steps) == "7" * 100

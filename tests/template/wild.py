@@ -17,7 +17,25 @@ from tests.template.escapes import CORPUS
 DEEPEST: Final = 5
 KINDS: Final = ("text", "list", "number", "mapping")
 TEXTS: Final = (
-    *("", "a", "ab", " ", "x y z", "%s", "%d %%", "<b>&amp;'", "a,b,c", "7", "-1.5", "nan", "1e999", "0x1f", "ß", "ΐΣ"),
+    *(
+        "",
+        "a",
+        "ab",
+        " ",
+        "x y z",
+        "%s",
+        "%d %%",
+        "%1000000000d",
+        "<b>&amp;'",
+        "a,b,c",
+        "7",
+        "-1.5",
+        "nan",
+        "1e999",
+        "0x1f",
+        "ß",
+        "ΐΣ",
+    ),
     *(
         "\U0001f600",
         "\u2028\r\n",
@@ -240,7 +258,7 @@ class Wild:
 
     def expression(self, kind: str, depth: int) -> str:
         """Give an expression that is probably of a kind."""
-        if kind == "any" or self._upto(19) == 0:
+        if kind == "any" or self._upto(9) == 0:
             kind = self._choice((*KINDS, "any", "any"))
         if depth >= DEEPEST or self._upto(4) == 0:
             return repr(self._choice(TEXTS)) if kind == "text" and self._upto(1) else str(self._choice(LEAVES[kind]))

@@ -105,7 +105,7 @@ class Generator(CodeGenerator):
 
     def visit_Name(self, node: nodes.Name, frame: Frame) -> None:
         shared = node.name == "results" and node.ctx == "load"
-        self.write("whole(" if shared else "")
+        self.write("whole(context, " if shared else "")
         super().visit_Name(node, frame)
         self.write(")" if shared else "")
 

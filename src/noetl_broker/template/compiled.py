@@ -32,7 +32,7 @@ def reason(fault: Exception) -> str:
         return "it divides by zero"
     message = (getattr(fault, "message", None) or getattr(fault, "msg", None) or str(fault)).strip().rstrip(".")
     if isinstance(fault, TypeError) and (call := CALL.match(message)):
-        message = f"a filter, a test or a method is given the wrong arguments: it {message[call.end() :]}"
+        message = f"a filter, a test or a method has the wrong arguments ({message[call.end() :]})"
     elif isinstance(fault, AttributeError | AssertionError):
         message = f"a filter cannot work on what it is given ({message})"
     return f"{message[:REASON_CHARS]}…" if len(message) > REASON_CHARS else message or type(fault).__name__

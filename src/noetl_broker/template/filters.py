@@ -16,7 +16,7 @@ from noetl_broker.template.fuel import Evaluation, bounded
 from noetl_broker.template.guards import GUARDS
 from noetl_broker.template.output import text
 from noetl_broker.template.replaced import OWN_FILTERS, default, listed
-from noetl_broker.template.values import drawn, solid, whole
+from noetl_broker.template.values import drawn, solid
 
 Function = Callable[..., Any]
 CALL_COST: Final = 20
@@ -25,6 +25,8 @@ EACH: Final = frozenset({"map", "reject", "rejectattr", "select", "selectattr"})
 EACH_COST: Final = 8
 LOOKING_COST: Final = 6
 LOOKING: Final = EACH | {"groupby", "join", "max", "min", "sort", "sum", "unique"}
+# These compare texts in lower case, so that each is copied once more.
+CASELESS: Final = frozenset({"dictsort", "groupby", "max", "min", "sort", "unique"})
 # These work on the text of whatever they are given.
 TEXTUAL: Final = frozenset(
     {
@@ -62,18 +64,19 @@ def _first_argument(function: Function) -> Callable[[Evaluation], tuple[Any, ...
 
 
 def _weighed(run: Evaluation, value: Any) -> Any:
-    value = whole(solid(value))
-    run.weigh(value)
+    run.weigh(solid(value))
     return value
 
 
 def _taken_in(run: Evaluation, value: Any, name: str) -> Any:
     """Pay for a filter's input, in the way of that filter."""
-    value = whole(solid(value))
+    value = solid(value)
     if name in TEXTUAL:
         return text(run, value)
     if name not in STREAMING:
         run.weigh(value)
+        if name in CASELESS:
+            run.weigh(value)
     elif isinstance(value, list | tuple | dict | str):
         run.spend(len(value) >> 2)
     return value
@@ -105,7 +108,7 @@ def _metered(name: str, function: Function) -> Function:
         value = _taken_in(run, value, name)
         args = tuple(_weighed(run, one) for one in args)
         kwargs = {name: _weighed(run, one) for name, one in kwargs.items()}
-        lookups = _lookups(args, kwargs) if name in LOOKING else 0
+        lookups = _lookups(args[name == "join" :], kwargs) if name in LOOKING else 0
         run.spend(lookups * 2)
         if name in EACH:
             value = drawn(run, value, EACH_COST * max(1, lookups))

@@ -14,6 +14,7 @@ from markupsafe import escape
 
 from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.output import text
+from noetl_broker.template.values import kind_of
 
 SMALL_NUMBER: Final = 1_000
 CONVERSION: Final = re.compile(r"%(?:%|(?:\(\w+\))?[-+ #0]{0,5}\d{0,2}(?:\.\d{0,2})?[diouxXeEfFgGcsr])")
@@ -34,9 +35,19 @@ def _small_arguments(_: Evaluation, __: Any, *args: Any, **kwargs: Any) -> None:
     small(*args, *kwargs.values())
 
 
-def _small_precision(_: Evaluation, __: Any, *args: Any, **kwargs: Any) -> None:
+def _numeric(_: Evaluation, value: Any, *args: Any, **kwargs: Any) -> None:
+    """`round` multiplies by a power of ten, and a list or a text can be multiplied too."""
+    if not isinstance(value, int | float):
+        raise TemplateRuntimeError(f"`round` takes a number, not a {kind_of(value)}")
     precision = args[0] if args else kwargs.get("precision", 0)
     small(precision * 50 if isinstance(precision, int) else precision)
+
+
+def _grouped(run: Evaluation, value: Any, *args: Any, **kwargs: Any) -> None:
+    """The default stands for the attribute of each element, and is compared as often."""
+    before = run.fuel
+    run.weigh(args[1] if len(args) > 1 else kwargs.get("default"))
+    run.spend((before - run.fuel) * len(value) if isinstance(value, list | tuple | dict | str | range) else 0)
 
 
 def _each_character(eighths: int) -> Guard:
@@ -72,7 +83,7 @@ def _indented(run: Evaluation, value: str, width: Any = 4, *_: Any, **__: Any) -
     run.spend(len(value) >> 2)
     lines = len(value.splitlines()) + 1
     run.spend(lines * 4)
-    run.room_for_text(len(value) + lines * (width if isinstance(width, int) else len(str(width))))
+    run.room_for_text(len(value) + lines * (len(width) if isinstance(width, str) else width))
 
 
 def _wrapped(run: Evaluation, value: str, width: Any = 79, *args: Any, **kwargs: Any) -> None:
@@ -82,7 +93,7 @@ def _wrapped(run: Evaluation, value: str, width: Any = 79, *args: Any, **kwargs:
     run.spend(len(value) * 20)
     run.spend(sum(len(word) ** 2 for word in value.split()) // width >> 11)
     lines = 1 + len(value) // width * 2 + value.count(" ") + len(value.splitlines())
-    run.room_for_text(len(value) + min(lines, len(value) + 1) * len(str(between)))
+    run.room_for_text(len(value) + min(lines, len(value) + 1) * len(between))
 
 
 def _linked(run: Evaluation, value: str, *args: Any, **kwargs: Any) -> None:
@@ -109,7 +120,8 @@ GUARDS: Final[dict[str, Guard]] = {
     "batch": _small_arguments,
     "slice": _small_arguments,
     "truncate": _small_arguments,
-    "round": _small_precision,
+    "round": _numeric,
+    "groupby": _grouped,
     **dict.fromkeys(("capitalize", "e", "escape", "forceescape", "lower", "upper"), _each_character(1)),
     **dict.fromkeys(("float", "int"), _each_character(8)),
     **dict.fromkeys(("title", "wordcount", "urlencode", "xmlattr"), _each_character(16)),

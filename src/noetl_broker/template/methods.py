@@ -9,7 +9,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
 from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.values import Missing, Namespace, drawn, key, kind_of, solid, whole
+from noetl_broker.template.values import Missing, Namespace, drawn, key, kind_of, solid
 
 ENTRY_COST: Final = 2  # of a pair made for an entry of a mapping
 
@@ -114,6 +114,13 @@ def _get(_: Evaluation, value: Any, name: Any, other: Any = None) -> Any:
     return value.get(key(name), other)
 
 
+def _index(run: Evaluation, value: list[Any] | tuple[Any, ...], wanted: Any) -> int:
+    run.weigh(value, wanted)
+    if wanted not in value:  # what Python says would show all of what was wanted
+        raise TemplateRuntimeError("`index` finds no such element in the list")
+    return value.index(wanted)
+
+
 TEXT_METHODS: Final[dict[str, Callable[..., Any]]] = {
     **{
         name: _plain_method(name)
@@ -135,7 +142,7 @@ MAPPING_METHODS: Final[dict[str, Callable[..., Any]]] = {
     "items": items_of,
     **{name: _listed_method(name) for name in ("keys", "values")},
 }
-LIST_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _plain_method(name) for name in ("count", "index")}
+LIST_METHODS: Final[dict[str, Callable[..., Any]]] = {"count": _plain_method("count"), "index": _index}
 LOOP_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _loop_method(name) for name in ("changed", "cycle")}
 
 
@@ -143,7 +150,6 @@ def method(run: Evaluation, value: Any, name: str, /, *args: Any, **kwargs: Any)
     """Call a method. With parentheses a name means the method even where a mapping has a key of that name."""
     if type(value) is Missing:
         return solid(value)
-    value = whole(value)
     table: dict[str, Callable[..., Any]] = {}
     if isinstance(value, str):
         table = TEXT_METHODS

@@ -12,8 +12,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
 from noetl_broker.template.fuel import PLAIN, Evaluation, bounded
-from noetl_broker.template.scope import Results
-from noetl_broker.template.values import kind_of, solid, whole
+from noetl_broker.template.values import kind_of, solid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,8 +70,6 @@ def _from_object(run: Evaluation, value: Any, depth: int) -> Any:
         return _sound_text(run, str(value))
     if isinstance(value, Iterator) and type(value) is not LoopContext:
         return [_json(run, child, depth + 1) for child in value]
-    if type(value) is Results:
-        return _json(run, value.whole(), depth)
     solid(value)
     raise TemplateRuntimeError(f"the value is a {type(value).__name__}, which is not JSON")
 
@@ -104,7 +101,7 @@ def text(run: Evaluation, value: Any) -> str:
     if type(value) is not str:
         if type(value) in PLAIN:
             return str(bounded(value))
-        value = str(as_json(run, whole(value)))
+        value = str(as_json(run, value))
     run.room_for_text(len(value))
     return value  # type: ignore[no-any-return]
 

@@ -11,13 +11,12 @@ from jinja2.utils import pass_context
 from noetl_broker.template import operators
 from noetl_broker.template.fuel import NODE_COST, Evaluation
 from noetl_broker.template.output import text
-from noetl_broker.template.values import Missing, solid, whole
+from noetl_broker.template.values import Missing, solid
 
 Question = Callable[..., bool]
 # Of Jinja's tests those on Python's objects are left out: `callable`, `escaped`, `filter`, `test`.
 FROM_JINJA: Final = (
-    *("odd", "even", "divisibleby", "none", "boolean", "false", "true", "integer", "float", "string", "mapping"),
-    *("number", "sequence", "iterable"),
+    *("none", "boolean", "false", "true", "integer", "float", "string", "mapping", "number", "sequence", "iterable"),
 )
 COMPARISONS: Final = {
     operators.eq: ("==", "eq", "equalto"),
@@ -39,7 +38,7 @@ def _asked(function: Any) -> Question:
     @pass_context
     def ask(run: Evaluation, value: Any, /, *args: Any) -> bool:
         run.spend(NODE_COST * 2)
-        value = whole(solid(value))
+        value = solid(value)
         run.weigh(value, *args)
         return bool(function(value, *args))
 
@@ -63,6 +62,26 @@ def _cased(function: Callable[[str], bool]) -> Question:
     return ask
 
 
+def _divided(run: Evaluation, value: Any, by: Any) -> Any:
+    """Give the remainder; Jinja's own tests would take a text for a format."""
+    return operators.mod(run, value, by)
+
+
+@pass_context
+def _odd(run: Evaluation, value: Any, /) -> bool:
+    return bool(_divided(run, value, 2) == 1)
+
+
+@pass_context
+def _even(run: Evaluation, value: Any, /) -> bool:
+    return bool(_divided(run, value, 2) == 0)
+
+
+@pass_context
+def _divisible(run: Evaluation, value: Any, /, num: Any) -> bool:
+    return bool(_divided(run, value, num) == 0)
+
+
 def _same(value: Any, other: Any) -> bool:
     """Tell whether two values are alike in type and value: identity would depend on the interpreter's caches."""
     return type(value) is type(other) and bool(value == other)
@@ -71,6 +90,9 @@ def _same(value: Any, other: Any) -> bool:
 TESTS: Final[dict[str, Question]] = {
     **{name: _asked(JINJA_TESTS[name]) for name in FROM_JINJA},
     **{name: _compared(operator) for operator, names in COMPARISONS.items() for name in names},
+    "odd": _odd,
+    "even": _even,
+    "divisibleby": _divisible,
     "lower": _cased(str.islower),
     "upper": _cased(str.isupper),
     "sameas": _asked(_same),

@@ -33,7 +33,7 @@ def _json(run: Evaluation, value: Any, indent: Any, *, sort_keys: bool, ensure_a
     value = as_json(run, value)
     if indent is not None:
         if not isinstance(indent, int) or not 0 <= indent <= MAX_INDENT:
-            raise TemplateRuntimeError(f"the indent {indent!r:.40} is no number from 0 to {MAX_INDENT}")
+            raise TemplateRuntimeError(f"the indent must be a number from 0 to {MAX_INDENT}")
         run.spend((before - run.fuel) * INDENTED_COST)
         run.room_for_text(_blanks(value, indent, 0))
     written = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=ensure_ascii, allow_nan=False)

@@ -103,6 +103,10 @@ class Results:
             return None
         return self._steps(name)
 
+    def __len__(self) -> int:
+        """Count the steps, with a result or without."""
+        return len(self._is_step)
+
     def whole(self) -> dict[str, JSON]:
         """Give the data of all steps that have a result, in the order of the document."""
         found = ((name, self._steps(name)) for name in self._is_step)

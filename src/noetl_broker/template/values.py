@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 LOOP_WORDS: Final = frozenset(
     {"index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0"}
 )
+STEP_COST: Final = 10
 FACETS: Final = frozenset({"data", "result", "status", "error"})
 # Integers below this have hashes of their own; larger ones can be chosen to collide, and a mapping of them takes hours.
 KEY_LIMIT: Final = 1 << 60
@@ -153,9 +154,12 @@ def _of_result(result: StepResult, name: str) -> Any:
     return result.error if name == "error" else result.data
 
 
-def whole(value: Any) -> Any:
+def whole(run: Evaluation, value: Any) -> Any:
     """Give `results` as a mapping when a template uses it as a value of its own."""
-    return value.whole() if type(value) is Results else value
+    if type(value) is not Results:
+        return value
+    run.spend(len(value) * STEP_COST)
+    return value.whole()
 
 
 def cut(run: Evaluation, value: Any, start: Any, stop: Any, step: Any) -> Any:
@@ -199,4 +203,4 @@ def _draw(run: Evaluation, value: Iterable[Any], units: int) -> Iterator[Any]:
 
 def turns(run: Evaluation, units: int, value: Any) -> Iterator[Any]:
     """Iterate for a `for` loop whose body costs that many units a turn."""
-    return drawn(run, whole(value), units)
+    return drawn(run, value, units)
