@@ -51,13 +51,20 @@ async def plant(database: Database, *, each: int) -> list[int]:
 
 
 async def test_bombs_fail_and_no_other_execution_waits_for_them(database: Database) -> None:
-    """All lie in the inbox before it is looked at, the bombs first; the batches stay short, so each is decided soon."""
+    """All lie in the inbox, the bombs first: batches stay short, and what is new does not come last."""
     await register(database, BYSTANDER, path="bystander")
     planted = await plant(database, each=4)
     others = await start(database, "bystander", count=40)
     service = await drain(database, lanes=1)
     assert service.counters.turns == len(planted) + len(others)
     assert service.counters.batches >= 5
+    decided = """
+        select x.path
+        from noetl.turn t
+        join noetl.execution x using (execution_id)
+        order by t.decided_at"""
+    order = [path for (path,) in await rows(database, decided)]
+    assert order.index("bystander") < len(planted) / 2
     assert await complete_jobs(database, {"ok": True}) == len(others)
     await drain(database)
     found = await rows(database, "select path, status, error from noetl.execution order by execution_id")

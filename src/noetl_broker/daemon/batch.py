@@ -24,7 +24,7 @@ MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more 
 # Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
-PATIENCE_SECONDS = 0.1
+PATIENCE_SECONDS = 0.05
 
 
 class Batch:
@@ -38,6 +38,7 @@ class Batch:
         self.counters = counters
         self.claimed: dict[int, list[Mail]] = {}
         self.patience = PATIENCE_SECONDS
+        self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
 
     @property
     def mails(self) -> int:
@@ -53,6 +54,8 @@ class Batch:
             self.claimed = claim.mail
             faults: dict[int, str] = {}
             cases = await self._open(connection, claim, faults)
+            if newest:
+                cases.reverse()  # what is new comes first, so that patience does not run out before it
             outcomes = await self._decide(connection, cases, faults)
             columns = Columns()
             for case, outcome in outcomes:
@@ -129,6 +132,7 @@ class Batch:
     def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
         counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
+        self.taken = turns + sum(len(self.claimed[execution_id]) for execution_id in faults)
         counters.batches += 1
         counters.turns += turns
         counters.largest_batch = max(counters.largest_batch, turns)
