@@ -199,6 +199,7 @@ REFUSED: dict[str, list[str]] = {
         "{{ '%a' | format(1) }}",
         "{{ '%s%s' | format(1) }}",
         "{{ ('%99s' * 100000) | format(1) }}",
+        "{{ ('%s' * 500000) | format(1) }}",
         "{{ '%1000000000d' is odd }}",
         "{{ '%1000000000d' is even }}",
         "{{ '%1000000000d' is divisibleby(1) }}",

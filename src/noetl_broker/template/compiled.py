@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from typing import Final, TypeVar
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateError as JinjaError
@@ -12,9 +13,11 @@ from jinja2.exceptions import TemplateError as JinjaError
 from noetl_broker.template import engine, grammar
 from noetl_broker.template.fault import TemplateError
 
-CACHED_TEMPLATES: Final = 8_192
+CACHED: Final = 16_384  # more than one playbook may have
+LONGEST_CACHED: Final = 4_096  # characters; so the cache has a bound in bytes too
 REASON_CHARS: Final = 400
 CALL: Final = re.compile(r"[\w.<>]+\(\) (?=takes |missing |got )")  # how Python names what was called
+T = TypeVar("T")
 # What comes of the template's own faults, while compiling and after. `NotLoaded` is none of these and passes through.
 TEMPLATE_FAULTS: Final = (
     *(JinjaError, TypeError, ValueError, LookupError, ArithmeticError),
@@ -71,6 +74,12 @@ class Compiled:
         return engine.generate(tree, native=self.native)
 
 
+def remembered(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Keep what was made of the sources read last, unless they are long."""
+    recall = lru_cache(maxsize=CACHED)(read)
+    return lambda source: recall(source) if len(source) <= LONGEST_CACHED else read(source)
+
+
 def has_template(source: str) -> bool:
     """Tell whether a text is more than plain text for Jinja."""
     if "{{" in source or "{%" in source:
@@ -117,7 +126,7 @@ def _build(tree: nodes.Template, code: str, source: str, *, native: bool) -> Com
         raise TemplateError(reason(fault), source, "") from fault
 
 
-@lru_cache(maxsize=CACHED_TEMPLATES)
+@remembered
 def text_of(source: str) -> Compiled:
     """Compile a field's text; cached by it, so errors carry no place yet."""
     if not has_template(source):
@@ -129,7 +138,7 @@ def text_of(source: str) -> Compiled:
     return _build(tree if stripped == source else _parsed(source), source, source, native=False)
 
 
-@lru_cache(maxsize=CACHED_TEMPLATES)
+@remembered
 def condition_of(source: str) -> Compiled:
     """Compile a condition's text."""
     stripped = source.strip()

@@ -108,12 +108,13 @@ def _linked(run: Evaluation, value: str, *args: Any, **kwargs: Any) -> None:
 
 
 def _formatted(run: Evaluation, value: str, *args: Any, **kwargs: Any) -> None:
+    run.room_for_text(len(value) * 100)
     if "%" in CONVERSION.sub("", value):
         raise TemplateRuntimeError(
             "`format` takes plain conversions such as %s, %d, %05.2f; widths have at most two digits"
         )
     longest = sum(len(text(run, one)) for one in (*args, *kwargs.values()))
-    run.room_for_text(len(value) * 100 + longest * value.count("%"))
+    run.room_for_text(longest * value.count("%"))
 
 
 GUARDS: Final[dict[str, Guard]] = {

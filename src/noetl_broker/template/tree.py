@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_broker.template.allowance import MAX_SOURCE_CHARS
-from noetl_broker.template.compiled import names_of, results_of
+from noetl_broker.template.compiled import names_of, remembered, results_of
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.render import Template, compile_text
@@ -175,6 +175,7 @@ def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
     return source
 
 
+@remembered
 def read_by_text(source: str) -> tuple[frozenset[str], frozenset[str] | None]:
     """Give what a string left for the worker reads: its names, and the steps named through `results` (None: unknown).
 
