@@ -123,7 +123,8 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
         of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
         return None if token.items is not None and of_one == (event.place is not None) else "recorded"
     if event.kind == CHILD_DUE:
-        return None if token.due else "duplicate" if token.failures else "not_open"
+        wanted = token.due and event.attempt in {0, token.failures + 1}
+        return None if wanted else "duplicate" if token.failures else "not_open"
     if event.stale:
         return "stale"
     # An answer of a child that was given up counts no more, however it ended.

@@ -134,10 +134,12 @@ class Columns:
             self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
         for event_type, step, visit in decision.posts:
             self.posts.append((owner, node_id(owner, step, visit), event_type))
-        for step, visit in decision.abandoned:
-            self.abandoned.append((execution.execution_id, node_id(execution.execution_id, step, visit)))
+        given_up = [(owner, node_id(owner, step, visit)) for step, visit in decision.abandoned]
+        self.abandoned += given_up
         if decision.withdraw:
-            self.children = [row for row in self.children if row[0] != execution.execution_id]
+            self.children = [row for row in self.children if row[0] != owner]
+        elif given_up:
+            self.children = [row for row in self.children if (row[0], row[1]) not in given_up]
 
     @property
     def has_family(self) -> bool:

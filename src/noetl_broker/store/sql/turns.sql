@@ -132,7 +132,7 @@ with turns as (
   from told
 ), jobs as (
   insert into noetl.queue (
-    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, attempts, max_attempts,
+    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, coalesce(j.node_id, t.node_id), t.node_name, j.node_type, j.action,
@@ -140,7 +140,7 @@ with turns as (
       'workload', x.workload, 'path', x.path, 'version', x.version,
       'catalog_id', x.catalog_id, 'execution_id', x.execution_id
     ),
-    j.status, j.priority, case when j.status = 'delegated' then 1 else 0 end, j.max_attempts, j.timeout_seconds,
+    j.status, j.priority, j.max_attempts, j.timeout_seconds,
     case when j.status = 'delegated' then 'infinity' else clock_timestamp() + make_interval(secs => j.delay) end,
     case when j.status = 'delegated' then clock_timestamp() end,
     t.event_id, t.event_id, t.created_at, t.created_at
