@@ -15,6 +15,7 @@ from noetl_broker.broker.iterators import begin_iterator
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
+from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import follow_next
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
@@ -26,15 +27,17 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Step
 
 
-def enter_step(draft: Draft, step: Step, arrival: Arrival) -> None:
-    """The token of `arrival` makes a new visit of the step."""
+def enter_step(draft: Draft, step: Step, arrival: Arrival, again: int | None = None) -> None:
+    """The token of `arrival` makes a new visit of the step; or the visit `again` is made once more, by a fork."""
+    visit = again or draft.visits(step) + 1
+    draft.trail.append(Entered(step.name, visit, arrival))
     over = _over_limit(draft, step)
     if over is not None:
-        ordinal = emit_step_failed(draft, step, draft.visits(step) + 1, over)
+        ordinal = emit_step_failed(draft, step, visit, over)
         track_ended(draft, step, "FAILED", ordinal)
         fail_execution(draft, over)
         return
-    visit = draft.count_visit(step)
+    draft.count_visit(step, visit)
     if step.kind != "control":
         _enter_task(draft, step, visit, arrival)
     elif step is draft.playbook.start:
@@ -75,9 +78,8 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
     passed = arrival.passed | {step.name}
     try:
         scope = draft.scope(_inputs(draft, step, arrival).values, arrival.result)
-        arrivals, conditions = follow_next(
-            draft, step, scope, Leaving(arrival.result, arrival.sources, arrival.spent, passed)
-        )
+        leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
+        arrivals, conditions = follow_next(draft, step, visit, scope, leaving)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -91,7 +93,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
         scope = draft.scope(_inputs(draft, step, arrival).values, None)
-        arrivals, _ = follow_next(draft, step, scope, Leaving())
+        arrivals, _ = follow_next(draft, step, visit, scope, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return

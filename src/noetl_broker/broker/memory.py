@@ -42,7 +42,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
             answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
     for end in decision.item_ends:
         answers[want_item_status(end.step, end.visit, end.place)] = end.status
-    ended = [row for row in decision.rows if row.result_visit is not None]
+    ended = [row for row in decision.rows if row.result_visit is not None and not row.taken]
     if not ended:
         return
     result = _carried(answers, event, turn)

@@ -25,6 +25,7 @@ ITEM_COMPLETED = "execution_complete"
 ITEM_FAILED = "execution_failed"
 ITERATION_DUE = "iteration_due"
 ITERATOR_COMPLETED = "iterator_completed"
+STEP_RESULT = "step_result"
 
 # Every name that a producer or a worker may use for an event, and the one name that the core uses.
 ALIASES = {
@@ -165,7 +166,8 @@ class JobChange(NamedTuple):
 class Row(NamedTuple):
     """The tracking row of one step after the turn; `started` and `ended` are places among the turn's events.
 
-    `result_visit`: this visit has just got a result (which the event of this turn carries).
+    `result_visit`: this visit has just got a result, which the event of this turn carries; or (`taken`) which a fork
+    brought along, and the row names already.
     """
 
     step: str
@@ -174,6 +176,7 @@ class Row(NamedTuple):
     started: int | None = None
     ended: int | None = None
     result_visit: int | None = None
+    taken: bool = False
 
 
 class Begun(NamedTuple):

@@ -61,6 +61,7 @@ class History:
     strays: tuple[str, ...] = ()  # events that claim a turn that is not there
     jobs: dict[tuple[str, int, int | None], RecordedJob] = field(default_factory=dict)
     rows: dict[str, RecordedRow] = field(default_factory=dict)
+    taken: dict[tuple[object, ...], object] = field(default_factory=dict)  # what a fork brought along, by its wishes
     job_scope: dict[str, JSON] = field(default_factory=dict)  # what the store adds to every job's context
     workload: JSON = None
     ended: Ended | None = None
@@ -78,7 +79,7 @@ class Retaken(NamedTuple):
 
 def retake(history: History) -> Iterator[Retaken]:
     """Take the turns again, one by one, each compared with its record."""
-    known = Known(history.rules, complete=True)
+    known = Known(history.rules, history.taken, complete=True)
     state = ExecutionState()
     expected = 0
     for recorded in history.turns:

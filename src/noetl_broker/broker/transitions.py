@@ -10,6 +10,7 @@ from noetl_broker.broker.inputs import render_inputs
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
+from noetl_broker.broker.trail import Left
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError, is_true
 
@@ -38,7 +39,8 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
     scope = draft.scope(inputs, number, own=step.name)
     try:
-        arrivals, conditions = follow_next(draft, step, scope, Leaving(number, (step.name,), token.spent))
+        leaving = Leaving(number, (step.name,), token.spent)
+        arrivals, conditions = follow_next(draft, step, token.visit, scope, leaving)
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -56,22 +58,24 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     draft.arrivals.extend(arrivals)
 
 
-def follow_next(draft: Draft, step: Step, scope: Scope, leaving: Leaving) -> tuple[list[Arrival], Conditions]:
+def follow_next(
+    draft: Draft, step: Step, visit: int, scope: Scope, leaving: Leaving
+) -> tuple[list[Arrival], Conditions]:
     """The arrivals that the step's `next` gives, in document order, and the conditions with their outcomes.
 
     Raises TemplateError where a condition or an input of a transition fails.
     """
-    targets, conditions = _choose(draft, step, scope)
-    arrivals = []
-    for target in targets:
+    conditions: Conditions = []
+    arrivals: list[Arrival] = []
+    draft.trail.append(Left(step.name, visit, scope, conditions, arrivals))
+    for target in _choose(draft, step, scope, conditions):
         given = render_inputs(draft, target.inputs, scope)
         arrivals.append(Arrival(target.arc, target.step, given.values, *leaving, given.left))
     return arrivals, conditions
 
 
-def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Conditions]:
+def _choose(draft: Draft, step: Step, scope: Scope, conditions: Conditions) -> list[Target]:
     taken: list[Target] = []
-    conditions: Conditions = []
     matched = seen_condition = False
     otherwise: list[Target] = []  # what fires if no condition of the list is true
     for entry in step.next:
@@ -96,7 +100,7 @@ def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Condi
         taken.extend(otherwise)
     if len(taken) > 1:
         taken.sort(key=lambda target: target.arc)
-    return taken, conditions
+    return taken
 
 
 def _holds(draft: Draft, condition: Template, scope: Scope) -> bool:

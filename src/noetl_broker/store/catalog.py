@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.codec import dump_json
 from noetl_broker.store.pool import Connection
@@ -43,6 +44,23 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
         sql("add_version"), playbook.path, version, kind, playbook.name, text, document
     )
     return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
+
+
+async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+    """The version of the playbook's path that has this text, whichever it is; a new one only where none has."""
+    found = await connection.fetchrow(sql("find_content"), playbook.path, text)
+    if found is None:
+        return (await register(connection, [(playbook, text)]))[0]
+    return Registered(path=playbook.path, version=found["version"], catalog_id=found["catalog_id"], new=False)
+
+
+async def find_version(connection: Connection, path: str, version: int) -> tuple[int, str]:
+    """The catalog id and the text of a registered version; raises NotFoundFault where there is none."""
+    found = await connection.fetchrow(sql("find_version"), path, version)
+    if found is None:
+        meant = await what_was_meant(connection, path, version)
+        raise NotFoundFault(f"no playbook {path} version {version} is registered{f'; {meant}' if meant else ''}")
+    return found["catalog_id"], found["content"]
 
 
 async def what_was_meant(connection: Connection, path: str, version: int | None) -> str | None:

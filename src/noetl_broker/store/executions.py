@@ -48,11 +48,16 @@ async def cancel_execution(connection: Connection, execution_id: int, reason: st
 
 async def list_executions(connection: Connection, *, status: str | None, path: str | None, limit: int) -> list[Entry]:
     """The newest executions first; `path` may hold `*` for any run of characters."""
-    pattern = None
-    if path is not None:
-        escaped = path.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-        pattern = escaped.replace("*", "%")
-    return [dict(row) for row in await connection.fetch(sql("list_executions"), status, pattern, limit)]
+    rows = await connection.fetch(sql("list_executions"), status, like(path), limit)
+    return [dict(row) for row in rows]
+
+
+def like(pattern: str | None, *, anywhere: bool = False) -> str | None:
+    """The pattern of SQL's `like` for text in which `*` is any run of characters; `anywhere`: it may stand within."""
+    if pattern is None:
+        return None
+    escaped = pattern.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%")
+    return f"%{escaped}%" if anywhere else escaped
 
 
 async def find_execution(connection: Connection, execution_id: int) -> Entry:

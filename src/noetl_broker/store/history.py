@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import Any
 
-from noetl_broker.broker.model import Emitted, Ended, Rules, Turn
+from noetl_broker.broker.context import Found, result_of, want_step, want_turn
+from noetl_broker.broker.forks import Malformed, decode_fork, fork_of
+from noetl_broker.broker.model import EXECUTION_START, Emitted, Ended, Rules, Turn
 from noetl_broker.broker.replay import History, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.playbook.compile import compile_playbook
@@ -41,6 +43,7 @@ async def load_history(connection: Connection, execution_id: int, rules: Playboo
             row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"])
             for row in await connection.fetch(sql("history_rows"), execution_id)
         },
+        taken=await _taken(connection, execution_id, turns),
         job_scope={
             "workload": found["workload"],
             "path": found["path"],
@@ -84,10 +87,33 @@ async def _turns(connection: Connection, execution_id: int) -> tuple[tuple[Recor
     return tuple(turns), strays
 
 
+async def _taken(
+    connection: Connection, execution_id: int, turns: tuple[RecordedTurn, ...]
+) -> dict[tuple[object, ...], object]:
+    """What a fork brought along, by the wishes that ask for it; nothing of an execution that is none."""
+    told = [fork_of(turn.event.meta) for turn in turns if turn.event.kind == EXECUTION_START]
+    answers: dict[tuple[object, ...], object] = {}
+    for document in told[:1]:
+        if document is None:
+            continue
+        try:
+            fork = decode_fork(document)
+        except Malformed:
+            continue
+        places = {taken.event_id: taken for taken in fork.results}
+        for row in await connection.fetch(sql("history_taken"), execution_id, [*places]):
+            taken, result = places[row["event_id"]], result_of(row["event_type"], row["result"], row["error"])
+            answers[want_turn(-taken.event_id)] = result
+            before = answers.get(want_step(taken.step))
+            if not isinstance(before, Found) or before.visit < taken.visit:
+                answers[want_step(taken.step)] = Found(taken.visit, result)
+    return answers
+
+
 def _emitted(row: Any) -> Emitted:
     step: str | None = None
     visit = 0
-    if row["node_type"] != "playbook":
+    if row["node_type"] != "playbook" or ":" in (row["node_id"] or ""):
         step, visit, _ = _node(row["node_id"])
     return Emitted(
         row["event_type"],

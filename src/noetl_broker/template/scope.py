@@ -130,6 +130,11 @@ class Scope:
         self._is_step = is_step
         self.moment = moment
 
+    @property
+    def inputs(self) -> Mapping[str, JSON]:
+        """The visit's inputs."""
+        return self._inputs
+
     def find(self, name: str) -> object:
         """Give what the name stands for: JSON, a `StepResult`, `Results`, or `UNDEFINED`."""
         if name in self._inputs:

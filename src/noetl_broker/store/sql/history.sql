@@ -29,6 +29,13 @@ from noetl.event e
 where e.execution_id = $1::bigint and noetl.as_json(e.meta) ? 'turn'
 order by e.created_at, e.event_id;
 
+-- name: history_taken
+-- The results that a fork brought along: events of its own that no turn read.
+select e.event_id, e.event_type, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error
+from noetl.event e
+where e.execution_id = $1::bigint and e.event_id = any($2::bigint[])
+order by e.event_id;
+
 -- name: history_jobs
 select q.node_id, q.node_type, q.action, q.context, q.priority, q.max_attempts, q.timeout_seconds
 from noetl.queue q
