@@ -102,6 +102,8 @@ create index if not exists queue_ready on noetl.queue (priority desc, available_
   where status in ('queued', 'retry');
 create index if not exists queue_delegated on noetl.queue (available_at) where status = 'delegated';
 create index if not exists queue_leased on noetl.queue (lease_until) where status = 'leased';
+create index if not exists queue_timed on noetl.queue (first_leased_at)
+  where timeout_seconds is not null and status in ('leased', 'delegated');
 
 create table if not exists noetl.execution (
   execution_id bigint primary key,

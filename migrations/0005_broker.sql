@@ -58,13 +58,17 @@ begin
   from asked a
   where pg_try_advisory_xact_lock(a.execution_id);
 
-  -- An execution_start that somebody inserted by hand has no execution row yet.
-  insert into noetl.execution (execution_id, catalog_id, path, version, started_at, parent_execution_id)
+  -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
+  insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
   select distinct on (e.execution_id)
     e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
     e.parent_execution_id
   from (
-    select v.execution_id, v.event_id, v.catalog_id, v.parent_execution_id,
+    select v.execution_id, v.event_id, v.catalog_id,
+      coalesce(v.parent_execution_id, case
+        when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
+          then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
+      end) as parent_execution_id,
       least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
       noetl.as_json(v.context) ->> 'path' as path,
       case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
@@ -73,7 +77,7 @@ begin
     join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
     where lower(v.event_type) in ('execution_start', 'execution_started', 'playbook_started')
       and v.execution_id = any(held)
-      and not exists (select from noetl.execution x where x.execution_id = v.execution_id)
+      and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
   ) e
   left join lateral (
     select k.catalog_id, k.path, k.version
@@ -84,7 +88,11 @@ begin
     limit 1
   ) c on true
   order by e.execution_id, e.event_id
-  on conflict (execution_id) do nothing;
+  on conflict (execution_id) do update
+  set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
+      started_at = excluded.started_at,
+      parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
+  where x.path is null;
 
   return query
   select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),

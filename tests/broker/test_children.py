@@ -63,3 +63,124 @@ def test_a_step_waits_for_its_childs_answer() -> None:
             event execution_complete {"n": 1}
         """,
     )
+
+
+def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
+    """When the worker is done and the last child has ended, the step completes with their results by index."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: fan}
+        - {step: fan, type: python, code: "def main(): pass", next: end}
+        - {step: end, result: "{{ fan }}"}
+        """,
+        """
+        > execution_start
+            event step_started fan
+            job   fan
+        > iteration_started fan {"child_execution_id": 71, "index": 0}
+            waits fan[0] child 71
+        > iteration_started fan {"child_execution_id": "72", "index": 1}
+            waits fan[1] child 72
+        > iteration_started fan {"child_execution_id": 73, "index": 1}  (duplicate)
+        > execution_complete fan[1] "b"
+            event iteration_completed fan {"index": 1}
+        > action_completed fan {"started": 2}
+        > action_completed fan {"started": 2}  (duplicate)
+        > action_failed fan {"message": "late"}  (duplicate)
+        > execution_complete fan[0] "a"
+            event iteration_completed fan {"index": 0}
+            post  iterator_completed fan
+        > execution_complete fan[0] "a"  (duplicate)
+        > iterator_completed fan ["a", "b"]
+            event step_completed fan
+            event execution_complete ["a", "b"]
+        > iteration_started fan {"child_execution_id": 74}  (after_end)
+        """,
+    )
+
+
+def test_an_iteration_without_a_child_is_a_note_of_the_worker() -> None:
+    """Nothing waits for it; nor does a step that the broker runs itself wait for a stranger's child."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [fan, sub]}
+        - {step: fan, type: python, code: "def main(): pass"}
+        - {step: sub, type: playbook, path: p}
+        """,
+        """
+        > execution_start
+            event step_started fan
+            event step_started sub
+            job   fan
+            child sub p
+        > iteration_started fan {"index": 0}  (recorded)
+        > iteration_started fan {"child_execution_id": "x", "index": 0}  (recorded)
+        > iteration_started sub {"child_execution_id": 7, "index": 0}  (recorded)
+        > iteration_started nowhere {"child_execution_id": 7, "index": 0}  (unknown_step)
+        > action_completed fan 1
+            event step_completed fan
+        > iteration_started fan {"child_execution_id": 7, "index": 0}  (duplicate)
+        """,
+    )
+
+
+def test_a_failed_child_of_a_worker_fails_the_step() -> None:
+    """Its other children are given up, and the worker's answer comes too late."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: fan}
+        - {step: fan, type: python, code: "def main(): pass", retry: 3}
+        """,
+        """
+        > execution_start
+            event step_started fan
+            job   fan
+        > iteration_started fan {"child_execution_id": 71, "index": 0}
+            waits fan[0] child 71
+        > execution_failed fan[0] {"message": "no"}
+            event iteration_failed fan "no"
+            event step_failed fan "no"
+            event execution_failed "no"
+            dead  fan
+            abandon fan
+            withdraw
+        > action_completed fan {}  (after_end)
+        """,
+    )
+
+
+def test_a_worker_iterates_over_children_that_may_fail() -> None:
+    """With `on_error: continue` on an iterator that a worker iterates, a failed child's place holds null."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: [1, 2]
+          element: n
+          on_error: continue
+          task: {type: python, code: "def main(n): pass", args: {n: "{{ n }}"}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            job   each
+        > iteration_started each {"child_execution_id": 71}
+            waits each[0] child 71
+        > iteration_started each {"child_execution_id": 72}
+            waits each[1] child 72
+        > action_completed each {}
+        > execution_failed each[0] {"message": "no"}
+            event iteration_failed each "no"
+        > execution_complete each[1] 2
+            event iteration_completed each {"index": 1}
+            post  iterator_completed each
+        > iterator_completed each [null, 2]
+            event step_completed each
+            event execution_complete [null, 2]
+        """,
+    )

@@ -483,9 +483,9 @@ def test_a_fork_of_a_running_execution_leaves_it_alone() -> None:
 @pytest.mark.parametrize(
     "step, values, complaint",
     [
-        ("jj", {}, "has no step jj; did you mean j?"),
-        ("everything", {}, "has no step everything; its steps are start, a, r, c, b, j, end"),
-        ("j", {"aa": 1}, "has no step aa; did you mean a?"),
+        ("strat", {}, "has no step strat; did you mean `start`"),
+        ("everything", {}, "has no step everything; known are: start, a, r, c, b, j, end"),
+        ("j", {"starts": 1}, "has no step starts; did you mean `start`"),
         ("c", {"a": {"w": 1}}, "step c cannot be entered with these results: .*`a.v` is undefined"),
     ],
 )

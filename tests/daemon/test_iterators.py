@@ -34,6 +34,10 @@ workflow:
 """
 
 
+# What does not hold while jobs wait for a worker.
+QUIET = ("I1 each visit ends once", "I3 one end per execution")
+
+
 async def prepare(database: Database, more: str = CHILDREN, *, concurrency: int = 8, on_error: str = "fail") -> None:
     """Register the iterator and its child."""
     await register(database, EACH.format(more=more, concurrency=concurrency, on_error=on_error))
@@ -164,3 +168,17 @@ async def test_results_over_the_limit_fail_the_step_by_name(database: Database) 
     error = await value(database, "select error from noetl.execution")
     assert error["type"] == "max_gathered_bytes"
     assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("secret,left", [("none", [False] * 3), ("{{ secret.x }}", [True] * 3)])
+async def test_a_large_workload_is_not_copied_into_the_jobs_of_items(
+    database: Database, secret: str, left: list[bool]
+) -> None:
+    """Only where an item has a string that its worker must finish, which may name the workload."""
+    job = f'distribute: true\n  task: {{type: python, code: x, args: {{n: "{{{{ n }}}}", secret: "{secret}"}}}}'
+    await prepare(database, job)
+    await start(database, payload={"more": [str(number) for number in range(5000)]})
+    await drain(database)
+    have = "select context ? 'workload' from noetl.queue where node_name = 'each' and status = 'queued'"
+    assert [row[0] for row in await rows(database, have)] == left
+    assert await broken_invariants(database, but=QUIET) == {}

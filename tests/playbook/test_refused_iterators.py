@@ -113,7 +113,7 @@ def test_the_keys_of_an_iterator_have_bounds_and_words() -> None:
         ),
         (
             "9:18 error bad-iterator workflow[1].concurrency: `concurrency` is 0, not an integer from 1 to "
-            "10000 (write an integer from 1 to 10000)"
+            "1000000 (write an integer from 1 to 1000000)"
         ),
         (
             "10:15 error bad-iterator workflow[1].on_error: `on_error` is stop, not one of fail, continue "

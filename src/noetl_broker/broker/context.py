@@ -51,7 +51,7 @@ def want_items(step: str, visit: int, start: int, count: int) -> tuple[str, str,
 
 
 def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
-    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED or FAILED."""
+    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED, FAILED or None."""
     return ("item", step, visit, place)
 
 
@@ -100,7 +100,7 @@ class Known:
         if answer is NOT_LOADED and want[0] == "items":
             answer = self._part_of_items(*want[1:])
         if answer is NOT_LOADED:
-            if self.complete and want[0] == "step":
+            if self.complete and want[0] in {"step", "item"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer

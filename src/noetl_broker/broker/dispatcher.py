@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.adoptions import adopt_child, child_of, complete_action
 from noetl_broker.broker.children import start_child_again
 from noetl_broker.broker.failure import cancel_execution, pass_deadline
 from noetl_broker.broker.initial import dispatch_first_step
@@ -11,6 +12,7 @@ from noetl_broker.broker.iterators import (
     check_iterator_completions,
     complete_iterator,
     continue_iterator,
+    runs_items,
 )
 from noetl_broker.broker.model import (
     ACTION_COMPLETED,
@@ -22,24 +24,24 @@ from noetl_broker.broker.model import (
     ITEM_COMPLETED,
     ITEM_FAILED,
     ITERATION_DUE,
+    ITERATION_STARTED,
     ITERATOR_COMPLETED,
     JSON,
     Event,
 )
 from noetl_broker.broker.retries import process_failed_action
 from noetl_broker.broker.state import NEW, RUNNING, ExecutionState, Token
-from noetl_broker.broker.transitions import process_completed_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.playbook.model import Playbook
+    from noetl_broker.playbook.model import Playbook, Step
 
 # Known types that are facts for readers of the log and ask for no decision.
 RECORDED = frozenset({
     "action_started", "step_result", "step_started", "step_completed", "step_failed", "action_retry",
-    "iterator_started", "iteration_started", "iteration_completed", "iteration_failed",
+    "iterator_started", "iteration_completed", "iteration_failed",
     "execution_cancelled",
 })  # fmt: skip
 
@@ -58,7 +60,7 @@ def _completed(draft: Draft) -> None:
     elif event.broken:
         process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
     else:
-        process_completed_steps(draft, token)
+        complete_action(draft, token)
 
 
 def _failed(draft: Draft) -> None:
@@ -78,6 +80,7 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     ITEM_FAILED: lambda draft: check_iterator_completions(draft, _token(draft)),
     ITERATION_DUE: lambda draft: continue_iterator(draft, _token(draft)),
     ITERATOR_COMPLETED: lambda draft: complete_iterator(draft, _token(draft)),
+    ITERATION_STARTED: lambda draft: adopt_child(draft, _token(draft)),
     CHILD_DUE: lambda draft: start_child_again(draft, _token(draft)),
     EXECUTION_CANCEL: cancel_execution,
     EXECUTION_DEADLINE: pass_deadline,
@@ -95,6 +98,8 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | No
     This is what makes duplicates, latecomers and strangers harmless: they are accounted for, and that is all.
     """
     kind = event.kind
+    if kind == ITERATION_STARTED and child_of(event) is None:
+        return "recorded"
     if kind not in REACTIONS:
         return "recorded" if kind in RECORDED else "unknown_type"
     if state.status != RUNNING or kind == EXECUTION_START:
@@ -119,13 +124,21 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
     if token is None:
         visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
         return "duplicate" if (event.visit or 1) <= visits else "not_open"
+    if event.kind == ITERATION_STARTED:
+        return "recorded" if runs_items(step) or step.kind == "playbook" else None
     if event.kind in OF_ITEMS or event.place is not None:
         of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
         return None if token.items is not None and of_one == (event.place is not None) else "recorded"
+    return _action_refusal(step, token, event)
+
+
+def _action_refusal(step: Step, token: Token, event: Event) -> str | None:
     if event.kind == CHILD_DUE:
         return None if step.kind == "playbook" and token.failures else "not_open"
     if event.stale:
         return "stale"
+    if token.answered:
+        return "duplicate"
     # An answer of a child that was given up counts no more, however it ended.
     once = event.kind == ACTION_FAILED or step.kind == "playbook"
     return "duplicate" if once and token.failures and 0 < event.attempt <= token.failed_attempt else None

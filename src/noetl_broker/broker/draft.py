@@ -22,6 +22,7 @@ from noetl_broker.broker.context import (
 )
 from noetl_broker.broker.model import (
     JSON,
+    Adoption,
     Begun,
     Child,
     Decision,
@@ -83,6 +84,7 @@ class Draft:
         self.items: list[Items] = []
         self.item_ends: list[ItemEnd] = []
         self.posts: list[Post] = []
+        self.adoptions: list[Adoption] = []
         self.rows: dict[str, Row] = {}
         self.begun: Begun | None = None
         self.ended: Ended | None = None
@@ -102,7 +104,7 @@ class Draft:
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
-            tuple(self.items), tuple(self.item_ends), tuple(self.posts),
+            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions),
         )  # fmt: skip
 
     # Visits

@@ -24,6 +24,8 @@ from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, is_true
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Template, Tree
@@ -50,7 +52,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     emit_iterator_started(draft, step, visit, len(values))
     delegate_job(draft, step, visit, ordinal, {"args": given.values, "total": len(values)})
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), given)
+    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: given)
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
@@ -68,10 +70,12 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
     error = None if completed else describe_error(step, event.error or "the result of the event is no JSON")
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
-    if error is not None and _iteration(step).on_error == "fail":
+    if error is not None and (step.iteration is None or step.iteration.on_error == "fail"):
         _fail_step(draft, step, token, {**error, "index": index})
-        return
-    _go_on(draft, step, token)
+    elif runs_items(step):
+        _go_on(draft, step, token)
+    else:
+        gather_when_ended(draft, token)
 
 
 def continue_iterator(draft: Draft, token: Token) -> None:
@@ -81,9 +85,22 @@ def continue_iterator(draft: Draft, token: Token) -> None:
 
 def complete_iterator(draft: Draft, token: Token) -> None:
     """`iterator_completed`: the gathered results are there, and the step completes with them."""
-    if token.items is None or token.items.ended < token.items.total:
+    step, counts = draft.playbook.steps[token.step], token.items
+    if counts is None or counts.ended < counts.total or not (token.answered or runs_items(step)):
         raise Refused("recorded")
     process_completed_steps(draft, token)
+
+
+def runs_items(step: Step) -> bool:
+    """Whether the broker itself starts the step's items; else a worker may have started children for it."""
+    return step.iteration is not None and step.iteration.expanded
+
+
+def gather_when_ended(draft: Draft, token: Token) -> None:
+    """Keep the token; where a worker is done and all children that it started have ended, gather their results."""
+    draft.tokens[token.step, token.visit] = token
+    if token.answered and token.items is not None and token.items.ended == token.items.total:
+        draft.posts.append(Post(ITERATOR_COMPLETED, token.step, token.visit))
 
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
@@ -124,9 +141,12 @@ def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[s
 
 def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
+
+    def given() -> Given:
+        return Given(draft.request_of(step, token.visit).get("args") or {})
+
     try:
-        request = draft.request_of(step, token.visit)
-        _start_items(draft, step, token, Given(request.get("args") or {}))
+        _start_items(draft, step, token, given)
     except TemplateError as fault:
         error = template_error(step, fault)
         _give_up(draft, step, token)
@@ -135,7 +155,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
         fail_execution(draft, error)
 
 
-def _start_items(draft: Draft, step: Step, token: Token, given: Given) -> None:
+def _start_items(draft: Draft, step: Step, token: Token, given: Callable[[], Given]) -> None:
+    """Start what may be started; `given` is asked for the step's inputs only where there is something to start."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
@@ -144,8 +165,9 @@ def _start_items(draft: Draft, step: Step, token: Token, given: Given) -> None:
         values = draft.known.ask(want_items(step.name, token.visit, first, count))
         token = token._replace(items=counts._replace(started=first + count))
         draft.tokens[step.name, token.visit] = token
+        inputs = given()
         for index, item in enumerate(values, first):
-            _start_item(draft, step, token, given, index, item)
+            _start_item(draft, step, token, inputs, index, item)
     draft.tokens[step.name, token.visit] = token
     if room > count > 0:
         draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))

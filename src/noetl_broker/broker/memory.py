@@ -16,7 +16,7 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
-from noetl_broker.broker.model import Decision, Event, Turn
+from noetl_broker.broker.model import ITERATION_STARTED, Decision, Event, Turn
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
@@ -35,13 +35,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         inputs = job.action.get("args")
         answers[want_action(job.step, job.visit)] = job.action
         answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
-    for items in decision.items:
-        known.tell_items(items.step, items.visit, items.values)
-    for emitted in decision.events:
-        if emitted.type == "iteration_started" and emitted.context is not None:
-            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
-    for end in decision.item_ends:
-        answers[want_item_status(end.step, end.visit, end.place)] = end.status
+    _remember_items(known, decision)
     ended = [row for row in decision.rows if row.result_visit is not None and not row.taken]
     if not ended:
         return
@@ -52,6 +46,19 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
         visit = row.result_visit or 1
         if visit == row.visits or not isinstance(before, Found) or before.visit < visit:
             answers[want_step(row.step)] = Found(visit, result)
+
+
+def _remember_items(known: Known, decision: Decision) -> None:
+    answers = known.answers
+    for items in decision.items:
+        known.tell_items(items.step, items.visit, items.values)
+    for emitted in decision.events:
+        if emitted.type == ITERATION_STARTED and emitted.context is not None:
+            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
+    for adopted in decision.adoptions:
+        answers[want_item_status(adopted.step, adopted.visit, adopted.place)] = "RUNNING"
+    for end in decision.item_ends:
+        answers[want_item_status(end.step, end.visit, end.place)] = end.status
 
 
 def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn) -> StepResult:

@@ -24,6 +24,7 @@ CHILD_DUE = "child_due"
 ITEM_COMPLETED = "execution_complete"
 ITEM_FAILED = "execution_failed"
 ITERATION_DUE = "iteration_due"
+ITERATION_STARTED = "iteration_started"
 ITERATOR_COMPLETED = "iterator_completed"
 STEP_RESULT = "step_result"
 
@@ -137,6 +138,15 @@ class Items(NamedTuple):
     values: list[JSON]
 
 
+class Adoption(NamedTuple):
+    """A child that a worker started for a visit, which from now on waits for it; `place` in the results, from 0."""
+
+    step: str
+    visit: int
+    place: int
+    child_execution_id: int
+
+
 class ItemEnd(NamedTuple):
     """An item of an iterator ended; the event of this turn carries its result. Status COMPLETED or FAILED."""
 
@@ -216,6 +226,7 @@ class Decision(NamedTuple):
     items: tuple[Items, ...] = ()
     item_ends: tuple[ItemEnd, ...] = ()
     posts: tuple[Post, ...] = ()
+    adoptions: tuple[Adoption, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

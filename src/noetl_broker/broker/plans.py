@@ -7,7 +7,6 @@ all that lived when it failed: the failed visit, the visits beside it, and what 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.again import World
@@ -19,6 +18,7 @@ from noetl_broker.broker.model import JSON
 from noetl_broker.broker.shelf import Shelf, Wanted
 from noetl_broker.broker.state import FAILED, Arrival
 from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.playbook.findings import did_you_mean
 from noetl_broker.template import NotLoaded, TemplateError
 
 if TYPE_CHECKING:
@@ -129,9 +129,8 @@ def _playbook(history: History) -> Playbook:
 def _step(playbook: Playbook, name: str) -> Step:
     step = playbook.steps.get(name)
     if step is None:
-        near = get_close_matches(name, playbook.steps, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"its steps are {', '.join(playbook.steps)}"
-        raise OperatorFault(f"playbook {playbook.path} has no step {name}; {hint}")
+        hint = did_you_mean(name, [*playbook.steps])
+        raise OperatorFault(f"playbook {playbook.path} has no step {name}{'; ' if hint else ''}{hint}")
     return step
 
 

@@ -57,6 +57,8 @@ def enqueue_job(
     context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
     if left:
         context |= _named_results(draft, step, [template for _, template in reading], given, result)
+        if item is not None:
+            context["workload"] = draft.workload()
     retry = step.retry
     draft.jobs.append(
         Job(

@@ -23,7 +23,7 @@ Visit = tuple[str, int]  # a step's name and the number of the visit, from 1
 
 
 class Counts(NamedTuple):
-    """How far an iterator has got that the broker runs: its items themselves are rows of their own."""
+    """How far an iterator has got, or the children of a worker: the items themselves are rows of their own."""
 
     total: int
     started: int = 0
@@ -35,7 +35,8 @@ class Token(NamedTuple):
     """A running visit: its action is queued, with a worker, or waiting to be tried again.
 
     `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once.
-    `spent` names the `any` joins that no longer wait for this token.
+    `spent` names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the children
+    that it started are waited for.
     """
 
     step: str
@@ -44,6 +45,7 @@ class Token(NamedTuple):
     failed_attempt: int = 0
     spent: frozenset[str] = frozenset()
     items: Counts | None = None
+    answered: bool = False
 
 
 class Arrival(NamedTuple):
@@ -149,6 +151,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["spent"] = sorted(token.spent)
     if token.items is not None:
         document["items"] = list(token.items)
+    if token.answered:
+        document["answered"] = True
     return document
 
 
@@ -160,6 +164,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         document.get("failed_attempt", 0),
         frozenset(document.get("spent", ())),
         Counts(*document["items"]) if "items" in document else None,
+        document.get("answered", False),
     )
 
 

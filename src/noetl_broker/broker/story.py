@@ -26,6 +26,7 @@ from noetl_broker.broker.model import (
     ACTION_FAILED,
     EXECUTION_START,
     ITEM_FAILED,
+    ITERATION_STARTED,
     JSON,
     Decision,
     Emitted,
@@ -64,6 +65,8 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
             yield f"    job   {_visit(job.step, job.visit, job.place)}{_and(job.action.get('args'))}"
     for child in decision.children:
         yield f"    child {_visit(child.step, child.visit, child.place)} {child.path}{_and(child.payload)}"
+    for adopted in decision.adoptions:
+        yield f"    waits {_visit(adopted.step, adopted.visit, adopted.place)} child {adopted.child_execution_id}"
     for change in decision.changes:
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
         yield f"    {change.status:<5} {_visit(change.step, change.visit)}{delay}"
@@ -123,6 +126,8 @@ def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
         return Event(event_type, step, visit, error=data)
     if kind.startswith("execution"):
         return Event(event_type, context=data)
+    if kind == ITERATION_STARTED:
+        return Event(event_type, step, visit, context=data)
     return Event(event_type, step, visit, result=data)
 
 
@@ -147,7 +152,7 @@ def _data(event: Event) -> JSON:
         return event.error
     if event.place is not None:
         return event.result
-    return event.context if event.kind.startswith("execution") else event.result
+    return event.context if event.kind.startswith("execution") or event.kind == ITERATION_STARTED else event.result
 
 
 def _visit(step: str, visit: int, place: int | None = None) -> str:

@@ -76,7 +76,11 @@ def fork(
             )
             return new, plan, await executions.find_execution(connection, new)
 
-    new, plan, row = asyncio.run(ask())
+    _tell(call, execution_id, step, *asyncio.run(ask()))
+
+
+def _tell(call: Call, execution_id: int, step: str, new: int, plan: Plan, row: dict[str, Any]) -> None:
+    taken = [wanted.step for wanted in plan.taken]
     if call.as_json:
         output.show_json(
             {
@@ -85,17 +89,17 @@ def fork(
                 "from": step,
                 "path": row["path"],
                 "version": row["version"],
-                "taken": [wanted.step for wanted in plan.taken],
+                "taken": taken,
                 "left_out": list(plan.left_out),
             }
         )
         return
     click.echo(new)
-    taken = ", ".join(wanted.step for wanted in plan.taken)
-    output.note(f"it goes on from {step} with {f'the results of {taken}' if taken else 'no results'}")
+    results = f"the results of {', '.join(taken)}" if taken else "no results"
+    output.note(f"it goes on from {step} with {results}")
     if plan.left_out:
-        output.note(f"not taken over, because {row['path']} version {row['version']} has no such steps: "
-                    f"{', '.join(plan.left_out)}")  # fmt: skip
+        where = f"{row['path']} version {row['version']}"
+        output.note(f"not taken over, because {where} has no such steps: {', '.join(plan.left_out)}")
 
 
 Other = tuple[Playbook, int | None, str]  # with its catalog id, if it has one, and its text

@@ -6,10 +6,10 @@ from collections import defaultdict
 
 import structlog
 
-from noetl_broker.broker.context import NOT_LOADED, want_turn
+from noetl_broker.broker.context import NOT_LOADED, want_item_status, want_turn
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
-from noetl_broker.daemon.deciding import decide
+from noetl_broker.daemon.deciding import Deciding
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
@@ -86,31 +86,32 @@ class Batch:
             for case in cases
             for place, mail in enumerate(case.mail, 1)
         }
-        wants = _large_results(cases)
-        pending = cases
+        wants = _foreseen(cases)
+        pending = [Deciding(case) for case in cases]
         for _ in range(MOST_LOADS):
             if wants:
                 answers = await unit.load(connection, wants, event_ids=event_ids)
-                for case in pending:
-                    case.loaded.update(answers.get(case.execution.execution_id, {}))
+                for deciding in pending:
+                    deciding.tell(answers.get(deciding.case.execution.execution_id, {}))
             pending, wants = self._decide_once(pending, outcomes, faults)
             if not pending:
                 return outcomes
-        faults.update({case.execution.execution_id: "the decision never stops asking for results" for case in pending})
+        never = "the decision never stops asking for results"
+        faults.update({deciding.case.execution.execution_id: never for deciding in pending})
         return outcomes
 
     def _decide_once(
-        self, pending: list[Case], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
-    ) -> tuple[list[Case], unit.Wants]:
-        again: list[Case] = []
+        self, pending: list[Deciding], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
+    ) -> tuple[list[Deciding], unit.Wants]:
+        again: list[Deciding] = []
         wants: unit.Wants = {}
-        for case in pending:
-            execution_id = case.execution.execution_id
+        for deciding in pending:
+            execution_id = deciding.case.execution.execution_id
             try:
-                outcomes.append((case, decide(case)))
+                outcomes.append((deciding.case, deciding.go_on()))
             except NotLoaded as missing:
                 wants[execution_id] = missing.wants
-                again.append(case)
+                again.append(deciding)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
                 self._blame(execution_id, error, faults)
         return again, wants
@@ -146,10 +147,17 @@ def _report(case: Case, outcome: Outcome) -> None:
             log.warning("turn noted", note=decision.note, execution_id=case.execution.execution_id)
 
 
-def _large_results(cases: list[Case]) -> unit.Wants:
-    """Where several turns of one execution share the transaction, large results are loaded before the first."""
+def _foreseen(cases: list[Case]) -> unit.Wants:
+    """What the mail itself says will be asked for: where the items stand that it is about.
+
+    Where several turns of one execution share the transaction, large results too are loaded before the first.
+    """
     wants: dict[int, set[unit.Want]] = defaultdict(set)
     for case in cases:
+        for mail in case.mail:
+            event = mail.event
+            if event.place is not None and event.step is not None and event.visit is not None:
+                wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.place))
         if len(case.mail) > 1:
             for place, mail in enumerate(case.mail, 1):
                 if mail.event.result is NOT_LOADED:

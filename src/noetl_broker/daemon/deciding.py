@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
@@ -9,19 +11,37 @@ from noetl_broker.broker.model import Turn
 from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
 
 
-def decide(case: Case) -> Outcome:
-    """Take the turns of an execution one after the other; raises NotLoaded, after which it can be called again."""
-    known = Known(case.rules, case.loaded)
-    state, last_at, number = case.state, case.execution.last_at, case.execution.turn
-    taken: list[Taken] = []
-    for mail in case.mail:
-        number += 1
-        # Later than the cause and than all before it, whatever the clocks say: the seed reads the log by created_at.
-        at = max(mail.taken_at, last_at + MICROSECOND, mail.created_at + MICROSECOND)
-        turn = Turn(case.execution.execution_id, number, at)
-        state, decision = take_turn_or_reject(case.playbook, state, mail.event, turn, known)
-        taken.append(Taken(mail, turn, decision))
-        last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
-        if mail is not case.mail[-1]:
-            remember(known, mail.event, turn, decision)
-    return Outcome(taken, state)
+class Deciding:
+    """The turns of one execution in one batch, as far as they are taken.
+
+    A turn that needs what is not loaded raises NotLoaded; told the answers, it goes on with that turn. Turns before it
+    are not taken again: in a batch of many turns each of which loads something, that would cost the square of them.
+    """
+
+    def __init__(self, case: Case) -> None:
+        """Nothing taken yet."""
+        self.case = case
+        self._known = Known(case.rules)
+        self._state = case.state
+        self._last_at = case.execution.last_at
+        self._taken: list[Taken] = []
+
+    def tell(self, answers: Mapping[tuple[object, ...], object]) -> None:
+        """What was loaded. What the turns of this batch have made true since is not in the tables, and wins."""
+        for wish, answer in answers.items():
+            self._known.answers.setdefault(wish, answer)
+
+    def go_on(self) -> Outcome:
+        """Take the turns that are left; raises NotLoaded, after which it can be called again."""
+        case = self.case
+        for mail in case.mail[len(self._taken) :]:
+            number = case.execution.turn + len(self._taken) + 1
+            # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
+            at = max(mail.taken_at, self._last_at + MICROSECOND, mail.created_at + MICROSECOND)
+            turn = Turn(case.execution.execution_id, number, at)
+            self._state, decision = take_turn_or_reject(case.playbook, self._state, mail.event, turn, self._known)
+            self._taken.append(Taken(mail, turn, decision))
+            self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
+            if mail is not case.mail[-1]:
+                remember(self._known, mail.event, turn, decision)
+        return Outcome(self._taken, self._state)

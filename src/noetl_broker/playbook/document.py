@@ -83,7 +83,9 @@ class LoopModel(Model):
     )
     element: str | None = Field(None, description="The name under which templates find the item.")
     mode: str | None = Field(None, description="sequential (the default), async or parallel.")
-    concurrency: int | None = Field(None, ge=1, le=10_000, description="Open items at a time in mode async; default 8.")
+    concurrency: int | None = Field(
+        None, ge=1, le=1_000_000, description="Open items at a time in mode async; default 8."
+    )
     where: Condition | None = Field(None, description="Only items for which this is true.")
     order_by: Condition | None = Field(None, description="Sort the items by this.")
     limit: int | str | None = Field(None, description="No more items than this.")

@@ -29,7 +29,7 @@ from noetl_broker.template import WORKER_WORDS, Template, Tree
 
 CODE = "bad-iterator"
 ASYNC_CONCURRENCY = 8
-CONCURRENCY = Range(1, 10_000)
+CONCURRENCY = Range(1, 1_000_000)
 MODES = ("sequential", "async", "parallel")
 LOOP_NAME = "_loop"
 NO_ELEMENT = "item"

@@ -40,7 +40,7 @@ class Columns:
         self.shapes: dict[int, tuple[str, str, str]] = {}
         self.turns: list[tuple[object, ...]] = []
         self.events: list[tuple[object, ...]] = []
-        self.jobs: list[list[object]] = []
+        self.jobs: dict[int, list[object]] = {}  # by the place of the event that queues it
         self.changes: list[tuple[object, ...]] = []
         self.withdrawn: list[int] = []
         self.rows: dict[tuple[int, str], list[Any]] = {}
@@ -53,6 +53,7 @@ class Columns:
         self.items: list[tuple[object, ...]] = []
         self.item_changes: list[tuple[object, ...]] = []
         self.posts: list[tuple[object, ...]] = []
+        self.adoptions: list[tuple[object, ...]] = []
         self._placed: dict[tuple[int, str], list[object]] = {}  # jobs of this batch, by their node
 
     def add(self, case: Case, outcome: Outcome) -> None:
@@ -96,19 +97,20 @@ class Columns:
             if placed is None:
                 self.changes.append((execution.execution_id, node, status, delay))
             else:
-                placed[3], placed[7] = status, delay
+                placed[2], placed[6] = status, delay
         for row in decision.rows:
             self._add_row(execution.execution_id, mail, turn, row)
         if decision.withdraw:
             self.withdrawn.append(execution.execution_id)
             for (owner, _), placed in self._placed.items():
-                if owner == execution.execution_id and placed[3] in {"queued", "retry", "delegated"}:
-                    placed[3] = "cancelled"
+                if owner == execution.execution_id and placed[2] in {"queued", "retry", "delegated"}:
+                    placed[2] = "cancelled"
         if decision.ended is not None:
             ended = decision.ended
             self.ended.append((
                 execution.execution_id, ended.status, _json_or_null(ended.result), _json_or_null(ended.error),
                 turn.at + (len(decision.events) - 1) * MICROSECOND,
+                execution.parent.node_id if execution.parent is not None else None,
             ))  # fmt: skip
 
     def _add_family(self, execution: Execution, mail: Mail, decision: Decision, first: int) -> None:
@@ -123,6 +125,8 @@ class Columns:
             if job.place is not None:
                 node = node_id(owner, job.step, job.visit)
                 self.item_changes.append((owner, node, job.place, "RUNNING", None))
+        for step, visit, place, child_id in decision.adoptions:
+            self.adoptions.append((owner, node_id(owner, step, visit), place, child_id))
         for step, visit, place, status in decision.item_ends:
             self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
         for event_type, step, visit in decision.posts:
@@ -153,18 +157,21 @@ class Columns:
         """The arguments of `change_items`."""
         return _columns(self.item_changes, 5)
 
+    def adoption_arguments(self) -> list[list[Any]]:
+        """The arguments of `adopt_children`."""
+        return _columns(self.adoptions, 4)
+
     def post_arguments(self) -> list[list[Any]]:
         """The arguments of `write_posts`."""
         return _columns(self.posts, 3)
 
     def _add_job(self, execution_id: int, first: int, job: Job) -> None:
         row: list[object] = [
-            first + job.ordinal + 1, dump_json(job.action), dump_json(job.context),
-            "delegated" if job.delegated else "queued",
+            dump_json(job.action), dump_json(job.context), "delegated" if job.delegated else "queued",
             job.priority, job.max_attempts, job.timeout, 0.0,
             None if job.place is None else node_id(execution_id, job.step, job.visit, job.place), job.node_type,
         ]  # fmt: skip
-        self.jobs.append(row)
+        self.jobs[first + job.ordinal] = row
         self._placed[execution_id, node_id(execution_id, job.step, job.visit, job.place)] = row
 
     def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
@@ -189,12 +196,19 @@ class Columns:
 
     def write_arguments(self) -> list[list[Any]]:
         """The arguments of `write_turns`."""
-        events, jobs = _columns(self.events, 14), _columns(self.jobs, 10)
         return [
-            *_columns(self.turns, 7), *events[:12], *jobs[:8], *_columns(self.changes, 4),
-            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 5),
-            *_columns(self.states, 6), self.read, *events[12:], *jobs[8:],
+            *_columns(self.turns, 7), *_columns(self.events, 14), *self._job_columns(), *_columns(self.changes, 4),
+            self.withdrawn, *_columns(list(self.rows.values()), 8), *_columns(self.ended, 6),
+            *_columns(self.states, 6), self.read,
         ]  # fmt: skip
+
+    def _job_columns(self) -> list[list[object]]:
+        """The columns of the jobs, as long as those of the events: null where an event queues none."""
+        columns: list[list[object]] = [[None] * len(self.events) for _ in range(9)]
+        for place, row in self.jobs.items():
+            for column, value in zip(columns, row, strict=True):
+                column[place] = value
+        return columns
 
 
 def _child_row(execution: Execution, child: Child) -> tuple[object, ...]:

@@ -55,14 +55,13 @@ class Execution(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One execution of a batch: its mail, its playbook (or why there is none), and what was loaded for it."""
+    """One execution of a batch: its mail, and its playbook (or why there is none)."""
 
     execution: Execution
     mail: list[Mail]
     playbook: Playbook | str  # or the sentence that says why there is none
     rules: Rules
     state: ExecutionState
-    loaded: dict[tuple[object, ...], object]
 
 
 class Taken(NamedTuple):
@@ -194,5 +193,4 @@ def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, 
         playbook,
         Rules(**execution.rules) if execution.rules else rules,
         decode(execution.tokens) if execution.tokens else ExecutionState(),
-        {},
     )

@@ -92,11 +92,15 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     if moved != len(columns.states):
         message = f"{len(columns.states) - moved} of {len(columns.states)} executions were moved by another broker"
         raise ConflictFault(message)
+    if row is None or row["ended"] != len(columns.ended):
+        raise ConflictFault("an execution that ended was given a parent meanwhile")
+    if columns.adoptions:
+        await connection.execute(sql("adopt_children"), *columns.adoption_arguments())
     if columns.items:
         await connection.execute(sql("write_items"), *columns.item_arguments())
     if columns.item_changes:
         await connection.execute(sql("change_items"), *columns.item_change_arguments())
-    if columns.has_family and row is not None:
+    if columns.has_family:
         child_ids = dict(zip(row["child_ordinals"] or (), row["child_ids"] or (), strict=True))
         await connection.execute(sql("write_family"), *columns.family_arguments(child_ids))
     if columns.posts:

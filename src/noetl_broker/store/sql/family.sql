@@ -86,6 +86,66 @@ select execution_id, event_id from letters
 union all
 select execution_id, event_id from orphans;
 
+-- name: adopt_children
+-- Before write_family: children that workers started, which answer to a visit from now on. One that nobody has heard of
+-- yet gets its row; one that has ended already, or cannot be had, is answered for at once.
+with asked as materialized (
+  select a.execution_id, a.node_id, a.place, a.child_id, q.event_id as cause, q.node_name
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[]) a (execution_id, node_id, place, child_id)
+  join noetl.queue q on q.execution_id = a.execution_id and q.node_id = a.node_id
+), items as (
+  insert into noetl.iteration (execution_id, node_id, place, status, child_execution_id)
+  select execution_id, node_id, place, 'RUNNING', child_id
+  from asked
+), adopted as (
+  insert into noetl.execution as x (
+    execution_id, parent_execution_id, parent_event_id, parent_node_id, parent_index
+  )
+  select distinct on (child_id) child_id, execution_id, cause, node_id, place
+  from asked
+  where child_id <> execution_id
+  order by child_id, execution_id, node_id, place
+  on conflict (execution_id) do update
+  set parent_execution_id = excluded.parent_execution_id,
+      parent_event_id = excluded.parent_event_id,
+      parent_node_id = excluded.parent_node_id,
+      parent_index = excluded.parent_index
+  where x.parent_node_id is null
+    and coalesce(x.parent_execution_id, excluded.parent_execution_id) = excluded.parent_execution_id
+  returning execution_id, parent_execution_id, parent_node_id, parent_index, status, result, error
+), answers as materialized (
+  select noetl.next_id() as event_id, a.execution_id, a.node_id, a.node_name, a.place, a.child_id, a.cause,
+    coalesce(d.status, 'FAILED') as status, d.result,
+    coalesce(d.error, '{"message": "it is not to be had: another execution waits for it"}') as error
+  from asked a
+  left join adopted d
+    on d.execution_id = a.child_id
+    and d.parent_execution_id = a.execution_id
+    and d.parent_node_id = a.node_id
+    and d.parent_index = a.place
+  where d.status is distinct from 'RUNNING'
+), answered as (
+  insert into noetl.event (
+    execution_id, event_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta
+  )
+  select execution_id, event_id, cause,
+    case when status = 'COMPLETED' then 'execution_complete' else 'execution_failed' end,
+    node_id, node_name, 'playbook', case when status = 'COMPLETED' then status else 'FAILED' end, result,
+    case when status <> 'COMPLETED' then error - 'step' || jsonb_build_object(
+      'message', coalesce(error ->> 'message', 'the child failed'),
+      'type', 'child_' || lower(status),
+      'child_step', error -> 'step',
+      'child_execution_id', child_id
+    ) end,
+    jsonb_build_object(
+      'child_execution_id', child_id, 'attempt', 1, 'retryable', status <> 'CANCELLED', 'index', place
+    )
+  from answers
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id
+from answers;
+
 -- name: write_items
 -- The items that iterators chose: one row each, before anything of them is started.
 insert into noetl.iteration (execution_id, node_id, place, item)

@@ -1,0 +1,191 @@
+"""Children that a worker started, for real: whoever comes first, the parent hears of each end exactly once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.store.pool import connect
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    until_ended,
+    value,
+)
+from tests.postgres import Database
+
+PARENT = """
+workflow:
+- {step: start, next: fan}
+- {step: fan, type: python, code: x, next: end}
+- {step: end, result: "{{ fan }}"}
+"""
+CHILD = """
+workload: {n: 0}
+workflow:
+- {step: start, next: end}
+- {step: end, result: "{{ workload.n }}"}
+"""
+TELL = """
+insert into noetl.event (execution_id, event_type, node_id, node_name, context)
+select $1::bigint, 'iteration_started', $1::bigint || ':fan', 'fan',
+  jsonb_build_object('child_execution_id', $2::bigint, 'index', $3::int)"""
+RESULT = "select status, result, error ->> 'message' from noetl.execution where execution_id = $1"
+
+
+async def _parent(database: Database) -> int:
+    await register(database, PARENT)
+    await register(database, CHILD, path="child")
+    [parent] = await start(database)
+    await drain(database)
+    return parent
+
+
+async def _children(database: Database, count: int) -> list[int]:
+    return [child for n in range(count) for child in await start(database, "child", {"n": n})]
+
+
+async def test_the_parent_waits_for_the_children_that_its_worker_started(database: Database) -> None:
+    """Told before or after they ended, in any order; their results are gathered by index."""
+    parent = await _parent(database)
+    early, late = await _children(database, 2)
+    await execute(database, TELL, parent, late, 1)
+    await complete_jobs(database, {"started": 2})
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("COMPLETED", [1], None)]
+
+    [parent] = await start(database)
+    await drain(database)
+    early, late = await _children(database, 2)
+    await drain(database)
+    await execute(database, TELL, parent, late, 1)
+    await execute(database, TELL, parent, early, 0)
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("RUNNING", None, None)]
+    await complete_jobs(database, {"started": 2})
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("COMPLETED", [0, 1], None)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_that_nobody_has_heard_of_yet_is_waited_for(database: Database) -> None:
+    """The worker told of it before the event that starts it was there; its start fills in what it is."""
+    parent = await _parent(database)
+    await execute(database, TELL, parent, 77, 0)
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("RUNNING", None, None)]
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, context)
+        values (77, 'execution_start', '{"path": "child", "workload": {"n": 7}}')""",
+    )
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("COMPLETED", [7], None)]
+    assert await rows(database, "select path, status from noetl.execution where execution_id = 77") == [
+        ("child", "COMPLETED")
+    ]
+    assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("of", ["another parent", "itself"])
+async def test_a_child_that_is_not_to_be_had_fails_the_step(database: Database, of: str) -> None:
+    """An execution answers to one parent, and never to itself."""
+    parent = await _parent(database)
+    [child] = await _children(database, 1)
+    if of == "another parent":
+        [other] = await start(database)
+        await drain(database)
+        await execute(database, TELL, other, child, 0)
+        await drain(database)
+    await execute(database, TELL, parent, child if of == "another parent" else parent, 0)
+    await drain(database)
+    message = "it is not to be had: another execution waits for it"
+    assert await rows(database, RESULT, parent) == [("FAILED", None, message)]
+
+
+async def test_cancelling_the_parent_cancels_the_children_that_its_worker_started(database: Database) -> None:
+    """They are its children like those that the broker started."""
+    parent = await _parent(database)
+    [child] = await start(database)  # its job is never done
+    await drain(database)
+    await execute(database, TELL, parent, child, 0)
+    await drain(database)
+    await execute(database, "select noetl.cancel_execution($1)", parent)
+    await drain(database)
+    statuses = await rows(database, "select status from noetl.execution order by execution_id")
+    assert statuses == [("CANCELLED",), ("CANCELLED",)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_parent_that_adopts_a_child_at_the_moment_of_its_end_hears_of_it(database: Database) -> None:
+    """The broker of the child saw no parent, and waits with its write for the transaction that gives it one."""
+    parent = await _parent(database)
+    await complete_jobs(database)
+    [child] = await _children(database, 1)
+    writer = await connect(database.dsn, name="test")
+    try:
+        async with writer.transaction():
+            await writer.execute(
+                """update noetl.execution
+                set parent_execution_id = $2::bigint, parent_node_id = $2::bigint || ':fan', parent_index = 0
+                where execution_id = $1""",
+                child,
+                parent,
+            )
+            draining = asyncio.create_task(drain(database))
+            await _until_somebody_waits_for_a_lock(database)
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    finally:
+        await writer.close()
+    letters = "select count(*) from noetl.event where execution_id = $1 and event_type = 'execution_complete'"
+    where = " and meta ->> 'child_execution_id' = $2::text"
+    assert await value(database, letters + where, parent, str(child)) == 1
+
+
+async def _until_somebody_waits_for_a_lock(database: Database) -> None:
+    """Ask the database until it says so: there is no signal for it."""
+    waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await value(database, waiting):
+            pass
+
+
+async def test_many_parents_and_children_meet_in_any_order(database: Database) -> None:
+    """Two brokers, children that end while their parents hear of them: every parent gathers every child."""
+    await register(database, PARENT)
+    await register(database, CHILD, path="child")
+    async with running(database), running(database):
+        parents = await start(database, count=20)
+        await asyncio.gather(*(_work_for(database, parent) for parent in parents))
+        await until_ended(database)
+    results = "select result, count(*) from noetl.execution where path = 'story' group by result"
+    assert await rows(database, results) == [([0, 1, 2, 3], 20)]
+    assert await broken_invariants(database) == {}
+
+
+async def _work_for(database: Database, parent: int) -> None:
+    """One worker's attempt at the parent's job: start four children, tell of each, be done."""
+    connection = await connect(database.dsn, name="test")
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await connection.fetchval("select count(*) from noetl.queue where execution_id = $1", parent):
+                pass
+        for n in range(4):
+            child = await connection.fetchval("select noetl.start_execution('child', $1)", {"n": n})
+            await connection.execute(TELL, parent, child, n)
+        await connection.execute(
+            """insert into noetl.event (execution_id, event_type, node_id, node_name, result)
+            values ($1::bigint, 'action_completed', $1::bigint || ':fan', 'fan', '{}')""",
+            parent,
+        )
+    finally:
+        await connection.close()
