@@ -123,6 +123,8 @@ begin
     select e.event_id
     from noetl.event e
     where e.execution_id = $1
+      -- beside a NoETL server: what ran before this broker took over stays decided
+      and exists (select from noetl.execution x where x.execution_id = $1)
       and coalesce(lower(e.event_type), '') not in ('action_started', 'step_result')
       and not coalesce(noetl.as_json(e.meta) ? 'turn', false)
       and not exists (select from noetl.turn t where t.execution_id = $1 and t.event_id = e.event_id)

@@ -7,7 +7,7 @@ words, then the keys of the workload. It is written down here and nowhere else.
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from jinja2.utils import missing
 
@@ -20,6 +20,9 @@ JSON: TypeAlias = "Any"
 
 UNDEFINED: Final = missing
 """What `Scope.resolve` answers for a name that nobody has."""
+
+Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
+"""Where a name comes from: the visit's inputs, a step's result, a scope word, a key of the workload."""
 
 ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta"})
 UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
@@ -147,6 +150,16 @@ class Scope:
             word = self._words[name]
             return word.read() if type(word) is Lazy else word
         return self._own_word(name)
+
+    def origin(self, name: str) -> Origin:
+        """Tell where `find` takes the name from."""
+        if name in self._inputs:
+            return "input"
+        if name in self._is_step and self._steps(name) is not None:
+            return "step"
+        if name in self._words or name in ("workload", "work", "context", "args", "results"):
+            return "word"
+        return "workload" if name in self._workload() else "nowhere"
 
     def _own_word(self, name: str) -> object:
         if name in ("workload", "work", "context"):
