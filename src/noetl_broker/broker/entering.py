@@ -54,7 +54,7 @@ def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     track_started(draft, step, ordinal)
     try:
         begin = _begins(step)
-        begin(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
+        begin(draft, step, visit, ordinal, visit_inputs(draft, step, arrival), arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -77,7 +77,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         return
     passed = arrival.passed | {step.name}
     try:
-        scope = draft.scope(_inputs(draft, step, arrival).values, arrival.result)
+        scope = draft.scope(visit_inputs(draft, step, arrival).values, arrival.result)
         leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
         arrivals, conditions = follow_next(draft, step, visit, scope, leaving)
     except TemplateError as fault:
@@ -92,7 +92,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        scope = draft.scope(_inputs(draft, step, arrival).values, None)
+        scope = draft.scope(visit_inputs(draft, step, arrival).values, None)
         arrivals, _ = follow_next(draft, step, visit, scope, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -103,7 +103,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = _inputs(draft, step, arrival).values
+        draft.end_inputs = visit_inputs(draft, step, arrival).values
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -114,7 +114,7 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)
 
 
-def _inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
+def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     """The visit's inputs: the step's own, and over them what its transitions gave (own ones see the others' names)."""
     given = Given(arrival.inputs, arrival.left)
     if step.inputs.empty:

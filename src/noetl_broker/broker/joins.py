@@ -14,9 +14,10 @@ from noetl_broker.broker.state import Arrival
 from noetl_broker.broker.trail import Absorbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.graph import Graph
     from noetl_broker.playbook.model import Step
 
 
@@ -55,7 +56,7 @@ def _waits_for_all(draft: Draft, step: Step) -> bool:
 def _is_ready(draft: Draft, step: Step, waiting: list[Step]) -> bool:
     if _waits_for_all(draft, step):
         return not draft.tokens and len(waiting) == 1
-    reach = _reach(draft)
+    reach = reach_of(draft.playbook.graph, draft.waiting)
     group = {step.name} | {other for other in reach[step.name] if step.name in reach[other]}
     if any(step.name in reach[other] for other in reach if other not in group):
         return False
@@ -64,13 +65,12 @@ def _is_ready(draft: Draft, step: Step, waiting: list[Step]) -> bool:
     return not any(graph.can_reach(token.step, member, avoiding=token.spent) for token in live for member in group)
 
 
-def _reach(draft: Draft) -> dict[str, set[str]]:
+def reach_of(graph: Graph, waiting: Mapping[str, tuple[Arrival, ...]]) -> dict[str, set[str]]:
     """Which waiting joins each waiting join can reach, by way of other waiting ones too.
 
     With spent tokens "reaches" does not carry over by itself; closed, no joins keep each other waiting in a ring.
     """
-    graph = draft.playbook.graph
-    spent = {name: _spent(arrivals) for name, arrivals in draft.waiting.items()}
+    spent = {name: _spent(arrivals) for name, arrivals in waiting.items()}
     reach = {name: {other for other in spent if graph.can_reach(name, other, avoiding=spent[name])} for name in spent}
     for via in spent:
         for reached in reach.values():

@@ -14,6 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from noetl_broker.broker import words
+
+moment, span = words.moment, words.span  # told alike by the core's explanations
+
 LONGEST_CELL = 120  # characters
 GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps
 STATUS_STYLES = {
@@ -25,7 +29,6 @@ STATUS_STYLES = {
     "failed": "red",
     "leased": "cyan",
 }
-MINUTE, HOUR, DAY = 60, 3600, 86_400  # seconds
 
 
 def show_json(value: Any) -> None:
@@ -73,24 +76,6 @@ def cell(value: Any) -> str:
     text = value if isinstance(value, str) else compact_json(value)
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
-
-
-def moment(at: datetime) -> str:
-    """Give a moment to the millisecond, in UTC."""
-    return at.strftime("%Y-%m-%d %H:%M:%S.") + f"{at.microsecond // 1000:03}"
-
-
-def span(seconds: float) -> str:
-    """Give a time span as people say it: 250 ms, 3.2 s, 4 min 10 s, 2 h 5 min, 3 d 4 h."""
-    if abs(seconds) < 1:
-        return f"{round(seconds * 1000)} ms"
-    if abs(seconds) < MINUTE - 0.05:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for unit, smaller, name, small_name in ((DAY, HOUR, "d", "h"), (HOUR, MINUTE, "h", "min"), (MINUTE, 1, "min", "s")):
-        if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // smaller} {small_name}"
-    return f"{whole} s"
 
 
 def note(message: str) -> None:
