@@ -213,13 +213,14 @@ create table if not exists noetl.workbook (
   primary key (execution_id, task_id)
 );
 
--- The items of iterators that the broker runs: chosen once, one row each, so that the state holds counts alone.
+-- The items of iterators that the broker runs: chosen once, one row each, so that the state holds counts alone. What never
+-- began is WAITING for good; what was open when its iterator ended is CANCELLED.
 create table if not exists noetl.iteration (
   execution_id bigint not null,
   node_id text not null,
   place int not null,
   item jsonb,
-  status text not null default 'WAITING' check (status in ('WAITING', 'RUNNING', 'COMPLETED', 'FAILED')),
+  status text not null default 'WAITING' check (status in ('WAITING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED')),
   child_execution_id bigint,
   result_event_id bigint,
   primary key (execution_id, node_id, place)

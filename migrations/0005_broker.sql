@@ -2,14 +2,15 @@
 
 -- Claim by row, then by lock, then look: three statements of one volatile function, so that under READ COMMITTED each
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
--- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox.
+-- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
+-- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
   event_type text, node_id text, node_name text, created_at timestamptz,
   context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, job_attempts int,
   catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json,
-  parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int
+  parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -20,6 +21,7 @@ declare
   executions bigint[];
   events bigint[];
   held bigint[];
+  starts text[] := array['execution_start', 'execution_started', 'playbook_started'];
 begin
   -- Events written from here to the commit are the broker's own: the trigger on the event table lets them pass.
   perform set_config('noetl.writer', 'broker', true);
@@ -59,43 +61,65 @@ begin
   where pg_try_advisory_xact_lock(a.execution_id);
 
   -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
-  insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
-  select distinct on (e.execution_id)
-    e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
-    e.parent_execution_id
-  from (
-    select v.execution_id, v.event_id, v.catalog_id,
-      coalesce(v.parent_execution_id, case
-        when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
-          then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
-      end) as parent_execution_id,
-      least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
-      noetl.as_json(v.context) ->> 'path' as path,
-      case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
-        then (noetl.as_json(v.context) ->> 'version')::int end as version
-    from unnest(executions, events) m (execution_id, event_id)
-    join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
-    where lower(v.event_type) in ('execution_start', 'execution_started', 'playbook_started')
-      and v.execution_id = any(held)
-      and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
-  ) e
-  left join lateral (
-    select k.catalog_id, k.path, k.version
-    from noetl.catalog k
-    where k.catalog_id = e.catalog_id
-      or (e.catalog_id is null and k.path = e.path and (e.version is null or k.version = e.version))
-    order by k.version desc
-    limit 1
-  ) c on true
-  order by e.execution_id, e.event_id
-  on conflict (execution_id) do update
-  set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
-      started_at = excluded.started_at,
-      parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
-  where x.path is null;
+  if exists (
+    select
+    from unnest(held) h (execution_id)
+    where not exists (select from noetl.execution x where x.execution_id = h.execution_id and x.path is not null)
+  ) then
+    insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
+    select distinct on (e.execution_id)
+      e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
+      e.parent_execution_id
+    from (
+      select v.execution_id, v.event_id, v.catalog_id,
+        coalesce(v.parent_execution_id, case
+          when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
+            then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
+        end) as parent_execution_id,
+        least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
+        noetl.as_json(v.context) ->> 'path' as path,
+        case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
+          then (noetl.as_json(v.context) ->> 'version')::int end as version
+      from unnest(executions, events) m (execution_id, event_id)
+      join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
+      where lower(v.event_type) = any(starts)
+        and v.execution_id = any(held)
+        and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
+    ) e
+    left join lateral (
+      select k.catalog_id, k.path, k.version
+      from noetl.catalog k
+      where k.catalog_id = e.catalog_id
+        or (e.catalog_id is null and k.path = e.path and (e.version is null or k.version = e.version))
+      order by k.version desc
+      limit 1
+    ) c on true
+    order by e.execution_id, e.event_id
+    on conflict (execution_id) do update
+    set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
+        started_at = excluded.started_at,
+        parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
+    where x.path is null;
+  end if;
 
   return query
-  select m.mail_id, m.execution_id, m.event_id, m.execution_id = any(held), clock_timestamp(),
+  select m.mail_id, m.execution_id, m.event_id,
+    m.execution_id = any(held) and case
+      when s.execution_id is not null or lower(e.event_type) = any(starts) then true
+      else not exists (
+        select
+        from noetl.event b
+        where b.execution_id = m.execution_id
+          and lower(b.event_type) = any(starts)
+          and b.event_id <> all(events)
+          and not exists (
+            select
+            from noetl.dead_letter d
+            where d.execution_id = b.execution_id and d.event_id = b.event_id
+          )
+      )
+    end,
+    clock_timestamp(),
     e.event_type::text, e.node_id::text, e.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
     least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
@@ -112,7 +136,9 @@ begin
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
     s.turn, s.last_at, s.tokens,
-    x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index
+    x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
+    -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
+    case when pg_column_size(x.workload) <= 2048 then x.workload end
   from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)
   left join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
   left join noetl.execution x on x.execution_id = m.execution_id

@@ -29,9 +29,11 @@ LAYERS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "resources": {"errors"},
+    "times": set(),
     "template": {"errors"},
     "playbook": {"errors", "template"},
-    "broker": {"errors", "template", "playbook"},
+    "broker": {"errors", "times", "template", "playbook"},
+    "drawing": {"errors", "times", "template", "playbook", "broker"},
     "store": {"errors", "resources", "template", "playbook", "broker"},
     "daemon": {"__init__", "errors", "template", "playbook", "broker", "store"},
     "worker": {"__init__", "errors", "template", "playbook", "broker", "store"},
@@ -169,6 +171,16 @@ def test_only_the_store_speaks_to_the_database() -> None:
         for module in modules()
         for node, name in imported(module)
         if name.split(".")[0] == "asyncpg" and module.part != "store"
+    ] == []
+
+
+def test_only_the_command_line_reads_a_command_line() -> None:
+    """What draws, decides or remembers is called by programs as well."""
+    assert [
+        module.at(node)
+        for module in modules()
+        for node, name in imported(module)
+        if name.split(".")[0] == "click" and module.part != "cli"
     ] == []
 
 

@@ -179,8 +179,8 @@ def test_a_collection_that_is_none_fails_the_step() -> None:
         """
         > execution_start
             event step_started each
-            event step_failed each "the collection must be a list or a mapping, it is 5"
-            event execution_failed "the collection must be a list or a mapping, it is 5"
+            event step_failed each "`collection` must be a list or a mapping, it is 5"
+            event execution_failed "`collection` must be a list or a mapping, it is 5"
             withdraw
         """,
     )

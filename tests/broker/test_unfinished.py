@@ -59,6 +59,7 @@ def left(job: Job) -> list[list[str | int]]:
         ('type: http, params: {q: "{{ secret.x }}"}', [["params", "q"]]),
         ('type: http, url: u, retry: {max_attempts: 2, retry_when: "{{ error }}"}', []),
         ('type: http, save: {data: {v: "{{ result.x }}", w: "{{ n }}"}}', [["save", "data", "v"]]),
+        ('type: http, save: {statement: "{{ params.v }}{{ n }}", data: {v: "{{ n }}"}}', [["save", "statement"]]),
         ('type: http, url: "{{ i }}", loop: {collection: "{{ n }}", element: i}', [["url"]]),
         ("type: http, url: u, loop: {collection: n, element: i, where: i > 1}", [["loop", "where"]]),
         (
@@ -77,7 +78,8 @@ def test_a_job_says_which_of_its_strings_are_templates(keys: str, paths: list[li
 def test_a_string_of_a_workbook_action_is_left_unless_its_step_overrides_it() -> None:
     """An input of the step hides one of the action."""
     workbook = '[{name: w, type: http, url: "{{ env.u }}", data: {a: "{{ secret.x }}", b: "{{ secret.x }}"}}]'
-    job = job_of('s, type: workbook, task: w, args: {a: "{{ n }}"}', workload=f'{{n: "{BAIT}"}}', workbook=workbook)
+    story = f'> execution_start {{"n": "{BAIT}"}}'
+    job = job_of('s, type: workbook, task: w, args: {a: "{{ n }}"}', workbook=workbook, story=story)
     assert left(job) == [["args", "b"], ["data", "b"], ["url"]]
     assert job.action["data"] == {"a": BAIT, "b": BAIT}
 
@@ -99,6 +101,166 @@ def test_inputs_of_one_template_are_data_and_hide_what_stands_under_them() -> No
     )
     assert job.action["args"] == {"a": BAIT, "b": BAIT}
     assert left(job) == [["args", "b"], ["with", "b"]]
+
+
+STAGE = """{host: "{{ env.HOST }}", url: "http://{{ host }}/", db: {user: "{{ env.U }}", port: 1}, city: Oslo}"""
+
+
+def test_what_reads_a_default_for_the_worker_is_left_too() -> None:
+    """By each word for the workload, by its key, and by way of another default; what reads others is rendered."""
+    keys = ["workload.host", "work.url", "context.db.user", "host", "workload", "workload.db", "spec.host"]
+    texts = [*keys, "workload.city", "db.port", "workload.db.port", "workload.host is defined"]
+    body = ", ".join(f'"{{{{ {text} }}}}"' for text in texts)
+    job = job_of(f"s, type: http, url: u, body: [{body}]", workload=STAGE)
+    assert left(job) == [["body", place] for place in range(len(keys))]
+    assert job.action["body"][len(keys) :] == ["Oslo", 1, 1, True]
+    assert job.context["unfinished"] == [["workload", "host"], ["workload", "url"], ["workload", "db", "user"]]
+
+
+def test_a_default_that_the_payload_replaces_is_data() -> None:
+    """Whatever the payload looks like; the others are left all the same."""
+    story = '> execution_start {"host": "{{ secret.x }}", "db": {"user": "me"}}'
+    keys = 'url: "{{ url }}", body: "{{ workload.db.user }}", headers: {h: "{{ host }}"}'
+    job = job_of(f"s, type: http, {keys}", workload=STAGE, story=story)
+    assert (job.action["url"], job.action["body"]) == ("http://{{ secret.x }}/", "me")
+    assert job.action["headers"] == {"h": BAIT}
+    assert left(job) == []
+    assert "unfinished" not in job.context
+
+
+def test_an_input_hides_a_default_of_its_name() -> None:
+    """It is data, and so is what reads it."""
+    job = job_of('s, type: http, url: "{{ host }}", args: {host: here}', workload=STAGE)
+    assert job.action["url"] == "here"
+    assert left(job) == []
+
+
+def test_a_transition_leaves_what_reads_a_default() -> None:
+    """For the worker of the next step, where it means the same."""
+    start = """next: [{step: s, args: {h: "{{ workload.host }}", all: "{{ workload.db }}", u: "<{{ url }}>"}}]"""
+    job = job_of("s, type: python, code: x", start=start, workload=STAGE)
+    assert job.action["args"] == {"h": "{{ workload.host }}", "all": "{{ workload.db }}", "u": "<{{ url }}>"}
+    assert left(job) == [["args", "all"], ["args", "h"], ["args", "u"]]
+
+
+@pytest.mark.parametrize("start, own", [('next: [{step: s, args: "{{ workload.db }}"}]', ""), ("next: s", "args: x")])
+def test_inputs_of_one_template_keep_what_is_unfinished_in_the_mapping(start: str, own: str) -> None:
+    """A mapping that is handed on as it is."""
+    own = own.replace("x", '"{{ workload.db }}"')
+    job = job_of(f"s, type: python, code: x, {own}", start=start, workload=STAGE)
+    assert job.action["args"] == {"user": "{{ env.U }}", "port": 1}
+    assert left(job) == [["args", "user"]]
+
+
+HANDED = """
+workflow:
+- {step: start, next: [{step: a, args: {token: "{{ secret.t }}", deep: [{k: "{{ env.K }}"}], n: 1}}]}
+- {step: a, type: python, code: x, next: [{step: b, args: %s}]}
+- {step: b, type: python, code: x}
+"""
+
+
+@pytest.mark.parametrize(
+    "args, given, paths",
+    [
+        ('{t: "{{ token }}", n: "{{ n }}"}', {"t": "{{ secret.t }}", "n": 1}, [["args", "t"]]),
+        ('{d: "{{ deep }}"}', {"d": [{"k": "{{ env.K }}"}]}, [["args", "d", 0, "k"]]),
+        ('{d: ["{{ args.deep[0] }}"]}', {"d": [{"k": "{{ env.K }}"}]}, [["args", "d", 0, "k"]]),
+        (
+            '"{{ args }}"',
+            {"token": "{{ secret.t }}", "deep": [{"k": "{{ env.K }}"}], "n": 1},
+            [["args", "deep", 0, "k"], ["args", "token"]],
+        ),
+    ],
+)
+def test_a_transition_hands_on_what_it_was_given_unfinished(args: str, given: Any, paths: Any) -> None:
+    """As it is, still a template for the next worker."""
+    [*_, job] = jobs_of(HANDED % args, f"{START}\n> action_completed a 1")
+    assert job.action["args"] == given
+    assert left(job) == paths
+
+
+DEFAULTS = """
+workload: {stage: "{{ env.STAGE }}", rows: "{{ env.ROWS }}"}
+workflow:
+- {step: start, %s}
+- {step: a, %s}
+- {step: end, %s}
+"""
+
+
+@pytest.mark.parametrize(
+    "start, keys, end, at",
+    [
+        ("next: [{when: stage == 'x', step: a}]", "type: noop", "desc: x", "workflow[0].next[0].when"),
+        ("next: a", "type: playbook, path: '{{ stage }}'", "desc: x", "workflow[1].path"),
+        ("next: a", "type: playbook, path: p, args: {s: '{{ stage }}'}", "desc: x", "workflow[1]"),
+        ("next: a", "type: playbook, path: p, args: '{{ dict(s=stage) }}'", "desc: x", "workflow[1].args"),
+        (
+            "next: [{step: a, args: {s: '{{ stage }}'}}]",
+            "next: [{when: s, step: end}]",
+            "x: 1",
+            "workflow[1].next[0].when",
+        ),
+        ("next: end", "type: noop", "result: '{{ stage }}'", "workflow[2].result"),
+        (
+            "next: a",
+            "type: iterator, collection: '{{ rows }}', element: i, task: {type: playbook, path: p}",
+            "desc: x",
+            "workflow[1].collection",
+        ),
+        (
+            "next: a",
+            "type: playbook, path: p, loop: {collection: [1], element: i, where: stage}",
+            "desc: x",
+            "workflow[1].loop.where",
+        ),
+    ],
+)
+def test_what_the_broker_evaluates_fails_on_a_default_for_the_worker(start: str, keys: str, end: str, at: str) -> None:
+    """Its text is not its value. Where the payload brings one, that is taken."""
+    body = DEFAULTS % (start, keys, end)
+    [(_, decision, state)] = play_turns(playbook(body), read_events(START))
+    assert state.status == "FAILED"
+    assert (decision.events[-1].error or {})["at"] == at
+    [(_, _, state)] = play_turns(playbook(body), read_events('> execution_start {"stage": "x", "rows": [1]}'))
+    assert state.status != "FAILED"
+
+
+def test_a_condition_after_an_action_fails_on_an_input_that_reads_a_default() -> None:
+    """The visit's job remembers which of its inputs are templates."""
+    body = DEFAULTS % ("next: a", "type: http, url: u, args: {s: '{{ stage }}'}, next: [{when: s, step: end}]", "x: 1")
+    *_, (_, decision, _) = play_turns(playbook(body), read_events(f"{START}\n> action_completed a 1"))
+    assert [event.type for event in decision.events] == ["step_failed", "execution_failed"]
+    assert (decision.events[0].error or {})["message"] == "only a worker can finish `s`"
+
+
+def test_a_retry_condition_fails_on_a_default_for_the_worker() -> None:
+    """There is no other attempt, and both messages are kept."""
+    keys = "type: http, url: u, retry: {max_attempts: 2, retry_when: stage}"
+    story = f'{START}\n> action_failed a {{"message": "no"}}'
+    *_, (_, decision, _) = play_turns(playbook(DEFAULTS % ("next: a", keys, "x: 1")), read_events(story))
+    error = decision.events[0].error or {}
+    assert error["message"] == "no"
+    assert error["retry_error"]["message"] == "only a worker can finish `stage`"
+
+
+def test_items_of_an_iterator_are_given_what_is_unfinished_as_such() -> None:
+    """Also those that start in a later turn, from what the iterator's own job says."""
+    body = """
+    workflow:
+    - {step: start, next: [{step: s, args: {t: "{{ secret.t }}"}}]}
+    - step: s
+      type: iterator
+      collection: [1, 2]
+      element: i
+      distribute: true
+      task: {type: http, url: u, args: {v: "<{{ t }}>"}}
+    """
+    jobs = [job for job in jobs_of(body, f"{START}\n> action_completed s[0] 1") if not job.delegated]
+    assert [job.place for job in jobs] == [0, 1]
+    assert [job.action["args"]["v"] for job in jobs] == ["<{{ t }}>"] * 2
+    assert all(["args", "v"] in left(job) for job in jobs)
 
 
 def test_data_that_looks_like_a_template_is_not_left() -> None:
@@ -192,6 +354,26 @@ def test_the_context_has_the_results_that_left_strings_name(
     job = jobs_of(RESULTS % (transition, own), ABC)[-1]
     assert job.context.get("results") == named
     assert "result" not in job.context
+
+
+def test_the_context_says_how_named_results_ended_that_did_not_simply_complete() -> None:
+    """With the status and the error, so that the worker can finish `a.status` and `a.error`."""
+    body = RESULTS.replace("{step: a,", "{step: a, on_error: continue,") % (
+        "{}",
+        'body: "{{ env.x }}{{ a.status }}{{ a.error.message }}{{ b.status }}{{ c }}{{ result.status }}"',
+    )
+    story = f"""{START}
+    > action_failed a {{"message": "no"}}
+    > action_completed b {{"status": "PARTIAL", "data": 2}}
+    > action_completed c {{"status": "LATE", "data": 3, "error": "e"}}"""
+    [*_, job] = jobs_of(body, story)
+    assert job.context["results"] == {"a": None, "b": 2, "c": 3}
+    assert job.context["outcomes"] == {
+        "a": {"status": "FAILED", "error": {"message": "no"}},
+        "b": {"status": "PARTIAL", "error": None},
+        "c": {"status": "LATE", "error": "e"},
+        "result": {"status": "LATE", "error": "e"},
+    }
 
 
 def test_the_context_has_the_result_handed_on_where_a_left_string_names_it() -> None:

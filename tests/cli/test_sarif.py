@@ -59,7 +59,10 @@ def test_the_rules_are_those_that_were_found(lone_command: Command) -> None:
     assert rules[1] == {
         "id": "unused-key",
         "shortDescription": {"text": "Each key is read where it stands."},
-        "help": {"text": "Each key is read where it stands.\n- add a step that saves"},
+        "help": {
+            "text": "Each key is read where it stands.\n"
+            "- write type: save on it; as it is, its data is at most the result of the execution"
+        },
     }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from noetl_broker.broker.model import Rules
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
+from tests.settled import unsettled
 
 PARENT = """
 workflow:
@@ -52,7 +53,7 @@ async def test_a_child_runs_and_its_answer_is_the_steps_result(database: Databas
     where = " where execution_id = $1 and event_type = 'execution_start'"
     assert await rows(database, begun + where, child) == [(parent, "call")]
     assert await value(database, "select status from noetl.queue where node_name = 'call'") == "done"
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_a_failed_child_is_started_again_by_the_retry_of_its_step(database: Database) -> None:
@@ -72,7 +73,7 @@ async def test_a_failed_child_is_started_again_by_the_retry_of_its_step(database
     await complete_jobs(database, {"answer": 1})
     await drain(database)
     assert await rows(database, ENDED) == [("story", "COMPLETED"), ("child", "FAILED"), ("child", "COMPLETED")]
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_cancelling_a_parent_cancels_its_children_all_the_way_down(database: Database) -> None:
@@ -87,7 +88,7 @@ async def test_cancelling_a_parent_cancels_its_children_all_the_way_down(databas
     await drain(database)
     assert {row[1] for row in await rows(database, ENDED)} == {"CANCELLED"}
     assert {row[0] for row in await rows(database, "select status from noetl.queue")} == {"cancelled"}
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_a_playbook_that_is_not_there_fails_the_step_with_its_path(database: Database) -> None:
@@ -97,7 +98,7 @@ async def test_a_playbook_that_is_not_there_fails_the_step_with_its_path(databas
     await drain(database)
     error = await value(database, "select error from noetl.execution where path = 'story'")
     assert (error["step"], error["message"]) == ("call", "no playbook nowhere is registered")
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_nesting_has_a_limit(database: Database) -> None:
@@ -108,4 +109,4 @@ async def test_nesting_has_a_limit(database: Database) -> None:
     ended = await rows(database, "select status, error ->> 'message' from noetl.execution")
     message = "step call would start a playbook at depth 5; the limit max_nesting is 4"
     assert ended == [("FAILED", message)] * 5
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}

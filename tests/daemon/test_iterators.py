@@ -6,8 +6,8 @@ import pytest
 
 from noetl_broker.broker.model import JSON
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
-from tests.daemon.test_replay import differences
 from tests.postgres import Database
+from tests.settled import unsettled
 
 EACH = """
 workload: {{items: [1, 2, 3]}}
@@ -47,7 +47,7 @@ async def prepare(database: Database, more: str = CHILDREN, *, concurrency: int 
 async def test_children_are_gathered_by_index_whatever_order_they_end_in(database: Database) -> None:
     """Each item's iteration_started names its child; the list has the data of each, in the order of the items."""
     await prepare(database)
-    [parent] = await start(database)
+    await start(database)
     await drain(database)
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 2
     await complete_jobs(database)
@@ -65,14 +65,13 @@ async def test_children_are_gathered_by_index_whatever_order_they_end_in(databas
           and x.parent_index = (e.context ->> 'index')::int
         where e.event_type = 'iteration_started'"""
     assert await value(database, named) == 3
-    assert await broken_invariants(database) == {}
-    assert await differences(database, parent) == []
+    assert await unsettled(database) == {}
 
 
 async def test_no_more_items_are_open_than_concurrency_allows(database: Database) -> None:
     """Two hundred and fifty items, at most three at a time, each started when another ends."""
     await prepare(database, concurrency=3)
-    [parent] = await start(database, payload={"items": [2] * 250})
+    await start(database, payload={"items": [2] * 250})
     most = 0
     for _ in range(100):
         await drain(database)
@@ -85,14 +84,13 @@ async def test_no_more_items_are_open_than_concurrency_allows(database: Database
         await complete_jobs(database)
     assert most == 3
     assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 250
-    assert await broken_invariants(database) == {}
-    assert await differences(database, parent) == []
+    assert await unsettled(database) == {}
 
 
 async def test_a_wide_iterator_starts_its_items_in_bounded_turns(database: Database) -> None:
     """A thousand at once: ten letters to itself, and never more than a hundred starts in a turn."""
     await prepare(database, concurrency=10_000)
-    [parent] = await start(database, payload={"items": [1] * 1000})
+    await start(database, payload={"items": [1] * 1000})
     await drain(database)
     assert await value(database, "select jsonb_array_length(result) from noetl.execution where path = 'story'") == 1000
     starts = """
@@ -104,8 +102,7 @@ async def test_a_wide_iterator_starts_its_items_in_bounded_turns(database: Datab
           group by meta -> 'turn'
         ) t"""
     assert await value(database, starts) == 100
-    assert await broken_invariants(database) == {}
-    assert await differences(database, parent) == []
+    assert await unsettled(database) == {}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +114,7 @@ async def test_a_failed_item_leaves_null_or_fails_the_step(
 ) -> None:
     """By the iterator's own `on_error`; where it fails, the open children are cancelled."""
     await prepare(database, on_error=on_error)
-    [parent] = await start(database, payload={"items": [1, 2, 3, 2]} if on_error == "fail" else {})
+    await start(database, payload={"items": [1, 2, 3, 2]} if on_error == "fail" else {})
     await drain(database)
     await execute(
         database, "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w')"
@@ -125,14 +122,13 @@ async def test_a_failed_item_leaves_null_or_fails_the_step(
     await drain(database)
     assert await rows(database, "select status, result from noetl.execution where path = 'story'") == [(status, result)]
     assert await value(database, "select count(*) from noetl.execution where status = 'RUNNING'") == 0
-    assert await broken_invariants(database) == {}
-    assert await differences(database, parent) == []
+    assert await unsettled(database) == {}
 
 
 async def test_a_distributed_iterator_makes_a_job_for_each_item(database: Database) -> None:
     """Any number of workers share them; the answers are gathered as those of children are."""
     await prepare(database, JOBS)
-    [parent] = await start(database)
+    await start(database)
     await drain(database)
     assert await rows(database, "select action::jsonb -> 'args' from noetl.queue where status = 'queued'") == [
         ({"n": 1},),
@@ -145,8 +141,7 @@ async def test_a_distributed_iterator_makes_a_job_for_each_item(database: Databa
     await execute(database, statement)
     await drain(database)
     assert await value(database, "select result from noetl.execution") == [1, 2, 3]
-    assert await broken_invariants(database) == {}
-    assert await differences(database, parent) == []
+    assert await unsettled(database) == {}
 
 
 async def test_an_empty_collection_completes_with_an_empty_list(database: Database) -> None:
@@ -155,7 +150,7 @@ async def test_an_empty_collection_completes_with_an_empty_list(database: Databa
     await start(database, payload={"items": []})
     await drain(database)
     assert await rows(database, "select status, result from noetl.execution") == [("COMPLETED", [])]
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_results_over_the_limit_fail_the_step_by_name(database: Database) -> None:
@@ -167,7 +162,7 @@ async def test_results_over_the_limit_fail_the_step_by_name(database: Database) 
         await complete_jobs(database, {"text": "x" * 90})
     error = await value(database, "select error from noetl.execution")
     assert error["type"] == "max_gathered_bytes"
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 @pytest.mark.parametrize("secret,left", [("none", [False] * 3), ("{{ secret.x }}", [True] * 3)])

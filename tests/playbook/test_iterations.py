@@ -127,3 +127,27 @@ def test_an_iterators_names_are_known() -> None:
         task: {type: http, url: "{{ n }}/{{ _loop.count }}"}
     """
     assert told(body) == []
+
+
+def test_what_does_nothing_on_an_iterator_is_told() -> None:
+    """Keys that nobody reads there, and an element that a step of its name hides."""
+    body = """
+    workflow:
+      - step: start
+        type: iterator
+        collection: [1]
+        element: end
+        concurrency: 4
+        retry: 2
+        task: {type: playbook, path: p, next: end, retry: 3, on_error: continue}
+        next: end
+      - {step: end, type: http, url: "{{ n }}", retry: 2, loop: {collection: [1], element: n, concurrency: 1}}
+    """
+    assert [line.partition(": ")[0] for line in told(body)] == [
+        "6:14 warning shadowed-name workflow[0].element",
+        "7:5 warning unused-key workflow[0].concurrency",
+        "8:5 warning unused-key workflow[0].retry",
+        "9:37 warning unused-key workflow[0].task.next",
+        "9:48 warning unused-key workflow[0].task.retry",
+        "9:58 warning unused-key workflow[0].task.on_error",
+    ]

@@ -272,6 +272,21 @@ def test_unknown_keys_are_warned_of() -> None:
     ]
 
 
+def test_a_key_for_the_worker_on_a_step_without_one_is_told_of_as_such() -> None:
+    """Nobody gets it."""
+    source = """
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: playbook, path: p, vars: {y: 1}}
+    """
+    assert told(source) == [
+        (
+            "4:40 warning unknown-key workflow[1].vars: the key `vars` means nothing on the playbook step `a` "
+            "(no worker gets it, and the broker does nothing with it)"
+        ),
+    ]
+
+
 def test_a_name_that_is_no_identifier_is_warned_of() -> None:
     """Templates reach such a step only through `results`."""
     source = """

@@ -82,6 +82,21 @@ def test_an_iterators_task_is_an_action_or_a_playbook() -> None:
     ]
 
 
+def test_an_iterators_task_does_not_iterate_itself() -> None:
+    """Iterators are nested by way of a playbook."""
+    source = """
+    workflow:
+      - {step: start, next: [a, b]}
+      - {step: a, type: iterator, collection: [1], element: n, task: {type: http, url: x, loop: {collection: n}}}
+      - {step: b, type: iterator, collection: [1], element: n, task: {type: iterator, collection: n, element: m}}
+    """
+    hint = "put the inner iterator into a playbook of its own, and write task: {type: playbook, path: …}"
+    assert told(source) == [
+        f"{place} error bad-iterator {path}: the iterator `{name}` has a task that iterates itself ({hint})"
+        for place, path, name in (("4:66", "workflow[1].task", "a"), ("5:66", "workflow[2].task", "b"))
+    ]
+
+
 def test_the_keys_of_an_iterator_have_bounds_and_words() -> None:
     """Each wrong key is told."""
     source = """

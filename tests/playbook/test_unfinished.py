@@ -8,6 +8,8 @@ from noetl_broker.playbook import PlaybookError
 from tests.playbook.documents import compiled, told
 
 RETURN_IT = "(let an action return what is needed here, and read its result)"
+WRITE_IT = "(write that template here, for the next worker, or let an action return the value and read its result)"
+UNLESS = "which only a worker can finish: unless the payload brings another, the step fails"
 
 
 def of_call(rest: str) -> str:
@@ -30,13 +32,34 @@ def test_a_condition_of_the_next_does_not_read_it() -> None:
     ]
 
 
-def test_an_input_of_a_transition_does_not_read_it() -> None:
+def test_an_input_of_a_transition_makes_nothing_of_it() -> None:
     """The next worker would get the text as data; the template itself may be written again."""
-    assert told(of_call('next: [{step: end, args: {t: "{{ token }}"}}]')) == [
+    assert told(of_call('next: [{step: end, args: {t: "x{{ token }}"}}]')) == [
+        (
+            "4:67 error unfinished-input workflow[1].next[0].args.t: `x{{ token }}` reads the input `token` of the step"
+            f" `call`, which only a worker can finish (workflow[0].next.args.token) {WRITE_IT}"
+        )
+    ]
+
+
+@pytest.mark.parametrize("args", ['{t: "{{ token }}"}', '{t: ["{{ args.cfg }}"]}', '"{{ args }}"', '"{{ cfg }}"'])
+def test_an_input_of_a_transition_may_hand_it_on(args: str) -> None:
+    """As it is, for the next worker."""
+    assert told(of_call(f"next: [{{step: end, args: {args}}}]")) == []
+
+
+def test_what_means_something_else_in_another_visit_is_not_handed_on() -> None:
+    """It names another input, which the next worker does not have."""
+    source = """
+    workflow:
+      - {step: start, next: {step: call, args: {city: Oslo, token: "{{ env.T }}{{ city }}"}}}
+      - {step: call, type: http, url: x, next: [{step: end, args: {t: "{{ token }}"}}]}
+      - {step: end}
+    """
+    assert told(source) == [
         (
             "4:67 error unfinished-input workflow[1].next[0].args.t: `{{ token }}` reads the input `token` of the step"
-            " `call`, which only a worker can finish (workflow[0].next.args.token)"
-            " (write that template here, for the next worker, or let an action return the value and read its result)"
+            f" `call`, which only a worker can finish (workflow[0].next.args.token) {WRITE_IT}"
         )
     ]
 
@@ -119,9 +142,129 @@ def test_an_own_input_that_every_transition_overrides_is_none() -> None:
     assert told(source) == []
 
 
-def test_a_string_for_the_next_worker_may_name_it() -> None:
-    """Whoever finishes that string knows what it means."""
-    assert told(of_call('next: [{step: end, args: {t: "{{ env.A }}{{ token }}"}}]')) == []
+def test_a_string_for_the_next_worker_finds_the_next_step_s_inputs() -> None:
+    """Not those of the step that is left: they are given to another job."""
+    string = '{step: more, args: {t: "{{ env.A }}{{ token }}", %s}}'
+    more = "\n      - {step: more, type: http, url: x, next: end}\n"
+    assert told(of_call(f"next: [{string % 'token: 1'}]") + more) == []
+    assert told(of_call(f"next: [{string % 'b: 1'}]") + more) == [
+        (
+            "4:68 warning unknown-name workflow[1].next[0].args.t: the template names `token`, which is neither a step,"
+            " a workload key nor a scope word (the worker of the next step finishes this string, and that step has no"
+            " such input: hand it on too)"
+        )
+    ]
+
+
+PLAYBOOK = """
+workload: {host: "{{ env.HOST }}", db: {user: "{{ keychain.db.user }}", port: 1}}
+workflow:
+  - {step: start, next: {step: call, args: %s}}
+  - {step: call, type: playbook, path: p, %s}
+"""
+NONE_RUNS = (
+    "`call` starts, and only a worker can finish it, but none runs a playbook"
+    " (let the playbook's own steps name it, and hand on what it is called)"
+)
+
+
+@pytest.mark.parametrize(
+    "arriving, own, place",
+    [
+        ('{t: ["{{ secret.t }}"]}', "", "4:49 error unfinished-input workflow[0].next.args.t[0]"),
+        ("{}", 'args: {t: ["{{ secret.t }}"]}', "5:54 error unfinished-input workflow[1].args.t[0]"),
+        (
+            "{}",
+            'loop: {collection: [1], element: i}, data: {t: ["{{ secret.t }}"]}',
+            "5:91 error unfinished-input workflow[1].data.t[0]",
+        ),
+    ],
+)
+def test_a_child_is_given_no_words_of_the_worker(arriving: str, own: str, place: str) -> None:
+    """What it is given is data, and nobody would finish it."""
+    what = "`{{ secret.t }}` is the input `t[0]` of the playbook that"
+    assert told(PLAYBOOK % (arriving, own)) == [f"{place}: {what} {NONE_RUNS}"]
+
+
+@pytest.mark.parametrize(
+    "arriving, own, place, key",
+    [
+        ('{t: "<{{ host }}>"}', "", "4:48 warning unfinished-default workflow[0].next.args.t: `<{{ host }}>`", "host"),
+        (
+            "{}",
+            "args: '{{ workload.db }}'",
+            "5:49 warning unfinished-default workflow[1].args: `{{ keychain.db.user }}`",
+            "db.user",
+        ),
+    ],
+)
+def test_a_child_that_is_given_a_default_for_the_worker_is_warned_of(
+    arriving: str, own: str, place: str, key: str
+) -> None:
+    """The payload may bring another, else the step fails."""
+    name = "t" if key == "host" else "user"
+    what = f"is the input `{name}` of the playbook that `call` starts, and reads the default `workload.{key}`,"
+    assert told(PLAYBOOK % (arriving, own)) == [f"{place} {what} {UNLESS} {RETURN_IT}"]
+
+
+@pytest.mark.parametrize(
+    "keys, place",
+    [
+        ("next: [{when: host == 1, step: end}]", "workflow[1].next[0].when: `{{ host == 1 }}`"),
+        (
+            'retry: {max_attempts: 2, stop_when: "{{ workload.host }}"}',
+            "workflow[1].retry.stop_when: `{{ workload.host }}`",
+        ),
+        (
+            "args: {h: '{{ host }}'}, next: [{when: h, step: end}]",
+            "workflow[1].next[0].when: `{{ h }}` reads the input `h`, and with it",
+        ),
+    ],
+)
+def test_what_the_broker_evaluates_with_a_default_for_the_worker_is_warned_of(keys: str, place: str) -> None:
+    """The payload may bring another."""
+    source = f"""
+    workload: {{host: "{{{{ env.HOST }}}}"}}
+    workflow:
+      - {{step: start, next: call}}
+      - {{step: call, type: http, url: "{{{{ host }}}}", {keys}}}
+      - {{step: end, desc: x}}
+    """
+    reads = "" if "reads" in place else " reads"
+    [finding, *_] = told(source)
+    expected = f"warning unfinished-default {place}{reads} the default `workload.host`, {UNLESS} {RETURN_IT}"
+    assert finding.partition(" ")[2] == expected
+
+
+@pytest.mark.parametrize(
+    "step, place",
+    [
+        ('step: x, next: end, args: {k: "{{ env.K }}"}', "3:36 error worker-word workflow[1].args.k"),
+        ('step: x, type: playbook, path: "{{ env.K }}"', "3:37 error worker-word workflow[1].path"),
+        ('step: end, result: {k: ["{{ env.K }}"]}', "3:30 error worker-word workflow[1].result.k[0]"),
+        ('step: end, save: {data: "{{ env.K }}"}', "3:30 error worker-word workflow[1].save.data"),
+    ],
+)
+def test_a_word_of_the_worker_where_the_broker_evaluates_is_refused(step: str, place: str) -> None:
+    """No worker stands behind it, and there is no doubt about it."""
+    name = step.split(",", maxsplit=1)[0].removeprefix("step: ")
+    found = told(
+        f"workflow:\n  - {{step: start, next: {name}}}\n  - {{{step}}}\n  - {{step: {'end' if name == 'x' else 'x'}}}\n"
+    )
+    message = "the template names `env`, which only a worker knows, and the broker evaluates it"
+    assert f"{place}: {message} {RETURN_IT}" in found
+    assert [one for one in found if "unknown-name" in one] == []
+
+
+def test_an_input_or_a_workload_key_called_like_a_word_of_the_worker_is_none() -> None:
+    """It is data."""
+    source = """
+    workload: {env: {K: 1}}
+    workflow:
+      - {step: start, next: {step: end, args: {job: 5}}}
+      - {step: end, result: "{{ env.K + job }}"}
+    """
+    assert told(source) == []
 
 
 def test_it_is_refused_where_a_playbook_came_by_sql() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
+import pytest
+
 from tests.playbook.documents import told
 
 
@@ -47,7 +51,7 @@ def test_names_that_nobody_gives_are_warned_of() -> None:
     workload: {city: Paris}
     workflow:
       - {step: start, next: a}
-      - {step: a, type: http, url: "{{ citi }}", headers: {k: "{{ zzz }}", s: "{{ spec.x }}"}}
+      - {step: a, type: http, url: "{{ citi }}", headers: {k: "{{ zzz }}", s: "{{ spec.x }}{{ now }}"}}
     """
     assert told(source) == [
         (
@@ -59,8 +63,8 @@ def test_names_that_nobody_gives_are_warned_of() -> None:
             "step, a workload key nor a scope word (give it a default under `workload` if the payload brings it)"
         ),
         (
-            "5:75 warning unknown-name workflow[1].headers.s: the template names `spec`, which is neither a "
-            "step, a workload key nor a scope word (write `workload`)"
+            "5:75 warning unknown-name workflow[1].headers.s: the template names `now`, which is neither a "
+            "step, a workload key nor a scope word (write `now()`)"
         ),
     ]
 
@@ -141,6 +145,102 @@ def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "step, name, why",
+    [
+        ('type: http, url: "{{ a.x }}"', "a", "a"),
+        ('type: http, url: u, args: {x: "{{ a }}"}', "a", "a"),
+        ("type: http, url: u, save: {data: {x: \"{{ results['a'] is none or a.b }}\"}}", None, ""),
+        ('type: http, url: u, save: {data: {x: "{{ a.b }}"}}', "a", "a"),
+        ('type: http, url: u, retry: {max_attempts: 2, retry_when: "{{ a.b }}"}', "a", "a"),
+        ('type: http, url: "{{ b.x }}"', "b", "only after"),
+        ('type: http, url: "{{ start }}{{ a | default(1) }}"', "start", "nothing"),
+        ('type: http, url: "{{ r }}"', "r", "nothing"),
+        ('type: http, url: "{{ a.x if a is defined else 0 }}"', None, ""),
+        ('type: http, url: "{{ 1 if workload.k else b }}{{ k or b }}"', None, ""),
+        ('type: http, url: "{{ b }}", args: {b: 1}', None, ""),
+        ('type: http, url: "{{ k }}"', None, ""),
+    ],
+)
+def test_a_result_that_is_surely_not_there_is_warned_of(step: str, name: str | None, why: str) -> None:
+    """A step's own before it ends, one that comes later, one of a step that runs nothing."""
+    source = f"""
+    workload: {{k: 1}}
+    workflow:
+      - {{step: start, next: a}}
+      - {{step: a, {step}, next: [{{when: "{{{{ a.x }}}}", step: r}}]}}
+      - {{step: r, next: b}}
+      - {{step: b, type: http, url: "{{{{ a }}}}{{{{ k }}}}"}}
+    """
+    reasons = {
+        "a": "which has none before it ends",
+        "only after": "which comes only after `a`",
+        "nothing": "which runs nothing and so has none",
+    }
+    found = [line for line in told(source) if "no-result" in line]
+    if name is None:
+        assert found == []
+    else:
+        [line] = found
+        assert f"the template reads the result of the step `{name}`, {reasons[why]} (" in line
+
+
+def test_a_result_of_an_earlier_visit_is_not_warned_of() -> None:
+    """In a loop, or where a join of each lets a later step have run already."""
+    loop = """
+    workflow:
+      - {step: start, next: [{step: a, args: {n: 0}}]}
+      - {step: a, type: http, url: "{{ b.x }}{{ a.x }}", next: [{when: "a.y", step: b}]}
+      - {step: b, type: http, url: u, next: a}
+    """
+    each = """
+    workflow:
+      - {step: start, next: [a, b]}
+      - {step: a, type: http, url: "{{ b.x }}", next: b}
+      - {step: b, type: http, url: u, join: each}
+    """
+    assert [line for source in (loop, each) for line in told(source) if "no-result" in line] == []
+
+
+MERGING = """
+workload: {x: 1}
+workflow:
+  - {step: start, next: %s}
+  - {step: a, type: http, url: u, next: [{step: j, args: {k: 1}}]}
+  - {step: b, type: http, url: u, next: [{step: j, args: {k: 2}}]}
+  - {step: j, type: http, url: u}
+"""
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "[{when: x > 1, step: a}, {else: [b]}]",
+        "[{when: x > 1, step: a}, {step: b}]",
+        "[{when: x > 1, step: a}, {when: x <= 1, step: b}]",
+        "[{when: x > 1, step: a, else: b}]",
+    ],
+)
+def test_branches_of_which_one_is_taken_may_give_a_join_one_input(choice: str) -> None:
+    """Only one of the two arcs is ever taken."""
+    assert told(MERGING % choice) == []
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "[a, b]",
+        "[a, {when: x > 1, step: b}]",
+        "[{when: x > 1, step: a}, {when: x < 1, step: j, else: b}]",
+        "[{when: x > 1, then: [a, b]}]",
+        "[{when: x > 1, step: j, else: a}, {else: [b]}]",
+    ],
+)
+def test_branches_of_which_both_may_be_taken_are_warned_of(choice: str) -> None:
+    """However they part."""
+    assert [line.partition(":")[2].split(" ")[2] for line in told(MERGING % choice)] == ["join-input"]
+
+
 def test_a_template_that_mixes_the_visits_of_an_each_join_is_warned_of() -> None:
     """It would read the latest of all visits."""
     source = """
@@ -188,16 +288,28 @@ def test_a_template_in_sql_code_is_warned_of() -> None:
             "are not rendered (write the statement under `command`)"
         ),
     ]
+    encoded = b64encode(b"select {{ x }}").decode()
+    step = "{step: a, type: postgres, %s, next: end}"
+    workflow = f"workflow:\n  - {{step: start, next: a}}\n  - {step}\n  - {{step: end}}\n"
+    [line] = told(workflow % f"command_b64: {encoded}")
+    assert line.startswith("3:44 warning code-template workflow[1].command_b64: the templates in `command_b64` of")
+    [line] = told(workflow % f'commands_b64: [x, "{encoded[:8]}\\n{encoded[8:]}"]')
+    assert "the templates in `commands_b64` of" in line
+    assert told(workflow % f"command_b64: {b64encode(b'select 1').decode()}") == []
 
 
 def test_keys_that_nobody_reads_are_warned_of() -> None:
-    """A result elsewhere than on `end`, a save that no worker does."""
+    """A result elsewhere than on `end`, a save that no worker does; each once."""
     source = """
     workflow:
-      - {step: start, next: a}
+      - {step: start, next: a, sink: {data: 1}}
       - {step: a, type: playbook, path: p, save: {storage: event}, result: 1}
     """
     assert told(source) == [
+        (
+            "3:28 warning unused-key workflow[0].sink: `sink` of step `start` saves nothing, because no worker "
+            "runs the step (add a step that saves)"
+        ),
         (
             "4:40 warning unused-key workflow[1].save: `save` of step `a` saves nothing, because no worker "
             "runs the step (add a step that saves)"
@@ -271,10 +383,11 @@ def test_a_save_of_an_end_that_no_worker_runs_is_warned_of() -> None:
     assert told(source % "") == [
         (
             "4:17 warning unused-key workflow[1].save: `save` of step `end` saves nothing, because no worker "
-            "runs the step (add a step that saves)"
+            "runs the step (write type: save on it; as it is, its data is at most the result of the execution)"
         ),
     ]
     assert told(source % "type: http, url: x, ") == []
+    assert told(source % "type: save, ") == []
 
 
 def test_an_end_with_a_next_draws_no_warning_of_a_loop() -> None:

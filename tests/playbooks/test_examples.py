@@ -14,8 +14,9 @@ from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register
 from noetl_broker.store.pool import connect
 from noetl_broker.worker import WorkerOptions, run_worker
-from tests.brokers import broken_invariants, execute, rows, running, start, until_ended, value
+from tests.brokers import execute, rows, running, start, until_ended, value
 from tests.postgres import Database
+from tests.settled import unsettled
 
 FILES = sorted(playbooks_folder().glob("*.yaml"))
 
@@ -36,7 +37,32 @@ RUNS: list[tuple[str, JSON, JSON]] = [
     ("start_and_end", {"text": "x y"}, {"count": 2}),
     ("error_handling", {}, {"reported": "division by zero"}),
     ("error_handling", {"divisor": 4}, {"quotient": 2.5}),
+    (
+        "iterator",
+        {},
+        {
+            "shouted": [{"word": "APPLE", "label": "1 of 2"}, {"word": "BANANA", "label": "2 of 2"}],
+            "bought": ["apple for 2", None],
+        },
+    ),
+    (
+        "iterator_playbook",
+        {},
+        {
+            "invoice": [
+                {"line": "1 satchel", "amount": 50},
+                {"line": "2 pencil", "amount": 27},
+                {"line": "3 ruler", "amount": 20},
+            ],
+            "total": 97,
+        },
+    ),
+    ("iterator_playbook", {"lines": []}, {"invoice": [], "total": 0}),
+    ("distributed_iterator", {}, {"fahrenheit": [53.6, 63.5, None, 48.2], "failed": 1}),
+    ("nested_child", {}, {"received": "a book", "rings": 2}),
+    ("nested_iterator", {}, [[1, 2, 3, 4], [2, 4, 6, 8], [3, 6, 9, 12]]),
 ]
+MORE = {"create_tables", "retry"}  # each has a test of its own
 
 
 @asynccontextmanager
@@ -68,11 +94,21 @@ def test_every_example_is_without_a_finding() -> None:
 async def test_the_example_gives_its_result(database: Database, name: str, payload: JSON, result: JSON) -> None:
     """From its start to its end, with what its author meant it to answer."""
     async with everything_running(database):
-        await start(database, f"examples/{name}", payload)
+        [started] = await start(database, f"examples/{name}", payload)
         await until_ended(database)
-    ended = await rows(database, "select status, result, error from noetl.execution")
+    ended = await rows(database, "select status, result, error from noetl.execution where execution_id = $1", started)
     assert ended == [("COMPLETED", result, None)]
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
+
+
+def test_every_example_runs_here() -> None:
+    """By itself, or as the child of one that does."""
+    playbooks = [compile_playbook(file.read_bytes(), rules=Rules()) for file in FILES]
+    steps = [step for playbook in playbooks for step in playbook.steps.values()]
+    tasks = [step if step.iteration is None else step.iteration.task for step in steps]
+    children = {task.raw["path"] for task in tasks if task.call is not None}
+    paths = {f"examples/{name}" for name in MORE.union(name for name, _, _ in RUNS)}
+    assert {playbook.path for playbook in playbooks} == paths | children
 
 
 async def test_create_tables_creates_them_and_leaves_the_log_of_the_seed(database: Database) -> None:
@@ -95,7 +131,7 @@ async def test_create_tables_creates_them_and_leaves_the_log_of_the_seed(databas
         ORDER BY created_at;"""
     assert await rows(database, seed) == expected
     assert await rows(database, "select name, rows from demo.summary order by name") == [("flat", 3), ("nested", 3)]
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_retry_tries_until_it_succeeds(database: Database) -> None:
@@ -110,7 +146,7 @@ async def test_retry_tries_until_it_succeeds(database: Database) -> None:
         2,
         1,
     ]
-    assert await broken_invariants(database) == {}
+    assert await unsettled(database) == {}
 
 
 async def test_two_versions_run_beside_each_other(database: Database) -> None:

@@ -79,6 +79,68 @@ def test_inputs_are_finished_before_what_reads_them() -> None:
     assert finisher.args == {"auth": "Bearer t {{ secret.t }}", "token": "t", "raw": "{{ secret.t }}"}
 
 
+WORKLOAD: dict[str, Any] = {
+    "host": "{{ env.HOST }}",
+    "url": "http://{{ host }}/{{ workload.path }}",
+    "path": "{{ secret.t }}",
+    "gone": "{{ secret.gone }}",
+    "deep": {"list": ["{{ keychain.pg.user }}"]},
+}
+UNFINISHED = [["workload", "host"], ["workload", "url"], ["workload", "gone"], ["workload", "deep", "list", 0]]
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("{{ workload.host }}", "h"),
+        ("{{ work.host }}{{ context['host'] }}{{ spec.host }}{{ host }}", "hhhh"),
+        ("{{ url }}", "http://h/{{ secret.t }}"),
+        ("{{ workload.path }}", "{{ secret.t }}"),
+        ("{{ workload.deep.list | first }}", "me"),
+        ("{{ workload.deep }}", {"list": ["me"]}),
+    ],
+)
+def test_a_default_of_the_workload_is_finished_where_a_template_reads_it(text: str, expected: Any) -> None:
+    """Those that the context calls unfinished, and by way of each other; what nobody reads is not asked for."""
+    action = {"a": text, "unfinished": [["a"]]}
+    finisher = finisher_of(action, {"workload": WORKLOAD, "unfinished": UNFINISHED}, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == expected
+
+
+def test_an_input_hides_a_default_of_its_name() -> None:
+    """It is not finished, and its secret not asked for."""
+    action = {"a": "{{ env.HOST }}{{ gone }}", "args": {"gone": 1}, "unfinished": [["a"]]}
+    finisher = finisher_of(action, {"workload": WORKLOAD, "unfinished": UNFINISHED}, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == "h1"
+
+
+@pytest.mark.parametrize(
+    "unfinished", [None, "x", ["x"], [[]], [["workload"]], [["workload", "no"]], [["args", "host"]]]
+)
+def test_a_path_that_leads_to_no_default_is_nothing(unfinished: Any) -> None:
+    """The workload is data all the same."""
+    action = {"a": "{{ env.HOST }}{{ workload.host }}", "unfinished": [["a"]]}
+    finisher = finisher_of(action, {"workload": WORKLOAD, "unfinished": unfinished}, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == "h{{ env.HOST }}"
+
+
+def test_results_have_the_status_and_the_error_that_the_context_tells() -> None:
+    """COMPLETED and none where it tells nothing; the data's own key comes first."""
+    text = "{{ env.HOST }} {{ a.status }} {{ a.error.message }} {{ fetch.status }} {{ own.status }} {{ this.status }}"
+    context = {
+        "results": {"a": None, "fetch": {"id": 5}, "own": {"status": "mine"}},
+        "result": 1,
+        "outcomes": {
+            "a": {"status": "FAILED", "error": {"message": "no"}},
+            "own": {"status": "FAILED", "error": None},
+            "result": {"status": "LATE", "error": None},
+        },
+    }
+    action = {"a": text, "unfinished": [["a"]]}
+    finisher = finisher_of(action, context, JOB, ENVIRONMENT)
+    assert finisher.finish(marked(action)["a"]) == "h FAILED no COMPLETED mine LATE"
+
+
 def test_the_result_handed_on_is_a_word() -> None:
     """Where the broker put it into the context because a template names it."""
     action = {"a": "{{ env.HOST }}{{ result.id }}{{ this.id }}", "unfinished": [["a"]]}

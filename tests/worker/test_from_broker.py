@@ -24,8 +24,8 @@ ECHO = "def main(**given): return given"
 Work = Callable[..., Awaitable[Any]]
 
 
-def leased(job: Job) -> LeasedJob:
-    """A job as a worker gets it from the queue: its action and context went through JSON."""
+def leased(job: Job, workload: Any) -> LeasedJob:
+    """A job as a worker gets it from the queue: its action and context went through JSON, the workload was added."""
     return LeasedJob(
         queue_id=7,
         attempt=1,
@@ -34,7 +34,7 @@ def leased(job: Job) -> LeasedJob:
         node_name=job.step,
         node_type=job.node_type,
         action=json.dumps(job.action),
-        context=json.dumps(job.context),
+        context=json.dumps({**job.context, "workload": workload}),
         priority=job.priority,
     )
 
@@ -46,9 +46,10 @@ def work(lent: Lent, site: Site) -> Work:
     async def run(body: str, *more: str) -> Any:
         body = dedent(body).replace("URL", site.url).replace("ECHO", ECHO)
         story = "\n".join([f"> execution_start {json.dumps({'note': BAIT, 'items': [BAIT, 'b']})}", *more])
-        turns = play_turns(playbook(body), read_events(story))
-        *_, job = [job for _, decision, _ in turns for job in decision.jobs]
-        outcome = await execute(leased(job), lent, time_limit_seconds=20)
+        decisions = [decision for _, decision, _ in play_turns(playbook(body), read_events(story))]
+        *_, job = [job for decision in decisions for job in decision.jobs]
+        workload = decisions[0].begun.workload if decisions[0].begun is not None else None
+        outcome = await execute(leased(job, workload), lent, time_limit_seconds=20)
         assert isinstance(outcome, Success), outcome
         return json.loads(outcome.result)
 
@@ -105,6 +106,51 @@ async def test_a_field_that_reads_an_unfinished_input_is_finished(work: Work, si
     assert site.requests[0]["headers"]["a"] == f"<{TOLD}>"
 
 
+async def test_a_default_of_the_workload_is_finished_by_whoever_uses_it(work: Work, site: Site) -> None:
+    """In fields, in inputs and in what a transition gives; one that the payload replaced is data."""
+    result = await work(
+        """
+        workload: {city: "{{ env.CITY }}", place: "in {{ city }}", note: "{{ env.X }}", path: "{{ secret.api_token }}"}
+        workflow:
+        - {step: start, next: [{step: s, args: {given: "{{ workload.city }}", all: "{{ workload }}"}}]}
+        - step: s
+          type: python
+          code: "ECHO"
+          args: {own: "{{ place }}", note: "{{ note }}"}
+          save: {storage: http, url: "URL/{{ workload.path }}", method: POST, data: {x: "{{ city }}"}}
+        """
+    )
+    workload = {"city": "Oslo", "place": "in Oslo", "path": TOLD, "note": BAIT, "items": [BAIT, "b"]}
+    assert result == {"given": "Oslo", "all": workload, "own": "in Oslo", "note": BAIT}
+    [request] = site.requests
+    assert (request["target"], json.loads(request["body"])) == (f"/{TOLD}", {"x": "Oslo"})
+
+
+async def test_what_a_transition_hands_on_is_finished_by_the_next_worker(work: Work) -> None:
+    """By name, or all of it."""
+    body = """
+    workflow:
+    - {step: start, next: [{step: a, args: {token: "{{ secret.api_token }}", note: "{{ workload.note }}"}}]}
+    - {step: a, type: python, code: x, next: [{step: s, args: WHAT}]}
+    - {step: s, type: python, code: "ECHO"}
+    """
+    done = "> action_completed a 1"
+    assert await work(body.replace("WHAT", '{t: "{{ token }}"}'), done) == {"t": TOLD}
+    assert await work(body.replace("WHAT", '"{{ args }}"'), done) == {"token": TOLD, "note": BAIT}
+
+
+async def test_how_a_step_ended_is_known_to_what_the_worker_finishes(work: Work) -> None:
+    """Its status and its error, beside a word of the worker."""
+    body = """
+    workflow:
+    - {step: start, next: a}
+    - {step: a, type: python, code: x, on_error: continue, next: s}
+    - {step: s, type: python, code: "ECHO", args: {v: "{{ env.CITY }} {{ a.status }} {{ a.error.message }} {{ a }}"}}
+    """
+    told = await work(body, '> action_failed a {"message": "no"}')
+    assert told == {"v": "Oslo FAILED no None"}
+
+
 async def test_a_save_finishes_its_templates_and_no_data(work: Work, site: Site) -> None:
     """Whatever the forms of a save are brought into."""
     await work(
@@ -158,3 +204,28 @@ async def test_a_loop_chooses_by_its_own_expressions_and_by_no_data(work: Work) 
     """
     assert await work(body % "i == 'b'") == [{"v": "b"}]
     assert await work(body % "'{{ note }}'") == [{"v": BAIT}, {"v": "b"}]
+
+
+async def test_the_job_of_an_item_finds_its_element_beside_the_workers_words(work: Work, site: Site) -> None:
+    """The broker left the string, and tells the worker what the item is called by in it."""
+    await work(
+        """
+        workload: {note: "", items: []}
+        workflow:
+        - {step: start, next: [{step: s, args: {k: "{{ env.CITY }}"}}]}
+        - step: s
+          type: iterator
+          distribute: true
+          mode: async
+          collection: items
+          element: i
+          task:
+            type: http
+            method: POST
+            url: URL/{{ k }}/{{ _loop.index }}
+            payload: {both: "{{ secret.api_token }} {{ i }}", item: "{{ i }}", bait: "{{ note }}"}
+        """
+    )
+    [request] = site.requests
+    assert request["target"] == "/Oslo/1"
+    assert json.loads(request["body"]) == {"both": f"{TOLD} b", "item": "b", "bait": BAIT}

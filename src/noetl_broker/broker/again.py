@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Found, Known, result_of, want_step, want_turn
 from noetl_broker.broker.draft import Draft
+from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.initial import TO_START, make_workload
-from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.inputs import NOTHING_GIVEN, Given, render_inputs
 from noetl_broker.broker.joins import merge_arrivals
 from noetl_broker.broker.model import STEP_RESULT, Event
 from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState
+from noetl_broker.broker.unfinished import unfinished_of
 
 if TYPE_CHECKING:
     from noetl_broker.broker.journey import Component, Journey
@@ -68,7 +70,7 @@ class World:
     def _first(self, source: str, step: Step) -> Arrival:
         wanted = self._shelf.of_step[source]
         target = _between(self.playbook, source, step.name)[0]
-        given = render_inputs(self._draft, target.inputs, self._scope((source, wanted.visit), wanted.name))
+        given = self._render(target, *self._seen((source, wanted.visit), wanted.name))
         return Arrival(target.arc, step.name, given.values, wanted.name, (source,), left=given.left)
 
     def _again(self, step: Step, source: Visit | None, arrival: Arrival) -> Arrival:
@@ -81,22 +83,27 @@ class World:
             return kept._replace(arc=TO_START)
         # without a source it came before the fork that this history is of: its inputs are not known any more
         visit = source or (self._source(arrival.arc), 0)
-        given = render_inputs(self._draft, target.inputs, self._scope(visit, arrival.result))
+        given = self._render(target, *self._seen(visit, arrival.result))
         return kept._replace(arc=target.arc, inputs=given.values, left=given.left)
 
-    def _scope(self, visit: Visit, handed: int | None) -> Scope:
-        """What the `next` of a visit sees; `handed` is the result that the token took with it."""
+    def _render(self, target: Target, scope: Scope, given: Given) -> Given:
+        """The inputs of a transition; `given` are those of the visit that it leaves."""
+        return render_inputs(
+            self._draft, target.inputs, scope, unfinished=unfinished_of(self._draft, given, leaving=True)
+        )
+
+    def _seen(self, visit: Visit, handed: int | None) -> tuple[Scope, Given]:
+        """What the `next` of a visit sees, and its inputs; `handed` is the result that the token took with it."""
         step = self.playbook.steps[visit[0]]
+        given, result = NOTHING_GIVEN, handed
+        came = self._journey.components.get(visit)
         if step.kind != "control":
             left = self._journey.left.get(visit)
-            return self._draft.scope(left.scope.inputs if left is not None else {}, handed)
-        came = self._journey.components.get(visit)
-        if not came:
-            return self._draft.scope({}, handed)
-        arrival = self.arrive_again(step, came)
-        given = Given(arrival.inputs, arrival.left)
-        own = render_inputs(self._draft, step.inputs, self._draft.scope(given.values, arrival.result), given)
-        return self._draft.scope(lay_over(own, given).values, arrival.result)
+            given = Given(dict(left.given[0]), left.given[1]) if left is not None else NOTHING_GIVEN
+        elif came:
+            arrival = self.arrive_again(step, came)
+            given, result = visit_inputs(self._draft, step, arrival), arrival.result
+        return self._draft.scope(given.values, result), given
 
     def _source(self, arc: int) -> str:
         """The step that an arc of the history's own playbook leads from; nowhere: `""`."""

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.failure import wrong_value
 from noetl_broker.broker.model import JSON, Child
 from noetl_broker.broker.queue import delegate_job
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
+from noetl_broker.playbook.findings import path_text
+from noetl_broker.playbook.reads import at_path
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from noetl_broker.broker.inputs import Given
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import ChildCall, Step
+
+LAST_VERSION = 2**31 - 1  # an int4
 
 
 def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
@@ -39,20 +45,26 @@ def render_call(
     draft: Draft, call: ChildCall, given: Given, result: int | None, words: Mapping[str, JSON] | None = None
 ) -> dict[str, JSON]:
     """What is to be started: {path, version, return_step, args}."""
+    insist_on_values(unfinished_of(draft, given, words or ()), call.path, call.version, call.return_step)
+    if given.left:  # nobody finishes it: the child takes its payload for data
+        text = str(at_path(given.values, given.left[0]))
+        message = f"only a worker can finish the input `{path_text(given.left[0])}`, and none runs a playbook"
+        raise TemplateError(message, text, call.path.at.removesuffix(".path"))
     scope = draft.scope(given.values, result, words)
     path = draft.render(call.path, scope)
     version = draft.render(call.version, scope) if call.version is not None else None
     answer = draft.render(call.return_step, scope) if call.return_step is not None else None
     if not isinstance(path, str) or not path:
-        raise TemplateError(f"the path of a playbook must be text, it is {path!r:.80}", call.path.source, call.path.at)
-    if version is not None and (not isinstance(version, int) or isinstance(version, bool)) and call.version is not None:
-        raise TemplateError(
-            f"the version of a playbook must be a whole number, it is {version!r:.80}",
-            call.version.source,
-            call.version.at,
-        )
+        raise wrong_value(call.path, "the path of a playbook must be text", path)
+    if call.version is not None and version is not None and not _is_version(version):
+        wanted = f"the version of a playbook must be a whole number from 1 to {LAST_VERSION}"
+        raise wrong_value(call.version, wanted, version)
     request: dict[str, JSON] = {"path": path, "version": version, "args": given.values}
     return {**request, "return_step": answer} if isinstance(answer, str) else request
+
+
+def _is_version(value: JSON) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LAST_VERSION
 
 
 def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tuple[int, int] | None = None) -> None:
@@ -78,6 +90,8 @@ def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tupl
 def start_child_again(draft: Draft, token: Token) -> None:
     """`child_due`: the pause after a failed child is over."""
     step = draft.playbook.steps[token.step]
+    token = token._replace(failed_attempt=token.failures)
+    draft.tokens[token.step, token.visit] = token
     start_child(draft, token, draft.request_of(step, token.visit))
 
 

@@ -35,11 +35,6 @@ def want_turn(number: int) -> tuple[str, int]:
     return ("turn", number)
 
 
-def want_inputs(step: str, visit: int) -> tuple[str, str, int]:
-    """The wish for the rendered inputs of a visit: answered by a mapping."""
-    return ("inputs", step, visit)
-
-
 def want_action(step: str, visit: int) -> tuple[str, str, int]:
     """The wish for the action in a visit's job: answered by a mapping."""
     return ("action", step, visit)

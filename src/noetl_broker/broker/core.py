@@ -63,7 +63,7 @@ def take_turn_or_reject(
         return take_turn(playbook, state, event, turn, known)
     if state.status == NEW:
         if event.kind == EXECUTION_START:
-            return reject_execution(turn, {"message": playbook})
+            return reject_execution(event, turn, {"message": playbook})
         return state, Decision("unknown_execution")
     if state.status != RUNNING:
         return state, Decision("after_end")

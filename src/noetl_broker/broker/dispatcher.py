@@ -60,7 +60,15 @@ def _completed(draft: Draft) -> None:
     elif event.broken:
         process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
     else:
+        if isinstance(event.meta, dict) and "child_execution_id" not in event.meta:
+            _give_up_child(draft, token)
         complete_action(draft, token)
+
+
+def _give_up_child(draft: Draft, token: Token) -> None:
+    """Somebody answered in place of the child: it is not waited for, and runs for nobody."""
+    if draft.playbook.steps[token.step].kind == "playbook":
+        draft.abandoned.append((token.step, token.visit))
 
 
 def _failed(draft: Draft) -> None:
@@ -133,15 +141,26 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
 
 
 def _action_refusal(step: Step, token: Token, event: Event) -> str | None:
-    if event.kind == CHILD_DUE:
-        return None if step.kind == "playbook" and token.failures else "not_open"
+    if runs_items(step) and event.kind == ACTION_COMPLETED:
+        return "recorded"  # no worker has it; its items complete it
+    if event.kind == CHILD_DUE or step.kind == "playbook":
+        return _child_refusal(step, token, event)
     if event.stale:
         return "stale"
-    if token.answered:
-        return "duplicate"
-    # An answer of a child that was given up counts no more, however it ended.
-    once = event.kind == ACTION_FAILED or step.kind == "playbook"
-    return "duplicate" if once and token.failures and 0 < event.attempt <= token.failed_attempt else None
+    once = event.kind == ACTION_FAILED and 0 < event.attempt <= token.failed_attempt
+    return "duplicate" if token.answered or once else None
+
+
+def _child_refusal(step: Step, token: Token, event: Event) -> str | None:
+    """An answer of a child that was given up counts no more, however it ended; while none runs, there is none."""
+    rests = token.failures > token.failed_attempt
+    if event.kind == CHILD_DUE:
+        if step.kind != "playbook" or not token.failures:
+            return "not_open"
+        return None if rests else "duplicate"
+    if event.stale:
+        return "stale"
+    return "duplicate" if rests or 0 < event.attempt <= token.failures else None
 
 
 def _error_in_result(event: Event) -> JSON:

@@ -16,7 +16,6 @@ from noetl_broker.broker.context import (
     Known,
     result_of,
     want_action,
-    want_inputs,
     want_step,
     want_turn,
 )
@@ -46,10 +45,9 @@ if TYPE_CHECKING:
 
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.playbook.model import Playbook, Step
-    from noetl_broker.template import Template, Tree
+    from noetl_broker.template import Leave, Path, Template, Tree
 
 DECIDED = "decided"
-NO_NAMES: frozenset[str] = frozenset()
 
 
 class Draft:
@@ -72,7 +70,7 @@ class Draft:
         self.end_reached = state.end_reached
         self.end_turn = state.end_turn
         self.parent = state.parent
-        self.end_inputs: Mapping[str, JSON] = {}  # of an `end` reached in this turn
+        self.end_inputs: tuple[dict[str, JSON], tuple[Path, ...]] = {}, ()  # of an `end` reached in this turn
         self.arrivals: deque[Arrival] = deque()
         self.own: Visit | None = None  # the visit that this event ended
         self._own_result: StepResult | None = None
@@ -180,13 +178,8 @@ class Draft:
                 return found.result
         return self.own_result()
 
-    def inputs_of(self, step: Step, visit: int) -> Mapping[str, JSON]:
-        """The rendered inputs of an earlier turn's visit."""
-        inputs: Mapping[str, JSON] = self.known.ask(want_inputs(step.name, visit))
-        return inputs
-
     def request_of(self, step: Step, visit: int) -> dict[str, JSON]:
-        """What an earlier turn wrote into the job of a visit that the broker runs itself."""
+        """What an earlier turn wrote into the job of a visit."""
         request: dict[str, JSON] = self.known.ask(want_action(step.name, visit))
         return request
 
@@ -225,10 +218,10 @@ class Draft:
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
 
-    def render(self, tree: Tree | Fields, scope: Scope, leave: frozenset[str] = NO_NAMES) -> JSON:
+    def render(self, tree: Tree | Fields, scope: Scope, leave: Leave | None = None) -> JSON:
         """The tree rendered; where something is missing, everything that it names is asked for at once.
 
-        Strings that read a name of `leave` are left as they are.
+        Templates that `leave` says so of stay as they are, for the worker.
         """
         if tree.constant:
             return tree.render(scope)

@@ -17,6 +17,7 @@ from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import follow_next
+from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
 
@@ -77,9 +78,10 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         return
     passed = arrival.passed | {step.name}
     try:
-        scope = draft.scope(visit_inputs(draft, step, arrival).values, arrival.result)
+        given = visit_inputs(draft, step, arrival)
+        scope = draft.scope(given.values, arrival.result)
         leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
-        arrivals, conditions = follow_next(draft, step, visit, scope, leaving)
+        arrivals, conditions = follow_next(draft, step, visit, scope, given, leaving)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -92,8 +94,8 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        scope = draft.scope(visit_inputs(draft, step, arrival).values, None)
-        arrivals, _ = follow_next(draft, step, visit, scope, Leaving())
+        given = visit_inputs(draft, step, arrival)
+        arrivals, _ = follow_next(draft, step, visit, draft.scope(given.values, None), given, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -103,7 +105,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = visit_inputs(draft, step, arrival).values
+        draft.end_inputs = visit_inputs(draft, step, arrival)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -119,7 +121,8 @@ def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     given = Given(arrival.inputs, arrival.left)
     if step.inputs.empty:
         return given
-    own = render_inputs(draft, step.inputs, draft.scope(given.values, arrival.result), given)
+    scope = draft.scope(given.values, arrival.result)
+    own = render_inputs(draft, step.inputs, scope, given, unfinished_of(draft, given))
     return lay_over(own, given)
 
 

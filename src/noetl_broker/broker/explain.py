@@ -18,9 +18,10 @@ from noetl_broker.broker.state import COMPLETED, ExecutionState, decode
 from noetl_broker.broker.visits import Telling
 from noetl_broker.broker.waiting import tell_brokers, tell_join, tell_letter, tell_token
 from noetl_broker.broker.why import Why
-from noetl_broker.broker.words import shown, span, visit_name
+from noetl_broker.broker.words import shown, visit_name
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.findings import did_you_mean
+from noetl_broker.times import span
 
 if TYPE_CHECKING:
     from noetl_broker.broker.facts import Facts

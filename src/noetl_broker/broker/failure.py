@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end
@@ -9,16 +10,25 @@ from noetl_broker.broker.model import JSON, Decision, Emitted, Ended, Event, Row
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
 from noetl_broker.broker.trail import Lost
 from noetl_broker.broker.workflow import track_cancelled
+from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Step
-    from noetl_broker.template import TemplateError
+    from noetl_broker.template import Tree
+
+SHOWN_CHARACTERS = 80  # of a value that is complained about
 
 
 def template_error(step: Step, fault: TemplateError) -> dict[str, JSON]:
     """The error of an execution that a template ended."""
     return {"step": step.name, "message": fault.message, "template": fault.template, "at": fault.at}
+
+
+def wrong_value(tree: Tree, wanted: str, value: JSON) -> TemplateError:
+    """What a template gave is not what it must be."""
+    shown = json.dumps(value, ensure_ascii=False)[:SHOWN_CHARACTERS]
+    return TemplateError(f"{wanted}, it is {shown}", tree.source, tree.at)
 
 
 def fail_execution(draft: Draft, error: dict[str, JSON]) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.inputs import Given
 from noetl_broker.broker.model import JSON, Ended
 from noetl_broker.broker.state import COMPLETED, RUNNING
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError
 
@@ -81,4 +83,6 @@ def _data(draft: Draft, step: str) -> JSON:
 
 
 def _render(draft: Draft, tree: Tree) -> JSON:
-    return draft.render(tree, draft.scope(draft.end_inputs, draft.end_turn))
+    given = Given(*draft.end_inputs)
+    insist_on_values(unfinished_of(draft, given), tree)
+    return draft.render(tree, draft.scope(given.values, draft.end_turn))

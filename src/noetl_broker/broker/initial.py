@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
 from noetl_broker.broker.forks import Malformed, fork_of, take_over
-from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Turn
+from noetl_broker.broker.inputs import NOTHING_GIVEN
+from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
+from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ TO_START = -1  # the arc that leads to `start`: it is in no document
 def dispatch_first_step(draft: Draft) -> None:
     """`execution_start`: render the workload, merge the payload over it, enter `start`."""
     draft.status = RUNNING
+    draft.parent = parent_of(draft.event)
     if draft.event.broken:
         fail_execution(draft, {"message": "the context of execution_start is no JSON"})
         return
@@ -33,7 +36,13 @@ def dispatch_first_step(draft: Draft) -> None:
     except TemplateError as fault:
         fail_execution(draft, {"message": fault.message, "template": fault.template, "at": fault.at})
         return
-    _remember_parent(draft)
+    asked = draft.parent.return_step if draft.parent is not None else None
+    if asked is not None and asked not in draft.playbook.steps:
+        message = (
+            f"the parent asks for the data of step {asked}; playbook {draft.playbook.path} has no step of that name"
+        )
+        fail_execution(draft, {"message": message, "type": "return_step"})
+        return
     draft.begun = Begun(workload, draft.playbook.deadline)
     fork = fork_of(draft.event.meta)
     if fork is None:
@@ -45,13 +54,16 @@ def dispatch_first_step(draft: Draft) -> None:
         fail_execution(draft, {"message": f"the fork in the meta of execution_start is malformed: {malformed}"})
 
 
-def _remember_parent(draft: Draft) -> None:
-    """A child knows how deep it stands, which step's data its parent asked for, and which start of it this is."""
-    meta = draft.event.meta
-    told = meta.get("parent") if isinstance(meta, dict) else None
-    if isinstance(told, dict) and type(told.get("depth")) is int and type(told.get("attempt")) is int:
-        step = told.get("return_step")
-        draft.parent = Parent(max(told["depth"], 1), step if isinstance(step, str) else None, told["attempt"])
+def parent_of(start: Event) -> Parent | None:
+    """A child knows how deep it stands, which step's data its parent asked for, and which start of it this is.
+
+    However early it fails, its answer must say which start it was: else it would pass for one that was given up.
+    """
+    told = start.meta.get("parent") if isinstance(start.meta, dict) else None
+    if not isinstance(told, dict) or type(told.get("depth")) is not int or type(told.get("attempt")) is not int:
+        return None
+    step = told.get("return_step")
+    return Parent(max(told["depth"], 1), step if isinstance(step, str) else None, told["attempt"])
 
 
 def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
@@ -64,7 +76,8 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
     for key, tree in draft.playbook.workload.items():
         if key in payload and not isinstance(payload[key], dict):
             continue  # replaced, whatever the default would have been
-        default = draft.render(tree, draft.scope({}, None))
+        unfinished = unfinished_of(draft, NOTHING_GIVEN)
+        default = draft.render(tree, draft.scope({}, None), unfinished.left if unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     ordered = {key: workload[key] for key in draft.playbook.workload} | workload
     draft.set_workload(ordered)
@@ -79,10 +92,11 @@ def merge(default: JSON, payload: JSON) -> JSON:
     return payload
 
 
-def reject_execution(turn: Turn, error: dict[str, JSON]) -> tuple[ExecutionState, Decision]:
+def reject_execution(start: Event, turn: Turn, error: dict[str, JSON]) -> tuple[ExecutionState, Decision]:
     """The end of an execution that cannot start: its playbook is not there, or is none."""
     failed = Emitted("execution_failed", FAILED, meta={"turn": turn.number}, error=error)
-    return ExecutionState(status=FAILED), Decision("decided", events=(failed,), ended=Ended(FAILED, None, error))
+    decision = Decision("decided", events=(failed,), ended=Ended(FAILED, None, error))
+    return ExecutionState(status=FAILED, parent=parent_of(start)), decision
 
 
 def _payload(context: JSON) -> JSON:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.model import JSON
+from noetl_broker.broker.unfinished import handed_on_in, insist_on_values
+from noetl_broker.playbook.reads import ARGS, handed_on
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.draft import Draft
-    from noetl_broker.playbook.model import Inputs
-    from noetl_broker.template import Path
-    from noetl_broker.template.scope import Scope
+    from collections.abc import Collection, Mapping
 
-NO_NAMES: frozenset[str] = frozenset()
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.unfinished import Unfinished
+    from noetl_broker.playbook.model import Inputs, Step
+    from noetl_broker.template import Path, Tree
+    from noetl_broker.template.scope import Scope
 
 
 class Given(NamedTuple):
@@ -22,13 +25,28 @@ class Given(NamedTuple):
     values: dict[str, JSON]
     left: tuple[Path, ...] = ()
 
-    @property
-    def unfinished(self) -> frozenset[str]:
-        """The names whose value only the worker will know: `args` among them, if there is one."""
-        return frozenset(str(path[0]) for path in self.left) | {"args"} if self.left else NO_NAMES
-
 
 NOTHING_GIVEN = Given({})
+
+
+def said_of(given: Given) -> dict[str, JSON]:
+    """What a job of the broker's own says of the inputs; `given_by` reads it."""
+    said: dict[str, JSON] = {ARGS: given.values}
+    return {**said, "unfinished": [[ARGS, *path] for path in given.left]} if given.left else said
+
+
+def given_by(action: Mapping[str, JSON]) -> Given:
+    """What the job of a visit says of its inputs."""
+    inputs = action.get("args")
+    paths = action.get("unfinished") or ()
+    return Given(
+        inputs if isinstance(inputs, dict) else {}, tuple(tuple(path[1:]) for path in paths if path[0] == ARGS)
+    )
+
+
+def given_to(draft: Draft, step: Step, visit: int) -> Given:
+    """The inputs of an earlier turn's visit, where what is evaluated now may read them."""
+    return given_by(draft.request_of(step, visit)) if step.reads_inputs else NOTHING_GIVEN
 
 
 def lay_over(under: Given, over: Given) -> Given:
@@ -39,27 +57,22 @@ def lay_over(under: Given, over: Given) -> Given:
     return Given({**under.values, **over.values}, left)
 
 
-def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, over: Given = NOTHING_GIVEN) -> Given:
+def render_inputs(
+    draft: Draft, inputs: Inputs, scope: Scope, over: Given = NOTHING_GIVEN, unfinished: Unfinished | None = None
+) -> Given:
     """The inputs of one level; a key that the transition gave (`over`) is not rendered.
 
-    What reads an input that is still a template is left for the worker too: else its text would pass as data.
+    What reads something `unfinished` is left for the worker too, or handed on: else its text would pass as data.
     Raises TemplateError where one fails, or where a whole mapping was asked of a template that gives something else.
     """
     values: dict[str, JSON] = {}
     left: tuple[Path, ...] = ()
-    leave = over.unfinished
+    leave = unfinished.left if unfinished is not None else None
     if inputs.base is not None:
-        values, left = render_inputs(draft, inputs.base, scope, over)
+        values, left = render_inputs(draft, inputs.base, scope, over, unfinished)
     if inputs.whole is not None:
-        value = draft.render(inputs.whole, scope)
-        if not isinstance(value, dict):
-            raise TemplateError(
-                f"the inputs must be a mapping, the template gives {type(value).__name__}",
-                template=inputs.whole.source,
-                at=inputs.whole.at,
-            )
-        whole = {key: item for key, item in value.items() if key not in over.values}
-        values, left = lay_over(Given(values, left), Given(whole))
+        whole = _render_whole(draft, inputs.whole, scope, unfinished)
+        values, left = lay_over(Given(values, left), _without(whole, over.values))
     for key, tree in inputs.keys.items():
         if key in over.values:
             continue
@@ -68,6 +81,28 @@ def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, over: Given = NOTH
         values[key] = draft.render(tree, scope, leave)
         if tree.left:
             left += tuple((key, *path) for path in tree.left)
-        if leave:
-            left += tuple((key, *path) for path, _ in tree.reading(leave))
+        if unfinished is not None:
+            left += tuple((key, *path) for path, _ in tree.leaving(unfinished.left))
+            left += tuple((key, *path) for path in handed_on_in(draft, unfinished, tree))
     return Given(values, left)
+
+
+def _render_whole(draft: Draft, whole: Tree, scope: Scope, unfinished: Unfinished | None) -> Given:
+    """Inputs that are one template; where it hands a mapping on as it is, what is unfinished in it stays so."""
+    left: tuple[Path, ...] = ()
+    if unfinished is not None and any(whole.leaving(unfinished.read_by)):
+        path = handed_on(whole.source)
+        if path is None:
+            insist_on_values(unfinished, whole)
+        else:
+            left = tuple(handed_on_in(draft, unfinished, whole)) or unfinished.inside(path)
+    value = draft.render(whole, scope)
+    if not isinstance(value, dict):
+        message = f"the inputs must be a mapping, the template gives {type(value).__name__}"
+        raise TemplateError(message, template=whole.source, at=whole.at)
+    return Given(value, left)
+
+
+def _without(given: Given, keys: Collection[str]) -> Given:
+    values = {key: item for key, item in given.values.items() if key not in keys}
+    return Given(values, tuple(path for path in given.left if path[0] in values))

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
-from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
+from noetl_broker.broker.inputs import Given, given_by, lay_over, render_inputs, said_of
 from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
 from noetl_broker.broker.transitions import pass_on, process_completed_steps
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
+from noetl_broker.playbook.findings import kind_of
 from noetl_broker.template import TemplateError, is_true
 
 if TYPE_CHECKING:
@@ -50,9 +52,9 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))
-    delegate_job(draft, step, visit, ordinal, {"args": given.values, "total": len(values)})
+    delegate_job(draft, step, visit, ordinal, {**said_of(given), "total": len(values), "result_turn": result})
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: given)
+    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: (given, result))
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
@@ -62,11 +64,14 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     """
     event, step = draft.event, draft.playbook.steps[token.step]
     index, counts = event.place or 0, token.items or Counts(0)
-    if draft.known.ask(want_item_status(step.name, token.visit, index)) != "RUNNING":
-        raise Refused("duplicate")
+    stands = draft.known.ask(want_item_status(step.name, token.visit, index))
+    if stands != "RUNNING":
+        raise Refused("not_open" if stands in {None, "WAITING"} else "duplicate")
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken
     status = "COMPLETED" if completed else "FAILED"
     draft.item_ends.append(ItemEnd(step.name, token.visit, index, status))
+    if runs_items(step) and _iteration(step).task.call is None and not (completed and event.settled):
+        change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
     error = None if completed else describe_error(step, event.error or "the result of the event is no JSON")
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
@@ -105,11 +110,14 @@ def gather_when_ended(draft: Draft, token: Token) -> None:
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
     """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
+    unfinished = unfinished_of(draft, given)
+    insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
+    insist_on_values(unfinished_of(draft, given, words_of(iteration, 0, 0, None)), iteration.where, iteration.order_by)
     collection = draft.render(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
     if not isinstance(collection, list):
-        raise _complaint(iteration.collection, f"the collection must be a list or a mapping, it is {collection!r:.80}")
+        raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
     total = len(collection)
 
     def value_of(template: Template, index: int, item: JSON) -> JSON:
@@ -125,12 +133,14 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
         try:
             values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
         except TypeError as error:
-            raise TemplateError(f"values without an order: {error}", order_by.source, order_by.at) from error
+            kinds = " and ".join(sorted({kind_of(rank) for rank in ranks}))
+            message = f"`order_by` gives values that have no order: {kinds}"
+            raise TemplateError(message, order_by.source, order_by.at) from error
     scope = draft.scope(given.values, result)
-    values = values[: _whole(draft, iteration.limit, scope, least=0)]
+    values = values[: _whole(draft, "limit", iteration.limit, scope, least=0)]
     if iteration.enumerate:
         values = [{"index": index, "item": item} for index, item in enumerate(values)]
-    size = _whole(draft, iteration.chunk, scope, least=1)
+    size = _whole(draft, "chunk", iteration.chunk, scope, least=1)
     return values if size is None else [values[first : first + size] for first in range(0, len(values), size)]
 
 
@@ -142,11 +152,12 @@ def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[s
 def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
 
-    def given() -> Given:
-        return Given(draft.request_of(step, token.visit).get("args") or {})
+    def handed() -> tuple[Given, int | None]:
+        request = draft.request_of(step, token.visit)
+        return given_by(request), request["result_turn"]
 
     try:
-        _start_items(draft, step, token, given)
+        _start_items(draft, step, token, handed)
     except TemplateError as fault:
         error = template_error(step, fault)
         _give_up(draft, step, token)
@@ -155,8 +166,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
         fail_execution(draft, error)
 
 
-def _start_items(draft: Draft, step: Step, token: Token, given: Callable[[], Given]) -> None:
-    """Start what may be started; `given` is asked for the step's inputs only where there is something to start."""
+def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tuple[Given, int | None]]) -> None:
+    """Start what may be started; the step's inputs and its `result` are asked for only where there is something."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
@@ -165,9 +176,10 @@ def _start_items(draft: Draft, step: Step, token: Token, given: Callable[[], Giv
         values = draft.known.ask(want_items(step.name, token.visit, first, count))
         token = token._replace(items=counts._replace(started=first + count))
         draft.tokens[step.name, token.visit] = token
-        inputs = given()
+        inputs, result = handed()
         for index, item in enumerate(values, first):
-            _start_item(draft, step, token, inputs, index, item)
+            words = words_of(iteration, index, counts.total, item)
+            _start_item(draft, step, token, inputs, result, (index, words))
     draft.tokens[step.name, token.visit] = token
     if room > count > 0:
         draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
@@ -175,17 +187,21 @@ def _start_items(draft: Draft, step: Step, token: Token, given: Callable[[], Giv
         draft.posts.append(Post(ITERATOR_COMPLETED, step.name, token.visit))
 
 
-def _start_item(draft: Draft, step: Step, token: Token, given: Given, index: int, item: JSON) -> None:
-    iteration = _iteration(step)
-    task, counts = iteration.task, token.items or Counts(0)
-    words = words_of(iteration, index, counts.total, item)
-    own = render_inputs(draft, task.inputs, draft.scope(given.values, None, words))
+def _start_item(
+    draft: Draft, step: Step, token: Token, given: Given, result: int | None, item: tuple[int, dict[str, JSON]]
+) -> None:
+    """Begin one item: its place, and what its templates see of it."""
+    task, (index, words) = _iteration(step).task, item
+    scope, unfinished = draft.scope(given.values, result, words), unfinished_of(draft, given, words)
+    if step.type == "iterator":  # the task's inputs are over those of its step
+        inputs = lay_over(given, render_inputs(draft, task.inputs, scope, unfinished=unfinished))
+    else:  # a loop's own inputs are under what the transition gave
+        inputs = lay_over(render_inputs(draft, task.inputs, scope, given, unfinished), given)
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
-        request = render_call(draft, task.call, lay_over(given, own), None, words)
-        start_child(draft, token, {**request, "args": own.values}, (index, ordinal))
+        start_child(draft, token, render_call(draft, task.call, inputs, result, words), (index, ordinal))
     else:
-        enqueue_job(draft, task, token.visit, ordinal, own, None, (index, words))
+        enqueue_job(draft, task, token.visit, ordinal, inputs, result, item)
 
 
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
@@ -212,16 +228,12 @@ def _iteration(step: Step) -> Iteration:
     return step.iteration
 
 
-def _whole(draft: Draft, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
+def _whole(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
     if tree is None:
         return None
     value = draft.render(tree, scope)
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise _complaint(tree, f"it must be a whole number of at least {least}, it is {value!r:.80}")
+        raise wrong_value(tree, f"`{key}` must be a whole number of at least {least}", value)
     return value
-
-
-def _complaint(tree: Tree, message: str) -> TemplateError:
-    return TemplateError(message, tree.source, tree.at)

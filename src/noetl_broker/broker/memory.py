@@ -11,7 +11,6 @@ from noetl_broker.broker.context import (
     Known,
     result_of,
     want_action,
-    want_inputs,
     want_item_status,
     want_step,
     want_turn,
@@ -31,10 +30,8 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     answers = known.answers
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload
-    for job in decision.jobs:
-        inputs = job.action.get("args")
-        answers[want_action(job.step, job.visit)] = job.action
-        answers[want_inputs(job.step, job.visit)] = inputs if isinstance(inputs, dict) else {}
+    # What the visit of an item was given is said by the job of the iterator itself.
+    answers |= {want_action(job.step, job.visit): job.action for job in decision.jobs if job.place is None}
     _remember_items(known, decision)
     ended = [row for row in decision.rows if row.result_visit is not None and not row.taken]
     if not ended:

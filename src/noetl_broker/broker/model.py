@@ -171,6 +171,7 @@ class JobChange(NamedTuple):
     visit: int
     status: str
     delay: float = 0.0
+    place: int | None = None  # of an item of an iterator, from 0
 
 
 class Row(NamedTuple):

@@ -7,8 +7,9 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
+from noetl_broker.broker.unfinished import remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
-from noetl_broker.template import NotLoaded, read_by_text
+from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, read_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PRIORITY = 5
 NO_NAMES: frozenset[str] = frozenset()
 RESULT_WORDS = frozenset({"result", "this"})
+WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
 # Source text travels base64-encoded, so that no quoting is lost on the way to a worker in another language.
 ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
@@ -41,9 +43,11 @@ def enqueue_job(
     is one, and what its templates see of it.
     """
     inputs = given.values
-    leave = given.unfinished
-    fields = draft.render(step.fields, draft.scope(inputs, result, item[1] if item else None), leave)
-    reading = tuple(step.fields.reading(leave)) if leave else ()
+    words = item[1] if item else {}
+    unfinished = unfinished_of(draft, given, words)
+    leave = unfinished.left if unfinished is not None else None
+    fields = draft.render(step.fields, draft.scope(inputs, result, words), leave)
+    reading = tuple(step.fields.leaving(leave)) if leave is not None else ()
     left = step.fields.left + tuple(path for path, _ in reading)
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name
@@ -56,9 +60,9 @@ def enqueue_job(
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
     if left:
-        context |= _named_results(draft, step, [template for _, template in reading], given, result)
+        context |= _told(draft, step, [template for _, template in reading], given, result)
         if item is not None:
-            context["workload"] = draft.workload()
+            context |= {"words": item[1], "workload": draft.workload()}
     retry = step.retry
     draft.jobs.append(
         Job(
@@ -102,9 +106,9 @@ def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
     return round(delay, 3)
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0) -> None:
-    """The job of a visit that already has one: `retry`, `dead`, or `done`."""
-    draft.changes.append(JobChange(step.name, visit, status, delay))
+def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
+    """The job of a visit (`place`: of an iterator's item) that already has one: `retry`, `dead`, or `done`."""
+    draft.changes.append(JobChange(step.name, visit, status, delay, place))
 
 
 def _priority(draft: Draft, step: Step) -> int:
@@ -114,12 +118,11 @@ def _priority(draft: Draft, step: Step) -> int:
     return DEFAULT_PRIORITY
 
 
-def _named_results(
-    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None
-) -> dict[str, JSON]:
+def _told(draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None) -> dict[str, JSON]:
     """What the templates left for the worker name beside its own words: it finishes them from the job's context.
 
-    `results` of steps, and the `result` that the visit was handed; nothing that they do not name.
+    `results` of steps, and the `result` that the visit was handed, with the `outcomes` of those that did not simply
+    complete; and which strings of the workload are `unfinished`. Nothing that they do not name.
     """
     names, results = step.fields.worker_names, step.fields.worker_results
     texts = [read_by_text(_at(given.values, path)) for path in given.left]
@@ -127,24 +130,35 @@ def _named_results(
         names |= more
         results = union_of_results((results, read))
     context: dict[str, JSON] = {}
+    ends: dict[str, StepResult] = {}
     if result is not None and not names.isdisjoint(RESULT_WORDS) and given.values.keys().isdisjoint(RESULT_WORDS):
-        context["result"] = draft.turn_result(result).data
+        ends["result"] = draft.turn_result(result)
+        context["result"] = ends["result"].data
     named = names | (results if results is not None else draft.playbook.steps.keys())
     found = _latest_results(draft, named)
     if found:
-        context["results"] = found
+        context["results"] = {name: result.data for name, result in found.items()}
+    outcomes = {name: _outcome(end) for name, end in {**ends, **found}.items() if end != StepResult(end.data)}
+    if outcomes:
+        context["outcomes"] = outcomes
+    if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
+        context["unfinished"] = [["workload", *path] for path in remaining_defaults(draft)]
     return context
 
 
-def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, JSON]:
-    """The data of those of the named steps that have a result; what is not loaded is asked for at once."""
-    found: dict[str, JSON] = {}
+def _outcome(result: StepResult) -> dict[str, JSON]:
+    return {"status": result.status, "error": result.error}
+
+
+def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, StepResult]:
+    """The results of those of the named steps that have one; what is not loaded is asked for at once."""
+    found: dict[str, StepResult] = {}
     try:
         for name in sorted(named):
             if name in draft.playbook.steps:
                 result = draft.step_result(name)
                 if result is not None:
-                    found[name] = result.data
+                    found[name] = result
     except NotLoaded as missing:
         raise NotLoaded(missing.wants | draft.wants(named, NO_NAMES)) from None
     return found

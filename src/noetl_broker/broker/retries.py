@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_action_retry, emit_step_failed
 from noetl_broker.broker.failure import fail_execution
+from noetl_broker.broker.inputs import given_to
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job, retry_delay
 from noetl_broker.broker.transitions import pass_on
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError, is_true
@@ -26,7 +28,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
     if step.kind == "playbook" or token.items is not None:
         draft.abandoned.append((step.name, token.visit))  # children of an attempt that took too long may still run
     failures = token.failures + 1
-    attempt = failures if step.kind == "playbook" else draft.event.attempt
+    attempt = 0 if step.kind == "playbook" else draft.event.attempt
     token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
     described = describe_error(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
@@ -72,10 +74,11 @@ def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[st
         "result": draft.event.result,
         "attempt": token.failures,
     }
-    inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
+    given = given_to(draft, step, token.visit)
+    insist_on_values(unfinished_of(draft, given, words), retry.stop_when, retry.retry_when)
 
     def holds(template: Template) -> bool:
-        return is_true(draft.evaluate(template, draft.scope(inputs, None, words)))
+        return is_true(draft.evaluate(template, draft.scope(given.values, None, words)))
 
     if retry.stop_when is not None and holds(retry.stop_when):
         return False

@@ -34,7 +34,8 @@ class Counts(NamedTuple):
 class Token(NamedTuple):
     """A running visit: its action is queued, with a worker, or waiting to be tried again.
 
-    `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once.
+    `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once;
+    of a child, the number of failures when it was last started: it is below `failures` while the pause after one lasts.
     `spent` names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the children
     that it started are waited for.
     """

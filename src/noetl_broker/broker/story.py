@@ -69,7 +69,7 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
         yield f"    waits {_visit(adopted.step, adopted.visit, adopted.place)} child {adopted.child_execution_id}"
     for change in decision.changes:
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
-        yield f"    {change.status:<5} {_visit(change.step, change.visit)}{delay}"
+        yield f"    {change.status:<5} {_visit(change.step, change.visit, change.place)}{delay}"
     yield from (f"    post  {post.type} {_visit(post.step, post.visit)}" for post in decision.posts)
     yield from (f"    abandon {_visit(step, visit)}" for step, visit in decision.abandoned)
     if decision.withdraw:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import render_inputs
+from noetl_broker.broker.inputs import Given, given_to, render_inputs
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.trail import Left
+from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError, is_true
 
@@ -36,11 +37,11 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     del draft.tokens[token.step, token.visit]
     draft.leave((token.step, token.visit), None if error is None else StepResult(None, "FAILED", error))
     number = draft.turn.number
-    inputs = draft.inputs_of(step, token.visit) if step.reads_inputs else {}
-    scope = draft.scope(inputs, number, own=step.name)
+    given = given_to(draft, step, token.visit)
+    scope = draft.scope(given.values, number, own=step.name)
     try:
         leaving = Leaving(number, (step.name,), token.spent)
-        arrivals, conditions = follow_next(draft, step, token.visit, scope, leaving)
+        arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -52,14 +53,14 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
         ordinal = emit_step_failed(draft, step, token.visit, error, conditions)
     track_ended(draft, step, "FAILED" if error else "COMPLETED", ordinal, token.visit)
     if step is draft.playbook.end:
-        draft.end_reached, draft.end_turn, draft.end_inputs = True, number, inputs
+        draft.end_reached, draft.end_turn, draft.end_inputs = True, number, given
     elif not arrivals:
         draft.ends[step.name] = None
     draft.arrivals.extend(arrivals)
 
 
 def follow_next(
-    draft: Draft, step: Step, visit: int, scope: Scope, leaving: Leaving
+    draft: Draft, step: Step, visit: int, scope: Scope, given: Given, leaving: Leaving
 ) -> tuple[list[Arrival], Conditions]:
     """The arrivals that the step's `next` gives, in document order, and the conditions with their outcomes.
 
@@ -67,10 +68,12 @@ def follow_next(
     """
     conditions: Conditions = []
     arrivals: list[Arrival] = []
-    draft.trail.append(Left(step.name, visit, scope, conditions, arrivals))
+    draft.trail.append(Left(step.name, visit, scope, given, conditions, arrivals))
+    unfinished = unfinished_of(draft, given, leaving=True)
+    insist_on_values(unfinished, *(entry.condition for entry in step.next))
     for target in _choose(draft, step, scope, conditions):
-        given = render_inputs(draft, target.inputs, scope)
-        arrivals.append(Arrival(target.arc, target.step, given.values, *leaving, given.left))
+        handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
+        arrivals.append(Arrival(target.arc, target.step, handed.values, *leaving, handed.left))
     return arrivals, conditions
 
 

@@ -8,7 +8,8 @@ from noetl_broker.broker.conditions import NextRead, tell_condition
 from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.why import Why
-from noetl_broker.broker.words import cut, listed, moment, shown, visit_name
+from noetl_broker.broker.words import cut, listed, shown, visit_name
+from noetl_broker.times import moment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

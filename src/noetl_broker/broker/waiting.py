@@ -9,7 +9,8 @@ from noetl_broker.broker.facts import ChildFact, Facts, JobFact, Letter
 from noetl_broker.broker.joins import reach_of
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.why import Why
-from noetl_broker.broker.words import listed, span, visit_name
+from noetl_broker.broker.words import listed, visit_name
+from noetl_broker.times import span
 
 if TYPE_CHECKING:
     from datetime import datetime

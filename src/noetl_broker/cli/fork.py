@@ -111,7 +111,7 @@ async def _other_playbook(
     rules = call.playbook_rules
     if version is not None:
         path = (await executions.find_execution(connection, execution_id))["path"]
-        catalog_id, text = await catalog.find_version(connection, path, version)
+        catalog_id, text = await catalog.find_row(connection, path, version)
         return compile_playbook(text, file=path, rules=rules), catalog_id, text
     if file is None:
         return None

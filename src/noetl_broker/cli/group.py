@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "reevaluate": Entry("recovery", "Give an execution's mail back to the broker, which decides again."),
     "retry": Entry("recovery", "Bring back a failed execution, or what was set aside of one."),
     "fork": Entry("fork", "Start an execution that takes over the results of another and goes on from a step."),
+    "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from noetl_broker.broker import words
+from noetl_broker.times import moment, span
 
-moment, span = words.moment, words.span  # told alike by the core's explanations
+__all__ = ["cell", "compact_json", "moment", "note", "show_json", "show_table", "span"]
 
 LONGEST_CELL = 120  # characters
 GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps

@@ -38,6 +38,7 @@ RULES: dict[str, str] = {
     "mixed-visits": "A template reads one visit's result, not the latest of many.",
     "next-to-start": "No transition leads back to `start`.",
     "no-code": "A python step has code.",
+    "no-result": "A template reads the result of a step that can have one there.",
     "no-start": "The workflow has a step `start`.",
     "not-utf8": "The document is UTF-8.",
     "not-yaml": "The document is YAML.",
@@ -49,6 +50,7 @@ RULES: dict[str, str] = {
     "too-deep": "The document is not nested too deep.",
     "too-large": "The document is within the size limit.",
     "too-many-nodes": "The document has not too many values.",
+    "unfinished-default": "What the broker evaluates reads no default that only a worker can finish.",
     "unfinished-input": "What the broker evaluates reads no input that only a worker can finish.",
     "unknown-action": "A workbook step names an action of the workbook.",
     "unknown-key": "Each key means something where it stands.",
@@ -57,6 +59,7 @@ RULES: dict[str, str] = {
     "unknown-type": "A step's type is built in, or in the setting extra_step_types.",
     "unreachable": "A path from `start` leads to each step.",
     "unused-key": "Each key is read where it stands.",
+    "worker-word": "What the broker evaluates names no word that only a worker knows.",
     "wrong-type": "A value is of the kind that its key asks for.",
     "wrong-value": "A value is the one that its key asks for.",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from noetl_broker.broker.context import Known
+from noetl_broker.broker.context import WORKLOAD, Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Turn
@@ -21,7 +21,8 @@ class Deciding:
     def __init__(self, case: Case) -> None:
         """Nothing taken yet."""
         self.case = case
-        self._known = Known(case.rules)
+        workload = case.execution.workload
+        self._known = Known(case.rules, None if workload is None else {WORKLOAD: workload})
         self._state = case.state
         self._last_at = case.execution.last_at
         self._taken: list[Taken] = []

@@ -12,10 +12,11 @@ from noetl_broker.playbook.model import Action, Inputs, Playbook, Raw, Step
 from noetl_broker.playbook.needs import reads_inputs
 from noetl_broker.playbook.outline import Outline, read_outline
 from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.reads import reads_one_of, workload_paths
 from noetl_broker.playbook.steps import read_step
 from noetl_broker.playbook.unfinished import refuse_unfinished
 from noetl_broker.playbook.vocabulary import END, START, TYPE_KEYS
-from noetl_broker.template import WORKER_WORDS, Tree
+from noetl_broker.template import WORKER_WORDS, Path, Tree
 
 
 class Draft(NamedTuple):
@@ -63,6 +64,16 @@ def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
     return {key: reading.tree(value, (*outline.workload_place, key), part) for key, value in outline.workload.items()}
 
 
+def _unfinished(workload: dict[str, Tree]) -> dict[Path, str]:
+    """Give the defaults that only a worker can finish: those that name its words, and those that read such a one."""
+    found: dict[Path, str] = {}
+    for key, tree in workload.items():
+        reading = tree.leaving(reads_one_of(workload_paths(found, ())))
+        found |= {(key, *path): template.source for path, template in reading}
+        found |= {(key, *path): text for path, text in tree.left_texts()}
+    return found
+
+
 def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: dict[str, Tree]) -> Playbook:
     graph = Graph([*steps], [(arc.source, arc.target) for arc in reading.arcs])
     for name, step in steps.items():
@@ -80,6 +91,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         path=outline.path,
         name=outline.name,
         workload=workload,
+        unfinished=_unfinished(workload),
         steps=steps,
         start=steps[START],
         end=steps.get(END),

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.template import Path, Scope, Template, Tree
-
-NO_NAMES: frozenset[str] = frozenset()
+from noetl_broker.template import Leave, Path, Scope, Template, Tree
 
 
 class Fields:
@@ -37,10 +35,10 @@ class Fields:
         nothing: Any = None  # a constant tree reads no scope
         self._fixed = {key: tree.render(nothing) if tree.constant else None for key, tree in parts.items()}
 
-    def render(self, scope: Scope, leave: frozenset[str] = NO_NAMES) -> dict[str, Any]:
+    def render(self, scope: Scope, leave: Leave | None = None) -> dict[str, Any]:
         """Give the fields rendered, in the author's order; constant values are shared, not copied.
 
-        Strings that read a name of `leave` are left for the worker as well: see `reading`.
+        Templates that `leave` says so of are left for the worker as well: see `leaving`.
         """
         if not self._moving:
             return self._fixed
@@ -49,10 +47,10 @@ class Fields:
             rendered[key] = tree.render(scope, leave)
         return rendered
 
-    def reading(self, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
-        """Give the broker's templates that read one of these names, with their paths."""
+    def leaving(self, leave: Leave) -> Iterator[tuple[Path, Template]]:
+        """Give the broker's templates that are left for the worker as well, with their paths."""
         for key, tree in self._moving:
-            for path, template in tree.reading(names):
+            for path, template in tree.leaving(leave):
                 yield (key, *path), template
 
 

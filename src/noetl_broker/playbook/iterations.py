@@ -9,6 +9,7 @@ from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, rea
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
 from noetl_broker.playbook.inputs import is_one_template
+from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
 from noetl_broker.playbook.outline import Written
 from noetl_broker.playbook.reading import Part, Reading
@@ -34,6 +35,7 @@ MODES = ("sequential", "async", "parallel")
 LOOP_NAME = "_loop"
 NO_ELEMENT = "item"
 EXPRESSIONS = ("collection", "where", "order_by")
+NOT_OF_A_TASK = ("next", "next_mode", "join", "retry", "on_error")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
 
@@ -150,13 +152,17 @@ class _Keys:
             self._error(place, what, "write task: {type: playbook, path: …} or another type")
             return None
         task = declare(self.reading, self.name, raw, place)
-        if task.kind in ("control", "iterator") or raw.get("loop") is not None:
+        if task.kind == "iterator" or raw.get("loop") is not None:
+            hint = "put the inner iterator into a playbook of its own, and write task: {type: playbook, path: …}"
+            self._error(place, "has a task that iterates itself", hint)
+            return None
+        if task.kind == "control":
             self._error(place, "has a task that is neither an action nor a playbook", "write task: {type: …}")
             return None
-        if raw.get("next") is not None:
-            message = f"`next` in the task of the iterator `{self.name}` is not read"
-            hint = "write it on the step"
-            self.reading.report.warning("unused-key", (*place, "next"), message, hint, key=True)
+        for key in NOT_OF_A_TASK:
+            if raw.get(key) is not None:
+                message = f"`{key}` in the task of the iterator `{self.name}` is not read"
+                self.reading.report.warning("unused-key", (*place, key), message, "write it on the step", key=True)
         known = known_keys(task)
         if known is not None:
             warn_unknown_keys(self.reading, self.name, task, known)
@@ -171,8 +177,12 @@ class _Keys:
             shown = repr(value) if isinstance(value, str) else kind_of(value)
             self._error(place, f"has the `element` {shown}, which is not a name", "write element: item")
             return NO_ELEMENT
+        message = ""
         if value in SCOPE_WORDS or value in WORKER_WORDS:
             message = f"the element `{value}` of the iterator `{self.name}` hides the scope word of that name"
+        elif value in self.reading.steps:
+            message = f"the step `{value}` hides the element of that name in the iterator `{self.name}`"
+        if message:
             self.reading.report.warning("shadowed-name", place, message, "choose another name")
         return value
 
@@ -216,6 +226,9 @@ class _Keys:
         """Read how many items may be open at a time; one where they are sequential."""
         value, place = self.get("concurrency")
         number = None if value is None else read_integer(self.reading, value, place, CONCURRENCY, CODE)
+        if number is not None and number > 1 and mode != "async":
+            message = f"`concurrency` of the iterator `{self.name}` means nothing while its mode is sequential"
+            self.reading.report.warning("unused-key", place, message, "write mode: async beside it", key=True)
         return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
 
 
@@ -228,6 +241,9 @@ def _task_step(reading: Reading, written: Written, task: Declared, around: Surro
         call = read_call(reading, name, task, around)
     else:
         fields, plain = read_fields(reading, name, task, around)
+    own, place = task.layers[-1].raw, task.layers[-1].place
+    nested = place != written.place  # a loop's task is the step, whose limits are those of all its items together
+    priority = read_priority(reading, own, place) if nested else None
     return Step(
         name=name,
         index=written.index,
@@ -236,9 +252,11 @@ def _task_step(reading: Reading, written: Written, task: Declared, around: Surro
         inputs=read_task_inputs(reading, name, task, around),
         fields=fields,
         plain=plain,
+        timeout=read_timeout(reading, task) if nested else None,
+        priority=priority if priority is not None else written.raw.get("priority"),
         task_name=task.task_name,
         call=call,
-        raw=task.layers[-1].raw,
+        raw=own,
     )
 
 

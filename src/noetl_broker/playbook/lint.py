@@ -8,6 +8,7 @@ from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.names import warn_shadowing, warn_unknown_names
 from noetl_broker.playbook.paths import warn_joins, warn_loops, warn_overlaps, warn_unreachable
 from noetl_broker.playbook.reading import Reading
+from noetl_broker.playbook.results import warn_missing_results
 
 
 def check(source: str | bytes, *, file: str, rules: Rules) -> tuple[Finding, ...]:
@@ -24,6 +25,7 @@ def _warn(reading: Reading, playbook: Playbook) -> None:
     if reading.broken:  # the graph has holes that are not the author's meaning: what follows from them is noise
         return
     warn_unknown_names(reading, playbook)
+    warn_missing_results(reading, playbook)
     warn_unreachable(reading, playbook, places)
     warn_loops(reading, playbook, places)
     warn_overlaps(reading, playbook, places)

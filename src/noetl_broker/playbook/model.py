@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.playbook.graph import Graph
-    from noetl_broker.template import Template, Tree
+    from noetl_broker.template import Path, Template, Tree
 
 StepKind = Literal["action", "control", "playbook", "iterator"]
 EntryKind = Literal["plain", "when", "else"]
@@ -184,6 +184,7 @@ class Playbook:
     path: str
     name: str
     workload: Mapping[str, Tree]  # the defaults, in the order they are rendered
+    unfinished: Mapping[Path, str] = field(default_factory=dict)  # those that only a worker can finish, and their text
     steps: Mapping[str, Step]  # in document order
     start: Step
     end: Step | None

@@ -1,8 +1,9 @@
 """Whether two conditions can both be true, as far as their form shows it.
 
-Each condition becomes a list of alternatives, each a list of facts about one subject (`x == 1`, `x < 3`, `not y`). Two
-conditions exclude each other when every alternative of one contradicts every alternative of the other. What is not
-understood contradicts nothing, so the answer "they can" may be wrong and "they cannot" never is.
+Each condition becomes a list of alternatives, each a list of facts about one subject (`x == 1`, `x < 3`, `not y`, or
+how `x` and `y` are ordered). Two conditions exclude each other when every alternative of one contradicts every
+alternative of the other. What is not understood contradicts nothing, so the answer "they can" may be wrong and "they
+cannot" never is.
 """
 
 from __future__ import annotations
@@ -27,11 +28,26 @@ _OPPOSITE = {
     "in": "notin",
     "notin": "in",
 }
+# How two values that can be compared may stand to each other, by what a comparison says of them.
+_ORDERS = {
+    "eq": frozenset({"eq"}),
+    "ne": frozenset({"lt", "gt"}),
+    "lt": frozenset({"lt"}),
+    "gteq": frozenset({"eq", "gt"}),
+    "gt": frozenset({"gt"}),
+    "lteq": frozenset({"lt", "eq"}),
+}
+# Tests that say that a value is a constant; the opposite follows for `none` alone (1 is not true, and yet equals it).
+_CONSTANT_TESTS = {"none": None, "true": True, "false": False}
 _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "lteq": "gteq", "gteq": "lteq"}
 
 
 class Fact(NamedTuple):
-    """One thing that a condition says of a subject; `value` is a constant, and True or False for the operator "is"."""
+    """One thing that a condition says of a subject.
+
+    `value` is a constant; for the operator "is" True or False, and for "order" how the two values of the subject may
+    stand to each other.
+    """
 
     subject: str
     operator: str
@@ -80,21 +96,38 @@ def _alternatives(node: nodes.Node, *, positive: bool) -> Alternatives:
         return found
     if isinstance(node, nodes.Const):
         return [()] if bool(node.value) is positive else []
-    if isinstance(node, nodes.Compare) and len(node.ops) == 1:
-        fact = _comparison(node, positive=positive)
-        if fact is not None:
-            return [(fact,)]
-    return [(Fact(_subject(node), "is", positive),)]
+    if isinstance(node, nodes.Compare) and len(node.ops) > 1:  # a < b < c: a < b and b < c
+        first = nodes.Compare(node.expr, node.ops[:1])
+        return _alternatives(nodes.And(first, nodes.Compare(node.ops[0].expr, node.ops[1:])), positive=positive)
+    return [(_fact(node, positive=positive),)]
 
 
-def _comparison(node: nodes.Compare, *, positive: bool) -> Fact | None:
+def _fact(node: nodes.Node, *, positive: bool) -> Fact:
+    if isinstance(node, nodes.Compare):
+        return _comparison(node, positive=positive)
+    if isinstance(node, nodes.Test) and node.name in _CONSTANT_TESTS and (positive or node.name == "none"):
+        return Fact(_subject(node.node), "eq" if positive else "ne", _CONSTANT_TESTS[node.name])
+    return Fact(_subject(node), "is", positive)
+
+
+def _comparison(node: nodes.Compare, *, positive: bool) -> Fact:
     operand = node.ops[0]
     operator, subject, value = operand.op, node.expr, _constant(operand.expr)
     if value is MISSING and operator in _MIRRORED:
         operator, subject, value = _MIRRORED[operator], operand.expr, _constant(node.expr)
-    if value is MISSING or (operator in ("in", "notin") and not isinstance(value, tuple)):
-        return None
+    if value is MISSING and operator in _ORDERS:
+        return _order(_OPPOSITE[operator] if not positive else operator, _subject(subject), _subject(node.expr))
+    if operator in ("in", "notin") and not isinstance(value, tuple):
+        pair = f"{_subject(node.expr)} in {_subject(operand.expr)}"
+        return Fact(pair, "is", (operator == "in") is positive)
     return Fact(_subject(subject), operator if positive else _OPPOSITE[operator], value)
+
+
+def _order(operator: str, left: str, right: str) -> Fact:
+    """Say how two values stand to each other, whichever of them is written first."""
+    if left > right:
+        operator, left, right = _MIRRORED[operator], right, left
+    return Fact(f"{left} to {right}", "order", _ORDERS[operator])
 
 
 def _subject(node: nodes.Node) -> str:
@@ -130,6 +163,8 @@ def _excludes(first: Fact, second: Fact) -> bool:
     allowed = _allowed(first)
     if allowed is not None:
         return not any(_holds(second, value) for value in allowed)
+    if first.operator == second.operator == "order":
+        return not first.value & second.value
     if first.operator in ("lt", "lteq") and second.operator in ("gt", "gteq"):
         both = (first.value, second.value)
         if not all(isinstance(value, int | float) for value in both):

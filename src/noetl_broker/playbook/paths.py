@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 from noetl_broker.playbook.findings import Place
 from noetl_broker.playbook.graph import Graph
-from noetl_broker.playbook.model import Entry, Playbook, Step, Target
+from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 from noetl_broker.playbook.overlap import alternatives, exclude_each_other, first_overlap
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.vocabulary import END, START
 
 MOST_PAIRS = 2_000  # of conditions compared in one step
 Places = Mapping[str, Place]
+Ways = Mapping[str, list[Target]]
 
 
 def warn_unreachable(reading: Reading, playbook: Playbook, places: Places) -> None:
@@ -141,12 +143,21 @@ def warn_joins(reading: Reading, playbook: Playbook, places: Places) -> None:
 
 
 def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: list[Target], places: Places) -> None:
-    first: dict[tuple[str, bool], Target] = {}
+    giving: dict[str, list[Target]] = defaultdict(list)
     for target in targets:
-        back = _comes_back(playbook, target)
         for key in target.inputs.keys:
-            other = first.setdefault((key, back), target)
-            if other is target or _alternative(playbook, other, target):
+            giving[key].append(target)
+    ways = {
+        target.arc: _ways(playbook, name, target) for group in giving.values() if len(group) > 1 for target in group
+    }
+    pairs = 0
+    for key, group in giving.items():
+        for place, target in enumerate(group):
+            pairs += place
+            if pairs > MOST_PAIRS:
+                return
+            other = next((one for one in group[:place] if _meet(playbook, ways[one.arc], ways[target.arc])), None)
+            if other is None:
                 continue
             sources = [playbook.arcs[arc.arc].source for arc in (other, target)]
             reading.report.warning(
@@ -157,28 +168,51 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
             )
 
 
-def _comes_back(playbook: Playbook, target: Target) -> bool:
-    """Whether an arc's source is reached only through the arc's target: what has not passed that yet cannot meet it."""
-    source, join = playbook.arcs[target.arc].source, target.step
-    if source == join:
-        return True
-    return source != START and not playbook.graph.can_reach(START, source, avoiding=frozenset({join}))
+def _ways(playbook: Playbook, join: str, target: Target) -> Ways:
+    """Give the arcs by which a token may come to an arc into a join, not passing the join itself: by their sources.
+
+    What has passed the join does not meet what waits there: the join was released when nothing else could reach it.
+    """
+    source, avoiding = playbook.arcs[target.arc].source, frozenset({join})
+    ways: dict[str, list[Target]] = {}
+    for name, step in playbook.steps.items():
+        for entry in step.next:
+            for way in (*entry.then, *entry.otherwise):
+                leads = way.step == source or playbook.graph.can_reach(way.step, source, avoiding=avoiding)
+                if way.arc == target.arc or (leads and join not in (way.step, source)):
+                    ways.setdefault(name, []).append(way)
+    return ways
+
+
+def _meet(playbook: Playbook, one: Ways, other: Ways) -> bool:
+    """Whether two tokens that part at some step may take these ways: by two of its arcs that may both be taken."""
+    return any(
+        left.arc != right.arc and not _alternative(playbook, left, right)
+        for source in one.keys() & other.keys()
+        for left, right in product(one[source], other[source])
+    )
 
 
 def _alternative(playbook: Playbook, one: Target, other: Target) -> bool:
-    """Whether the conditions of one `next` show that two arcs are never both taken."""
+    """Whether the conditions of one `next` show that two of its arcs are never both taken."""
     first, second = playbook.arcs[one.arc], playbook.arcs[other.arc]
-    if first.source != second.source or (first.entry == second.entry and first.branch == second.branch):
-        return False
     step = playbook.steps[first.source]
-    kinds = {step.next[arc.entry].kind for arc in (first, second)}
-    if first.entry == second.entry or (kinds == {"when", "else"} and "then" in (first.branch, second.branch)):
-        return True
-    if step.exclusive or first.condition is None or second.condition is None:
-        return step.exclusive and kinds == {"when"}
+    if first.entry == second.entry:
+        return first.branch != second.branch
+    kinds = {_fires(step, first), _fires(step, second)}
+    if kinds != {"then"} or step.exclusive:
+        return kinds == {"then", "otherwise"} or (step.exclusive and kinds == {"then"})
     found = [alternatives(arc.condition or "") for arc in (first, second)]
-    both_then = first.branch == second.branch == "then"
-    return both_then and found[0] is not None and found[1] is not None and exclude_each_other(found[0], found[1])
+    return found[0] is not None and found[1] is not None and exclude_each_other(found[0], found[1])
+
+
+def _fires(step: Step, arc: Arc) -> str:
+    """Tell when an arc is taken: if its condition holds ("then") or not ("else"), "otherwise", or "always"."""
+    kind = step.next[arc.entry].kind
+    if kind == "when":
+        return arc.branch
+    conditional = [number for number, entry in enumerate(step.next) if entry.kind == "when"]
+    return "otherwise" if kind == "else" or (conditional and conditional[0] < arc.entry) else "always"
 
 
 def _warn_mixed(reading: Reading, playbook: Playbook) -> None:

@@ -96,6 +96,14 @@ def strings(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
             yield from strings(item, (*place, index))
 
 
+def templates_of(use: Use) -> list[tuple[Place, str]]:
+    """Give the templates of a use with their places; a condition may stand without braces, or be a number."""
+    found = [*strings(use.value, use.place)]
+    if not found and isinstance(use.value, str):
+        return [(use.place, f"{{{{ {use.value} }}}}")]
+    return found
+
+
 def shortened(template: object) -> str:
     """Give a template on one line, cut where it is long."""
     text = " ".join(str(template).split())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
-from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, read_integer, read_number, read_word
+from noetl_broker.playbook.amounts import read_word
 from noetl_broker.playbook.findings import Place
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
+from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import Join, OnError, Raw, Step
 from noetl_broker.playbook.outline import Written
 from noetl_broker.playbook.reading import Part, Reading
@@ -22,7 +24,7 @@ from noetl_broker.playbook.tasks import (
     warn_unknown_keys,
 )
 from noetl_broker.playbook.transitions import read_next
-from noetl_broker.playbook.vocabulary import END, SAVE_KEYS, SQL_TYPES
+from noetl_broker.playbook.vocabulary import END, PLAIN_KEYS, SAVE_KEYS, SQL_TYPES
 from noetl_broker.template import Tree
 
 JOINS: tuple[Join, ...] = ("all", "any", "each")
@@ -34,7 +36,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     name, raw, place = written.name, written.raw, written.place
     declared = declare(reading, name, raw, place)
     iterating = is_iterating(raw, declared)
-    known = known_keys(declared, iterating=iterating, ends=name == END)
+    known = known_keys(declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
     done = _read_task(reading, written, declared)
@@ -55,8 +57,8 @@ def read_step(reading: Reading, written: Written) -> Step:
         fields=done.fields,
         plain=done.plain,
         on_error=_on_error(reading, declared),
-        timeout=_timeout(reading, declared),
-        priority=_priority(reading, raw, place),
+        timeout=read_timeout(reading, declared),
+        priority=read_priority(reading, raw, place),
         retry=read_retry(reading, name, *declared.lookup("retry")),
         result=_result(reading, name, raw, place),
         save_data=_save_data(reading, name, raw, place),
@@ -79,29 +81,46 @@ def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterat
 
 def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
     report, name, raw, place = reading.report, written.name, written.raw, written.place
-    if declared.type in SQL_TYPES and "{{" in str(done.plain.get("code", "")):
-        report.warning(
-            "code-template",
-            declared.lookup("code")[1],
-            f"the templates in `code` of the {declared.type} step `{name}` are not rendered",
-            "write the statement under `command`",
-        )
+    for key in PLAIN_KEYS if declared.type in SQL_TYPES else ():
+        if "{{" in _program_text(key, done.plain.get(key)):
+            report.warning(
+                "code-template",
+                declared.lookup(key)[1],
+                f"the templates in `{key}` of the {declared.type} step `{name}` are not rendered",
+                "write the statement under `command`",
+            )
     if raw.get("result") is not None and name != END:
         report.warning(
             "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
         )
+    expanded = done.iteration is not None and done.iteration.expanded
+    retry, where = declared.lookup("retry")
+    if expanded and retry:
+        message = f"`retry` of the iterator `{name}` does nothing: each of its items is started once"
+        hint = "write it into the playbook that is started, or let one worker iterate"
+        report.warning("unused-key", where, message, hint, key=True)
     by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
     if by_worker:
         return
     for key in SAVE_KEYS:
         if raw.get(key) is not None:
-            report.warning(
-                "unused-key",
-                (*place, key),
-                f"`{key}` of step `{name}` saves nothing, because no worker runs the step",
-                "add a step that saves",
-                key=True,
-            )
+            message = f"`{key}` of step `{name}` saves nothing, because no worker runs the step"
+            hint = "add a step that saves"
+            if name == END:
+                hint = "write type: save on it; as it is, its data is at most the result of the execution"
+            report.warning("unused-key", (*place, key), message, hint, key=True)
+
+
+def _program_text(key: str, value: object) -> str:
+    """Give what is under a key that is never rendered; what is no base64 is no text."""
+    if isinstance(value, list):
+        return "\n".join(_program_text(key, item) for item in value)
+    if not isinstance(value, str) or not key.endswith("_b64"):
+        return value if isinstance(value, str) else ""
+    try:
+        return base64.b64decode("".join(value.split()), validate=True).decode()
+    except ValueError:  # binascii.Error and UnicodeDecodeError are such
+        return ""
 
 
 def _description(raw: Raw) -> str | None:
@@ -121,23 +140,6 @@ def _on_error(reading: Reading, declared: Declared) -> OnError:
     if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
         return "continue"
     return "fail"
-
-
-def _timeout(reading: Reading, declared: Declared) -> float | None:
-    """Read the step's time limit; a tool's own `timeout` (of `http`) counts where it is a number on the step itself."""
-    value, where = declared.lookup("timeout")
-    if value is None:
-        return None
-    if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
-        return None
-    return read_number(reading, value, where, SECONDS)
-
-
-def _priority(reading: Reading, raw: Raw, place: Place) -> int | None:
-    value = raw.get("priority")
-    if value is None:
-        return None
-    return read_integer(reading, value, (*place, "priority"), PRIORITIES)
 
 
 def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:

@@ -33,6 +33,7 @@ from noetl_broker.playbook.vocabulary import (
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
 NO_FIELDS = Fields({}, "")
+WITH_WORKER = frozenset({"action", "iterator"})  # kinds of steps that workers run, or may run
 NESTED_TASKS = frozenset({*SAVE_KEYS, "storage", "task"})  # mappings that may hold program text of their own
 
 
@@ -249,15 +250,13 @@ def read_call(reading: Reading, name: str, declared: Declared, around: Surroundi
     return ChildCall(path=reading.tree(path, where, part), version=trees["version"], return_step=trees["return_step"])
 
 
-def known_keys(declared: Declared, *, iterating: bool = False, ends: bool = False) -> frozenset[str] | None:
+def known_keys(declared: Declared, *, iterating: bool = False) -> frozenset[str] | None:
     """Give the keys that mean something on a task; None where any may (a type of the operator's own)."""
     if declared.type not in OWN_KEYS:
         return None
-    keys = BROKER_KEYS | frozenset(INPUT_WORDS) | declared.own
+    keys = BROKER_KEYS.union(INPUT_WORDS, declared.own, SAVE_KEYS)
     if declared.kind != "control":
-        keys |= {*SAVE_KEYS, "auth"}
-    elif ends:
-        keys |= {*SAVE_KEYS}
+        keys |= {"auth"}
     return keys | ITERATION_KEYS if iterating else keys
 
 
@@ -272,5 +271,6 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
             if key == "pass":
                 hint = "the step always runs: put the condition into the `next` of the step before it"
             elif key in AFTERWARDS_KEYS:
-                hint = "the worker gets it as it is, and the broker does nothing with it"
+                worker = "the worker gets it as it is" if declared.kind in WITH_WORKER else "no worker gets it"
+                hint = f"{worker}, and the broker does nothing with it"
             reading.report.warning("unknown-key", (*layer.place, key), message, hint, key=True)

@@ -1,155 +1,184 @@
-"""Refuses what reads an input that only the worker can finish: to the broker its text would pass for the value.
+"""Refuses what reads a text that only a worker can finish: to the broker it would pass for the value.
 
-A string of a step's inputs that names a worker-side word (`env`, `secret`, …) travels to the worker as a template. What
-the broker itself evaluates with the same inputs (`next`, retry conditions, the result of `end`) would get its text.
+A string of a step's inputs that names a worker-side word (`env`, `secret`, …) travels to the worker as a template, and
+so does one that reads such a default of the workload. A transition may hand it on as it is. What the broker itself
+evaluates (conditions, the result of `end`, what a child is given) would get its text: an error where it is certain, a
+warning where the text is a default, which a payload may replace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from jinja2 import TemplateSyntaxError, nodes
+from noetl_broker.playbook.findings import Place, path_text
+from noetl_broker.playbook.given import Given, Names, arriving_inputs, given_to_steps
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Playbook, Step
+from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings, templates_of
+from noetl_broker.playbook.reads import first_met, handed_on, input_paths, reads_one_of, travels, workload_paths
+from noetl_broker.template import WORKER_WORDS, Path, Tree, read_by_text
 
-from noetl_broker.playbook.findings import path_text
-from noetl_broker.playbook.model import Inputs, Playbook, Step
-from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings
-from noetl_broker.template import Path, Tree, read_by_text
-from noetl_broker.template.engine import parse
+RETURN_IT = "let an action return what is needed here, and read its result"
+UNLESS = "which only a worker can finish: unless the payload brings another, the step fails"
 
-ARGS = "args"
-EVALUATED = frozenset({"next", "retry"})  # beside the result of `end`, what the broker evaluates with a visit's inputs
-TELLS_NOTHING = frozenset({"defined", "undefined"})  # tests that ask whether there is a value, not which
-Unfinished = Mapping[Path, str]  # where in a step's inputs such a string stands, and where in the document
+
+class Text(NamedTuple):
+    """A text that only a worker can finish: its source, where it stands, and the default that it reads, if one."""
+
+    source: str
+    at: str
+    default: str | None = None
+
+
+Texts = Mapping[Path, Text]  # by the path under which templates read it, or by its path in a step's inputs
 
 
 def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
-    """Report each template of the broker that reads an input which is still a template for the worker."""
-    arriving: dict[str, list[Inputs]] = {}
-    for step in playbook.steps.values():
-        for entry in step.next:
-            for target in (*entry.then, *entry.otherwise):
-                arriving.setdefault(target.step, []).append(target.inputs)
-    found = {name: _unfinished(step, arriving.get(name, ())) for name, step in playbook.steps.items()}
+    """Report each template of the broker that reads a text which is still a template for the worker."""
+    given = given_to_steps(playbook)
+    arriving = arriving_inputs(playbook)
+    texts = {name: _texts_of(playbook, given, name, arriving.get(name, ())) for name in playbook.steps}
     for use in reading.uses:
-        name = use.part.step or ""
-        if (
-            found.get(name)
-            and not use.names.isdisjoint(_roots(found[name]))
-            and _is_evaluated(use, playbook.steps[name])
-        ):
-            _refuse(reading, use, found[name])
+        if use.part.step is None:
+            continue
+        step, own = playbook.steps[use.part.step], given[use.part.step]
+        if not use.part.worker:
+            _refuse_words(reading, playbook, use, own.seen_by(use))
+        if _is_evaluated(use, step):
+            _refuse_reads(reading, playbook, use, texts[step.name], own.seen_by(use))
+        elif use.part.role == "next":
+            _refuse_changes(reading, playbook, use, texts[step.name], own.names)
+    places = {path_text(place): place for use in reading.uses for place, _ in strings(use.value, use.place)}
+    for name, step in playbook.steps.items():
+        if _calls(step):
+            _refuse_payload(reading, name, texts[name], places)
 
 
 def _is_evaluated(use: Use, step: Step) -> bool:
-    """Whether the broker renders it at all: the `save` of `end` only where nothing else is the result."""
-    if use.part.role != "result":
-        return use.part.role in EVALUATED
-    return path_text(use.place) == step.result.at if step.result is not None else step.kind == "control"
+    """Whether the broker evaluates it; the `save` of `end` only where nothing else is the result."""
+    role, worker = use.part.role, bool(use.part.worker)
+    if role == "result":
+        return path_text(use.place) == step.result.at if step.result is not None else step.kind == "control"
+    if role == "iteration":
+        return step.iteration is not None and step.iteration.expanded
+    return role in ("next", "retry", "fields") and not worker
 
 
-def _unfinished(step: Step, arriving: Iterable[Inputs]) -> Unfinished:
-    """Give the strings that may still be templates; an own input counts unless every transition overrides it."""
-    found: dict[Path, str] = {}
-    given: frozenset[str] | None = None
-    for inputs in arriving:
-        found |= _left(inputs)
-        names = frozenset(key for key, _ in _effective(inputs))
-        given = names if given is None else given & names
-    leave = _roots(found)
-    for key, tree in _effective(step.inputs):
-        if given is None or key not in given:
-            found |= {(key, *path): _at(tree, path) for path in tree.left}
-            found |= {(key, *path): _at(tree, path) for path, _ in tree.reading(leave)}
+def _calls(step: Step) -> bool:
+    """Whether its inputs are the payload of another execution."""
+    return step.call is not None or (step.iteration is not None and step.iteration.task.call is not None)
+
+
+def _texts_of(
+    playbook: Playbook, given: Mapping[str, Given], name: str, arriving: Iterable[tuple[str, Inputs]]
+) -> Texts:
+    """Give the inputs that may still be such texts; an own input counts unless every transition overrides it."""
+    step, found = playbook.steps[name], dict[Path, Text]()
+    everywhere: frozenset[str] | None = None
+    for source, inputs in arriving:
+        found |= _level(inputs, _readable(playbook, {}, given[source].names))
+        names = frozenset(inputs.keys)
+        everywhere = names if everywhere is None else everywhere & names
+    task = step.iteration.task.inputs if step.iteration is not None else NO_INPUTS
+    for inputs in (step.inputs, task):
+        own = _level(inputs, _readable(playbook, found, given[name].arriving))
+        found |= {path: text for path, text in own.items() if path[0] not in (everywhere or NO_NAMES)}
     return found
 
 
-def _roots(unfinished: Unfinished) -> frozenset[str]:
-    """Give the names under which a template may read such a string."""
-    return frozenset(str(path[0]) for path in unfinished) | {ARGS} if unfinished else NO_NAMES
-
-
-def _left(inputs: Inputs) -> dict[Path, str]:
-    return {(key, *path): _at(tree, path) for key, tree in _effective(inputs) for path in tree.left}
-
-
-def _effective(inputs: Inputs) -> Iterator[tuple[str, Tree]]:
-    """Give the inputs of one level by key, without those that a stronger one overrides."""
-    if inputs.base is not None:
-        yield from ((key, tree) for key, tree in _effective(inputs.base) if key not in inputs.keys)
-    yield from inputs.keys.items()
+def _level(inputs: Inputs, readable: Texts) -> dict[Path, Text]:
+    """Give such texts of one level of inputs, by their paths in it."""
+    found = {} if inputs.base is None else _level(inputs.base, readable)
+    reads = reads_one_of(readable)
+    if inputs.whole is not None:
+        path = handed_on(inputs.whole.source)
+        inside = [(read[len(path) :], text) for read, text in readable.items() if path and read[: len(path)] == path]
+        found |= {rest: text._replace(at=inputs.whole.at) for rest, text in inside}
+    for key, tree in inputs.keys.items():
+        found = {path: text for path, text in found.items() if path[0] != key}
+        for path, source in tree.left_texts():
+            found[key, *path] = Text(source, _at(tree, path))
+        for path, template in tree.leaving(reads):
+            met = first_met(template.source, readable)
+            text = readable[met] if met is not None else None
+            if text is not None:
+                found[key, *path] = Text(template.source, _at(tree, path), text.default)
+    return {path: text for path, text in found.items() if path}
 
 
 def _at(tree: Tree, path: Path) -> str:
     return tree.at + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
 
 
-def _refuse(reading: Reading, use: Use, unfinished: Unfinished) -> None:
-    # A condition may stand without braces, or be a number; a tree holds its templates anywhere.
-    texts = [*strings(use.value, use.place)]
-    if not texts and isinstance(use.value, str):
-        texts = [(use.place, f"{{{{ {use.value} }}}}")]
-    for place, text in texts:
-        if _is_left(text, use.part.worker):
+def _readable(playbook: Playbook, found: Texts, names: Names) -> dict[Path, Text]:
+    """Give such texts as templates read them that find inputs of these names; the certain ones first."""
+    defaults = playbook.unfinished
+    hidden = names if names is not None else frozenset(str(path[0]) for path in defaults)
+    readable = {read: text for path, text in found.items() for read in input_paths((path,), hidden)}
+    for path, source in defaults.items():
+        named = path_text(("workload", *path))
+        readable |= dict.fromkeys(workload_paths((path,), hidden), Text(source, named, named))
+    return dict(sorted(readable.items(), key=lambda item: item[1].default is not None))
+
+
+def _refuse_words(reading: Reading, playbook: Playbook, use: Use, names: Names) -> None:
+    """Report a word of the workers where the broker evaluates; in a condition it is an error of its own."""
+    known = playbook.steps.keys() | playbook.workload.keys() | use.part.names
+    if names is None or use.part.role == "workload":
+        return
+    for place, source in templates_of(use) if use.names & WORKER_WORDS else ():
+        for name in sorted((read_by_text(source)[0] & WORKER_WORDS) - known - names):
+            message = f"the template names `{name}`, which only a worker knows, and the broker evaluates it"
+            reading.report.error("worker-word", place, message, RETURN_IT)
+
+
+def _refuse_reads(reading: Reading, playbook: Playbook, use: Use, found: Texts, names: Names) -> None:
+    """Report what the broker evaluates with such a text."""
+    seen = None if names is None else names | use.part.names
+    for place, source in templates_of(use):
+        for path, text in found.items():
+            if first_met(source, input_paths((path,), seen or ())):
+                _report(reading, use, place, source, f"the input `{path_text(path)}`", text, RETURN_IT)
+        for text in dict.fromkeys(_met(source, _readable(playbook, {}, seen))):
+            _report(reading, use, place, source, "", text, RETURN_IT)
+
+
+def _refuse_changes(reading: Reading, playbook: Playbook, use: Use, found: Texts, names: Names) -> None:
+    """Report an input of a transition that makes something of such a text; one that hands it on is finished later."""
+    remedy = "write that template here, for the next worker, or let an action return the value and read its result"
+    for place, source in templates_of(use):
+        if not read_by_text(source)[0].isdisjoint(use.part.worker):  # itself left for the next worker
             continue
-        named = {path: at for path, at in unfinished.items() if any(_meet(read, path) for read in _reads(text))}
-        for path, at in named.items():
-            reading.report.error(
-                "unfinished-input",
-                place,
-                f"`{shortened(text)}` reads the input `{path_text(path)}` of the step `{use.part.step}`, which only a"
-                f" worker can finish ({at})",
-                _remedy(use),
-            )
+        for path, text in found.items():
+            met = first_met(source, input_paths((path,), names or ()))
+            if met and not (handed_on(source) and travels(text.source, playbook, names or ())):
+                _report(reading, use, place, source, f"the input `{path_text(path)}`", text, remedy)
 
 
-def _remedy(use: Use) -> str:
-    if use.part.role == "next" and use.part.worker:  # the inputs of a transition, which may hold such strings too
-        return "write that template here, for the next worker, or let an action return the value and read its result"
-    return "let an action return what is needed here, and read its result"
+def _refuse_payload(reading: Reading, name: str, found: Texts, places: Mapping[str, Place]) -> None:
+    """Report what a child would take for data."""
+    for path, text in found.items():
+        place = places.get(text.at, ())
+        what = f"`{shortened(text.source)}` is the input `{path_text(path)}` of the playbook that `{name}` starts"
+        if text.default is None:
+            message = f"{what}, and only a worker can finish it, but none runs a playbook"
+            hint = "let the playbook's own steps name it, and hand on what it is called"
+            reading.report.error("unfinished-input", place, message, hint)
+        else:
+            message = f"{what}, and reads the default `{text.default}`, {UNLESS}"
+            reading.report.warning("unfinished-default", place, message, RETURN_IT)
 
 
-def _is_left(text: str, worker: frozenset[str]) -> bool:
-    """Whether the string is itself left for the next worker."""
-    return bool(worker) and not read_by_text(text)[0].isdisjoint(worker)
-
-
-def _meet(read: Path, path: Path) -> bool:
-    """Whether what is read contains the string, or lies inside it."""
-    if read[0] == ARGS and path[0] != ARGS:
-        read = read[1:]
-    return all(one == other for one, other in zip(read, path, strict=False))
-
-
-def _reads(text: str) -> Iterator[Path]:
-    """Give what a template reads, each as a name with the constant keys after it."""
-    try:
-        yield from _read(parse(text))
-    except (TemplateSyntaxError, ValueError, RecursionError):  # its own error is in the report
+def _report(reading: Reading, use: Use, place: Place, source: str, what: str, text: Text, remedy: str) -> None:
+    shown = f"`{shortened(source)}` reads"
+    if text.default is None:
+        message = f"{shown} {what} of the step `{use.part.step}`, which only a worker can finish ({text.at})"
+        reading.report.error("unfinished-input", place, message, remedy)
         return
+    through = f"{what}, and with it " if what else ""
+    message = f"{shown} {through}the default `{text.default}`, {UNLESS}"
+    reading.report.warning("unfinished-default", place, message, RETURN_IT)
 
 
-def _read(node: nodes.Node) -> Iterator[Path]:
-    if isinstance(node, nodes.Test) and node.name in TELLS_NOTHING and _chain(node.node) is not None:
-        return
-    chain = _chain(node)
-    if chain is not None:
-        yield chain
-        return
-    called = _chain(node.node) if isinstance(node, nodes.Call) else None
-    if called is not None and len(called) > 1:  # a method: it sees all of what it is asked of
-        yield called[:-1]
-    for child in node.iter_child_nodes():
-        yield from _read(child)
-
-
-def _chain(node: nodes.Node) -> Path | None:
-    """Give `a.b['c'][0]` as ("a", "b", "c", 0); None for anything else."""
-    if isinstance(node, nodes.Name):
-        return (node.name,)
-    if isinstance(node, nodes.Getattr):
-        under = _chain(node.node)
-        return None if under is None else (*under, node.attr)
-    if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
-        under = _chain(node.node)
-        return under if under is None or not isinstance(node.arg.value, str | int) else (*under, node.arg.value)
-    return None
+def _met(source: str, readable: Texts) -> Iterator[Text]:
+    return (text for read, text in readable.items() if first_met(source, (read,)))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from noetl_broker.template import WORKLOAD_WORDS
+
 START, END = "start", "end"
 
 # Aliases of a step's inputs, the weakest first.
@@ -98,9 +100,9 @@ METADATA_KEYS = frozenset(
 )
 
 # Names that a template finds without any step or workload key (spec: section 3).
-SCOPE_WORDS = frozenset({"workload", "work", "context", "execution_id", "result", "this", "args", "results", "_loop"})
+SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_loop", *WORKLOAD_WORDS})
 FUNCTIONS = frozenset({"range", "now", "uuid"})
 RETRY_WORDS = frozenset({"error", "status_code", "result", "attempt"})
 
-# Inside `save`, `data` is the worker's too: the mapping that it is about to save.
-SAVED_WORDS = frozenset({"data"})
+# Inside `save`, these are the worker's too: what it is about to save, and the values of a `statement`.
+SAVED_WORDS = frozenset({"data", "params"})

@@ -91,8 +91,8 @@ class Columns:
             self.events.append((*_event_row(execution, mail, turn, ordinal, event), ordinal in parents))
         for job in decision.jobs:
             self._add_job(execution.execution_id, first, job)
-        for step, visit, status, delay in decision.changes:
-            node = node_id(execution.execution_id, step, visit)
+        for step, visit, status, delay, place in decision.changes:
+            node = node_id(execution.execution_id, step, visit, place)
             placed = self._placed.get((execution.execution_id, node))
             if placed is None:
                 self.changes.append((execution.execution_id, node, status, delay))
@@ -131,10 +131,22 @@ class Columns:
             self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
         for event_type, step, visit in decision.posts:
             self.posts.append((owner, node_id(owner, step, visit), event_type))
-        for step, visit in decision.abandoned:
-            self.abandoned.append((execution.execution_id, node_id(execution.execution_id, step, visit)))
-        if decision.withdraw:
-            self.children = [row for row in self.children if row[0] != execution.execution_id]
+        abandoned = {(owner, node_id(owner, step, visit)) for step, visit in decision.abandoned}
+        self.abandoned.extend(abandoned)
+        if decision.withdraw or abandoned:
+            self._drop_children(owner, None if decision.withdraw else abandoned)
+
+    def _drop_children(self, owner: int, nodes: set[tuple[int, str]] | None) -> None:
+        """Children that are given up (`nodes`; None: all of the execution's) in the batch that would start them."""
+        kept: list[tuple[object, ...]] = []
+        for row in self.children:
+            dropped = row[0] == owner if nodes is None else row[:2] in nodes
+            if not dropped:
+                kept.append(row)
+            elif isinstance(ordinal := row[-1], int):  # of an item: its iteration_started names no child then
+                self.events[ordinal - 1] = (*self.events[ordinal - 1][:-1], False)
+                self.item_changes.append((*row[:3], "CANCELLED", None))
+        self.children = kept
 
     @property
     def has_family(self) -> bool:
@@ -237,6 +249,8 @@ def _letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[
         told = ended.error or {}
         error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
         error["child_step"] = error.pop("step", None)
+        if "at" in error:  # a place in the child's playbook
+            error["child_at"] = error.pop("at")
         error["child_execution_id"] = execution.execution_id
     meta: dict[str, JSON] = {
         "child_execution_id": execution.execution_id,

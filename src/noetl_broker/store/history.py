@@ -27,14 +27,13 @@ async def load_history(connection: Connection, execution_id: int, rules: Playboo
     found = await connection.fetchrow(sql("history_execution"), execution_id)
     if found is None or found["turn"] is None:
         raise NotFoundFault(f"no execution {execution_id} that the broker has read; noetl-broker executions lists them")
-    playbook = _compile(found["content"], found["path"] or "", rules) if found["content"] else _missing(found)
     ended = None
     if found["status"] not in {None, "RUNNING"}:
         ended = Ended(found["status"], found["result"], found["error"])
     turns, strays = await _turns(connection, execution_id)
     return History(
         execution_id=execution_id,
-        playbook=playbook,
+        playbook=playbook_of(found, rules),
         rules=Rules(**found["rules"]) if found["rules"] else Rules(),
         turns=turns,
         strays=strays,
@@ -113,7 +112,7 @@ async def _taken(
 def _emitted(row: Any) -> Emitted:
     step: str | None = None
     visit = 0
-    if row["node_type"] != "playbook" or ":" in (row["node_id"] or ""):
+    if ":" in (row["node_id"] or ""):  # else it speaks of the whole execution
         step, visit, _ = _node(row["node_id"])
     return Emitted(
         row["event_type"],
@@ -143,6 +142,11 @@ def _job(row: Any) -> RecordedJob:
 def _node(node: str) -> tuple[str, int, int | None]:
     step, visit, place = parse_node(node, node)
     return step or node, visit or 1, place
+
+
+def playbook_of(found: Any, rules: PlaybookRules) -> Playbook | str:
+    """The playbook of a row with `content`, `path`, `version` and `catalog_id`, or the sentence why there is none."""
+    return _compile(found["content"], found["path"] or "", rules) if found["content"] else _missing(found)
 
 
 @lru_cache(maxsize=64)

@@ -52,6 +52,7 @@ class Execution(NamedTuple):
     last_at: datetime
     tokens: dict[str, JSON] | None
     parent: ParentVisit | None
+    workload: dict[str, JSON] | None  # where it is small
 
 
 class Case(NamedTuple):
@@ -160,8 +161,8 @@ def mail_of(row: Record) -> Mail:
 
 
 def _place(meta: dict[str, JSON]) -> int | None:
-    """A child of an iterator's item says in its letter whose it is."""
-    place = meta.get("index")
+    """A child of an iterator's item says in its letter whose it is; an `index` of anybody else means nothing here."""
+    place = meta.get("index") if "child_execution_id" in meta else None
     return place if isinstance(place, int) and not isinstance(place, bool) and place >= 0 else None
 
 
@@ -182,6 +183,7 @@ def execution_of(row: Record) -> Execution:
         else ParentVisit(
             row["parent_execution_id"], row["parent_event_id"], row["parent_node_id"], row["parent_index"]
         ),
+        row["workload"],
     )
 
 

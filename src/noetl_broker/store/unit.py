@@ -18,7 +18,6 @@ from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
 if TYPE_CHECKING:
-    from noetl_broker.broker.model import JSON
     from noetl_broker.store.pool import Connection
 
 Want = tuple[object, ...]
@@ -151,26 +150,14 @@ def _event_of(owner: int, wish: Want, event_ids: dict[tuple[int, int], int]) -> 
     return -number if number < 0 else event_ids.get((owner, number))
 
 
-async def _load_inputs(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    """The inputs of a visit, from its job."""
-    for (owner, wish), action in (await _load_jobs(connection, wishes)).items():
-        inputs = action.get("args")
-        answers[owner][wish] = inputs if isinstance(inputs, dict) else {}
-
-
 async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    """What the job of a visit says."""
-    for (owner, wish), action in (await _load_jobs(connection, wishes)).items():
-        answers[owner][wish] = action
-
-
-async def _load_jobs(connection: Connection, wishes: list[tuple[int, Want]]) -> dict[tuple[int, Want], dict[str, JSON]]:
-    """The action of each wish's visit; an empty mapping where there is no job."""
+    """What the job of a visit says; an empty mapping where there is no job."""
     nodes = {(owner, node_id(owner, str(wish[1]), int(str(wish[2])))): (owner, wish) for owner, wish in wishes}
-    found: dict[tuple[int, Want], dict[str, JSON]] = {asked: {} for asked in nodes.values()}
+    for owner, wish in wishes:
+        answers[owner][wish] = {}
     for row in await connection.fetch(sql("load_actions"), *map(list, zip(*nodes, strict=True))):
-        found[nodes[row["execution_id"], row["node_id"]]] = row["action"]
-    return found
+        owner, wish = nodes[row["execution_id"], row["node_id"]]
+        answers[owner][wish] = row["action"]
 
 
 async def _load_items(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
@@ -195,7 +182,6 @@ LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Await
     "step": _load_steps,
     "turn": _load_turns,
     "workload": _load_workloads,
-    "inputs": _load_inputs,
     "action": _load_actions,
     "items": _load_items,
     "item": _load_item_statuses,

@@ -1,7 +1,8 @@
 """Where a template's names come from, and in which order they are looked up.
 
 The order is the one of the specification, section 3: the visit's inputs, then steps that have a result, then the scope
-words, then the keys of the workload. It is written down here and nowhere else.
+words, then the keys of the workload. It is written down here and nowhere else. `spec`, as old documents call their
+workload, means it too, after its keys: one that has a key `spec` keeps its meaning.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ UNDEFINED: Final = missing
 Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
 """Where a name comes from: the visit's inputs, a step's result, a scope word, a key of the workload."""
 
+WORKLOAD_WORDS: Final = ("workload", "work", "context")
+OLD_WORKLOAD_WORD: Final = "spec"
 ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta"})
 UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
 
@@ -157,18 +160,21 @@ class Scope:
             return "input"
         if name in self._is_step and self._steps(name) is not None:
             return "step"
-        if name in self._words or name in ("workload", "work", "context", "args", "results"):
+        if name in self._words or name in (*WORKLOAD_WORDS, "args", "results"):
             return "word"
-        return "workload" if name in self._workload() else "nowhere"
+        if name in self._workload():
+            return "workload"
+        return "word" if name == OLD_WORKLOAD_WORD else "nowhere"
 
     def _own_word(self, name: str) -> object:
-        if name in ("workload", "work", "context"):
+        if name in WORKLOAD_WORDS:
             return self._workload()
         if name == "args":
             return self._inputs
         if name == "results":
             return Results(self._steps, self._is_step)
-        return self._workload().get(name, UNDEFINED)
+        workload = self._workload()
+        return workload if name == OLD_WORKLOAD_WORD and name not in workload else workload.get(name, UNDEFINED)
 
     def resolve(self, name: str) -> object:
         """Give the value of the name as a template sees it: a step is its data."""

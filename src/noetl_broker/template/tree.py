@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
 Path = tuple[str | int, ...]  # where a string stands in a JSON value: keys of mappings, places in lists
+Leave = Callable[[Template], object]  # gives a true value for a template that is left for the worker as well
 
 
 class _Mapping(NamedTuple):
@@ -66,11 +68,11 @@ class Tree:
         self.worker_names = frozenset(reading.worker_names)
         self.worker_results = _frozen(reading.worker_results)
 
-    def render(self, scope: Scope, leave: frozenset[str] = NO_NAMES) -> JSON:
+    def render(self, scope: Scope, leave: Leave | None = None) -> JSON:
         """Give the value with its templates evaluated, all on one account of fuel.
 
         A tree without a template for the broker gives the same object, and parts without one are shared, not copied.
-        Strings that read a name of `leave` are left for the worker as well: see `reading`.
+        Templates that `leave` says so of stay as they are: see `leaving`.
         Raises TemplateError, with the place of the string; `NotLoaded` passes through.
         """
         if not self._templates:
@@ -79,10 +81,18 @@ class Tree:
             return _rendered_but(self._root, Evaluation(scope), leave)
         return _rendered(self._root, Evaluation(scope))
 
-    def reading(self, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
-        """Give the broker's templates that read one of these names, with their paths."""
-        if not self.names.isdisjoint(names):
-            yield from _reading(self._root, (), names)
+    def leaving(self, leave: Leave) -> Iterator[tuple[Path, Template]]:
+        """Give the broker's templates that are left for the worker as well, with their paths."""
+        return ((path, template) for path, template in _templates(self._root, ()) if leave(template))
+
+    def left_texts(self) -> Iterator[tuple[Path, str]]:
+        """Give the strings left for the worker, with their paths."""
+        for path in self.left:
+            node = self._root
+            for part in path:
+                parts: Any = node[0] if isinstance(node, _Mapping | _List) else node
+                node = parts[part]
+            yield path, node
 
     @property
     def source(self) -> str:
@@ -177,10 +187,10 @@ def _rendered(node: Any, run: Evaluation) -> JSON:
     return node
 
 
-def _rendered_but(node: Any, run: Evaluation, leave: frozenset[str]) -> JSON:
+def _rendered_but(node: Any, run: Evaluation, leave: Leave) -> JSON:
     kind = type(node)
     if kind is Template:
-        return node.run(run) if node.names.isdisjoint(leave) else node.source
+        return node.source if leave(node) else node.run(run)
     if kind is _Mapping:
         return {key: _rendered_but(child, run, leave) for key, child in node.entries.items()}
     if kind is _List:
@@ -188,14 +198,13 @@ def _rendered_but(node: Any, run: Evaluation, leave: frozenset[str]) -> JSON:
     return node
 
 
-def _reading(node: Any, path: Path, names: frozenset[str]) -> Iterator[tuple[Path, Template]]:
+def _templates(node: Any, path: Path) -> Iterator[tuple[Path, Template]]:
     kind = type(node)
     if kind is Template:
-        if not node.names.isdisjoint(names):
-            yield path, node
+        yield path, node
     elif kind is _Mapping:
         for key, child in node.entries.items():
-            yield from _reading(child, (*path, key), names)
+            yield from _templates(child, (*path, key))
     elif kind is _List:
         for index, child in enumerate(node.items):
-            yield from _reading(child, (*path, index), names)
+            yield from _templates(child, (*path, index))

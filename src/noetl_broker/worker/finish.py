@@ -3,16 +3,18 @@
 A string that the broker rendered is data and is never rendered again, whatever stands in it. Where the job says which
 of its strings are still templates (`unfinished`, a list of paths into the action), those are marked as such before
 anything is made of the action, and nothing else is finished; else a string counts as a template if it names a word that
-only the worker knows.
+only the worker knows. The context says the same of the workload's strings; of those only what a template reads is
+finished.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from noetl_broker.playbook.reads import at_path, first_met, workload_paths
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
 from noetl_broker.worker.faults import ToolFault
@@ -55,13 +57,15 @@ def _mark(value: Any, path: list[Any]) -> None:
 class Finisher:
     """What the left templates of one job see: inputs, results of steps, workload, and the worker's own words.
 
-    `marks`: the job says which of its strings are templates, and `marked` has marked them.
+    `marks`: the job says which of its strings are templates, and `marked` has marked them. `defaults` are the paths of
+    the workload's strings that are templates too.
     """
 
     args: Mapping[str, Any]
     context: Mapping[str, Any]
     words: Mapping[str, Any]
     marks: bool = False
+    defaults: tuple[Path, ...] = ()
     moment: Moment = field(default_factory=lambda: Moment(execution_id=0, turn=0, at=datetime.now(UTC)))
 
     def finish(self, value: Any, path: Path = (), *, extra: Mapping[str, Any] | None = None) -> Any:
@@ -120,29 +124,67 @@ class Finisher:
         template = self.is_left(text, path, extra)
         if template is None:
             return text
-        return evaluated(template, self.scope(extra))
+        return self.evaluated(template, extra)
 
-    def scope(self, extra: Mapping[str, Any]) -> Scope:
-        """Give the names that one evaluation sees; an element of an iterator wins over an input of its name."""
-        results = self.context.get("results")
-        steps: Mapping[str, Any] = results if isinstance(results, Mapping) else {}
-        workload = self.context.get("workload")
-        return Scope(
-            inputs={key: item for key, item in self.args.items() if key not in extra},
-            steps=lambda name: StepResult(steps[name]) if name in steps else None,
+    def evaluated(self, template: Template, extra: Mapping[str, Any]) -> Any:
+        """Evaluate one template; an element of an iterator wins over an input of its name. Raises ToolFault."""
+        steps = self._steps()
+        inputs = {key: item for key, item in self.args.items() if key not in extra}
+        workload = self._workload(template.source, {*inputs, *extra, *steps})
+        scope = Scope(
+            inputs=inputs,
+            steps=steps.get,
             words={**self.words, **extra},
-            workload=lambda: workload if isinstance(workload, Mapping) else {},
+            workload=lambda: workload,
             is_step=steps.keys(),
             moment=self.moment,
         )
+        try:
+            return template.evaluate(scope)
+        except TemplateError as fault:
+            raise refused(fault) from None
+
+    def _steps(self) -> Mapping[str, StepResult]:
+        results = self.context.get("results")
+        if not isinstance(results, Mapping):
+            return {}
+        return {name: ended(data, name, self.context) for name, data in results.items()}
+
+    def _workload(self, source: str, hidden: Collection[str]) -> Mapping[str, Any]:
+        """Give the workload, with those of its templates finished that a text reads but under the `hidden` names."""
+        workload = self.context.get("workload")
+        if not isinstance(workload, dict):
+            return {}
+        for path in self.defaults:
+            told = isinstance(at_path(workload, path), str)
+            if told and first_met(source, workload_paths((path,), hidden)):
+                workload = with_value(workload, path, self._default(path))
+        return workload
+
+    def _default(self, path: Path) -> Any:
+        """Finish a default of the workload: it sees the workload and the worker's words."""
+        text = Left(at_path(self.context, ("workload", *path)))
+        others = tuple(other for other in self.defaults if other != path)
+        alone = replace(self, args={}, context={"workload": self.context.get("workload")}, defaults=others)
+        return alone.finish(text, ("workload", *path))
 
 
-def evaluated(template: Template, scope: Scope) -> Any:
-    """Evaluate one template; raises ToolFault."""
-    try:
-        return template.evaluate(scope)
-    except TemplateError as fault:
-        raise refused(fault) from None
+def with_value(value: Any, path: Path, part: Any) -> Any:
+    """Give a JSON value with another part at a path that is there; nothing is changed."""
+    if not path:
+        return part
+    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
+    copy[path[0]] = with_value(value[path[0]], path[1:], part)
+    return copy
+
+
+def ended(data: Any, name: str, context: Mapping[str, Any]) -> StepResult:
+    """Give a result with its status and its error: `outcomes` says those of whatever did not simply complete."""
+    outcomes = context.get("outcomes")
+    outcome = outcomes.get(name) if isinstance(outcomes, Mapping) else None
+    if not isinstance(outcome, Mapping):
+        return StepResult(data)
+    return StepResult(data, str(outcome.get("status") or "COMPLETED"), outcome.get("error"))
 
 
 def refused(fault: TemplateError) -> ToolFault:
@@ -167,13 +209,24 @@ def finisher_of(
         "execution_id": job.get("execution_id"),
     }
     if "result" in context:
-        words["result"] = words["this"] = StepResult(context["result"])
+        words["result"] = words["this"] = ended(context["result"], "result", context)
+    if isinstance(context.get("words"), Mapping):
+        words |= context["words"]  # of one item of an iterator: its element and `_loop`
     return Finisher(
         args=args if isinstance(args, Mapping) else {},
         context=context,
         words=words,
         marks=isinstance(action.get("unfinished"), list),
+        defaults=tuple(unfinished_defaults(context)),
     )
+
+
+def unfinished_defaults(context: Mapping[str, Any]) -> Iterator[Path]:
+    """Give the paths in the workload of the strings that the context calls unfinished."""
+    unfinished = context.get("unfinished")
+    for path in unfinished if isinstance(unfinished, list) else ():
+        if isinstance(path, list) and len(path) > 1 and path[0] == "workload":
+            yield tuple(path[1:])
 
 
 def place(path: Sequence[str | int]) -> str:

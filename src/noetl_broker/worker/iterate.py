@@ -6,14 +6,16 @@ Two forms arrive: a job of type `iterator` with a `task`, and a job of any other
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from noetl_broker.playbook.findings import kind_of
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.finish import Finisher, Left, Path, evaluated, refused
+from noetl_broker.worker.finish import Finisher, Left, Path, refused
 
 ASYNC_CONCURRENCY = 8
 
@@ -54,7 +56,7 @@ def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
     items = _chosen(_items(collection), keys, element, finisher)
     task = {key: value for key, value in action.items() if key != "loop"} if looped else _nested(action)
     side_by_side = str(keys.get("mode") or "sequential").lower() in ("async", "parallel")
-    concurrency = _whole(keys.get("concurrency"), "concurrency") or ASYNC_CONCURRENCY
+    concurrency = _whole(keys.get("concurrency"), "concurrency", least=1) or ASYNC_CONCURRENCY
     return Iteration(
         items=items,
         element=element,
@@ -81,16 +83,18 @@ def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
 def _items(collection: Any) -> list[Any]:
     if isinstance(collection, Mapping):
         return [{"key": key, "value": value} for key, value in collection.items()]
-    if collection is None or isinstance(collection, list):
-        return collection or []
+    if isinstance(collection, list):
+        return collection
     raise ToolFault(
-        f"the iterator's `collection` must be a list or a mapping, not {type(collection).__name__}",
+        f"the iterator's `collection` must be a list or a mapping, it is {json.dumps(collection)[:80]}",
         kind="bad_value",
         retryable=False,
     )
 
 
 def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
+    total = len(items)
+
     def value_of(expression: Any, index: int, item: Any) -> Any:
         if finisher.marks and not isinstance(expression, Left):
             return expression  # the broker rendered it
@@ -98,7 +102,7 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
             template = compile_condition(expression, "iterator")
         except TemplateError as fault:
             raise refused(fault) from None
-        return evaluated(template, finisher.scope(words_of(element, item, index, len(items))))
+        return finisher.evaluated(template, words_of(element, item, index, total))
 
     if (where := keys.get("where")) is not None:
         items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]
@@ -107,26 +111,24 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
         try:
             items = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
         except TypeError as error:
-            message = f"order_by gives values without an order: {error}"
-            raise ToolFault(message, kind="bad_value", retryable=False) from None
-    items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit")]
+            kinds = " and ".join(sorted({kind_of(rank) for rank, _ in ranked}))
+            message = f"the iterator's `order_by` gives values that have no order: {kinds}"
+            raise ToolFault(message, kind="bad_value", retryable=False) from error
+    items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit", least=0)]
     if keys.get("enumerate") is True:
         items = [{"index": index, "item": item} for index, item in enumerate(items)]
-    if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk")) is not None:
+    if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk", least=1)) is not None:
         items = [items[start : start + size] for start in range(0, len(items), size)]
     return items
 
 
-def _whole(value: Any, what: str) -> int | None:
+def _whole(value: Any, what: str, *, least: int) -> int | None:
     if value is None:
         return None
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise ToolFault(f"the iterator's {what} must be 1 or more, not {value!r}", kind="bad_value", retryable=False)
-    return number
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {json.dumps(value)[:80]}"
+        raise ToolFault(message, kind="bad_value", retryable=False)
+    return value
 
 
 def words_of(element: str, item: Any, index: int, count: int) -> dict[str, Any]:

@@ -94,6 +94,13 @@ async def test_what_the_code_prints_is_no_result(perform: Perform) -> None:
     assert await perform(python(code)) == 2
 
 
+async def test_base64_may_be_broken_into_lines(perform: Perform) -> None:
+    """As authors write it in a block of YAML."""
+    text = base64.encodebytes(b"def main():\n    return 'a long line of code that takes more than one of base64'")
+    assert text.count(b"\n") > 1
+    assert (await perform({"type": "python", "code_b64": text.decode()})).startswith("a long line")
+
+
 async def test_a_process_that_ends_early_is_told(perform: Perform) -> None:
     """Ending the interpreter without a result is a failure that may be retried, with the exit code."""
     error = failed(await perform(python("import os\ndef main(): os._exit(3)")))

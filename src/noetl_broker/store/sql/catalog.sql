@@ -28,6 +28,9 @@ order by c.version desc
 limit 1;
 
 -- name: find_version
-select c.catalog_id, c.content
+select c.catalog_id, c.path, c.version, c.content
 from noetl.catalog c
-where c.path = $1::text and c.version = $2::int;
+where c.path = $1::text
+  and ($2::int is null or c.version = $2)
+order by c.version desc
+limit 1;

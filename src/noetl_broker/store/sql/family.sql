@@ -71,6 +71,20 @@ with started as materialized (
     and q.execution_id = i.execution_id
     and q.node_id = noetl.item_node_id(i.node_id, i.place)
     and q.status in ('queued', 'retry', 'failed')
+), given_up_items as (
+  update noetl.iteration i
+  set status = 'CANCELLED'
+  from (
+    select distinct e.execution_id, null as node_id
+    from unnest($17::bigint[]) e (execution_id)
+    union all
+    select distinct u.execution_id, u.node_id
+    from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)
+    where u.execution_id <> all($17::bigint[])
+  ) g
+  where i.execution_id = g.execution_id
+    and (g.node_id is null or i.node_id = g.node_id)
+    and i.status = 'RUNNING'
 ), orphan_cancels as (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context

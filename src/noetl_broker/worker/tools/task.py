@@ -47,10 +47,10 @@ class Task:
 
 
 def decoded(text: Any, key: str) -> str:
-    """Undo the base64 of a `*_b64` key; raises ToolFault when it is none."""
+    """Undo the base64 of a `*_b64` key, whatever lines it is broken into; raises ToolFault when it is none."""
     try:
-        return base64.b64decode(text, validate=True).decode("utf-8")
-    except (binascii.Error, UnicodeDecodeError, TypeError, ValueError):
+        return base64.b64decode("".join(text.split()), validate=True).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, AttributeError, TypeError, ValueError):
         raise ToolFault(f"{key} is not base64 of UTF-8 text", kind="bad_job", retryable=False) from None
 
 

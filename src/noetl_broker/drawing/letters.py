@@ -1,0 +1,53 @@
+"""How wide a text will be, without the font that it will be drawn in.
+
+The style asks for fonts of the Helvetica family, whose widths are the same everywhere; the estimate is a little over
+them, so that a wider font of some machine still stays inside its box.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+# Widths in parts of the font's size, of letters that differ much from the usual 0.56.
+_WIDTHS = {
+    letter: width
+    for letters, width in (
+        ("ijl'|", 0.23),
+        ("ft.,:;!/\\[]I ", 0.28),
+        ('r(){}-`"°', 0.35),
+        ("cksvxyzJ*", 0.5),
+        ("ABEKPSVXY&", 0.67),
+        ("wCDHNRUTZF", 0.71),
+        ("GOQ+<>=~×", 0.78),
+        ("mM", 0.84),
+        ("W@%…→✓✗", 0.96),
+    )
+    for letter in letters
+}
+_USUAL, _WIDE = 0.56, 1.0
+_BOLD = 1.07
+_MONOSPACED = 0.602
+_RESERVE = 1.04
+
+
+def width_of(text: str, size: float, *, bold: bool = False) -> float:
+    """The width of a text in the proportional font of pictures, `size` its height."""
+    return sum(_width(letter) for letter in text) * size * _RESERVE * (_BOLD if bold else 1.0)
+
+
+def monospaced_width_of(text: str, size: float) -> float:
+    """The width of a text in the font of conditions."""
+    cells = sum(2 if _is_wide(letter) else 0 if unicodedata.combining(letter) else 1 for letter in text)
+    return cells * size * _MONOSPACED
+
+
+def _width(letter: str) -> float:
+    if letter in _WIDTHS:
+        return _WIDTHS[letter]
+    if unicodedata.combining(letter):
+        return 0.0
+    return _WIDE if _is_wide(letter) else _USUAL
+
+
+def _is_wide(letter: str) -> bool:
+    return unicodedata.east_asian_width(letter) in {"W", "F"}

@@ -1,0 +1,104 @@
+"""Reads which way an execution went, all in one snapshot, for a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from noetl_broker.broker.course import Course, Items, OpenJob, Standing, trace
+from noetl_broker.broker.model import Emitted
+from noetl_broker.errors import NotFoundFault
+from noetl_broker.playbook.findings import Rules
+from noetl_broker.playbook.model import Playbook
+from noetl_broker.store.executions import find_execution
+from noetl_broker.store.history import playbook_of
+from noetl_broker.store.pool import Connection
+from noetl_broker.store.queries import sql
+from noetl_broker.store.rows import parse_node
+
+Row = Any  # of the driver, read by column name
+Rows = Sequence[Row]
+
+
+async def load_course(connection: Connection, execution_id: int, rules: Rules) -> tuple[Playbook, Course]:
+    """The playbook that an execution runs on, and where it stands; NotFoundFault where there is no such execution."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        execution = await find_execution(connection, execution_id)
+        found = await connection.fetchrow(sql("history_execution"), execution_id)
+        playbook = playbook_of(found, rules)
+        if isinstance(playbook, str):
+            raise NotFoundFault(f"execution {execution_id} cannot be drawn: {playbook}")
+        rows = {
+            name: await connection.fetch(sql(statement), execution_id)
+            for name, statement in (
+                ("steps", "list_steps"),
+                ("jobs", "list_open_jobs"),
+                ("items", "course_items"),
+                ("children", "course_children"),
+                ("events", "course_events"),
+            )
+        }
+    waiting = ((found["tokens"] or {}).get("waiting") or {}) if found is not None else {}
+    steps = _standings(rows, waiting)
+    arcs = [arrival["arc"] for arrivals in waiting.values() for arrival in arrivals]
+    names = ("execution_id", "status", "started_at", "ended_at", "read_at", "parent_execution_id", "error", "version")
+    return playbook, Course(
+        **{name: execution[name] for name in names},
+        steps=steps,
+        trace=trace(playbook, [_emitted(row) for row in rows["events"]], steps, arcs),
+    )
+
+
+def _standings(rows: Mapping[str, Rows], waiting: Mapping[str, Sequence[Any]]) -> dict[str, Standing]:
+    """Where each step stands, of its row and of what belongs to its latest visit."""
+    visits = {row["step"]: row["visits"] for row in rows["steps"]}
+    jobs = _latest(rows["jobs"], visits)
+    items = _latest(rows["items"], visits)
+    children = _latest(rows["children"], visits)
+    return {
+        row["step"]: Standing(
+            status=row["status"] or "PENDING",
+            visits=row["visits"],
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            arrived=len(waiting.get(row["step"], ())),
+            job=_job(jobs.get(row["step"], ())),
+            items=_items(items.get(row["step"], ())),
+            children=tuple(child["execution_id"] for child in children.get(row["step"], ())),
+        )
+        for row in rows["steps"]
+    }
+
+
+def _latest(rows: Rows, visits: Mapping[str, int]) -> dict[str, list[Row]]:
+    """The rows by step, of those that belong to its latest visit."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        step, visit, _ = parse_node(row["node_id"], None)
+        if step is not None and visit == visits.get(step):
+            found.setdefault(step, []).append(row)
+    return found
+
+
+def _job(rows: Rows) -> OpenJob | None:
+    """The step's own job; the jobs of an iterator's items are counted as items."""
+    own = next((row for row in rows if parse_node(row["node_id"], None).place is None), None)
+    return None if own is None else OpenJob(own["status"], own["worker_id"], own["available_at"])
+
+
+def _items(rows: Rows) -> Items | None:
+    return Items(*(rows[0][name] for name in Items._fields)) if rows else None
+
+
+def _emitted(row: Row) -> Emitted:
+    step, visit, _ = parse_node(row["node_id"], row["node_name"])
+    of_execution = row["node_type"] == "playbook" and row["event_type"].startswith("execution")
+    return Emitted(
+        row["event_type"],
+        row["status"],
+        None if of_execution else step,
+        visit or 0,
+        row["node_type"],
+        row["meta"],
+        error=row["error"],
+    )

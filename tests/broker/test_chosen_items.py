@@ -1,0 +1,112 @@
+"""What an iterator that the broker runs goes through: its collection, chosen, ordered, cut and named."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import playbook
+
+EACH = """
+workload: {{cities: [Rome, Oslo, Bonn], by_name: {{b: 2, a: 1}}, none: null, few: 2}}
+workflow:
+- {{step: start, next: [{{step: each, args: {{most: 2}}}}]}}
+- step: each
+  type: iterator
+  mode: async
+  element: n
+  {keys}
+  task: {{{task}, args: {{it: "{{{{ {shown} }}}}"}}}}
+"""
+
+
+def first_turn(keys: str, shown: str = "n") -> tuple[list[JSON], str | None]:
+    """Give what the children of the items are told, and the message where the step failed; `keys` stand between `|`."""
+    compiled = playbook(EACH.format(keys=keys.replace(" | ", "\n  "), shown=shown, task="type: playbook, path: p"))
+    [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
+    failed = [event.error["message"] for event in decision.events if event.type == "step_failed"]
+    return [child.payload["it"] for child in decision.children], failed[0] if failed else None
+
+
+# Keys of the iterator, and the items that it then goes through.
+CHOSEN: list[tuple[str, JSON]] = [
+    ('collection: "{{ workload.cities }}"', ["Rome", "Oslo", "Bonn"]),
+    ("collection: cities", ["Rome", "Oslo", "Bonn"]),
+    ("collection: range(3)", [0, 1, 2]),
+    ('collection: ["{{ few }}", two, [3], {four: "{{ most }}"}]', [2, "two", [3], {"four": 2}]),
+    ("collection: by_name", [{"key": "b", "value": 2}, {"key": "a", "value": 1}]),
+    ("collection: {a: '{{ few }}'}", [{"key": "a", "value": 2}]),
+    ("collection: []", []),
+    ("collection: {}", []),
+    ("collection: [3, 1, 2] | where: n > 1", [3, 2]),
+    ("collection: [3, 1, 2] | where: false", []),
+    ("collection: [3, 1, 2] | where: '{{ n != most }}'", [3, 1]),
+    ("collection: [no, yes, ''] | where: n", ["yes"]),
+    ("collection: [a, b, c] | where: _loop.index != 1", ["a", "c"]),
+    ("collection: [a, b, c] | where: _loop.index == _loop.count - 1 and _loop.item == n", ["c"]),
+    ("collection: [3, 1, 2] | order_by: n", [1, 2, 3]),
+    ("collection: [3, 1, 2] | order_by: -n", [3, 2, 1]),
+    ("collection: [bb, a, cc, d] | order_by: n|length", ["a", "d", "bb", "cc"]),
+    ("collection: by_name | order_by: n.key", [{"key": "a", "value": 1}, {"key": "b", "value": 2}]),
+    ("collection: [3, 1, 2, 0] | order_by: '[n % 2, n]'", [0, 2, 1, 3]),
+    ("collection: [3, 1, 2] | where: n > 1 | order_by: _loop.index * -1", [2, 3]),
+    ("collection: [3, 1, 2] | limit: 2", [3, 1]),
+    ("collection: [3, 1, 2] | limit: 0", []),
+    ("collection: [3, 1, 2] | limit: 9", [3, 1, 2]),
+    ("collection: [3, 1, 2] | limit: '{{ few }}'", [3, 1]),
+    ("collection: [3, 1, 2] | limit: '{{ most - 1 }}'", [3]),
+    ("collection: [3, 1, 2] | limit: '{{ none }}'", [3, 1, 2]),
+    ("collection: [3, 1, 2] | chunk: 2", [[3, 1], [2]]),
+    ("collection: [] | chunk: 2", []),
+    ("collection: [3, 1] | enumerate: true", [{"index": 0, "item": 3}, {"index": 1, "item": 1}]),
+    ("collection: [5, 9, 1] | order_by: n | limit: 1 | enumerate: true | chunk: 1", [[{"index": 0, "item": 1}]]),
+]
+
+
+@pytest.mark.parametrize("keys, items", CHOSEN)
+def test_the_items_are_those_chosen(keys: str, items: JSON) -> None:
+    """`where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order; equals keep the order that they had."""
+    assert first_turn(keys) == (items, None)
+
+
+# Keys with which it cannot go on, and what it says of them.
+WRONG = [
+    ("collection: none", "`collection` must be a list or a mapping, it is null"),
+    ("collection: '''abc'''", '`collection` must be a list or a mapping, it is "abc"'),
+    ("collection: few", "`collection` must be a list or a mapping, it is 2"),
+    ("collection: workload.nothing", "`workload.nothing` is undefined: there is no such key in a mapping"),
+    ("collection: [1] | where: n.x.y", "`n.x` is undefined: there is no such key in a number"),
+    ("collection: [1, a] | order_by: n", "`order_by` gives values that have no order: a number and a string"),
+    ("collection: [1] | limit: -1", "`limit` must be a whole number of at least 0, it is -1"),
+    ("collection: [1] | limit: 1.5", "`limit` must be a whole number of at least 0, it is 1.5"),
+    ("collection: [1] | limit: true", "`limit` must be a whole number of at least 0, it is true"),
+    ("collection: [1] | limit: '2'", '`limit` must be a whole number of at least 0, it is "2"'),
+    ("collection: [1] | chunk: 0", "`chunk` must be a whole number of at least 1, it is 0"),
+    ("collection: [1] | chunk: '{{ 10 // 0 }}'", "it divides by zero"),
+]
+
+
+@pytest.mark.parametrize("keys, message", WRONG)
+def test_what_cannot_be_iterated_fails_the_step(keys: str, message: str) -> None:
+    """Before anything of it starts, with the value that is wrong; `on_error: continue` is about items alone."""
+    for on_error in ("fail", "continue"):
+        children, told = first_turn(f"{keys} | on_error: {on_error}")
+        assert (children, message in (told or "")) == ([], True), told
+
+
+@pytest.mark.parametrize(
+    "shown, first",
+    [
+        ("n", "Rome"),
+        ("_loop", {"index": 0, "count": 3, "item": "Rome"}),
+        ("[most, workload.few, few, execution_id]", [2, 2, 2, 1]),
+        ("args", {"most": 2}),
+        ("result | default('nothing before it')", "nothing before it"),
+        ("each | default('no result yet')", "no result yet"),
+        ("n ~ uuid()", "Romeb8074a1d-784a-5143-b52c-c4eead8a8555"),
+    ],
+)
+def test_a_template_of_the_task_sees_the_item_beside_the_rest(shown: str, first: JSON) -> None:
+    """The inputs of the step, the element, `_loop`, the workload, and what the turn gives."""
+    assert first_turn("collection: cities", shown)[0][0] == first

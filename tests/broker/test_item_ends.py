@@ -1,0 +1,306 @@
+"""Items end in any order and in any way, and with them the iterator: failures, strangers, limits, cancels."""
+
+from tests.stories import assert_story
+
+EACH = """
+workflow:
+- {step: start, next: each}
+- step: each
+  type: iterator
+  mode: async
+  concurrency: 2
+  collection: [1, 2, 3]
+  element: n
+  KEYS
+"""
+CHILDREN = EACH.replace("KEYS", "task: {type: playbook, path: p}")
+JOBS = EACH.replace("KEYS", "distribute: true\n  task: {type: python, code: x}")
+BEGUN = """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 3}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}"""
+
+
+def test_who_is_not_asked_changes_nothing() -> None:
+    """Items that are not there, not begun or over; an answer of the whole step; more of what is done."""
+    assert_story(
+        CHILDREN,
+        BEGUN
+        + """
+            child each[0] p
+            child each[1] p
+        > execution_complete each[9] 1  (not_open)
+        > execution_complete each[2] 1  (not_open)
+        > execution_failed each[2] {"message": "no"}  (not_open)
+        > execution_complete each#2[0] 1  (not_open)
+        > action_completed each [1]  (recorded)
+        > iterator_completed each [1]  (recorded)
+        > iteration_due each
+        > execution_complete each[0] 1
+            event iteration_completed each {"index": 0}
+            event iteration_started each {"index": 2}
+            child each[2] p
+        > execution_failed each[0] {"message": "no"}  (duplicate)
+        > child_due each  (not_open)
+        > iteration_due each
+        """,
+    )
+
+
+def test_the_job_of_a_failed_item_is_dead() -> None:
+    """It is not tried again; with the step its other items are given up, and late answers change nothing."""
+    assert_story(
+        JOBS,
+        BEGUN
+        + """
+            job   each[0]
+            job   each[1]
+        > action_failed each[1] {"message": "no"}
+            event iteration_failed each "no"
+            event step_failed each "no"
+            event execution_failed "no"
+            dead  each[1]
+            dead  each
+            abandon each
+            withdraw
+        > action_completed each[0] 1  (after_end)
+        """,
+    )
+
+
+def test_a_step_may_go_on_without_its_items() -> None:
+    """`on_error: continue` beside a loop that fails: its `next` reads which item failed and why."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: playbook
+          path: p
+          loop: {collection: [1, 2, 3], element: n, mode: async}
+          on_error: continue
+          next:
+          - when: each.status == 'FAILED'
+            step: tell
+            args: {why: "{{ each.error.index }}: {{ each.error.message }}"}
+        - {step: tell, type: python, code: x, args: {was: "{{ each.status }}"}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 3}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            event iteration_started each {"index": 2}
+            child each[0] p
+            child each[1] p
+            child each[2] p
+        > execution_failed each[1] {"message": "no"}
+            event iteration_failed each "no"
+            event step_failed each "no"
+            event step_started tell
+            job   tell {"was": "FAILED", "why": "1: no"}
+            dead  each
+            abandon each
+        > execution_failed each[0] {"message": "cancelled"}  (duplicate)
+        > execution_complete each[2] 1  (duplicate)
+        """,
+    )
+
+
+def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
+    """In the first turn or in a later one, whatever `on_error` says: an error in a template is never passed over."""
+    body = """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          on_error: continue
+          collection: [{x: 1}, {}]
+          element: n
+          MODE
+          task: {type: playbook, path: p, args: {x: "{{ n.x }}"}}
+        """
+    undefined = "`n.x` is undefined: there is no such key in a mapping"
+    assert_story(
+        body.replace("MODE", "mode: async"),
+        f"""
+        > execution_start
+            event step_started each
+            event iterator_started each {{"total": 2}}
+            event iteration_started each {{"index": 0}}
+            event step_failed each "{undefined}"
+            event execution_failed "{undefined}"
+            child each[0] p {{"x": 1}}
+            withdraw
+        """,
+    )
+    assert_story(
+        body.replace("MODE", "mode: sequential"),
+        f"""
+        > execution_start
+            event step_started each
+            event iterator_started each {{"total": 2}}
+            event iteration_started each {{"index": 0}}
+            child each[0] p {{"x": 1}}
+        > execution_complete each[0] 1
+            event iteration_completed each {{"index": 0}}
+            event step_failed each "{undefined}"
+            event execution_failed "{undefined}"
+            dead  each
+            abandon each
+            withdraw
+        """,
+    )
+
+
+def test_an_iterator_that_takes_too_long_gives_its_items_up() -> None:
+    """The time of the step is that of all its items together; it is not begun again."""
+    assert_story(
+        CHILDREN,
+        BEGUN
+        + """
+            child each[0] p
+            child each[1] p
+        > action_failed each {"message": "timeout: the action ran longer than 3 s"}
+            event step_failed each "timeout: the action ran longer than 3 s"
+            event execution_failed "timeout: the action ran longer than 3 s"
+            dead  each
+            abandon each
+            withdraw
+        """,
+    )
+
+
+def test_cancelling_an_iterator_withdraws_it() -> None:
+    """Its children are cancelled with it."""
+    assert_story(
+        CHILDREN,
+        BEGUN
+        + """
+            child each[0] p
+            child each[1] p
+        > execution_cancel {"reason": "enough"}
+            event execution_cancelled "enough"
+            withdraw
+        > execution_complete each[0] 1  (after_end)
+        """,
+    )
+
+
+def test_a_visit_of_an_iterator_has_items_of_its_own() -> None:
+    """In a loop of steps the second visit is another list, and its inputs are those of its transition."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [{step: each, args: {these: [1, 2]}}]}
+        - step: each
+          type: iterator
+          collection: these
+          element: n
+          task: {type: playbook, path: p, args: {n: "{{ n }}", these: null}}
+          next: [{when: "each | length > 1", step: each, args: {these: ["{{ these[1] * 10 }}"]}}, {else: [end]}]
+        - {step: end, result: "{{ each }}"}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            child each[0] p {"these": null, "n": 1}
+        > execution_complete each[0] "a"
+            event iteration_completed each {"index": 0}
+            event iteration_started each {"index": 1}
+            child each[1] p {"these": null, "n": 2}
+        > execution_complete each[1] "b"
+            event iteration_completed each {"index": 1}
+            post  iterator_completed each
+        > iterator_completed each ["a", "b"]
+            event step_completed each
+            event step_started each#2
+            event iterator_started each#2 {"total": 1}
+            event iteration_started each#2 {"index": 0}
+            child each#2[0] p {"these": null, "n": 20}
+        > execution_complete each[0] "a"  (duplicate)
+        > execution_complete each#2[0] "c"
+            event iteration_completed each#2 {"index": 0}
+            post  iterator_completed each#2
+        > iterator_completed each#2 ["c"]
+            event step_completed each#2
+            event execution_complete ["c"]
+        """,
+    )
+
+
+def test_a_join_does_not_wait_for_an_iterator_that_it_spent() -> None:
+    """`join: any`: the iterator runs on, its token ends at the join, and only then is the execution over."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [each, other]}
+        - {step: each, type: iterator, collection: [1], element: n, task: {type: playbook, path: p}, next: first}
+        - {step: other, type: playbook, path: q, next: first}
+        - {step: first, join: any, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 1}
+            event iteration_started each {"index": 0}
+            event step_started other
+            child each[0] p
+            child other q
+        > action_completed other 1
+            event step_completed other
+            event step_started first
+            job   first
+        > action_completed first 2
+            event step_completed first
+        > execution_complete each[0] 3
+            event iteration_completed each {"index": 0}
+            post  iterator_completed each
+        > iterator_completed each [3]
+            event step_completed each
+            event execution_complete 2
+        """,
+    )
+
+
+def test_start_and_end_may_iterate() -> None:
+    """As any step: the list of `end` is the result."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, type: iterator, collection: [1], element: n, task: {type: playbook, path: p}, next: end}
+        - step: end
+          type: iterator
+          distribute: true
+          collection: "{{ start }}"
+          element: n
+          task: {type: python, code: x, args: {n: "{{ n }}"}}
+        """,
+        """
+        > execution_start
+            event step_started start
+            event iterator_started start {"total": 1}
+            event iteration_started start {"index": 0}
+            child start[0] p
+        > execution_complete start[0] 5
+            event iteration_completed start {"index": 0}
+            post  iterator_completed start
+        > iterator_completed start [5]
+            event step_completed start
+            event step_started end
+            event iterator_started end {"total": 1}
+            event iteration_started end {"index": 0}
+            job   end[0] {"n": 5}
+        > action_completed end[0] 6
+            event iteration_completed end {"index": 0}
+            post  iterator_completed end
+        > iterator_completed end [6]
+            event step_completed end
+            event execution_complete [6]
+        """,
+    )

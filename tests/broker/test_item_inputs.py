@@ -1,0 +1,184 @@
+"""What each item of an iterator is given, whoever runs it: inputs of three levels, `result`, limits, leftovers."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.model import JSON, Decision, Job
+from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.playbook import PlaybookError
+from tests.stories import assert_story, playbook
+
+ITERATOR = """
+workflow:
+- {{step: start, next: [{{step: each, args: {{tone: loud, of: transition}}}}]}}
+- step: each
+  type: iterator
+  collection: [1, 2]
+  element: n
+  args: {{of: step, own: "{{{{ tone }}}}"}}
+  {task}, args: {{n: "{{{{ n }}}}", of: task, said: "{{{{ own }}}}"}}}}
+"""
+LOOP = """
+workbook: [{{name: act, type: python, code: x, args: {{of: action, base: "{{{{ n }}}}"}}}}]
+workflow:
+- {{step: start, next: [{{step: each, args: {{of: transition}}}}]}}
+- {{step: each, {task}, args: {{n: "{{{{ n }}}}", of: step}}, loop: {{collection: [1, 2], element: n{more}}}}}
+"""
+
+
+def decided(body: str, *events: str) -> list[Decision]:
+    """The decisions of a story."""
+    text = "\n".join(["> execution_start", *events])
+    return [decision for _, decision, _ in play_turns(playbook(body), read_events(text))]
+
+
+def items_of(decision: Decision) -> list[JSON]:
+    """What the children or the jobs of items are given."""
+    jobs = [job.action.get("args") for job in decision.jobs if job.place is not None]
+    return [child.payload for child in decision.children] + jobs
+
+
+@pytest.mark.parametrize(
+    "body, second",
+    [
+        (ITERATOR.format(task="task: {type: playbook, path: p"), "execution_complete"),
+        (ITERATOR.format(task="distribute: true\n  task: {type: python, code: x"), "action_completed"),
+    ],
+)
+def test_the_inputs_of_a_task_are_over_those_of_its_step(body: str, second: str) -> None:
+    """For the first item as for those of later turns; a child sees nothing else of its parent."""
+    first, later = decided(body, f"> {second} each[0] 1")
+    rest = {"tone": "loud", "of": "task", "own": "loud", "said": "loud"}
+    assert [items_of(first), items_of(later)] == [[{**rest, "n": 1}], [{**rest, "n": 2}]]
+
+
+@pytest.mark.parametrize(
+    "task, more, second, given",
+    [
+        ("type: playbook, path: p", "", "execution_complete", {"of": "transition"}),
+        ("type: python, code: x", ", distribute: true", "action_completed", {"of": "transition"}),
+        (
+            "type: workbook, task: act",
+            ", distribute: true",
+            "action_completed",
+            {"of": "transition", "base": "later"},
+        ),
+    ],
+)
+def test_the_inputs_of_a_loop_are_those_of_its_step(task: str, more: str, second: str, given: dict[str, JSON]) -> None:
+    """Workbook action under step under transition, as where nothing loops."""
+    first, later = decided(LOOP.format(task=task, more=more), f"> {second} each[0] 1")
+    expected = [{key: n if item == "later" else item for key, item in given.items()} | {"n": n} for n in (1, 2)]
+    assert [*items_of(first), *items_of(later)] == expected
+
+
+@pytest.mark.parametrize(
+    "task", ['type: playbook, path: p, args: {x: "{{ result.y }}{{ n }}"}', 'type: http, url: "{{ result.y }}{{ n }}"']
+)
+def test_every_item_sees_the_result_that_the_step_was_handed(task: str) -> None:
+    """Also those that are started long after it."""
+    body = f"""
+    workflow:
+    - {{step: start, next: find}}
+    - {{step: find, type: python, code: x, next: each}}
+    - {{step: each, {task}, loop: {{collection: "{{{{ result.all }}}}", element: n, distribute: true}}}}
+    """
+    ended = "execution_complete" if "playbook" in task else "action_completed"
+    *_, first, later = decided(body, '> action_completed find {"y": "a", "all": [1, 2]}', f"> {ended} each[0] 1")
+    found = [child.payload["x"] for turn in (first, later) for child in turn.children]
+    assert found + [job.action["url"] for turn in (first, later) for job in turn.jobs if job.place is not None] == [
+        "a1",
+        "a2",
+    ]
+
+
+def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
+    """The job of the only item of a distributed iterator."""
+    body = f"""
+    workflow:
+    - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
+    - {{step: a, type: iterator, distribute: true, collection: [1], element: n, task: {{{task}}}{step}}}
+    """
+    compiled = playbook(body, metadata=metadata)
+    [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
+    [job] = [job for job in decision.jobs if job.place is not None]
+    return job
+
+
+@pytest.mark.parametrize(
+    "task, step, metadata, limits",
+    [
+        ("", "", "", (5, None)),
+        ("", "", "priority: 2", (2, None)),
+        ("", ", priority: 7", "priority: 2", (7, None)),
+        (", priority: 9, timeout: 3", ", priority: 7, timeout: 60", "priority: 2", (9, 3)),
+    ],
+)
+def test_limits_of_an_items_job(task: str, step: str, metadata: str, limits: tuple[int, float | None]) -> None:
+    """The priority of the task, else of the step, else of the playbook; its own timeout: the step's is for all."""
+    job = job_of_item(f"type: python, code: x{task}", step=step, metadata=metadata)
+    assert (job.priority, job.timeout) == limits
+
+
+def test_what_an_items_job_leaves_to_the_worker_finds_its_element_there() -> None:
+    """In the context, beside the words of the worker; in later turns the input left open is still a template."""
+    job = job_of_item(
+        'type: http, url: "{{ k }}/{{ n }}", headers: {at: "{{ env.A }}{{ _loop.index }}", plain: "{{ n }}"}'
+    )
+    assert job.action["headers"]["plain"] == 1
+    assert job.action["unfinished"] == [["headers", "at"], ["url"], ["args", "k"]]
+    assert job.context["words"] == {"n": 1, "_loop": {"index": 0, "count": 1, "item": 1}}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        'a, type: playbook, path: p, args: {deep: [{k: "{{ env.K }}"}]}',
+        'a, type: playbook, path: p, args: {k: "{{ k }}"}',
+        'a, type: iterator, collection: [1], element: n, task: {type: playbook, path: p, args: {k: "{{ secret.s }}"}}',
+        'a, type: playbook, path: p, args: {k: "{{ env.K }}"}, loop: {collection: [1], element: n}',
+        'a, type: iterator, collection: "{{ k }}", distribute: true, element: n, task: {type: http, url: x}',
+        "a, type: iterator, collection: [1], where: n == k, distribute: true, element: n, task: {type: http, url: x}",
+    ],
+)
+def test_what_only_a_worker_can_finish_starts_no_playbook(steps: str) -> None:
+    """A child would get its text, and the broker would iterate it: refused at registration."""
+    body = f"""
+    workflow:
+    - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
+    - {{step: {steps}}}
+    """
+    with pytest.raises(PlaybookError) as refused:
+        playbook(body)
+    assert {finding.code for finding in refused.value.findings} == {"unfinished-input"}
+
+
+def test_whoever_starts_a_playbook_for_an_item_says_which() -> None:
+    """Path, version and `return_step` are templates of the item."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          mode: async
+          collection: [a, b]
+          element: n
+          task:
+            type: playbook
+            path: "p/{{ n }}"
+            version: "{{ _loop.index + 1 }}"
+            return_step: "{{ n }}"
+            args: "{{ {n: 1} }}"
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            child each[0] p/a {"a": 1}
+            child each[1] p/b {"b": 1}
+        """,
+    )

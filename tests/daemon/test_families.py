@@ -1,0 +1,272 @@
+"""Parents and children when something goes wrong between them: each ends, nothing stays open, and a replay agrees."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.store.pool import connect
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.postgres import Database
+from tests.settled import unsettled
+
+CALL = """
+workflow:
+- {{step: start, next: call}}
+- {{step: call, type: playbook, path: child, {more}}}
+"""
+WORK = """
+workload: {n: 1, own: here}
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: x, next: end}
+- {step: end, result: {n: "{{ workload.n }}"}}
+"""
+BROKEN = """
+workload: {a: "{{ nothing.b }}"}
+workflow: [{step: start}]
+"""
+AGAIN = "retry: {max_attempts: 3, initial_delay: 0}"
+NO_CHILD = "no playbook child is registered"
+PAUSES_END = "update noetl.queue set available_at = now() where status = 'delegated' and available_at <> 'infinity'"
+
+
+async def drain_through_pauses(database: Database, *, reap_first: bool = False) -> None:
+    """Evaluate, and begin again what waits for its next attempt, until nothing waits."""
+    if reap_first:
+        await execute(database, "select noetl.reap(100, 5)")
+    due = 1
+    while due:
+        await drain(database)
+        await execute(database, PAUSES_END)
+        due = await value(database, "select woken from noetl.reap(100, 5)")
+
+
+async def let_an_hour_pass(database: Database) -> None:
+    """For the limits of what runs, and evaluate what comes of it."""
+    await execute(database, "update noetl.queue set first_leased_at = first_leased_at - interval '1 hour'")
+    await execute(database, "update noetl.execution_state set deadline_at = deadline_at - interval '1 hour'")
+    await drain_through_pauses(database, reap_first=True)
+
+
+@pytest.mark.parametrize(
+    "child, more, message, attempts",
+    [
+        (None, AGAIN, NO_CHILD, 3),
+        (None, "retry: false", NO_CHILD, 1),
+        (WORK, f"version: 7, {AGAIN}", "no playbook child version 7 is registered", 3),
+        (BROKEN, AGAIN, "`nothing` is undefined: no input, step with a result or workload key has that name", 3),
+        ("workflow: 5", AGAIN, "playbook child does not compile", 3),
+        (WORK, "return_step: nowhere", "the parent asks for the data of step nowhere", 1),
+        (WORK, "version: 3000000000", "the version of a playbook must be a whole number", 0),
+    ],
+)
+async def test_a_child_that_cannot_begin_fails_its_parent(
+    database: Database, child: str | None, more: str, message: str, attempts: int
+) -> None:
+    """After as many attempts as its step has; the reason is the child's."""
+    await register(database, CALL.format(more=more))
+    if child is not None:
+        await register(database, child, path="child")
+    await start(database)
+    await drain_through_pauses(database)
+    [(status, error)] = await rows(database, "select status, error from noetl.execution where path = 'story'")
+    assert (status, error["step"]) == ("FAILED", "call")
+    assert error["message"].startswith(message)
+    assert await value(database, "select count(*) from noetl.execution where path = 'child'") == attempts
+    assert await unsettled(database) == {}
+
+
+async def test_a_child_sees_the_inputs_of_its_step_and_nothing_else(database: Database) -> None:
+    """They are its payload: no workload of the parent, no priority of its step."""
+    await register(database, CALL.format(more="priority: 9, args: {n: 7}"), metadata=", priority: 8")
+    await register(database, WORK, path="child")
+    await start(database, payload={"n": 2, "secret": "x"})
+    await drain(database)
+    assert await value(database, "select workload from noetl.execution where path = 'child'") == {"n": 7, "own": "here"}
+    assert await value(database, "select priority from noetl.queue where node_name = 'work'") == 5
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution where path = 'story'") == {"n": 7}
+    assert await unsettled(database) == {}
+
+
+async def test_a_child_that_takes_too_long_is_cancelled_and_started_again(database: Database) -> None:
+    """`timeout` on its step; the answer of the first one comes too late."""
+    await register(database, CALL.format(more="timeout: 60, retry: {max_attempts: 2, initial_delay: 0}"))
+    await register(database, WORK, path="child")
+    await start(database)
+    await drain(database)
+    await let_an_hour_pass(database)
+    children = "select status from noetl.execution where path = 'child' order by execution_id"
+    assert await rows(database, children) == [("CANCELLED",), ("RUNNING",)]
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, children) == [("CANCELLED",), ("COMPLETED",)]
+    assert await value(database, "select result from noetl.execution where path = 'story'") == {"n": 1}
+    assert await unsettled(database) == {}
+
+
+async def test_the_deadline_of_a_child_is_its_own(database: Database) -> None:
+    """The parent hears of a failure, and may go on."""
+    await register(database, CALL.format(more="on_error: continue"))
+    await register(database, WORK, path="child", metadata=", deadline: 60")
+    await start(database)
+    await drain(database)
+    await let_an_hour_pass(database)
+    assert await rows(database, "select path, status from noetl.execution order by execution_id") == [
+        ("story", "COMPLETED"),
+        ("child", "FAILED"),
+    ]
+    assert await unsettled(database) == {}
+
+
+async def test_a_child_that_somebody_cancels_is_not_started_again(database: Database) -> None:
+    """It is not wanted: the step fails whatever its `retry`, with the reason that was given."""
+    await register(database, CALL.format(more=AGAIN))
+    await register(database, WORK, path="child")
+    await start(database)
+    await drain(database)
+    cancel = "select noetl.cancel_execution(execution_id, 'too dear') from noetl.execution where path = 'child'"
+    await execute(database, cancel)
+    await drain_through_pauses(database)
+    told = "select status, error ->> 'message', error ->> 'type' from noetl.execution where path = 'story'"
+    assert await rows(database, told) == [("FAILED", "too dear", "child_cancelled")]
+    assert await unsettled(database) == {}
+
+
+async def test_a_cancel_that_is_claimed_before_its_start_waits_for_it(database: Database) -> None:
+    """Another broker claims the start at that moment: the cancel is a miss, and is decided after it."""
+    await register(database, WORK)
+    [execution_id] = await start(database)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    other = await connect(database.dsn, name="test")
+    try:
+        async with other.transaction():
+            await other.execute("select from noetl.inbox order by mail_id limit 1 for update")
+            assert await rows(database, "select locked from noetl.take_mail(9, true, 0)") == [(False,)]
+    finally:
+        await other.close()
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "CANCELLED"
+    assert await unsettled(database) == {}
+
+
+async def test_the_second_visit_of_a_step_waits_for_a_child_of_its_own(database: Database) -> None:
+    """In a loop of steps each visit has its child, and its answer."""
+    await register(
+        database,
+        """
+        workflow:
+        - {step: start, next: [{step: call, args: {n: 1}}]}
+        - step: call
+          type: playbook
+          path: child
+          next: [{when: call.n < 3, step: call, args: {n: "{{ call.n + 1 }}"}}, {else: [end]}]
+        - {step: end, result: "{{ call.n }}"}
+        """,
+    )
+    await register(database, WORK, path="child")
+    await start(database)
+    for _ in range(3):
+        await drain(database)
+        await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution where path = 'story'") == 3
+    nodes = "select split_part(parent_node_id, ':', 2) from noetl.execution where path = 'child' order by execution_id"
+    assert await rows(database, nodes) == [("call",), ("call#2",), ("call#3",)]
+    assert await unsettled(database) == {}
+
+
+async def test_a_failed_branch_cancels_the_child_of_another(database: Database) -> None:
+    """Also the one that would start in the very turn in which its parent fails."""
+    await register(
+        database,
+        """
+        workflow:
+        - {step: start, next: [call, work, late]}
+        - {step: call, type: playbook, path: child}
+        - {step: work, type: python, code: x, on_error: continue, next: [{step: call_too}, {step: bad}]}
+        - {step: call_too, type: playbook, path: child}
+        - {step: bad, type: python, code: x, args: {x: "{{ work.nothing }}"}}
+        - {step: late, type: python, code: x}
+        """,
+    )
+    await register(database, WORK, path="child")
+    [parent] = await start(database)
+    await drain(database)
+    complete = """
+        select noetl.complete_job(queue_id, 'w', attempts, '{}')
+        from noetl.lease_jobs('w', 9)
+        where execution_id = $1 and node_name = 'work'"""
+    await execute(database, complete, parent)
+    await drain(database)
+    assert await rows(database, "select path, status from noetl.execution order by execution_id") == [
+        ("story", "FAILED"),
+        ("child", "CANCELLED"),
+    ]
+    assert await value(database, "select count(*) from noetl.queue where status = 'leased'") == 2
+
+
+async def test_somebody_who_answers_for_a_child_cancels_it(database: Database) -> None:
+    """An operator completes the step by an event of its own: the child runs for nobody any more."""
+    await register(database, CALL.format(more="priority: 1"))
+    await register(database, WORK, path="child")
+    [parent] = await start(database)
+    await drain(database)
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, node_id, node_name, result)
+        values ($1::bigint, 'action_completed', $1::bigint || ':call', 'call', '"by hand"')""",
+        parent,
+    )
+    await drain(database)
+    assert await rows(database, "select path, status, result from noetl.execution order by execution_id") == [
+        ("story", "COMPLETED", "by hand"),
+        ("child", "CANCELLED", None),
+    ]
+    assert await unsettled(database) == {}
+
+
+async def test_an_index_in_the_meta_of_a_worker_makes_no_item(database: Database) -> None:
+    """Only the letter of a child says so whose it is: to a step that a worker runs its event is what it is."""
+    await register(database, WORK)
+    [execution_id] = await start(database)
+    await drain(database)
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, node_id, node_name, result, meta)
+        values ($1::bigint, 'action_completed', $1::bigint || ':work', 'work', '1', '{"index": 0}')""",
+        execution_id,
+    )
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    assert await unsettled(database) == {}
+
+
+async def test_three_generations_end_together(database: Database) -> None:
+    """Two brokers: a hundred families of three, of which every third grandchild fails."""
+    await register(database, CALL.format(more='args: {n: "{{ workload.n }}"}'))
+    await register(
+        database, CALL.replace("path: child", "path: grandchild").format(more='args: {n: "{{ n }}"}'), path="child"
+    )
+    await register(database, WORK, path="grandchild")
+    for n in range(100):
+        await start(database, payload={"n": n})
+    await asyncio.gather(drain(database), drain(database))
+    await execute(
+        database,
+        """select case when (context -> 'workload' ->> 'n')::int % 3 = 0
+          then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
+          else noetl.complete_job(queue_id, 'w', attempts)
+        end from noetl.lease_jobs('w', 100)""",
+    )
+    await asyncio.gather(drain(database), drain(database))
+    counts = "select path, status, count(*) from noetl.execution group by 1, 2 order by 1, 2"
+    assert await rows(database, counts) == [
+        (path, status, count)
+        for path in ("child", "grandchild", "story")
+        for status, count in (("COMPLETED", 66), ("FAILED", 34))
+    ]
+    assert await unsettled(database) == {}

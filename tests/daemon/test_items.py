@@ -1,0 +1,203 @@
+"""The items of iterators as rows: where each stands whatever becomes of it, its job, its child and its result."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, until_ended, value
+from tests.postgres import Database
+from tests.settled import unsettled
+
+EACH = """
+workload: {{items: [1, 2, 3, 4]}}
+workflow:
+- {{step: start, next: each}}
+- step: each
+  {task}
+  loop: {{collection: workload.items, element: n, mode: async, concurrency: 2, distribute: true{loop}}}
+  args: {{n: "{{{{ n }}}}"}}
+  {step}
+  next: [{{step: after, args: {{was: "{{{{ each.status }}}}"}}}}]
+- {{step: after, type: python, code: x, next: end}}
+- {{step: end, result: "{{{{ each }}}}"}}
+"""
+PYTHON = "type: python\n  code: x"
+PLAYBOOK = "type: playbook\n  path: child"
+CHILD = """
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: x, next: end}
+- {step: end, result: "{{ work }}"}
+"""
+ITEMS = "select array_agg(status order by place) from noetl.iteration"
+# Of the jobs of items, or of their children, by the order in which they were started.
+END_TWO = """
+    with leased as (select queue_id, attempts, row_number() over (order by queue_id) as n from noetl.lease_jobs('w', 2))
+    select case n
+      when $1 then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
+      else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(n))
+    end from leased order by n"""
+
+
+async def begin(database: Database, task: str, *, loop: str = "", step: str = "", items: JSON = None) -> int:
+    """Start an iterator over four items, two at a time, and let its first two begin."""
+    await register(database, EACH.format(task=task, loop=loop, step=step))
+    await register(database, CHILD, path="child")
+    [execution_id] = await start(database, payload={} if items is None else {"items": items})
+    await drain(database, lanes=1)
+    return execution_id
+
+
+@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
+@pytest.mark.parametrize(
+    "failing, loop, step, stand, status",
+    [
+        (0, "", "", ["COMPLETED"] * 4, "COMPLETED"),
+        (2, ", on_error: continue", "", ["COMPLETED", "FAILED", "COMPLETED", "FAILED"], "COMPLETED"),
+        # The first letter starts the third item, the second one gives it up, in one batch.
+        (2, "", "on_error: continue", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "COMPLETED"),
+        (2, "", "", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "FAILED"),
+        (1, "", "on_error: continue", ["FAILED", "CANCELLED", "WAITING", "WAITING"], "COMPLETED"),
+    ],
+)
+async def test_every_item_stands_where_its_iterator_left_it(
+    database: Database, task: str, failing: int, loop: str, step: str, stand: list[str], status: str
+) -> None:
+    """Ended as it ended, cancelled where it was open, waiting where it never began; no job and no child is left."""
+    await begin(database, task, loop=loop, step=step)
+    while await value(database, "select count(*) from noetl.queue where status = 'queued' and node_name <> 'after'"):
+        await execute(database, END_TWO, failing)
+        await drain(database, lanes=1)
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, ITEMS) == stand
+    assert await value(database, "select status from noetl.execution where path = 'story'") == status
+    assert await unsettled(database) == {}
+
+
+@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
+async def test_cancelling_cancels_what_is_open(database: Database, task: str) -> None:
+    """The items that run; those that never began say so."""
+    execution_id = await begin(database, task)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    await drain(database)
+    assert await value(database, ITEMS) == ["CANCELLED", "CANCELLED", "WAITING", "WAITING"]
+    assert await unsettled(database) == {}
+
+
+async def test_events_may_stand_in_for_the_functions(database: Database) -> None:
+    """A worker that inserts its answers leaves the jobs of items to the broker, as any job."""
+    await begin(database, PYTHON, loop=", on_error: continue", items=[1, 2])
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, node_id, node_name, result, error)
+        select execution_id, case when node_id like '%.0' then 'Action_Completed' else 'action_error' end,
+          node_id, node_name, '"it"', '{"message": "no"}'
+        from noetl.lease_jobs('w', 9)""",
+    )
+    await drain(database)
+    statuses = "select split_part(node_id, ':', 2), status from noetl.queue order by 1"
+    assert await rows(database, statuses) == [
+        ("after", "queued"),
+        ("each", "done"),
+        ("each#1.0", "done"),
+        ("each#1.1", "dead"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer, item",
+    [
+        (None, None),
+        ([1, [2]], [1, [2]]),
+        ({"data": {"a": 1}, "status": "ok"}, {"a": 1}),
+        ({"data": {"a": 1}, "more": 2}, {"data": {"a": 1}, "more": 2}),
+        ("x" * 1_000_000, "x" * 1_000_000),
+    ],
+)
+async def test_the_result_of_an_item_is_that_of_any_step(database: Database, answer: JSON, item: JSON) -> None:
+    """Unwrapped once where it is an envelope; large or null."""
+    await begin(database, PYTHON, items=[1, 2])
+    await complete_jobs(database, answer)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution") == [item, item]
+    assert await unsettled(database) == {}
+
+
+async def test_items_may_be_large(database: Database) -> None:
+    """Each a megabyte: to a job, and to a child."""
+    items = [letter * 1_000_000 for letter in "abc"]
+    await begin(database, PLAYBOOK, items=items)
+    for _ in range(3):
+        await complete_jobs(database, 1)
+        await drain(database)
+    lengths = "select array_agg(length(workload ->> 'n')) from noetl.execution where path = 'child'"
+    assert await value(database, lengths) == [1_000_000] * 3
+    assert await unsettled(database) == {}
+
+
+async def test_an_item_whose_workers_die_fails_like_any_job(database: Database) -> None:
+    """Its lease is lost until that is too often; the time of its task counts from its own lease."""
+    await begin(database, PYTHON, loop=", on_error: continue", items=[1])
+    for _ in range(2):
+        assert await value(database, "select count(*) from noetl.lease_jobs('w', 1)") == 1
+        await execute(database, "update noetl.queue set lease_until = now() - interval '1 s' where status = 'leased'")
+        await execute(database, "select noetl.reap(100, 1)")
+    await drain(database)
+    failed = "select error ->> 'type' from noetl.event where event_type = 'iteration_failed'"
+    assert await value(database, failed) == "lost_lease"
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution") == [None]
+    assert await unsettled(database) == {}
+
+
+async def test_strangers_to_items_are_accounted_for(database: Database) -> None:
+    """Items that do not exist, that have not begun, that are over: a turn each, and a replay gives the same."""
+    execution_id = await begin(database, PYTHON)
+    stranger = """
+        insert into noetl.event (execution_id, event_type, node_id, node_name)
+        select $1::bigint, 'action_completed', $1::bigint || ':each#1.' || place, 'each'
+        from unnest(array[7, 3, 0, 0]) place"""
+    await execute(database, stranger, execution_id)
+    await drain(database)
+    outcomes = "select outcome from noetl.turn where turn > 1 order by turn"
+    assert await rows(database, outcomes) == [("not_open",), ("not_open",), ("decided",), ("duplicate",)]
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    await drain(database)
+    assert await unsettled(database) == {}
+
+
+async def test_two_brokers_share_a_wide_iterator(database: Database) -> None:
+    """Two hundred items, some of which fail, while both decide and a worker answers: each item once, all by index."""
+    await register(
+        database,
+        EACH.format(task=PYTHON, loop=", on_error: continue", step="").replace("concurrency: 2", "concurrency: 20"),
+    )
+    answer = """
+        select case when n % 7 = 0
+          then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
+          else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(n))
+        end
+        from (
+          select queue_id, attempts, (action::jsonb #>> '{args,n}')::int as n
+          from noetl.lease_jobs('w', 7, 60, array['python'])
+        ) leased"""
+    async with running(database), running(database):
+        await start(database, payload={"items": list(range(200))})
+        working = asyncio.create_task(_answer_until_cancelled(database, answer))
+        await until_ended(database)
+        working.cancel()
+    expected = [None if n % 7 == 0 else n for n in range(200)]
+    assert await value(database, "select result from noetl.execution") == expected
+    assert await unsettled(database) == {}
+
+
+async def _answer_until_cancelled(database: Database, statement: str) -> None:
+    while True:
+        await execute(database, statement)

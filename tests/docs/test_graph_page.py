@@ -1,0 +1,108 @@
+"""The page about pictures keeps its word: its commands run, tables and pictures are the program's.
+
+`python -m tests.docs.test_graph_page` draws the pictures again where they are meant to change.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from noetl_broker.drawing.compose import picture_of_execution, picture_of_playbook
+from noetl_broker.drawing.picture import Picture, as_document
+from noetl_broker.drawing.svg import as_svg
+from noetl_broker.drawing.words import STATES
+from noetl_broker.playbook import Playbook, Rules, compile_playbook
+from noetl_broker.resources import playbooks_folder
+from tests.cli.conftest import plain_environment
+from tests.courses import course_of
+from tests.postgres import Database
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "graph.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line for block in re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE) for line in block.splitlines()
+]
+STORY = """
+    > execution_start
+    > action_completed assess {"amount": 120, "vip": false}
+    > action_completed automatic {"handled": "automatically", "fee": 3}
+    > action_completed book {"booked": 123, "handled": "automatically"}
+"""
+
+
+def diamond() -> Playbook:
+    """The playbook that the page shows."""
+    return compile_playbook((playbooks_folder() / "diamond.yaml").read_bytes(), rules=Rules())
+
+
+def pictures() -> dict[str, Picture]:
+    """What the page shows, by file."""
+    return {
+        "graph.svg": picture_of_playbook(diamond()),
+        "graph-execution.svg": picture_of_execution(diamond(), course_of(diamond(), STORY)),
+    }
+
+
+def rows_of_table(header: str) -> list[list[str]]:
+    """The cells of the table with this header."""
+    [body] = re.findall(rf"^\| {re.escape(header)} \|\n\|[-|]+\|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body.splitlines()]
+
+
+@pytest.mark.parametrize("file", pictures())
+def test_the_pictures_are_what_is_drawn(file: str) -> None:
+    """To the letter."""
+    assert (DOCS / file).read_text(encoding="utf-8") == as_svg(pictures()[file])
+
+
+def test_the_pictures_stand_on_the_page() -> None:
+    """Each of them, with words for who cannot see it."""
+    assert re.findall(r"!\[[^\]]{20,}\]\((.*?)\)", PAGE) == [*pictures()]
+
+
+def test_every_command_runs(database: Database, tmp_path: Path) -> None:
+    """Beside the examples, and with them in the catalog."""
+    shutil.copytree(playbooks_folder(), tmp_path / "playbooks")
+    for line in ["noetl-broker register playbooks/diamond.yaml", *COMMANDS]:
+        subprocess.run(
+            ["/bin/sh", "-ec", line.replace("noetl-broker ", f"{sys.executable} -m noetl_broker ")],
+            cwd=tmp_path,
+            env=plain_environment() | {"NOETL_BROKER_DSN": database.dsn},
+            capture_output=True,
+            check=True,
+        )
+    assert {file.suffix for file in tmp_path.glob("diamond.*")} == {".svg", ".mmd"}
+
+
+def test_the_table_of_states_is_the_programs() -> None:
+    """Each state with its symbol and its words."""
+    told = dict(rows_of_table("symbol | state"))
+    assert {look.symbol for look in STATES.values()} == told.keys()
+    assert [
+        look for look in STATES.values() if not {*look.words.split()} <= {*re.findall(r"\w+,?", told[look.symbol])}
+    ] == []
+
+
+def test_the_table_of_keys_is_the_programs() -> None:
+    """Every key of the document of an execution, and no other."""
+    document = as_document(pictures()["graph-execution.svg"])
+    nodes, arcs = document.pop("nodes"), document.pop("arcs")
+    told: dict[str, list[str]] = {}
+    for keys, of, _ in rows_of_table("key | of | what"):
+        told.setdefault(of, []).extend(re.findall(r"`(\w+)`", keys))
+    assert {of: sorted(keys) for of, keys in told.items()} == {
+        "": sorted(document),
+        "node": sorted(nodes[0]),
+        "arc": sorted(arcs[0]),
+    }
+
+
+if __name__ == "__main__":
+    for name, picture in pictures().items():
+        (DOCS / name).write_text(as_svg(picture), encoding="utf-8")
