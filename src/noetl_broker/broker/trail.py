@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Left(NamedTuple):
     """A visit's `next` was read: what its templates saw, the conditions with their outcomes, the arrivals it gave.
 
-    `given` are the visit's inputs (a `Given`), where its `next` may read them. `conditions` and `arrivals` are filled while it is
-    read: where a template failed, they end before it.
+    `given` are the visit's inputs (a `Given`), where its `next` may read them. `conditions` and `arrivals` are filled
+    while it is read: where a template failed, they end before it.
     """
 
     step: str

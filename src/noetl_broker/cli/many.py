@@ -145,7 +145,7 @@ async def treat(
     if call.as_json:
         output.show_json({"found": len(found), "done": done, "failed": failed})
     else:
-        click.echo(f"{what}: {len(done)} of {len(found)} executions")
+        click.echo(f"{what}: {len(done)} of {_counted(len(found))}")
     return EXIT_FAILED if failed else 0
 
 
@@ -167,4 +167,8 @@ def _preview(call: Call, found: Sequence[dict[str, Any]], what: str) -> None:
             click.echo(f"… and {len(groups) - GROUPS_SHOWN} more groups")
         click.echo()
     again = "; nothing was done, --yes does it" if found else ""
-    click.echo(f"{what}: {len(found)} executions{again}")
+    click.echo(f"{what}: {_counted(len(found))}{again}")
+
+
+def _counted(number: int) -> str:
+    return f"{number} execution" if number == 1 else f"{number} executions"
