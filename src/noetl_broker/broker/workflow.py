@@ -20,8 +20,8 @@ UNTOUCHED = Row("", "RUNNING", 0)  # a step of which the turn has written nothin
 def track_started(draft: Draft, step: Step, ordinal: int) -> None:
     """A visit of the step began with the turn's event at `ordinal`; an earlier one may have ended in the same turn."""
     before = draft.rows.get(step.name, UNTOUCHED)
-    draft.rows[step.name] = before._replace(
-        step=step.name, status="RUNNING", visits=draft.visits(step), started=ordinal, ended=None
+    draft.rows[step.name] = Row(
+        step.name, "RUNNING", draft.visits(step), ordinal, None, before.result_visit, before.taken
     )
 
 
@@ -31,8 +31,12 @@ def track_ended(draft: Draft, step: Step, status: str, ordinal: int, result_visi
     if any(token.step == step.name for token in draft.tokens.values()):
         status = "RUNNING"
     ended = None if status == "RUNNING" else ordinal
-    row = before._replace(step=step.name, status=status, visits=draft.visits(step), ended=ended)
-    draft.rows[step.name] = row if result_visit is None else row._replace(result_visit=result_visit, taken=False)
+    taken = before.taken
+    if result_visit is None:
+        result_visit = before.result_visit
+    else:
+        taken = False
+    draft.rows[step.name] = Row(step.name, status, draft.visits(step), before.started, ended, result_visit, taken)
 
 
 def track_cancelled(draft: Draft, ordinal: int) -> None:
@@ -41,6 +45,6 @@ def track_cancelled(draft: Draft, ordinal: int) -> None:
         step = draft.playbook.steps[token.step]
         before = draft.rows.get(step.name, UNTOUCHED)
         if before.status == "RUNNING":
-            draft.rows[step.name] = before._replace(
-                step=step.name, status="CANCELLED", visits=draft.visits(step), ended=ordinal
+            draft.rows[step.name] = Row(
+                step.name, "CANCELLED", draft.visits(step), before.started, ordinal, before.result_visit, before.taken
             )
