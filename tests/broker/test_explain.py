@@ -251,6 +251,31 @@ def test_the_latest_visit_is_told_and_any_other_on_request() -> None:
     """)
 
 
+def test_a_visit_reads_its_own_result_though_a_later_one_has_ended() -> None:
+    """As its decision did."""
+    history = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: [p, q]}
+        - {step: p, type: python, code: x, next: a}
+        - {step: q, type: python, code: x, next: a}
+        - {step: a, type: python, code: x, join: each, next: [{when: "{{ a > 5 }}", step: b}]}
+        - {step: b, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed p 1
+        > action_completed q 2
+        > action_completed a#2 7
+        > action_completed a 3
+        """,
+    )
+    assert step_lines(history, "a", 1).splitlines()[-2:] == [
+        "      the condition {{ a > 5 }} was false: a was 3",
+        "        a was the result of a: action_completed (event 105, turn 5)",
+    ]
+
+
 @pytest.mark.parametrize(
     "name, number, complaint",
     [

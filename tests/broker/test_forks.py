@@ -150,6 +150,22 @@ def test_what_was_on_its_way_survives_a_retry_that_fails_at_once() -> None:
     assert [told["source"] for told in plan.document["results"]] == [101]
 
 
+def test_what_was_still_to_be_entered_survives_a_retry_that_fails_at_once() -> None:
+    """The first of two visits cannot be made again: the other is not lost with it."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    worse = playbook(DIAMOND.replace("{step: b, type: python, code: x,", '{step: b, type: http, url: "{{ no }}",'))
+    again = fork_history(source, plan_retry(source), playbook=worse)
+    plan = plan_retry(again)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("b",), ["c"])
+
+
 def test_a_step_whose_condition_could_not_be_read_is_done_again() -> None:
     """Its result is not kept: the step is the one that failed."""
     source = history_of(
@@ -164,6 +180,7 @@ def test_a_step_whose_condition_could_not_be_read_is_done_again() -> None:
         > action_completed a {"v": 1}
         """,
     )
+    assert plan_retry(source).taken == ()
     assert fork_story(source, plan_retry(source), '> action_completed a {"nothing": 2}') == told("""
         > fork
             event step_started a
@@ -425,6 +442,41 @@ def test_a_step_that_was_never_reached_is_entered_with_a_result_given_by_hand() 
         > action_completed c 5
             event step_completed c
             event execution_complete 5
+    """)
+
+
+def test_a_step_from_which_a_fork_goes_on_is_no_end_of_a_branch() -> None:
+    """The branch had ended there, because its condition was false; the result is now of where it goes on."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{when: "{{ a > 1 }}", step: b}]}
+        - {step: b, type: python, code: x}
+        """),
+        "> execution_start\n> action_completed a 1",
+    )
+    assert fork_story(source, plan_fork(source, "b"), "> action_completed b 2").splitlines()[-1].strip() == (
+        "event execution_complete 2"
+    )
+
+
+def test_a_fork_counts_visits_on() -> None:
+    """Of its step, and of all: the limit is that of the execution that it comes from."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: a}
+        """),
+        "> execution_start\n> action_completed a 1\n> action_completed a#2 2",
+    )
+    plan = plan_fork(source, "a")
+    assert (plan.document["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
+    assert fork_story(source, plan) == told("""
+        > fork
+            event step_started a#3
+            job   a#3
     """)
 
 

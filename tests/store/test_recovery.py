@@ -19,7 +19,7 @@ from tests.brokers import (
     value,
 )
 from tests.postgres import Database
-from tests.sessions import blocked, refused, session
+from tests.sessions import PATIENCE_SECONDS, blocked, refused, session
 
 ONE_STEP = """
 workflow:
@@ -64,10 +64,14 @@ async def test_a_sleeping_broker_hears_of_mail_that_is_put_back(database: Databa
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await execute(database, "delete from noetl.inbox")
+    sleeps = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1852794228 and objid = 1"
     async with running(database, sweep_seconds=60.0):
-        assert await value(database, "select noetl.put_back($1)", execution_id) == 1
-        while not await complete_jobs(database):
+        while not await value(database, sleeps):
             pass
+        assert await value(database, "select noetl.put_back($1)", execution_id) == 1
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await complete_jobs(database):
+                pass
         await until_ended(database)
     assert await broken_invariants(database) == {}
 

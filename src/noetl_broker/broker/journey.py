@@ -97,7 +97,6 @@ class Journey:
     results: dict[Visit, Result] = field(default_factory=dict)
     absorbed: list[tuple[int, Arrival]] = field(default_factory=list)
     pending: dict[str, list[Component]] = field(default_factory=dict)  # came to a step, and is no visit of it yet
-    made_again: frozenset[Visit] = frozenset()  # by a fork: no token came to these
     total: int = 0
 
     def follow(self, walked: Walked, until: Visit | None = None) -> None:
@@ -134,7 +133,7 @@ class Journey:
     def _gather(self, draft: Draft, visit: Visit, arrival: Arrival) -> list[Component]:
         """The tokens that make this visit: all that waited, or the one of this arc."""
         step = draft.playbook.steps[visit[0]]
-        if visit in self.made_again or not self.pending.get(step.name):
+        if not self.pending.get(step.name):
             return [Component(None, arrival)]
         if step.join == "all" or (step.join is None and step is draft.playbook.end):
             return self.pending.pop(step.name)
@@ -168,7 +167,6 @@ class Journey:
         for step, visits in fork.visits.items():
             self.left_in[step, visits] = draft.turn.number
         self.total = fork.total
-        self.made_again = frozenset((arrival.step, visit) for visit, arrival in fork.enter)
         for arrival in (*fork.arrive, *(one for found in fork.waiting.values() for one in found)):
             self.pending.setdefault(arrival.step, []).append(Component(None, arrival))
 
