@@ -12,7 +12,7 @@ CODE   := src tests $(wildcard benchmarks)
 PYTHON ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format golden clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
@@ -35,6 +35,9 @@ check: $(STAMP) ## lint, formatting and types; changes nothing
 format: $(STAMP) ## mend formatting and what the linter can mend
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+golden: $(STAMP) ## record the histories of all examples anew: what the core decides from now on
+	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
 clean: ## remove .venv, build results and caches
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage

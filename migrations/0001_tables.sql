@@ -94,7 +94,8 @@ alter table noetl.queue add column if not exists lost_leases int not null defaul
 comment on table noetl.queue is 'Jobs for workers: at most one per visit of a step.';
 comment on column noetl.queue.status is
   'queued, leased, done, failed (until the broker has decided), retry, dead, cancelled; delegated: the broker runs it itself.';
-comment on column noetl.queue.attempts is 'How often it was leased: the fencing token of a lease, not a count of failures.';
+comment on column noetl.queue.attempts is
+  'How often it was leased (of a delegated job: its child was started): the fencing token of a lease, not a count of failures.';
 comment on column noetl.queue.priority is 'Higher goes first.';
 comment on column noetl.queue.first_leased_at is 'First lease of the running attempt: the timeout of the step counts from here.';
 

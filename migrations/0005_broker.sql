@@ -239,7 +239,7 @@ begin
   -- The pause after a failed child is over: the broker hears of it as of any event.
   with due as (
     update noetl.queue q
-    set available_at = 'infinity', first_leased_at = at, updated_at = at
+    set available_at = 'infinity', first_leased_at = at, updated_at = at, attempts = q.attempts + 1
     where q.queue_id = any(array(
       select r.queue_id
       from noetl.queue r

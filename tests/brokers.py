@@ -12,57 +12,16 @@ from noetl_broker.broker.model import JSON, Rules
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.pool import connect
+from noetl_broker.store.verify import Scope, verify
 from tests.postgres import Database
 
 PATIENCE_SECONDS = 30.0
 
-# Spec section 8, as far as plain SQL sees it: each statement gives one row per fault.
-INVARIANTS = {
-    "I1 each event that asks for a decision has exactly one turn": """
-        select e.execution_id, e.event_id, count(t.turn)
-        from noetl.event e
-        left join noetl.turn t on t.execution_id = e.execution_id and t.event_id = e.event_id
-        where lower(e.event_type) in ('execution_start', 'action_completed', 'action_failed', 'execution_cancel')
-        group by e.execution_id, e.event_id
-        having count(t.turn) <> 1""",
-    "I1 each visit ends once": """
-        select execution_id, node_id, count(*)
-        from noetl.event
-        where event_type in ('step_completed', 'step_failed')
-        group by execution_id, node_id
-        having count(*) <> 1""",
-    "I2 each job has its step_started": """
-        select q.execution_id, q.node_id
-        from noetl.queue q
-        left join noetl.event e
-          on e.execution_id = q.execution_id and e.event_id = q.event_id
-          and e.event_type in ('step_started', 'iteration_started')
-        where e.event_id is null""",
-    "I3 one end per execution": """
-        select execution_id, count(*)
-        from noetl.event
-        where event_type in ('execution_complete', 'execution_failed', 'execution_cancelled')
-          and not meta ? 'child_execution_id'  -- a letter of a child
-        group by execution_id
-        having count(*) <> 1""",
-    "I5 no unread mail": "select execution_id, event_id from noetl.inbox",
-    "I7 turns without gaps": """
-        select execution_id, max(turn), count(*)
-        from noetl.turn
-        group by execution_id
-        having max(turn) <> count(*)""",
-    "I9 one completion per job and attempt": """
-        select execution_id, meta ->> 'queue_id', meta ->> 'attempt'
-        from noetl.event
-        where event_type = 'action_completed' and meta ? 'queue_id'
-        group by 1, 2, 3
-        having count(*) > 1""",
-    "I11 the rows of a turn are of one transaction": """
-        select t.execution_id, t.turn
-        from noetl.turn t
-        join noetl.event e on e.execution_id = t.execution_id and e.parent_event_id = t.event_id
-        where e.meta ->> 'turn' = t.turn::text and e.xmin::text <> t.xmin::text""",
+# What holds only when nothing moves any more, beside what `verify` asks for at any moment: a row for each fault.
+AT_REST = {
+    "no unread mail": "select execution_id, event_id from noetl.inbox",
     "nothing set aside": "select execution_id, event_id, reason from noetl.dead_letter",
+    "every execution ended": "select execution_id from noetl.execution where status = 'RUNNING'",
 }
 
 
@@ -161,13 +120,18 @@ async def until_ended(database: Database) -> None:
 
 
 async def broken_invariants(database: Database, *, but: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
-    """The rows of each invariant that is broken; `but` names those that the test breaks on purpose."""
+    """What `verify` finds over all executions, and what is not at rest; `but` names what the test leaves so on purpose.
+
+    By the sentence of each check with its invariant before it, or the words of AT_REST.
+    """
     connection = await connect(database.dsn, name="test")
     try:
-        async with connection.transaction(isolation="repeatable_read"):
-            found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in INVARIANTS.items()}
+        report = await verify(connection, Scope())
+        found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in AT_REST.items()}
     finally:
         await connection.close()
+    for verdict in report.verdicts:
+        found[f"{verdict.check.invariant} {verdict.check.sentence}"] = [tuple(fault) for fault in verdict.examples]
     return {name: faults for name, faults in found.items() if faults and name not in but}
 
 

@@ -79,16 +79,16 @@ def database(
     maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
 ) -> Iterator[Database]:
     """Yield a migrated database that this test has to itself."""
-    yield from _lend(maintenance, postgres_server, migrated_template.template_dbname)
+    yield from lend(maintenance, postgres_server, migrated_template.template_dbname)
 
 
 @pytest.fixture
 def empty_database(maintenance: psycopg.Connection, postgres_server: Server) -> Iterator[Database]:
     """Yield a database with nothing in it that this test has to itself."""
-    yield from _lend(maintenance, postgres_server, postgres_server.template_dbname)
+    yield from lend(maintenance, postgres_server, postgres_server.template_dbname)
 
 
-def _lend(maintenance: psycopg.Connection, server: Server, template: str) -> Iterator[Database]:
+def lend(maintenance: psycopg.Connection, server: Server, template: str) -> Iterator[Database]:
     """Create a database as a copy of `template`, lend it, drop it and throw out who is still connected.
 
     `wal_log` copies through the log. `file_copy` is as fast on an idle server, but first makes a checkpoint of all that

@@ -9,7 +9,7 @@ from typing import Any
 
 from noetl_broker.broker.explain import explain_execution, explain_step
 from noetl_broker.broker.facts import Cause, Facts, JobFact
-from noetl_broker.broker.replay import History
+from noetl_broker.broker.history import History
 from noetl_broker.broker.story import STORY_START
 from noetl_broker.broker.why import Why
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from noetl_broker.broker.context import Found, Known, result_of, want_step, want_turn
 from noetl_broker.broker.core import take_turn
+from noetl_broker.broker.history import History, RecordedTurn
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Ended, Event, Rules, Turn
 from noetl_broker.broker.plans import Plan
-from noetl_broker.broker.replay import History, RecordedTurn
 from noetl_broker.broker.state import ExecutionState, encode
 from noetl_broker.broker.story import STORY_START, read_events, tell
 from noetl_broker.playbook.model import Playbook

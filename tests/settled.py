@@ -6,7 +6,7 @@ from typing import Any
 
 from noetl_broker.broker.replay import compare_end, retake
 from noetl_broker.playbook import Rules
-from noetl_broker.store.history import all_executions, load_history
+from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, rows
 from tests.postgres import Database
@@ -18,21 +18,21 @@ OPEN = {
         select node_id, status
         from noetl.queue
         where status not in ('done', 'dead', 'cancelled')""",
-    "steps that stand elsewhere than their last event": """
-        select w.execution_id, w.step_name, w.status, e.event_type
+    "steps that stand elsewhere than their events": """
+        select w.execution_id, w.step_name, w.status, e.types
         from noetl.workflow w
-        join lateral (
-          select e.event_type
+        cross join lateral (
+          select array_agg(e.event_type order by e.created_at desc) as types,
+            count(*) filter (where e.event_type = 'step_started') as began,
+            count(*) filter (where e.event_type <> 'step_started') as ended
           from noetl.event e
           where e.execution_id = w.execution_id and e.node_name = w.step_name
             and e.event_type in ('step_started', 'step_completed', 'step_failed')
-          order by e.created_at desc
-          limit 1
-        ) e on true
-        where w.status <> case e.event_type
-          when 'step_completed' then 'COMPLETED'
-          when 'step_failed' then 'FAILED'
-          else 'CANCELLED'
+        ) e
+        where e.types is not null and w.status <> case
+          when e.began > e.ended then 'CANCELLED'
+          when e.types[1] = 'step_completed' then 'COMPLETED'
+          else 'FAILED'
         end""",
     "items that stand elsewhere than their events": """
         select i.node_id, i.place, i.status, e.types
@@ -55,6 +55,17 @@ OPEN = {
         left join noetl.execution x on x.execution_id = i.child_execution_id
           and x.parent_execution_id = i.execution_id and x.parent_node_id = i.node_id and x.parent_index = i.place
         where i.child_execution_id is not null and x.execution_id is null""",
+    "visits and items with more children than attempts": """
+        select x.parent_node_id, x.parent_index, count(*)
+        from noetl.execution x
+        where x.parent_node_id is not null
+        group by x.parent_execution_id, x.parent_node_id, x.parent_index
+        having count(*) > 1 + (
+          select count(*)
+          from noetl.event e
+          where e.execution_id = x.parent_execution_id and e.node_id = x.parent_node_id
+            and e.event_type = 'action_retry' and x.parent_index is null
+        )""",
     "events that name a child which never was": """
         select e.execution_id, e.context
         from noetl.event e
@@ -73,10 +84,11 @@ async def unsettled(database: Database) -> dict[str, list[Any]]:
         found[name] = await rows(database, statement)
     connection = await connect(database.dsn, name="test")
     try:
-        async for execution_id in all_executions(connection):
+        read = "select execution_id from noetl.execution_state order by execution_id"
+        for (execution_id,) in await connection.fetch(read):
             history = await load_history(connection, execution_id, Rules())
             turns = list(retake(history))
-            found[f"replay of {execution_id}"] = [text for turn in turns for text in turn.differences]
+            found[f"replay of {execution_id}"] = [difference for turn in turns for difference in turn.differences]
             found[f"replay of {execution_id}"] += compare_end(history, turns)
     finally:
         await connection.close()

@@ -50,6 +50,7 @@ PURE = {
     "base64",
     "bisect",
     "collections",
+    "contextlib",
     "copy",
     "dataclasses",
     "datetime",

@@ -32,6 +32,15 @@ class NotFoundFault(BrokerError):
     """What was asked for by name or id is not there."""
 
 
+class HistoryFault(BrokerError):
+    """What is remembered of an execution does not suffice to take its turns again; `reason` without its id."""
+
+    def __init__(self, execution_id: int, reason: str) -> None:
+        """The reason is a part of a sentence."""
+        super().__init__(f"execution {execution_id} cannot be replayed: {reason}")
+        self.reason = reason
+
+
 class DatabaseFault(BrokerError):
     """The database cannot be reached or does not answer."""
 

@@ -101,13 +101,22 @@ def _read(config: Path) -> dict[str, Any]:
         found = tomllib.loads(text) if config.suffix == ".toml" else yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorFault(f"the file {config} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise OperatorFault(f"the file {config} is not valid: {error}") from error
+    except yaml.YAMLError as error:
+        raise OperatorFault(f"the file {config} is not valid: {_without_text(error)}") from None
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise OperatorFault(f"the file {config} must be a mapping of settings, it is a {type(found).__name__}")
     return {str(key): value for key, value in found.items()}
+
+
+def _without_text(error: yaml.YAMLError) -> str:
+    """Say what is wrong and where; YAML's own words show the line, which may be the one with the DSN."""
+    mark = getattr(error, "problem_mark", None)
+    where = f" on line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+    return f"{getattr(error, 'problem', None) or 'it is not YAML'}{where}"
 
 
 def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path | None) -> list[str]:

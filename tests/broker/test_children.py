@@ -30,6 +30,7 @@ def test_a_failed_child_is_started_again_after_a_pause() -> None:
             abandon a
         > child_due a
             child a examples/Rome {"city": "Rome"}
+        > child_due a  (duplicate)
         > child_due b  (not_open)
         > action_completed a {"temp": 3}
             event step_completed a

@@ -99,11 +99,11 @@ def test_with_on_error_continue_a_failed_item_leaves_null() -> None:
             event step_started each
             event iterator_started each {"total": 2}
             event iteration_started each {"index": 0}
-            child each[0] p {"chunk": [{"index": 0, "item": 5}, {"index": 1, "item": 4}]}
+            child each[0] p {"chunk": [{"item": 5, "index": 0}, {"item": 4, "index": 1}]}
         > execution_failed each[0] {"message": "no"}
             event iteration_failed each "no"
             event iteration_started each {"index": 1}
-            child each[1] p {"chunk": [{"index": 2, "item": 3}]}
+            child each[1] p {"chunk": [{"item": 3, "index": 2}]}
         > execution_complete each[1] 1
             event iteration_completed each {"index": 1}
             post  iterator_completed each
@@ -168,6 +168,42 @@ def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
     )
 
 
+def test_each_item_sees_what_the_iterator_was_given() -> None:
+    """The first item's job stands under the same visit, and must not pass for the iterator's own."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          collection: [1, 2]
+          element: n
+          distribute: true
+          args: {base: 10}
+          task: {type: python, code: x, args: {sum: "{{ base + n }}"}}
+          next: [{when: "{{ base > 5 }}", step: end}]
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 2}
+            event iteration_started each {"index": 0}
+            job   each[0] {"base": 10, "sum": 11}
+        > action_completed each[0] 11
+            event iteration_completed each {"index": 0}
+            event iteration_started each {"index": 1}
+            job   each[1] {"base": 10, "sum": 12}
+        > action_completed each[1] 12
+            event iteration_completed each {"index": 1}
+            post  iterator_completed each
+        > iterator_completed each [11, 12]
+            event step_completed each
+            event execution_complete [11, 12]
+        """,
+    )
+
+
 def test_a_collection_that_is_none_fails_the_step() -> None:
     """Visibly, with what it is."""
     assert_story(
@@ -182,5 +218,70 @@ def test_a_collection_that_is_none_fails_the_step() -> None:
             event step_failed each "`collection` must be a list or a mapping, it is 5"
             event execution_failed "`collection` must be a list or a mapping, it is 5"
             withdraw
+        """,
+    )
+
+
+def test_a_failed_item_is_done_with_and_the_steps_own_inputs_stay() -> None:
+    """The item's job is dead once it is counted; `next` sees what the step was given, not what an item was."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [{step: each, args: {n: 9}}]}
+        - step: each
+          type: iterator
+          distribute: true
+          collection: [1]
+          element: i
+          on_error: continue
+          task: {type: python, code: x, args: {n: "{{ i }}"}}
+          next: [{when: "n == 9", step: b, args: {n: "{{ n }}"}}]
+        - {step: b, type: python, code: x}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 1}
+            event iteration_started each {"index": 0}
+            job   each[0] {"n": 1}
+        > action_failed each[0] {"message": "no"}
+            event iteration_failed each "no"
+            dead  each[0]
+            post  iterator_completed each
+        > action_failed each[0] {"message": "no"}  (duplicate)
+        > action_completed each[7] 1  (not_open)
+        > iterator_completed each [null]
+            event step_completed each
+            event step_started b
+            job   b {"n": 9}
+        """,
+    )
+
+
+def test_a_mapping_is_iterated_in_one_order() -> None:
+    """That in which Postgres keeps its keys, whether the collection has been there and back or not."""
+    assert_story(
+        """
+        workload: {sizes: {long: 3, s: 1, mid: 2}}
+        workflow:
+        - {step: start, next: each}
+        - step: each
+          type: iterator
+          distribute: true
+          mode: async
+          collection: "{{ workload.sizes }}"
+          element: size
+          task: {type: python, code: x, args: {size: "{{ size.value }}", all: "{{ workload.sizes | to_json }}"}}
+        """,
+        """
+        > execution_start
+            event step_started each
+            event iterator_started each {"total": 3}
+            event iteration_started each {"index": 0}
+            event iteration_started each {"index": 1}
+            event iteration_started each {"index": 2}
+            job   each[0] {"size": 1, "all": "{\\"s\\": 1, \\"mid\\": 2, \\"long\\": 3}"}
+            job   each[1] {"size": 2, "all": "{\\"s\\": 1, \\"mid\\": 2, \\"long\\": 3}"}
+            job   each[2] {"size": 3, "all": "{\\"s\\": 1, \\"mid\\": 2, \\"long\\": 3}"}
         """,
     )

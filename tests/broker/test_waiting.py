@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.facts import ChildFact, Letter, TypeFact
-from noetl_broker.broker.replay import History
+from noetl_broker.broker.history import History
 from tests.explaining import NOW, execution_lines, facts_of, job, step_lines, told
 from tests.forking import history_of
 from tests.stories import playbook

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Command
 
 
@@ -27,4 +29,16 @@ def test_no_password_is_shown(lone_command: Command) -> None:
     lone_command.environment["NOETL_BROKER_DSN"] = "postgresql://u:topsecret@h/d"
     answer = lone_command("config")
     assert answer.exit_code == 0
+    assert "topsecret" not in answer.output
+
+
+@pytest.mark.parametrize("name, text", [("a.yaml", "dsn: [{} x\nlanes: 2\n"), ("a.toml", "dsn = {} x\n")])
+def test_a_broken_file_is_told_of_without_its_text(lone_command: Command, name: str, text: str) -> None:
+    """The line may be the one with the password."""
+    file = lone_command.folder / name
+    file.write_text(text.format("'postgresql://u:topsecret@h/d'"), encoding="utf-8")
+    answer = lone_command("config", "--config", file)
+    assert answer.exit_code == 2
+    assert f"{file} is not valid" in answer.output
+    assert "line " in answer.output
     assert "topsecret" not in answer.output

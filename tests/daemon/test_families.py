@@ -270,3 +270,25 @@ async def test_three_generations_end_together(database: Database) -> None:
         for status, count in (("COMPLETED", 66), ("FAILED", 34))
     ]
     assert await unsettled(database) == {}
+
+
+@pytest.mark.parametrize("kind", ["type: playbook, path: nowhere", "type: python, code: x"])
+async def test_what_is_to_be_tried_again_is_withdrawn_with_its_execution(database: Database, kind: str) -> None:
+    """Also where the attempt and the execution fail in one batch: nobody works for an execution that is over."""
+    await register(
+        database,
+        f"""
+        workflow:
+        - {{step: start, next: [again, once]}}
+        - {{step: again, {kind}, retry: 3}}
+        - {{step: once, {kind}}}
+        """,
+    )
+    await start(database)
+    await drain(database, lanes=1)
+    fail = "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w', 9)"
+    await execute(database, fail)
+    await drain(database, lanes=1)
+    statuses = "select node_name, status from noetl.queue order by 1"
+    assert await rows(database, statuses) == [("again", "cancelled"), ("once", "dead")]
+    assert await unsettled(database) == {}

@@ -14,6 +14,7 @@ from noetl_broker.broker.replay import compare_end, retake
 from noetl_broker.errors import BrokerError
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store import recovery
+from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
@@ -50,7 +51,7 @@ async def differences(database: Database, execution_id: int) -> list[str]:
     """Everything that a replay of the execution finds."""
     connection = await connect(database.dsn, name="test")
     try:
-        found = await recovery.read_history(connection, execution_id, RULES)
+        found = await load_history(connection, execution_id, RULES)
     finally:
         await connection.close()
     turns = list(retake(found))
@@ -70,7 +71,7 @@ async def fork(database: Database, execution_id: int, step: str, **values: JSON)
     """Fork an execution as the command does; gives the new one."""
     connection = await connect(database.dsn, name="test")
     try:
-        history = await recovery.read_history(connection, execution_id, RULES)
+        history = await load_history(connection, execution_id, RULES)
         return await recovery.fork_execution(connection, execution_id, plan_fork(history, step, values=values))
     finally:
         await connection.close()
@@ -170,7 +171,7 @@ async def test_a_retry_that_fails_is_retried_in_turn(database: Database, failed:
 async def test_a_fork_of_which_the_transaction_is_lost_leaves_nothing(database: Database, failed: int) -> None:
     """And its key is free again."""
     connection = await connect(database.dsn, name="test")
-    history = await recovery.read_history(connection, failed, RULES)
+    history = await load_history(connection, failed, RULES)
     counts = (
         "select (select count(*) from noetl.event), (select count(*) from noetl.workflow), count(*) from noetl.inbox"
     )

@@ -6,11 +6,13 @@ import json
 
 import pytest
 
-from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.broker.replay import Difference, Retaking, compare_end, retake
 from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.history import load_history
+from noetl_broker.store.histories import MOST_BYTES, MOST_TURNS, Weight, pack, read
+from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.pool import connect
-from tests.brokers import complete_jobs, drain, execute, register, start, value
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.histories import run_eventful
 from tests.postgres import Database
 
 FORKED = """
@@ -60,9 +62,95 @@ async def differences(database: Database, execution_id: int) -> list[str]:
     return [text for turn in turns for text in turn.differences] + compare_end(found, turns)
 
 
+async def differences_in_parts(database: Database, execution_id: int, size: int) -> list[str]:
+    """Everything that a replay finds where the history comes in parts of so many turns."""
+    found: list[Difference] = []
+    retaking: Retaking | None = None
+    long = Weight(execution_id, turns=size * 1000, bytes=MOST_BYTES * 1000)
+    connection = await connect(database.dsn, name="test")
+    try:
+        async for parts in read(connection, [long], Versions(PlaybookRules())):
+            for part in parts:
+                assert len(part.turns) <= size
+                retaking = retaking or Retaking(part.history, in_parts=True)
+                retaking.tell_jobs(part.jobs or {})
+                for turn in part.turns:
+                    found += retaking.take(turn).found
+                if part.last:
+                    found += [Difference(None, stray, None, None) for stray in part.strays] + retaking.end()
+    finally:
+        await connection.close()
+    return [sentence for difference in found for sentence in difference.sentences()]
+
+
 async def test_an_untouched_history_gives_no_difference(database: Database, history: int) -> None:
     """Recorded times and ids, a large result, a retry, duplicates: all decide the same again."""
     assert await differences(database, history) == []
+    for size in (1, 3, 100):
+        assert await differences_in_parts(database, history, size) == []
+
+
+async def test_children_and_items_give_no_difference(database: Database) -> None:
+    """Neither the parent's history nor a child's, whole or in parts; nor that of an execution that still runs."""
+    await run_eventful(database)
+    await start(database, payload={"rounds": 3})
+    await drain(database)
+    ids = await rows(database, "select execution_id from noetl.execution")
+    assert len(ids) == 5
+    for (execution_id,) in ids:
+        assert await differences(database, execution_id) == []
+        assert await differences_in_parts(database, execution_id, 2) == []
+
+
+async def test_an_event_of_somebody_else_may_say_what_it_likes(database: Database, history: int) -> None:
+    """A `turn` in the meta of an event that a turn has read makes it no event of the broker."""
+    insert = (
+        "insert into noetl.event (execution_id, event_type, node_name, meta) values ($1, 'action_completed', 'a', $2)"
+    )
+    for number in (1, 3, 99, "x", None):
+        await execute(database, insert, history, {"turn": number})
+    await drain(database)
+    assert await differences(database, history) == []
+    assert await differences_in_parts(database, history, 2) == []
+
+
+def test_small_histories_are_loaded_together() -> None:
+    """Neighbours, as long as they are few and small; a long one stands alone."""
+    small, large = Weight(1, 10, 100), Weight(2, 10, MOST_BYTES + 1)
+    loads = [*pack([small, small, large, small, Weight(3, MOST_TURNS, 0), small])]
+    assert loads == [[small, small], [large], [small], [Weight(3, MOST_TURNS, 0)], [small]]
+    assert [len(load) for load in pack([small] * 250)] == [100, 100, 50]
+    assert ([large.long], small.long) == ([True], False)
+
+
+FAMILY = """
+workload: {sizes: {long: 3, s: 1}}
+workflow:
+- {step: start, next: call}
+- {step: call, type: playbook, path: child, next: each}
+- step: each
+  type: iterator
+  collection: "{{ workload.sizes }}"
+  element: size
+  distribute: true
+  task: {type: python, code: x, args: {size: "{{ size.value }}"}}
+"""
+
+
+async def test_a_history_with_children_and_items_gives_no_difference(database: Database) -> None:
+    """A step of type playbook is a step, a mapping keeps its order, an item that never was is a stranger's."""
+    await register(database, FAMILY)
+    await register(database, "workflow: [{step: start}]", path="child")
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_completed', $2)"
+    await drain(database)
+    await execute(database, insert, execution_id, f"{execution_id}:each#1.7")
+    while await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING":
+        await drain(database)
+        await complete_jobs(database, 1)
+    sizes = "select action::jsonb #>> '{args,size}' from noetl.queue where node_type = 'python' order by node_id"
+    assert await rows(database, sizes) == [("1",), ("3",)]
+    assert await differences(database, execution_id) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +173,7 @@ async def test_an_untouched_history_gives_no_difference(database: Database, hist
         ('update noetl.execution_state set tokens = \'{"status": "RUNNING"}\'', "state"),
         ("delete from noetl.event where event_type = 'step_started' and node_name = 'j'", "event 2"),
         ("update noetl.event set meta = meta || '{\"turn\": 77}' where event_type = 'execution_complete'", "turn 77"),
-        ("delete from noetl.turn where turn = 3", "turn 3 is missing"),
+        ("delete from noetl.turn where turn = 3", "turn 3: it is missing"),
         ("update noetl.turn set outcome = 'duplicate' where turn = 2", "outcome"),
     ],
 )
@@ -97,3 +185,5 @@ async def test_whatever_was_changed_is_reported(
     found = await differences(database, history)
     assert found
     assert any(complaint in text for text in found), json.dumps(found, indent=1)
+    in_parts = await differences_in_parts(database, history, 2)
+    assert any(complaint in text for text in in_parts), json.dumps(in_parts, indent=1)

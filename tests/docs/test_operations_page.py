@@ -20,6 +20,7 @@ from noetl_broker import errors
 from noetl_broker.broker import core, dispatcher, draft, initial
 from noetl_broker.settings import Settings
 from noetl_broker.store.pool import connect
+from noetl_broker.store.verify import CHECKS, TABLES, TURNS
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -126,6 +127,14 @@ def test_every_exit_code_is_listed() -> None:
     assert {int(code) for code in _table("| code |")} == codes
 
 
+def test_every_invariant_that_verify_asks_for_is_listed() -> None:
+    """With its sentence, in the order of their numbers."""
+    lines = PAGE.split("\n| invariant |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    listed = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    checks = sorted((*CHECKS, TABLES, TURNS), key=lambda check: int(check.invariant.removeprefix("I")))
+    assert listed == [(check.invariant, check.sentence) for check in checks]
+
+
 def test_every_table_that_is_explained_exists(database: Database) -> None:
     """By its name, in a migrated database."""
     with psycopg.connect(database.dsn) as connection:
@@ -145,7 +154,7 @@ def role(database: Database, maintenance: psycopg.Connection) -> Iterator[str]:
 
 
 async def test_the_rights_on_the_page_are_enough_for_a_daemon(database: Database, role: str) -> None:
-    """It runs executions with children and items as that role: one to its end, one into a cancel."""
+    """It runs executions with children and items as that role, one to its end, one into a cancel, and verifies them."""
     await execute(database, ROLE.replace("noetl_broker", role))
     address = database.dsn.split("@", 1)[1]
     limited = Database(name=database.name, dsn=f"postgresql://{role}:change%20me@{address}")
@@ -169,7 +178,7 @@ async def test_the_rights_on_the_page_are_enough_for_a_daemon(database: Database
         (cancelled, "CANCELLED", None),
         (cancelled, "CANCELLED", None),
     ]
-    assert await broken_invariants(database) == {}
+    assert await broken_invariants(limited) == {}
 
 
 async def test_every_look_at_a_stuck_execution_runs_and_shows_it(database: Database) -> None:

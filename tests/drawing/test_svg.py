@@ -161,6 +161,21 @@ def test_states_differ_in_words_and_symbol_and_not_in_colour_alone() -> None:
     assert {"failed · 1.0 s", "it broke", "in step a: it broke", "cancelled · 1.0 s"} <= drawing.words
 
 
+def test_a_mark_says_in_words_only_what_its_symbol_cannot() -> None:
+    """`end` needs no more than its name, until it waits for others."""
+    body = """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: end}
+        - {step: b, type: python, code: x, next: end}
+        - {step: end}
+    """
+    waiting = Drawing(as_svg(picture_of_story(body, "> execution_start\n> action_completed a {}")))
+    assert (waiting.looks["start"], waiting.looks["end"]) == ("completed", "waits")
+    assert "waits for others · 1 here" in waiting.words
+    assert "completed" not in waiting.words
+
+
 def test_the_same_picture_is_the_same_text() -> None:
     """So that a committed picture changes only where the playbook does."""
     picture = picture_of_playbook(compile_playbook(FORTY.read_bytes(), rules=Rules()))

@@ -124,8 +124,8 @@ STORIES = {
         event iterator_started charge {"total": 2}
         event iteration_started charge {"index": 0}
         event iteration_started charge {"index": 1}
-        child charge[0] examples/iterator_playbook_item {"number": 1, "line": {"pieces": 2, "price": 8}, "discount": 10}
-        child charge[1] examples/iterator_playbook_item {"number": 2, "line": {"pieces": 1, "price": 4}, "discount": 10}
+        child charge[0] examples/iterator_playbook_item {"number": 1, "line": {"price": 8, "pieces": 2}, "discount": 10}
+        child charge[1] examples/iterator_playbook_item {"number": 2, "line": {"price": 4, "pieces": 1}, "discount": 10}
     > execution_complete charge[1] {"amount": 4}
         event iteration_completed charge {"index": 1}
     > execution_complete charge[0] {"amount": 16}
@@ -138,7 +138,7 @@ STORIES = {
     "iterator_playbook_item": """
         > execution_start {"number": 2, "line": {"article": "pen", "pieces": 30, "price": 1}, "discount": 10}
             event step_started reduce
-            job   reduce {"line": {"article": "pen", "pieces": 30, "price": 1}, "discount": 10}
+            job   reduce {"line": {"price": 1, "pieces": 30, "article": "pen"}, "discount": 10}
         > action_completed reduce 27
             event step_completed reduce
             event execution_complete {"line": "2 pen", "amount": 27}
@@ -164,7 +164,7 @@ STORIES = {
             delegated deliver 0.05 s
             abandon deliver
         > child_due deliver
-            child deliver examples/nested_child_courier {"parcel": "a book", "order": 1}
+            child deliver examples/nested_child_courier {"order": 1, "parcel": "a book"}
         > action_completed deliver {"received": "a book"}
             event step_completed deliver
             event execution_complete {"received": "a book"}

@@ -15,8 +15,8 @@ from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState
 from noetl_broker.broker.unfinished import unfinished_of
 
 if TYPE_CHECKING:
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.journey import Component, Journey
-    from noetl_broker.broker.replay import History
     from noetl_broker.broker.shelf import Shelf
     from noetl_broker.broker.state import Visit
     from noetl_broker.playbook.model import Playbook, Step, Target

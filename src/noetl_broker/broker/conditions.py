@@ -6,20 +6,22 @@ are taken apart on a second walk.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.journey import walk
+from noetl_broker.broker.journey import Walked, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.trail import Left
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import cut, shown
+from noetl_broker.errors import HistoryFault
 from noetl_broker.template import NotLoaded
 from noetl_broker.template.parts import Part, Read, parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from noetl_broker.broker.replay import History
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.sources import Sources
     from noetl_broker.broker.state import Visit
     from noetl_broker.playbook.model import Step
@@ -49,10 +51,17 @@ class NextRead(NamedTuple):
 def read_conditions(history: History, visits: Collection[Visit]) -> dict[Visit, NextRead]:
     """Walk the turns again and take the conditions apart that these visits read."""
     found: dict[Visit, NextRead] = {}
-    for walked in walk(history):
-        draft = walked.draft
-        if draft is None:
-            continue
+    with suppress(HistoryFault):
+        for walked in walk(history):
+            found |= _read_in(walked, visits)
+    return found
+
+
+def _read_in(walked: Walked, visits: Collection[Visit]) -> dict[Visit, NextRead]:
+    """Of those visits, what this turn read."""
+    found: dict[Visit, NextRead] = {}
+    draft = walked.draft
+    if draft is not None:
         for trace in draft.trail:
             if isinstance(trace, Left) and (trace.step, trace.visit) in visits:
                 step = draft.playbook.steps[trace.step]

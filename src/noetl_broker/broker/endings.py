@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.conditions import read_facts, tell_read
@@ -13,14 +14,15 @@ from noetl_broker.broker.state import CANCELLED, COMPLETED
 from noetl_broker.broker.trail import Entered, Left
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import listed, visit_name
+from noetl_broker.errors import HistoryFault
 from noetl_broker.template import NotLoaded, TemplateError, compile_condition, compile_text
 from noetl_broker.template.parts import Read, reads_of
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.facts import Facts
+    from noetl_broker.broker.history import History, RecordedTurn
     from noetl_broker.broker.journey import Walked
-    from noetl_broker.broker.replay import History, RecordedTurn
     from noetl_broker.broker.state import Visit
     from noetl_broker.template import Scope, Template
 
@@ -33,13 +35,7 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
     last = next((turn for turn in history.turns if any(_is_end(event) for event in turn.events)), None)
     if last is None:
         return [Why("no_end", "no turn of it wrote its end: it ran before this broker took over, or turns are missing")]
-    journey, walked = Journey(), None
-    told: tuple[Why, ...] = ()
-    for walked in walk(history):
-        journey.follow(walked)
-        if walked.recorded.turn.number == last.turn.number:
-            told = _tell_fault(walked, Sources(history, journey, facts))
-            break
+    journey, walked, told = _to_the_end(history, last, facts)
     number = last.turn.number
     cause = facts.causes.get(number)
     by = f"on {event_words(cause, number)}"
@@ -56,6 +52,17 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
     where = f"{visit_name(failed[-1].step or '', failed[-1].visit)} failed {by}" if failed else f"it failed {by}"
     because = (*_retries(history, failed, last), *told, *_lost(walked))
     return [Why("failed", where, {**about, "error": facts.error}, because), *tell_way(journey), *_tell_forks(facts)]
+
+
+def _to_the_end(history: History, last: RecordedTurn, facts: Facts) -> tuple[Journey, Walked | None, tuple[Why, ...]]:
+    """The way up to the last turn, that turn (None where it is not reached), and the template that failed in it."""
+    journey = Journey()
+    with suppress(HistoryFault):
+        for walked in walk(history):
+            journey.follow(walked)
+            if walked.recorded.turn.number == last.turn.number:
+                return journey, walked, _tell_fault(walked, Sources(history, journey, facts))
+    return journey, None, ()
 
 
 def _is_end(event: Emitted) -> bool:

@@ -19,13 +19,13 @@ from noetl_broker.broker.visits import Telling
 from noetl_broker.broker.waiting import tell_brokers, tell_join, tell_letter, tell_token
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import shown, visit_name
-from noetl_broker.errors import OperatorFault
+from noetl_broker.errors import HistoryFault, OperatorFault
 from noetl_broker.playbook.findings import did_you_mean
 from noetl_broker.times import span
 
 if TYPE_CHECKING:
     from noetl_broker.broker.facts import Facts
-    from noetl_broker.broker.replay import History
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.state import Visit
     from noetl_broker.playbook.model import Playbook, Step
 
@@ -100,14 +100,17 @@ def _tell_visit(history: History, facts: Facts, state: ExecutionState, telling: 
 
 
 def _follow(history: History) -> tuple[Journey, Why | None]:
-    """The whole way; and that the rules of this program do not agree with what was written, where they do not."""
-    journey, last = Journey(), 0
-    for walked in walk(history):
-        last = walked.recorded.turn.number
-        if not walked.agrees:
-            says = f"by the rules of this program turn {last} would go otherwise (noetl-broker replay shows how)"
-            return journey, Why("disagrees", says, {"turn": last})
-        journey.follow(walked)
+    """The whole way; and where it cannot be followed, or the rules of this program would have it otherwise."""
+    journey = Journey()
+    try:
+        for walked in walk(history):
+            if not walked.agrees:
+                turn = walked.recorded.turn.number
+                says = f"by the rules of this program turn {turn} would go otherwise (noetl-broker replay shows how)"
+                return journey, Why("disagrees", says, {"turn": turn})
+            journey.follow(walked)
+    except HistoryFault as fault:
+        return journey, Why("disagrees", str(fault))
     return journey, None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.failure import fail_execution
 from noetl_broker.broker.forks import Malformed, fork_of, take_over
 from noetl_broker.broker.inputs import NOTHING_GIVEN
-from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn
+from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn, as_stored
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
 from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.template import TemplateError
@@ -77,11 +77,11 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
         if key in payload and not isinstance(payload[key], dict):
             continue  # replaced, whatever the default would have been
         unfinished = unfinished_of(draft, NOTHING_GIVEN)
-        default = draft.render(tree, draft.scope({}, None), unfinished.left if unfinished is not None else None)
+        default = draft.render(tree, draft.scope({}, None), unfinished.read_by if unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
-    ordered = {key: workload[key] for key in draft.playbook.workload} | workload
-    draft.set_workload(ordered)
-    return ordered
+    stored: dict[str, JSON] = as_stored(workload)
+    draft.set_workload(stored)
+    return stored
 
 
 def merge(default: JSON, payload: JSON) -> JSON:

@@ -15,7 +15,16 @@ from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
 from noetl_broker.broker.inputs import Given, given_by, lay_over, render_inputs, said_of
-from noetl_broker.broker.model import ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED, JSON, ItemEnd, Items, Post
+from noetl_broker.broker.model import (
+    ITEM_COMPLETED,
+    ITERATION_DUE,
+    ITERATOR_COMPLETED,
+    JSON,
+    ItemEnd,
+    Items,
+    Post,
+    as_stored,
+)
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
@@ -48,7 +57,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Gi
     Raises TemplateError where the collection, or what is started of it, cannot be rendered.
     """
     iteration = _iteration(step)
-    values = choose_items(draft, iteration, given, result)
+    values = as_stored(choose_items(draft, iteration, given, result))
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))

@@ -15,13 +15,14 @@ from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import EXECUTION_START, Decision
 from noetl_broker.broker.state import ExecutionState
 from noetl_broker.broker.trail import Absorbed, Entered, Left
-from noetl_broker.template import NotLoaded
+from noetl_broker.errors import HistoryFault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from noetl_broker.broker.replay import History, RecordedTurn
+    from noetl_broker.broker.history import History, RecordedTurn
     from noetl_broker.broker.state import Arrival, Visit
+    from noetl_broker.playbook.model import Playbook
 
 
 SAID = 4  # of an event: its type, status, step and visit
@@ -62,27 +63,39 @@ class Result(NamedTuple):
 
 
 def walk(history: History) -> Iterator[Walked]:
-    """Walk the turns again, one by one; ends early where the record lacks what a decision needs."""
+    """Walk the turns again, one by one; none where there is no playbook.
+
+    Raises HistoryFault where the record does not carry a turn.
+    """
+    if history.broken is not None:
+        raise HistoryFault(history.execution_id, history.broken)
     if isinstance(history.playbook, str):
         return
     known = Known(history.rules, history.taken, complete=True)
     state = ExecutionState()
     for recorded in history.turns:
-        draft: Draft | None = None
-        reason = refusal(history.playbook, state, recorded.event)
-        decision = Decision(reason or "")
-        if reason is None:
-            draft = Draft(history.playbook, state, recorded.event, recorded.turn, known)
-            try:
-                decide(draft)
-            except Refused as refused:
-                draft, decision = None, Decision(str(refused))
-            except NotLoaded:
-                return
-            else:
-                state, decision = draft.seal()
-        remember(known, recorded.event, recorded.turn, decision)
-        yield Walked(recorded, draft, decision, state, known)
+        try:
+            walked = _walk_on(history.playbook, state, recorded, known)
+            remember(known, recorded.event, recorded.turn, walked.decision)
+        except Exception as error:
+            reason = f"its turn {recorded.turn.number} cannot be taken again ({type(error).__name__}: {error})"
+            raise HistoryFault(history.execution_id, reason) from error
+        state = walked.state
+        yield walked
+
+
+def _walk_on(playbook: Playbook, state: ExecutionState, recorded: RecordedTurn, known: Known) -> Walked:
+    """Take one turn again and keep its draft."""
+    reason = refusal(playbook, state, recorded.event)
+    if reason is not None:
+        return Walked(recorded, None, Decision(reason), state, known)
+    draft = Draft(playbook, state, recorded.event, recorded.turn, known)
+    try:
+        decide(draft)
+    except Refused as refused:
+        return Walked(recorded, None, Decision(str(refused)), state, known)
+    state, decision = draft.seal()
+    return Walked(recorded, draft, decision, state, known)
 
 
 @dataclass(slots=True, kw_only=True)

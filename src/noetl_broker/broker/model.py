@@ -15,6 +15,22 @@ if TYPE_CHECKING:
 
 JSON = Any  # None | bool | int | float | str | list | dict, checked where it enters
 
+
+def as_stored(value: JSON) -> JSON:
+    """The value with the keys of its mappings in the order in which jsonb keeps them: shorter first, then by bytes.
+
+    What a template sees must not depend on whether it comes from the database or was decided a moment ago.
+    """
+    if isinstance(value, dict):
+        return {key: as_stored(value[key]) for key in sorted(value, key=_rank_of_key)}
+    return [as_stored(item) for item in value] if isinstance(value, list) else value
+
+
+def _rank_of_key(key: str) -> tuple[int, bytes]:
+    encoded = key.encode()
+    return len(encoded), encoded
+
+
 EXECUTION_START = "execution_start"
 EXECUTION_CANCEL = "execution_cancel"
 EXECUTION_DEADLINE = "execution_deadline"

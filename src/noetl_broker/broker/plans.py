@@ -17,13 +17,13 @@ from noetl_broker.broker.journey import Journey, last_entry, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.shelf import Shelf, Wanted
 from noetl_broker.broker.state import FAILED, Arrival
-from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault
 from noetl_broker.playbook.findings import did_you_mean
 from noetl_broker.template import NotLoaded, TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.replay import History
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.state import Visit
     from noetl_broker.broker.trail import Lost
     from noetl_broker.playbook.model import Playbook, Step
@@ -76,6 +76,8 @@ def plan_retry(history: History) -> Plan:
 
     One that failed at its start, before its workload was made, starts again.
     """
+    if history.broken is not None:
+        raise HistoryFault(history.execution_id, history.broken)
     if history.ended is None or history.ended.status != FAILED:
         raise BrokerError(f"execution {history.execution_id} has not failed: there is nothing to retry")
     if history.workload is None:
@@ -121,6 +123,8 @@ def _plan(fork: Fork, shelf: Shelf, left_out: tuple[str, ...] = ()) -> Plan:
 
 
 def _playbook(history: History) -> Playbook:
+    if history.broken is not None:
+        raise HistoryFault(history.execution_id, history.broken)
     if isinstance(history.playbook, str):
         raise BrokerError(f"execution {history.execution_id} cannot be followed: {history.playbook}")
     return history.playbook

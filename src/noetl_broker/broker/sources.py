@@ -12,8 +12,8 @@ from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:
     from noetl_broker.broker.facts import Cause, Facts
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.journey import Journey
-    from noetl_broker.broker.replay import History
     from noetl_broker.broker.state import Visit
 
 HANDED = frozenset({"result", "this"})

@@ -8,8 +8,12 @@
         event execution_complete {"rows": 3}
     > action_completed fetch {"rows": 3}  (after_end)
 
-`replay` prints them, tests are written in them, so that an incident pastes into a test. `play` is the other way round:
-it takes the lines that begin with `>` through the core and tells what came of them.
+What else a decision may depend on stands behind a semicolon: `> action_failed fetch {"message": "no"}; not retryable`,
+`; attempt 2` (the lease that failed), `; stale`, `; broken` (it was no JSON), and of a child's start `; depth 1`. The
+name of a step that is no plain word stands between backticks.
+
+`replay` prints stories, tests are written in them, so that an incident pastes into a test. `play` is the other way
+round: it takes the lines that begin with `>` through the core and tells what came of them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn
@@ -44,21 +48,31 @@ if TYPE_CHECKING:
 STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # a story has no clock: turn n is n seconds after this
 STORY_EXECUTION = 1
 _LINE = re.compile(
-    r"^> (?P<type>\w+)"
-    r"(?: (?P<step>[^\s{\[\"(][^{\[\"(]*?)(?:\[(?P<place>\d+)\])?)?"
-    r"(?: (?P<data>[{\[\"\d].*?|null|true|false))?"
+    r"^> (?P<type>[^\s;]+)"
+    r"(?: (?P<step>`[^`]+`(?:#\d+)?|[^\s{\[\"(`;-][^{\[\"(`;]*?)(?:\[(?P<place>\d+)\])?)?"
+    r"(?: (?P<data>[{\[\"\d-].*?|null|true|false))?"
+    r"(?:; (?P<marks>[\w ,.-]+?))?"
     r"(?:\s+\([^()]*\))?$"
 )
+_PLAIN_NAME = re.compile(r"(?!(?:null|true|false)$)[^\W\d][\w.-]*")
+_LINE_ENDS = str.maketrans(
+    {"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"}
+)  # JSON leaves them as they are
+_FLAGS: dict[str, dict[str, Any]] = {
+    "not retryable": {"retryable": False},
+    "stale": {"stale": True},
+    "broken": {"broken": True},
+}
 
 
 def tell(history: Iterable[tuple[Event, Decision]]) -> str:
-    """The story of these turns."""
-    return "\n".join(line for event, decision in history for line in tell_turn(event, decision))
+    """The story of these turns, with the leases that their events speak of."""
+    return "\n".join(line for event, decision in history for line in tell_turn(event, decision, attempt=True))
 
 
-def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
-    """The lines of one turn."""
-    yield _tell_cause(event, decision.outcome)
+def tell_turn(event: Event, decision: Decision, *, attempt: bool = False) -> Iterator[str]:
+    """The lines of one turn; `attempt`: with the lease that its event speaks of, for where failures repeat."""
+    yield _tell_cause(event, decision.outcome, attempt=attempt)
     yield from map(_tell_event, decision.events)
     for job in decision.jobs:
         if not job.delegated:  # else a line `child` or `iterator_started` says it
@@ -68,6 +82,8 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
     for adopted in decision.adoptions:
         yield f"    waits {_visit(adopted.step, adopted.visit, adopted.place)} child {adopted.child_execution_id}"
     for change in decision.changes:
+        if change.status == "done":
+            continue  # no decision: the sender of the event had left that to us
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
         yield f"    {change.status:<5} {_visit(change.step, change.visit, change.place)}{delay}"
     yield from (f"    post  {post.type} {_visit(post.step, post.visit)}" for post in decision.posts)
@@ -76,14 +92,40 @@ def tell_turn(event: Event, decision: Decision) -> Iterator[str]:
         yield "    withdraw"
 
 
-def _tell_cause(event: Event, outcome: str) -> str:
+def _tell_cause(event: Event, outcome: str, *, attempt: bool) -> str:
     words = [">", event.type]
     if event.step and (event.place is not None or not event.kind.startswith("execution")):
-        words.append(_visit(event.step, event.visit or 1, event.place))
+        name = event.step if _PLAIN_NAME.fullmatch(event.step) else f"`{event.step}`"
+        words.append(_visit(name, event.visit or 1, event.place))
     data = _data(event)
     if data is not None:
         words.append(_json(data))
-    return " ".join(words) + ("" if outcome == "decided" else f"  ({outcome})")
+    marks = ", ".join(_marks(event, attempt=attempt))
+    return " ".join(words) + (f"; {marks}" if marks else "") + ("" if outcome == "decided" else f"  ({outcome})")
+
+
+def _marks(event: Event, *, attempt: bool) -> Iterator[str]:
+    if attempt and event.attempt:
+        yield f"attempt {event.attempt}"
+    yield from (mark for mark, fields in _FLAGS.items() if event == event._replace(**fields))
+    parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
+    if isinstance(parent, dict) and type(parent.get("depth")) is int:
+        yield f"depth {parent['depth']}"
+
+
+def _marked(event: Event, marks: str) -> Event:
+    for mark in marks.split(", "):
+        word, _, number = mark.rpartition(" ")
+        if mark in _FLAGS:
+            event = event._replace(**_FLAGS[mark])
+        elif word == "attempt" and number.isdigit():
+            event = event._replace(attempt=int(number))
+        elif word == "depth" and number.isdigit():
+            event = event._replace(meta={"parent": {"depth": int(number), "attempt": 1}})
+        else:
+            known = ", ".join([*_FLAGS, "attempt 1", "depth 1"])
+            raise ValueError(f"no mark reads {mark!r}; there are {known}")
+    return event
 
 
 def play(playbook: Playbook, text: str, *, rules: Rules | None = None) -> str:
@@ -114,14 +156,17 @@ def read_events(text: str) -> Iterator[Event]:
             raise ValueError(f"no event in the line {line!r}; it reads: > type step {{json}}")
         data = json.loads(found["data"]) if found["data"] else None
         step, _, visit = (found["step"] or "").strip().partition("#")
+        step = step.strip("`")
         event = _event(found["type"], step or None, int(visit or 1), data)
-        yield event if found["place"] is None else _of_item(event, step, int(visit or 1), int(found["place"]), data)
+        if found["place"] is not None:
+            event = _of_item(event, step, int(visit or 1), int(found["place"]), data)
+        yield _marked(event, found["marks"]) if found["marks"] else event
 
 
 def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
     kind = Event(event_type).kind
     if kind == EXECUTION_START:
-        return Event(event_type, context={"workload": data or {}})
+        return Event(event_type, context={"workload": {} if data is None else data})
     if kind == ACTION_FAILED:
         return Event(event_type, step, visit, error=data)
     if kind.startswith("execution"):
@@ -147,7 +192,7 @@ def _of_item(event: Event, step: str, visit: int, place: int, data: JSON) -> Eve
 def _data(event: Event) -> JSON:
     if event.kind == EXECUTION_START:
         payload = event.context.get("workload") if isinstance(event.context, dict) else event.context
-        return payload or None
+        return None if payload == {} else payload
     if event.kind == ACTION_FAILED or event.error is not None:
         return event.error
     if event.place is not None:
@@ -165,4 +210,4 @@ def _and(value: JSON) -> str:
 
 
 def _json(value: JSON) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)

@@ -9,7 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.playbook.findings import path_text
-from noetl_broker.playbook.reads import ARGS, at_path, first_met, handed_on, input_paths, travels, workload_paths
+from noetl_broker.playbook.reads import (
+    ARGS,
+    at_path,
+    defaults_read,
+    first_met,
+    handed_on,
+    input_paths,
+    travels,
+    workload_paths,
+)
 from noetl_broker.template import Template, TemplateError
 
 if TYPE_CHECKING:
@@ -20,39 +29,61 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.template import Path, Tree
 
+NO_PATHS: frozenset[Path] = frozenset()
+
 
 class Unfinished(NamedTuple):
-    """The paths of such texts, as templates read them.
+    """Such texts as the templates of one visit read them.
 
-    `defaults` are those of the workload that a payload may have replaced; `remaining` gives those that it did not.
-    `leaving` are the inputs of the visit that a transition leaves; None where the texts stay within their visit.
+    `inputs` are paths of inputs, by name and under `args`; `defaults` those of the workload, which the payload may have
+    replaced (`still` says of which it did not) and which the names `hidden` hide. `alike` says whether a default means
+    the same beside these inputs. `leaving` are the inputs of the visit that a transition leaves; None where the texts
+    stay within their visit.
     """
 
     inputs: frozenset[Path]
-    defaults: frozenset[Path]
-    remaining: Callable[[], frozenset[Path]]
+    defaults: tuple[Path, ...]
+    hidden: Callable[[str], bool]
+    still: Callable[[Path], bool]
+    alike: Callable[[Path], bool]
     leaving: Mapping[str, JSON] | None = None
 
     def read_by(self, template: Template) -> Path | None:
         """Give the path of one that the template reads; None if it reads none. Raises NotLoaded."""
-        return first_met(template.source, self.inputs) or self._default_read_by(template)
+        if self.inputs:
+            found = first_met(template.source, self.inputs)
+            if found is not None:
+                return found
+        for name, path in defaults_read(template.source, self.defaults):
+            if not self.hidden(str(name[0])) and self.still(path):
+                return name
+        return None
 
     def left(self, template: Template) -> Path | None:
         """Give the path of one for which the template is left for the worker; the next one knows not these inputs."""
-        if self.leaving is not None and first_met(template.source, self.inputs):
+        if self.leaving is not None and self.inputs and first_met(template.source, self.inputs):
             return None
-        return self.read_by(template)
+        return None if self.handed(template) else self.read_by(template)
+
+    def handed(self, template: Template) -> tuple[Path, ...]:
+        """Give the paths of defaults in what a template hands on as it is; none where it reads more than that."""
+        defaults = defaults_read(template.source, self.defaults)
+        read = handed_on(template.source) if defaults else None
+        if read is None or (self.inputs and first_met(template.source, self.inputs)):
+            return ()
+        found = [
+            (name[len(read) :], path)
+            for name, path in defaults
+            if name[: len(read)] == read and not self.hidden(str(name[0])) and self.still(path)
+        ]
+        return tuple(inner for inner, _ in found) if all(self.alike(path) for _, path in found) else ()
 
     def inside(self, path: Path) -> tuple[Path, ...]:
         """Give the paths of those that lie in the value at `path`, or are it, from there."""
         size = len(path)
-        within = {found[size:] for found in self.inputs | self.remaining() if found[:size] == path}
-        return tuple(sorted(within, key=repr))
-
-    def _default_read_by(self, template: Template) -> Path | None:
-        if first_met(template.source, self.defaults) is None:
-            return None
-        return first_met(template.source, self.remaining())
+        paths = workload_paths((one for one in self.defaults if self.still(one)), ())
+        found = self.inputs | {one for one in paths if not self.hidden(str(one[0]))}
+        return tuple(sorted({one[size:] for one in found if one[:size] == path}, key=repr))
 
 
 def unfinished_of(
@@ -69,14 +100,19 @@ def unfinished_of(
     (values, left), playbook = given, draft.playbook
     if not left and not playbook.unfinished:
         return None
-    steps = {str(path[0]) for path in playbook.unfinished} & playbook.steps.keys()
-    hidden = {*values, *words, *(name for name in steps if draft.visits(playbook.steps[name]))}
-    return Unfinished(
-        input_paths(left, values),
-        workload_paths(playbook.unfinished, hidden),
-        lambda: workload_paths(remaining_defaults(draft), hidden),
-        values if leaving else None,
-    )
+
+    def hidden(name: str) -> bool:
+        step = playbook.steps.get(name)
+        return name in values or name in words or (step is not None and draft.visits(step) > 0)
+
+    def still(path: Path) -> bool:
+        return bool(at_path(draft.workload(), path) == playbook.unfinished[path])
+
+    def alike(path: Path) -> bool:
+        return travels(playbook.unfinished[path], playbook, values, words)
+
+    inputs = input_paths(left, values) if left else NO_PATHS
+    return Unfinished(inputs, tuple(playbook.unfinished), hidden, still, alike, values if leaving else None)
 
 
 def remaining_defaults(draft: Draft) -> list[Path]:
@@ -97,6 +133,12 @@ def insist_on_values(unfinished: Unfinished | None, *parts: Tree | Fields | Temp
             path = unfinished.read_by(template)
             if path is not None:
                 raise _refused(template, path)
+
+
+def defaults_handed_on(unfinished: Unfinished, tree: Tree | Fields) -> Iterator[tuple[Path, Template]]:
+    """The paths of defaults in what a tree hands on as it is, each with its template: they stay templates there."""
+    for path, template in tree.leaving(unfinished.handed):
+        yield from (((*path, *inner), template) for inner in unfinished.handed(template))
 
 
 def handed_on_in(draft: Draft, unfinished: Unfinished, tree: Tree) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from noetl_broker.times import span
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from noetl_broker.broker.replay import History
+    from noetl_broker.broker.history import History
     from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
     from noetl_broker.playbook.model import Playbook, Step
 

@@ -19,6 +19,7 @@ from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store import catalog, executions, recovery
+from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.session import session
 
@@ -65,7 +66,7 @@ def fork(
 
     async def ask() -> tuple[int, Plan, dict[str, Any]]:
         async with session(call.dsn, name="fork") as connection:
-            history = await recovery.read_history(connection, execution_id, call.playbook_rules)
+            history = await load_history(connection, execution_id, call.playbook_rules)
             other = await _other_playbook(call, connection, execution_id, file, version)
             plan = plan_fork(history, step, playbook=other[0] if other else None, values=values)
             catalog_id = None

@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, Entry] = {
     "fork": Entry("fork", "Start an execution that takes over the results of another and goes on from a step."),
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
+    "verify": Entry("verify", "Check that what must always hold does hold."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }
 

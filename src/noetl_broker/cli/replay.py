@@ -3,84 +3,100 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import click
 
-from noetl_broker.broker.replay import Retaken, compare_end, retake
-from noetl_broker.broker.story import tell_turn
-from noetl_broker.cli import output
+from noetl_broker.cli.against import compare
 from noetl_broker.cli.frame import LARGEST_ID, Call, command
-from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.store.history import all_executions, load_history
-from noetl_broker.store.pool import Connection
-from noetl_broker.store.session import session
+from noetl_broker.cli.pasting import show_stories
+from noetl_broker.cli.retelling import Retold
+from noetl_broker.cli.until import show_until
+from noetl_broker.cli.walking import Chosen, moment_of, walk
+from noetl_broker.errors import OperatorFault
+from noetl_broker.store.histories import ALL, Filter
+
+STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
-@command("replay", example="noetl-broker replay 95911055824257026")
-@click.argument("execution_ids", metavar="ID…", nargs=-1, type=click.IntRange(1, LARGEST_ID))
+@command("replay", example="noetl-broker replay --all --path 'examples/*' --since 24h")
+@click.argument("execution_ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, LARGEST_ID))
 @click.option("--all", "everything", is_flag=True, help="Every execution that the broker has read.")
-def replay(call: Call, *, execution_ids: tuple[int, ...], everything: bool) -> int:
+@click.option("--path", metavar="PATH", help="All of this playbook; * stands for any characters.")
+@click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="All that stand so.")
+@click.option("--since", metavar="WHEN", help="All started since: 2026-01-31, 2026-01-31T08:00Z, or 24h, 7d ago.")
+@click.option("--until", metavar="EVENT", help="Show where the execution stood at this event's id, or at turn:4.")
+@click.option("--story", is_flag=True, help="Print it as a test that can be pasted: its playbook and its story.")
+@click.option(
+    "--against",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Take the histories against this edited playbook; without IDs or a filter, all of its path.",
+)
+@click.option("--ways-only", is_flag=True, help="With --against: a step whose job is told otherwise is no parting.")
+def replay(call: Call, **asked: Any) -> int:
     """Retake the recorded turns of executions and compare.
 
     Takes every turn again, from its event alone, through the same rules, and holds what they decide against
-    what was written: events, jobs, tracking rows, the end. Prints the story of each; exit 1 where anything differs.
+    what was written: events, jobs, tracking rows, the end. Of executions by ID it prints the story, up to the first
+    difference; of many only the differences and the sum. Exit 1 where anything differs.
+
+    With --against, each history is taken through an edited playbook as far as it goes the same way, and a table says
+    which would have gone another way, at which step, because of which condition.
     """
-    if bool(execution_ids) == everything:
-        raise OperatorFault("replay takes the ids of executions, or --all")
-
-    async def ask() -> int:
-        async with session(call.dsn, name="replay") as connection:
-            retold = _Retold(call)
-            if everything:
-                async for execution_id in all_executions(connection):
-                    await retold.take(connection, execution_id)
-            else:
-                for execution_id in execution_ids:
-                    await retold.take(connection, execution_id)
-            return retold.close(everything=everything)
-
-    return asyncio.run(ask())
+    return asyncio.run(_answer(call, **asked))
 
 
-class _Retold:
-    """What was replayed so far; with `--json` the findings wait for the one document at the end."""
+def _answer(
+    call: Call,
+    *,
+    execution_ids: tuple[int, ...],
+    everything: bool,
+    until: str | None,
+    story: bool,
+    against: Path | None,
+    ways_only: bool,
+    **filters: str | None,
+) -> Coroutine[Any, Any, int]:
+    """Which of its answers the call asks for; raises OperatorFault where it asks for none, or for two at once."""
+    chosen = _choose(execution_ids, everything=everything, needed=against is None, **filters)
+    if (until is not None) + story + (against is not None) > 1:
+        raise OperatorFault("--until, --story and --against are answers to different questions: ask one at a time")
+    if ways_only and against is None:
+        raise OperatorFault("--ways-only belongs to --against FILE")
+    if until is not None:
+        if len(execution_ids) != 1:
+            raise OperatorFault("--until takes the ID of one execution")
+        return show_until(call, execution_ids[0], until)
+    if story:
+        if not execution_ids:
+            raise OperatorFault("--story takes the IDs of executions")
+        return show_stories(call, execution_ids)
+    if against is not None:
+        return compare(call, chosen, against, ways_only=ways_only)
+    return _retell(call, chosen)
 
-    def __init__(self, call: Call) -> None:
-        """Nothing yet."""
-        self._call = call
-        self._executions = 0
-        self._turns = 0
-        self._different: list[dict[str, Any]] = []
 
-    async def take(self, connection: Connection, execution_id: int) -> None:
-        """Replay one execution and tell it."""
-        history = await load_history(connection, execution_id, self._call.playbook_rules)
-        turns = list(retake(history))
-        differences = [difference for turn in turns for difference in turn.differences]
-        differences += compare_end(history, turns)
-        self._executions += 1
-        self._turns += len(turns)
-        if differences:
-            self._different.append({"execution_id": execution_id, "differences": differences})
-        if not self._call.as_json:
-            self._tell(execution_id, turns, differences)
+async def _retell(call: Call, chosen: Chosen) -> int:
+    retold = Retold(as_json=call.as_json, stories=bool(chosen.ids))
+    async for part in walk(call, chosen):
+        retold.take(part)
+    return retold.close(alone=len(chosen.ids) == 1)
 
-    def close(self, *, everything: bool) -> int:
-        """Tell the sum; gives the exit code."""
-        if self._call.as_json:
-            output.show_json({"executions": self._executions, "turns": self._turns, "different": self._different})
-        elif everything or self._executions > 1:
-            click.echo(f"{self._executions} executions, {self._turns} turns, {len(self._different)} different")
-        return EXIT_FAILED if self._different else 0
 
-    def _tell(self, execution_id: int, turns: list[Retaken], differences: list[str]) -> None:
-        if not differences:
-            for turn in turns:
-                for line in tell_turn(turn.recorded.event, turn.decision):
-                    click.echo(line)
-            click.echo(f"execution {execution_id}: {len(turns)} turns, no difference")
-            return
-        click.echo(f"execution {execution_id}: {len(differences)} differences")
-        for difference in differences:
-            click.echo(f"  {difference}")
+def _choose(
+    execution_ids: tuple[int, ...],
+    *,
+    everything: bool,
+    needed: bool,
+    path: str | None,
+    status: str | None,
+    since: str | None,
+) -> Chosen:
+    which = Filter(path=path, status=status, since=None if since is None else moment_of(since))
+    by_filter = everything or which != ALL
+    if (execution_ids and by_filter) or (needed and not execution_ids and not by_filter):
+        raise OperatorFault("replay takes the IDs of executions, or --all, or a filter (--path, --status, --since)")
+    return Chosen(ids=execution_ids, which=which)

@@ -40,9 +40,10 @@ class Deciding:
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
             at = max(mail.taken_at, self._last_at + MICROSECOND, mail.created_at + MICROSECOND)
             turn = Turn(case.execution.execution_id, number, at)
-            self._state, decision = take_turn_or_reject(case.playbook, self._state, mail.event, turn, self._known)
-            self._taken.append(Taken(mail, turn, decision))
-            self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
+            state, decision = take_turn_or_reject(case.playbook, self._state, mail.event, turn, self._known)
             if mail is not case.mail[-1]:
                 remember(self._known, mail.event, turn, decision)
+            self._state = state
+            self._taken.append(Taken(mail, turn, decision))
+            self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return Outcome(self._taken, self._state)

@@ -26,6 +26,9 @@ LINES = (
     ("message", 11.0, False),
 )
 CHIP_PADDING, CHIP_LINE, CHIP_MARK, CHIP_GAP, CHIP_SIZE = 7.0, 13.0, 15.0, 8.0, 10.5
+# States that the symbol alone tells of a box which only marks a place.
+QUIET = frozenset({"pending", "unreached", "completed", "cancelled"})
+
 Placed = tuple[str, str, float, float]  # class, text, x and y from the corner of its box
 
 
@@ -48,7 +51,7 @@ class Chip(NamedTuple):
 def card_of(node: Node) -> Card:
     """Measure and fill the box of a step."""
     lines = [(*line, text) for line, text in zip(LINES, texts_of(node), strict=True) if text]
-    if is_mark(node):  # the symbol says how it stands
+    if is_mark(node) and node.stay is not None and node.stay.state in QUIET:
         lines = [line for line in lines if line[0] != "state"]
     gutter = 0.0 if node.stay is None else GUTTER
     side = PADDING + (0.0 if node.shape in {"action", "iterator"} else SLANTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from noetl_broker.drawing.picture import Line, Node, Picture, Run, State
@@ -59,7 +60,7 @@ def full_text_of(node: Node) -> str:
     if stay is not None:
         facts.append(f"{STATES[stay.state].symbol} {texts_of(node).state}")
         facts += _full_times(stay.started_at, stay.ended_at)
-        facts += times_of(stay)[1 if stay.started_at else 0 :]
+        facts += times_of(node, replace(stay, started_at=None))
         facts += [f"error: {printable(stay.message)}"] if stay.message else []
     return "\n".join(facts)
 

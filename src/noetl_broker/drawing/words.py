@@ -70,14 +70,14 @@ def texts_of(node: Node) -> Texts:
         shortened(node.each, LONGEST_LINE),
         shortened(GAP.join(traits_of(node)), LONGEST_LINE + 8),
         "" if stay is None else GAP.join(_state(node, stay)),
-        "" if stay is None or is_mark(node) else GAP.join(times_of(stay)),
+        "" if stay is None else GAP.join(times_of(node, stay)),
         "" if stay is None or stay.message is None else shortened(stay.message, LONGEST_LINE + 4),
     )
 
 
 def is_mark(node: Node) -> bool:
-    """Whether a box only marks where the workflow begins or ends: it takes no time and needs no more than its name."""
-    return node.type == node.shape and node.shape in {"start", "end"}
+    """Whether a box only marks where the workflow begins, parts or ends: no worker runs it, and it takes no time."""
+    return node.shape == "router" or (node.shape in {"start", "end"} and node.type == node.shape)
 
 
 def _kind(node: Node) -> str:
@@ -101,8 +101,7 @@ def _state(node: Node, stay: Stay) -> list[str]:
     words = [STATES[stay.state].words]
     if stay.items is not None:
         words.append(progress(stay.items))
-    at_once = is_mark(node) or node.shape == "router"
-    if stay.state in TIMED and stay.seconds is not None and not at_once:
+    if stay.state in TIMED and stay.seconds is not None and not is_mark(node):
         words.append(span(stay.seconds))
     if stay.arrived:
         words.append(f"{stay.arrived} here")
@@ -117,9 +116,9 @@ def progress(items: Items) -> str:
     return f"{items.completed + items.failed}/{items.total}{failed}"
 
 
-def times_of(stay: Stay) -> list[str]:
+def times_of(node: Node, stay: Stay) -> list[str]:
     """When a step began, how often it did, and who does it."""
-    words = [] if stay.started_at is None else [clock(stay.started_at)]
+    words = [] if stay.started_at is None or is_mark(node) else [clock(stay.started_at)]
     if stay.visits > 1:
         words.append(f"{stay.visits} visits")
     if stay.retries:

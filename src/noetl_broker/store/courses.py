@@ -11,7 +11,7 @@ from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.executions import find_execution
-from noetl_broker.store.history import playbook_of
+from noetl_broker.store.history import Versions
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import parse_node
@@ -24,8 +24,10 @@ async def load_course(connection: Connection, execution_id: int, rules: Rules) -
     """The playbook that an execution runs on, and where it stands; NotFoundFault where there is no such execution."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         execution = await find_execution(connection, execution_id)
-        found = await connection.fetchrow(sql("history_execution"), execution_id)
-        playbook = playbook_of(found, rules)
+        [found] = await connection.fetch(sql("history_heads"), [execution_id])
+        versions = Versions(rules)
+        await versions.load(connection, {found["catalog_id"]} - {None})
+        playbook = versions.of(found)
         if isinstance(playbook, str):
             raise NotFoundFault(f"execution {execution_id} cannot be drawn: {playbook}")
         rows = {
@@ -38,7 +40,7 @@ async def load_course(connection: Connection, execution_id: int, rules: Rules) -
                 ("events", "course_events"),
             )
         }
-    waiting = ((found["tokens"] or {}).get("waiting") or {}) if found is not None else {}
+    waiting = (found["tokens"] or {}).get("waiting") or {}
     steps = _standings(rows, waiting)
     arcs = [arrival["arc"] for arrivals in waiting.values() for arrival in arrivals]
     names = ("execution_id", "status", "started_at", "ended_at", "read_at", "parent_execution_id", "error", "version")

@@ -48,15 +48,13 @@ async def cancel_execution(connection: Connection, execution_id: int, reason: st
 
 async def list_executions(connection: Connection, *, status: str | None, path: str | None, limit: int) -> list[Entry]:
     """The newest executions first; `path` may hold `*` for any run of characters."""
-    rows = await connection.fetch(sql("list_executions"), status, like(path), limit)
-    return [dict(row) for row in rows]
+    pattern = None if path is None else like(path)
+    return [dict(row) for row in await connection.fetch(sql("list_executions"), status, pattern, limit)]
 
 
-def like(pattern: str | None, *, anywhere: bool = False) -> str | None:
+def like(text: str, *, anywhere: bool = False) -> str:
     """The pattern of SQL's `like` for text in which `*` is any run of characters; `anywhere`: it may stand within."""
-    if pattern is None:
-        return None
-    escaped = pattern.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%")
+    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%")
     return f"%{escaped}%" if anywhere else escaped
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noetl_broker.broker.facts import Cause, ChildFact, Facts, ForkFact, JobFact, Letter, Node, TypeFact
-from noetl_broker.broker.replay import History
+from noetl_broker.broker.history import History
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.history import load_history

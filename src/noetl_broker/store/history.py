@@ -1,152 +1,61 @@
-"""What the store remembers of one execution, in the form in which the core retakes it."""
+"""What the store remembers of executions, in the form in which the core takes their turns again.
+
+Everything of one moment: a running execution must not be read half before and half after a turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from noetl_broker.broker.context import Found, result_of, want_step, want_turn
-from noetl_broker.broker.forks import Malformed, decode_fork, fork_of
-from noetl_broker.broker.model import EXECUTION_START, Emitted, Ended, Rules, Turn
-from noetl_broker.broker.replay import History, RecordedJob, RecordedRow, RecordedTurn
+from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
+from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.playbook.model import Playbook
+from noetl_broker.store import unit
 from noetl_broker.store.codec import load_json
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import mail_of, parse_node
 
-PAGE = 1000
+MOST_PLAYBOOKS = 256
+Rows = Sequence[Any]
+Jobs = dict[Node, RecordedJob]
+_execution = itemgetter("execution_id")
 
 
-async def load_history(connection: Connection, execution_id: int, rules: PlaybookRules) -> History:
-    """Everything about one execution; raises NotFoundFault where the broker has never read an event of it."""
-    found = await connection.fetchrow(sql("history_execution"), execution_id)
-    if found is None or found["turn"] is None:
-        raise NotFoundFault(f"no execution {execution_id} that the broker has read; noetl-broker executions lists them")
-    ended = None
-    if found["status"] not in {None, "RUNNING"}:
-        ended = Ended(found["status"], found["result"], found["error"])
-    turns, strays = await _turns(connection, execution_id)
-    return History(
-        execution_id=execution_id,
-        playbook=playbook_of(found, rules),
-        rules=Rules(**found["rules"]) if found["rules"] else Rules(),
-        turns=turns,
-        strays=strays,
-        jobs={_node(row["node_id"]): _job(row) for row in await connection.fetch(sql("history_jobs"), execution_id)},
-        rows={
-            row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"])
-            for row in await connection.fetch(sql("history_rows"), execution_id)
-        },
-        taken=await _taken(connection, execution_id, turns),
-        job_scope={
-            "workload": found["workload"],
-            "path": found["path"],
-            "version": found["version"],
-            "catalog_id": found["catalog_id"],
-            "execution_id": execution_id,
-        },
-        workload=found["workload"],
-        ended=ended,
-        state=found["tokens"],
-    )
+class Versions:
+    """The playbooks of histories, each compiled once for its catalog row; a version never changes."""
 
+    def __init__(self, rules: PlaybookRules) -> None:
+        """Nothing compiled yet; `rules` say what a playbook may hold."""
+        self._rules = rules
+        self._kept: OrderedDict[int, Playbook | str] = OrderedDict()
 
-async def all_executions(connection: Connection) -> AsyncIterator[int]:
-    """The ids of all executions that the broker has read, oldest first, a page in memory at a time."""
-    last = 0
-    while True:
-        page = [row["execution_id"] for row in await connection.fetch(sql("history_ids"), last, PAGE)]
-        for execution_id in page:
-            yield execution_id
-        if len(page) < PAGE:
-            return
-        last = page[-1]
+    async def load(self, connection: Connection, catalog_ids: set[int]) -> None:
+        """Compile those that are not kept yet."""
+        for catalog_id in sorted(catalog_ids - self._kept.keys()):
+            found = await unit.load_content(connection, catalog_id)
+            if found is not None:
+                self._kept[catalog_id] = _compile(*found, self._rules)
+        while len(self._kept) > max(MOST_PLAYBOOKS, len(catalog_ids)):
+            self._kept.popitem(last=False)
 
-
-async def _turns(connection: Connection, execution_id: int) -> tuple[tuple[RecordedTurn, ...], tuple[str, ...]]:
-    """The turns with the events that they wrote, and the events that claim a turn which did not write them."""
-    written: dict[tuple[int, int], list[Emitted]] = {}
-    for row in await connection.fetch(sql("history_events"), execution_id):
-        written.setdefault((row["meta"]["turn"], row["parent_event_id"]), []).append(_emitted(row))
-    turns = []
-    for row in await connection.fetch(sql("history_turns"), execution_id):
-        events = tuple(written.pop((row["turn"], row["event_id"]), ()))
-        turn = Turn(execution_id, row["turn"], row["decided_at"])
-        turns.append(RecordedTurn(turn, mail_of(row).event, row["outcome"], row["note"], events))
-    strays = tuple(
-        f"turn {turn}: it wrote no {event.type} of {event.step or 'the execution'}, but the log has one"
-        for (turn, _), events in written.items()
-        for event in events
-    )
-    return tuple(turns), strays
-
-
-async def _taken(
-    connection: Connection, execution_id: int, turns: tuple[RecordedTurn, ...]
-) -> dict[tuple[object, ...], object]:
-    """What a fork brought along, by the wishes that ask for it; nothing of an execution that is none."""
-    told = [fork_of(turn.event.meta) for turn in turns if turn.event.kind == EXECUTION_START]
-    answers: dict[tuple[object, ...], object] = {}
-    for document in told[:1]:
-        if document is None:
-            continue
-        try:
-            fork = decode_fork(document)
-        except Malformed:
-            continue
-        places = {taken.event_id: taken for taken in fork.results}
-        for row in await connection.fetch(sql("history_taken"), execution_id, [*places]):
-            taken, result = places[row["event_id"]], result_of(row["event_type"], row["result"], row["error"])
-            answers[want_turn(-taken.event_id)] = result
-            before = answers.get(want_step(taken.step))
-            if not isinstance(before, Found) or before.visit < taken.visit:
-                answers[want_step(taken.step)] = Found(taken.visit, result)
-    return answers
-
-
-def _emitted(row: Any) -> Emitted:
-    step: str | None = None
-    visit = 0
-    if ":" in (row["node_id"] or ""):  # else it speaks of the whole execution
-        step, visit, _ = _node(row["node_id"])
-    return Emitted(
-        row["event_type"],
-        row["status"],
-        step,
-        visit,
-        row["node_type"],
-        row["meta"],
-        row["result"],
-        row["error"],
-        _without_child(row["context"]),
-    )
-
-
-def _without_child(context: Any) -> Any:
-    """What the core decided of an event's context: the id of a child is the store's."""
-    return {key: item for key, item in context.items() if key != "child_execution_id"} if context else None
-
-
-def _job(row: Any) -> RecordedJob:
-    action = load_json(row["action"])
-    return RecordedJob(
-        row["node_type"], action, row["context"], row["priority"], row["max_attempts"], row["timeout_seconds"]
-    )
-
-
-def _node(node: str) -> tuple[str, int, int | None]:
-    step, visit, place = parse_node(node, node)
-    return step or node, visit or 1, place
-
-
-def playbook_of(found: Any, rules: PlaybookRules) -> Playbook | str:
-    """The playbook of a row with `content`, `path`, `version` and `catalog_id`, or the sentence why there is none."""
-    return _compile(found["content"], found["path"] or "", rules) if found["content"] else _missing(found)
+    def of(self, head: Any) -> Playbook | str:
+        """The playbook of an execution, or the sentence that says why there is none."""
+        if head["catalog_id"] is None:
+            version = "" if head["version"] is None else f" version {head['version']}"
+            return f"no playbook {head['path']}{version} is registered"
+        return self._kept.get(
+            head["catalog_id"], f"the catalog has no row {head['catalog_id']} (playbook {head['path']})"
+        )
 
 
 @lru_cache(maxsize=64)
@@ -157,8 +66,198 @@ def _compile(content: str, path: str, rules: PlaybookRules) -> Playbook | str:
         return f"playbook {path} does not compile: {fault}"
 
 
-def _missing(found: Any) -> str:
-    if found["catalog_id"] is not None:
-        return f"the catalog has no row {found['catalog_id']} (playbook {found['path']})"
-    version = "" if found["version"] is None else f" version {found['version']}"
-    return f"no playbook {found['path']}{version} is registered"
+async def load_history(connection: Connection, execution_id: int, rules: PlaybookRules) -> History:
+    """Everything about one execution; raises NotFoundFault where the broker has never read an event of it."""
+    for history in await load_histories(connection, [execution_id], Versions(rules)):
+        return history
+    raise await never_read(connection, execution_id)
+
+
+async def load_histories(connection: Connection, execution_ids: Sequence[int], versions: Versions) -> Iterator[History]:
+    """Everything about some executions, oldest first, of one moment; those that the broker never read are left out.
+
+    The rows are all here when this returns; they become histories one by one as they are asked for.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        heads = [row for row in await connection.fetch(sql("history_heads"), execution_ids) if row["turn"] is not None]
+        turns = await connection.fetch(sql("history_turns"), execution_ids)
+        events = await connection.fetch(sql("history_events"), execution_ids)
+        jobs = await connection.fetch(sql("history_jobs"), execution_ids)
+        rows = await connection.fetch(sql("history_rows"), execution_ids)
+        taken = await connection.fetch(sql("history_taken"), execution_ids)
+        await versions.load(connection, {row["catalog_id"] for row in heads} - {None})
+    return _assemble(heads, (turns, events, jobs, rows, taken), [versions.of(head) for head in heads])
+
+
+def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook | str]) -> Iterator[History]:
+    turns, events, jobs, rows, taken = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
+    for head, playbook in zip(heads, playbooks, strict=True):
+        key = head["execution_id"]
+        try:
+            found, strays = turns_of(turns.get(key, ()), events.get(key, ()))
+            read = {turn.event_id for turn in found}
+            yield history_of(
+                head,
+                playbook,
+                rows.get(key, ()),
+                taken.get(key, ()),
+                turns=found,
+                strays=tuple(_stray(row) for row in strays if row["event_id"] not in read),
+                jobs=jobs_of(jobs.get(key, ()), head["workload"]),
+            )
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            yield unreadable(head, playbook, error)
+
+
+def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **more: Any) -> History:
+    """The history of which this is the head, with `more` of its fields."""
+    ended = None
+    if head["status"] not in {None, "RUNNING"}:
+        ended = Ended(head["status"], head["result"], head["error"])
+    return History(
+        execution_id=head["execution_id"],
+        playbook=playbook,
+        rules=Rules(**head["rules"]) if head["rules"] else Rules(),
+        rows={row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"]) for row in rows},
+        taken=_taken_of(taken),
+        job_scope={
+            "workload": head["workload"],
+            "path": head["path"],
+            "version": head["version"],
+            "catalog_id": head["catalog_id"],
+            "execution_id": head["execution_id"],
+        },
+        workload=head["workload"],
+        ended=ended,
+        state=head["tokens"],
+        path=head["path"],
+        broken=None if head["status"] is not None else "noetl.execution has no row of it",
+        set_aside=head["set_aside"],
+        **more,
+    )
+
+
+def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
+    """The results that a fork brought along, by the wishes that ask for them; nothing of an execution that is none."""
+    answers: dict[tuple[object, ...], object] = {}
+    for row in rows:
+        step, visit, _ = _node(row["node_id"])
+        result = result_of(row["event_type"], row["result"], row["error"])
+        answers[want_turn(-row["event_id"])] = result
+        before = answers.get(want_step(step))
+        if not isinstance(before, Found) or before.visit < visit:
+            answers[want_step(step)] = Found(visit, result)
+    return answers
+
+
+def unreadable(head: Any, playbook: Playbook | str, error: Exception) -> History:
+    """What is left of a history whose rows are not such as the broker writes."""
+    return History(
+        execution_id=head["execution_id"],
+        playbook=playbook,
+        rules=Rules(),
+        path=head["path"],
+        broken=f"its rows are not such as the broker writes ({type(error).__name__}: {error})",
+    )
+
+
+def turns_of(turns: Rows, events: Rows) -> tuple[tuple[RecordedTurn, ...], list[Any]]:
+    """The turns with the events that they wrote, and the events that claim a turn which did not write them.
+
+    `events` are those of these turns and of earlier ones, both in turn order.
+    """
+    written: dict[tuple[object, int], list[Any]] = {}
+    for row in events:
+        number = row["meta"]["turn"]
+        written.setdefault((number if type(number) is int else None, row["parent_event_id"]), []).append(row)
+    found = []
+    for row in turns:
+        execution_id, number, event_id = row["execution_id"], row["turn"], row["event_id"]
+        own = written.pop((number, event_id), ())
+        turn = Turn(execution_id, number, row["decided_at"])
+        outcome, note = row["outcome"], row["note"]
+        found.append(
+            RecordedTurn(turn, mail_of(row).event, outcome, note, tuple([_emitted(event) for event in own]), event_id)
+        )
+    return tuple(found), [row for rows in written.values() for row in rows]
+
+
+def jobs_of(rows: Rows, workload: JSON) -> Jobs:
+    """The jobs by their visits; the workload of the execution stands in the context of each, once in memory."""
+    jobs: Jobs = {}
+    for row in rows:
+        context = row["context"]
+        if row["same_workload"]:
+            context["workload"] = workload
+        jobs[_node(row["node_id"])] = RecordedJob(
+            row["node_type"],
+            load_json(row["action"]),
+            context,
+            row["priority"],
+            row["max_attempts"],
+            row["timeout_seconds"],
+        )
+    return jobs
+
+
+async def strays_of(connection: Connection, execution_id: int, rows: Rows) -> tuple[str, ...]:
+    """Of events that claim a turn which did not write them, those that no turn has read, as sentences."""
+    if not rows:
+        return ()
+    read = await connection.fetch(sql("events_read"), execution_id, [row["event_id"] for row in rows])
+    others = {row["event_id"] for row in read}
+    return tuple(_stray(row) for row in rows if row["event_id"] not in others)
+
+
+async def never_read(connection: Connection, execution_id: int) -> NotFoundFault:
+    """Say why there is nothing to take again: the broker has read no event of it."""
+    found = await connection.fetchrow(sql("was_never_read"), execution_id)
+    if found is None or not found["known"]:
+        return NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
+    if found["set_aside"] is not None:
+        return NotFoundFault(
+            f"execution {execution_id} has no turns: deciding on its start failed ({found['set_aside']})"
+        )
+    if found["unread"]:
+        return NotFoundFault(f"execution {execution_id} has no turns yet: its start waits for a broker to read it")
+    return NotFoundFault(
+        f"execution {execution_id} has events but no turns: it ran before this broker took over, or was removed"
+    )
+
+
+async def find_turn(connection: Connection, execution_id: int, event_id: int) -> int:
+    """The number of the turn that read an event, or wrote it, or was the last before it; NotFoundFault if none."""
+    found = await connection.fetchrow(sql("turn_of_event"), execution_id, event_id)
+    if found is None:
+        raise NotFoundFault(
+            f"execution {execution_id} has no event {event_id}; write turn:4 for its fourth turn, "
+            f"or look with noetl-broker events {execution_id} --json"
+        )
+    if found["turn"] is None:
+        raise NotFoundFault(f"event {event_id} of execution {execution_id} came before its first turn")
+    return int(found["turn"])
+
+
+def _stray(row: Any) -> str:
+    event = _emitted(row)
+    whose = event.step or "the execution"
+    return f"turn {row['meta']['turn']}: it wrote no {event.type} of {whose}, but the log has one"
+
+
+def _emitted(row: Any) -> Emitted:
+    step: str | None = None
+    visit = 0
+    node_type = row["node_type"]
+    if node_type != "playbook" or ":" in (row["node_id"] or ""):
+        step, visit, _ = _node(row["node_id"])
+    context = row["context"]
+    if context and "child_execution_id" in context:  # it is the store's, not the core's
+        context = {key: item for key, item in context.items() if key != "child_execution_id"}
+    return Emitted(
+        row["event_type"], row["status"], step, visit, node_type, row["meta"], row["result"], row["error"], context
+    )
+
+
+def _node(node: str) -> Node:
+    step, visit, place = parse_node(node, node)
+    return step or node, visit or 1, place

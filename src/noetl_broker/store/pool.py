@@ -13,6 +13,7 @@ import asyncpg
 
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.codec import dump_json, load_json
+from noetl_broker.store.dsn import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,8 +53,8 @@ async def connect(dsn: str | None, *, name: str, command_timeout: float | None =
             server_settings={"application_name": name, **SESSION},
             command_timeout=command_timeout,
         )
-    except Exception as error:
-        raise connection_fault(error) from error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
+        raise connection_fault(error, dsn) from None
     await _set_codecs(connection)
     return connection
 
@@ -73,12 +74,15 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
             max_inactive_connection_lifetime=0,
             reset=_keep,
         )  # fmt: skip
-    except Exception as error:
-        raise connection_fault(error) from error
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
+        raise connection_fault(error, dsn) from None
 
 
-def connection_fault(error: Exception) -> Exception:
-    """What to tell an operator of a connection that could not be made; anything unknown stays as it is."""
+def connection_fault(error: Exception, dsn: str | None) -> Exception:
+    """What to tell an operator of a connection that could not be made; anything unknown stays as it is.
+
+    The driver's own words are not chained to it: of a broken DSN they may show a piece of the password.
+    """
     kinds: list[tuple[tuple[type[Exception], ...], Callable[[str], Exception], str]] = [
         # first, because asyncpg counts it among the faults of a connection too
         ((asyncpg.exceptions.ClientConfigurationError, ValueError), OperatorFault, "the DSN is not valid"),
@@ -93,7 +97,7 @@ def connection_fault(error: Exception) -> Exception:
     ]  # fmt: skip
     for types, fault, sentence in kinds:
         if isinstance(error, types):
-            detail = str(error).strip() or type(error).__name__
+            detail = without_secrets(str(error).strip(), dsn) or type(error).__name__
             return fault(f"{sentence}: {detail}")
     return error
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from noetl_broker.broker.plans import Plan, plan_retry
-from noetl_broker.broker.replay import History
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.executions import Entry, like
 from noetl_broker.store.history import load_history
@@ -35,7 +34,9 @@ class Wish:
         """The first parameters of both searches."""
         at = self.since if isinstance(self.since, datetime) else None
         seconds = float(self.since) if isinstance(self.since, (int, float)) else None
-        return like(self.path), like(self.reason, anywhere=True), at, seconds
+        path = None if self.path is None else like(self.path)
+        reason = None if self.reason is None else like(self.reason, anywhere=True)
+        return path, reason, at, seconds
 
 
 async def search_dead_letters(connection: Connection, wish: Wish, *, limit: int) -> list[Entry]:
@@ -66,12 +67,6 @@ async def find_brought_back(connection: Connection, execution_id: int) -> Entry 
     return dict(row) if row is not None else None
 
 
-async def read_history(connection: Connection, execution_id: int, rules: PlaybookRules) -> History:
-    """The history of an execution that may be running, in one snapshot."""
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return await load_history(connection, execution_id, rules)
-
-
 async def fork_execution(
     connection: Connection, execution_id: int, plan: Plan, *, catalog_id: int | None = None, key: str | None = None
 ) -> int:
@@ -82,6 +77,6 @@ async def fork_execution(
 
 async def bring_back(connection: Connection, execution_id: int, rules: PlaybookRules) -> tuple[int, Plan]:
     """Fork a failed execution from where it failed, once; gives the new one, the same however often it is asked."""
-    plan = plan_retry(await read_history(connection, execution_id, rules))
+    plan = plan_retry(await load_history(connection, execution_id, rules))
     key = f"{RETRY_KEY}{execution_id}"
     return await fork_execution(connection, execution_id, plan, key=key), plan

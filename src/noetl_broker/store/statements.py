@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import PlaybookFault
+from noetl_broker.store.dsn import without_secrets
 from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_parameter_types
 
 CONNECT_SECONDS = 15.0
@@ -199,7 +200,7 @@ def _document(value: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def _connection(target: Target) -> AsyncIterator[Any]:
-    async with _translated("cannot connect: "):
+    async with _translated("cannot connect: ", target.dsn):
         connection = await asyncpg.connect(
             target.dsn,
             timeout=CONNECT_SECONDS,
@@ -220,18 +221,18 @@ async def _connection(target: Target) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _translated(place: str) -> AsyncIterator[None]:
+async def _translated(place: str, dsn: str | None = None) -> AsyncIterator[None]:
     """Turn what the driver raises into a StatementFault that names the statement and never the connection string."""
     try:
         yield
     except asyncpg.PostgresError as error:
         sqlstate = str(error.sqlstate or "")
-        parts = [f"{place}{error.args[0] if error.args else 'failed'}"]
+        parts = [place + without_secrets(str(error.args[0]) if error.args else "failed", dsn)]
         parts += [f"{name} {text}" for name in ("detail", "hint") if (text := getattr(error, name, None))]
         # Only what the text itself makes impossible is not worth another try: a missing table may come to be.
         told = f"{'; '.join(parts)} ({sqlstate})"
         raise StatementFault(told, sqlstate=sqlstate, retryable=sqlstate != SYNTAX_ERROR) from None
     except (asyncpg.InterfaceError, ValueError, TypeError) as error:
-        raise StatementFault(f"{place}{error}", retryable=False) from None
+        raise StatementFault(place + without_secrets(str(error), dsn), retryable=False) from None
     except (OSError, TimeoutError) as error:
         raise StatementFault(f"{place}{str(error) or type(error).__name__}") from None

@@ -17,6 +17,7 @@ from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
 from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
 from noetl_broker.worker.iterate import iterate, iterates, iteration_of
+from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.save import KEYS, save
 from noetl_broker.worker.tools.http import run_http
 from noetl_broker.worker.tools.idle import run_noop, run_sleep
@@ -75,7 +76,8 @@ class Run:
             result = await tool(task)
         finally:
             for stream, text in task.outputs.items():
-                log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=text)
+                told = self.lent.redactor.clean(text)
+                log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=told)
         for key, spec in saving.items():
             data = StepResult(unwrap(result))
             await self.save(action, spec, (*path, key), {**words, "result": data, "this": data})
@@ -137,7 +139,7 @@ def unknown_type(kind: Any) -> ToolFault:
 
 
 async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> Success | Failure:
-    """Run a job and give its outcome; only cancelling it raises.
+    """Run a job and give its outcome, an error without any secret in it; only cancelling it raises.
 
     The limit is the step's `timeout` where the job has one, else `time_limit_seconds`.
     """
@@ -147,7 +149,7 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
         limit = job.timeout_seconds or seconds(action.get("timeout", time_limit_seconds), "timeout")
         told = {"id": job.queue_id, "uuid": str(job.execution_id), "execution_id": job.execution_id}
         told |= {"step": job.node_name, "node_id": job.node_id, "attempt": job.attempt}
-        finisher = finisher_of(action, context, told, lent.environment)
+        finisher = finisher_of(action, context, told, lent.environment, lent.redactor.learn)
         run = Run(job=job, lent=lent, finisher=finisher, context=context)
         try:
             async with asyncio.timeout(limit):
@@ -156,13 +158,20 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
             raise ToolFault(f"step '{job.node_name}' ran longer than {limit:g} s", kind="timeout") from None
         return Success(result=stored(result))
     except ToolFault as fault:
-        return failure_of(fault)
+        return _failed(fault, lent.redactor)
     except Exception as error:  # noqa: BLE001 - our own bug: the job must not take the worker down with it
         # As text: a console that shows the locals of each frame would show secrets.
-        trace = traceback.format_exc()
+        trace = lent.redactor.clean(traceback.format_exc())
         log.error("job_crashed", queue_id=job.queue_id, step=job.node_name, traceback=trace)  # noqa: TRY400
         message = f"the worker failed on step '{job.node_name}': {type(error).__name__}: {error}"
-        return failure_of(ToolFault(message, kind="worker_bug"))
+        return _failed(ToolFault(message, kind="worker_bug"), lent.redactor)
+
+
+def _failed(fault: ToolFault, redactor: Redactor) -> Failure:
+    """Take the secrets out of a fault, before its texts are cut."""
+    details = redactor.clean(fault.details)
+    told = ToolFault(redactor.clean(fault.message), kind=fault.kind, retryable=fault.retryable, **details)
+    return failure_of(told)
 
 
 async def _run(run: Run, action: Mapping[str, Any]) -> Any:

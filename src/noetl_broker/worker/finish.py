@@ -9,7 +9,7 @@ finished.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -196,15 +196,26 @@ def refused(fault: TemplateError) -> ToolFault:
 
 
 def finisher_of(
-    action: Mapping[str, Any], context: Mapping[str, Any], job: Mapping[str, Any], environment: Mapping[str, str]
+    action: Mapping[str, Any],
+    context: Mapping[str, Any],
+    job: Mapping[str, Any],
+    environment: Mapping[str, str],
+    learn: Callable[[str], str] = str,
 ) -> Finisher:
-    """Prepare the finisher of one job; `job` is what templates read as that word (`job.uuid`, `job.attempt`, …)."""
+    """Prepare the finisher of one job; `job` is what templates read as that word (`job.uuid`, `job.attempt`, …).
+
+    `learn` is told each secret that a template reads.
+    """
     args = action.get("args")
+
+    def find(environment: Mapping[str, str], name: str) -> str:
+        return learn(secret(environment, name))
+
     words: dict[str, Any] = {
         "env": visible_environment(environment),
         "job": dict(job),
-        "secret": Lookup(secret, environment),
-        "secrets": Lookup(secret, environment),
+        "secret": Lookup(find, environment),
+        "secrets": Lookup(find, environment),
         "keychain": Lookup(credential, environment),
         "execution_id": job.get("execution_id"),
     }

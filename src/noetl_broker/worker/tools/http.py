@@ -49,8 +49,10 @@ async def run_http(task: Task) -> Any:
         reason = str(error) or type(error).__name__
         raise task.fault(f"{shown} failed: {reason}", kind="connection", retryable=True) from None
     told = content(response, body)
+    told["url"] = task.lent.redactor.clean(told["url"])
     if response.status_code >= FIRST_ERROR_STATUS:
         text = told["data"] if isinstance(told["data"], str) else json.dumps(told["data"], ensure_ascii=False)
+        text = task.lent.redactor.clean(text)
         raise task.fault(
             f"{shown} answered {response.status_code} {response.reason_phrase}".rstrip(),
             kind="http",
@@ -81,7 +83,7 @@ def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
     told: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": dict(response.headers),
-        "url": str(response.url),
+        "url": str(response.url.copy_with(userinfo=b"")),
         "elapsed": response.elapsed.total_seconds(),
     }
     media = response.headers.get("content-type", "").split(";")[0].strip().lower()

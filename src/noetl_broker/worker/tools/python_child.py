@@ -23,7 +23,7 @@ import types
 WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
 MODULE_NAME = "playbook_step"
 FRAME_HEADER_BYTES = 8
-TRACEBACK_CHARACTERS = 4_000
+TRACEBACK_CHARACTERS = 40_000  # the worker keeps less, after it has taken out secrets that a cut might halve
 
 
 class StepFault(Exception):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.tools.interpreters import Interpreters
 
 RESULT_BYTES = 2 * 1024 * 1024
@@ -17,12 +18,20 @@ RESULT_BYTES = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lent:
-    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, TLS."""
+    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, TLS.
 
-    dsn: str | None
-    environment: Mapping[str, str]
+    `redactor` knows the secrets among them.
+    """
+
+    dsn: str | None = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
     interpreters: Interpreters
     tls: ssl.SSLContext
+    redactor: Redactor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Learn the secrets."""
+        object.__setattr__(self, "redactor", Redactor(self.environment, self.dsn))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,126 @@
+"""What `replay --story` prints: a recorded execution as a test that can be pasted, with its playbook and its story."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import aclosing
+from dataclasses import asdict
+from textwrap import indent
+from typing import Any
+
+import click
+import yaml
+
+from noetl_broker.broker.history import History
+from noetl_broker.broker.model import Decision, Event, Rules
+from noetl_broker.broker.replay import Retaking
+from noetl_broker.broker.retelling import Retelling, retell
+from noetl_broker.cli import output
+from noetl_broker.cli.frame import Call
+from noetl_broker.cli.walking import Chosen, walk
+from noetl_broker.errors import EXIT_FAILED, HistoryFault
+from noetl_broker.playbook import compile_playbook
+from noetl_broker.playbook.model import Playbook
+
+HEAD = ("apiVersion", "kind", "metadata", "name", "path")  # the keys that a test's own playbook gets from its helper
+WIDTH = 110
+MARGIN = " " * 8
+
+
+async def show_stories(call: Call, execution_ids: tuple[int, ...]) -> int:
+    """Print one test for each execution; exit 1 where a story goes another way than the execution went."""
+    pasted = []
+    retaking: Retaking | None = None
+    taken: list[tuple[Event, Decision]] = []
+    async with aclosing(walk(call, Chosen(ids=execution_ids))) as parts:
+        async for part in parts:
+            if part.first or retaking is None:
+                retaking, taken = Retaking(part.history, in_parts=True), []
+            taken += [(recorded.event, retaking.take(recorded).decision) for recorded in part.readable_turns()]
+            if part.last:
+                pasted.append(_paste(call, part.history, taken))
+                if not call.as_json:
+                    _show(pasted[-1])
+    if call.as_json:
+        output.show_json(pasted)
+    return EXIT_FAILED if any(one["parts_at"] for one in pasted) else 0
+
+
+def _show(pasted: dict[str, Any]) -> None:
+    click.echo(pasted["test"])
+    if pasted["parts_at"]:
+        output.note(
+            f"execution {pasted['execution_id']} went another way at turn {pasted['parts_at']} than this story: "
+            "a template of it reads the execution's id or the time, which are others in a test"
+        )
+
+
+def _paste(call: Call, history: History, taken: list[tuple[Event, Decision]]) -> dict[str, Any]:
+    playbook = history.playbook
+    if isinstance(playbook, str):
+        raise HistoryFault(history.execution_id, playbook)
+    try:
+        retelling = retell(playbook, taken, history.rules)
+    except ValueError as error:
+        raise HistoryFault(history.execution_id, f"it cannot be told as a story: {error}") from error
+    body = _body(call, playbook)
+    return {
+        "execution_id": history.execution_id,
+        "path": history.path,
+        "test": _test(history, playbook, body, retelling),
+        "body": body,
+        "story": retelling.text,
+        "parts_at": retelling.parts_at,
+    }
+
+
+def _test(history: History, playbook: Playbook, body: str, retelling: Retelling) -> str:
+    name = re.sub(r"\W+", "_", playbook.name).strip("_").lower()
+    status = history.ended.status if history.ended else "RUNNING"
+    turns = retelling.text.count("\n> ") + 1
+    arguments = [_literal(body), _literal(retelling.text)]
+    metadata = playbook.document.get("metadata")
+    extra = {key: item for key, item in metadata.items() if key not in HEAD} if isinstance(metadata, dict) else {}
+    if extra:
+        arguments.append(f"metadata={', '.join(f'{key}: {json.dumps(item)}' for key, item in extra.items())!r}")
+    changed = {key: item for key, item in asdict(history.rules).items() if item != getattr(Rules(), key)}
+    if changed:
+        arguments.append(f"rules=Rules({', '.join(f'{key}={item!r}' for key, item in changed.items())})")
+    lines = "\n".join(f"        {argument}," for argument in arguments)
+    return (
+        f"def test_execution_{history.execution_id}_of_{name}() -> None:\n"
+        f'    """As it was recorded: {status} after {turns} turns."""\n'
+        f"    assert_story(\n{lines}\n    )\n"
+    )
+
+
+def _literal(text: str) -> str:
+    """A text as a Python literal over several lines, indented as an argument is: the reader takes the margin away."""
+    for quotes in ('"""', "'''"):
+        if quotes not in text:
+            return f"r{quotes}\n{indent(text, MARGIN)}\n{MARGIN}{quotes}"
+    return repr(text)
+
+
+def _body(call: Call, playbook: Playbook) -> str:
+    """The playbook without its head, so written that it reads the same again."""
+    body = {key: item for key, item in playbook.document.items() if key not in HEAD}
+    text = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False)
+    head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
+    read = compile_playbook(head + text, rules=call.playbook_rules).document
+    if all(read.get(key) == item for key, item in body.items()):
+        return text.rstrip("\n")
+    return "\n".join(f"{key}: {json.dumps(item, ensure_ascii=False)}" for key, item in body.items())
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML as people write it: text of several lines stands as it is."""
+
+
+def _dump_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _dump_text)

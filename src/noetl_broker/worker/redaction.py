@@ -1,0 +1,106 @@
+"""Keeps secrets out of what a worker tells beside the results of steps: errors, logs, the address that answered.
+
+A worker knows its secrets: the variables that hold secrets and credentials, those whose names say so, and what a
+template read as a secret. Each is taken out of a text wherever it stands, as it is or as URLs, JSON, Python and base64
+write it, in small or capital letters (a host is told in small ones). Short ones are not looked for: to take `pg` out of
+every message would help nobody.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from noetl_broker.store.dsn import secret_parts
+from noetl_broker.worker.environment import CREDENTIAL_PREFIX, HIDDEN_NAMES, SECRET_PREFIX
+
+INSTEAD = "[secret]"
+LEAST_CHARACTERS = 6
+
+# Variables that hold a secret by their name, whoever reads them.
+SECRET_NAMES = re.compile(
+    r"PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY|DSN|DATABASE_URL", re.IGNORECASE
+)
+# What a stored credential says beside its secrets.
+OPEN_FIELDS = frozenset(
+    {"type", "tool", "kind", "provider", "service", "source", "name", "header", "scope", "region", "role", "account"}
+    | {"host", "port", "user", "username", "database", "dbname", "db", "schema", "warehouse", "endpoint", "url_style"}
+    | {f"{prefix}_{word}" for prefix in ("db", "pg") for word in ("host", "port", "user", "name", "db", "schema")}
+)
+
+
+class Redactor:
+    """The secrets of one worker; more are learned while it runs."""
+
+    def __init__(self, environment: Mapping[str, str], dsn: str | None) -> None:
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self._add(_secrets_in(environment))
+        self._add(secret_parts(dsn))
+
+    def learn(self, secret: str) -> str:
+        """Remember a secret that a template has read, and give it back."""
+        if secret not in self._known:
+            self._add((secret,))
+        return secret
+
+    def clean(self, value: Any) -> Any:
+        """Give a JSON value with each secret in its texts replaced."""
+        if isinstance(value, str):
+            return value if self._pattern is None else self._pattern.sub(INSTEAD, value)
+        if isinstance(value, Mapping):
+            return {key: self.clean(item) for key, item in value.items()}
+        return [self.clean(item) for item in value] if isinstance(value, list) else value
+
+    def _add(self, secrets: Iterable[str]) -> None:
+        before = len(self._known)
+        self._known.update(form for secret in secrets for form in _forms(secret) if len(form) >= LEAST_CHARACTERS)
+        if len(self._known) > before:
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+
+
+def _secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environment.items():
+        if name.startswith(CREDENTIAL_PREFIX):
+            yield from _secrets_of(value)
+        elif name.startswith(SECRET_PREFIX) or name in HIDDEN_NAMES or SECRET_NAMES.search(name):
+            yield value
+            yield from secret_parts(value)
+
+
+def _secrets_of(credential: str) -> Iterator[str]:
+    """Give the secrets in a credential: all of one text; of a mapping, its fields but those that are open."""
+    try:
+        fields = json.loads(credential)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict):
+        yield credential
+        yield from secret_parts(credential)
+        return
+    user = next((fields[key] for key in ("user", "username") if isinstance(fields.get(key), str)), None)
+    for text in _texts({key: value for key, value in fields.items() if str(key).lower() not in OPEN_FIELDS}):
+        yield text
+        yield from secret_parts(text)
+        if user is not None:
+            yield base64.b64encode(f"{user}:{text}".encode()).decode()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Give the ways in which a secret may be written; of one with several lines, each line too."""
+    for text in (secret, *(line.strip() for line in secret.splitlines()[:1_000])):
+        yield from (text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], repr(text)[1:-1])
+        yield json.dumps(text, ensure_ascii=False)[1:-1]
+        yield base64.b64encode(text.encode("utf-8", "surrogateescape")).decode().rstrip("=")

@@ -1,0 +1,300 @@
+"""`replay` as an operator uses it: of one, of many, where one stood, as a test that pastes, against an edit."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from noetl_broker.broker.model import Rules
+from tests.brokers import complete_jobs, drain, register, start
+from tests.cli.conftest import Command, execute, rows, write_playbook
+from tests.histories import run_eventful
+from tests.postgres import Database
+from tests.stories import assert_story
+
+FORK = """
+workload: {limit: 1}
+workflow:
+- {step: start, next: measure}
+- step: measure
+  type: python
+  code: x
+  next:
+  - {when: "{{ measure.n > workload.limit }}", step: high}
+  - else: [{step: low}]
+- {step: high, type: python, code: x, args: {n: "{{ measure.n }}"}, next: both}
+- {step: low, type: python, code: x, next: both}
+- {step: both, type: python, code: x}
+"""
+
+
+@pytest.fixture
+async def forked(database: Database) -> int:
+    """Run one execution of FORK until its second job waits, and two to their ends; give the id of the first."""
+    await register(database, FORK)
+    running, *_ = await start(database, count=3)
+    await drain(database)
+    await complete_jobs(database, {"n": 2})
+    await drain(database)
+    for _ in range(2):
+        await complete_jobs_of_others(database, running)
+        await drain(database)
+    return running
+
+
+async def complete_jobs_of_others(database: Database, execution_id: int) -> None:
+    """Complete what is queued, but not of this execution."""
+    hold = "update noetl.queue set available_at = {} where execution_id = {} and status = 'queued'"
+    execute(database, hold.format("'infinity'", execution_id))
+    await complete_jobs(database, {"n": 3})
+    execute(database, hold.format("now()", execution_id))
+
+
+@pytest.fixture
+async def eventful(database: Database) -> int:
+    """Run an execution with a loop, a retry, a child and items; give its id."""
+    return await run_eventful(database)
+
+
+def test_of_one_execution_the_story_is_told(command: Command, forked: int) -> None:
+    """Of one that runs as far as it has got."""
+    result = command("replay", forked)
+    assert result.exit_code == 0
+    assert result.stdout == (
+        "> execution_start\n"
+        "    event step_started measure\n"
+        "    job   measure\n"
+        '> action_completed measure {"n": 2}\n'
+        "    event step_completed measure\n"
+        "    event step_started high\n"
+        '    job   high {"n": 2}\n'
+        f"execution {forked}: 2 turns so far (it is running), no difference\n"
+    )
+
+
+def test_of_many_the_sum_is_told(command: Command, forked: int) -> None:
+    """Without a bar in a pipe; filters say which."""
+    assert _sum(command("replay", "--all")) == "3 executions, 10 turns, 0 different"
+    assert _sum(command("replay", "--path", "sto*", "--status", "completed")) == "2 executions, 8 turns, 0 different"
+    assert _sum(command("replay", "--path", "other")) == "0 executions, 0 turns, 0 different"
+    assert _sum(command("replay", "--since", "1h")) == "3 executions, 10 turns, 0 different"
+    assert _sum(command("replay", "--since", "2100-01-01")) == "0 executions, 0 turns, 0 different"
+    assert command("replay", forked, forked).stdout.count("no difference") == 2
+
+
+def _sum(result: Result) -> str:
+    assert (result.exit_code, result.stderr) == (0, "")
+    told, pace, rest = result.stdout.partition(" (")
+    assert re.fullmatch(r"[\d,]+ executions/s\)\n", rest), pace
+    return told
+
+
+def test_a_bar_is_drawn_on_a_terminal_alone(command: Command, forked: int) -> None:
+    """Where stderr is one; what is printed goes where stdout does."""
+    assert forked
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "noetl_broker", "replay", "--all"],
+        cwd=command.folder,
+        env=command.environment | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=end,
+    )
+    os.close(end)
+    told, _ = process.communicate(timeout=30)
+    drawn = os.read(terminal, 1 << 16).decode()
+    os.close(terminal)
+    assert told.startswith(b"3 executions, 10 turns, 0 different (")
+    assert "3/3" in drawn
+    assert "turns" not in drawn
+
+
+def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, forked: int) -> None:
+    """With its place; the story goes as far. Exit 1."""
+    execute(database, f"update noetl.queue set priority = 9 where node_id = '{forked}:high'")
+    result = command("replay", forked)
+    assert result.exit_code == 1
+    story, _, told = result.stdout.partition(f"execution {forked}: 1 difference\n")
+    assert story.endswith('    job   high {"n": 2}\n')
+    [event_id] = rows(database, "select event_id from noetl.turn where turn = 2 and execution_id = %s", forked)[0]
+    assert told == (
+        f"  turn 2, action_completed measure (event {event_id}): job high#1\n"
+        "    --- written\n"
+        "    +++ decided\n"
+        '       "max_attempts": 1,\n'
+        '       "node_type": "python",\n'
+        '    -  "priority": 9,\n'
+        '    +  "priority": 5,\n'
+        '       "timeout": null\n'
+        "     }\n"
+    )
+    of_all = command("replay", "--all")
+    assert (of_all.exit_code, told in of_all.stdout) == (1, True)
+    found = json.loads(command("replay", "--all", "--json").stdout)
+    assert (found["executions"], found["turns"], found["differing"]) == (3, 10, 1)
+    [difference] = found["different"][0]["differences"]
+    assert {key: difference[key] for key in ("turn", "event_id", "event_type", "step", "what")} == {
+        "turn": 2,
+        "event_id": event_id,
+        "event_type": "action_completed",
+        "step": "measure",
+        "what": "job high#1",
+    }
+    assert (difference["written"]["priority"], difference["decided"]["priority"]) == (9, 5)
+
+
+DEAD_ENDS = {
+    "the playbook is gone": ("delete from noetl.catalog", "the catalog has no row"),
+    "the playbook does not compile": ("update noetl.catalog set content = 'x'", "playbook story does not compile"),
+    "the execution is gone": ("delete from noetl.execution", "noetl.execution has no row of it"),
+    "its rules are none": ("update noetl.execution set rules = '{\"x\": 1}'", "its rows are not such as the broker"),
+    "a job is no JSON": ("update noetl.queue set action = 'x'", "its rows are not such as the broker writes"),
+    "an event is gone": ("delete from noetl.event where event_type = 'execution_start'", "turn 1, missing"),
+    "a turn is gone": ("delete from noetl.turn where turn = 1", "turn 1: it is missing"),
+    "the state is none": ("update noetl.execution_state set tokens = '[]'", "  state"),
+    "the facts are none": ('update noetl.turn set facts = \'{"attempt": "x"}\'', "0 different"),
+}
+
+
+@pytest.mark.parametrize("change,words", DEAD_ENDS.values(), ids=DEAD_ENDS)
+def test_a_dead_end_is_told_in_words(
+    command: Command, database: Database, forked: int, change: str, words: str
+) -> None:
+    """By every form of the command, and the others go on."""
+    execute(database, change)
+    result = command("replay", "--all", "--debug")
+    assert (words in result.stdout, result.stderr) == (True, ""), result.stdout
+    assert "3 executions, " in result.stdout
+    assert result.exit_code == (0 if words == "0 different" else 1)
+    for form in (["--until", "turn:2"], ["--story"], ["--against", write_playbook(command.folder, FORK, path="story")]):
+        asked = command("replay", forked, *form)
+        assert "fault of the program" not in asked.stderr
+        assert "Traceback" not in asked.stderr
+
+
+def test_an_execution_without_turns_says_why(command: Command, database: Database, forked: int) -> None:
+    """Not there at all; not read yet; set aside; of the time before the broker."""
+    assert command("replay", 5).stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
+    [(waiting,)] = rows(database, "select noetl.start_execution('story')")
+    assert "has no turns yet: its start waits for a broker" in command("replay", waiting).stderr
+    execute(database, "insert into noetl.dead_letter select event_id, execution_id, 'boom' from noetl.inbox")
+    assert "deciding on its start failed (boom)" in command("replay", waiting).stderr
+    execute(database, "delete from noetl.dead_letter; delete from noetl.inbox")
+    assert "it ran before this broker took over, or was removed" in command("replay", waiting).stderr
+    event = f"(select max(event_id) from noetl.event where execution_id = {forked})"
+    execute(database, f"insert into noetl.dead_letter values ({event}, {forked}, 'boom')")
+    assert "1 event of it was set aside and has no turn" in command("replay", forked).stdout
+
+
+def test_where_an_execution_stood_is_shown(command: Command, database: Database, eventful: int) -> None:
+    """By the number of a turn, or the id of an event: what lived, what waited for whom, what was known."""
+    found = json.loads(command("replay", eventful, "--until", "turn:3", "--json").stdout)
+    assert found["decision"][-1] == "    retry count 0 s"
+    assert [(live["step"], live["inputs"], live["failures"]) for live in found["live"]] == [("count", {"n": 0}, 1)]
+    assert found["waiting"] == [
+        {"step": "both", "join": "all", "arrived_from": ["left"], "waits_for": [{"step": "count", "visit": 1}]}
+    ]
+    assert {step: result["data"] for step, result in found["results"].items()} == {"left": {"got": None}}
+    text = command("replay", eventful, "--until", "turn:3").stdout
+    assert text.startswith(f"execution {eventful}  story  RUNNING after turn 3, ")
+    event_ids = rows(
+        database,
+        "select e.event_id from noetl.event e left join noetl.turn t using (execution_id, event_id)"
+        " where e.execution_id = %s and (t.turn = 3 or e.meta ->> 'turn' = '3')",
+        eventful,
+    )
+    assert len(event_ids) == 2
+    assert {command("replay", eventful, "--until", event_id).stdout for (event_id,) in event_ids} == {text}
+    items = json.loads(command("replay", eventful, "--until", "turn:9", "--json").stdout)["live"]
+    assert [(live["step"], live["items"]["ended"], live["open_items"]) for live in items] == [
+        ("each", 0, [0, 1]),
+        ("words", 1, [1]),
+    ]
+    assert "has no turn 99: its last is 16" in command("replay", eventful, "--until", "turn:99").stderr
+    assert "has no event 7" in command("replay", eventful, "--until", "7").stderr
+
+
+def test_a_story_pastes_into_a_test(command: Command, database: Database, eventful: int) -> None:
+    """The printed test, run as it is, gives the story to the letter: of the parent and of each of its children."""
+    ids = [row[0] for row in rows(database, "select execution_id from noetl.execution order by 1")]
+    printed = command("replay", *ids, "--story")
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    namespace: dict[str, Any] = {"assert_story": assert_story, "Rules": Rules}
+    exec(printed.stdout, namespace)  # noqa: S102 - what a person would paste
+    tests = {name: made for name, made in namespace.items() if name.startswith("test_")}
+    assert [*tests] == [f"test_execution_{one}_of_{'story' if one == eventful else 'child'}" for one in ids]
+    for test in tests.values():
+        test()
+    for expected in ("child call child", "words[2]", "count#2", "attempt 1  (duplicate)", "\\luck", "; depth 1"):
+        assert expected in printed.stdout
+
+
+def test_a_story_that_goes_another_way_than_the_execution_says_so(command: Command) -> None:
+    """Its id and its times are others in a test, and a condition may read them."""
+    body = (
+        "workflow:\n- {step: start, next: [{when: 'execution_id > 1', step: a}]}\n- {step: a, type: python, code: x}\n"
+    )
+    command("register", write_playbook(command.folder, body))
+    execution_id = int(command("start", "examples/story").stdout)
+    command("run", "--drain")
+    printed = command("replay", execution_id, "--story")
+    assert (printed.exit_code, "went another way at turn 1 than this story" in printed.stderr) == (1, True)
+
+
+def test_an_edited_playbook_is_tried_on_what_happened(command: Command, forked: int) -> None:
+    """Without ids all executions of its path: a table counts where they part and why."""
+    edited = write_playbook(command.folder, FORK.replace("> workload.limit", "> 2"), path="story")
+    result = command("replay", "--against", edited)
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[1].split("  ")[0] == "3"
+    because = "{{ measure.n > 2 }} is false, {{ measure.n > workload.limit }} was true"
+    found = json.loads(command("replay", "--against", edited, "--json").stdout)
+    [group] = found["groups"]
+    assert {key: group[key] for key in ("executions", "step", "what", "because", "was", "instead")} == {
+        "executions": 3,
+        "step": "measure",
+        "what": "another step",
+        "because": because,
+        "was": "starts high",
+        "instead": "starts low",
+    }
+    same = command("replay", forked, "--against", write_playbook(command.folder, FORK, path="story"))
+    assert same.exit_code == 0
+    assert same.stdout.startswith("1 executions against ")
+    assert "1 go the same way (1 of them still running), 0 part" in same.stdout
+
+
+def test_an_edited_playbook_with_errors_is_not_tried(command: Command, forked: int) -> None:
+    """Its errors are told as `validate` tells them."""
+    result = command("replay", forked, "--against", write_playbook(command.folder, "workflow: []", path="story"))
+    assert result.exit_code == 1
+    assert "error" in result.stderr
+    assert "nothing was compared" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        ([], "takes the IDs of executions, or --all, or a filter"),
+        (["7", "--all"], "takes the IDs of executions, or --all, or a filter"),
+        (["7", "--until", "x"], "--until takes the id of an event, or turn:4"),
+        (["--all", "--until", "turn:1"], "--until takes the ID of one execution"),
+        (["--all", "--story"], "--story takes the IDs of executions"),
+        (["7", "--story", "--until", "turn:1"], "ask one at a time"),
+        (["7", "--ways-only"], "--ways-only belongs to --against"),
+        (["--since", "yesterday"], '"yesterday" is no moment'),
+        (["7", "--against", "missing.yaml"], "missing.yaml cannot be read"),
+    ],
+)
+def test_a_wrong_call_says_what_is_right(command: Command, arguments: list[str], words: str) -> None:
+    """Usage: exit 2."""
+    result = command("replay", *arguments)
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

@@ -1,0 +1,26 @@
+"""Golden histories: what the core once decided on every example, it still decides (docs/architecture.md says why)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.recording import FOLDER, decide, read, runs
+
+FILES = sorted(file.stem for file in FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_the_core_decides_as_it_did(file: str) -> None:
+    """On the playbook that was recorded beside it, whatever the example says today."""
+    document = read(file)
+    texts = {path: "\n".join(lines) + "\n" for path, lines in document["playbooks"].items()}
+    for number, execution in enumerate(document["executions"], 1):
+        again = decide(execution, texts, number)
+        for turn, recorded in enumerate(execution["decisions"]):
+            assert again["decisions"][turn] == recorded, f"execution {number}, turn {turn + 1}"
+        assert again["state"] == execution["state"]
+
+
+def test_every_example_has_its_golden_histories() -> None:
+    """One for each payload that is tried with it; `make golden` records what is missing."""
+    assert sorted(file for file, _, _ in runs()) == FILES

@@ -1,0 +1,91 @@
+"""Secrets in what a worker tells: which are known, and in which forms they are found."""
+
+from __future__ import annotations
+
+import base64
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from noetl_broker.worker.redaction import INSTEAD, Redactor
+
+AWKWARD = 'pa/ss "w\u00f6rd"+1'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        AWKWARD,
+        AWKWARD.upper(),
+        quote(AWKWARD, safe=""),
+        quote_plus(AWKWARD),
+        json.dumps(AWKWARD)[1:-1],
+        json.dumps(AWKWARD, ensure_ascii=False)[1:-1],
+        repr(AWKWARD)[1:-1],
+        base64.b64encode(AWKWARD.encode()).decode(),
+    ],
+)
+def test_a_secret_is_found_in_every_form(form: str) -> None:
+    """As it is, and as others write it."""
+    redactor = Redactor({"NOETL_SECRET_X": AWKWARD}, None)
+    cleaned = redactor.clean(f"before {form} after")
+    assert cleaned.startswith(f"before {INSTEAD}")
+    assert cleaned.rstrip("=").endswith(" after")
+
+
+@pytest.mark.parametrize(
+    "name, value, hidden",
+    [
+        ("NOETL_SECRET_X", "hunter2", ["hunter2"]),
+        ("NOETL_SECRET_X", "first-line\nsecond-line", ["first-line", "second-line"]),
+        ("NOETL_CREDENTIAL_X", "just-a-token", ["just-a-token"]),
+        ("NOETL_CREDENTIAL_X", "postgresql://u:hunter2@host/db", ["hunter2"]),
+        ("NOETL_CREDENTIAL_X", '{"host": "db-host", "password": "hunter2"}', ["hunter2"]),
+        ("NOETL_CREDENTIAL_X", '{"more": {"key": ["hunter2"]}}', ["hunter2"]),
+        ("NOETL_CREDENTIAL_X", '{"user": "me", "password": "hunter2"}', [base64.b64encode(b"me:hunter2").decode()]),
+        ("PGPASSWORD", "hunter2", ["hunter2"]),
+        ("GITHUB_TOKEN", "hunter2", ["hunter2"]),
+        ("DATABASE_URL", "postgresql://u:hunter2@host/db", ["hunter2"]),
+        ("NOETL_BROKER_DSN", "postgresql://u:hunter2@host/db", ["hunter2"]),
+    ],
+)
+def test_what_the_environment_holds_is_known(name: str, value: str, hidden: list[str]) -> None:
+    """By the names of the variables, and by what a credential says."""
+    redactor = Redactor({name: value}, None)
+    assert [redactor.clean(text) for text in hidden] == [INSTEAD] * len(hidden)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CITY": "some-town"},
+        {"NOETL_CREDENTIAL_X": '{"host": "some-town", "user": "some-town", "port": 5432, "database": "some-town"}'},
+        {"NOETL_SECRET_X": "some"},
+        {},
+    ],
+)
+def test_what_is_no_secret_is_told(environment: dict[str, str]) -> None:
+    """An address, a user, another variable; and what is too short to be looked for."""
+    assert Redactor(environment, None).clean("some-town") == "some-town"
+
+
+def test_a_json_value_is_cleaned_all_the_way_down() -> None:
+    """Its texts, and nothing else."""
+    redactor = Redactor({"NOETL_SECRET_X": "hunter2"}, None)
+    assert redactor.clean({"a": ["x hunter2", 1, None], "hunter2": {"b": "hunter2"}}) == {
+        "a": [f"x {INSTEAD}", 1, None],
+        "hunter2": {"b": INSTEAD},
+    }
+
+
+def test_the_password_of_the_worker_s_own_database_is_known() -> None:
+    """It stands in the DSN."""
+    assert Redactor({}, "postgresql://u:hunter2@host/db").clean("no hunter2") == f"no {INSTEAD}"
+
+
+def test_a_secret_that_a_template_read_is_learned() -> None:
+    """Whatever its variable is called."""
+    redactor = Redactor({"CITY": "hunter2"}, None)
+    assert redactor.learn("hunter2") == "hunter2"
+    assert redactor.clean("hunter2") == INSTEAD
