@@ -43,7 +43,9 @@ def test_a_fork_prints_its_id_and_says_what_it_took(command: Command, database: 
     assert rows(database, "select workload, forked_from from noetl.execution where execution_id = %s", new) == [
         ({"city": "Oslo"}, done)
     ]
-    assert command("replay", new).exit_code == 0
+    assert [command(name, *more).exit_code for name, *more in (("replay", new), ("verify", new, "--deep"))] == [0, 0]
+    file = write_playbook(command.folder, LOAD, path="examples/load")
+    assert command("replay", new, "--against", file).exit_code == 0
 
 
 def test_a_result_may_be_given(command: Command, database: Database, done: int) -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.plans import plan_fork
-from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.broker.replay import Retaking, compare_end, retake
 from noetl_broker.errors import BrokerError
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store import recovery
-from noetl_broker.store.history import load_history
+from noetl_broker.store.histories import MOST_TURNS, Weight, read
+from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
@@ -144,6 +145,25 @@ async def test_what_was_taken_over_are_events_of_the_new_execution(database: Dat
         ("end", "PENDING", 0, None),
     ]
     assert await differences(database, new) == []
+
+
+async def test_a_fork_that_is_read_in_parts_has_what_it_brought_along(database: Database, failed: int) -> None:
+    """As a long history is."""
+    new = await bring_back(database, failed)
+    await drain(database)
+    await answer(database, "c", {"v": 3})
+    connection = await connect(database.dsn, name="test")
+    try:
+        weight = Weight(new, MOST_TURNS + 1, 0)
+        parts = [part async for some in read(connection, [weight], Versions(RULES)) for part in some]
+    finally:
+        await connection.close()
+    retaking = Retaking(parts[0].history, in_parts=True)
+    for part in parts:
+        retaking.tell_jobs(part.jobs or {})
+        for turn in part.turns:
+            assert retaking.take(turn).differences == ()
+    assert retaking.end() == []
 
 
 async def test_a_retry_that_is_asked_for_twice_gives_one_execution(database: Database, failed: int) -> None:

@@ -38,6 +38,7 @@ from noetl_broker.broker.model import (
 )
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
 from noetl_broker.broker.trail import Lost, Trace
+from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from noetl_broker.template import Leave, Path, Template, Tree
 
 DECIDED = "decided"
+SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
+OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on together
 
 
 class Draft:
@@ -59,7 +62,13 @@ class Draft:
         self.event = event
         self.turn = turn
         self.known = known
-        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at)
+        self.allowance = Allowance(
+            steps=known.rules.template_max_steps,
+            output_chars=known.rules.template_max_output_chars,
+            turn_steps=known.rules.template_max_steps * SHARES_OF_TURN,
+            turn_chars=known.rules.template_max_output_chars * OUTPUTS_OF_TURN,
+        )
+        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at, allowance=self.allowance)
         self.status = state.status
         self.tokens: dict[Visit, Token] = dict(state.tokens)
         self.waiting: dict[str, tuple[Arrival, ...]] = dict(state.waiting)
@@ -211,12 +220,19 @@ class Draft:
             moment=self.moment,
         )
 
-    def evaluate(self, template: Template, scope: Scope) -> JSON:
+    def evaluate(self, template: Template | Tree, scope: Scope) -> JSON:
         """The template's value; where something is missing, everything that it names is asked for at once."""
         try:
             return template.evaluate(scope)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
+
+    def holds(self, condition: Template, scope: Scope) -> bool:
+        """Whether the condition is true; where something is missing, as `evaluate`."""
+        try:
+            return condition.holds(scope)
+        except NotLoaded as missing:
+            raise NotLoaded(missing.wants | self.wants(condition.names, condition.results)) from None
 
     def render(self, tree: Tree | Fields, scope: Scope, leave: Leave | None = None) -> JSON:
         """The tree rendered; where something is missing, everything that it names is asked for at once.

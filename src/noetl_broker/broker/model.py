@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.template import MAX_OUTPUT_CHARS, MAX_STEPS
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -255,3 +257,5 @@ class Rules:
     max_nesting: int = 32
     default_max_attempts: int = 1
     undefined_when: str = "error"
+    template_max_output_chars: int = MAX_OUTPUT_CHARS
+    template_max_steps: int = MAX_STEPS

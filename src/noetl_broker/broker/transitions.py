@@ -13,7 +13,7 @@ from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.trail import Left
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
-from noetl_broker.template import StepResult, TemplateError, is_true
+from noetl_broker.template import StepResult, TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -109,7 +109,7 @@ def _choose(draft: Draft, step: Step, scope: Scope, conditions: Conditions) -> l
 def _holds(draft: Draft, condition: Template, scope: Scope) -> bool:
     """Whether the condition is true; with `undefined_when: false` an undefined name makes it false, and is noted."""
     try:
-        return is_true(draft.evaluate(condition, scope))
+        return draft.holds(condition, scope)
     except TemplateError as fault:
         if not fault.undefined or draft.known.rules.undefined_when != "false":
             raise

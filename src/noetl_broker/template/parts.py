@@ -13,13 +13,16 @@ from jinja2 import nodes
 from jinja2.exceptions import UndefinedError
 
 from noetl_broker.template import engine, grammar
+from noetl_broker.template.allowance import Allowance
+from noetl_broker.template.compiled import TEMPLATE_FAULTS, has_template, reason
 from noetl_broker.template.expressions import text_of
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.render import COMPILE_FAULTS, TEMPLATE_FAULTS, Template, has_template, reason
+from noetl_broker.template.output import as_json
+from noetl_broker.template.render import Template
 from noetl_broker.template.scope import JSON, Scope
 from noetl_broker.template.truth import is_true
-from noetl_broker.template.values import as_json, solid
+from noetl_broker.template.values import solid
 
 MOST_PARTS: Final = 150  # evaluated of one template: each is compiled by itself
 CHAIN: Final = (nodes.Name, nodes.Getattr, nodes.Getitem)
@@ -58,6 +61,8 @@ class _Taking:
 
     def __init__(self, scope: Scope) -> None:
         self.run = Evaluation(scope)
+        self.run.allowance = Allowance()  # the turn's own is spent, or is nobody's business any more
+        self.run.granted = self.run.fuel = self.run.allowance.steps
         self.left = MOST_PARTS
 
     def value(self, node: nodes.Node) -> JSON:
@@ -94,7 +99,7 @@ def _tree(source: str) -> nodes.Template | None:
     try:
         tree = engine.parse(source)
         grammar.check(tree)
-    except (*COMPILE_FAULTS, TemplateError):
+    except (*TEMPLATE_FAULTS, TemplateError):
         return None
     return tree
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from jinja2.utils import missing
 
+from noetl_broker.template.allowance import Allowance
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from datetime import datetime
@@ -66,12 +68,16 @@ class Lazy:
 
 
 class Moment:
-    """The only time and the only source of ids that a template may use: those recorded for the turn."""
+    """The only time and the only source of ids that a template may use, those recorded for the turn, and its allowance.
 
-    __slots__ = ("at", "execution_id", "ordinal", "turn")
+    An allowance of its own bounds each evaluation by itself.
+    """
 
-    def __init__(self, *, execution_id: int, turn: int, at: datetime) -> None:
+    __slots__ = ("allowance", "at", "execution_id", "ordinal", "turn")
+
+    def __init__(self, *, execution_id: int, turn: int, at: datetime, allowance: Allowance | None = None) -> None:
         """Start at ordinal 0; `at` is an aware time in UTC."""
+        self.allowance = allowance or Allowance()
         self.execution_id = execution_id
         self.turn = turn
         self.at = at
@@ -102,6 +108,10 @@ class Results:
         if not isinstance(name, str) or name not in self._is_step:
             return None
         return self._steps(name)
+
+    def __len__(self) -> int:
+        """Count the steps, with a result or without."""
+        return len(self._is_step)
 
     def whole(self) -> dict[str, JSON]:
         """Give the data of all steps that have a result, in the order of the document."""

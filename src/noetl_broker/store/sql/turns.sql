@@ -139,7 +139,7 @@ with turns as (
   from told
 ), jobs as (
   insert into noetl.queue (
-    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, attempts, max_attempts,
+    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action::text,
@@ -151,8 +151,7 @@ with turns as (
       when t.job_node_id is null or pg_column_size(x.workload) <= 8192 then jsonb_build_object('workload', x.workload)
       else '{}'
     end,
-    t.job_status, t.job_priority, case when t.job_status = 'delegated' then 1 else 0 end, t.job_max_attempts,
-    t.job_timeout,
+    t.job_status, t.job_priority, t.job_max_attempts, t.job_timeout,
     case
       when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => t.job_delay)
