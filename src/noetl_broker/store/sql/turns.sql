@@ -85,7 +85,10 @@ with begun as (
   join shape s on s.catalog_id = b.catalog_id
   cross join jsonb_to_recordset(s.steps) r (ordinal int, name text, type text, description text, raw text)
   on conflict (execution_id, step_id) do update
-  set ordinal = excluded.ordinal, status = excluded.status
+  set ordinal = excluded.ordinal, status = excluded.status,
+    step_type = coalesce(workflow.step_type, excluded.step_type),
+    description = coalesce(workflow.description, excluded.description),
+    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
 ), arcs as (
   insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
   select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
@@ -185,7 +188,8 @@ with turns as (
       ended_at = r.ended_at,
       result_visit = greatest(w.result_visit, r.result_visit),
       result_event_id = case
-        when r.result_visit >= coalesce(w.result_visit, 0) then r.result_event_id
+        -- the row of a fork names the results that it brought along before its first turn
+        when r.result_visit >= coalesce(w.result_visit, 0) then coalesce(r.result_event_id, w.result_event_id)
         else w.result_event_id
       end
   from json_to_recordset($3::text::json) r (
