@@ -106,15 +106,37 @@ def test_inputs_of_one_template_are_data_and_hide_what_stands_under_them() -> No
 STAGE = """{host: "{{ env.HOST }}", url: "http://{{ host }}/", db: {user: "{{ env.U }}", port: 1}, city: Oslo}"""
 
 
-def test_what_reads_a_default_for_the_worker_is_left_too() -> None:
-    """By each word for the workload, by its key, and by way of another default; what reads others is rendered."""
-    keys = ["workload.host", "work.url", "context.db.user", "host", "workload", "workload.db", "spec.host"]
-    texts = [*keys, "workload.city", "db.port", "workload.db.port", "workload.host is defined"]
-    body = ", ".join(f'"{{{{ {text} }}}}"' for text in texts)
-    job = job_of(f"s, type: http, url: u, body: [{body}]", workload=STAGE)
-    assert left(job) == [["body", place] for place in range(len(keys))]
-    assert job.action["body"][len(keys) :] == ["Oslo", 1, 1, True]
-    assert job.context["unfinished"] == [["workload", "host"], ["workload", "url"], ["workload", "db", "user"]]
+@pytest.mark.parametrize(
+    "text, value, paths",
+    [
+        ("workload.host", "{{ env.HOST }}", [[]]),
+        ("host", "{{ env.HOST }}", [[]]),
+        ("spec['host']", "{{ env.HOST }}", [[]]),
+        ("work.url", "http://{{ host }}/", [[]]),
+        ("context.db", {"user": "{{ env.U }}", "port": 1}, [["user"]]),
+        ("workload.host | upper", "{{ workload.host | upper }}", [[]]),
+        ("[workload.city, db]", "{{ [workload.city, db] }}", [[]]),
+        ("workload.city", "Oslo", []),
+        ("db.port", 1, []),
+        ("workload.db.port", 1, []),
+        ("workload.host is defined", True, []),
+    ],
+)
+def test_a_default_for_the_worker_stays_one_wherever_it_is_read(text: str, value: Any, paths: Any) -> None:
+    """Handed on as it is, or left with the string that makes something of it; what reads others is rendered."""
+    job = job_of(f's, type: http, url: u, body: ["{{{{ {text} }}}}"], args: {{a: "{{{{ {text} }}}}"}}', workload=STAGE)
+    assert job.action["body"] == [value]
+    assert job.action["args"] == {"a": value}
+    assert left(job) == sorted([[*at, *path] for at in (["args", "a"], ["body", 0]) for path in paths], key=repr)
+    told = [["workload", "host"], ["workload", "url"], ["workload", "db", "user"]]
+    assert job.context.get("unfinished", []) == (told if paths else [])
+
+
+def test_a_default_that_an_input_would_change_is_not_handed_on() -> None:
+    """Beside an input called `host`, the text of `url` would mean another: the string that reads it is left."""
+    job = job_of('s, type: http, url: "{{ workload.url }}", args: {host: here}', workload=STAGE)
+    assert job.action["url"] == "{{ workload.url }}"
+    assert left(job) == [["url"]]
 
 
 def test_a_default_that_the_payload_replaces_is_data() -> None:
@@ -139,8 +161,8 @@ def test_a_transition_leaves_what_reads_a_default() -> None:
     """For the worker of the next step, where it means the same."""
     start = """next: [{step: s, args: {h: "{{ workload.host }}", all: "{{ workload.db }}", u: "<{{ url }}>"}}]"""
     job = job_of("s, type: python, code: x", start=start, workload=STAGE)
-    assert job.action["args"] == {"h": "{{ workload.host }}", "all": "{{ workload.db }}", "u": "<{{ url }}>"}
-    assert left(job) == [["args", "all"], ["args", "h"], ["args", "u"]]
+    assert job.action["args"] == {"h": "{{ env.HOST }}", "all": {"user": "{{ env.U }}", "port": 1}, "u": "<{{ url }}>"}
+    assert left(job) == [["args", "all", "user"], ["args", "h"], ["args", "u"]]
 
 
 @pytest.mark.parametrize("start, own", [('next: [{step: s, args: "{{ workload.db }}"}]', ""), ("next: s", "args: x")])
@@ -222,7 +244,8 @@ def test_what_the_broker_evaluates_fails_on_a_default_for_the_worker(start: str,
     body = DEFAULTS % (start, keys, end)
     [(_, decision, state)] = play_turns(playbook(body), read_events(START))
     assert state.status == "FAILED"
-    assert (decision.events[-1].error or {})["at"] == at
+    error = decision.events[-1].error or {}
+    assert (error["at"], error["message"].startswith("only a worker can finish")) == (at, True)
     [(_, _, state)] = play_turns(playbook(body), read_events('> execution_start {"stage": "x", "rows": [1]}'))
     assert state.status != "FAILED"
 

@@ -256,6 +256,36 @@ def test_a_word_of_the_worker_where_the_broker_evaluates_is_refused(step: str, p
     assert [one for one in found if "unknown-name" in one] == []
 
 
+def test_inputs_that_are_one_template_name_no_word_of_the_worker() -> None:
+    """They are a mapping when the job is made."""
+    source = """
+    workload: {host: "{{ env.HOST }}"}
+    workflow:
+      - {step: start, next: {step: end, args: "{{ keychain.db }}"}}
+      - {step: end, type: http, url: x, args: "{{ workload.host }}"}
+    """
+    assert told(source) == [
+        (
+            "4:43 error worker-word workflow[0].next.args: `args` is one template, which the broker evaluates, and it"
+            ' names a word of the worker (write a mapping, whose values may: args: {name: "{{ … }}"})'
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'type: save, save: {data: {k: "{{ secret.k }}"}}',
+        'type: http, url: x, sink: {args: {k: "{{ env.K }}"}}',
+        'type: iterator, collection: [1], element: i, limit: "{{ env.N }}", task: {type: http, url: x}',
+        'type: http, url: x, loop: {collection: [1], element: i, chunk: "{{ env.N }}"}',
+    ],
+)
+def test_what_a_worker_evaluates_may_name_its_words(keys: str) -> None:
+    """The save of an `end` that saves, the bounds of what it iterates itself."""
+    assert told(f"workflow:\n  - {{step: start, next: end}}\n  - {{step: end, {keys}}}\n") == []
+
+
 def test_an_input_or_a_workload_key_called_like_a_word_of_the_worker_is_none() -> None:
     """It is data."""
     source = """

@@ -145,6 +145,28 @@ def test_two_arcs_that_give_a_join_one_input_are_warned_of() -> None:
     ]
 
 
+def test_names_that_a_stronger_level_gives_are_known() -> None:
+    """A step's own input finds what a transition gives, an iterator's task what its step is given."""
+    source = """
+    workflow:
+      - {step: start, next: [{step: a, args: {city: Oslo, deep: {n: 1}}}]}
+      - {step: a, type: http, url: "{{ own }}", with: {own: "{{ city }}", n: ["{{ args.deep.n + deep.n }}"]}, next: b}
+      - step: b
+        type: iterator
+        collection: [1]
+        element: n
+        distribute: true
+        args: {rows: 1}
+        task: {type: http, url: "{{ rows }}", args: {x: "{{ rows + n }}", y: "{{ city }}"}}
+    """
+    assert told(source) == [
+        (
+            "11:74 warning unknown-name workflow[2].task.args.y: the template names `city`, which is neither a step, "
+            "a workload key nor a scope word (give it a default under `workload` if the payload brings it)"
+        ),
+    ]
+
+
 @pytest.mark.parametrize(
     "step, name, why",
     [
@@ -357,6 +379,18 @@ def test_an_input_of_a_loop_s_head_is_not_warned_of() -> None:
       - {step: a, type: http, url: u, next: [{when: "a.x", step: a, args: {n: 1}}]}
     """
     assert told(itself) == []
+
+
+def test_a_way_back_does_not_meet_what_waits_with_it() -> None:
+    """The token of `start` passes the join together with the one of `w`: it is one token that comes back."""
+    source = """
+    workflow:
+      - {step: start, next: [w, j]}
+      - {step: w, type: http, url: u, next: [{step: j, args: {k: 1}}]}
+      - {step: j, type: http, url: u, next: r}
+      - {step: r, type: http, url: u, next: [{when: "r.again", step: j, args: {k: 2}}]}
+    """
+    assert told(source) == []
 
 
 def test_two_ways_back_that_can_meet_are_warned_of() -> None:

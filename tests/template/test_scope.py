@@ -34,6 +34,12 @@ def test_the_workload_has_three_names(word: str) -> None:
     assert value_of("{{ " + word + " }}", workload={"city": "Paris"}) == {"city": "Paris"}
 
 
+def test_old_documents_call_the_workload_spec() -> None:
+    """Where the workload itself has no key of that name."""
+    assert value_of("{{ spec.city }}", workload={"city": "Paris"}) == "Paris"
+    assert value_of("{{ spec.city }}", workload={"spec": {"city": "Oslo"}, "city": "Paris"}) == "Oslo"
+
+
 def test_args_is_all_inputs() -> None:
     """By name, and all together."""
     assert value_of("{{ args.a + a }}", inputs={"a": 2}) == 4

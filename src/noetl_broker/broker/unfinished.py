@@ -36,14 +36,16 @@ class Unfinished(NamedTuple):
     """Such texts as the templates of one visit read them.
 
     `inputs` are paths of inputs, by name and under `args`; `defaults` those of the workload, which the payload may have
-    replaced (`still` says of which it did not) and which the names `hidden` hide. `leaving` are the inputs of the visit
-    that a transition leaves; None where the texts stay within their visit.
+    replaced (`still` says of which it did not) and which the names `hidden` hide. `alike` says whether a default means
+    the same beside these inputs. `leaving` are the inputs of the visit that a transition leaves; None where the texts
+    stay within their visit.
     """
 
     inputs: frozenset[Path]
     defaults: tuple[Path, ...]
     hidden: Callable[[str], bool]
     still: Callable[[Path], bool]
+    alike: Callable[[Path], bool]
     leaving: Mapping[str, JSON] | None = None
 
     def read_by(self, template: Template) -> Path | None:
@@ -61,7 +63,20 @@ class Unfinished(NamedTuple):
         """Give the path of one for which the template is left for the worker; the next one knows not these inputs."""
         if self.leaving is not None and self.inputs and first_met(template.source, self.inputs):
             return None
-        return self.read_by(template)
+        return None if self.handed(template) else self.read_by(template)
+
+    def handed(self, template: Template) -> tuple[Path, ...]:
+        """Give the paths of defaults in what a template hands on as it is; none where it reads more than that."""
+        defaults = defaults_read(template.source, self.defaults)
+        read = handed_on(template.source) if defaults else None
+        if read is None or (self.inputs and first_met(template.source, self.inputs)):
+            return ()
+        found = [
+            (name[len(read) :], path)
+            for name, path in defaults
+            if name[: len(read)] == read and not self.hidden(str(name[0])) and self.still(path)
+        ]
+        return tuple(inner for inner, _ in found) if all(self.alike(path) for _, path in found) else ()
 
     def inside(self, path: Path) -> tuple[Path, ...]:
         """Give the paths of those that lie in the value at `path`, or are it, from there."""
@@ -93,8 +108,11 @@ def unfinished_of(
     def still(path: Path) -> bool:
         return bool(at_path(draft.workload(), path) == playbook.unfinished[path])
 
+    def alike(path: Path) -> bool:
+        return travels(playbook.unfinished[path], playbook, values, words)
+
     inputs = input_paths(left, values) if left else NO_PATHS
-    return Unfinished(inputs, tuple(playbook.unfinished), hidden, still, values if leaving else None)
+    return Unfinished(inputs, tuple(playbook.unfinished), hidden, still, alike, values if leaving else None)
 
 
 def remaining_defaults(draft: Draft) -> list[Path]:
@@ -115,6 +133,18 @@ def insist_on_values(unfinished: Unfinished | None, *parts: Tree | Fields | Temp
             path = unfinished.read_by(template)
             if path is not None:
                 raise _refused(template, path)
+
+
+def left_in(unfinished: Unfinished | None, tree: Tree | Fields) -> Iterator[tuple[Path, Template]]:
+    """The paths of what stays a template in a rendered tree, each with its template.
+
+    Those are left whole, and the defaults in what others hand on as it is.
+    """
+    if unfinished is None:
+        return
+    yield from tree.leaving(unfinished.left)
+    for path, template in tree.leaving(unfinished.handed):
+        yield from (((*path, *inner), template) for inner in unfinished.handed(template))
 
 
 def handed_on_in(draft: Draft, unfinished: Unfinished, tree: Tree) -> Iterator[Path]:

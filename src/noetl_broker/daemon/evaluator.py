@@ -24,6 +24,7 @@ from noetl_broker.store.pool import Pool, is_conflict, is_transient
 log = structlog.get_logger(__name__)
 
 NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
+NEWEST_OFTEN = 2  # while what waits is costly to decide on
 PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 2.0)
 MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
@@ -60,6 +61,7 @@ class Lane:
         """A lane that has had no trouble yet."""
         self.evaluator = evaluator
         self.claims = 0
+        self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
         self.careful = 0  # so many claims of a single mail, to find the one that fails
         self.conflicts = 0  # in a row
         self.pause = PAUSE_SECONDS[0]
@@ -70,9 +72,10 @@ class Lane:
         counters = self.evaluator.counters
         evaluator = self.evaluator
         batch = Batch(evaluator.rules, evaluator.playbooks, counters, max_gathered_bytes=evaluator.max_gathered_bytes)
-        size = 1 if self.careful else self.evaluator.batch_size
+        size = 1 if self.careful else self.size
         self.claims += 1
-        newest = self.claims % NEWEST_EVERY == 0 and not self.careful
+        often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
+        newest = self.claims % often == 0 and not self.careful
         try:
             async with self.evaluator.pool.acquire() as connection:
                 claim = await batch.run(connection, size=size, newest=newest)
@@ -83,6 +86,8 @@ class Lane:
         self.careful = max(self.careful - 1, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
+            more = self.size * 2 if batch.taken == batch.mails else batch.taken
+            self.size = max(1, min(more, evaluator.batch_size))
             return True
         if claim.missed:
             counters.misses += claim.missed

@@ -27,7 +27,12 @@ def read_inputs(
             keys = {key: reading.tree(item, (*where, key), part) for key, item in value.items()}
             inputs = merge(inputs, Inputs(keys=keys, aliases={word: tuple(value)}))
         elif is_one_template(value):
-            inputs = merge(inputs, Inputs(whole=reading.tree(value, where, part), aliases={word: None}))
+            whole = reading.tree(value, where, part)
+            if whole.left:
+                message = f"`{word}` is one template, which the broker evaluates, and it names a word of the worker"
+                hint = f'write a mapping, whose values may: {word}: {{name: "{{{{ … }}}}"}}'
+                reading.report.error("worker-word", where, message, hint)
+            inputs = merge(inputs, Inputs(whole=whole, aliases={word: None}))
         else:
             reading.report.error(
                 "bad-inputs",

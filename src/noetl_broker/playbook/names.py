@@ -29,22 +29,21 @@ def warn_unknown_names(reading: Reading, playbook: Playbook) -> None:
         if own is not None and use.part.role == "inputs" and not own.is_rendered(use):
             continue
         seen = own.seen_by(use) if own is not None else NO_NAMES
-        known = common | use.part.names | use.part.worker
-        if seen is not None:
-            _warn(reading, use, known | seen, of_worker=False)
-        for target in targets.get(path_text(use.place), ()):
+        unknown = use.names - common - use.part.names - use.part.worker
+        if seen is not None and unknown:
+            _warn(reading, use, unknown - seen, common | use.part.names | seen, of_worker=False)
+        for target in targets.get(path_text(use.place), ()) if unknown else ():
             names = given[target].names
             if names is not None:
-                _warn(reading, use, known | names, of_worker=True)
+                _warn(reading, use, unknown - names, common | names, of_worker=True)
         for name in sorted((use.results or frozenset()) - playbook.steps.keys()):
             hint = did_you_mean(name, [*playbook.steps]) or "name a step"
             message = f"the template reads results['{name}'], and there is no step of that name"
             reading.report.warning("unknown-name", use.place, message, hint)
 
 
-def _warn(reading: Reading, use: Use, known: frozenset[str], *, of_worker: bool) -> None:
-    """Warn of what a use names beside the known; `of_worker`: in strings that are left for the next step's worker."""
-    unknown = use.names - known
+def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[str], *, of_worker: bool) -> None:
+    """Warn of unknown names in a use; `of_worker`: only in strings that are left for the next step's worker."""
     if not unknown:
         return
     moving = use.part.role == "next"  # where the two kinds see different inputs
@@ -65,7 +64,7 @@ def _warn(reading: Reading, use: Use, known: frozenset[str], *, of_worker: bool)
 
 def _names_of(text: str) -> frozenset[str]:
     try:
-        return compile_text(text, "").names
+        return compile_text(text, "", max_source_chars=None).names
     except TemplateError:  # a worker's string, with filters of its own
         return frozenset()
 

@@ -153,10 +153,14 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
     pairs = 0
     for key, group in giving.items():
         for place, target in enumerate(group):
-            pairs += place
-            if pairs > MOST_PAIRS:
-                return
-            other = next((one for one in group[:place] if _meet(playbook, ways[one.arc], ways[target.arc])), None)
+            other = None
+            for earlier in group[:place]:
+                pairs += 1
+                if pairs > MOST_PAIRS:
+                    return
+                if _meet(playbook, ways[earlier.arc], ways[target.arc]):
+                    other = earlier
+                    break
             if other is None:
                 continue
             sources = [playbook.arcs[arc.arc].source for arc in (other, target)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 CACHED_SOURCES = 8_192
 TELLS_NOTHING = frozenset({"defined", "undefined"})  # tests that ask whether there is a value, not which
 ARGS = "args"
-LASTING_WORDS = frozenset({*WORKER_WORDS, *WORKLOAD_WORDS, OLD_WORKLOAD_WORD, "execution_id", "results"})
+WORDS_FOR_WORKLOAD = (*WORKLOAD_WORDS, OLD_WORKLOAD_WORD)
+LASTING_WORDS = frozenset({*WORKER_WORDS, *WORDS_FOR_WORKLOAD, "execution_id", "results"})
 
 
 @lru_cache(maxsize=CACHED_SOURCES)
@@ -61,8 +62,13 @@ def first_met(source: str, paths: Iterable[Path]) -> Path | None:
 @lru_cache(maxsize=CACHED_SOURCES)
 def defaults_read(source: str, defaults: tuple[Path, ...]) -> tuple[tuple[Path, Path], ...]:
     """Give which of these paths in the workload a template may read, each as it names it and as it is."""
-    named = ((name, path) for path in defaults for name in sorted(workload_paths((path,), ()), key=repr))
-    return tuple((name, path) for name, path in named if first_met(source, (name,)))
+    found: dict[Path, Path] = {}
+    for read in sorted(reads_of(source), key=repr):
+        if read[0] in WORDS_FOR_WORKLOAD:
+            found |= {(read[0], *path): path for path in defaults if meet(read[1:], path)}
+        elif read[0] not in SCOPE_WORDS:
+            found |= {path: path for path in defaults if path[0] == read[0] and meet(read, path)}
+    return tuple(found.items())
 
 
 def reads_one_of(paths: Collection[Path]) -> Leave:
@@ -87,15 +93,18 @@ def workload_paths(left: Iterable[Path], hidden: Collection[str]) -> frozenset[P
     `hidden` are names that mean something else there: inputs, the element of an iterator.
     """
     left = tuple(left)
-    words = [word for word in (*WORKLOAD_WORDS, OLD_WORKLOAD_WORD) if word not in hidden]
+    words = [word for word in WORDS_FOR_WORKLOAD if word not in hidden]
     named = frozenset(path for path in left if path[0] not in hidden and path[0] not in SCOPE_WORDS)
     return named | {(word, *path) for path in left for word in words}
 
 
-def travels(source: str, playbook: Playbook, inputs: Collection[str]) -> bool:
+def travels(source: str, playbook: Playbook, *inputs: Container[str]) -> bool:
     """Whether a text for the worker means the same in another visit: it names no input, no result handed on."""
-    lasting = playbook.steps.keys() | playbook.workload.keys() | LASTING_WORDS
-    return read_by_text(source)[0] <= lasting - frozenset(inputs)
+    lasting = (playbook.workload, playbook.steps, LASTING_WORDS)
+    return all(
+        any(name in names for names in lasting) and not any(name in names for names in inputs)
+        for name in read_by_text(source)[0]
+    )
 
 
 def at_path(value: JSON, path: Path) -> JSON:

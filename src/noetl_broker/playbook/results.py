@@ -17,8 +17,9 @@ AFTERWARDS = frozenset({"next", "result"})  # roles of templates that are evalua
 def warn_missing_results(reading: Reading, playbook: Playbook) -> None:
     """Warn of each template that names a step which runs nothing, or which comes only later."""
     given = given_to_steps(playbook)
+    named = frozenset(playbook.steps) - playbook.workload.keys() - SCOPE_WORDS - {OLD_WORKLOAD_WORD}
     for use in reading.uses:
-        steps = use.names & playbook.steps.keys() - playbook.workload.keys() - SCOPE_WORDS - {OLD_WORKLOAD_WORD}
+        steps = use.names & named
         if use.part.step is None or not steps or _is_hidden(use, given[use.part.step]):
             continue
         step, seen = playbook.steps[use.part.step], given[use.part.step].seen_by(use)

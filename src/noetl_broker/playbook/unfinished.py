@@ -15,7 +15,7 @@ from noetl_broker.playbook.findings import Place, path_text
 from noetl_broker.playbook.given import Given, Names, arriving_inputs, given_to_steps
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Playbook, Step
 from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings, templates_of
-from noetl_broker.playbook.reads import first_met, handed_on, input_paths, reads_one_of, travels, workload_paths
+from noetl_broker.playbook.reads import defaults_read, first_met, handed_on, input_paths, travels
 from noetl_broker.template import WORKER_WORDS, Path, Tree, read_by_text
 
 RETURN_IT = "let an action return what is needed here, and read its result"
@@ -42,7 +42,7 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
         if use.part.step is None:
             continue
         step, own = playbook.steps[use.part.step], given[use.part.step]
-        if not use.part.worker:
+        if _is_evaluated(use, step) or (use.part.role == "inputs" and not use.part.worker):
             _refuse_words(reading, playbook, use, own.seen_by(use))
         if _is_evaluated(use, step):
             _refuse_reads(reading, playbook, use, texts[step.name], own.seen_by(use))
@@ -76,49 +76,65 @@ def _texts_of(
     step, found = playbook.steps[name], dict[Path, Text]()
     everywhere: frozenset[str] | None = None
     for source, inputs in arriving:
-        found |= _level(inputs, _readable(playbook, {}, given[source].names))
+        found |= _level(inputs, Readable(playbook, {}, given[source].names))
         names = frozenset(inputs.keys)
         everywhere = names if everywhere is None else everywhere & names
     task = step.iteration.task.inputs if step.iteration is not None else NO_INPUTS
     for inputs in (step.inputs, task):
-        own = _level(inputs, _readable(playbook, found, given[name].arriving))
+        own = _level(inputs, Readable(playbook, found, given[name].arriving))
         found |= {path: text for path, text in own.items() if path[0] not in (everywhere or NO_NAMES)}
     return found
 
 
-def _level(inputs: Inputs, readable: Texts) -> dict[Path, Text]:
+def _level(inputs: Inputs, readable: Readable) -> dict[Path, Text]:
     """Give such texts of one level of inputs, by their paths in it."""
     found = {} if inputs.base is None else _level(inputs.base, readable)
-    reads = reads_one_of(readable)
     if inputs.whole is not None:
         path = handed_on(inputs.whole.source)
-        inside = [(read[len(path) :], text) for read, text in readable.items() if path and read[: len(path)] == path]
-        found |= {rest: text._replace(at=inputs.whole.at) for rest, text in inside}
+        for read, inside in readable.by(inputs.whole.source) if path else ():
+            if path and len(read) > len(path) and read[: len(path)] == path:
+                found[read[len(path) :]] = inside._replace(at=inputs.whole.at)
     for key, tree in inputs.keys.items():
         found = {path: text for path, text in found.items() if path[0] != key}
         for path, source in tree.left_texts():
             found[key, *path] = Text(source, _at(tree, path))
-        for path, template in tree.leaving(reads):
-            met = first_met(template.source, readable)
-            text = readable[met] if met is not None else None
-            if text is not None:
-                found[key, *path] = Text(template.source, _at(tree, path), text.default)
-    return {path: text for path, text in found.items() if path}
+        for path, template in tree.leaving(lambda template: any(readable.by(template.source))):
+            _, text = next(readable.by(template.source))
+            found[key, *path] = Text(template.source, _at(tree, path), text.default)
+    return found
+
+
+class Readable(NamedTuple):
+    """Such texts as templates read them that find inputs of these names (None: not known)."""
+
+    playbook: Playbook
+    inputs: Texts  # by their paths in the inputs
+    names: Names
+
+    def by(self, source: str) -> Iterator[tuple[Path, Text]]:
+        """Give those that a template reads, as it names them; the certain ones, of inputs, first."""
+        yield from sorted(self._inputs_by(source), key=lambda pair: pair[1].default is not None)
+        yield from self.defaults_by(source)
+
+    def defaults_by(self, source: str) -> Iterator[tuple[Path, Text]]:
+        """Give the defaults of the workload among them."""
+        defaults = self.playbook.unfinished
+        for read, path in defaults_read(source, tuple(defaults)) if defaults else ():
+            bare = read == path
+            hidden = bare if self.names is None else read[0] in self.names
+            if not hidden:
+                named = path_text(("workload", *path))
+                yield read, Text(defaults[path], named, named)
+
+    def _inputs_by(self, source: str) -> Iterator[tuple[Path, Text]]:
+        for path, text in self.inputs.items():
+            read = first_met(source, input_paths((path,), self.names or ()))
+            if read is not None:
+                yield read, text
 
 
 def _at(tree: Tree, path: Path) -> str:
     return tree.at + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-
-
-def _readable(playbook: Playbook, found: Texts, names: Names) -> dict[Path, Text]:
-    """Give such texts as templates read them that find inputs of these names; the certain ones first."""
-    defaults = playbook.unfinished
-    hidden = names if names is not None else frozenset(str(path[0]) for path in defaults)
-    readable = {read: text for path, text in found.items() for read in input_paths((path,), hidden)}
-    for path, source in defaults.items():
-        named = path_text(("workload", *path))
-        readable |= dict.fromkeys(workload_paths((path,), hidden), Text(source, named, named))
-    return dict(sorted(readable.items(), key=lambda item: item[1].default is not None))
 
 
 def _refuse_words(reading: Reading, playbook: Playbook, use: Use, names: Names) -> None:
@@ -139,7 +155,7 @@ def _refuse_reads(reading: Reading, playbook: Playbook, use: Use, found: Texts, 
         for path, text in found.items():
             if first_met(source, input_paths((path,), seen or ())):
                 _report(reading, use, place, source, f"the input `{path_text(path)}`", text, RETURN_IT)
-        for text in dict.fromkeys(_met(source, _readable(playbook, {}, seen))):
+        for text in dict.fromkeys(text for _, text in Readable(playbook, {}, seen).defaults_by(source)):
             _report(reading, use, place, source, "", text, RETURN_IT)
 
 
@@ -178,7 +194,3 @@ def _report(reading: Reading, use: Use, place: Place, source: str, what: str, te
     through = f"{what}, and with it " if what else ""
     message = f"{shown} {through}the default `{text.default}`, {UNLESS}"
     reading.report.warning("unfinished-default", place, message, RETURN_IT)
-
-
-def _met(source: str, readable: Texts) -> Iterator[Text]:
-    return (text for read, text in readable.items() if first_met(source, (read,)))

@@ -85,7 +85,10 @@ with begun as (
   join shape s on s.catalog_id = b.catalog_id
   cross join jsonb_to_recordset(s.steps) r (ordinal int, name text, type text, description text, raw text)
   on conflict (execution_id, step_id) do update
-  set ordinal = excluded.ordinal, status = excluded.status
+  set ordinal = excluded.ordinal, status = excluded.status,
+    step_type = coalesce(workflow.step_type, excluded.step_type),
+    description = coalesce(workflow.description, excluded.description),
+    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
 ), arcs as (
   insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
   select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
@@ -107,25 +110,23 @@ on conflict (execution_id, task_id) do nothing;
 -- that was seen: fewer than asked for is a conflict.
 with turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
-  select execution_id, turn, event_id, outcome, note, decided_at, facts::jsonb
-  from unnest($1::bigint[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-    t (execution_id, turn, event_id, outcome, note, decided_at, facts)
+  select execution_id, turn, event_id, outcome, note, decided_at, facts
+  from json_to_recordset($1::text::json) t (
+    execution_id bigint, turn int, event_id bigint, outcome text, note text, decided_at timestamptz, facts jsonb
+  )
 ), told as materialized (
   -- An iteration_started says which child it started: its id is made here, and used by write_family. The job that an
   -- event queues stands beside it, so that the two need no join.
-  select ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id, created_at, event_type,
-    node_id, node_name, node_type, status, meta::jsonb as meta, result::jsonb as result, error::jsonb as error,
-    context::jsonb as context, case when starts_child then noetl.next_id() end as child_id,
+  select row_number() over () as ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id,
+    created_at, event_type, node_id, node_name, node_type, status, meta, result, error, context,
+    case when starts_child then noetl.next_id() end as child_id,
     job_action, job_context, job_status, job_priority, job_max_attempts, job_timeout, job_delay, job_node_id, job_type
-  from unnest(
-    $8::bigint[], $9::bigint[], $10::bigint[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], $15::text[],
-    $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::boolean[],
-    $22::text[], $23::text[], $24::text[], $25::int[], $26::int[], $27::float8[], $28::float8[], $29::text[], $30::text[]
-  ) with ordinality e (
-    execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-    status, meta, result, error, context, starts_child,
-    job_action, job_context, job_status, job_priority, job_max_attempts, job_timeout, job_delay, job_node_id, job_type,
-    ordinal
+  from json_to_recordset($2::text::json) e (
+    execution_id bigint, catalog_id bigint, parent_event_id bigint, created_at timestamptz, event_type text,
+    node_id text, node_name text, node_type text, status text, meta jsonb, result jsonb, error jsonb, context jsonb,
+    starts_child boolean,
+    job_action json, job_context jsonb, job_status text, job_priority int, job_max_attempts int, job_timeout float8,
+    job_delay float8, job_node_id text, job_type text
   )
 ), events as (
   insert into noetl.event (
@@ -138,11 +139,11 @@ with turns as (
   from told
 ), jobs as (
   insert into noetl.queue (
-    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, attempts, max_attempts,
+    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
-  select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action,
-    t.job_context::jsonb || jsonb_build_object(
+  select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action::text,
+    t.job_context || jsonb_build_object(
       'path', x.path, 'version', x.version, 'catalog_id', x.catalog_id, 'execution_id', x.execution_id
     ) || case
       -- A hundred thousand items must not copy the list of them a hundred thousand times: the core adds the workload to
@@ -150,8 +151,7 @@ with turns as (
       when t.job_node_id is null or pg_column_size(x.workload) <= 8192 then jsonb_build_object('workload', x.workload)
       else '{}'
     end,
-    t.job_status, t.job_priority, case when t.job_status = 'delegated' then 1 else 0 end, t.job_max_attempts,
-    t.job_timeout,
+    t.job_status, t.job_priority, t.job_max_attempts, t.job_timeout,
     case
       when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => t.job_delay)
@@ -168,16 +168,16 @@ with turns as (
       lease_until = null,
       first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
       updated_at = clock_timestamp()
-  from unnest($31::bigint[], $32::text[], $33::text[], $34::float8[]) c (execution_id, node_id, status, delay)
+  from unnest($5::bigint[], $6::text[], $7::text[], $8::float8[]) c (execution_id, node_id, status, delay)
   where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled')
 ), withdrawn as (
   update noetl.queue q
   set status = 'cancelled', updated_at = clock_timestamp()
-  where q.execution_id = any($35::bigint[])
+  where q.execution_id = any($9::bigint[])
     and q.status in ('queued', 'retry', 'failed', 'delegated')
     and not exists (
       select
-      from unnest($31::bigint[], $32::text[]) c (execution_id, node_id)
+      from unnest($5::bigint[], $6::text[]) c (execution_id, node_id)
       where c.execution_id = q.execution_id and c.node_id = q.node_id
     )
 ), steps as (
@@ -188,25 +188,28 @@ with turns as (
       ended_at = r.ended_at,
       result_visit = greatest(w.result_visit, r.result_visit),
       result_event_id = case
-        when r.result_visit >= coalesce(w.result_visit, 0) then r.result_event_id
+        -- the row of a fork names the results that it brought along before its first turn
+        when r.result_visit >= coalesce(w.result_visit, 0) then coalesce(r.result_event_id, w.result_event_id)
         else w.result_event_id
       end
-  from unnest(
-    $36::bigint[], $37::text[], $38::text[], $39::int[], $40::timestamptz[], $41::timestamptz[], $42::int[], $43::bigint[]
-  ) r (execution_id, step, status, visits, started_at, ended_at, result_visit, result_event_id)
+  from json_to_recordset($3::text::json) r (
+    execution_id bigint, step text, status text, visits int, started_at timestamptz, ended_at timestamptz,
+    result_visit int, result_event_id bigint
+  )
   where w.execution_id = r.execution_id and w.step_id = r.step
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($44::bigint[], $45::text[], $46::text[], $47::text[], $48::timestamptz[], $49::text[])
+  from unnest($10::bigint[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
   where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
   returning x.execution_id
 ), states as materialized (
-  select execution_id, expected, turn, last_at, tokens::json as tokens, deadline
-  from unnest($50::bigint[], $51::int[], $52::int[], $53::timestamptz[], $54::text[], $55::float8[])
-    s (execution_id, expected, turn, last_at, tokens, deadline)
+  select execution_id, expected, turn, last_at, tokens, deadline
+  from json_to_recordset($4::text::json) s (
+    execution_id bigint, expected int, turn int, last_at timestamptz, tokens json, deadline float8
+  )
 ), new_states as (
   insert into noetl.execution_state (execution_id, turn, last_at, tokens, deadline_at)
   select execution_id, turn, last_at, tokens, clock_timestamp() + make_interval(secs => deadline)
@@ -220,7 +223,7 @@ with turns as (
       tokens = n.tokens,
       deadline_at = case
         when n.deadline is not null then clock_timestamp() + make_interval(secs => n.deadline)
-        when s.execution_id = any($44::bigint[]) then null
+        when s.execution_id = any($10::bigint[]) then null
         else s.deadline_at
       end
   from states n
@@ -228,14 +231,14 @@ with turns as (
   returning s.execution_id
 ), read as (
   delete from noetl.inbox i
-  where i.mail_id = any($56::bigint[])
+  where i.mail_id = any($16::bigint[])
 ), bell as (
   -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where exists (select from told where job_status is not null)
   union all
   select pg_notify('noetl_end', '')
-  where cardinality($44::bigint[]) > 0
+  where cardinality($10::bigint[]) > 0
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from ended) as ended,
