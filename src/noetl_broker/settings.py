@@ -42,6 +42,15 @@ class Settings(BaseSettings):
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
+    template_max_source_chars: int = Field(
+        65_536, ge=256, le=1 << 20, description="characters of one template, as it is written"
+    )
+    template_max_output_chars: int = Field(
+        1 << 20, ge=1024, le=16 << 20, description="characters of a text that a template makes, or of all in one value"
+    )
+    template_max_steps: int = Field(
+        500_000, ge=1000, le=10_000_000, description="steps of one evaluation of a template, 0.1 µs or less each"
+    )
     extra_step_types: frozenset[str] = Field(frozenset(), description="further names that `type` may have")
     max_document_bytes: int = Field(1 << 20, ge=1024, le=64 << 20, description="bytes of one playbook")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")

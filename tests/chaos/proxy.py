@@ -19,11 +19,12 @@ Moment = Literal["before", "after"]
 MOMENTS: tuple[Moment, ...] = ("before", "after")
 
 _NAMES = {text: name for name, text in queries.load().items()}
+_FIRST = {"begin", "take_mail"}  # what comes before these sets the connection up
 _IDLE_LIMIT = b"idle_in_transaction_session_timeout"
 
 
 class Point(NamedTuple):
-    """A moment at one statement of a broker; statements are numbered from 0, the first BEGIN of a connection on.
+    """A moment at one statement of a broker; they are numbered from 0, the first of an evaluation, on.
 
     `after`: the statement was carried out, and its answer never arrives.
     """
@@ -104,7 +105,7 @@ class _Wire:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
-        self._counted = False  # from its first BEGIN on
+        self._counted = False  # from its first evaluation on
         self._number: int | None = None
         self._prepared: dict[bytes, str] = {}
 
@@ -121,7 +122,7 @@ class _Wire:
             if kind not in b"QSHpX":
                 continue
             if kind in b"QS":
-                self._counted = self._counted or label == "begin"
+                self._counted = self._counted or label in _FIRST
                 if self._counted:
                     self._number = len(self._proxy.statements)
                     self._proxy.statements.append(label)
@@ -149,7 +150,7 @@ class _Wire:
         if kind == b"P":
             name, text, _ = body.split(b"\0", 2)
             self._prepared[name] = _name(text)
-            return f"prepare {self._prepared[name]}"
+            return None
         if kind == b"B":
             return self._prepared.get(body.split(b"\0", 2)[1], "?")
         return None

@@ -6,6 +6,11 @@ import json
 
 import pytest
 
+from noetl_broker.broker.model import Rules
+from noetl_broker.cli.frame import Call
+from noetl_broker.cli.run import service_options
+from noetl_broker.playbook import Rules as PlaybookRules
+from noetl_broker.settings import Settings
 from tests.cli.conftest import Command
 
 
@@ -42,3 +47,20 @@ def test_a_broken_file_is_told_of_without_its_text(lone_command: Command, name: 
     assert f"{file} is not valid" in answer.output
     assert "line " in answer.output
     assert "topsecret" not in answer.output
+
+
+def test_the_defaults_are_those_of_the_rules() -> None:
+    """A daemon without settings decides as the core does by itself."""
+    call = Call(settings=Settings.model_validate({}), dsn=None, given_dsn=None, as_json=False, config=None, debug=False)
+    assert service_options(call).rules == Rules()
+    assert service_options(call).playbook_rules == PlaybookRules()
+
+
+def test_the_bounds_of_templates_are_handed_down() -> None:
+    """To what is decided at registration, and to what is pinned with an execution."""
+    bounds = {"template_max_source_chars": 300, "template_max_output_chars": 2000, "template_max_steps": 3000}
+    settings = Settings.model_validate(bounds)
+    call = Call(settings=settings, dsn=None, given_dsn=None, as_json=False, config=None, debug=False)
+    options = service_options(call)
+    assert options.playbook_rules == PlaybookRules(template_max_source_chars=300)
+    assert options.rules == Rules(template_max_output_chars=2000, template_max_steps=3000)

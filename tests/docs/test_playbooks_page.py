@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker import draft, iterators
 from noetl_broker.broker.story import play
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.playbook.lint import check
 from noetl_broker.playbook.vocabulary import CONTROL_TYPES, INPUT_WORDS, OWN_KEYS
-from noetl_broker.template import Moment, Scope, StepResult, compile_text
-from noetl_broker.template.fuel import Bounds
+from noetl_broker.settings import Settings
+from noetl_broker.template import Moment, Scope, StepResult, compile_text, engine, fuel, grammar
 
 PAGE = (Path(__file__).parents[2] / "docs" / "playbooks.md").read_text(encoding="utf-8")
 # What the page says that its later examples leave out.
@@ -89,6 +90,8 @@ def test_every_template_gives_what_the_page_says(template: str, gives: str) -> N
 
 
 def test_the_bounds_of_templates_are_those_of_the_code() -> None:
-    """Each by its name."""
-    table = _table("| bound | value |")
-    assert {re.findall(r"`(\w+)`", name)[0]: int(value) for name, value in table.items()} == asdict(Bounds())
+    """Each by the name that a setting, a rule or a constant has."""
+    settings = Settings.model_fields
+    constants = {**vars(fuel), **vars(grammar), **vars(engine), **vars(draft), **vars(iterators), **asdict(Rules())}
+    written = {re.findall(r"`(\w+)`", name)[0]: int(value) for name, value in _table("| bound | value |").items()}
+    assert {name: settings[name].default if name in settings else constants[name] for name in written} == written

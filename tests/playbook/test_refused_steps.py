@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from noetl_broker.playbook import Rules
 from tests.playbook.documents import told
 
 
@@ -134,6 +135,41 @@ def test_templates_compile() -> None:
             "5:53 error bad-template workflow[1].headers.a: the template `{{ x | nope }}` does not compile: "
             "there is no filter `nope` (write text with {{ expression }} in it)"
         ),
+    ]
+
+
+def test_a_template_has_the_length_that_the_operator_allows() -> None:
+    """In a text and in a condition; a text without a template may be longer."""
+    source = """
+    workflow:
+      - {step: start, next: [{when: "1 == 1 or 2 == 2 or 3 == 3", step: a}]}
+      - {step: a, type: http, url: "{{ execution_id }}/and/more", headers: {a: "a long text without a template"}}
+    """
+    limit = "characters long, more than the allowed 20 (template_max_source_chars)"
+    assert told(source, Rules(template_max_source_chars=20)) == [
+        (
+            f"3:33 error bad-when workflow[0].next[0].when: bad `when`: it is 26 {limit} "
+            '(write when: "{{ expression }}")'
+        ),
+        (
+            "4:32 error bad-template workflow[1].url: the template `{{ execution_id }}/and/more` does not compile: "
+            f"it is 27 {limit} (write text with {{{{ expression }}}} in it)"
+        ),
+    ]
+    assert told(source, Rules(template_max_source_chars=27)) == []
+
+
+def test_a_playbook_has_not_too_many_templates() -> None:
+    """Those that differ count, and the first beyond the bound is named."""
+    source = """
+    workload: {w: ["{{ 1 }}", "{{ 1 }}", "{{ 2 }}"]}
+    workflow:
+      - {step: start, next: [{when: "3", step: a}]}
+      - {step: a, type: http, url: "{{ 4 }}", headers: {a: "{{ 5 }}"}}
+    """
+    assert told(source, Rules(max_templates=5)) == []
+    assert [line.split(" (")[0] for line in told(source, Rules(max_templates=2))] == [
+        "5:52 error too-many-templates workflow[1].headers: it has more than 2 different templates",
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.template import Moment, Scope, StepResult, TemplateError, compile_text
+from noetl_broker.template import Allowance, Moment, Scope, StepResult, TemplateError, compile_text
 
 
 def scope_with(
@@ -17,6 +17,7 @@ def scope_with(
     words: dict[str, Any] | None = None,
     workload: dict[str, Any] | None = None,
     never_ran: tuple[str, ...] = (),
+    allowance: Allowance | None = None,
 ) -> Scope:
     """Give a scope; a step's value may be its data or a `StepResult`."""
     results = {
@@ -28,7 +29,7 @@ def scope_with(
         words=words or {},
         workload=lambda: workload or {},
         is_step=(*results, *never_ran),
-        moment=Moment(execution_id=7, turn=3, at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)),
+        moment=Moment(execution_id=7, turn=3, at=datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC), allowance=allowance),
     )
 
 

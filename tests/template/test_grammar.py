@@ -31,6 +31,7 @@ from tests.template.evaluating import complaint_about, scope_with, value_of
         ("{{ [1, 2, 3][-1] + [1, 2, 3][1:] | length }}", 5),
         ("{{ 7 // 2 }} {{ 7 % 4 }} {{ 7 / 2 }} {{ 7 - 2 }}", "3 3 3.5 5"),
         ("{{ 'a' + 'b' }} {{ [1] + [2] }} {{ 'a' ~ 1 }}", "ab [1, 2] a1"),
+        ("{{ range(2) + [5] }} {{ range(2) == [0, 1] }} {{ range(2) * 2 }}", "[0, 1, 5] True [0, 1, 0, 1]"),
         ("{{ dict(a=1) }}", {"a": 1}),
     ],
 )

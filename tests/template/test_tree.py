@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Bounds, TemplateError, bounds, compile_tree, set_bounds
+from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Allowance, TemplateError, compile_tree
 from tests.template.evaluating import scope_with
 
 
@@ -105,10 +105,5 @@ def test_an_error_tells_the_place_of_the_string() -> None:
 def test_all_strings_of_a_tree_spend_from_one_account() -> None:
     """Many small loops cost as one large one."""
     tree = compile_tree(["{% for i in range(100) %}x{% endfor %}"] * 20, "inputs")
-    before = bounds()
-    set_bounds(Bounds(fuel=5_000))
-    try:
-        with pytest.raises(TemplateError, match="more work"):
-            tree.render(scope_with())
-    finally:
-        set_bounds(before)
+    with pytest.raises(TemplateError, match="more than the 5,000 steps"):
+        tree.render(scope_with(allowance=Allowance(steps=5_000)))

@@ -37,6 +37,8 @@ from noetl_broker.broker.model import (
     Turn,
 )
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
+from noetl_broker.broker.trail import Lost, Trace
+from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     from noetl_broker.template import Leave, Path, Template, Tree
 
 DECIDED = "decided"
+SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
+OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on together
 
 
 class Draft:
@@ -58,7 +62,13 @@ class Draft:
         self.event = event
         self.turn = turn
         self.known = known
-        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at)
+        self.allowance = Allowance(
+            steps=known.rules.template_max_steps,
+            output_chars=known.rules.template_max_output_chars,
+            turn_steps=known.rules.template_max_steps * SHARES_OF_TURN,
+            turn_chars=known.rules.template_max_output_chars * OUTPUTS_OF_TURN,
+        )
+        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at, allowance=self.allowance)
         self.status = state.status
         self.tokens: dict[Visit, Token] = dict(state.tokens)
         self.waiting: dict[str, tuple[Arrival, ...]] = dict(state.waiting)
@@ -87,6 +97,8 @@ class Draft:
         self.ended: Ended | None = None
         self.withdraw = False
         self.note: str | None = None
+        self.trail: list[Trace] = []
+        self.lost: Lost | None = None
         self._workload: Mapping[str, JSON] | None = None
 
     def seal(self) -> tuple[ExecutionState, Decision]:
@@ -115,14 +127,16 @@ class Draft:
         """How many parents stand above this execution."""
         return self.parent.depth if self.parent is not None else 0
 
-    def count_visit(self, step: Step) -> int:
-        """One more visit of the step; returns its number."""
-        number = self.visits(step) + 1
+    def count_visit(self, step: Step, number: int) -> None:
+        """One more visit of the step."""
+        self.count_visits(step, max(number, self.visits(step)))
+        self.total += 1
+
+    def count_visits(self, step: Step, number: int) -> None:
+        """The step has been visited so often."""
         self.seen |= 1 << step.index
         if number > 1:
             self.repeats[step.name] = number
-        self.total += 1
-        return number
 
     # What templates see
 
@@ -206,12 +220,19 @@ class Draft:
             moment=self.moment,
         )
 
-    def evaluate(self, template: Template, scope: Scope) -> JSON:
+    def evaluate(self, template: Template | Tree, scope: Scope) -> JSON:
         """The template's value; where something is missing, everything that it names is asked for at once."""
         try:
             return template.evaluate(scope)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
+
+    def holds(self, condition: Template, scope: Scope) -> bool:
+        """Whether the condition is true; where something is missing, as `evaluate`."""
+        try:
+            return condition.holds(scope)
+        except NotLoaded as missing:
+            raise NotLoaded(missing.wants | self.wants(condition.names, condition.results)) from None
 
     def render(self, tree: Tree | Fields, scope: Scope, leave: Leave | None = None) -> JSON:
         """The tree rendered; where something is missing, everything that it names is asked for at once.

@@ -32,16 +32,17 @@ from noetl_broker.broker.transitions import pass_on, process_completed_steps
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.findings import kind_of
-from noetl_broker.template import TemplateError, is_true
+from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Iteration, Step
-    from noetl_broker.template import Scope, Template, Tree
+    from noetl_broker.template import Scope, Tree
 
 MOST_STARTED = 100  # items that one turn starts at most
+ITEM_STEPS = 100  # what `where` and `order_by` may take for one item beside what the turn may take in any case
 STARTED = ("iteration_started", "STARTED")
 COMPLETED = ("iteration_completed", "COMPLETED")
 FAILED = ("iteration_failed", "FAILED")
@@ -122,30 +123,32 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
     unfinished = unfinished_of(draft, given)
     insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
     insist_on_values(unfinished_of(draft, given, words_of(iteration, 0, 0, None)), iteration.where, iteration.order_by)
-    collection = draft.render(iteration.collection, draft.scope(given.values, result))
+    collection = draft.evaluate(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
     if not isinstance(collection, list):
         raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
     total = len(collection)
+    draft.allowance.widen(total * ITEM_STEPS)
 
-    def value_of(template: Template, index: int, item: JSON) -> JSON:
-        return draft.evaluate(template, draft.scope(given.values, result, words_of(iteration, index, total, item)))
+    def scope_of(index: int, item: JSON) -> Scope:
+        return draft.scope(given.values, result, words_of(iteration, index, total, item))
 
+    scope = draft.scope(given.values, result)
     values = list(collection)
     if iteration.where is not None:
         where = iteration.where
-        values = [item for index, item in enumerate(values) if is_true(value_of(where, index, item))]
+        values = [item for index, item in enumerate(values) if draft.holds(where, scope_of(index, item))]
     if iteration.order_by is not None:
         order_by = iteration.order_by
-        ranks = [value_of(order_by, index, item) for index, item in enumerate(values)]
+        ranks = [draft.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
+        order_by.weigh(ranks, scope)
         try:
             values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
         except TypeError as error:
             kinds = " and ".join(sorted({kind_of(rank) for rank in ranks}))
             message = f"`order_by` gives values that have no order: {kinds}"
             raise TemplateError(message, order_by.source, order_by.at) from error
-    scope = draft.scope(given.values, result)
     values = values[: _whole(draft, "limit", iteration.limit, scope, least=0)]
     if iteration.enumerate:
         values = [{"index": index, "item": item} for index, item in enumerate(values)]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from noetl_broker.template import MAX_OUTPUT_CHARS, MAX_STEPS
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -42,6 +44,7 @@ ITEM_FAILED = "execution_failed"
 ITERATION_DUE = "iteration_due"
 ITERATION_STARTED = "iteration_started"
 ITERATOR_COMPLETED = "iterator_completed"
+STEP_RESULT = "step_result"
 
 # Every name that a producer or a worker may use for an event, and the one name that the core uses.
 ALIASES = {
@@ -192,7 +195,8 @@ class JobChange(NamedTuple):
 class Row(NamedTuple):
     """The tracking row of one step after the turn; `started` and `ended` are places among the turn's events.
 
-    `result_visit`: this visit has just got a result (which the event of this turn carries).
+    `result_visit`: this visit has just got a result, which the event of this turn carries; or (`taken`) which a fork
+    brought along, and the row names already.
     """
 
     step: str
@@ -201,6 +205,7 @@ class Row(NamedTuple):
     started: int | None = None
     ended: int | None = None
     result_visit: int | None = None
+    taken: bool = False
 
 
 class Begun(NamedTuple):
@@ -252,3 +257,5 @@ class Rules:
     max_nesting: int = 32
     default_max_attempts: int = 1
     undefined_when: str = "error"
+    template_max_output_chars: int = MAX_OUTPUT_CHARS
+    template_max_steps: int = MAX_STEPS

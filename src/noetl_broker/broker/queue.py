@@ -7,9 +7,9 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
-from noetl_broker.broker.unfinished import defaults_handed_on, remaining_defaults, unfinished_of
+from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
-from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, read_by_text
+from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,11 +45,8 @@ def enqueue_job(
     inputs = given.values
     words = item[1] if item else {}
     unfinished = unfinished_of(draft, given, words)
-    leave = unfinished.left if unfinished is not None else None
-    fields = draft.render(step.fields, draft.scope(inputs, result, words), leave)
-    reading: tuple[tuple[Path, Template], ...] = ()
-    if unfinished is not None:
-        reading = (*step.fields.leaving(unfinished.left), *defaults_handed_on(unfinished, step.fields))
+    fields = draft.render(step.fields, draft.scope(inputs, result, words), unfinished.left if unfinished else None)
+    reading = tuple(left_in(unfinished, step.fields))
     left = step.fields.left + tuple(path for path, _ in reading)
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name
@@ -65,7 +62,6 @@ def enqueue_job(
         context |= _told(draft, step, [template for _, template in reading], given, result)
         if item is not None:
             context |= {"words": item[1], "workload": draft.workload()}
-    retry = step.retry
     draft.jobs.append(
         Job(
             step.name,
@@ -75,7 +71,7 @@ def enqueue_job(
             action,
             context,
             _priority(draft, step),
-            retry.max_attempts if retry else draft.known.rules.default_max_attempts,
+            _attempts(draft, step),
             step.timeout,
             place=item[0] if item else None,
         )
@@ -86,10 +82,20 @@ def delegate_job(draft: Draft, step: Step, visit: int, ordinal: int, action: dic
     """A job that no worker is given: the broker runs the step itself, and keeps here what it is about."""
     named = {"name": step.name, "type": step.type, **action}
     context = {"step_name": step.name, "visit": visit}
-    attempts = step.retry.max_attempts if step.retry else draft.known.rules.default_max_attempts
     priority = _priority(draft, step)
     draft.jobs.append(
-        Job(step.name, visit, step.type, ordinal, named, context, priority, attempts, step.timeout, delegated=True)
+        Job(
+            step.name,
+            visit,
+            step.type,
+            ordinal,
+            named,
+            context,
+            priority,
+            _attempts(draft, step),
+            step.timeout,
+            delegated=True,
+        )
     )
 
 
@@ -111,6 +117,10 @@ def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
 def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
     """The job of a visit (`place`: of an iterator's item) that already has one: `retry`, `dead`, or `done`."""
     draft.changes.append(JobChange(step.name, visit, status, delay, place))
+
+
+def _attempts(draft: Draft, step: Step) -> int:
+    return step.retry.max_attempts if step.retry else draft.known.rules.default_max_attempts
 
 
 def _priority(draft: Draft, step: Step) -> int:
@@ -145,6 +155,7 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
         context["outcomes"] = outcomes
     if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
         context["unfinished"] = [["workload", *path] for path in remaining_defaults(draft)]
+    hand_on(context, draft.allowance, step.name)
     return context
 
 

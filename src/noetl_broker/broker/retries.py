@@ -13,7 +13,7 @@ from noetl_broker.broker.transitions import pass_on
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.model import Retry
-from noetl_broker.template import TemplateError, is_true
+from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -78,7 +78,7 @@ def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[st
     insist_on_values(unfinished_of(draft, given, words), retry.stop_when, retry.retry_when)
 
     def holds(template: Template) -> bool:
-        return is_true(draft.evaluate(template, draft.scope(given.values, None, words)))
+        return draft.holds(template, draft.scope(given.values, None, words))
 
     if retry.stop_when is not None and holds(retry.stop_when):
         return False

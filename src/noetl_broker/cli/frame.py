@@ -39,7 +39,9 @@ class Call:
     def playbook_rules(self) -> PlaybookRules:
         """What playbooks may hold, by the settings."""
         return PlaybookRules(
-            extra_step_types=self.settings.extra_step_types, max_document_bytes=self.settings.max_document_bytes
+            extra_step_types=self.settings.extra_step_types,
+            max_document_bytes=self.settings.max_document_bytes,
+            template_max_source_chars=self.settings.template_max_source_chars,
         )
 
     def log_as_set(self) -> None:

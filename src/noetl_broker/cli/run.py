@@ -121,6 +121,8 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
             max_nesting=settings.max_nesting,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
+            template_max_output_chars=settings.template_max_output_chars,
+            template_max_steps=settings.template_max_steps,
         ),
         playbook_rules=call.playbook_rules,
         lanes=settings.lanes,

@@ -51,6 +51,7 @@ RULES: dict[str, str] = {
     "too-large": "The document is within the size limit.",
     "too-many-nodes": "The document has not too many values.",
     "unfinished-default": "What the broker evaluates reads no default that only a worker can finish.",
+    "too-many-templates": "The document has not too many templates.",
     "unfinished-input": "What the broker evaluates reads no input that only a worker can finish.",
     "unknown-action": "A workbook step names an action of the workbook.",
     "unknown-key": "Each key means something where it stands.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 
 import structlog
@@ -21,6 +22,10 @@ from noetl_broker.template.scope import NotLoaded
 log = structlog.get_logger(__name__)
 
 MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
+# Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
+# writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
+# another, never for hundreds.
+PATIENCE_SECONDS = 0.05
 
 
 class Batch:
@@ -33,6 +38,8 @@ class Batch:
         self.playbooks = playbooks
         self.counters = counters
         self.claimed: dict[int, list[Mail]] = {}
+        self.patience = PATIENCE_SECONDS
+        self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
 
     @property
     def mails(self) -> int:
@@ -48,6 +55,8 @@ class Batch:
             self.claimed = claim.mail
             faults: dict[int, str] = {}
             cases = await self._open(connection, claim, faults)
+            if newest:
+                cases.reverse()  # what is new comes first, so that patience does not run out before it
             outcomes = await self._decide(connection, cases, faults)
             columns = Columns()
             for case, outcome in outcomes:
@@ -106,22 +115,28 @@ class Batch:
     def _decide_once(
         self, pending: list[Deciding], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
     ) -> tuple[list[Deciding], unit.Wants]:
+        """Decide what can be decided; gives those that wait for results, none where there is no more time."""
         again: list[Deciding] = []
         wants: unit.Wants = {}
+        until = time.thread_time() + self.patience
         for deciding in pending:
+            if time.thread_time() > until and (outcomes or again):
+                break
             execution_id = deciding.case.execution.execution_id
             try:
-                outcomes.append((deciding.case, deciding.go_on()))
+                outcomes.append((deciding.case, deciding.go_on(until=until)))
             except NotLoaded as missing:
                 wants[execution_id] = missing.wants
                 again.append(deciding)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
                 self._blame(execution_id, error, faults)
-        return again, wants
+        self.patience = until - time.thread_time()  # what is loaded in between does not count
+        return ([], {}) if outcomes and self.patience < 0 else (again, wants)
 
     def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
         counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
+        self.taken = turns + sum(len(self.claimed[execution_id]) for execution_id in faults)
         counters.batches += 1
         counters.turns += turns
         counters.largest_batch = max(counters.largest_batch, turns)

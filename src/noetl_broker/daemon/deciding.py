@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from noetl_broker.broker.context import WORKLOAD, Known
@@ -32,10 +33,15 @@ class Deciding:
         for wish, answer in answers.items():
             self._known.answers.setdefault(wish, answer)
 
-    def go_on(self) -> Outcome:
-        """Take the turns that are left; raises NotLoaded, after which it can be called again."""
+    def go_on(self, *, until: float) -> Outcome:
+        """Take the turns that are left; raises NotLoaded, after which it can be called again.
+
+        After `until` (the thread's own seconds) no further turn is begun: one is taken in any case, other mail stays.
+        """
         case = self.case
         for mail in case.mail[len(self._taken) :]:
+            if self._taken and time.thread_time() > until:
+                break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
             at = max(mail.taken_at, self._last_at + MICROSECOND, mail.created_at + MICROSECOND)

@@ -25,6 +25,7 @@ from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 log = structlog.get_logger(__name__)
 
 NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
+NEWEST_OFTEN = 2  # while what waits is costly to decide on
 PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 2.0)
 BATCH_SECONDS = ANSWER_SECONDS + 10.0
@@ -70,7 +71,8 @@ class Lane:
         """A lane that has had no trouble yet."""
         self.evaluator = evaluator
         self.claims = 0
-        self.size = evaluator.batch_size  # smaller after the server could not carry as much
+        self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
+        self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
         self.went_well = 0  # batches in a row
         self.quiet = False  # no notification while the server's queue of them is full
         self.careful = 0  # so many claims of a single mail, to find the one that fails
@@ -83,9 +85,10 @@ class Lane:
         counters = self.evaluator.counters
         evaluator = self.evaluator
         batch = Batch(evaluator.rules, evaluator.playbooks, counters, max_gathered_bytes=evaluator.max_gathered_bytes)
-        size = 1 if self.careful else self.size
+        size = 1 if self.careful else min(self.size, self.most)
         self.claims += 1
-        newest = self.claims % NEWEST_EVERY == 0 and not self.careful
+        often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
+        newest = self.claims % often == 0 and not self.careful
         try:
             async with lent(evaluator.pool, BATCH_SECONDS) as connection:
                 claim = await batch.run(connection, size=size, newest=newest, quiet=self.quiet)
@@ -96,6 +99,8 @@ class Lane:
         self.careful = max(self.careful - 1, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
+            more = self.size * 2 if batch.taken == batch.mails else batch.taken
+            self.size = max(1, min(more, evaluator.batch_size))
             return True
         if claim.missed:
             counters.misses += claim.missed
@@ -109,7 +114,7 @@ class Lane:
         self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
         self.went_well += 1
         if self.went_well >= GROW_AFTER:
-            self.size, self.went_well = min(self.size * 2, self.evaluator.batch_size), 0
+            self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
             self.quiet = False
 
     async def _suffer(self, error: Exception, batch: Batch) -> None:
@@ -145,12 +150,12 @@ class Lane:
         kind = kind_of(error)
         level = log.error if kind.loud else log.warning
         if kind.remedy is Remedy.SHRINK:
-            self.size = max(self.size // 2, 1)
+            self.most = max(min(self.size, self.most) // 2, 1)
         elif kind.remedy is Remedy.HUSH:
             self.quiet = True
         elif kind.remedy is Remedy.RECONNECT:
             await self.evaluator.pool.expire_connections()
-        level("turns rolled back, will be taken again", **told(error), batch_size=self.size)
+        level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
         await self._rest(PAUSE_SECONDS[1] if kind.remedy is Remedy.RETRY else self.fault_pause)
 
     async def _rest(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 
 from noetl_broker.errors import PlaybookFault
@@ -38,7 +39,8 @@ class Playbooks:
             return f"the catalog has no row {catalog_id} (playbook {execution.path})"
         content, path = found
         try:
-            compiled: Playbook | str = compile_playbook(content, file=path, rules=self._rules)
+            # Beside the event loop: the other lanes go on while a large document is read.
+            compiled: Playbook | str = await asyncio.to_thread(compile_playbook, content, file=path, rules=self._rules)
         except PlaybookFault as fault:
             compiled = f"playbook {path} does not compile: {fault}"
         self._kept[catalog_id] = compiled

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Literal, Protocol
 
 from noetl_broker.errors import PlaybookFault
+from noetl_broker.template import MAX_SOURCE_CHARS
 
 Place = tuple[str | int, ...]  # keys and indices from the root of the document
 Severity = Literal["error", "warning"]
@@ -51,12 +52,14 @@ class PlaybookError(PlaybookFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """What the operator allows: step types beyond the built-in ones, and the bounds of a document."""
+    """What the operator allows: step types beyond the built-in ones, and the bounds of a document and its templates."""
 
     extra_step_types: frozenset[str] = frozenset()
     max_document_bytes: int = 1 << 20
     max_depth: int = 100
     max_nodes: int = 100_000
+    max_templates: int = 10_000
+    template_max_source_chars: int = MAX_SOURCE_CHARS
 
 
 class Positions(Protocol):

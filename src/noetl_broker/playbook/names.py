@@ -64,7 +64,7 @@ def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[
 
 def _names_of(text: str) -> frozenset[str]:
     try:
-        return compile_text(text, "").names
+        return compile_text(text, "", max_source_chars=None).names
     except TemplateError:  # a worker's string, with filters of its own
         return frozenset()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,12 +48,17 @@ class Reading:
     arcs: list[Arc] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     broken: bool = False  # an arc could not be read, so the graph is not the author's
+    templates: set[str] = field(default_factory=set)  # the texts read so far
 
     def tree(self, value: Any, place: Place, part: Part) -> Tree:
         """Compile a value whose strings may be templates; an error is reported for each bad string."""
         at = path_text(place)
+        if self._are_too_many((text for _, text in strings(value, place)), place):
+            return compile_tree(None, at)
         try:
-            tree = compile_tree(value, at, worker_words=part.worker)
+            tree = compile_tree(
+                value, at, worker_words=part.worker, max_source_chars=self.rules.template_max_source_chars
+            )
         except TemplateError as error:
             for where, what in [*self._bad_strings(value, place, part)] or [(place, error)]:
                 message = f"the template `{shortened(what.template)}` does not compile: {what.message}"
@@ -66,8 +71,10 @@ class Reading:
 
     def condition(self, value: Any, place: Place, part: Part, code: str = "bad-when") -> Template | None:
         """Compile a condition; None, and an error in the report, if it is not one expression."""
+        if self._are_too_many((str(value),), place):
+            return None
         try:
-            template = compile_condition(value, path_text(place))
+            template = compile_condition(value, path_text(place), max_source_chars=self.rules.template_max_source_chars)
         except TemplateError as error:
             word = place[-1]
             self.report.error(code, place, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')
@@ -75,10 +82,25 @@ class Reading:
         self.uses.append(Use(place=place, value=value, part=part, names=template.names, results=template.results))
         return template
 
+    def _are_too_many(self, more: Iterable[str], place: Place) -> bool:
+        """Count templates that differ; past the bound nothing more is compiled, and the first place is reported."""
+        most = self.rules.max_templates
+        within = len(self.templates) <= most
+        self.templates.update(more)
+        if within and len(self.templates) > most:
+            hint = "make several playbooks of it, or one that iterates"
+            self.report.error("too-many-templates", place, f"it has more than {most:,} different templates", hint)
+        return len(self.templates) > most
+
     def _bad_strings(self, value: Any, place: Place, part: Part) -> Iterator[tuple[Place, TemplateError]]:
         for where, text in strings(value, place):
             try:
-                compile_tree(text, path_text(where), worker_words=part.worker)
+                compile_tree(
+                    text,
+                    path_text(where),
+                    worker_words=part.worker,
+                    max_source_chars=self.rules.template_max_source_chars,
+                )
             except TemplateError as error:
                 yield where, error
 

@@ -1,9 +1,10 @@
 """Jinja without a clock, a die or a door: the templates of playbooks."""
 
+from noetl_broker.template.allowance import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, MAX_STEPS, Allowance
 from noetl_broker.template.fault import TemplateError
-from noetl_broker.template.fuel import Bounds, bounds, set_bounds
+from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
-from noetl_broker.template.render import Template, compile_condition, compile_text
+from noetl_broker.template.render import Template, compile_condition, compile_text, hand_on
 from noetl_broker.template.scope import (
     JSON,
     OLD_WORKLOAD_WORD,
@@ -21,12 +22,16 @@ from noetl_broker.template.truth import is_true
 
 __all__ = [
     "JSON",
+    "MAX_OUTPUT_CHARS",
+    "MAX_SOURCE_CHARS",
+    "MAX_STEPS",
     "OLD_WORKLOAD_WORD",
     "SAVE_WORDS",
     "UNDEFINED",
     "WORKER_WORDS",
     "WORKLOAD_WORDS",
-    "Bounds",
+    "Allowance",
+    "Evaluation",
     "Lazy",
     "Leave",
     "Moment",
@@ -37,12 +42,11 @@ __all__ = [
     "Template",
     "TemplateError",
     "Tree",
-    "bounds",
     "compile_condition",
     "compile_text",
     "compile_tree",
+    "hand_on",
     "is_true",
     "read_by_text",
-    "set_bounds",
     "unwrap",
 ]

@@ -105,7 +105,7 @@ class Generator(CodeGenerator):
 
     def visit_Name(self, node: nodes.Name, frame: Frame) -> None:
         shared = node.name == "results" and node.ctx == "load"
-        self.write("whole(" if shared else "")
+        self.write("whole(context, " if shared else "")
         super().visit_Name(node, frame)
         self.write(")" if shared else "")
 
@@ -179,7 +179,7 @@ class Generator(CodeGenerator):
 
     def _visit_filtered(self, node: nodes.Filter, frame: Frame) -> None:
         if node.node is None:
-            self.write(f"concat({frame.buffer})")
+            self.write(f"joined(context, {frame.buffer})")
         else:
             self.visit(node.node, frame)
 
@@ -193,6 +193,28 @@ class Generator(CodeGenerator):
         self.visit(node.node, frame)
         self.signature(node, frame)
         self.write(")")
+
+    def visit_NSRef(self, node: nodes.NSRef, frame: Frame) -> None:
+        # Jinja checks beforehand, and not in a block, that it is a namespace; here it is at the assignment itself.
+        self.writeline(f"owned({frame.symbols.ref(node.name)})[{node.attr!r}]")
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:
+        self.push_assign_tracking()
+        block_frame = frame.inner()
+        block_frame.require_output_check = False
+        block_frame.symbols.analyze_node(node)
+        self.enter_frame(block_frame)
+        self.buffer(block_frame)
+        self.blockvisit(node.body, block_frame)
+        self.newline(node)
+        self.visit(node.target, frame)
+        self.write(" = ")
+        if node.filter is not None:
+            self.visit_Filter(node.filter, block_frame)
+        else:
+            self.write(f"joined(context, {block_frame.buffer})")
+        self.pop_assign_tracking(frame)
+        self.leave_frame(block_frame)
 
     def visit_CondExpr(self, node: nodes.CondExpr, frame: Frame) -> None:
         frame = frame.soft()

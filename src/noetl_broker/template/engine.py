@@ -13,14 +13,19 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateRuntimeError, TemplateSyntaxError
 from jinja2.lexer import Lexer, Token, whitespace_re
 from jinja2.nodes import EvalContext
-from jinja2.runtime import LoopContext, identity
+from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace, concat, missing
+from jinja2.utils import missing
 
-from noetl_broker.template import filters, methods, operators, values
+from noetl_broker.template import filters, methods, operators, output, questions, replaced, values
 from noetl_broker.template.codegen import COMPARISONS, Generator
-from noetl_broker.template.fuel import Evaluation, bounds
+from noetl_broker.template.fuel import Evaluation
 
+MAX_TOKENS: Final = 4_000
+# Jinja's parser goes some fifteen calls deeper at each bracket; so it never comes near the interpreter's limit.
+MAX_BRACKETS_DEEP: Final = 40
+OPENING: Final = frozenset({"lparen", "lbracket", "lbrace"})
+CLOSING: Final = frozenset({"rparen", "rbracket", "rbrace"})
 # Jinja's lexer turns "\r\n" into "\n". This noncharacter stands for "\r" while it works.
 CARRIAGE_RETURN: Final = "\ufdd0"
 
@@ -42,11 +47,16 @@ class _NewlineLexer(Lexer):
         self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
     ) -> Iterator[Token]:
         """Give the tokens; stops, before the parser has spent much on it, at a template that has too many."""
-        limit = bounds().source_tokens
+        depth = 0
         for count, token in enumerate(super().wrap(stream, name, filename)):
-            if count >= limit:
-                message = f"it has more than {limit:,} words and signs"
-                raise TemplateSyntaxError(message, token.lineno)
+            if count >= MAX_TOKENS:
+                raise TemplateSyntaxError(f"it has more than {MAX_TOKENS:,} words and signs", token.lineno)
+            if token.type in OPENING:
+                depth += 1
+                if depth > MAX_BRACKETS_DEEP:
+                    raise TemplateSyntaxError(f"it is nested deeper than {MAX_BRACKETS_DEEP} brackets", token.lineno)
+            elif token.type in CLOSING:
+                depth -= 1
             yield token
 
     def _normalize_newlines(self, value: str) -> str:
@@ -59,7 +69,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=values.Missing, keep_trailing_newline=True, optimized=False)
         self.filters = dict(filters.FILTERS)
-        self.tests = dict(filters.TESTS)
+        self.tests = dict(questions.TESTS)
         self.globals = {}
         self._newline_lexer = _NewlineLexer(self)
 
@@ -78,31 +88,30 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse: calls go through `methods`."""
-        message = "nothing can be called in this way"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError("nothing can be called in this way")
 
 
 ENVIRONMENT: Final = _Environment()
 Evaluation.environment = ENVIRONMENT
 Evaluation.eval_ctx = EvalContext(ENVIRONMENT)
 
+# All that the code of a template can see. It names no builtin but the one with which Jinja checks namespaces.
 PRIMITIVES: Final[dict[str, Any]] = {
+    "__builtins__": {"isinstance": isinstance},
     **{name: getattr(operators, name) for name in (*COMPARISONS.values(), "chain", "concatenated")},
     **{name: getattr(operators, name) for name in ("add", "sub", "mul", "div", "floordiv", "mod")},
     **{name: getattr(values, name) for name in ("attribute", "item", "facet", "result_facet", "whole", "cut", "key")},
-    **{name: getattr(values, name) for name in ("solid", "text", "turns")},
-    **{name: getattr(methods, name) for name in ("method", "call_range", "call_now", "call_uuid", "call_dict")},
+    **{name: getattr(values, name) for name in ("solid", "turns", "owned", "Namespace")},
+    **{name: getattr(output, name) for name in ("text", "joined")},
+    **{name: getattr(methods, name) for name in ("method", "call_range", "call_now", "call_uuid")},
+    **{name: getattr(methods, name) for name in ("call_dict", "call_namespace")},
     **{f"filter_{name}": function for name, function in filters.FILTERS.items()},
-    "call_namespace": lambda _, **entries: Namespace(**entries),
-    "default": filters.default,
-    "defined": filters.defined,
-    "tests": filters.TESTS,
+    "default": replaced.default,
+    "defined": questions.defined,
+    "tests": questions.TESTS,
     "undefined": values.Missing,
     "missing": missing,
-    "concat": concat,
-    "identity": identity,
     "LoopContext": LoopContext,
-    "Namespace": Namespace,
     "TemplateRuntimeError": TemplateRuntimeError,
 }
 

@@ -1,114 +1,98 @@
-"""What one evaluation may spend: every filter, operator, loop turn and character is charged against one account.
+"""What evaluations may spend: every filter, operator, loop turn and character is charged against an account.
 
-A unit of fuel stands for about a tenth of a microsecond of work, so that the default account is empty within 100 ms
-whatever the template does. Sizes are checked before the work is done: a text that would be too long is never built.
+A step of evaluation stands for about a tenth of a microsecond of work, so that the default account of one evaluation is
+empty within 100 ms whatever the template does. Sizes are checked before the work is done: a text that would be too long
+is never built.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jinja2 import Undefined
 from jinja2.exceptions import TemplateRuntimeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jinja2 import Environment
     from jinja2.nodes import EvalContext
 
     from noetl_broker.template.scope import Scope
 
+MAX_LIST_ITEMS: Final = 100_000  # of a list made by a template: the widest collection of an iterator
 INTEGER_LIMIT: Final = 1 << 256
 NODE_COST: Final = 2
 PLAIN: Final = frozenset({int, float, bool, type(None)})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """The limits of templates, each a setting; they hold for the whole process.
-
-    `source_characters` is the length of one template, `source_tokens` the number of words and signs in its braces,
-    `source_nodes` the size of its syntax tree, `source_depth` the depth of its nesting. `fuel` is in units of about
-    0.1 µs, for one evaluation of a template or of a tree. `text_characters` is the length of one text, `list_items`
-    that of one list made by a template or of a `range`.
-    """
-
-    source_characters: int = 65_536
-    source_tokens: int = 4_000
-    source_nodes: int = 2_500
-    source_depth: int = 60
-    fuel: int = 500_000
-    text_characters: int = 1_048_576
-    list_items: int = 100_000
-
-
-class _Process:
-    """The bounds in force."""
-
-    bounds: ClassVar[Bounds] = Bounds()
-
-
-def bounds() -> Bounds:
-    """Give the bounds in force."""
-    return _Process.bounds
-
-
-def set_bounds(new: Bounds) -> None:
-    """Put other bounds in force, for the whole process, from the next evaluation on."""
-    _Process.bounds = new
+KINDS: Final = PLAIN | {str, list, tuple, dict, range}
 
 
 class Evaluation:
-    """One evaluation under way: the account of fuel and the names. Generated code knows it as `context`."""
+    """One evaluation under way: the account of fuel and the names. Generated code knows it as `context`.
 
-    __slots__ = ("bounds", "fuel", "resolve_or_missing", "scope")
+    `chars` is what the texts of the value that it gives may still hold: see `values.as_json`.
+    """
 
+    __slots__ = ("allowance", "chars", "fuel", "granted", "resolve_or_missing", "scope")
+
+    chars: int
     environment: ClassVar[Environment]
     eval_ctx: ClassVar[EvalContext]
 
     def __init__(self, scope: Scope) -> None:
-        """Open a full account."""
+        """Open an account on the allowance of the scope's turn."""
         self.scope = scope
-        self.resolve_or_missing: Callable[[str], object] = scope.resolve
-        self.bounds = _Process.bounds
-        self.fuel = self.bounds.fuel
+        self.resolve_or_missing = scope.resolve
+        self.allowance = allowance = scope.moment.allowance
+        steps, left = allowance.steps, allowance.left
+        self.granted = self.fuel = steps if steps < left else left  # noqa: FURB136 - a call of `min` takes three times as long
 
-    def spend(self, units: int) -> None:
-        """Take units from the account. Raises TemplateRuntimeError when it is empty."""
-        self.fuel -= units
+    def open_wide(self) -> None:
+        """Let this evaluation take all that the turn still has: what it does grows with what it is given."""
+        self.granted = self.fuel = self.allowance.left
+
+    def close(self) -> None:
+        """Book what was spent."""
+        self.allowance.left -= self.granted - self.fuel
+
+    def spend(self, steps: int) -> None:
+        """Take steps from the account. Raises TemplateRuntimeError when it is empty."""
+        self.fuel -= steps
         if self.fuel < 0:
             raise TemplateRuntimeError(self.too_much())
 
     def too_much(self) -> str:
         """Say that the account is empty."""
-        return f"it does more work than the {self.bounds.fuel:,} units that one evaluation may spend"
+        allowance = self.allowance
+        if self.granted != allowance.steps:
+            limit = f"{allowance.turn_steps:,} steps together"
+            return f"the templates of one turn take more than {limit} (template_max_steps)"
+        return f"it takes more than the {allowance.steps:,} steps that one evaluation may take (template_max_steps)"
 
-    def room_for_text(self, characters: int) -> None:
+    def room_for_text(self, chars: int) -> None:
         """Make sure that a text of this length may be built, and charge for it."""
-        if characters > self.bounds.text_characters:
-            limit = self.bounds.text_characters
-            message = f"it would build a text of {characters:,} characters, more than the allowed {limit:,}"
-            raise TemplateRuntimeError(message)
-        self.spend(1 + (characters >> 5))
+        limit = self.allowance.output_chars
+        if chars > limit:
+            sizes = f"{chars:,} characters, more than the allowed {limit:,}"
+            raise TemplateRuntimeError(f"it would build a text of {sizes} (template_max_output_chars)")
+        self.spend(1 + (chars >> 4))
 
     def room_for_list(self, items: int) -> None:
         """Make sure that a list of this length may be built, and charge for it."""
-        if items > self.bounds.list_items:
-            limit = self.bounds.list_items
-            message = f"it would build a list of {items:,} items, more than the allowed {limit:,}"
-            raise TemplateRuntimeError(message)
+        if items > MAX_LIST_ITEMS:
+            raise TemplateRuntimeError(
+                f"it would build a list of {items:,} items, more than the allowed {MAX_LIST_ITEMS:,}"
+            )
         self.spend(1 + (items >> 2))
 
     def weigh(self, *values: Any) -> None:
         """Charge for values by all that they hold, shared parts as often as they occur.
 
-        Raises TemplateRuntimeError when that is more than is left, UndefinedError when something in them is undefined.
+        Raises TemplateRuntimeError when that is more than is left, and for what is no value, such as a namespace;
+        UndefinedError when something in them is undefined.
         """
         left = self.fuel
         stack = list(values)
-        while stack:
+        while stack and left >= 0:
             value = stack.pop()
             kind = type(value)
             left -= NODE_COST
@@ -123,18 +107,25 @@ class Evaluation:
                 if left >= 0:
                     stack.extend(value)
                     stack.extend(value.values())
-            elif isinstance(value, Undefined):
-                bool(value)  # a strict undefined raises here, with its own message
-            if left < 0:
-                break
+            elif kind not in KINDS:
+                self._look_into(value, stack)
         self.fuel = left
         if left < 0:
             raise TemplateRuntimeError(self.too_much())
 
+    @staticmethod
+    def _look_into(value: Any, stack: list[Any]) -> None:
+        if isinstance(value, Undefined):
+            bool(value)  # a strict undefined raises here, with its own message
+        if not isinstance(value, tuple):  # such as a group of `groupby`
+            raise TemplateRuntimeError(f"a {type(value).__name__.lower()} is no value")
+        stack.extend(value)
+
 
 def bounded(number: Any) -> Any:
-    """Give the number back. Raises TemplateRuntimeError for an integer of more than 256 bits."""
+    """Give the number back. Raises TemplateRuntimeError for an integer of more than 256 bits and what is infinite."""
+    if type(number) is float and not isfinite(number):
+        raise TemplateRuntimeError(f"{number} is not a number that JSON can hold")
     if type(number) is int and not -INTEGER_LIMIT < number < INTEGER_LIMIT:
-        message = "it computes an integer of more than 256 bits"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError("it computes an integer of more than 256 bits")
     return number

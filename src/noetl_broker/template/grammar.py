@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import keyword
-from typing import TYPE_CHECKING, Any, Final
+import unicodedata
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
 
-from noetl_broker.template.filters import FILTERS, TESTS
-from noetl_broker.template.fuel import INTEGER_LIMIT, bounds
+from noetl_broker.template.filters import FILTERS
+from noetl_broker.template.fuel import INTEGER_LIMIT
+from noetl_broker.template.questions import TESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 WORKER_WORDS: Final = frozenset({"env", "job", "secret", "secrets", "keychain"})
 SAVE_WORDS: Final = WORKER_WORDS | {"result", "this"}
 FUNCTIONS: Final = frozenset({"range", "now", "uuid", "dict", "namespace"})
 TURNS: Final = "*turns*"
-UNITS_PER_TURN: Final = 6
-UNITS_PER_NODE: Final = 4
-UNITS_PER_SIMPLE_NODE: Final = 2
-SIMPLE_NODES: Final = (nodes.TemplateData, nodes.Output, nodes.Name, nodes.Const)
+STEPS_PER_TURN: Final = 6
+STEPS_PER_NODE: Final = 4
+STEPS_PER_SIMPLE_NODE: Final = 2
+SIMPLE_NODES: Final = frozenset({nodes.Template, nodes.TemplateData, nodes.Output, nodes.Name, nodes.Const})
+MAX_NODES: Final = 2_500
+MAX_DEPTH: Final = 60
+# Python compiles no more than twenty blocks within each other, and a loop is one.
+MAX_LOOPS_DEEP: Final = 12
+NO_NAMES: Final[frozenset[str]] = frozenset()
 
 ALLOWED: Final[frozenset[type[nodes.Node]]] = frozenset(
     {
@@ -40,81 +47,152 @@ PLAIN_NODES: Final[frozenset[type[nodes.Node]]] = frozenset(
         *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
     }
 )
+# What gives a template names of its own.
+NAMING_NODES: Final[frozenset[type[nodes.Node]]] = frozenset({nodes.For, nodes.Assign, nodes.AssignBlock, nodes.With})
+REFUSED: Final[dict[type[nodes.Node], str]] = {
+    nodes.Pow: "`**` is not allowed in templates: multiply instead",
+    nodes.Macro: "a macro is not allowed in templates",
+    nodes.CallBlock: "a call block is not allowed in templates",
+    nodes.Include: "a template cannot include another",
+    nodes.Import: "a template cannot import another",
+    nodes.FromImport: "a template cannot import another",
+    nodes.Extends: "a template cannot extend another",
+}
 
 
-def names_loaded(tree: nodes.Node) -> frozenset[str]:
-    """Give every name that a tree reads, local ones too."""
-    return frozenset(node.name for node in tree.find_all(nodes.Name) if node.ctx == "load")
+class Checked(NamedTuple):
+    """What the tree of a template tells: see `check`.
+
+    `names` are those that it reads; None where it has names of its own, so that only its code tells. `results` are the
+    step names read through `results`; None: not known from the tree. `plain`: it gives what the scope holds, or a plain
+    value, so that its result needs no check. `cost`: its steps, without those of filters, operators and loops.
+    """
+
+    names: frozenset[str] | None
+    results: frozenset[str] | None
+    plain: bool
+    cost: int
 
 
-def results_read(tree: nodes.Node) -> frozenset[str] | None:
-    """Give the step names read through `results`; None if they cannot be known from the tree."""
-    known: set[str] = set()
-    uses = sum(1 for node in tree.find_all(nodes.Name) if node.name == "results" and node.ctx == "load")
-    for attribute in tree.find_all(nodes.Getattr):
-        if is_results(attribute.node):
-            known.add(attribute.attr)
-            uses -= 1
-    for element in tree.find_all(nodes.Getitem):
-        if is_results(element.node) and isinstance(element.arg, nodes.Const) and isinstance(element.arg.value, str):
-            known.add(element.arg.value)
-            uses -= 1
-    return frozenset(known) if uses == 0 else None
-
-
-def is_plain(tree: nodes.Node) -> bool:
-    """Tell whether what the tree gives can only be what the scope holds, or a plain value."""
-    return all(
-        type(node) in PLAIN_NODES
-        or (isinstance(node, nodes.Filter) and node.name in ("default", "d"))
-        or (isinstance(node, nodes.Test) and node.name in ("defined", "undefined"))
-        for node in walk(tree)
-    )
-
-
-def walk(node: nodes.Node) -> Iterator[nodes.Node]:
-    """Give every node below this one."""
-    for child in node.iter_child_nodes():
-        yield child
-        yield from walk(child)
-
-
-def check(tree: nodes.Template) -> None:
+def check(tree: nodes.Template) -> Checked:
     """Refuse what templates may not use, and prepare the tree: functions are marked, loops are metered.
 
     Raises TemplateSyntaxError with a message that says what to write instead.
     """
-    limits = bounds()
+    found = [*_checked(tree)]
+    kinds = {type(node) for node in found}
+    if nodes.For in kinds and _loops_deep(tree) > MAX_LOOPS_DEEP:
+        raise TemplateSyntaxError(f"it has more than {MAX_LOOPS_DEEP} loops within each other", 1)
+    named = {node.name for node in found if type(node) is nodes.Name}
+    if len(set(map(_as_python_reads, named))) < len(named):
+        raise TemplateSyntaxError("two of its names look alike and are written with different characters", 1)
+    cost = _steps([tree]) if nodes.For in kinds else sum(map(_own_steps, found))
+    for node in found:
+        if type(node) is nodes.For:
+            steps = nodes.Const(STEPS_PER_TURN + _steps([*node.body, node.target, *([node.test] if node.test else [])]))
+            node.iter = nodes.Filter(node.iter, TURNS, [steps], [], None, None, lineno=node.lineno)
+    plain = all(map(_is_plain, found))
+    return Checked(names_loaded(found) if kinds.isdisjoint(NAMING_NODES) else None, results_read(found), plain, cost)
+
+
+def names_loaded(found: Iterable[nodes.Node]) -> frozenset[str]:
+    """Give every name that these nodes read."""
+    return frozenset(node.name for node in found if isinstance(node, nodes.Name) and node.ctx == "load")
+
+
+def results_read(found: Iterable[nodes.Node]) -> frozenset[str] | None:
+    """Give the step names that the nodes of a tree read through `results`; None if they cannot be known from it."""
+    known: set[str] = set()
+    uses = 0
+    for node in found:
+        if isinstance(node, nodes.Name):
+            uses += node.name == "results" and node.ctx == "load"
+        elif isinstance(node, nodes.Getattr) and is_results(node.node):
+            known.add(node.attr)
+            uses -= 1
+        elif isinstance(node, nodes.Getitem) and is_results(node.node):
+            name = node.arg.value if isinstance(node.arg, nodes.Const) else None
+            if isinstance(name, str):
+                known.add(name)
+                uses -= 1
+    return frozenset(known) if uses == 0 else None
+
+
+def _checked(tree: nodes.Template) -> Iterator[nodes.Node]:
+    """Give every node, level by level. Raises TemplateSyntaxError at the first that is not allowed."""
     level: list[nodes.Node] = [tree]
     count = depth = 0
     while level:
         count += len(level)
         depth += 1
-        if count > limits.source_nodes:
-            message = f"it has more than {limits.source_nodes:,} parts"
-            raise TemplateSyntaxError(message, 1)
-        if depth > limits.source_depth:
-            message = f"it is nested deeper than {limits.source_depth} levels"
-            raise TemplateSyntaxError(message, 1)
+        if count > MAX_NODES:
+            raise TemplateSyntaxError(f"it has more than {MAX_NODES:,} parts", 1)
+        if depth > MAX_DEPTH:
+            raise TemplateSyntaxError(f"it is nested deeper than {MAX_DEPTH} levels", 1)
+        below: list[nodes.Node] = []
         for node in level:
             _check_node(node)
-        level = [child for node in level for child in node.iter_child_nodes()]
-    for loop in tree.find_all(nodes.For):
-        units = _units(loop)
-        loop.iter = nodes.Filter(loop.iter, TURNS, [nodes.Const(units)], [], None, None, lineno=loop.lineno)
+            yield node
+            _add_children(node, below)
+        level = below
 
 
-def _units(loop: nodes.For) -> int:
-    """Give what one turn of a loop costs, nested loops aside: they pay for themselves."""
-    pending: list[nodes.Node] = [*loop.body, loop.target, *([loop.test] if loop.test else [])]
-    units = UNITS_PER_TURN
+def _add_children(node: nodes.Node, found: list[nodes.Node]) -> None:
+    """As `iter_child_nodes`, which takes a third of the time of a registration."""
+    for name in node.fields:
+        value = getattr(node, name)
+        if isinstance(value, nodes.Node):
+            found.append(value)
+        elif type(value) is list:
+            found.extend(one for one in value if isinstance(one, nodes.Node))
+
+
+def nodes_of(tree: nodes.Node) -> Iterator[nodes.Node]:
+    """Give every node of a tree, whatever it is."""
+    level = [tree]
+    while level:
+        yield from level
+        below: list[nodes.Node] = []
+        for node in level:
+            _add_children(node, below)
+        level = below
+
+
+def _loops_deep(node: nodes.Node) -> int:
+    return max(map(_loops_deep, node.iter_child_nodes()), default=0) + (type(node) is nodes.For)
+
+
+def _as_python_reads(name: str) -> str:
+    """Give the identifier that Python makes of a name."""
+    return name if name.isascii() else unicodedata.normalize("NFKC", name)
+
+
+def _steps(pending: list[nodes.Node]) -> int:
+    """Count what these nodes cost once, the bodies of loops within aside: they pay for themselves."""
+    steps = 0
     while pending:
         node = pending.pop()
-        units += UNITS_PER_SIMPLE_NODE if isinstance(node, SIMPLE_NODES) else UNITS_PER_NODE
-        if isinstance(node, nodes.TemplateData):
-            units += len(node.data) >> 4
-        pending.extend([node.iter] if isinstance(node, nodes.For) else node.iter_child_nodes())
-    return units
+        steps += _own_steps(node)
+        if type(node) is nodes.For:
+            pending += [node.iter, *node.else_]
+        else:
+            _add_children(node, pending)
+    return steps
+
+
+def _own_steps(node: nodes.Node) -> int:
+    if type(node) is nodes.TemplateData:
+        return STEPS_PER_SIMPLE_NODE + (len(node.data) >> 4)
+    return STEPS_PER_SIMPLE_NODE if type(node) in SIMPLE_NODES else STEPS_PER_NODE
+
+
+def _is_plain(node: nodes.Node) -> bool:
+    """Tell whether what the node gives can only be what the scope holds, or a plain value."""
+    return (
+        type(node) in PLAIN_NODES
+        or (type(node) is nodes.Filter and node.name in ("default", "d"))
+        or (type(node) is nodes.Test and node.name in ("defined", "undefined"))
+    )
 
 
 def _check_node(node: nodes.Node) -> None:
@@ -134,17 +212,6 @@ def _check_node(node: nodes.Node) -> None:
         raise TemplateSyntaxError(complaint, node.lineno)
 
 
-REFUSED: Final[dict[type[nodes.Node], str]] = {
-    nodes.Pow: "`**` is not allowed in templates: multiply instead",
-    nodes.Macro: "a macro is not allowed in templates",
-    nodes.CallBlock: "a call block is not allowed in templates",
-    nodes.Include: "a template cannot include another",
-    nodes.Import: "a template cannot import another",
-    nodes.FromImport: "a template cannot import another",
-    nodes.Extends: "a template cannot extend another",
-}
-
-
 def _complaint_about_constant(value: Any) -> str | None:
     if type(value) is int and not -INTEGER_LIMIT < value < INTEGER_LIMIT:
         return "it holds an integer of more than 256 bits"
@@ -161,8 +228,11 @@ def _complaint_about_constant(value: Any) -> str | None:
 def _complaint_about_call(node: nodes.Filter | nodes.Test | nodes.Call) -> str | None:
     if node.dyn_args is not None or node.dyn_kwargs is not None:
         return "arguments with * or ** are not allowed in templates"
-    if any(isinstance(pair, nodes.Keyword) and keyword.iskeyword(pair.key) for pair in node.kwargs):
+    named = [_as_python_reads(pair.key) for pair in node.kwargs if isinstance(pair, nodes.Keyword)]
+    if any(iskeyword(name) or name == "__debug__" for name in named):
         return "a named argument may not be a word of Python"
+    if len({*named}) < len(named):
+        return "a named argument is given twice"
     if isinstance(node, nodes.Call):
         return _complaint_about_callee(node)
     if isinstance(node, nodes.Filter):

@@ -9,17 +9,19 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
 from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.values import Missing, drawn, key, kind_of, solid, whole
+from noetl_broker.template.values import Missing, Namespace, drawn, key, kind_of, solid
+
+ENTRY_COST: Final = 2  # of a pair made for an entry of a mapping
 
 
-def _room_to_search(run: Evaluation, value: str, wanted: str) -> None:
+def room_to_search(run: Evaluation, value: str, wanted: str) -> None:
     """Charge for a search, whose worst case is a product of the lengths for short texts."""
-    run.spend((len(value) * (8 + min(len(wanted), 128))) >> 8)
+    run.spend((len(value) * (8 + min(len(wanted), 256))) >> 8)
 
 
 def _searching(name: str) -> Callable[..., Any]:
     def search(run: Evaluation, value: str, wanted: str, *bounds: int) -> Any:
-        _room_to_search(run, value, wanted)
+        room_to_search(run, value, wanted)
         return getattr(value, name)(wanted, *bounds)
 
     return search
@@ -47,7 +49,7 @@ def _splitting(name: str) -> Callable[..., Any]:
 
 
 def _replace(run: Evaluation, value: str, old: str, new: str, count: int = -1) -> str:
-    _room_to_search(run, value, old)
+    room_to_search(run, value, old)
     found = value.count(old) if count < 0 else min(count, value.count(old))
     run.room_for_text(len(value) + found * max(0, len(new) - len(old)))
     return value.replace(old, new, count)
@@ -68,9 +70,27 @@ def _padded(name: str) -> Callable[..., str]:
 
 
 def _plain_method(name: str) -> Callable[..., Any]:
-    def call(run: Evaluation, value: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(run: Evaluation, value: Any, *args: Any) -> Any:
         run.weigh(value, *args)
-        return getattr(value, name)(*args, **kwargs)
+        return getattr(value, name)(*args)
+
+    return call
+
+
+def _loop_method(name: str) -> Callable[..., Any]:
+    def call(run: Evaluation, loop: LoopContext, *args: Any) -> Any:
+        run.weigh(*args)
+        return getattr(loop, name)(*args)
+
+    return call
+
+
+def _cased_method(name: str) -> Callable[..., str]:
+    def call(run: Evaluation, value: str) -> str:
+        run.spend(len(value) >> 3)
+        changed: str = getattr(value, name)()
+        run.room_for_text(len(changed))  # "ß" becomes "SS"
+        return changed
 
     return call
 
@@ -78,24 +98,38 @@ def _plain_method(name: str) -> Callable[..., Any]:
 def _listed_method(name: str) -> Callable[..., Any]:
     def call(run: Evaluation, value: Any) -> list[Any]:
         run.room_for_list(len(value))
-        return [list(one) if type(one) is tuple else one for one in getattr(value, name)()]
+        return list(getattr(value, name)())
 
     return call
+
+
+def items_of(run: Evaluation, value: Mapping[str, Any]) -> list[list[Any]]:
+    """Give the entries of a mapping as pairs."""
+    run.room_for_list(len(value))
+    run.spend(len(value) * ENTRY_COST)
+    return [[name, child] for name, child in value.items()]
 
 
 def _get(_: Evaluation, value: Any, name: Any, other: Any = None) -> Any:
     return value.get(key(name), other)
 
 
+def _index(run: Evaluation, value: list[Any] | tuple[Any, ...], wanted: Any) -> int:
+    run.weigh(value, wanted)
+    if wanted not in value:  # what Python says would show all of what was wanted
+        raise TemplateRuntimeError("`index` finds no such element in the list")
+    return value.index(wanted)
+
+
 TEXT_METHODS: Final[dict[str, Callable[..., Any]]] = {
     **{
         name: _plain_method(name)
         for name in (
-            *("capitalize", "casefold", "endswith", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit"),
-            *("islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "removeprefix", "removesuffix"),
-            *("startswith", "swapcase", "title", "upper"),
+            *("endswith", "isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower", "isnumeric", "isspace"),
+            *("istitle", "isupper", "removeprefix", "removesuffix", "startswith"),
         )
     },
+    **{name: _cased_method(name) for name in ("capitalize", "casefold", "lower", "swapcase", "title", "upper")},
     **{name: _padded(name) for name in ("center", "ljust", "rjust", "zfill")},
     **{name: _searching(name) for name in ("count", "find", "index", "partition")},
     **{name: _stripping(name) for name in ("lstrip", "rstrip", "strip")},
@@ -105,17 +139,17 @@ TEXT_METHODS: Final[dict[str, Callable[..., Any]]] = {
 }
 MAPPING_METHODS: Final[dict[str, Callable[..., Any]]] = {
     "get": _get,
-    **{name: _listed_method(name) for name in ("items", "keys", "values")},
+    "items": items_of,
+    **{name: _listed_method(name) for name in ("keys", "values")},
 }
-LIST_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _plain_method(name) for name in ("count", "index")}
-LOOP_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _plain_method(name) for name in ("cycle", "changed")}
+LIST_METHODS: Final[dict[str, Callable[..., Any]]] = {"count": _plain_method("count"), "index": _index}
+LOOP_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _loop_method(name) for name in ("changed", "cycle")}
 
 
-def method(run: Evaluation, value: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+def method(run: Evaluation, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
     """Call a method. With parentheses a name means the method even where a mapping has a key of that name."""
     if type(value) is Missing:
         return solid(value)
-    value = whole(value)
     table: dict[str, Callable[..., Any]] = {}
     if isinstance(value, str):
         table = TEXT_METHODS
@@ -127,33 +161,36 @@ def method(run: Evaluation, value: Any, name: str, *args: Any, **kwargs: Any) ->
         table = LOOP_METHODS
     if name not in table:
         offered = f"; it has {', '.join(sorted(table))}" if table else ""
-        message = f"a {kind_of(value)} has no method `{name}` in templates{offered}"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError(f"a {kind_of(value)} has no method `{name:.80}` in templates{offered}")
     run.spend(5)
-    return table[name](run, value, *args, **kwargs)
+    found = table[name](run, value, *args, **kwargs)
+    return list(found) if type(found) is tuple else found
 
 
-def call_range(run: Evaluation, *numbers: int) -> range:
-    """Give a range of at most `Bounds.list_items` numbers."""
-    numbers_wanted = range(*numbers)
-    steps = numbers_wanted.step
-    items = max(0, (numbers_wanted.stop - numbers_wanted.start + steps - (1 if steps > 0 else -1)) // steps)
+def call_range(run: Evaluation, /, *numbers: int) -> range:
+    """Give a range of at most `MAX_LIST_ITEMS` numbers."""
+    wanted = range(*numbers)
+    items = max(0, (wanted.stop - wanted.start + wanted.step - (1 if wanted.step > 0 else -1)) // wanted.step)
     run.room_for_list(items)
-    return numbers_wanted
+    return wanted
 
 
-def call_now(run: Evaluation) -> str:
+def call_now(run: Evaluation, /) -> str:
     """Give the turn's time."""
     return run.scope.moment.now()
 
 
-def call_uuid(run: Evaluation) -> str:
+def call_uuid(run: Evaluation, /) -> str:
     """Give the turn's next id."""
     run.spend(40)
     return run.scope.moment.uuid()
 
 
-def call_dict(run: Evaluation, **entries: Any) -> dict[str, Any]:
+def call_dict(_: Evaluation, /, **entries: Any) -> dict[str, Any]:
     """Give a mapping of the named arguments."""
-    run.room_for_list(len(entries))
     return entries
+
+
+def call_namespace(_: Evaluation, /, **names: Any) -> Namespace:
+    """Give names that a loop may set."""
+    return Namespace(names)

@@ -9,7 +9,9 @@ from typing import Any, Final
 from jinja2.exceptions import TemplateRuntimeError
 
 from noetl_broker.template.fuel import INTEGER_LIMIT, PLAIN, Evaluation, bounded
-from noetl_broker.template.values import kind_of, solid, text, whole
+from noetl_broker.template.methods import room_to_search
+from noetl_broker.template.output import text
+from noetl_broker.template.values import kind_of, solid
 
 NUMBERS: Final = frozenset({int, float, bool})
 
@@ -17,17 +19,15 @@ Binary = Callable[[Evaluation, Any, Any], Any]
 
 
 def _refuse(symbol: str, left: Any, right: Any) -> Any:
-    message = f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}"
-    raise TemplateRuntimeError(message)
+    raise TemplateRuntimeError(f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}")
 
 
 def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any], otherwise: Binary | None = None) -> Binary:
     def operate(run: Evaluation, left: Any, right: Any) -> Any:
         if type(left) in NUMBERS and type(right) in NUMBERS:
             result = compute(left, right)
-            if type(result) is int and not -INTEGER_LIMIT < result < INTEGER_LIMIT:
-                return bounded(result)
-            return result
+            # No comparison with a number that is none is true, so this finds it too.
+            return result if -INTEGER_LIMIT < result < INTEGER_LIMIT else bounded(result)
         solid(left)
         solid(right)
         return otherwise(run, left, right) if otherwise else _refuse(symbol, left, right)
@@ -39,7 +39,7 @@ def _add_sequences(run: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(left, str) and isinstance(right, str):
         run.room_for_text(len(left) + len(right))
         return left + right
-    if isinstance(left, list | tuple) and isinstance(right, list | tuple):
+    if isinstance(left, list | tuple | range) and isinstance(right, list | tuple | range):
         run.room_for_list(len(left) + len(right))
         return [*left, *right]
     return _refuse("+", left, right)
@@ -53,7 +53,7 @@ def _repeat(run: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(left, str):
         run.room_for_text(len(left) * max(0, right))
         return left * right
-    if isinstance(left, list | tuple):
+    if isinstance(left, list | tuple | range):
         run.room_for_list(len(left) * max(0, right))
         return list(left) * right
     return _refuse("*", left, right)
@@ -61,8 +61,7 @@ def _repeat(run: Evaluation, left: Any, right: Any) -> Any:
 
 def _no_formatting(_: Evaluation, left: Any, right: Any) -> Any:
     if isinstance(left, str):
-        message = "`%` works on numbers only; write a text with the filter `format`"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError("`%` works on numbers only; write a text with the filter `format`")
     return _refuse("%", left, right)
 
 
@@ -78,7 +77,7 @@ def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
     def compare(run: Evaluation, left: Any, right: Any) -> bool:
         if type(left) in PLAIN and type(right) in PLAIN and (left is not None is not right or symbol in ("==", "!=")):
             return compute(left, right)
-        left, right = whole(solid(left)), whole(solid(right))
+        left, right = _comparable(run, left), _comparable(run, right)
         run.weigh(left, right)
         try:
             return compute(left, right)
@@ -88,9 +87,16 @@ def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
     return compare
 
 
+def _comparable(run: Evaluation, value: Any) -> Any:
+    if type(solid(value)) is range:
+        run.room_for_list(len(value))
+        return list(value)
+    return value
+
+
 def _contains(run: Evaluation, left: Any, right: Any) -> bool:
-    left, right = whole(solid(left)), whole(solid(right))
-    if not isinstance(right, str | list | tuple | dict | range):
+    solid(left)
+    if not isinstance(solid(right), str | list | tuple | dict | range):
         return bool(_refuse("in", left, right))
     run.weigh(left, right)
     if isinstance(right, dict) and type(left) is not str and type(left) not in PLAIN:
@@ -101,7 +107,7 @@ def _contains(run: Evaluation, left: Any, right: Any) -> bool:
     if isinstance(right, str):
         if not isinstance(left, str):
             return bool(_refuse("in", left, right))
-        run.spend((len(right) * min(len(left), 128)) >> 8)
+        room_to_search(run, right, left)
     return left in right
 
 

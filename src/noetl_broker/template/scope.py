@@ -8,9 +8,11 @@ workload, means it too, after its keys: one that has a key `spec` keeps its mean
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from jinja2.utils import missing
+
+from noetl_broker.template.allowance import Allowance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -21,6 +23,9 @@ JSON: TypeAlias = "Any"
 
 UNDEFINED: Final = missing
 """What `Scope.resolve` answers for a name that nobody has."""
+
+Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
+"""Where a name comes from: the visit's inputs, a step's result, a scope word, a key of the workload."""
 
 WORKLOAD_WORDS: Final = ("workload", "work", "context")
 OLD_WORKLOAD_WORD: Final = "spec"
@@ -63,12 +68,16 @@ class Lazy:
 
 
 class Moment:
-    """The only time and the only source of ids that a template may use: those recorded for the turn."""
+    """The only time and the only source of ids that a template may use, those recorded for the turn, and its allowance.
 
-    __slots__ = ("at", "execution_id", "ordinal", "turn")
+    An allowance of its own bounds each evaluation by itself.
+    """
 
-    def __init__(self, *, execution_id: int, turn: int, at: datetime) -> None:
+    __slots__ = ("allowance", "at", "execution_id", "ordinal", "turn")
+
+    def __init__(self, *, execution_id: int, turn: int, at: datetime, allowance: Allowance | None = None) -> None:
         """Start at ordinal 0; `at` is an aware time in UTC."""
+        self.allowance = allowance or Allowance()
         self.execution_id = execution_id
         self.turn = turn
         self.at = at
@@ -99,6 +108,10 @@ class Results:
         if not isinstance(name, str) or name not in self._is_step:
             return None
         return self._steps(name)
+
+    def __len__(self) -> int:
+        """Count the steps, with a result or without."""
+        return len(self._is_step)
 
     def whole(self) -> dict[str, JSON]:
         """Give the data of all steps that have a result, in the order of the document."""
@@ -133,6 +146,11 @@ class Scope:
         self._is_step = is_step
         self.moment = moment
 
+    @property
+    def inputs(self) -> Mapping[str, JSON]:
+        """The visit's inputs."""
+        return self._inputs
+
     def find(self, name: str) -> object:
         """Give what the name stands for: JSON, a `StepResult`, `Results`, or `UNDEFINED`."""
         if name in self._inputs:
@@ -145,6 +163,18 @@ class Scope:
             word = self._words[name]
             return word.read() if type(word) is Lazy else word
         return self._own_word(name)
+
+    def origin(self, name: str) -> Origin:
+        """Tell where `find` takes the name from."""
+        if name in self._inputs:
+            return "input"
+        if name in self._is_step and self._steps(name) is not None:
+            return "step"
+        if name in self._words or name in (*WORKLOAD_WORDS, "args", "results"):
+            return "word"
+        if name in self._workload():
+            return "workload"
+        return "word" if name == OLD_WORKLOAD_WORD else "nowhere"
 
     def _own_word(self, name: str) -> object:
         if name in WORKLOAD_WORDS:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from noetl_broker.template.allowance import MAX_SOURCE_CHARS
+from noetl_broker.template.compiled import names_of, remembered, results_of
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.render import Template, compile_text, names_of, results_of
+from noetl_broker.template.render import Template, compile_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,7 @@ class _Reading:
     """What the strings of a tree read, gathered while compiling it."""
 
     worker_words: frozenset[str]
+    max_source_chars: int | None
     names: set[str] = field(default_factory=set)
     worker_names: set[str] = field(default_factory=set)
     results: set[str] | None = field(default_factory=set)
@@ -77,9 +80,15 @@ class Tree:
         """
         if not self._templates:
             return self._root
-        if leave:
-            return _rendered_but(self._root, Evaluation(scope), leave)
-        return _rendered(self._root, Evaluation(scope))
+        run = Evaluation(scope)
+        try:
+            return _rendered_but(self._root, run, leave) if leave else _rendered(self._root, run)
+        finally:
+            run.close()
+
+    def evaluate(self, scope: Scope) -> JSON:
+        """As `render`, for a value that is looked at and not handed on as it is."""
+        return self._root.evaluate(scope) if isinstance(self._root, Template) else self.render(scope)
 
     def leaving(self, leave: Leave) -> Iterator[tuple[Path, Template]]:
         """Give the broker's templates that are left for the worker as well, with their paths."""
@@ -104,12 +113,18 @@ class Tree:
         return f"Tree(at={self.at!r})"
 
 
-def compile_tree(value: JSON, at: str, *, worker_words: frozenset[str] = NO_NAMES) -> Tree:
+def compile_tree(
+    value: JSON,
+    at: str,
+    *,
+    worker_words: frozenset[str] = NO_NAMES,
+    max_source_chars: int | None = MAX_SOURCE_CHARS,
+) -> Tree:
     """Compile a JSON value. A string that names one of the worker's words is left as it is, string by string.
 
     Keys of mappings are never templates. Raises TemplateError with the place of the string.
     """
-    reading = _Reading(worker_words=worker_words)
+    reading = _Reading(worker_words=worker_words, max_source_chars=max_source_chars)
     return Tree(at, _compiled(value, at, (), reading), reading)
 
 
@@ -139,7 +154,7 @@ def _same(compiled: Any, values: Any) -> bool:
 
 def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
     try:
-        template = compile_text(source, at)
+        template = compile_text(source, at, max_source_chars=reading.max_source_chars)
     except TemplateError as fault:
         # A worker may know filters that the broker does not; whose string it is, its names tell.
         names, results = _read_by(source, fault)
@@ -160,13 +175,14 @@ def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
     return source
 
 
+@remembered
 def read_by_text(source: str) -> tuple[frozenset[str], frozenset[str] | None]:
     """Give what a string left for the worker reads: its names, and the steps named through `results` (None: unknown).
 
     Raises TemplateError where it is no template at all.
     """
     try:
-        template = compile_text(source, "")
+        template = compile_text(source, "", max_source_chars=None)
     except TemplateError as fault:
         return _read_by(source, fault)
     return template.names, template.results
@@ -179,7 +195,7 @@ def _read_by(source: str, fault: TemplateError) -> tuple[frozenset[str], frozens
 def _rendered(node: Any, run: Evaluation) -> JSON:
     kind = type(node)
     if kind is Template:
-        return node.run(run)
+        return node.give(run)
     if kind is _Mapping:
         return {key: _rendered(child, run) for key, child in node.entries.items()}
     if kind is _List:
@@ -190,7 +206,7 @@ def _rendered(node: Any, run: Evaluation) -> JSON:
 def _rendered_but(node: Any, run: Evaluation, leave: Leave) -> JSON:
     kind = type(node)
     if kind is Template:
-        return node.source if leave(node) else node.run(run)
+        return node.source if leave(node) else node.give(run)
     if kind is _Mapping:
         return {key: _rendered_but(child, run, leave) for key, child in node.entries.items()}
     if kind is _List:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from noetl_broker.template.scope import JSON
 
 FALSE_TEXTS: Final = frozenset({"", "false", "no", "off", "0", "none", "null"})
+LONGEST_FALSE: Final = max(map(len, FALSE_TEXTS))
 
 
 def is_true(value: JSON) -> bool:
@@ -19,5 +20,6 @@ def is_true(value: JSON) -> bool:
     if value is True or value is False:
         return value
     if isinstance(value, str):
-        return value.strip().lower() not in FALSE_TEXTS
+        word = value.strip()
+        return len(word) > LONGEST_FALSE or word.lower() not in FALSE_TEXTS
     return bool(value)

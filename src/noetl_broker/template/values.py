@@ -1,4 +1,4 @@
-"""How templates reach into values, and what may leave an evaluation: only JSON.
+"""How templates reach into values.
 
 No attribute of a Python object is ever read: a dot is a key of a mapping. (What may be called is in `methods`.)
 """
@@ -6,29 +6,36 @@ No attribute of a Python object is ever read: a dot is a key of a mapping. (What
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import StrictUndefined
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
-from jinja2.utils import Namespace, missing
-from markupsafe import Markup
+from jinja2.utils import missing
 
-from noetl_broker.template.fuel import NODE_COST, PLAIN, Evaluation, bounded
+from noetl_broker.template.fuel import NODE_COST, PLAIN, Evaluation
 from noetl_broker.template.scope import Results, StepResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_DEPTH: Final = 100
-LEAF_COST: Final = 3
-BRANCH_COST: Final = 14
-SHORT_TEXT: Final = 64
 LOOP_WORDS: Final = frozenset(
     {"index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0"}
 )
+STEP_COST: Final = 10
 FACETS: Final = frozenset({"data", "result", "status", "error"})
+# Integers below this have hashes of their own; larger ones can be chosen to collide, and a mapping of them takes hours.
+KEY_LIMIT: Final = 1 << 60
+
+
+class Namespace:
+    """What `namespace()` gives: names that a loop may set. It is no value: it can only be read and set by its names."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        """Take the first names."""
+        self.names = names
 
 
 class Missing(StrictUndefined):
@@ -47,19 +54,34 @@ class Missing(StrictUndefined):
 
 def kind_of(value: object) -> str:
     """Name the type of a value in the words of a playbook's author."""
-    names = {bool: "boolean", int: "number", float: "number", str: "text", type(None): "null"}
-    if isinstance(value, Mapping | Results | Namespace):
+    names = {bool: "boolean", int: "number", float: "number", str: "text", type(None): "null", LoopContext: "loop"}
+    if type(value) in names:
+        return names[type(value)]
+    if isinstance(value, Mapping | Results):
         return "mapping"
     if isinstance(value, list | tuple | range | Iterator):
         return "list"
-    return names.get(type(value), type(value).__name__)
+    return type(value).__name__.lower()
+
+
+# What a name may stand for without being a value: it cannot be an element, an argument or an operand.
+NO_VALUES: Final = frozenset({Missing, Namespace, LoopContext})
 
 
 def solid(value: Any) -> Any:
-    """Give the value back. Raises UndefinedError if it is undefined."""
-    if type(value) is Missing:
-        value._fail_with_undefined_error()  # noqa: SLF001 - jinja2's documented hook for subclasses
+    """Give the value back. Raises UndefinedError if it is undefined, TemplateRuntimeError if it is no value at all."""
+    if type(value) in NO_VALUES:
+        if type(value) is Missing:
+            value._fail_with_undefined_error()  # noqa: SLF001 - jinja2's documented hook for subclasses
+        raise TemplateRuntimeError(f"a {kind_of(value)} is no value: only its parts can be used")
     return value
+
+
+def owned(value: Any) -> dict[str, Any]:
+    """Give the names of a namespace, to set one. Whatever else has names belongs to the scope and is never changed."""
+    if type(value) is Namespace:
+        return value.names
+    raise TemplateRuntimeError(f"`set` changes names of a namespace only, not of a {kind_of(solid(value))}")
 
 
 def attribute(value: Any, name: str, path: str) -> Any:
@@ -82,8 +104,8 @@ def _attribute_of_object(value: Any, name: str, path: str) -> Any:
         return value[name]
     if type(value) is LoopContext and name in LOOP_WORDS:
         return getattr(value, name)
-    if type(value) is Namespace and not name.startswith("__"):
-        return getattr(value, name, Missing(None, value, path))
+    if type(value) is Namespace:
+        return value.names[name] if name in value.names else Missing(None, value, path)
     # What `groupby` gives: pairs whose halves are called `grouper` and `list`.
     if isinstance(value, tuple) and name in getattr(value, "_fields", ()):
         return getattr(value, name)
@@ -97,8 +119,7 @@ def item(value: Any, key: Any, path: str) -> Any:
     if type(value) is Missing:
         return value
     if type(key) not in PLAIN:
-        message = f"a {kind_of(key)} cannot be a key or an index"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError(f"a {kind_of(key)} cannot be a key or an index")
     if isinstance(value, list | tuple | str | range | Mapping):
         try:
             return value[key]
@@ -133,9 +154,12 @@ def _of_result(result: StepResult, name: str) -> Any:
     return result.error if name == "error" else result.data
 
 
-def whole(value: Any) -> Any:
+def whole(run: Evaluation, value: Any) -> Any:
     """Give `results` as a mapping when a template uses it as a value of its own."""
-    return value.whole() if type(value) is Results else value
+    if type(value) is not Results:
+        return value
+    run.spend(len(value) * STEP_COST)
+    return value.whole()
 
 
 def cut(run: Evaluation, value: Any, start: Any, stop: Any, step: Any) -> Any:
@@ -143,27 +167,29 @@ def cut(run: Evaluation, value: Any, start: Any, stop: Any, step: Any) -> Any:
     if type(value) is Missing:
         return value
     if not isinstance(value, list | tuple | str | range):
-        message = f"a {kind_of(value)} cannot be sliced"
-        raise TemplateRuntimeError(message)
-    run.spend(1 + (len(value) >> 4))
-    part = value[slice(solid(start), solid(stop), solid(step))]
-    return list(part) if type(part) is range else part
+        raise TemplateRuntimeError(f"a {kind_of(solid(value))} cannot be sliced")
+    wanted = slice(solid(start), solid(stop), solid(step))
+    length = len(range(*wanted.indices(len(value))))
+    if isinstance(value, str):
+        run.room_for_text(length)
+        return value[wanted]
+    run.room_for_list(length)
+    return list(value[wanted])
 
 
 def key(value: Any) -> Any:
-    """Give the key of a mapping back. Raises TemplateRuntimeError if it is not a text or a plain value."""
-    if type(solid(value)) is not str and type(value) not in PLAIN:
-        message = f"a {kind_of(value)} cannot be a key of a mapping"
-        raise TemplateRuntimeError(message)
-    return value
+    """Give the key of a mapping back. Raises TemplateRuntimeError if it is not a text or a plain, smaller value."""
+    if type(solid(value)) is str or (type(value) in PLAIN and (type(value) is not int or abs(value) < KEY_LIMIT)):
+        return value
+    shown = "number of more than 60 bits" if type(value) is int else kind_of(value)
+    raise TemplateRuntimeError(f"a {shown} cannot be a key of a mapping")
 
 
 def drawn(run: Evaluation, value: Any, units: int = NODE_COST) -> Iterator[Any]:
     """Iterate over a value, paying for each turn. Raises TemplateRuntimeError if it is not iterable."""
     if not isinstance(value, list | tuple | str | range | Mapping | Iterator) or type(value) is LoopContext:
         solid(value)
-        message = f"a {kind_of(value)} cannot be iterated over"
-        raise TemplateRuntimeError(message)
+        raise TemplateRuntimeError(f"a {kind_of(value)} cannot be iterated over")
     return _draw(run, value, units)
 
 
@@ -177,78 +203,4 @@ def _draw(run: Evaluation, value: Iterable[Any], units: int) -> Iterator[Any]:
 
 def turns(run: Evaluation, units: int, value: Any) -> Iterator[Any]:
     """Iterate for a `for` loop whose body costs that many units a turn."""
-    return drawn(run, whole(value), units)
-
-
-def as_json(run: Evaluation, value: Any, depth: int = 0) -> Any:
-    """Give the value as JSON: tuples, ranges and generators become lists.
-
-    Raises TemplateRuntimeError naming the type for what JSON cannot hold: a non-finite number, a key that is no text,
-    a NUL or a lone surrogate in a text, any other object.
-    """
-    run.spend(LEAF_COST)
-    kind = type(value)
-    if kind is str:
-        return _sound_text(run, value)
-    if kind in PLAIN:
-        if kind is float and not isfinite(value):
-            message = f"{value} is not a number that JSON can hold"
-            raise TemplateRuntimeError(message)
-        return bounded(value)
-    if depth >= MAX_DEPTH:
-        message = f"the value is nested deeper than {MAX_DEPTH}"
-        raise TemplateRuntimeError(message)
-    if isinstance(value, Mapping):
-        run.spend(BRANCH_COST)
-        return {_json_key(run, name): as_json(run, child, depth + 1) for name, child in value.items()}
-    if isinstance(value, list | tuple | range):
-        return list(value) if only_integers(run, value) else [as_json(run, child, depth + 1) for child in value]
-    return _from_object(run, value, depth)
-
-
-def only_integers(run: Evaluation, value: list[Any] | tuple[Any, ...] | range) -> bool:
-    """Tell, at a fraction of the cost of looking at each, whether there are only integers of a bounded size."""
-    run.spend(BRANCH_COST + len(value))
-    if set(map(type, value)) != {int}:
-        return False
-    return bounded(min(value)) is not None and bounded(max(value)) is not None
-
-
-def _from_object(run: Evaluation, value: Any, depth: int) -> Any:
-    if type(value) is Markup:
-        return _sound_text(run, str(value))
-    if isinstance(value, Iterator) and type(value) is not LoopContext:
-        return [as_json(run, child, depth + 1) for child in value]
-    if type(value) is Results:
-        return as_json(run, value.whole(), depth)
-    solid(value)
-    message = f"the value is a {type(value).__name__}, which is not JSON"
-    raise TemplateRuntimeError(message)
-
-
-def _json_key(run: Evaluation, name: Any) -> str:
-    if type(name) is not str:
-        message = f"a mapping's key is {name!r}, a {kind_of(name)}; in JSON keys are texts"
-        raise TemplateRuntimeError(message)
-    return _sound_text(run, name)
-
-
-def _sound_text(run: Evaluation, value: str) -> str:
-    if len(value) > SHORT_TEXT:
-        run.room_for_text(len(value))
-    if "\x00" in value:
-        message = "the text holds a NUL character, which the database cannot keep"
-        raise TemplateRuntimeError(message)
-    if not value.isascii():
-        value.encode()  # raises ValueError on a lone surrogate
-    return value
-
-
-def text(run: Evaluation, value: Any) -> str:
-    """Give what a value looks like inside a text."""
-    if type(value) is not str:
-        if type(value) in PLAIN:
-            return str(bounded(value))
-        value = str(as_json(run, whole(value)))
-    run.room_for_text(len(value))
-    return value  # type: ignore[no-any-return]
+    return drawn(run, value, units)

@@ -88,7 +88,7 @@ class Finisher:
         if self.marks and not isinstance(text, Left):
             return None
         try:
-            template = compile_text(str(text), place(path))
+            template = compile_text(str(text), place(path), max_source_chars=None)
         except TemplateError as fault:
             if not self.marks:
                 return None

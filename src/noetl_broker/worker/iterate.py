@@ -99,7 +99,7 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
         if finisher.marks and not isinstance(expression, Left):
             return expression  # the broker rendered it
         try:
-            template = compile_condition(expression, "iterator")
+            template = compile_condition(expression, "iterator", max_source_chars=None)
         except TemplateError as fault:
             raise refused(fault) from None
         return finisher.evaluated(template, words_of(element, item, index, total))

@@ -1,0 +1,169 @@
+"""From a source text to its code: parsed and checked at once, made when it is first evaluated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, TypeVar
+
+from jinja2 import nodes
+from jinja2.exceptions import TemplateError as JinjaError
+
+from noetl_broker.template import engine, grammar
+from noetl_broker.template.fault import TemplateError
+
+CACHED: Final = 16_384  # more than one playbook may have
+LONGEST_CACHED: Final = 4_096  # characters; so the cache has a bound in bytes too
+REASON_CHARS: Final = 400
+CALL: Final = re.compile(r"[\w.<>]+\(\) (?=takes |missing |got )")  # how Python names what was called
+T = TypeVar("T")
+# What comes of the template's own faults, while compiling and after. `NotLoaded` is none of these and passes through.
+TEMPLATE_FAULTS: Final = (
+    *(JinjaError, TypeError, ValueError, LookupError, ArithmeticError),
+    *(AttributeError, AssertionError, RecursionError, MemoryError, SyntaxError),
+)
+
+
+def reason(fault: Exception) -> str:
+    """Say what went wrong, in one phrase."""
+    if isinstance(fault, RecursionError):
+        return "it is nested too deep"
+    if isinstance(fault, MemoryError):
+        return "it needs too much memory"
+    if isinstance(fault, ZeroDivisionError):
+        return "it divides by zero"
+    message = (getattr(fault, "message", None) or getattr(fault, "msg", None) or str(fault)).strip().rstrip(".")
+    if isinstance(fault, TypeError) and (call := CALL.match(message)):
+        message = f"a filter, a test or a method has the wrong arguments ({message[call.end() :]})"
+    elif isinstance(fault, AttributeError | AssertionError):
+        message = f"a filter cannot work on what it is given ({message})"
+    return f"{message[:REASON_CHARS]}…" if len(message) > REASON_CHARS else message or type(fault).__name__
+
+
+PLAIN_TEXT: Final = grammar.Checked(grammar.NO_NAMES, grammar.NO_NAMES, plain=True, cost=0)
+
+
+class Compiled:
+    """What a source text compiles to; shared by all places that have the same text.
+
+    `template`: it is more than plain text. `native`: it is exactly one expression. `names` and `results` are what it
+    reads, `plain` and `cost` as in `grammar.Checked`. Its code is made when it is first evaluated.
+    """
+
+    __slots__ = ("_code", "cost", "names", "native", "plain", "results", "root", "template")
+
+    def __init__(self, code: str, tree: nodes.Template | None, *, native: bool) -> None:
+        """Take a source as it is to be parsed, and its tree; None: it is plain text. Raises what `check` does."""
+        checked = PLAIN_TEXT if tree is None else grammar.check(tree)
+        self._code = code
+        self.root: engine.Root | None = None
+        self.template = tree is not None
+        self.native = native
+        self.plain = native and checked.plain
+        self.cost = checked.cost
+        self.results = checked.results
+        if checked.names is not None:
+            self.names = checked.names
+        elif tree is not None:
+            self.root, self.names = engine.generate(tree, native=native)
+
+    def make(self) -> engine.Root:
+        """Make the function that begins an evaluation: a generator of its texts, or (native) of its value.
+
+        The tree is parsed anew: kept trees would take ten times the memory of all else.
+        """
+        tree = engine.parse(self._code)
+        grammar.check(tree)
+        self.root, _ = engine.generate(tree, native=self.native)
+        return self.root
+
+
+def remembered(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Keep what was made of the sources read last, unless they are long."""
+    recall = lru_cache(maxsize=CACHED)(read)
+    return lambda source: recall(source) if len(source) <= LONGEST_CACHED else read(source)
+
+
+def has_template(source: str) -> bool:
+    """Tell whether a text is more than plain text for Jinja."""
+    if "{{" in source or "{%" in source:
+        return True
+    opened = source.find("{#")
+    return opened >= 0 and source.find("#}", opened + 2) >= 0
+
+
+def _parsed(source: str) -> nodes.Template:
+    try:
+        return engine.parse(source)
+    except TEMPLATE_FAULTS as fault:
+        raise TemplateError(reason(fault), source, "") from fault
+
+
+def names_of(source: str, fault: TemplateError) -> frozenset[str]:
+    """Give the names read by a template that the broker refused; raises its `fault` again if it is no template."""
+    try:
+        tree = engine.parse(source)
+    except TEMPLATE_FAULTS:
+        raise fault from fault.__cause__
+    return grammar.names_loaded(grammar.nodes_of(tree))
+
+
+def results_of(source: str) -> frozenset[str] | None:
+    """Give the step names that the same template reads through `results`."""
+    return grammar.results_read(grammar.nodes_of(engine.parse(source)))
+
+
+def single_expression(tree: nodes.Template, source: str) -> bool:
+    """Tell whether a stripped source is exactly one `{{ expression }}`."""
+    if not (source.startswith("{{") and source.endswith("}}")) or len(tree.body) != 1:
+        return False
+    output = tree.body[0]
+    if not isinstance(output, nodes.Output) or len(output.nodes) != 1:
+        return False
+    return type(output.nodes[0]) is not nodes.TemplateData
+
+
+def _build(tree: nodes.Template, code: str, source: str, *, native: bool) -> Compiled:
+    try:
+        return Compiled(code, tree, native=native)
+    except TEMPLATE_FAULTS as fault:
+        raise TemplateError(reason(fault), source, "") from fault
+
+
+@remembered
+def text_of(source: str) -> Compiled:
+    """Compile a field's text; cached by it, so errors carry no place yet."""
+    if not has_template(source):
+        return Compiled(source, None, native=False)
+    stripped = source.strip()
+    tree = _parsed(stripped)
+    if single_expression(tree, stripped):
+        return _build(tree, stripped, source, native=True)
+    return _build(tree if stripped == source else _parsed(source), source, source, native=False)
+
+
+@remembered
+def condition_of(source: str) -> Compiled:
+    """Compile a condition's text."""
+    stripped = source.strip()
+    if not stripped:
+        raise TemplateError("a condition is empty: write an expression", source, "")
+    bare = not stripped.startswith("{{")
+    written = f"{{{{ {stripped} }}}}" if bare else stripped
+    try:
+        tree = _parsed(written)
+    except TemplateError as fault:
+        raise TemplateError(_condition_reason(stripped, fault.message), source, "") from fault
+    if not single_expression(tree, written):
+        raise TemplateError("a condition is one expression: text outside the braces is not allowed", source, "")
+    output = tree.body[0]
+    if isinstance(output, nodes.Output) and isinstance(output.nodes[0], nodes.Tuple):
+        raise TemplateError("a condition is one expression, not several with commas between", source, "")
+    return _build(tree, written, source, native=True)
+
+
+def _condition_reason(source: str, message: str) -> str:
+    if "{{" in source or "{%" in source:
+        return f"a condition is one expression, with or without braces around all of it ({message})"
+    return message

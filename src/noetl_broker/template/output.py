@@ -1,0 +1,128 @@
+"""What may leave an evaluation, as a value or inside a text: only JSON, and no more than was allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from jinja2.exceptions import TemplateRuntimeError
+from jinja2.runtime import LoopContext
+
+from noetl_broker.template.fuel import PLAIN, Evaluation, bounded
+from noetl_broker.template.values import kind_of, solid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_DEPTH: Final = 100
+LEAF_COST: Final = 3
+BRANCH_COST: Final = 14
+LONG_INTEGER_COST: Final = 10
+INT64: Final = 1 << 63
+
+
+def as_json(run: Evaluation, value: Any) -> Any:
+    """Give the value as JSON: tuples, ranges and generators become lists.
+
+    Raises TemplateRuntimeError naming the type for what JSON cannot hold: a non-finite number, a key that is no text,
+    a NUL or a lone surrogate in a text, any other object. All its texts together are bounded like one text.
+    """
+    run.chars = run.allowance.output_chars
+    return _json(run, value, 0)
+
+
+def _json(run: Evaluation, value: Any, depth: int) -> Any:
+    run.spend(LEAF_COST)
+    kind = type(value)
+    if kind is str:
+        return _sound_text(run, value)
+    if kind in PLAIN:
+        return _sound_number(run, value)
+    if depth >= MAX_DEPTH:
+        raise TemplateRuntimeError(f"the value is nested deeper than {MAX_DEPTH}")
+    if isinstance(value, Mapping):
+        run.spend(BRANCH_COST)
+        return {_json_key(run, name): _json(run, child, depth + 1) for name, child in value.items()}
+    if isinstance(value, list | tuple | range):
+        return list(value) if only_integers(run, value) else [_json(run, child, depth + 1) for child in value]
+    return _from_object(run, value, depth)
+
+
+def only_integers(run: Evaluation, value: list[Any] | tuple[Any, ...] | range) -> bool:
+    """Tell, at a fraction of the cost of looking at each, whether there are only integers of at most 64 bits."""
+    run.spend(BRANCH_COST + len(value))
+    return set(map(type, value)) == {int} and -INT64 <= min(value) <= max(value) < INT64
+
+
+def _sound_number(run: Evaluation, value: Any) -> Any:
+    if type(value) is int and not -INT64 <= value < INT64:
+        run.spend(LONG_INTEGER_COST)
+    return bounded(value)
+
+
+def _from_object(run: Evaluation, value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _sound_text(run, str(value))
+    if isinstance(value, Iterator) and type(value) is not LoopContext:
+        return [_json(run, child, depth + 1) for child in value]
+    solid(value)
+    raise TemplateRuntimeError(f"the value is a {type(value).__name__}, which is not JSON")
+
+
+def _json_key(run: Evaluation, name: Any) -> str:
+    if type(name) is not str:
+        raise TemplateRuntimeError(f"a mapping's key is {name!r}, a {kind_of(name)}; in JSON keys are texts")
+    return _sound_text(run, name)
+
+
+def _sound_text(run: Evaluation, value: str) -> str:
+    length = len(value)
+    run.chars -= length
+    if run.chars < 0:
+        limit = run.allowance.output_chars
+        raise TemplateRuntimeError(
+            f"the value would hold texts of more than the allowed {limit:,} characters (template_max_output_chars)"
+        )
+    run.spend(length >> 5)
+    if "\x00" in value:
+        raise TemplateRuntimeError("the text holds a NUL character, which the database cannot keep")
+    if not value.isascii():
+        value.encode()  # raises ValueError on a lone surrogate
+    return value
+
+
+def text(run: Evaluation, value: Any) -> str:
+    """Give what a value looks like inside a text."""
+    if type(value) is not str:
+        if type(value) in PLAIN:
+            return str(bounded(value))
+        value = str(as_json(run, value))
+    run.room_for_text(len(value))
+    return value  # type: ignore[no-any-return]
+
+
+def size_of(value: Any) -> int:
+    """Give about how many characters a value holds as JSON, at the price of writing it once."""
+    if type(value) is str:
+        return len(value)
+    if type(value) not in {list, dict} or not value:
+        return 0
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # an integer of more than 64 bits
+        return len(json.dumps(value))
+
+
+def joined(run: Evaluation, texts: Iterable[str]) -> str:
+    """Give the texts one after the other. Raises TemplateRuntimeError before it would be too long."""
+    left = limit = run.allowance.output_chars
+    parts: list[str] = []
+    for part in texts:
+        left -= len(part)
+        if left < 0:
+            run.room_for_text(limit - left)
+        parts.append(part)
+    run.spend(1 + ((limit - left) >> 5))
+    return "".join(parts)

@@ -1,0 +1,107 @@
+"""A program that evaluates each template in a process of its own, and says what came of it and what it took.
+
+It reads a JSON list of templates from its standard input and prints one JSON line for each: how it ended, its message
+or value, the processor's seconds and the growth of memory in bytes. A template that crashes or hangs the interpreter
+takes its own process with it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import resource
+import sys
+import time
+from math import isfinite
+from typing import Any
+
+from noetl_broker.template import Evaluation, TemplateError, compile_text
+from tests.template.escapes import INPUTS
+from tests.template.evaluating import scope_with
+
+LIMIT_SECONDS = 10
+LIMIT_BYTES = 2 << 30
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+SHOWN = 200
+GIVEN: dict[str, Any] = {
+    "inputs": INPUTS,
+    "workload": {"w": {"a": 1}},
+    "steps": {"s": {"rows": [1, 2], "status": "fine"}},
+}
+KEPT = copy.deepcopy(GIVEN)
+
+
+def is_json(value: object, depth: int = 0) -> bool:
+    """Tell whether a value is made of the plain types of JSON alone, and can be stored."""
+    if type(value) is dict:
+        return depth < 101 and all(type(key) is str and is_json(key) for key in value) and _are(value.values(), depth)
+    if type(value) is list:
+        return depth < 101 and _are(value, depth)
+    if type(value) is str:
+        return "\x00" not in value and (value.isascii() or _encodes(value))
+    return value is None or type(value) in {bool, int} or (type(value) is float and isfinite(value))
+
+
+def _are(values: Any, depth: int) -> bool:
+    return all(is_json(value, depth + 1) for value in values)
+
+
+def _encodes(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def outcome_of(source: str) -> tuple[str, str, int]:
+    """Give how a template ends (refused, error, value, or what must never happen), what it says, and its steps."""
+    try:
+        template = compile_text(source, "here")
+    except TemplateError as fault:
+        return "refused", fault.message, 0
+    run = Evaluation(scope_with(**GIVEN))
+    try:
+        value = template.run(run)
+    except TemplateError as fault:
+        ended, said = "error", fault.message
+    else:
+        ended, said = ("value" if is_json(value) else "no JSON"), repr(value)[:SHOWN]
+    return ended, said, run.granted - run.fuel
+
+
+def measured(source: str) -> dict[str, Any]:
+    """Evaluate in a child, under limits of the operating system, and report."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_SECONDS, LIMIT_SECONDS))
+        resource.setrlimit(resource.RLIMIT_AS, (LIMIT_BYTES, LIMIT_BYTES))
+        os.write(writing, json.dumps(_report(source)).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        told = answer.read()
+    _, status = os.waitpid(child, 0)
+    return (
+        json.loads(told) if told else {"ended": f"died ({status})", "said": "", "seconds": 0.0, "bytes": 0, "steps": 0}
+    )
+
+
+def _report(source: str) -> dict[str, Any]:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    try:
+        ended, said, steps = outcome_of(source)
+    except BaseException as fault:  # noqa: BLE001 - whatever else comes out of the engine is what we look for
+        ended, said, steps = f"raised {type(fault).__name__}", str(fault)[:SHOWN], 0
+    seconds = time.process_time() - started
+    if GIVEN != KEPT:
+        ended = "changed what it was given"
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * MAXRSS_UNIT
+    return {"ended": ended, "said": said, "seconds": seconds, "bytes": grown, "steps": steps}
+
+
+if __name__ == "__main__":
+    for one in json.load(sys.stdin):
+        print(json.dumps(measured(one)), flush=True)  # noqa: T201 - this is a program
