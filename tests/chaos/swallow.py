@@ -1,4 +1,4 @@
-"""A wire that goes dead without anybody being told: bytes go in and none come out, or notifications alone are lost."""
+"""A wire that goes dead without anybody being told: nothing comes out, or only notifications are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a daemon does about each fault of the database: nothing is lost, no mail is set aside that is not at fault."""
+"""What a daemon does about each fault of the database: nothing is lost, no mail is set aside without fault."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
 from noetl_broker.store.faults import is_of_the_mail
-from noetl_broker.store.pool import Connection
+from noetl_broker.store.pool import Connection, transaction
 from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
 
@@ -48,7 +48,7 @@ class Batch:
 
     async def run(self, connection: Connection, *, size: int, newest: bool, quiet: bool = False) -> unit.Claim:
         """Claim, decide, write, commit; the claim says whether there was anything. `quiet`: notify nobody."""
-        async with connection.transaction():
+        async with transaction(connection):
             claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=0)
             if not claim.mail:
                 return claim

@@ -20,10 +20,10 @@ from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.bell import CALL_SECONDS, Bell
+from noetl_broker.store.bell import Bell
 from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
 from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, create_pool, lent
+from noetl_broker.store.pool import ANSWER_SECONDS, CALL_SECONDS, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)

@@ -24,6 +24,7 @@ Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
 Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names several or the roles change
 CONNECT_SECONDS = 10.0
+CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
 ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
 TRANSACTION_TIMEOUT_SINCE = 170000
 
@@ -82,7 +83,7 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
         await probe.close()
     try:
         return await asyncpg.create_pool(
-            dsn, min_size=1, max_size=size, init=_set_codecs, server_settings=settings,
+            dsn, min_size=0, max_size=size, init=_set_codecs, server_settings=settings,
             command_timeout=ANSWER_SECONDS, timeout=CONNECT_SECONDS, max_inactive_connection_lifetime=0, reset=_keep,
             target_session_attrs=_wanted(dsn, "writes"),
         )  # fmt: skip
@@ -127,6 +128,10 @@ async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
             yield connection
     except TimeoutError:
         connection.terminate()
+        await pool.expire_connections()  # the others may be as dead
+        raise
+    except asyncio.CancelledError:
+        connection.terminate()  # whoever ends us has no time for a server that may not answer
         raise
     finally:
         await pool.release(connection)
@@ -136,6 +141,15 @@ def _wanted(dsn: str | None, takes: Takes) -> SessionAttribute | None:
     """What the driver is to ask of a server; None: what the DSN or the environment says."""
     said = "target_session_attrs" in (dsn or "") or "PGTARGETSESSIONATTRS" in os.environ
     return None if said or takes == "reads" else SessionAttribute.read_write
+
+
+@contextlib.asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that begins at once, or TimeoutError: so a dead connection is found where it costs nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with asyncio.timeout(CALL_SECONDS):
+            await stack.enter_async_context(connection.transaction())
+        yield
 
 
 async def _keep(_connection: Connection) -> None:
