@@ -11,8 +11,8 @@ from noetl_broker.errors import OperatorFault
 
 
 def own_id() -> str:
-    """Name this worker by host, process and chance, so that a new process never takes over an old one's leases."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    """Name this worker by host, process and chance, so that nobody answers for it, by accident or guess."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
