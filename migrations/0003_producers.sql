@@ -30,6 +30,11 @@ begin
       message = format('the payload of %s is a JSON %s; it must be an object', $1, jsonb_typeof($2)),
       hint = 'wrap it: {"items": [...]}';
   end if;
+  if $2 @? '$.**{191}' then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s nests deeper than 190 levels', $1),
+      hint = 'pass deep data as text, or where it can be found';
+  end if;
   select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
   into playbook
   from noetl.catalog c

@@ -26,7 +26,7 @@ from noetl.iteration i;
 
 create or replace view noetl.events as
 select e.execution_id, e.event_id, e.parent_event_id, e.created_at, e.event_type, e.node_id, e.node_name, e.node_type,
-  e.status, e.duration, pg_column_size(e.result) as result_bytes
+  e.status, e.duration
 from noetl.event e;
 
 create or replace view noetl.turns as

@@ -136,3 +136,10 @@ async def test_a_daemon_asks_at_its_start_for_all_that_its_role_has(database: Da
             await connection.close()
     missing = re.findall(r"(select|insert|update|delete|usage|execute) on (noetl\.\w+(?:\([^)]*\))?)", told)
     assert {f"{right} on {(await _known(database, thing))[1]}" for right, thing in missing} == expected
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    """A promise without its test is none."""
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
+    assert named
+    assert [name for name in sorted(named) if not (Path(__file__).parents[2] / name).is_file()] == []

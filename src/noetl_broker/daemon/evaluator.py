@@ -46,6 +46,7 @@ class Evaluator:
 
     async def drain(self) -> None:
         """Take turns until a claim finds the inbox empty (or nothing but mail that other brokers hold)."""
+        self.counters.drains += 1
         await asyncio.gather(*(self._run_lane() for _ in range(self.lanes)))
 
     async def _run_lane(self) -> None:
