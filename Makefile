@@ -12,7 +12,7 @@ CODE   := src tests $(wildcard benchmarks)
 PYTHON ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test check format golden clean
+.PHONY: help setup demo test chaos check format golden clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
@@ -26,6 +26,9 @@ demo: $(STAMP) ## run an example playbook: own Postgres, broker and worker, noth
 
 test: check ## check, then every test (starts its own Postgres)
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+chaos: $(STAMP) ## every fault at every point, in its long form; prints what was tried and what came of it
+	NOETL_CHAOS=long $(BIN)/python -m pytest -n auto -m chaos $(PYTEST_ARGS)
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)

@@ -83,6 +83,8 @@ grant execute on function
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int)
   to noetl_broker;
+-- For people whose login is a member: mail back to the broker, and executions that take over results.
+grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;
 
 -- A worker: its own jobs, through functions alone.
 grant execute on function

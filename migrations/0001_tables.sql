@@ -124,14 +124,17 @@ create table if not exists noetl.execution (
   result jsonb,
   error jsonb
 );
+alter table noetl.execution add column if not exists forked_from bigint;
 create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
   where idempotency_key is not null;
 create index if not exists execution_children on noetl.execution (parent_execution_id) where status = 'RUNNING';
+create index if not exists execution_forks on noetl.execution (forked_from) where forked_from is not null;
 create index if not exists execution_running on noetl.execution (execution_id) where status = 'RUNNING';
 
 comment on table noetl.execution is 'One row per execution: for people and dashboards; written at its start and its end.';
 comment on column noetl.execution.parent_node_id is 'The visit of the parent that waits for this one; null: none does.';
 comment on column noetl.execution.parent_index is 'The place of this child in an iterator of its parent, from 0.';
+comment on column noetl.execution.forked_from is 'The execution whose results this one took over; `fork` in the meta of its execution_start says which.';
 comment on column noetl.execution.rules is 'The settings that decide, as they were at the start: an execution keeps them to its end.';
 comment on column noetl.execution.workload is 'The defaults of the playbook, rendered, with the payload of the caller merged over them.';
 

@@ -1,4 +1,4 @@
--- What a producer calls: start an execution, cancel one.
+-- What a producer calls: start an execution, cancel one. And what an operator calls: put mail back, fork an execution.
 --
 -- Errors are of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
 --
@@ -144,5 +144,187 @@ referencing new table as arrived
 for each statement execute function noetl.check_producer();
 
 revoke all on function noetl.check_producer() from public;
+
+-- Mail comes back: what was set aside, and events that ask for a decision and have neither a turn nor mail (somebody has
+-- emptied the inbox). The lock of the execution keeps two callers, or a caller and a broker, from doing it twice: locked
+-- in one statement, looked at in the next.
+create or replace function noetl.put_back(execution_id bigint) returns int
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  letters int;
+begin
+  perform pg_advisory_xact_lock($1);
+  with back as (
+    delete from noetl.dead_letter d
+    where d.execution_id = $1
+    returning d.event_id
+  )
+  insert into noetl.inbox (execution_id, event_id)
+  select $1, m.event_id
+  from (
+    select event_id
+    from back
+    union
+    select e.event_id
+    from noetl.event e
+    where e.execution_id = $1
+      -- beside a NoETL server: what ran before this broker took over stays decided
+      and exists (select from noetl.execution x where x.execution_id = $1)
+      and coalesce(lower(e.event_type), '') not in ('action_started', 'step_result')
+      and not coalesce(noetl.as_json(e.meta) ? 'turn', false)
+      and not exists (select from noetl.turn t where t.execution_id = $1 and t.event_id = e.event_id)
+      and not exists (select from noetl.dead_letter d where d.execution_id = $1 and d.event_id = e.event_id)
+  ) m
+  where not exists (select from noetl.inbox i where i.execution_id = $1 and i.event_id = m.event_id)
+  order by m.event_id;
+  get diagnostics letters = row_count;
+  if letters > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+    perform pg_notify('noetl_event', '');
+  elsif letters = 0 and not exists (select from noetl.event e where e.execution_id = $1) then
+    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
+      hint = 'noetl-broker executions lists them';
+  end if;
+  return letters;
+end
+$$;
+
+comment on function noetl.put_back(bigint) is
+  'Gives the mail of an execution that was set aside or lost back to the broker; returns how many events. Repeated: 0.';
+
+-- A new execution that takes over results of another one. `plan` is made by the command line, which follows the history
+-- through the rules of the broker: {execution_id, turn, results, visits, total, enter, …}. A result is named by the turn
+-- that read it, by its event, or given (`set`); it is copied here, and becomes an event of the new execution.
+create or replace function noetl.fork_execution(
+  execution_id bigint,
+  plan jsonb,
+  catalog_id bigint default null,
+  idempotency_key text default null
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set noetl.writer = ''
+as $$
+#variable_conflict use_column
+declare
+  source record;
+  playbook record;
+  id bigint;
+  start_id bigint := noetl.next_id();
+  begun timestamptz := clock_timestamp();
+  results jsonb;
+begin
+  if $2 is null or jsonb_typeof($2) <> 'object' or jsonb_typeof($2 -> 'results') is distinct from 'array' then
+    raise exception using errcode = 'NB400', message = format('the plan of a fork of %s is no plan', $1),
+      hint = 'noetl-broker fork and noetl-broker retry make one';
+  end if;
+  select x.catalog_id, x.path, x.version, x.workload, (
+    select noetl.as_json(e.context) -> 'workload'
+    from noetl.turn t
+    join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id
+    where t.execution_id = $1 and lower(e.event_type) in ('execution_start', 'execution_started', 'playbook_started')
+    order by t.turn
+    limit 1
+  ) as payload
+  into source
+  from noetl.execution x
+  where x.execution_id = $1;
+  if not found then
+    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
+      hint = 'noetl-broker executions lists them';
+  end if;
+  select c.catalog_id, c.path, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
+  into playbook
+  from noetl.catalog c
+  where c.catalog_id = coalesce($3, source.catalog_id)
+    or (coalesce($3, source.catalog_id) is null and c.path = source.path
+      and (source.version is null or c.version = source.version))
+  order by c.version desc
+  limit 1;
+  if not found then
+    raise exception using errcode = 'NB404',
+      message = format('the catalog has no playbook for a fork of %s (%s)', $1, coalesce(source.path, 'without a path')),
+      hint = 'noetl-broker register FILE adds a playbook to the catalog';
+  end if;
+
+  id := noetl.next_id();
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, forked_from)
+  values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1)
+  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
+  if not found then
+    select x.execution_id into id
+    from noetl.execution x
+    where x.path = playbook.path and x.idempotency_key = $4;
+    return id;
+  end if;
+
+  with named as materialized (
+    select r.place, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit, r.result ->> 'status' as status,
+      r.result ? 'set' as is_set, r.result -> 'set' as value, noetl.next_id() as event_id, coalesce(
+        (r.result ->> 'source')::bigint,
+        (
+          select t.event_id
+          from noetl.turn t
+          where t.execution_id = $1 and t.turn = (r.result ->> 'turn')::int
+        )
+      ) as source_id
+    from jsonb_array_elements($2 -> 'results') with ordinality r (result, place)
+  ), copied as (
+    insert into noetl.event (
+      execution_id, event_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
+      status, result, error, meta
+    )
+    select id, n.event_id, playbook.catalog_id, start_id, begun + n.place * interval '1 microsecond', 'step_result',
+      id || ':' || n.step || case when n.visit > 1 then '#' || n.visit else '' end, n.step, e.node_type, n.status,
+      case when n.is_set then n.value when n.status = 'COMPLETED' then noetl.as_json(e.result) end,
+      case when n.status <> 'COMPLETED' then coalesce(
+        noetl.as_error(e.error), noetl.as_json(e.result) -> 'error', '{"message": "the action failed"}'
+      ) end,
+      jsonb_strip_nulls(jsonb_build_object(
+        'taken_from', case when not n.is_set then jsonb_build_object('execution_id', $1, 'event_id', n.source_id) end,
+        'set', case when n.is_set then true end
+      ))
+    from named n
+    left join noetl.event e on e.execution_id = $1 and e.event_id = n.source_id and not n.is_set
+    returning 1
+  ), steps as (
+    -- the broker's first turn finds here which event has the result of a step
+    insert into noetl.workflow (execution_id, step_id, step_name, result_visit, result_event_id)
+    select distinct on (n.step) id, n.step, n.step, n.visit, n.event_id
+    from named n
+    order by n.step, n.visit desc
+    returning 1
+  )
+  select coalesce(jsonb_agg(
+    jsonb_strip_nulls(jsonb_build_object(
+      'step', n.step, 'visit', n.visit, 'status', n.status, 'event_id', n.event_id,
+      'source', case when not n.is_set then n.source_id end
+    )) order by n.place
+  ), '[]')
+  into results
+  from named n;
+
+  insert into noetl.event (
+    execution_id, event_id, catalog_id, created_at, event_type, node_id, node_name, node_type, status, context, meta
+  ) values (
+    id, start_id, playbook.catalog_id, begun, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED',
+    jsonb_build_object(
+      'path', playbook.path, 'version', playbook.version,
+      'workload', coalesce(source.workload, source.payload, '{}')
+    ),
+    jsonb_build_object('forked_from', $1, 'fork', $2 || jsonb_build_object('execution_id', $1, 'results', results))
+  );
+  return id;
+end
+$$;
+
+comment on function noetl.fork_execution(bigint, jsonb, bigint, text) is
+  'Starts an execution that takes over results of another one; the same idempotency key gives the same id.';
+
 revoke all on function noetl.start_execution(text, jsonb, int, text) from public;
 revoke all on function noetl.cancel_execution(bigint, text) from public;
+revoke all on function noetl.put_back(bigint) from public;
+revoke all on function noetl.fork_execution(bigint, jsonb, bigint, text) from public;

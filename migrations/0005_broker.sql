@@ -193,7 +193,15 @@ begin
     for update skip locked
   ), ended as (
     update noetl.queue q
-    set status = case when q.lost_leases < max_lost_leases then 'queued' else 'failed' end,
+    set status = case
+          when exists (
+            select
+            from noetl.execution x
+            where x.execution_id = q.execution_id and x.status <> 'RUNNING'
+          ) then 'cancelled' -- nobody waits for it any more
+          when q.lost_leases < max_lost_leases then 'queued'
+          else 'failed'
+        end,
         lost_leases = q.lost_leases + 1, lease_until = null, updated_at = at
     where q.queue_id = any(array(select d.queue_id from expired d))
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
@@ -239,7 +247,7 @@ begin
   -- The pause after a failed child is over: the broker hears of it as of any event.
   with due as (
     update noetl.queue q
-    set available_at = 'infinity', first_leased_at = at, updated_at = at, attempts = q.attempts + 1
+    set available_at = 'infinity', first_leased_at = at, updated_at = at
     where q.queue_id = any(array(
       select r.queue_id
       from noetl.queue r
@@ -248,12 +256,13 @@ begin
       limit max_rows
       for update skip locked
     ))
-    returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type
+    returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts
   ), told as (
     insert into noetl.event (
-      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status
+      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, meta
     )
-    select d.execution_id, d.catalog_id, d.event_id, 'child_due', d.node_id, d.node_name, d.node_type, 'PENDING'
+    select d.execution_id, d.catalog_id, d.event_id, 'child_due', d.node_id, d.node_name, d.node_type, 'PENDING',
+      jsonb_build_object('attempt', d.attempts + 1)
     from due d
     returning 1
   )

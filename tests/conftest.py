@@ -16,6 +16,7 @@ from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker import logs
 from noetl_broker.store.migrate import migrate
+from tests.chaos import table
 from tests.postgres import Database, Landlord, Server, knock
 
 _LANDLORD = pytest.StashKey[Landlord]()
@@ -41,6 +42,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     landlord = config.stash.get(_LANDLORD, None)
     if landlord is not None:
         landlord.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print which faults were tried and what came of them, where any were."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
+    if told := table.lines(reports):
+        terminalreporter.section("faults tried")
+        terminalreporter.write_line("\n".join(told))
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,13 @@ async def begin(database: Database, body: str) -> int:
     return execution_id
 
 
+async def fail_child(database: Database) -> None:
+    """Let the one child that runs fail."""
+    await execute(database, "select noetl.lease_jobs('w', 9)")
+    await answer(database, "a", error={"message": "no"})
+    await drain(database)
+
+
 async def test_the_latest_result_is_that_of_the_highest_visit_whoever_ended_last(database: Database) -> None:
     """The third visit ended in an earlier transaction than the first two, which share one."""
     await begin(
@@ -109,3 +116,48 @@ async def test_the_timeout_of_a_child_counts_once_however_often_it_is_told(datab
     assert await value(database, latest, execution_id) == "duplicate"
     children = "select status from noetl.execution where path = 'child' order by execution_id"
     assert await rows(database, children) == [("CANCELLED",), ("RUNNING",)]
+
+
+async def test_a_child_that_is_given_up_at_once_is_not_started(database: Database) -> None:
+    """Its step fails in the batch that would have started it, and goes on."""
+    body = """
+    workflow:
+    - {step: start, next: call}
+    - {step: call, type: playbook, path: child, on_error: continue}
+    """
+    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]", path="child")
+    await register(database, body)
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_failed', $2)"
+    await execute(database, insert, execution_id, f"{execution_id}:call")
+    await drain(database)
+    assert await rows(database, "select path, status from noetl.execution") == [("story", "COMPLETED")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_the_end_of_a_pause_told_again_does_not_shorten_the_next_one(database: Database) -> None:
+    """It names the start that it is for: for another one it is a duplicate."""
+    body = """
+    workflow:
+    - {step: start, next: call}
+    - {step: call, type: playbook, path: child, retry: {max_attempts: 3, initial_delay: 60}}
+    """
+    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]", path="child")
+    await register(database, body)
+    [execution_id] = await start(database)
+    await drain(database)
+    await fail_child(database)
+    await execute(database, "update noetl.queue set available_at = now() where status = 'delegated'")
+    await execute(database, "select noetl.reap(9, 5)")
+    await drain(database)
+    await fail_child(database)
+    again = """
+        insert into noetl.event (execution_id, event_type, node_id, node_name, meta)
+        select execution_id, event_type, node_id, node_name, meta
+        from noetl.event
+        where event_type = 'child_due'"""
+    await execute(database, again)
+    await drain(database)
+    latest = "select outcome from noetl.turn where execution_id = $1 order by turn desc limit 1"
+    assert await value(database, latest, execution_id) == "duplicate"
+    assert await value(database, "select count(*) from noetl.execution where path = 'child'") == 2

@@ -38,8 +38,7 @@ from tests.postgres import Database
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 STATEMENTS = re.findall(r"^```sql\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-ROLE, *LOOKS = STATEMENTS
-PUT_BACK = next(statement for statement in LOOKS if "insert into noetl.inbox" in statement)
+ROLE, *LOOKS = (statement for statement in STATEMENTS if "noetl_operator" not in statement)
 DIAMOND = """
     workflow:
       - {step: start, next: [left, right]}
@@ -211,22 +210,6 @@ async def test_who_sleeps_is_shown(database: Database) -> None:
     assert found[0][1] == "noetl-broker bell"
 
 
-async def test_mail_that_was_set_aside_can_be_put_back(database: Database) -> None:
-    """Its reason is mended, and the execution goes on where it stood."""
-    await register(database, DIAMOND)
-    (stuck,) = await start(database)
-    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id <> {stuck})")
-    await drain(database)
-    assert [row[0] for row in (await _looks(database, stuck))["noetl.dead_letter"]] == [stuck]
-    await execute(database, "alter table noetl.turn drop constraint poison")
-    await execute(database, PUT_BACK.replace(":id", str(stuck)))
-    await drain(database)
-    while await complete_jobs(database, 1):
-        await drain(database)
-    assert await rows(database, "select status from noetl.execution") == [("COMPLETED",)]
-    assert await broken_invariants(database) == {}
-
-
 async def _looks(database: Database, execution_id: int) -> dict[str, list[tuple[Any, ...]]]:
     """Give the rows of every statement of the page that only looks, by the table that it reads first."""
     shown: dict[str, list[tuple[Any, ...]]] = {}
@@ -239,5 +222,5 @@ async def _looks(database: Database, execution_id: int) -> dict[str, list[tuple[
                 shown[table] = [tuple(row) for row in found]
     finally:
         await connection.close()
-    assert len(shown) == len(LOOKS) - 1
+    assert len(shown) == len(LOOKS)
     return shown

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.plans import plan_fork
+from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store import recovery
+from noetl_broker.store.history import load_history
 from noetl_broker.store.migrate import migrate
+from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
 from tests.sessions import session
@@ -62,6 +68,35 @@ async def test_an_execution_that_the_server_starts_runs_to_its_end(server_databa
         server_database, "select status, result, error from noetl.execution where execution_id = $1", EXECUTION
     ) == [("COMPLETED", {"answer": 21}, None)]
     assert await broken_invariants(server_database) == {}
+
+
+async def test_what_the_old_broker_decided_is_not_put_back(server_database: Database) -> None:
+    """Its events have no turns, and are no lost mail."""
+    assert await value(server_database, "select noetl.put_back($1)", noetl_server.OLD) == 0
+
+
+async def test_an_execution_that_the_server_started_can_be_forked(server_database: Database) -> None:
+    """Results are copied from text into text; the fork runs to its end, and a replay finds no difference."""
+    await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
+    await drain(server_database)
+    await answer(server_database, "a", {"n": 21})
+    await drain(server_database)
+    connection = await connect(server_database.dsn, name="test")
+    history = await load_history(connection, EXECUTION, PlaybookRules())
+    fork = await recovery.fork_execution(connection, EXECUTION, plan_fork(history, "b"))
+    await drain(server_database)
+    await execute(
+        server_database,
+        "select noetl.complete_job(queue_id, 'w', attempts, '1') from noetl.lease_jobs('w', 9) where execution_id = $1",
+        fork,
+    )
+    await drain(server_database)
+    told = "select status, result from noetl.execution where execution_id = $1"
+    assert await rows(server_database, told, fork) == [("COMPLETED", {"answer": 21})]
+    history = await load_history(connection, fork, PlaybookRules())
+    await connection.close()
+    turns = list(retake(history))
+    assert [text for turn in turns for text in turn.differences] + compare_end(history, turns) == []
 
 
 async def test_the_job_holds_what_the_server_hands_to_its_worker(server_database: Database) -> None:

@@ -68,6 +68,21 @@ async def test_a_lost_lease_goes_back_to_the_queue(database: Database) -> None:
     assert [tuple(row) for row in kinds] == [("action_started", 1), ("action_started", 2)]
 
 
+async def test_a_job_that_nobody_waits_for_any_more_is_not_given_out_again(database: Database) -> None:
+    """Its execution was cancelled under it, and then its worker died."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    async with session(database) as own:
+        await own.execute("select noetl.lease_jobs('w')")
+        await own.execute("select noetl.cancel_execution($1)", execution_id)
+        await drain(database)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        assert await reap(own) == {}
+        assert await own.fetchval("select status from noetl.queue") == "cancelled"
+    assert await broken_invariants(database) == {}
+
+
 async def test_a_requeued_job_is_announced_to_workers(database: Database) -> None:
     """They need not poll for it."""
     async with session(database) as listener, session(database) as own:

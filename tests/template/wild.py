@@ -54,7 +54,7 @@ NUMBERS: Final = (*map(str, range(-3, 12)), "79", "1000", "4300", "65536", "1000
 LEAVES: Final = {
     "text": ("text", "'ab'", "'x y z'", "a", "mapping.k"),
     "list": ("rows", "long", "rows", "b", "[1, 'a', none]", "mapping.items()", "range(1000)", "range(100000)"),
-    "number": (*NUMBERS, "0.5", "1e308", "2.5e-8", "true", "c", "rows[0].n"),
+    "number": (*NUMBERS, "('nan' | float)", "0.5", "1e308", "2.5e-8", "true", "c", "rows[0].n"),
     "mapping": ("mapping", "rows[0]", "{}", "workload", "s", "results"),
     "any": ("a", "b", "c", "none", "absent", "n", "x", "i", "loop", "n.x", "loop.index"),
 }

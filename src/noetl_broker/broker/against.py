@@ -45,7 +45,7 @@ class Comparing:
         self._versions = history.playbook, playbook
         self._ways_only = ways_only
         self._state = ExecutionState()
-        self._known = Known(history.rules, complete=True)
+        self._known = Known(history.rules, history.taken, complete=True)
         self._most_kept = MOST_KEPT
         self.notes: dict[Note, None] = {}
 

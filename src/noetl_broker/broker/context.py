@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, ITERATOR_COMPLETED, JSON, Rules
+from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, ITERATOR_COMPLETED, JSON, STEP_RESULT, Rules
 from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ NOT_LOADED = object()
 
 WORKLOAD = ("workload",)
 
+COMPLETIONS = frozenset({ACTION_COMPLETED, ITERATOR_COMPLETED})
+
 
 def want_step(name: str) -> tuple[str, str]:
     """The wish for the latest result of a step: answered by a `Found`, or None when it has none."""
@@ -26,7 +28,10 @@ def want_step(name: str) -> tuple[str, str]:
 
 
 def want_turn(number: int) -> tuple[str, int]:
-    """The wish for the result that the event of a turn carries: answered by a `StepResult`."""
+    """The wish for the result that the event of a turn carries: answered by a `StepResult`.
+
+    Below zero it is an event by its id: a result that a fork brought along was read in no turn.
+    """
     return ("turn", number)
 
 
@@ -55,7 +60,8 @@ class Found(NamedTuple):
 def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     """What an event that ended an action says of its step: data, status, error (spec section 3: unwrapped once)."""
     lowered = event_type.lower()
-    if ALIASES.get(lowered, lowered) not in {ACTION_COMPLETED, ITERATOR_COMPLETED}:
+    kind = ALIASES.get(lowered, lowered)
+    if kind not in COMPLETIONS and (kind != STEP_RESULT or error is not None):
         return StepResult(None, "FAILED", error)
     data = unwrap(result)
     if data is result:

@@ -35,15 +35,20 @@ def take_turn(
         return state, Decision(reason)
     draft = Draft(playbook, state, event, turn, known)
     try:
-        route_event(draft)
+        decide(draft)
     except Refused as refused:
         return state, Decision(str(refused))
+    return draft.seal()
+
+
+def decide(draft: Draft) -> None:
+    """Let a rule react to the event and move what moves because of it; raises Refused where nothing does after all."""
+    route_event(draft)
     while draft.arrivals or release_join(draft):
         # All transitions are taken and all routers passed before a waiting join is released.
         while draft.arrivals:
             deliver(draft, draft.arrivals.popleft())
     finalize_execution(draft)
-    return draft.seal()
 
 
 def take_turn_or_reject(

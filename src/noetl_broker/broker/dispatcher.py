@@ -157,7 +157,7 @@ def _child_refusal(step: Step, token: Token, event: Event) -> str | None:
     if event.kind == CHILD_DUE:
         if step.kind != "playbook" or not token.failures:
             return "not_open"
-        return None if rests else "duplicate"
+        return None if rests and event.attempt in {0, token.failures + 1} else "duplicate"
     if event.stale:
         return "stale"
     return "duplicate" if rests or 0 < event.attempt <= token.failures else None

@@ -37,6 +37,7 @@ from noetl_broker.broker.model import (
     Turn,
 )
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
+from noetl_broker.broker.trail import Lost, Trace
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
@@ -96,6 +97,8 @@ class Draft:
         self.ended: Ended | None = None
         self.withdraw = False
         self.note: str | None = None
+        self.trail: list[Trace] = []
+        self.lost: Lost | None = None
         self._workload: Mapping[str, JSON] | None = None
 
     def seal(self) -> tuple[ExecutionState, Decision]:
@@ -124,14 +127,16 @@ class Draft:
         """How many parents stand above this execution."""
         return self.parent.depth if self.parent is not None else 0
 
-    def count_visit(self, step: Step) -> int:
-        """One more visit of the step; returns its number."""
-        number = self.visits(step) + 1
+    def count_visit(self, step: Step, number: int) -> None:
+        """One more visit of the step."""
+        self.count_visits(step, max(number, self.visits(step)))
+        self.total += 1
+
+    def count_visits(self, step: Step, number: int) -> None:
+        """The step has been visited so often."""
         self.seen |= 1 << step.index
         if number > 1:
             self.repeats[step.name] = number
-        self.total += 1
-        return number
 
     # What templates see
 

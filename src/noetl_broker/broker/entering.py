@@ -15,6 +15,7 @@ from noetl_broker.broker.iterators import begin_iterator
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
+from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import follow_next
 from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.broker.workflow import track_ended, track_started
@@ -27,15 +28,17 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Step
 
 
-def enter_step(draft: Draft, step: Step, arrival: Arrival) -> None:
-    """The token of `arrival` makes a new visit of the step."""
+def enter_step(draft: Draft, step: Step, arrival: Arrival, again: int | None = None) -> None:
+    """The token of `arrival` makes a new visit of the step; or the visit `again` is made once more, by a fork."""
+    visit = again or draft.visits(step) + 1
+    draft.trail.append(Entered(step.name, visit, arrival))
     over = _over_limit(draft, step)
     if over is not None:
-        ordinal = emit_step_failed(draft, step, draft.visits(step) + 1, over)
+        ordinal = emit_step_failed(draft, step, visit, over)
         track_ended(draft, step, "FAILED", ordinal)
         fail_execution(draft, over)
         return
-    visit = draft.count_visit(step)
+    draft.count_visit(step, visit)
     if step.kind != "control":
         _enter_task(draft, step, visit, arrival)
     elif step is draft.playbook.start:
@@ -52,7 +55,7 @@ def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     track_started(draft, step, ordinal)
     try:
         begin = _begins(step)
-        begin(draft, step, visit, ordinal, _inputs(draft, step, arrival), arrival.result)
+        begin(draft, step, visit, ordinal, visit_inputs(draft, step, arrival), arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
@@ -75,10 +78,10 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         return
     passed = arrival.passed | {step.name}
     try:
-        given = _inputs(draft, step, arrival)
+        given = visit_inputs(draft, step, arrival)
         scope = draft.scope(given.values, arrival.result)
         leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
-        arrivals, conditions = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), leaving)
+        arrivals, conditions = follow_next(draft, step, visit, scope, given, leaving)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -91,9 +94,8 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        given = _inputs(draft, step, arrival)
-        scope = draft.scope(given.values, None)
-        arrivals, _ = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), Leaving())
+        given = visit_inputs(draft, step, arrival)
+        arrivals, _ = follow_next(draft, step, visit, draft.scope(given.values, None), given, Leaving())
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -103,7 +105,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = _inputs(draft, step, arrival)
+        draft.end_inputs = visit_inputs(draft, step, arrival)
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
@@ -114,7 +116,7 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)
 
 
-def _inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
+def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     """The visit's inputs: the step's own, and over them what its transitions gave (own ones see the others' names)."""
     given = Given(arrival.inputs, arrival.left)
     if step.inputs.empty:

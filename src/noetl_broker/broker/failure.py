@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.events import emit_execution_end
 from noetl_broker.broker.model import JSON, Decision, Emitted, Ended, Event, Row, Turn
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
+from noetl_broker.broker.trail import Lost
 from noetl_broker.broker.workflow import track_cancelled
 from noetl_broker.template import TemplateError
 
@@ -65,6 +66,7 @@ def pass_deadline(draft: Draft) -> None:
 def _end(draft: Draft, event_type: str, status: str, error: dict[str, JSON]) -> None:
     ordinal = emit_execution_end(draft, event_type, status, None, error)
     track_cancelled(draft, ordinal)
+    draft.lost = Lost(dict(draft.tokens), dict(draft.waiting), tuple(draft.arrivals))
     draft.tokens.clear()
     draft.waiting.clear()
     draft.arrivals.clear()

@@ -60,6 +60,7 @@ class History:
     strays: tuple[str, ...] = ()  # events that claim a turn that did not write them
     jobs: Mapping[Node, RecordedJob] = field(default_factory=dict)
     rows: Mapping[str, RecordedRow] = field(default_factory=dict)
+    taken: Mapping[tuple[object, ...], object] = field(default_factory=dict)  # what a fork brought along, by its wishes
     job_scope: dict[str, JSON] = field(default_factory=dict)  # what the store adds to every job's context
     workload: JSON = None
     ended: Ended | None = None

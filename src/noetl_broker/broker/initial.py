@@ -1,10 +1,11 @@
-"""The start of an execution: its workload is made, and a token is sent to `start`."""
+"""The start of an execution: its workload is made, and a token is sent to `start` (or to where a fork goes on)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
+from noetl_broker.broker.forks import Malformed, fork_of, take_over
 from noetl_broker.broker.inputs import NOTHING_GIVEN
 from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn, as_stored
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
@@ -44,7 +45,14 @@ def dispatch_first_step(draft: Draft) -> None:
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
     draft.begun = Begun(workload, draft.playbook.deadline)
-    draft.arrivals.append(Arrival(TO_START, draft.playbook.start.name, {}))
+    fork = fork_of(draft.event.meta)
+    if fork is None:
+        draft.arrivals.append(Arrival(TO_START, draft.playbook.start.name, {}))
+        return
+    try:
+        take_over(draft, fork)
+    except Malformed as malformed:
+        fail_execution(draft, {"message": f"the fork in the meta of execution_start is malformed: {malformed}"})
 
 
 def parent_of(start: Event) -> Parent | None:

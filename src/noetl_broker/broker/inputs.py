@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.unfinished import defaults_handed_on, handed_on_in, insist_on_values
+from noetl_broker.broker.unfinished import handed_on_in, insist_on_values, left_in
 from noetl_broker.playbook.reads import ARGS, handed_on
 from noetl_broker.template import TemplateError
 
@@ -82,8 +82,7 @@ def render_inputs(
         if tree.left:
             left += tuple((key, *path) for path in tree.left)
         if unfinished is not None and not tree.constant:
-            left += tuple((key, *path) for path, _ in tree.leaving(unfinished.left))
-            left += tuple((key, *path) for path, _ in defaults_handed_on(unfinished, tree))
+            left += tuple((key, *path) for path, _ in left_in(unfinished, tree))
             left += tuple((key, *path) for path in handed_on_in(draft, unfinished, tree))
     return Given(values, left)
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.entering import enter_step
 from noetl_broker.broker.inputs import Given, lay_over
 from noetl_broker.broker.state import Arrival
+from noetl_broker.broker.trail import Absorbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.graph import Graph
@@ -24,6 +25,7 @@ def deliver(draft: Draft, arrival: Arrival) -> None:
     """A token comes to the end of its arc: it enters the step, waits before it, or ends silently if it was spent."""
     step = draft.playbook.steps[arrival.step]
     if step.name in arrival.spent:
+        draft.trail.append(Absorbed(arrival))
         return
     if step.join == "all" or _waits_for_all(draft, step):
         draft.waiting[step.name] = (*draft.waiting.get(step.name, ()), arrival)
@@ -41,7 +43,7 @@ def release_join(draft: Draft) -> bool:
     waiting = sorted((order[name] for name in draft.waiting), key=lambda step: step.index)
     for step in waiting:
         if _is_ready(draft, step, waiting):
-            arrival = _merge(draft.waiting.pop(step.name))
+            arrival = merge_arrivals(draft.waiting.pop(step.name))
             enter_step(draft, step, arrival)
             return True
     return False
@@ -77,7 +79,7 @@ def reach_of(graph: Graph, waiting: Mapping[str, tuple[Arrival, ...]]) -> dict[s
     return reach
 
 
-def _merge(arrivals: tuple[Arrival, ...]) -> Arrival:
+def merge_arrivals(arrivals: Sequence[Arrival]) -> Arrival:
     """One arrival of several: inputs in the order of their arcs, the result of the last, spent only if all were."""
     ordered = sorted(arrivals, key=lambda arrival: arrival.arc)
     last = ordered[-1]

@@ -33,7 +33,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     A result that was left in the database must have been loaded under its turn before. Raises NotLoaded, as a turn
     does.
     """
-    ended = [row for row in decision.rows if row.result_visit is not None]
+    ended = [row for row in decision.rows if row.result_visit is not None and not row.taken]
     latest = [row for row in ended if _is_latest(known, row)]  # first of all: nothing is told if this is not loaded
     answers = known.answers
     if decision.begun is not None:

@@ -44,6 +44,7 @@ ITEM_FAILED = "execution_failed"
 ITERATION_DUE = "iteration_due"
 ITERATION_STARTED = "iteration_started"
 ITERATOR_COMPLETED = "iterator_completed"
+STEP_RESULT = "step_result"
 
 # Every name that a producer or a worker may use for an event, and the one name that the core uses.
 ALIASES = {
@@ -194,7 +195,8 @@ class JobChange(NamedTuple):
 class Row(NamedTuple):
     """The tracking row of one step after the turn; `started` and `ended` are places among the turn's events.
 
-    `result_visit`: this visit has just got a result (which the event of this turn carries).
+    `result_visit`: this visit has just got a result, which the event of this turn carries; or (`taken`) which a fork
+    brought along, and the row names already.
     """
 
     step: str
@@ -203,6 +205,7 @@ class Row(NamedTuple):
     started: int | None = None
     ended: int | None = None
     result_visit: int | None = None
+    taken: bool = False
 
 
 class Begun(NamedTuple):

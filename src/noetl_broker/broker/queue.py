@@ -7,7 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
-from noetl_broker.broker.unfinished import defaults_handed_on, remaining_defaults, unfinished_of
+from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
 
@@ -46,9 +46,7 @@ def enqueue_job(
     words = item[1] if item else {}
     unfinished = unfinished_of(draft, given, words)
     fields = draft.render(step.fields, draft.scope(inputs, result, words), unfinished.left if unfinished else None)
-    reading: tuple[tuple[Path, Template], ...] = ()
-    if unfinished is not None:
-        reading = (*step.fields.leaving(unfinished.left), *defaults_handed_on(unfinished, step.fields))
+    reading = tuple(left_in(unfinished, step.fields))
     left = step.fields.left + tuple(path for path, _ in reading)
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name

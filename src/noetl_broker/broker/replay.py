@@ -76,7 +76,7 @@ class Retaking:
             raise HistoryFault(history.execution_id, history.playbook)
         self.history = history
         self.state = ExecutionState()
-        self.known = Known(history.rules, complete=True)
+        self.known = Known(history.rules, history.taken, complete=True)
         self._in_parts = in_parts
         self._most_kept = MOST_KEPT
         self.number = 0  # of the turn that was taken last

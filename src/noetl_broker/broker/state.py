@@ -52,8 +52,9 @@ class Token(NamedTuple):
 class Arrival(NamedTuple):
     """A token on an arc: taken, and not yet a visit of the step it leads to (`arc` -1 leads to `start`).
 
-    `result` is the turn that read the result handed on (None: there is none); `sources` the steps with data that
-    this token stands for; `passed` the routers that it has passed in this turn (never stored: a turn ends first).
+    `result` is the turn that read the result handed on (None: there is none; below zero: the event of that id, which a
+    fork brought along); `sources` the steps with data that this token stands for; `passed` the routers that it has
+    passed in this turn (never stored: a turn ends first).
     `left` are the paths of the strings in `inputs` that are still templates, for the worker; all others are data.
     """
 
@@ -113,7 +114,7 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
     if state.tokens:
         document["tokens"] = [_encode_token(token) for token in state.tokens.values()]
     if state.waiting:
-        document["waiting"] = {step: [_encode_arrival(a) for a in arrivals] for step, arrivals in state.waiting.items()}
+        document["waiting"] = {step: [encode_arrival(a) for a in arrivals] for step, arrivals in state.waiting.items()}
     if state.repeats:
         document["repeats"] = state.repeats
     if state.ends:
@@ -131,7 +132,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
     return ExecutionState(
         status=document["status"],
         tokens={(t["step"], t["visit"]): _decode_token(t) for t in document.get("tokens", ())},
-        waiting={step: tuple(_decode_arrival(a) for a in found) for step, found in document.get("waiting", {}).items()},
+        waiting={step: tuple(decode_arrival(a) for a in found) for step, found in document.get("waiting", {}).items()},
         seen=int(document["seen"], 16),
         repeats=document.get("repeats", {}),
         total=document["total"],
@@ -168,7 +169,8 @@ def _decode_token(document: dict[str, Any]) -> Token:
     )
 
 
-def _encode_arrival(arrival: Arrival) -> dict[str, JSON]:
+def encode_arrival(arrival: Arrival) -> dict[str, JSON]:
+    """An arrival as JSON: what is empty is left out."""
     document: dict[str, JSON] = {"arc": arrival.arc, "step": arrival.step, "result": arrival.result}
     if arrival.inputs:
         document["inputs"] = arrival.inputs
@@ -181,7 +183,8 @@ def _encode_arrival(arrival: Arrival) -> dict[str, JSON]:
     return document
 
 
-def _decode_arrival(document: dict[str, Any]) -> Arrival:
+def decode_arrival(document: dict[str, Any]) -> Arrival:
+    """An arrival from its JSON."""
     return Arrival(
         document["arc"],
         document["step"],

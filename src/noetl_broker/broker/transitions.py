@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import given_to, render_inputs
+from noetl_broker.broker.inputs import Given, given_to, render_inputs
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
+from noetl_broker.broker.trail import Left
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import StepResult, TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.unfinished import Unfinished
     from noetl_broker.playbook.model import Step, Target
     from noetl_broker.template import Template
     from noetl_broker.template.scope import Scope
@@ -41,7 +41,7 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     scope = draft.scope(given.values, number, own=step.name)
     try:
         leaving = Leaving(number, (step.name,), token.spent)
-        arrivals, conditions = follow_next(draft, step, scope, unfinished_of(draft, given, leaving=True), leaving)
+        arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
         track_ended(draft, step, "FAILED", failed, token.visit)
@@ -60,24 +60,25 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
 
 
 def follow_next(
-    draft: Draft, step: Step, scope: Scope, unfinished: Unfinished | None, leaving: Leaving
+    draft: Draft, step: Step, visit: int, scope: Scope, given: Given, leaving: Leaving
 ) -> tuple[list[Arrival], Conditions]:
     """The arrivals that the step's `next` gives, in document order, and the conditions with their outcomes.
 
     Raises TemplateError where a condition or an input of a transition fails.
     """
+    conditions: Conditions = []
+    arrivals: list[Arrival] = []
+    draft.trail.append(Left(step.name, visit, scope, given, conditions, arrivals))
+    unfinished = unfinished_of(draft, given, leaving=True)
     insist_on_values(unfinished, *(entry.condition for entry in step.next))
-    targets, conditions = _choose(draft, step, scope)
-    arrivals = []
-    for target in targets:
-        given = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
-        arrivals.append(Arrival(target.arc, target.step, given.values, *leaving, given.left))
+    for target in _choose(draft, step, scope, conditions):
+        handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
+        arrivals.append(Arrival(target.arc, target.step, handed.values, *leaving, handed.left))
     return arrivals, conditions
 
 
-def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Conditions]:
+def _choose(draft: Draft, step: Step, scope: Scope, conditions: Conditions) -> list[Target]:
     taken: list[Target] = []
-    conditions: Conditions = []
     matched = seen_condition = False
     otherwise: list[Target] = []  # what fires if no condition of the list is true
     for entry in step.next:
@@ -102,7 +103,7 @@ def _choose(draft: Draft, step: Step, scope: Scope) -> tuple[list[Target], Condi
         taken.extend(otherwise)
     if len(taken) > 1:
         taken.sort(key=lambda target: target.arc)
-    return taken, conditions
+    return taken
 
 
 def _holds(draft: Draft, condition: Template, scope: Scope) -> bool:

@@ -135,8 +135,14 @@ def insist_on_values(unfinished: Unfinished | None, *parts: Tree | Fields | Temp
                 raise _refused(template, path)
 
 
-def defaults_handed_on(unfinished: Unfinished, tree: Tree | Fields) -> Iterator[tuple[Path, Template]]:
-    """The paths of defaults in what a tree hands on as it is, each with its template: they stay templates there."""
+def left_in(unfinished: Unfinished | None, tree: Tree | Fields) -> Iterator[tuple[Path, Template]]:
+    """The paths of what stays a template in a rendered tree, each with its template.
+
+    Those are left whole, and the defaults in what others hand on as it is.
+    """
+    if unfinished is None:
+        return
+    yield from tree.leaving(unfinished.left)
     for path, template in tree.leaving(unfinished.handed):
         yield from (((*path, *inner), template) for inner in unfinished.handed(template))
 

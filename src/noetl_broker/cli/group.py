@@ -35,6 +35,11 @@ COMMANDS: Mapping[str, Entry] = {
     "executions": Entry("views", "List executions, the newest first."),
     "status": Entry("views", "Show where an execution stands, step by step."),
     "events": Entry("views", "Show the log of an execution in the order of its turns."),
+    "explain": Entry("explain", "Say why a step ran, why it did not, or what it waits for."),
+    "dead-letters": Entry("recovery", "List mail that the broker has set aside, the oldest first."),
+    "reevaluate": Entry("recovery", "Give an execution's mail back to the broker, which decides again."),
+    "retry": Entry("recovery", "Bring back a failed execution, or what was set aside of one."),
+    "fork": Entry("fork", "Start an execution that takes over the results of another and goes on from a step."),
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "verify": Entry("verify", "Check that what must always hold does hold."),
@@ -54,7 +59,7 @@ class LazyGroup(click.Group):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        command = getattr(import_module(f"noetl_broker.cli.{entry.module}"), cmd_name)
+        command = getattr(import_module(f"noetl_broker.cli.{entry.module}"), cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(

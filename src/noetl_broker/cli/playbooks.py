@@ -48,7 +48,7 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     """
     if sarif and call.as_json:
         raise OperatorFault("--json and --sarif are two forms of one answer: ask for one of them")
-    checked = [_check(call, path, strict=strict) for path in paths]
+    checked = [check_file(call, path, strict=strict) for path in paths]
     if sarif:
         output.show_json(as_sarif([found for file in checked for found in file.findings]))
     elif call.as_json:
@@ -71,7 +71,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     All of them, or none if there is an error in one. Prints path and version of each. The same content as the latest
     version makes no new one.
     """
-    checked = [_check(call, path, strict=strict) for path in paths]
+    checked = [check_file(call, path, strict=strict) for path in paths]
     for file in checked:
         for found in file.findings:
             output.note(str(found))
@@ -97,7 +97,8 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     return 0
 
 
-def _check(call: Call, path: Path, *, strict: bool) -> Checked:
+def check_file(call: Call, path: Path, *, strict: bool) -> Checked:
+    """Read a playbook's file and find what is wrong with it; raises OperatorFault where it cannot be read."""
     try:
         source = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as error:

@@ -89,8 +89,10 @@ def _headline(found: dict[str, Any]) -> str:
     time = took(found["started_at"], found["ended_at"] or found["read_at"])
     manner = "for" if found["ended_at"] is None else "after"
     line = f"execution {found['execution_id']}  {found['path']}{version}  {found['status']} {manner} {time}"
-    parent = found["parent_execution_id"]
-    return line if parent is None else f"{line}, child of {parent}"
+    for origin, words in (("parent_execution_id", "child of"), ("forked_from", "forked from")):
+        if found[origin] is not None:
+            line = f"{line}, {words} {found[origin]}"
+    return line
 
 
 def _step_took(step: dict[str, Any], found: dict[str, Any]) -> str | None:

@@ -87,7 +87,8 @@ class Lane:
         self.careful = max(self.careful - 1, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
-            self.size = batch.taken if batch.taken < batch.mails else min(self.size * 2, evaluator.batch_size)
+            more = self.size * 2 if batch.taken == batch.mails else batch.taken
+            self.size = max(1, min(more, evaluator.batch_size))
             return True
         if claim.missed:
             counters.misses += claim.missed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.model import Playbook
@@ -46,14 +47,33 @@ async def _register(connection: Connection, playbook: Playbook, text: str) -> Re
     return Registered(path=playbook.path, version=version, catalog_id=catalog_id, new=True)
 
 
+async def find_or_register(connection: Connection, playbook: Playbook, text: str) -> Registered:
+    """The version of the playbook's path that has this text, whichever it is; a new one only where none has."""
+    found = await connection.fetchrow(sql("find_content"), playbook.path, text)
+    if found is None:
+        return (await register(connection, [(playbook, text)]))[0]
+    return Registered(path=playbook.path, version=found["version"], catalog_id=found["catalog_id"], new=False)
+
+
 async def find(connection: Connection, path: str, version: int | None) -> tuple[str, int]:
     """Give the text of a playbook and its version (None: the latest); NotFoundFault says what may have been meant."""
+    found = await _find(connection, path, version)
+    return found["content"], found["version"]
+
+
+async def find_row(connection: Connection, path: str, version: int | None) -> tuple[int, str]:
+    """As `find`, with the id of the catalog's row and the text."""
+    found = await _find(connection, path, version)
+    return found["catalog_id"], found["content"]
+
+
+async def _find(connection: Connection, path: str, version: int | None) -> Any:
     found = await connection.fetchrow(sql("find_version"), path, version)
     if found is None:
         named = "" if version is None else f" version {version}"
         meant = await what_was_meant(connection, path, version)
         raise NotFoundFault(f"no playbook {path}{named} is registered" + (f"; {meant}" if meant else ""))
-    return found["content"], found["version"]
+    return found
 
 
 async def what_was_meant(connection: Connection, path: str, version: int | None) -> str | None:

@@ -213,7 +213,8 @@ class Columns:
         started = None if row.started is None else turn.at + row.started * MICROSECOND
         ended = None if row.ended is None else turn.at + row.ended * MICROSECOND
         before = self.rows.get((execution_id, row.step))
-        result_visit, result_event = row.result_visit, mail.event_id if row.result_visit is not None else None
+        result_visit = row.result_visit
+        result_event = None if row.result_visit is None or row.taken else mail.event_id
         if before is not None:
             started = started or before["started_at"]
             if before["result_visit"] is not None and (result_visit is None or before["result_visit"] > result_visit):

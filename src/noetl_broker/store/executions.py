@@ -52,10 +52,10 @@ async def list_executions(connection: Connection, *, status: str | None, path: s
     return [dict(row) for row in await connection.fetch(sql("list_executions"), status, pattern, limit)]
 
 
-def like(path: str) -> str:
-    """The pattern of SQL's `like` for a path in which `*` stands for any run of characters."""
-    escaped = path.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-    return escaped.replace("*", "%")
+def like(text: str, *, anywhere: bool = False) -> str:
+    """The pattern of SQL's `like` for text in which `*` is any run of characters; `anywhere`: it may stand within."""
+    escaped = text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%")
+    return f"%{escaped}%" if anywhere else escaped
 
 
 async def find_execution(connection: Connection, execution_id: int) -> Entry:

@@ -162,10 +162,11 @@ async def _in_parts(connection: Connection, weight: Weight, versions: Versions) 
         await connection.execute(sql("history_patience"))
         [head] = await connection.fetch(sql("history_heads"), ids)
         rows = await connection.fetch(sql("history_rows"), ids)
+        taken = await connection.fetch(sql("history_taken"), ids)
         await versions.load(connection, {head["catalog_id"]} - {None})
         begun = False
         try:
-            history = history_of(head, versions.of(head), rows)
+            history = history_of(head, versions.of(head), rows, taken)
             async with aclosing(_parts(connection, history, count)) as parts:
                 async for part in parts:
                     begun = True

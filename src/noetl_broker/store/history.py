@@ -12,6 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from noetl_broker.broker.context import Found, result_of, want_step, want_turn
 from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn
 from noetl_broker.errors import NotFoundFault, PlaybookFault
@@ -83,22 +84,24 @@ async def load_histories(connection: Connection, execution_ids: Sequence[int], v
         events = await connection.fetch(sql("history_events"), execution_ids)
         jobs = await connection.fetch(sql("history_jobs"), execution_ids)
         rows = await connection.fetch(sql("history_rows"), execution_ids)
+        taken = await connection.fetch(sql("history_taken"), execution_ids)
         await versions.load(connection, {row["catalog_id"] for row in heads} - {None})
-    return _assemble(heads, (turns, events, jobs, rows), [versions.of(head) for head in heads])
+    return _assemble(heads, (turns, events, jobs, rows, taken), [versions.of(head) for head in heads])
 
 
 def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook | str]) -> Iterator[History]:
-    turns, events, jobs, rows = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
+    turns, events, jobs, rows, taken = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
     for head, playbook in zip(heads, playbooks, strict=True):
         key = head["execution_id"]
         try:
-            taken, strays = turns_of(turns.get(key, ()), events.get(key, ()))
-            read = {turn.event_id for turn in taken}
+            found, strays = turns_of(turns.get(key, ()), events.get(key, ()))
+            read = {turn.event_id for turn in found}
             yield history_of(
                 head,
                 playbook,
                 rows.get(key, ()),
-                turns=taken,
+                taken.get(key, ()),
+                turns=found,
                 strays=tuple(_stray(row) for row in strays if row["event_id"] not in read),
                 jobs=jobs_of(jobs.get(key, ()), head["workload"]),
             )
@@ -106,7 +109,7 @@ def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook
             yield unreadable(head, playbook, error)
 
 
-def history_of(head: Any, playbook: Playbook | str, rows: Rows, **more: Any) -> History:
+def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **more: Any) -> History:
     """The history of which this is the head, with `more` of its fields."""
     ended = None
     if head["status"] not in {None, "RUNNING"}:
@@ -116,6 +119,7 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, **more: Any) -> 
         playbook=playbook,
         rules=Rules(**head["rules"]) if head["rules"] else Rules(),
         rows={row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"]) for row in rows},
+        taken=_taken_of(taken),
         job_scope={
             "workload": head["workload"],
             "path": head["path"],
@@ -131,6 +135,19 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, **more: Any) -> 
         set_aside=head["set_aside"],
         **more,
     )
+
+
+def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
+    """The results that a fork brought along, by the wishes that ask for them; nothing of an execution that is none."""
+    answers: dict[tuple[object, ...], object] = {}
+    for row in rows:
+        step, visit, _ = _node(row["node_id"])
+        result = result_of(row["event_type"], row["result"], row["error"])
+        answers[want_turn(-row["event_id"])] = result
+        before = answers.get(want_step(step))
+        if not isinstance(before, Found) or before.visit < visit:
+            answers[want_step(step)] = Found(visit, result)
+    return answers
 
 
 def unreadable(head: Any, playbook: Playbook | str, error: Exception) -> History:

@@ -69,8 +69,8 @@ async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[in
     fresh: list[tuple[int, Want]] = []
     for execution_id, wishes in wants.items():
         for wish in wishes:
-            of_this_batch = wish[0] == "turn" and (execution_id, wish[1]) in event_ids
-            (fresh if of_this_batch else kinds[str(wish[0])]).append((execution_id, wish))
+            by_event = wish[0] == "turn" and _event_of(execution_id, wish, event_ids) is not None
+            (fresh if by_event else kinds[str(wish[0])]).append((execution_id, wish))
     for kind, wishes_of_kind in kinds.items():
         if wishes_of_kind:
             await LOADERS[kind](connection, wishes_of_kind, answers)
@@ -135,13 +135,19 @@ async def _load_workloads(connection: Connection, wishes: list[tuple[int, Want]]
 async def _load_events(
     connection: Connection, wishes: list[tuple[int, Want]], answers: Answers, event_ids: dict[tuple[int, int], int]
 ) -> None:
-    ids = {(owner, event_ids[owner, int(str(wish[1]))]): wish for owner, wish in wishes}
+    ids = {(owner, _event_of(owner, wish, event_ids)): wish for owner, wish in wishes}
     rows = await connection.fetch(
         sql("load_event_results"), [owner for owner, _ in ids], [event_id for _, event_id in ids]
     )
     for row in rows:
         wish = ids[row["execution_id"], row["event_id"]]
         answers[row["execution_id"]][wish] = result_of(row["event_type"], row["result"], row["error"])
+
+
+def _event_of(owner: int, wish: Want, event_ids: dict[tuple[int, int], int]) -> int | None:
+    """The event that carries a result, where it is known: of a turn not yet written, or brought along by a fork."""
+    number = int(str(wish[1]))
+    return -number if number < 0 else event_ids.get((owner, number))
 
 
 async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:

@@ -41,6 +41,9 @@ def reason(fault: Exception) -> str:
     return f"{message[:REASON_CHARS]}…" if len(message) > REASON_CHARS else message or type(fault).__name__
 
 
+PLAIN_TEXT: Final = grammar.Checked(grammar.NO_NAMES, grammar.NO_NAMES, plain=True, cost=0)
+
+
 class Compiled:
     """What a source text compiles to; shared by all places that have the same text.
 
@@ -50,28 +53,30 @@ class Compiled:
 
     __slots__ = ("_code", "cost", "names", "native", "plain", "results", "root", "template")
 
-    def __init__(self, code: str, checked: grammar.Checked | None, *, native: bool) -> None:
-        """Take a source as it is to be parsed, and what its tree tells; None: it is plain text."""
+    def __init__(self, code: str, tree: nodes.Template | None, *, native: bool) -> None:
+        """Take a source as it is to be parsed, and its tree; None: it is plain text. Raises what `check` does."""
+        checked = PLAIN_TEXT if tree is None else grammar.check(tree)
         self._code = code
         self.root: engine.Root | None = None
-        self.template = checked is not None
+        self.template = tree is not None
         self.native = native
-        self.plain = checked is None or (native and checked.plain)
-        self.cost = checked.cost if checked is not None else 0
-        self.results = checked.results if checked is not None else grammar.NO_NAMES
-        names = checked.names if checked is not None else grammar.NO_NAMES
-        self.names = names if names is not None else self._make()[1]
+        self.plain = native and checked.plain
+        self.cost = checked.cost
+        self.results = checked.results
+        if checked.names is not None:
+            self.names = checked.names
+        elif tree is not None:
+            self.root, self.names = engine.generate(tree, native=native)
 
     def make(self) -> engine.Root:
-        """Make the function that begins an evaluation: a generator of its texts, or (native) of its value."""
-        self.root, _ = self._make()
-        return self.root
+        """Make the function that begins an evaluation: a generator of its texts, or (native) of its value.
 
-    def _make(self) -> tuple[engine.Root, frozenset[str]]:
-        """The tree is parsed anew: kept trees would take ten times the memory of all else."""
+        The tree is parsed anew: kept trees would take ten times the memory of all else.
+        """
         tree = engine.parse(self._code)
         grammar.check(tree)
-        return engine.generate(tree, native=self.native)
+        self.root, _ = engine.generate(tree, native=self.native)
+        return self.root
 
 
 def remembered(read: Callable[[str], T]) -> Callable[[str], T]:
@@ -121,7 +126,7 @@ def single_expression(tree: nodes.Template, source: str) -> bool:
 
 def _build(tree: nodes.Template, code: str, source: str, *, native: bool) -> Compiled:
     try:
-        return Compiled(code, grammar.check(tree), native=native)
+        return Compiled(code, tree, native=native)
     except TEMPLATE_FAULTS as fault:
         raise TemplateError(reason(fault), source, "") from fault
 

@@ -7,6 +7,7 @@ is never built.
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from jinja2 import Undefined
@@ -122,7 +123,9 @@ class Evaluation:
 
 
 def bounded(number: Any) -> Any:
-    """Give the number back. Raises TemplateRuntimeError for an integer of more than 256 bits."""
+    """Give the number back. Raises TemplateRuntimeError for an integer of more than 256 bits and what is infinite."""
+    if type(number) is float and not isfinite(number):
+        raise TemplateRuntimeError(f"{number} is not a number that JSON can hold")
     if type(number) is int and not -INTEGER_LIMIT < number < INTEGER_LIMIT:
         raise TemplateRuntimeError("it computes an integer of more than 256 bits")
     return number

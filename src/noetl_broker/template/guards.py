@@ -87,9 +87,13 @@ def _indented(run: Evaluation, value: str, width: Any = 4, *_: Any, **__: Any) -
 
 
 def _wrapped(run: Evaluation, value: str, width: Any = 79, *args: Any, **kwargs: Any) -> None:
-    """A word that is broken is copied once for each of its lines, and each line may end in any text."""
+    """A word that is broken is copied once for each of its lines, and each line may end in any text.
+
+    Python's `textwrap` never ends where the width is not a number.
+    """
+    if not isinstance(width, int) or width < 1:
+        raise TemplateRuntimeError("the width of `wordwrap` must be a whole number of at least 1")
     between = args[1] if len(args) > 1 else kwargs.get("wrapstring") or "\n"
-    width = max(1, width if isinstance(width, int) else 1)
     run.spend(len(value) * 20)
     run.spend(sum(len(word) ** 2 for word in value.split()) // width >> 11)
     lines = 1 + len(value) // width * 2 + value.count(" ") + len(value.splitlines())

@@ -26,9 +26,8 @@ def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any], otherwise: Bina
     def operate(run: Evaluation, left: Any, right: Any) -> Any:
         if type(left) in NUMBERS and type(right) in NUMBERS:
             result = compute(left, right)
-            if type(result) is int and not -INTEGER_LIMIT < result < INTEGER_LIMIT:
-                return bounded(result)
-            return result
+            # No comparison with a number that is none is true, so this finds it too.
+            return result if -INTEGER_LIMIT < result < INTEGER_LIMIT else bounded(result)
         solid(left)
         solid(right)
         return otherwise(run, left, right) if otherwise else _refuse(symbol, left, right)

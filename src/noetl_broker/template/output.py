@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -58,8 +57,6 @@ def only_integers(run: Evaluation, value: list[Any] | tuple[Any, ...] | range) -
 
 
 def _sound_number(run: Evaluation, value: Any) -> Any:
-    if type(value) is float and not isfinite(value):
-        raise TemplateRuntimeError(f"{value} is not a number that JSON can hold")
     if type(value) is int and not -INT64 <= value < INT64:
         run.spend(LONG_INTEGER_COST)
     return bounded(value)

@@ -8,7 +8,7 @@ workload, means it too, after its keys: one that has a key `spec` keeps its mean
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias
 
 from jinja2.utils import missing
 
@@ -23,6 +23,9 @@ JSON: TypeAlias = "Any"
 
 UNDEFINED: Final = missing
 """What `Scope.resolve` answers for a name that nobody has."""
+
+Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
+"""Where a name comes from: the visit's inputs, a step's result, a scope word, a key of the workload."""
 
 WORKLOAD_WORDS: Final = ("workload", "work", "context")
 OLD_WORKLOAD_WORD: Final = "spec"
@@ -143,6 +146,11 @@ class Scope:
         self._is_step = is_step
         self.moment = moment
 
+    @property
+    def inputs(self) -> Mapping[str, JSON]:
+        """The visit's inputs."""
+        return self._inputs
+
     def find(self, name: str) -> object:
         """Give what the name stands for: JSON, a `StepResult`, `Results`, or `UNDEFINED`."""
         if name in self._inputs:
@@ -155,6 +163,18 @@ class Scope:
             word = self._words[name]
             return word.read() if type(word) is Lazy else word
         return self._own_word(name)
+
+    def origin(self, name: str) -> Origin:
+        """Tell where `find` takes the name from."""
+        if name in self._inputs:
+            return "input"
+        if name in self._is_step and self._steps(name) is not None:
+            return "step"
+        if name in self._words or name in (*WORKLOAD_WORDS, "args", "results"):
+            return "word"
+        if name in self._workload():
+            return "workload"
+        return "word" if name == OLD_WORKLOAD_WORD else "nowhere"
 
     def _own_word(self, name: str) -> object:
         if name in WORKLOAD_WORDS:

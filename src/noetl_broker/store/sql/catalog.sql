@@ -20,6 +20,13 @@ from noetl.catalog c
 group by c.path
 order by c.path;
 
+-- name: find_content
+select c.catalog_id, c.version
+from noetl.catalog c
+where c.path = $1::text and c.content = $2::text
+order by c.version desc
+limit 1;
+
 -- name: find_version
 select c.catalog_id, c.path, c.version, c.content
 from noetl.catalog c

@@ -15,7 +15,8 @@ limit $3::int;
 
 -- name: find_execution
 -- `read_at`: the database's clock, against which leases and delays are told.
-select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.result, x.error,
+select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
+  x.result, x.error,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   clock_timestamp() as read_at
 from noetl.execution x

@@ -31,6 +31,12 @@ with started as materialized (
     execution_id::text, name, 'playbook', 'STARTED',
     jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
   from started
+), begun as (
+  -- a delegated job counts the starts of its child, as others count their leases; its timeout begins anew
+  update noetl.queue q
+  set attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
+  from started s
+  where s.place is null and q.execution_id = s.parent_execution_id and q.node_id = s.node_id
 ), running_items as (
   update noetl.iteration i
   set status = 'RUNNING', child_execution_id = s.execution_id

@@ -77,6 +77,18 @@ order by e.execution_id,
   end nulls first,
   e.created_at, e.event_id;
 
+-- name: history_taken
+-- The results that forks brought along: events of their own that no turn read.
+select e.execution_id, e.event_id, e.node_id, e.event_type, noetl.as_json(e.result) as result,
+  noetl.as_error(e.error) as error
+from noetl.execution x
+join noetl.event e on e.execution_id = x.execution_id
+where x.execution_id = any($1::bigint[])
+  and x.forked_from is not null
+  and e.event_type = 'step_result'
+  and noetl.as_json(e.meta) ?| array['taken_from', 'set']
+order by e.execution_id, e.event_id;
+
 -- name: history_jobs
 -- In the order of the turns that wrote them. The workload is in the context of every job: it comes once, with the head.
 select q.execution_id, q.node_id, q.node_type, q.action, q.priority, q.max_attempts, q.timeout_seconds,

@@ -85,7 +85,10 @@ with begun as (
   join shape s on s.catalog_id = b.catalog_id
   cross join jsonb_to_recordset(s.steps) r (ordinal int, name text, type text, description text, raw text)
   on conflict (execution_id, step_id) do update
-  set ordinal = excluded.ordinal, status = excluded.status
+  set ordinal = excluded.ordinal, status = excluded.status,
+    step_type = coalesce(workflow.step_type, excluded.step_type),
+    description = coalesce(workflow.description, excluded.description),
+    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
 ), arcs as (
   insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
   select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
@@ -136,7 +139,7 @@ with turns as (
   from told
 ), jobs as (
   insert into noetl.queue (
-    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, attempts, max_attempts,
+    execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action::text,
@@ -148,8 +151,7 @@ with turns as (
       when t.job_node_id is null or pg_column_size(x.workload) <= 8192 then jsonb_build_object('workload', x.workload)
       else '{}'
     end,
-    t.job_status, t.job_priority, case when t.job_status = 'delegated' then 1 else 0 end, t.job_max_attempts,
-    t.job_timeout,
+    t.job_status, t.job_priority, t.job_max_attempts, t.job_timeout,
     case
       when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => t.job_delay)
@@ -186,7 +188,8 @@ with turns as (
       ended_at = r.ended_at,
       result_visit = greatest(w.result_visit, r.result_visit),
       result_event_id = case
-        when r.result_visit >= coalesce(w.result_visit, 0) then r.result_event_id
+        -- the row of a fork names the results that it brought along before its first turn
+        when r.result_visit >= coalesce(w.result_visit, 0) then coalesce(r.result_event_id, w.result_event_id)
         else w.result_event_id
       end
   from json_to_recordset($3::text::json) r (

@@ -128,7 +128,7 @@ where e.execution_id = any($1::bigint[])
 
 -- name: verify_joins
 -- I13. Each visit says over which arcs it was entered; none of them more often than its source has ended. (A `start`
--- without an action leaves no event, and is left once; the arc -1 leads to it.)
+-- without an action leaves no event, and is left once; the arc -1 leads to it. What was done before a fork, its start says.)
 with entered as (
   select e.execution_id, a.arc, count(*) as times
   from noetl.event e
@@ -140,12 +140,27 @@ with entered as (
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
   group by e.execution_id, a.arc
 ), left_behind as (
-  select e.execution_id, e.node_name, count(*) as times
-  from noetl.event e
-  where e.execution_id = any($1::bigint[])
-    and e.event_type in ('step_completed', 'step_failed')
-    and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
-  group by e.execution_id, e.node_name
+  select l.execution_id, l.node_name, sum(l.times) as times
+  from (
+    select e.execution_id, e.node_name::text as node_name, 1 as times
+    from noetl.event e
+    where e.execution_id = any($1::bigint[])
+      and e.event_type in ('step_completed', 'step_failed')
+      and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
+    union all
+    select e.execution_id, v.step, (v.visits #>> '{}')::int
+    from noetl.execution x
+    join noetl.event e on e.execution_id = x.execution_id and e.event_type = 'execution_start'
+    cross join lateral jsonb_each(
+      case when jsonb_typeof(noetl.as_json(e.meta) #> '{fork,visits}') = 'object'
+        then noetl.as_json(e.meta) #> '{fork,visits}' end
+    ) v (step, visits)
+    where x.execution_id = any($1::bigint[])
+      and e.execution_id = any($1::bigint[])
+      and x.forked_from is not null
+      and v.visits #>> '{}' ~ '^[0-9]{1,9}$'
+  ) l
+  group by l.execution_id, l.node_name
 )
 select n.execution_id, format('%s was entered %s times from %s, which ended %s times',
   r.to_step, n.times, r.from_step, coalesce(b.times, 0)) as detail

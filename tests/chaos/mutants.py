@@ -1,0 +1,152 @@
+"""The program with one of its rules broken: patches that the tests apply to it, each to be caught."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from importlib import import_module
+from typing import NamedTuple
+
+import pytest
+
+from noetl_broker.store import queries
+from tests.brokers import execute, value
+from tests.postgres import Database
+
+
+class Statement(NamedTuple):
+    """A patch of a named statement of the store."""
+
+    name: str
+    old: str
+    new: str
+
+    async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Replace it among those that are loaded."""
+        monkeypatch.setitem(queries.load(), self.name, replaced(queries.sql(self.name), self.old, self.new))
+
+
+class Function(NamedTuple):
+    """A patch of a function in the database."""
+
+    name: str
+    old: str
+    new: str
+
+    async def apply(self, database: Database, _monkeypatch: pytest.MonkeyPatch) -> None:
+        """Create it anew."""
+        source = await value(database, "select pg_get_functiondef($1::text::regproc)", self.name)
+        await execute(database, replaced(source, self.old, self.new))
+
+
+class Schema(NamedTuple):
+    """A change of a table."""
+
+    statement: str
+
+    async def apply(self, database: Database, _monkeypatch: pytest.MonkeyPatch) -> None:
+        """Carry it out."""
+        await execute(database, self.statement)
+
+
+class Method(NamedTuple):
+    """A patch of the source of a method, as it reads without the indentation of its class."""
+
+    module: str
+    owner: str
+    name: str
+    old: str
+    new: str
+
+    async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Compile the patched source where the method stood."""
+        module = import_module(self.module)
+        owner = getattr(module, self.owner)
+        source = textwrap.dedent(_source(getattr(owner, self.name)))
+        patched = replaced(source, self.old, self.new)
+        names = {**vars(module)}
+        exec(patched, names)  # noqa: S102 - our own source, patched by ourselves
+        method = names[self.name]
+        method.patched_source = patched
+        monkeypatch.setattr(owner, self.name, method)
+
+
+Patch = Statement | Function | Schema | Method
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """Replace what stands there exactly once; a patch that does not fit any more is told."""
+    assert text.count(old) == 1, f"the patch fits {text.count(old)} times: {old}"
+    return text.replace(old, new)
+
+
+def _source(method: object) -> str:
+    return str(getattr(method, "patched_source", None) or inspect.getsource(method))  # type: ignore[arg-type]
+
+
+def _run(old: str, new: str) -> Method:
+    return Method("noetl_broker.daemon.batch", "Batch", "run", old, new)
+
+
+# The broker's own events are no mail to it: a setting of the transaction, or of the session where there is none.
+_WRITER = Function("noetl.take_mail", "'broker', true)", "'broker', false)")
+_MARK = (
+    'await connection.execute("delete from noetl.inbox where mail_id = any($1)", [m.mail_id for ms in {} for m in ms])'
+)
+_COUNT = "    self._count(outcomes, faults)\n"
+_LOCK = """\
+  with asked as materialized (
+    select distinct unnest(executions) as execution_id
+  )
+  select array_agg(a.execution_id)
+  into held
+  from asked a
+  where pg_try_advisory_xact_lock(a.execution_id);
+"""
+_READ = "  from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)\n"
+_LOCK_IN_READ = """\
+  join (
+    select a.execution_id
+    from (select distinct unnest(executions) as execution_id) a
+    where pg_advisory_xact_lock(a.execution_id) is not null
+    offset 0
+  ) l on l.execution_id = m.execution_id
+"""
+NO_SECOND_WALL: tuple[Patch, ...] = (
+    Schema("alter table noetl.turn drop constraint turn_pkey; create index on noetl.turn (execution_id, turn)"),
+    Statement("write_turns", "and s.turn = n.expected and n.expected > 0", "and n.expected > 0"),
+)
+
+MUTANTS: dict[str, tuple[Patch, ...]] = {
+    "as it is": (),
+    "no transaction": (
+        _WRITER,
+        _run("    async with connection.transaction():\n", "    if True:\n"),
+    ),
+    "marked as read before the effects": (
+        _WRITER,
+        _run(
+            "        if not claim.mail:\n            return claim\n",
+            f"        {_MARK.format('claim.mail.values()')}\n"
+            "    if not claim.mail:\n        return claim\n    async with connection.transaction():\n",
+        ),
+    ),
+    "marked as read after the commit": (
+        Statement(
+            "write_turns", "where i.mail_id = any($56::bigint[])", "where i.mail_id = any($56::bigint[]) and false"
+        ),
+        _run(_COUNT, f"    {_MARK.format('self.claimed.values()')}\n{_COUNT}"),
+    ),
+    "a cursor on ids": (
+        _run("newest=newest, from_mail_id=0", 'newest=False, from_mail_id=getattr(self.playbooks, "read_to", 0)'),
+        _run(
+            _COUNT,
+            f"    self.playbooks.read_to = 1 + max(m.mail_id for ms in claim.mail.values() for m in ms)\n{_COUNT}",
+        ),
+    ),
+    "lock and read in one statement": (
+        Function("noetl.take_mail", _LOCK, "  held := executions;\n"),
+        Function("noetl.take_mail", _READ, _READ + _LOCK_IN_READ),
+    ),
+    "no unique turn": NO_SECOND_WALL,
+}

@@ -1,0 +1,201 @@
+"""`explain`: from the tables to sentences, for executions that wait, run, failed and ended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.conftest import Command, decide, execute, rows, write_playbook
+from tests.postgres import Database
+
+WEATHER = """\
+workload: {limit: 25}
+workflow:
+  - {step: start, next: get}
+  - step: get
+    type: python
+    code: "def main(): ..."
+    retry: {max_attempts: 2, initial_delay: 30, jitter: false}
+    next:
+    - {when: "{{ get.temp > limit }}", step: alert}
+    - {else: [log]}
+  - {step: alert, type: python, code: "def main(): ...", next: end}
+  - {step: log, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+
+
+@pytest.fixture
+def started(command: Command) -> int:
+    """Start an execution of a step with a choice after it; give its id."""
+    command("register", write_playbook(command.folder, WEATHER, path="examples/weather"))
+    return int(command("start", "examples/weather").stdout)
+
+
+@pytest.fixture
+def broker(command: Command, database: Database) -> Iterator[None]:
+    """Run a broker beside the test; it is there when its listener is."""
+    command.start("run")
+    while not rows(database, "select from pg_stat_activity where application_name = 'noetl-broker bell'"):
+        pass
+    yield
+    command.close()
+
+
+def explained(command: Command, *arguments: str | int) -> list[str]:
+    """The lines that `explain` prints."""
+    answer = command("explain", *arguments)
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout.splitlines()
+
+
+def kinds(command: Command, *arguments: str | int) -> list[str]:
+    """The kinds of what the first sentence rests on."""
+    return [answer["kind"] for answer in json.loads(command("explain", *arguments, "--json").stdout)["because"]]
+
+
+def test_a_start_that_nobody_read_waits_for_a_broker(command: Command, started: int) -> None:
+    """There are no turns yet."""
+    first, unread, nobody = explained(command, started)
+    assert first.startswith(f"execution {started} (examples/weather version 1) is RUNNING for ")
+    assert unread.strip().startswith("execution_start (event ")
+    assert nobody == "  no broker is connected to this database: noetl-broker run"
+    assert explained(command, started, "get")[0] == "get cannot be explained: no broker has read its start yet"
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_broker_that_is_connected_is_not_missed(command: Command, database: Database, started: int) -> None:
+    """By the connection of its listener."""
+    while not rows(database, "select from noetl.turn"):
+        pass
+    assert kinds(command, started) == ["queued", "way"]
+
+
+def test_a_job_is_told_from_the_queue_to_its_lease_and_its_next_attempt(
+    command: Command, database: Database, started: int
+) -> None:
+    """Its worker, its attempts, what failed, and when it is due."""
+    decide(database)
+    assert explained(command, started)[1].startswith("  the job of get waits for a worker of type python for ")
+    assert (
+        "1 job of type python waits, none is leased; no worker was seen for it lately" in explained(command, started)[2]
+    )
+    [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
+    held = explained(command, started)
+    assert held[1].startswith("  worker w1 works on get for ")
+    assert held[2].startswith("    the lease ends in ")
+    rows(database, "select noetl.fail_job(%s, 'w1', 1, '{\"message\": \"no network\"}')", queue_id)
+    assert explained(command, started)[1:3][0] == "  get has ended or failed, and no broker has decided on it yet"
+    decide(database)
+    retried = explained(command, started, "get")
+    assert retried[1].startswith("  get is tried again in ")
+    assert retried[2] == "    attempt 1 of 2 failed: no network"
+
+
+def test_a_step_says_why_it_did_not_run_by_events_of_the_log(
+    command: Command, database: Database, started: int
+) -> None:
+    """The event that carried the value stands in the log under that id."""
+    decide(database)
+    rows(database, "select noetl.complete_job(queue_id, 'w1', 1, '{\"temp\": 20}') from noetl.lease_jobs('w1')")
+    decide(database)
+    [(event_id,)] = rows(database, "select event_id from noetl.event where event_type = 'action_completed'")
+    assert explained(command, started, "alert")[:-1] == [
+        f"alert of execution {started} (examples/weather version 1, RUNNING) has not run",
+        "  the transition from get (when {{ get.temp > limit }}) was not taken when get was done",
+        "    the condition {{ get.temp > limit }} was false: get.temp was 20, limit was 25",
+        f"      get was the result of get: action_completed from w1 (event {event_id}, turn 2)",
+        "      limit came from the workload, out of the defaults of the playbook",
+    ]
+    document = json.loads(command("explain", started, "alert", "--json").stdout)
+    result = document["because"][0]["because"][0]["because"][0]
+    assert (result["facts"]["event_id"], result["facts"]["worker_id"]) == (event_id, "w1")
+
+
+def test_mail_that_was_set_aside_is_told(command: Command, database: Database, started: int) -> None:
+    """With the reason, and the command that puts it back."""
+    execute(database, f"alter table noetl.turn add constraint poison check (execution_id <> {started})")
+    decide(database)
+    lines = explained(command, started)
+    assert "was set aside" in lines[1]
+    assert "poison" in lines[1]
+    assert lines[2] == f"    when that is mended: noetl-broker reevaluate {started}"
+
+
+def test_a_child_and_the_items_of_an_iterator_are_told(command: Command, database: Database, started: int) -> None:
+    """The child with where it stands; the items with their jobs."""
+    body = """\
+workflow:
+  - {step: start, next: [call, each]}
+  - {step: call, type: playbook, path: examples/weather}
+  - step: each
+    type: iterator
+    collection: [1, 2, 3]
+    element: n
+    mode: async
+    concurrency: 2
+    distribute: true
+    task: {type: python, code: "def main(): ..."}
+"""
+    command("register", write_playbook(command.folder, body, path="examples/family"))
+    family = int(command("start", "examples/family").stdout)
+    decide(database)
+    decide(database)
+    [(child,)] = rows(database, "select execution_id from noetl.execution where parent_execution_id = %s", family)
+    lines = [line.strip() for line in explained(command, family)]
+    assert lines[1] == "call waits for the playbook that it started"
+    assert lines[2].startswith(f"execution {child} (examples/weather) runs for ")
+    assert lines[2].endswith(", at get")
+    assert lines[3] == "each has 3 items: 0 ended (0 failed), 2 open, 1 not begun"
+    assert [line[:15] for line in lines[4:8:2]] == ["the job of each"] * 2
+    assert kinds(command, child)[0] == "queued"
+    assert explained(command, child)[0].endswith(f"; a child of {family}")
+    assert started
+
+
+def test_an_end_is_told(command: Command, database: Database, started: int) -> None:
+    """Failed: the step, the message, the retry; and then who brought it back."""
+    decide(database)
+    rows(database, "select noetl.complete_job(queue_id, 'w1', 1, '{}') from noetl.lease_jobs('w1')")
+    decide(database)
+    lines = explained(command, started)
+    assert "failed after" in lines[0]
+    assert lines[0].endswith("in step get: `get.temp` is undefined: there is no such key in a mapping")
+    assert lines[-1] == f"  noetl-broker retry {started} brings it back from where it failed"
+    new = json.loads(command("retry", started, "--json").stdout)["brought_back_as"]
+    assert explained(command, started)[-1] == f"  it was brought back as execution {new}, which is RUNNING"
+    decide(database)
+    assert kinds(command, new, "get")[:2] == ["queued", "entered"]
+
+
+@pytest.mark.parametrize(
+    "arguments,code,complaint",
+    [
+        (["5"], 1, "no execution 5; noetl-broker executions lists them"),
+        (["{started}", "gett"], 2, "playbook examples/weather has no step gett; did you mean `get`"),
+        (["{started}", "get#2"], 2, "step get has no visit 2: it was visited 1 times"),
+        (["{started}", "get#x"], 2, "get#x names no visit: write for example get#2 for the second"),
+    ],
+)
+def test_what_is_not_there_is_told(
+    command: Command, database: Database, started: int, arguments: list[str], code: int, complaint: str
+) -> None:
+    """In one sentence."""
+    decide(database)
+    answer = command("explain", *(argument.format(started=started) for argument in arguments))
+    assert answer.exit_code == code
+    assert complaint in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_what_strangers_wrote_cannot_move_the_cursor(command: Command, database: Database, started: int) -> None:
+    """Messages are shown without control characters."""
+    decide(database)
+    error = json.dumps({"message": "red \x1b[31m alert\nsecond line"})
+    rows(database, "select noetl.fail_job(queue_id, 'w', 1, %s::jsonb, false) from noetl.lease_jobs('w')", error)
+    decide(database)
+    text = command("explain", started).stdout + command("explain", started, "get").stdout
+    assert "\x1b" not in text
+    assert "alert second line" in text
