@@ -52,7 +52,7 @@ async def migrate(dsn: str | None) -> list[str]:
     Raises SchemaFault where an applied file has been changed since, or the database is ahead of this program.
     """
     # An index on a large table takes its time, and so may another migrate that holds the lock.
-    connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None)
+    connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None, takes="writes")
     try:
         # Session-level: the lock spans one transaction per file.
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
