@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks import core, drain, latency, report, start, width
-from benchmarks.bench import Bench
+from benchmarks import bell, core, cost, daemons, drain, history, latency, old_events, report, start, width
+from benchmarks.bench import SETTINGS, Bench
 from benchmarks.results import Row
 from noetl_broker import logs
 from noetl_broker.store import embedded
@@ -24,11 +24,14 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "drain": drain.measure,
         "latency": latency.measure,
         "loaded": latency.measure_loaded,
+        "history": history.measure,
         "width": width.measure,
+        "database": old_events.measure,
+        "bell": bell.measure,
+        "daemons": daemons.measure,
+        "cost": cost.measure,
     }
 )
-# What a server of this use would have; whatever makes a commit durable is as Postgres ships it.
-SETTINGS: Final = MappingProxyType({"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "150"})
 RESULTS: Final = Path(__file__).parent / "results"
 
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -25,6 +26,8 @@ from noetl_broker.store.pool import connect
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 PROBES = 20
+# What a server of this use would have; whatever makes a commit durable is as Postgres ships it.
+SETTINGS = MappingProxyType({"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "150"})
 LONG_SECONDS = 1800.0  # of one statement: some fill a table with millions of rows
 
 

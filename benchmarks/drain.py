@@ -8,6 +8,7 @@ bell takes counts too.
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
 from benchmarks import ideal
@@ -63,33 +64,39 @@ def _rows(ones: list[Drained], twos: list[Drained], ideals: list[float], probes:
     return rows
 
 
-async def drained(database: Database, executions: int, *, processes: int, path: str = "ten") -> Drained:
-    """One round with the daemon as it is shipped."""
+async def drained(
+    database: Database, executions: int, *, processes: int = 1, daemons: int = 1, path: str = "ten"
+) -> Drained:
+    """One round with daemons as they are shipped; raises RuntimeError where anything was lost."""
     await database.register(path, chain(path))
     bench = database.bench
-    async with database.daemon(processes=processes) as daemon:
+    async with AsyncExitStack() as stack:
+        running = [await stack.enter_async_context(database.daemon(processes=processes)) for _ in range(daemons)]
         await database.start(path, many=executions)
         await database.until_read()
         taken = own = server = 0.0
         for _ in range(STEPS):
-            own_before, server_before = daemon.seconds(), bench.server_seconds()
-            completed = await _complete(database)
+            own_before = sum(daemon.seconds() for daemon in running)
+            completed = await complete(database)
             if completed != executions:
                 raise RuntimeError(f"{completed} jobs were there, not {executions}")
-            server_before = max(server_before, bench.server_seconds())
+            server_before = bench.server_seconds()
             began = time.perf_counter()
             await database.until_read()
             taken += time.perf_counter() - began
-            own += daemon.seconds() - own_before
+            own += sum(daemon.seconds() for daemon in running) - own_before
             server += bench.server_seconds() - server_before
-        ended = await database.connection.fetchval("select count(*) from noetl.execution where status = 'COMPLETED'")
+        ended = await database.connection.fetchval(
+            "select count(*) from noetl.execution where status = 'COMPLETED' and path = $1", path
+        )
     if ended != executions:
         raise RuntimeError(f"{ended} executions are completed, not {executions}")
     turns = executions * STEPS
     return Drained(turns / taken, own / turns * 1e6, server / turns * 1e6)
 
 
-async def _complete(database: Database) -> int:
+async def complete(database: Database) -> int:
+    """End all jobs with one statement; gives their number."""
     return int(await database.connection.fetchval(COMPLETE, RESULT))
 
 
@@ -107,7 +114,7 @@ async def _ideal(database: Database, executions: int) -> float:
             await connection.execute(f"set {name} = {value}")
         taken = 0.0
         for step in range(1, STEPS):
-            await _complete(database)
+            await complete(database)
             taken += await ideal.drain(connection, step)
     finally:
         await connection.close()

@@ -24,7 +24,7 @@ async def measure(bench: Bench) -> list[Row]:
     """One execution at a time: each round gives its own percentiles."""
     halves, tails, probes = [], [], []
     async with bench.database() as database, database.daemon():
-        await database.register("probe", chain("probe", kind="shell"))
+        await database.register("probe", chain("probe", kind="http"))
         async with Watch.on(database) as watch:
             await watch.spans(2)
             for _ in range(bench.rounds):
@@ -44,7 +44,7 @@ async def measure_loaded(bench: Bench) -> list[Row]:
     """The same beside 1,000 transitions a second; the pace that was really held stands beside."""
     halves, tails, paces, probes = [], [], [], []
     async with bench.database() as database, database.daemon():
-        await database.register("probe", chain("probe", kind="shell"))
+        await database.register("probe", chain("probe", kind="http"))
         await database.register("load", chain("load"))
         async with Watch.on(database) as watch, Load.on(database, per_second=1000) as load:
             await watch.spans(2)
@@ -85,18 +85,22 @@ class Watch:
         finally:
             await connection.close()
 
-    async def spans(self, executions: int) -> list[float]:
-        """Milliseconds from each answer's commit to the next job."""
+    async def spans(self, executions: int, *, path: str = "probe", counting: bool = False) -> list[float]:
+        """Milliseconds from each answer's commit to the next job; `counting`: the n-th answer says n."""
         spans = []
         for _ in range(executions):
-            execution_id = (await self.database.start("probe"))[0]
-            committed = None
+            execution_id = (await self.database.start(path))[0]
+            committed, answers = None, 0
             while (job := await self._next(execution_id)) is not None:
                 if committed is not None:
                     spans.append((time.perf_counter() - committed) * 1000)
-                await self.connection.fetchval("select noetl.lease_jobs('watch', 1, 60, array['shell'])")
-                await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, RESULT)
+                await self.connection.fetchval("select noetl.lease_jobs('watch', 1, 60, array['http'])")
+                answers += 1
+                result = RESULT | {"n": answers} if counting else RESULT
+                await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, result)
                 committed = time.perf_counter()
+        if not spans:
+            raise RuntimeError(f"no job of {path} followed another")
         return spans
 
     async def _next(self, execution_id: int) -> int | None:

@@ -6,6 +6,8 @@ from typing import Final
 
 STEPS: Final = 10
 RESULT: Final = {"n": 7, "pad": "x" * 1000}  # more than a kilobyte
+# What a job of each type must say; which of them is of no concern here, but a worker can lease one type alone.
+BODIES: Final = {"python": 'code: "def main(x): return x"', "http": "url: http://127.0.0.1/"}
 HEAD: Final = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n"
 
 
@@ -17,7 +19,7 @@ def chain(path: str, steps: int = STEPS, *, kind: str = "python") -> str:
         lines.append(
             f"- step: s{number}\n"
             f"  type: {kind}\n"
-            '  code: "def main(x): return x"\n'
+            f"  {BODIES[kind]}\n"
             f'  args: {{x: "{{{{ workload.limit + {number} }}}}"}}\n'
             f'  next:\n  - {{when: "{{{{ result.n > workload.limit }}}}", step: {following}}}\n'
             "  - {else: [{step: end}]}\n"
@@ -30,7 +32,7 @@ def loop(path: str, visits: int) -> str:
     """One step that comes back to itself so many times."""
     return HEAD.format(path=path) + (
         "workload: {limit: 5}\nworkflow:\n- {step: start, next: again}\n"
-        '- step: again\n  type: python\n  code: "def main(): return 1"\n'
+        "- step: again\n  type: http\n  url: http://127.0.0.1/\n"
         f'  next:\n  - {{when: "{{{{ result.n < {visits} }}}}", step: again}}\n'
         "  - {else: [{step: end}]}\n- {step: end}\n"
     )

@@ -93,7 +93,7 @@ def tree_seconds(root: int) -> float:
         except OSError:
             continue  # it ended while we looked
         if int(entry.name) == root:
-            total += sum(map(int, fields[11:15]))
+            total += sum(map(int, fields[11:15]))  # a buried child's part is in the last two
         elif int(fields[1]) == root:
             total += sum(map(int, fields[11:13]))
     return total / TICKS
