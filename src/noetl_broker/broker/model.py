@@ -250,7 +250,10 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings that decide: pinned when an execution starts, so that a later change of them changes no history."""
+    """The settings that decide: pinned when an execution starts, so that a later change of them changes no history.
+
+    A bound that is None holds nobody: that is how an execution stands which started before there was this bound.
+    """
 
     max_visits: int = 10_000
     max_open_jobs: int = 10_000
@@ -259,3 +262,5 @@ class Rules:
     undefined_when: str = "error"
     template_max_output_chars: int = MAX_OUTPUT_CHARS
     template_max_steps: int = MAX_STEPS
+    max_turns: int | None = None
+    max_fan_out: int | None = None
