@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from noetl_broker.broker.model import Rules
 from tests.stories import assert_story
 
@@ -114,5 +116,6 @@ def test_a_turn_may_take_as_many_transitions_as_the_limit() -> None:
 
 def test_an_execution_from_before_these_bounds_has_none() -> None:
     """Rules that were stored without them decide as they did."""
-    stored = {"max_visits": 10_000}
-    assert (Rules(**stored).max_turns, Rules(**stored).max_fan_out) == (None, None)
+    stored = json.loads('{"max_visits": 10000}')
+    rules = Rules(**stored)
+    assert (rules.max_turns, rules.max_fan_out) == (None, None)

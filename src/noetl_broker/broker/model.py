@@ -64,6 +64,9 @@ ALIASES = {
 }
 
 
+MAX_RESULT_BYTES = 2 << 20  # of a result as JSON text; also in the SQL through which it comes in
+
+
 class Turn(NamedTuple):
     """The only time and the only source of ids that a decision may use; `number` counts from 1 in an execution."""
 
@@ -93,6 +96,7 @@ class Event(NamedTuple):
     meta: JSON = None
     place: int | None = None  # of an item of an iterator, from 0
     stale: bool = False  # it speaks of another lease than the job's, and its sender did not go through the job
+    bytes_over: int = 0  # the bytes of its result, where they are more than MAX_RESULT_BYTES
 
     @property
     def kind(self) -> str:
