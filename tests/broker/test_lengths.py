@@ -17,6 +17,21 @@ workflow:
 - {step: start, next: a}
 - {step: a, type: python, code: x}
 """
+RETRIED = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, retry: {max_attempts: 2, initial_delay: 0}}
+"""
+ITEMS = """
+workflow:
+- {step: start, next: a}
+- step: a
+  type: iterator
+  collection: [1]
+  element: x
+  distribute: true
+  task: {type: python, code: x, args: {x: "{{ x }}"}}
+"""
 WIDE = """
 workflow:
 - {step: start, next: [a, b, c]}
@@ -111,6 +126,48 @@ def test_a_turn_may_take_as_many_transitions_as_the_limit() -> None:
             job   c
         """,
         rules=Rules(max_fan_out=3),
+    )
+
+
+def test_a_result_past_the_limit_fails_the_attempt() -> None:
+    """Like any failure: tried again where the step has a `retry`, and else the end."""
+    assert_story(
+        RETRIED,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a 1; bytes 2097153
+            event action_retry a "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
+            retry a 0 s
+        > action_completed a 1; bytes 3000000
+            event step_failed a "the result takes 3000000 bytes; the limit max_result_bytes is 2097152"
+            event execution_failed "the result takes 3000000 bytes; the limit max_result_bytes is 2097152"
+            dead  a
+            withdraw
+        """,
+    )
+
+
+def test_a_result_past_the_limit_fails_its_item() -> None:
+    """As one whose result is no JSON does."""
+    assert_story(
+        ITEMS,
+        """
+        > execution_start
+            event step_started a
+            event iterator_started a {"total": 1}
+            event iteration_started a {"index": 0}
+            job   a[0] {"x": 1}
+        > action_completed a[0] 1; bytes 2097153
+            event iteration_failed a "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
+            event step_failed a "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
+            event execution_failed "the result takes 2097153 bytes; the limit max_result_bytes is 2097152"
+            dead  a[0]
+            dead  a
+            abandon a
+            withdraw
+        """,
     )
 
 

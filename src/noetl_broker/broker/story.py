@@ -9,8 +9,8 @@
     > action_completed fetch {"rows": 3}  (after_end)
 
 What else a decision may depend on stands behind a semicolon: `> action_failed fetch {"message": "no"}; not retryable`,
-`; attempt 2` (the lease that failed), `; stale`, `; broken` (it was no JSON), and of a child's start `; depth 1`. The
-name of a step that is no plain word stands between backticks.
+`; attempt 2` (the lease that failed), `; stale`, `; broken` (it was no JSON), `; bytes 3000000` (of a result past its
+limit), and of a child's start `; depth 1`. The name of a step that is no plain word stands between backticks.
 
 `replay` prints stories, tests are written in them, so that an incident pastes into a test. `play` is the other way
 round: it takes the lines that begin with `>` through the core and tells what came of them.
@@ -107,6 +107,8 @@ def _tell_cause(event: Event, outcome: str, *, attempt: bool) -> str:
 def _marks(event: Event, *, attempt: bool) -> Iterator[str]:
     if attempt and event.attempt:
         yield f"attempt {event.attempt}"
+    if event.bytes_over:
+        yield f"bytes {event.bytes_over}"
     yield from (mark for mark, fields in _FLAGS.items() if event == event._replace(**fields))
     parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
     if isinstance(parent, dict) and type(parent.get("depth")) is int:
@@ -120,10 +122,12 @@ def _marked(event: Event, marks: str) -> Event:
             event = event._replace(**_FLAGS[mark])
         elif word == "attempt" and number.isdigit():
             event = event._replace(attempt=int(number))
+        elif word == "bytes" and number.isdigit():
+            event = event._replace(bytes_over=int(number))
         elif word == "depth" and number.isdigit():
             event = event._replace(meta={"parent": {"depth": int(number), "attempt": 1}})
         else:
-            known = ", ".join([*_FLAGS, "attempt 1", "depth 1"])
+            known = ", ".join([*_FLAGS, "attempt 1", "bytes 1", "depth 1"])
             raise ValueError(f"no mark reads {mark!r}; there are {known}")
     return event
 
