@@ -1,4 +1,4 @@
-"""Postgres goes away in every way that it can, whole or one kind of connection at a time; work goes on where it stood."""
+"""Postgres goes away in every way that it can, whole or one connection at a time; work goes on where it stood."""
 
 from __future__ import annotations
 
