@@ -53,6 +53,7 @@ class Evaluator:
 
         Raises what no further try will mend, once all lanes have ended.
         """
+        self.counters.drains += 1
         self.hopeless = None
         await asyncio.gather(*(self._run_lane() for _ in range(self.lanes)))
         if self.hopeless is not None:

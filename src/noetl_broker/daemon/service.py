@@ -251,31 +251,38 @@ class Sleeper:
         self._options = options
         self._stopping = stopping
         self._poll = POLL_SECONDS[0]
+        self._woken = False  # by the bell, from the sleep before this one
 
     async def sleep(self, *, worked: bool) -> None:
         """Return when there may be mail. Raises where the listener's connection is gone."""
         if worked:
             self._poll = POLL_SECONDS[0]
+        elif self._woken:
+            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
+            # than the longest pause for it.
+            await self._pause(self._stopping)
+        self._woken = False
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._options.notify == "off" or not await self._bell.take_gate():
-            await self._poll_again()
+            await self._pause(self._bell.rung, self._stopping)
             return
         # From here on every writer rings; what was written before stands in the inbox.
         if not await has_mail(self._pool):
-            await self._wait(self._options.sweep_seconds)
+            await self._wait(self._options.sweep_seconds, self._bell.rung, self._stopping)
+            self._woken = self._bell.rung.is_set()
         elif not worked:
-            await self._poll_again()  # mail that another broker holds
+            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
         if self._options.notify == "gated":
             await self._bell.release_gate()
 
-    async def _poll_again(self) -> None:
-        """A pause, longer each time that it was in vain."""
-        await self._wait(self._poll)
+    async def _pause(self, *signals: asyncio.Event) -> None:
+        """A pause until one of them, longer each time that it was in vain."""
+        await self._wait(self._poll, *signals)
         self._poll = min(self._poll * 2, POLL_SECONDS[1])
 
-    async def _wait(self, seconds: float) -> None:
-        waits = [asyncio.create_task(self._bell.rung.wait()), asyncio.create_task(self._stopping.wait())]
+    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
+        waits = [asyncio.create_task(signal.wait()) for signal in signals]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
