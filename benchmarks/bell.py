@@ -1,8 +1,8 @@
 """What the bell costs those who write, and whether it can be missed.
 
 32 writers (pgbench) insert one event a transaction; evaluation is paused, a listener reads. `gated` is the trigger as
-it is, with a broker that wakes at a ring and goes back to sleep as soon as the gate lets it; `always` a broker that never
-wakes, so that every commit rings; `off` the trigger without the bell, the inbox kept; `none` no trigger at all.
+it is, with a broker that wakes at a ring and goes back to sleep as soon as the gate lets it; `always` is a broker that
+never wakes, so that every commit rings; `off` the trigger without the bell, the inbox kept; `none` no trigger at all.
 """
 
 from __future__ import annotations
