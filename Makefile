@@ -42,6 +42,7 @@ bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and pl
 	    && touch $$stamp || echo "make: $$peer cannot be installed: it is left out" >&2; \
 	done
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.page
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)
