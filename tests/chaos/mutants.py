@@ -133,7 +133,7 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     ),
     "marked as read after the commit": (
         Statement(
-            "write_turns", "where i.mail_id = any($56::bigint[])", "where i.mail_id = any($56::bigint[]) and false"
+            "write_turns", "where i.mail_id = any($16::bigint[])", "where i.mail_id = any($16::bigint[]) and false"
         ),
         _run(_COUNT, f"    {_MARK.format('self.claimed.values()')}\n{_COUNT}"),
     ),

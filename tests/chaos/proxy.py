@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import struct
+from collections.abc import Mapping
 from typing import Literal, NamedTuple, Self
 
 from noetl_broker.store import queries
@@ -20,7 +21,6 @@ MOMENTS: tuple[Moment, ...] = ("before", "after")
 
 _NAMES = {text: name for name, text in queries.load().items()}
 _FIRST = {"begin", "take_mail"}  # what comes before these sets the connection up
-_IDLE_LIMIT = b"idle_in_transaction_session_timeout"
 
 
 class Point(NamedTuple):
@@ -36,12 +36,14 @@ class Point(NamedTuple):
 class Proxy:
     """Carries messages to a database and back; `statements` names what was sent, `reached` that it stands still."""
 
-    def __init__(self, database: Database, point: Point | None = None, *, idle_seconds: float | None = None) -> None:
-        """Stand still at `point`; `idle_seconds` shortens the limit that the broker sets for an idle transaction."""
+    def __init__(
+        self, database: Database, point: Point | None = None, *, limits: Mapping[str, float] | None = None
+    ) -> None:
+        """Stand still at `point`; `limits` replace those that the broker sets for its sessions, in seconds."""
         self.point = point
         self.statements: list[str] = []
         self.reached = asyncio.Event()
-        self._idle_seconds = idle_seconds
+        self._limits = limits or {}
         self._flows = asyncio.Event()
         self._flows.set()
         host, port = re.findall(r"@([^:/]+):(\d+)/", database.dsn)[0]
@@ -92,11 +94,11 @@ class Proxy:
         await self._flows.wait()
 
     def shorten(self, startup: bytes) -> bytes:
-        """Give the first message of a connection, with the limit that was asked for in it."""
-        if self._idle_seconds is None:
-            return startup
-        limit = f"{int(self._idle_seconds * 1000)}ms".encode()
-        body = re.sub(_IDLE_LIMIT + rb"\0[^\0]*\0", _IDLE_LIMIT + b"\0" + limit + b"\0", startup[4:])
+        """Give the first message of a connection, with limits of ours in it."""
+        body = startup[4:]
+        for name, seconds in self._limits.items():
+            setting = name.encode() + b"\0"
+            body = re.sub(setting + rb"[^\0]*\0", setting + f"{int(seconds * 1000)}ms".encode() + b"\0", body)
         return struct.pack("!i", len(body) + 4) + body
 
 

@@ -17,7 +17,7 @@ from tests.settled import unsettled
 
 pytestmark = pytest.mark.chaos
 
-SAMPLED = 16
+SAMPLED = 12
 LEAST_STATEMENTS = 12  # fewer than these were no evaluation: begin, take, write, commit, for three stages
 
 

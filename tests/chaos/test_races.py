@@ -1,0 +1,166 @@
+"""Two who end the same thing at once, and playbooks that change under a running execution."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    until_ended,
+)
+from tests.chaos.extent import LONG
+from tests.postgres import Database
+from tests.sessions import session
+from tests.settled import unsettled
+
+pytestmark = pytest.mark.chaos
+
+RACES = 1_000 if LONG else 150
+AT_ONCE = 25  # races that are run side by side, each pair on two connections of its own kind
+
+CHAIN = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end, result: "{{ a.ok }}"}
+"""
+PARENT = """
+workflow:
+- {step: start, next: [call, work]}
+- {step: call, type: playbook, path: child, next: end}
+- {step: work, type: python, code: x, next: end}
+- {step: end}
+"""
+JOBS = "select execution_id, queue_id, attempts, node_name from noetl.lease_jobs('w', 100000)"
+COMPLETE = """
+    select noetl.complete_job(queue_id, 'w', attempts, '{"ok": true}')
+    from unnest($1::bigint[], $2::int[]) j (queue_id, attempts)"""
+FAIL = """
+    select noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}', false)
+    from unnest($1::bigint[], $2::int[]) j (queue_id, attempts)"""
+CANCEL = "select noetl.cancel_execution(execution_id) from unnest($1::bigint[]) x (execution_id)"
+ENDS = """
+    select x.path, x.status, count(*)
+    from noetl.execution x
+    group by x.path, x.status
+    order by 1, 2"""
+WITHDRAWN = """
+    select count(*)
+    from noetl.event
+    where execution_id = any($1::bigint[]) and event_type = 'execution_cancel'"""
+END_EVENTS = """
+    select count(*)
+    from noetl.event
+    where event_type in ('execution_complete', 'execution_failed', 'execution_cancelled') and meta ? 'turn'
+    group by execution_id
+    having count(*) <> 1"""
+
+
+async def test_a_cancel_races_a_completion_and_there_is_one_end(
+    database: Database, tried: Callable[[str, object], None]
+) -> None:
+    """Both are sent at once from two sessions, while two brokers read; each must win some, or it was no race."""
+    await register(database, CHAIN)
+    await start(database, count=RACES)
+    await drain(database)
+    jobs = await rows(database, JOBS)
+    assert len(jobs) == RACES
+    async with session(database) as worker, session(database) as operator, running(database), running(database):
+        for place in range(0, RACES, AT_ONCE):
+            group = jobs[place : place + AT_ONCE]
+            cancelled = [job[0] for job in reversed(group)]
+            await asyncio.gather(
+                worker.fetch(COMPLETE, [job[1] for job in group], [job[2] for job in group]),
+                operator.fetch(CANCEL, cancelled),
+            )
+        await until_ended(database)
+    await drain(database)
+    assert await rows(database, END_EVENTS) == []
+    assert await broken_invariants(database) == {}
+    ends = {status: count for _, status, count in await rows(database, ENDS)}
+    tried(f"cancel against complete, {RACES} races", f"one end each: {ends}")
+    assert sum(ends.values()) == RACES
+    assert set(ends) == {"COMPLETED", "CANCELLED"}
+
+
+async def test_parent_and_child_end_at_once(database: Database, tried: Callable[[str, object], None]) -> None:
+    """The child's last job is done while a branch of the parent fails, which withdraws the child."""
+    families = RACES // 5
+    await register(database, PARENT)
+    await register(database, CHAIN, path="child")
+    await start(database, count=families)
+    await drain(database)
+    jobs = await rows(database, JOBS)
+    lasts, breaks = ([job for job in jobs if job[3] == step] for step in ("a", "work"))
+    assert len(lasts) == len(breaks) == families
+    async with session(database) as worker, session(database) as other, running(database), running(database):
+        for place in range(0, families, AT_ONCE):
+            done, failed = lasts[place : place + AT_ONCE], breaks[place : place + AT_ONCE]
+            half = len(done) // 2
+            await worker.fetch(COMPLETE, [job[1] for job in done[:half]], [job[2] for job in done[:half]])
+            await other.fetch(FAIL, [job[1] for job in failed], [job[2] for job in failed])
+            # The other half is done while the first of the letters that withdraw them are read.
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await other.fetchval(WITHDRAWN, [job[0] for job in done[half:]]):
+                    pass
+            for job in reversed(done[half:]):
+                await worker.fetch(COMPLETE, [job[1]], [job[2]])
+        await until_ended(database)
+    await drain(database)
+    assert await rows(database, END_EVENTS) == []
+    assert await unsettled(database) == {}
+    ends = {f"{path} {status}": count for path, status, count in await rows(database, ENDS)}
+    tried(f"parent and child end at once, {families} families", f"one end each: {ends}")
+    assert set(ends) == {"child CANCELLED", "child COMPLETED", "story FAILED"}
+
+
+async def test_a_playbook_registered_anew_changes_no_running_execution(
+    database: Database, tried: Callable[[str, object], None]
+) -> None:
+    """A version that does otherwise comes between two stages: who began before it ends as it began."""
+    await register(database, CHAIN)
+    [old] = await start(database)
+    await drain(database)
+    await execute(
+        database,
+        "insert into noetl.catalog (path, version, name, content)"
+        " select path, 2, name, replace(content, '{{ a.ok }}', 'anew') from noetl.catalog",
+    )
+    [new] = await start(database)
+    await drain(database)
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    found = await rows(database, "select execution_id, version, result from noetl.execution order by execution_id")
+    assert found == [(old, 1, True), (new, 2, "anew")]
+    assert await unsettled(database) == {}
+    tried("a playbook registered anew in mid-run", "each ends on its own version")
+
+
+async def test_a_catalog_row_removed_under_a_broker_that_knows_the_playbook(
+    database: Database, tried: Callable[[str, object], None]
+) -> None:
+    """The broker at work goes on with what it has compiled; nothing is set aside."""
+    await register(database, CHAIN)
+    async with running(database):
+        await start(database)
+        while not await rows(database, "select from noetl.queue where status = 'queued'"):
+            pass
+        kept = await rows(database, "delete from noetl.catalog returning catalog_id, content")
+        assert await complete_jobs(database, {"ok": True}) == 1
+        await until_ended(database)
+    insert = "insert into noetl.catalog (catalog_id, path, version, content) values ($1, 'story', 1, $2)"
+    await execute(database, insert, *kept[0])
+    assert await rows(database, ENDS) == [("story", "COMPLETED", 1)]
+    assert await broken_invariants(database) == {}
+    tried("a catalog row removed in mid-run", "ends as it began")
