@@ -11,6 +11,7 @@ CODE   := src tests $(wildcard benchmarks)
 # `make setup PYTHON=/path/to/python3.12` chooses the interpreter; `make test PYTEST_ARGS="-k loop"` narrows a run.
 PYTHON ?=
 PYTEST_ARGS ?=
+PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt)))
 
 .PHONY: help setup demo test chaos bench check format golden clean
 
@@ -33,7 +34,15 @@ chaos: $(STAMP) ## every fault at every point, in its long form; prints what was
 # Small sizes with QUICK=1: whether everything runs. BENCH="drain core" narrows a run. Peers live in environments of their own.
 bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and plot in benchmarks/results (QUICK=1: small)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	@for peer in $(PEERS); do \
+	  stamp=.venv-peers/$$peer/.installed; wanted=benchmarks/peers/$$peer/requirements.txt; \
+	  if [ -e $$stamp ] && [ ! $$wanted -nt $$stamp ]; then continue; fi; \
+	  $(BIN)/python -m venv --clear .venv-peers/$$peer \
+	    && .venv-peers/$$peer/bin/python -m pip install --quiet --disable-pip-version-check -r $$wanted \
+	    && touch $$stamp || echo "make: $$peer cannot be installed: it is left out" >&2; \
+	done
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.page
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)
@@ -48,7 +57,7 @@ golden: $(STAMP) ## record the histories of all examples anew: what the core dec
 	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
 clean: ## remove .venv, build results and caches
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is newer than pyproject.toml exactly when .venv holds what it asks for.

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks import bell, core, cost, daemons, drain, history, latency, old_events, report, start, width
+from benchmarks import bell, core, cost, daemons, drain, history, latency, old_events, plot, report, start, steps, width
 from benchmarks.bench import SETTINGS, Bench
 from benchmarks.results import Row
 from noetl_broker import logs
@@ -22,6 +22,7 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "core": core.measure,
         "start": start.measure,
         "drain": drain.measure,
+        "steps": steps.measure,
         "latency": latency.measure,
         "loaded": latency.measure_loaded,
         "history": history.measure,
@@ -50,7 +51,8 @@ def main() -> None:
         bench = Bench(postgres=postgres, quick=asked.quick)
         rows, version = asyncio.run(_measure(bench, asked.names or list(FIGURES)))
     report.show(rows)
-    report.keep(rows, folder=asked.folder, quick=asked.quick, postgres=version)
+    path = report.keep(rows, folder=asked.folder, quick=asked.quick, postgres=version)
+    plot.draw(path)
 
 
 async def _measure(bench: Bench, names: list[str]) -> tuple[list[Row], str]:

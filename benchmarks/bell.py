@@ -1,8 +1,8 @@
 """What the bell costs those who write, and whether it can be missed.
 
-32 writers (pgbench) insert one event a transaction; evaluation is paused, a listener reads. `gated` is the trigger as it
-is, with a broker that wakes at a ring and goes back to sleep as soon as the gate lets it; `always` a broker that never
-wakes, so that every commit rings; `off` the trigger without the bell, the inbox kept; `none` no trigger at all.
+32 writers (pgbench) insert one event a transaction; evaluation is paused, a listener reads. `gated` is the trigger as
+it is, with a broker that wakes at a ring and goes back to sleep as soon as the gate lets it; `always` is a broker that
+never wakes, so that every commit rings; `off` the trigger without the bell, the inbox kept; `none` no trigger at all.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ async def measure(bench: Bench) -> list[Row]:
     pairs = (("off", at_least(0.95)), ("none", at_least(0.7)), ("always", None))
     rows = [
         Row(figure="the bell", what=f"commits/s, gated ÷ {other}", unit="×",
-            values=ratios(rates["gated"], rates[other]), bar=bar, beside=beside if other == "off" else {}, probes=tuple(probes))
+            values=ratios(rates["gated"], rates[other]), bar=bar, beside=beside if other == "off" else {},
+            probes=tuple(probes))
         for other, bar in pairs
     ]  # fmt: skip
     return [*rows, await _race(bench)]

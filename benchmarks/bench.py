@@ -68,6 +68,10 @@ class Bench:
         finally:
             await admin.close()
 
+    async def on(self, dsn: str) -> Database:
+        """Another connection to a database that is there; whoever asks closes it."""
+        return Database(bench=self, dsn=dsn, connection=await connect(dsn, name="benchmark"))
+
     def server_seconds(self) -> float:
         """What the server and all its backends have used of the processor so far."""
         pid_file = self.postgres.folder / "data" / "postmaster.pid"

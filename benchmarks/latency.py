@@ -94,7 +94,7 @@ class Watch:
             while (job := await self._next(execution_id)) is not None:
                 if committed is not None:
                     spans.append((time.perf_counter() - committed) * 1000)
-                await self.connection.fetchval("select noetl.lease_jobs('watch', 1, 60, array['http'])")
+                await self.connection.fetchval("select queue_id from noetl.lease_jobs('watch', 1, 60, array['http'])")
                 answers += 1
                 result = RESULT | {"n": answers} if counting else RESULT
                 await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, result)

@@ -18,25 +18,29 @@ TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Ear:
-    """What listens in systemd's place for READY=1."""
+    """What listens in systemd's place for READY=1; it goes on reading, for a full socket would hold up the daemon."""
 
     def __init__(self, path: Path) -> None:
         """Listen at this path."""
         self.path = path
+        self._ready = asyncio.Event()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)  # noqa: FBT003 - the socket's own signature
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def ready(self) -> None:
         """Return when the daemon has said that it is ready."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while b"READY=1" not in await loop.sock_recv(self._socket, 4096):
-                pass
+        await asyncio.wait_for(self._ready.wait(), PATIENCE_SECONDS)
 
     def close(self) -> None:
         """Listen no more."""
+        asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
+
+    def _read(self) -> None:
+        if b"READY=1" in self._socket.recv(4096):
+            self._ready.set()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

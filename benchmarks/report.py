@@ -8,7 +8,6 @@ import platform
 import statistics
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,8 +55,8 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
-def keep(rows: list[Row], *, folder: Path, quick: bool, postgres: str) -> None:
-    """Write the results; a quick run is kept under another name, it says nothing about speed."""
+def keep(rows: list[Row], *, folder: Path, quick: bool, postgres: str) -> Path:
+    """Write the results; a quick run is kept under another name, it says nothing about speed. Gives the path."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "quick" if quick else "results"
     kept = {
@@ -71,5 +70,13 @@ def keep(rows: list[Row], *, folder: Path, quick: bool, postgres: str) -> None:
     path = folder / f"{name}.json"
     path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}")
-    if find_spec("matplotlib") is None:
-        print("no plot: matplotlib is not installed (make bench installs it)")
+    return path
+
+
+def markdown(kept: dict[str, Any]) -> str:
+    """The table of docs/performance.md."""
+    lines = ["| figure | what | median | min | max | bar | | fdatasync ms | commit ms |", "|" + "---|" * 9]
+    lines += [f"| {' | '.join(cells(row))} |" for row in kept["rows"]]
+    machine = f"{kept['machine']['cores']} cores, {kept['machine']['system']} {kept['machine']['architecture']}"
+    versions = ", ".join(f"{name} {found}" for name, found in kept["versions"].items())
+    return f"Taken {kept['taken_at'][:10]} on {machine}; {versions}.\n\n" + "\n".join(lines) + "\n"
