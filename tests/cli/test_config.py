@@ -76,8 +76,9 @@ def test_the_defaults_are_those_of_the_rules() -> None:
 def test_the_bounds_of_templates_are_handed_down() -> None:
     """To what is decided at registration, and to what is pinned with an execution."""
     bounds = {"template_max_source_chars": 300, "template_max_output_chars": 2000, "template_max_steps": 3000}
-    settings = Settings.model_validate(bounds)
+    lengths = {"max_turns": 200, "max_fan_out": 3}
+    settings = Settings.model_validate(bounds | lengths)
     call = Call(settings=settings, dsn=None, given_dsn=None, as_json=False, config=None, debug=False)
     options = service_options(call)
     assert options.playbook_rules == PlaybookRules(template_max_source_chars=300)
-    assert options.rules == Rules(template_max_output_chars=2000, template_max_steps=3000)
+    assert options.rules == Rules(template_max_output_chars=2000, template_max_steps=3000, max_turns=200, max_fan_out=3)
