@@ -150,10 +150,25 @@ create or replace function noetl.complete_job(
   attempt int,
   result jsonb default null
 ) returns boolean
-language sql security definer
+language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select noetl.end_job($1, $2, $3, 'done', 'action_completed', $4, null, null)
+declare
+  bytes int;
+begin
+  -- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
+  if pg_column_size($4) > 8192 then
+    bytes := octet_length($4::text);
+    if bytes > 2097152 then
+      raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
+        message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152', $1, bytes),
+        hint = 'keep the data elsewhere and answer with where it is';
+    elsif bytes > 262144 then
+      raise warning 'the result of job % takes % bytes; past 2097152 it is refused', $1, bytes;
+    end if;
+  end if;
+  return noetl.end_job($1, $2, $3, 'done', 'action_completed', $4, null, null);
+end
 $$;
 
 comment on function noetl.complete_job(bigint, text, int, jsonb) is

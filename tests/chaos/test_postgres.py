@@ -1,4 +1,4 @@
-"""What a daemon makes of a Postgres that restarts, ends its connections, or has none left: it waits and goes on."""
+"""Postgres goes away in every way that it can, whole or one connection at a time; work goes on where it stood."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import pytest
 from noetl_broker.store import embedded
 from noetl_broker.store.embedded import EmbeddedPostgres, Mode
 from noetl_broker.store.migrate import migrate
-from noetl_broker.worker.options import WorkerOptions
-from noetl_broker.worker.pool import run_worker
 from tests.brokers import broken_invariants, running, start, value
 from tests.chaos.extent import LONG
 from tests.chaos.under_load import Tried, finish_all, load, prepare, until
@@ -68,11 +66,6 @@ async def test_a_restart_loses_nothing(
         await finish_all(database)
     assert await broken_invariants(database) == {}
     tried(f"Postgres restarted ({mode}) under load", f"0 lost; turns again after {seconds:.2f} s")
-
-
-def worker(database: Database, stopping: asyncio.Event) -> asyncio.Task[None]:
-    """A reference worker beside the test."""
-    return asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, worker_id="w", concurrency=4), stopping))
 
 
 @pytest.mark.parametrize("name", ["noetl-broker run", "noetl-broker bell"])

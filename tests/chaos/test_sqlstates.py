@@ -142,7 +142,7 @@ async def test_a_schema_that_is_gone_ends_the_daemon(database: Database, table: 
     task = asyncio.create_task(service.run())
     await asyncio.wait_for(ready.wait(), 10)
     if table == "turn":
-        await execute(database, "drop table noetl.turn")
+        await execute(database, "drop table noetl.turn cascade")
         await start(database)
     else:
         await execute(database, "drop table noetl.inbox cascade")

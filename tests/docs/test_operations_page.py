@@ -19,6 +19,7 @@ from psycopg import sql
 from noetl_broker import errors
 from noetl_broker.broker import core, dispatcher, draft, initial
 from noetl_broker.settings import Settings
+from noetl_broker.store.faults import KINDS
 from noetl_broker.store.migrate import create_roles
 from noetl_broker.store.pool import connect
 from noetl_broker.store.verify import CHECKS, TABLES, TURNS
@@ -126,6 +127,11 @@ def test_every_exit_code_is_listed() -> None:
     """As errors.py has them."""
     codes = {0, *(number for name, number in vars(errors).items() if name.startswith("EXIT_"))}
     assert {int(code) for code in _table("| code |")} == codes
+
+
+def test_every_fault_of_the_database_stands_in_the_table_with_its_remedy() -> None:
+    """What the program does about a SQLSTATE, and the word that its log has for it."""
+    assert _table("| SQLSTATE |") == {state: [kind.remedy.value, kind.word] for state, kind in KINDS.items()}
 
 
 def test_every_invariant_that_verify_asks_for_is_listed() -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.dispatcher import refusal, route_event
 from noetl_broker.broker.draft import Draft
-from noetl_broker.broker.failure import cancel_without_playbook
+from noetl_broker.broker.failure import cancel_without_playbook, fail_execution
 from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.initial import reject_execution
 from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.joins import deliver, release_join
+from noetl_broker.broker.lengths import too_long, too_wide
 from noetl_broker.broker.model import EXECUTION_CANCEL, EXECUTION_START, Decision, Event, Turn
 from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
 from noetl_broker.errors import PlaybookFault
@@ -44,11 +45,21 @@ def take_turn(
 def decide(draft: Draft) -> None:
     """Let a rule react to the event and move what moves because of it; raises Refused where nothing does after all."""
     route_event(draft)
+    taken = 0
     while draft.arrivals or release_join(draft):
         # All transitions are taken and all routers passed before a waiting join is released.
         while draft.arrivals:
-            deliver(draft, draft.arrivals.popleft())
+            arrival = draft.arrivals.popleft()
+            taken += arrival.arc >= 0
+            over = too_wide(draft, arrival, taken)
+            if over is not None:
+                fail_execution(draft, over)
+            else:
+                deliver(draft, arrival)
     finalize_execution(draft)
+    over = too_long(draft)
+    if over is not None:
+        fail_execution(draft, over)
 
 
 def take_turn_or_reject(

@@ -14,6 +14,7 @@ from noetl_broker.broker.iterators import (
     continue_iterator,
     runs_items,
 )
+from noetl_broker.broker.lengths import too_large
 from noetl_broker.broker.model import (
     ACTION_COMPLETED,
     ACTION_FAILED,
@@ -59,6 +60,8 @@ def _completed(draft: Draft) -> None:
         check_iterator_completions(draft, token)
     elif event.broken:
         process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
+    elif event.bytes_over:
+        process_failed_action(draft, token, too_large(event))
     else:
         if isinstance(event.meta, dict) and "child_execution_id" not in event.meta:
             _give_up_child(draft, token)

@@ -64,6 +64,9 @@ ALIASES = {
 }
 
 
+MAX_RESULT_BYTES = 2 << 20  # of a result as JSON text; also in the SQL through which it comes in
+
+
 class Turn(NamedTuple):
     """The only time and the only source of ids that a decision may use; `number` counts from 1 in an execution."""
 
@@ -93,6 +96,7 @@ class Event(NamedTuple):
     meta: JSON = None
     place: int | None = None  # of an item of an iterator, from 0
     stale: bool = False  # it speaks of another lease than the job's, and its sender did not go through the job
+    bytes_over: int = 0  # the bytes of its result, where they are more than MAX_RESULT_BYTES
 
     @property
     def kind(self) -> str:
@@ -250,7 +254,10 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """The settings that decide: pinned when an execution starts, so that a later change of them changes no history."""
+    """The settings that decide: pinned when an execution starts, so that a later change of them changes no history.
+
+    A bound that is None holds nobody: that is how an execution stands which started before there was this bound.
+    """
 
     max_visits: int = 10_000
     max_open_jobs: int = 10_000
@@ -259,3 +266,5 @@ class Rules:
     undefined_when: str = "error"
     template_max_output_chars: int = MAX_OUTPUT_CHARS
     template_max_steps: int = MAX_STEPS
+    max_turns: int | None = None
+    max_fan_out: int | None = None

@@ -26,7 +26,15 @@ REFUSED = frozenset({"NB400", "NB404", "NB409"})
 
 
 class RefusedFault(BrokerError):
-    """The database refuses a value (a text that jsonb cannot hold, a bad argument): the same call can never succeed."""
+    """The database refuses a value (a text that jsonb cannot hold, a bad argument): the same call can never succeed.
+
+    `limit` names the bound that the value is past, where it is one.
+    """
+
+    def __init__(self, message: str, limit: str | None = None) -> None:
+        """A sentence for people, and the name of the bound."""
+        super().__init__(message)
+        self.limit = limit
 
 
 class Lease(NamedTuple):
@@ -214,7 +222,8 @@ async def database_faults() -> AsyncIterator[None]:
         raise PermissionFault(f"the database refuses for want of rights: {error}") from None
     except asyncpg.PostgresError as error:
         if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
-            raise RefusedFault(f"the database refuses the value: {error}") from None
+            limit = getattr(error, "constraint_name", None)
+            raise RefusedFault(f"the database refuses the value: {error}", limit) from None
         raise DatabaseFault(f"the database does not answer as it should: {error}") from None
     except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
         raise DatabaseFault(f"the database cannot be reached: {str(error) or type(error).__name__}") from None

@@ -137,6 +137,8 @@ def mail_of(row: Record) -> Mail:
             facts["attempt"] = attempt
     if row["broken"]:
         facts["broken"] = True
+    if row["bytes_over"]:
+        facts["bytes_over"] = row["bytes_over"]
     leased = row["job_attempts"]
     stale = "queue_id" not in meta and bool(leased) and attempt != leased
     if stale:
@@ -155,6 +157,7 @@ def mail_of(row: Record) -> Mail:
         meta,
         place if place is not None else _place(meta),
         stale,
+        row["bytes_over"] or 0,
     )
     taken_at = row["taken_at"]
     return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)

@@ -36,7 +36,7 @@ def answer_of(lease: Lease, outcome: Success | Failure) -> Answer:
 def refusal(answer: Answer, fault: RefusedFault) -> Failing:
     """Make of an answer that the database will not take one that it will."""
     message = f"the result of the job could not be stored: {fault}"
-    return Failing(answer.lease, {"message": message, "type": "bad_result"}, retryable=False)
+    return Failing(answer.lease, {"message": message, "type": fault.limit or "bad_result"}, retryable=False)
 
 
 class Reporter:

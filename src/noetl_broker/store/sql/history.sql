@@ -58,6 +58,7 @@ select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id, 0::b
   noetl.as_json(e.result) as result, false as result_left,
   noetl.as_error(e.error) as error, noetl.as_json(e.meta) as meta,
   coalesce(t.facts -> 'broken' = 'true', false) as broken,
+  case when t.facts ->> 'bytes_over' ~ '^[0-9]{1,9}$' then (t.facts ->> 'bytes_over')::int end as bytes_over,
   case when t.facts ->> 'attempt' ~ '^[0-9]{1,9}$' then (t.facts ->> 'attempt')::int end as job_attempts
 from noetl.turn t
 left join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id

@@ -1,0 +1,37 @@
+"""How long an execution may grow, how wide one turn of it, how large a result: past a bound it fails with its name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.model import MAX_RESULT_BYTES
+from noetl_broker.broker.state import RUNNING
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.model import JSON, Event
+    from noetl_broker.broker.state import Arrival
+
+
+def too_long(draft: Draft) -> dict[str, JSON] | None:
+    """The error of an execution that has had all its turns, and would need another to end."""
+    limit = draft.known.rules.max_turns
+    if limit is None or draft.turn.number < limit or draft.status != RUNNING:
+        return None
+    message = f"the execution has not ended with turn {draft.turn.number}; the limit max_turns is {limit}"
+    return {"message": message, "type": "max_turns"}
+
+
+def too_wide(draft: Draft, arrival: Arrival, taken: int) -> dict[str, JSON] | None:
+    """The error of an execution whose turn would take one transition too many, the one of this arrival."""
+    limit = draft.known.rules.max_fan_out
+    if limit is None or taken <= limit:
+        return None
+    message = f"step {arrival.step} would be at transition {taken} of one turn; the limit max_fan_out is {limit}"
+    return {"step": arrival.step, "message": message, "type": "max_fan_out"}
+
+
+def too_large(event: Event) -> dict[str, JSON]:
+    """The error of an attempt whose result is larger than the database takes from workers."""
+    message = f"the result takes {event.bytes_over} bytes; the limit max_result_bytes is {MAX_RESULT_BYTES}"
+    return {"message": message, "type": "max_result_bytes"}
