@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -49,22 +51,32 @@ def main() -> None:
     logs.configure(level="error", form="console")
     with embedded.start(settings=SETTINGS) as postgres:
         bench = Bench(postgres=postgres, quick=asked.quick)
-        rows, version = asyncio.run(_measure(bench, asked.names or list(FIGURES)))
+        rows, version, failed = asyncio.run(_measure(bench, asked.names or list(FIGURES)))
     report.show(rows)
-    path = report.keep(rows, folder=asked.folder, quick=asked.quick, postgres=version)
+    # Only a run of everything may stand in the page.
+    name = "quick" if asked.quick else "part" if asked.names or failed else "results"
+    path = report.keep(rows, folder=asked.folder, name=name, postgres=version)
     plot.draw(path)
+    if failed:
+        sys.exit(f"not measured, see above: {', '.join(failed)}")
 
 
-async def _measure(bench: Bench, names: list[str]) -> tuple[list[Row], str]:
+async def _measure(bench: Bench, names: list[str]) -> tuple[list[Row], str, list[str]]:
+    """What was measured, on which Postgres, and the figures that failed: they take no other with them."""
     rows: list[Row] = []
+    failed: list[str] = []
     async with bench.database() as database:
         version = str(await database.connection.fetchval("show server_version"))
     for name in names:
         began = time.perf_counter()
         print(f"{name} …", flush=True)
-        rows += await FIGURES[name](bench)
+        try:
+            rows += await FIGURES[name](bench)
+        except Exception:  # noqa: BLE001 - whatever it is, the hour before it was not in vain
+            traceback.print_exc()
+            failed.append(name)
         print(f"{name}: {time.perf_counter() - began:.0f} s", flush=True)
-    return rows, version
+    return rows, version, failed
 
 
 if __name__ == "__main__":

@@ -55,13 +55,11 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
-def keep(rows: list[Row], *, folder: Path, quick: bool, postgres: str) -> Path:
-    """Write the results; a quick run is kept under another name, it says nothing about speed. Gives the path."""
+def keep(rows: list[Row], *, folder: Path, name: str, postgres: str) -> Path:
+    """Write the results under this name; gives the path."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = "quick" if quick else "results"
     kept = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "quick": quick,
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"python": platform.python_version(), "postgres": postgres}
         | {package: version(package) for package in PACKAGES},
