@@ -133,7 +133,7 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     ),
     "marked as read after the commit": (
         Statement(
-            "write_turns", "where i.mail_id = any($56::bigint[])", "where i.mail_id = any($56::bigint[]) and false"
+            "write_turns", "delete from noetl.inbox i\n  where ", "delete from noetl.inbox i\n  where false and "
         ),
         _run(_COUNT, f"    {_MARK.format('self.claimed.values()')}\n{_COUNT}"),
     ),
