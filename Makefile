@@ -12,7 +12,7 @@ CODE   := src tests $(wildcard benchmarks)
 PYTHON ?=
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test chaos check format golden clean
+.PHONY: help setup demo test chaos bench check format golden clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
@@ -29,6 +29,11 @@ test: check ## check, then every test (starts its own Postgres)
 
 chaos: $(STAMP) ## every fault at every point, in its long form; prints what was tried and what came of it
 	NOETL_CHAOS=long $(BIN)/python -m pytest -n auto -m chaos $(PYTEST_ARGS)
+
+# Small sizes with QUICK=1: whether everything runs. BENCH="drain core" narrows a run. Peers live in environments of their own.
+bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and plot in benchmarks/results (QUICK=1: small)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)

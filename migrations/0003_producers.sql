@@ -2,7 +2,8 @@
 --
 -- Errors are of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
 --
--- Whatever writes an event does so in UTC: on the database of a NoETL server `created_at` has no zone.
+-- Whatever writes an event does so in UTC: on the database of a NoETL server `created_at` has no zone. And it says that it
+-- is not the broker, whatever its caller says: events of the broker are no mail.
 
 create or replace function noetl.start_execution(
   path text,
@@ -13,6 +14,7 @@ create or replace function noetl.start_execution(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
@@ -27,6 +29,11 @@ begin
     raise exception using errcode = 'NB400',
       message = format('the payload of %s is a JSON %s; it must be an object', $1, jsonb_typeof($2)),
       hint = 'wrap it: {"items": [...]}';
+  end if;
+  if $2 @? '$.**{191}' then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s nests deeper than 190 levels', $1),
+      hint = 'pass deep data as text, or where it can be found';
   end if;
   select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
   into playbook
@@ -67,6 +74,7 @@ create or replace function noetl.cancel_execution(execution_id bigint, reason te
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
@@ -96,6 +104,44 @@ $$;
 
 comment on function noetl.cancel_execution(bigint, text) is
   'Asks the broker to cancel an execution; false when it has already ended.';
+
+-- Who may write all of an event may write any: the broker, the owner, a NoETL server. Who was granted some of its columns
+-- alone is a producer, who asks for executions and their ends, and for nothing in the broker's or a worker's name. With the
+-- rights of whoever inserts: what a function above writes is its owner's.
+create or replace function noetl.check_producer() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  refused text;
+begin
+  select coalesce(a.event_type, 'no type') into refused
+  from arrived a
+  where coalesce(lower(a.event_type), '')
+    not in ('execution_start', 'execution_started', 'playbook_started', 'execution_cancel')
+  limit 1;
+  if found then
+    raise exception using errcode = '42501',
+      message = format('%s may insert execution_start and execution_cancel into noetl.event, not %L',
+        current_user, left(refused, 100)),
+      hint = 'workers answer with noetl.complete_job and noetl.fail_job';
+  end if;
+  if current_setting('noetl.writer', true) = 'broker' then
+    raise exception using errcode = '42501',
+      message = format('%s may not write events in the name of the broker', current_user),
+      hint = 'reset noetl.writer';
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger noetl_check_producer
+after insert on noetl.event
+referencing new table as arrived
+for each statement when (not has_table_privilege('noetl.event'::regclass, 'insert'))
+execute function noetl.check_producer();
+
+revoke all on function noetl.check_producer() from public;
 
 -- Mail comes back: what was set aside, and events that ask for a decision and have neither a turn nor mail (somebody has
 -- emptied the inbox). The lock of the execution keeps two callers, or a caller and a broker, from doing it twice: locked
@@ -158,6 +204,7 @@ create or replace function noetl.fork_execution(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare

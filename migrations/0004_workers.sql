@@ -12,6 +12,7 @@ create or replace function noetl.lease_jobs(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
@@ -108,6 +109,7 @@ create or replace function noetl.end_job(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
@@ -180,6 +182,48 @@ $$;
 comment on function noetl.fail_job(bigint, text, int, jsonb, boolean) is
   'Ends an attempt with an error; the broker decides whether it is tried again. retryable false: it is not.';
 
+create or replace function noetl.wait_for_child(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  child_execution_id bigint,
+  index int default 0
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set noetl.writer = ''
+as $$
+#variable_conflict use_column
+begin
+  if $4 is null or $5 is null or $5 < 0 then
+    raise exception using errcode = 'NB400',
+      message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more',
+        $1, coalesce($4::text, 'null'), coalesce($5::text, 'null'));
+  end if;
+  -- The lease stays as it is while we speak for it.
+  perform from noetl.queue q
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased'
+  for share;
+  if not found then
+    return false;
+  end if;
+  insert into noetl.event (
+    execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta, worker_id
+  )
+  select q.execution_id, q.catalog_id, q.event_id, 'iteration_started', q.node_id, q.node_name, q.node_type, 'RUNNING',
+    jsonb_build_object('child_execution_id', $4, 'index', $5),
+    jsonb_build_object('queue_id', $1, 'attempt', $3), $2
+  from noetl.queue q
+  where q.queue_id = $1;
+  return true;
+end
+$$;
+
+comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
+  'Has the step of a leased job wait for an execution that the worker started; false: the lease is no longer yours.';
+
+revoke all on function noetl.wait_for_child(bigint, text, int, bigint, int) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
 revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
 revoke all on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) from public;

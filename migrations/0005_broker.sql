@@ -268,7 +268,8 @@ begin
   )
   select count(*) into woken from told;
 
-  if requeued > 0 then
+  -- a notification that finds the queue full would fail the commit
+  if requeued > 0 and pg_notification_queue_usage() < 0.9 then
     perform pg_notify('noetl_job', '');
   end if;
   return next;

@@ -1,9 +1,15 @@
-"""Logging: one event with fields a line, JSON for machines or console for people, always on stderr."""
+"""Logging: one event with fields a line, JSON for machines or console for people, always on stderr.
+
+Names and messages come from anybody. What is not printable in them is escaped, and the lines of a traceback stand
+behind a bar, so that no line of the log is anybody's but ours.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from typing import TextIO
 
 import structlog
 
@@ -14,10 +20,7 @@ def configure(*, level: str, form: str) -> None:
     if form == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
-        # No rich tracebacks: they show the values of local variables, and those may be anybody's data.
-        renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback)
     # The driver's own words bypass ours, with tracebacks; what they speak of we see, and say, ourselves.
     driver = logging.getLogger("asyncpg")
     driver.addHandler(logging.NullHandler())
@@ -27,10 +30,26 @@ def configure(*, level: str, form: str) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if form == "json" else []),
+            structlog.processors.format_exc_info if form == "json" else _escaped,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _escaped(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what would end a line or move a terminal's cursor; what holds text deeper inside is shown by its repr."""
+    return {name: _printable(value) if isinstance(value, str) else value for name, value in event.items()}
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def _traceback(out: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    """Write a traceback. A plain one: rich ones show the values of local variables, which may be anybody's data."""
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.writelines(f"\n  | {_printable(line)}" for line in text.getvalue().splitlines() if line)

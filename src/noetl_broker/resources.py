@@ -1,4 +1,4 @@
-"""Where the files that ship with the program are: migrations and example playbooks.
+"""Where the files that ship with the program are: migrations, the roles and example playbooks.
 
 An installed wheel carries them inside the package; a source checkout (which an editable install runs from) keeps them
 at its top level, where a reader looks for them.
@@ -22,6 +22,11 @@ def migrations_folder() -> Path:
 def playbooks_folder() -> Path:
     """Return the folder with the example playbooks; raises OperatorFault when the installation lacks it."""
     return _folder("playbooks")
+
+
+def roles_file() -> Path:
+    """Return the SQL of the roles; raises OperatorFault when the installation lacks it."""
+    return _folder("deploy") / "roles.sql"
 
 
 def _folder(name: str) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError
@@ -17,6 +17,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from noetl_broker.errors import OperatorFault
 
 PREFIX = "NOETL_BROKER_"
+
+# What the name of a type may be: a job's type is an identifier, never a piece of a statement.
+StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
 
 
 class Settings(BaseSettings):
@@ -51,7 +54,7 @@ class Settings(BaseSettings):
     template_max_steps: int = Field(
         500_000, ge=1000, le=10_000_000, description="steps of one evaluation of a template, 0.1 µs or less each"
     )
-    extra_step_types: frozenset[str] = Field(frozenset(), description="further names that `type` may have")
+    extra_step_types: frozenset[StepType] = Field(frozenset(), description="further names that `type` may have")
     max_document_bytes: int = Field(1 << 20, ge=1024, le=64 << 20, description="bytes of one playbook")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least that is logged")
     log_format: Literal["console", "json"] = Field("console", description="how log lines look")

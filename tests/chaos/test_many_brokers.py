@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from noetl_broker.daemon import evaluator
-from noetl_broker.store.pool import is_conflict
+from noetl_broker.store.faults import is_conflict
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
 from tests.chaos.extent import LONG
 from tests.chaos.killing import broker, drain

@@ -49,6 +49,23 @@ def test_a_broken_file_is_told_of_without_its_text(lone_command: Command, name: 
     assert "topsecret" not in answer.output
 
 
+@pytest.mark.parametrize("name", ["dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"])
+def test_a_step_type_that_is_no_identifier_is_refused(lone_command: Command, name: str) -> None:
+    """It is told of with the setting's name, before anything is done."""
+    lone_command.environment["NOETL_BROKER_EXTRA_STEP_TYPES"] = json.dumps(["dbt", name])
+    answer = lone_command("config")
+    assert answer.exit_code == 2
+    assert "setting extra_step_types" in answer.output
+
+
+@pytest.mark.parametrize("worker_id", ["a\nb", "\x1b[2J", "x" * 256])
+def test_a_name_of_a_worker_that_could_be_a_line_of_the_log_is_refused(lone_command: Command, worker_id: str) -> None:
+    """The worker does not start."""
+    answer = lone_command("worker", "--worker-id", worker_id)
+    assert answer.exit_code == 2
+    assert "printable characters on one line" in answer.output
+
+
 def test_the_defaults_are_those_of_the_rules() -> None:
     """A daemon without settings decides as the core does by itself."""
     call = Call(settings=Settings.model_validate({}), dsn=None, given_dsn=None, as_json=False, config=None, debug=False)

@@ -30,3 +30,13 @@ def test_sql_is_printed_without_a_database(lone_command: Command) -> None:
     assert answer.exit_code == 0
     assert answer.stdout.startswith("-- 0001_tables.sql\n")
     assert "create table if not exists noetl.event" in answer.stdout
+
+
+def test_roles_are_made_beside_the_schema(bare_command: Command) -> None:
+    """In one command, and again as often as one likes; `--sql` prints them too."""
+    first, second = bare_command("migrate", "--roles"), bare_command("migrate", "--roles", "--json")
+    assert first.stdout.endswith("applied roles.sql\n")
+    assert json.loads(second.stdout) == {"applied": ["roles.sql"]}
+    assert "grant usage on schema noetl" in bare_command("migrate", "--sql", "--roles").stdout
+    assert "grant usage on schema noetl" not in bare_command("migrate", "--sql").stdout
+    assert bare_command("migrate", "--status", "--roles").exit_code == 2

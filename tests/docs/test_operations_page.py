@@ -19,6 +19,7 @@ from psycopg import sql
 from noetl_broker import errors
 from noetl_broker.broker import core, dispatcher, draft, initial
 from noetl_broker.settings import Settings
+from noetl_broker.store.migrate import create_roles
 from noetl_broker.store.pool import connect
 from noetl_broker.store.verify import CHECKS, TABLES, TURNS
 from tests.brokers import (
@@ -155,7 +156,8 @@ def role(database: Database, maintenance: psycopg.Connection) -> Iterator[str]:
 
 async def test_the_rights_on_the_page_are_enough_for_a_daemon(database: Database, role: str) -> None:
     """It runs executions with children and items as that role, one to its end, one into a cancel, and verifies them."""
-    await execute(database, ROLE.replace("noetl_broker", role))
+    await create_roles(database.dsn)
+    await execute(database, ROLE.replace("broker_1", role))
     address = database.dsn.split("@", 1)[1]
     limited = Database(name=database.name, dsn=f"postgresql://{role}:change%20me@{address}")
     await register(database, DIAMOND)

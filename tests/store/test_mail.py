@@ -151,7 +151,7 @@ async def test_a_writer_needs_no_right_on_the_inbox(database: Database) -> None:
     role = f"writer_{database.name}"
     async with session(database) as own:
         await own.execute(f"create role {role}; grant usage on schema noetl to {role}")
-        await own.execute(f"grant insert (execution_id, event_id, event_type), select on noetl.event to {role}")
+        await own.execute(f"grant insert, select on noetl.event to {role}")
         try:
             await own.execute(f"set role {role}")
             await own.execute(

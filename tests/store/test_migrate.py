@@ -166,6 +166,18 @@ async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_
     assert await rows(database, loose) == []
 
 
+async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_caller_says(database: Database) -> None:
+    """The setting by which the broker's events are no mail is the session's: each such function has its own."""
+    loose = """
+        select p.oid::regprocedure::text
+        from pg_proc p
+        where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
+          and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
+          and not coalesce(p.proconfig, '{}') @> array['noetl.writer=']
+    """
+    assert await rows(database, loose) == []
+
+
 async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: Database) -> None:
     """Columns keep their types, rows are not even rewritten, and no default that was there is another one."""
     await execute(empty_database, noetl_server.TABLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from noetl_broker.template import Scope, Template
 
 END_EVENTS = frozenset({"execution_complete", "execution_failed", "execution_cancelled"})
-MOST_VISITS = 30  # that are told of the way that an execution took
+MOST_STEPS = 30  # that are told of the way that an execution took
 
 
 def tell_ending(history: History, facts: Facts) -> list[Why]:
@@ -80,11 +81,12 @@ def _tell_forks(facts: Facts) -> list[Why]:
 
 
 def tell_way(journey: Journey) -> list[Why]:
-    """The visits in the order in which they were entered."""
-    visits = [visit_name(*visit) for visit in journey.entered]
+    """The steps in the order in which they were first entered."""
+    visits = Counter(step for step, _ in journey.entered)
     if not visits:
         return []
-    return [Why("way", f"it went through {listed(visits, most=MOST_VISITS)}", {"visits": len(visits)})]
+    told = [step if number == 1 else f"{step} ({number} times)" for step, number in visits.items()]
+    return [Why("way", f"it went through {listed(told, most=MOST_STEPS)}", {"visits": dict(visits)})]
 
 
 def _whose_result(walked: Walked | None) -> tuple[Why, ...]:

@@ -27,9 +27,10 @@ def dispatch_first_step(draft: Draft) -> None:
         return
     payload = _payload(draft.event.context)
     if not isinstance(payload, dict):
-        fail_execution(
-            draft, {"message": f"the workload in the context of execution_start is no mapping: {payload!r:.100}"}
-        )
+        # The store hands on as text what nests too deeply to be read.
+        deep = isinstance(payload, str) and payload.startswith(("{", "["))
+        fault = "nests too deeply, see the bounds of a playbook's data" if deep else "is no mapping"
+        fail_execution(draft, {"message": f"the workload in the context of execution_start {fault}: {payload!r:.100}"})
         return
     try:
         workload = make_workload(draft, payload)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from noetl_broker import logs
+from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
@@ -113,7 +114,7 @@ def one_sentence(*, debug: bool) -> Iterator[None]:
 def _tell(message: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    click.echo(f"noetl-broker: {' '.join(message.split())}", err=True)
+    click.echo(f"noetl-broker: {' '.join(one_line(message).split())}", err=True)
 
 
 def _end(code: int) -> None:

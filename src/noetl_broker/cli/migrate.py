@@ -1,4 +1,4 @@
-"""The command `migrate`: the schema brought up to date, or what that would do."""
+"""The command `migrate`: the schema and its roles brought up to date, or what that would do."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from noetl_broker.store import migrate as schema
 
 @command("migrate", example="noetl-broker migrate --dsn postgresql://localhost/demo_noetl")
 @click.option("--status", is_flag=True, help="Show which migrations are applied; change nothing.")
+@click.option("--roles", is_flag=True, help="Make the roles too, or bring their rights up to date.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL; change nothing, ask no database.")
-def migrate(call: Call, *, status: bool, as_sql: bool) -> None:
+def migrate(call: Call, *, status: bool, roles: bool, as_sql: bool) -> None:
     """Bring the database's schema up to date.
 
     Each migration is applied once, in order, under a lock. Safe on an empty database and beside the tables of a NoETL
-    server: there it adds what is missing and changes no data.
+    server: there it adds what is missing and changes no data. The roles noetl_broker, noetl_worker, noetl_producer and
+    noetl_reader are groups without a login; docs/security.md says what each may do.
     """
-    if status and as_sql:
-        raise OperatorFault("--status and --sql exclude each other")
+    if status and (as_sql or roles):
+        raise OperatorFault("--status stands alone: --sql prints, --roles changes")
     if as_sql:
-        _print_sql(call)
+        _print_sql(call, roles=roles)
     elif status:
         _show_status(call)
     else:
-        _apply(call)
+        _apply(call, roles=roles)
 
 
-def _print_sql(call: Call) -> None:
-    migrations = schema.migrations()
+def _print_sql(call: Call, *, roles: bool) -> None:
+    files = [migration._asdict() for migration in schema.migrations()]
+    if roles:
+        files.append({"name": "roles.sql", "text": schema.roles()})
     if call.as_json:
-        output.show_json([migration._asdict() for migration in migrations])
+        output.show_json(files)
         return
-    for migration in migrations:
-        click.echo(f"-- {migration.name}\n\n{migration.text}")
+    for file in files:
+        click.echo(f"-- {file['name']}\n\n{file['text']}")
 
 
 def _show_status(call: Call) -> None:
@@ -49,8 +53,11 @@ def _show_status(call: Call) -> None:
     output.show_table(("version", "migration", "state"), rows)
 
 
-def _apply(call: Call) -> None:
+def _apply(call: Call, *, roles: bool) -> None:
     names = asyncio.run(schema.migrate(call.dsn))
+    if roles:
+        asyncio.run(schema.create_roles(call.dsn))
+        names.append("roles.sql")
     if call.as_json:
         output.show_json({"applied": names})
         return

@@ -73,9 +73,13 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, datetime):
         return moment(value)
-    text = value if isinstance(value, str) else compact_json(value)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = one_line(value if isinstance(value, str) else compact_json(value))
     return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """Give a text with a space for each letter that would end the line or move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def note(message: str) -> None:

@@ -14,7 +14,8 @@ from noetl_broker.daemon.deciding import Deciding
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.pool import Connection, is_transient
+from noetl_broker.store.faults import is_of_the_mail
+from noetl_broker.store.pool import Connection, transaction
 from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
 
@@ -45,9 +46,9 @@ class Batch:
         """How many mails the batch holds."""
         return sum(map(len, self.claimed.values()))
 
-    async def run(self, connection: Connection, *, size: int, newest: bool) -> unit.Claim:
-        """Claim, decide, write, commit; the claim says whether there was anything."""
-        async with connection.transaction():
+    async def run(self, connection: Connection, *, size: int, newest: bool, quiet: bool = False) -> unit.Claim:
+        """Claim, decide, write, commit; the claim says whether there was anything. `quiet`: notify nobody."""
+        async with transaction(connection):
             claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=0)
             if not claim.mail:
                 return claim
@@ -60,6 +61,8 @@ class Batch:
             columns = Columns()
             for case, outcome in outcomes:
                 columns.add(case, outcome)
+            if quiet:
+                await unit.keep_quiet(connection)
             if outcomes:
                 await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             for execution_id, reason in faults.items():
@@ -75,7 +78,7 @@ class Batch:
                 playbook = await self.playbooks.of(connection, execution)
                 cases.append(open_case(execution, claim.mail[execution_id], playbook, self.rules))
             except Exception as error:
-                if is_transient(error):
+                if not is_of_the_mail(error):
                     raise
                 self._blame(execution_id, error, faults)
         return cases

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """Counts; `largest_batch` is the most turns that one transaction held."""
+    """Counts; `drains`: how often it looked for mail, `largest_batch`: the most turns that one transaction held."""
 
+    drains: int = 0
     batches: int = 0
     turns: int = 0
     misses: int = 0

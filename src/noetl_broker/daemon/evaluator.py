@@ -19,7 +19,8 @@ from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
-from noetl_broker.store.pool import Pool, is_conflict, is_transient
+from noetl_broker.store.faults import Remedy, is_conflict, kind_of, told
+from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +28,8 @@ NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a ba
 NEWEST_OFTEN = 2  # while what waits is costly to decide on
 PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 2.0)
+BATCH_SECONDS = ANSWER_SECONDS + 10.0
+GROW_AFTER = 20  # batches that went well, after one that was too large for the server
 MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
 
 
@@ -43,14 +46,22 @@ class Evaluator:
     stopping: asyncio.Event
     on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
+    hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
-        """Take turns until a claim finds the inbox empty (or nothing but mail that other brokers hold)."""
+        """Take turns until a claim finds the inbox empty (or nothing but mail that other brokers hold).
+
+        Raises what no further try will mend, once all lanes have ended.
+        """
+        self.counters.drains += 1
+        self.hopeless = None
         await asyncio.gather(*(self._run_lane() for _ in range(self.lanes)))
+        if self.hopeless is not None:
+            raise self.hopeless
 
     async def _run_lane(self) -> None:
         lane = Lane(self)
-        while not self.stopping.is_set() and await lane.step():
+        while not self.stopping.is_set() and self.hopeless is None and await lane.step():
             self.on_progress()
 
 
@@ -62,6 +73,9 @@ class Lane:
         self.evaluator = evaluator
         self.claims = 0
         self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
+        self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
+        self.went_well = 0  # batches in a row
+        self.quiet = False  # no notification while the server's queue of them is full
         self.careful = 0  # so many claims of a single mail, to find the one that fails
         self.conflicts = 0  # in a row
         self.pause = PAUSE_SECONDS[0]
@@ -72,17 +86,17 @@ class Lane:
         counters = self.evaluator.counters
         evaluator = self.evaluator
         batch = Batch(evaluator.rules, evaluator.playbooks, counters, max_gathered_bytes=evaluator.max_gathered_bytes)
-        size = 1 if self.careful else self.size
+        size = 1 if self.careful else min(self.size, self.most)
         self.claims += 1
         often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
         newest = self.claims % often == 0 and not self.careful
         try:
-            async with self.evaluator.pool.acquire() as connection:
-                claim = await batch.run(connection, size=size, newest=newest)
+            async with lent(evaluator.pool, BATCH_SECONDS) as connection:
+                claim = await batch.run(connection, size=size, newest=newest, quiet=self.quiet)
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             await self._suffer(error, batch)
             return True
-        self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
+        self._grow()
         self.careful = max(self.careful - 1, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
@@ -96,26 +110,54 @@ class Lane:
             return True
         return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
 
+    def _grow(self) -> None:
+        """It went well: forget what went wrong before, and bit by bit take as much as before."""
+        self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
+        self.went_well += 1
+        if self.went_well >= GROW_AFTER:
+            self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
+            self.quiet = False
+
     async def _suffer(self, error: Exception, batch: Batch) -> None:
         """Rolled back: pause and try again, or look for the one mail that fails, or set it aside."""
-        conflict = isinstance(error, unit.ConflictFault) or is_conflict(error)
-        if conflict:
+        self.went_well = 0
+        if isinstance(error, unit.ConflictFault) or is_conflict(error):
             self.conflicts += 1
-        if is_transient(error) or (conflict and self.conflicts < MOST_CONFLICTS):
-            self.evaluator.counters.retries += 1
-            level = log.info if conflict else log.warning
-            level("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
-            await self._rest(self.fault_pause if not conflict else PAUSE_SECONDS[1])
+            if self.conflicts < MOST_CONFLICTS:
+                self.evaluator.counters.retries += 1
+                log.info("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
+                await self._rest(PAUSE_SECONDS[1])
+                return
+        kind = kind_of(error)
+        if kind.remedy is Remedy.STOP:
+            self.evaluator.hopeless = error
+            return
+        if kind.remedy is not Remedy.BLAME:
+            await self._try_again(error)
             return
         if batch.mails > 1:
             log.warning("a batch failed, its mail is tried one by one", mails=batch.mails, error=str(error))
             self.careful = batch.mails
             return
         if not batch.mails:
-            log.error("mail cannot be claimed", error=f"{type(error).__name__}: {error}")
+            log.error("mail cannot be claimed", **told(error))
             await self._rest(self.fault_pause)
             return
         await self._set_aside(error, batch)
+
+    async def _try_again(self, error: Exception) -> None:
+        """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
+        self.evaluator.counters.retries += 1
+        kind = kind_of(error)
+        level = log.error if kind.loud else log.warning
+        if kind.remedy is Remedy.SHRINK:
+            self.most = max(min(self.size, self.most) // 2, 1)
+        elif kind.remedy is Remedy.HUSH:
+            self.quiet = True
+        elif kind.remedy is Remedy.RECONNECT:
+            await self.evaluator.pool.expire_connections()
+        level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
+        await self._rest(PAUSE_SECONDS[1] if kind.remedy is Remedy.RETRY else self.fault_pause)
 
     async def _rest(self, seconds: float) -> None:
         """Pause with jitter, longer each time."""
@@ -125,7 +167,7 @@ class Lane:
     async def _set_aside(self, error: Exception, batch: Batch) -> None:
         reason = f"{type(error).__name__}: {error}"
         try:
-            async with self.evaluator.pool.acquire() as connection, connection.transaction():
+            async with lent(self.evaluator.pool, BATCH_SECONDS) as connection, connection.transaction():
                 for execution_id, mail in batch.claimed.items():
                     await unit.set_aside(connection, mail, reason)
                     log.error("mail set aside", execution_id=execution_id, reason=reason)

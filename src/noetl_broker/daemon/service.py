@@ -21,15 +21,17 @@ from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
+from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
 from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import Pool, create_pool, is_transient
+from noetl_broker.store.pool import ANSWER_SECONDS, CALL_SECONDS, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
 POLL_SECONDS = (0.002, 0.1)
-PROBE_TIMEOUT_SECONDS = 10.0
+WATCH_SECONDS = 5.0  # between looks at the listener, at most
+PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
 
 def _nothing() -> None:
@@ -70,9 +72,12 @@ class Service:
         try:
             evaluator = self._evaluator(pool)
             while not self.stopping.is_set():
-                await evaluator.drain()
-                if not await pool.fetchval(sql("has_mail")):
-                    break
+                try:
+                    await evaluator.drain()
+                    if not await has_mail(pool):
+                        break
+                except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
+                    await self._suffer(error, pool)
                 await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
         finally:
             await pool.close()
@@ -106,26 +111,56 @@ class Service:
         while not self.stopping.is_set():
             bell.rung.clear()
             before = self.counters.turns
-            await evaluator.drain()
-            self.on_progress()
             try:
+                await evaluator.drain()
+                self.on_progress()
                 await sleeper.sleep(worked=self.counters.turns > before)
-            except Exception as error:
-                if not is_transient(error):
-                    raise
-                log.warning("the listener was lost", error=f"{type(error).__name__}: {error}")
-                await bell.keep_connected(self.stopping, self.on_progress)
+            except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
+                await self._suffer(error, pool)
+                if not bell.connected:
+                    await bell.keep_connected(self.stopping, self.on_progress)
+
+    async def _suffer(self, error: Exception, pool: Pool) -> None:
+        """Wait out what the table of faults says can be waited out; anything else ends the daemon.
+
+        Where the schema seems to lack something but is whole, it is something that others have put on our tables.
+        """
+        kind = kind_of(error)
+        if kind.remedy is Remedy.BLAME:
+            raise error
+        if kind.remedy is Remedy.STOP:
+            await self._check(pool, error)
+        if kind.remedy is Remedy.RECONNECT:
+            await pool.expire_connections()
+        (log.error if kind.loud else log.warning)("the database fails the daemon, it will try again", **told(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), WAIT_SECONDS[0])
+
+    async def _check(self, pool: Pool, fault: Exception) -> None:
+        """Raises SchemaFault where the schema is not whole, or one that we do not know."""
+        try:
+            async with lent(pool, ANSWER_SECONDS) as connection:
+                await check_version(connection)
+                await check_rights(connection)
+        except SchemaFault:
+            raise
+        except Exception as error:
+            if kind_of(error).remedy is Remedy.STOP:
+                word = kind_of(fault).word
+                raise SchemaFault(f"{word} ({fault}); run noetl-broker migrate") from None
+            if not is_transient(error):
+                raise
 
     async def _reap(self, pool: Pool) -> None:
         """Every second: leases that ran out, actions and executions past their time."""
         while True:
             try:
-                row = await pool.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
+                async with lent(pool, ANSWER_SECONDS) as connection:
+                    row = await connection.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
                 if row is not None and any(row.values()):
                     log.info("reaped", **dict(row))
-            except Exception as error:
-                if not is_transient(error):
-                    log.exception("the reaper failed, will try again")
+            except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
+                _tell_loudly("the reaper failed, will try again", error)
             await asyncio.sleep(self.options.reap_seconds)
 
     async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
@@ -143,11 +178,10 @@ class Service:
                 if not bell.deaf_since(probed_at):
                     probed_at = time.monotonic()
                     await bell.probe(pool)
-                await pool.fetchval(sql("notification_queue_usage"))
-            except Exception as error:
-                if not is_transient(error):
-                    log.exception("the bell watch failed, will try again")
-            await asyncio.sleep(self.options.sweep_seconds)
+                await bell.look_at_queue(pool)
+            except Exception as error:  # noqa: BLE001 - as above
+                _tell_loudly("the bell watch failed, will try again", error)
+            await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
 
     def _evaluator(self, pool: Pool) -> Evaluator:
         options = self.options
@@ -195,6 +229,18 @@ class Service:
                 return pool
 
 
+async def has_mail(pool: Pool) -> bool:
+    """Whether any mail is unread, ours or another broker's."""
+    async with lent(pool, CALL_SECONDS) as connection:
+        return bool(await connection.fetchval(sql("has_mail")))
+
+
+def _tell_loudly(event: str, error: Exception) -> None:
+    """Log what a chore met; what passes by itself the main loop tells as well."""
+    if kind_of(error).loud:
+        log.error(event, **told(error), exc_info=None if is_transient(error) else error)
+
+
 class Sleeper:
     """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
 
@@ -205,31 +251,38 @@ class Sleeper:
         self._options = options
         self._stopping = stopping
         self._poll = POLL_SECONDS[0]
+        self._woken = False  # by the bell, from the sleep before this one
 
     async def sleep(self, *, worked: bool) -> None:
         """Return when there may be mail. Raises where the listener's connection is gone."""
         if worked:
             self._poll = POLL_SECONDS[0]
+        elif self._woken:
+            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
+            # than the longest pause for it.
+            await self._pause(self._stopping)
+        self._woken = False
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._options.notify == "off" or not await self._bell.take_gate():
-            await self._poll_again()
+            await self._pause(self._bell.rung, self._stopping)
             return
         # From here on every writer rings; what was written before stands in the inbox.
-        if not await self._pool.fetchval(sql("has_mail")):
-            await self._wait(self._options.sweep_seconds)
+        if not await has_mail(self._pool):
+            await self._wait(self._options.sweep_seconds, self._bell.rung, self._stopping)
+            self._woken = self._bell.rung.is_set()
         elif not worked:
-            await self._poll_again()  # mail that another broker holds
+            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
         if self._options.notify == "gated":
             await self._bell.release_gate()
 
-    async def _poll_again(self) -> None:
-        """A pause, longer each time that it was in vain."""
-        await self._wait(self._poll)
+    async def _pause(self, *signals: asyncio.Event) -> None:
+        """A pause until one of them, longer each time that it was in vain."""
+        await self._wait(self._poll, *signals)
         self._poll = min(self._poll * 2, POLL_SECONDS[1])
 
-    async def _wait(self, seconds: float) -> None:
-        waits = [asyncio.create_task(self._bell.rung.wait()), asyncio.create_task(self._stopping.wait())]
+    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
+        waits = [asyncio.create_task(signal.wait()) for signal in signals]
         try:
             await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:

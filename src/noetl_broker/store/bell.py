@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from noetl_broker.store.pool import connect, is_transient
+from noetl_broker.store.faults import is_transient, told
+from noetl_broker.store.pool import CALL_SECONDS, connect, lent
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "noetl_event"
 RECONNECT_SECONDS = (0.1, 5.0)
+FULL_ENOUGH = 0.5  # of the notification queue, which is full at 1
 
 
 class Bell:
@@ -38,6 +40,7 @@ class Bell:
         self.heard_at: float | None = None
         self.gate_held = False
         self.reconnects = 0
+        self.queue_usage = 0.0
 
     @property
     def connected(self) -> bool:
@@ -47,7 +50,7 @@ class Bell:
     async def connect(self) -> None:
         """Connect and LISTEN; whatever came before is found by the drain that follows."""
         await self.close()
-        connection = await connect(self._dsn, name="noetl-broker bell")
+        connection = await connect(self._dsn, name="noetl-broker bell", takes="writes")
         await connection.add_listener(CHANNEL, self._hear)
         connection.add_termination_listener(self._lose)
         self._connection = connection
@@ -64,7 +67,7 @@ class Bell:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("the listener cannot connect, will try again", error=str(error), pause_seconds=pause)
+                log.warning("the listener cannot connect, will try again", **told(error), pause_seconds=pause)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), pause)
                 pause = min(pause * 2, RECONNECT_SECONDS[1])
@@ -79,7 +82,12 @@ class Bell:
             connection.terminate()
 
     async def take_gate(self) -> bool:
-        """Whether writers will ring from now on; False while a writer or another broker holds the gate."""
+        """Whether writers will ring from now on; False while a writer or another broker holds the gate.
+
+        Nor are they asked to while the notification queue fills up: a ring that finds it full fails their commit.
+        """
+        if self.queue_usage > FULL_ENOUGH:
+            return False
         if not self.gate_held:
             self.gate_held = bool(await self._fetch("try_gate"))
         return self.gate_held
@@ -92,8 +100,15 @@ class Bell:
 
     async def probe(self, pool: asyncpg.Pool[Any]) -> None:
         """Ring ourselves from another connection: a listener that is silently dead does not hear it."""
-        async with pool.acquire() as connection:
+        async with lent(pool, CALL_SECONDS) as connection:
             await connection.execute(sql("probe_bell"), self._name)
+
+    async def look_at_queue(self, pool: asyncpg.Pool[Any]) -> None:
+        """See how full the server's notification queue is (1 is full); to ask also drops what all have read."""
+        async with lent(pool, CALL_SECONDS) as connection:
+            self.queue_usage = float(await connection.fetchval(sql("notification_queue_usage")))
+        if self.queue_usage > FULL_ENOUGH:
+            await self.release_gate()
 
     def deaf_since(self, probed_at: float | None) -> bool:
         """Whether a probe sent at `probed_at` (monotonic seconds) has not been heard."""
@@ -102,7 +117,11 @@ class Bell:
     async def _fetch(self, name: str) -> object:
         if self._connection is None:
             raise ConnectionError("the listener is not connected")
-        return await self._connection.fetchval(sql(name), timeout=5.0)
+        try:
+            return await self._connection.fetchval(sql(name), timeout=CALL_SECONDS)
+        except BaseException:
+            await self.close()  # it may be half open: whoever calls connects again
+            raise
 
     def _lose(self, _connection: object) -> None:
         """The connection is gone: whoever sleeps must wake, find that out, and connect again."""

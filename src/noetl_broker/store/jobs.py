@@ -165,7 +165,7 @@ class JobDatabase:
         if self._listener is not None and not self._listener.is_closed():
             return
         await self._stop_listening()
-        self._listener = await connect(self._dsn, name=f"{self._name} listener")
+        self._listener = await connect(self._dsn, name=f"{self._name} listener", takes="writes")
         async with database_faults():
             await self._listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
         # What was queued before we listened rang no bell of ours.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 
 from noetl_broker.errors import PermissionFault, SchemaFault
-from noetl_broker.resources import migrations_folder
+from noetl_broker.resources import migrations_folder, roles_file
 from noetl_broker.store.pool import connect
 from noetl_broker.store.queries import sql
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from noetl_broker.store.pool import Connection
 
 # The schema versions that this version of the program serves.
-SERVED_VERSIONS = range(5, 6)
+SERVED_VERSIONS = range(6, 7)
 
 
 class Migration(NamedTuple):
@@ -52,7 +52,7 @@ async def migrate(dsn: str | None) -> list[str]:
     Raises SchemaFault where an applied file has been changed since, or the database is ahead of this program.
     """
     # An index on a large table takes its time, and so may another migrate that holds the lock.
-    connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None)
+    connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None, takes="writes")
     try:
         # Session-level: the lock spans one transaction per file.
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
@@ -76,6 +76,26 @@ async def migrate(dsn: str | None) -> list[str]:
     finally:
         await connection.close()
     return names
+
+
+def roles() -> str:
+    """Return the SQL that makes the roles and grants what each may do; it may be run again."""
+    return roles_file().read_text(encoding="utf-8")
+
+
+async def create_roles(dsn: str | None) -> None:
+    """Make the roles, or bring their rights up to date, in one transaction; the schema must be there."""
+    connection = await connect(dsn, name="noetl-broker migrate")
+    try:
+        await check_version(connection)
+        async with connection.transaction():
+            await connection.execute(sql("wait_for_migrations"))
+            await connection.execute(roles())
+    except asyncpg.InsufficientPrivilegeError as error:
+        message = f"the role may not make roles or grant: {error}; run migrate --roles as the owner, with createrole"
+        raise PermissionFault(message) from error
+    finally:
+        await connection.close()
 
 
 async def status(dsn: str | None) -> list[Applied]:
@@ -120,7 +140,9 @@ async def check_rights(connection: Connection) -> None:
     """Raises PermissionFault with what the role of a daemon lacks."""
     missing = [row["missing"] for row in await connection.fetch(sql("missing_rights"))]
     if missing:
-        raise PermissionFault(f"the role lacks {', '.join(missing)}; docs/operations.md has the grants for a daemon")
+        raise PermissionFault(
+            f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes one that has it"
+        )
 
 
 async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:

@@ -7,20 +7,25 @@ while a table was still empty must not scan it when it is full.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.codec import dump_json, load_json
 from noetl_broker.store.dsn import without_secrets
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
+Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names several or the roles change
 CONNECT_SECONDS = 10.0
+CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
+ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
 TRANSACTION_TIMEOUT_SINCE = 170000
 
 SESSION = {
@@ -30,6 +35,7 @@ SESSION = {
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "15s",
     "timezone": "UTC",
 }
 HOT_PATH = {
@@ -41,10 +47,13 @@ HOT_PATH = {
 }
 
 
-async def connect(dsn: str | None, *, name: str, command_timeout: float | None = 60.0) -> asyncpg.Connection[Any]:
+async def connect(
+    dsn: str | None, *, name: str, command_timeout: float | None = 60.0, takes: Takes = "reads"
+) -> asyncpg.Connection[Any]:
     """One connection outside the pool; raises the fault that fits. `dsn` None: the PG* variables.
 
-    `command_timeout` seconds for each statement (None: as long as the server lets it).
+    `command_timeout` seconds for each statement (None: as long as the server lets it). `takes` "writes": of a server
+    that takes them, unless the DSN says which it wants.
     """
     try:
         connection = await asyncpg.connect(
@@ -52,6 +61,7 @@ async def connect(dsn: str | None, *, name: str, command_timeout: float | None =
             timeout=CONNECT_SECONDS,
             server_settings={"application_name": name, **SESSION},
             command_timeout=command_timeout,
+            target_session_attrs=_wanted(dsn, takes),
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
@@ -60,9 +70,12 @@ async def connect(dsn: str | None, *, name: str, command_timeout: float | None =
 
 
 async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = False) -> asyncpg.Pool[Any]:
-    """A pool of `size` connections; `hot` for those that take turns. Raises the fault that fits."""
+    """A pool of `size` connections to a server that takes writes; `hot` for those that take turns.
+
+    Raises the fault that fits.
+    """
     settings = {"application_name": name, **SESSION, **(HOT_PATH if hot else {})}
-    probe = await connect(dsn, name=name)
+    probe = await connect(dsn, name=name, takes="writes")
     try:
         if int(await probe.fetchval("show server_version_num")) >= TRANSACTION_TIMEOUT_SINCE:
             settings["transaction_timeout"] = "20s"
@@ -70,9 +83,9 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
         await probe.close()
     try:
         return await asyncpg.create_pool(
-            dsn, min_size=1, max_size=size, init=_set_codecs, server_settings=settings, command_timeout=60,
-            max_inactive_connection_lifetime=0,
-            reset=_keep,
+            dsn, min_size=0, max_size=size, init=_set_codecs, server_settings=settings,
+            command_timeout=ANSWER_SECONDS, timeout=CONNECT_SECONDS, max_inactive_connection_lifetime=0, reset=_keep,
+            target_session_attrs=_wanted(dsn, "writes"),
         )  # fmt: skip
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
@@ -91,7 +104,8 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
         ((asyncpg.InvalidCatalogNameError,), OperatorFault, "there is no such database"),
         (
             (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError,
-             asyncpg.TooManyConnectionsError, asyncpg.InterfaceError),
+             asyncpg.TooManyConnectionsError, asyncpg.InterfaceError,
+             asyncpg.exceptions.TargetServerAttributeNotMatched),
             DatabaseFault, "the database cannot be reached",
         ),
     ]  # fmt: skip
@@ -102,26 +116,40 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
     return error
 
 
-# What makes a transaction worth trying again, by SQLSTATE class or code: the connection went, the server is going down
-# or coming up, somebody else was first, or something is full for now.
-TURN_KEYS = frozenset({"turn_pkey", "execution_state_pkey"})
-TRANSIENT_CLASSES = ("08", "40", "53", "57")
-TRANSIENT_CODES = frozenset({"55P03", "25P03", "25P04", "25006"})
+@contextlib.asynccontextmanager
+async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
+    """Lend a connection of the pool for so long; one on which nothing comes back by then is cut.
+
+    The driver by itself would wait for ever: after a timeout it asks the server to cancel, on a way that is as dead.
+    """
+    connection = await pool.acquire(timeout=CONNECT_SECONDS)
+    try:
+        async with asyncio.timeout(seconds):
+            yield connection
+    except TimeoutError:
+        connection.terminate()
+        await pool.expire_connections()  # the others may be as dead
+        raise
+    except asyncio.CancelledError:
+        connection.terminate()  # whoever ends us has no time for a server that may not answer
+        raise
+    finally:
+        await pool.release(connection)
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same work may succeed on another try, perhaps on another connection."""
-    if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
-        return state[:2] in TRANSIENT_CLASSES or state in TRANSIENT_CODES
-    return isinstance(
-        error, (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, DatabaseFault)
-    )
+def _wanted(dsn: str | None, takes: Takes) -> SessionAttribute | None:
+    """What the driver is to ask of a server; None: what the DSN or the environment says."""
+    said = "target_session_attrs" in (dsn or "") or "PGTARGETSESSIONATTRS" in os.environ
+    return None if said or takes == "reads" else SessionAttribute.read_write
 
 
-def is_conflict(error: BaseException) -> bool:
-    """Whether another broker has taken the turn that we were about to write."""
-    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in TURN_KEYS
+@contextlib.asynccontextmanager
+async def transaction(connection: Connection) -> AsyncIterator[None]:
+    """A transaction that begins at once, or TimeoutError: so a dead connection is found where it costs nothing."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with asyncio.timeout(CALL_SECONDS):
+            await stack.enter_async_context(connection.transaction())
+        yield
 
 
 async def _keep(_connection: Connection) -> None:

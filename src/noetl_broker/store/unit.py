@@ -106,6 +106,11 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
         await connection.execute(sql("write_posts"), *columns.post_arguments(), max_gathered_bytes)
 
 
+async def keep_quiet(connection: Connection) -> None:
+    """Notify nobody of this transaction: workers and followers then look by themselves, after their own pauses."""
+    await connection.execute(sql("keep_quiet"))
+
+
 async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> None:
     """Move mail to the dead letters, in the transaction that would have decided on it."""
     await connection.execute(sql("set_aside"), [one.mail_id for one in mail], reason)

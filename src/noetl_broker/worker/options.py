@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
 
+LONGEST_ID = 255
+
 
 def own_id() -> str:
-    """Name this worker by host, process and chance, so that a new process never takes over an old one's leases."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    """Name this worker by host, process and chance, so that nobody answers for it, by accident or guess."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,10 @@ class WorkerOptions:
         """Refuse what cannot work; raises OperatorFault."""
         if not self.worker_id:
             raise OperatorFault("worker_id must not be empty: leave it out, or give it a name of its own.")
+        if not self.worker_id.isprintable() or len(self.worker_id) > LONGEST_ID:
+            raise OperatorFault(
+                f"worker_id {self.worker_id!r:.80} must be at most {LONGEST_ID} printable characters on one line."
+            )
         for name in ("concurrency", "lease_seconds", "null_batch"):
             if getattr(self, name) < 1:
                 raise OperatorFault(f"{name} must be 1 or more, not {getattr(self, name)}.")

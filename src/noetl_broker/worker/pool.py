@@ -229,7 +229,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event) -> None:
     tls = httpx.create_ssl_context()
     lent = Lent(dsn=options.dsn, environment=environment, interpreters=interpreters, tls=tls)
     log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
-    async with JobDatabase(options.dsn, application_name=f"noetl-broker worker {options.worker_id}") as database:
+    async with JobDatabase(options.dsn, application_name="noetl-broker worker") as database:
         if options.null:
             await run_null(options, database, stop)
             return

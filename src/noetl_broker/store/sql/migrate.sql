@@ -2,6 +2,9 @@
 -- In the two-int key space: execution ids own the other one.
 select pg_advisory_lock(1852794228, 2);
 
+-- name: wait_for_migrations
+select pg_advisory_xact_lock(1852794228, 2);
+
 -- name: create_schema_version
 create schema if not exists noetl;
 create table if not exists noetl.schema_version (
@@ -20,23 +23,36 @@ from pg_roles
 where rolname = current_user;
 
 -- name: missing_rights
--- What the daemon's role may not do and must.
-select w.right_name || ' on ' || w.relation as missing
-from (
-  values
-    ('insert', 'noetl.event'), ('insert', 'noetl.queue'), ('update', 'noetl.queue'), ('insert', 'noetl.execution'),
-    ('update', 'noetl.execution'), ('insert', 'noetl.execution_state'), ('update', 'noetl.execution_state'),
-    ('insert', 'noetl.turn'), ('insert', 'noetl.workload'), ('insert', 'noetl.workflow'), ('update', 'noetl.workflow'),
-    ('insert', 'noetl.transition'), ('insert', 'noetl.workbook'), ('insert', 'noetl.iteration'),
-    ('update', 'noetl.iteration'), ('insert', 'noetl.inbox'), ('update', 'noetl.inbox'), ('delete', 'noetl.inbox'),
-    ('insert', 'noetl.dead_letter'), ('update', 'noetl.dead_letter'), ('select', 'noetl.catalog')
-) w (right_name, relation)
-where not has_table_privilege(w.relation, w.right_name)
+-- What the daemon's role may not do and must; deploy/roles.sql grants the same.
+with tables as (
+  select r.right_name, unnest(r.relations) as relation
+  from (
+    values
+      ('select', array[
+        'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
+        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version'
+      ]),
+      ('insert', array[
+        'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
+        'iteration', 'inbox', 'dead_letter'
+      ]),
+      ('update', array['queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter']),
+      ('delete', array['inbox'])
+  ) r (right_name, relations)
+)
+select t.right_name || ' on noetl.' || t.relation as missing
+from tables t
+where not has_table_privilege('noetl.' || t.relation, t.right_name)
+union all
+select 'usage on noetl.id_seq'
+where not has_sequence_privilege('noetl.id_seq', 'usage')
 union all
 select 'execute on ' || f.signature
-from (
-  values ('noetl.take_mail(int, boolean, bigint)'), ('noetl.reap(int, int)'), ('noetl.next_id()')
-) f (signature)
+from unnest(array[
+  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
+  'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)'
+]) f (signature)
 where not has_function_privilege(f.signature, 'execute');
 
 -- name: list_migrations

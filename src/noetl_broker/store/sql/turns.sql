@@ -235,16 +235,20 @@ with turns as (
 ), bell as (
   -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
-  where exists (select from told where job_status is not null)
+  where exists (select from told where job_status is not null) and current_setting('noetl.quiet', true) is distinct from 'on'
   union all
   select pg_notify('noetl_end', '')
-  where cardinality($10::bigint[]) > 0
+  where cardinality($10::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from ended) as ended,
   (select count(*) from bell) as rung,
   (select array_agg(ordinal order by ordinal) from told where child_id is not null) as child_ordinals,
   (select array_agg(child_id order by ordinal) from told where child_id is not null) as child_ids;
+
+-- name: keep_quiet
+-- For this transaction: where the notification queue is full, a notification fails the commit.
+select set_config('noetl.quiet', 'on', true);
 
 -- name: set_aside
 -- Mail that the broker cannot decide on, by a fault of the program: kept for the mend, out of the way of the rest.

@@ -1,0 +1,124 @@
+"""The drain: all jobs of 2,000 executions are completed in one statement, then the daemon decides on all of them.
+
+A round is one database and all ten steps; the shipped daemon with one process, with two, and the ideal batch on one
+connection (ideal.py) take turns. The clock runs from the commit of the statement until the inbox is empty, so what the
+bell takes counts too.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from typing import Final, NamedTuple
+
+from benchmarks import ideal
+from benchmarks.bench import Bench, Database
+from benchmarks.playbooks import RESULT, STEPS, chain
+from benchmarks.results import Probe, Row, at_least, ratios
+from noetl_broker.store.pool import HOT_PATH, connect
+
+FAST_DISK_MS: Final = 0.2
+COMPLETE: Final = """
+    with leased as materialized (select queue_id, attempts from noetl.lease_jobs('worker', 1000000, 600))
+    select count(noetl.complete_job(queue_id, 'worker', attempts, $1)) from leased"""
+
+
+class Drained(NamedTuple):
+    """Turns a second, and what each took of the processor, in the daemon and in the server, in microseconds."""
+
+    rate: float
+    daemon: float
+    server: float
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """One process, two processes, and each against the ideal."""
+    executions = bench.scaled(2_000, 500)
+    ones, twos, ideals, probes = [], [], [], []
+    for _ in range(3):
+        async with bench.database() as database:
+            probes.append(await database.probe())
+            ones.append(await drained(database, executions, processes=1))
+        async with bench.database() as database:
+            twos.append(await drained(database, executions, processes=2))
+        async with bench.database() as database:
+            ideals.append(await _ideal(database, executions))
+    return _rows(ones, twos, ideals, tuple(probes))
+
+
+def _rows(ones: list[Drained], twos: list[Drained], ideals: list[float], probes: tuple[Probe, ...]) -> list[Row]:
+    fast = sorted(probe.fdatasync for probe in probes)[len(probes) // 2] <= FAST_DISK_MS
+    rows = [
+        Row(figure="drain", what="ideal batch, one connection", unit="/s", values=tuple(ideals), probes=probes),
+    ]
+    for what, drains, bar, share in (("one process", ones, 8_000, 0.35), ("two processes", twos, 12_000, 0.5)):
+        rates = tuple(one.rate for one in drains)
+        middle = sorted(drains)[len(drains) // 2]
+        beside = {"daemon µs/turn": middle.daemon, "server µs/turn": middle.server}
+        rows += [
+            Row(figure="drain", what=what, unit="/s", values=rates, bar=at_least(bar) if fast else None, beside=beside,
+                probes=probes),
+            Row(figure="drain", what=f"{what} ÷ ideal", unit="×", values=ratios(rates, ideals), bar=at_least(share),
+                probes=probes),
+        ]  # fmt: skip
+    return rows
+
+
+async def drained(
+    database: Database, executions: int, *, processes: int = 1, daemons: int = 1, path: str = "ten"
+) -> Drained:
+    """One round with daemons as they are shipped; raises RuntimeError where anything was lost."""
+    await database.register(path, chain(path))
+    bench = database.bench
+    async with AsyncExitStack() as stack:
+        running = [await stack.enter_async_context(database.daemon(processes=processes)) for _ in range(daemons)]
+        await database.start(path, many=executions)
+        await database.until_read()
+        taken = own = server = 0.0
+        for _ in range(STEPS):
+            own_before = sum(daemon.seconds() for daemon in running)
+            completed = await complete(database)
+            if completed != executions:
+                raise RuntimeError(f"{completed} jobs were there, not {executions}")
+            server_before = bench.server_seconds()
+            began = time.perf_counter()
+            await database.until_read()
+            taken += time.perf_counter() - began
+            own += sum(daemon.seconds() for daemon in running) - own_before
+            server += bench.server_seconds() - server_before
+        ended = await database.connection.fetchval(
+            "select count(*) from noetl.execution where status = 'COMPLETED' and path = $1", path
+        )
+    if ended != executions:
+        raise RuntimeError(f"{ended} executions are completed, not {executions}")
+    turns = executions * STEPS
+    return Drained(turns / taken, own / turns * 1e6, server / turns * 1e6)
+
+
+async def complete(database: Database) -> int:
+    """End all jobs with one statement; gives their number."""
+    return int(await database.connection.fetchval(COMPLETE, RESULT))
+
+
+async def _ideal(database: Database, executions: int) -> float:
+    """All steps but the last, which would end the executions: the rows of a turn are the same in each."""
+    await database.register("ten", chain("ten"))
+    async with database.daemon():
+        await database.start("ten", many=executions)
+        await database.until_read()
+    connection = await connect(database.dsn, name="ideal")
+    try:
+        # The broker's own session: its events are no mail, and its plans go by index.
+        await connection.execute("set noetl.writer = 'broker'")
+        for name, value in HOT_PATH.items():
+            await connection.execute(f"set {name} = {value}")
+        taken = 0.0
+        for step in range(1, STEPS):
+            await complete(database)
+            taken += await ideal.drain(connection, step)
+    finally:
+        await connection.close()
+    jobs = await database.connection.fetchval("select count(*) from noetl.queue where node_name = $1", f"s{STEPS}")
+    if jobs != executions:
+        raise RuntimeError(f"the ideal left {jobs} executions at the last step, not {executions}")
+    return executions * (STEPS - 1) / taken

@@ -1,0 +1,157 @@
+"""From the commit of `action_completed` to the moment when the next job can be seen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+from benchmarks.bench import Bench, Connection, Database
+from benchmarks.playbooks import RESULT, chain
+from benchmarks.results import Row, at_most, percentile
+from noetl_broker.store.pool import connect
+
+BEAT_SECONDS: Final = 0.01
+COMPLETE: Final = """
+    with leased as materialized (select queue_id, attempts from noetl.lease_jobs($1, $2, 60, array[$3]))
+    select count(noetl.complete_job(queue_id, $1, attempts, $4)) from leased"""
+
+
+async def measure(bench: Bench) -> list[Row]:
+    """One execution at a time: each round gives its own percentiles."""
+    halves, tails, probes = [], [], []
+    async with bench.database() as database, database.daemon():
+        await database.register("probe", chain("probe", kind="http"))
+        async with Watch.on(database) as watch:
+            await watch.spans(2)
+            for _ in range(bench.rounds):
+                probes.append(await database.probe())
+                spans = await watch.spans(bench.scaled(100, 15))
+                halves.append(percentile(spans, 0.5) - probes[-1].commit)
+                tails.append(percentile(spans, 0.99) - probes[-1].commit)
+    return [
+        Row(figure="latency", what="p50 less one commit", unit="ms", values=tuple(halves), bar=at_most(1.5),
+            probes=tuple(probes)),
+        Row(figure="latency", what="p99 less one commit", unit="ms", values=tuple(tails), bar=at_most(8),
+            probes=tuple(probes)),
+    ]  # fmt: skip
+
+
+async def measure_loaded(bench: Bench) -> list[Row]:
+    """The same beside 1,000 transitions a second; the pace that was really held stands beside."""
+    halves, tails, paces, probes = [], [], [], []
+    async with bench.database() as database, database.daemon():
+        await database.register("probe", chain("probe", kind="http"))
+        await database.register("load", chain("load"))
+        async with Watch.on(database) as watch, Load.on(database, per_second=1000) as load:
+            await watch.spans(2)
+            for _ in range(bench.rounds):
+                probes.append(await database.probe())
+                began, before = time.perf_counter(), load.completed
+                spans = await watch.spans(bench.scaled(60, 15))
+                paces.append((load.completed - before) / (time.perf_counter() - began))
+                halves.append(percentile(spans, 0.5))
+                tails.append(percentile(spans, 0.99))
+    pace = percentile(paces, 0.5)
+    return [
+        Row(figure="latency under load", what="p50", unit="ms", values=tuple(halves), beside={"per second": pace},
+            probes=tuple(probes)),
+        Row(figure="latency under load", what="p99", unit="ms", values=tuple(tails), bar=at_most(20),
+            beside={"per second": pace}, probes=tuple(probes)),
+    ]  # fmt: skip
+
+
+@dataclass(slots=True)
+class Watch:
+    """A worker that does one job at a time and looks at the clock: it hears of a job as every worker does."""
+
+    database: Database
+    connection: Connection
+    rung: asyncio.Event
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, database: Database) -> AsyncIterator[Self]:
+        """Listen for jobs."""
+        connection = await connect(database.dsn, name="watch")
+        rung = asyncio.Event()
+        watch = cls(database, connection, rung)
+        await connection.add_listener("noetl_job", lambda *_: rung.set())
+        try:
+            yield watch
+        finally:
+            await connection.close()
+
+    async def spans(self, executions: int, *, path: str = "probe", counting: bool = False) -> list[float]:
+        """Milliseconds from each answer's commit to the next job; `counting`: the n-th answer says n."""
+        spans = []
+        for _ in range(executions):
+            execution_id = (await self.database.start(path))[0]
+            committed, answers = None, 0
+            while (job := await self._next(execution_id)) is not None:
+                if committed is not None:
+                    spans.append((time.perf_counter() - committed) * 1000)
+                await self.connection.fetchval("select noetl.lease_jobs('watch', 1, 60, array['http'])")
+                answers += 1
+                result = RESULT | {"n": answers} if counting else RESULT
+                await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, result)
+                committed = time.perf_counter()
+        if not spans:
+            raise RuntimeError(f"no job of {path} followed another")
+        return spans
+
+    async def _next(self, execution_id: int) -> int | None:
+        while True:
+            self.rung.clear()
+            found = await self.connection.fetch(
+                "select x.status, q.queue_id from noetl.execution x left join noetl.queue q"
+                " on q.execution_id = x.execution_id and q.status = 'queued' where x.execution_id = $1", execution_id,
+            )  # fmt: skip
+            if found[0]["queue_id"] is not None or found[0]["status"] != "RUNNING":
+                return found[0]["queue_id"]  # type: ignore[no-any-return]
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.rung.wait(), 0.05)
+
+
+@dataclass(slots=True)
+class Load:
+    """Completes so many jobs of other executions a second, and starts new ones as they end."""
+
+    database: Database
+    connection: Connection
+    per_beat: int
+    completed: int = 0
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, database: Database, *, per_second: int) -> AsyncIterator[Self]:
+        """Keep the pace until the block ends."""
+        connection = await connect(database.dsn, name="load")
+        load = cls(database, connection, round(per_second * BEAT_SECONDS))
+        await database.start("load", many=per_second // 2)
+        await database.until_read()
+        task = asyncio.create_task(load._run())
+        try:
+            yield load
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            await connection.close()
+
+    async def _run(self) -> None:
+        beat = time.perf_counter()
+        owed = 0.0
+        while True:
+            self.completed += await self.connection.fetchval(COMPLETE, "load", self.per_beat, "python", RESULT)
+            owed += self.per_beat / 10
+            if owed >= 1:
+                await self.connection.fetch(
+                    "select noetl.start_execution('load', '{}') from generate_series(1, $1)", int(owed)
+                )
+                owed -= int(owed)
+            beat += BEAT_SECONDS
+            await asyncio.sleep(max(0.0, beat - time.perf_counter()))

@@ -1,0 +1,75 @@
+"""One table, and the same as JSON and as a plot: with versions, so that two results can be compared or kept apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.results import Row
+
+VERDICTS: Final = {True: "met", False: "missed", None: ""}
+PACKAGES: Final = ("noetl-broker", "asyncpg", "orjson", "jinja2")
+
+
+def show(rows: list[Row]) -> None:
+    """Print the table."""
+    table = Table(title="noetl-broker: median of the rounds")
+    for heading in ("figure", "what"):
+        table.add_column(heading)
+    for heading in ("median", "min", "max", "bar", "", "fdatasync ms", "commit ms"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*cells(row.as_json()))
+    Console(width=None if os.isatty(1) else 150).print(table)
+
+
+def cells(row: dict[str, Any]) -> tuple[str, ...]:
+    """The line of the table for a line of the JSON."""
+    beside = ", ".join(f"{name} {number(value)}" for name, value in row["beside"].items())
+    probes = (
+        f"{statistics.median(row[name]):.2f}" if row[name] else "" for name in ("fdatasync_ms", "commit_ms")
+    )  # fmt: skip
+    return (
+        row["figure"],
+        f"{row['what']} ({beside})" if beside else row["what"],
+        f"{number(row['median'])} {row['unit']}",
+        number(row["min"]),
+        number(row["max"]),
+        row["bar"] or "",
+        VERDICTS[row["met"]],
+        *probes,
+    )
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all that stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
+def keep(rows: list[Row], *, folder: Path, quick: bool, postgres: str) -> None:
+    """Write the results; a quick run is kept under another name, it says nothing about speed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "quick" if quick else "results"
+    kept = {
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
+        "versions": {"python": platform.python_version(), "postgres": postgres}
+        | {package: version(package) for package in PACKAGES},
+        "rows": [row.as_json() for row in rows],
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"wrote {path}")
+    if find_spec("matplotlib") is None:
+        print("no plot: matplotlib is not installed (make bench installs it)")

@@ -1,0 +1,89 @@
+"""A wire that goes dead without anybody being told: nothing comes out, or only notifications are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import struct
+from typing import Self
+
+from tests.postgres import Database
+
+NOTIFICATION = b"A"
+
+
+class Swallower:
+    """Carries connections to a database; those of one name can be made deaf, or go half open."""
+
+    def __init__(self, database: Database, *, deaf: bytes | None = None) -> None:
+        """`deaf`: connections whose first message holds this never hear a notification."""
+        host, port = re.findall(r"@([^:/]+):(\d+)/", database.dsn)[0]
+        self._target = (host, int(port))
+        self._database = database
+        self._deaf = deaf
+        self._wires: list[tuple[bytes, asyncio.Event]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Open a port of its own."""
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        dsn = re.sub(r"@[^/]+/", f"@127.0.0.1:{port}/", self._database.dsn) + "?sslmode=disable"
+        self.database = Database(name=self._database.name, dsn=dsn)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave nothing open."""
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def swallow(self, named: bytes) -> int:
+        """From now on nothing passes on the connections that are open under this name; gives their number."""
+        found = [dead for name, dead in self._wires if named in name and not dead.is_set()]
+        for dead in found:
+            dead.set()
+        return len(found)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            length = await reader.readexactly(4)
+            first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
+            server_writer.write(first)
+            dead = asyncio.Event()
+            self._wires.append((first, dead))
+            deaf = self._deaf is not None and self._deaf in first
+            await asyncio.wait(
+                [
+                    asyncio.create_task(_pass_on(reader, server_writer, dead)),
+                    asyncio.create_task(_answer(server_reader, writer, dead, deaf=deaf)),
+                ],
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        for end in (writer, server_writer):
+            end.transport.abort()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dead: asyncio.Event) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65_536):
+            if not dead.is_set():
+                writer.write(data)
+
+
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dead: asyncio.Event, *, deaf: bool
+) -> None:
+    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+        while True:
+            head = await reader.readexactly(5)
+            body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
+            if not dead.is_set() and not (deaf and head[:1] == NOTIFICATION):
+                writer.write(head + body)

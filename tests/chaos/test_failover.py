@@ -1,0 +1,109 @@
+"""The primary dies and its standby takes over: what was acknowledged is there, and the daemon finds it by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from noetl_broker.store import embedded
+from noetl_broker.store.binaries import choose_account
+from noetl_broker.store.embedded import EmbeddedPostgres
+from noetl_broker.store.migrate import migrate
+from tests.brokers import broken_invariants, execute, running, start, value
+from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.postgres import Database
+
+pytestmark = pytest.mark.chaos
+
+
+class Pair(NamedTuple):
+    """A primary, and a standby without which it acknowledges nothing."""
+
+    primary: EmbeddedPostgres
+    standby: EmbeddedPostgres
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Yield the two, in step."""
+    with embedded.start() as primary:
+        account = choose_account()
+        folder = primary.folder / "standby"
+        folder.mkdir()
+        if account.switch:
+            os.chown(folder, account.user_id, account.group_id)
+        answer = account.run(
+            primary.bin_folder / "pg_basebackup", "-D", folder / "data", "-R", "-X", "stream", "-c", "fast",
+            "-d", primary.dsn() + "?application_name=standby", folder=primary.folder,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+        (folder / "password").write_text(primary.password, encoding="ascii")
+        with embedded.start(folder) as standby:
+            yield Pair(primary, standby)
+
+
+def on_both(pair: Pair) -> Database:
+    """The database as a daemon knows it: two hosts, whoever of them takes writes."""
+    one, other = pair
+    address = f"{one.host}:{one.port},{other.host}:{other.port}"
+    return Database(name="postgres", dsn=f"postgresql://{one.user}:{one.password}@{address}/postgres")
+
+
+async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried: Tried) -> None:
+    """Killed under load; the standby is promoted; every execution that was acknowledged ends there."""
+    first = Database(name="postgres", dsn=pair.primary.dsn())
+    second = Database(name="postgres", dsn=pair.standby.dsn())
+    await migrate(first.dsn)
+    await execute(first, "alter system set synchronous_standby_names = 'standby'")
+    await execute(first, "select pg_reload_conf()")
+    await until(first, "select count(*) = 1 from pg_stat_replication where sync_state = 'sync'")
+    await prepare(first)
+    acknowledged: list[int] = []
+
+    async def produce() -> None:
+        while True:
+            acknowledged.extend(await start(first, count=5))
+
+    async with running(on_both(pair), sweep_seconds=1.0) as service:
+        producing = asyncio.create_task(produce())
+        await until(first, "select count(*) > 100 from noetl.turn")
+        await asyncio.to_thread(pair.primary.stop, "immediate")
+        await asyncio.gather(producing, return_exceptions=True)
+        before, began = service.counters.turns, time.monotonic()
+        assert await value(second, "select pg_promote()")
+        await start(second)
+        async with asyncio.timeout(30):
+            while service.counters.turns == before:
+                await value(second, "select 1")
+        seconds = time.monotonic() - began
+        await finish_all(second, patience=60)
+    known = await value(second, "select count(*) from noetl.execution where execution_id = any($1)", acknowledged)
+    assert known == len(acknowledged)
+    assert await broken_invariants(second) == {}
+    tried("failover to a synchronous standby", f"0 of {known} acknowledged lost; turns again after {seconds:.1f} s")
+
+
+async def test_a_server_that_becomes_read_only_is_waited_for(pair: Pair, tried: Tried) -> None:
+    """The primary takes no writes for a while; nothing is set aside, and the daemon goes on when it does again."""
+    first = Database(name="postgres", dsn=pair.primary.dsn())
+    await migrate(first.dsn)
+    await prepare(first)
+    async with running(first) as service:
+        await execute(first, "alter system set default_transaction_read_only = on")
+        await execute(first, "select pg_reload_conf()")
+        await until(first, "select current_setting('default_transaction_read_only') = 'on'")
+        await execute(first, "begin read write; select noetl.start_execution('story'); commit")
+        async with asyncio.timeout(20):
+            while service.counters.retries < 2:
+                await value(first, "select 1")
+        await execute(first, "alter system reset default_transaction_read_only")
+        await execute(first, "select pg_reload_conf()")
+        seconds = await until(first, "select not exists (select from noetl.inbox)")
+        await finish_all(first)
+    assert await broken_invariants(first) == {}
+    tried("a server that takes no writes for a while", f"0 lost, 0 set aside; turns again after {seconds:.1f} s")

@@ -1,0 +1,100 @@
+"""The listener goes deaf in every way that it can; what it would have heard is read all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+
+from noetl_broker.store import embedded
+from noetl_broker.store.embedded import EmbeddedPostgres
+from noetl_broker.store.migrate import migrate
+from noetl_broker.store.pool import connect
+from tests.brokers import broken_invariants, running, start, value
+from tests.chaos.swallow import Swallower
+from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.postgres import Database
+
+pytestmark = pytest.mark.chaos
+
+MOST_SECONDS = 15.0
+GATE_HELD = """
+select exists (
+  select
+  from pg_locks
+  where locktype = 'advisory' and classid = 1852794228 and objid = 1 and granted and mode = 'ExclusiveLock'
+    and database = (select oid from pg_database where datname = current_database())
+)"""
+
+
+@pytest.mark.parametrize("name", ["noetl-broker bell", "noetl-broker run"])
+async def test_a_connection_that_is_half_open_is_found(database: Database, name: str, tried: Tried) -> None:
+    """Its bytes vanish, and nobody hangs up: within 15 seconds the daemon has another one, and reads what came."""
+    await prepare(database)
+    async with Swallower(database) as wire, running(wire.database, sweep_seconds=1.0):
+        await until(database, GATE_HELD)
+        assert wire.swallow(name.encode()) > 0
+        await start(database, count=5)
+        seconds = await until(database, "select count(*) = 5 from noetl.turn")
+        assert seconds < MOST_SECONDS
+        await finish_all(database)
+    assert await broken_invariants(database) == {}
+    tried(f"'{name}' half open", f"0 lost; read after {seconds:.1f} s")
+
+
+async def test_behind_a_proxy_that_drops_notifications_mail_is_read(database: Database, tried: Tried) -> None:
+    """The listener hears nothing for ever: each sweep reads what is there."""
+    await prepare(database)
+    longest = 0.0
+    async with Swallower(database, deaf=b"noetl-broker bell") as wire, running(wire.database, sweep_seconds=0.3):
+        for _ in range(5):
+            await until(database, GATE_HELD)
+            await start(database)
+            longest = max(longest, await until(database, "select not exists (select from noetl.inbox)"))
+        await finish_all(database)
+    assert await broken_invariants(database) == {}
+    tried("a proxy drops notifications, sweep_seconds 0.3", f"0 unread; read after {longest:.2f} s at most")
+
+
+@pytest.fixture
+def small_queue() -> Iterator[EmbeddedPostgres]:
+    """Yield a Postgres whose notification queue is soon full."""
+    with embedded.start(settings={"max_notify_queue_pages": "64", "fsync": "off"}) as postgres:
+        yield postgres
+
+
+async def fill_queue(writer: asyncpg.Connection, share: float) -> None:
+    """Notify a channel of nobody's until the queue is so full."""
+    while await writer.fetchval("select pg_notification_queue_usage()") < share:
+        try:
+            await writer.execute("select pg_notify('other', repeat('x', 3000) || g) from generate_series(1, 4) g")
+        except asyncpg.ProgramLimitExceededError:
+            return
+
+
+async def test_a_full_notification_queue_fails_no_producer(small_queue: EmbeddedPostgres, tried: Tried) -> None:
+    """A stranger listens and does not read: producers commit, the daemon reads, nobody's mail is set aside."""
+    database = Database(name="postgres", dsn=small_queue.dsn())
+    await migrate(database.dsn)
+    await prepare(database)
+    stranger, writer = await connect(database.dsn, name="test"), await connect(database.dsn, name="test")
+    try:
+        await stranger.execute("set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0; listen other")
+        await stranger.execute("begin; select 1")
+        async with running(database, sweep_seconds=0.3):
+            await fill_queue(writer, 0.6)
+            await until(database, f"select not {GATE_HELD.strip().removeprefix('select ')}")
+            await fill_queue(writer, 2.0)
+            with pytest.raises(asyncpg.ProgramLimitExceededError):
+                await writer.execute("select pg_notify('other', 'x') from generate_series(1, 9000)")
+            await start(database, count=50)
+            seconds = await finish_all(database)
+            assert await value(database, "select pg_notification_queue_usage() > 0.9")
+            await stranger.execute("rollback")
+            await until(database, GATE_HELD)
+        assert await broken_invariants(database) == {}
+    finally:
+        await asyncio.gather(stranger.close(), writer.close())
+    tried("a full notification queue", f"no producer failed, 0 lost; 50 executions in {seconds:.1f} s")

@@ -1,0 +1,156 @@
+"""What a daemon does about each fault of the database: nothing is lost, no mail is set aside without fault."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.daemon.service import Service
+from noetl_broker.errors import SchemaFault
+from noetl_broker.store.faults import KINDS, Remedy
+from tests.brokers import broken_invariants, execute, options, rows, running, start, value
+from tests.chaos.extent import sample
+from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.postgres import Database
+
+pytestmark = pytest.mark.chaos
+
+TIMES = 3
+# A sequence counts what is rolled back as well.
+INJECT = """
+create sequence public.tried;
+create function public.inject() returns trigger language plpgsql as $$
+begin
+  if nextval('public.tried') <= {times} then
+    raise exception 'injected' using errcode = '{state}';
+  end if;
+  return null;
+end $$;
+create trigger inject after insert on noetl.turn for each statement execute function public.inject()"""
+TOO_MANY = """
+create function public.inject() returns trigger language plpgsql as $$
+begin
+  if (select count(*) from many) > 30 then
+    raise exception 'out of shared memory' using errcode = '53200';
+  end if;
+  return null;
+end $$;
+create trigger inject after insert on noetl.turn
+referencing new table as many for each statement execute function public.inject()"""
+MET = "select last_value >= $1 from public.tried"
+STATES = [
+    *("08006", "08003", "25006", "25P03", "25P04", "26000", "28P01", "3D000", "3F000", "40001", "40P01", "42501"),
+    *(
+        "42703",
+        "42883",
+        "42P01",
+        "53000",
+        "53100",
+        "53200",
+        "53300",
+        "55P03",
+        "57014",
+        "57P01",
+        "57P02",
+        "57P03",
+        "58030",
+    ),
+]
+
+
+def test_every_fault_of_the_table_is_tried() -> None:
+    """Each code of the table, and each class of it, is among those that are injected."""
+    assert {name for name in KINDS if not any(state.startswith(name) for state in STATES)} == set()
+
+
+@pytest.mark.parametrize("state", sample(STATES, 12))
+async def test_a_fault_that_passes_sets_no_mail_aside(database: Database, state: str, tried: Tried) -> None:
+    """The write fails three times with this SQLSTATE; then all that was started ends, by the same daemon."""
+    await prepare(database)
+    await execute(database, INJECT.format(state=state, times=TIMES))
+    async with running(database, lanes=1):
+        await start(database, count=5)
+        await until(database, MET, TIMES)
+        seconds = await until(database, MET, TIMES + 1)
+        await finish_all(database)
+    assert await broken_invariants(database) == {}
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 5
+    tried(f"SQLSTATE {state} three times in the write", f"0 lost, 0 set aside, went on after {seconds:.2f} s")
+
+
+async def test_a_fault_of_the_mail_is_set_aside(database: Database) -> None:
+    """What the table does not name is the mail's: tried alone, set aside, and the others go on."""
+    await prepare(database)
+    await execute(database, INJECT.format(state="22012", times=2))
+    async with running(database, lanes=1):
+        await start(database, count=3)
+        await until(database, "select count(*) = 1 from noetl.dead_letter")
+        await until(database, "select not exists (select from noetl.inbox)")
+    assert await value(database, "select count(*) from noetl.turn") == 2
+
+
+async def test_a_batch_too_large_for_the_lock_table_is_halved(database: Database, tried: Tried) -> None:
+    """The server carries 30 events at a time: the daemon finds a size that it carries."""
+    await prepare(database)
+    await execute(database, TOO_MANY)
+    await start(database, count=200)
+    async with running(database, lanes=1):
+        seconds = await finish_all(database)
+    assert await broken_invariants(database) == {}
+    sizes = [count for (count,) in await rows(database, "select count(*) from noetl.turn group by xmin::text")]
+    assert max(sizes) <= 30
+    tried("53200 above 30 events a transaction", f"0 lost, 400 turns in {len(sizes)} transactions, {seconds:.1f} s")
+
+
+async def test_a_right_that_is_taken_away_stops_nothing_for_good(database: Database, tried: Tried) -> None:
+    """Without its right the daemon waits, sets nothing aside, and goes on when it has it again."""
+    await prepare(database)
+    role = f"broker_of_{database.name}"
+    await execute(
+        database,
+        f"""
+        create role {role} login password 'x';
+        grant usage on schema noetl to {role};
+        grant all on all tables in schema noetl to {role};
+        grant all on all sequences in schema noetl to {role};
+        grant execute on all functions in schema noetl to {role}""",
+    )
+    where = database.dsn.partition("@")[2]
+    own = Database(name=database.name, dsn=f"postgresql://{role}:x@{where}")
+    try:
+        async with running(own) as service:
+            await execute(database, f"revoke insert on noetl.turn from {role}")
+            await start(database, count=5)
+            async with asyncio.timeout(20):
+                while service.counters.retries < 3:
+                    await value(database, "select 1")
+            await execute(database, f"grant insert on noetl.turn to {role}")
+            seconds = await finish_all(database)
+        assert await broken_invariants(database) == {}
+        tried("a right revoked at run time, and granted again", f"0 lost, 0 set aside, went on within {seconds:.1f} s")
+    finally:
+        await execute(database, f"drop owned by {role}; drop role {role}")
+
+
+@pytest.mark.parametrize("table", ["turn", "inbox"])
+async def test_a_schema_that_is_gone_ends_the_daemon(database: Database, table: str, tried: Tried) -> None:
+    """A daemon at work, or asleep, whose table is dropped raises what the command line ends with 78 for."""
+    await prepare(database)
+    ready = asyncio.Event()
+    service = Service(options(database, sweep_seconds=0.2), on_ready=ready.set)
+    task = asyncio.create_task(service.run())
+    await asyncio.wait_for(ready.wait(), 10)
+    if table == "turn":
+        await execute(database, "drop table noetl.turn")
+        await start(database)
+    else:
+        await execute(database, "drop table noetl.inbox cascade")
+    with pytest.raises(SchemaFault, match=r"a part of the schema is gone .*noetl-broker migrate"):
+        await asyncio.wait_for(task, 20)
+    tried(f"noetl.{table} dropped under a daemon", "ends with 78 and a word")
+
+
+def test_nothing_that_the_table_names_is_blamed_on_the_mail() -> None:
+    """The table holds what is not the mail's; the rest is."""
+    assert [name for name, kind in KINDS.items() if kind.remedy is Remedy.BLAME] == []

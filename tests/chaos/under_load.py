@@ -1,0 +1,60 @@
+"""Work for a daemon that something happens to: executions of one step, and the wait until all of them have ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, start, value
+from tests.postgres import Database
+
+ONE_STEP = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end}
+"""
+Tried = Callable[[str, object], None]
+
+
+async def prepare(database: Database) -> None:
+    """Register the playbook."""
+    await register(database, ONE_STEP)
+
+
+async def finish_all(database: Database, *, patience: float = PATIENCE_SECONDS) -> float:
+    """Answer jobs until no execution runs; gives the seconds that it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(patience):
+        while await value(database, "select count(*) from noetl.execution where status = 'RUNNING'"):
+            await complete_jobs(database)
+    return time.monotonic() - began
+
+
+async def until(database: Database, condition: str, *arguments: object, patience: float = PATIENCE_SECONDS) -> float:
+    """Wait until a statement gives true; gives the seconds that it took."""
+    began = time.monotonic()
+    async with asyncio.timeout(patience):
+        while not await value(database, condition, *arguments):
+            pass
+    return time.monotonic() - began
+
+
+@asynccontextmanager
+async def load(database: Database) -> AsyncIterator[None]:
+    """Start executions and answer jobs beside the block, one round after the other."""
+    stopping = asyncio.Event()
+
+    async def go_on() -> None:
+        while not stopping.is_set():
+            await start(database, count=5)
+            await complete_jobs(database)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task

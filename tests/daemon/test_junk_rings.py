@@ -1,0 +1,38 @@
+"""Whoever can log in can ring the bell; who rings in vain costs the daemon little, and keeps nobody's mail waiting."""
+
+from __future__ import annotations
+
+from tests.brokers import complete_jobs, register, running, start, until_ended
+from tests.postgres import Database
+from tests.sessions import session
+
+RINGS = 500
+ONE_STEP = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: noop, next: end}
+- {step: end}
+"""
+
+
+async def test_rings_in_vain_are_looked_after_ever_less_often(database: Database) -> None:
+    """Between two rings there is time for a look, but far from each ring is worth one."""
+    async with running(database) as service, session(database) as own:
+        before = service.counters.drains
+        for ring in range(RINGS):
+            await own.execute("select pg_notify('noetl_event', $1)", str(ring))
+            for _ in range(40):
+                await own.execute("select 1")
+        drains = service.counters.drains - before
+    assert 0 < drains < RINGS / 5
+
+
+async def test_an_execution_goes_on_amid_a_flood_of_rings(database: Database) -> None:
+    """A hundred thousand of them are rung in one go, and junk on the workers' channel too."""
+    await register(database, ONE_STEP)
+    async with running(database), session(database) as own:
+        await own.execute("select pg_notify('noetl_event', n::text) from generate_series(1, 100000) n")
+        await own.execute("select pg_notify('noetl_job', n::text) from generate_series(1, 10000) n")
+        await start(database)
+        await until_ended(database)
+        assert await complete_jobs(database) == 0

@@ -1,0 +1,60 @@
+"""Nobody but the program writes a line of the log, whatever names and messages hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from noetl_broker import logs
+
+FORGED = "2026-01-01T00:00:00Z [info     ] ready"
+EVIL = f"a\n{FORGED} \x1b[2J\x1b]0;t\x07 \u2028 \u202e\r\x85z"
+
+
+@pytest.fixture(autouse=True)
+def reset() -> Iterator[None]:
+    """Leave the log as the other tests have it."""
+    yield
+    structlog.reset_defaults()
+    logs.configure(level="error", form="console")
+
+
+def fail() -> None:
+    """Raise an error with hostile text."""
+    raise ValueError(EVIL)
+
+
+def written(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Log hostile text in every place that takes any; give the lines."""
+    logs.configure(level="debug", form=form)
+    log = structlog.get_logger("test")
+    log.warning(EVIL, path=EVIL, within={EVIL: [EVIL]})
+    try:
+        fail()
+    except ValueError:
+        log.exception("failed", step=EVIL)
+    return capsys.readouterr().err.split("\n")[:-1]
+
+
+def test_a_line_of_json_is_one_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two events, two lines, and what was logged can be read back."""
+    first, second = map(json.loads, written("json", capsys))
+    assert (first["event"], first["path"], first["within"]) == (EVIL, EVIL, {EVIL: [EVIL]})
+    assert second["exception"].endswith(f"ValueError: {EVIL}")
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_letter_moves_a_terminals_cursor(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line is printable: no escape, no carriage return, nothing that turns the direction of writing."""
+    assert [line for line in written(form, capsys) if not line.isprintable()] == []
+
+
+def test_a_line_on_a_console_is_an_event_or_stands_behind_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """The forged line begins none."""
+    lines = written("console", capsys)
+    events = [line for line in lines if not line.startswith("  | ")]
+    assert [line.split("]", 1)[0].split("[")[1].strip() for line in events] == ["warning", "error"]
+    assert [line for line in lines if FORGED in line and line.startswith(FORGED)] == []
