@@ -121,14 +121,14 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     "as it is": (),
     "no transaction": (
         _WRITER,
-        _run("    async with connection.transaction():\n", "    if True:\n"),
+        _run("    async with transaction(connection):\n", "    if True:\n"),
     ),
     "marked as read before the effects": (
         _WRITER,
         _run(
             "        if not claim.mail:\n            return claim\n",
             f"        {_MARK.format('claim.mail.values()')}\n"
-            "    if not claim.mail:\n        return claim\n    async with connection.transaction():\n",
+            "    if not claim.mail:\n        return claim\n    async with transaction(connection):\n",
         ),
     ),
     "marked as read after the commit": (
