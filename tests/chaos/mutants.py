@@ -121,19 +121,19 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     "as it is": (),
     "no transaction": (
         _WRITER,
-        _run("    async with connection.transaction():\n", "    if True:\n"),
+        _run("    async with transaction(connection):\n", "    if True:\n"),
     ),
     "marked as read before the effects": (
         _WRITER,
         _run(
             "        if not claim.mail:\n            return claim\n",
             f"        {_MARK.format('claim.mail.values()')}\n"
-            "    if not claim.mail:\n        return claim\n    async with connection.transaction():\n",
+            "    if not claim.mail:\n        return claim\n    async with transaction(connection):\n",
         ),
     ),
     "marked as read after the commit": (
         Statement(
-            "write_turns", "where i.mail_id = any($16::bigint[])", "where i.mail_id = any($16::bigint[]) and false"
+            "write_turns", "delete from noetl.inbox i\n  where ", "delete from noetl.inbox i\n  where false and "
         ),
         _run(_COUNT, f"    {_MARK.format('self.claimed.values()')}\n{_COUNT}"),
     ),
