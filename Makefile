@@ -13,7 +13,11 @@ PYTHON ?=
 PYTEST_ARGS ?=
 PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt)))
 
-.PHONY: help setup demo test chaos bench check format golden clean
+# `make simulate SEEDS=100 START=4000` plays the seeds from 4000 to 4099.
+SEEDS ?= 10000
+START ?= 0
+
+.PHONY: help setup demo test simulate chaos bench check format golden clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
@@ -43,6 +47,9 @@ bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and pl
 	done
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.page
+
+simulate: $(STAMP) ## play 10,000 random executions through crashes and duplicates, each against a reference
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)

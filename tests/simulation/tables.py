@@ -1,0 +1,118 @@
+"""The tables of the store in memory: what migrations/ and store/sql say of them, as far as executions can tell.
+
+Rows are dictionaries by column name. JSON columns hold what `jsonb` would give back: its keys come in its own order.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from noetl_broker.store.codec import load_json
+
+Row = dict[str, Any]
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+INFINITY = datetime.max.replace(tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+NO_MAIL = frozenset({"action_started", "step_result"})
+
+
+class Tables:
+    """All rows, the clock of the database, and its generator of ids."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.now = BEGINNING
+        self.catalog: dict[int, Row] = {}
+        self.events: dict[int, Row] = {}
+        self.inbox: dict[int, Row] = {}
+        self.turns: dict[tuple[int, int], Row] = {}
+        self.queue: dict[tuple[int, str], Row] = {}
+        self.executions: dict[int, Row] = {}
+        self.states: dict[int, Row] = {}
+        self.workflow: dict[tuple[int, str], Row] = {}
+        self.iterations: dict[tuple[int, str, int], Row] = {}
+        self.dead_letters: list[Row] = []
+        self._ids = 0
+
+    def clock(self) -> datetime:
+        """Return the time; no two moments are the same."""
+        self.now += MICROSECOND
+        return self.now
+
+    def next_id(self) -> int:
+        """Return an id that was not given before."""
+        self._ids += 1
+        return self._ids
+
+    def insert_event(self, event: Row, *, is_mail: bool = True) -> Row:
+        """Insert an event; those of others than the broker are mail, as the trigger on the table has it."""
+        row = {**EVENT, **event}
+        row["event_id"] = row["event_id"] or self.next_id()
+        row["created_at"] = row["created_at"] or self.clock()
+        if row["catalog_id"] is None:
+            row["catalog_id"] = self.executions.get(row["execution_id"], {}).get("catalog_id")
+        self.events[row["event_id"]] = row
+        if is_mail and row["event_type"].lower() not in NO_MAIL:
+            self.post(row["execution_id"], row["event_id"], row.pop("mail_id", None))
+        return row
+
+    def post(self, execution_id: int, event_id: int, mail_id: int | None = None) -> None:
+        """Put an event into the inbox."""
+        number = self.next_id() if mail_id is None else mail_id
+        self.inbox[number] = {"mail_id": number, "execution_id": execution_id, "event_id": event_id}
+
+    def name_of(self, execution_id: int) -> str | None:
+        """Return the name of an execution's playbook."""
+        execution = self.executions[execution_id]
+        found: str | None = self.catalog.get(execution["catalog_id"] or 0, {}).get("name")
+        return found or execution["path"]
+
+    def children_of(self, execution_id: int, node_id: str | None = None) -> list[Row]:
+        """Return the executions that an execution, or one visit of it, has started."""
+        return [
+            row
+            for row in self.executions.values()
+            if row["parent_execution_id"] == execution_id and node_id in {None, row["parent_node_id"]}
+        ]
+
+
+EVENT: Row = dict.fromkeys(
+    (
+        "execution_id", "event_id", "catalog_id", "parent_event_id", "parent_execution_id", "created_at", "event_type",
+        "node_id", "node_name", "node_type", "status", "context", "result", "meta", "error", "worker_id",
+    )
+)  # fmt: skip
+
+EXECUTION: Row = {
+    **dict.fromkeys(
+        (
+            "catalog_id", "path", "version", "ended_at", "parent_execution_id", "parent_event_id", "parent_node_id",
+            "parent_index", "rules", "workload", "result", "error",
+        )
+    ),
+    "status": "RUNNING",
+}  # fmt: skip
+
+
+def jsonb(text: str | None) -> Any:
+    """Return what a jsonb column gives back of a text: shorter keys stand first."""
+    return None if text is None else in_order(load_json(text))
+
+
+def in_order(value: Any) -> Any:
+    """Return a value with the keys of its mappings as jsonb orders them."""
+    if isinstance(value, dict):
+        return {key: in_order(value[key]) for key in sorted(value, key=_rank)}
+    return [in_order(item) for item in value] if isinstance(value, list) else value
+
+
+def _rank(key: str) -> tuple[int, bytes]:
+    encoded = key.encode()
+    return len(encoded), encoded
+
+
+def item_node_id(node_id: str, place: int) -> str:
+    """Return the node of one item of an iterator, as `noetl.item_node_id` does."""
+    return f"{node_id if '#' in node_id else node_id + '#1'}.{place}"
