@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from noetl_broker.cli import serving
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
 from tests.postgres import Database
 
@@ -150,3 +151,19 @@ def test_a_worker_that_cannot_do_a_type_says_so(command: Command) -> None:
     answer = command.run("worker", "--types", "pyhton")
     assert answer.returncode == 2
     assert "pyhton" in answer.stderr
+
+
+def test_a_supervisor_that_does_not_read_stops_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its socket is full long before the last of these; each is sent or let go, at once."""
+    address = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        serving._notifier.cache_clear()
+        try:
+            for _ in range(2000):
+                serving.notify("WATCHDOG=1")
+        finally:
+            serving._notifier().socket.close()
+            serving._notifier.cache_clear()
+        assert supervisor.recv(100) == b"WATCHDOG=1"

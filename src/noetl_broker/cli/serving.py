@@ -64,4 +64,7 @@ def notify(state: str) -> None:
 
 @cache
 def _notifier() -> sdnotify.SystemdNotifier:
-    return sdnotify.SystemdNotifier()
+    notifier = sdnotify.SystemdNotifier()
+    if notifier.socket is not None:
+        notifier.socket.settimeout(0)  # a supervisor that does not read must not stop the daemon
+    return notifier
