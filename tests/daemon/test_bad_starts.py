@@ -57,7 +57,7 @@ async def test_two_starts_at_once_start_one_execution(database: Database) -> Non
         ('{"path": "story", "workload": "text"}', None, "is no mapping"),
         ('{"path": "story", "workload": 0}', None, "is no mapping"),
         ('{"path": "story", "workload": false}', None, "is no mapping"),
-        ('{"path": "story", "workload": ' + '{"a":' * 500 + "1" + "}" * 501, None, "is no mapping"),
+        ('{"path": "story", "workload": ' + '{"a":' * 500 + "1" + "}" * 501, None, "nests too deeply"),
     ],
 )
 async def test_a_start_that_cannot_start_fails_with_a_reason(
