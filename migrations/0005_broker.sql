@@ -21,6 +21,7 @@ declare
   executions bigint[];
   events bigint[];
   held bigint[];
+  behind bigint[];
   starts text[] := array['execution_start', 'execution_started', 'playbook_started'];
 begin
   -- Events written from here to the commit are the broker's own: the trigger on the event table lets them pass.
@@ -59,6 +60,17 @@ begin
   into held
   from asked a
   where pg_try_advisory_xact_lock(a.execution_id);
+
+  -- Of these executions somebody else is claiming the word of a worker about a child that it started: its last word, which
+  -- came after that, waits for it. A look back of 1,000 mails bounds the cost where there is a backlog.
+  select array_agg(i.execution_id)
+  into behind
+  from noetl.inbox i
+  join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.event_id
+  where i.mail_id between (select min(c) - 1000 from unnest(mails) c) and (select max(c) from unnest(mails) c)
+    and not exists (select from unnest(mails) c where c = i.mail_id)
+    and exists (select from unnest(held) h where h = i.execution_id)
+    and lower(e.event_type) = 'iteration_started';
 
   -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
   if exists (
@@ -105,6 +117,7 @@ begin
   return query
   select m.mail_id, m.execution_id, m.event_id,
     m.execution_id = any(held) and case
+      when m.execution_id = any(behind) and lower(e.event_type) = 'action_completed' then false
       when s.execution_id is not null or lower(e.event_type) = any(starts) then true
       else not exists (
         select

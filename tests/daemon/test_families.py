@@ -153,6 +153,33 @@ async def test_a_cancel_that_is_claimed_before_its_start_waits_for_it(database: 
     assert await unsettled(database) == {}
 
 
+async def test_the_last_word_of_a_worker_waits_for_those_before_it(database: Database) -> None:
+    """Another broker claims the child that it told of: a step that completed then would not wait for that child."""
+    await register(database, WORK)
+    await register(database, WORK, path="child")
+    [parent], [child] = await start(database), await start(database, "child")
+    await drain(database)
+    tell = """
+        insert into noetl.event (execution_id, event_type, node_id, node_name, context)
+        values ($1::bigint, $2, $1::bigint || ':work', 'work',
+          jsonb_build_object('child_execution_id', $3::bigint, 'index', 0))"""
+    await execute(database, tell, parent, "iteration_started", child)
+    await execute(database, tell, parent, "action_completed", child)
+    other = await connect(database.dsn, name="test")
+    try:
+        async with other.transaction():
+            await other.execute("select from noetl.inbox order by mail_id limit 1 for update")
+            assert await rows(database, "select locked from noetl.take_mail(9, false, 0)") == [(False,)]
+    finally:
+        await other.close()
+    await drain(database)
+    assert await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING"
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution where path = 'story'") == {"n": 1}
+    assert await unsettled(database) == {}
+
+
 async def test_the_second_visit_of_a_step_waits_for_a_child_of_its_own(database: Database) -> None:
     """In a loop of steps each visit has its child, and its answer."""
     await register(

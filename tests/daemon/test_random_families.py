@@ -8,9 +8,10 @@ import random
 import pytest
 
 from noetl_broker.store.pool import Connection, connect
-from tests.brokers import drain, register, running, start, until_ended, value
+from tests.brokers import drain, register, running, start, until_ended
 from tests.postgres import Database
 from tests.settled import unsettled
+from tests.stories import playbook
 
 FAMILIES = 5
 DEPTH = 3
@@ -85,6 +86,7 @@ async def test_whatever_happens_every_family_ends(database: Database, seed: int)
     for level in range(DEPTH):
         steps = {name: _step(rng, level) for name in ("a", "b", "j")}
         body = BODY.format(join=rng.choice(["all", "any", "each"]), **steps)
+        playbook(body)  # raises where it is none: such a family would end too soon to show anything
         await register(database, body, path=f"level{level}")
     await register(database, LEAF, path="leaf")
     connection = await connect(database.dsn, name="test")
@@ -95,5 +97,4 @@ async def test_whatever_happens_every_family_ends(database: Database, seed: int)
     finally:
         await connection.close()
     await drain(database)
-    assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") > FAMILIES
     assert await unsettled(database) == {}
