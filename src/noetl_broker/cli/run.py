@@ -13,9 +13,11 @@ import click
 from noetl_broker.broker.model import Rules
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.processes import PROGRESS, READY, Family, parent_gone
+from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.report import report_of
 from noetl_broker.daemon.service import Service, ServiceOptions
 
 STATUS_SECONDS = 5.0
@@ -44,14 +46,17 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
 async def _run_one(call: Call, service: Service, *, drain: bool, child: bool) -> int:
     teller = Teller(service, to_parent=child)
     service.on_ready, service.on_progress = teller.ready, teller.progress
-    watch = asyncio.create_task(parent_gone(service.stopping)) if child else None
+    watch = asyncio.create_task(hear_parent(service.stopping, teller.report)) if child else None
     try:
         if drain:
             counters = await serve(service.drain(), service.stopping, drain_seconds=call.settings.drain_seconds)
             if not child:
                 _show_drained(call, counters or service.counters)
-        else:
+        elif child:
             await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
+        else:
+            async with watched(call, alone(service)):
+                await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
     finally:
         if watch is not None:
             watch.cancel()
@@ -76,17 +81,25 @@ class Teller:
             self._told_at = time.monotonic()
             self._tell(PROGRESS, f"WATCHDOG=1\nSTATUS={self._service.counters.turns} turns taken")
 
+    def report(self) -> None:
+        """The parent has asked how this process stands."""
+        _say(report_of(self._service).as_line())
+
     def _tell(self, word: str, state: str) -> None:
         if self._to_parent:
-            sys.stdout.write(f"{word}\n")
-            sys.stdout.flush()
+            _say(word)
         else:
             notify(state)
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _show_drained(call: Call, counters: Counters) -> None:
     if call.as_json:
-        output.show_json(asdict(counters))
+        output.show_json({name: count for name, count in asdict(counters).items() if isinstance(count, int)})
     else:
         click.echo(f"took {counters.turns} turns in {counters.batches} transactions")
 
@@ -107,7 +120,12 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         restart=not drain,
         drain_seconds=call.settings.drain_seconds,
     )
-    return asyncio.run(family.run())
+    return asyncio.run(family.run() if drain else _run_watched(call, family))
+
+
+async def _run_watched(call: Call, family: Family) -> int:
+    async with watched(call, family.ask):
+        return await family.run()
 
 
 def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:

@@ -48,6 +48,7 @@ class Batch:
 
     async def run(self, connection: Connection, *, size: int, newest: bool, quiet: bool = False) -> unit.Claim:
         """Claim, decide, write, commit; the claim says whether there was anything. `quiet`: notify nobody."""
+        began = time.monotonic()
         async with transaction(connection):
             claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=0)
             if not claim.mail:
@@ -67,6 +68,7 @@ class Batch:
                 await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
             for execution_id, reason in faults.items():
                 await unit.set_aside(connection, claim.mail[execution_id], reason)
+        self.counters.transaction.observe(time.monotonic() - began)
         self._count(outcomes, faults)
         return claim
 
@@ -142,7 +144,9 @@ class Batch:
         counters.largest_batch = max(counters.largest_batch, turns)
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults))
+        counters.evaluation.observe(PATIENCE_SECONDS - self.patience)
         for case, outcome in outcomes:
+            counters.tell_turns(outcome.taken)
             _report(case, outcome)
 
 

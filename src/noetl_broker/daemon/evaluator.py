@@ -125,6 +125,7 @@ class Lane:
             self.conflicts += 1
             if self.conflicts < MOST_CONFLICTS:
                 self.evaluator.counters.retries += 1
+                self.evaluator.counters.tell_fault(error)
                 log.info("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
                 await self._rest(PAUSE_SECONDS[1])
                 return
@@ -148,6 +149,7 @@ class Lane:
     async def _try_again(self, error: Exception) -> None:
         """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
         self.evaluator.counters.retries += 1
+        self.evaluator.counters.tell_fault(error)
         kind = kind_of(error)
         level = log.error if kind.loud else log.warning
         if kind.remedy is Remedy.SHRINK:

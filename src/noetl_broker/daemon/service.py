@@ -15,21 +15,21 @@ from dataclasses import dataclass, field
 import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, has_mail
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
 from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
 from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import ANSWER_SECONDS, CALL_SECONDS, Pool, create_pool, lent
+from noetl_broker.store.pool import ANSWER_SECONDS, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
-POLL_SECONDS = (0.002, 0.1)
 WATCH_SECONDS = 5.0  # between looks at the listener, at most
 PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
@@ -65,6 +65,10 @@ class Service:
     on_ready: Callable[[], None] = _nothing
     on_progress: Callable[[], None] = _nothing  # called as long as the main loop gets on
     counters: Counters = field(default_factory=Counters)
+    bell: Bell | None = None
+    serving: bool = False  # turns are taken: the schema is known, and the bell was heard once
+    trouble: str | None = "it has not been reached yet"  # with the database, as of now
+    progress_at: float = field(default_factory=time.monotonic)  # monotonic seconds
 
     async def drain(self) -> Counters:
         """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
@@ -86,17 +90,19 @@ class Service:
     async def run(self) -> None:
         """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
         pool = await self._open_pool()
-        bell = Bell(self.options.dsn)
-        await bell.keep_connected(self.stopping, self.on_progress)
+        bell = self.bell = Bell(self.options.dsn)
+        await bell.keep_connected(self.stopping, self._progress)
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
         ]
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
+            self.serving = True
             self.on_ready()
             await self._serve(self._evaluator(pool), bell, pool)
         finally:
+            self.serving = False
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
@@ -107,18 +113,22 @@ class Service:
 
     async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
         """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
-        sleeper = Sleeper(bell, pool, self.options, self.stopping)
+        counters, options = self.counters, self.options
+        sleeper = Sleeper(bell, pool, self.stopping, notify=options.notify, sweep_seconds=options.sweep_seconds)
         while not self.stopping.is_set():
             bell.rung.clear()
-            before = self.counters.turns
+            turns, late = counters.turns, counters.waits.above(LATE_SECONDS)
             try:
                 await evaluator.drain()
-                self.on_progress()
-                await sleeper.sleep(worked=self.counters.turns > before)
+                if sleeper.swept:
+                    counters.swept += counters.waits.above(LATE_SECONDS) - late
+                self.trouble = None
+                self._progress()
+                await sleeper.sleep(worked=counters.turns > turns)
             except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                 await self._suffer(error, pool)
                 if not bell.connected:
-                    await bell.keep_connected(self.stopping, self.on_progress)
+                    await bell.keep_connected(self.stopping, self._progress)
 
     async def _suffer(self, error: Exception, pool: Pool) -> None:
         """Wait out what the table of faults says can be waited out; anything else ends the daemon.
@@ -128,6 +138,8 @@ class Service:
         kind = kind_of(error)
         if kind.remedy is Remedy.BLAME:
             raise error
+        self.trouble = kind.word
+        self.counters.tell_fault(error)
         if kind.remedy is Remedy.STOP:
             await self._check(pool, error)
         if kind.remedy is Remedy.RECONNECT:
@@ -158,6 +170,7 @@ class Service:
                 async with lent(pool, ANSWER_SECONDS) as connection:
                     row = await connection.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
                 if row is not None and any(row.values()):
+                    self.counters.tell_reaped(row.items())
                     log.info("reaped", **dict(row))
             except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
                 _tell_loudly("the reaper failed, will try again", error)
@@ -173,7 +186,8 @@ class Service:
                         "the listener hears nothing; it connects again",
                         hint="LISTEN does not work through a transaction pooler",
                     )
-                    await bell.keep_connected(self.stopping, self.on_progress)
+                    self.counters.deaf += 1
+                    await bell.keep_connected(self.stopping, self._progress)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
                     probed_at = time.monotonic()
@@ -182,6 +196,10 @@ class Service:
             except Exception as error:  # noqa: BLE001 - as above
                 _tell_loudly("the bell watch failed, will try again", error)
             await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
+
+    def _progress(self) -> None:
+        self.progress_at = time.monotonic()
+        self.on_progress()
 
     def _evaluator(self, pool: Pool) -> Evaluator:
         options = self.options
@@ -193,7 +211,7 @@ class Service:
             batch_size=options.batch_size,
             max_gathered_bytes=options.max_gathered_bytes,
             stopping=self.stopping,
-            on_progress=self.on_progress,
+            on_progress=self._progress,
             counters=self.counters,
         )
 
@@ -220,71 +238,19 @@ class Service:
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
                 log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
+                self.trouble = str(fault)
+                self._progress()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)
                 if self.stopping.is_set():
                     raise
                 pause = min(pause * 2, WAIT_SECONDS[1])
             else:
+                self.trouble = None
                 return pool
-
-
-async def has_mail(pool: Pool) -> bool:
-    """Whether any mail is unread, ours or another broker's."""
-    async with lent(pool, CALL_SECONDS) as connection:
-        return bool(await connection.fetchval(sql("has_mail")))
 
 
 def _tell_loudly(event: str, error: Exception) -> None:
     """Log what a chore met; what passes by itself the main loop tells as well."""
     if kind_of(error).loud:
         log.error(event, **told(error), exc_info=None if is_transient(error) else error)
-
-
-class Sleeper:
-    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
-
-    def __init__(self, bell: Bell, pool: Pool, options: ServiceOptions, stopping: asyncio.Event) -> None:
-        """Awake."""
-        self._bell = bell
-        self._pool = pool
-        self._options = options
-        self._stopping = stopping
-        self._poll = POLL_SECONDS[0]
-        self._woken = False  # by the bell, from the sleep before this one
-
-    async def sleep(self, *, worked: bool) -> None:
-        """Return when there may be mail. Raises where the listener's connection is gone."""
-        if worked:
-            self._poll = POLL_SECONDS[0]
-        elif self._woken:
-            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
-            # than the longest pause for it.
-            await self._pause(self._stopping)
-        self._woken = False
-        if not self._bell.connected:
-            raise ConnectionError("the listener's connection is closed")
-        if self._options.notify == "off" or not await self._bell.take_gate():
-            await self._pause(self._bell.rung, self._stopping)
-            return
-        # From here on every writer rings; what was written before stands in the inbox.
-        if not await has_mail(self._pool):
-            await self._wait(self._options.sweep_seconds, self._bell.rung, self._stopping)
-            self._woken = self._bell.rung.is_set()
-        elif not worked:
-            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
-        if self._options.notify == "gated":
-            await self._bell.release_gate()
-
-    async def _pause(self, *signals: asyncio.Event) -> None:
-        """A pause until one of them, longer each time that it was in vain."""
-        await self._wait(self._poll, *signals)
-        self._poll = min(self._poll * 2, POLL_SECONDS[1])
-
-    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
-        waits = [asyncio.create_task(signal.wait()) for signal in signals]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()

@@ -1,0 +1,69 @@
+"""How the daemon sleeps: until the bell rings, until it is time to look in any case, or until it is to stop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from noetl_broker.store.bell import Bell
+from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
+from noetl_broker.store.queries import sql
+
+POLL_SECONDS = (0.002, 0.1)
+
+
+async def has_mail(pool: Pool) -> bool:
+    """Whether any mail is unread, ours or another broker's."""
+    async with lent(pool, CALL_SECONDS) as connection:
+        return bool(await connection.fetchval(sql("has_mail")))
+
+
+class Sleeper:
+    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
+
+    def __init__(self, bell: Bell, pool: Pool, stopping: asyncio.Event, *, notify: str, sweep_seconds: float) -> None:
+        """Awake."""
+        self._bell = bell
+        self._pool = pool
+        self._stopping = stopping
+        self._notify = notify
+        self._sweep_seconds = sweep_seconds
+        self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
+        self._poll = POLL_SECONDS[0]
+        self._woken = False  # by the bell, from the sleep before this one
+
+    async def sleep(self, *, worked: bool) -> None:
+        """Return when there may be mail. Raises where the listener's connection is gone."""
+        if worked:
+            self._poll = POLL_SECONDS[0]
+        elif self._woken:
+            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
+            # than the longest pause for it.
+            await self._pause(self._stopping)
+        self._woken = self.swept = False
+        if not self._bell.connected:
+            raise ConnectionError("the listener's connection is closed")
+        if self._notify == "off" or not await self._bell.take_gate():
+            await self._pause(self._bell.rung, self._stopping)
+            return
+        # From here on every writer rings; what was written before stands in the inbox.
+        if not await has_mail(self._pool):
+            await self._wait(self._sweep_seconds, self._bell.rung, self._stopping)
+            self._woken = self._bell.rung.is_set()
+            self.swept = not self._woken
+        elif not worked:
+            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
+        if self._notify == "gated":
+            await self._bell.release_gate()
+
+    async def _pause(self, *signals: asyncio.Event) -> None:
+        """A pause until one of them, longer each time that it was in vain."""
+        await self._wait(self._poll, *signals)
+        self._poll = min(self._poll * 2, POLL_SECONDS[1])
+
+    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
+        waits = [asyncio.create_task(signal.wait()) for signal in signals]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
