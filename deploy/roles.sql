@@ -78,6 +78,7 @@ grant update on
   to noetl_broker;
 grant delete on noetl.inbox to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
+grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),

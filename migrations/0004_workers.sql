@@ -95,6 +95,10 @@ $$;
 comment on function noetl.heartbeat_job(bigint, text, int, int) is
   'Prolongs a lease; false means that it is no longer yours: stop the work.';
 
+-- How many answers came after their lease was taken over. A refused answer leaves no row, and a counter in a table would
+-- make refused workers wait for each other; a sequence does neither. (A crash of the server may move it by up to 32.)
+create sequence if not exists noetl.stale_answer_seq;
+
 -- One end of a job for both ways, so that the fence stands in one place.
 create or replace function noetl.end_job(
   queue_id bigint,
@@ -124,12 +128,16 @@ begin
   into job;
   if not found then
     -- The same answer again from the same worker, whose first answer was lost on the way, is true again.
-    return exists (
+    if exists (
       select
       from noetl.queue q
       where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
         and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
-    );
+    ) then
+      return true;
+    end if;
+    perform nextval('noetl.stale_answer_seq');
+    return false;
   end if;
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,

@@ -46,10 +46,10 @@ async def ask(port: int, path: str, *, method: str = "GET") -> Heard:
 
 
 async def figures(port: int) -> dict[tuple[str, ...], float]:
-    """Scrape; gives each sample by its name (without the prefix) and the values of its labels."""
+    """Scrape; gives each sample by its name (without the prefix) and the values of its labels but the database's."""
     found = {}
     for family in text_string_to_metric_families((await ask(port, "/metrics")).body):
         for sample in family.samples:
             name = sample.name.removeprefix("noetl_broker_")
-            found[(name, *sample.labels.values())] = sample.value
+            found[(name, *(value for label, value in sample.labels.items() if label != "database"))] = sample.value
     return found

@@ -6,11 +6,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from noetl_broker.daemon.figures import Figures
 from noetl_broker.daemon.health import Census, Health
 from noetl_broker.daemon.observer import Observer
 from noetl_broker.daemon.port import Port
-from noetl_broker.daemon.report import report_of
+from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service
 from tests.asking import ask, figures
 from tests.brokers import complete_jobs, drain, execute, options, register, running, start, until_ended
@@ -36,10 +35,10 @@ async def port_of(service: Service) -> AsyncIterator[int]:
     """The port of a daemon that runs in this process."""
 
     async def census() -> Census:
-        return Census({"broker": report_of(service)}, Figures())
+        return Census({"broker": account_of({"db": service})}, {})
 
     observer = Observer(service.options.dsn)
-    port = Port(Health(census, observer, sweep_seconds=service.options.sweep_seconds).routes)
+    port = Port(Health(census, {"db": observer}, sweep_seconds=service.options.sweep_seconds).routes)
     try:
         yield await port.open("127.0.0.1", 0)
     finally:
@@ -62,23 +61,19 @@ async def test_a_broker_that_has_not_reached_its_database_is_live_and_not_ready(
         live, ready = await ask(port, "/live"), await ask(port, "/ready")
     assert (live.status, ready.status) == (200, 503)
     assert ready.document["not_ready"] == [
-        "broker: database: it has not been reached yet",
-        "broker: schema: it is not looked at before the database answers",
-        "broker: listener: it is not connected; mail is found by looking again",
-        "broker: evaluator: it has not begun to take turns",
+        "broker: db: database: it has not been reached yet",
+        "broker: db: schema: it is not looked at before the database answers",
+        "broker: db: listener: it is not connected; mail is found by looking again",
+        "broker: db: evaluator: it has not begun to take turns",
     ]
 
 
-async def test_a_database_that_does_not_answer_is_named(database: Database) -> None:
-    """As it is now, not as it was when the daemon came up."""
-    async with running(database) as service, port_of(service) as port:
-        service.options = options(database)
-        observer = Observer(NOWHERE)
-        gone = await observer.look()
-        ready = await ask(port, "/ready")
+async def test_a_database_that_does_not_answer_is_named() -> None:
+    """Beside others that do: it keeps nobody waiting, and its other figures are missing."""
+    observer = Observer(NOWHERE)
+    gone = await observer.look()
     assert gone.values == {"database_up": {(): 0.0}, "verify_failures_total": {(): 0.0}}
-    assert "cannot be reached" in (observer.trouble or "")
-    assert ready.document["checks"]["database"] == {"answers": "ok"}
+    assert "the database cannot be reached" in (observer.trouble or "")
 
 
 async def test_a_main_loop_that_does_not_get_on_is_not_live(database: Database) -> None:
@@ -87,7 +82,7 @@ async def test_a_main_loop_that_does_not_get_on_is_not_live(database: Database) 
     service.progress_at = time.monotonic() - 36.0
     async with port_of(service) as port:
         live = await ask(port, "/live")
-    assert (live.status, live.document["live"], live.document["stuck"]) == (503, False, ["broker"])
+    assert (live.status, live.document["live"], live.document["stuck"]) == (503, False, ["broker: db"])
 
 
 async def test_a_broker_that_stops_is_not_ready(database: Database) -> None:
@@ -95,7 +90,7 @@ async def test_a_broker_that_stops_is_not_ready(database: Database) -> None:
     async with running(database) as service, port_of(service) as port:
         service.stopping.set()
         ready = await ask(port, "/ready")
-    assert (ready.status, ready.document["not_ready"]) == (503, ["broker: evaluator: it stops"])
+    assert (ready.status, ready.document["not_ready"]) == (503, ["broker: db: evaluator: it stops"])
 
 
 async def test_turns_are_counted_by_event_and_outcome(database: Database) -> None:
@@ -171,6 +166,20 @@ async def test_leases_that_nobody_takes_back_are_told(database: Database) -> Non
             await execute(database, "select")
         found = await figures(port)
     assert (overdue, found["reaped_total", "requeued"], found["leases_overdue",]) == ({(): 1.0}, 1, 0)
+
+
+async def test_answers_that_came_too_late_are_told(database: Database) -> None:
+    """Refused, they leave no row; the same answer again from the same worker is not one of them."""
+    await register(database, ONE_STEP)
+    await start(database)
+    await drain(database)
+    await execute(database, "select noetl.lease_jobs('w')")
+    for attempt in (2, 1, 1):
+        await execute(database, "select noetl.complete_job(queue_id, 'w', $1) from noetl.queue", attempt)
+    observer = Observer(database.dsn)
+    found = (await observer.look()).values
+    await observer.close()
+    assert found["stale_answers_total"] == {(): 1.0}
 
 
 async def test_mail_that_nobody_rang_for_is_counted(database: Database) -> None:

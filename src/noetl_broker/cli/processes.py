@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 import structlog
 
 from noetl_broker.cli.serving import SIGNALS, notify
-from noetl_broker.daemon.figures import Figures
+from noetl_broker.daemon.figures import NO_DATABASE, Figures, Ledger, enter
 from noetl_broker.daemon.health import Census
-from noetl_broker.daemon.report import Report, report_of_line
+from noetl_broker.daemon.report import Account, account_of_line
 from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE, EXIT_USAGE
 
 log = structlog.get_logger(__name__)
 
 READY, PROGRESS, REPORT = "ready", "progress", "report"
-ANSWER_SECONDS = 1.0  # for a report; a child takes a millisecond, unless its main loop is stuck
+ANSWER_SECONDS = 1.0  # for an account; a child takes a millisecond, unless its main loop is stuck
 # A child that ends so would end so again.
 HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
 REST_SECONDS = (0.1, 10.0)
@@ -48,9 +48,9 @@ class Family:
     _children: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
     _heard: set[int] = field(default_factory=set)
-    _asked: dict[int, asyncio.Future[Report]] = field(default_factory=dict)
-    _told: dict[int, tuple[float, Report]] = field(default_factory=dict)  # the last report of each, and when
-    _ended: Figures = field(default_factory=Figures)  # what those counted that have ended
+    _asked: dict[int, asyncio.Future[Account]] = field(default_factory=dict)
+    _told: dict[int, tuple[float, Account]] = field(default_factory=dict)  # the last account of each, and when
+    _ended: Ledger = field(default_factory=dict)  # what those counted that have ended
     _restarts: int = 0
 
     async def run(self) -> int:
@@ -63,14 +63,14 @@ class Family:
 
     async def ask(self) -> Census:
         """Ask all children how they stand."""
-        reports = await asyncio.gather(*(self._ask(place) for place in range(self.size)))
-        ended = Figures()
-        ended.add(self._ended)
-        ended.put("process_restarts_total", self._restarts)
-        return Census({f"process {place}": report for place, report in enumerate(reports)}, ended)
+        accounts = await asyncio.gather(*(self._ask(place) for place in range(self.size)))
+        ended: Ledger = {}
+        enter(ended, self._ended)
+        ended.setdefault(NO_DATABASE, Figures()).put("process_restarts_total", self._restarts)
+        return Census({f"process {place}": account for place, account in enumerate(accounts)}, ended)
 
-    async def _ask(self, place: int) -> Report | None:
-        """The report of one; of one that does not answer the last, and it has been silent since then."""
+    async def _ask(self, place: int) -> Account | None:
+        """The account of one; of one that does not answer the last, and it has been silent since then."""
         child = self._children.get(place)
         if child is None or child.stdin is None:
             return None
@@ -82,10 +82,8 @@ class Family:
         told = self._told.get(place)
         if told is None:
             return None
-        at, report = told
-        since = time.monotonic() - at
-        checks = {**report.checks, "process": f"it has not answered for {since:.0f} s"}
-        return report._replace(silent_seconds=report.silent_seconds + since, checks=checks)
+        at, account = told
+        return account.silent_for(time.monotonic() - at)
 
     async def _keep(self, place: int) -> int:
         """Start one child, again and again; give the code that it ended with for good."""
@@ -130,22 +128,22 @@ class Family:
                 child.stdin.close()
 
     def _bury(self, place: int) -> None:
-        """Keep what a child counted until its last report: a counter never goes back."""
+        """Keep what a child counted until its last account: a counter never goes back."""
         asked = self._asked.pop(place, None)
         if asked is not None:
             asked.cancel()
         told = self._told.pop(place, None)
         if told is not None:
-            self._ended.add(told[1].figures, ended=True)
+            enter(self._ended, told[1].ledger, ended=True)
 
     def _hear(self, place: int, word: str) -> None:
         """Systemd hears of the family only what is true of all of it."""
         if word.startswith("{"):
-            report = report_of_line(word)
-            self._told[place] = time.monotonic(), report
+            account = account_of_line(word)
+            self._told[place] = time.monotonic(), account
             asked = self._asked.pop(place, None)
             if asked is not None and not asked.done():
-                asked.set_result(report)
+                asked.set_result(account)
         elif word == READY:
             self._ready.add(place)
             if len(self._ready) == self.size:

@@ -17,8 +17,9 @@ from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, serve
 from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
-from noetl_broker.daemon.report import report_of
+from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service, ServiceOptions
+from noetl_broker.store.dsn import database_names
 
 STATUS_SECONDS = 5.0
 
@@ -55,7 +56,8 @@ async def _run_one(call: Call, service: Service, *, drain: bool, child: bool) ->
         elif child:
             await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
         else:
-            async with watched(call, alone(service)):
+            [name] = database_names([call.dsn])
+            async with watched(call, {name: call.dsn}, alone({name: service})):
                 await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
     finally:
         if watch is not None:
@@ -83,7 +85,8 @@ class Teller:
 
     def report(self) -> None:
         """The parent has asked how this process stands."""
-        _say(report_of(self._service).as_line())
+        [name] = database_names([self._service.options.dsn])
+        _say(account_of({name: self._service}).as_line())
 
     def _tell(self, word: str, state: str) -> None:
         if self._to_parent:
@@ -124,7 +127,8 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
 
 
 async def _run_watched(call: Call, family: Family) -> int:
-    async with watched(call, family.ask):
+    [name] = database_names([call.dsn])
+    async with watched(call, {name: call.dsn}, family.ask):
         return await family.run()
 
 

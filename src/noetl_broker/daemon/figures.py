@@ -1,7 +1,7 @@
 """Every metric in one table, and the figures of one process or of several together.
 
-A process counts for itself. What a family of processes says is the sum of its members, those that have ended with them:
-a counter never goes back. Figures travel between processes as JSON.
+A process counts for itself, for each database that it serves. What a family of processes says is the sum of its
+members, those that have ended with them: a counter never goes back. Figures travel between processes as JSON.
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ Labels = tuple[str, ...]
 
 
 class Metric(NamedTuple):
-    """A metric by its name without the prefix; `bounds` are those of a histogram."""
+    """A metric by its name without the prefix; `bounds` are those of a histogram.
+
+    `of` a process it has the labels that stand here, of a database that one before them.
+    """
 
     name: str
     kind: Kind
     sentence: str
     labels: Labels = ()
     bounds: tuple[float, ...] = ()
+    of: Literal["database", "process"] = "database"
+
+    @property
+    def all_labels(self) -> Labels:
+        """The labels as they are shown."""
+        return ("database", *self.labels) if self.of == "database" else self.labels
 
 
 METRICS = (
@@ -38,6 +47,7 @@ METRICS = (
     Metric("jobs", "gauge", "Jobs, counted up to 100,000 for each status: waiting, delayed, leased", ("status",)),
     Metric("oldest_waiting_job_seconds", "gauge", "How long the oldest job that is due has waited for a worker"),
     Metric("leases_overdue", "gauge", "Leases that ran out and that no reaper has taken back yet"),
+    Metric("stale_answers_total", "counter", "Answers of workers that were refused: their lease had been taken over"),
     Metric("notify_queue_usage", "gauge", "How full the server's notification queue is, from 0 to 1"),
     Metric("broken_invariants", "gauge", "Faults that the last verification found, by invariant", ("invariant",)),
     Metric("verified_executions", "gauge", "Executions whose history the last verification looked at"),
@@ -68,13 +78,14 @@ METRICS = (
     Metric("listener_connected", "gauge", "Processes whose listener is connected"),
     Metric("listener_reconnects_total", "counter", "How often a listener connected again"),
     Metric("listener_deaf_total", "counter", "How often a listener did not hear its own probe"),
-    Metric("processes", "gauge", "Processes that take turns"),
-    Metric("process_restarts_total", "counter", "Processes that died and were brought back by their parent"),
-    Metric("cpu_seconds_total", "counter", "The processor's time that the processes took"),
-    Metric("memory_bytes", "gauge", "Memory of the processes together (resident; where the system says it)"),
-    Metric("info", "gauge", "Always 1; says the version", ("version",)),
+    Metric("processes", "gauge", "Processes that take turns", of="process"),
+    Metric("process_restarts_total", "counter", "Processes that died and were brought back", of="process"),
+    Metric("cpu_seconds_total", "counter", "The processor's time that the processes took", of="process"),
+    Metric("memory_bytes", "gauge", "Resident memory of the processes, where the system says it", of="process"),
+    Metric("info", "gauge", "Always 1; says the version", ("version",), of="process"),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
+NO_DATABASE = ""  # in a ledger, for what is of the process
 
 
 @dataclass(slots=True)
@@ -119,3 +130,12 @@ def figures_of_json(document: dict[str, Any]) -> Figures:
         name: {tuple(labels): float(value) for labels, value in found} for name, found in document["values"].items()
     }
     return Figures(values, {name: [*map(float, counts)] for name, counts in document["histograms"].items()})
+
+
+Ledger = dict[str, Figures]  # by the name of a database; NO_DATABASE for what is of the processes
+
+
+def enter(ledger: Ledger, entries: Mapping[str, Figures], *, ended: bool = False) -> None:
+    """Add the figures of another process to a ledger; of one that has `ended` only what it counted."""
+    for database, figures in entries.items():
+        ledger.setdefault(database, Figures()).add(figures, ended=ended)

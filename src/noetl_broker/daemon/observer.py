@@ -31,7 +31,7 @@ OVERLAP_SECONDS = 10.0  # with the verification before
 EXAMPLES = 3
 NUMBERS = (
     *("oldest_unread_seconds", "unread_mail", "dead_letters", "executions_running", "oldest_waiting_job_seconds"),
-    *("leases_overdue", "notify_queue_usage"),
+    *("leases_overdue", "notify_queue_usage", "stale_answers_total"),
 )
 
 

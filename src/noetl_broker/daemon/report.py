@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from noetl_broker import __version__
-from noetl_broker.daemon.figures import Figures, figures_of_json
+from noetl_broker.daemon.figures import NO_DATABASE, Figures, Ledger, figures_of_json
 from noetl_broker.daemon.service import Service
 
 OK = "ok"
@@ -18,27 +18,63 @@ STATM = Path("/proc/self/statm")
 
 
 class Report(NamedTuple):
-    """`checks` are "ok" or a reason, by what was looked at; `silent_seconds` since the main loop got on last."""
+    """How a process stands with one database: `checks` are "ok" or a reason, by what was looked at.
+
+    `silent_seconds` since its main loop got on last.
+    """
 
     figures: Figures
     checks: Mapping[str, str]
     silent_seconds: float
 
+
+class Account(NamedTuple):
+    """What a process says of itself, and of each database that it serves."""
+
+    process: Figures
+    reports: Mapping[str, Report]
+
+    @property
+    def ledger(self) -> Ledger:
+        """All its figures."""
+        return {NO_DATABASE: self.process, **{name: report.figures for name, report in self.reports.items()}}
+
     def as_line(self) -> str:
         """One line of JSON, for a parent."""
-        figures, checks, silent_seconds = self.figures.as_json(), dict(self.checks), self.silent_seconds
-        return json.dumps({"figures": figures, "checks": checks, "silent_seconds": silent_seconds})
+        reports = {
+            name: {**report._asdict(), "figures": report.figures.as_json()} for name, report in self.reports.items()
+        }
+        return json.dumps({"process": self.process.as_json(), "reports": reports})
+
+    def silent_for(self, seconds: float) -> Account:
+        """The same account so long after, while nothing was heard."""
+        said = f"it has not answered for {seconds:.0f} s"
+        return self._replace(
+            reports={
+                name: Report(report.figures, {**report.checks, "process": said}, report.silent_seconds + seconds)
+                for name, report in self.reports.items()
+            }
+        )
 
 
-def report_of_line(line: str) -> Report:
-    """What a child wrote; raises ValueError or KeyError where it is no report."""
+def account_of_line(line: str) -> Account:
+    """What a child wrote; raises ValueError or KeyError where it is no account."""
     document = json.loads(line)
-    return Report(figures_of_json(document["figures"]), document["checks"], float(document["silent_seconds"]))
+    reports = {
+        name: Report(figures_of_json(found["figures"]), found["checks"], float(found["silent_seconds"]))
+        for name, found in document["reports"].items()
+    }
+    return Account(figures_of_json(document["process"]), reports)
 
 
-def report_of(service: Service) -> Report:
-    """How the service of this process stands."""
-    return Report(_figures(service), _checks(service), time.monotonic() - service.progress_at)
+def account_of(services: Mapping[str, Service]) -> Account:
+    """How this process stands; its services by the names of their databases."""
+    now = time.monotonic()
+    reports = {
+        name: Report(_figures(service), _checks(service), now - service.progress_at)
+        for name, service in services.items()
+    }
+    return Account(_of_process(), reports)
 
 
 def _checks(service: Service) -> dict[str, str]:
@@ -65,8 +101,6 @@ def _figures(service: Service) -> Figures:
         "listener_connected": bell is not None and bell.connected,
         "listener_reconnects_total": max(bell.reconnects - 1, 0) if bell is not None else 0,
         "listener_deaf_total": counters.deaf,
-        "processes": 1,
-        "cpu_seconds_total": time.process_time(),
     }.items():
         figures.put(name, value)
     figures.put_all("turns_total", counters.outcomes)
@@ -74,13 +108,20 @@ def _figures(service: Service) -> Figures:
     figures.put_all("limits_hit_total", counters.limits)
     figures.put_all("faults_total", counters.faults)
     figures.put_all("reaped_total", counters.reaped)
-    figures.put("info", 1, __version__)
     for name, histogram in {
         "mail_wait_seconds": counters.waits,
         "evaluation_seconds": counters.evaluation,
         "transaction_seconds": counters.transaction,
     }.items():
         figures.histograms[name] = [*histogram.counts, histogram.total]
+    return figures
+
+
+def _of_process() -> Figures:
+    figures = Figures()
+    figures.put("processes", 1)
+    figures.put("cpu_seconds_total", time.process_time())
+    figures.put("info", 1, __version__)
     memory = _resident_bytes()
     if memory is not None:
         figures.put("memory_bytes", memory)

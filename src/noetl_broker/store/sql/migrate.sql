@@ -47,6 +47,9 @@ union all
 select 'usage on noetl.id_seq'
 where not has_sequence_privilege('noetl.id_seq', 'usage')
 union all
+select 'select on noetl.stale_answer_seq'
+where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
+union all
 select 'execute on ' || f.signature
 from unnest(array[
   'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',

@@ -55,4 +55,5 @@ select
     from waiting w
   ) as oldest_waiting_job_seconds,
   (select count(*) from leased l where l.lease_until < clock_timestamp()) as leases_overdue,
+  (select case when s.is_called then s.last_value else 0 end from noetl.stale_answer_seq s) as stale_answers_total,
   pg_notification_queue_usage() as notify_queue_usage;
