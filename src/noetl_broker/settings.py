@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     verify_seconds: float = Field(
         60.0, ge=0, le=86_400, description="seconds between looks at the invariants of what changed lately; 0 is never"
     )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
+    )
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")

@@ -11,10 +11,12 @@ from dataclasses import asdict
 import click
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.traces import exporter
 from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.report import account_of
@@ -40,8 +42,9 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     call.log_as_set()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
-    service = Service(service_options(call, fail_fast=fail_fast))
-    return asyncio.run(_run_one(call, service, drain=drain, child=child))
+    with exporter(call, "noetl-broker") as emit:
+        service = Service(service_options(call, fail_fast=fail_fast, emit=emit))
+        return asyncio.run(_run_one(call, service, drain=drain, child=child))
 
 
 async def _run_one(call: Call, service: Service, *, drain: bool, child: bool) -> int:
@@ -132,7 +135,7 @@ async def _run_watched(call: Call, family: Family) -> int:
         return await family.run()
 
 
-def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
+def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
     """Give the daemon what the settings say."""
     settings = call.settings
     return ServiceOptions(
@@ -157,4 +160,5 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
         fail_fast=fail_fast,
+        emit=emit,
     )

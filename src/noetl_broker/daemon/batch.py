@@ -13,6 +13,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import Deciding
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
 from noetl_broker.store.faults import is_of_the_mail
@@ -34,7 +35,14 @@ class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
     def __init__(
-        self, rules: Rules, playbooks: Playbooks, counters: Counters, *, max_gathered_bytes: int, careful: bool = False
+        self,
+        rules: Rules,
+        playbooks: Playbooks,
+        counters: Counters,
+        *,
+        max_gathered_bytes: int,
+        careful: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         """A batch that has claimed nothing; `rules` for executions that start in it.
 
@@ -45,6 +53,7 @@ class Batch:
         self.playbooks = playbooks
         self.counters = counters
         self.careful = careful
+        self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
         self.patience = PATIENCE_SECONDS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
@@ -172,6 +181,8 @@ class Batch:
         counters.largest_batch = max(counters.largest_batch, turns)
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults))
+        if self.tracer is not None:
+            self.tracer.note(outcomes)
         counters.evaluation.observe(PATIENCE_SECONDS - self.patience)
         for case, outcome in outcomes:
             counters.tell_turns(outcome.taken)

@@ -51,8 +51,9 @@ class Counters:
     """Counts; `drains`: how often it looked for mail, `largest_batch`: the most turns that one transaction held.
 
     `swept`: mail that nobody had rung for, found by the look after `sweep_seconds`; `deaf`: how often the listener did
-    not hear its probe. By label: `outcomes` turns by event type and outcome, `ended` executions by status, `limits`
-    executions ended by a limit, `faults` of the database by SQLSTATE, `reaped` what the reaper did.
+    not hear its probe; `spans`: ends that were told to who reads traces. By label: `outcomes` turns by event type and
+    outcome, `ended` executions by status, `limits` executions ended by a limit, `faults` of the database by SQLSTATE,
+    `reaped` what the reaper did.
     """
 
     drains: int = 0
@@ -64,6 +65,8 @@ class Counters:
     largest_batch: int = 0
     swept: int = 0
     deaf: int = 0
+    spans: int = 0
+    spans_dropped: int = 0
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
     ended: dict[str, int] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.store import unit
 from noetl_broker.store.faults import Remedy, kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
@@ -46,6 +47,7 @@ class Evaluator:
     stopping: asyncio.Event
     on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
+    tracer: Tracer | None = None
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
@@ -91,6 +93,7 @@ class Lane:
             counters,
             max_gathered_bytes=evaluator.max_gathered_bytes,
             careful=self.careful > 0,
+            tracer=evaluator.tracer,
         )
         size = min(self.size, self.most)
         self.claims += 1

@@ -78,6 +78,8 @@ METRICS = (
     Metric("listener_connected", "gauge", "Processes whose listener is connected"),
     Metric("listener_reconnects_total", "counter", "How often a listener connected again"),
     Metric("listener_deaf_total", "counter", "How often a listener did not hear its own probe"),
+    Metric("spans_total", "counter", "Spans handed over for traces; 0 while traces are off"),
+    Metric("spans_dropped_total", "counter", "Spans that were not told, because too many waited for it"),
     Metric("processes", "gauge", "Processes that take turns", of="process"),
     Metric("process_restarts_total", "counter", "Processes that died and were brought back", of="process"),
     Metric("cpu_seconds_total", "counter", "The processor's time that the processes took", of="process"),

@@ -101,6 +101,8 @@ def _figures(service: Service) -> Figures:
         "listener_connected": bell is not None and bell.connected,
         "listener_reconnects_total": max(bell.reconnects - 1, 0) if bell is not None else 0,
         "listener_deaf_total": counters.deaf,
+        "spans_total": counters.spans,
+        "spans_dropped_total": counters.spans_dropped,
     }.items():
         figures.put(name, value)
     figures.put_all("turns_total", counters.outcomes)

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.broker.spans import Emit
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, has_mail
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
 WATCH_SECONDS = 5.0  # between looks at the listener, at most
+LAST_SPANS_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
 
@@ -54,6 +57,7 @@ class ServiceOptions:
     max_gathered_bytes: int = 64 << 20
     fail_fast: bool = False
     warn_of_superuser: bool = True
+    emit: Emit | None = None  # takes spans; None: there are no traces
 
 
 @dataclass(slots=True)
@@ -69,6 +73,12 @@ class Service:
     serving: bool = False  # turns are taken: the schema is known, and the bell was heard once
     trouble: str | None = "it has not been reached yet"  # with the database, as of now
     progress_at: float = field(default_factory=time.monotonic)  # monotonic seconds
+    tracer: Tracer | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """With a tracer where somebody takes spans."""
+        emit = self.options.emit
+        self.tracer = None if emit is None else Tracer(emit, self.counters)
 
     async def drain(self) -> Counters:
         """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
@@ -83,6 +93,7 @@ class Service:
                 except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                     await self._suffer(error, pool)
                 await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
+            await self._tell_spans(pool)
         finally:
             await pool.close()
         return self.counters
@@ -96,6 +107,8 @@ class Service:
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
         ]
+        if self.tracer is not None:
+            chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
             self.serving = True
@@ -107,6 +120,7 @@ class Service:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await bell.close()
+            await self._tell_spans(pool)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 5.0)
             log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
@@ -197,6 +211,12 @@ class Service:
                 _tell_loudly("the bell watch failed, will try again", error)
             await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
 
+    async def _tell_spans(self, pool: Pool) -> None:
+        """What is noted and not yet told, where the time suffices."""
+        if self.tracer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.tracer.tell(pool), LAST_SPANS_SECONDS)
+
     def _progress(self) -> None:
         self.progress_at = time.monotonic()
         self.on_progress()
@@ -213,6 +233,7 @@ class Service:
             stopping=self.stopping,
             on_progress=self._progress,
             counters=self.counters,
+            tracer=self.tracer,
         )
 
     async def _open_pool(self) -> Pool:
