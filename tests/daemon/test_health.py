@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from noetl_broker.daemon.figures import METRICS, enter
 from noetl_broker.daemon.health import Census, Health
 from noetl_broker.daemon.observer import Observer
 from noetl_broker.daemon.port import Port
@@ -14,6 +16,7 @@ from noetl_broker.daemon.service import Service
 from tests.asking import ask, figures
 from tests.brokers import complete_jobs, drain, execute, options, register, running, start, until_ended
 from tests.postgres import Database
+from tests.roles import logins
 
 ONE_STEP = """
 workflow:
@@ -121,14 +124,36 @@ async def test_turns_are_counted_by_event_and_outcome(database: Database) -> Non
     assert found["evaluation_seconds_sum",] <= found["transaction_seconds_sum",]
 
 
+async def test_every_metric_of_the_table_is_there_from_the_start(database: Database) -> None:
+    """But those whose labels nobody knows beforehand: which events come, which faults."""
+    async with running(database) as service:
+        observer = Observer(database.dsn)
+        await observer.verify_once(60.0)
+        ledger = {"db": await observer.look()}
+        enter(ledger, account_of({"db": service}).ledger)
+        await observer.close()
+    shown = {name for figures in ledger.values() for name in (*figures.values, *figures.histograms)}
+    assert {metric.name for metric in METRICS} - shown == {"turns_total", "faults_total", "process_restarts_total"}
+
+
+async def test_the_role_of_a_broker_suffices_for_looking(database: Database) -> None:
+    """At the figures and at the invariants; its rights are those of deploy/roles.sql."""
+    async with logins(database) as as_role:
+        observer = Observer(as_role.broker.dsn)
+        await observer.verify_once(60.0)
+        found = (await observer.look()).values
+        await observer.close()
+    assert (observer.trouble, found["database_up"], found["broken_invariants"]["I1",]) == (None, {(): 1.0}, 0.0)
+
+
 async def test_a_limit_that_ends_an_execution_is_counted(database: Database) -> None:
     """By its name."""
     await register(database, ENDLESS, metadata=", max_visits: 3")
     await start(database)
-    hit = [(await drain(database)).counters.limits]
+    hit = Counter((await drain(database)).counters.limits)
     while await complete_jobs(database):
-        hit.append((await drain(database)).counters.limits)
-    assert [limits for limits in hit if limits] == [{"max_visits": 1}]
+        hit.update((await drain(database)).counters.limits)
+    assert +hit == {"max_visits": 1}
 
 
 async def test_what_waits_is_told_by_the_database(database: Database) -> None:
@@ -162,7 +187,7 @@ async def test_leases_that_nobody_takes_back_are_told(database: Database) -> Non
     overdue = (await observer.look()).values["leases_overdue"]
     await observer.close()
     async with running(database, reap_seconds=0.05) as service, port_of(service) as port:
-        while not service.counters.reaped:
+        while not service.counters.reaped["requeued"]:
             await execute(database, "select")
         found = await figures(port)
     assert (overdue, found["reaped_total", "requeued"], found["leases_overdue",]) == ({(): 1.0}, 1, 0)

@@ -77,8 +77,10 @@ class Family:
         if place not in self._asked:
             self._asked[place] = asyncio.get_running_loop().create_future()
             child.stdin.write(f"{REPORT}\n".encode())
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            return await asyncio.wait_for(asyncio.shield(self._asked[place]), ANSWER_SECONDS)
+        asked = self._asked[place]  # also of whoever asked before us and is not answered yet
+        await asyncio.wait({asked}, timeout=ANSWER_SECONDS)
+        if asked.done() and not asked.cancelled():
+            return asked.result()
         told = self._told.get(place)
         if told is None:
             return None

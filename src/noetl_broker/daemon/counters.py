@@ -23,6 +23,8 @@ LIMITS = frozenset({
 })  # fmt: skip
 MOST_STATES = 100  # SQLSTATEs that are counted apart: a trigger of anybody may raise what it likes
 OTHER = "other"
+STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
+REAPED = ("requeued", "lost", "timed_out", "overdue", "woken")
 
 
 class Histogram:
@@ -68,10 +70,11 @@ class Counters:
     spans: int = 0
     spans_dropped: int = 0
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
-    limits: dict[str, int] = field(default_factory=dict)
+    # What is known beforehand is there from the start: an alert sees the first of them as a rise.
+    ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))
+    limits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(sorted(LIMITS), 0))
     faults: dict[str, int] = field(default_factory=dict)
-    reaped: dict[str, int] = field(default_factory=dict)
+    reaped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REAPED, 0))
     waits: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
     evaluation: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
     transaction: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))

@@ -92,11 +92,13 @@ class Tracer:
             notes = [self._notes.popleft() for _ in range(min(len(self._notes), MOST_AT_ONCE))]
             try:
                 spans = await _spans(pool, notes)
-                self._emit(spans)
-            except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
-                log.warning("spans cannot be told, will try again", spans=len(notes), **told(error))
+            except BaseException as error:
                 self._notes.extendleft(reversed(notes))
+                if not isinstance(error, Exception):
+                    raise  # a stop; what is noted is told at its end
+                log.warning("spans cannot be told, will try again", spans=len(notes), **told(error))
                 return
+            self._emit(spans)
             self._counters.spans += len(spans)
 
 
