@@ -178,7 +178,8 @@ class Batch:
         counters.turns += turns
         counters.largest_batch = max(counters.largest_batch, turns)
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
-        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults))
+        claim_ms = round(self.look_seconds * 1000, 3)
+        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults), claim_ms=claim_ms)
         for case, outcome in outcomes:
             _report(case, outcome)
 
