@@ -47,7 +47,6 @@ async def _spoil(database: Database, started: list[int]) -> int:
     in_core, in_database = chosen[::2], chosen[1::2]
     await database.connection.execute(SPOIL_STATE, in_core)
     listed = ", ".join(map(str, in_database))
-    await database.connection.execute(
-        f"alter table noetl.turn add constraint refused check (execution_id <> all ('{{{listed}}}'::bigint[])) not valid"
-    )
+    check = f"execution_id <> all ('{{{listed}}}'::bigint[])"
+    await database.connection.execute(f"alter table noetl.turn add constraint refused check ({check}) not valid")
     return len(chosen)

@@ -76,6 +76,7 @@ class Counters:
     faults: dict[str, int] = field(default_factory=dict)
     reaped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REAPED, 0))
     waits: Histogram = field(default_factory=lambda: Histogram(WAIT_BOUNDS))
+    claim: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
     evaluation: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
     transaction: Histogram = field(default_factory=lambda: Histogram(BATCH_BOUNDS))
 

@@ -61,13 +61,16 @@ METRICS = (
     Metric(
         "mail_wait_seconds", "histogram", "From the time that an event bears until a broker took it", bounds=WAIT_BOUNDS
     ),
+    Metric("claim_seconds", "histogram", "For claiming the mail of one batch of turns", bounds=BATCH_BOUNDS),
     Metric(
         "evaluation_seconds",
         "histogram",
         "The processor's time for deciding on one batch of turns",
         bounds=BATCH_BOUNDS,
     ),
-    Metric("transaction_seconds", "histogram", "From begin to commit of one batch of turns", bounds=BATCH_BOUNDS),
+    Metric(
+        "transaction_seconds", "histogram", "From the claim of one batch of turns to its commit", bounds=BATCH_BOUNDS
+    ),
     Metric("lock_misses_total", "counter", "Mail that was claimed while another broker held its execution"),
     Metric("faults_total", "counter", "Faults after which the same was done again, by SQLSTATE", ("sqlstate",)),
     Metric("set_aside_total", "counter", "Events that this broker set aside"),

@@ -112,6 +112,7 @@ def _figures(service: Service) -> Figures:
     figures.put_all("reaped_total", counters.reaped)
     for name, histogram in {
         "mail_wait_seconds": counters.waits,
+        "claim_seconds": counters.claim,
         "evaluation_seconds": counters.evaluation,
         "transaction_seconds": counters.transaction,
     }.items():

@@ -19,7 +19,7 @@ from noetl_broker.broker.spans import Emit
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
-from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, has_mail
+from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
@@ -88,7 +88,7 @@ class Service:
             while not self.stopping.is_set():
                 try:
                     await evaluator.drain()
-                    if not await has_mail(pool):
+                    if not await look(pool, evaluator.low_water):
                         break
                 except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                     await self._suffer(error, pool)
@@ -127,8 +127,15 @@ class Service:
 
     async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
         """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
-        counters, options = self.counters, self.options
-        sleeper = Sleeper(bell, pool, self.stopping, notify=options.notify, sweep_seconds=options.sweep_seconds)
+        counters = self.counters
+        sleeper = Sleeper(
+            bell,
+            pool,
+            self.stopping,
+            evaluator.low_water,
+            notify=self.options.notify,
+            sweep_seconds=self.options.sweep_seconds,
+        )
         while not self.stopping.is_set():
             bell.rung.clear()
             turns, late = counters.turns, counters.waits.above(LATE_SECONDS)

@@ -1,9 +1,11 @@
-"""How the daemon sleeps: until the bell rings, until it is time to look in any case, or until it is to stop."""
+"""How the daemon sleeps when the inbox is empty: behind the gate, until a writer rings the bell or a sweep is due."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 
+from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.store.bell import Bell
 from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
 from noetl_broker.store.queries import sql
@@ -11,20 +13,34 @@ from noetl_broker.store.queries import sql
 POLL_SECONDS = (0.002, 0.1)
 
 
-async def has_mail(pool: Pool) -> bool:
-    """Whether any mail is unread, ours or another broker's."""
+async def look(pool: Pool, low_water: LowWater, *, anyway: bool = True) -> bool:
+    """Whether any mail is unread, ours or another broker's; from the beginning, `anyway` or where it costs little."""
+    start = 0 if anyway or not low_water.seconds_left else low_water.mark
     async with lent(pool, CALL_SECONDS) as connection:
-        return bool(await connection.fetchval(sql("has_mail")))
+        began = time.monotonic()
+        first = await connection.fetchval(sql("first_mail"), start)
+    low_water.looked(first, start, time.monotonic() - began)
+    return first is not None
 
 
 class Sleeper:
     """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
 
-    def __init__(self, bell: Bell, pool: Pool, stopping: asyncio.Event, *, notify: str, sweep_seconds: float) -> None:
+    def __init__(
+        self,
+        bell: Bell,
+        pool: Pool,
+        stopping: asyncio.Event,
+        low_water: LowWater,
+        *,
+        notify: str,
+        sweep_seconds: float,
+    ) -> None:
         """Awake."""
         self._bell = bell
         self._pool = pool
         self._stopping = stopping
+        self._low_water = low_water
         self._notify = notify
         self._sweep_seconds = sweep_seconds
         self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
@@ -46,8 +62,9 @@ class Sleeper:
             await self._pause(self._bell.rung, self._stopping)
             return
         # From here on every writer rings; what was written before stands in the inbox.
-        if not await has_mail(self._pool):
-            await self._wait(self._sweep_seconds, self._bell.rung, self._stopping)
+        if not await look(self._pool, self._low_water, anyway=not worked):
+            seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
+            await self._wait(seconds, self._bell.rung, self._stopping)
             self._woken = self._bell.rung.is_set()
             self.swept = not self._woken
         elif not worked:
