@@ -220,6 +220,7 @@ class Service:
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
                 log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
+                self.on_progress()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)
                 if self.stopping.is_set():
