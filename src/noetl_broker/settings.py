@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
     )
+    period_days: int = Field(30, ge=1, le=3660, description="days of history that share partitions, from the next on")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")

@@ -58,7 +58,7 @@ def run_an_execution(database: Database) -> None:
         row = connection.execute("select noetl.start_execution('story')").fetchone()
         assert row is not None
         while connection.execute(
-            "select from noetl.execution where execution_id = %s and status = 'RUNNING'", row
+            "select 1 from noetl.execution where execution_id = %s and status = 'RUNNING'", row
         ).fetchone():
             assert list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1)) != []
 

@@ -68,6 +68,7 @@ SEVERAL_DATABASES = click.option(
     help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables); again for each further one.",
 )
 COMMON = (
+    ONE_DATABASE,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
     click.option(
         "--config",
@@ -107,7 +108,7 @@ def command(name: str, *, example: str, several_databases: bool = False) -> Call
             click.get_current_context().exit(code or 0)
 
         made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
-        for option in (SEVERAL_DATABASES if several_databases else ONE_DATABASE, *COMMON):
+        for option in (SEVERAL_DATABASES if several_databases else ONE_DATABASE, *COMMON[1:]):
             made = option(made)
         return made
 

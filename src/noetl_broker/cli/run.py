@@ -161,5 +161,6 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         max_gathered_bytes=settings.max_gathered_bytes,
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
+        period_days=settings.period_days,
         fail_fast=fail_fast,
     )

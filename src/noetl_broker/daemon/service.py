@@ -17,6 +17,7 @@ import structlog
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.evaluator import Evaluator
+from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
@@ -52,6 +53,7 @@ class ServiceOptions:
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
     max_gathered_bytes: int = 64 << 20
+    period_days: int = 30
     fail_fast: bool = False
     warn_of_superuser: bool = True
 
@@ -91,6 +93,7 @@ class Service:
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+            asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
