@@ -67,7 +67,8 @@ grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl
 -- The daemon, and the commands that read: it decides, so it sees everything; facts it can add and not change.
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
-  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.schema_version
+  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.schema_version,
+  noetl.period, noetl.archived
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
@@ -83,7 +84,8 @@ grant execute on function
   noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int),
-  noetl.root_of(bigint)
+  noetl.root_of(bigint),
+  noetl.is_archived(bigint), noetl.add_partition(int)
   to noetl_broker;
 -- For people whose login is a member: mail back to the broker, and executions that take over results.
 grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;

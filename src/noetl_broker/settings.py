@@ -17,6 +17,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from noetl_broker.errors import OperatorFault
 
 PREFIX = "NOETL_BROKER_"
+HIDDEN = "**********"
+SECRETS = ("dsn", "dsns")
 
 # What the name of a type may be: a job's type is an identifier, never a piece of a statement.
 StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
@@ -28,6 +30,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
+    dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
     lanes: int = Field(2, ge=1, le=32, description="transactions that one process has under way at a time")
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
     notify: Literal["gated", "always", "off"] = Field("gated", description="when writers ring the bell")
@@ -48,6 +51,7 @@ class Settings(BaseSettings):
     traces: Literal["off", "otlp"] = Field(
         "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
     )
+    period_days: int = Field(30, ge=1, le=3660, description="days of history that share partitions, from the next on")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
@@ -105,7 +109,9 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
         elif name in from_file:
             source = "file"
         if isinstance(value, SecretStr):
-            value = "**********"
+            value = HIDDEN
+        elif name == "dsns":
+            value = [HIDDEN for _ in value]
         rows.append(
             {
                 "name": name,
@@ -146,7 +152,7 @@ def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path 
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         where = f"in {config}" if name in from_file else f"in the environment ({PREFIX}{name.upper()})"
-        shown = "" if name == "dsn" else f" {problem['input']!r:.80}"
+        shown = "" if name in SECRETS else f" {problem['input']!r:.80}"
         lines.append(f"setting {name}{shown} {where}: {problem['msg']}")
     return lines
 

@@ -18,6 +18,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.broker.spans import Emit
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
+from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
@@ -55,6 +56,7 @@ class ServiceOptions:
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
     max_gathered_bytes: int = 64 << 20
+    period_days: int = 30
     fail_fast: bool = False
     warn_of_superuser: bool = True
     emit: Emit | None = None  # takes spans; None: there are no traces
@@ -106,6 +108,7 @@ class Service:
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+            asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
         if self.tracer is not None:
             chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))

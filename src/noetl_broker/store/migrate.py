@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from noetl_broker.store.pool import Connection
 
 # The schema versions that this version of the program serves.
-SERVED_VERSIONS = range(6, 7)
+SERVED_VERSIONS = range(7, 8)
 
 
 class Migration(NamedTuple):

@@ -30,7 +30,7 @@ with tables as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version'
+        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version', 'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
@@ -54,7 +54,8 @@ select 'execute on ' || f.signature
 from unnest(array[
   'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
-  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)'
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
+  'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
 where not has_function_privilege(f.signature, 'execute');
 
