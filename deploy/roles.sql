@@ -67,19 +67,22 @@ grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl
 -- The daemon, and the commands that read: it decides, so it sees everything; facts it can add and not change.
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
-  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.schema_version
+  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.ended_job,
+  noetl.schema_version
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter
   to noetl_broker;
 grant update on
-  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter
+  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter,
+  noetl.ended_job
   to noetl_broker;
-grant delete on noetl.inbox to noetl_broker;
+grant delete on noetl.inbox, noetl.ended_job to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
 grant execute on function
-  noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.next_id(),
+  noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.reap_ended_jobs(int, float8),
+  noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int)
   to noetl_broker;

@@ -173,7 +173,7 @@ async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_call
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
-          and not coalesce(p.proconfig, '{}') @> array['noetl.writer=']
+          and not coalesce(p.proconfig, '{}') && array['noetl.writer=', 'noetl.writer=worker']
     """
     assert await rows(database, loose) == []
 

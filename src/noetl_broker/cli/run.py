@@ -123,6 +123,7 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
             max_fan_out=settings.max_fan_out,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
+            retry_owner=settings.retry_owner,
             template_max_output_chars=settings.template_max_output_chars,
             template_max_steps=settings.template_max_steps,
         ),
@@ -134,5 +135,6 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         max_gathered_bytes=settings.max_gathered_bytes,
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
+        missing_event_seconds=settings.missing_event_seconds,
         fail_fast=fail_fast,
     )
