@@ -23,7 +23,8 @@ from tests.store import noetl_server
 LEASE = """
     with one as (
       select queue_id from noetl.queue
-      where status in ('queued', 'retry') and (available_at is null or available_at <= now() + make_interval(secs => $2))
+      where status in ('queued', 'retry')
+        and (available_at is null or available_at <= now() + make_interval(secs => $2))
       order by priority desc, queue_id
       for update skip locked
       limit 1
@@ -39,20 +40,27 @@ DEAD = "update noetl.queue set status = 'dead' where queue_id = $1"
 RETRY = "update noetl.queue set status = 'retry', available_at = now() + make_interval(secs => $2) where queue_id = $1"
 REPORT = """
     insert into noetl.event (
-      execution_id, catalog_id, event_id, event_type, node_id, node_name, node_type, status, context, result, meta, error
+      execution_id, catalog_id, event_id, event_type, node_id, node_name, node_type, status, context, result, meta,
+      error
     ) values ($1, $2, noetl.snowflake_id(), $3, $4, $5, 'task', $6, $7, $8, '{}', $9)"""
 START = """
     insert into noetl.event (
       execution_id, catalog_id, event_id, event_type, node_id, node_name, node_type, status, context, result, meta
     )
-    select $1::bigint, c.catalog_id, noetl.snowflake_id(), 'execution_start', $1::bigint::text, c.path, 'playbook', 'STARTED', $3, '{}', $4::jsonb
+    select $1::bigint, c.catalog_id, noetl.snowflake_id(), 'execution_start', $1::bigint::text, c.path, 'playbook',
+      'STARTED', $3, '{}', $4::jsonb
     from noetl.catalog c
     where c.path = $2::text
     order by c.version desc
     limit 1"""
 
 
-class Boom(Exception):  # noqa: N818 - what a task says, not what a program does
+# All that time brings about, as though it were over: pauses of children, and the grace of jobs that ended.
+DUE = "update noetl.queue set available_at = now() where status = 'delegated' and available_at < 'infinity'"
+REAP = "select r.woken + e from noetl.reap(1000, 5) r cross join noetl.reap_ended_jobs(1000, -1) e"
+
+
+class Boom(Exception):
     """A task failed; the message is the error."""
 
 
@@ -83,7 +91,7 @@ def run_python(job: Job) -> JSON:
 
 @dataclass(slots=True)
 class NoETL:
-    """Both of them on one connection; `tasks` says what a step's task gives for its job, `lost` which events never come.
+    """Both on one connection; `tasks` says what a step's task gives for its job, `lost` which events never come.
 
     `retries`: a worker tries a task again as long as the attempts of the row are not used up; else it never does.
     """
@@ -107,7 +115,7 @@ class NoETL:
     async def start(
         self, execution_id: int, *, path: str = "mine", payload: JSON = None, meta: dict[str, JSON] | None = None
     ) -> int:
-        """What the server does when it is asked to execute: a workload of its own, written three times, and the event."""
+        """What the server does when it is to execute: a workload of its own, written three times, and the event."""
         for data in ({}, {"path": path}, {"path": path, "workload": {"n": "not this"}}):
             await self.connection.execute(
                 """insert into noetl.workload (execution_id, data) values ($1, $2)
@@ -179,8 +187,9 @@ async def run(noetl: NoETL, database: Database, *, turns: int = 50, **changes: A
     """Broker and worker by turns, until there is neither mail nor a job; what is late counts as due."""
     for _ in range(turns):
         await drain(database, **changes)
-        if await noetl.work(patience=1000.0) is None and not await noetl.connection.fetchval(
-            "select noetl.reap_ended_jobs(1000, -1)"
-        ):
+        if await noetl.work(patience=1000.0) is not None:
+            continue
+        await noetl.connection.execute(DUE)
+        if not await noetl.connection.fetchval(REAP):
             return
     raise AssertionError("it does not end")
