@@ -130,6 +130,12 @@ begin
             from noetl.dead_letter d
             where d.execution_id = b.execution_id and d.event_id = b.event_id
           )
+          -- beside a NoETL server: what ran before this broker took over has a start that was never mail
+          and (x.execution_id is not null or exists (
+            select
+            from noetl.inbox i
+            where i.execution_id = b.execution_id and i.event_id = b.event_id
+          ))
       )
     end,
     clock_timestamp(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Container
 from typing import Any
 
@@ -16,6 +17,7 @@ from noetl_broker.store.verify import Scope, verify
 from tests.brokers import drain, rows, running, until_ended, value
 from tests.noetl import Boom, NoETL, open_noetl, run
 from tests.postgres import Database
+from tests.sessions import blocked, session
 
 OWNERS = ("broker", "worker")
 STEP = """
@@ -312,6 +314,41 @@ async def test_what_the_broker_decided_first_stands(noetl: NoETL, empty_database
     )  # fmt: skip
     assert await rows(empty_database, "select status, available_at, lease_until from noetl.queue") == before
     assert before[0][0] == "retry"
+    assert await faults(noetl) == {}
+
+
+async def test_that_servers_word_waits_for_a_decision_that_is_being_written(
+    noetl: NoETL, empty_database: Database
+) -> None:
+    """The broker holds the row; its commit comes first, and then its decision stands."""
+    await noetl.register(RETRIED)
+    await noetl.start(9)
+    await drain(empty_database)
+    job = await noetl.lease()
+    assert job is not None
+    async with session(empty_database) as broker, session(empty_database) as watcher:
+        async with broker.transaction():
+            await broker.execute("select set_config('noetl.writer', 'broker', true)")
+            await broker.execute("update noetl.queue set status = 'retry'")
+            late = asyncio.create_task(noetl.connection.execute(DEAD, job.queue_id))
+            await blocked(watcher)
+        await late
+    assert await value(empty_database, "select status from noetl.queue") == "retry"
+    assert await value(empty_database, "select count(*) from noetl.ended_job") == 0
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
+async def test_a_server_in_another_time_zone_is_no_trouble(noetl: NoETL, empty_database: Database, zone: str) -> None:
+    """Its times without a zone are hours away from ours: turns are in order all the same, and nothing comes late."""
+    await noetl.connection.execute(f"set timezone = '{zone}'")
+    await noetl.register(STEP)
+    noetl.tasks["a"] = lambda _: 1
+    await noetl.start(9)
+    await drain(empty_database)
+    await noetl.work()
+    assert await overlook(noetl) == 0
+    await drain(empty_database)
+    assert await ended(noetl) == [("COMPLETED", 1, None)]
     assert await faults(noetl) == {}
 
 

@@ -195,6 +195,26 @@ async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: D
     assert await migrate(empty_database.dsn) == []
 
 
+async def test_only_where_a_server_keeps_the_queue_its_rows_are_listened_to(empty_database: Database) -> None:
+    """On its tables as on ours the inbox is filled; what listens to its queue and its catalog would cost ours time."""
+    triggers = """
+        select t.tgrelid::regclass::text, t.tgname
+        from pg_trigger t
+        where not t.tgisinternal
+        order by 1, 2"""
+    everywhere = [("noetl.event", f"noetl_{name}") for name in ("check_producer", "fill_catalog_id", "receive_events")]
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == everywhere
+    await execute(empty_database, "drop schema noetl cascade")
+    await execute(empty_database, noetl_server.TABLES)
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == [
+        ("noetl.catalog", "noetl_know_kind"),
+        *everywhere,
+        ("noetl.queue", "noetl_receive_job"),
+    ]
+
+
 async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:
     """Type, default and nullability of each column of the tables that are the server's."""
     statement = """
