@@ -15,7 +15,7 @@ from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register
 from noetl_broker.store.verify import Scope, verify
 from tests.brokers import drain, rows, running, until_ended, value
-from tests.noetl import Boom, NoETL, open_noetl, run
+from tests.noetl import DEAD, Boom, NoETL, open_noetl, run
 from tests.postgres import Database
 from tests.sessions import blocked, session
 
