@@ -86,6 +86,23 @@ grant execute on function
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int)
   to noetl_broker;
+-- The tables of a NoETL server make their ids with functions and sequences of its own; without such a server there are none.
+do $$
+declare
+  own regclass;
+begin
+  for own in
+    select c.oid::regclass
+    from pg_class c
+    where c.relnamespace = 'noetl'::regnamespace
+      and c.relkind = 'S'
+      and c.relname <> 'id_seq'
+      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i') -- of an identity column
+  loop
+    execute format('grant usage on sequence %s to noetl_broker', own);
+  end loop;
+end
+$$;
 -- For people whose login is a member: mail back to the broker, and executions that take over results.
 grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;
 

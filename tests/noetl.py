@@ -127,13 +127,15 @@ class NoETL:
         await self.connection.execute(START, execution_id, path, context, meta or {})
         return execution_id
 
-    async def report(self, job: Job, kind: str, result: JSON = None, *, error: str | None = None) -> None:
+    async def report(
+        self, job: Job, kind: str, result: JSON = None, *, error: str | None = None, context: JSON = None
+    ) -> None:
         """Send an event of a job, if the line lets it through; it has no id of the worker's."""
         if kind not in self.lost:
             status = {"action_started": "RUNNING", "action_error": "FAILED", "action_retry": "RUNNING"}
             await self.connection.execute(
                 REPORT, job.execution_id, job.catalog_id, kind, job.node_id, job.step, status.get(kind, "COMPLETED"),
-                "{}", json.dumps(result), error,
+                json.dumps(context or {}), json.dumps(result), error,
             )  # fmt: skip
 
     async def lease(self, *, patience: float = 0.0) -> Job | None:
