@@ -177,6 +177,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
             max_fan_out=settings.max_fan_out,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
+            retry_owner=settings.retry_owner,
             template_max_output_chars=settings.template_max_output_chars,
             template_max_steps=settings.template_max_steps,
         ),
@@ -189,6 +190,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
         period_days=settings.period_days,
+        missing_event_seconds=settings.missing_event_seconds,
         fail_fast=fail_fast,
         emit=emit,
     )

@@ -55,6 +55,7 @@ class ServiceOptions:
     sweep_seconds: float = 5.0
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
+    missing_event_seconds: float = 30.0
     max_gathered_bytes: int = 64 << 20
     period_days: int = 30
     fail_fast: bool = False
@@ -188,17 +189,20 @@ class Service:
                 raise
 
     async def _reap(self, pool: Pool) -> None:
-        """Every second: leases that ran out, actions and executions past their time."""
+        """Every second: leases that ran out, actions and executions past their time, jobs that ended without a word."""
+        options = self.options
         while True:
             try:
                 async with lent(pool, ANSWER_SECONDS) as connection:
-                    row = await connection.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
+                    row = await connection.fetchrow(
+                        sql("reap"), 1000, options.max_lost_leases, options.missing_event_seconds
+                    )
                 if row is not None and any(row.values()):
                     self.counters.tell_reaped(row.items())
                     log.info("reaped", **dict(row))
             except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
                 _tell_loudly("the reaper failed, will try again", error)
-            await asyncio.sleep(self.options.reap_seconds)
+            await asyncio.sleep(options.reap_seconds)
 
     async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
         """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""
