@@ -43,6 +43,7 @@ COMMANDS: Mapping[str, Entry] = {
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "verify": Entry("verify", "Check that what must always hold does hold."),
+    "doctor": Entry("doctor", "Find what keeps brokers from working here, and say what to do."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }
 
