@@ -6,12 +6,15 @@ given with `--config` (YAML or TOML), the default. Seen by the command line alon
 
 from __future__ import annotations
 
+import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from noetl_broker.errors import OperatorFault
@@ -138,9 +141,22 @@ def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path 
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         where = f"in {config}" if name in from_file else f"in the environment ({PREFIX}{name.upper()})"
+        meant = _meant(name, problem)
         shown = "" if name == "dsn" else f" {problem['input']!r:.80}"
-        lines.append(f"setting {name}{shown} {where}: {problem['msg']}")
+        lines.append(f"setting {name}{shown} {where}: {meant or problem['msg']}")
     return lines
+
+
+def _meant(name: str, problem: ErrorDetails) -> str | None:
+    """Say what was probably meant by a name or a word; None where the library's own words serve."""
+    if problem["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, n=1)
+        return f"there is no such setting; did you mean {near[0]}?" if near else "there is no such setting"
+    if problem["type"] == "literal_error":
+        words = str(problem.get("ctx", {}).get("expected", ""))
+        near = get_close_matches(str(problem["input"]), re.findall(r"'(\w+)'", words), n=1)
+        return f"{problem['msg']}; did you mean {near[0]}?" if near else None
+    return None
 
 
 def file_values(config: Path | None) -> dict[str, Any]:

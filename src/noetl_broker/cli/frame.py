@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from noetl_broker import logs
+from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
 
 INTERRUPTED = 130
-LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ COMMON = (
     click.option("--debug", is_flag=True, help="Log everything, and show the traceback of an error."),
 )
 
-execution_id = click.argument("execution_id", metavar="ID", type=click.IntRange(1, LARGEST_ID))
+execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
 def command(name: str, *, example: str) -> Callable[[Body], click.Command]:

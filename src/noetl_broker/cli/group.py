@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from noetl_broker import __version__
 
@@ -44,6 +45,7 @@ COMMANDS: Mapping[str, Entry] = {
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "verify": Entry("verify", "Check that what must always hold does hold."),
     "doctor": Entry("doctor", "Find what keeps brokers from working here, and say what to do."),
+    "completion": Entry("completion", "Print a script that completes commands for bash, zsh or fish."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }
 
@@ -72,6 +74,12 @@ class LazyGroup(click.Group):
             meant = f" Did you mean {near[0]}?" if near else ""
             ctx.fail(f"There is no command {args[0]}.{meant}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands by the table."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=COMMANDS[name].sentence) for name in names), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """Write the table."""

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import LARGEST_ID, Call
+from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.frame import Call
 from noetl_broker.errors import EXIT_FAILED, BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.store.recovery import Wish
 
@@ -51,7 +52,7 @@ YES = click.option("--yes", is_flag=True, help="Do it; without this their number
 RATE = click.option(
     "--rate", type=click.FloatRange(0.01, 10_000), default=50.0, show_default=True, help="How many a second at most."
 )
-ONE = click.argument("execution_id", metavar="[ID]", required=False, type=click.IntRange(1, LARGEST_ID))
+ONE = click.argument("execution_id", metavar="[ID]", required=False, type=ExecutionId())
 
 Body = Callable[..., int | None]
 

@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import LARGEST_ID, Call, command
+from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.frame import Call, command
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.store.session import session
 from noetl_broker.store.verify import Report, Scope, Verdict
@@ -34,7 +35,7 @@ class Span(click.ParamType[float]):
 
 
 @command("verify", example="noetl-broker verify --since 1h")
-@click.argument("execution_id", metavar="[ID]", required=False, type=click.IntRange(1, LARGEST_ID))
+@click.argument("execution_id", metavar="[ID]", required=False, type=ExecutionId())
 @click.option("--since", type=Span(), metavar="SPAN", help=f"Executions that changed so lately: 90s, 1h.  [{SINCE}]")
 @click.option("--all", "everything", is_flag=True, help="Every execution, however old.")
 @click.option("--deep", is_flag=True, help="Also take the recorded turns again, as replay does; slow.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
+from noetl_broker.cli.arguments import PlaybookPath
 from noetl_broker.cli.follow import event_cells, event_line, follow
 from noetl_broker.cli.frame import Call, command, execution_id
 from noetl_broker.cli.requests import what_went_wrong
@@ -15,6 +16,7 @@ from noetl_broker.cli.standing import standing, took
 from noetl_broker.cli.watch import watch
 from noetl_broker.errors import EXIT_FAILED
 from noetl_broker.store import executions as store
+from noetl_broker.store.catalog import what_was_meant
 from noetl_broker.store.session import session
 
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
@@ -22,19 +24,27 @@ STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 @command("executions", example="noetl-broker executions --status failed --path 'examples/*'")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only those that stand so.")
-@click.option("--path", metavar="PATH", help="Only those of this playbook; * stands for any characters.")
+@click.option(
+    "--path", type=PlaybookPath(), metavar="PATH", help="Only those of this playbook; * stands for any characters."
+)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most.")
 def executions(call: Call, *, status: str | None, path: str | None, limit: int) -> None:
     """List executions, the newest first."""
+    meant: list[str] = []
 
     async def ask() -> list[dict[str, Any]]:
         async with session(call.dsn, name="executions") as connection:
-            return await store.list_executions(connection, status=status, path=path, limit=limit)
+            found = await store.list_executions(connection, status=status, path=path, limit=limit)
+            if path is not None and not found:
+                meant.extend(filter(None, [await what_was_meant(connection, path, None)]))
+            return found
 
     entries = asyncio.run(ask())
     if call.as_json:
         output.show_json(entries)
         return
+    if meant:
+        output.note(f"no playbook {path} is registered; {meant[0]}")
     columns = ("execution", "path", "version", "status", "started", "took", "error")
     rows = [
         (
