@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
+    dsn_file: Path | None = Field(None, description="file with the DSN, where no other setting gives one: a secret")
     lanes: int = Field(2, ge=1, le=32, description="transactions that one process has under way at a time")
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
     notify: Literal["gated", "always", "off"] = Field("gated", description="when writers ring the bell")
@@ -82,11 +83,23 @@ def load_settings(config: Path | None = None) -> Settings:
     """The settings from file and environment; raises OperatorFault with each value that is wrong, and its place."""
     from_file = _read(config) if config is not None else {}
     try:
-        return Settings(**from_file)
+        settings = Settings(**from_file)
+        return settings if settings.dsn is not None or settings.dsn_file is None else _with_dsn(settings)
     except SettingsError as error:
         raise OperatorFault(f"a setting in the environment cannot be read: {error}; lists are JSON there") from error
     except ValidationError as error:
         raise OperatorFault("; ".join(_complaints(error, from_file, config))) from error
+
+
+def _with_dsn(settings: Settings) -> Settings:
+    """Take the DSN from its file: so a credential of systemd, or a secret of a container, needs no variable."""
+    try:
+        text = Path(str(settings.dsn_file)).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorFault(f"the setting dsn_file names a file that cannot be read: {error}") from error
+    if not text:
+        raise OperatorFault(f"the file {settings.dsn_file} of the setting dsn_file is empty; write the DSN into it")
+    return settings.model_copy(update={"dsn": SecretStr(text)})
 
 
 def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dict[str, str]) -> list[dict[str, Any]]:
@@ -99,12 +112,18 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
             source = f"environment {PREFIX}{name.upper()}"
         elif name in from_file:
             source = "file"
+        elif name == "dsn" and value is not None:
+            source = f"file {settings.dsn_file}"
         if isinstance(value, SecretStr):
             value = "**********"
         rows.append(
             {
                 "name": name,
-                "value": sorted(value) if isinstance(value, frozenset) else value,
+                "value": sorted(value)
+                if isinstance(value, frozenset)
+                else str(value)
+                if isinstance(value, Path)
+                else value,
                 "source": source,
                 "description": field.description,
             }

@@ -14,7 +14,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.processes import PROGRESS, READY, Family, parent_gone
-from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.serving import notify, ping_seconds, serve
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.service import Service, ServiceOptions
 
@@ -65,6 +65,7 @@ class Teller:
         self._service = service
         self._to_parent = to_parent
         self._told_at = time.monotonic()
+        self._every_seconds = ping_seconds(STATUS_SECONDS / 2)
 
     def ready(self) -> None:
         """LISTEN stands, the schema is known."""
@@ -72,7 +73,7 @@ class Teller:
 
     def progress(self) -> None:
         """The main loop has come round; it does at least every `sweep_seconds`."""
-        if time.monotonic() - self._told_at >= STATUS_SECONDS / 2:
+        if time.monotonic() - self._told_at >= self._every_seconds:
             self._told_at = time.monotonic()
             self._tell(PROGRESS, f"WATCHDOG=1\nSTATUS={self._service.counters.turns} turns taken")
 
