@@ -1,4 +1,4 @@
-"""The systemd unit: what it says holds of the program, and the program keeps to the protocol of the unit."""
+"""The systemd units: what they say holds of the program, and the program keeps to their protocol."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command
 from tests.postgres import Database
 
-UNIT = Path(__file__).parents[2] / "deploy" / "noetl-broker.service"
-SETTINGS = re.findall(r"^(\w+)=(.*)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+FOLDER = Path(__file__).parents[2] / "deploy"
+UNITS = ("noetl-broker.service", "noetl-worker.service")
+of_both = pytest.mark.parametrize("unit", UNITS)
 MOST_EXPOSED = 1.5  # of 10, as systemd-analyze counts
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 # A process whose main loop stands still at a signal, while the process itself lives on.
@@ -34,10 +35,11 @@ FREEZING = (
 )
 
 
-def said(name: str) -> str:
-    """The value of a setting of the unit that stands there once."""
-    (value,) = [str(value) for key, value in SETTINGS if key == name]
-    return value
+def said(unit: str, name: str) -> str:
+    """The value of a setting of a unit that stands there once."""
+    text = (FOLDER / unit).read_text(encoding="utf-8")
+    (value,) = re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)
+    return str(value)
 
 
 def analyze(*arguments: str) -> str:
@@ -51,43 +53,48 @@ def analyze(*arguments: str) -> str:
 
 
 @needs_systemd
-def test_the_unit_exposes_little() -> None:
+@of_both
+def test_the_unit_exposes_little(unit: str) -> None:
     """What is left is what it needs: the network, and the host's own folders to read the program from."""
-    told = analyze("security", "--offline=yes", "--no-pager", str(UNIT))
+    told = analyze("security", "--offline=yes", "--no-pager", str(FOLDER / unit))
     [level] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", told)
     assert float(level) <= MOST_EXPOSED
 
 
 @needs_systemd
-def test_systemd_understands_every_line(tmp_path: Path) -> None:
+@of_both
+def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
     """But for the program's place, which is this machine's here."""
-    text = UNIT.read_text(encoding="utf-8").replace("/opt/noetl-broker/bin", str(Path(sys.executable).parent))
-    unit = tmp_path / UNIT.name
-    unit.write_text(text, encoding="utf-8")
+    text = (
+        (FOLDER / unit).read_text(encoding="utf-8").replace("/opt/noetl-broker/bin", str(Path(sys.executable).parent))
+    )
+    (tmp_path / unit).write_text(text, encoding="utf-8")
     # Of other units, the machine's own, it may say something.
-    assert [line for line in analyze("verify", "--man=no", str(unit)).splitlines() if UNIT.name in line] == []
+    assert [line for line in analyze("verify", "--man=no", str(tmp_path / unit)).splitlines() if unit in line] == []
 
 
-def test_the_command_line_of_the_unit_is_one_of_ours() -> None:
-    """Its command and options are known; each variable that it sets is a setting."""
-    _, *arguments = said("ExecStart").split()
+@of_both
+def test_the_command_line_of_the_unit_is_one_of_ours(unit: str) -> None:
+    """Its command and options are known; the variable that it sets is a setting, and finds the credential."""
+    _, *arguments = said(unit, "ExecStart").split()
     assert CliRunner().invoke(cli, [*arguments, "--help"]).exit_code == 0
-    variables = [value.partition("=")[0] for key, value in SETTINGS if key == "Environment"]
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert (variables, set(variables) - known) == ([f"{PREFIX}DSN_FILE"], set())
+    assert "dsn_file" in Settings.model_fields
+    credential = said(unit, "LoadCredential").partition(":")[0]
+    assert said(unit, "Environment") == f"{PREFIX}DSN_FILE=%d/{credential}"
 
 
-def test_what_a_person_must_mend_is_not_tried_again() -> None:
-    """Wrong usage, missing rights, a schema of another version; a database that is away is waited for by the broker."""
-    codes = {int(code) for code in said("RestartPreventExitStatus").split()}
+@of_both
+def test_what_a_person_must_mend_is_not_tried_again(unit: str) -> None:
+    """Wrong usage, missing rights, a schema of another version; a database that is away is waited for."""
+    codes = {int(code) for code in said(unit, "RestartPreventExitStatus").split()}
     assert codes == {errors.EXIT_USAGE, errors.EXIT_NO_PERMISSION, errors.EXIT_SCHEMA}
 
 
 def test_the_times_of_the_unit_leave_room_for_those_of_the_program() -> None:
     """A stop may drain to its end, and an idle broker is no frozen one."""
     settings = Settings.model_validate({})
-    assert int(said("TimeoutStopSec")) > settings.drain_seconds
-    assert int(said("WatchdogSec")) > 2 * settings.sweep_seconds
+    assert [int(said(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True, True]
+    assert int(said("noetl-broker.service", "WatchdogSec")) > 2 * settings.sweep_seconds
 
 
 @contextmanager

@@ -5,6 +5,8 @@ The table says of each command which module holds it and what it does. Nothing e
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -102,4 +104,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    if os.getpid() == 1:
+        # In a container: the kernel gives the first process no default, it would not hear that it is to stop.
+        signal.signal(signal.SIGTERM, _end)
     cli(prog_name="noetl-broker")
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
