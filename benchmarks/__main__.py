@@ -12,7 +12,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks import bell, core, cost, daemons, drain, history, latency, old_events, plot, report, start, steps, width
+from benchmarks import (
+    bell,
+    core,
+    cost,
+    daemons,
+    drain,
+    history,
+    latency,
+    old_events,
+    plot,
+    poison,
+    replay,
+    report,
+    start,
+    steps,
+    width,
+)
 from benchmarks.bench import SETTINGS, Bench
 from benchmarks.results import Row
 from noetl_broker import logs
@@ -33,6 +49,8 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "bell": bell.measure,
         "daemons": daemons.measure,
         "cost": cost.measure,
+        "replay": replay.measure,
+        "poison": poison.measure,
     }
 )
 RESULTS: Final = Path(__file__).parent / "results"
