@@ -21,7 +21,10 @@ COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"
 OTHER_VARIABLES = frozenset({BIN_FOLDER_VARIABLE})
 
 
-@command("doctor", example="noetl-broker doctor --dsn postgresql://broker_1@db.example/noetl")
+@command(
+    "doctor",
+    example=("noetl-broker doctor --dsn postgresql://broker_1@db.example/noetl\nnoetl-broker doctor --json"),
+)
 def doctor(call: Call) -> int:
     """Find what keeps brokers from working here, and say what to do.
 

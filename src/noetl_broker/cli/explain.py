@@ -19,7 +19,14 @@ from noetl_broker.store.session import session
 INDENT = "  "
 
 
-@command("explain", example="noetl-broker explain 58123456789012345 load")
+@command(
+    "explain",
+    example=(
+        "noetl-broker explain 58123456789012345           # where it stands, what it waits for, why it failed\n"
+        "noetl-broker explain 58123456789012345 load      # why the step load ran, or did not\n"
+        "noetl-broker explain 58123456789012345 load#2    # of its second visit"
+    ),
+)
 @execution_id
 @click.argument("step", metavar="[STEP]", required=False, type=StepName())
 def explain(call: Call, *, execution_id: int, step: str | None) -> None:

@@ -69,7 +69,7 @@ execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
 def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
-    """Make a click command of a body; its docstring is the help, `example` stands below it."""
+    """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it."""
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
@@ -85,7 +85,9 @@ def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
                 code = body(call, **own)
             click.get_current_context().exit(code or 0)
 
-        made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
+        calls = example.splitlines()
+        head = "Examples" if len(calls) > 1 else "Example"
+        made = click.command(name, epilog="\n  ".join([f"\b\n{head}:", *calls]))(run)
         for option in COMMON:
             made = option(made)
         return made

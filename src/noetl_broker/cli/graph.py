@@ -26,7 +26,14 @@ SUFFIXES = {".svg": "svg"}
 PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 
 
-@command("graph", example="noetl-broker graph playbooks/diamond.yaml --output diamond.svg")
+@command(
+    "graph",
+    example=(
+        "noetl-broker graph playbooks/diamond.yaml --output diamond.svg\n"
+        "noetl-broker graph examples/diamond           # of the catalog, as Mermaid\n"
+        "noetl-broker graph 58123456789012345          # an execution, with the path it took"
+    ),
+)
 @click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
 @click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: svg for an output *.svg, else mermaid.")
 @click.option("--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Default: print it.")

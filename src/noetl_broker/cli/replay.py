@@ -22,7 +22,15 @@ from noetl_broker.store.histories import ALL, Filter
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
-@command("replay", example="noetl-broker replay --all --path 'examples/*' --since 24h")
+@command(
+    "replay",
+    example=(
+        "noetl-broker replay 58123456789012345\n"
+        "noetl-broker replay --all --path 'examples/*' --since 24h\n"
+        "noetl-broker replay 58123456789012345 --until turn:4\n"
+        "noetl-broker replay --against playbooks/diamond.yaml"
+    ),
+)
 @click.argument("execution_ids", metavar="[ID]...", nargs=-1, type=ExecutionId())
 @click.option("--all", "everything", is_flag=True, help="Every execution that the broker has read.")
 @click.option("--path", metavar="PATH", help="All of this playbook; * stands for any characters.")

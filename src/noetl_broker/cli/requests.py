@@ -20,7 +20,13 @@ from noetl_broker.store import executions
 from noetl_broker.store.session import session
 
 
-@command("start", example="""noetl-broker start examples/weather --payload '{"city": "Paris"}' --wait""")
+@command(
+    "start",
+    example=(
+        'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
+        "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday"
+    ),
+)
 @click.argument("path", type=PlaybookPath())
 @click.option("--payload", default="{}", metavar="JSON", help="A JSON object, or @FILE with one (@- is stdin).")
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")

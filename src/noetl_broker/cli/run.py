@@ -21,7 +21,14 @@ from noetl_broker.daemon.service import Service, ServiceOptions
 STATUS_SECONDS = 5.0
 
 
-@command("run", example="noetl-broker run --processes 2")
+@command(
+    "run",
+    example=(
+        "noetl-broker run\n"
+        "noetl-broker run --processes 2 --config broker.toml\n"
+        "noetl-broker run --drain --fail-fast       # decide on what waits, then end"
+    ),
+)
 @click.option("--drain", is_flag=True, help="Decide on what is waiting, then exit.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many, under one parent."

@@ -34,7 +34,10 @@ class Span(click.ParamType[float]):
         return float(found[1]) * UNITS[found[2]]
 
 
-@command("verify", example="noetl-broker verify --since 1h")
+@command(
+    "verify",
+    example=("noetl-broker verify --since 1h\nnoetl-broker verify 58123456789012345 --deep"),
+)
 @click.argument("execution_id", metavar="[ID]", required=False, type=ExecutionId())
 @click.option("--since", type=Span(), metavar="SPAN", help=f"Executions that changed so lately: 90s, 1h.  [{SINCE}]")
 @click.option("--all", "everything", is_flag=True, help="Every execution, however old.")

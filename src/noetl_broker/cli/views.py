@@ -22,7 +22,12 @@ from noetl_broker.store.session import session
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
-@command("executions", example="noetl-broker executions --status failed --path 'examples/*'")
+@command(
+    "executions",
+    example=(
+        "noetl-broker executions --status failed --path 'examples/*'\nnoetl-broker executions --limit 1000 --json"
+    ),
+)
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="Only those that stand so.")
 @click.option(
     "--path", type=PlaybookPath(), metavar="PATH", help="Only those of this playbook; * stands for any characters."
@@ -61,7 +66,10 @@ def executions(call: Call, *, status: str | None, path: str | None, limit: int) 
     output.show_table(columns, rows)
 
 
-@command("status", example="noetl-broker status 58123456789012345 --watch")
+@command(
+    "status",
+    example=("noetl-broker status 58123456789012345\nnoetl-broker status 58123456789012345 --watch"),
+)
 @execution_id
 @click.option("--watch", "keep_on", is_flag=True, help="Show what changes until it has ended; exit 1 if it fails.")
 def status(call: Call, *, execution_id: int, keep_on: bool) -> int:
@@ -88,7 +96,10 @@ def status(call: Call, *, execution_id: int, keep_on: bool) -> int:
     return 0
 
 
-@command("events", example="noetl-broker events 58123456789012345 --follow")
+@command(
+    "events",
+    example=("noetl-broker events 58123456789012345\nnoetl-broker events 58123456789012345 --follow --json"),
+)
 @execution_id
 @click.option(
     "--follow", "keep_on", is_flag=True, help="Show what comes until the execution ends (--json: one a line)."
