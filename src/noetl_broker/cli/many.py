@@ -16,6 +16,7 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.frame import Call
+from noetl_broker.cli.progress import bar
 from noetl_broker.errors import EXIT_FAILED, BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.store.recovery import Wish
 
@@ -133,16 +134,18 @@ async def treat(
     done: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     began = time.monotonic()
-    for number, entry in enumerate(found):
-        await asyncio.sleep(max(0.0, number / manner.rate - (time.monotonic() - began)))
-        execution_id = entry["execution_id"]
-        try:
-            done.append({"execution_id": execution_id, **await one(execution_id)})
-        except DatabaseFault:
-            raise
-        except BrokerError as fault:
-            failed.append({"execution_id": execution_id, "message": str(fault)})
-            output.note(f"noetl-broker: {fault}")
+    with bar(len(found)) as advance:
+        for number, entry in enumerate(found):
+            await asyncio.sleep(max(0.0, number / manner.rate - (time.monotonic() - began)))
+            execution_id = entry["execution_id"]
+            try:
+                done.append({"execution_id": execution_id, **await one(execution_id)})
+            except DatabaseFault:
+                raise
+            except BrokerError as fault:
+                failed.append({"execution_id": execution_id, "message": str(fault)})
+                output.note(f"noetl-broker: {fault}")
+            advance(1)
     if call.as_json:
         output.show_json({"found": len(found), "done": done, "failed": failed})
     else:

@@ -12,6 +12,7 @@ import click
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.progress import working
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.store.session import session
 from noetl_broker.store.verify import Report, Scope, Verdict
@@ -63,7 +64,8 @@ def verify(
             return await verify_in(connection, scope, examples=examples, deep=call.playbook_rules if deep else None)
 
     began = time.monotonic()
-    report = asyncio.run(ask())
+    with working("holding the tables against the invariants"):
+        report = asyncio.run(ask())
     seconds = time.monotonic() - began
     if call.as_json:
         output.show_json({
