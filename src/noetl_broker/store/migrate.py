@@ -136,13 +136,23 @@ async def check_version(connection: Connection) -> None:
     raise SchemaFault(message)
 
 
+async def check_applied(connection: Connection) -> None:
+    """Raises SchemaFault where an applied migration is unknown here, or was changed since."""
+    _check(await _applied(connection))
+
+
 async def check_rights(connection: Connection) -> None:
     """Raises PermissionFault with what the role of a daemon lacks."""
-    missing = [row["missing"] for row in await connection.fetch(sql("missing_rights"))]
+    missing = await missing_rights(connection)
     if missing:
         raise PermissionFault(
             f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes one that has it"
         )
+
+
+async def missing_rights(connection: Connection, role: str | None = None) -> list[str]:
+    """What a role (None: our own) lacks to run as a daemon."""
+    return [row["missing"] for row in await connection.fetch(sql("missing_rights"), role)]
 
 
 async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import httpx
@@ -237,7 +238,9 @@ def types_of(options: WorkerOptions) -> tuple[str, ...]:
     unknown = sorted(set(asked) - TYPES)
     if unknown or not asked:
         named = ", ".join(unknown) or "nothing"
-        raise OperatorFault(f"the worker has no tool for {named}; it has {', '.join(sorted(TYPES))}")
+        near = [word for name in unknown for word in get_close_matches(name, TYPES, n=1)]
+        meant = f"did you mean {' and '.join(near)}? It" if near else "it"
+        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(TYPES))}")
     return asked
 
 

@@ -23,8 +23,10 @@ from pg_roles
 where rolname = current_user;
 
 -- name: missing_rights
--- What the daemon's role may not do and must; deploy/roles.sql grants the same.
-with tables as (
+-- What a daemon's role (null: our own) may not do and must; deploy/roles.sql grants the same.
+with asked as (
+  select coalesce($1::text, current_user)::name as role
+), tables as (
   select r.right_name, unnest(r.relations) as relation
   from (
     values
@@ -44,10 +46,12 @@ with tables as (
 )
 select t.right_name || ' on noetl.' || t.relation as missing
 from tables t
-where not has_table_privilege('noetl.' || t.relation, t.right_name)
+cross join asked a
+where not has_table_privilege(a.role, 'noetl.' || t.relation, t.right_name)
 union all
 select 'usage on noetl.id_seq'
-where not has_sequence_privilege('noetl.id_seq', 'usage')
+from asked a
+where not has_sequence_privilege(a.role, 'noetl.id_seq', 'usage')
 union all
 select 'select on noetl.stale_answer_seq'
 where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
@@ -60,7 +64,8 @@ from unnest(array[
   'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
   'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
-where not has_function_privilege(f.signature, 'execute');
+cross join asked a
+where not has_function_privilege(a.role, f.signature, 'execute');
 
 -- name: list_migrations
 select version, name, checksum
