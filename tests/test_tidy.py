@@ -231,7 +231,7 @@ def test_functions_fit_a_screen() -> None:
 
 
 def test_imports_stand_at_the_top() -> None:
-    """An import inside a function hides a dependency; only the command line and the package load when they are asked."""
+    """An import inside a function hides a dependency; only the command line and the package load when asked."""
     nested = {
         module.at(node)
         for module in modules()

@@ -62,7 +62,7 @@ def simulate(
     first = compiled(playbook, known)
     family = {one.path: one for one in (compiled(source, known) for source in playbooks)} | {first.path: first}
     _refuse_strangers(answers or {}, family)
-    simulation = _Simulation(family, Answers(answers or {}), rules or Rules())
+    simulation = Simulation(family, Answers(answers or {}), rules or Rules())
     return simulation.play(first, dict(payload or {})).story()
 
 
@@ -91,7 +91,7 @@ def _refuse_strangers(answers: Mapping[str, Answer], family: Mapping[str, Playbo
             raise SimulationFault(f"answers[{key!r}]: no step is called so; {meant}")
 
 
-class _Simulation:
+class Simulation:
     """A family of executions under way: what they have to read, and the jobs that are open."""
 
     def __init__(self, family: Mapping[str, Playbook], answers: Answers, rules: Rules) -> None:
