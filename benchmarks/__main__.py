@@ -12,7 +12,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks import bell, core, cost, daemons, drain, history, latency, old_events, plot, report, start, steps, width
+from benchmarks import (
+    bell,
+    core,
+    cost,
+    daemons,
+    drain,
+    history,
+    latency,
+    old_events,
+    plot,
+    replay,
+    report,
+    start,
+    steps,
+    width,
+)
 from benchmarks.bench import SETTINGS, Bench
 from benchmarks.results import Row
 from noetl_broker import logs
@@ -33,6 +48,7 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "bell": bell.measure,
         "daemons": daemons.measure,
         "cost": cost.measure,
+        "replay": replay.measure,
     }
 )
 RESULTS: Final = Path(__file__).parent / "results"

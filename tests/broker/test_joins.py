@@ -248,6 +248,43 @@ def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
     )
 
 
+def test_what_waits_before_one_step_is_spent_as_the_one_token_that_it_will_be() -> None:
+    """`c` gathers an arrival that is spent for `a` and one that is not: merged, it can reach `b` through `a`."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [a, c]}
+        - {step: a, join: any, type: python, code: x, next: [c, b]}
+        - {step: b, join: any, type: python, code: x}
+        - {step: c, type: python, code: x, next: {step: a, when: "{{ c.again }}"}}
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a
+        > action_completed a 1
+            event step_completed a
+            event step_started b
+            event step_started c
+            job   b
+            job   c
+        > action_completed b 2
+            event step_completed b
+        > action_completed c {"again": true}
+            event step_completed c
+            event step_started a#2
+            job   a#2
+        > action_completed a#2 3
+            event step_completed a#2
+            event step_started c#2
+            job   c#2
+        > action_completed c#2 {"again": false}
+            event step_completed c#2
+            event execution_complete {"b": 2, "c": {"again": false}}
+        """,
+    )
+
+
 def test_a_group_sees_what_is_spent() -> None:
     """A waiting token that is spent for an `any` join reaches nothing through it, so it belongs to no group there."""
     assert_story(

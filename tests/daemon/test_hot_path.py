@@ -151,8 +151,31 @@ async def test_a_value_that_the_database_refuses_sets_one_execution_aside(databa
         database,
         f"alter table noetl.turn add constraint poison check (execution_id <> {poisoned})",
     )
-    await drain(database)
+    service = await drain(database, lanes=1)
     assert await rows(database, "select execution_id from noetl.dead_letter") == [(poisoned,)]
+    assert service.counters.batches == 1
+    assert service.counters.turns == len(healthy)
+    assert await complete_jobs(database, {"ok": True}) == len(healthy)
+
+
+async def test_what_fails_only_at_the_commit_is_found_too(database: Database) -> None:
+    """A constraint of the user's that is checked at the commit: no savepoint sees it, so claims are halved."""
+    await register(database, CHAIN)
+    poisoned, *healthy = await start(database, count=20)
+    await execute(
+        database,
+        f"""
+        create function public.refuse() returns trigger language plpgsql as $$
+        begin
+          if new.execution_id = {poisoned} then raise exception 'no such thing here' using errcode = '23514'; end if;
+          return null;
+        end $$;
+        create constraint trigger late after insert on noetl.turn deferrable initially deferred
+        for each row execute function public.refuse()""",
+    )
+    await drain(database, lanes=1)
+    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert dead == [(poisoned, "CheckViolationError: no such thing here")]
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
 
 

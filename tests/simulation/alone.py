@@ -91,7 +91,7 @@ def _answer_parent(execution: _Execution) -> list[Due]:
     if parent is None:
         return []
     kind = "completed" if reference.status == "COMPLETED" else "failed"
-    value: Any = {"message": "the child failed"}
+    value: Any = {"message": "the child failed", **reference.error}
     if kind == "completed":
         back = parent.execution.reference.steps[parent.node.partition("#")[0]].return_step
         value = reference.result if back is None else reference.data_of(back)

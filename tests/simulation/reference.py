@@ -16,6 +16,7 @@ from tests.simulation.plans import Inputs, Iterate, Plan, Retry, Step
 from tests.simulation.tokens import Arc, Happened, Items, Said, Token, arcs_of
 
 MOST_STARTED = 100  # items that one turn starts
+NO_ERROR: Mapping[str, Any] = {}
 
 
 class _Over(Exception):
@@ -40,6 +41,7 @@ class Reference:
         self.end: Token | None = None
         self.status = "NEW"
         self.result: Any = None
+        self.error = NO_ERROR  # of the action that failed it; nothing where a template did
         self.said: list[Said] = []
 
     # What happens.
@@ -72,7 +74,7 @@ class Reference:
 
     def _react_in(self, token: Token, happened: Happened) -> None:
         """Something happened in a visit that is open."""
-        if token.items is not None and happened.kind not in {"completed", "failed"}:
+        if token.items is not None and happened.kind != "failed":
             self._react_of_items(token, token.items, happened)
         elif self._is_old(token, happened):
             return
@@ -141,10 +143,11 @@ class Reference:
         if self.steps[token.step].on_error == "continue":
             self._leave(token, Outcome(None, "FAILED", error), failed=True)
         else:
-            self._fail(token.node)
+            self._fail(token.node, error)
 
-    def _fail(self, node: str) -> None:
+    def _fail(self, node: str, error: Mapping[str, Any] = NO_ERROR) -> None:
         """Fail a step, and with it the execution."""
+        self.error = error
         self._say("step_failed", node)
         self._finish("FAILED")
 
@@ -393,7 +396,7 @@ class Reference:
         if happened.kind == "item_failed":
             self._say("iteration_failed", token.node, place)
             if self.steps[token.step].on_error == "fail":
-                self._fail(token.node)
+                self._fail(token.node, happened.value)
             items.results[place] = None
         else:
             self._say("iteration_completed", token.node, place)

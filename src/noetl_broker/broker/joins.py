@@ -99,13 +99,17 @@ def _spent(arrivals: Iterable[Arrival]) -> frozenset[str]:
 
 
 def _spend_others(draft: Draft, join: Step) -> None:
-    """Every other live token that can still reach the join is spent for it: running, waiting, or on an arc."""
+    """Every other live token that can still reach the join is spent for it: running, waiting, or on an arc.
+
+    What waits before one step will be one token, and is judged as that one: all of it is spent, or nothing.
+    """
     graph, name = draft.playbook.graph, join.name
     for visit, token in draft.tokens.items():
         if graph.can_reach(token.step, name, avoiding=token.spent):
             draft.tokens[visit] = token._replace(spent=token.spent | {name})
     for step, arrivals in draft.waiting.items():
-        draft.waiting[step] = tuple(_spend(draft, arrival, name) for arrival in arrivals)
+        if graph.can_reach(step, name, avoiding=_spent(arrivals)):
+            draft.waiting[step] = tuple(arrival._replace(spent=arrival.spent | {name}) for arrival in arrivals)
     on_arcs = [_spend(draft, arrival, name) for arrival in draft.arrivals]
     draft.arrivals.clear()
     draft.arrivals.extend(on_arcs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from typing import TypeAlias
 
 import structlog
 
@@ -26,17 +27,24 @@ MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more 
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
 PATIENCE_SECONDS = 0.05
+Outcomes: TypeAlias = list[tuple[Case, Outcome]]
 
 
 class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
-    def __init__(self, rules: Rules, playbooks: Playbooks, counters: Counters, *, max_gathered_bytes: int) -> None:
-        """A batch that has claimed nothing; `rules` for executions that start in it."""
+    def __init__(
+        self, rules: Rules, playbooks: Playbooks, counters: Counters, *, max_gathered_bytes: int, careful: bool = False
+    ) -> None:
+        """A batch that has claimed nothing; `rules` for executions that start in it.
+
+        `careful`: what the database refuses is looked for, and set aside alone; that costs savepoints.
+        """
         self.max_gathered_bytes = max_gathered_bytes
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
+        self.careful = careful
         self.claimed: dict[int, list[Mail]] = {}
         self.patience = PATIENCE_SECONDS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
@@ -58,13 +66,12 @@ class Batch:
             if newest:
                 cases.reverse()  # what is new comes first, so that patience does not run out before it
             outcomes = await self._decide(connection, cases, faults)
-            columns = Columns()
-            for case, outcome in outcomes:
-                columns.add(case, outcome)
             if quiet:
                 await unit.keep_quiet(connection)
-            if outcomes:
-                await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
+            if self.careful:
+                outcomes = await self._write_carefully(connection, outcomes, faults)
+            else:
+                await self._write(connection, outcomes)
             for execution_id, reason in faults.items():
                 await unit.set_aside(connection, claim.mail[execution_id], reason)
         self._count(outcomes, faults)
@@ -83,16 +90,37 @@ class Batch:
                 self._blame(execution_id, error, faults)
         return cases
 
+    async def _write(self, connection: Connection, outcomes: Outcomes) -> None:
+        columns = Columns()
+        for case, outcome in outcomes:
+            columns.add(case, outcome)
+        if outcomes:
+            await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
+
+    async def _write_carefully(self, connection: Connection, outcomes: Outcomes, faults: dict[int, str]) -> Outcomes:
+        """Write what can be written, halved until what cannot stands alone, and is a fault; gives what was written."""
+        try:
+            async with connection.transaction():
+                await self._write(connection, outcomes)
+        except Exception as error:
+            if unit.is_lost_race(error) or not is_of_the_mail(error):
+                raise
+            if len(outcomes) > 1:
+                middle = len(outcomes) // 2
+                halves = outcomes[:middle], outcomes[middle:]
+                return [one for half in halves for one in await self._write_carefully(connection, half, faults)]
+            self._blame(outcomes[0][0].execution.execution_id, error, faults)
+            return []
+        return outcomes
+
     @staticmethod
     def _blame(execution_id: int, error: Exception, faults: dict[int, str]) -> None:
         log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=error)
         faults[execution_id] = f"{type(error).__name__}: {error}"
 
-    async def _decide(
-        self, connection: Connection, cases: list[Case], faults: dict[int, str]
-    ) -> list[tuple[Case, Outcome]]:
+    async def _decide(self, connection: Connection, cases: list[Case], faults: dict[int, str]) -> Outcomes:
         """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
-        outcomes: list[tuple[Case, Outcome]] = []
+        outcomes: Outcomes = []
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases
@@ -113,7 +141,7 @@ class Batch:
         return outcomes
 
     def _decide_once(
-        self, pending: list[Deciding], outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]
+        self, pending: list[Deciding], outcomes: Outcomes, faults: dict[int, str]
     ) -> tuple[list[Deciding], unit.Wants]:
         """Decide what can be decided; gives those that wait for results, none where there is no more time."""
         again: list[Deciding] = []
@@ -133,7 +161,7 @@ class Batch:
         self.patience = until - time.thread_time()  # what is loaded in between does not count
         return ([], {}) if outcomes and self.patience < 0 else (again, wants)
 
-    def _count(self, outcomes: list[tuple[Case, Outcome]], faults: dict[int, str]) -> None:
+    def _count(self, outcomes: Outcomes, faults: dict[int, str]) -> None:
         counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
         self.taken = turns + sum(len(self.claimed[execution_id]) for execution_id in faults)

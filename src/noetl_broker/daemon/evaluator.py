@@ -19,7 +19,7 @@ from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
-from noetl_broker.store.faults import Remedy, is_conflict, kind_of, told
+from noetl_broker.store.faults import Remedy, kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class Lane:
         self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
         self.went_well = 0  # batches in a row
         self.quiet = False  # no notification while the server's queue of them is full
-        self.careful = 0  # so many claims of a single mail, to find the one that fails
+        self.careful = 0  # so many mails are written with care, to find the one that the database refuses
         self.conflicts = 0  # in a row
         self.pause = PAUSE_SECONDS[0]
         self.fault_pause = FAULT_PAUSE_SECONDS[0]
@@ -85,8 +85,14 @@ class Lane:
         """One batch; False when there was nothing to claim."""
         counters = self.evaluator.counters
         evaluator = self.evaluator
-        batch = Batch(evaluator.rules, evaluator.playbooks, counters, max_gathered_bytes=evaluator.max_gathered_bytes)
-        size = 1 if self.careful else min(self.size, self.most)
+        batch = Batch(
+            evaluator.rules,
+            evaluator.playbooks,
+            counters,
+            max_gathered_bytes=evaluator.max_gathered_bytes,
+            careful=self.careful > 0,
+        )
+        size = min(self.size, self.most)
         self.claims += 1
         often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
         newest = self.claims % often == 0 and not self.careful
@@ -97,7 +103,7 @@ class Lane:
             await self._suffer(error, batch)
             return True
         self._grow()
-        self.careful = max(self.careful - 1, 0)
+        self.careful = max(self.careful - batch.mails, 0)
         if claim.mail:
             self.pause = PAUSE_SECONDS[0]
             more = self.size * 2 if batch.taken == batch.mails else batch.taken
@@ -121,7 +127,7 @@ class Lane:
     async def _suffer(self, error: Exception, batch: Batch) -> None:
         """Rolled back: pause and try again, or look for the one mail that fails, or set it aside."""
         self.went_well = 0
-        if isinstance(error, unit.ConflictFault) or is_conflict(error):
+        if unit.is_lost_race(error):
             self.conflicts += 1
             if self.conflicts < MOST_CONFLICTS:
                 self.evaluator.counters.retries += 1
@@ -136,7 +142,9 @@ class Lane:
             await self._try_again(error)
             return
         if batch.mails > 1:
-            log.warning("a batch failed, its mail is tried one by one", mails=batch.mails, error=str(error))
+            log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
+            if self.careful:  # not what is written fails, but what is read, or the commit
+                self.most = batch.mails // 2
             self.careful = batch.mails
             return
         if not batch.mails:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.context import Found, result_of
 from noetl_broker.errors import BrokerError
 from noetl_broker.store.columns import Columns
+from noetl_broker.store.faults import is_conflict
 from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
@@ -27,6 +28,11 @@ Answers = dict[int, dict[Want, object]]  # by execution
 
 class ConflictFault(BrokerError):
     """Another broker has taken a turn of the same execution: roll back and look again."""
+
+
+def is_lost_race(error: BaseException) -> bool:
+    """Whether a write failed because another broker was first, which is nobody's fault."""
+    return isinstance(error, ConflictFault) or is_conflict(error)
 
 
 class Claim:
