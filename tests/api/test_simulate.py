@@ -137,6 +137,21 @@ workflow:
     assert len(story.jobs) == 1
 
 
+def test_the_children_of_an_execution_that_failed_are_cancelled() -> None:
+    """Nobody waits for them any more."""
+    body = """
+workflow:
+  - {step: start, next: [call, fail]}
+  - {step: call, type: playbook, path: child}
+  - {step: fail, type: python, code: x, priority: 9}
+"""
+    child = (
+        HEAD.replace("story", "child") + "workflow:\n  - {step: start, next: a}\n  - {step: a, type: python, code: x}\n"
+    )
+    story = simulate(HEAD + body, {"fail": JobFailed("no")}, playbooks=[child])
+    assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
+
+
 @pytest.mark.parametrize(
     "playbook,answers,complaint",
     [
