@@ -6,11 +6,9 @@ import base64
 import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 TEXTS = ("code", "command", "commands", "sql")  # which stand in an action as base64, under their name and `_b64`
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +22,14 @@ class Job:
 
     step: str
     type: str
-    args: Mapping[str, Any] = field(default=NOTHING)
+    args: Mapping[str, Any] = field(default_factory=dict)
     visit: int = 1
     attempt: int = 1
     place: int | None = None
     path: str = ""
     execution_id: int = 0
-    action: Mapping[str, Any] = field(default=NOTHING)
-    context: Mapping[str, Any] = field(default=NOTHING)
+    action: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
