@@ -19,8 +19,10 @@ LOCKED ?=
 # `make simulate SEEDS=100 START=4000` plays the seeds from 4000 to 4099.
 SEEDS ?= 10000
 START ?= 0
+MINUTES ?= 10
+RATE ?= 500
 
-.PHONY: help setup demo test simulate chaos bench check format golden docs constraints clean
+.PHONY: help setup demo test simulate chaos soak bench check format golden docs constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
@@ -53,6 +55,11 @@ bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and pl
 
 simulate: $(STAMP) ## play 10,000 random executions through crashes and duplicates, each against a reference
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)
+
+# `make soak MINUTES=60 RATE=1000` keeps 1,000 transitions a second going for an hour, twice.
+soak: $(STAMP) ## the same load for MINUTES, twice, the second time beside an old snapshot: does anything drift?
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --rate $(RATE)
 
 check: $(STAMP) ## lint, formatting and types; changes nothing
 	$(BIN)/ruff check $(CODE)

@@ -22,6 +22,7 @@ from benchmarks import (
     latency,
     old_events,
     plot,
+    poison,
     replay,
     report,
     start,
@@ -49,6 +50,7 @@ FIGURES: Final = MappingProxyType[str, Measure](
         "daemons": daemons.measure,
         "cost": cost.measure,
         "replay": replay.measure,
+        "poison": poison.measure,
     }
 )
 RESULTS: Final = Path(__file__).parent / "results"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import asyncpg
 
@@ -100,13 +100,15 @@ class Database:
         return [row[0] for row in rows]
 
     @asynccontextmanager
-    async def daemon(self, *, processes: int = 1, **settings: str) -> AsyncIterator[Daemon]:
+    async def daemon(
+        self, *, processes: int = 1, log: IO[bytes] | None = None, **settings: str
+    ) -> AsyncIterator[Daemon]:
         """`noetl-broker run` beside us, ready; stopped afterwards."""
         arguments = ("run", "--processes", str(processes))
         environment = {"NOETL_BROKER_DSN": self.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
         environment |= {f"NOETL_BROKER_{name.upper()}": value for name, value in settings.items()}
         with ear() as hearing:
-            daemon = await Daemon.start(arguments, environment, hearing)
+            daemon = await Daemon.start(arguments, environment, hearing, log=log)
             try:
                 await daemon.ready()
                 yield daemon

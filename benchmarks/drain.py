@@ -8,6 +8,7 @@ bell takes counts too.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
@@ -65,21 +66,31 @@ def _rows(ones: list[Drained], twos: list[Drained], ideals: list[float], probes:
 
 
 async def drained(
-    database: Database, executions: int, *, processes: int = 1, daemons: int = 1, path: str = "ten"
+    database: Database,
+    executions: int,
+    *,
+    processes: int = 1,
+    daemons: int = 1,
+    path: str = "ten",
+    spoil: Callable[[list[int]], Awaitable[int]] | None = None,
 ) -> Drained:
-    """One round with daemons as they are shipped; raises RuntimeError where anything was lost."""
+    """One round with daemons as they are shipped; raises RuntimeError where anything was lost.
+
+    `spoil` is told which executions have started, and gives how many of them it made such that none can decide on them.
+    """
     await database.register(path, chain(path))
     bench = database.bench
     async with AsyncExitStack() as stack:
         running = [await stack.enter_async_context(database.daemon(processes=processes)) for _ in range(daemons)]
-        await database.start(path, many=executions)
+        started = await database.start(path, many=executions)
         await database.until_read()
+        spoilt = await spoil(started) if spoil else 0
         taken = own = server = 0.0
-        for _ in range(STEPS):
+        for step in range(STEPS):
             own_before = sum(daemon.seconds() for daemon in running)
             completed = await complete(database)
-            if completed != executions:
-                raise RuntimeError(f"{completed} jobs were there, not {executions}")
+            if completed != executions - (spoilt if step else 0):
+                raise RuntimeError(f"{completed} jobs were there, of {executions} executions with {spoilt} spoilt")
             server_before = bench.server_seconds()
             began = time.perf_counter()
             await database.until_read()
@@ -89,9 +100,9 @@ async def drained(
         ended = await database.connection.fetchval(
             "select count(*) from noetl.execution where status = 'COMPLETED' and path = $1", path
         )
-    if ended != executions:
-        raise RuntimeError(f"{ended} executions are completed, not {executions}")
-    turns = executions * STEPS
+    if ended != executions - spoilt:
+        raise RuntimeError(f"{ended} executions are completed, not {executions - spoilt}")
+    turns = (executions - spoilt) * STEPS
     return Drained(turns / taken, own / turns * 1e6, server / turns * 1e6)
 
 

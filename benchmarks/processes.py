@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 PATIENCE_SECONDS: Final = 60.0
 TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -52,8 +52,10 @@ class Daemon:
     began: float
 
     @classmethod
-    async def start(cls, arguments: tuple[str, ...], environment: Mapping[str, str], ear: Ear) -> Self:
-        """Start the program with these arguments."""
+    async def start(
+        cls, arguments: tuple[str, ...], environment: Mapping[str, str], ear: Ear, *, log: IO[bytes] | None = None
+    ) -> Self:
+        """Start the program with these arguments; `log`: where its log goes, ours if none is given."""
         began = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -61,6 +63,7 @@ class Daemon:
             "noetl_broker",
             *arguments,
             env=os.environ | dict(environment) | {"NOTIFY_SOCKET": str(ear.path)},
+            stderr=log,
         )
         return cls(process=process, ear=ear, began=began)
 
@@ -72,12 +75,17 @@ class Daemon:
         """What it and its children have used of the processor."""
         return tree_seconds(self.process.pid)
 
+    def resident_bytes(self) -> int:
+        """The memory that it holds now."""
+        return self._memory("VmRSS:")
+
     def peak_bytes(self) -> int:
         """The most memory that it ever held."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-        return 0
+        return self._memory("VmHWM:")
+
+    def _memory(self, name: str) -> int:
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
     async def stop(self) -> None:
         """Ask it to stop, and wait."""

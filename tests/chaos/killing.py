@@ -73,7 +73,7 @@ async def drain(evaluator: Evaluator, connection: Connection) -> None:
     """Take turns until no mail is left; what a broker that went away still holds is waited for."""
     while not evaluator.stopping.is_set():
         await evaluator.drain()
-        if not await connection.fetchval(sql("has_mail")):
+        if await connection.fetchval(sql("first_mail"), 0) is None:
             return
 
 

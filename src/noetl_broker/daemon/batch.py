@@ -46,6 +46,8 @@ class Batch:
         self.counters = counters
         self.careful = careful
         self.claimed: dict[int, list[Mail]] = {}
+        self.first: int | None = None  # mail that it came upon, whether it could have it or not
+        self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
 
@@ -54,10 +56,17 @@ class Batch:
         """How many mails the batch holds."""
         return sum(map(len, self.claimed.values()))
 
-    async def run(self, connection: Connection, *, size: int, newest: bool, quiet: bool = False) -> unit.Claim:
-        """Claim, decide, write, commit; the claim says whether there was anything. `quiet`: notify nobody."""
+    async def run(
+        self, connection: Connection, *, size: int, newest: bool, start: int = 0, quiet: bool = False
+    ) -> unit.Claim:
+        """Claim from the mail `start` on, decide, write, commit; the claim says whether there was anything.
+
+        `quiet`: notify nobody.
+        """
         async with transaction(connection):
-            claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=0)
+            began = time.monotonic()
+            claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=start)
+            self.first, self.look_seconds = claim.first_mail_id, time.monotonic() - began
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
@@ -169,7 +178,8 @@ class Batch:
         counters.turns += turns
         counters.largest_batch = max(counters.largest_batch, turns)
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
-        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults))
+        claim_ms = round(self.look_seconds * 1000, 3)
+        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults), claim_ms=claim_ms)
         for case, outcome in outcomes:
             _report(case, outcome)
 

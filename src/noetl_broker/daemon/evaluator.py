@@ -17,6 +17,7 @@ import structlog
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.store import unit
 from noetl_broker.store.faults import Remedy, kind_of, told
@@ -46,6 +47,7 @@ class Evaluator:
     stopping: asyncio.Event
     on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
+    low_water: LowWater = field(default_factory=LowWater)
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
@@ -96,12 +98,19 @@ class Lane:
         self.claims += 1
         often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
         newest = self.claims % often == 0 and not self.careful
+        start = 0 if newest else evaluator.low_water.start()
         try:
             async with lent(evaluator.pool, BATCH_SECONDS) as connection:
-                claim = await batch.run(connection, size=size, newest=newest, quiet=self.quiet)
+                claim = await batch.run(connection, size=size, newest=newest, start=start, quiet=self.quiet)
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
+            if batch.first is not None:
+                evaluator.low_water.left(batch.first)
             await self._suffer(error, batch)
             return True
+        if not newest:
+            evaluator.low_water.looked(batch.first, start, batch.look_seconds)
+        if batch.first is not None and (claim.missed or batch.taken < batch.mails):
+            evaluator.low_water.left(batch.first)
         self._grow()
         self.careful = max(self.careful - batch.mails, 0)
         if claim.mail:

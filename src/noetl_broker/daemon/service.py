@@ -18,18 +18,18 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
 from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
 from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import ANSWER_SECONDS, CALL_SECONDS, Pool, create_pool, lent
+from noetl_broker.store.pool import ANSWER_SECONDS, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
-POLL_SECONDS = (0.002, 0.1)
 WATCH_SECONDS = 5.0  # between looks at the listener, at most
 PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
@@ -74,7 +74,7 @@ class Service:
             while not self.stopping.is_set():
                 try:
                     await evaluator.drain()
-                    if not await has_mail(pool):
+                    if not await look(pool, evaluator.low_water):
                         break
                 except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                     await self._suffer(error, pool)
@@ -107,7 +107,14 @@ class Service:
 
     async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
         """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
-        sleeper = Sleeper(bell, pool, self.options, self.stopping)
+        sleeper = Sleeper(
+            bell,
+            pool,
+            self.stopping,
+            evaluator.low_water,
+            notify=self.options.notify,
+            sweep_seconds=self.options.sweep_seconds,
+        )
         while not self.stopping.is_set():
             bell.rung.clear()
             before = self.counters.turns
@@ -229,62 +236,7 @@ class Service:
                 return pool
 
 
-async def has_mail(pool: Pool) -> bool:
-    """Whether any mail is unread, ours or another broker's."""
-    async with lent(pool, CALL_SECONDS) as connection:
-        return bool(await connection.fetchval(sql("has_mail")))
-
-
 def _tell_loudly(event: str, error: Exception) -> None:
     """Log what a chore met; what passes by itself the main loop tells as well."""
     if kind_of(error).loud:
         log.error(event, **told(error), exc_info=None if is_transient(error) else error)
-
-
-class Sleeper:
-    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
-
-    def __init__(self, bell: Bell, pool: Pool, options: ServiceOptions, stopping: asyncio.Event) -> None:
-        """Awake."""
-        self._bell = bell
-        self._pool = pool
-        self._options = options
-        self._stopping = stopping
-        self._poll = POLL_SECONDS[0]
-        self._woken = False  # by the bell, from the sleep before this one
-
-    async def sleep(self, *, worked: bool) -> None:
-        """Return when there may be mail. Raises where the listener's connection is gone."""
-        if worked:
-            self._poll = POLL_SECONDS[0]
-        elif self._woken:
-            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
-            # than the longest pause for it.
-            await self._pause(self._stopping)
-        self._woken = False
-        if not self._bell.connected:
-            raise ConnectionError("the listener's connection is closed")
-        if self._options.notify == "off" or not await self._bell.take_gate():
-            await self._pause(self._bell.rung, self._stopping)
-            return
-        # From here on every writer rings; what was written before stands in the inbox.
-        if not await has_mail(self._pool):
-            await self._wait(self._options.sweep_seconds, self._bell.rung, self._stopping)
-            self._woken = self._bell.rung.is_set()
-        elif not worked:
-            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
-        if self._options.notify == "gated":
-            await self._bell.release_gate()
-
-    async def _pause(self, *signals: asyncio.Event) -> None:
-        """A pause until one of them, longer each time that it was in vain."""
-        await self._wait(self._poll, *signals)
-        self._poll = min(self._poll * 2, POLL_SECONDS[1])
-
-    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
-        waits = [asyncio.create_task(signal.wait()) for signal in signals]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()

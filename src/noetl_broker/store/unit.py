@@ -50,8 +50,7 @@ async def take(connection: Connection, *, max_mail: int, newest: bool, from_mail
     """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
     claim = Claim()
     for row in await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id):
-        if claim.first_mail_id is None:
-            claim.first_mail_id = row["mail_id"]
+        claim.first_mail_id = min(row["mail_id"], claim.first_mail_id or row["mail_id"])
         if not row["locked"]:
             claim.missed += 1
             continue

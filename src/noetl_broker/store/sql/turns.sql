@@ -264,8 +264,12 @@ from read
 on conflict (execution_id, event_id) do update
 set reason = excluded.reason, created_at = clock_timestamp();
 
--- name: has_mail
-select exists (select from noetl.inbox);
+-- name: first_mail
+select i.mail_id
+from noetl.inbox i
+where i.mail_id >= $1
+order by i.mail_id
+limit 1;
 
 -- name: reap
 select requeued, lost, timed_out, overdue, woken

@@ -1,0 +1,156 @@
+"""`python -m benchmarks.soak --minutes N`: the same load for a long time, once as it is, once beside an old snapshot.
+
+The daemon is the shipped one, behind it a worker that keeps so many transitions a second going and one that looks at
+the clock. The time is cut into windows; what the last quarter of them says is held against what the first quarter said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import IO, Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bench import SETTINGS, Bench, Database
+from benchmarks.latency import Load, Watch
+from benchmarks.playbooks import chain
+from benchmarks.processes import Daemon
+from benchmarks.results import percentile
+from noetl_broker import logs
+from noetl_broker.store import embedded
+from noetl_broker.store.pool import connect
+
+WINDOWS: Final = 16
+WARM_SECONDS: Final = 5.0
+DEAD: Final = """
+    select coalesce(sum(n_dead_tup), 0)
+    from pg_stat_user_tables
+    where schemaname = 'noetl'"""
+
+
+class Window(NamedTuple):
+    """What one piece of the time showed: transitions a second, milliseconds, a count, megabytes."""
+
+    rate: float
+    step_p99: float
+    claim_p99: float
+    dead: float
+    resident: float
+
+
+class Bound(NamedTuple):
+    """What is asked of the last quarter against the first."""
+
+    what: str
+    of: Callable[[Window], float]
+    least: float
+    most: float
+
+
+BOUNDS: Final = (
+    Bound("transitions a second", lambda window: window.rate, 0.8, 1.25),
+    Bound("p99 of a step, ms", lambda window: window.step_p99, 0.0, 1.2),
+    Bound("p99 of a claim, ms", lambda window: window.claim_p99, 0.0, 1.5),
+    Bound("dead tuples", lambda window: window.dead, 0.0, 2.0),
+    Bound("memory, MB", lambda window: window.resident, 0.0, 1.2),
+)
+
+
+def main() -> None:
+    """Soak; exit 1 where something drifts."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of each of the two parts (default: %(default)s)")
+    parser.add_argument("--rate", type=int, default=500, help="transitions a second (default: %(default)s)")
+    asked = parser.parse_args()
+    logs.configure(level="error", form="console")
+    with embedded.start(settings=SETTINGS) as postgres:
+        bench = Bench(postgres=postgres, quick=False)
+        parts = {
+            name: asyncio.run(_soak(bench, minutes=asked.minutes, rate=asked.rate, old_snapshot=old))
+            for name, old in (("as it is", False), ("beside an old snapshot", True))
+        }
+    drifted = [_show(name, windows, old_snapshot=name != "as it is") for name, windows in parts.items()]
+    if any(drifted):
+        sys.exit("something drifted, see above")
+
+
+async def _soak(bench: Bench, *, minutes: float, rate: int, old_snapshot: bool) -> list[Window]:
+    with tempfile.TemporaryFile() as log:
+        async with (
+            bench.database() as database,
+            _snapshot(database, held=old_snapshot),
+            database.daemon(log=log, log_level="debug", log_format="json") as daemon,
+        ):
+            await database.register("probe", chain("probe", kind="http"))
+            await database.register("load", chain("load"))
+            async with Watch.on(database) as watch, Load.on(database, per_second=rate) as load:
+                await asyncio.sleep(WARM_SECONDS)
+                return [await _window(daemon, watch, load, log, minutes * 60 / WINDOWS) for _ in range(WINDOWS)]
+
+
+@contextlib.asynccontextmanager
+async def _snapshot(database: Database, *, held: bool) -> AsyncIterator[None]:
+    """A session that sees everything as it was at the start, so that no vacuum may take a row away."""
+    connection = await connect(database.dsn, name="snapshot")
+    try:
+        if held:
+            await connection.execute("set idle_in_transaction_session_timeout = 0")
+            await connection.execute("begin isolation level repeatable read")
+            await connection.fetchval("select count(*) from noetl.event")
+        yield
+    finally:
+        await connection.close()
+
+
+async def _window(daemon: Daemon, watch: Watch, load: Load, log: IO[bytes], seconds: float) -> Window:
+    began, before = time.perf_counter(), load.completed
+    place = log.seek(0, 2)
+    spans: list[float] = []
+    while time.perf_counter() - began < seconds:
+        spans += await watch.spans(1)
+    rate = (load.completed - before) / (time.perf_counter() - began)
+    log.seek(place)
+    claims = [float(line["claim_ms"]) for line in map(_parsed, log.readlines()) if "claim_ms" in line]
+    dead = float(await watch.database.connection.fetchval(DEAD))
+    return Window(rate, percentile(spans, 0.99), percentile(claims, 0.99), dead, daemon.resident_bytes() / 1e6)
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _show(name: str, windows: list[Window], *, old_snapshot: bool) -> bool:
+    """Print the part; gives whether anything drifted. Under an old snapshot dead tuples cannot but grow."""
+    table = Table(title=f"soak, {name}: {len(windows)} windows")
+    for heading in ("what", "first quarter", "last quarter", "ratio", "allowed", ""):
+        table.add_column(heading, justify="left" if heading == "what" else "right")
+    quarter = max(len(windows) // 4, 1)
+    drifted = False
+    for bound in BOUNDS:
+        first, last = (statistics.median(map(bound.of, part)) for part in (windows[:quarter], windows[-quarter:]))
+        ratio = last / first if first else 1.0
+        asked = not (old_snapshot and bound.what == "dead tuples")
+        holds = bound.least <= ratio <= bound.most
+        drifted |= asked and not holds
+        allowed = f"{bound.least:g} to {bound.most:g}" if asked else ""
+        verdict = ("met" if holds else "missed") if asked else ""
+        table.add_row(bound.what, f"{first:,.2f}", f"{last:,.2f}", f"{ratio:.2f}", allowed, verdict)
+    Console(width=100).print(table)
+    return drifted
+
+
+if __name__ == "__main__":
+    main()

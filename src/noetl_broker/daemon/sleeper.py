@@ -1,0 +1,84 @@
+"""How the daemon sleeps when the inbox is empty: behind the gate, until a writer rings the bell or a sweep is due."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from noetl_broker.daemon.low_water import LowWater
+from noetl_broker.store.bell import Bell
+from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
+from noetl_broker.store.queries import sql
+
+POLL_SECONDS = (0.002, 0.1)
+
+
+async def look(pool: Pool, low_water: LowWater, *, anyway: bool = True) -> bool:
+    """Whether any mail is unread, ours or another broker's; from the beginning, `anyway` or where it costs little."""
+    start = 0 if anyway or not low_water.seconds_left else low_water.mark
+    async with lent(pool, CALL_SECONDS) as connection:
+        began = time.monotonic()
+        first = await connection.fetchval(sql("first_mail"), start)
+    low_water.looked(first, start, time.monotonic() - began)
+    return first is not None
+
+
+class Sleeper:
+    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
+
+    def __init__(
+        self,
+        bell: Bell,
+        pool: Pool,
+        stopping: asyncio.Event,
+        low_water: LowWater,
+        *,
+        notify: str,
+        sweep_seconds: float,
+    ) -> None:
+        """Awake."""
+        self._bell = bell
+        self._pool = pool
+        self._stopping = stopping
+        self._low_water = low_water
+        self._notify = notify
+        self._sweep_seconds = sweep_seconds
+        self._poll = POLL_SECONDS[0]
+        self._woken = False  # by the bell, from the sleep before this one
+
+    async def sleep(self, *, worked: bool) -> None:
+        """Return when there may be mail. Raises where the listener's connection is gone."""
+        if worked:
+            self._poll = POLL_SECONDS[0]
+        elif self._woken:
+            # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
+            # than the longest pause for it.
+            await self._pause(self._stopping)
+        self._woken = False
+        if not self._bell.connected:
+            raise ConnectionError("the listener's connection is closed")
+        if self._notify == "off" or not await self._bell.take_gate():
+            await self._pause(self._bell.rung, self._stopping)
+            return
+        # From here on every writer rings; what was written before stands in the inbox.
+        if not await look(self._pool, self._low_water, anyway=not worked):
+            seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
+            await self._wait(seconds, self._bell.rung, self._stopping)
+            self._woken = self._bell.rung.is_set()
+        elif not worked:
+            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
+        if self._notify == "gated":
+            await self._bell.release_gate()
+
+    async def _pause(self, *signals: asyncio.Event) -> None:
+        """A pause until one of them, longer each time that it was in vain."""
+        await self._wait(self._poll, *signals)
+        self._poll = min(self._poll * 2, POLL_SECONDS[1])
+
+    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
+        waits = [asyncio.create_task(signal.wait()) for signal in signals]
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()

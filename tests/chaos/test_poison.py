@@ -1,0 +1,70 @@
+"""Executions on which nobody can decide: set aside with a reason, they hold nobody up, and come back when mended."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.store import recovery
+from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start
+from tests.chaos.extent import LONG
+from tests.chaos.under_load import Tried
+from tests.postgres import Database
+from tests.sessions import session
+
+pytestmark = pytest.mark.chaos
+
+EXECUTIONS = 20_000 if LONG else 1_000
+EVERY = 500  # execution: one that the core cannot read, the next that the database refuses
+CHAIN = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: b}
+- {step: b, type: python, code: x, next: end}
+- {step: end}
+"""
+SPOIL = """
+    update noetl.execution_state
+    set tokens = '{"status": "RUNNING", "seen": "no number"}'
+    where execution_id = any ($1)"""
+MEND = """
+    update noetl.execution_state s
+    set tokens = k.tokens
+    from public.kept k
+    where k.execution_id = s.execution_id"""
+
+
+async def test_poison_is_set_aside_and_comes_back_after_the_mend(database: Database, tried: Tried) -> None:
+    """Half of it raises in the core and half fails in the database."""
+    await register(database, CHAIN)
+    started = await start(database, count=EXECUTIONS)
+    await drain(database)
+    in_core, in_database = started[::EVERY], started[1::EVERY]
+    async with session(database) as connection:
+        await connection.execute("create table public.kept as select execution_id, tokens from noetl.execution_state")
+        await connection.execute(SPOIL, in_core)
+        listed = ", ".join(map(str, in_database))
+        await connection.execute(
+            f"alter table noetl.turn add constraint refused check (execution_id <> all ('{{{listed}}}')) not valid"
+        )
+        for _ in "ab":
+            await complete_jobs(database)
+            await drain(database)
+        dead = await connection.fetch("select execution_id, reason from noetl.dead_letter order by execution_id")
+        assert [row["execution_id"] for row in dead] == sorted(in_core + in_database)
+        reasons = {row["execution_id"]: row["reason"] for row in dead}
+        assert all("no number" in reasons[execution_id] for execution_id in in_core)
+        assert all('"refused"' in reasons[execution_id] for execution_id in in_database)
+        others = EXECUTIONS - len(dead)
+        assert await rows(database, "select status, count(*) from noetl.execution group by 1 order by 1") == [
+            ("COMPLETED", others),
+            ("RUNNING", len(dead)),
+        ]
+        await connection.execute(MEND)
+        await connection.execute("alter table noetl.turn drop constraint refused")
+        for execution_id in reasons:
+            assert await recovery.put_back(connection, execution_id) == 1
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await broken_invariants(database) == {}
+    tried(f"poison: {len(dead)} of {EXECUTIONS} executions", "set aside with a reason, brought back, 0 lost")

@@ -1,0 +1,145 @@
+"""Reference workers as processes that are killed, frozen past their leases and cut off, with clocks an hour wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from noetl_broker.playbook.findings import Rules
+from tests.brokers import broken_invariants, register, rows, running, start, value
+from tests.chaos.extent import LONG
+from tests.chaos.under_load import Tried, until
+from tests.postgres import Database
+
+pytestmark = pytest.mark.chaos
+
+EXECUTIONS = 400 if LONG else 30
+INCIDENTS = 60 if LONG else 6
+LEASE_SECONDS = 1
+# What a worker reads of the time, an hour away from what the database reads.
+SHIFTED = """
+import datetime, time
+class Shifted(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + datetime.timedelta(seconds={seconds})
+datetime.datetime = Shifted
+right = time.time
+time.time = lambda: right() + {seconds}
+time.time_ns = lambda: int(time.time() * 1e9)
+"""
+WORK = """
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: sleep, seconds: 1.5, next: j}
+- {step: b, type: sleep, seconds: 0.3, next: j}
+- {step: j, type: sleep, seconds: 0, next: end}
+- {step: end}
+"""
+KNOWN = Rules(extra_step_types=frozenset({"sleep"}))
+TAKEN_OVER = "select not exists (select from noetl.queue where status = 'leased' and worker_id = $1)"
+ENDED = "select count(*) = $1 from noetl.execution where status = 'COMPLETED'"
+TERMINATE = """
+    select count(pg_terminate_backend(pid))
+    from pg_stat_activity
+    where datname = current_database() and application_name like 'noetl-worker%'"""
+
+
+class Crew:
+    """Three workers: one with the right time, one an hour early, one an hour late; a dead one is replaced."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database = database
+        self.clocks = [self._clock(folder, seconds) for seconds in (0, -3600, 3600)]
+        self.workers: list[asyncio.subprocess.Process] = []
+        self.names: list[str] = ["", "", ""]
+        self.hired = 0
+
+    @staticmethod
+    def _clock(folder: Path, seconds: int) -> dict[str, str]:
+        place = folder / f"clock{seconds}"
+        place.mkdir()
+        (place / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
+        return {"PYTHONPATH": str(place)}
+
+    async def hire(self, place: int) -> asyncio.subprocess.Process:
+        """Start the worker of this place."""
+        self.hired += 1
+        self.names[place] = f"worker {self.hired}"
+        environment = os.environ | self.clocks[place] | {"NOETL_BROKER_DSN": self.database.dsn}
+        arguments = (
+            "worker",
+            "--lease-seconds",
+            str(LEASE_SECONDS),
+            "--concurrency",
+            "8",
+            "--worker-id",
+            self.names[place],
+        )
+        return await asyncio.create_subprocess_exec(sys.executable, "-m", "noetl_broker", *arguments, env=environment)
+
+    async def kill(self, place: int) -> None:
+        """Kill it without a word, and start another."""
+        self.workers[place].kill()
+        await self.workers[place].wait()
+        self.workers[place] = await self.hire(place)
+
+    async def freeze(self, place: int) -> None:
+        """Stop it until its leases are another's, so that no heartbeat is sent; then let it come back as a zombie."""
+        worker = self.workers[place]
+        worker.send_signal(signal.SIGSTOP)
+        try:
+            await until(self.database, TAKEN_OVER, self.names[place])
+        finally:
+            worker.send_signal(signal.SIGCONT)
+
+    async def cut(self, _place: int) -> None:
+        """Terminate the connections of all."""
+        await value(self.database, TERMINATE)
+
+
+@asynccontextmanager
+async def crew_of(database: Database, folder: Path) -> AsyncIterator[Crew]:
+    """Hire a crew; all are killed with the test."""
+    crew = Crew(database, folder)
+    crew.workers = [await crew.hire(place) for place in range(len(crew.clocks))]
+    try:
+        yield crew
+    finally:
+        for worker in crew.workers:
+            worker.kill()
+            await worker.wait()
+
+
+async def test_workers_that_are_killed_frozen_and_cut_off_lose_and_double_nothing(
+    database: Database, tmp_path: Path, tried: Tried
+) -> None:
+    """Whatever their clocks say: a lease is the database's."""
+    await register(database, WORK)
+    dice = random.Random(11)  # noqa: S311 - the same run each time
+    seen = dict.fromkeys(("kill", "freeze", "cut"), 0)
+    settings = {"reap_seconds": 0.1, "max_lost_leases": 1000, "playbook_rules": KNOWN}
+    async with running(database, **settings), crew_of(database, tmp_path) as crew:
+        for number in range(INCIDENTS):
+            await start(database, count=EXECUTIONS // INCIDENTS)
+            await until(database, "select exists (select from noetl.queue where status = 'leased')")
+            name = list(seen)[number % len(seen)]
+            seen[name] += 1
+            await getattr(crew, name)(dice.randrange(len(crew.workers)))
+        total = EXECUTIONS // INCIDENTS * INCIDENTS
+        await until(database, ENDED, total, patience=300 if LONG else 30)
+    statement = (
+        "select event_type, count(*) from noetl.event where event_type in ('step_failed', 'step_completed') group by 1"
+    )
+    assert await rows(database, statement) == [("step_completed", 3 * total)]
+    assert await broken_invariants(database) == {}
+    told = ", ".join(f"{count} × {name}" for name, count in seen.items())
+    tried(f"workers as processes, clocks an hour off: {told}", f"{total} executions, 0 lost, 0 doubled")
