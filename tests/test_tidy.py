@@ -40,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"__init__", "errors", "job", "template", "playbook", "broker", "store"},
     "simulation": {"errors", "job", "template", "playbook", "broker"},
     "client": {"errors", "store"},
-    "testing": {"errors", "playbook", "simulation"},
+    "testing": {"__init__"},
     "settings": {"errors"},
     "logs": {"errors"},
 }

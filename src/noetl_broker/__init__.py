@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from noetl_broker.client import Client, Ended, ExecutionFailed
     from noetl_broker.errors import BrokerError, JobFailed
     from noetl_broker.job import Job
-    from noetl_broker.simulation import SimulationFault, Story, Visit, in_turn, simulate
+    from noetl_broker.simulation import Playbooks, SimulationFault, Story, Visit, in_turn, simulate
     from noetl_broker.worker import Worker, run_code
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ __all__ = [
     "ExecutionFailed",
     "Job",
     "JobFailed",
+    "Playbooks",
     "SimulationFault",
     "Story",
     "Visit",
@@ -39,7 +40,7 @@ _HOMES = {
     "client": ("Client", "Ended", "ExecutionFailed"),
     "errors": ("BrokerError", "JobFailed"),
     "job": ("Job",),
-    "simulation": ("SimulationFault", "Story", "Visit", "in_turn", "simulate"),
+    "simulation": ("Playbooks", "SimulationFault", "Story", "Visit", "in_turn", "simulate"),
     "worker": ("Worker", "run_code"),
 }
 

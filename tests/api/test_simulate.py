@@ -18,7 +18,7 @@ from tests.playbooks.test_examples import RUNS
 EXAMPLES = playbooks_folder()
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
 # Their workers need a database, or run the items of an iterator themselves.
-NOT_IN_PYTHON = {"error_handling", "iterator", "nested_child", "nested_iterator"}
+NOT_IN_PYTHON = {"iterator", "nested_child", "nested_iterator"}
 
 
 def every_step(file: Path) -> list[str]:
@@ -102,6 +102,33 @@ def test_an_answer_stands_for_a_playbook_that_a_step_calls() -> None:
     """The child is then not played, and need not be there."""
     story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": {"received": "a book"}})
     assert (story.result, story.children, story.jobs[0].args["parcel"]) == ({"received": "a book"}, (), "a book")
+
+
+def test_an_answer_that_stands_for_a_playbook_is_asked_for_again_when_it_failed() -> None:
+    """As the child would be started again."""
+    answer = in_turn(ZeroDivisionError("division by zero"), {"received": 1})
+    story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": answer})
+    assert (story.result, [job.attempt for job in story.jobs]) == ({"received": 1}, [1, 2])
+
+
+def test_an_answer_stands_for_the_playbook_of_each_item() -> None:
+    """The jobs are the items; each answers by itself."""
+    charge = in_turn({"amount": 5}, JobFailed("no"))
+    story = played("iterator_playbook", {"charge": charge})
+    assert [(job.name, job.args["number"]) for job in story.jobs] == [("charge[0]", 1), ("charge[1]", 2)]
+    assert (story.status, story.error["message"], story.error["index"]) == ("FAILED", "no", 1)
+
+
+def test_an_iterator_that_a_worker_runs_is_one_job() -> None:
+    """Its answer is the list of results."""
+    story = played("iterator", {"shout": [{"word": "A"}], "price": ["free"]})
+    assert story.result == {"shouted": [{"word": "A"}], "bought": ["free"]}
+
+
+def test_a_visit_that_failed_and_went_on_tells_its_error() -> None:
+    """`on_error: continue` goes on with the next step."""
+    [visit] = played("error_handling", {"divide": JobFailed("no"), "report": {}}).visits("divide")
+    assert (visit.status, visit.result, visit.error["message"]) == ("FAILED", None, "no")
 
 
 def test_answers_may_name_the_playbook_of_a_step() -> None:

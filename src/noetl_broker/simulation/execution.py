@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 from noetl_broker.broker.context import WORKLOAD, Known
 from noetl_broker.broker.core import take_turn
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import JSON, Decision, Event, Rules, Turn
+from noetl_broker.broker.model import JSON, Child, Decision, Event, Rules, Turn
 from noetl_broker.broker.model import Job as QueuedJob
+from noetl_broker.broker.queue import DEFAULT_PRIORITY
 from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
 from noetl_broker.broker.story import STORY_START
 from noetl_broker.job import Job, readable
@@ -108,6 +109,26 @@ class Execution:
         )
         self.answered.append(job)
         return job
+
+    def call(self, child: Child) -> None:
+        """Keep the start of a child as a job, which is answered in its place."""
+        step = self.playbook.steps[child.step]
+        priority = next(p for p in (step.priority, self.playbook.priority, DEFAULT_PRIORITY) if p is not None)
+        action: dict[str, JSON] = {"path": child.path, "version": child.version, "args": child.payload}
+        queued = QueuedJob(
+            child.step,
+            child.visit,
+            "playbook",
+            0,
+            action,
+            {},
+            priority,
+            max_attempts=1,
+            timeout=None,
+            place=child.place,
+        )
+        earlier = child.meta["parent"]["attempt"] - 1
+        self.open[child.step, child.visit, child.place] = OpenJob(job=queued, attempts=earlier)
 
     def story(self) -> Story:
         """What has happened."""

@@ -149,9 +149,10 @@ class Simulation:
     def work(self, execution: Execution, node: Node) -> None:
         """Let the test answer a job."""
         job = execution.lease(node)
-        self._answered(execution, job, self.answers.say(job))
-
-    def _answered(self, execution: Execution, job: Job, said: Said) -> None:
+        said = self.answers.say(job)
+        if job.type == "playbook":  # the answer stands for that of a child
+            self._tell_parent(Parent(execution, *node), said, job.attempt, 0)
+            return
         event = Event(
             ACTION_COMPLETED if said.error is None else ACTION_FAILED,
             job.step,
@@ -166,23 +167,8 @@ class Simulation:
 
     def _start_child(self, parent: Execution, child: Child) -> None:
         """Start the playbook that a step calls; where the step has an answer, that one stands for it."""
-        waiting = Parent(parent, child.step, child.visit, child.place)
-        told = child.meta["parent"]
         if self.answers.key_of(parent.playbook.path, child.step) is not None:
-            job = Job(
-                step=child.step,
-                type="playbook",
-                args=child.payload,
-                visit=child.visit,
-                attempt=told["attempt"],
-                place=child.place,
-                path=parent.playbook.path,
-                execution_id=parent.number,
-                action={"path": child.path, "version": child.version},
-            )
-            parent.answered.append(job)
-            said = self.answers.say(job)
-            self._tell_parent(waiting, said, told["attempt"], 0)
+            parent.call(child)
             return
         playbook = self.family.get(child.path)
         if playbook is None:
@@ -190,7 +176,8 @@ class Simulation:
                 f"step {child.step} of {parent.playbook.path} calls {child.path}, which the simulation does not have; "
                 f"give it in playbooks=[…], or give the step an answer: answers={{{child.step!r}: …}}"
             )
-        start = Event(EXECUTION_START, context={"workload": as_stored(child.payload)}, meta={"parent": told})
+        start = Event(EXECUTION_START, context={"workload": as_stored(child.payload)}, meta=child.meta)
+        waiting = Parent(parent, child.step, child.visit, child.place)
         parent.children.append(self.begin(playbook, start, waiting))
 
     def _answer_parent(self, child: Execution, ended: Ended) -> None:

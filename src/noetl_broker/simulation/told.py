@@ -19,8 +19,7 @@ class Visit:
     """One visit of a step, in the order in which they began.
 
     `inputs` are those of its job or of the playbook that it calls, empty where it has neither. `status` is COMPLETED,
-    FAILED, or CANCELLED (the execution ended before it). `error` is that of its last failure, also where `on_error:
-    continue` went on.
+    FAILED (also where `on_error: continue` went on, with `error`), or CANCELLED: the execution ended before it.
     """
 
     step: str
