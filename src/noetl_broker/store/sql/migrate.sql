@@ -13,6 +13,7 @@ create table if not exists noetl.schema_version (
   checksum text not null,
   applied_at timestamptz not null default clock_timestamp()
 );
+alter table noetl.schema_version add column if not exists serves_from int;
 
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;
@@ -68,10 +69,10 @@ cross join asked a
 where not has_function_privilege(a.role, f.signature, 'execute');
 
 -- name: list_migrations
-select version, name, checksum
+select version, name, checksum, serves_from
 from noetl.schema_version
 order by version;
 
 -- name: record_migration
-insert into noetl.schema_version (version, name, checksum)
-values ($1::int, $2::text, $3::text);
+insert into noetl.schema_version (version, name, checksum, serves_from)
+values ($1::int, $2::text, $3::text, $4::int);
