@@ -19,5 +19,8 @@ ENV PATH=/opt/noetl-broker/bin:$PATH \
     NOETL_BROKER_LOG_FORMAT=json
 WORKDIR /
 USER 65532:65532
+# A broker's; what else the image runs (a worker, a command) serves no port: switch it off there.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9464/ready', timeout=4).close()"]
 ENTRYPOINT ["noetl-broker"]
 CMD ["run"]

@@ -90,7 +90,9 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
         def environment(service: str) -> dict[str, str]:
             own = environment_of(SERVICES[service])
             assert own["PGHOST"] == "postgres"
-            return plain_environment() | own | {"PGHOST": postgres.host, "PGPORT": str(postgres.port)}
+            # In their containers each has all ports to itself.
+            here = {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "NOETL_BROKER_HEALTH_PORT": "0"}
+            return plain_environment() | own | here
 
         def once(service: str, words: list[str]) -> None:
             subprocess.run(words, env=environment(service), check=True, capture_output=True, timeout=PATIENCE_SECONDS)
@@ -160,6 +162,19 @@ def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
     assert file == f"{mount['mountPath']}/{item['path']}"
     wanted = {"noetl-broker-schema": "owner", "noetl-broker": "broker", "noetl-worker": "worker"}
     assert (secret["secretName"], item["key"]) == ("noetl-broker", wanted[name])
+
+
+def test_a_cluster_probes_the_port_of_a_broker_from_outside() -> None:
+    """On paths that it serves, and with an address that is not the pod's own alone."""
+    (container,) = PODS["noetl-broker"]["containers"]
+    port = Settings.model_validate({}).health_port
+    paths = {probe: container[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")}
+    assert paths == {
+        "livenessProbe": {"path": "/live", "port": "health"},
+        "readinessProbe": {"path": "/ready", "port": "health"},
+    }
+    assert container["ports"] == [{"name": "health", "containerPort": port}]
+    assert {"name": "NOETL_BROKER_HEALTH_HOST", "value": "0.0.0.0"} in container["env"]  # noqa: S104 - all of the pod
 
 
 def test_a_stop_leaves_time_to_drain() -> None:
