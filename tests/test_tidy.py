@@ -39,6 +39,7 @@ LAYERS: dict[str, set[str]] = {
     "worker": {"__init__", "errors", "template", "playbook", "broker", "store"},
     "settings": {"errors"},
     "logs": {"errors"},
+    "tracing": {"__init__", "errors", "broker"},
 }
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}

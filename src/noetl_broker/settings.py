@@ -39,9 +39,20 @@ class Settings(BaseSettings):
     )
     reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for leases that ran out")
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
+    missing_event_seconds: float = Field(
+        30.0, ge=1, le=3600, description="seconds that the event of a job is waited for which a NoETL server has ended"
+    )
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
+    )
+    health_host: str = Field("127.0.0.1", min_length=1, description="address of the health port; 0.0.0.0 is all")
+    health_port: int = Field(9464, ge=0, le=65_535, description="port of /live, /ready and /metrics; 0 is none")
+    verify_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="seconds between looks at the invariants of what changed lately; 0 is never"
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
     )
     period_days: int = Field(30, ge=1, le=3660, description="days of history that share partitions, from the next on")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
@@ -51,6 +62,9 @@ class Settings(BaseSettings):
     max_fan_out: int = Field(1_000, ge=1, le=100_000, description="transitions that one turn takes")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
+    retry_owner: Literal["broker", "worker"] = Field(
+        "broker", description="who decides whether a failed action is tried again: beside a NoETL worker, the worker"
+    )
     template_max_source_chars: int = Field(
         65_536, ge=256, le=1 << 20, description="characters of one template, as it is written"
     )

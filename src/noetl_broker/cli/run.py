@@ -12,11 +12,16 @@ from dataclasses import asdict, replace
 import click
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.processes import PROGRESS, READY, Family, parent_gone
+from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.traces import exporter
+from noetl_broker.cli.watching import alone, watched
+from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.fleet import Fleet
+from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.dsn import database_names
@@ -41,30 +46,35 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     call.log_as_set()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
-    return asyncio.run(_run_one(call, _fleet(call, fail_fast=fail_fast), drain=drain, child=child))
+    with exporter(call, "noetl-broker") as emit:
+        return asyncio.run(_run_one(call, _fleet(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
 
 
-def _fleet(call: Call, *, fail_fast: bool) -> Fleet:
+def _fleet(call: Call, *, fail_fast: bool, emit: Emit | None) -> Fleet:
     stopping = asyncio.Event()
-    options = service_options(call, fail_fast=fail_fast)
-    services = {
-        name: Service(replace(options, dsn=dsn), stopping)
-        for name, dsn in zip(database_names(call.dsns), call.dsns, strict=True)
-    }
+    options = service_options(call, fail_fast=fail_fast, emit=emit)
+    services = {name: Service(replace(options, dsn=dsn), stopping) for name, dsn in _databases(call).items()}
     return Fleet(services, stopping, fail_fast=fail_fast)
+
+
+def _databases(call: Call) -> dict[str, str | None]:
+    return dict(zip(database_names(call.dsns), call.dsns, strict=True))
 
 
 async def _run_one(call: Call, fleet: Fleet, *, drain: bool, child: bool) -> int:
     teller = Teller(fleet, to_parent=child)
     fleet.on_ready, fleet.on_progress = teller.ready, teller.progress
-    watch = asyncio.create_task(parent_gone(fleet.stopping)) if child else None
+    watch = asyncio.create_task(hear_parent(fleet.stopping, teller.report)) if child else None
     try:
         if drain:
             await serve(fleet.drain(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
             if not child:
                 _show_drained(call, fleet)
-        else:
+        elif child:
             await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
+        else:
+            async with watched(call, _databases(call), alone(fleet.services)):
+                await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
     finally:
         if watch is not None:
             watch.cancel()
@@ -97,24 +107,36 @@ class Teller:
             state = "WATCHDOG=1" if self._is_ready else "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
             self._tell(PROGRESS, f"{state}\nSTATUS={self._fleet.turns} turns taken")
 
+    def report(self) -> None:
+        """The parent has asked how this process stands."""
+        _say(account_of(self._fleet.services).as_line())
+
     def _tell(self, word: str, state: str) -> None:
         if self._to_parent:
-            sys.stdout.write(f"{word}\n")
-            sys.stdout.flush()
+            _say(word)
         else:
             notify(state)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _show_drained(call: Call, fleet: Fleet) -> None:
     found = {name: service.counters for name, service in fleet.services.items()}
     several = len(found) > 1
     if call.as_json:
-        told = [{"database": name, **asdict(counters)} for name, counters in found.items()]
-        output.show_json(told if several else asdict(next(iter(found.values()))))
+        told = [({"database": name} if several else {}) | _counts(counters) for name, counters in found.items()]
+        output.show_json(told if several else told[0])
         return
     for name, counters in found.items():
         place = f"{name}: " if several else ""
         click.echo(f"{place}took {counters.turns} turns in {counters.batches} transactions")
+
+
+def _counts(counters: Counters) -> dict[str, int]:
+    return {name: count for name, count in asdict(counters).items() if isinstance(count, int)}
 
 
 def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> int:
@@ -134,10 +156,15 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         restart=not drain,
         drain_seconds=call.settings.drain_seconds,
     )
-    return asyncio.run(family.run())
+    return asyncio.run(family.run() if drain else _run_watched(call, family))
 
 
-def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
+async def _run_watched(call: Call, family: Family) -> int:
+    async with watched(call, _databases(call), family.ask):
+        return await family.run()
+
+
+def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
     """Give the daemon what the settings say."""
     settings = call.settings
     return ServiceOptions(
@@ -150,6 +177,7 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
             max_fan_out=settings.max_fan_out,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
+            retry_owner=settings.retry_owner,
             template_max_output_chars=settings.template_max_output_chars,
             template_max_steps=settings.template_max_steps,
         ),
@@ -162,5 +190,7 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
         period_days=settings.period_days,
+        missing_event_seconds=settings.missing_event_seconds,
         fail_fast=fail_fast,
+        emit=emit,
     )

@@ -98,6 +98,8 @@ def _job(row: Any) -> JobFact:
         row["last_heartbeat"],
         row["first_leased_at"],
         row["timeout_seconds"],
+        row["said"],
+        row["said_at"],
     )
 
 

@@ -30,14 +30,16 @@ with tables as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version', 'period', 'archived'
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'schema_version', 'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
         'iteration', 'inbox', 'dead_letter'
       ]),
-      ('update', array['queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter']),
-      ('delete', array['inbox'])
+      ('update', array[
+        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job'
+      ]),
+      ('delete', array['inbox', 'ended_job'])
   ) r (right_name, relations)
 )
 select t.right_name || ' on noetl.' || t.relation as missing
@@ -47,11 +49,15 @@ union all
 select 'usage on noetl.id_seq'
 where not has_sequence_privilege('noetl.id_seq', 'usage')
 union all
+select 'select on noetl.stale_answer_seq'
+where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
+union all
 select 'execute on ' || f.signature
 from unnest(array[
-  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
+  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.reap_ended_jobs(int, float8)', 'noetl.next_id()',
+  'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
-  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)',
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
   'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
 where not has_function_privilege(f.signature, 'execute');
