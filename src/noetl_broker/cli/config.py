@@ -9,7 +9,10 @@ from noetl_broker.cli.frame import Call, command
 from noetl_broker.settings import HIDDEN, explain_settings, file_values
 
 
-@command("config", example="noetl-broker config --config broker.toml")
+@command(
+    "config",
+    example=("noetl-broker config\nnoetl-broker config --config broker.toml --json"),
+)
 def config(call: Call) -> None:
     """Show the settings and where each comes from.
 

@@ -13,13 +13,13 @@ from typing import Any
 import click
 
 from noetl_broker import logs
+from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
 
 INTERRUPTED = 130
-LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +79,11 @@ COMMON = (
     click.option("--debug", is_flag=True, help="Log everything, and show the traceback of an error."),
 )
 
-execution_id = click.argument("execution_id", metavar="ID", type=click.IntRange(1, LARGEST_ID))
+execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
 def command(name: str, *, example: str, several_databases: bool = False) -> Callable[[Body], click.Command]:
-    """Make a click command of a body; its docstring is the help, `example` stands below it."""
+    """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it."""
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
@@ -107,7 +107,9 @@ def command(name: str, *, example: str, several_databases: bool = False) -> Call
                 code = body(call, **own)
             click.get_current_context().exit(code or 0)
 
-        made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
+        calls = example.splitlines()
+        head = "Examples" if len(calls) > 1 else "Example"
+        made = click.command(name, epilog="\n  ".join([f"\b\n{head}:", *calls]))(run)
         for option in (SEVERAL_DATABASES if several_databases else ONE_DATABASE, *COMMON[1:]):
             made = option(made)
         return made

@@ -16,7 +16,7 @@ from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
-from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.serving import notify, ping_seconds, serve
 from noetl_broker.cli.traces import exporter
 from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
@@ -29,7 +29,15 @@ from noetl_broker.store.dsn import database_names
 STATUS_SECONDS = 5.0
 
 
-@command("run", example="noetl-broker run --processes 2", several_databases=True)
+@command(
+    "run",
+    example=(
+        "noetl-broker run\n"
+        "noetl-broker run --processes 2 --config broker.toml\n"
+        "noetl-broker run --drain --fail-fast       # decide on what waits, then end"
+    ),
+    several_databases=True,
+)
 @click.option("--drain", is_flag=True, help="Decide on what is waiting, then exit.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many, under one parent."
@@ -93,6 +101,7 @@ class Teller:
         self._to_parent = to_parent
         self._told_at = time.monotonic()
         self._is_ready = False
+        self._every_seconds = ping_seconds(STATUS_SECONDS / 2)
 
     def ready(self) -> None:
         """LISTEN stands, the schema is known, in each database."""
@@ -101,7 +110,7 @@ class Teller:
 
     def progress(self) -> None:
         """The main loop has come round; it does at least every `sweep_seconds`."""
-        if time.monotonic() - self._told_at >= STATUS_SECONDS / 2:
+        if time.monotonic() - self._told_at >= self._every_seconds:
             self._told_at = time.monotonic()
             # A start that waits for a database is no start that hangs.
             state = "WATCHDOG=1" if self._is_ready else "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
