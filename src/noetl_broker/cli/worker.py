@@ -10,13 +10,20 @@ import click
 
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.traces import exporter
 from noetl_broker.worker import WorkerOptions, run_worker
 
 # Of the time that a stop may take, this part is for the running jobs, the rest for saying what became of them.
 SHARE_OF_JOBS = 0.8
 
 
-@command("worker", example="noetl-broker worker --types python,http --concurrency 8")
+@command(
+    "worker",
+    example=(
+        "noetl-broker worker --types python,http --concurrency 8\n"
+        "noetl-broker worker --worker-id nightly --lease-seconds 300"
+    ),
+)
 @click.option("--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can do.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")
 @click.option("--worker-id", metavar="NAME", help="Its name in the log; default: host, process and a random part.")
@@ -44,7 +51,9 @@ def worker(
     )
     if worker_id is not None:
         options = replace(options, worker_id=worker_id)
-    return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+    with exporter(call, "noetl-worker") as emit:
+        options = replace(options, emit=emit)
+        return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
 
 
 async def _run(options: WorkerOptions, *, drain_seconds: float) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.model import Child, Ended
 from noetl_broker.broker.state import ExecutionState
 from noetl_broker.store.codec import dump_json
@@ -46,14 +47,7 @@ def letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[o
     if parent is None:
         raise ValueError(f"execution {execution.execution_id} has no parent")
     completed = ended.status == "COMPLETED"
-    error: dict[str, JSON] | None = None
-    if not completed:
-        told = ended.error or {}
-        error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
-        error["child_step"] = error.pop("step", None)
-        if "at" in error:  # a place in the child's playbook
-            error["child_at"] = error.pop("at")
-        error["child_execution_id"] = execution.execution_id
+    error = None if completed else error_of_child(execution.execution_id, ended)
     meta: dict[str, JSON] = {
         "child_execution_id": execution.execution_id,
         "attempt": state.parent.attempt if state.parent is not None else 1,
