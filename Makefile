@@ -13,18 +13,21 @@ PYTHON ?=
 PYTEST_ARGS ?=
 PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt)))
 
+# `make setup LOCKED=1` installs what constraints.txt says, of everything; without it, the newest that pyproject.toml allows.
+LOCKED ?=
+
 # `make simulate SEEDS=100 START=4000` plays the seeds from 4000 to 4099.
 SEEDS ?= 10000
 START ?= 0
 MINUTES ?= 10
 RATE ?= 500
 
-.PHONY: help setup demo test simulate chaos soak bench check format golden clean
+.PHONY: help setup demo test simulate chaos soak bench check format golden docs constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make demo"
 	@echo
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with the program and its development tools
 
@@ -70,6 +73,13 @@ format: $(STAMP) ## mend formatting and what the linter can mend
 golden: $(STAMP) ## record the histories of all examples anew: what the core decides from now on
 	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
+docs: $(STAMP) ## write the generated pages anew: docs/playbook-reference.md, docs/tables.md
+	$(BIN)/python -m pytest tests/docs/record.py
+
+constraints: $(STAMP) ## write down in constraints.txt which versions .venv holds, for installs that come out the same
+	@echo "# What the tests ran with; pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check >> constraints.txt
+
 clean: ## remove .venv, build results and caches
 	rm -rf $(VENV) .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -98,5 +108,5 @@ $(STAMP): pyproject.toml
 	fi; \
 	echo "$(VENV): $$("$$chosen" --version) ($$chosen)"; \
 	"$$chosen" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCKED),-c constraints.txt) --editable '.[dev]'
 	@touch $@

@@ -5,6 +5,8 @@ Every message is one clear sentence that names the value, the place and the reme
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
@@ -20,6 +22,22 @@ class BrokerError(Exception):
 
 class PlaybookFault(BrokerError):
     """The author of a playbook, or its data: ends that execution with a reason, and nothing else."""
+
+
+class JobFailed(PlaybookFault):
+    """What a function that does a job raises to say how it failed; in `simulate` an answer may be one.
+
+    `kind` is the `type` of the error that the step carries. `retryable` false: the same job can never succeed, whatever
+    the step's `retry` says. `details` are further keys of the error (`status_code` is one that `retry_when` reads).
+    """
+
+    def __init__(self, message: str, *, kind: str = "failure", retryable: bool = True, **details: Any) -> None:
+        """A sentence for people, and what programs read of it."""
+        super().__init__(message)
+        self.message = message
+        self.kind = kind
+        self.retryable = retryable
+        self.details = details
 
 
 class OperatorFault(BrokerError):

@@ -20,6 +20,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from noetl_broker.errors import OperatorFault
 
 PREFIX = "NOETL_BROKER_"
+HIDDEN = "**********"
+SECRETS = ("dsn", "dsns")
 
 # What the name of a type may be: a job's type is an identifier, never a piece of a statement.
 StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
@@ -31,6 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
+    dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
     dsn_file: Path | None = Field(None, description="file with the DSN, where no other setting gives one: a secret")
     lanes: int = Field(2, ge=1, le=32, description="transactions that one process has under way at a time")
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
@@ -40,10 +43,22 @@ class Settings(BaseSettings):
     )
     reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for leases that ran out")
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
+    missing_event_seconds: float = Field(
+        30.0, ge=1, le=3600, description="seconds that the event of a job is waited for which a NoETL server has ended"
+    )
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
     )
+    health_host: str = Field("127.0.0.1", min_length=1, description="address of the health port; 0.0.0.0 is all")
+    health_port: int = Field(9464, ge=0, le=65_535, description="port of /live, /ready and /metrics; 0 is none")
+    verify_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="seconds between looks at the invariants of what changed lately; 0 is never"
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
+    )
+    period_days: int = Field(30, ge=1, le=3660, description="days of history that share partitions, from the next on")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
@@ -51,6 +66,9 @@ class Settings(BaseSettings):
     max_fan_out: int = Field(1_000, ge=1, le=100_000, description="transitions that one turn takes")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
+    retry_owner: Literal["broker", "worker"] = Field(
+        "broker", description="who decides whether a failed action is tried again: beside a NoETL worker, the worker"
+    )
     template_max_source_chars: int = Field(
         65_536, ge=256, le=1 << 20, description="characters of one template, as it is written"
     )
@@ -115,7 +133,9 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
         elif name == "dsn" and value is not None:
             source = f"file {settings.dsn_file}"
         if isinstance(value, SecretStr):
-            value = "**********"
+            value = HIDDEN
+        elif name == "dsns":
+            value = [HIDDEN for _ in value]
         rows.append(
             {
                 "name": name,
@@ -161,7 +181,7 @@ def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path 
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         where = f"in {config}" if name in from_file else f"in the environment ({PREFIX}{name.upper()})"
         meant = _meant(name, problem)
-        shown = "" if name == "dsn" else f" {problem['input']!r:.80}"
+        shown = "" if name in SECRETS else f" {problem['input']!r:.80}"
         lines.append(f"setting {name}{shown} {where}: {meant or problem['msg']}")
     return lines
 

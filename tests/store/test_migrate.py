@@ -84,6 +84,26 @@ async def test_a_database_without_our_schema_is_refused(empty_database: Database
     await connection.close()
 
 
+@pytest.mark.parametrize("behind,serves", [(0, True), (1, False)])
+async def test_a_newer_schema_serves_a_program_that_its_migrations_say_it_serves(
+    database: Database, behind: int, *, serves: bool
+) -> None:
+    """Each of those that the program does not know; of one that says nothing, only programs that know it."""
+    last = SERVED_VERSIONS[-1]
+    statement = "insert into noetl.schema_version (version, name, checksum, serves_from) values ($1, $2, 'x', $3)"
+    await execute(database, statement, last + 1, "additive.sql", last)
+    await execute(database, statement, last + 2, "another.sql", last + behind)
+    connection = await connect(database.dsn, name="test")
+    try:
+        if serves:
+            await check_version(connection)
+        else:
+            with pytest.raises(SchemaFault, match=f"at version {last + 2}, this program serves up to {last}"):
+                await check_version(connection)
+    finally:
+        await connection.close()
+
+
 async def test_a_database_behind_the_program_is_refused(database: Database) -> None:
     """A daemon does not migrate by itself."""
     await execute(database, "delete from noetl.schema_version where version > 1")
@@ -98,17 +118,19 @@ async def test_status_tells_what_is_applied(empty_database: Database) -> None:
     assert [(entry.name, entry.pending) for entry in await status(empty_database.dsn)] == [(n, True) for n in NAMES]
     assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
     await migrate(empty_database.dsn)
-    await execute(empty_database, "delete from noetl.schema_version where version = $1", len(NAMES))
+    await execute(empty_database, "delete from noetl.schema_version where version = $1", SERVED_VERSIONS[-1])
     await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (999, 'new', 'x')")
     told = await status(empty_database.dsn)
-    known = [(version, False) for version in range(1, len(NAMES))]
-    assert [(entry.version, entry.pending) for entry in told] == [*known, (len(NAMES), True), (999, False)]
+    *known, last = [migration.version for migration in migrations()]
+    expected = [*((version, False) for version in known), (last, True), (999, False)]
+    assert [(entry.version, entry.pending) for entry in told] == expected
 
 
 async def test_this_program_serves_the_schema_that_it_ships() -> None:
     """Whoever adds a migration says in the same change which versions the program works with."""
     assert migrations()[-1].version == SERVED_VERSIONS[-1]
-    assert [migration.version for migration in migrations()] == list(range(1, len(NAMES) + 1))
+    versions = [migration.version for migration in migrations()]
+    assert versions == sorted(set(versions))
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(empty_database: Database) -> None:
@@ -173,7 +195,7 @@ async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_call
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
-          and not coalesce(p.proconfig, '{}') @> array['noetl.writer=']
+          and not coalesce(p.proconfig, '{}') && array['noetl.writer=', 'noetl.writer=worker']
     """
     assert await rows(database, loose) == []
 
@@ -193,6 +215,26 @@ async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: D
     assert changed == {("event", "event_id")}  # it had no default at all
     assert await as_it_stands(empty_database, names) == stood
     assert await migrate(empty_database.dsn) == []
+
+
+async def test_only_where_a_server_keeps_the_queue_its_rows_are_listened_to(empty_database: Database) -> None:
+    """On its tables as on ours the inbox is filled; what listens to its queue and its catalog would cost ours time."""
+    triggers = """
+        select t.tgrelid::regclass::text, t.tgname
+        from pg_trigger t
+        where not t.tgisinternal
+        order by 1, 2"""
+    everywhere = [("noetl.event", f"noetl_{name}") for name in ("check_producer", "fill_catalog_id", "receive_events")]
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == everywhere
+    await execute(empty_database, "drop schema noetl cascade")
+    await execute(empty_database, noetl_server.TABLES)
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == [
+        ("noetl.catalog", "noetl_know_kind"),
+        *everywhere,
+        ("noetl.queue", "noetl_receive_job"),
+    ]
 
 
 async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import wrong_value
-from noetl_broker.broker.model import JSON, Child
+from noetl_broker.broker.model import JSON, Child, Ended
 from noetl_broker.broker.queue import delegate_job
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.playbook.findings import path_text
@@ -93,6 +93,17 @@ def start_child_again(draft: Draft, token: Token) -> None:
     token = token._replace(failed_attempt=token.failures)
     draft.tokens[token.step, token.visit] = token
     start_child(draft, token, draft.request_of(step, token.visit))
+
+
+def error_of_child(execution_id: int, ended: Ended) -> dict[str, JSON]:
+    """What a parent is told of a child that did not complete: its error, which names step and place as the child's."""
+    told = ended.error or {}
+    error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
+    error["child_step"] = error.pop("step", None)
+    if "at" in error:  # a place in the child's playbook
+        error["child_at"] = error.pop("at")
+    error["child_execution_id"] = execution_id
+    return error
 
 
 def too_deep(draft: Draft, step: Step) -> dict[str, JSON] | None:

@@ -26,12 +26,12 @@ INTERRUPTED = 130
 class Call:
     """One call of a command: what the common options and the settings come to.
 
-    `dsn` None: the PG* variables say where the database is; `given_dsn`: what `--dsn` said.
+    `dsn` None: the PG* variables say where the database is; `given_dsns`: what `--dsn` said.
     """
 
     settings: Settings
     dsn: str | None
-    given_dsn: str | None
+    given_dsns: tuple[str, ...]
     as_json: bool
     config: Path | None
     debug: bool
@@ -45,6 +45,11 @@ class Call:
             template_max_source_chars=self.settings.template_max_source_chars,
         )
 
+    @property
+    def dsns(self) -> tuple[str | None, ...]:
+        """The databases of a command that serves several."""
+        return self.given_dsns or tuple(dsn.get_secret_value() for dsn in self.settings.dsns) or (self.dsn,)
+
     def log_as_set(self) -> None:
         """Log as the settings say; until then a command logs warnings alone."""
         level = "debug" if self.debug else self.settings.log_level
@@ -53,8 +58,17 @@ class Call:
 
 Body = Callable[..., int | None]  # takes a Call and, by name, the command's own options; gives the exit code (None: 0)
 
+ONE_DATABASE = click.option(
+    "--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."
+)
+SEVERAL_DATABASES = click.option(
+    "--dsn",
+    metavar="URL",
+    multiple=True,
+    help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables); again for each further one.",
+)
 COMMON = (
-    click.option("--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."),
+    ONE_DATABASE,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
     click.option(
         "--config",
@@ -68,19 +82,27 @@ COMMON = (
 execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
-def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
+def command(name: str, *, example: str, several_databases: bool = False) -> Callable[[Body], click.Command]:
     """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it."""
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
-        def run(*, dsn: str | None, as_json: bool, config: Path | None, debug: bool, **own: Any) -> None:
+        def run(
+            *, dsn: str | tuple[str, ...] | None, as_json: bool, config: Path | None, debug: bool, **own: Any
+        ) -> None:
             with one_sentence(debug=debug):
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
                 settings = load_settings(config)
                 secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
+                given = (dsn,) if isinstance(dsn, str) else dsn or ()
                 call = Call(
-                    settings=settings, dsn=dsn or secret, given_dsn=dsn, as_json=as_json, config=config, debug=debug
+                    settings=settings,
+                    dsn=given[0] if given else secret,
+                    given_dsns=given,
+                    as_json=as_json,
+                    config=config,
+                    debug=debug,
                 )
                 code = body(call, **own)
             click.get_current_context().exit(code or 0)
@@ -88,7 +110,7 @@ def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
         calls = example.splitlines()
         head = "Examples" if len(calls) > 1 else "Example"
         made = click.command(name, epilog="\n  ".join([f"\b\n{head}:", *calls]))(run)
-        for option in COMMON:
+        for option in (SEVERAL_DATABASES if several_databases else ONE_DATABASE, *COMMON[1:]):
             made = option(made)
         return made
 

@@ -46,6 +46,7 @@ COMMANDS: Mapping[str, Entry] = {
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "verify": Entry("verify", "Check that what must always hold does hold."),
+    "archive": Entry("archive", "Take old history out of the tables, whole periods at a time; nothing is deleted."),
     "doctor": Entry("doctor", "Find what keeps brokers from working here, and say what to do."),
     "completion": Entry("completion", "Print a script that completes commands for bash, zsh or fish."),
     "config": Entry("config", "Show the settings and where each comes from."),

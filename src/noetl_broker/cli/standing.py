@@ -70,6 +70,8 @@ def ending(found: dict[str, Any]) -> list[str]:
             lines.append(f"template: {found['error']['template']}")
     elif found["status"] == "COMPLETED":
         lines.append(f"result: {output.compact_json(found['result'], longest=2000)}")
+    if found["archived"]:
+        lines.append("archived: its steps, events and jobs are in the schema noetl_archive")
     if found["unread"]:
         lines.append(f"events that wait for a broker to read them: {found['unread']}")
     lines += [

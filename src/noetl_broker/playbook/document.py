@@ -126,6 +126,9 @@ class StepModel(LoopModel, TaskModel):
         None, description="exclusive: only the first true condition fires."
     )
     join: Literal["all", "any", "each"] | None = Field(None, description="How several arriving arcs are gathered.")
+    on_error: OnErrorWord | None = Field(
+        None, description="`continue`: a failure counts as done; of an iterator, a failed item leaves null."
+    )
     priority: int | None = Field(None, ge=-32_768, le=32_767, description="The priority of its jobs; default 5.")
     task: str | TaskModel | None = Field(None, description="The workbook action, or what an iterator repeats.")
     loop: LoopModel | None = Field(None, description="Repeat this step over a collection.")

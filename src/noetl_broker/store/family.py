@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.model import Child, Ended
 from noetl_broker.broker.state import ExecutionState
 from noetl_broker.store.codec import dump_json
@@ -34,20 +35,19 @@ def _letter_type(parent: ParentVisit, *, completed: bool) -> str:
     return "execution_complete" if completed else "execution_failed"
 
 
+def _name_of(parent: ParentVisit) -> str | None:
+    """The step; of an item `step[index]`: what one of many gave must not be read as the step's result."""
+    step = parse_node(parent.node_id, None).step
+    return step if parent.place is None else f"{step}[{parent.place}]"
+
+
 def letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[object, ...]:
     """The answer of a child: its end as the end of the action that its parent's step is waiting for."""
     parent = execution.parent
     if parent is None:
         raise ValueError(f"execution {execution.execution_id} has no parent")
     completed = ended.status == "COMPLETED"
-    error: dict[str, JSON] | None = None
-    if not completed:
-        told = ended.error or {}
-        error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
-        error["child_step"] = error.pop("step", None)
-        if "at" in error:  # a place in the child's playbook
-            error["child_at"] = error.pop("at")
-        error["child_execution_id"] = execution.execution_id
+    error = None if completed else error_of_child(execution.execution_id, ended)
     meta: dict[str, JSON] = {
         "child_execution_id": execution.execution_id,
         "attempt": state.parent.attempt if state.parent is not None else 1,
@@ -58,6 +58,6 @@ def letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[o
         meta["index"] = parent.place
     return (
         parent.execution_id, parent.event_id, _letter_type(parent, completed=completed), parent.node_id,
-        parse_node(parent.node_id, None).step, "COMPLETED" if completed else "FAILED", json_or_null(ended.answer),
+        _name_of(parent), "COMPLETED" if completed else "FAILED", json_or_null(ended.answer),
         json_or_null(error), dump_json(meta),
     )  # fmt: skip

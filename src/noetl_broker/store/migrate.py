@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
@@ -16,16 +17,32 @@ if TYPE_CHECKING:
     from noetl_broker.store.pool import Connection
 
 # The schema versions that this version of the program serves.
-SERVED_VERSIONS = range(6, 7)
+SERVED_VERSIONS = range(8, 9)
+
+
+# What a migration says in its header where programs that do not know it may go on: `-- serves-from: 9`.
+SERVES_FROM = re.compile(r"^-- serves-from: (\d+)$", re.MULTILINE)
 
 
 class Migration(NamedTuple):
-    """One file: `version` is the number that its name begins with."""
+    """One file: `version` is the number that its name begins with.
+
+    `serves_from`: programs that serve this version or a later one may go on once it is applied.
+    """
 
     version: int
     name: str
     text: str
     checksum: str
+    serves_from: int
+
+
+class Recorded(NamedTuple):
+    """One row of `noetl.schema_version`."""
+
+    name: str
+    checksum: str
+    serves_from: int
 
 
 class Applied(NamedTuple):
@@ -42,7 +59,9 @@ def migrations() -> tuple[Migration, ...]:
     found = []
     for file in sorted(migrations_folder().glob("[0-9]*.sql")):
         text = file.read_text(encoding="utf-8")
-        found.append(Migration(int(file.name[:4]), file.name, text, hashlib.sha256(text.encode()).hexdigest()))
+        version, told = int(file.name[:4]), SERVES_FROM.search(text)
+        checksum = hashlib.sha256(text.encode()).hexdigest()
+        found.append(Migration(version, file.name, text, checksum, int(told[1]) if told else version))
     return tuple(found)
 
 
@@ -67,8 +86,12 @@ async def migrate(dsn: str | None) -> list[str]:
             async with connection.transaction():
                 await connection.execute(migration.text)
                 await connection.execute(
-                    sql("record_migration"), migration.version, migration.name, migration.checksum
-                )  # fmt: skip
+                    sql("record_migration"),
+                    migration.version,
+                    migration.name,
+                    migration.checksum,
+                    migration.serves_from,
+                )
             names.append(migration.name)
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not change the schema: {error}; migrate as the owner of the database"
@@ -106,17 +129,22 @@ async def status(dsn: str | None) -> list[Applied]:
     finally:
         await connection.close()
     known = [
-        Applied(m.version, m.name, applied.get(m.version, (None, None))[1], m.version not in applied)
+        Applied(
+            m.version, m.name, applied[m.version].checksum if m.version in applied else None, m.version not in applied
+        )
         for m in migrations()
     ]
     ahead = set(applied) - {m.version for m in migrations()}
     return known + [
-        Applied(version, applied[version][0], applied[version][1], pending=False) for version in sorted(ahead)
+        Applied(version, applied[version].name, applied[version].checksum, pending=False) for version in sorted(ahead)
     ]
 
 
 async def check_version(connection: Connection) -> None:
-    """Raises SchemaFault where the schema is missing, too old, or newer than this program serves."""
+    """Raises SchemaFault where the schema is missing, too old, or newer than this program serves.
+
+    It may be newer where each migration that we do not know says that programs of our version can go on.
+    """
     try:
         applied = await _applied(connection)
     except asyncpg.InsufficientPrivilegeError as error:
@@ -132,6 +160,8 @@ async def check_version(connection: Connection) -> None:
         )
     else:
         served = SERVED_VERSIONS.stop - 1
+        if all(entry.serves_from <= served for number, entry in applied.items() if number > served):
+            return
         message = f"the schema is at version {version}, this program serves up to {served}; upgrade the program"
     raise SchemaFault(message)
 
@@ -155,16 +185,18 @@ async def missing_rights(connection: Connection, role: str | None = None) -> lis
     return [row["missing"] for row in await connection.fetch(sql("missing_rights"), role)]
 
 
-async def _applied(connection: Connection) -> dict[int, tuple[str, str]]:
+async def _applied(connection: Connection) -> dict[int, Recorded]:
     if not await connection.fetchval(sql("has_schema_version")):
         return {}
     rows = await connection.fetch(sql("list_migrations"))
-    return {row["version"]: (row["name"], row["checksum"]) for row in rows}
+    return {
+        row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"]) for row in rows
+    }
 
 
-def _check(applied: dict[int, tuple[str, str]]) -> None:
+def _check(applied: dict[int, Recorded]) -> None:
     ours = {migration.version: migration for migration in migrations()}
-    for version, (name, checksum) in applied.items():
+    for version, (name, checksum, _) in applied.items():
         if version not in ours:
             message = f"the database has migration {name}, which this program does not know; upgrade the program"
             raise SchemaFault(message)

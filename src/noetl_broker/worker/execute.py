@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -24,11 +24,11 @@ from noetl_broker.worker.tools.idle import run_noop, run_sleep
 from noetl_broker.worker.tools.postgres import run_postgres
 from noetl_broker.worker.tools.python import run_python
 from noetl_broker.worker.tools.secrets import run_secrets
-from noetl_broker.worker.tools.task import RESULT_BYTES, Lent, Task, decoded, seconds
+from noetl_broker.worker.tools.task import RESULT_BYTES, Lent, Task, Tool, decoded, seconds
 
 ENCODED = ("command_b64", "commands_b64", "sql_b64")
 
-TOOLS: Mapping[str, Callable[[Task], Awaitable[Any]]] = MappingProxyType(
+TOOLS: Mapping[str, Tool] = MappingProxyType(
     {
         "python": run_python,
         "http": run_http,
@@ -39,7 +39,7 @@ TOOLS: Mapping[str, Callable[[Task], Awaitable[Any]]] = MappingProxyType(
     }
 )
 # Done here, around the tools: a save is nothing but its `save`, an iterator repeats another tool.
-TYPES = frozenset({*TOOLS, "save", "iterator"})
+AROUND = frozenset({"save", "iterator"})
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +67,10 @@ class Run:
             spec = next((action[key] for key in KEYS if action.get(key) is not None), action)
             own = {key: value for key, value in action.items() if key not in ("type", "name")}
             return await self.save(action, own if spec is action else spec, path, words)
-        tool = TOOLS.get(str(kind))
+        tools = TOOLS if self.lent.tools is None else self.lent.tools
+        tool = tools.get(str(kind))
         if tool is None:
-            raise unknown_type(kind)
+            raise unknown_type(kind, tools)
         saving = {key: action[key] for key in KEYS if action.get(key) is not None}
         task = self.task({key: value for key, value in action.items() if key not in saving}, path, words)
         try:
@@ -114,7 +115,13 @@ class Run:
                 **{key: value for key, value in words.items() if not isinstance(value, StepResult)},
             },
             lent=self.lent,
+            job=self.job,
         )
+
+
+def types_with(tools: Collection[str]) -> frozenset[str]:
+    """Give the types that a worker with these tools can do, in all."""
+    return AROUND.union(tools)
 
 
 def with_texts(key: str, value: Any) -> Any:
@@ -128,10 +135,10 @@ def _decoded(text: Any, key: str) -> str:
     return Left(decoded(text, key)) if isinstance(text, Left) else decoded(text, key)
 
 
-def unknown_type(kind: Any) -> ToolFault:
+def unknown_type(kind: Any, tools: Collection[str]) -> ToolFault:
     """Tell that this worker cannot do a job, and what would."""
     return ToolFault(
-        f"this worker has no tool {kind!r} (it has {', '.join(sorted(TYPES))}); "
+        f"this worker has no tool {kind!r} (it has {', '.join(sorted(types_with(tools)))}); "
         "run a worker that has it, with --types for each, or change the step's type",
         kind="unknown_type",
         retryable=False,

@@ -5,25 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from noetl_broker.errors import PlaybookFault
+from noetl_broker.errors import JobFailed
 
 MESSAGE_CHARACTERS = 4_000
 TRACEBACK_CHARACTERS = 4_000
 
 
-class ToolFault(PlaybookFault):
+class ToolFault(JobFailed):
     """A tool could not do what the step asked.
 
     `kind` is the `type` of the error (an exception's class name, or one of ours in snake case); `retryable` false means
     that the same job can never succeed; `details` are further JSON keys (`status_code`, `traceback`, `response`).
     """
-
-    def __init__(self, message: str, *, kind: str, retryable: bool = True, **details: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.kind = kind
-        self.retryable = retryable
-        self.details = details
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

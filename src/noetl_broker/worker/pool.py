@@ -6,30 +6,41 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
 
 import httpx
 import structlog
 
+from noetl_broker.broker.spans import Emit
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs, lease_jobs
+from noetl_broker.store.jobs import (
+    JobDatabase,
+    LeasedJob,
+    RefusedFault,
+    heartbeat_job,
+    heartbeat_jobs,
+    lease_jobs,
+    traceparent_of,
+)
 from noetl_broker.worker.environment import visible_environment
-from noetl_broker.worker.execute import TYPES, Success, execute
+from noetl_broker.worker.execute import TOOLS, Success, execute, types_with
 from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.report import Reporter, answer_of
+from noetl_broker.worker.spans import attempt_span
 from noetl_broker.worker.tools.interpreters import Interpreters
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.tools.task import Lent, Tool
 from noetl_broker.worker.waiting import Backoff, first
 
 # Waiting does not mend these; they end the worker with an exit code of their own.
 FATAL = (PermissionFault, SchemaFault)
 LAST_WORDS_SECONDS = 5.0
-STOPPED = "stopped"
+STOPPED, ANSWERED = "stopped", "answered"
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +119,7 @@ class Pool:
     async def _run(self, running: Running) -> None:
         """Run one job to its answer; its lease is kept until the database has that."""
         job = running.job
-        begun = time.monotonic()
+        begun, began_at = time.monotonic(), datetime.now(UTC)
         fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
         fields |= {"type": job.node_type, "attempt": job.attempt}
         log.debug("job_started", **fields)
@@ -124,11 +135,24 @@ class Pool:
             counted = await asyncio.wait_for(self.reporter.report(answer_of(job.lease, outcome)), limit)
             seconds = round(time.monotonic() - begun, 3)
             log.info("job_ended", **fields, **ending(outcome), counted=counted, seconds=seconds)
+            if self.options.emit is not None:
+                running.ended_because = ANSWERED  # nobody need kill it for its lease, which is given back
+                await self._tell_span(self.options.emit, job, outcome, began_at)
         except (asyncio.CancelledError, TimeoutError):
             log.warning("answer_lost", **fields, because=running.ended_because)
         finally:
             self.running.discard(running)
             self.room.set()
+
+    async def _tell_span(self, emit: Emit, job: LeasedJob, outcome: Success | Failure, began_at: datetime) -> None:
+        """The answer is given; a trace is worth no second try."""
+        ended_at = datetime.now(UTC)
+        try:
+            traceparent = await traceparent_of(self.database, job)
+        except (DatabaseFault, RefusedFault) as fault:
+            log.warning("span_lost", queue_id=job.queue_id, error=str(fault))
+        else:
+            emit([attempt_span(job, traceparent, outcome, began_at, ended_at)])
 
     async def _outcome(self, running: Running) -> Success | Failure | None:
         """Execute a job; None when it was killed: the answer is for whoever has its lease now, or will have it."""
@@ -208,29 +232,33 @@ def ending(outcome: Success | Failure) -> dict[str, Any]:
     return {"outcome": "failed", "error_type": outcome.error.get("type"), "retryable": outcome.retryable}
 
 
-def types_of(options: WorkerOptions) -> tuple[str, ...]:
-    """Give the job types to lease; raises OperatorFault for one that the worker has no tool for."""
-    asked = tuple(sorted(TYPES)) if options.types is None else options.types
-    unknown = sorted(set(asked) - TYPES)
+def types_of(options: WorkerOptions, tools: Mapping[str, Tool] | None) -> tuple[str, ...]:
+    """Give the job types to lease; raises OperatorFault for one that the worker has no tool for.
+
+    With tools of its own (not None) a worker takes their types alone, unless it is told of more.
+    """
+    able = types_with(TOOLS if tools is None else tools)
+    asked = tuple(sorted(able if tools is None else tools)) if options.types is None else options.types
+    unknown = sorted(set(asked) - able)
     if unknown or not asked:
         named = ", ".join(unknown) or "nothing"
-        near = [word for name in unknown for word in get_close_matches(name, TYPES, n=1)]
+        near = [word for name in unknown for word in get_close_matches(name, able, n=1)]
         meant = f"did you mean {' and '.join(near)}? It" if near else "it"
-        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(TYPES))}")
+        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(able))}")
     return asked
 
 
-async def run_worker(options: WorkerOptions, stop: asyncio.Event) -> None:
-    """Work until `stop` is set, then drain and return.
+async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping[str, Tool] | None = None) -> None:
+    """Work until `stop` is set, then drain and return; `tools` by type in place of the built-in ones.
 
     Waits for a database that is away. Raises OperatorFault for options or a DSN that cannot work, PermissionFault and
     SchemaFault when the database will not have this worker.
     """
-    types = types_of(options)
+    types = types_of(options, tools)
     environment = dict(os.environ)
     interpreters = Interpreters(visible_environment(environment), spare=min(options.concurrency, 2))
     tls = httpx.create_ssl_context()
-    lent = Lent(dsn=options.dsn, environment=environment, interpreters=interpreters, tls=tls)
+    lent = Lent(dsn=options.dsn, environment=environment, interpreters=interpreters, tls=tls, tools=tools)
     log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
     async with JobDatabase(options.dsn, application_name="noetl-broker worker") as database:
         if options.null:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from noetl_broker.store.sql_text import numbered, quoted_name, quoted_table, split_statements
 from noetl_broker.store.statements import Statement
 from noetl_broker.worker.tools.postgres import run_sql
-from noetl_broker.worker.tools.task import Task
+from noetl_broker.worker.tools.task import Task, Tool
 
 KEYS = ("save", "sink")
 EVENT_LOG = frozenset({"event_log", "event", "events", "event-log"})
@@ -25,7 +25,6 @@ MODES: Mapping[str, str] = {"insert": "insert", "append": "insert", "upsert": "u
 PARAMETERS_AT_ONCE = 2_000
 
 Finish = Callable[[Any, Mapping[str, Any]], Any]
-Tool = Callable[[Task], Awaitable[Any]]
 
 
 def flattened(spec: Mapping[str, Any]) -> dict[str, Any]:

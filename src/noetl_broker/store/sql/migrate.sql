@@ -13,6 +13,7 @@ create table if not exists noetl.schema_version (
   checksum text not null,
   applied_at timestamptz not null default clock_timestamp()
 );
+alter table noetl.schema_version add column if not exists serves_from int;
 
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;
@@ -32,14 +33,16 @@ with asked as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version'
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'schema_version', 'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
         'iteration', 'inbox', 'dead_letter'
       ]),
-      ('update', array['queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter']),
-      ('delete', array['inbox'])
+      ('update', array[
+        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job'
+      ]),
+      ('delete', array['inbox', 'ended_job'])
   ) r (right_name, relations)
 )
 select t.right_name || ' on noetl.' || t.relation as missing
@@ -51,20 +54,25 @@ select 'usage on noetl.id_seq'
 from asked a
 where not has_sequence_privilege(a.role, 'noetl.id_seq', 'usage')
 union all
+select 'select on noetl.stale_answer_seq'
+where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
+union all
 select 'execute on ' || f.signature
 from unnest(array[
-  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
+  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.reap_ended_jobs(int, float8)', 'noetl.next_id()',
+  'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
-  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)'
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
+  'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
 cross join asked a
 where not has_function_privilege(a.role, f.signature, 'execute');
 
 -- name: list_migrations
-select version, name, checksum
+select version, name, checksum, serves_from
 from noetl.schema_version
 order by version;
 
 -- name: record_migration
-insert into noetl.schema_version (version, name, checksum)
-values ($1::int, $2::text, $3::text);
+insert into noetl.schema_version (version, name, checksum, serves_from)
+values ($1::int, $2::text, $3::text, $4::int);

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.worker.faults import ToolFault
 from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.tools.interpreters import Interpreters
@@ -20,13 +21,15 @@ RESULT_BYTES = 2 * 1024 * 1024
 class Lent:
     """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, TLS.
 
-    `redactor` knows the secrets among them.
+    `redactor` knows the secrets among them. `tools` are by type those that a worker has in place of the built-in ones
+    (None: it has these).
     """
 
     dsn: str | None = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
     interpreters: Interpreters
     tls: ssl.SSLContext
+    tools: Mapping[str, Tool] | None = None
     redactor: Redactor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -36,7 +39,10 @@ class Lent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One job with its templates finished: `action` as in the queue, `args` its inputs, `context` as in the queue."""
+    """One job with its templates finished: `action` as in the queue, `args` its inputs, `context` as in the queue.
+
+    `job` is its row as it was leased.
+    """
 
     name: str
     type: str
@@ -44,6 +50,7 @@ class Task:
     args: Mapping[str, Any]
     context: Mapping[str, Any]
     lent: Lent
+    job: LeasedJob
     outputs: dict[str, str] = field(default_factory=dict)
 
     def first(self, *keys: str) -> Any:
@@ -53,6 +60,9 @@ class Task:
     def fault(self, message: str, *, kind: str, retryable: bool = False, **details: Any) -> ToolFault:
         """Say what is wrong with this step, by default for good."""
         return ToolFault(f"step '{self.name}': {message}", kind=kind, retryable=retryable, **details)
+
+
+Tool = Callable[[Task], Awaitable[Any]]
 
 
 def decoded(text: Any, key: str) -> str:

@@ -1,0 +1,130 @@
+"""A worker with tasks of its own: functions that do jobs, with all that the reference worker does around them.
+
+Leases, heartbeats, timeouts, loops, `save`, the templates that only a worker can finish, the stop in good order: the
+same loop serves both, and only the tools are others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import signal
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, TypeVar
+
+from noetl_broker.errors import JobFailed, OperatorFault
+from noetl_broker.job import Job, readable
+from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.pool import run_worker
+from noetl_broker.worker.tools.task import Task, Tool
+
+TaskFunction = TypeVar("TaskFunction", bound=Callable[[Job], Any])
+
+
+class Worker:
+    """Does jobs by functions of yours, each for one type of step.
+
+    ```python
+    worker = Worker("postgresql://localhost/database")
+
+
+    @worker.task("resize")
+    async def resize(job: Job) -> object:
+        return {"width": job.args["width"] // 2}
+
+
+    asyncio.run(worker.run())
+    ```
+    """
+
+    def __init__(self, dsn: str | None = None, **options: Any) -> None:
+        """`dsn` None: the PG* variables; `options` are those of WorkerOptions (`concurrency`, `lease_seconds`, …)."""
+        self._options: dict[str, Any] = {"dsn": dsn, **options}
+        self._tools: dict[str, Tool] = {}
+
+    def task(self, node_type: str) -> Callable[[TaskFunction], TaskFunction]:
+        """Let the decorated function do the jobs of a type; it is given the `Job`, and gives its result as JSON.
+
+        A plain function runs in a thread, which a timeout or a lost lease cannot end: its result is dropped then. Raise
+        JobFailed to say how it failed; any other exception fails the attempt with its name and message.
+        """
+
+        def keep(function: TaskFunction) -> TaskFunction:
+            if node_type in self._tools:
+                raise OperatorFault(f"the worker has a function for {node_type} already")
+            self._tools[node_type] = _tool(function)
+            return function
+
+        return keep
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Work until `stop` is set, or SIGTERM or SIGINT comes; running jobs have `drain_seconds` to finish.
+
+        Raises OperatorFault for options that cannot work, PermissionFault and SchemaFault where the database will not
+        have this worker; while the database is away it waits.
+        """
+        if not self._tools:
+            raise OperatorFault('the worker has no function; decorate one with @worker.task("type")')
+        stopping = stop or asyncio.Event()
+        options = WorkerOptions(**self._options)
+        with _signals(stopping):
+            await run_worker(options, stopping, self._tools)
+
+
+@contextlib.contextmanager
+def _signals(stopping: asyncio.Event) -> Iterator[None]:
+    """Set the event at a signal; where we are not in the main thread, signals are not ours."""
+    loop, taken = asyncio.get_running_loop(), []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stopping.set)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+def _tool(function: Callable[[Job], Any]) -> Tool:
+    async def run(task: Task) -> Any:
+        job = job_of(task)
+        try:
+            if inspect.iscoroutinefunction(function):
+                return await function(job)
+            answer = await asyncio.to_thread(function, job)
+            return await answer if isinstance(answer, Awaitable) else answer
+        except JobFailed as failed:
+            raise ToolFault(failed.message, kind=failed.kind, retryable=failed.retryable, **failed.details) from failed
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            message = str(error) or type(error).__name__
+            raise ToolFault(message, kind=type(error).__name__, traceback=trace) from error
+
+    return run
+
+
+def job_of(task: Task) -> Job:
+    """The job as its function sees it."""
+    leased, visit = task.job, task.context.get("visit")
+    return Job(
+        step=task.name,
+        type=task.type,
+        args=task.args,
+        visit=visit if isinstance(visit, int) else 1,
+        attempt=leased.attempt,
+        place=_place(leased.node_id),
+        path=str(task.context.get("path") or ""),
+        execution_id=leased.execution_id,
+        action=readable(task.action),
+        context=task.context,
+    )
+
+
+def _place(node_id: str) -> int | None:
+    """`…:step#1.7` is item 7 of an iterator."""
+    place = node_id.rpartition("#")[2].partition(".")[2]
+    return int(place) if place.isascii() and place.isdigit() else None

@@ -1,0 +1,230 @@
+"""`simulate`: a playbook played to its end without a database, with the answers of a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noetl_broker import Job, JobFailed, SimulationFault, Story, in_turn, run_code, simulate
+from noetl_broker.broker.story import play
+from noetl_broker.playbook import PlaybookError, Rules, compile_playbook
+from noetl_broker.resources import playbooks_folder
+from tests.playbooks.test_examples import RUNS
+
+EXAMPLES = playbooks_folder()
+HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
+# Their workers need a database, or run the items of an iterator themselves.
+NOT_IN_PYTHON = {"iterator", "nested_child", "nested_iterator"}
+
+
+def every_step(file: Path) -> list[str]:
+    """The steps that are given a job."""
+    steps = compile_playbook(file.read_bytes(), rules=Rules()).steps.values()
+    tasks = [step if step.iteration is None else step.iteration.task for step in steps]
+    return [task.name for task in tasks if task.kind == "action"]
+
+
+def played(name: str, answers: dict[str, Any], payload: dict[str, Any] | None = None) -> Story:
+    """An example played with these answers and all other examples at hand."""
+    return simulate(EXAMPLES / f"{name}.yaml", answers, payload=payload, playbooks=EXAMPLES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name,payload,result", [run for run in RUNS if run[0] not in NOT_IN_PYTHON])
+def test_examples_give_the_results_that_they_give_with_a_broker(
+    name: str, payload: dict[str, Any], result: object
+) -> None:
+    """With their own code as the answers; tests/playbooks/test_examples.py has the same results from a database."""
+    files = [EXAMPLES / f"{name}.yaml", *EXAMPLES.glob(f"{name}_*.yaml")]
+    answers = dict.fromkeys([step for file in files for step in every_step(file)], run_code)
+    story = played(name, answers, payload)
+    assert (story.status, story.result, story.error) == ("COMPLETED", result, None)
+
+
+def test_the_story_of_a_simulation_can_be_played() -> None:
+    """What `str` gives goes through the core again, to the letter."""
+    story = played("diamond", dict.fromkeys(every_step(EXAMPLES / "diamond.yaml"), run_code), {"amount": 5000})
+    playbook = compile_playbook((EXAMPLES / "diamond.yaml").read_bytes(), rules=Rules())
+    assert play(playbook, str(story)) == str(story)
+
+
+def test_visits_are_told_in_order_with_inputs_and_results() -> None:
+    """A router, as `start` is here, has none."""
+    story = played("conditional", {"measure": {"city": "Rome", "temperature": 30}, "warn": {"message": "hot"}})
+    assert [(visit.step, visit.inputs, visit.status, visit.result) for visit in story.steps] == [
+        ("measure", {"city": "Paris"}, "COMPLETED", {"city": "Rome", "temperature": 30}),
+        ("warn", {"city": "Rome", "excess": 5}, "COMPLETED", {"message": "hot"}),
+    ]
+
+
+def test_answers_in_turn_are_those_of_the_attempts() -> None:
+    """Exceptions fail an attempt; the broker decides by its error whether there is another."""
+    busy = ZeroDivisionError("division by zero")
+    story = played("retry", {"prepare": None, "unreliable": in_turn(busy, busy, {"attempts": 3})})
+    assert (story.result, [job.attempt for job in story.jobs if job.step == "unreliable"]) == (
+        {"attempts": 3},
+        [1, 2, 3],
+    )
+
+
+def test_a_failure_says_all_that_the_step_carries() -> None:
+    """Its kind as the `type`, its details, and that trying again is of no use."""
+    gone = JobFailed("gone", kind="http", retryable=False, status_code=410)
+    story = played("retry", {"prepare": None, "unreliable": gone})
+    expected = {"step": "unreliable", "message": "gone", "type": "http", "status_code": 410}
+    assert (story.status, story.error, story.names) == ("FAILED", expected, ["prepare", "unreliable"])
+
+
+def test_a_function_is_given_the_job_of_each_item() -> None:
+    """Results are gathered by the place of the item; a failed one leaves null."""
+    seen = []
+
+    def convert(job: Job) -> float:
+        seen.append((job.name, job.place))
+        return float(job.args["celsius"])
+
+    story = played("distributed_iterator", {"convert": convert})
+    assert (story.result["fahrenheit"], seen[2]) == ([12.0, 17.5, None, 9.0], ("convert[2]", 2))
+
+
+def test_a_called_playbook_is_played_and_started_again_when_it_fails() -> None:
+    """Each start is an execution of its own among the children."""
+    ring = in_turn(ZeroDivisionError("division by zero"), {"rows": [{"rings": 2}]})
+    story = played("nested_child", {"ring": ring, "sign": run_code})
+    assert [child.status for child in story.children] == ["FAILED", "COMPLETED"]
+    assert story.result == {"received": "a book", "rings": 2}
+
+
+def test_an_answer_stands_for_a_playbook_that_a_step_calls() -> None:
+    """The child is then not played, and need not be there."""
+    story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": {"received": "a book"}})
+    assert (story.result, story.children, story.jobs[0].args["parcel"]) == ({"received": "a book"}, (), "a book")
+
+
+def test_an_answer_that_stands_for_a_playbook_is_asked_for_again_when_it_failed() -> None:
+    """As the child would be started again."""
+    answer = in_turn(ZeroDivisionError("division by zero"), {"received": 1})
+    story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": answer})
+    assert (story.result, [job.attempt for job in story.jobs]) == ({"received": 1}, [1, 2])
+
+
+def test_an_answer_stands_for_the_playbook_of_each_item() -> None:
+    """The jobs are the items; each answers by itself."""
+    charge = in_turn({"amount": 5}, JobFailed("no"))
+    story = played("iterator_playbook", {"charge": charge})
+    assert [(job.name, job.args["number"]) for job in story.jobs] == [("charge[0]", 1), ("charge[1]", 2)]
+    assert (story.status, story.error["message"], story.error["index"]) == ("FAILED", "no", 1)
+
+
+def test_an_iterator_that_a_worker_runs_is_one_job() -> None:
+    """Its answer is the list of results."""
+    story = played("iterator", {"shout": [{"word": "A"}], "price": ["free"]})
+    assert story.result == {"shouted": [{"word": "A"}], "bought": ["free"]}
+
+
+def test_a_visit_that_failed_and_went_on_tells_its_error() -> None:
+    """`on_error: continue` goes on with the next step."""
+    [visit] = played("error_handling", {"divide": JobFailed("no"), "report": {}}).visits("divide")
+    assert (visit.status, visit.result, visit.error["message"]) == ("FAILED", None, "no")
+
+
+def test_answers_may_name_the_playbook_of_a_step() -> None:
+    """`path:step` wins over `step`."""
+    path = "examples/conditional"
+    cold = {"city": "Oslo", "temperature": 0}
+    story = played("conditional", {"note": {"message": ""}, f"{path}:measure": cold, "measure": 2})
+    assert story.names == ["measure", "note"]
+
+
+def test_the_most_urgent_job_is_answered_first() -> None:
+    """As a worker would lease them."""
+    body = """
+workflow:
+  - {step: start, next: [slow, quick]}
+  - {step: slow, type: python, code: x}
+  - {step: quick, type: python, code: x, priority: 9}
+"""
+    story = simulate(HEAD + body, {"slow": 1, "quick": 2})
+    assert ([job.step for job in story.jobs], story.result) == (["quick", "slow"], {"slow": 1, "quick": 2})
+
+
+def test_a_failed_branch_cancels_the_other() -> None:
+    """Its job is withdrawn, and its visit ends with the execution."""
+    body = """
+workflow:
+  - {step: start, next: [one, two]}
+  - {step: one, type: python, code: x}
+  - {step: two, type: python, code: x}
+"""
+    story = simulate(HEAD + body, {"one": JobFailed("no"), "two": 2})
+    assert [(visit.step, visit.status) for visit in story.steps] == [("one", "FAILED"), ("two", "CANCELLED")]
+    assert len(story.jobs) == 1
+
+
+def test_the_children_of_an_execution_that_failed_are_cancelled() -> None:
+    """Nobody waits for them any more."""
+    body = """
+workflow:
+  - {step: start, next: [call, fail]}
+  - {step: call, type: playbook, path: child}
+  - {step: fail, type: python, code: x, priority: 9}
+"""
+    child = (
+        HEAD.replace("story", "child") + "workflow:\n  - {step: start, next: a}\n  - {step: a, type: python, code: x}\n"
+    )
+    story = simulate(HEAD + body, {"fail": JobFailed("no")}, playbooks=[child])
+    assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
+
+
+@pytest.mark.parametrize(
+    "playbook,answers,complaint",
+    [
+        ("conditional", {}, "step measure (type python) of examples/conditional has no answer"),
+        ("conditional", {"mesure": 1}, "no step is called so; did you mean"),
+        (
+            "retry",
+            {"prepare": in_turn(), "unreliable": 1},
+            "job prepare of examples/retry is one more than the 0 answers",
+        ),
+        ("conditional", {"measure": object()}, "the answer to job measure is no JSON"),
+    ],
+)
+def test_what_is_missing_is_said(playbook: str, answers: dict[str, Any], complaint: str) -> None:
+    """With the remedy, as an error of the test and not as a failure of the step."""
+    with pytest.raises(SimulationFault) as caught:
+        played(playbook, answers)
+    assert complaint in str(caught.value)
+
+
+def test_a_playbook_that_is_not_at_hand_is_said() -> None:
+    """Where to give it, or how to do without."""
+    with pytest.raises(
+        SimulationFault, match=r"calls examples/nested_child_courier, which the simulation does not have"
+    ):
+        simulate(EXAMPLES / "nested_child.yaml")
+
+
+def test_a_wrong_playbook_is_refused_as_at_registration() -> None:
+    """With all its errors and their places."""
+    with pytest.raises(PlaybookError, match="nowhere"):
+        simulate(HEAD + "workflow:\n  - {step: start, next: nowhere}\n")
+
+
+def test_a_failed_assertion_in_an_answer_fails_the_test() -> None:
+    """It is no failure of the step."""
+
+    def check(job: Job) -> None:
+        assert job.args == {"city": "Rome"}
+
+    with pytest.raises(AssertionError):
+        played("conditional", {"measure": check})
+
+
+def test_a_simulation_loads_no_driver_and_no_worker() -> None:
+    """A test of a playbook needs neither."""
+    code = "import sys, noetl_broker; noetl_broker.simulate; print({'asyncpg', 'httpx', 'click'} & sys.modules.keys())"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "set()"

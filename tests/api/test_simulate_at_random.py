@@ -1,0 +1,74 @@
+"""`simulate` on random families of playbooks: they end as the naive reference of the seeded simulation says."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from noetl_broker import Job, JobFailed
+from noetl_broker.broker.model import Rules
+from noetl_broker.playbook.compile import compile_playbook
+from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.model import Step
+from noetl_broker.simulation.answers import Answers
+from noetl_broker.simulation.play import Simulation
+from noetl_broker.store.codec import dump_json
+from tests.simulation.alone import End, play_alone
+from tests.simulation.plans import document
+from tests.simulation.scenarios import CALM_EVERY, Scenario, answer, scenario
+
+pytestmark = pytest.mark.simulation
+
+
+def lineage(simulation: Simulation, number: int) -> str:
+    """The name of an execution's place in its family, as the scenarios have it."""
+    execution = simulation.executions[number - 1]
+    parent, told = execution.parent, execution.state.parent
+    if parent is None or told is None:
+        return "0"
+    node = parent.step if parent.visit == 1 else f"{parent.step}#{parent.visit}"
+    return f"{lineage(simulation, parent.execution.number)}/{node}.{parent.place}@{told.attempt}"
+
+
+def played(tried: Scenario) -> tuple[End, int]:
+    """How a scenario's first execution ends in a simulation, and of how many executions it is one."""
+    family = {
+        one.path: compile_playbook(dump_json(document(one)), rules=PlaybookRules()) for one in tried.plan.family()
+    }
+
+    def work(job: Job) -> object:
+        node = job.name if job.place is None else f"{job.step}#{job.visit}.{job.place}"
+        failures = job.attempt - 1 if job.place is None else 0
+        given = answer(tried, lineage(simulation, job.execution_id), node, failures)
+        if given.error is None:
+            return given.result
+        details = {key: value for key, value in given.error.items() if key != "message"}
+        return JobFailed(given.error["message"], retryable=given.retryable, **details)
+
+    steps = {
+        f"{path}:{name}": work
+        for path, playbook in family.items()
+        for name, step in playbook.steps.items()
+        if not calls_playbook(step)
+    }
+    simulation = Simulation(family, Answers(steps), Rules())
+    story = simulation.play(family[tried.plan.path], dict(tried.payload)).story()
+    return End(story.status, story.result), len(simulation.executions)
+
+
+def calls_playbook(step: Step) -> bool:
+    """Whether an answer to the step would stand for a playbook."""
+    return (step if step.iteration is None else step.iteration.task).call is not None
+
+
+@pytest.mark.parametrize("first", range(0, 1000, 200))
+def test_random_families_end_as_the_reference_says(first: int) -> None:
+    """Joins, loops, retries, iterators and children, with failures among the answers."""
+    seen: Counter[str] = Counter()
+    for seed in range(first, first + 200, CALM_EVERY):
+        tried = scenario(seed)
+        end, executions = played(tried)
+        assert (seed, end) == (seed, play_alone(tried, 0))
+        seen.update([end.status, "family" if executions > 1 else "alone"])
+    assert seen.keys() == {"COMPLETED", "FAILED", "family", "alone"}

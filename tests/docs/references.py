@@ -1,0 +1,140 @@
+"""The generated pages: the keys of playbooks out of the models, tables and functions out of a migrated database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from noetl_broker.playbook.document import PlaybookModel
+from noetl_broker.playbook.schema import playbook_schema
+from noetl_broker.playbook.vocabulary import OWN_KEYS
+from tests.brokers import rows
+from tests.postgres import Database
+
+DOCS = Path(__file__).parents[2] / "docs"
+PLAYBOOKS, TABLES = DOCS / "playbook-reference.md", DOCS / "tables.md"
+
+# The mappings of a document in the order in which an author meets them, each with its heading.
+HEADINGS = {
+    "": "The document",
+    "MetadataModel": "`metadata`",
+    "StepModel": "A step",
+    "EntryModel": "An entry of `next`",
+    "TargetModel": "A target",
+    "LoopModel": "`loop`",
+    "RetryModel": "`retry`",
+    "ActionModel": "An action of `workbook`",
+    "TaskModel": "The `task` of an iterator",
+}
+KEYS_ABOUT = """\
+Generated from the models that `noetl-broker schema` is made of (`make docs`); what they do together is told in
+[Writing playbooks](playbooks.md). Keys that are not named here are let through, with a warning by `validate`."""
+TABLES_ABOUT = """\
+Everything in the schema `noetl`, generated from the comments in a migrated database (`make docs`). How producers and
+workers use it: [Writing workers and producers](workers.md); who may do what: [Security](security.md)."""
+WORDS = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "object": "mapping",
+    "array": "list", "null": "",
+}  # fmt: skip
+
+
+def playbook_reference() -> str:
+    """The page of all keys."""
+    schema = playbook_schema()
+    parts = [
+        "# Keys of a playbook",
+        KEYS_ABOUT,
+    ]
+    for name, heading in HEADINGS.items():
+        model = schema["$defs"][name] if name else schema
+        described = str(model.get("description") or PlaybookModel.__doc__).strip()
+        parts += [f"## {heading}", described, _table(("key", "holds", "meaning"), _keys(model))]
+    kinds = [(f"`{name}`", ", ".join(f"`{key}`" for key in sorted(keys))) for name, keys in sorted(OWN_KEYS.items())]
+    parts += ["## Types", "What each type of step has beside the keys above.", _table(("type", "its own keys"), kinds)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _keys(model: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    for key, told in model["properties"].items():
+        yield f"`{key}`", _holds(told), str(told.get("description", "")) + _default(told)
+
+
+def _holds(told: Mapping[str, Any]) -> str:
+    """What a key may hold, in words."""
+    if "anyOf" in told:
+        return " or ".join(dict.fromkeys(word for option in told["anyOf"] if (word := _holds(option))))
+    if "enum" in told:
+        return "a type, see below" if len(told["enum"]) > 6 else " or ".join(f"`{value}`" for value in told["enum"])
+    if "const" in told:
+        return f"`{told['const']}`"
+    if "$ref" in told:
+        name = str(told["$ref"]).rpartition("/")[2]
+        heading = HEADINGS[name]
+        return f"[{heading}](#{re.sub(r'[^a-z ]', '', heading.lower()).replace(' ', '-')})"
+    if told.get("type") == "array" and (item := _holds(told.get("items", {}))) not in {"", "anything"}:
+        return f"list of {item}"
+    return WORDS.get(str(told.get("type")), "anything")
+
+
+def _default(told: Mapping[str, Any]) -> str:
+    default = told.get("default")
+    if default is None or "const" in told:
+        return ""
+    text = str(default).lower() if isinstance(default, bool) else f"{default:g}"
+    return f" Default {text}."
+
+
+def _table(head: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    written = [head, ("---",) * len(head), *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in written)
+
+
+COLUMNS = """
+select c.relname, c.relkind::text, coalesce(obj_description(c.oid, 'pg_class'), ''), a.attname,
+  replace(format_type(a.atttypid, a.atttypmod), 'timestamp with time zone', 'timestamptz'),
+  a.attnotnull, coalesce(col_description(c.oid, a.attnum), '')
+from pg_class c
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+where c.relnamespace = 'noetl'::regnamespace and c.relkind in ('r', 'p', 'v') and not c.relispartition
+order by c.relkind = 'v', c.relname collate "C", a.attnum
+"""
+FUNCTIONS = """
+select p.proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid),
+  coalesce(obj_description(p.oid, 'pg_proc'), '')
+from pg_proc p
+where p.pronamespace = 'noetl'::regnamespace
+order by p.proname collate "C", pg_get_function_identity_arguments(p.oid) collate "C"
+"""
+
+
+async def tables_reference(database: Database) -> str:
+    """The page of tables, views and functions."""
+    parts = [
+        "# Tables and functions",
+        TABLES_ABOUT,
+        "## Tables",
+    ]
+    told: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
+    for name, kind, comment, *column in await rows(database, COLUMNS):
+        attribute, data_type, required, meaning = column
+        shown = f"{data_type}{', required' if required else ''}"
+        told.setdefault((name, kind, comment), []).append((f"`{attribute}`", shown, meaning))
+    for (name, _, comment), columns in (item for item in told.items() if item[0][1] != "v"):
+        parts += [f"### noetl.{name}", comment, _table(("column", "type", "meaning"), columns)]
+    parts += ["## Views", "The columns are those of the tables."]
+    views = [
+        (f"`noetl.{name}`", comment, ", ".join(column[0] for column in columns))
+        for (name, kind, comment), columns in told.items()
+        if kind == "v"
+    ]
+    parts += [_table(("view", "shows", "columns"), views), "## Functions"]
+    parts += [_table(("function", "gives", "does"), [_function(*row) for row in await rows(database, FUNCTIONS)])]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _function(name: str, arguments: str, result: str, comment: str) -> tuple[str, str, str]:
+    plain = re.sub(r"::\w+(\[\])?", "", arguments)
+    gives = "a table" if result.startswith("TABLE") else result.replace("SETOF ", "rows of ")
+    return f"`noetl.{name}({plain})`", gives, comment

@@ -1,0 +1,100 @@
+"""Wheels of this tree, and of a tree as the next version may be, each installed into an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import noetl_broker
+from noetl_broker.store.migrate import SERVED_VERSIONS
+from tests.postgres import Database
+from tests.test_tidy import ROOT
+
+PATIENCE_SECONDS = 120
+NEXT_VERSION = "9.9.9"
+
+
+class Program(NamedTuple):
+    """An installed wheel: its interpreter and its command."""
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its environment."""
+        return self.folder / "bin" / "python"
+
+    def run(self, *arguments: str, database: Database | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the command, away from the checkout."""
+        return self.start(self.folder / "bin" / "noetl-broker", *arguments, database=database)
+
+    def start(
+        self, program: Path, *arguments: str, database: Database | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
+        if database is not None:
+            environment["NOETL_BROKER_DSN"] = database.dsn
+        return subprocess.run(
+            [program, *arguments],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+
+
+def copy_of_the_tree(folder: Path) -> Path:
+    """What a wheel is built of, without what stands in a checkout by accident."""
+    for name in ("src", "migrations", "playbooks", "deploy"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def as_the_next(tree: Path, migration: str) -> Path:
+    """Make of a copy the version after this one: a higher number, and one more migration."""
+    version = SERVED_VERSIONS[-1] + 1
+    (tree / "migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
+    _replace(tree / "src/noetl_broker/__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
+    served = f"SERVED_VERSIONS = range({version}, {version + 1})"
+    _replace(tree / "src/noetl_broker/store/migrate.py", r"SERVED_VERSIONS = range\(.*\)", served)
+    return tree
+
+
+def _replace(file: Path, pattern: str, text: str) -> None:
+    changed, count = re.subn(pattern, text, file.read_text(encoding="utf-8"))
+    assert count == 1, f"{pattern} stands {count} times in {file.name}"
+    file.write_text(changed, encoding="utf-8")
+
+
+def build(tree: Path, target: Path) -> Path:
+    """Build the wheel of a tree with the back-end that it names, without asking any registry for it."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
+    subprocess.run(command, cwd=tree, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+    [wheel] = target.glob("*.whl")
+    return wheel
+
+
+def install(wheel: Path, folder: Path) -> Program:
+    """Install a wheel into an empty environment; the libraries that it needs are lent by the one that runs the tests.
+
+    They stand behind the environment's own packages, so nothing of this checkout is found before the wheel's.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE_SECONDS)
+    program = Program(folder)
+    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "--python", str(program.python), "install", *options, str(wheel)]
+    subprocess.run(command, check=True, timeout=PATIENCE_SECONDS)
+    [packages] = folder.glob("lib/python3.*/site-packages")
+    (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return program
