@@ -208,34 +208,40 @@ async def test_answers_that_came_too_late_are_told(database: Database) -> None:
 
 
 async def test_mail_that_nobody_rang_for_is_counted(database: Database) -> None:
-    """The look after `sweep_seconds` found it. Mail that somebody rang for is not: most is."""
+    """The look after `sweep_seconds` found it. Mail that somebody rang for is not, however old it says to be."""
     await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
     async with running(database, sweep_seconds=0.5) as service:
-        await start(database)
-        while not await complete_jobs(database):
-            pass
-        await until_ended(database)
-        rung = service.counters.swept
-        drains = service.counters.drains
-        while service.counters.drains < drains + 2:  # asleep again, behind the gate
-            await execute(database, "select")
+        await until_it_slept(database, service)
         await execute(
             database,
             """
-            with silent as (select set_config('noetl.writer', 'broker', true))
-            insert into noetl.event (execution_id, event_type)
-            select execution_id, 'execution_start' from noetl.execution, silent""",
+            insert into noetl.event (execution_id, event_type, created_at)
+            values ($1, 'execution_start', clock_timestamp() - interval '1 hour')""",
+            execution_id,
         )
+        while service.counters.turns < 1:
+            await execute(database, "select")
+        rung = service.counters.swept
+        await until_it_slept(database, service)
         await execute(
             database,
             """
             insert into noetl.inbox (execution_id, event_id)
-            select execution_id, max(event_id) from noetl.event group by 1""",
+            select execution_id, max(event_id) from noetl.event group by execution_id""",
         )
-        turns = service.counters.turns
-        while service.counters.turns == turns:
+        while service.counters.turns < 2:
             await execute(database, "select")
+        await until_it_slept(database, service)
     assert (rung, service.counters.swept) == (0, 1)
+
+
+async def until_it_slept(database: Database, service: Service) -> None:
+    """Wait until a daemon has found nothing, slept to the end and found nothing again: it sleeps behind the gate."""
+    drains = service.counters.drains
+    while service.counters.drains < drains + 2:
+        await execute(database, "select")
 
 
 async def test_faults_are_counted_by_sqlstate(database: Database) -> None:
