@@ -67,13 +67,22 @@ async def test_notices_alone_are_0(database: Database, command: Command) -> None
         answer = await asyncio.to_thread(command.run, "doctor", "--json")
     told = json.loads(answer.stdout)
     assert (answer.returncode, told["problems"], told["notices"]) == (0, 0, 2)
-    assert {"check", "state", "says", "why", "do", "facts"} == set(told["findings"][0])
+    assert {"database", "check", "state", "says", "why", "do", "facts"} == set(told["findings"][0])
 
 
 def test_no_connection_at_all_is_69(lone_command: Command) -> None:
     """There is nothing more to look at."""
     answer = lone_command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere")
     assert (answer.exit_code, answer.stderr.count("\n")) == (69, 1)
+
+
+def test_each_of_several_databases_is_looked_at(command: Command, database: Database) -> None:
+    """One that cannot be reached is a problem of its own."""
+    answer = command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--dsn", database.dsn)
+    lines = answer.stdout.splitlines()
+    first, second = (place for place, line in enumerate(lines) if line.endswith(":"))
+    assert (lines[first], lines[first + 1].split()[:2]) == ("127.0.0.1:1/nowhere:", ["problem", "connection"])
+    assert (lines[second + 1].split()[:2], answer.exit_code) == (["ok", "connection"], 1)
 
 
 def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Command) -> None:
@@ -93,7 +102,7 @@ def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Comm
         ("alter table noetl.event disable trigger noetl_receive_events", "triggers: the trigger noetl_receive_events"),
         ("insert into noetl.dead_letter values (7, 1, 'the audit table is full')",
          "dead letters: 1 set aside of 1 execution, the latest: the audit table is full"),
-        ("alter table noetl.queue set (autovacuum_enabled = off)", "bloat: autovacuum is switched off for noetl.queue"),
+        ("alter table noetl.inbox set (autovacuum_enabled = off)", "bloat: autovacuum is switched off for noetl.inbox"),
     ],
 )  # fmt: skip
 async def test_what_one_statement_spoils_is_found(database: Database, statement: str, problem: str) -> None:
