@@ -22,12 +22,11 @@ from noetl_broker.cli.group import cli
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, write_playbook
 from tests.cli.test_serving import read_until
-from tests.cli.test_watching import free_port, on_port
+from tests.cli.test_watching import free_port
 from tests.postgres import Database
 
 ROOT = Path(__file__).parents[2]
 INSTALL_SECONDS = 300.0
-DEFAULT_PORT = Settings.model_fields["health_port"].default
 
 
 class Instruction(NamedTuple):
@@ -63,17 +62,6 @@ def variables() -> dict[str, str]:
     """What the image sets in the environment."""
     (rest,) = of("ENV", LAST_STAGE)
     return dict(word.split("=", 1) for word in shlex.split(rest))
-
-
-@pytest.mark.parametrize("path, code", [("/ready", 0), ("/unready", 1)])
-def test_the_image_knows_whether_its_broker_is_ready(command: Command, path: str, code: int) -> None:
-    """Its check asks the port that a broker has without any setting; anything but 200 is a failure."""
-    port = free_port()
-    broker = command.start("run", **on_port(port))
-    read_until(broker, '"ready"')
-    words = [word.replace(f":{DEFAULT_PORT}", f":{port}").replace("/ready", path) for word in exec_form("HEALTHCHECK")]
-    assert any(str(port) in word for word in words)
-    assert subprocess.run([sys.executable, *words[1:]], stderr=subprocess.DEVNULL, check=False).returncode == code
 
 
 def test_the_image_runs_the_broker_as_nobody() -> None:
@@ -162,6 +150,20 @@ def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, databa
         )
         assert (answer.returncode, word in answer.stdout) == (0, True), answer.stderr
     assert list((image / "opt").rglob("pip")) == []
+
+
+def test_the_health_check_of_the_image(command: Command) -> None:
+    """It is 0 for a broker that is ready, and not for one that is not there."""
+    port = str(free_port())
+    words = [sys.executable, *exec_form("HEALTHCHECK")[1:]]
+
+    def check() -> int:
+        environment = plain_environment() | {"NOETL_BROKER_HEALTH_PORT": port}
+        return subprocess.run(words, env=environment, stderr=subprocess.DEVNULL, check=False).returncode
+
+    absent = check()
+    read_until(command.start("run", NOETL_BROKER_HEALTH_PORT=port), " ready ")
+    assert (absent, check()) == (1, 0)
 
 
 def _can_be_process_1() -> bool:

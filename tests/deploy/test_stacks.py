@@ -90,9 +90,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
         def environment(service: str) -> dict[str, str]:
             own = environment_of(SERVICES[service])
             assert own["PGHOST"] == "postgres"
-            # In their containers each has all ports to itself.
-            here = {"PGHOST": postgres.host, "PGPORT": str(postgres.port), "NOETL_BROKER_HEALTH_PORT": "0"}
-            return plain_environment() | own | here
+            return plain_environment() | own | {"PGHOST": postgres.host, "PGPORT": str(postgres.port)}
 
         def once(service: str, words: list[str]) -> None:
             subprocess.run(words, env=environment(service), check=True, capture_output=True, timeout=PATIENCE_SECONDS)
@@ -107,7 +105,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
             for _ in range(SERVICES[service]["deploy"]["replicas"]):
                 process = subprocess.Popen(
                     [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
-                    env=environment(service),
+                    env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 ends.callback(process.kill)
@@ -164,17 +162,19 @@ def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
     assert (secret["secretName"], item["key"]) == ("noetl-broker", wanted[name])
 
 
-def test_a_cluster_probes_the_port_of_a_broker_from_outside() -> None:
-    """On paths that it serves, and with an address that is not the pod's own alone."""
+def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
+    """Its main loop says whether it is alive; that it waits for a database is no reason to be ended."""
     (container,) = PODS["noetl-broker"]["containers"]
-    port = Settings.model_validate({}).health_port
-    paths = {probe: container[probe]["httpGet"] for probe in ("livenessProbe", "readinessProbe")}
-    assert paths == {
-        "livenessProbe": {"path": "/live", "port": "health"},
-        "readinessProbe": {"path": "/ready", "port": "health"},
+    (port,) = container["ports"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("liveness", "startup", "readiness")}
+    assert {probe: get["path"] for probe, get in asked.items()} == {
+        "liveness": "/live",
+        "startup": "/live",
+        "readiness": "/ready",
     }
-    assert container["ports"] == [{"name": "health", "containerPort": port}]
-    assert {"name": "NOETL_BROKER_HEALTH_HOST", "value": "0.0.0.0"} in container["env"]  # noqa: S104 - all of the pod
+    assert {get["port"] for get in asked.values()} == {port["name"]}
+    assert variables["NOETL_BROKER_HEALTH_PORT"] == str(port["containerPort"])
 
 
 def test_a_stop_leaves_time_to_drain() -> None:
