@@ -106,6 +106,7 @@ class Database:
         """`noetl-broker run` beside us, ready; stopped afterwards."""
         arguments = ("run", "--processes", str(processes))
         environment = {"NOETL_BROKER_DSN": self.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
+        environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}  # nobody looks
         environment |= {f"NOETL_BROKER_{name.upper()}": value for name, value in settings.items()}
         with ear() as hearing:
             daemon = await Daemon.start(arguments, environment, hearing, log=log)

@@ -78,10 +78,12 @@ grant update on
   to noetl_broker;
 grant delete on noetl.inbox to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
+grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
-  noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int)
+  noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int),
+  noetl.root_of(bigint)
   to noetl_broker;
 -- For people whose login is a member: mail back to the broker, and executions that take over results.
 grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;
@@ -90,7 +92,7 @@ grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, j
 grant execute on function
   noetl.lease_jobs(text, int, int, text[]), noetl.heartbeat_job(bigint, text, int, int),
   noetl.complete_job(bigint, text, int, jsonb), noetl.fail_job(bigint, text, int, jsonb, boolean),
-  noetl.wait_for_child(bigint, text, int, bigint, int)
+  noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text)
   to noetl_worker;
 
 -- A producer: starts and cancels, by function or by event. A trigger holds the events to their types; the columns leave

@@ -95,6 +95,10 @@ $$;
 comment on function noetl.heartbeat_job(bigint, text, int, int) is
   'Prolongs a lease; false means that it is no longer yours: stop the work.';
 
+-- How many answers came after their lease was taken over. A refused answer leaves no row, and a counter in a table would
+-- make refused workers wait for each other; a sequence does neither. (A crash of the server may move it by up to 32.)
+create sequence if not exists noetl.stale_answer_seq;
+
 -- One end of a job for both ways, so that the fence stands in one place.
 create or replace function noetl.end_job(
   queue_id bigint,
@@ -124,12 +128,16 @@ begin
   into job;
   if not found then
     -- The same answer again from the same worker, whose first answer was lost on the way, is true again.
-    return exists (
+    if exists (
       select
       from noetl.queue q
       where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
         and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
-    );
+    ) then
+      return true;
+    end if;
+    perform nextval('noetl.stale_answer_seq');
+    return false;
   end if;
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
@@ -239,6 +247,46 @@ comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
   'Has the step of a leased job wait for an execution that the worker started; false: the lease is no longer yours.';
 
 revoke all on function noetl.wait_for_child(bigint, text, int, bigint, int) from public;
+-- The execution that stands above all others of a family: it has no parent, or one that is not here.
+create or replace function noetl.root_of(execution_id bigint) returns bigint
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive above as (
+    select x.execution_id, x.parent_execution_id
+    from noetl.execution x
+    where x.execution_id = $1
+    union
+    select p.execution_id, p.parent_execution_id
+    from above a
+    join noetl.execution p on p.execution_id = a.parent_execution_id
+  )
+  select coalesce(
+    (
+      select a.execution_id
+      from above a
+      where not exists (select from above p where p.execution_id = a.parent_execution_id)
+      limit 1
+    ),
+    $1
+  )
+$$;
+
+-- The W3C traceparent under which a worker tells what it did for a node: the trace is made from the id of the root
+-- execution, the span from the node; broker/spans.py makes the same.
+create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '00-%s-%s-01',
+    left(encode(sha256(convert_to('trace:' || noetl.root_of($1), 'UTF8')), 'hex'), 32),
+    left(encode(sha256(convert_to('span:' || coalesce($2, $1::text), 'UTF8')), 'hex'), 16)
+  )
+$$;
+
+revoke all on function noetl.root_of(bigint) from public;
+revoke all on function noetl.traceparent(bigint, text) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
 revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
 revoke all on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) from public;

@@ -197,3 +197,6 @@ comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: cl
 comment on function noetl.reap(int, int) is 'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
 comment on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) is
   'For complete_job and fail_job: ends the lease and writes the event, in one transaction.';
+comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';
+comment on function noetl.traceparent(bigint, text) is
+  'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';

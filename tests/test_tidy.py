@@ -43,6 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "testing": {"__init__"},
     "settings": {"errors"},
     "logs": {"errors"},
+    "tracing": {"__init__", "errors", "broker"},
 }
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}

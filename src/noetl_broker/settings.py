@@ -40,6 +40,14 @@ class Settings(BaseSettings):
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
     )
+    health_host: str = Field("127.0.0.1", min_length=1, description="address of the health port; 0.0.0.0 is all")
+    health_port: int = Field(9464, ge=0, le=65_535, description="port of /live, /ready and /metrics; 0 is none")
+    verify_seconds: float = Field(
+        60.0, ge=0, le=86_400, description="seconds between looks at the invariants of what changed lately; 0 is never"
+    )
+    traces: Literal["off", "otlp"] = Field(
+        "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
+    )
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")

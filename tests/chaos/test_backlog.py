@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.brokers import broken_invariants, register, start, value
+from tests.chaos.daemons import daemon, resident
 from tests.chaos.extent import LONG
 from tests.chaos.under_load import Tried, until
 from tests.postgres import Database
@@ -27,24 +22,6 @@ MOST_BYTES = 300e6
 LEAF = 'workflow:\n- {step: start, next: end}\n- {step: end, result: {n: "{{ workload.n }}"}}\n'
 FILL = "select count(noetl.start_execution('story', '{\"n\": 1}')) from generate_series(1, $1::int)"
 ENDED = "select exists (select from noetl.execution where execution_id = $1 and status = 'COMPLETED')"
-
-
-@asynccontextmanager
-async def daemon(database: Database) -> AsyncIterator[int]:
-    """Run the daemon as a process of its own; gives its id."""
-    environment = os.environ | {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "noetl_broker", "run", env=environment)
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-def resident(pid: int) -> float:
-    """How many bytes of memory it holds now."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return float(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:"))) * 1024
 
 
 async def test_a_backlog_is_worked_off_in_flat_memory_and_starves_nobody(database: Database, tried: Tried) -> None:

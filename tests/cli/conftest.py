@@ -33,7 +33,9 @@ class Command:
 
     def __init__(self, folder: Path, dsn: str | None) -> None:
         self.folder = folder
-        self.environment = plain_environment() | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
+        # Tests run beside each other, and a port can be had once: those that want one choose it.
+        alone = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
+        self.environment = plain_environment() | alone | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str | int | Path, **environment: str) -> subprocess.Popen[str]:

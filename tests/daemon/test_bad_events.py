@@ -14,6 +14,7 @@ from tests.strangers import BAD, assert_healthy, begin, insert, outcomes
 
 STRANGER = 999
 LONG = "x" * 100_000
+VAST = json.dumps({"x": "y" * 10_000_000})
 
 # Each with what it is called, the columns that are set on an otherwise good completion of step `a`, and the outcome.
 EVENTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -71,6 +72,11 @@ EVENTS: dict[str, tuple[dict[str, Any], str]] = {
     "with an envelope of 5,000 levels": ({"result": '{"data":' + "[" * 5000 + "]" * 5000 + "}"}, "decided"),
     "with a result of 300 levels": ({"result": '{"n":' * 300 + "1" + "}" * 300}, "decided"),
     "with a huge result": ({"result": json.dumps([LONG] * 5)}, "decided"),
+    "with a result of 10 MB": ({"result": VAST}, "decided"),
+    "a failure with an error of 10 MB": ({"event_type": "action_failed", "error": VAST}, "decided"),
+    "a second start with a workload of 10 MB": (
+        {"event_type": "execution_start", "context": f'{{"workload": {VAST}}}'}, "duplicate",
+    ),
     "with a wide result": ({"result": json.dumps(list(range(100_000)))}, "decided"),
     "with a result of strange keys": ({"result": '{"": 1, "data": {"__class__": 1, "n": {"self": 2}}}'}, "decided"),
     "with a context that is a list": ({"context": "[[]]"}, "decided"),

@@ -24,6 +24,8 @@ workflow:
 - {step: j, type: python, code: x, next: end}
 - {step: end}
 """
+# A port can be had once, and other tests run beside these.
+ALONE = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
 # Makes the write long enough to be met in it; the daemon does not know.
 SLOW_WRITE = """
 create function public.dawdle() returns trigger language plpgsql
@@ -42,7 +44,7 @@ async def daemon(database: Database, *arguments: str) -> AsyncIterator[asyncio.s
     """The command `run` in a process of its own."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "noetl_broker", "run", *arguments,
-        env={**os.environ, "NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_FORMAT": "json"},
+        env={**os.environ, **ALONE, "NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_FORMAT": "json"},
         stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:

@@ -27,7 +27,8 @@ async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> 
             await drain(database)
     finally:
         await connection.close()
-    started, leased, alive, completed, ended = answers
+    started, leased, alive, completed, ended, traced = answers
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", traced[0][0])
     assert isinstance(started[0][0], int)
     assert list(leased[0][1:]) == [1, "greet", "python", {"name": "Ada"}]
     assert alive == completed == [(True,)]

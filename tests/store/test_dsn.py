@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.dsn import INSTEAD, secret_parts, without_secrets
+from noetl_broker.store.dsn import INSTEAD, UNNAMED, database_names, secret_parts, without_secrets
 from noetl_broker.store.pool import connect
 
 PIECES = ("hunter", "sesame")
@@ -57,3 +57,29 @@ async def test_no_piece_of_a_password_is_told_of_a_broken_dsn(form: str, between
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert not any(piece in str(caught.value) for piece in PIECES)
+
+
+@pytest.mark.parametrize(
+    "dsn, name",
+    [
+        ("postgresql://u:hunter2@h:1/db?sslmode=require", "h:1/db"),
+        ("postgresql://h,i/db", "h,i/db"),
+        ("postgresql://u:hun/ter@h/db", "h/db"),
+        ("postgresql:///db?host=/run/postgresql", "/db"),
+        ("postgresql://u:hunter?2@h/db", UNNAMED),
+        ("postgresql://h/db?password=sesame@h", UNNAMED),
+        ("postgresql://h/sesame?password=sesame", UNNAMED),
+        ("host=h password=hunter2", UNNAMED),
+        (None, UNNAMED),
+    ],
+)
+def test_a_database_is_named_by_its_place(dsn: str | None, name: str) -> None:
+    """What may be a piece of a password names nothing."""
+    assert database_names([dsn]) == (name,)
+
+
+def test_two_databases_never_have_one_name() -> None:
+    """The same one twice, or two whose DSN names none."""
+    assert database_names(["postgresql://h/db", "postgresql://h/db", None, None]) == (
+        "h/db", "h/db #2", UNNAMED, f"{UNNAMED} #4",
+    )  # fmt: skip

@@ -1,7 +1,9 @@
 """One parent over several processes of the same command: it starts them, brings back the dead, passes signals on.
 
 A child's standard input is a pipe that only the parent holds: its end says that the parent is gone, however it went,
-and the child stops. On its standard output a child says when it is ready and that it goes on.
+and the child stops. On its standard output a child says when it is ready and that it goes on; asked on its standard
+input, it also says there how it stands. It is asked only when somebody wants to know, so a parent that is stopped fills
+no pipe.
 """
 
 from __future__ import annotations
@@ -12,17 +14,21 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from noetl_broker.cli.serving import SIGNALS, notify
+from noetl_broker.daemon.figures import NO_DATABASE, Figures, Ledger, enter
+from noetl_broker.daemon.health import Census
+from noetl_broker.daemon.report import Account, account_of_line
 from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE, EXIT_USAGE
 
 log = structlog.get_logger(__name__)
 
-READY, PROGRESS = "ready", "progress"
+READY, PROGRESS, REPORT = "ready", "progress", "report"
+ANSWER_SECONDS = 1.0  # for an account; a child takes a millisecond, unless its main loop is stuck
 # A child that ends so would end so again.
 HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
 REST_SECONDS = (0.1, 10.0)
@@ -42,6 +48,10 @@ class Family:
     _children: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     _ready: set[int] = field(default_factory=set)
     _heard: set[int] = field(default_factory=set)
+    _asked: dict[int, asyncio.Future[Account]] = field(default_factory=dict)
+    _told: dict[int, tuple[float, Account]] = field(default_factory=dict)  # the last account of each, and when
+    _ended: Ledger = field(default_factory=dict)  # what those counted that have ended
+    _restarts: int = 0
 
     async def run(self) -> int:
         """Keep the children until a signal, or a child that ends in a way that cannot be mended; give the exit code."""
@@ -50,6 +60,32 @@ class Family:
             loop.add_signal_handler(number, self._on_signal, number)
         codes = await asyncio.gather(*(self._keep(place) for place in range(self.size)))
         return max(codes)
+
+    async def ask(self) -> Census:
+        """Ask all children how they stand."""
+        accounts = await asyncio.gather(*(self._ask(place) for place in range(self.size)))
+        ended: Ledger = {}
+        enter(ended, self._ended)
+        ended.setdefault(NO_DATABASE, Figures()).put("process_restarts_total", self._restarts)
+        return Census({f"process {place}": account for place, account in enumerate(accounts)}, ended)
+
+    async def _ask(self, place: int) -> Account | None:
+        """The account of one; of one that does not answer the last, and it has been silent since then."""
+        child = self._children.get(place)
+        if child is None or child.stdin is None:
+            return None
+        if place not in self._asked:
+            self._asked[place] = asyncio.get_running_loop().create_future()
+            child.stdin.write(f"{REPORT}\n".encode())
+        asked = self._asked[place]  # also of whoever asked before us and is not answered yet
+        await asyncio.wait({asked}, timeout=ANSWER_SECONDS)
+        if asked.done() and not asked.cancelled():
+            return asked.result()
+        told = self._told.get(place)
+        if told is None:
+            return None
+        at, account = told
+        return account.silent_for(time.monotonic() - at)
 
     async def _keep(self, place: int) -> int:
         """Start one child, again and again; give the code that it ended with for good."""
@@ -63,6 +99,7 @@ class Family:
                 self._stop(signal.SIGTERM)
                 return abs(code)
             rest = REST_SECONDS[0] if time.monotonic() - began > HEALTHY_SECONDS else min(rest * 2, REST_SECONDS[1])
+            self._restarts += 1
             log.error("a process died; another one takes its place", place=place, code=code, pause_seconds=rest)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), rest)
@@ -88,12 +125,28 @@ class Family:
         finally:
             self._children.pop(place, None)
             self._ready.discard(place)
+            self._bury(place)
             if child.stdin is not None:
                 child.stdin.close()
 
+    def _bury(self, place: int) -> None:
+        """Keep what a child counted until its last account: a counter never goes back."""
+        asked = self._asked.pop(place, None)
+        if asked is not None:
+            asked.cancel()
+        told = self._told.pop(place, None)
+        if told is not None:
+            enter(self._ended, told[1].ledger, ended=True)
+
     def _hear(self, place: int, word: str) -> None:
         """Systemd hears of the family only what is true of all of it."""
-        if word == READY:
+        if word.startswith("{"):
+            account = account_of_line(word)
+            self._told[place] = time.monotonic(), account
+            asked = self._asked.pop(place, None)
+            if asked is not None and not asked.done():
+                asked.set_result(account)
+        elif word == READY:
             self._ready.add(place)
             if len(self._ready) == self.size:
                 notify(f"READY=1\nSTATUS={self.size} processes")
@@ -124,11 +177,12 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
         child.send_signal(number)
 
 
-async def parent_gone(stopping: asyncio.Event) -> None:
-    """Wait, in a child, for the end of its standard input, then set `stopping`."""
+async def hear_parent(stopping: asyncio.Event, on_ask: Callable[[], None]) -> None:
+    """In a child: call `on_ask` for each question; set `stopping` at the end of its standard input."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while await reader.read(1024):
-        pass
+    while line := await reader.readline():
+        if line.strip() == REPORT.encode():
+            on_ask()
     stopping.set()

@@ -11,12 +11,17 @@ from dataclasses import asdict
 import click
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.processes import PROGRESS, READY, Family, parent_gone
+from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.traces import exporter
+from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service, ServiceOptions
+from noetl_broker.store.dsn import database_names
 
 STATUS_SECONDS = 5.0
 
@@ -37,21 +42,26 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     call.log_as_set()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
-    service = Service(service_options(call, fail_fast=fail_fast))
-    return asyncio.run(_run_one(call, service, drain=drain, child=child))
+    with exporter(call, "noetl-broker") as emit:
+        service = Service(service_options(call, fail_fast=fail_fast, emit=emit))
+        return asyncio.run(_run_one(call, service, drain=drain, child=child))
 
 
 async def _run_one(call: Call, service: Service, *, drain: bool, child: bool) -> int:
     teller = Teller(service, to_parent=child)
     service.on_ready, service.on_progress = teller.ready, teller.progress
-    watch = asyncio.create_task(parent_gone(service.stopping)) if child else None
+    watch = asyncio.create_task(hear_parent(service.stopping, teller.report)) if child else None
     try:
         if drain:
             counters = await serve(service.drain(), service.stopping, drain_seconds=call.settings.drain_seconds)
             if not child:
                 _show_drained(call, counters or service.counters)
-        else:
+        elif child:
             await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
+        else:
+            [name] = database_names([call.dsn])
+            async with watched(call, {name: call.dsn}, alone({name: service})):
+                await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
     finally:
         if watch is not None:
             watch.cancel()
@@ -76,17 +86,26 @@ class Teller:
             self._told_at = time.monotonic()
             self._tell(PROGRESS, f"WATCHDOG=1\nSTATUS={self._service.counters.turns} turns taken")
 
+    def report(self) -> None:
+        """The parent has asked how this process stands."""
+        [name] = database_names([self._service.options.dsn])
+        _say(account_of({name: self._service}).as_line())
+
     def _tell(self, word: str, state: str) -> None:
         if self._to_parent:
-            sys.stdout.write(f"{word}\n")
-            sys.stdout.flush()
+            _say(word)
         else:
             notify(state)
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def _show_drained(call: Call, counters: Counters) -> None:
     if call.as_json:
-        output.show_json(asdict(counters))
+        output.show_json({name: count for name, count in asdict(counters).items() if isinstance(count, int)})
     else:
         click.echo(f"took {counters.turns} turns in {counters.batches} transactions")
 
@@ -107,10 +126,16 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         restart=not drain,
         drain_seconds=call.settings.drain_seconds,
     )
-    return asyncio.run(family.run())
+    return asyncio.run(family.run() if drain else _run_watched(call, family))
 
 
-def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
+async def _run_watched(call: Call, family: Family) -> int:
+    [name] = database_names([call.dsn])
+    async with watched(call, {name: call.dsn}, family.ask):
+        return await family.run()
+
+
+def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
     """Give the daemon what the settings say."""
     settings = call.settings
     return ServiceOptions(
@@ -135,4 +160,5 @@ def service_options(call: Call, *, fail_fast: bool = False) -> ServiceOptions:
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
         fail_fast=fail_fast,
+        emit=emit,
     )

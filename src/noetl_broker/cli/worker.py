@@ -10,6 +10,7 @@ import click
 
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.traces import exporter
 from noetl_broker.worker import WorkerOptions, run_worker
 
 # Of the time that a stop may take, this part is for the running jobs, the rest for saying what became of them.
@@ -44,7 +45,9 @@ def worker(
     )
     if worker_id is not None:
         options = replace(options, worker_id=worker_id)
-    return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+    with exporter(call, "noetl-worker") as emit:
+        options = replace(options, emit=emit)
+        return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
 
 
 async def _run(options: WorkerOptions, *, drain_seconds: float) -> int:

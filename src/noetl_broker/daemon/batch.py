@@ -13,6 +13,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import Deciding
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
 from noetl_broker.store.faults import is_of_the_mail
@@ -34,7 +35,14 @@ class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
     def __init__(
-        self, rules: Rules, playbooks: Playbooks, counters: Counters, *, max_gathered_bytes: int, careful: bool = False
+        self,
+        rules: Rules,
+        playbooks: Playbooks,
+        counters: Counters,
+        *,
+        max_gathered_bytes: int,
+        careful: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
         """A batch that has claimed nothing; `rules` for executions that start in it.
 
@@ -45,6 +53,7 @@ class Batch:
         self.playbooks = playbooks
         self.counters = counters
         self.careful = careful
+        self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
         self.first: int | None = None  # mail that it came upon, whether it could have it or not
         self.look_seconds = 0.0  # that it took to come upon it
@@ -83,6 +92,7 @@ class Batch:
                 await self._write(connection, outcomes)
             for execution_id, reason in faults.items():
                 await unit.set_aside(connection, claim.mail[execution_id], reason)
+        self.counters.transaction.observe(time.monotonic() - began)
         self._count(outcomes, faults)
         return claim
 
@@ -180,7 +190,12 @@ class Batch:
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
         claim_ms = round(self.look_seconds * 1000, 3)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults), claim_ms=claim_ms)
+        if self.tracer is not None:
+            self.tracer.note(outcomes)
+        counters.claim.observe(self.look_seconds)
+        counters.evaluation.observe(PATIENCE_SECONDS - self.patience)
         for case, outcome in outcomes:
+            counters.tell_turns(outcome.taken)
             _report(case, outcome)
 
 

@@ -19,6 +19,7 @@ from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.store import unit
 from noetl_broker.store.faults import Remedy, kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
@@ -47,6 +48,7 @@ class Evaluator:
     stopping: asyncio.Event
     on_progress: Callable[[], None]
     counters: Counters = field(default_factory=Counters)
+    tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
@@ -93,6 +95,7 @@ class Lane:
             counters,
             max_gathered_bytes=evaluator.max_gathered_bytes,
             careful=self.careful > 0,
+            tracer=evaluator.tracer,
         )
         size = min(self.size, self.most)
         self.claims += 1
@@ -140,6 +143,7 @@ class Lane:
             self.conflicts += 1
             if self.conflicts < MOST_CONFLICTS:
                 self.evaluator.counters.retries += 1
+                self.evaluator.counters.tell_fault(error)
                 log.info("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
                 await self._rest(PAUSE_SECONDS[1])
                 return
@@ -165,6 +169,7 @@ class Lane:
     async def _try_again(self, error: Exception) -> None:
         """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
         self.evaluator.counters.retries += 1
+        self.evaluator.counters.tell_fault(error)
         kind = kind_of(error)
         level = log.error if kind.loud else log.warning
         if kind.remedy is Remedy.SHRINK:

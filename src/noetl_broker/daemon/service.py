@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.daemon.counters import Counters
+from noetl_broker.broker.spans import Emit
+from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
+from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
@@ -31,6 +33,7 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
 WATCH_SECONDS = 5.0  # between looks at the listener, at most
+LAST_SPANS_SECONDS = 2.0
 PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
 
@@ -54,6 +57,7 @@ class ServiceOptions:
     max_gathered_bytes: int = 64 << 20
     fail_fast: bool = False
     warn_of_superuser: bool = True
+    emit: Emit | None = None  # takes spans; None: there are no traces
 
 
 @dataclass(slots=True)
@@ -65,6 +69,16 @@ class Service:
     on_ready: Callable[[], None] = _nothing
     on_progress: Callable[[], None] = _nothing  # called as long as the main loop gets on
     counters: Counters = field(default_factory=Counters)
+    bell: Bell | None = None
+    serving: bool = False  # turns are taken: the schema is known, and the bell was heard once
+    trouble: str | None = "it has not been reached yet"  # with the database, as of now
+    progress_at: float = field(default_factory=time.monotonic)  # monotonic seconds
+    tracer: Tracer | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """With a tracer where somebody takes spans."""
+        emit = self.options.emit
+        self.tracer = None if emit is None else Tracer(emit, self.counters)
 
     async def drain(self) -> Counters:
         """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
@@ -79,6 +93,7 @@ class Service:
                 except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                     await self._suffer(error, pool)
                 await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
+            await self._tell_spans(pool)
         finally:
             await pool.close()
         return self.counters
@@ -86,27 +101,33 @@ class Service:
     async def run(self) -> None:
         """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
         pool = await self._open_pool()
-        bell = Bell(self.options.dsn)
-        await bell.keep_connected(self.stopping, self.on_progress)
+        bell = self.bell = Bell(self.options.dsn)
+        await bell.keep_connected(self.stopping, self._progress)
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
         ]
+        if self.tracer is not None:
+            chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
+            self.serving = True
             self.on_ready()
             await self._serve(self._evaluator(pool), bell, pool)
         finally:
+            self.serving = False
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await bell.close()
+            await self._tell_spans(pool)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 5.0)
             log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
 
     async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
         """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
+        counters = self.counters
         sleeper = Sleeper(
             bell,
             pool,
@@ -117,15 +138,18 @@ class Service:
         )
         while not self.stopping.is_set():
             bell.rung.clear()
-            before = self.counters.turns
+            turns, late = counters.turns, counters.waits.above(LATE_SECONDS)
             try:
                 await evaluator.drain()
-                self.on_progress()
-                await sleeper.sleep(worked=self.counters.turns > before)
+                if sleeper.swept:
+                    counters.swept += counters.waits.above(LATE_SECONDS) - late
+                self.trouble = None
+                self._progress()
+                await sleeper.sleep(worked=counters.turns > turns)
             except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                 await self._suffer(error, pool)
                 if not bell.connected:
-                    await bell.keep_connected(self.stopping, self.on_progress)
+                    await bell.keep_connected(self.stopping, self._progress)
 
     async def _suffer(self, error: Exception, pool: Pool) -> None:
         """Wait out what the table of faults says can be waited out; anything else ends the daemon.
@@ -135,6 +159,8 @@ class Service:
         kind = kind_of(error)
         if kind.remedy is Remedy.BLAME:
             raise error
+        self.trouble = kind.word
+        self.counters.tell_fault(error)
         if kind.remedy is Remedy.STOP:
             await self._check(pool, error)
         if kind.remedy is Remedy.RECONNECT:
@@ -165,6 +191,7 @@ class Service:
                 async with lent(pool, ANSWER_SECONDS) as connection:
                     row = await connection.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
                 if row is not None and any(row.values()):
+                    self.counters.tell_reaped(row.items())
                     log.info("reaped", **dict(row))
             except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
                 _tell_loudly("the reaper failed, will try again", error)
@@ -180,7 +207,8 @@ class Service:
                         "the listener hears nothing; it connects again",
                         hint="LISTEN does not work through a transaction pooler",
                     )
-                    await bell.keep_connected(self.stopping, self.on_progress)
+                    self.counters.deaf += 1
+                    await bell.keep_connected(self.stopping, self._progress)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
                     probed_at = time.monotonic()
@@ -189,6 +217,16 @@ class Service:
             except Exception as error:  # noqa: BLE001 - as above
                 _tell_loudly("the bell watch failed, will try again", error)
             await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
+
+    async def _tell_spans(self, pool: Pool) -> None:
+        """What is noted and not yet told, where the time suffices."""
+        if self.tracer is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.tracer.tell(pool), LAST_SPANS_SECONDS)
+
+    def _progress(self) -> None:
+        self.progress_at = time.monotonic()
+        self.on_progress()
 
     def _evaluator(self, pool: Pool) -> Evaluator:
         options = self.options
@@ -200,8 +238,9 @@ class Service:
             batch_size=options.batch_size,
             max_gathered_bytes=options.max_gathered_bytes,
             stopping=self.stopping,
-            on_progress=self.on_progress,
+            on_progress=self._progress,
             counters=self.counters,
+            tracer=self.tracer,
         )
 
     async def _open_pool(self) -> Pool:
@@ -227,12 +266,15 @@ class Service:
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
                 log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
+                self.trouble = str(fault)
+                self._progress()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)
                 if self.stopping.is_set():
                     raise
                 pause = min(pause * 2, WAIT_SECONDS[1])
             else:
+                self.trouble = None
                 return pool
 
 

@@ -43,6 +43,7 @@ class Sleeper:
         self._low_water = low_water
         self._notify = notify
         self._sweep_seconds = sweep_seconds
+        self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
         self._poll = POLL_SECONDS[0]
         self._woken = False  # by the bell, from the sleep before this one
 
@@ -54,7 +55,7 @@ class Sleeper:
             # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
             # than the longest pause for it.
             await self._pause(self._stopping)
-        self._woken = False
+        self._woken = self.swept = False
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._notify == "off" or not await self._bell.take_gate():
@@ -65,6 +66,7 @@ class Sleeper:
             seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
             await self._wait(seconds, self._bell.rung, self._stopping)
             self._woken = self._bell.rung.is_set()
+            self.swept = not self._woken
         elif not worked:
             await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
         if self._notify == "gated":

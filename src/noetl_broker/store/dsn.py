@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote
 
 INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
+UNNAMED = "without a name"
 LEAST_CHARACTERS = 3  # a shorter piece of a password counts only where a message quotes it
 
 _USER = re.compile(r"^(?:[\w+.-]*://)?(.*)@", re.DOTALL)
@@ -32,3 +34,16 @@ def without_secrets(message: str, dsn: str | None) -> str:
             if piece and shown:
                 return INSTEAD
     return message
+
+
+def database_names(dsns: Sequence[str | None]) -> tuple[str, ...]:
+    """Name each database for logs: host and database, as its DSN says; never a piece of a secret, each name once."""
+    names: list[str] = []
+    for dsn in dsns:
+        address, _, query = (dsn or "").partition("://")[2].partition("?")
+        place = address.rpartition("@")[2]
+        # Of a broken DSN the password may be what stands there.
+        hidden = not place or "@" in query or without_secrets(place, dsn) != place
+        name = UNNAMED if hidden else place
+        names.append(name if name not in names else f"{name} #{len(names) + 1}")
+    return tuple(names)

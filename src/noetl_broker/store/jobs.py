@@ -146,6 +146,12 @@ async def fail_job(database: JobDatabase, worker_id: str, failing: Failing) -> b
     return (await fail_jobs(database, worker_id, [failing]))[failing.lease.queue_id]
 
 
+async def traceparent_of(database: JobDatabase, job: LeasedJob) -> str:
+    """The W3C traceparent of a job: the span of its visit, in the trace of the root execution."""
+    [row] = await database.fetch(sql("traceparent"), job.execution_id, job.node_id)
+    return str(row["traceparent"])
+
+
 def _columns(leases: Sequence[Lease]) -> tuple[list[int], list[int]]:
     return [lease.queue_id for lease in leases], [lease.attempt for lease in leases]
 

@@ -7,6 +7,7 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 
+from noetl_broker.broker.spans import Emit
 from noetl_broker.errors import OperatorFault
 
 LONGEST_ID = 255
@@ -26,7 +27,7 @@ class WorkerOptions:
     heartbeat (one is sent each third). `poll_min_seconds` and `poll_max_seconds`: the bounds of the wait between two
     looks that found nothing, where no bell rang. `drain_seconds`: how long a stop waits for running jobs.
     `time_limit_seconds`: for a step without a timeout of its own. `null`: complete every job with {} in batches of
-    `null_batch`, for benchmarks.
+    `null_batch`, for benchmarks. `emit`: takes a span for each attempt; None: there are no traces.
     """
 
     dsn: str | None = field(repr=False)
@@ -40,6 +41,7 @@ class WorkerOptions:
     time_limit_seconds: float = 3600.0
     null: bool = False
     null_batch: int = 100
+    emit: Emit | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work; raises OperatorFault."""

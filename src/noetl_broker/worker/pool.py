@@ -8,19 +8,30 @@ import os
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import structlog
 
+from noetl_broker.broker.spans import Emit
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs, lease_jobs
+from noetl_broker.store.jobs import (
+    JobDatabase,
+    LeasedJob,
+    RefusedFault,
+    heartbeat_job,
+    heartbeat_jobs,
+    lease_jobs,
+    traceparent_of,
+)
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.execute import TOOLS, Success, execute, types_with
 from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.report import Reporter, answer_of
+from noetl_broker.worker.spans import attempt_span
 from noetl_broker.worker.tools.interpreters import Interpreters
 from noetl_broker.worker.tools.task import Lent, Tool
 from noetl_broker.worker.waiting import Backoff, first
@@ -28,7 +39,7 @@ from noetl_broker.worker.waiting import Backoff, first
 # Waiting does not mend these; they end the worker with an exit code of their own.
 FATAL = (PermissionFault, SchemaFault)
 LAST_WORDS_SECONDS = 5.0
-STOPPED = "stopped"
+STOPPED, ANSWERED = "stopped", "answered"
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +118,7 @@ class Pool:
     async def _run(self, running: Running) -> None:
         """Run one job to its answer; its lease is kept until the database has that."""
         job = running.job
-        begun = time.monotonic()
+        begun, began_at = time.monotonic(), datetime.now(UTC)
         fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
         fields |= {"type": job.node_type, "attempt": job.attempt}
         log.debug("job_started", **fields)
@@ -123,11 +134,24 @@ class Pool:
             counted = await asyncio.wait_for(self.reporter.report(answer_of(job.lease, outcome)), limit)
             seconds = round(time.monotonic() - begun, 3)
             log.info("job_ended", **fields, **ending(outcome), counted=counted, seconds=seconds)
+            if self.options.emit is not None:
+                running.ended_because = ANSWERED  # nobody need kill it for its lease, which is given back
+                await self._tell_span(self.options.emit, job, outcome, began_at)
         except (asyncio.CancelledError, TimeoutError):
             log.warning("answer_lost", **fields, because=running.ended_because)
         finally:
             self.running.discard(running)
             self.room.set()
+
+    async def _tell_span(self, emit: Emit, job: LeasedJob, outcome: Success | Failure, began_at: datetime) -> None:
+        """The answer is given; a trace is worth no second try."""
+        ended_at = datetime.now(UTC)
+        try:
+            traceparent = await traceparent_of(self.database, job)
+        except (DatabaseFault, RefusedFault) as fault:
+            log.warning("span_lost", queue_id=job.queue_id, error=str(fault))
+        else:
+            emit([attempt_span(job, traceparent, outcome, began_at, ended_at)])
 
     async def _outcome(self, running: Running) -> Success | Failure | None:
         """Execute a job; None when it was killed: the answer is for whoever has its lease now, or will have it."""

@@ -48,11 +48,14 @@ union all
 select 'usage on noetl.id_seq'
 where not has_sequence_privilege('noetl.id_seq', 'usage')
 union all
+select 'select on noetl.stale_answer_seq'
+where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
+union all
 select 'execute on ' || f.signature
 from unnest(array[
   'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
-  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)'
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)'
 ]) f (signature)
 where not has_function_privilege(f.signature, 'execute');
 

@@ -1,0 +1,77 @@
+"""`traces = "otlp"` from the command line: spans on the wire, and a clear word where the library is missing."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tests.cli.conftest import Command, write_playbook
+
+BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+
+
+class Collector(HTTPServer):
+    """Takes what an exporter sends."""
+
+    def __init__(self) -> None:
+        self.requests: list[ExportTraceServiceRequest] = []
+        super().__init__(("127.0.0.1", 0), Answering)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Says yes to every request."""
+
+    server: Collector
+
+    def do_POST(self) -> None:
+        """Keep one export."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Yield a collector that listens."""
+    with Collector() as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        yield collector
+        collector.shutdown()
+        thread.join()
+
+
+def test_spans_go_to_where_the_usual_variables_say(command: Command, collector: Collector) -> None:
+    """What is left is sent before the command ends."""
+    command("register", write_playbook(command.folder, BODY))
+    command("start", "examples/story")
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    answer = command.run("run", "--drain", NOETL_BROKER_TRACES="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
+    assert answer.returncode == 0
+    [request] = collector.requests
+    [told] = request.resource_spans
+    assert [span.name for scope in told.scope_spans for span in scope.spans] == ["examples/story"]
+    assert {pair.key: pair.value.string_value for pair in told.resource.attributes}["service.name"] == "noetl-broker"
+
+
+def test_without_the_library_it_is_2_and_says_what_to_install(command: Command) -> None:
+    """Only where traces were asked for."""
+    package = command.folder / "opentelemetry"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ModuleNotFoundError('no', name='opentelemetry')\n", encoding="utf-8")
+    environment = {"PYTHONPATH": str(command.folder)}
+    assert command.run("run", "--drain", **environment).returncode == 0
+    answer = command.run("run", "--drain", NOETL_BROKER_TRACES="otlp", **environment)
+    assert answer.returncode == 2
+    assert "pip install 'noetl-broker[otel]'" in answer.stderr

@@ -1,0 +1,141 @@
+"""The page about observability, the dashboard and the alerts name what there is: metrics, labels, statements."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import promql_parser
+import pytest
+import yaml
+
+from noetl_broker.daemon.figures import BY_NAME, METRICS, PREFIX
+from tests.postgres import Database
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+RULES = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+DASHBOARD = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))
+PARTS = ("_bucket", "_count", "_sum")
+SCRAPED = {"job", "instance"}  # Prometheus itself adds these
+
+
+def cells(head: str) -> list[list[str]]:
+    """Give the rows of a table of the page; `head` is the beginning of its first line."""
+    lines = PAGE.split(f"\n{head}", 1)[1].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def panel_queries() -> Iterator[tuple[str, str]]:
+    """Yield the title of each panel with each of its queries, as Grafana sends them."""
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            query = target["expr"].replace("$__rate_interval", "5m").replace("$database", ".*")
+            yield panel["title"], query
+
+
+QUERIES = [*panel_queries(), *((rule["alert"], rule["expr"]) for rule in RULES)]
+
+
+def parts(expression: Any) -> Iterator[Any]:
+    """Yield an expression of PromQL and all that it is made of."""
+    yield expression
+    for name in ("lhs", "rhs", "expr", "param", "vector_selector"):
+        inner = getattr(expression, name, None)
+        if inner is not None and not isinstance(inner, str | float | int):
+            yield from parts(inner)
+    for argument in getattr(expression, "args", ()):
+        yield from parts(argument)
+
+
+def selectors(query: str) -> list[Any]:
+    """Give each selection of a metric in a query."""
+    return [part for part in parts(promql_parser.parse(query)) if isinstance(part, promql_parser.VectorSelector)]
+
+
+def metric_of(selector: Any) -> str:
+    """Give the metric of the table that a selector reads."""
+    name = str(selector.name)
+    for part in PARTS:
+        found = BY_NAME.get(name.removeprefix(PREFIX).removesuffix(part))
+        if name.endswith(part) and found is not None and found.kind == "histogram":
+            return found.name
+    return name.removeprefix(PREFIX)
+
+
+def test_every_metric_is_on_the_page_with_its_type_its_labels_and_its_meaning() -> None:
+    """In the order of the table in figures.py."""
+    assert [row[:4] for row in cells("| metric")] == [
+        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.all_labels), metric.sentence]
+        for metric in METRICS
+    ]
+
+
+def test_every_alert_is_on_the_page_with_its_reason() -> None:
+    """And how urgent it is."""
+    assert cells("| alert") == [
+        [f"`{rule['alert']}`", rule["labels"]["severity"], rule["annotations"]["reason"]] for rule in RULES
+    ]
+
+
+@pytest.mark.parametrize("place, query", QUERIES)
+def test_every_query_is_promql_over_metrics_that_there_are(place: str, query: str) -> None:
+    """Each with labels that the metric has; a rate is of a counter."""
+    found = selectors(query)
+    assert found != []
+    for selector in found:
+        metric = BY_NAME.get(metric_of(selector))
+        assert metric is not None, f"{place} reads {selector.name}"
+        matched = {matcher.name for matcher in selector.matchers.matchers}
+        assert matched - {*metric.all_labels, *SCRAPED} == set()
+    asked = {label for group in re.findall(r"by \(([^)]*)\)", query) for label in group.split(", ")}
+    have = {label for selector in found for label in BY_NAME[metric_of(selector)].all_labels}
+    assert asked - have - SCRAPED - {"le"} == set()
+    for of_counter in re.findall(r"(?:rate|increase)\((\w+)", query):
+        assert of_counter.endswith(("_total", *PARTS))
+
+
+def test_every_metric_is_shown_by_the_dashboard_or_rings_an_alert() -> None:
+    """What nobody looks at need not be counted."""
+    used = {metric_of(selector) for _, query in QUERIES for selector in selectors(query)}
+    assert {metric.name for metric in METRICS} - used == set()
+
+
+def test_every_alert_says_why_it_is_there_and_what_to_do() -> None:
+    """With a summary, a reason, an action and a severity that there is; each name once."""
+    assert [set(rule["annotations"]) for rule in RULES] == [{"summary", "reason", "action"}] * len(RULES)
+    assert {rule["labels"]["severity"] for rule in RULES} == {"page", "ticket"}
+    assert len({rule["alert"] for rule in RULES}) == len(RULES)
+
+
+async def test_the_statements_of_the_alerts_run(database: Database) -> None:
+    """A person at night copies them."""
+    statements = re.findall(r"`(select [^`]*)`", " ".join(rule["annotations"]["action"] for rule in RULES))
+    connection = await asyncpg.connect(database.dsn)
+    try:
+        for statement in statements:
+            await connection.fetch(statement)
+    finally:
+        await connection.close()
+    assert len(statements) == 3
+
+
+def test_counters_are_named_as_counters() -> None:
+    """Prometheus' convention: a counter ends in _total, and nothing else does."""
+    assert [metric.name for metric in METRICS if (metric.kind == "counter") != metric.name.endswith("_total")] == []
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+    """Each place of the grid is taken once, and each id."""
+    taken = [
+        (x, y)
+        for grid in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for x in range(grid["x"], grid["x"] + grid["w"])
+        for y in range(grid["y"], grid["y"] + grid["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
