@@ -67,24 +67,45 @@ grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl
 -- The daemon, and the commands that read: it decides, so it sees everything; facts it can add and not change.
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
-  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.schema_version
+  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.ended_job,
+  noetl.schema_version, noetl.period, noetl.archived
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
   noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter
   to noetl_broker;
 grant update on
-  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter
+  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter,
+  noetl.ended_job
   to noetl_broker;
-grant delete on noetl.inbox to noetl_broker;
+grant delete on noetl.inbox, noetl.ended_job to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
-  noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.next_id(),
+  noetl.take_mail(int, boolean, bigint), noetl.reap(int, int), noetl.reap_ended_jobs(int, float8),
+  noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int),
-  noetl.root_of(bigint)
+  noetl.root_of(bigint),
+  noetl.is_archived(bigint), noetl.add_partition(int)
   to noetl_broker;
+-- The tables of a NoETL server make their ids with functions and sequences of its own; without such a server there are none.
+do $$
+declare
+  own regclass;
+begin
+  for own in
+    select c.oid::regclass
+    from pg_class c
+    where c.relnamespace = 'noetl'::regnamespace
+      and c.relkind = 'S'
+      and c.relname <> 'id_seq'
+      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i') -- of an identity column
+  loop
+    execute format('grant usage on sequence %s to noetl_broker', own);
+  end loop;
+end
+$$;
 -- For people whose login is a member: mail back to the broker, and executions that take over results.
 grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;
 

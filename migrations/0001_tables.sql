@@ -1,7 +1,8 @@
 -- The tables: what happened (event), what is to be done (queue), where each execution stands.
 --
 -- Every statement is `if not exists`, so that the file is safe on an empty database and beside the tables of a NoETL
--- server: there it adds what is missing and changes no data. Ids are time-ordered, so history can later be cut by age.
+-- server: there it adds what is missing and changes no data. Ids are time-ordered, so tables of history are partitioned by
+-- ranges of execution ids, and can be cut by age; every key of theirs includes the execution. (A NoETL server's stay whole.)
 
 create schema if not exists noetl;
 
@@ -52,7 +53,7 @@ create table if not exists noetl.event (
   error jsonb,
   worker_id text,
   primary key (execution_id, event_id)
-);
+) partition by range (execution_id);
 alter table noetl.event add column if not exists meta jsonb;
 alter table noetl.event add column if not exists error jsonb;
 alter table noetl.event add column if not exists worker_id text;
@@ -63,7 +64,7 @@ comment on column noetl.event.parent_event_id is 'The event that caused this one
 comment on column noetl.event.meta is 'Why: the turn that wrote it and each condition with its outcome; or job and attempt.';
 
 create table if not exists noetl.queue (
-  queue_id bigint primary key default noetl.next_id(),
+  queue_id bigint not null default noetl.next_id(),
   execution_id bigint not null,
   catalog_id bigint,
   node_id text not null,
@@ -85,8 +86,8 @@ create table if not exists noetl.queue (
   event_id bigint,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
-  unique (execution_id, node_id)
-);
+  primary key (execution_id, node_id)
+) partition by range (execution_id);
 alter table noetl.queue add column if not exists timeout_seconds double precision;
 alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
@@ -160,7 +161,7 @@ create table if not exists noetl.turn (
   decided_at timestamptz not null,
   facts jsonb,
   primary key (execution_id, turn)
-);
+) partition by range (execution_id);
 
 comment on table noetl.turn is 'One row per event that the broker read, in the order of the execution''s history.';
 comment on column noetl.turn.outcome is 'What came of the event: decided, or the reason why it changed nothing.';
@@ -170,7 +171,7 @@ create table if not exists noetl.workload (
   execution_id bigint primary key,
   "timestamp" timestamptz not null default clock_timestamp(),
   data jsonb
-);
+) partition by range (execution_id);
 
 create table if not exists noetl.workflow (
   execution_id bigint not null,
@@ -180,7 +181,7 @@ create table if not exists noetl.workflow (
   description text,
   raw_config text,
   primary key (execution_id, step_id)
-);
+) partition by range (execution_id);
 alter table noetl.workflow add column if not exists ordinal int;
 alter table noetl.workflow add column if not exists status text;
 alter table noetl.workflow add column if not exists visits int not null default 0;
@@ -199,7 +200,7 @@ create table if not exists noetl.transition (
   to_step text not null,
   condition text,
   with_params text
-);
+) partition by range (execution_id);
 alter table noetl.transition add column if not exists ordinal int;
 create unique index if not exists transition_arc on noetl.transition (execution_id, ordinal) where ordinal is not null;
 
@@ -212,7 +213,7 @@ create table if not exists noetl.workbook (
   task_type text,
   raw_config text,
   primary key (execution_id, task_id)
-);
+) partition by range (execution_id);
 
 -- The items of iterators that the broker runs: chosen once, one row each, so that the state holds counts alone. What never
 -- began is WAITING for good; what was open when its iterator ended is CANCELLED.
@@ -225,7 +226,7 @@ create table if not exists noetl.iteration (
   child_execution_id bigint,
   result_event_id bigint,
   primary key (execution_id, node_id, place)
-);
+) partition by range (execution_id);
 
 -- Mail that the broker set aside: deciding on it failed by a fault of the program, not of the playbook.
 create table if not exists noetl.dead_letter (

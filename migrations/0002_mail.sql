@@ -114,6 +114,93 @@ as $$
   select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '.' || place
 $$;
 
+-- Beside a NoETL server: that server says itself in the queue how a job ended, and the event of it comes apart from that,
+-- over a line that may lose it. Its word is kept until it is clear whether the event came: `noetl.reap_ended_jobs` looks.
+create table if not exists noetl.ended_job (
+  queue_id bigint primary key,
+  status text not null check (status in ('done', 'retry', 'dead')),
+  ended_at timestamptz not null default clock_timestamp()
+);
+create index if not exists ended_job_age on noetl.ended_job (ended_at);
+
+comment on table noetl.ended_job is
+  'Jobs whose end a NoETL server wrote into the queue, until the broker has decided on their event, or on the row.';
+
+-- Whoever writes as broker or worker does so through our own functions; else it is that server. It knows no fence: what
+-- the broker has decided about a job meanwhile stands.
+create or replace function noetl.receive_job() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  execution record;
+begin
+  select x.status, coalesce(x.rules ->> 'retry_owner', 'broker') as retry_owner
+  into execution
+  from noetl.execution x
+  where x.execution_id = old.execution_id and x.rules is not null;
+  if not found then
+    return new; -- of an execution from before this broker
+  end if;
+  if new.status = 'leased' then
+    new.first_leased_at := coalesce(old.first_leased_at, clock_timestamp()); -- the timeout of the step counts from here
+    return new;
+  end if;
+  if old.status <> 'leased' then
+    new.status := old.status;
+    new.available_at := old.available_at;
+    new.lease_until := old.lease_until;
+    return new;
+  end if;
+  if execution.status <> 'RUNNING' then
+    new.status := case when new.status = 'retry' then 'cancelled' else new.status end; -- nobody waits for it any more
+    return new;
+  end if;
+  insert into noetl.ended_job as j (queue_id, status)
+  values (old.queue_id, new.status)
+  on conflict (queue_id) do update
+  set status = excluded.status, ended_at = excluded.ended_at;
+  if new.status = 'retry' then
+    new.first_leased_at := null;
+  end if;
+  if new.status <> 'done' and execution.retry_owner = 'broker' then
+    new.status := 'failed'; -- until the broker has decided
+  end if;
+  return new;
+end
+$$;
+
+-- That server's catalog takes no kind that it has not heard of; it tells itself when it first registers something.
+create or replace function noetl.know_kind() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into noetl.resource (name)
+  values ('Playbook')
+  on conflict do nothing;
+  return new;
+end
+$$;
+
+do $$
+begin
+  if to_regclass('noetl.resource') is null then
+    return; -- no NoETL server has been here
+  end if;
+  create or replace trigger noetl_receive_job
+  before update of status on noetl.queue
+  for each row
+  when (new.status in ('leased', 'done', 'retry', 'dead') and coalesce(current_setting('noetl.writer', true), '') = '')
+  execute function noetl.receive_job();
+  create or replace trigger noetl_know_kind
+  before insert on noetl.catalog
+  for each row
+  when (new.kind = 'Playbook')
+  execute function noetl.know_kind();
+end
+$$;
+
 revoke all on function noetl.next_id() from public;
 revoke all on function noetl.unwrapped(jsonb) from public;
 revoke all on function noetl.item_node_id(text, int) from public;
@@ -125,3 +212,5 @@ revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;
 revoke all on function noetl.receive_events() from public;
 revoke all on function noetl.fill_catalog_id() from public;
+revoke all on function noetl.receive_job() from public;
+revoke all on function noetl.know_kind() from public;

@@ -181,6 +181,9 @@ begin
   get diagnostics letters = row_count;
   if letters > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
     perform pg_notify('noetl_event', '');
+  elsif letters = 0 and noetl.is_archived($1) then
+    raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
+      hint = 'its history is in the schema noetl_archive';
   elsif letters = 0 and not exists (select from noetl.event e where e.execution_id = $1) then
     raise exception using errcode = 'NB404', message = format('no execution %s', $1),
       hint = 'noetl-broker executions lists them';
@@ -233,6 +236,10 @@ begin
   if not found then
     raise exception using errcode = 'NB404', message = format('no execution %s', $1),
       hint = 'noetl-broker executions lists them';
+  end if;
+  if noetl.is_archived($1) then
+    raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
+      hint = 'its history is in the schema noetl_archive';
   end if;
   select c.catalog_id, c.path, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
   into playbook

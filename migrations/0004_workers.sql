@@ -12,7 +12,7 @@ create or replace function noetl.lease_jobs(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = ''
+set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare
@@ -113,7 +113,7 @@ create or replace function noetl.end_job(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = ''
+set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare

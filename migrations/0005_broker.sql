@@ -130,6 +130,12 @@ begin
             from noetl.dead_letter d
             where d.execution_id = b.execution_id and d.event_id = b.event_id
           )
+          -- beside a NoETL server: what ran before this broker took over has a start that was never mail
+          and (x.execution_id is not null or exists (
+            select
+            from noetl.inbox i
+            where i.execution_id = b.execution_id and i.event_id = b.event_id
+          ))
       )
     end,
     clock_timestamp(),
@@ -172,6 +178,7 @@ returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set noetl.writer = 'worker'
 as $$
 declare
   at timestamptz := clock_timestamp();
@@ -294,5 +301,128 @@ begin
 end
 $$;
 
+-- Beside a NoETL server: steps whose job that server has ended and whose event has not come for grace_seconds. The row
+-- decides in its place: `done`, the action completed, with the `step_result` if that came through; else the attempt
+-- failed. Where the worker decides about retries, `dead` is the decision, and the error that was told before is its
+-- reason. At most max_rows; returns how many steps were decided so.
+create or replace function noetl.reap_ended_jobs(max_rows int, grace_seconds float8) returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set noetl.writer = 'worker'
+as $$
+declare
+  at timestamptz := clock_timestamp();
+  told int;
+begin
+  with due as materialized (
+    select j.queue_id, j.status, j.ended_at < at - make_interval(secs => grace_seconds) as overdue
+    from noetl.ended_job j
+    where j.ended_at < at - make_interval(secs => grace_seconds)
+      or j.status = 'dead'
+    order by j.ended_at
+    limit max_rows
+    for update skip locked
+  ), jobs as materialized (
+    select d.queue_id, d.status as queue_status, d.overdue, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name,
+      q.node_type, q.attempts, q.worker_id, q.status = 'done' as completed, x.rules ->> 'retry_owner' = 'worker' as decided,
+      exists (select from noetl.inbox i where i.execution_id = q.execution_id)
+        or exists (select from noetl.dead_letter l where l.execution_id = q.execution_id) as unread
+    from due d
+    join noetl.queue q on q.queue_id = d.queue_id
+    join noetl.execution x on x.execution_id = q.execution_id
+    join noetl.execution_state s on s.execution_id = q.execution_id
+    cross join lateral (
+      -- of an item `<execution>:<step>#<visit>.<place>`, the visit that it belongs to
+      select case when q.node_id ~ '#\d+\.\d+$'
+        then regexp_replace(regexp_replace(q.node_id, '\.\d+$', ''), '#1$', '') else q.node_id end as node_id,
+        substring(q.node_id from '#\d+\.(\d+)$')::int as place
+    ) visit
+    where x.status = 'RUNNING'
+      and (q.status = 'done'
+        or q.status = 'failed' and x.rules ->> 'retry_owner' is distinct from 'worker'
+        or q.status = 'dead' and x.rules ->> 'retry_owner' = 'worker')
+      and exists (
+        select
+        from json_array_elements(
+          case when json_typeof(s.tokens -> 'tokens') = 'array' then s.tokens -> 'tokens' end
+        ) token
+        where visit.node_id = s.execution_id || ':' || (token ->> 'step')
+            || case when token ->> 'visit' = '1' then '' else '#' || (token ->> 'visit') end
+          and token -> 'answered' is null
+      )
+      and (visit.place is null or exists (
+        select
+        from noetl.iteration i
+        where i.execution_id = q.execution_id and i.node_id = visit.node_id and i.place = visit.place
+          and i.status = 'RUNNING'
+      ))
+  ), heard as materialized (
+    select b.queue_id, b.queue_status, b.overdue, b.execution_id, b.catalog_id, b.event_id, b.node_id, b.node_name,
+      b.node_type, b.attempts, b.worker_id, b.completed, b.decided, e.event_type, noetl.as_json(e.result) as result,
+      noetl.as_error(e.error) as error
+    from jobs b
+    left join lateral (
+      select f.event_type, f.result, f.error
+      from noetl.event f
+      left join noetl.turn t on t.execution_id = f.execution_id and t.event_id = f.event_id
+      where f.execution_id = b.execution_id
+        and f.node_id = b.node_id
+        and case when b.completed then lower(f.event_type) = 'step_result'
+          else lower(f.event_type) in ('action_failed', 'action_error') and t.outcome = 'recorded' end
+      order by t.turn desc nulls last, f.created_at desc
+      limit 1
+    ) e on true
+    where not b.unread
+  ), lost as materialized (
+    select h.queue_id, h.queue_status, h.execution_id, h.catalog_id, h.event_id, h.node_id, h.node_name, h.node_type,
+      h.attempts, h.worker_id, h.completed, h.decided, h.result, coalesce(h.error, h.result -> 'error') as error
+    from heard h
+    where h.overdue
+      or h.decided and not h.completed and h.event_type is not null
+  ), told_of as (
+    insert into noetl.event (
+      execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta, worker_id
+    )
+    select l.execution_id, l.catalog_id, l.event_id,
+      case when l.completed then 'action_completed' else 'action_failed' end, l.node_id, l.node_name, l.node_type,
+      case when l.completed then 'COMPLETED' else 'FAILED' end,
+      case when l.completed then l.result end,
+      case
+        when l.completed then null
+        when jsonb_typeof(l.error) = 'object' then l.error
+        when l.error #>> '{}' <> '' then jsonb_build_object('message', l.error #>> '{}')
+        else jsonb_build_object(
+          'message', format('its job was set to %s, and no event says why', l.queue_status), 'type', 'missing_event'
+        )
+      end,
+      jsonb_strip_nulls(jsonb_build_object(
+        'queue_id', l.queue_id, 'attempt', l.attempts, 'queue_status', l.queue_status,
+        'retryable', case when not l.completed then not l.decided end
+      )),
+      l.worker_id
+    from lost l
+    returning 1
+  ), waiting as (
+    -- what the broker has not read may be the event
+    update noetl.ended_job j
+    set ended_at = at
+    from jobs b
+    where j.queue_id = b.queue_id and b.unread and b.overdue
+  ), cleared as (
+    delete from noetl.ended_job j
+    using due d
+    where j.queue_id = d.queue_id
+      and (
+        not exists (select from jobs b where b.queue_id = d.queue_id)
+        or exists (select from lost l where l.queue_id = d.queue_id)
+      )
+  )
+  select count(*) into told from told_of;
+  return told;
+end
+$$;
+
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
 revoke all on function noetl.reap(int, int) from public;
+revoke all on function noetl.reap_ended_jobs(int, float8) from public;

@@ -6,17 +6,22 @@ given with `--config` (YAML or TOML), the default. Seen by the command line alon
 
 from __future__ import annotations
 
+import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from noetl_broker.errors import OperatorFault
 
 PREFIX = "NOETL_BROKER_"
+HIDDEN = "**********"
+SECRETS = ("dsn", "dsns")
 
 # What the name of a type may be: a job's type is an identifier, never a piece of a statement.
 StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
@@ -28,6 +33,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
+    dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
+    dsn_file: Path | None = Field(None, description="file with the DSN, where no other setting gives one: a secret")
     lanes: int = Field(2, ge=1, le=32, description="transactions that one process has under way at a time")
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
     notify: Literal["gated", "always", "off"] = Field("gated", description="when writers ring the bell")
@@ -36,6 +43,9 @@ class Settings(BaseSettings):
     )
     reap_seconds: float = Field(1.0, ge=0.05, le=60, description="seconds between looks for leases that ran out")
     max_lost_leases: int = Field(5, ge=0, le=1000, description="lost leases after which a step fails")
+    missing_event_seconds: float = Field(
+        30.0, ge=1, le=3600, description="seconds that the event of a job is waited for which a NoETL server has ended"
+    )
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
@@ -48,6 +58,7 @@ class Settings(BaseSettings):
     traces: Literal["off", "otlp"] = Field(
         "off", description="whether spans are sent, to where OTEL_EXPORTER_OTLP_* say"
     )
+    period_days: int = Field(30, ge=1, le=3660, description="days of history that share partitions, from the next on")
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
@@ -55,6 +66,9 @@ class Settings(BaseSettings):
     max_fan_out: int = Field(1_000, ge=1, le=100_000, description="transitions that one turn takes")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
+    retry_owner: Literal["broker", "worker"] = Field(
+        "broker", description="who decides whether a failed action is tried again: beside a NoETL worker, the worker"
+    )
     template_max_source_chars: int = Field(
         65_536, ge=256, le=1 << 20, description="characters of one template, as it is written"
     )
@@ -87,11 +101,23 @@ def load_settings(config: Path | None = None) -> Settings:
     """The settings from file and environment; raises OperatorFault with each value that is wrong, and its place."""
     from_file = _read(config) if config is not None else {}
     try:
-        return Settings(**from_file)
+        settings = Settings(**from_file)
+        return settings if settings.dsn is not None or settings.dsn_file is None else _with_dsn(settings)
     except SettingsError as error:
         raise OperatorFault(f"a setting in the environment cannot be read: {error}; lists are JSON there") from error
     except ValidationError as error:
         raise OperatorFault("; ".join(_complaints(error, from_file, config))) from error
+
+
+def _with_dsn(settings: Settings) -> Settings:
+    """Take the DSN from its file: so a credential of systemd, or a secret of a container, needs no variable."""
+    try:
+        text = Path(str(settings.dsn_file)).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OperatorFault(f"the setting dsn_file names a file that cannot be read: {error}") from error
+    if not text:
+        raise OperatorFault(f"the file {settings.dsn_file} of the setting dsn_file is empty; write the DSN into it")
+    return settings.model_copy(update={"dsn": SecretStr(text)})
 
 
 def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dict[str, str]) -> list[dict[str, Any]]:
@@ -104,12 +130,20 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
             source = f"environment {PREFIX}{name.upper()}"
         elif name in from_file:
             source = "file"
+        elif name == "dsn" and value is not None:
+            source = f"file {settings.dsn_file}"
         if isinstance(value, SecretStr):
-            value = "**********"
+            value = HIDDEN
+        elif name == "dsns":
+            value = [HIDDEN for _ in value]
         rows.append(
             {
                 "name": name,
-                "value": sorted(value) if isinstance(value, frozenset) else value,
+                "value": sorted(value)
+                if isinstance(value, frozenset)
+                else str(value)
+                if isinstance(value, Path)
+                else value,
                 "source": source,
                 "description": field.description,
             }
@@ -146,9 +180,22 @@ def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path 
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         where = f"in {config}" if name in from_file else f"in the environment ({PREFIX}{name.upper()})"
-        shown = "" if name == "dsn" else f" {problem['input']!r:.80}"
-        lines.append(f"setting {name}{shown} {where}: {problem['msg']}")
+        meant = _meant(name, problem)
+        shown = "" if name in SECRETS else f" {problem['input']!r:.80}"
+        lines.append(f"setting {name}{shown} {where}: {meant or problem['msg']}")
     return lines
+
+
+def _meant(name: str, problem: ErrorDetails) -> str | None:
+    """Say what was probably meant by a name or a word; None where the library's own words serve."""
+    if problem["type"] == "extra_forbidden":
+        near = get_close_matches(name, Settings.model_fields, n=1)
+        return f"there is no such setting; did you mean {near[0]}?" if near else "there is no such setting"
+    if problem["type"] == "literal_error":
+        words = str(problem.get("ctx", {}).get("expected", ""))
+        near = get_close_matches(str(problem["input"]), re.findall(r"'(\w+)'", words), n=1)
+        return f"{problem['msg']}; did you mean {near[0]}?" if near else None
+    return None
 
 
 def file_values(config: Path | None) -> dict[str, Any]:

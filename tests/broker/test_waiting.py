@@ -53,6 +53,14 @@ def started() -> History:
             """,
         ),
         (
+            {"status": "dead", "attempts": 1, "said": "dead", "said_at": NOW - MINUTE},
+            {},
+            """
+            a NoETL server has set the job of a to dead 1 min 0 s ago
+              where no event of it comes, the broker decides from that (missing_event_seconds)
+            """,
+        ),
+        (
             {"lost_leases": 2, "attempts": 2},
             {},
             "the job of a waits for a worker of type python for 4 min 0 s, after 2 lost leases",

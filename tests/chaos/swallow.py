@@ -10,18 +10,22 @@ from typing import Self
 
 from tests.postgres import Database
 
-NOTIFICATION = b"A"
+NOTIFICATION, GREETING = b"A", b"K"
 
 
 class Swallower:
     """Carries connections to a database; those of one name can be made deaf, or go half open."""
 
-    def __init__(self, database: Database, *, deaf: bytes | None = None) -> None:
-        """`deaf`: connections whose first message holds this never hear a notification."""
+    def __init__(self, database: Database, *, deaf: bytes | None = None, greets_as: int | None = None) -> None:
+        """`deaf`: connections whose first message holds this never hear a notification.
+
+        `greets_as`: the process that the server calls itself in its greeting, as a pooler does.
+        """
         host, port = re.findall(r"@([^:/]+):(\d+)/", database.dsn)[0]
         self._target = (host, int(port))
         self._database = database
         self._deaf = deaf
+        self._greets_as = greets_as
         self._wires: list[tuple[bytes, asyncio.Event]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -63,7 +67,7 @@ class Swallower:
             await asyncio.wait(
                 [
                     asyncio.create_task(_pass_on(reader, server_writer, dead)),
-                    asyncio.create_task(_answer(server_reader, writer, dead, deaf=deaf)),
+                    asyncio.create_task(_answer(server_reader, writer, dead, deaf=deaf, greets_as=self._greets_as)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -79,11 +83,18 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dead: asyncio.Event, *, deaf: bool
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    dead: asyncio.Event,
+    *,
+    deaf: bool,
+    greets_as: int | None,
 ) -> None:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
+            if head[:1] == GREETING and greets_as is not None:
+                body = struct.pack("!i", greets_as) + body[4:]
             if not dead.is_set() and not (deaf and head[:1] == NOTIFICATION):
                 writer.write(head + body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -30,8 +32,28 @@ def test_each_command_explains_itself(name: str) -> None:
     answer = CliRunner().invoke(cli, [name, "--help"], terminal_width=120)
     assert answer.exit_code == 0
     assert answer.output.splitlines()[2].strip() == COMMANDS[name].sentence
-    missing = [word for word in ("--dsn", "--json", "--config", "--debug", "Example:") if word not in answer.output]
+    missing = [word for word in ("--dsn", "--json", "--config", "--debug", "Example") if word not in answer.output]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_example_is_a_call_that_can_be_made(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command and every option of it; nothing is called."""
+    for file in ("broker.toml", "payload.json", "diamond.yaml", "weather.yaml"):
+        (tmp_path / file).touch()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "playbooks").symlink_to(tmp_path)
+    shown = (
+        CliRunner().invoke(cli, [name, "--help"], terminal_width=120).output.partition("Example")[2].splitlines()[1:]
+    )
+    calls = [line.partition("  #")[0].partition(" > ")[0].strip() for line in shown if line.strip()]
+    words = [shlex.split(call.removeprefix('eval "$(').removesuffix(')"')) for call in calls]
+    assert [call for call in words if call[:2] != ["noetl-broker", name]] == []
+    with cli.make_context("noetl-broker", [name], resilient_parsing=True) as context:
+        command = cli.get_command(context, name)
+        assert command is not None
+        for _, _, *arguments in words:
+            command.make_context(name, arguments, parent=context)
 
 
 def test_an_unknown_command_is_told_with_the_one_that_was_meant(lone_command: Command) -> None:

@@ -11,9 +11,11 @@ import psycopg
 import pytest
 
 from noetl_broker.playbook.findings import Rules
-from tests.brokers import drain
+from tests.brokers import drain, running
+from tests.chaos.swallow import Swallower
 from tests.cli.conftest import Command, write_playbook
 from tests.postgres import Database
+from tests.roles import logins
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 ID_ON_THE_PAGE = "95913832453505121"
@@ -28,10 +30,14 @@ SHOWN = [
 
 def told(text: str) -> list[str]:
     """The lines without what is never twice the same: ids, times and spans."""
+    return [re.sub(r"(?<=\S)  +", "  ", line.rstrip()) for line in told_text(text).splitlines() if line.strip()]
+
+
+def told_text(text: str) -> str:
+    """As `told`, with the lines as they are."""
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", "TIME", text)
     text = re.sub(r"\b\d+(\.\d+)? (ms|s|min|h|d)\b( \d+ (s|min|h)\b)?", "SPAN", text)
-    text = re.sub(r"\b\d{15,}\b", "ID", text)
-    return [re.sub(r"(?<=\S)  +", "  ", line.rstrip()) for line in text.splitlines() if line.strip()]
+    return re.sub(r"\b\d{15,}\b", "ID", text)
 
 
 class Play:
@@ -161,7 +167,32 @@ def test_the_rights_on_the_page_are_enough_for_an_operator(play: Play, maintenan
         maintenance.execute(f"drop role {name}".encode())
 
 
+def _looked_at(text: str) -> list[str]:
+    """The lines of `doctor` without what is the server's own, and without what only a test's server is set to."""
+    for own in (
+        r"PostgreSQL \S+, database \S+ as \S+,",
+        r"works as \d+",
+        r"within \S+ s",
+        r"the role broker_1|the role noetl_broker_of_\S+",
+    ):
+        text = re.sub(own, "OWN", told_text(text))
+    lines = re.sub(r"notice +durability.*\n.*\n.*\n", "", text).replace(", 1 notice", "").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+async def test_the_page_shows_what_doctor_prints(database: Database, tmp_path: Path) -> None:
+    """Of a broker's login behind a pooler that swallows notifications."""
+    (shown,) = [text for call, text in SHOWN if call == "doctor"]
+    async with (
+        logins(database) as those,
+        running(those.broker),
+        Swallower(those.broker, deaf=b"noetl-broker doctor", greets_as=1006156413) as pooler,
+    ):
+        answer = await asyncio.to_thread(Command(tmp_path, pooler.database.dsn).run, "doctor")
+    assert _looked_at(answer.stdout) == _looked_at(shown)
+
+
 def test_everything_that_the_page_shows_is_printed_by_a_test() -> None:
     """Those of the commands that this file is about."""
     calls = [call.split()[0] for call, _ in SHOWN if not call.startswith("replay")]
-    assert (len(calls), {*calls}) == (12, {"explain", "dead-letters", "reevaluate", "retry", "fork"})
+    assert (len(calls), {*calls}) == (13, {"explain", "dead-letters", "reevaluate", "retry", "fork", "doctor"})

@@ -28,6 +28,7 @@ HELD = """
       and case c.relkind
         when 'S' then r.name in ('select', 'update', 'usage') and has_sequence_privilege($1, c.oid, r.name)
         when 'i' then false
+        when 'I' then false
         else r.name <> 'usage' and has_table_privilege($1, c.oid, r.name)
       end
     union all
@@ -50,7 +51,8 @@ THINGS = """
     select c.oid::regclass::text
     from pg_class c
     where c.relnamespace = 'noetl'::regnamespace and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
-      and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i') -- of an identity column
+      -- of an identity column
+      and not exists (select from pg_depend d where d.objid = c.oid and d.objsubid = 0 and d.deptype = 'i')
     union all
     select p.oid::regprocedure::text
     from pg_proc p

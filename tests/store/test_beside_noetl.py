@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from textwrap import dedent
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 
 from noetl_broker.broker.plans import plan_fork
 from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store import recovery
+from noetl_broker.store.catalog import register
 from noetl_broker.store.history import load_history
 from noetl_broker.store.migrate import migrate
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
-from tests.sessions import session
+from tests.sessions import refused, session
 from tests.store import noetl_server
 
 EXECUTION = 9
@@ -42,6 +45,20 @@ async def test_history_is_no_mail(server_database: Database) -> None:
     assert await value(server_database, "select count(*) from noetl.inbox") == 0
     await drain(server_database)
     assert await value(server_database, "select count(*) from noetl.turn") == 0
+    assert await broken_invariants(server_database) == {}
+
+
+async def test_what_was_under_way_when_the_broker_came_is_accounted_for(server_database: Database) -> None:
+    """An execution that the old broker started is no one's now: what is told of it is read, and changes nothing."""
+    await execute(
+        server_database,
+        """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
+        values (5, 77, noetl.snowflake_id(), 'action_completed', '5:b', 'b', '{}')""",
+    )
+    async with asyncio.timeout(10):
+        await drain(server_database)
+    assert await rows(server_database, "select execution_id, outcome from noetl.turn") == [(5, "unknown_execution")]
+    assert await value(server_database, "select count(*) from noetl.inbox") == 0
     assert await broken_invariants(server_database) == {}
 
 
@@ -290,6 +307,22 @@ async def test_our_functions_start_and_cancel_there_too(server_database: Databas
     assert await value(server_database, "select noetl.cancel_execution($1)", execution_id)
     await drain(server_database)
     assert await value(server_database, "select status from noetl.execution") == "CANCELLED"
+
+
+async def test_a_playbook_is_registered_where_that_server_has_registered_none(empty_database: Database) -> None:
+    """Its catalog takes only kinds that it has heard of; ours is told with the first row. Others are refused."""
+    await execute(empty_database, noetl_server.TABLES)
+    await migrate(empty_database.dsn)
+    assert await value(empty_database, "select count(*) from noetl.resource") == 0
+    connection = await connect(empty_database.dsn, name="test")
+    text = dedent(noetl_server.PLAYBOOK)
+    [first] = await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
+    [again] = await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
+    await connection.close()
+    assert (first.version, first.new, again.version, again.new) == (1, True, 1, False)
+    assert await rows(empty_database, "select name from noetl.resource") == [("Playbook",)]
+    async with refused("23503"):
+        await execute(empty_database, "insert into noetl.catalog (path, kind, content) values ('x', 'Dataset', '')")
 
 
 async def answer(database: Database, step: str, data: Any) -> None:

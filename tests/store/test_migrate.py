@@ -195,7 +195,7 @@ async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_call
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
-          and not coalesce(p.proconfig, '{}') @> array['noetl.writer=']
+          and not coalesce(p.proconfig, '{}') && array['noetl.writer=', 'noetl.writer=worker']
     """
     assert await rows(database, loose) == []
 
@@ -215,6 +215,26 @@ async def test_migrate_adds_what_is_missing_and_changes_no_row(empty_database: D
     assert changed == {("event", "event_id")}  # it had no default at all
     assert await as_it_stands(empty_database, names) == stood
     assert await migrate(empty_database.dsn) == []
+
+
+async def test_only_where_a_server_keeps_the_queue_its_rows_are_listened_to(empty_database: Database) -> None:
+    """On its tables as on ours the inbox is filled; what listens to its queue and its catalog would cost ours time."""
+    triggers = """
+        select t.tgrelid::regclass::text, t.tgname
+        from pg_trigger t
+        where not t.tgisinternal
+        order by 1, 2"""
+    everywhere = [("noetl.event", f"noetl_{name}") for name in ("check_producer", "fill_catalog_id", "receive_events")]
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == everywhere
+    await execute(empty_database, "drop schema noetl cascade")
+    await execute(empty_database, noetl_server.TABLES)
+    await migrate(empty_database.dsn)
+    assert await rows(empty_database, triggers) == [
+        ("noetl.catalog", "noetl_know_kind"),
+        *everywhere,
+        ("noetl.queue", "noetl_receive_job"),
+    ]
 
 
 async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:

@@ -31,7 +31,7 @@ def take_turn(
 
     Raises `NotLoaded` when a template needs what `known` does not hold: load it and call again, nothing has changed.
     """
-    reason = refusal(playbook, state, event)
+    reason = refusal(playbook, state, event, known.rules)
     if reason is not None:
         return state, Decision(reason)
     draft = Draft(playbook, state, event, turn, known)

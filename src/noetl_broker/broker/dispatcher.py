@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.model import Rules
     from noetl_broker.playbook.model import Playbook, Step
 
 # Known types that are facts for readers of the log and ask for no decision.
@@ -103,7 +104,7 @@ def route_event(draft: Draft) -> None:
     REACTIONS[draft.event.kind](draft)
 
 
-def refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
+def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rules) -> str | None:
     """Why the event changes nothing, as recorded in its turn; None when a rule reacts.
 
     This is what makes duplicates, latecomers and strangers harmless: they are accounted for, and that is all.
@@ -117,7 +118,22 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | No
         return _status_refusal(state, kind)
     if kind == EXECUTION_DEADLINE:
         return None if playbook.deadline is not None else "recorded"
-    return None if kind == EXECUTION_CANCEL else _visit_refusal(playbook, state, event)
+    if kind == EXECUTION_CANCEL:
+        return None
+    reason = _visit_refusal(playbook, state, event)
+    return "recorded" if reason is None and _is_left_to_worker(playbook, event, rules) else reason
+
+
+def _is_left_to_worker(playbook: Playbook, event: Event, rules: Rules) -> bool:
+    """An error that comes beside the job: the worker says in the job's row whether it tries again, and that decides.
+
+    What comes through the job (a lost lease, a timeout, the end that its row tells) is for the broker, and so is what a
+    child answers.
+    """
+    if rules.retry_owner != "worker" or event.kind != ACTION_FAILED or event.settled:
+        return False
+    of_child = isinstance(event.meta, dict) and "child_execution_id" in event.meta
+    return not of_child and playbook.steps[event.step or ""].kind != "playbook"
 
 
 def _status_refusal(state: ExecutionState, kind: str) -> str | None:

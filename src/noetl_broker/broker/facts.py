@@ -37,6 +37,8 @@ class JobFact(NamedTuple):
     last_heartbeat: datetime | None = None
     first_leased_at: datetime | None = None
     timeout: float | None = None
+    said: str | None = None  # a NoETL server's word about its end, since `said_at`, as long as its event is waited for
+    said_at: datetime | None = None
 
 
 class Letter(NamedTuple):

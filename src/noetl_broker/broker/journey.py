@@ -86,7 +86,7 @@ def walk(history: History) -> Iterator[Walked]:
 
 def _walk_on(playbook: Playbook, state: ExecutionState, recorded: RecordedTurn, known: Known) -> Walked:
     """Take one turn again and keep its draft."""
-    reason = refusal(playbook, state, recorded.event)
+    reason = refusal(playbook, state, recorded.event, known.rules)
     if reason is not None:
         return Walked(recorded, None, Decision(reason), state, known)
     draft = Draft(playbook, state, recorded.event, recorded.turn, known)

@@ -264,6 +264,7 @@ class Rules:
     max_nesting: int = 32
     default_max_attempts: int = 1
     undefined_when: str = "error"
+    retry_owner: str = "broker"  # or "worker": an error that it reports by itself decides nothing
     template_max_output_chars: int = MAX_OUTPUT_CHARS
     template_max_steps: int = MAX_STEPS
     max_turns: int | None = None

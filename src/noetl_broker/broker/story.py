@@ -9,8 +9,9 @@
     > action_completed fetch {"rows": 3}  (after_end)
 
 What else a decision may depend on stands behind a semicolon: `> action_failed fetch {"message": "no"}; not retryable`,
-`; attempt 2` (the lease that failed), `; stale`, `; broken` (it was no JSON), `; bytes 3000000` (of a result past its
-limit), and of a child's start `; depth 1`. The name of a step that is no plain word stands between backticks.
+`; attempt 2` (the lease that failed), `; beside its job` (an error that did not come through it), `; stale`, `; broken`
+(it was no JSON), `; bytes 3000000` (of a result past its limit), and of a child's start `; depth 1`. The name of a step
+that is no plain word stands between backticks.
 
 `replay` prints stories, tests are written in them, so that an incident pastes into a test. `play` is the other way
 round: it takes the lines that begin with `>` through the core and tells what came of them.
@@ -58,8 +59,10 @@ _PLAIN_NAME = re.compile(r"(?!(?:null|true|false)$)[^\W\d][\w.-]*")
 _LINE_ENDS = str.maketrans(
     {"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"}
 )  # JSON leaves them as they are
+_BESIDE = "beside its job"  # told where it is why nothing came of the event: else it decides nothing
 _FLAGS: dict[str, dict[str, Any]] = {
     "not retryable": {"retryable": False},
+    _BESIDE: {"settled": False},
     "stale": {"stale": True},
     "broken": {"broken": True},
 }
@@ -100,7 +103,8 @@ def _tell_cause(event: Event, outcome: str, *, attempt: bool) -> str:
     data = _data(event)
     if data is not None:
         words.append(_json(data))
-    marks = ", ".join(_marks(event, attempt=attempt))
+    left = outcome == "recorded" and event.kind == ACTION_FAILED
+    marks = ", ".join(mark for mark in _marks(event, attempt=attempt) if mark != _BESIDE or left)
     return " ".join(words) + (f"; {marks}" if marks else "") + ("" if outcome == "decided" else f"  ({outcome})")
 
 

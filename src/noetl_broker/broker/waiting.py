@@ -63,6 +63,10 @@ def tell_job(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> W
     about = {**about, "job": _job_facts(job)}
     if tell is not None:
         return tell(name, about, job, facts)
+    if job.said is not None and job.said_at is not None:
+        says = f"a NoETL server has set the job of {name} to {job.said} {_ago(facts, job.said_at)} ago"
+        because = Why("row", "where no event of it comes, the broker decides from that (missing_event_seconds)")
+        return Why("row", says, about, (because,))
     if job.status in {"failed", "done"}:
         remedy = Why("remedy", f"noetl-broker reevaluate {facts.execution_id} looks for it")
         says = f"the job of {name} is {job.status}, and no event of it waits to be read"

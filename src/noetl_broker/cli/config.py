@@ -6,10 +6,13 @@ import os
 
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.settings import explain_settings, file_values
+from noetl_broker.settings import HIDDEN, explain_settings, file_values
 
 
-@command("config", example="noetl-broker config --config broker.toml")
+@command(
+    "config",
+    example=("noetl-broker config\nnoetl-broker config --config broker.toml --json"),
+)
 def config(call: Call) -> None:
     """Show the settings and where each comes from.
 
@@ -17,8 +20,8 @@ def config(call: Call) -> None:
     """
     rows = explain_settings(call.settings, file_values(call.config), dict(os.environ))
     for row in rows:
-        if row["name"] == "dsn" and call.given_dsn is not None:
-            row.update(value="**********", source="command line --dsn")
+        if row["name"] == "dsn" and call.given_dsns:
+            row.update(value=HIDDEN, source="command line --dsn")
         elif row["source"] == "file":
             row["source"] = f"file {call.config}"
     if call.as_json:

@@ -64,7 +64,7 @@ def demo(call: Call) -> None:
 
     Everything stands in the folder .demo below the current one, and nothing is left running.
     """
-    if call.given_dsn is not None:
+    if call.given_dsns:
         raise OperatorFault("the demo starts a Postgres of its own: leave --dsn out")
     tell: Callable[[str], None] = _stay_silent if call.as_json else click.echo
     began = time.monotonic()

@@ -10,6 +10,7 @@ import click
 from noetl_broker.broker.explain import explain_execution, explain_step
 from noetl_broker.broker.why import Why
 from noetl_broker.cli import output
+from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.frame import Call, command, execution_id
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store.facts import look_closely
@@ -18,9 +19,16 @@ from noetl_broker.store.session import session
 INDENT = "  "
 
 
-@command("explain", example="noetl-broker explain 58123456789012345 load")
+@command(
+    "explain",
+    example=(
+        "noetl-broker explain 58123456789012345           # where it stands, what it waits for, why it failed\n"
+        "noetl-broker explain 58123456789012345 load      # why the step load ran, or did not\n"
+        "noetl-broker explain 58123456789012345 load#2    # of its second visit"
+    ),
+)
 @execution_id
-@click.argument("step", metavar="[STEP]", required=False)
+@click.argument("step", metavar="[STEP]", required=False, type=StepName())
 def explain(call: Call, *, execution_id: int, step: str | None) -> None:
     """Say why a step ran, why it did not, or what it waits for.
 

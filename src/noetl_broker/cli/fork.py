@@ -13,6 +13,7 @@ import click
 
 from noetl_broker.broker.plans import Plan, plan_fork
 from noetl_broker.cli import output
+from noetl_broker.cli.arguments import StepName
 from noetl_broker.cli.frame import Call, command, execution_id
 from noetl_broker.cli.playbooks import check_file
 from noetl_broker.errors import BrokerError, OperatorFault
@@ -31,7 +32,7 @@ _SETTING = re.compile(r"(.+?)\.result=(.*)", re.DOTALL)
     example="""noetl-broker fork 58123456789012345 --from load --set 'transform.result={"rows": 3}'""",
 )
 @execution_id
-@click.option("--from", "step", metavar="STEP", required=True, help="The step from which it goes on.")
+@click.option("--from", "step", metavar="STEP", required=True, type=StepName(), help="The step from which it goes on.")
 @click.option(
     "--playbook",
     "file",

@@ -13,25 +13,25 @@ from typing import Any
 import click
 
 from noetl_broker import logs
+from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
 
 INTERRUPTED = 130
-LARGEST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One call of a command: what the common options and the settings come to.
 
-    `dsn` None: the PG* variables say where the database is; `given_dsn`: what `--dsn` said.
+    `dsn` None: the PG* variables say where the database is; `given_dsns`: what `--dsn` said.
     """
 
     settings: Settings
     dsn: str | None
-    given_dsn: str | None
+    given_dsns: tuple[str, ...]
     as_json: bool
     config: Path | None
     debug: bool
@@ -45,6 +45,11 @@ class Call:
             template_max_source_chars=self.settings.template_max_source_chars,
         )
 
+    @property
+    def dsns(self) -> tuple[str | None, ...]:
+        """The databases of a command that serves several."""
+        return self.given_dsns or tuple(dsn.get_secret_value() for dsn in self.settings.dsns) or (self.dsn,)
+
     def log_as_set(self) -> None:
         """Log as the settings say; until then a command logs warnings alone."""
         level = "debug" if self.debug else self.settings.log_level
@@ -53,8 +58,17 @@ class Call:
 
 Body = Callable[..., int | None]  # takes a Call and, by name, the command's own options; gives the exit code (None: 0)
 
+ONE_DATABASE = click.option(
+    "--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."
+)
+SEVERAL_DATABASES = click.option(
+    "--dsn",
+    metavar="URL",
+    multiple=True,
+    help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables); again for each further one.",
+)
 COMMON = (
-    click.option("--dsn", metavar="URL", help="Where the database is (or NOETL_BROKER_DSN, or the PG* variables)."),
+    ONE_DATABASE,
     click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
     click.option(
         "--config",
@@ -65,28 +79,38 @@ COMMON = (
     click.option("--debug", is_flag=True, help="Log everything, and show the traceback of an error."),
 )
 
-execution_id = click.argument("execution_id", metavar="ID", type=click.IntRange(1, LARGEST_ID))
+execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
-def command(name: str, *, example: str) -> Callable[[Body], click.Command]:
-    """Make a click command of a body; its docstring is the help, `example` stands below it."""
+def command(name: str, *, example: str, several_databases: bool = False) -> Callable[[Body], click.Command]:
+    """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it."""
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
-        def run(*, dsn: str | None, as_json: bool, config: Path | None, debug: bool, **own: Any) -> None:
+        def run(
+            *, dsn: str | tuple[str, ...] | None, as_json: bool, config: Path | None, debug: bool, **own: Any
+        ) -> None:
             with one_sentence(debug=debug):
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
                 settings = load_settings(config)
                 secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
+                given = (dsn,) if isinstance(dsn, str) else dsn or ()
                 call = Call(
-                    settings=settings, dsn=dsn or secret, given_dsn=dsn, as_json=as_json, config=config, debug=debug
+                    settings=settings,
+                    dsn=given[0] if given else secret,
+                    given_dsns=given,
+                    as_json=as_json,
+                    config=config,
+                    debug=debug,
                 )
                 code = body(call, **own)
             click.get_current_context().exit(code or 0)
 
-        made = click.command(name, epilog=f"\b\nExample:\n  {example}")(run)
-        for option in COMMON:
+        calls = example.splitlines()
+        head = "Examples" if len(calls) > 1 else "Example"
+        made = click.command(name, epilog="\n  ".join([f"\b\n{head}:", *calls]))(run)
+        for option in (SEVERAL_DATABASES if several_databases else ONE_DATABASE, *COMMON[1:]):
             made = option(made)
         return made
 

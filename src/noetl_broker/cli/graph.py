@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import LARGEST_ID, Call, command
+from noetl_broker.cli.arguments import LARGEST_ID, Subject
+from noetl_broker.cli.frame import Call, command
 from noetl_broker.drawing.compose import picture_of_execution, picture_of_playbook
 from noetl_broker.drawing.mermaid import as_mermaid
 from noetl_broker.drawing.picture import Picture, as_document
@@ -25,8 +26,15 @@ SUFFIXES = {".svg": "svg"}
 PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 
 
-@command("graph", example="noetl-broker graph playbooks/diamond.yaml --output diamond.svg")
-@click.argument("subject", metavar="PATH|FILE|ID")
+@command(
+    "graph",
+    example=(
+        "noetl-broker graph playbooks/diamond.yaml --output diamond.svg\n"
+        "noetl-broker graph examples/diamond           # of the catalog, as Mermaid\n"
+        "noetl-broker graph 58123456789012345          # an execution, with the path it took"
+    ),
+)
+@click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
 @click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: svg for an output *.svg, else mermaid.")
 @click.option("--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Default: print it.")
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")

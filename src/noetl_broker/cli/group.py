@@ -5,12 +5,15 @@ The table says of each command which module holds it and what it does. Nothing e
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from noetl_broker import __version__
 
@@ -43,6 +46,9 @@ COMMANDS: Mapping[str, Entry] = {
     "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
     "replay": Entry("replay", "Retake the recorded turns of executions and compare."),
     "verify": Entry("verify", "Check that what must always hold does hold."),
+    "archive": Entry("archive", "Take old history out of the tables, whole periods at a time; nothing is deleted."),
+    "doctor": Entry("doctor", "Find what keeps brokers from working here, and say what to do."),
+    "completion": Entry("completion", "Print a script that completes commands for bash, zsh or fish."),
     "config": Entry("config", "Show the settings and where each comes from."),
 }
 
@@ -72,6 +78,12 @@ class LazyGroup(click.Group):
             ctx.fail(f"There is no command {args[0]}.{meant}")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer commands by the table."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=COMMANDS[name].sentence) for name in names), *options]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
         """Write the table."""
         with formatter.section("Commands"):
@@ -93,4 +105,11 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    if os.getpid() == 1:
+        # In a container: the kernel gives the first process no default, it would not hear that it is to stop.
+        signal.signal(signal.SIGTERM, _end)
     cli(prog_name="noetl-broker")
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

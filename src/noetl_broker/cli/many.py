@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import LARGEST_ID, Call
+from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.frame import Call
+from noetl_broker.cli.progress import bar
 from noetl_broker.errors import EXIT_FAILED, BrokerError, DatabaseFault, OperatorFault
 from noetl_broker.store.recovery import Wish
 
@@ -51,7 +53,7 @@ YES = click.option("--yes", is_flag=True, help="Do it; without this their number
 RATE = click.option(
     "--rate", type=click.FloatRange(0.01, 10_000), default=50.0, show_default=True, help="How many a second at most."
 )
-ONE = click.argument("execution_id", metavar="[ID]", required=False, type=click.IntRange(1, LARGEST_ID))
+ONE = click.argument("execution_id", metavar="[ID]", required=False, type=ExecutionId())
 
 Body = Callable[..., int | None]
 
@@ -132,16 +134,18 @@ async def treat(
     done: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     began = time.monotonic()
-    for number, entry in enumerate(found):
-        await asyncio.sleep(max(0.0, number / manner.rate - (time.monotonic() - began)))
-        execution_id = entry["execution_id"]
-        try:
-            done.append({"execution_id": execution_id, **await one(execution_id)})
-        except DatabaseFault:
-            raise
-        except BrokerError as fault:
-            failed.append({"execution_id": execution_id, "message": str(fault)})
-            output.note(f"noetl-broker: {fault}")
+    with bar(len(found)) as advance:
+        for number, entry in enumerate(found):
+            await asyncio.sleep(max(0.0, number / manner.rate - (time.monotonic() - began)))
+            execution_id = entry["execution_id"]
+            try:
+                done.append({"execution_id": execution_id, **await one(execution_id)})
+            except DatabaseFault:
+                raise
+            except BrokerError as fault:
+                failed.append({"execution_id": execution_id, "message": str(fault)})
+                output.note(f"noetl-broker: {fault}")
+            advance(1)
     if call.as_json:
         output.show_json({"found": len(found), "done": done, "failed": failed})
     else:

@@ -12,7 +12,14 @@ from noetl_broker.errors import OperatorFault
 from noetl_broker.store import migrate as schema
 
 
-@command("migrate", example="noetl-broker migrate --dsn postgresql://localhost/demo_noetl")
+@command(
+    "migrate",
+    example=(
+        "noetl-broker migrate --roles --dsn postgresql://owner@localhost/noetl\n"
+        "noetl-broker migrate --status\n"
+        "noetl-broker migrate --sql > schema.sql"
+    ),
+)
 @click.option("--status", is_flag=True, help="Show which migrations are applied; change nothing.")
 @click.option("--roles", is_flag=True, help="Make the roles too, or bring their rights up to date.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL; change nothing, ask no database.")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich import box
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from noetl_broker.times import moment, span
 
-__all__ = ["cell", "compact_json", "moment", "note", "show_json", "show_table", "span"]
+__all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "show_json", "show_table", "span"]
 
 LONGEST_CELL = 120  # characters
 GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps
@@ -43,28 +43,57 @@ def compact_json(value: Any, *, longest: int | None = None) -> str:
     return text if longest is None or len(text) <= longest else text[: longest - 1] + "…"
 
 
+class Lines(NamedTuple):
+    """Some lines of an answer."""
+
+    lines: tuple[str, ...]
+
+    def show(self) -> None:
+        """Print them."""
+        for line in self.lines:
+            click.echo(one_line(line))
+
+    def drawn(self) -> Text:
+        """Give them for a picture that is drawn anew as it changes."""
+        return Text("\n".join(map(one_line, self.lines)))
+
+
+class Rows(NamedTuple):
+    """A table of an answer; None is shown as nothing."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def show(self) -> None:
+        """Print it."""
+        show_table(self.columns, self.rows)
+
+    def drawn(self) -> Table:
+        """Draw for a terminal: the last column folds, the others never, because half an id is none."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in self.columns[:-1]:
+            table.add_column(name, no_wrap=True)
+        table.add_column(self.columns[-1], overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in map(cell, row)))
+        return table
+
+
+Part = Lines | Rows
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their columns; None is shown as nothing."""
     cells = [[cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     if sys.stdout.isatty():
-        _draw(columns, cells, widths)
+        console = Console()
+        least = sum(widths[:-1]) + GAP * len(widths) + min(widths[-1], NARROWEST_LAST)
+        console.width = max(console.width, least)
+        console.print(Rows(columns, rows).drawn())
         return
     for line in (columns, *cells):
         click.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> None:
-    """Draw for a terminal: the last column folds, the others never, because half an id is none."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns[:-1]:
-        table.add_column(name, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
-    for row in cells:
-        table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in row))
-    console = Console()
-    console.width = max(console.width, sum(widths[:-1]) + GAP * len(widths) + min(widths[-1], NARROWEST_LAST))
-    console.print(table)
 
 
 def cell(value: Any) -> str:

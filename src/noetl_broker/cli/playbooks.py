@@ -36,7 +36,10 @@ class Checked(NamedTuple):
         return sum(found.severity == "error" for found in self.findings)
 
 
-@command("validate", example="noetl-broker validate playbooks/*.yaml")
+@command(
+    "validate",
+    example=("noetl-broker validate playbooks/*.yaml\nnoetl-broker validate playbooks/weather.yaml --json"),
+)
 @files
 @strict_option
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0, for code hosts and editors.")

@@ -40,7 +40,10 @@ def dead_letters(call: Call, *, wish: Wish, limit: int) -> None:
     output.show_table(columns, [[letter[field] for field in fields] for letter in found])
 
 
-@command("reevaluate", example="noetl-broker reevaluate 58123456789012345")
+@command(
+    "reevaluate",
+    example=("noetl-broker reevaluate 58123456789012345\nnoetl-broker reevaluate --reason 'audit table' --yes"),
+)
 @wished()
 @one_or_many
 def reevaluate(call: Call, *, execution_id: int | None, wish: Wish, manner: Manner) -> int:
@@ -66,7 +69,14 @@ def reevaluate(call: Call, *, execution_id: int | None, wish: Wish, manner: Mann
     return asyncio.run(ask())
 
 
-@command("retry", example="noetl-broker retry 58123456789012345")
+@command(
+    "retry",
+    example=(
+        "noetl-broker retry 58123456789012345\n"
+        "noetl-broker retry --failed-step load --since 2h          # counts them\n"
+        "noetl-broker retry --failed-step load --since 2h --yes    # does it"
+    ),
+)
 @wished(failed_step=True)
 @one_or_many
 @click.option("--limit", type=click.IntRange(1, MOST), default=MOST, help="How many at most.")

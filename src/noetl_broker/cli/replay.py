@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from noetl_broker.cli.against import compare
-from noetl_broker.cli.frame import LARGEST_ID, Call, command
+from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.pasting import show_stories
 from noetl_broker.cli.retelling import Retold
 from noetl_broker.cli.until import show_until
@@ -21,8 +22,16 @@ from noetl_broker.store.histories import ALL, Filter
 STATUSES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
-@command("replay", example="noetl-broker replay --all --path 'examples/*' --since 24h")
-@click.argument("execution_ids", metavar="[ID]...", nargs=-1, type=click.IntRange(1, LARGEST_ID))
+@command(
+    "replay",
+    example=(
+        "noetl-broker replay 58123456789012345\n"
+        "noetl-broker replay --all --path 'examples/*' --since 24h\n"
+        "noetl-broker replay 58123456789012345 --until turn:4\n"
+        "noetl-broker replay --against playbooks/diamond.yaml"
+    ),
+)
+@click.argument("execution_ids", metavar="[ID]...", nargs=-1, type=ExecutionId())
 @click.option("--all", "everything", is_flag=True, help="Every execution that the broker has read.")
 @click.option("--path", metavar="PATH", help="All of this playbook; * stands for any characters.")
 @click.option("--status", type=click.Choice(STATUSES, case_sensitive=False), help="All that stand so.")

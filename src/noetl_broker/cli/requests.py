@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from noetl_broker.cli import output
+from noetl_broker.cli.arguments import PlaybookPath
 from noetl_broker.cli.follow import follow_to_end
 from noetl_broker.cli.frame import Call, command, execution_id
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
@@ -19,8 +20,14 @@ from noetl_broker.store import executions
 from noetl_broker.store.session import session
 
 
-@command("start", example="""noetl-broker start examples/weather --payload '{"city": "Paris"}' --wait""")
-@click.argument("path")
+@command(
+    "start",
+    example=(
+        'noetl-broker start examples/weather --payload \'{"city": "Paris"}\' --wait\n'
+        "noetl-broker start examples/weather --payload @payload.json --idempotency-key monday"
+    ),
+)
+@click.argument("path", type=PlaybookPath())
 @click.option("--payload", default="{}", metavar="JSON", help="A JSON object, or @FILE with one (@- is stdin).")
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")
 @click.option("--idempotency-key", metavar="KEY", help="The same key starts one execution, however often it is sent.")

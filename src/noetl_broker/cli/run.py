@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import click
 
@@ -15,18 +16,28 @@ from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
-from noetl_broker.cli.serving import notify, serve
+from noetl_broker.cli.serving import notify, ping_seconds, serve
 from noetl_broker.cli.traces import exporter
 from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.fleet import Fleet
 from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service, ServiceOptions
+from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.dsn import database_names
 
 STATUS_SECONDS = 5.0
 
 
-@command("run", example="noetl-broker run --processes 2")
+@command(
+    "run",
+    example=(
+        "noetl-broker run\n"
+        "noetl-broker run --processes 2 --config broker.toml\n"
+        "noetl-broker run --drain --fail-fast       # decide on what waits, then end"
+    ),
+    several_databases=True,
+)
 @click.option("--drain", is_flag=True, help="Decide on what is waiting, then exit.")
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many, under one parent."
@@ -36,60 +47,78 @@ STATUS_SECONDS = 5.0
 def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool) -> int:
     """Run the broker: decide on events until it is stopped.
 
-    Any number of brokers run beside each other on one database. SIGTERM and SIGINT let the turns under way commit and
+    Any number of brokers run beside each other on one database, and one serves any number of databases: --dsn again for
+    each. One that fails does not stop the others. SIGTERM and SIGINT let the turns under way commit and
     exit 0; a second signal exits at once.
     """
     call.log_as_set()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
     with exporter(call, "noetl-broker") as emit:
-        service = Service(service_options(call, fail_fast=fail_fast, emit=emit))
-        return asyncio.run(_run_one(call, service, drain=drain, child=child))
+        return asyncio.run(_run_one(call, _fleet(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
 
 
-async def _run_one(call: Call, service: Service, *, drain: bool, child: bool) -> int:
-    teller = Teller(service, to_parent=child)
-    service.on_ready, service.on_progress = teller.ready, teller.progress
-    watch = asyncio.create_task(hear_parent(service.stopping, teller.report)) if child else None
+def _fleet(call: Call, *, fail_fast: bool, emit: Emit | None) -> Fleet:
+    stopping = asyncio.Event()
+    options = service_options(call, fail_fast=fail_fast, emit=emit)
+    services = {name: Service(replace(options, dsn=dsn), stopping) for name, dsn in _databases(call).items()}
+    return Fleet(services, stopping, fail_fast=fail_fast)
+
+
+def _databases(call: Call) -> dict[str, str | None]:
+    return dict(zip(database_names(call.dsns), call.dsns, strict=True))
+
+
+async def _run_one(call: Call, fleet: Fleet, *, drain: bool, child: bool) -> int:
+    teller = Teller(fleet, to_parent=child)
+    fleet.on_ready, fleet.on_progress = teller.ready, teller.progress
+    watch = asyncio.create_task(hear_parent(fleet.stopping, teller.report)) if child else None
     try:
         if drain:
-            counters = await serve(service.drain(), service.stopping, drain_seconds=call.settings.drain_seconds)
+            await serve(fleet.drain(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
             if not child:
-                _show_drained(call, counters or service.counters)
+                _show_drained(call, fleet)
         elif child:
-            await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
+            await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
         else:
-            [name] = database_names([call.dsn])
-            async with watched(call, {name: call.dsn}, alone({name: service})):
-                await serve(service.run(), service.stopping, drain_seconds=call.settings.drain_seconds)
+            async with watched(call, _databases(call), alone(fleet.services)):
+                await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
     finally:
         if watch is not None:
             watch.cancel()
-    return 0
+    return max(map(_exit_code, fleet.failed.values()), default=0) if drain else 0
+
+
+def _exit_code(fault: Exception) -> int:
+    return fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED
 
 
 class Teller:
     """Tells systemd, or the parent process, that the broker is ready and that its main loop goes on."""
 
-    def __init__(self, service: Service, *, to_parent: bool) -> None:
-        self._service = service
+    def __init__(self, fleet: Fleet, *, to_parent: bool) -> None:
+        self._fleet = fleet
         self._to_parent = to_parent
         self._told_at = time.monotonic()
+        self._is_ready = False
+        self._every_seconds = ping_seconds(STATUS_SECONDS / 2)
 
     def ready(self) -> None:
-        """LISTEN stands, the schema is known."""
+        """LISTEN stands, the schema is known, in each database."""
+        self._is_ready = True
         self._tell(READY, "READY=1\nSTATUS=waiting for events")
 
     def progress(self) -> None:
         """The main loop has come round; it does at least every `sweep_seconds`."""
-        if time.monotonic() - self._told_at >= STATUS_SECONDS / 2:
+        if time.monotonic() - self._told_at >= self._every_seconds:
             self._told_at = time.monotonic()
-            self._tell(PROGRESS, f"WATCHDOG=1\nSTATUS={self._service.counters.turns} turns taken")
+            # A start that waits for a database is no start that hangs.
+            state = "WATCHDOG=1" if self._is_ready else "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
+            self._tell(PROGRESS, f"{state}\nSTATUS={self._fleet.turns} turns taken")
 
     def report(self) -> None:
         """The parent has asked how this process stands."""
-        [name] = database_names([self._service.options.dsn])
-        _say(account_of({name: self._service}).as_line())
+        _say(account_of(self._fleet.services).as_line())
 
     def _tell(self, word: str, state: str) -> None:
         if self._to_parent:
@@ -103,11 +132,20 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _show_drained(call: Call, counters: Counters) -> None:
+def _show_drained(call: Call, fleet: Fleet) -> None:
+    found = {name: service.counters for name, service in fleet.services.items()}
+    several = len(found) > 1
     if call.as_json:
-        output.show_json({name: count for name, count in asdict(counters).items() if isinstance(count, int)})
-    else:
-        click.echo(f"took {counters.turns} turns in {counters.batches} transactions")
+        told = [({"database": name} if several else {}) | _counts(counters) for name, counters in found.items()]
+        output.show_json(told if several else told[0])
+        return
+    for name, counters in found.items():
+        place = f"{name}: " if several else ""
+        click.echo(f"{place}took {counters.turns} turns in {counters.batches} transactions")
+
+
+def _counts(counters: Counters) -> dict[str, int]:
+    return {name: count for name, count in asdict(counters).items() if isinstance(count, int)}
 
 
 def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> int:
@@ -117,8 +155,9 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         arguments += ["--config", str(call.config.absolute())]
     environment = dict(os.environ)
     environment.pop("NOTIFY_SOCKET", None)  # systemd hears the parent alone
-    if call.given_dsn:
-        environment["NOETL_BROKER_DSN"] = call.given_dsn  # arguments can be read by everybody on the machine
+    if call.given_dsns:
+        # arguments can be read by everybody on the machine
+        environment["NOETL_BROKER_DSNS"] = json.dumps(call.given_dsns)
     family = Family(
         command=(sys.executable, "-m", "noetl_broker", *arguments),
         environment=environment,
@@ -130,8 +169,7 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
 
 
 async def _run_watched(call: Call, family: Family) -> int:
-    [name] = database_names([call.dsn])
-    async with watched(call, {name: call.dsn}, family.ask):
+    async with watched(call, _databases(call), family.ask):
         return await family.run()
 
 
@@ -148,6 +186,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
             max_fan_out=settings.max_fan_out,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
+            retry_owner=settings.retry_owner,
             template_max_output_chars=settings.template_max_output_chars,
             template_max_steps=settings.template_max_steps,
         ),
@@ -159,6 +198,8 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
         max_gathered_bytes=settings.max_gathered_bytes,
         reap_seconds=settings.reap_seconds,
         max_lost_leases=settings.max_lost_leases,
+        period_days=settings.period_days,
+        missing_event_seconds=settings.missing_event_seconds,
         fail_fast=fail_fast,
         emit=emit,
     )

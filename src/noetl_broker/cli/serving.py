@@ -62,6 +62,12 @@ def notify(state: str) -> None:
         _notifier().notify(state)
 
 
+def ping_seconds(most: float) -> float:
+    """How often to tell systemd that we go on: twice in the time that its watchdog waits, and at least each `most`."""
+    microseconds = os.environ.get("WATCHDOG_USEC", "")
+    return min(most, int(microseconds) / 2_000_000) if microseconds.isdecimal() else most
+
+
 @cache
 def _notifier() -> sdnotify.SystemdNotifier:
     notifier = sdnotify.SystemdNotifier()

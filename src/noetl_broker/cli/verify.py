@@ -10,7 +10,9 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import LARGEST_ID, Call, command
+from noetl_broker.cli.arguments import ExecutionId
+from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.progress import working
 from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.store.session import session
 from noetl_broker.store.verify import Report, Scope, Verdict
@@ -33,8 +35,11 @@ class Span(click.ParamType[float]):
         return float(found[1]) * UNITS[found[2]]
 
 
-@command("verify", example="noetl-broker verify --since 1h")
-@click.argument("execution_id", metavar="[ID]", required=False, type=click.IntRange(1, LARGEST_ID))
+@command(
+    "verify",
+    example=("noetl-broker verify --since 1h\nnoetl-broker verify 58123456789012345 --deep"),
+)
+@click.argument("execution_id", metavar="[ID]", required=False, type=ExecutionId())
 @click.option("--since", type=Span(), metavar="SPAN", help=f"Executions that changed so lately: 90s, 1h.  [{SINCE}]")
 @click.option("--all", "everything", is_flag=True, help="Every execution, however old.")
 @click.option("--deep", is_flag=True, help="Also take the recorded turns again, as replay does; slow.")
@@ -59,7 +64,8 @@ def verify(
             return await verify_in(connection, scope, examples=examples, deep=call.playbook_rules if deep else None)
 
     began = time.monotonic()
-    report = asyncio.run(ask())
+    with working("holding the tables against the invariants"):
+        report = asyncio.run(ask())
     seconds = time.monotonic() - began
     if call.as_json:
         output.show_json({

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from noetl_broker.cli.frame import Call
+from noetl_broker.cli.progress import bar
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store import histories as store
 from noetl_broker.store.history import Versions
@@ -49,7 +46,7 @@ class Pace:
 async def walk(call: Call, chosen: Chosen) -> AsyncGenerator[store.Part, None]:
     """The histories, each whole or in parts; while one is looked at, the next are on their way."""
     async with session(call.dsn, name="replay") as connection:
-        with _bar(None if chosen.ids else await store.count_histories(connection, chosen.which)) as advance:
+        with bar(None if chosen.ids else await store.count_histories(connection, chosen.which)) as advance:
             async with aclosing(store.ahead(_read(connection, call, chosen))) as loads:
                 async for parts in loads:
                     for place, part in enumerate(parts):
@@ -66,32 +63,6 @@ async def _read(connection: Connection, call: Call, chosen: Chosen) -> AsyncGene
         async with aclosing(store.read(connection, load, versions)) as loaded:
             async for parts in loaded:
                 yield parts
-
-
-@contextmanager
-def _bar(total: int | None) -> Iterator[Callable[[int], object]]:
-    """Show how far it has got, on a terminal and only there, beside what is printed."""
-    if total is None or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("executions"),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-    ) as progress:
-        task = progress.add_task("replay", total=total, pace="")
-
-        def advance(count: int) -> None:
-            progress.advance(task, count)
-            speed = progress.tasks[0].speed
-            progress.update(task, pace=f"{speed:.0f}/s" if speed else "")
-
-        yield advance
 
 
 def moment_of(text: str) -> datetime:

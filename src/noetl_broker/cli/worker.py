@@ -17,7 +17,13 @@ from noetl_broker.worker import WorkerOptions, run_worker
 SHARE_OF_JOBS = 0.8
 
 
-@command("worker", example="noetl-broker worker --types python,http --concurrency 8")
+@command(
+    "worker",
+    example=(
+        "noetl-broker worker --types python,http --concurrency 8\n"
+        "noetl-broker worker --worker-id nightly --lease-seconds 300"
+    ),
+)
 @click.option("--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can do.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")
 @click.option("--worker-id", metavar="NAME", help="Its name in the log; default: host, process and a random part.")

@@ -18,6 +18,7 @@ from noetl_broker.broker.model import Rules
 from noetl_broker.broker.spans import Emit
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
+from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
@@ -54,7 +55,9 @@ class ServiceOptions:
     sweep_seconds: float = 5.0
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
+    missing_event_seconds: float = 30.0
     max_gathered_bytes: int = 64 << 20
+    period_days: int = 30
     fail_fast: bool = False
     warn_of_superuser: bool = True
     emit: Emit | None = None  # takes spans; None: there are no traces
@@ -106,6 +109,7 @@ class Service:
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+            asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
         if self.tracer is not None:
             chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))
@@ -185,17 +189,20 @@ class Service:
                 raise
 
     async def _reap(self, pool: Pool) -> None:
-        """Every second: leases that ran out, actions and executions past their time."""
+        """Every second: leases that ran out, actions and executions past their time, jobs that ended without a word."""
+        options = self.options
         while True:
             try:
                 async with lent(pool, ANSWER_SECONDS) as connection:
-                    row = await connection.fetchrow(sql("reap"), 1000, self.options.max_lost_leases)
+                    row = await connection.fetchrow(
+                        sql("reap"), 1000, options.max_lost_leases, options.missing_event_seconds
+                    )
                 if row is not None and any(row.values()):
                     self.counters.tell_reaped(row.items())
                     log.info("reaped", **dict(row))
             except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
                 _tell_loudly("the reaper failed, will try again", error)
-            await asyncio.sleep(self.options.reap_seconds)
+            await asyncio.sleep(options.reap_seconds)
 
     async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
         """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""

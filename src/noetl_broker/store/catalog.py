@@ -82,6 +82,8 @@ async def what_was_meant(connection: Connection, path: str, version: int | None)
     if path in latest:
         return f"its latest version is {latest[path]}" if version is not None else None
     near = get_close_matches(path, latest, n=1)
-    # A name alone is often meant for the last part of a path.
-    near = near or [known for known in latest if known.rpartition("/")[2] == path.rpartition("/")[2]]
+    if not near:
+        # A name alone is often meant for the last part of a path.
+        names = {known.rpartition("/")[2]: known for known in latest}
+        near = [names[name] for name in get_close_matches(path.rpartition("/")[2], names, n=1)]
     return f'did you mean "{near[0]}"?' if near else None

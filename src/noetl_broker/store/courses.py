@@ -10,6 +10,7 @@ from noetl_broker.broker.model import Emitted
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.playbook.model import Playbook
+from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.executions import find_execution
 from noetl_broker.store.history import Versions
 from noetl_broker.store.pool import Connection
@@ -24,6 +25,8 @@ async def load_course(connection: Connection, execution_id: int, rules: Rules) -
     """The playbook that an execution runs on, and where it stands; NotFoundFault where there is no such execution."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         execution = await find_execution(connection, execution_id)
+        if (archived := await archived_fault(connection, execution_id)) is not None:
+            raise archived
         [found] = await connection.fetch(sql("history_heads"), [execution_id])
         versions = Versions(rules)
         await versions.load(connection, {found["catalog_id"]} - {None})

@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import NotFoundFault
+from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.catalog import what_was_meant
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
@@ -85,6 +86,8 @@ async def list_events(connection: Connection, execution_id: int, *, read_only: b
     `read_only` leaves out what the broker has not read yet: its place is not known. NotFoundFault if there is none.
     """
     rows = [dict(row) for row in await connection.fetch(sql("list_events"), execution_id)]
+    if (archived := await archived_fault(connection, execution_id)) is not None:
+        raise archived
     if not rows:
         await find_execution(connection, execution_id)
     return in_turn_order(rows, read_only=read_only)

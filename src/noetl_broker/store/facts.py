@@ -8,6 +8,7 @@ from noetl_broker.broker.facts import Cause, ChildFact, Facts, ForkFact, JobFact
 from noetl_broker.broker.history import History
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
@@ -26,6 +27,8 @@ async def look_closely(connection: Connection, execution_id: int, rules: Playboo
         row = await connection.fetchrow(sql("explain_execution"), execution_id)
         if row is None:
             raise NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
+        if (archived := await archived_fault(connection, execution_id)) is not None:
+            raise archived
         turns = await connection.fetch(sql("explain_turns"), execution_id)
         history = await load_history(connection, execution_id, rules) if turns else None
         return history, await _facts(connection, row, turns, history)
@@ -95,6 +98,8 @@ def _job(row: Any) -> JobFact:
         row["last_heartbeat"],
         row["first_leased_at"],
         row["timeout_seconds"],
+        row["said"],
+        row["said_at"],
     )
 
 

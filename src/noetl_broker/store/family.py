@@ -35,6 +35,12 @@ def _letter_type(parent: ParentVisit, *, completed: bool) -> str:
     return "execution_complete" if completed else "execution_failed"
 
 
+def _name_of(parent: ParentVisit) -> str | None:
+    """The step; of an item `step[index]`: what one of many gave must not be read as the step's result."""
+    step = parse_node(parent.node_id, None).step
+    return step if parent.place is None else f"{step}[{parent.place}]"
+
+
 def letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[object, ...]:
     """The answer of a child: its end as the end of the action that its parent's step is waiting for."""
     parent = execution.parent
@@ -52,6 +58,6 @@ def letter(execution: Execution, state: ExecutionState, ended: Ended) -> tuple[o
         meta["index"] = parent.place
     return (
         parent.execution_id, parent.event_id, _letter_type(parent, completed=completed), parent.node_id,
-        parse_node(parent.node_id, None).step, "COMPLETED" if completed else "FAILED", json_or_null(ended.answer),
+        _name_of(parent), "COMPLETED" if completed else "FAILED", json_or_null(ended.answer),
         json_or_null(error), dump_json(meta),
     )  # fmt: skip

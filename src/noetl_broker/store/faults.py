@@ -6,6 +6,7 @@ no mail is set aside for it. Whatever the table does not name is taken for a fau
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -80,7 +81,8 @@ _KINDS_WITHOUT_CODE: Final[tuple[tuple[type[BaseException], Kind], ...]] = (
     (asyncpg.InternalClientError, _LOST),
     (DatabaseFault, _LOST),
 )
-TURN_KEYS: Final = frozenset({"turn_pkey", "execution_state_pkey"})
+# The key of a partition carries the name of its period.
+TURN_KEY: Final = re.compile(r"turn(_\w+)?_pkey|execution_state_pkey")
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -104,7 +106,7 @@ def is_of_the_mail(error: BaseException) -> bool:
 
 def is_conflict(error: BaseException) -> bool:
     """Whether another broker has taken the turn that we were about to write."""
-    return isinstance(error, asyncpg.UniqueViolationError) and error.constraint_name in TURN_KEYS
+    return isinstance(error, asyncpg.UniqueViolationError) and bool(TURN_KEY.fullmatch(error.constraint_name or ""))
 
 
 def told(error: BaseException) -> dict[str, str]:

@@ -20,6 +20,7 @@ from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store import unit
+from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.codec import load_json
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
@@ -211,6 +212,8 @@ async def strays_of(connection: Connection, execution_id: int, rows: Rows) -> tu
 
 async def never_read(connection: Connection, execution_id: int) -> NotFoundFault:
     """Say why there is nothing to take again: the broker has read no event of it."""
+    if (archived := await archived_fault(connection, execution_id)) is not None:
+        return archived
     found = await connection.fetchrow(sql("was_never_read"), execution_id)
     if found is None or not found["known"]:
         return NotFoundFault(f"no execution {execution_id}; noetl-broker executions lists them")
@@ -229,7 +232,7 @@ async def find_turn(connection: Connection, execution_id: int, event_id: int) ->
     """The number of the turn that read an event, or wrote it, or was the last before it; NotFoundFault if none."""
     found = await connection.fetchrow(sql("turn_of_event"), execution_id, event_id)
     if found is None:
-        raise NotFoundFault(
+        raise await archived_fault(connection, execution_id) or NotFoundFault(
             f"execution {execution_id} has no event {event_id}; write turn:4 for its fourth turn, "
             f"or look with noetl-broker events {execution_id} --json"
         )

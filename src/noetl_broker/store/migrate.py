@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from noetl_broker.store.pool import Connection
 
 # The schema versions that this version of the program serves.
-SERVED_VERSIONS = range(9, 10)
+SERVED_VERSIONS = range(8, 9)
 
 
 # What a migration says in its header where programs that do not know it may go on: `-- serves-from: 9`.
@@ -166,13 +166,23 @@ async def check_version(connection: Connection) -> None:
     raise SchemaFault(message)
 
 
+async def check_applied(connection: Connection) -> None:
+    """Raises SchemaFault where an applied migration is unknown here, or was changed since."""
+    _check(await _applied(connection))
+
+
 async def check_rights(connection: Connection) -> None:
     """Raises PermissionFault with what the role of a daemon lacks."""
-    missing = [row["missing"] for row in await connection.fetch(sql("missing_rights"))]
+    missing = await missing_rights(connection)
     if missing:
         raise PermissionFault(
             f"the role lacks {', '.join(missing)}; noetl-broker migrate --roles makes one that has it"
         )
+
+
+async def missing_rights(connection: Connection, role: str | None = None) -> list[str]:
+    """What a role (None: our own) lacks to run as a daemon."""
+    return [row["missing"] for row in await connection.fetch(sql("missing_rights"), role)]
 
 
 async def _applied(connection: Connection) -> dict[int, Recorded]:

@@ -103,6 +103,10 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
         ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights"),
         ((asyncpg.InvalidCatalogNameError,), OperatorFault, "there is no such database"),
         (
+            (asyncpg.exceptions.ProtocolViolationError,), DatabaseFault,
+            "a pooler in between refuses our session, connect to the server itself",
+        ),
+        (
             (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError,
              asyncpg.TooManyConnectionsError, asyncpg.InterfaceError,
              asyncpg.exceptions.TargetServerAttributeNotMatched),

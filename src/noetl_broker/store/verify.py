@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from noetl_broker.broker.replay import compare_end, retake
 from noetl_broker.errors import BrokerError, NotFoundFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
@@ -150,7 +151,9 @@ async def _asked(connection: Connection, scope: Scope) -> list[Sized] | None:
     if scope.execution_id is not None:
         family = await connection.fetch(sql("verify_family"), scope.execution_id)
         if not family:
-            raise NotFoundFault(f"no execution {scope.execution_id}; noetl-broker executions lists them")
+            raise await archived_fault(connection, scope.execution_id) or NotFoundFault(
+                f"no execution {scope.execution_id}; noetl-broker executions lists them"
+            )
         return [Sized(*row) for row in family]
     if scope.since_seconds is not None:
         return [Sized(*row) for row in await connection.fetch(sql("verify_changed"), scope.since_seconds)]

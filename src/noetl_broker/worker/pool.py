@@ -9,6 +9,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import Any
 
 import httpx
@@ -241,7 +242,9 @@ def types_of(options: WorkerOptions, tools: Mapping[str, Tool] | None) -> tuple[
     unknown = sorted(set(asked) - able)
     if unknown or not asked:
         named = ", ".join(unknown) or "nothing"
-        raise OperatorFault(f"the worker has no tool for {named}; it has {', '.join(sorted(able))}")
+        near = [word for name in unknown for word in get_close_matches(name, able, n=1)]
+        meant = f"did you mean {' and '.join(near)}? It" if near else "it"
+        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(able))}")
     return asked
 
 

@@ -16,7 +16,7 @@ limit $3::int;
 -- name: find_execution
 -- `read_at`: the database's clock, against which leases and delays are told.
 select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id, x.forked_from,
-  x.result, x.error,
+  x.result, x.error, noetl.is_archived(x.execution_id) as archived,
   (select count(*) from noetl.inbox i where i.execution_id = x.execution_id) as unread,
   clock_timestamp() as read_at
 from noetl.execution x
@@ -83,6 +83,6 @@ select n.nspname as schema, c.relname as name, c.reltuples::bigint as rows
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r'
-  and n.nspname not in ('noetl', 'information_schema')
+  and n.nspname not in ('noetl', 'noetl_history', 'noetl_archive', 'information_schema')
   and n.nspname not like 'pg\_%'
 order by n.nspname, c.relname;

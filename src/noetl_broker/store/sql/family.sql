@@ -150,7 +150,7 @@ with asked as materialized (
   )
   select execution_id, event_id, cause,
     case when status = 'COMPLETED' then 'execution_complete' else 'execution_failed' end,
-    node_id, node_name, 'playbook', case when status = 'COMPLETED' then status else 'FAILED' end, result,
+    node_id, format('%s[%s]', node_name, place), 'playbook', case when status = 'COMPLETED' then status else 'FAILED' end, result,
     case when status <> 'COMPLETED' then error - 'step' || jsonb_build_object(
       'message', coalesce(error ->> 'message', 'the child failed'),
       'type', 'child_' || lower(status),

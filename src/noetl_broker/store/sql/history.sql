@@ -14,6 +14,12 @@ where s.execution_id > $1::bigint
   and ($2::text is null or x.path like $2)
   and ($3::text is null or x.status = $3)
   and ($4::timestamptz is null or x.started_at >= $4)
+  and not exists (
+    select
+    from noetl.period p
+    where p.first_id <= s.execution_id and s.execution_id < p.next_id and p.archived_at is not null
+  )
+  and not exists (select from noetl.archived a where a.execution_id = s.execution_id)
 order by s.execution_id
 limit $5::int;
 
@@ -27,7 +33,8 @@ select s.execution_id, s.turn as turns, (
   where e.execution_id = s.execution_id
 ) as bytes
 from noetl.execution_state s
-where s.execution_id = $1::bigint;
+where s.execution_id = $1::bigint
+  and not noetl.is_archived(s.execution_id);
 
 -- name: count_histories
 select count(*)
@@ -35,12 +42,19 @@ from noetl.execution_state s
 left join noetl.execution x on x.execution_id = s.execution_id
 where ($1::text is null or x.path like $1)
   and ($2::text is null or x.status = $2)
-  and ($3::timestamptz is null or x.started_at >= $3);
+  and ($3::timestamptz is null or x.started_at >= $3)
+  and not exists (
+    select
+    from noetl.period p
+    where p.first_id <= s.execution_id and s.execution_id < p.next_id and p.archived_at is not null
+  )
+  and not exists (select from noetl.archived a where a.execution_id = s.execution_id);
 
 -- name: history_heads
--- Where executions stand, beside which version of a playbook they ran on. An id that no broker has read has no turn.
+-- Where executions stand, beside which version of a playbook they ran on. An id that no broker has read has no turn, and
+-- neither has one whose turns are archived.
 select wanted.execution_id, x.catalog_id, x.path, x.version, x.status, x.rules, x.workload, x.result, x.error,
-  s.tokens, s.turn, (
+  s.tokens, case when not noetl.is_archived(wanted.execution_id) then s.turn end as turn, (
     select count(*)
     from noetl.dead_letter d
     where d.execution_id = wanted.execution_id

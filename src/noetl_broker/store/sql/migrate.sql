@@ -24,40 +24,49 @@ from pg_roles
 where rolname = current_user;
 
 -- name: missing_rights
--- What the daemon's role may not do and must; deploy/roles.sql grants the same.
-with tables as (
+-- What a daemon's role (null: our own) may not do and must; deploy/roles.sql grants the same.
+with asked as (
+  select coalesce($1::text, current_user)::name as role
+), tables as (
   select r.right_name, unnest(r.relations) as relation
   from (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-        'workbook', 'iteration', 'inbox', 'dead_letter', 'schema_version'
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'schema_version', 'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
         'iteration', 'inbox', 'dead_letter'
       ]),
-      ('update', array['queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter']),
-      ('delete', array['inbox'])
+      ('update', array[
+        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job'
+      ]),
+      ('delete', array['inbox', 'ended_job'])
   ) r (right_name, relations)
 )
 select t.right_name || ' on noetl.' || t.relation as missing
 from tables t
-where not has_table_privilege('noetl.' || t.relation, t.right_name)
+cross join asked a
+where not has_table_privilege(a.role, 'noetl.' || t.relation, t.right_name)
 union all
 select 'usage on noetl.id_seq'
-where not has_sequence_privilege('noetl.id_seq', 'usage')
+from asked a
+where not has_sequence_privilege(a.role, 'noetl.id_seq', 'usage')
 union all
 select 'select on noetl.stale_answer_seq'
 where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
 union all
 select 'execute on ' || f.signature
 from unnest(array[
-  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.next_id()', 'noetl.as_json(jsonb)',
+  'noetl.take_mail(int, boolean, bigint)', 'noetl.reap(int, int)', 'noetl.reap_ended_jobs(int, float8)', 'noetl.next_id()',
+  'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
-  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)'
+  'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
+  'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
-where not has_function_privilege(f.signature, 'execute');
+cross join asked a
+where not has_function_privilege(a.role, f.signature, 'execute');
 
 -- name: list_migrations
 select version, name, checksum, serves_from

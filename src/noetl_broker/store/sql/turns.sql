@@ -272,5 +272,6 @@ order by i.mail_id
 limit 1;
 
 -- name: reap
-select requeued, lost, timed_out, overdue, woken
-from noetl.reap($1::int, $2::int);
+select r.requeued, r.lost, r.timed_out, r.overdue, r.woken, e.from_rows
+from noetl.reap($1::int, $2::int) r
+cross join noetl.reap_ended_jobs($1::int, $3::float8) e (from_rows);

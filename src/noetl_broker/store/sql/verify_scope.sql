@@ -23,6 +23,12 @@ from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where x.execution_id > $1::bigint
   and (x.path is not null or s.execution_id is not null)
+  and not exists (
+    select
+    from noetl.period p
+    where p.first_id <= x.execution_id and x.execution_id < p.next_id and p.archived_at is not null
+  )
+  and not exists (select from noetl.archived a where a.execution_id = x.execution_id)
 order by x.execution_id
 limit $2::int;
 
@@ -48,8 +54,8 @@ select x.execution_id, coalesce(s.turn, 0) as turns
 from changed c
 join noetl.execution x on x.execution_id = c.execution_id
 left join noetl.execution_state s on s.execution_id = c.execution_id
-where x.path is not null
-  or s.execution_id is not null
+where (x.path is not null or s.execution_id is not null)
+  and not noetl.is_archived(x.execution_id)
 order by x.execution_id;
 
 -- name: verify_family
@@ -82,6 +88,7 @@ with recursive family as (
 select f.execution_id, coalesce(s.turn, 0) as turns
 from family f
 left join noetl.execution_state s on s.execution_id = f.execution_id
+where not noetl.is_archived(f.execution_id)
 order by f.execution_id;
 
 -- name: verify_running

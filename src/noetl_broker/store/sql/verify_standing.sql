@@ -1,7 +1,8 @@
 -- name: verify_visits
 -- I2, of executions that run: each live visit has a job that somebody may take, holds, or will bring back; or its answer
 -- is in the mail; or a child runs, started by the broker or by the worker. A job that the broker runs itself may also wait
--- for its pause to be over, or for the jobs of its items.
+-- for its pause to be over, or for the jobs of its items. Where a NoETL server has ended a job (of an item too), its event
+-- is still waited for.
 with visits as (
   select s.execution_id, token ->> 'step' as step,
     s.execution_id || ':' || (token ->> 'step')
@@ -34,6 +35,12 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry')
   ))
   and not exists (
     select
+    from noetl.queue i
+    join noetl.ended_job j on j.queue_id = i.queue_id
+    where i.execution_id = v.execution_id and i.node_name = v.step and i.execution_id = any($1::bigint[])
+  )
+  and not exists (
+    select
     from noetl.inbox m
     where m.execution_id = v.execution_id and m.execution_id = any($1::bigint[])
   )
@@ -58,6 +65,12 @@ where x.execution_id = any($1::bigint[])
     from noetl.queue q
     where q.execution_id = x.execution_id and q.execution_id = any($1::bigint[])
       and (q.status in ('queued', 'leased', 'retry') or q.status = 'delegated' and q.available_at < 'infinity')
+  )
+  and not exists (
+    select
+    from noetl.queue q
+    join noetl.ended_job j on j.queue_id = q.queue_id
+    where q.execution_id = x.execution_id and q.execution_id = any($1::bigint[])
   )
   and not exists (
     select

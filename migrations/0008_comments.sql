@@ -171,7 +171,18 @@ begin
       ('dead_letter', 'execution_id', 'The execution.'),
       ('dead_letter', 'event_id', 'The event that could not be decided on.'),
       ('dead_letter', 'reason', 'What the program raised.'),
-      ('dead_letter', 'created_at', 'When it was set aside.')
+      ('dead_letter', 'created_at', 'When it was set aside.'),
+
+      ('ended_job', 'queue_id', 'The job.'),
+      ('ended_job', 'status', 'What the server wrote: done, retry, dead.'),
+      ('ended_job', 'ended_at', 'When it wrote that.'),
+
+      ('period', 'name', 'What the names of its partitions end in.'),
+      ('period', 'first_id', 'The first id that belongs to it.'),
+      ('period', 'archived_at', 'When its history was archived; null: it is in use.'),
+
+      ('archived', 'execution_id', 'The execution.'),
+      ('archived', 'archived_at', 'When it was archived.')
     ) said (table_name, column_name, comment)
     join information_schema.columns c
       on c.table_schema = 'noetl' and c.table_name = said.table_name and c.column_name = said.column_name
@@ -200,3 +211,17 @@ comment on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, b
 comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';
 comment on function noetl.traceparent(bigint, text) is
   'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';
+comment on function noetl.receive_job() is
+  'Trigger: keeps what a NoETL server writes about the end of a job, until it is clear whether its event came.';
+comment on function noetl.know_kind() is 'Trigger: beside a NoETL server, tells its catalog of the kind Playbook before the first row of it.';
+comment on function noetl.reap_ended_jobs(int, float8) is
+  'For the broker: decides by the row where a NoETL server ended a job and its event has not come; returns how many.';
+comment on function noetl.first_id_at(timestamptz) is 'The first id that can be given at a moment.';
+comment on function noetl.history_tables() is 'The tables of history, in the order in which they leave.';
+comment on function noetl.is_archived(bigint) is 'Whether the history of an execution was archived.';
+comment on function noetl.detach_partition(text, text) is 'Takes the partition of a period out of its table, into noetl_archive.';
+comment on function noetl.attach_partition(text, text) is 'The way back of detach_partition.';
+comment on function noetl.executions_without_period(bigint, timestamptz, int) is
+  'A page of executions with rows in tables without periods, each with whether it and its family ended before cutoff.';
+comment on function noetl.archive_rows(bigint[]) is
+  'Moves the rows of executions out of tables without periods into noetl_archive; returns how many rows.';

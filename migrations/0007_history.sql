@@ -1,0 +1,272 @@
+-- History by age: the partitions of a period of execution ids, and how a period leaves.
+--
+-- A period is a range of execution ids, which are time-ordered. Each table of history has a partition for it in the schema
+-- noetl_history, made ahead by the daemons; what belongs to no period (nobody made it in time; ids of another generator)
+-- goes into the default partition. Archiving detaches a whole period into the schema noetl_archive and deletes nothing. The
+-- rows of noetl.execution and noetl.execution_state stay: two small ones an execution, with its idempotency key.
+
+create schema if not exists noetl_history;
+create schema if not exists noetl_archive;
+
+create table if not exists noetl.period (
+  name text primary key,
+  first_id bigint not null unique,
+  next_id bigint not null check (next_id > first_id),
+  archived_at timestamptz
+);
+
+comment on table noetl.period is 'Ranges of execution ids whose history has partitions of its own, and is archived as a whole.';
+comment on column noetl.period.next_id is 'The first id that belongs to it no more.';
+
+-- Executions of no period, moved row by row.
+create table if not exists noetl.archived (
+  execution_id bigint primary key,
+  archived_at timestamptz not null default clock_timestamp()
+);
+
+comment on table noetl.archived is 'Executions that were archived one by one, because their tables have no partitions of a period.';
+
+create or replace function noetl.is_archived(execution_id bigint) returns boolean
+language sql stable parallel safe
+as $$
+  select coalesce((
+    select p.archived_at is not null and $1 < p.next_id
+    from noetl.period p
+    where p.first_id <= $1
+    order by p.first_id desc
+    limit 1
+  ), false) or exists (select from noetl.archived a where a.execution_id = $1)
+$$;
+
+-- The tables of history in the order in which they leave: what writes to an execution first meets the first of them.
+create or replace function noetl.history_tables()
+returns table (place int, name text, partitioned boolean)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.place::int, t.name, c.relkind = 'p'
+  from unnest(array['event', 'turn', 'queue', 'workflow', 'iteration', 'transition', 'workload', 'workbook'])
+    with ordinality t (name, place)
+  join pg_class c on c.relname = t.name and c.relnamespace = 'noetl'::regnamespace
+  order by t.place
+$$;
+
+create or replace function noetl.first_id_at(at timestamptz) returns bigint
+language sql immutable parallel safe
+as $$
+  select greatest((date_part('epoch', at) * 1000)::bigint - 1704067200000, 0) << 20
+$$;
+
+-- Makes one partition that is missing, in the caller's transaction, and says which; null: all are there, up to one period
+-- ahead. One at a time, because it waits for a moment in which nobody uses the default partition of the table.
+create or replace function noetl.add_partition(days int) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+set timezone = 'UTC'
+as $$
+declare
+  begin_id bigint;
+  at timestamptz;
+  missing record;
+  strays boolean;
+begin
+  if $1 is null or $1 < 1 or $1 > 3660 then
+    raise exception using errcode = 'NB400',
+      message = format('a period of %s days cannot be made; it takes 1 to 3660', coalesce($1::text, 'null'));
+  end if;
+  -- one at a time; whoever comes second finds nothing to do
+  if not pg_try_advisory_xact_lock(1852794228, 7) then
+    return null;
+  end if;
+  loop
+    select max(p.next_id)
+    into begin_id
+    from noetl.period p;
+    begin_id := coalesce(begin_id, noetl.first_id_at(date_trunc('day', now())));
+    at := timestamptz '2024-01-01Z' + (begin_id >> 20) * interval '1 millisecond';
+    exit when at > now() + make_interval(days => $1);
+    insert into noetl.period (name, first_id, next_id)
+    values (to_char(at, 'YYYYMMDD'), begin_id, noetl.first_id_at(at + make_interval(days => $1)));
+  end loop;
+  for missing in
+    select t.name, p.first_id, p.next_id, t.name || '_' || p.name as partition
+    from noetl.period p
+    cross join noetl.history_tables() t
+    where p.archived_at is null
+      and t.partitioned
+      and p.next_id > noetl.first_id_at(now())
+      and to_regclass(format('noetl_history.%I', t.name || '_' || p.name)) is null
+    order by p.first_id, t.place
+  loop
+    -- What came before its partition stays where it is, and so does what belongs to it: Postgres would not have both.
+    execute format('select exists (select from noetl_history.%I where execution_id >= $1 and execution_id < $2)',
+      missing.name || '_default') into strays using missing.first_id, missing.next_id;
+    continue when strays;
+    execute format('create table noetl_history.%I (like noetl.%I including all)', missing.partition, missing.name);
+    execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
+      missing.name, missing.partition, missing.first_id, missing.next_id);
+    return missing.partition;
+  end loop;
+  return null;
+end
+$$;
+
+comment on function noetl.add_partition(int) is
+  'Makes the next missing partition of a period of so many days and returns its name; null: none is missing.';
+
+-- As the owner: a partition leaves its table, and the schema of those that are in use. It waits for those who use the table
+-- for a second at most, while others wait behind it.
+create or replace function noetl.detach_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+begin
+  execute format('alter table noetl.%I detach partition noetl_history.%I', $1, $1 || '_' || $2);
+  execute format('alter table noetl_history.%I set schema noetl_archive', $1 || '_' || $2);
+end
+$$;
+
+-- The way back. Rows that came while it was away (a late answer changes nothing, but it is kept) go with it.
+create or replace function noetl.attach_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  period record;
+begin
+  select p.first_id, p.next_id
+  into period
+  from noetl.period p
+  where p.name = $2;
+  execute format(
+    'with late as (
+      delete from noetl_history.%I where execution_id >= $1 and execution_id < $2 returning *
+    )
+    insert into noetl_archive.%I select * from late', $1 || '_default', $1 || '_' || $2
+  ) using period.first_id, period.next_id;
+  if to_regclass(format('noetl_archive.%I', $1)) is not null then
+    execute format(
+      'with late as (
+        delete from noetl_archive.%I where execution_id >= $1 and execution_id < $2 returning *
+      )
+      insert into noetl_archive.%I select * from late', $1, $1 || '_' || $2
+    ) using period.first_id, period.next_id;
+  end if;
+  execute format('alter table noetl_archive.%I set schema noetl_history', $1 || '_' || $2);
+  execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
+    $1, $1 || '_' || $2, period.first_id, period.next_id);
+end
+$$;
+
+-- Executions with rows in tables without periods: the default partitions, and a NoETL server's own tables. A page of them
+-- by id; those that are `over` ended before `cutoff` with all their family, and nothing waits to be read of them.
+create or replace function noetl.executions_without_period(after bigint, cutoff timestamptz, most int)
+returns table (execution_id bigint, over boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  pages text;
+begin
+  select string_agg(format(
+    '(select distinct execution_id from %s where execution_id > $1 order by execution_id limit $3)',
+    case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end
+  ), ' union ')
+  into pages
+  from noetl.history_tables() t;
+  return query execute format(
+    'select w.execution_id, exists (
+      select
+      from noetl.execution x
+      left join noetl.execution p on p.execution_id = x.parent_execution_id
+      where x.execution_id = w.execution_id
+        and x.status <> ''RUNNING''
+        and x.ended_at < $2
+        and p.status is distinct from ''RUNNING''
+    ) and not exists (
+      select from noetl.period r
+      where r.first_id <= w.execution_id and w.execution_id < r.next_id and r.archived_at is null
+    ) and not exists (
+      select from noetl.execution c where c.parent_execution_id = w.execution_id and c.status = ''RUNNING''
+    ) and not exists (
+      select from noetl.inbox i where i.execution_id = w.execution_id
+    ) and not exists (
+      select from noetl.dead_letter d where d.execution_id = w.execution_id
+    ) and not exists (
+      select from noetl.queue q where q.execution_id = w.execution_id and q.status = ''leased''
+    )
+    from (%s) w
+    order by w.execution_id
+    limit $3', pages
+  ) using $1, $2, $3;
+end
+$$;
+
+-- Moves the rows of these executions out of tables without periods into noetl_archive; gives their number.
+create or replace function noetl.archive_rows(execution_ids bigint[]) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  source record;
+  moved bigint;
+  total bigint := 0;
+begin
+  for source in
+    select t.name,
+      case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end as place
+    from noetl.history_tables() t
+  loop
+    if to_regclass(format('noetl_archive.%I', source.name)) is null then
+      execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
+    end if;
+    execute format(
+      'with moved as (
+        delete from %s where execution_id = any($1) returning *
+      )
+      insert into noetl_archive.%I select * from moved', source.place, source.name
+    ) using $1;
+    get diagnostics moved = row_count;
+    total := total + moved;
+  end loop;
+  insert into noetl.archived (execution_id)
+  select a.execution_id
+  from unnest($1) a (execution_id)
+  where not noetl.is_archived(a.execution_id);
+  return total;
+end
+$$;
+
+do $$
+declare
+  whole record;
+begin
+  for whole in
+    select t.name
+    from noetl.history_tables() t
+    where t.partitioned
+  loop
+    execute format('create table if not exists noetl_history.%I partition of noetl.%I default',
+      whole.name || '_default', whole.name);
+  end loop;
+  if exists (select from noetl.history_tables() t where t.name = 'queue' and t.partitioned) then
+    -- workers name a job by its id alone
+    create index if not exists queue_by_id on noetl.queue (queue_id);
+  end if;
+  while noetl.add_partition(30) is not null loop
+  end loop;
+end
+$$;
+
+revoke all on function noetl.is_archived(bigint) from public;
+revoke all on function noetl.history_tables() from public;
+revoke all on function noetl.first_id_at(timestamptz) from public;
+revoke all on function noetl.add_partition(int) from public;
+revoke all on function noetl.detach_partition(text, text) from public;
+revoke all on function noetl.attach_partition(text, text) from public;
+revoke all on function noetl.executions_without_period(bigint, timestamptz, int) from public;
+revoke all on function noetl.archive_rows(bigint[]) from public;

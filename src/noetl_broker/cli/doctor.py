@@ -1,0 +1,82 @@
+"""The command `doctor`: what keeps brokers from working here, why it matters, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import click
+
+from noetl_broker.cli import output
+from noetl_broker.cli.frame import Call, command
+from noetl_broker.errors import EXIT_FAILED
+from noetl_broker.settings import PREFIX, Settings
+from noetl_broker.store.binaries import BIN_FOLDER_VARIABLE
+from noetl_broker.store.examining import examine
+from noetl_broker.store.findings import Finding, State
+
+COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"}
+OTHER_VARIABLES = frozenset({BIN_FOLDER_VARIABLE})
+
+
+@command(
+    "doctor",
+    example=("noetl-broker doctor --dsn postgresql://broker_1@db.example/noetl\nnoetl-broker doctor --json"),
+)
+def doctor(call: Call) -> int:
+    """Find what keeps brokers from working here, and say what to do.
+
+    Looks at the connection, the server, LISTEN, the schema, rights, brokers, lag, mail that was set aside, leases, jobs
+    that nobody takes, bloat, open transactions and the notification queue. Changes nothing. Call it from the broker's
+    machine, with its login. Exit 1 if it finds a problem; a notice is none.
+    """
+    found = [*misspelled(dict(os.environ)), *asyncio.run(examine(call.dsn))]
+    problems = sum(finding.state == "problem" for finding in found)
+    notices = sum(finding.state == "notice" for finding in found)
+    if call.as_json:
+        output.show_json({
+            "problems": problems, "notices": notices, "findings": [finding._asdict() for finding in found],
+        })  # fmt: skip
+    else:
+        _tell(found)
+        click.echo()
+        click.echo(_sum(problems, notices))
+    return EXIT_FAILED if problems else 0
+
+
+def misspelled(environ: dict[str, str]) -> list[Finding]:
+    """Variables that look like settings and are none: nothing else would say that they do nothing."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    found = []
+    for name in sorted(environ):
+        if not name.upper().startswith(PREFIX) or name.upper() in known or name in OTHER_VARIABLES:
+            continue
+        near = get_close_matches(name.upper(), known, n=1)
+        meant = f"Did you mean {near[0]}? " if near else ""
+        found.append(Finding(
+            "settings", "notice", f"the variable {name} is no setting",
+            "It changes nothing: what it was to set stays as it is.", f"{meant}noetl-broker config lists all settings.",
+            {"variable": name, "meant": near[0] if near else None},
+        ))  # fmt: skip
+    return found
+
+
+def _tell(found: Sequence[Finding]) -> None:
+    widest = max(len(finding.check) for finding in found)
+    for finding in found:
+        state = click.style(finding.state.ljust(len("problem")), fg=COLOURS[finding.state])
+        click.echo(f"{state}  {finding.check.ljust(widest)}  {output.one_line(finding.says)}")
+        for word, text in (("why", finding.why), ("do", finding.do)):
+            if text is not None:
+                click.echo(f"{' ' * 9}{click.style(word.rjust(widest), dim=True)}  {output.one_line(text)}")
+
+
+def _sum(problems: int, notices: int) -> str:
+    counted = [
+        f"{number} {word if number == 1 else word + 's'}"
+        for number, word in ((problems, "problem"), (notices, "notice"))
+        if number
+    ]
+    return ", ".join(counted) if counted else "all is well"

@@ -1,0 +1,36 @@
+"""Makes the partitions of the periods to come, so that no execution has to live in the default partition."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from noetl_broker.store.archive import add_partition
+from noetl_broker.store.faults import kind_of, told
+from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 3600.0
+AGAIN_SECONDS = 10.0  # after a fault: a lock that was not had, a database that was away
+
+
+async def keep_periods(pool: Pool, period_days: int) -> None:
+    """Look every hour, and make what is missing up to one period ahead; whoever comes first makes it for all."""
+    while True:
+        pause = LOOK_SECONDS
+        try:
+            async with lent(pool, ANSWER_SECONDS) as connection:
+                while (name := await add_partition(connection, period_days)) is not None:
+                    log.info("made a partition", partition=name)
+        except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
+            pause = AGAIN_SECONDS
+            _tell(error)
+        await asyncio.sleep(pause)
+
+
+def _tell(error: Exception) -> None:
+    """What passes by itself, the main loop tells as well."""
+    if kind_of(error).loud:
+        log.error("partitions could not be made, will try again", **told(error))

@@ -1,0 +1,117 @@
+-- name: add_partition
+select noetl.add_partition($1::int);
+
+-- name: list_periods
+-- The periods of history, the oldest first: what each holds, by the planner's count of rows, and whether all of it may
+-- have ended $1 seconds ago. Ids are given at the start, so an execution of an old period may still run.
+select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 millisecond' as begins_at,
+  timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond' as ends_at,
+  p.first_id, p.next_id, p.archived_at,
+  timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond'
+    <= clock_timestamp() - make_interval(secs => $1::float8) as is_old,
+  (
+    select count(*)
+    from noetl.execution x
+    where x.execution_id >= p.first_id and x.execution_id < p.next_id
+  ) as executions,
+  coalesce(s.rows, 0)::bigint as rows, coalesce(s.bytes, 0)::bigint as bytes, coalesce(s.attached, '{}') as attached,
+  coalesce(s.detached, '{}') as detached
+from noetl.period p
+left join lateral (
+  select sum(greatest(c.reltuples, 0)) as rows, sum(pg_total_relation_size(c.oid)) as bytes,
+    array_agg(t.name order by t.place) filter (where c.relispartition) as attached,
+    array_agg(t.name order by t.place) filter (where not c.relispartition) as detached
+  from noetl.history_tables() t
+  join pg_class c on c.relname = t.name || '_' || p.name
+  join pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = case when c.relispartition then 'noetl_history' else 'noetl_archive' end
+) s on true
+order by p.first_id;
+
+-- name: archive_patience
+-- For the rest of the session: what looks through a period takes its time.
+select set_config('statement_timeout', '0', false);
+
+-- name: living_in_period
+-- Executions that keep a period back because something still happens to them, by indexes of what lives alone: it is asked
+-- again while nobody can write to the period's events.
+select h.execution_id, h.reason, count(*) over () as holders
+from (
+  select x.execution_id, 'it runs' as reason
+  from noetl.execution x
+  where x.status = 'RUNNING'
+    and x.execution_id >= $1::bigint and x.execution_id < $2::bigint
+  union all
+  select c.parent_execution_id, format('its child %s runs', c.execution_id)
+  from noetl.execution c
+  where c.status = 'RUNNING'
+    and c.parent_execution_id >= $1 and c.parent_execution_id < $2
+    and not (c.execution_id >= $1 and c.execution_id < $2)
+  union all
+  select i.execution_id, format('event %s of it is not read yet', i.event_id)
+  from noetl.inbox i
+  where i.execution_id >= $1 and i.execution_id < $2
+  union all
+  select d.execution_id, format('event %s of it is set aside', d.event_id)
+  from noetl.dead_letter d
+  where d.execution_id >= $1 and d.execution_id < $2
+  union all
+  select q.execution_id, format('a worker holds its job %s', q.queue_id)
+  from noetl.queue q
+  where q.status = 'leased'
+    and q.execution_id >= $1 and q.execution_id < $2
+) h
+order by h.execution_id, h.reason
+limit $3::int;
+
+-- name: young_in_period
+-- Executions that keep a period back because they ended within the last $3 seconds, or have a parent that runs.
+select h.execution_id, h.reason, count(*) over () as holders
+from (
+  select x.execution_id, case when p.status = 'RUNNING' then format('its parent %s runs', p.execution_id)
+    else 'it ended only lately' end as reason
+  from noetl.execution x
+  left join noetl.execution p on p.execution_id = x.parent_execution_id
+  where x.execution_id >= $1::bigint and x.execution_id < $2::bigint
+    and x.status <> 'RUNNING'
+    and (
+      p.status = 'RUNNING'
+      or coalesce(x.ended_at, 'infinity') >= clock_timestamp() - make_interval(secs => $3::float8)
+    )
+) h
+order by h.execution_id
+limit $4::int;
+
+-- name: detach_partition
+select noetl.detach_partition($1::text, $2::text);
+
+-- name: attach_partition
+select noetl.attach_partition($1::text, $2::text);
+
+-- name: mark_archived
+update noetl.period
+set archived_at = clock_timestamp()
+where name = $1::text and archived_at is null;
+
+-- name: mark_restored
+update noetl.period
+set archived_at = null
+where name = $1::text;
+
+-- name: executions_without_period
+select execution_id, over
+from noetl.executions_without_period(
+  $1::bigint, clock_timestamp() - make_interval(secs => $2::float8), $3::int
+);
+
+-- name: archive_rows
+select noetl.archive_rows($1::bigint[]);
+
+-- name: archived_as
+-- The period that took the history of an execution away, or an empty text where its rows went one by one.
+select coalesce((
+  select p.name
+  from noetl.period p
+  where p.first_id <= $1::bigint and $1 < p.next_id and p.archived_at is not null
+), '') as period
+where noetl.is_archived($1);

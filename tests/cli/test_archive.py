@@ -1,0 +1,73 @@
+"""`archive`: what would leave, what keeps it back, what has left, and the way back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from tests.cli.conftest import Command, execute, rows
+from tests.periods import LATER, LONG_AGO, ended_in
+from tests.postgres import Database
+
+PERIODS = "select name, archived_at is not null from noetl.period order by first_id"
+
+
+def test_a_dry_run_shows_what_would_leave_and_changes_nothing(command: Command, database: Database) -> None:
+    """With sizes, and with the executions that keep the rest back."""
+    asyncio.run(ended_in(database, LONG_AGO))
+    [held] = asyncio.run(ended_in(database, LATER))
+    execute(database, f"update noetl.execution set status = 'RUNNING' where execution_id = {held}")
+    execute(database, "analyze")
+    answer = command("archive", "--older-than", "0s", "--dry-run")
+    assert answer.exit_code == 0
+    lines = answer.stdout.splitlines()
+    assert lines[0].split() == ["period", "from", "until", "partitions", "executions", "rows", "bytes", "outcome"]
+    first = lines[1].split()
+    assert first[:5] == [LONG_AGO, "2025-01-01", "2025-02-01", "8", "1"]
+    assert first[-2:] == ["would", "leave"]
+    assert int(first[5]) == 15  # 6 events, 2 turns, 1 job, 3 steps, 2 arcs, 1 workload
+    assert int(first[6]) > 8 * 8192
+    assert lines[2].endswith("kept by 1")
+    assert lines[-1] == f"{LATER} execution {held}: it runs"
+    assert rows(database, PERIODS)[:2] == [(LONG_AGO, False), (LATER, False)]
+
+
+def test_what_is_due_leaves(command: Command, database: Database) -> None:
+    """And is told so; called again, there is nothing to do."""
+    asyncio.run(ended_in(database, LONG_AGO))
+    outcomes = []
+    for _ in range(2):
+        answer = command("archive", "--older-than", "0s", "--json")
+        outcomes.append([period["outcome"] for period in json.loads(answer.stdout)["periods"]])
+    assert outcomes == [
+        ["left now", "not old enough", "not old enough"], ["archived", "not old enough", "not old enough"],
+    ]  # fmt: skip
+    assert rows(database, PERIODS)[0] == (LONG_AGO, True)
+
+
+def test_a_period_comes_back(command: Command, database: Database) -> None:
+    """What `replay` of it proposes is what brings it back."""
+    [gone] = asyncio.run(ended_in(database, LONG_AGO))
+    command("archive", "--older-than", "0s")
+    told = command("replay", gone)
+    assert told.exit_code == 1
+    assert f"noetl-broker archive --restore {LONG_AGO} brings it back" in told.stderr
+    answer = command("archive", "--restore", LONG_AGO)
+    assert (answer.exit_code, answer.stdout) == (0, f"period {LONG_AGO} is back, 8 tables\n")
+    assert command("replay", gone).exit_code == 0
+
+
+def test_status_of_what_has_left_says_so(command: Command, database: Database) -> None:
+    """It is no error: the row of the execution is there."""
+    [gone] = asyncio.run(ended_in(database, LONG_AGO))
+    command("archive", "--older-than", "0s")
+    answer = command("status", gone)
+    assert answer.exit_code == 0
+    assert "archived: its steps, events and jobs are in the schema noetl_archive" in answer.stdout
+
+
+def test_how_old_must_be_said(command: Command) -> None:
+    """Nobody's retention is a default of ours."""
+    assert command("archive").exit_code == 2
+    assert command("archive", "--older-than", "1d", "--restore", LONG_AGO).exit_code == 2
+    assert command("archive", "--restore", "20200101").exit_code == 1

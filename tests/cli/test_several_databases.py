@@ -1,0 +1,199 @@
+"""`run` over several databases in one process: each is served, and one that fails stops no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from pytest_postgresql.executors import NoopExecutor
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
+from tests.conftest import lend
+from tests.postgres import Database, Server
+
+PLAYBOOK = """apiVersion: noetl.io/v1
+kind: Playbook
+metadata: {name: story, path: story}
+workflow:
+  - {step: start, next: end}
+  - {step: end}
+"""
+NOWHERE = "postgresql://somebody:topsecret@127.0.0.1:1/nowhere"
+
+
+@pytest.fixture
+def databases(
+    maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
+) -> Iterator[list[Database]]:
+    """Yield three migrated databases, each with a playbook."""
+    lent = [lend(maintenance, postgres_server, migrated_template.template_dbname) for _ in range(3)]
+    found = [next(each) for each in lent]
+    for database in found:
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
+            connection.execute(
+                "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)", (PLAYBOOK,)
+            )
+    yield found
+    for each in lent:
+        next(each, None)
+
+
+def arguments(*dsns: str) -> list[str]:
+    """The options that name them."""
+    return [word for dsn in dsns for word in ("--dsn", dsn)]
+
+
+def run_an_execution(database: Database) -> None:
+    """Start one and wait for its end: the broker rings at it."""
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("listen noetl_end")
+        row = connection.execute("select noetl.start_execution('story')").fetchone()
+        assert row is not None
+        while connection.execute(
+            "select 1 from noetl.execution where execution_id = %s and status = 'RUNNING'", row
+        ).fetchone():
+            assert list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1)) != []
+
+
+def read_until(process: subprocess.Popen[str], pattern: str) -> str:
+    """Read the log of a command up to the line that matches."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if re.search(pattern, line):
+            return line
+    raise AssertionError(f"the command ended with {process.wait()} and never said {pattern!r}")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_one_broker_serves_three_databases(lone_command: Command, databases: list[Database], processes: int) -> None:
+    """With `--processes` each process serves all of them."""
+    dsns = arguments(*(database.dsn for database in databases))
+    process = lone_command.start("run", *dsns, "--processes", processes)
+    read_until(process, "all processes are ready" if processes > 1 else "all databases are ready")
+    for database in databases:
+        run_an_execution(database)
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert [rows(each, "select status from noetl.execution") for each in databases] == [[("COMPLETED",)]] * 3
+
+
+def test_the_environment_names_several(lone_command: Command, databases: list[Database]) -> None:
+    """As a list; it counts before the one database of `dsn`."""
+    process = lone_command.start(
+        "run", NOETL_BROKER_DSN=NOWHERE, NOETL_BROKER_DSNS=json.dumps([database.dsn for database in databases])
+    )
+    read_until(process, "all databases are ready")
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_the_log_names_the_database_and_no_password(lone_command: Command, databases: list[Database]) -> None:
+    """Host and name of the database; what else stands in the DSN stays there."""
+    process = lone_command.start(
+        "run", *arguments(databases[0].dsn, NOWHERE), NOETL_BROKER_LOG_FORMAT="json", NOETL_BROKER_DRAIN_SECONDS="1"
+    )
+    lines = [read_until(process, '"event": "ready"'), read_until(process, "waiting for the database")]
+    process.terminate()
+    _, rest = process.communicate(timeout=PATIENCE_SECONDS)
+    host = databases[0].dsn.rpartition("@")[2]
+    assert [json.loads(line)["database"] for line in lines] == [host, "127.0.0.1:1/nowhere"]
+    assert "topsecret" not in "".join([*lines, rest])
+
+
+@pytest.mark.parametrize("fault", ["is not there", "has no schema"])
+def test_one_that_fails_stops_no_other(lone_command: Command, databases: list[Database], fault: str) -> None:
+    """From the start: the others are served, and the process does not say that it is ready."""
+    broken = NOWHERE if fault == "is not there" else databases[2].dsn
+    if fault == "has no schema":
+        with psycopg.connect(databases[2].dsn, autocommit=True) as connection:
+            connection.execute("drop schema noetl cascade")
+    process = lone_command.start("run", *arguments(databases[0].dsn, broken, databases[1].dsn))
+    read_until(process, "waiting for the database|a database is not served")
+    for database in databases[:2]:
+        run_an_execution(database)
+    process.terminate()
+    _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0
+    assert "all databases are ready" not in log
+
+
+def test_one_that_loses_its_schema_stops_no_other(
+    lone_command: Command, databases: list[Database], tmp_path: Path
+) -> None:
+    """While it runs; the supervisor goes on hearing of the process."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(address)
+        heard.settimeout(PATIENCE_SECONDS)
+        dsns = arguments(*(database.dsn for database in databases))
+        process = lone_command.start("run", *dsns, NOTIFY_SOCKET=address, NOETL_BROKER_SWEEP_SECONDS="0.1")
+        while not heard.recv(1000).startswith(b"READY=1"):
+            pass
+        with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
+            connection.execute("drop schema noetl cascade")
+        read_until(process, "a database is not served")
+        while heard in select.select([heard], [], [], 0)[0]:
+            heard.recv(1000)  # what it had said before
+        run_an_execution(databases[0])
+        run_an_execution(databases[2])
+        assert heard.recv(1000).startswith(b"WATCHDOG=1")
+        process.terminate()
+        assert process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_where_none_can_be_served_the_broker_ends(lone_command: Command, databases: list[Database]) -> None:
+    """With the code of the fault, as with one database."""
+    for database in databases:
+        with psycopg.connect(database.dsn, autocommit=True) as connection:
+            connection.execute("drop schema noetl cascade")
+    answer = lone_command.run("run", *arguments(*(database.dsn for database in databases)))
+    assert answer.returncode == 78
+
+
+def test_fail_fast_waits_for_none(lone_command: Command, databases: list[Database]) -> None:
+    """One that is not there is enough."""
+    answer = lone_command.run("run", "--fail-fast", *arguments(databases[0].dsn, NOWHERE))
+    assert answer.returncode == 69
+    assert "topsecret" not in answer.stderr
+
+
+def test_drain_tells_of_each(lone_command: Command, databases: list[Database]) -> None:
+    """One line or one object for each database, in the order in which they were named."""
+    with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
+        connection.execute("select noetl.start_execution('story')")
+    answer = lone_command.run("run", "--drain", "--json", *arguments(*(database.dsn for database in databases)))
+    assert answer.returncode == 0
+    told = [(found["database"], found["turns"]) for found in json.loads(answer.stdout)]
+    assert told == [(each.dsn.rpartition("@")[2], int(each is databases[1])) for each in databases]
+
+
+def test_drain_of_one_that_fails_says_so_by_its_code(lone_command: Command, databases: list[Database]) -> None:
+    """The others are drained."""
+    with psycopg.connect(databases[0].dsn, autocommit=True) as connection:
+        connection.execute("drop schema noetl cascade")
+    with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
+        connection.execute("select noetl.start_execution('story')")
+    answer = lone_command.run("run", "--drain", *arguments(*(database.dsn for database in databases)))
+    assert answer.returncode == 78
+    assert rows(databases[1], "select status from noetl.execution") == [("COMPLETED",)]
+
+
+def test_the_parent_hands_no_password_on_in_arguments(lone_command: Command, databases: list[Database]) -> None:
+    """Everybody on the machine can read them."""
+    process = lone_command.start("run", *arguments(*(each.dsn for each in databases)), "--processes", 2)
+    line = read_until(process, "started a process")
+    found = re.search(r"process_id=(\d+)", line)
+    assert found is not None
+    told = Path(f"/proc/{found[1]}/cmdline").read_bytes()
+    process.terminate()
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert b"postgresql://" not in told
+    assert os.fsencode(databases[0].name) not in told

@@ -1,0 +1,122 @@
+"""Executions share nothing: each key and each statement of the hot path names the execution it is about.
+
+That is what partitions need to be left out of a plan, and what would let an engine that spreads rows by `execution_id`
+answer each statement where the execution lives.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.postgres import Database
+
+# Unique keys of tables that have an `execution_id`, and do not include it; each with what it would take.
+KEYS_OF_THEIR_OWN = {
+    "execution_idempotency",  # unique by path and key: a table of its own, spread by the path
+    "inbox_pkey",  # nobody looks mail up by it but the broker that has just read it
+}
+# By what statements of the broker's transactions find rows other than by the execution.
+# The inbox is read from its head; the catalog is small, and could stand everywhere; children are found by their
+# parent, or, as long as few executions run, among those.
+FOUND_OTHERWISE = {
+    ("inbox", "mail_id"), ("inbox", ""), ("catalog", "catalog_id"), ("catalog", "path"),
+    ("execution", "parent_execution_id"), ("execution", ""), ("schema_version", ""),
+}  # fmt: skip
+
+PLAYBOOK = """
+workflow:
+- step: start
+  next: [{step: many}, {step: one}]
+- step: many
+  type: iterator
+  collection: "{{ workload.items }}"
+  element: item
+  distribute: true
+  task: {type: python, code: "def main(): pass", args: {n: "{{ item }}"}}
+  next: meet
+- {step: one, type: playbook, path: child, next: meet}
+- step: meet
+  type: python
+  code: "def main(): pass"
+  args: {all: "{{ many }}", one: "{{ one }}"}
+  retry: {max_attempts: 2}
+  next: [{when: "{{ meet.n > 0 and workload.items | length > 1 }}", step: end}]
+- step: end
+"""
+CHILD = """
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: "def main(): pass", next: end}
+- {step: end, result: {n: "{{ work.n }}"}}
+"""
+
+
+async def test_every_key_includes_the_execution(database: Database) -> None:
+    """Of all tables with a column for it, parents of partitions and others."""
+    keys = """
+        select i.indexrelid::regclass::text
+        from pg_index i
+        join pg_class c on c.oid = i.indrelid and c.relnamespace = 'noetl'::regnamespace
+        join pg_attribute a on a.attrelid = c.oid and a.attname = 'execution_id'
+        where i.indisunique
+          and not a.attnum = any(i.indkey::smallint[])
+    """
+    assert {name.removeprefix("noetl.") for (name,) in await rows(database, keys)} == KEYS_OF_THEIR_OWN
+
+
+@pytest.mark.filterwarnings("ignore::asyncpg.exceptions.InterfaceWarning")  # the listener goes back with its connection
+async def test_every_statement_of_the_hot_path_finds_rows_by_the_execution(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the plans of all that a broker runs, inside functions too: a scan of every table has it in its condition."""
+    for setting in (
+        "session_preload_libraries = 'auto_explain'", "auto_explain.log_min_duration = 0", "client_min_messages = log",
+        "auto_explain.log_nested_statements = on", "auto_explain.log_verbose = on", "auto_explain.log_format = json",
+    ):  # fmt: skip
+        await execute(database, f'alter database "{database.name}" set {setting}')
+    told: list[str] = []
+
+    async def listen(connection: Any) -> None:
+        connection.add_log_listener(lambda _connection, message: told.append(message.message))
+
+    monkeypatch.setattr(asyncpg, "create_pool", partial(asyncpg.create_pool, setup=listen))
+    await register(database, PLAYBOOK)
+    await register(database, CHILD, path="child")
+    await start(database, payload={"items": [1, 2, 3]}, count=3)
+    await drain(database)
+    while await complete_jobs(database, {"n": 1}):
+        await drain(database)
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 6
+    assert await broken_invariants(database) == {}
+    scans = {(name, condition) for text in told if "plan:" in text for name, condition in _scans(_plan(text))}
+    assert {name for name, _ in scans} > {"event", "queue", "execution", "execution_state", "workflow", "iteration"}
+    otherwise = {scan for scan in scans if scan[1] != "execution_id" and scan not in FOUND_OTHERWISE}
+    assert sorted(otherwise) == []
+
+
+def _plan(text: str) -> dict[str, Any]:
+    return dict(json.loads(text.partition("plan:")[2])["Plan"])
+
+
+def _scans(node: dict[str, Any], within: str = "") -> Iterator[tuple[str, str]]:
+    """Each scan of a table below a node: the table (of a partition its parent), and by which column it finds rows."""
+    name, kind = node.get("Relation Name", within), node["Node Type"]
+    if node.get("Schema") == "noetl_history":
+        name = name.rpartition("_")[0]
+    if not node.get("Schema", "noetl").startswith("noetl"):
+        name = within = ""
+    if kind == "Bitmap Heap Scan":
+        within = name
+    elif name and "Scan" in kind:
+        columns = re.findall(r"\((?:\w+\.)?(\w+) (?:=|>)", node.get("Index Cond", ""))
+        yield name, "execution_id" if "execution_id" in columns else columns[0] if columns else ""
+    for child in node.get("Plans", ()):
+        yield from _scans(child, within)

@@ -1,0 +1,204 @@
+"""The Dockerfile, instruction by instruction: what can be carried out without a container engine is carried out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from noetl_broker.cli.group import cli
+from noetl_broker.settings import PREFIX, Settings
+from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, write_playbook
+from tests.postgres import Database
+
+ROOT = Path(__file__).parents[2]
+INSTALL_SECONDS = 300.0
+
+
+class Instruction(NamedTuple):
+    """One line of a Dockerfile, with those that continue it: `COPY` and what stands behind it."""
+
+    word: str
+    rest: str
+
+
+def _instructions() -> list[Instruction]:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    whole = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
+    return [Instruction(*line.split(None, 1)) for line in whole.splitlines() if line.strip()]
+
+
+INSTRUCTIONS = _instructions()
+LAST_STAGE = INSTRUCTIONS[max(place for place, one in enumerate(INSTRUCTIONS) if one.word == "FROM") :]
+
+
+def of(word: str, among: list[Instruction] = INSTRUCTIONS) -> list[str]:
+    """What stands behind each instruction of a kind."""
+    return [one.rest for one in among if one.word == word]
+
+
+def exec_form(word: str) -> list[str]:
+    """The words of an instruction of the last stage that stands in exec form: no shell is in between."""
+    (rest,) = of(word, LAST_STAGE)
+    words: list[str] = json.loads(rest[rest.index("[") :])
+    return words
+
+
+def variables() -> dict[str, str]:
+    """What the image sets in the environment."""
+    (rest,) = of("ENV", LAST_STAGE)
+    return dict(word.split("=", 1) for word in shlex.split(rest))
+
+
+def test_the_image_runs_the_broker_as_nobody() -> None:
+    """Process 1 is the program itself, so that it gets the signals, under a number that has no rights."""
+    assert (exec_form("ENTRYPOINT"), exec_form("CMD")) == (["noetl-broker"], ["run"])
+    user, group = of("USER", LAST_STAGE)[0].split(":")
+    assert (int(user) > 0, int(group) > 0) == (True, True)
+    assert CliRunner().invoke(cli, [*exec_form("CMD"), "--help"]).exit_code == 0
+
+
+def test_the_variables_of_the_image_are_settings() -> None:
+    """Those with our prefix."""
+    ours = {name for name in variables() if name.startswith(PREFIX)}
+    assert ours - {PREFIX + name.upper() for name in Settings.model_fields} == set()
+
+
+def _is_ignored(path: str) -> bool:
+    """Whether .dockerignore keeps a file out: the last pattern that fits decides, `!` lets in."""
+    ignored = False
+    for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
+        pattern = line.removeprefix("!")
+        beginnings = [path, *map(str, Path(path).parents)]
+        if line and not line.startswith("#") and any(fnmatch(one, pattern.removeprefix("**/")) for one in beginnings):
+            ignored = not line.startswith("!")
+    return ignored
+
+
+def _copied() -> list[tuple[list[str], str]]:
+    """What is copied from the project, and where to."""
+    lines = [line.split() for line in of("COPY") if not line.startswith("--from")]
+    return [(sources, target) for *sources, target in lines]
+
+
+def test_what_is_copied_reaches_the_build() -> None:
+    """And what the package is made of is copied: its build leaves out silently what is not there."""
+    copied = [source for sources, _ in _copied() for source in sources]
+    assert [name for name in copied if _is_ignored(name) or not (ROOT / name).exists()] == []
+    made_of = re.findall(r"only-include = \[(.*)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[0]
+    assert [name for name in json.loads(f"[{made_of}]") if not any(name.startswith(one) for one in copied)] == []
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Carry out each COPY and RUN of the build below a scratch folder; yield that folder."""
+    root = tmp_path_factory.mktemp("image")
+    folder, programs = root / of("WORKDIR")[0].strip("/"), root / "programs"
+    folder.mkdir()
+    programs.mkdir()
+    for name, call in (("python", sys._base_executable), ("pip", f"{sys.executable} -m pip")):  # type: ignore[attr-defined]
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec {call} "$@"\n', encoding="utf-8")
+        program.chmod(0o755)
+    for sources, target in _copied():
+        for source in sources:
+            place = folder / target / source if target.endswith("/") and target != "./" else folder / source
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if (ROOT / source).is_dir() else shutil.copy)(ROOT / source, place)
+    environment = plain_environment() | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    for command in of("RUN"):
+        here = command.replace("/opt/", f"{root}/opt/")
+        answer = subprocess.run(
+            ["/bin/sh", "-c", here], cwd=folder, env=environment, capture_output=True, text=True,
+            check=False, timeout=INSTALL_SECONDS,
+        )  # fmt: skip
+        if answer.returncode != 0 and re.search(
+            r"connection|resolution|timed out|No matching", answer.stderr, re.IGNORECASE
+        ):
+            pytest.skip(f"no packages can be had here: {answer.stderr.splitlines()[-1]}")
+        assert (answer.returncode, command) == (0, command), answer.stderr
+    yield root
+    shutil.rmtree(root)
+
+
+def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, database: Database) -> None:
+    """With all that it ships: migrations, roles, libraries."""
+    environment = plain_environment() | {"NOETL_BROKER_DSN": database.dsn, "PYTHONDONTWRITEBYTECODE": "1"}
+    program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
+    for arguments, word in (
+        (["migrate", "--status"], "0006_reader.sql"),
+        (["migrate", "--roles"], "roles.sql"),
+        (["run", "--drain"], "took 0 turns"),
+        (["worker", "--help"], "Run the reference worker"),
+    ):
+        answer = subprocess.run(
+            [program, *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False
+        )
+        assert (answer.returncode, word in answer.stdout) == (0, True), answer.stderr
+    assert list((image / "opt").rglob("pip")) == []
+
+
+def _can_be_process_1() -> bool:
+    wanted = ["unshare", "--pid", "--fork", "--kill-child", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(wanted, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not _can_be_process_1(), reason="no process here may begin a namespace of its own")
+class TestAsProcess1:
+    """The first process of a namespace gets no signal that it has not asked for: it would not hear of a stop."""
+
+    def start(self, command: Command, *arguments: str) -> tuple[subprocess.Popen[str], int]:
+        """Start a command as process 1 of a namespace; gives the process of unshare, and the number of ours outside."""
+        process = subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "noetl_broker", *arguments],  # noqa: S607
+            env=command.environment | {"PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (found := children.read_text(encoding="ascii").split()):
+            assert process.poll() is None
+        return process, int(found[0])
+
+    def until(self, process: subprocess.Popen[str], word: str) -> None:
+        """Read what it says up to this word."""
+        assert process.stdout is not None
+        assert any(word in line for line in process.stdout), f"it never said {word!r}"
+
+    @pytest.mark.parametrize("processes", ["1", "2"])
+    def test_a_broker_drains_and_ends_with_0(self, command: Command, processes: str) -> None:
+        """With its children, where it has some."""
+        process, inside = self.start(command, "run", "--processes", processes)
+        self.until(process, "ready  " if processes == "1" else "all processes are ready")
+        os.kill(inside, signal.SIGTERM)
+        out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+        assert (process.returncode, out.count("stopped")) == (0, int(processes))
+
+    def test_a_worker_ends_with_0(self, command: Command) -> None:
+        """It has nothing to do, and is told to stop."""
+        process, inside = self.start(command, "worker", "--debug")
+        self.until(process, "worker_started")
+        os.kill(inside, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 0
+
+    def test_a_command_that_only_shows_ends_too(self, command: Command) -> None:
+        """There is nothing to drain: it ends at once, with the code of a signal."""
+        command("register", write_playbook(command.folder, "workflow: [{step: start}]\n"))
+        started = command("start", "examples/story").stdout.strip()
+        process, inside = self.start(command, "status", started, "--watch")
+        self.until(process, "RUNNING")
+        os.kill(inside, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE_SECONDS)
+        assert process.returncode == 128 + signal.SIGTERM

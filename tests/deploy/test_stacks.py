@@ -1,0 +1,181 @@
+"""The stacks for compose and Kubernetes: every command, variable and secret in them is one that the program knows.
+
+The stack for compose is also played without containers: the same commands, environments and order on a Postgres here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from noetl_broker.cli.group import cli
+from noetl_broker.settings import PREFIX, Settings
+from noetl_broker.store import embedded
+from noetl_broker.store.binaries import find_bin_folder
+from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
+
+FOLDER = Path(__file__).parents[2] / "deploy"
+SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
+OBJECTS: list[dict[str, Any]] = [*yaml.safe_load_all((FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))]
+OURS = {name: service for name, service in SERVICES.items() if service["image"] == "noetl-broker"}
+PODS = {
+    one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in OBJECTS if one["kind"] in {"Job", "Deployment"}
+}
+KNOWN = {PREFIX + name.upper() for name in Settings.model_fields} | {"PGHOST", "PGUSER", "PGPASSWORD", "PGDATABASE"}
+PASSWORDS = {"OWNER_PASSWORD": "o'w\"n $er", "BROKER_PASSWORD": "b' r", "WORKER_PASSWORD": "w\\r"}
+
+
+def environment_of(service: dict[str, Any]) -> dict[str, str]:
+    """What compose would set: with the variables of the file .env in it."""
+    return {
+        name: re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: PASSWORDS[found[1]], value)
+        for name, value in service.get("environment", {}).items()
+    }
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_service_calls_us_with_what_we_know(name: str) -> None:
+    """Its command, its options and its variables; it runs without rights, on a root that nobody writes to."""
+    service = OURS[name]
+    files = [word for word in service["command"] if word.startswith("/")]
+    assert (
+        CliRunner().invoke(cli, [*(word for word in service["command"] if word not in files), "--help"]).exit_code == 0
+    )
+    assert set(environment_of(service)) - KNOWN == set()
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None:
+    """And those when the schema is there, and that when Postgres is."""
+    waits = {
+        name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()}
+        for name, service in SERVICES.items()
+    }
+    done = "service_completed_successfully"
+    assert [SERVICES[name]["deploy"]["replicas"] for name in ("broker", "worker")] == [2, 2]
+    assert [waits[name] for name in ("schema", "logins", "broker", "worker")] == [
+        {"postgres": "service_healthy"}, {"schema": done}, {"logins": done}, {"logins": done},
+    ]  # fmt: skip
+
+
+def test_only_a_broker_is_asked_for_its_health() -> None:
+    """The check of the image is a broker's; what serves no port would never be healthy."""
+    assert [name for name, one in OURS.items() if one.get("healthcheck") != {"disable": True}] == ["broker"]
+
+
+@contextmanager
+def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
+    """Play the stack on a Postgres of its own; yields the operator's environment, and brokers and workers."""
+    with ExitStack() as ends:
+        postgres = ends.enter_context(embedded.start(settings={"fsync": "off"}))
+        wanted = environment_of(SERVICES["postgres"])
+        with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+            password = psycopg.sql.Literal(wanted["POSTGRES_PASSWORD"])
+            role, name = (psycopg.sql.Identifier(wanted[key]) for key in ("POSTGRES_USER", "POSTGRES_DB"))
+            connection.execute(psycopg.sql.SQL("create role {} superuser login password {}").format(role, password))
+            connection.execute(psycopg.sql.SQL("create database {} owner {}").format(name, role))
+
+        def environment(service: str) -> dict[str, str]:
+            own = environment_of(SERVICES[service])
+            assert own["PGHOST"] == "postgres"
+            return plain_environment() | own | {"PGHOST": postgres.host, "PGPORT": str(postgres.port)}
+
+        def once(service: str, words: list[str]) -> None:
+            subprocess.run(words, env=environment(service), check=True, capture_output=True, timeout=PATIENCE_SECONDS)
+
+        once("schema", [sys.executable, "-m", "noetl_broker", *SERVICES["schema"]["command"]])
+        program, *words = SERVICES["logins"]["entrypoint"]
+        psql = [str(find_bin_folder() / program), *(word.replace("=/", f"={FOLDER}{os.sep}") for word in words)]
+        once("logins", psql)
+        once("logins", psql)  # a second `up` runs it again
+        running = []
+        for service in ("broker", "worker"):
+            for _ in range(SERVICES[service]["deploy"]["replicas"]):
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
+                    env=environment(service),
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                )  # fmt: skip
+                ends.callback(process.kill)
+                running.append(process)
+        yield environment("operator"), running
+
+
+def test_the_stack_runs_a_playbook_to_its_end() -> None:
+    """With each part's own login; a stop ends all of them with 0."""
+    with stack() as (operator, running):
+
+        def call(*words: str) -> str:
+            answer = subprocess.run(
+                [sys.executable, "-m", "noetl_broker", *words],
+                env=operator, check=False, capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+            )  # fmt: skip
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+            return answer.stdout
+
+        call("register", str(FOLDER.parent / "playbooks" / "diamond.yaml"))
+        call("start", "examples/diamond", "--wait")
+        call("doctor")
+        for process in running:
+            process.terminate()
+        ended = [process.communicate(timeout=PATIENCE_SECONDS)[1] for process in running]
+        assert [process.returncode for process in running] == [0, 0, 0, 0], ended
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_each_pod_calls_us_with_what_we_know(name: str) -> None:
+    """Its arguments and variables; it runs without rights, on a root that nobody writes to."""
+    (container,) = PODS[name]["containers"]
+    assert CliRunner().invoke(cli, [*container["args"], "--help"]).exit_code == 0
+    assert {variable["name"] for variable in container["env"]} - KNOWN == set()
+    assert PODS[name]["automountServiceAccountToken"] is False
+    assert PODS[name]["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@pytest.mark.parametrize("name", PODS)
+def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
+    """In one file of the secret, which is all of the secret that it sees."""
+    (container,) = PODS[name]["containers"]
+    (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "dsn"]
+    (secret,) = [volume["secret"] for volume in PODS[name]["volumes"] if volume["name"] == "dsn"]
+    (item,) = secret["items"]
+    (file,) = [variable["value"] for variable in container["env"] if variable["name"].endswith("_DSN_FILE")]
+    assert file == f"{mount['mountPath']}/{item['path']}"
+    wanted = {"noetl-broker-schema": "owner", "noetl-broker": "broker", "noetl-worker": "worker"}
+    assert (secret["secretName"], item["key"]) == ("noetl-broker", wanted[name])
+
+
+def test_a_stop_leaves_time_to_drain() -> None:
+    """Kubernetes kills after its grace period, compose too."""
+    drain = Settings.model_validate({}).drain_seconds
+    graces = [pod["terminationGracePeriodSeconds"] for name, pod in PODS.items() if name != "noetl-broker-schema"]
+    graces += [int(service["stop_grace_period"].removesuffix("s")) for service in OURS.values()]
+    assert min(graces) > drain
+
+
+def test_objects_find_each_other_by_their_labels() -> None:
+    """A deployment its pods, the budget the brokers."""
+    labels = {
+        one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
+        for one in OBJECTS
+        if "template" in one["spec"]
+    }
+    selected = [one["spec"]["selector"]["matchLabels"] for one in OBJECTS if "selector" in one["spec"]]
+    assert selected == [labels["noetl-broker"], labels["noetl-broker"], labels["noetl-worker"]]

@@ -1,0 +1,192 @@
+"""The systemd units: what they say holds of the program, and the program keeps to their protocol."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from noetl_broker import errors
+from noetl_broker.cli.group import cli
+from noetl_broker.settings import PREFIX, Settings
+from tests.cli.conftest import PATIENCE_SECONDS, Command
+from tests.postgres import Database
+
+FOLDER = Path(__file__).parents[2] / "deploy"
+UNITS = ("noetl-broker.service", "noetl-worker.service")
+of_both = pytest.mark.parametrize("unit", UNITS)
+MOST_EXPOSED = 1.5  # of 10, as systemd-analyze counts
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+# A process whose main loop stands still at a signal, while the process itself lives on.
+FREEZING = (
+    "import signal, time\n"
+    "from noetl_broker.cli import main\n"
+    "signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))\n"
+    "main()\n"
+)
+
+
+def said(unit: str, name: str) -> str:
+    """The value of a setting of a unit that stands there once."""
+    text = (FOLDER / unit).read_text(encoding="utf-8")
+    (value,) = re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)
+    return str(value)
+
+
+def analyze(*arguments: str) -> str:
+    """Run systemd-analyze, which must find nothing wrong; gives what it prints."""
+    answer = subprocess.run(
+        ["systemd-analyze", *arguments],  # noqa: S607 - the machine's own
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout + answer.stderr
+
+
+@needs_systemd
+@of_both
+def test_the_unit_exposes_little(unit: str) -> None:
+    """What is left is what it needs: the network, and the host's own folders to read the program from."""
+    told = analyze("security", "--offline=yes", "--no-pager", str(FOLDER / unit))
+    [level] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", told)
+    assert float(level) <= MOST_EXPOSED
+
+
+@needs_systemd
+@of_both
+def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
+    """But for the program's place, which is this machine's here."""
+    text = (
+        (FOLDER / unit).read_text(encoding="utf-8").replace("/opt/noetl-broker/bin", str(Path(sys.executable).parent))
+    )
+    (tmp_path / unit).write_text(text, encoding="utf-8")
+    # Of other units, the machine's own, it may say something.
+    assert [line for line in analyze("verify", "--man=no", str(tmp_path / unit)).splitlines() if unit in line] == []
+
+
+@of_both
+def test_the_command_line_of_the_unit_is_one_of_ours(unit: str) -> None:
+    """Its command and options are known; the variable that it sets is a setting, and finds the credential."""
+    _, *arguments = said(unit, "ExecStart").split()
+    assert CliRunner().invoke(cli, [*arguments, "--help"]).exit_code == 0
+    assert "dsn_file" in Settings.model_fields
+    credential = said(unit, "LoadCredential").partition(":")[0]
+    assert said(unit, "Environment") == f"{PREFIX}DSN_FILE=%d/{credential}"
+
+
+@of_both
+def test_what_a_person_must_mend_is_not_tried_again(unit: str) -> None:
+    """Wrong usage, missing rights, a schema of another version; a database that is away is waited for."""
+    codes = {int(code) for code in said(unit, "RestartPreventExitStatus").split()}
+    assert codes == {errors.EXIT_USAGE, errors.EXIT_NO_PERMISSION, errors.EXIT_SCHEMA}
+
+
+def test_the_times_of_the_unit_leave_room_for_those_of_the_program() -> None:
+    """A stop may drain to its end, and an idle broker is no frozen one."""
+    settings = Settings.model_validate({})
+    assert [int(said(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True, True]
+    assert int(said("noetl-broker.service", "WatchdogSec")) > 2 * settings.sweep_seconds
+
+
+@contextmanager
+def supervisor(folder: Path) -> Iterator[socket.socket]:
+    """Listen where systemd would."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(folder / "notify"))
+        heard.settimeout(PATIENCE_SECONDS)
+        yield heard
+
+
+def hear(heard: socket.socket, word: str) -> None:
+    """Read what is told up to this word."""
+    while word not in heard.recv(1000).decode().splitlines():
+        pass
+
+
+def count_until_silent(heard: socket.socket, seconds: float) -> int:
+    """How often anything is told until there is silence for so long."""
+    heard.settimeout(seconds)
+    for count in range(100):
+        try:
+            heard.recv(1000)
+        except TimeoutError:
+            return count
+    raise AssertionError("it is told of again and again")
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_the_protocol_of_the_unit(lone_command: Command, database: Database, tmp_path: Path, processes: str) -> None:
+    """The DSN comes as a credential; READY, then WATCHDOG again and again, STOPPING at SIGTERM, 0 at the end."""
+    (tmp_path / "dsn").write_text(f"{database.dsn}\n", encoding="utf-8")
+    with supervisor(tmp_path) as heard:
+        process = lone_command.start(
+            "run", "--processes", processes, NOETL_BROKER_DSN_FILE=str(tmp_path / "dsn"),
+            NOETL_BROKER_SWEEP_SECONDS="0.1", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000",
+        )  # fmt: skip
+        for word in ("READY=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"):
+            hear(heard, word)
+        process.send_signal(signal.SIGTERM)
+        hear(heard, "STOPPING=1")
+        _, log = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, database.dsn in log) == (0, False)
+
+
+def test_a_broker_whose_main_loop_stands_still_is_not_heard_of(command: Command, tmp_path: Path) -> None:
+    """The process lives, and does nothing: the watchdog must hear that."""
+    watchdog_seconds = 1.0
+    with supervisor(tmp_path) as heard:
+        process = subprocess.Popen(
+            [sys.executable, "-c", FREEZING, "run"],
+            env=command.environment | {
+                "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": str(int(watchdog_seconds * 1_000_000)),
+                "NOETL_BROKER_SWEEP_SECONDS": "0.1",
+            },
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            hear(heard, "READY=1")
+            hear(heard, "WATCHDOG=1")
+            heard.settimeout(watchdog_seconds)
+            for _ in range(3):
+                hear(heard, "WATCHDOG=1")
+            process.send_signal(signal.SIGUSR1)
+            told = count_until_silent(heard, 3 * watchdog_seconds)  # systemd would have ended it by then
+            assert (told <= 1, process.poll()) == (True, None)  # one may have been under way
+        finally:
+            process.kill()
+            process.wait(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [(None, "the setting dsn_file names a file that cannot be read"), (" \n", "is empty; write the DSN into it")],
+)
+def test_a_credential_that_is_not_there_is_told_with_its_file(
+    lone_command: Command, tmp_path: Path, text: str | None, sentence: str
+) -> None:
+    """It is wrong usage: no restart mends it."""
+    file = tmp_path / "dsn"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    answer = lone_command.run("run", NOETL_BROKER_DSN_FILE=str(file))
+    assert (answer.returncode, sentence in answer.stderr, str(file) in answer.stderr) == (2, True, True)
+
+
+def test_a_dsn_that_is_given_wins_over_the_file(lone_command: Command, tmp_path: Path) -> None:
+    """And `config` says which it was."""
+    (tmp_path / "dsn").write_text("postgresql://u:topsecret@file/d", encoding="utf-8")
+    file = {"NOETL_BROKER_DSN_FILE": str(tmp_path / "dsn")}
+    from_file = lone_command.run("config", **file).stdout
+    given = lone_command.run("config", **file, NOETL_BROKER_DSN="postgresql://u:topsecret@given/d").stdout
+    sources = [text.splitlines()[1].split()[2:4] for text in (from_file, given)]
+    assert sources == [["file", str(tmp_path / "dsn")], ["environment", "NOETL_BROKER_DSN"]]
+    assert "topsecret" not in from_file + given

@@ -1,0 +1,62 @@
+"""The page about NoETL servers keeps its word: its statements run on such a database, and take away what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from noetl_broker.settings import Settings
+from noetl_broker.store.migrate import migrations
+from tests.brokers import drain, rows, value
+from tests.noetl import open_noetl
+from tests.postgres import Database
+
+PAGE = (Path(__file__).parents[2] / "docs" / "beside-noetl.md").read_text(encoding="utf-8")
+STATEMENTS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+BODY = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: b}
+- {step: b, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+async def test_the_looks_show_what_is_waited_for_and_what_was_decided(empty_database: Database) -> None:
+    """Of a job that was set to `done`, and of one that was decided on after that."""
+    noetl = await open_noetl(empty_database)
+    await noetl.register(BODY)
+    noetl.tasks |= {"a": lambda _: 1, "b": lambda _: 2}
+    noetl.lost = {"action_completed"}
+    await noetl.start(9)
+    await drain(empty_database)
+    await noetl.work()
+    await noetl.connection.execute("select noetl.reap_ended_jobs(9, -1)")
+    await drain(empty_database)
+    await noetl.work()
+    await noetl.connection.close()
+    waiting, decided, running, *_ = STATEMENTS
+    assert [row[1:] for row in await rows(empty_database, waiting)] == [("done", 9, "b", "done", 1)]
+    assert [row[1:] for row in await rows(empty_database, decided)] == [(9, "a", "action_completed", "done")]
+    assert await value(empty_database, running) == 1
+
+
+async def test_after_the_way_back_that_server_is_alone(empty_database: Database) -> None:
+    """No trigger is left on its tables, and what it writes goes nowhere else."""
+    noetl = await open_noetl(empty_database)
+    await noetl.connection.execute(STATEMENTS[-1])
+    triggers = "select count(*) from pg_trigger where not tgisinternal and tgname like 'noetl%'"
+    assert await value(empty_database, triggers) == 0
+    await noetl.register(BODY)
+    await noetl.start(9)
+    assert await value(empty_database, "select count(*) from noetl.inbox") == 0
+    for migration in migrations():  # as `migrate --sql` prints them, for whoever moves over once more
+        await noetl.connection.execute(migration.text)
+    assert await value(empty_database, triggers) == 5
+    await noetl.connection.close()
+
+
+def test_the_settings_are_those_of_the_program() -> None:
+    """With the defaults that the page names."""
+    assert Settings.model_fields["retry_owner"].default == "broker"
+    assert f"`missing_event_seconds` ({Settings.model_fields['missing_event_seconds'].default:g})" in PAGE
