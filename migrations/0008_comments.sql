@@ -1,6 +1,6 @@
 -- What each table, column and function is, for whoever looks with a tool of their own; docs/tables.md is made of it.
 --
--- serves-from: 6
+-- serves-from: 7
 --
 -- Comments that explain a choice stand beside what they explain, in the earlier files; here is the rest. A table that a
 -- NoETL server made may lack a column of ours, so each comment is made only where there is something to comment on.
