@@ -16,8 +16,14 @@ COPY --from=build /opt/noetl-broker /opt/noetl-broker
 ENV PATH=/opt/noetl-broker/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    NOETL_BROKER_LOG_FORMAT=json
+    NOETL_BROKER_LOG_FORMAT=json \
+    NOETL_BROKER_HEALTH_HOST=0.0.0.0 \
+    NOETL_BROKER_HEALTH_PORT=9464
 WORKDIR /
 USER 65532:65532
+EXPOSE 9464
+# Of a broker; a worker has no such port, and is started with its check switched off.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+  CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['NOETL_BROKER_HEALTH_PORT'] + '/ready', timeout=2)"]
 ENTRYPOINT ["noetl-broker"]
 CMD ["run"]

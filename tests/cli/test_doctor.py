@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -66,13 +67,22 @@ async def test_notices_alone_are_0(database: Database, command: Command) -> None
         answer = await asyncio.to_thread(command.run, "doctor", "--json")
     told = json.loads(answer.stdout)
     assert (answer.returncode, told["problems"], told["notices"]) == (0, 0, 2)
-    assert {"check", "state", "says", "why", "do", "facts"} == set(told["findings"][0])
+    assert {"database", "check", "state", "says", "why", "do", "facts"} == set(told["findings"][0])
 
 
 def test_no_connection_at_all_is_69(lone_command: Command) -> None:
     """There is nothing more to look at."""
     answer = lone_command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere")
     assert (answer.exit_code, answer.stderr.count("\n")) == (69, 1)
+
+
+def test_each_of_several_databases_is_looked_at(command: Command, database: Database) -> None:
+    """One that cannot be reached is a problem of its own."""
+    answer = command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--dsn", database.dsn)
+    lines = answer.stdout.splitlines()
+    first, second = (place for place, line in enumerate(lines) if line.endswith(":"))
+    assert (lines[first], lines[first + 1].split()[:2]) == ("127.0.0.1:1/nowhere:", ["problem", "connection"])
+    assert (lines[second + 1].split()[:2], answer.exit_code) == (["ok", "connection"], 1)
 
 
 def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Command) -> None:
@@ -92,7 +102,7 @@ def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Comm
         ("alter table noetl.event disable trigger noetl_receive_events", "triggers: the trigger noetl_receive_events"),
         ("insert into noetl.dead_letter values (7, 1, 'the audit table is full')",
          "dead letters: 1 set aside of 1 execution, the latest: the audit table is full"),
-        ("alter table noetl.queue set (autovacuum_enabled = off)", "bloat: autovacuum is switched off for noetl.queue"),
+        ("alter table noetl.inbox set (autovacuum_enabled = off)", "bloat: autovacuum is switched off for noetl.inbox"),
     ],
 )  # fmt: skip
 async def test_what_one_statement_spoils_is_found(database: Database, statement: str, problem: str) -> None:
@@ -106,8 +116,8 @@ async def test_mail_that_nobody_reads_is_found(database: Database) -> None:
     """The lag is the age of the oldest event."""
     await register(database, ONE_STEP)
     await start(database, count=3)
-    await execute(database, "update noetl.event set created_at = created_at - interval '3 min'")
-    assert (await problems(database)).startswith("mail: 3 unread, the oldest for 3 min 0 s (execution ")
+    await execute(database, "update noetl.event set created_at = created_at - interval '3 h 10 s'")
+    assert (await problems(database)).startswith("mail: 3 unread, the oldest for 3 h 0 min (execution ")
 
 
 async def test_a_lease_that_nobody_takes_back_is_found(database: Database) -> None:
@@ -115,8 +125,8 @@ async def test_a_lease_that_nobody_takes_back_is_found(database: Database) -> No
     async with session(database) as own:
         await put_job(own)
         await own.execute("select from noetl.lease_jobs('w1', 1, 60)")
-        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '40 s'")
-    assert "leases: 1 lease ran out up to 40.0 s ago, and no broker" in await problems(database)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '2 h 10 s'")
+    assert "leases: 1 lease ran out up to 2 h 0 min ago, and no broker" in await problems(database)
 
 
 async def test_jobs_that_no_worker_takes_are_found_by_their_type(database: Database) -> None:
@@ -124,7 +134,7 @@ async def test_jobs_that_no_worker_takes_are_found_by_their_type(database: Datab
     async with session(database) as own:
         await put_job(own, "a", node_type="dbt")
         await put_job(own, "b", node_type="dbt")
-        await own.execute("update noetl.queue set available_at = clock_timestamp() - interval '2 h'")
+        await own.execute("update noetl.queue set available_at = clock_timestamp() - interval '2 h 10 s'")
     found = await problems(database)
     assert found == "jobs: 2 jobs of type dbt wait for a worker, the oldest for 2 h 0 min"
 
@@ -177,12 +187,14 @@ async def test_a_pooler_that_refuses_our_settings_is_named() -> None:
 
 
 async def test_a_clock_that_is_wrong_is_found(database: Database) -> None:
-    """The database's clock is an hour behind ours."""
-    late = "create function late.clock_timestamp() returns timestamptz begin atomic select now() - interval '1 h'; end"
+    """The database's clock is 70 minutes behind ours."""
+    late = (
+        "create function late.clock_timestamp() returns timestamptz begin atomic select now() - interval '70 min'; end"
+    )
     await execute(database, f"create schema late; {late}")
     await execute(database, f"alter database {database.name} set search_path = late, pg_catalog")
     found = await problems(database)
-    assert found.startswith(("clock: this machine's clock is 3600.", "clock: this machine's clock is 3599.9"))
+    assert re.match(r"clock: this machine's clock is (4199|42\d\d)\.\d s ahead of the database's", found)
 
 
 async def test_a_database_that_is_set_to_read_only_is_found(database: Database) -> None:

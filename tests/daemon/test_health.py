@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from noetl_broker.daemon.figures import METRICS, enter
+from noetl_broker.daemon.fleet import Fleet
 from noetl_broker.daemon.health import Census, Health
 from noetl_broker.daemon.observer import Observer
 from noetl_broker.daemon.port import Port
 from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service
 from tests.asking import ask, figures
-from tests.brokers import complete_jobs, drain, execute, options, register, running, start, until_ended
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    complete_jobs,
+    drain,
+    execute,
+    options,
+    register,
+    running,
+    start,
+    until_ended,
+)
 from tests.postgres import Database
 from tests.roles import logins
 
@@ -208,34 +220,40 @@ async def test_answers_that_came_too_late_are_told(database: Database) -> None:
 
 
 async def test_mail_that_nobody_rang_for_is_counted(database: Database) -> None:
-    """The look after `sweep_seconds` found it. Mail that somebody rang for is not: most is."""
+    """The look after `sweep_seconds` found it. Mail that somebody rang for is not, however old it says to be."""
     await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
     async with running(database, sweep_seconds=0.5) as service:
-        await start(database)
-        while not await complete_jobs(database):
-            pass
-        await until_ended(database)
-        rung = service.counters.swept
-        drains = service.counters.drains
-        while service.counters.drains < drains + 2:  # asleep again, behind the gate
-            await execute(database, "select")
+        await until_it_slept(database, service)
         await execute(
             database,
             """
-            with silent as (select set_config('noetl.writer', 'broker', true))
-            insert into noetl.event (execution_id, event_type)
-            select execution_id, 'execution_start' from noetl.execution, silent""",
+            insert into noetl.event (execution_id, event_type, created_at)
+            values ($1, 'execution_start', clock_timestamp() - interval '1 hour')""",
+            execution_id,
         )
+        while service.counters.turns < 1:
+            await execute(database, "select")
+        rung = service.counters.swept
+        await until_it_slept(database, service)
         await execute(
             database,
             """
             insert into noetl.inbox (execution_id, event_id)
-            select execution_id, max(event_id) from noetl.event group by 1""",
+            select execution_id, max(event_id) from noetl.event group by execution_id""",
         )
-        turns = service.counters.turns
-        while service.counters.turns == turns:
+        while service.counters.turns < 2:
             await execute(database, "select")
+        await until_it_slept(database, service)
     assert (rung, service.counters.swept) == (0, 1)
+
+
+async def until_it_slept(database: Database, service: Service) -> None:
+    """Wait until a daemon has found nothing, slept to the end and found nothing again: it sleeps behind the gate."""
+    drains = service.counters.drains
+    while service.counters.drains < drains + 2:
+        await execute(database, "select")
 
 
 async def test_faults_are_counted_by_sqlstate(database: Database) -> None:
@@ -272,3 +290,24 @@ async def test_broken_invariants_are_a_gauge(database: Database) -> None:
     assert found["broken_invariants"]["I1",] > 0
     assert found["broken_invariants"]["I8",] == 0
     assert found["verified_executions"] == {(): 1.0}
+
+
+async def test_a_broker_of_several_databases_is_live_while_one_cannot_be_served(
+    database: Database, empty_database: Database
+) -> None:
+    """It tries again beside the others; to restart it would stop those as well."""
+    stopping = asyncio.Event()
+    services = {"good": Service(options(database), stopping), "empty": Service(options(empty_database), stopping)}
+    fleet = Fleet(services, stopping)
+    task = asyncio.create_task(fleet.run())
+    while not (fleet.failed and services["good"].serving):
+        await execute(database, "select")
+    long_ago = services["empty"].progress_at = time.monotonic() - 1000.0
+    while services["empty"].progress_at == long_ago:
+        await execute(database, "select")
+    account = account_of(services)
+    stopping.set()
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
+    assert account.reports["empty"].silent_seconds < 10
+    assert "noetl-broker migrate" in account.reports["empty"].checks["database"]
+    assert [*account.reports["good"].checks.values()] == ["ok"] * 4

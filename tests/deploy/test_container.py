@@ -21,6 +21,8 @@ from click.testing import CliRunner
 from noetl_broker.cli.group import cli
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, write_playbook
+from tests.cli.test_serving import read_until
+from tests.cli.test_watching import free_port
 from tests.postgres import Database
 
 ROOT = Path(__file__).parents[2]
@@ -148,6 +150,20 @@ def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, databa
         )
         assert (answer.returncode, word in answer.stdout) == (0, True), answer.stderr
     assert list((image / "opt").rglob("pip")) == []
+
+
+def test_the_health_check_of_the_image(command: Command) -> None:
+    """It is 0 for a broker that is ready, and not for one that is not there."""
+    port = str(free_port())
+    words = [sys.executable, *exec_form("HEALTHCHECK")[1:]]
+
+    def check() -> int:
+        environment = plain_environment() | {"NOETL_BROKER_HEALTH_PORT": port}
+        return subprocess.run(words, env=environment, stderr=subprocess.DEVNULL, check=False).returncode
+
+    absent = check()
+    read_until(command.start("run", NOETL_BROKER_HEALTH_PORT=port), " ready ")
+    assert (absent, check()) == (1, 0)
 
 
 def _can_be_process_1() -> bool:

@@ -105,7 +105,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
             for _ in range(SERVICES[service]["deploy"]["replicas"]):
                 process = subprocess.Popen(
                     [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
-                    env=environment(service),
+                    env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 ends.callback(process.kill)
@@ -160,6 +160,21 @@ def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
     assert file == f"{mount['mountPath']}/{item['path']}"
     wanted = {"noetl-broker-schema": "owner", "noetl-broker": "broker", "noetl-worker": "worker"}
     assert (secret["secretName"], item["key"]) == ("noetl-broker", wanted[name])
+
+
+def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
+    """Its main loop says whether it is alive; that it waits for a database is no reason to be ended."""
+    (container,) = PODS["noetl-broker"]["containers"]
+    (port,) = container["ports"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("liveness", "startup", "readiness")}
+    assert {probe: get["path"] for probe, get in asked.items()} == {
+        "liveness": "/live",
+        "startup": "/live",
+        "readiness": "/ready",
+    }
+    assert {get["port"] for get in asked.values()} == {port["name"]}
+    assert variables["NOETL_BROKER_HEALTH_PORT"] == str(port["containerPort"])
 
 
 def test_a_stop_leaves_time_to_drain() -> None:

@@ -173,6 +173,7 @@ def _looked_at(text: str) -> list[str]:
         r"PostgreSQL \S+, database \S+ as \S+,",
         r"works as \d+",
         r"within \S+ s",
+        r"version \d+",
         r"the role broker_1|the role noetl_broker_of_\S+",
     ):
         text = re.sub(own, "OWN", told_text(text))

@@ -103,4 +103,6 @@ def _dsn(ctx: click.Context) -> str | None:
     config = ctx.params.get("config")
     settings = load_settings(Path(config) if config else None)
     given = ctx.params.get("dsn")
+    if isinstance(given, tuple):  # of a command that serves several databases
+        given = next(iter(given), None)
     return given or (settings.dsn.get_secret_value() if settings.dsn is not None else None)

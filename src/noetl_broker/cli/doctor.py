@@ -11,19 +11,22 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.errors import EXIT_FAILED
+from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.settings import PREFIX, Settings
 from noetl_broker.store.binaries import BIN_FOLDER_VARIABLE
+from noetl_broker.store.dsn import database_names
 from noetl_broker.store.examining import examine
 from noetl_broker.store.findings import Finding, State
 
 COLOURS: dict[State, str] = {"ok": "green", "notice": "yellow", "problem": "red"}
+HERE = "this machine"
 OTHER_VARIABLES = frozenset({BIN_FOLDER_VARIABLE})
 
 
 @command(
     "doctor",
     example=("noetl-broker doctor --dsn postgresql://broker_1@db.example/noetl\nnoetl-broker doctor --json"),
+    several_databases=True,
 )
 def doctor(call: Call) -> int:
     """Find what keeps brokers from working here, and say what to do.
@@ -32,18 +35,36 @@ def doctor(call: Call) -> int:
     that nobody takes, bloat, open transactions and the notification queue. Changes nothing. Call it from the broker's
     machine, with its login. Exit 1 if it finds a problem; a notice is none.
     """
-    found = [*misspelled(dict(os.environ)), *asyncio.run(examine(call.dsn))]
+    looked_at: dict[str, Sequence[Finding]] = {}
+    if of_all := misspelled(dict(os.environ)):
+        looked_at[HERE] = of_all
+    for name, dsn in zip(database_names(call.dsns), call.dsns, strict=True):
+        looked_at[name] = asyncio.run(_look(dsn, alone=len(call.dsns) == 1))
+    found = [finding for each in looked_at.values() for finding in each]
     problems = sum(finding.state == "problem" for finding in found)
     notices = sum(finding.state == "notice" for finding in found)
     if call.as_json:
-        output.show_json({
-            "problems": problems, "notices": notices, "findings": [finding._asdict() for finding in found],
-        })  # fmt: skip
+        findings = [{"database": name, **one._asdict()} for name, each in looked_at.items() for one in each]
+        output.show_json({"problems": problems, "notices": notices, "findings": findings})
     else:
-        _tell(found)
+        for name, each in looked_at.items():
+            if len(call.dsns) > 1:
+                click.echo(f"{name}:")
+            _tell(each)
         click.echo()
         click.echo(_sum(problems, notices))
     return EXIT_FAILED if problems else 0
+
+
+async def _look(dsn: str | None, *, alone: bool) -> Sequence[Finding]:
+    """Examine one database; of several, one that cannot be reached keeps nobody from looking at the others."""
+    try:
+        return await examine(dsn)
+    except BrokerError as fault:
+        if alone:
+            raise
+        why = "A broker that serves several databases goes on with the others, and tries this one again."
+        return [Finding("connection", "problem", str(fault), why, "Mend what the sentence names.")]
 
 
 def misspelled(environ: dict[str, str]) -> list[Finding]:

@@ -71,8 +71,9 @@ async def _allowed(check: Check, connection: Connection, limits: Limits) -> list
 
 
 async def _look_at_server(connection: Connection, limits: Limits) -> list[Finding]:
-    looks = sorted([await _ask(connection) for _ in range(TRIPS)], key=lambda look: look[0])
-    trip, here, server = looks[TRIPS // 2]
+    looks = [await _ask(connection) for _ in range(TRIPS)]
+    # The quickest tells most of the way, and least of what else was going on.
+    trip, here, server = min(looks, key=lambda look: look[0])
     return [
         _server(server, trip, limits),
         *_pooler(connection, server),

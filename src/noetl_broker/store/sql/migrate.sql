@@ -55,7 +55,8 @@ from asked a
 where not has_sequence_privilege(a.role, 'noetl.id_seq', 'usage')
 union all
 select 'select on noetl.stale_answer_seq'
-where not has_sequence_privilege('noetl.stale_answer_seq', 'select')
+from asked a
+where not has_sequence_privilege(a.role, 'noetl.stale_answer_seq', 'select')
 union all
 select 'execute on ' || f.signature
 from unnest(array[
