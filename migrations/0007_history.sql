@@ -108,6 +108,9 @@ begin
     execute format('select exists (select from noetl_history.%I where execution_id >= $1 and execution_id < $2)',
       missing.name || '_default') into strays using missing.first_id, missing.next_id;
     continue when strays;
+    -- Postgres reads all of the default partition before it takes another one, and nobody may use it meanwhile. A large one
+    -- (of ids that another generator makes, say) goes on growing instead, and leaves row by row.
+    continue when pg_relation_size(format('noetl_history.%I', missing.name || '_default')) > 64 << 20;
     execute format('create table noetl_history.%I (like noetl.%I including all)', missing.partition, missing.name);
     execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
       missing.name, missing.partition, missing.first_id, missing.next_id);

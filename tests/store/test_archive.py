@@ -99,6 +99,18 @@ async def test_a_period_whose_rows_came_before_its_partition_stays_in_the_defaul
     assert await partitions(database, "noetl_history", name) == [table for table in TABLES if table != "turn"]
 
 
+async def test_a_large_default_partition_gets_no_other_beside_it(database: Database) -> None:
+    """Postgres would read it from end to end while nobody may use it."""
+    name = await value(database, "select max(name) from noetl.period")
+    for table in ("turn", "workload"):
+        await execute(database, f"drop table noetl_history.{table}_{name}")
+    await execute(
+        database,
+        "insert into noetl.turn select 1, n, n, 'decided', repeat('x', 1900), now() from generate_series(1, 36000) n",
+    )
+    assert [await value(database, "select noetl.add_partition(30)") for _ in range(2)] == [f"workload_{name}", None]
+
+
 async def test_a_period_leaves_with_all_that_is_in_it(database: Database) -> None:
     """Nothing is deleted; the row of the execution stays, and so does what else there is."""
     [gone] = await ended_in(database, LONG_AGO)
