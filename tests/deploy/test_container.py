@@ -210,10 +210,10 @@ def test_an_account_without_a_name_needs_one_in_the_dsn(image: Path) -> None:
     """It is told so; a database is not waited for."""
     program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
     words = jailed(program, "run", "--dsn", "postgresql://127.0.0.1:1/nowhere")
+    environment = plain_environment() | {"HOME": "/", "NOETL_BROKER_HEALTH_PORT": "0"}
     answer = subprocess.run(
-        words, env=plain_environment() | {"HOME": "/", "NOETL_BROKER_HEALTH_PORT": "0"}, capture_output=True, text=True, check=False,
-        timeout=PATIENCE_SECONDS,
-    )  # fmt: skip
+        words, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
     assert (answer.returncode, "the DSN names no user" in answer.stderr) == (2, True)
 
 
