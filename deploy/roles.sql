@@ -99,7 +99,7 @@ begin
     from pg_class c
     where c.relnamespace = 'noetl'::regnamespace
       and c.relkind = 'S'
-      and c.relname <> 'id_seq'
+      and c.relname not in ('id_seq', 'stale_answer_seq')
       and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i') -- of an identity column
   loop
     execute format('grant usage on sequence %s to noetl_broker', own);

@@ -16,6 +16,9 @@ create table if not exists noetl.period (
 );
 
 comment on table noetl.period is 'Ranges of execution ids whose history has partitions of its own, and is archived as a whole.';
+comment on column noetl.period.name is 'The day on which it begins, in UTC; the names of its partitions end in it.';
+comment on column noetl.period.first_id is 'The first id that belongs to it.';
+comment on column noetl.period.archived_at is 'When its partitions were detached; null: they are in use.';
 comment on column noetl.period.next_id is 'The first id that belongs to it no more.';
 
 -- Executions of no period, moved row by row.
@@ -24,6 +27,8 @@ create table if not exists noetl.archived (
   archived_at timestamptz not null default clock_timestamp()
 );
 
+comment on column noetl.archived.execution_id is 'The execution.';
+comment on column noetl.archived.archived_at is 'When its rows were moved.';
 comment on table noetl.archived is 'Executions that were archived one by one, because their tables have no partitions of a period.';
 
 create or replace function noetl.is_archived(execution_id bigint) returns boolean
@@ -261,6 +266,16 @@ begin
   end loop;
 end
 $$;
+
+comment on function noetl.is_archived(bigint) is 'Whether the history of an execution has left the tables.';
+comment on function noetl.history_tables() is 'The tables that are partitioned by periods, in the order in which they leave.';
+comment on function noetl.first_id_at(timestamptz) is 'The least id that noetl.next_id() gives at a moment.';
+comment on function noetl.detach_partition(text, text) is 'For archive: moves the partition of a period out of a table into noetl_archive.';
+comment on function noetl.attach_partition(text, text) is 'For archive --restore: brings the partition of a period back into its table.';
+comment on function noetl.executions_without_period(bigint, timestamptz, int) is
+  'For archive: a page of executions with rows in tables without periods, and whether they may leave.';
+comment on function noetl.archive_rows(bigint[]) is
+  'For archive: moves the rows of executions out of tables without periods; gives their number.';
 
 revoke all on function noetl.is_archived(bigint) from public;
 revoke all on function noetl.history_tables() from public;

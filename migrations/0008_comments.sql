@@ -1,6 +1,6 @@
 -- What each table, column and function is, for whoever looks with a tool of their own; docs/tables.md is made of it.
 --
--- serves-from: 6
+-- serves-from: 7
 --
 -- Comments that explain a choice stand beside what they explain, in the earlier files; here is the rest. A table that a
 -- NoETL server made may lack a column of ours, so each comment is made only where there is something to comment on.
@@ -171,7 +171,18 @@ begin
       ('dead_letter', 'execution_id', 'The execution.'),
       ('dead_letter', 'event_id', 'The event that could not be decided on.'),
       ('dead_letter', 'reason', 'What the program raised.'),
-      ('dead_letter', 'created_at', 'When it was set aside.')
+      ('dead_letter', 'created_at', 'When it was set aside.'),
+
+      ('ended_job', 'queue_id', 'The job.'),
+      ('ended_job', 'status', 'What the server wrote: done, retry, dead.'),
+      ('ended_job', 'ended_at', 'When it wrote that.'),
+
+      ('period', 'name', 'What the names of its partitions end in.'),
+      ('period', 'first_id', 'The first id that belongs to it.'),
+      ('period', 'archived_at', 'When its history was archived; null: it is in use.'),
+
+      ('archived', 'execution_id', 'The execution.'),
+      ('archived', 'archived_at', 'When it was archived.')
     ) said (table_name, column_name, comment)
     join information_schema.columns c
       on c.table_schema = 'noetl' and c.table_name = said.table_name and c.column_name = said.column_name
@@ -197,3 +208,11 @@ comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: cl
 comment on function noetl.reap(int, int) is 'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
 comment on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) is
   'For complete_job and fail_job: ends the lease and writes the event, in one transaction.';
+comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';
+comment on function noetl.traceparent(bigint, text) is
+  'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';
+comment on function noetl.receive_job() is
+  'Trigger: keeps what a NoETL server writes about the end of a job, until it is clear whether its event came.';
+comment on function noetl.know_kind() is 'Trigger: beside a NoETL server, tells its catalog of the kind Playbook before the first row of it.';
+comment on function noetl.reap_ended_jobs(int, float8) is
+  'For the broker: decides by the row where a NoETL server ended a job and its event has not come; returns how many.';

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 
+import pytest
+
 from tests.cli.conftest import Command, execute, rows
 from tests.periods import LATER, LONG_AGO, ended_in
 from tests.postgres import Database
@@ -71,3 +73,23 @@ def test_how_old_must_be_said(command: Command) -> None:
     assert command("archive").exit_code == 2
     assert command("archive", "--older-than", "1d", "--restore", LONG_AGO).exit_code == 2
     assert command("archive", "--restore", "20200101").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("events",), ("explain",), ("graph",), ("replay",), ("verify",), ("retry",), ("reevaluate",),
+        ("replay", "--until", "turn:1"), ("replay", "--story"), ("fork", "--from", "work"),
+    ],
+)  # fmt: skip
+def test_commands_say_of_what_has_left_where_it_is(
+    command: Command, database: Database, words: tuple[str, ...]
+) -> None:
+    """In one sentence, and with a code that is no success."""
+    [gone] = asyncio.run(ended_in(database, LONG_AGO))
+    execute(database, "update noetl.execution set status = 'FAILED'")  # only then is there something to retry
+    command("archive", "--older-than", "0s")
+    answer = command(*words, gone)
+    assert answer.exit_code != 0
+    assert f"execution {gone} is archived" in answer.output
+    assert "noetl_archive" in answer.output

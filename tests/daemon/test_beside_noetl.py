@@ -256,10 +256,10 @@ async def test_answers_that_wait_to_be_read_do_not_hide_those_that_never_come(
     noetl.tasks["a"] = lambda _: 1
     for execution_id in (8, 9):
         await noetl.start(execution_id)
-        await drain(empty_database)
+    await drain(empty_database)
+    for lost in (set[str](), {"action_completed", "step_result"}):
+        noetl.lost = lost
         await noetl.work()
-        noetl.lost = {"action_completed", "step_result"}
-    await overlook(noetl, 0)
     await noetl.connection.execute("update noetl.ended_job set ended_at = ended_at - interval '31 s'")
     looks = [await noetl.connection.fetchval("select noetl.reap_ended_jobs(1, 30)") for _ in range(2)]
     assert looks == [0, 1]
@@ -458,6 +458,19 @@ async def test_a_timeout_counts_from_that_servers_lease(noetl: NoETL, empty_data
     assert await faults(noetl) == {}
 
 
+async def test_a_timeout_counts_anew_when_the_worker_tries_again(noetl: NoETL, empty_database: Database) -> None:
+    """Each attempt has the whole time."""
+    await noetl.register(RETRIED.replace("code: x", "code: x, timeout: 30"))
+    await noetl.start(9)
+    await drain(empty_database, rules=Rules(retry_owner="worker"))
+    job = await noetl.lease()
+    assert job is not None
+    await noetl.connection.execute("update noetl.queue set first_leased_at = first_leased_at - interval '31 s'")
+    await noetl.fail(job, "boom")
+    assert await noetl.lease(patience=1000.0) is not None
+    assert await value(empty_database, "select timed_out from noetl.reap(9, 5)") == 0
+
+
 async def test_who_owns_retries_is_pinned_at_the_start(noetl: NoETL, empty_database: Database) -> None:
     """A daemon with the other setting goes on as the execution began."""
     await noetl.register(RETRIED)
@@ -470,17 +483,24 @@ async def test_who_owns_retries_is_pinned_at_the_start(noetl: NoETL, empty_datab
     assert await value(empty_database, "select outcome from noetl.turn where turn = 2") == "recorded"
 
 
-async def test_our_own_workers_words_are_never_only_words(noetl: NoETL, empty_database: Database) -> None:
-    """`noetl.fail_job` ends an attempt in the queue and the log at once: the broker decides, and nothing is kept."""
+@pytest.mark.parametrize(
+    "call, end",
+    [
+        ("noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"boom\"}')", ("FAILED", None, "boom")),
+        ("noetl.complete_job(queue_id, 'w', attempts, '1')", ("COMPLETED", 1, None)),
+    ],
+)
+async def test_our_own_workers_words_are_never_only_words(
+    noetl: NoETL, empty_database: Database, call: str, end: tuple[Any, ...]
+) -> None:
+    """Our functions end a job in the queue and the log at once: the broker decides, and nothing is kept for later."""
     await noetl.register(STEP)
     await noetl.start(9)
     await drain(empty_database, rules=Rules(retry_owner="worker"))
-    await noetl.connection.fetch(
-        "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"boom\"}') from noetl.lease_jobs('w')"
-    )
+    await noetl.connection.fetch(f"select {call} from noetl.lease_jobs('w')")
     assert await value(empty_database, "select count(*) from noetl.ended_job") == 0
     await drain(empty_database)
-    assert await ended(noetl) == [("FAILED", None, "boom")]
+    assert await ended(noetl) == [end]
 
 
 async def test_the_start_event_is_the_truth(noetl: NoETL, empty_database: Database) -> None:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from noetl_broker.daemon.figures import METRICS, enter
+from noetl_broker.daemon.fleet import Fleet
 from noetl_broker.daemon.health import Census, Health
 from noetl_broker.daemon.observer import Observer
 from noetl_broker.daemon.port import Port
 from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service
 from tests.asking import ask, figures
-from tests.brokers import complete_jobs, drain, execute, options, register, running, start, until_ended
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    complete_jobs,
+    drain,
+    execute,
+    options,
+    register,
+    running,
+    start,
+    until_ended,
+)
 from tests.postgres import Database
 from tests.roles import logins
 
@@ -278,3 +290,24 @@ async def test_broken_invariants_are_a_gauge(database: Database) -> None:
     assert found["broken_invariants"]["I1",] > 0
     assert found["broken_invariants"]["I8",] == 0
     assert found["verified_executions"] == {(): 1.0}
+
+
+async def test_a_broker_of_several_databases_is_live_while_one_cannot_be_served(
+    database: Database, empty_database: Database
+) -> None:
+    """It tries again beside the others; to restart it would stop those as well."""
+    stopping = asyncio.Event()
+    services = {"good": Service(options(database), stopping), "empty": Service(options(empty_database), stopping)}
+    fleet = Fleet(services, stopping)
+    task = asyncio.create_task(fleet.run())
+    while not (fleet.failed and services["good"].serving):
+        await execute(database, "select")
+    long_ago = services["empty"].progress_at = time.monotonic() - 1000.0
+    while services["empty"].progress_at == long_ago:
+        await execute(database, "select")
+    account = account_of(services)
+    stopping.set()
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
+    assert account.reports["empty"].silent_seconds < 10
+    assert "noetl-broker migrate" in account.reports["empty"].checks["database"]
+    assert [*account.reports["good"].checks.values()] == ["ok"] * 4

@@ -196,7 +196,7 @@ def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, co
     try:
         watched = command.run("status", started, "--watch")
         refused = subprocess.run(
-            jailed("/bin/sh", "-c", f"touch /tmp/x || touch {image}/x"), capture_output=True, check=False
+            jailed("/bin/sh", "-c", f"touch /var/tmp/x || touch {image}/x"), capture_output=True, check=False
         )
     finally:
         for process in processes:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
-from noetl_broker.errors import NotFoundFault, OperatorFault
+from noetl_broker.errors import NotFoundFault, OperatorFault, PermissionFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.store import archive
 from noetl_broker.store.courses import load_course
@@ -35,6 +36,7 @@ from tests.brokers import (
 )
 from tests.periods import BODY, LATER, LONG_AGO, add_period, ended_in, partitions, set_clock
 from tests.postgres import Database
+from tests.roles import logins
 from tests.sessions import blocked, session
 from tests.store import noetl_server
 
@@ -384,3 +386,24 @@ async def test_beside_a_noetl_server_rows_are_moved(empty_database: Database) ->
     async with session(database) as connection:
         with pytest.raises(NotFoundFault, match="is archived"):
             await list_events(connection, over)
+
+
+async def test_a_broker_makes_partitions_and_may_not_take_them_away(database: Database) -> None:
+    """Making them is a function with its owner's rights; what leaves is the owner's to say."""
+    await ended_in(database, LONG_AGO)
+    await execute(database, "delete from noetl.period where first_id = (select max(first_id) from noetl.period)")
+    name = await value(database, "select to_char(now() + interval '30 days', 'YYYYMMDD')")
+    await execute(database, f"drop table noetl_history.turn_{name}")
+    async with logins(database) as those:
+        async with command_session(those.broker.dsn, name="test") as connection:
+            assert await archive.add_partition(connection, 30) == f"turn_{name}"
+            assert await archive.add_partition(connection, 30) is None
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await archive.list_periods(connection, 0.0)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.fetchval("select noetl.detach_partition('event', $1)", LONG_AGO)
+        for stranger in (those.worker, those.producer, those.reader):
+            with pytest.raises(PermissionFault):
+                async with command_session(stranger.dsn, name="test") as connection:
+                    await archive.add_partition(connection, 30)
+    assert await partitions(database, "noetl_history", LONG_AGO) == TABLES

@@ -78,6 +78,13 @@ def test_a_database_is_named_by_its_place(dsn: str | None, name: str) -> None:
     assert database_names([dsn]) == (name,)
 
 
+def test_without_a_dsn_the_usual_variables_name_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are where the driver looks then."""
+    monkeypatch.setenv("PGHOST", "h")
+    monkeypatch.setenv("PGDATABASE", "db")
+    assert database_names([None]) == ("h/db",)
+
+
 def test_two_databases_never_have_one_name() -> None:
     """The same one twice, or two whose DSN names none."""
     assert database_names(["postgresql://h/db", "postgresql://h/db", None, None]) == (

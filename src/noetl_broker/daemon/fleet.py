@@ -110,7 +110,7 @@ class Fleet:
     async def _rest(self, name: str, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.stopping.is_set() and time.monotonic() < until:
-            self._hear_progress(name)
+            self.services[name].progress()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.stopping.wait(), min(seconds, STEP_SECONDS))
 

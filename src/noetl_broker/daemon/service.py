@@ -105,7 +105,7 @@ class Service:
         """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
         pool = await self._open_pool()
         bell = self.bell = Bell(self.options.dsn)
-        await bell.keep_connected(self.stopping, self._progress)
+        await bell.keep_connected(self.stopping, self.progress)
         chores = [
             asyncio.create_task(self._reap(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
@@ -148,12 +148,12 @@ class Service:
                 if sleeper.swept:
                     counters.swept += counters.waits.above(LATE_SECONDS) - late
                 self.trouble = None
-                self._progress()
+                self.progress()
                 await sleeper.sleep(worked=counters.turns > turns)
             except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                 await self._suffer(error, pool)
                 if not bell.connected:
-                    await bell.keep_connected(self.stopping, self._progress)
+                    await bell.keep_connected(self.stopping, self.progress)
 
     async def _suffer(self, error: Exception, pool: Pool) -> None:
         """Wait out what the table of faults says can be waited out; anything else ends the daemon.
@@ -215,7 +215,7 @@ class Service:
                         hint="LISTEN does not work through a transaction pooler",
                     )
                     self.counters.deaf += 1
-                    await bell.keep_connected(self.stopping, self._progress)
+                    await bell.keep_connected(self.stopping, self.progress)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
                     probed_at = time.monotonic()
@@ -231,7 +231,8 @@ class Service:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.tracer.tell(pool), LAST_SPANS_SECONDS)
 
-    def _progress(self) -> None:
+    def progress(self) -> None:
+        """The main loop has come round, or waits for what may come by itself: whoever watches over it may rest."""
         self.progress_at = time.monotonic()
         self.on_progress()
 
@@ -245,7 +246,7 @@ class Service:
             batch_size=options.batch_size,
             max_gathered_bytes=options.max_gathered_bytes,
             stopping=self.stopping,
-            on_progress=self._progress,
+            on_progress=self.progress,
             counters=self.counters,
             tracer=self.tracer,
         )
@@ -270,11 +271,11 @@ class Service:
                     await pool.close()
                     raise
             except DatabaseFault as fault:
+                self.trouble = str(fault)
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
                 log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
-                self.trouble = str(fault)
-                self._progress()
+                self.progress()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)
                 if self.stopping.is_set():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
 INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
 UNNAMED = "without a name"
+PLACE = ("PGHOST", "PGDATABASE")
 LEAST_CHARACTERS = 3  # a shorter piece of a password counts only where a message quotes it
 
 _USER = re.compile(r"^(?:[\w+.-]*://)?(.*)@", re.DOTALL)
@@ -37,11 +39,14 @@ def without_secrets(message: str, dsn: str | None) -> str:
 
 
 def database_names(dsns: Sequence[str | None]) -> tuple[str, ...]:
-    """Name each database for logs: host and database, as its DSN says; never a piece of a secret, each name once."""
+    """Name each database for logs: host and database, as its DSN says; never a piece of a secret, each name once.
+
+    Where there is no DSN, as the PG* variables say.
+    """
     names: list[str] = []
     for dsn in dsns:
         address, _, query = (dsn or "").partition("://")[2].partition("?")
-        place = address.rpartition("@")[2]
+        place = address.rpartition("@")[2] if dsn else "/".join(os.environ.get(name, "") for name in PLACE).strip("/")
         # Of a broken DSN the password may be what stands there.
         hidden = not place or "@" in query or without_secrets(place, dsn) != place
         name = UNNAMED if hidden else place
