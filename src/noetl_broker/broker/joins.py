@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.entering import enter_step
 from noetl_broker.broker.inputs import Given, lay_over
-from noetl_broker.broker.state import Arrival
+from noetl_broker.broker.state import Arrival, Token, Visit
 from noetl_broker.broker.trail import Absorbed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.graph import Graph
-    from noetl_broker.playbook.model import Step
+    from noetl_broker.playbook.model import Playbook, Step
 
 
 def deliver(draft: Draft, arrival: Arrival) -> None:
@@ -27,7 +27,7 @@ def deliver(draft: Draft, arrival: Arrival) -> None:
     if step.name in arrival.spent:
         draft.trail.append(Absorbed(arrival))
         return
-    if step.join == "all" or _waits_for_all(draft, step):
+    if step.join == "all" or (step is draft.playbook.end and step.join is None):
         draft.waiting[step.name] = (*draft.waiting.get(step.name, ()), arrival)
         return
     if step.join == "any":
@@ -42,27 +42,32 @@ def release_join(draft: Draft) -> bool:
     order = draft.playbook.steps
     waiting = sorted((order[name] for name in draft.waiting), key=lambda step: step.index)
     for step in waiting:
-        if _is_ready(draft, step, waiting):
+        if _is_ready(draft, step):
             arrival = merge_arrivals(draft.waiting.pop(step.name))
             enter_step(draft, step, arrival)
             return True
     return False
 
 
-def _waits_for_all(draft: Draft, step: Step) -> bool:
-    return step is draft.playbook.end and step.join is None
+def _is_ready(draft: Draft, step: Step) -> bool:
+    tokens, joins = holding(draft.playbook, step, draft.tokens, draft.waiting)
+    return next(joins, None) is None and next(tokens, None) is None
 
 
-def _is_ready(draft: Draft, step: Step, waiting: list[Step]) -> bool:
-    if _waits_for_all(draft, step):
-        return not draft.tokens and len(waiting) == 1
-    reach = reach_of(draft.playbook.graph, draft.waiting)
+def holding(
+    playbook: Playbook, step: Step, tokens: Mapping[Visit, Token], waiting: Mapping[str, tuple[Arrival, ...]]
+) -> tuple[Iterator[Visit], Iterator[str]]:
+    """Running tokens and other waiting joins that can still come to a waiting join, or to its group."""
+    if step is playbook.end and step.join is None:
+        return iter(tokens), (name for name in waiting if name != step.name)
+    graph, reach = playbook.graph, reach_of(playbook.graph, waiting)
     group = {step.name} | {other for other in reach[step.name] if step.name in reach[other]}
-    if any(step.name in reach[other] for other in reach if other not in group):
-        return False
-    graph = draft.playbook.graph
-    live = draft.tokens.values()
-    return not any(graph.can_reach(token.step, member, avoiding=token.spent) for token in live for member in group)
+    visits = (
+        visit
+        for visit, token in tokens.items()
+        if any(graph.can_reach(token.step, member, avoiding=token.spent) for member in group)
+    )
+    return visits, (other for other in reach if other not in group and step.name in reach[other])
 
 
 def reach_of(graph: Graph, waiting: Mapping[str, tuple[Arrival, ...]]) -> dict[str, set[str]]:

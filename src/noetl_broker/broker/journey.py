@@ -184,14 +184,6 @@ class Journey:
             self.pending.setdefault(arrival.step, []).append(Component(None, arrival))
 
 
-def follow_all(history: History) -> Journey:
-    """The whole way."""
-    journey = Journey()
-    for walked in walk(history):
-        journey.follow(walked)
-    return journey
-
-
 def last_entry(history: History, step: str) -> tuple[int, Visit] | None:
     """The turn in which the step was entered last, and the visit, as far as the turns go as they were written."""
     found = None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import Found, want_action
 from noetl_broker.broker.inputs import given_by
-from noetl_broker.broker.joins import reach_of
+from noetl_broker.broker.joins import holding
 from noetl_broker.broker.model import JSON
 
 if TYPE_CHECKING:
@@ -79,23 +79,13 @@ def where_it_stands(playbook: Playbook | str, state: ExecutionState, known: Know
 
 
 def _waiting(playbook: Playbook, state: ExecutionState) -> tuple[Waiting, ...]:
-    graph, reach = playbook.graph, reach_of(playbook.graph, state.waiting)
     found = []
     for name in sorted(state.waiting, key=lambda name: playbook.steps[name].index):
         step = playbook.steps[name]
         arrived = tuple(playbook.arcs[arrival.arc].source for arrival in state.waiting[name] if arrival.arc >= 0)
-        if step is playbook.end and step.join is None:
-            joins = tuple(other for other in state.waiting if other != name)
-            found.append(Waiting(name, "end", arrived, tuple(state.tokens), joins))
-            continue
-        group = {name} | {other for other in reach[name] if name in reach[other]}
-        visits = tuple(
-            visit
-            for visit, token in state.tokens.items()
-            if any(graph.can_reach(token.step, member, avoiding=token.spent) for member in group)
-        )
-        joins = tuple(other for other in state.waiting if other not in group and name in reach[other])
-        found.append(Waiting(name, step.join or "all", arrived, visits, joins))
+        kind = step.join or ("end" if step is playbook.end else "all")
+        visits, joins = holding(playbook, step, state.tokens, state.waiting)
+        found.append(Waiting(name, kind, arrived, tuple(visits), tuple(joins)))
     return tuple(found)
 
 

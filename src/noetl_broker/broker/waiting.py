@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.facts import ChildFact, Facts, JobFact, Letter
-from noetl_broker.broker.joins import reach_of
+from noetl_broker.broker.joins import holding
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import listed, visit_name
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.broker.history import History
     from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
-    from noetl_broker.playbook.model import Playbook, Step
+    from noetl_broker.playbook.model import Playbook
 
 MOST_TOLD = 5  # of children or items of one step
 
@@ -79,7 +79,8 @@ def tell_join(history: History, state: ExecutionState, name: str) -> Why:
     playbook = history.playbook
     if isinstance(playbook, str):
         raise TypeError(playbook)
-    visits, joins = _what_holds(playbook, state, playbook.steps[name])
+    live, groups = holding(playbook, playbook.steps[name], state.tokens, state.waiting)
+    visits, joins = [*live], [*groups]
     came = [_came(arrival, playbook) for arrival in state.waiting[name]]
     because = [Why("arrived", f"{listed(dict.fromkeys(came))} came to it already", {"from": came})]
     for visit in visits:
@@ -204,21 +205,6 @@ def _tell_items(token: Token, about: dict[str, JSON], facts: Facts) -> Why:
         f" {counts.started - counts.ended} open, {counts.total - counts.started} not begun"
     )
     return Why("items", says, {**about, **counts._asdict()}, tuple(because))
-
-
-def _what_holds(playbook: Playbook, state: ExecutionState, step: Step) -> tuple[list[Visit], list[str]]:
-    """The live visits, and the other waiting joins, that can still come to a waiting join or its group."""
-    if step is playbook.end and step.join is None:
-        return [*state.tokens], [name for name in state.waiting if name != step.name]
-    graph = playbook.graph
-    reach = reach_of(graph, state.waiting)
-    group = {step.name} | {other for other in reach[step.name] if step.name in reach[other]}
-    visits = [
-        visit
-        for visit, token in state.tokens.items()
-        if any(graph.can_reach(token.step, member, avoiding=token.spent) for member in group)
-    ]
-    return visits, [other for other in reach if other not in group and step.name in reach[other]]
 
 
 def _came(arrival: Arrival, playbook: Playbook) -> str:
