@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -104,9 +105,10 @@ def test_what_is_copied_reaches_the_build() -> None:
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def image() -> Iterator[Path]:
     """Carry out each COPY and RUN of the build below a scratch folder; yield that folder."""
-    root = tmp_path_factory.mktemp("image")
+    root = Path(tempfile.mkdtemp(prefix="noetl-broker-image-"))
+    root.chmod(0o755)  # the user of the image reads it
     folder, programs = root / of("WORKDIR")[0].strip("/"), root / "programs"
     folder.mkdir()
     programs.mkdir()
@@ -150,6 +152,69 @@ def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, databa
         )
         assert (answer.returncode, word in answer.stdout) == (0, True), answer.stderr
     assert list((image / "opt").rglob("pip")) == []
+
+
+# What `--read-only --cap-drop ALL --tmpfs` comes to, and the user of the image.
+JAIL = """\
+for place in / /tmp /var/tmp; do
+  mount --bind "$place" "$place" && mount -o remount,bind,ro "$place" || exit 1
+done
+mount -t tmpfs tmpfs /dev/shm && cd / || exit 1
+exec setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all "$@"
+"""
+
+
+def jailed(*words: str | Path) -> list[str]:
+    """The words that run a program as the image would."""
+    user, group = of("USER", LAST_STAGE)[0].split(":")
+    begin = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c"]
+    return [*begin, JAIL.format(user=user, group=group), "jail", *map(str, words)]
+
+
+def _can_be_jailed() -> bool:
+    wanted = {"unshare", "setpriv"}
+    if any(shutil.which(name) is None for name in wanted):
+        return False
+    answer = subprocess.run(jailed(sys._base_executable, "-c", ""), capture_output=True, check=False)  # type: ignore[attr-defined]
+    return answer.returncode == 0
+
+
+@pytest.mark.skipif(not _can_be_jailed(), reason="nobody here may mount, or run the interpreter as somebody else")
+def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, command: Command) -> None:
+    """A broker and a worker, without rights or a name; only the worker's place for its jobs takes writes."""
+    subprocess.run(["/bin/chmod", "-R", "a+rX", str(image)], check=True)
+    program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
+    command("register", ROOT / "playbooks" / "diamond.yaml")
+    started = command("start", "examples/diamond").stdout.strip()
+    # As a container engine says it of a user without a name; a tmpfs for what jobs write.
+    environment = command.environment | variables() | {"HOME": "/", "PATH": os.environ["PATH"], "TMPDIR": "/dev/shm"}  # noqa: S108
+    environment["NOETL_BROKER_HEALTH_PORT"] = "0"
+    processes = [
+        subprocess.Popen(jailed(program, name), env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in ("run", "worker")
+    ]
+    try:
+        watched = command.run("status", started, "--watch")
+        refused = subprocess.run(
+            jailed("/bin/sh", "-c", f"touch /var/tmp/x || touch {image}/x"), capture_output=True, check=False
+        )
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait(PATIENCE_SECONDS)
+    assert (watched.returncode, refused.returncode) == (0, 1), watched.stdout
+
+
+@pytest.mark.skipif(not _can_be_jailed(), reason="nobody here may mount, or run the interpreter as somebody else")
+def test_an_account_without_a_name_needs_one_in_the_dsn(image: Path) -> None:
+    """It is told so; a database is not waited for."""
+    program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
+    words = jailed(program, "run", "--dsn", "postgresql://127.0.0.1:1/nowhere")
+    environment = plain_environment() | {"HOME": "/", "NOETL_BROKER_HEALTH_PORT": "0"}
+    answer = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
+    assert (answer.returncode, "the DSN names no user" in answer.stderr) == (2, True)
 
 
 def test_the_health_check_of_the_image(command: Command) -> None:

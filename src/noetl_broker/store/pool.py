@@ -96,6 +96,8 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
 
     The driver's own words are not chained to it: of a broken DSN they may show a piece of the password.
     """
+    if _lacks_user(error):
+        return OperatorFault("the DSN names no user, and the account that runs this has no name to take instead")
     kinds: list[tuple[tuple[type[Exception], ...], Callable[[str], Exception], str]] = [
         # first, because asyncpg counts it among the faults of a connection too
         ((asyncpg.exceptions.ClientConfigurationError, ValueError), OperatorFault, "the DSN is not valid"),
@@ -118,6 +120,13 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
             detail = without_secrets(str(error).strip(), dsn) or type(error).__name__
             return fault(f"{sentence}: {detail}")
     return error
+
+
+def _lacks_user(error: Exception) -> bool:
+    """Whether the driver asked the system for a name and got none, as in a container; since 3.13 that is an OSError."""
+    return isinstance(error, KeyError) or (
+        isinstance(error, OSError) and error.errno is None and "username" in str(error)
+    )
 
 
 @contextlib.asynccontextmanager
