@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from noetl_broker.daemon import evaluator
+from noetl_broker.store import unit
 from noetl_broker.store.faults import is_conflict
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
 from tests.chaos.extent import LONG
@@ -28,17 +28,17 @@ LEAST_CONFLICTS = 100 if LONG else 10
 
 
 @pytest.fixture
-def conflicts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give where each refusal of a turn that another broker took is told."""
-    seen: list[str] = []
+def conflicts(monkeypatch: pytest.MonkeyPatch) -> dict[int, BaseException]:
+    """Give where each refusal of a turn that another broker took is told, once however often it is asked about."""
+    seen: dict[int, BaseException] = {}
 
     def told(error: BaseException) -> bool:
         conflict = is_conflict(error)
         if conflict:
-            seen.append(str(error))
+            seen[id(error)] = error
         return conflict
 
-    monkeypatch.setattr(evaluator, "is_conflict", told)
+    monkeypatch.setattr(unit, "is_conflict", told)
     return seen
 
 
@@ -57,7 +57,7 @@ async def run_wide(database: Database, *, brokers: int, executions: int) -> None
 
 
 async def test_without_the_lock_n_brokers_are_kept_apart_by_the_turn_key(
-    database: Database, conflicts: list[str], tried: Callable[[str, object], None]
+    database: Database, conflicts: dict[int, BaseException], tried: Callable[[str, object], None]
 ) -> None:
     """The try-lock answers true to everybody; enough turns and conflicts must be seen for it to be a proof."""
     unlocked, locks = LOCK.subn("true", await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)"))
@@ -77,7 +77,7 @@ async def test_without_the_lock_n_brokers_are_kept_apart_by_the_turn_key(
 
 
 async def test_with_the_lock_n_brokers_never_meet(
-    database: Database, conflicts: list[str], tried: Callable[[str, object], None]
+    database: Database, conflicts: dict[int, BaseException], tried: Callable[[str, object], None]
 ) -> None:
     """The lock is the first wall: behind it nobody tries a turn that another has taken."""
     await register(database, WIDE)
