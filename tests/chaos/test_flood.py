@@ -16,7 +16,7 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-EXECUTIONS = 200 if LONG else 20  # one after the other, while it rings
+EXECUTIONS = 100 if LONG else 5  # one after the other, while it rings
 RINGS = 10_000  # in one transaction; a notification of one text is sent once in it, so each has a text of its own
 RING = "select pg_notify('noetl_event', gen_random_uuid()::text) from generate_series(1, $1::int)"
 ENDED = "select status = 'COMPLETED' from noetl.execution where execution_id = $1"

@@ -80,9 +80,9 @@ async def test_a_fault_that_passes_sets_no_mail_aside(database: Database, state:
 
 
 async def test_a_fault_of_the_mail_is_set_aside(database: Database) -> None:
-    """What the table does not name is the mail's: tried alone, set aside, and the others go on."""
+    """What the table does not name is the mail's: looked for by halves, set aside, and the others go on."""
     await prepare(database)
-    await execute(database, INJECT.format(state="22012", times=2))
+    await execute(database, INJECT.format(state="22012", times=3))  # the batch, the same with care, the first of it
     async with running(database, lanes=1):
         await start(database, count=3)
         await until(database, "select count(*) = 1 from noetl.dead_letter")

@@ -41,19 +41,14 @@ class Mutant(NamedTuple):
 
 MUTANTS = (
     # joins
-    Mutant(
-        "a join runs at its first arrival",
-        0,
-        joins._is_ready,
-        "if any(step.name in",
-        "return True\n    if any(step.name in",
-    ),
-    Mutant("end runs before the rest is done", 0, joins._is_ready, "not draft.tokens and len(waiting)", "len(waiting)"),
-    Mutant("a join does not see waiting joins", 15, joins._is_ready, "if other not in group", "if False"),
+    Mutant("a join runs at its first arrival", 0, joins._is_ready, "return next", "return True or next"),
+    Mutant("end runs before the rest is done", 0, joins.holding, "return iter(tokens)", "return iter(())"),
+    Mutant("a join does not see waiting joins", 15, joins.holding, "if other not in group", "if False"),
     Mutant("joins are released last first", 10, joins.release_join, "step.index)", "-step.index)"),
     Mutant("a join merges in the order of arrival", 45, joins.merge_arrivals, "arrival: arrival.arc", "arrival: 0"),
     Mutant("any does not spend running tokens", 0, joins._spend_others, "token.spent | {name}", "token.spent"),
-    Mutant("any does not spend what waits", 0, joins._spend, "arrival.spent | {join}", "arrival.spent"),
+    Mutant("any does not spend what waits", 0, joins._spend_others, "arrival.spent | {name}", "arrival.spent"),
+    Mutant("any does not spend what is on its way", 0, joins._spend, "arrival.spent | {join}", "arrival.spent"),
     Mutant("a spent token enters all the same", 0, joins.deliver, "step.name in arrival.spent", "False"),
     # transitions
     Mutant("exclusive reads on", 30, transitions._choose, "step.exclusive and matched", "False"),
