@@ -87,7 +87,7 @@ begin
   update noetl.queue q
   set lease_until = clock_timestamp() + make_interval(secs => $4),
       last_heartbeat = clock_timestamp()
-  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased';
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased';
   return found;
 end
 $$;
@@ -99,7 +99,8 @@ comment on function noetl.heartbeat_job(bigint, text, int, int) is
 -- make refused workers wait for each other; a sequence does neither. (A crash of the server may move it by up to 32.)
 create sequence if not exists noetl.stale_answer_seq;
 
--- One end of a job for both ways, so that the fence stands in one place.
+-- One end of a job for both ways, so that the fence stands in one place. (In these functions the status is asked for with
+-- "is not distinct from": with "=" a planner that has no statistics yet goes through the index of all leases instead.)
 create or replace function noetl.end_job(
   queue_id bigint,
   worker_id text,
@@ -122,7 +123,7 @@ declare
 begin
   update noetl.queue q
   set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
-  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased'
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
   returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
     q.first_leased_at, q.updated_at
   into job;
@@ -226,7 +227,7 @@ begin
   end if;
   -- The lease stays as it is while we speak for it.
   perform from noetl.queue q
-  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status = 'leased'
+  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
   for share;
   if not found then
     return false;

@@ -68,8 +68,9 @@ begin
   from noetl.inbox i
   join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.event_id
   where i.mail_id between (select min(c) - 1000 from unnest(mails) c) and (select max(c) from unnest(mails) c)
-    and not exists (select from unnest(mails) c where c = i.mail_id)
-    and exists (select from unnest(held) h where h = i.execution_id)
+    -- "is true" keeps both from becoming joins: hashed once, they cost a look each
+    and (i.execution_id in (select unnest(held))) is true
+    and (i.mail_id in (select unnest(mails))) is not true
     and lower(e.event_type) = 'iteration_started';
 
   -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
