@@ -17,6 +17,7 @@ import structlog
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.garbage import collect
 from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
@@ -67,6 +68,7 @@ class Evaluator:
         lane = Lane(self)
         while not self.stopping.is_set() and self.hopeless is None and await lane.step():
             self.on_progress()
+            collect()
 
 
 class Lane:

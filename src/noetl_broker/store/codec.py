@@ -31,7 +31,7 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 def load_json(text: str) -> Any:
     """The value of a JSON text; a number too large for Python, or all of a value too deep for it, as its text."""
-    perhaps_deep = text.count("[") + text.count("{") > LEVELS_READ
+    perhaps_deep = len(text) > 2 * LEVELS_READ and text.count("[") + text.count("{") > LEVELS_READ
     if _LONG_NUMBER.search(text):
         if perhaps_deep and _levels(text) > LEVELS_READ:
             return text
