@@ -13,6 +13,7 @@ from noetl_broker.broker.core import take_turn
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Event, Turn
 from noetl_broker.broker.state import ExecutionState
+from noetl_broker.daemon.garbage import collected_between_batches
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.playbook.model import Playbook
@@ -25,7 +26,8 @@ async def measure(bench: Bench) -> list[Row]:
     playbook = compile_playbook(chain("ten"), rules=Rules())
     executions = bench.scaled(2_000, 500)
     _play(playbook, 50)
-    rounds = [_play(playbook, executions) for _ in range(bench.rounds)]
+    with collected_between_batches():  # as in the daemon
+        rounds = [_play(playbook, executions) for _ in range(bench.rounds)]
     return [Row(figure="core", what="one turn", unit="µs", values=tuple(rounds), bar=at_most(45))]
 
 

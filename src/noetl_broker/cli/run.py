@@ -21,7 +21,7 @@ from noetl_broker.cli.traces import exporter
 from noetl_broker.cli.watching import alone, watched
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.fleet import Fleet
-from noetl_broker.daemon.garbage import collect_between_batches
+from noetl_broker.daemon.garbage import collected_between_batches
 from noetl_broker.daemon.report import account_of
 from noetl_broker.daemon.service import Service, ServiceOptions
 from noetl_broker.errors import EXIT_FAILED, BrokerError
@@ -55,8 +55,7 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     call.log_as_set()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
-    collect_between_batches()
-    with exporter(call, "noetl-broker") as emit:
+    with collected_between_batches(), exporter(call, "noetl-broker") as emit:
         return asyncio.run(_run_one(call, _fleet(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
 
 

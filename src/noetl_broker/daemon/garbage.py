@@ -1,22 +1,30 @@
 """Garbage is collected between batches: in the middle of one a collection walks over what is in use, and finds nothing.
 
-What a batch makes is freed when it ends, without the collector; that took a tenth of a turn's time. What is left over,
+What a batch makes is freed when it ends, without the collector, which took a tenth of a turn's time. What is left over,
 rings of objects and what is kept, is counted by the interpreter, and collected when there is enough of it.
 """
 
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 MOST_LEFT: Final = 20_000  # objects that came and did not go since the last collection
 
 
-def collect_between_batches() -> None:
-    """From now on the process collects garbage in `collect` alone; what is there already is taken to stay."""
+@contextmanager
+def collected_between_batches() -> Iterator[None]:
+    """Garbage is collected by `collect` alone; what is there at the beginning is taken to stay."""
     gc.collect()
     gc.freeze()
     gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.unfreeze()
 
 
 def collect() -> None:
