@@ -47,7 +47,6 @@ LAYERS: dict[str, set[str]] = {
 }
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}
-MORE: dict[str, set[str]] = {"daemon.service": {"settings", "logs"}}
 
 # What a decision may be made with: no clock, no die, no door.
 PURE = {
@@ -149,8 +148,7 @@ def test_imports_go_one_way() -> None:
         f"{module.at(node)} {module.name} imports {name}"
         for module in modules()
         for node, name in imported(module)
-        if name.split(".")[0] == "noetl_broker"
-        and below(name).split(".")[0] not in {module.part} | LAYERS[module.part] | MORE.get(module.name, set())
+        if name.split(".")[0] == "noetl_broker" and below(name).split(".")[0] not in {module.part} | LAYERS[module.part]
     ] == []
 
 

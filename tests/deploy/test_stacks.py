@@ -19,6 +19,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from noetl_broker import __version__
 from noetl_broker.cli.group import cli
 from noetl_broker.settings import PREFIX, Settings
 from noetl_broker.store import embedded
@@ -194,3 +195,9 @@ def test_objects_find_each_other_by_their_labels() -> None:
     }
     selected = [one["spec"]["selector"]["matchLabels"] for one in OBJECTS if "selector" in one["spec"]]
     assert selected == [labels["noetl-broker"], labels["noetl-broker"], labels["noetl-worker"]]
+
+
+def test_a_cluster_pulls_the_image_of_this_version() -> None:
+    """Wherever the file names it."""
+    named = re.findall(r"image: noetl-broker:(\S+)", (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))
+    assert set(named) == {__version__}

@@ -222,7 +222,7 @@ def stored(result: Any) -> str:
     if size > RESULT_BYTES:
         raise ToolFault(
             f"the result has {size} bytes, more than the limit of {RESULT_BYTES}; store it and return where it is",
-            kind="result_too_large",
+            kind="max_result_bytes",
             retryable=False,
         )
     return text

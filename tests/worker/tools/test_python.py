@@ -68,7 +68,7 @@ async def test_a_missing_input_is_named(perform: Perform) -> None:
         ("x = 1", "missing_main", "neither a function main()"),
         ("def main(): return 'a\\x00b'", "bad_result", "NUL"),
         ("def main(): return '\\ud800'", "bad_result", "surrogate"),
-        ("def main(): return 'x' * (2 * 1024 * 1024)", "result_too_large", "more than the limit"),
+        ("def main(): return 'x' * (2 * 1024 * 1024)", "max_result_bytes", "more than the limit"),
     ],
 )
 async def test_what_can_never_succeed_is_not_retryable(perform: Perform, code: str, kind: str, words: str) -> None:

@@ -27,7 +27,7 @@ async def run_python(task: Task) -> Any:
         code = interpreter.process.returncode if code is None else code
         raise task.fault(f"its process {ending(code)} without a result", kind="process_died", retryable=True)
     if isinstance(answer, int):
-        raise task.fault(f"the result is larger than the limit of {RESULT_BYTES} bytes", kind="result_too_large")
+        raise task.fault(f"the result is larger than the limit of {RESULT_BYTES} bytes", kind="max_result_bytes")
     return result_in(answer, task)
 
 
