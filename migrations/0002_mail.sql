@@ -7,7 +7,8 @@
 create table if not exists noetl.inbox (
   mail_id bigint generated always as identity primary key,
   execution_id bigint not null,
-  event_id bigint not null
+  event_id bigint not null,
+  adopts boolean not null default false
 ) with (
   -- rows live for milliseconds: vacuum by count, never by a share of the table
   autovacuum_vacuum_scale_factor = 0,
@@ -15,7 +16,11 @@ create table if not exists noetl.inbox (
   autovacuum_vacuum_insert_scale_factor = 0
 );
 
+-- Of an execution there may be any number of mails before its last; these few are looked for in each claim.
+create index if not exists inbox_adopts on noetl.inbox (execution_id) where adopts;
+
 comment on table noetl.inbox is 'Events that the broker has not decided on yet.';
+comment on column noetl.inbox.adopts is 'A worker has started a child: what the worker says after that is not decided on before.';
 
 -- JSON columns are text on the database of a NoETL server; these read either form. Text that is no JSON gives SQL null.
 -- Parallel unsafe: a block that catches errors is a subtransaction, which a parallel worker may not begin.
@@ -62,8 +67,8 @@ begin
   if current_setting('noetl.writer', true) = 'broker' then
     return null;
   end if;
-  insert into noetl.inbox (execution_id, event_id)
-  select execution_id, event_id
+  insert into noetl.inbox (execution_id, event_id, adopts)
+  select execution_id, event_id, coalesce(lower(event_type), '') = 'iteration_started'
   from arrived
   where coalesce(lower(event_type), '') not in ('action_started', 'step_result');
   if found and not pg_try_advisory_xact_lock_shared(1852794228, 1) then

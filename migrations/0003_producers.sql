@@ -160,8 +160,12 @@ begin
     where d.execution_id = $1
     returning d.event_id
   )
-  insert into noetl.inbox (execution_id, event_id)
-  select $1, m.event_id
+  insert into noetl.inbox (execution_id, event_id, adopts)
+  select $1, m.event_id, exists (
+    select
+    from noetl.event e
+    where e.execution_id = $1 and e.event_id = m.event_id and lower(e.event_type) = 'iteration_started'
+  )
   from (
     select event_id
     from back

@@ -62,16 +62,13 @@ begin
   where pg_try_advisory_xact_lock(a.execution_id);
 
   -- Of these executions somebody else is claiming the word of a worker about a child that it started: its last word, which
-  -- came after that, waits for it. A look back of 1,000 mails bounds the cost where there is a backlog.
+  -- came after that, waits for it; so does one that a claim of the newest mail came upon before that.
   select array_agg(i.execution_id)
   into behind
   from noetl.inbox i
-  join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.event_id
-  where i.mail_id between (select min(c) - 1000 from unnest(mails) c) and (select max(c) from unnest(mails) c)
-    -- "is true" keeps both from becoming joins: hashed once, they cost a look each
-    and (i.execution_id in (select unnest(held))) is true
-    and (i.mail_id in (select unnest(mails))) is not true
-    and lower(e.event_type) = 'iteration_started';
+  where i.adopts
+    and i.execution_id = any(held)
+    and i.mail_id <> all(mails);
 
   -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
   if exists (

@@ -112,6 +112,24 @@ def test_a_turn_that_takes_too_many_transitions_fails_its_execution() -> None:
     )
 
 
+def test_one_open_job_too_many_fails_its_execution() -> None:
+    """The third of three steps that would run beside each other."""
+    assert_story(
+        WIDE,
+        """
+        > execution_start
+            event step_started a
+            event step_started b
+            event step_failed c "step c would be open job 3; the limit max_open_jobs is 2"
+            event execution_failed "step c would be open job 3; the limit max_open_jobs is 2"
+            job   a
+            job   b
+            withdraw
+        """,
+        rules=Rules(max_open_jobs=2),
+    )
+
+
 def test_a_turn_may_take_as_many_transitions_as_the_limit() -> None:
     """The limit itself is allowed."""
     assert_story(

@@ -30,6 +30,10 @@ workflow: [{step: start}]
 AGAIN = "retry: {max_attempts: 3, initial_delay: 0}"
 NO_CHILD = "no playbook child is registered"
 PAUSES_END = "update noetl.queue set available_at = now() where status = 'delegated' and available_at <> 'infinity'"
+TELL = """
+    insert into noetl.event (execution_id, event_type, node_id, node_name, context)
+    values ($1::bigint, $2, $1::bigint || ':work', 'work',
+      jsonb_build_object('child_execution_id', $3::bigint, 'index', 0))"""
 
 
 async def drain_through_pauses(database: Database, *, reap_first: bool = False) -> None:
@@ -159,12 +163,8 @@ async def test_the_last_word_of_a_worker_waits_for_those_before_it(database: Dat
     await register(database, WORK, path="child")
     [parent], [child] = await start(database), await start(database, "child")
     await drain(database)
-    tell = """
-        insert into noetl.event (execution_id, event_type, node_id, node_name, context)
-        values ($1::bigint, $2, $1::bigint || ':work', 'work',
-          jsonb_build_object('child_execution_id', $3::bigint, 'index', 0))"""
-    await execute(database, tell, parent, "iteration_started", child)
-    await execute(database, tell, parent, "action_completed", child)
+    await execute(database, TELL, parent, "iteration_started", child)
+    await execute(database, TELL, parent, "action_completed", child)
     other = await connect(database.dsn, name="test")
     try:
         async with other.transaction():
@@ -178,6 +178,23 @@ async def test_the_last_word_of_a_worker_waits_for_those_before_it(database: Dat
     await drain(database)
     assert await value(database, "select result from noetl.execution where path = 'story'") == {"n": 1}
     assert await unsettled(database) == {}
+
+
+async def test_the_last_word_waits_however_much_lies_between(database: Database) -> None:
+    """A claim of the newest mail comes upon it first, with a mountain of other mail below it."""
+    await register(database, WORK)
+    await register(database, WORK, path="child")
+    [parent], [child] = await start(database), await start(database, "child")
+    await drain(database)
+    await execute(database, TELL, parent, "iteration_started", child)
+    await execute(
+        database, "insert into noetl.event (execution_id, event_type) select 7, 'noise' from generate_series(1, 3000)"
+    )
+    await execute(database, TELL, parent, "action_completed", child)
+    statement = "select event_type, locked from noetl.take_mail(1, true, 0)"
+    assert await rows(database, statement) == [("action_completed", False)]
+    await drain(database)
+    assert await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING"
 
 
 async def test_the_second_visit_of_a_step_waits_for_a_child_of_its_own(database: Database) -> None:

@@ -98,6 +98,25 @@ async def test_each_role_may_do_what_the_page_says_and_nothing_else(database: Da
     assert held == await _promised(database)
 
 
+async def test_partitions_are_the_owners_alone(database: Database) -> None:
+    """They are reached through their tables; what was archived is reached by nobody else."""
+    await create_roles(database.dsn)
+    statement = """
+        select n.nspname, r.name
+        from pg_namespace n
+        cross join unnest(array['usage', 'create']) r (name)
+        where n.nspname in ('noetl_history', 'noetl_archive') and has_schema_privilege($1, n.oid, r.name)
+        union all
+        select c.oid::regclass::text, r.name
+        from pg_class c
+        cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate', 'references', 'trigger']) r (name)
+        where c.relnamespace in ('noetl_history'::regnamespace, 'noetl_archive'::regnamespace)
+          and c.relkind in ('r', 'p')
+          and has_table_privilege($1, c.oid, r.name)"""
+    assert await value(database, "select count(*) > 0 from pg_class where relnamespace = 'noetl_history'::regnamespace")
+    assert {role: await rows(database, statement, role) for role in ROLES} == {role: [] for role in ROLES}
+
+
 async def test_everything_in_the_schema_stands_in_the_table(database: Database) -> None:
     """Whoever adds a table, a view or a function says who may use it."""
     named = {(await _known(database, thing))[1] for thing, _ in _table()}

@@ -86,6 +86,8 @@ class Fleet:
             try:
                 await service.run()
             except Exception as fault:  # noqa: BLE001 - whatever it is, it is of this database alone
+                if self.stopping.is_set():
+                    return  # there was nothing to finish here; the others finish
                 self._fail(name, fault)
                 rest = REST_SECONDS[0] if time.monotonic() - began > HEALTHY_SECONDS else min(rest * 2, REST_SECONDS[1])
                 _tell("a database is not served, the others are", fault, pause_seconds=rest)
@@ -95,13 +97,13 @@ class Fleet:
         try:
             await service.drain()
         except Exception as fault:  # noqa: BLE001 - as above
+            if self.stopping.is_set():
+                return
             self._fail(name, fault)
             _tell("a database is not drained, the others are", fault)
 
     def _fail(self, name: str, fault: Exception) -> None:
         """Raise the fault where nothing is left to serve, or nobody wants to wait."""
-        if self.stopping.is_set():
-            raise fault
         self.failed[name] = fault
         starting = len(self._ready) < len(self.services)
         if len(self.failed) == len(self.services) or (self.fail_fast and starting):

@@ -91,7 +91,7 @@ class Service:
             while not self.stopping.is_set():
                 try:
                     await evaluator.drain()
-                    if not await look(pool, evaluator.low_water):
+                    if not await look(pool, evaluator.low_water, anyway=True):
                         break
                 except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                     await self._suffer(error, pool)

@@ -13,8 +13,8 @@ from noetl_broker.store.queries import sql
 POLL_SECONDS = (0.002, 0.1)
 
 
-async def look(pool: Pool, low_water: LowWater, *, anyway: bool = True) -> bool:
-    """Whether any mail is unread, ours or another broker's; from the beginning, `anyway` or where it costs little."""
+async def look(pool: Pool, low_water: LowWater, *, anyway: bool = False) -> bool:
+    """Whether any mail is unread, ours or another broker's; from the beginning where that is due, or `anyway`."""
     start = 0 if anyway or not low_water.seconds_left else low_water.mark
     async with lent(pool, CALL_SECONDS) as connection:
         began = time.monotonic()
@@ -62,7 +62,7 @@ class Sleeper:
             await self._pause(self._bell.rung, self._stopping)
             return
         # From here on every writer rings; what was written before stands in the inbox.
-        if not await look(self._pool, self._low_water, anyway=not worked):
+        if not await look(self._pool, self._low_water):
             seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
             await self._wait(seconds, self._bell.rung, self._stopping)
             self._woken = self._bell.rung.is_set()

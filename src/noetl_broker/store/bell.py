@@ -40,6 +40,8 @@ class Bell:
         self.heard_at: float | None = None
         self.gate_held = False
         self.reconnects = 0
+        self._connecting = asyncio.Lock()  # the main loop and the watch may find out at once that it is gone
+        self._asking = asyncio.Lock()  # one statement at a time
         self.queue_usage = 0.0
 
     @property
@@ -59,6 +61,12 @@ class Bell:
 
     async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None]) -> None:
         """Connect again, with growing pauses, until it stands or the daemon stops; `on_try` is called each time."""
+        before = self._connection
+        async with self._connecting:
+            if self._connection is before or not self.connected:  # else somebody was faster
+                await self._keep_trying(stopping, on_try)
+
+    async def _keep_trying(self, stopping: asyncio.Event, on_try: Callable[[], None]) -> None:
         pause = RECONNECT_SECONDS[0]
         while not stopping.is_set():
             on_try()
@@ -107,18 +115,20 @@ class Bell:
         """See how full the server's notification queue is (1 is full); to ask also drops what all have read."""
         async with lent(pool, CALL_SECONDS) as connection:
             self.queue_usage = float(await connection.fetchval(sql("notification_queue_usage")))
-        if self.queue_usage > FULL_ENOUGH:
+        if self.queue_usage > FULL_ENOUGH and self.gate_held:
             await self.release_gate()
+            self.rung.set()  # nobody else will
 
     def deaf_since(self, probed_at: float | None) -> bool:
         """Whether a probe sent at `probed_at` (monotonic seconds) has not been heard."""
         return probed_at is not None and (self.heard_at is None or self.heard_at < probed_at)
 
     async def _fetch(self, name: str) -> object:
-        if self._connection is None:
-            raise ConnectionError("the listener is not connected")
         try:
-            return await self._connection.fetchval(sql(name), timeout=CALL_SECONDS)
+            async with self._asking:
+                if self._connection is None:
+                    raise ConnectionError("the listener is not connected")
+                return await self._connection.fetchval(sql(name), timeout=CALL_SECONDS)
         except BaseException:
             await self.close()  # it may be half open: whoever calls connects again
             raise
