@@ -124,14 +124,15 @@ class Bell:
         return probed_at is not None and (self.heard_at is None or self.heard_at < probed_at)
 
     async def _fetch(self, name: str) -> object:
-        try:
-            async with self._asking:
-                if self._connection is None:
-                    raise ConnectionError("the listener is not connected")
-                return await self._connection.fetchval(sql(name), timeout=CALL_SECONDS)
-        except BaseException:
-            await self.close()  # it may be half open: whoever calls connects again
-            raise
+        async with self._asking:
+            connection = self._connection
+            if connection is None:
+                raise ConnectionError("the listener is not connected")
+            try:
+                return await connection.fetchval(sql(name), timeout=CALL_SECONDS)
+            except BaseException:
+                await self.close()  # it may be half open: whoever calls connects again
+                raise
 
     def _lose(self, _connection: object) -> None:
         """The connection is gone: whoever sleeps must wake, find that out, and connect again."""
