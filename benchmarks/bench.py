@@ -101,7 +101,7 @@ class Database:
 
     @asynccontextmanager
     async def daemon(
-        self, *, processes: int = 1, log: IO[bytes] | None = None, **settings: str
+        self, *, processes: int = 1, log: IO[bytes] | int | None = None, **settings: str
     ) -> AsyncIterator[Daemon]:
         """`noetl-broker run` beside us, ready; stopped afterwards."""
         arguments = ("run", "--processes", str(processes))

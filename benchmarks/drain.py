@@ -7,6 +7,7 @@ bell takes counts too.
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -81,7 +82,10 @@ async def drained(
     await database.register(path, chain(path))
     bench = database.bench
     async with AsyncExitStack() as stack:
-        running = [await stack.enter_async_context(database.daemon(processes=processes)) for _ in range(daemons)]
+        log = subprocess.DEVNULL if spoil else None  # it has a lot to say of what was spoilt
+        running = [
+            await stack.enter_async_context(database.daemon(processes=processes, log=log)) for _ in range(daemons)
+        ]
         started = await database.start(path, many=executions)
         await database.until_read()
         spoilt = await spoil(started) if spoil else 0

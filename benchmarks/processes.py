@@ -53,7 +53,7 @@ class Daemon:
 
     @classmethod
     async def start(
-        cls, arguments: tuple[str, ...], environment: Mapping[str, str], ear: Ear, *, log: IO[bytes] | None = None
+        cls, arguments: tuple[str, ...], environment: Mapping[str, str], ear: Ear, *, log: IO[bytes] | int | None = None
     ) -> Self:
         """Start the program with these arguments; `log`: where its log goes, ours if none is given."""
         began = time.perf_counter()

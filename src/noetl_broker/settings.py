@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     max_visits: int = Field(10_000, ge=1, le=1_000_000, description="visits of steps in one execution")
     max_nesting: int = Field(32, ge=1, le=1000, description="playbooks that start playbooks, one below the other")
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
-    max_turns: int = Field(100_000, ge=100, le=10_000_000, description="turns of one execution, one for each event")
+    max_turns: int = Field(1_000_000, ge=100, le=10_000_000, description="turns of one execution, one for each event")
     max_fan_out: int = Field(1_000, ge=1, le=100_000, description="transitions that one turn takes")
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
