@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from typing import TypeAlias
 
 import structlog
@@ -66,11 +67,18 @@ class Batch:
         return sum(map(len, self.claimed.values()))
 
     async def run(
-        self, connection: Connection, *, size: int, newest: bool, start: int = 0, quiet: bool = False
+        self,
+        connection: Connection,
+        *,
+        size: int,
+        newest: bool,
+        start: int = 0,
+        quiet: bool = False,
+        on_full: Callable[[], object] | None = None,
     ) -> unit.Claim:
         """Claim from the mail `start` on, decide, write, commit; the claim says whether there was anything.
 
-        `quiet`: notify nobody.
+        `quiet`: notify nobody. `on_full` is called where there may be more than was claimed.
         """
         async with transaction(connection):
             began = time.monotonic()
@@ -79,6 +87,8 @@ class Batch:
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
+            if on_full is not None and self.mails + claim.missed >= size:
+                on_full()
             faults: dict[int, str] = {}
             cases = await self._open(connection, claim, faults)
             if newest:

@@ -51,6 +51,7 @@ class Evaluator:
     counters: Counters = field(default_factory=Counters)
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
+    plenty: asyncio.Event = field(default_factory=asyncio.Event)  # a claim was full
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
@@ -60,9 +61,20 @@ class Evaluator:
         """
         self.counters.drains += 1
         self.hopeless = None
-        await asyncio.gather(*(self._run_lane() for _ in range(self.lanes)))
+        self.plenty.clear()
+        async with asyncio.TaskGroup() as running:
+            helpers = [running.create_task(self._help()) for _ in range(self.lanes - 1)]
+            await self._run_lane()
+            if not self.plenty.is_set():
+                for helper in helpers:
+                    helper.cancel()
         if self.hopeless is not None:
             raise self.hopeless
+
+    async def _help(self) -> None:
+        """Where one claim could not hold what waits; for a few mails a second lane would only be in the way."""
+        await self.plenty.wait()
+        await self._run_lane()
 
     async def _run_lane(self) -> None:
         lane = Lane(self)
@@ -106,7 +118,14 @@ class Lane:
         start = 0 if newest else evaluator.low_water.start()
         try:
             async with lent(evaluator.pool, BATCH_SECONDS) as connection:
-                claim = await batch.run(connection, size=size, newest=newest, start=start, quiet=self.quiet)
+                claim = await batch.run(
+                    connection,
+                    size=size,
+                    newest=newest,
+                    start=start,
+                    quiet=self.quiet,
+                    on_full=evaluator.plenty.set,
+                )
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             if batch.first is not None:
                 evaluator.low_water.left(batch.first)

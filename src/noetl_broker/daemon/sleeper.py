@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 from noetl_broker.daemon.low_water import LowWater
@@ -44,6 +45,7 @@ class Sleeper:
         self._notify = notify
         self._sweep_seconds = sweep_seconds
         self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
+        self._letting_go: asyncio.Task[None] | None = None
         self._poll = POLL_SECONDS[0]
         self._woken = False  # by the bell, from the sleep before this one
 
@@ -70,6 +72,11 @@ class Sleeper:
         elif not worked:
             await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
         if self._notify == "gated":
+            self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _let_go(self) -> None:
+        """Beside the work: writers may ring a moment longer, and the next sleep sees whether the connection is lost."""
+        with contextlib.suppress(Exception):
             await self._bell.release_gate()
 
     async def _pause(self, *signals: asyncio.Event) -> None:
