@@ -71,9 +71,9 @@ def main() -> None:
         bench = Bench(postgres=postgres, quick=asked.quick)
         rows, version, failed = asyncio.run(_measure(bench, asked.names or list(FIGURES)))
     report.show(rows)
-    # Only a run of everything may stand in the page.
-    name = "quick" if asked.quick else "part" if asked.names or failed else "results"
-    path = report.keep(rows, folder=asked.folder, name=name, postgres=version)
+    # Only a run of everything may stand in the page; it says which figures failed.
+    name = "quick" if asked.quick else "part" if asked.names else "results"
+    path = report.keep(rows, folder=asked.folder, name=name, postgres=version, failed=failed)
     plot.draw(path)
     if failed:
         sys.exit(f"not measured, see above: {', '.join(failed)}")

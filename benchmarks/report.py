@@ -55,7 +55,7 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
-def keep(rows: list[Row], *, folder: Path, name: str, postgres: str) -> Path:
+def keep(rows: list[Row], *, folder: Path, name: str, postgres: str, failed: list[str]) -> Path:
     """Write the results under this name; gives the path."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {
@@ -63,6 +63,7 @@ def keep(rows: list[Row], *, folder: Path, name: str, postgres: str) -> Path:
         "machine": {"cores": os.cpu_count(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {"python": platform.python_version(), "postgres": postgres}
         | {package: version(package) for package in PACKAGES},
+        "failed": failed,
         "rows": [row.as_json() for row in rows],
     }
     path = folder / f"{name}.json"
@@ -77,4 +78,5 @@ def markdown(kept: dict[str, Any]) -> str:
     lines += [f"| {' | '.join(cells(row))} |" for row in kept["rows"]]
     machine = f"{kept['machine']['cores']} cores, {kept['machine']['system']} {kept['machine']['architecture']}"
     versions = ", ".join(f"{name} {found}" for name, found in kept["versions"].items())
-    return f"Taken {kept['taken_at'][:10]} on {machine}; {versions}.\n\n" + "\n".join(lines) + "\n"
+    without = f" Not measured, it failed: {', '.join(kept['failed'])}." if kept["failed"] else ""
+    return f"Taken {kept['taken_at'][:10]} on {machine}; {versions}.{without}\n\n" + "\n".join(lines) + "\n"
