@@ -136,7 +136,7 @@ async def test_this_program_serves_the_schema_that_it_ships() -> None:
 async def test_a_file_that_fails_leaves_nothing_of_itself(empty_database: Database) -> None:
     """One transaction per file: those before it stay, and migrate goes on from there."""
     await execute(empty_database, "create schema noetl; create view noetl.inbox as select 1 as one")
-    with pytest.raises(Exception, match="inbox"):
+    with pytest.raises(Exception, match="adopts"):
         await migrate(empty_database.dsn)
     assert await rows(empty_database, "select version from noetl.schema_version") == [(1,)]
     assert await value(empty_database, "select to_regprocedure('noetl.as_json(text)')::text") is None
