@@ -9,6 +9,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.progress import working
 from noetl_broker.cli.verify import Span
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store import archive as store
@@ -47,7 +48,8 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
-    outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
+    with working("looking at old history" if dry_run else "archiving old history"):
+        outcome = asyncio.run(_archive(call, older_than, dry_run=dry_run, examples=examples))
     if call.as_json:
         output.show_json(_as_json(outcome, dry_run=dry_run))
     else:
