@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
@@ -24,6 +25,7 @@ NO_NAMES: frozenset[str] = frozenset()
 RESULT_WORDS = frozenset({"result", "this"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
+SHORT_CHARS = 4096  # of program text that is remembered encoded
 # Source text travels base64-encoded, so that no quoting is lost on the way to a worker in another language.
 ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
@@ -45,7 +47,9 @@ def enqueue_job(
     inputs = given.values
     words = item[1] if item else {}
     unfinished = unfinished_of(draft, given, words)
-    fields = draft.render(step.fields, draft.scope(inputs, result, words), unfinished.left if unfinished else None)
+    fields = step.fields.fixed  # a scope costs more than all the rest where nothing reads it
+    if not step.fields.constant:
+        fields = draft.render(step.fields, draft.scope(inputs, result, words), unfinished.left if unfinished else None)
     reading = tuple(left_in(unfinished, step.fields))
     left = step.fields.left + tuple(path for path, _ in reading)
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
@@ -208,7 +212,15 @@ def _encode_texts(action: dict[str, JSON], left: tuple[Path, ...]) -> tuple[Path
 def _encode(value: JSON) -> JSON:
     """Base64 of a string; of a list, of each string in it."""
     if isinstance(value, str):
-        return base64.b64encode(value.encode()).decode("ascii")
+        return _encode_short(value) if len(value) <= SHORT_CHARS else _encode_text(value)
     if isinstance(value, list):
         return [_encode(item) for item in value]
     return value
+
+
+def _encode_text(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")
+
+
+# The same text again and again: a step's, in each of its jobs.
+_encode_short = lru_cache(maxsize=256)(_encode_text)

@@ -35,6 +35,11 @@ class Fields:
         nothing: Any = None  # a constant tree reads no scope
         self._fixed = {key: tree.render(nothing) if tree.constant else None for key, tree in parts.items()}
 
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The values that no template makes, shared; None where one does."""
+        return self._fixed
+
     def render(self, scope: Scope, leave: Leave | None = None) -> dict[str, Any]:
         """Give the fields rendered, in the author's order; constant values are shared, not copied.
 
