@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.brokers import drain, execute, rows, value
@@ -92,10 +92,12 @@ async def test_whatever_is_called_is_refused_in_words_or_does_no_harm(
 
 
 ANSWERS = st.lists(st.tuples(st.sampled_from(["complete", "fail"]), DOCUMENTS), min_size=2, max_size=2)
+FAILURE = '{"message": "m"}'
 
 
 @RELAXED
 @given(answers=ANSWERS)
+@example(answers=[("fail", FAILURE), ("fail", FAILURE)])
 async def test_whatever_a_worker_answers_the_execution_goes_on(
     database: Database, answers: list[tuple[str, str]]
 ) -> None:
@@ -107,6 +109,7 @@ async def test_whatever_a_worker_answers_the_execution_goes_on(
         "fail": "select noetl.fail_job($1, 'w', $2, $3::text::jsonb)",
     }
     states: list[str] = []
+    await execute(database, "update noetl.queue set available_at = 'infinity' where execution_id = $1", bystander)
     for way, document in answers:
         for queue_id, attempt in await rows(database, "select queue_id, attempts from noetl.lease_jobs('w')"):
             try:
@@ -116,6 +119,7 @@ async def test_whatever_a_worker_answers_the_execution_goes_on(
                 assert await value(database, "select noetl.complete_job($1, 'w', $2, '1')", queue_id, attempt)
         await drain(database)
     assert [state for state in states if not state.startswith(REFUSALS)] == []
+    await execute(database, "update noetl.queue set available_at = now() where execution_id = $1", bystander)
     await assert_healthy(database, bystander)
 
 
