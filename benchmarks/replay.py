@@ -13,7 +13,6 @@ from benchmarks.bench import Bench, Database, program
 from benchmarks.drain import drained
 from benchmarks.results import Row, at_least
 from noetl_broker.broker.replay import Retaking
-from noetl_broker.daemon.garbage import collected_between_batches
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.store import histories
 from noetl_broker.store.history import Versions
@@ -55,12 +54,11 @@ async def _stored(database: Database, executions: int) -> list[histories.Part]:
 def _retake(parts: list[histories.Part]) -> float:
     """The processor's own time: a busy machine does not make the core slower."""
     began = time.thread_time()
-    with collected_between_batches():  # as in the command
-        for part in parts:
-            retaking = Retaking(part.history, in_parts=False)
-            found = [difference for turn in part.readable_turns() for difference in retaking.take(turn).found]
-            if found or retaking.end():
-                raise RuntimeError(f"execution {part.history.execution_id} is retaken otherwise than it was decided")
+    for part in parts:
+        retaking = Retaking(part.history, in_parts=False)
+        found = [difference for turn in part.readable_turns() for difference in retaking.take(turn).found]
+        if found or retaking.end():
+            raise RuntimeError(f"execution {part.history.execution_id} is retaken otherwise than it was decided")
     return len(parts) / (time.thread_time() - began)
 
 

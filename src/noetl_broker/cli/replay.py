@@ -16,7 +16,6 @@ from noetl_broker.cli.pasting import show_stories
 from noetl_broker.cli.retelling import Retold
 from noetl_broker.cli.until import show_until
 from noetl_broker.cli.walking import Chosen, moment_of, walk
-from noetl_broker.daemon.garbage import collect, collected_between_batches
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store.histories import ALL, Filter
 
@@ -91,10 +90,8 @@ def _answer(
 
 async def _retell(call: Call, chosen: Chosen) -> int:
     retold = Retold(as_json=call.as_json, stories=bool(chosen.ids))
-    with collected_between_batches():
-        async for part in walk(call, chosen):
-            retold.take(part)
-            collect()
+    async for part in walk(call, chosen):
+        retold.take(part)
     return retold.close(alone=len(chosen.ids) == 1)
 
 
