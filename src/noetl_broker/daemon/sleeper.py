@@ -58,6 +58,10 @@ class Sleeper:
             # than the longest pause for it.
             await self._pause(self._stopping)
         self._woken = self.swept = False
+        if self._letting_go is not None:
+            await (
+                self._letting_go
+            )  # long done; a gate let go only after it seems to be had would be slept behind in vain
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._notify == "off" or not await self._bell.take_gate():
