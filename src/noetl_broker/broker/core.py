@@ -39,6 +39,8 @@ def take_turn(
         decide(draft)
     except Refused as refused:
         return state, Decision(str(refused))
+    finally:
+        draft.trail.clear()  # its scopes know the draft: as a ring, a turn would stay until the collector comes
     return draft.seal()
 
 
