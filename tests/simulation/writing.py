@@ -20,7 +20,7 @@ Columns = Sequence[Sequence[Any]]
 
 STATES = 3  # the place of the states among the arguments of write_turns
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
-JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type"
+JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
@@ -78,11 +78,17 @@ def begin_executions(*columns: Sequence[Any]) -> Pending:
     return write
 
 
+def change_jobs(*columns: Sequence[Any]) -> Pending:
+    """Change jobs that are there, and take back those of executions that ended."""
+    changes, withdrawn = _rows("execution_id node_id status delay", columns[:4]), set(columns[4])
+    return lambda tables: _change_jobs(tables, changes, withdrawn)
+
+
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
     turns, events, steps, states = (documents(str(text)) for text in columns[:4])
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns[9:15])
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns[4:10])
     if "no_turn_key" not in sloppy:
         _check_keys(tables, turns, states)
     moved = [row for row in states if _moves(tables, row) or "no_turn_key" in sloppy]
@@ -93,14 +99,13 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
             tables.turns[row["execution_id"], row["turn"]] = {**row, "facts": in_order(row["facts"])}
         for event in events:
             tables.insert_event(event, is_mail=False)
-        _change_jobs(tables, _rows("execution_id node_id status delay", columns[4:8]), set(columns[8]))
         for job, event in zip(jobs, events, strict=True):
             if job["status"] is not None:
                 _insert_job(tables, job, event)
         for step in steps:
             _track(tables, step)
         _write_ends(tables, ended, moved)
-        for mail_id in columns[15]:
+        for mail_id in columns[10]:
             tables.inbox.pop(mail_id, None)
 
     same = [end for end in ended if _has_parent(tables, end)]
@@ -171,10 +176,9 @@ def _change_jobs(tables: Tables, changes: list[Row], withdrawn: set[int]) -> Non
 
 def _insert_job(tables: Tables, job: Row, event: Row) -> None:
     owner = event["execution_id"]
-    execution = tables.executions[owner]
     at = tables.clock()
     node = job["node_id"] or event["node_id"]
-    scope = {key: execution[key] for key in ("workload", "path", "version", "catalog_id", "execution_id")}
+    lacking = {"workload": tables.executions[owner]["workload"]} if job["lacks_workload"] else {}
     is_delegated = job["status"] == "delegated"
     tables.queue[owner, node] = {
         **{key: job[key] for key in ("status", "priority", "max_attempts")},
@@ -184,11 +188,11 @@ def _insert_job(tables: Tables, job: Row, event: Row) -> None:
         **{key: event[key] for key in ("execution_id", "catalog_id", "node_name", "event_id")},
         "queue_id": tables.next_id(),
         "node_id": node,
-        "context": in_order({**job["context"], **scope}),
+        "context": in_order({**job["context"], **lacking}),
         "attempts": 0,
         "lost_leases": 0,
         "failures": 0,
-        "available_at": INFINITY if is_delegated else at + timedelta(seconds=job["delay"]),
+        "available_at": INFINITY if is_delegated else at + timedelta(seconds=job["delay"] or 0),
         "first_leased_at": at if is_delegated else None,
         "lease_until": None,
         "worker_id": None,

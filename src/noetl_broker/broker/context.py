@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model import ACTION_COMPLETED, ALIASES, ITERATOR_COMPLETED, JSON, STEP_RESULT, Rules
+from noetl_broker.broker.model import ACTION_COMPLETED, ITERATOR_COMPLETED, JSON, STEP_RESULT, Rules, kind_of
 from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ class Found(NamedTuple):
 
 def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     """What an event that ended an action says of its step: data, status, error (spec section 3: unwrapped once)."""
-    lowered = event_type.lower()
-    kind = ALIASES.get(lowered, lowered)
+    kind = kind_of(event_type)
     if kind not in COMPLETIONS and (kind != STEP_RESULT or error is not None):
         return StepResult(None, "FAILED", error)
     data = unwrap(result)

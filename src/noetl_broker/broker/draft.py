@@ -56,6 +56,13 @@ OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on
 class Draft:
     """One turn of one execution: what it started from, and what it has decided so far."""
 
+    __slots__ = (
+        "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
+        "children", "end_inputs", "end_reached", "end_turn", "ended", "ends", "event", "events", "item_ends",
+        "items", "jobs", "known", "lost", "moment", "note", "own", "parent", "playbook", "posts", "repeats",
+        "rows", "seen", "status", "tokens", "total", "trail", "turn", "waiting", "withdraw",
+    )  # fmt: skip
+
     def __init__(self, playbook: Playbook, state: ExecutionState, event: Event, turn: Turn, known: Known) -> None:
         """All five are only read; the state's mappings are copied where the turn may change them."""
         self.playbook = playbook

@@ -64,6 +64,15 @@ ALIASES = {
 }
 
 
+def kind_of(event_type: str) -> str:
+    """The one name that the core uses for a type of event, as its sender wrote it: any alias, in any case."""
+    kind = ALIASES.get(event_type)  # as nearly all write it
+    if kind is None:
+        lowered = event_type.lower()
+        kind = ALIASES.get(lowered, lowered)
+    return kind
+
+
 MAX_RESULT_BYTES = 2 << 20  # of a result as JSON text; also in the SQL through which it comes in
 
 
@@ -101,8 +110,7 @@ class Event(NamedTuple):
     @property
     def kind(self) -> str:
         """The event's type under the one name that the core uses for it."""
-        lowered = self.type.lower()
-        return ALIASES.get(lowered, lowered)
+        return kind_of(self.type)
 
 
 class Emitted(NamedTuple):

@@ -101,7 +101,7 @@ class Columns:
                 document["starts_child"] = True
             self.events.append(document)
         for job in decision.jobs:
-            self._add_job(execution.execution_id, first, job)
+            self._add_job(execution, first, job)
         for step, visit, status, delay, place in decision.changes:
             node = node_id(execution.execution_id, step, visit, place)
             placed = self._placed.get((execution.execution_id, node))
@@ -195,18 +195,28 @@ class Columns:
         """The arguments of `write_posts`."""
         return _columns(self.posts, 3)
 
-    def _add_job(self, execution_id: int, first: int, job: Job) -> None:
-        node = node_id(execution_id, job.step, job.visit, job.place)
+    def _add_job(self, execution: Execution, first: int, job: Job) -> None:
+        owner = execution.execution_id
+        node = node_id(owner, job.step, job.visit, job.place)
+        context = {
+            **job.context, "path": execution.path, "version": execution.version, "catalog_id": execution.catalog_id,
+            "execution_id": owner,
+        }  # fmt: skip
         row = self.events[first + job.ordinal]
         row |= {
-            "job_action": job.action, "job_context": job.context,
+            "job_action": job.action, "job_context": context,
             "job_status": "delegated" if job.delegated else "queued", "job_priority": job.priority,
-            "job_max_attempts": job.max_attempts, "job_timeout": job.timeout, "job_delay": 0.0,
-            "job_type": job.node_type,
+            "job_max_attempts": job.max_attempts, "job_type": job.node_type,
         }  # fmt: skip
+        if execution.workload is not None:
+            context["workload"] = execution.workload
+        else:
+            row["job_lacks_workload"] = True
+        if job.timeout is not None:
+            row["job_timeout"] = job.timeout
         if job.place is not None:
             row["job_node_id"] = node
-        self._placed[execution_id, node] = row
+        self._placed[owner, node] = row
 
     def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
         """One row a step, even where several turns of the batch touched it: an update sees each row once."""
@@ -233,8 +243,12 @@ class Columns:
         """The arguments of `write_turns`."""
         return [
             dump_rows(self.turns), dump_rows(self.events), dump_rows([*self.rows.values()]), dump_rows(self.states),
-            *_columns([*self.changes.values()], 4), self.withdrawn, *_columns(self.ended, 6), self.read,
+            *_columns(self.ended, 6), self.read,
         ]  # fmt: skip
+
+    def job_change_arguments(self) -> list[list[Any]]:
+        """The arguments of `change_jobs`."""
+        return [*_columns([*self.changes.values()], 4), self.withdrawn]
 
 
 def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event: Emitted) -> Document:

@@ -91,6 +91,8 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     """
     if columns.begun:
         await connection.execute(sql("begin_executions"), *columns.begin_arguments())
+    if columns.changes or columns.withdrawn:
+        await connection.execute(sql("change_jobs"), *columns.job_change_arguments())
     row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
     moved = row["moved"] if row else 0
     if moved != len(columns.states):

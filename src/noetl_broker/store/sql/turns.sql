@@ -104,6 +104,28 @@ join shape s on s.catalog_id = b.catalog_id
 cross join jsonb_to_recordset(s.tasks) r (name text, type text, raw text)
 on conflict (execution_id, task_id) do nothing;
 
+-- name: change_jobs
+-- What becomes of jobs that stand in the table: few turns say anything about one, so it is no part of `write_turns`.
+with changes as (
+  update noetl.queue q
+  set status = c.status,
+      available_at = clock_timestamp() + make_interval(secs => c.delay),
+      lease_until = null,
+      first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
+      updated_at = clock_timestamp()
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) c (execution_id, node_id, status, delay)
+  where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled')
+)
+update noetl.queue q
+set status = 'cancelled', updated_at = clock_timestamp()
+where q.execution_id = any($5::bigint[])
+  and q.status in ('queued', 'retry', 'failed', 'delegated')
+  and not exists (
+    select
+    from unnest($1::bigint[], $2::text[]) c (execution_id, node_id)
+    where c.execution_id = q.execution_id and c.node_id = q.node_id
+  );
+
 -- name: write_turns
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
@@ -120,13 +142,14 @@ with turns as (
   select row_number() over () as ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id,
     created_at, event_type, node_id, node_name, node_type, status, meta, result, error, context,
     case when starts_child then noetl.next_id() end as child_id,
-    job_action, job_context, job_status, job_priority, job_max_attempts, job_timeout, job_delay, job_node_id, job_type
+    job_action, job_context, job_status, job_priority, job_max_attempts, job_timeout, job_delay, job_node_id, job_type,
+    job_lacks_workload
   from json_to_recordset($2::text::json) e (
     execution_id bigint, catalog_id bigint, parent_event_id bigint, created_at timestamptz, event_type text,
     node_id text, node_name text, node_type text, status text, meta jsonb, result jsonb, error jsonb, context jsonb,
     starts_child boolean,
     job_action json, job_context jsonb, job_status text, job_priority int, job_max_attempts int, job_timeout float8,
-    job_delay float8, job_node_id text, job_type text
+    job_delay float8, job_node_id text, job_type text, job_lacks_workload boolean
   )
 ), events as (
   insert into noetl.event (
@@ -143,43 +166,25 @@ with turns as (
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action::text,
-    t.job_context || jsonb_build_object(
-      'path', x.path, 'version', x.version, 'catalog_id', x.catalog_id, 'execution_id', x.execution_id
-    ) || case
-      -- A hundred thousand items must not copy the list of them a hundred thousand times: the core adds the workload to
-      -- an item's context where the item still needs it.
-      when t.job_node_id is null or pg_column_size(x.workload) <= 8192 then jsonb_build_object('workload', x.workload)
-      else '{}'
+    case
+      -- A hundred thousand items must not copy a large workload a hundred thousand times: the core adds it to an
+      -- item's context where the item still needs it.
+      when t.job_lacks_workload then t.job_context || coalesce((
+        select jsonb_build_object('workload', x.workload)
+        from noetl.execution x
+        where x.execution_id = t.execution_id and (t.job_node_id is null or pg_column_size(x.workload) <= 8192)
+      ), '{}')
+      else t.job_context
     end,
     t.job_status, t.job_priority, t.job_max_attempts, t.job_timeout,
     case
       when t.job_status = 'delegated' then 'infinity'
-      else clock_timestamp() + make_interval(secs => t.job_delay)
+      else clock_timestamp() + make_interval(secs => coalesce(t.job_delay, 0))
     end,
     case when t.job_status = 'delegated' then clock_timestamp() end,
     t.event_id, t.event_id, t.created_at, t.created_at
   from told t
-  join noetl.execution x on x.execution_id = t.execution_id
   where t.job_status is not null
-), changes as (
-  update noetl.queue q
-  set status = c.status,
-      available_at = clock_timestamp() + make_interval(secs => c.delay),
-      lease_until = null,
-      first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
-      updated_at = clock_timestamp()
-  from unnest($5::bigint[], $6::text[], $7::text[], $8::float8[]) c (execution_id, node_id, status, delay)
-  where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled')
-), withdrawn as (
-  update noetl.queue q
-  set status = 'cancelled', updated_at = clock_timestamp()
-  where q.execution_id = any($9::bigint[])
-    and q.status in ('queued', 'retry', 'failed', 'delegated')
-    and not exists (
-      select
-      from unnest($5::bigint[], $6::text[]) c (execution_id, node_id)
-      where c.execution_id = q.execution_id and c.node_id = q.node_id
-    )
 ), steps as (
   update noetl.workflow w
   set status = r.status,
@@ -200,7 +205,7 @@ with turns as (
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($10::bigint[], $11::text[], $12::text[], $13::text[], $14::timestamptz[], $15::text[])
+  from unnest($5::bigint[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
   where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
@@ -223,7 +228,7 @@ with turns as (
       tokens = n.tokens,
       deadline_at = case
         when n.deadline is not null then clock_timestamp() + make_interval(secs => n.deadline)
-        when s.execution_id = any($10::bigint[]) then null
+        when s.execution_id = any($5::bigint[]) then null
         else s.deadline_at
       end
   from states n
@@ -231,14 +236,14 @@ with turns as (
   returning s.execution_id
 ), read as (
   delete from noetl.inbox i
-  where i.mail_id = any($16::bigint[])
+  where i.mail_id = any($11::bigint[])
 ), bell as (
   -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where exists (select from told where job_status is not null) and current_setting('noetl.quiet', true) is distinct from 'on'
   union all
   select pg_notify('noetl_end', '')
-  where cardinality($10::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
+  where cardinality($5::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from ended) as ended,
