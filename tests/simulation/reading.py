@@ -10,7 +10,7 @@ from tests.simulation.tables import Row, Tables, in_order
 if TYPE_CHECKING:
     from tests.simulation.connection import Server
 
-OF_EXECUTION = ("catalog_id", "path", "version", "rules")
+OF_EXECUTION = ("catalog_id", "path", "version")
 OF_PARENT = ("parent_execution_id", "parent_event_id", "parent_node_id", "parent_index")
 FAILURES = frozenset({"action_failed", "action_error"})
 
@@ -35,6 +35,7 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
         **{key: execution.get(key) for key in OF_EXECUTION + OF_PARENT},
         **{key: event[key] for key in ("event_type", "node_id", "node_name", "created_at", "error", "meta")},
         "taken_at": tables.clock(),
+        "rules": dump_json(execution["rules"]) if execution.get("rules") else None,
         "context": None if event["event_type"].lower().startswith("action") else event["context"],
         "result": None if is_large else event["result"],
         "result_left": is_large,

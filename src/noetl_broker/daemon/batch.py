@@ -60,6 +60,7 @@ class Batch:
         self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
+        self.posted = False  # whether it wrote mail itself
 
     @property
     def mails(self) -> int:
@@ -124,6 +125,7 @@ class Batch:
         for case, outcome in outcomes:
             columns.add(case, outcome)
         if outcomes:
+            self.posted |= columns.has_family or bool(columns.posts)
             await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
 
     async def _write_carefully(self, connection: Connection, outcomes: Outcomes, faults: dict[int, str]) -> Outcomes:

@@ -100,7 +100,7 @@ class Lane:
         self.fault_pause = FAULT_PAUSE_SECONDS[0]
 
     async def step(self) -> bool:
-        """One batch; False when there was nothing to claim."""
+        """One batch; False when there is nothing more to claim."""
         counters = self.evaluator.counters
         evaluator = self.evaluator
         batch = Batch(
@@ -138,16 +138,21 @@ class Lane:
         self._grow()
         self.careful = max(self.careful - batch.mails, 0)
         if claim.mail:
-            self.pause = PAUSE_SECONDS[0]
-            more = self.size * 2 if batch.taken == batch.mails else batch.taken
-            self.size = max(1, min(more, evaluator.batch_size))
-            return True
+            return self._goes_on(batch, claim, size=size) or newest
         if claim.missed:
             counters.misses += claim.missed
             await asyncio.sleep(random.uniform(0.5, 1.0) * self.pause)  # noqa: S311 - jitter is no secret
             self.pause = min(self.pause * 2, PAUSE_SECONDS[1])
             return True
         return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+
+    def _goes_on(self, batch: Batch, claim: unit.Claim, *, size: int) -> bool:
+        """Whether there may be more mail; a claim that was not full is followed by the look before the next sleep."""
+        self.pause = PAUSE_SECONDS[0]
+        all_taken = batch.taken == batch.mails
+        more = self.size * 2 if all_taken else batch.taken
+        self.size = max(1, min(more, self.evaluator.batch_size))
+        return batch.mails >= size or claim.missed > 0 or batch.posted or not all_taken
 
     def _grow(self) -> None:
         """It went well: forget what went wrong before, and bit by bit take as much as before."""

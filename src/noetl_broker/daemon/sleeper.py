@@ -65,7 +65,8 @@ class Sleeper:
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._notify == "off" or not await self._bell.take_gate():
-            await self._pause(self._bell.rung, self._stopping)
+            if not worked:  # else more may have come meanwhile
+                await self._pause(self._bell.rung, self._stopping)
             return
         # From here on every writer rings; what was written before stands in the inbox.
         if not await look(self._pool, self._low_water):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import NOT_LOADED
 from noetl_broker.broker.model import Decision, Event, Rules, Turn
 from noetl_broker.broker.state import ExecutionState, decode
+from noetl_broker.store.codec import load_json
 
 if TYPE_CHECKING:
     from asyncpg import Record
@@ -40,14 +42,14 @@ class ParentVisit(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """An execution as it was found under its lock; `rules` and `tokens` as stored, None before its first turn."""
+    """An execution as it was found under its lock; `rules` (its text) and `tokens` are None before its first turn."""
 
     execution_id: int
     catalog_id: int | None
     path: str | None
     version: int | None
     name: str
-    rules: dict[str, JSON] | None
+    rules: str | None
     turn: int
     last_at: datetime
     tokens: dict[str, JSON] | None
@@ -190,12 +192,18 @@ def execution_of(row: Record) -> Execution:
     )
 
 
+@lru_cache(maxsize=64)
+def rules_of(text: str) -> Rules:
+    """The rules that are pinned with an execution: nearly all have the same."""
+    return Rules(**load_json(text))
+
+
 def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, rules: Rules) -> Case:
     """The execution with its state and rules read (`rules` where it has none yet); raises where they are broken."""
     return Case(
         execution,
         mail,
         playbook,
-        Rules(**execution.rules) if execution.rules else rules,
+        rules_of(execution.rules) if execution.rules else rules,
         decode(execution.tokens) if execution.tokens else ExecutionState(),
     )
