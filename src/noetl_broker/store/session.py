@@ -42,7 +42,9 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise fault_of(error) from error
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-        raise DatabaseFault(f"the connection to the database was lost: {str(error) or type(error).__name__}") from error
+        # To leave a transaction of a dead connection fails in its turn; what the connection died of says more.
+        first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
+        raise DatabaseFault(f"the connection to the database was lost: {str(first) or type(first).__name__}") from error
 
 
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:
