@@ -11,8 +11,7 @@ from typing import Any, Self
 
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.store import executions
-from noetl_broker.store.jobs import CLOSE_SECONDS
-from noetl_broker.store.pool import Connection, Pool, create_pool
+from noetl_broker.store.pool import CLOSE_SECONDS, Connection, Pool, create_pool
 from noetl_broker.store.session import translated
 
 LOOK_SECONDS = (0.02, 0.5)  # the first pause between two looks at an execution, and the longest

@@ -60,9 +60,10 @@ class HistoryFault(BrokerError):
 
 
 class DatabaseFault(BrokerError):
-    """The database cannot be reached or does not answer."""
+    """The database cannot be reached or does not answer; `sqlstate` is what it said at its door, where it said one."""
 
     exit_code = EXIT_UNAVAILABLE
+    sqlstate: str | None = None
 
 
 class PermissionFault(DatabaseFault):

@@ -47,6 +47,11 @@ workflow:
 KNOWN = Rules(extra_step_types=frozenset({"sleep"}))
 TAKEN_OVER = "select not exists (select from noetl.queue where status = 'leased' and worker_id = $1)"
 ENDED = "select count(*) = $1 from noetl.execution where status = 'COMPLETED'"
+OF_ANOTHER = """
+    select count(*)
+    from noetl.event e
+    join noetl.queue q on q.execution_id = e.execution_id and q.node_id = e.node_id
+    where e.event_type = 'action_completed' and e.worker_id is distinct from q.worker_id"""
 TERMINATE = """
     select count(pg_terminate_backend(pid))
     from pg_stat_activity
@@ -140,6 +145,7 @@ async def test_workers_that_are_killed_frozen_and_cut_off_lose_and_double_nothin
         "select event_type, count(*) from noetl.event where event_type in ('step_failed', 'step_completed') group by 1"
     )
     assert await rows(database, statement) == [("step_completed", 3 * total)]
+    assert await value(database, OF_ANOTHER) == 0  # a zombie's answer counts for nothing
     assert await broken_invariants(database) == {}
     told = ", ".join(f"{count} × {name}" for name, count in seen.items())
     tried(f"workers as processes, clocks an hour off: {told}", f"{total} executions, 0 lost, 0 doubled")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
+from click.testing import Result
 
+from noetl_broker.errors import EXIT_NO_PERMISSION
 from tests.cli.conftest import Command, execute, rows, write_playbook
 from tests.postgres import Database
+from tests.roles import logins
 
 ECHO = """\
 workload: {city: Rome}
@@ -146,3 +150,15 @@ def test_a_role_without_rights_is_77(command: Command, database: Database, echo:
     execute(database, f"drop role {name}")
     assert answer.exit_code == 77
     assert "for want of rights" in answer.stderr
+
+
+async def test_a_producer_may_start_and_cancel(command: Command, database: Database, echo: str) -> None:
+    """With the rights of its role, which do not let it see the version of the schema, nor what runs."""
+    async with logins(database) as as_role:
+
+        async def ask(*arguments: str) -> Result:
+            return await asyncio.to_thread(command, *arguments, "--dsn", as_role.producer.dsn)
+
+        started = await ask("start", echo)
+        answers = [started, await ask("cancel", started.stdout.strip()), await ask("executions")]
+    assert [answer.exit_code for answer in answers] == [0, 0, EXIT_NO_PERMISSION]

@@ -100,6 +100,15 @@ async def test_a_bad_event_has_one_turn_and_harms_nobody(
     assert await outcomes(database) == [outcome]
 
 
+async def test_a_result_of_10_mb_fails_its_execution_by_name(database: Database) -> None:
+    """Nothing of it goes on to another step."""
+    victim, bystander = await begin(database)
+    await insert(database, victim, {"result": VAST})
+    await assert_healthy(database, bystander)
+    statement = "select status, error ->> 'type' from noetl.execution where execution_id = $1"
+    assert await rows(database, statement, victim) == [("FAILED", "max_result_bytes")]
+
+
 async def test_a_failure_of_another_lease_than_the_jobs_counts_for_nothing(database: Database) -> None:
     """Inserted by hand, it says which lease it speaks of, and that one is not the job's: its holder goes on."""
     victim, bystander = await begin(database)

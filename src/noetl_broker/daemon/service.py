@@ -27,7 +27,7 @@ from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
 from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
 from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, create_pool, lent
+from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
@@ -173,6 +173,13 @@ class Service:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), WAIT_SECONDS[0])
 
+    async def _check_start(self, connection: Connection) -> None:
+        """Raises the fault that fits where the schema is not one that we know, or rights are missing."""
+        await check_version(connection)
+        await check_rights(connection)
+        if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
+            log.warning("the daemon runs as a superuser", hint="a role with the rights it needs is safer")
+
     async def _check(self, pool: Pool, fault: Exception) -> None:
         """Raises SchemaFault where the schema is not whole, or one that we do not know."""
         try:
@@ -218,8 +225,9 @@ class Service:
                     await bell.keep_connected(self.stopping, self.progress)
                     probed_at = None
                 if not bell.deaf_since(probed_at):
-                    probed_at = time.monotonic()
+                    asked_at = time.monotonic()
                     await bell.probe(pool)
+                    probed_at = asked_at  # only what was rung can be heard
                 await bell.look_at_queue(pool)
             except Exception as error:  # noqa: BLE001 - as above
                 _tell_loudly("the bell watch failed, will try again", error)
@@ -257,19 +265,12 @@ class Service:
         while True:
             try:
                 pool = await create_pool(
-                    self.options.dsn, name="noetl-broker run", size=self.options.lanes + 2, hot=True
-                )  # fmt: skip
-                try:
-                    async with pool.acquire() as connection:
-                        await check_version(connection)
-                        await check_rights(connection)
-                        if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
-                            log.warning(
-                                "the daemon runs as a superuser", hint="a role with the rights it needs is safer"
-                            )
-                except BaseException:
-                    await pool.close()
-                    raise
+                    self.options.dsn,
+                    name="noetl-broker run",
+                    size=self.options.lanes + 2,
+                    hot=True,
+                    check=self._check_start,
+                )
             except DatabaseFault as fault:
                 self.trouble = str(fault)
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:

@@ -87,8 +87,9 @@ TURN_KEY: Final = re.compile(r"turn(_\w+)?_pkey|execution_state_pkey")
 
 def kind_of(error: BaseException) -> Kind:
     """What a fault means; anything that is not of the database is the mail's."""
-    if isinstance(error, asyncpg.PostgresError):
-        state = error.sqlstate or ""
+    state = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) or (isinstance(error, DatabaseFault) and state):
+        state = str(state or "")
         place = (state, str(getattr(error, "server_source_filename", None)))
         return _KINDS_IN.get(place) or KINDS.get(state) or KINDS.get(state[:2]) or _NOT_OURS
     return next((kind for family, kind in _KINDS_WITHOUT_CODE if isinstance(error, family)), _NOT_OURS)

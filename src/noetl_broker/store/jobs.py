@@ -17,11 +17,10 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.pool import connect, create_pool
+from noetl_broker.store.pool import CLOSE_SECONDS, connect, create_pool, hang_up
 from noetl_broker.store.queries import sql
 
 CHANNEL = "noetl_job"
-CLOSE_SECONDS = 2.0
 REFUSED = frozenset({"NB400", "NB404", "NB409"})
 
 
@@ -193,10 +192,7 @@ class JobDatabase:
     async def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
-            try:
-                await listener.close(timeout=CLOSE_SECONDS)
-            except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                listener.terminate()
+            await hang_up(listener)
 
     async def close(self) -> None:
         """Close all connections; one that does not answer is cut."""
@@ -231,5 +227,5 @@ async def database_faults() -> AsyncIterator[None]:
             limit = getattr(error, "constraint_name", None)
             raise RefusedFault(f"the database refuses the value: {error}", limit) from None
         raise DatabaseFault(f"the database does not answer as it should: {error}") from None
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseFault(f"the database cannot be reached: {str(error) or type(error).__name__}") from None

@@ -10,23 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
-from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault
+from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.codec import dump_json, load_json
 from noetl_broker.store.dsn import without_secrets
+from noetl_broker.store.faults import is_transient
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
+Check = Callable[[Connection], Awaitable[None]]
 Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names several or the roles change
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
 ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
-TRANSACTION_TIMEOUT_SINCE = 170000
+CLOSE_SECONDS = 2.0
+TRANSACTION_TIMEOUT_SINCE = 17
 
 SESSION = {
     "statement_timeout": "30s",
@@ -63,24 +66,31 @@ async def connect(
             command_timeout=command_timeout,
             target_session_attrs=_wanted(dsn, takes),
         )
+        await _set_codecs(connection)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
-    await _set_codecs(connection)
     return connection
 
 
-async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = False) -> asyncpg.Pool[Any]:
+async def create_pool(
+    dsn: str | None, *, name: str, size: int, hot: bool = False, check: Check | None = None
+) -> asyncpg.Pool[Any]:
     """A pool of `size` connections to a server that takes writes; `hot` for those that take turns.
 
+    It connects when it is asked to. One connection is made before it, and `check` may look at the database over that.
     Raises the fault that fits.
     """
     settings = {"application_name": name, **SESSION, **(HOT_PATH if hot else {})}
-    probe = await connect(dsn, name=name, takes="writes")
+    first = await connect(dsn, name=name, takes="writes")
     try:
-        if int(await probe.fetchval("show server_version_num")) >= TRANSACTION_TIMEOUT_SINCE:
+        if first.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
             settings["transaction_timeout"] = "20s"
+        if check is not None:
+            await check(first)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
+        raise connection_fault(error, dsn) from None
     finally:
-        await probe.close()
+        await hang_up(first)
     try:
         return await asyncpg.create_pool(
             dsn, min_size=0, max_size=size, init=_set_codecs, server_settings=settings,
@@ -92,10 +102,12 @@ async def create_pool(dsn: str | None, *, name: str, size: int, hot: bool = Fals
 
 
 def connection_fault(error: Exception, dsn: str | None) -> Exception:
-    """What to tell an operator of a connection that could not be made; anything unknown stays as it is.
+    """What to tell an operator of a connection that could not be made, or not be used; anything unknown stays as it is.
 
     The driver's own words are not chained to it: of a broken DSN they may show a piece of the password.
     """
+    if isinstance(error, BrokerError):
+        return error
     if _lacks_user(error):
         return OperatorFault("the DSN names no user, and the account that runs this has no name to take instead")
     kinds: list[tuple[tuple[type[Exception], ...], Callable[[str], Exception], str]] = [
@@ -108,17 +120,16 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
             (asyncpg.exceptions.ProtocolViolationError,), DatabaseFault,
             "a pooler in between refuses our session, connect to the server itself",
         ),
-        (
-            (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError,
-             asyncpg.TooManyConnectionsError, asyncpg.InterfaceError,
-             asyncpg.exceptions.TargetServerAttributeNotMatched),
-            DatabaseFault, "the database cannot be reached",
-        ),
     ]  # fmt: skip
+    if is_transient(error):
+        kinds.append(((Exception,), DatabaseFault, "the database cannot be reached"))
     for types, fault, sentence in kinds:
         if isinstance(error, types):
             detail = without_secrets(str(error).strip(), dsn) or type(error).__name__
-            return fault(f"{sentence}: {detail}")
+            made = fault(f"{sentence}: {detail}")
+            if isinstance(made, DatabaseFault):
+                made.sqlstate = getattr(error, "sqlstate", None)
+            return made
     return error
 
 
@@ -148,6 +159,14 @@ async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
         raise
     finally:
         await pool.release(connection)
+
+
+async def hang_up(connection: asyncpg.Connection[Any]) -> None:
+    """Close a connection; one that does not answer is cut."""
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _wanted(dsn: str | None, takes: Takes) -> SessionAttribute | None:

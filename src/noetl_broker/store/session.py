@@ -10,9 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.store.migrate import check_version
-from noetl_broker.store.pool import Connection, connect
-
-CLOSE_SECONDS = 2.0
+from noetl_broker.store.pool import Connection, connect, hang_up
 
 # The errors that the SQL functions raise (docs: SQLSTATEs of class NB), by what they mean to a command.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
@@ -29,14 +27,11 @@ async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
     try:
         with translated():
             # A producer may call its functions and nothing else: the version is then not its business.
-            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+            with contextlib.suppress(PermissionFault):
                 await check_version(connection)
             yield connection
     finally:
-        try:
-            await connection.close(timeout=CLOSE_SECONDS)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()
+        await hang_up(connection)
 
 
 @contextlib.contextmanager
@@ -46,8 +41,10 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise fault_of(error) from error
-    except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
-        raise DatabaseFault(f"the connection to the database was lost: {str(error) or type(error).__name__}") from error
+    except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        # To leave a transaction of a dead connection fails in its turn; what the connection died of says more.
+        first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
+        raise DatabaseFault(f"the connection to the database was lost: {str(first) or type(first).__name__}") from error
 
 
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:

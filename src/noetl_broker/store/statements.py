@@ -18,10 +18,10 @@ import asyncpg
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.store.dsn import without_secrets
+from noetl_broker.store.pool import hang_up
 from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_parameter_types
 
 CONNECT_SECONDS = 15.0
-CLOSE_SECONDS = 2.0
 ROWS_AT_ONCE = 500
 SYNTAX_ERROR = "42601"
 
@@ -214,10 +214,7 @@ async def _connection(target: Target) -> AsyncIterator[Any]:
                 await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=json.loads)
         yield connection
     finally:
-        try:
-            await connection.close(timeout=CLOSE_SECONDS)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection.terminate()
+        await hang_up(connection)
 
 
 @contextlib.asynccontextmanager
