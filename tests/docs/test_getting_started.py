@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.docs.shell import blocks, run_script
 from tests.postgres import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "getting-started.md").read_text(encoding="utf-8")
-SCRIPT = "set -eu\nothers=\ntrap 'kill $others; wait' EXIT\n"
 
 
 def test_the_commands_work_in_their_order(database: Database, tmp_path: Path) -> None:
     """From a file to an execution that ended, with broker and worker in the background."""
-    [playbook] = re.findall(r"```yaml\n# greet\.yaml\n(.*?)```", PAGE, re.DOTALL)
+    [playbook] = blocks(PAGE, "yaml")
     (tmp_path / "greet.yaml").write_text(playbook, encoding="utf-8")
-    commands = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)).replace(" &\n", ' & others="$others $!"\n')
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    answer = subprocess.run(
-        ["/bin/sh", "-c", SCRIPT + commands],
-        cwd=tmp_path,
-        env={**os.environ, "PATH": path, "NOETL_BROKER_DSN": database.dsn},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert answer.returncode == 0, answer.stderr
+    answer = run_script("".join(blocks(PAGE)), tmp_path, database)
     assert "event execution_complete" in answer.stdout
     assert '"Hello, Ada!"' in answer.stdout
     assert "COMPLETED" in answer.stdout
