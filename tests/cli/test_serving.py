@@ -70,6 +70,31 @@ def test_drain_takes_what_waits_and_ends(command: Command) -> None:
     assert (answer.returncode, json.loads(answer.stdout)["turns"]) == (0, 1)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_broker_tells_programs_at_its_end_what_it_did(command: Command, processes: int, *, drain: bool) -> None:
+    """One document, whoever of several processes took the turn."""
+    start_sleeping(command, 0)
+    broker = command.start("run", "--json", "--processes", processes, *(["--drain"] if drain else []))
+    if not drain:
+        read_until(broker, "all processes are ready" if processes > 1 else "ready")
+        broker.terminate()
+    out, _ = broker.communicate(timeout=PATIENCE_SECONDS)
+    told = json.loads(out)
+    assert (broker.returncode, told["turns"], told["batches"], told["set_aside"]) == (0, 0, 0, 0)
+
+
+def test_several_processes_tell_the_sum_of_what_they_drained(command: Command) -> None:
+    """For people in a line, for programs in one document."""
+    body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+    command("register", write_playbook(command.folder, body))
+    command("start", "examples/story")
+    assert command.run("run", "--drain", "--processes", 2).stdout == "took 1 turns in 1 transactions\n"
+    command("start", "examples/story")
+    told = json.loads(command.run("run", "--drain", "--processes", 2, "--json").stdout)
+    assert (told["turns"], told["executions_ended"]) == (1, 1)
+
+
 def process_ids(parent: subprocess.Popen[str], count: int) -> list[int]:
     """Read the log of a parent until that many children have been started; give their process ids."""
     return [json.loads(read_until(parent, "started a process"))["process_id"] for _ in range(count)]
@@ -144,6 +169,20 @@ def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Dat
     process.terminate()
     assert process.wait(PATIENCE_SECONDS) == 0
     assert rows(database, "select status, worker_id from noetl.queue") == [("done", "w9")]
+
+
+@pytest.mark.parametrize("options", [("--types", "sleep"), ("--null",)])
+def test_a_worker_tells_programs_at_its_end_what_it_did(
+    command: Command, database: Database, options: tuple[str, ...]
+) -> None:
+    """One document: the jobs that it leased, and the answers that counted."""
+    start_sleeping(command, 0)
+    worker = command.start("worker", *options, "--worker-id", "w9", "--json")
+    while rows(database, "select count(*) from noetl.event where event_type = 'action_completed'") == [(0,)]:
+        assert worker.poll() is None
+    worker.terminate()
+    out, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert json.loads(out) == {"worker_id": "w9", "leased": 1, "done": 1, "failed": 0}
 
 
 def test_a_worker_that_cannot_do_a_type_says_so(command: Command) -> None:

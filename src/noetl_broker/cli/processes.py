@@ -2,8 +2,8 @@
 
 A child's standard input is a pipe that only the parent holds: its end says that the parent is gone, however it went,
 and the child stops. On its standard output a child says when it is ready and that it goes on; asked on its standard
-input, it also says there how it stands. It is asked only when somebody wants to know, so a parent that is stopped fills
-no pipe.
+input, and at its end, it also says there how it stands. It is asked only when somebody wants to know, so a parent that
+is stopped fills no pipe.
 """
 
 from __future__ import annotations
@@ -60,6 +60,11 @@ class Family:
             loop.add_signal_handler(number, self._on_signal, number)
         codes = await asyncio.gather(*(self._keep(place) for place in range(self.size)))
         return max(codes)
+
+    @property
+    def counted(self) -> Ledger:
+        """What those that have ended have counted."""
+        return self._ended
 
     async def ask(self) -> Census:
         """Ask all children how they stand."""
