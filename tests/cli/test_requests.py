@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from tests.cli.conftest import Command, execute, rows, write_playbook
 from tests.postgres import Database
+from tests.roles import logins
 
 ECHO = """\
 workload: {city: Rome}
@@ -146,3 +148,13 @@ def test_a_role_without_rights_is_77(command: Command, database: Database, echo:
     execute(database, f"drop role {name}")
     assert answer.exit_code == 77
     assert "for want of rights" in answer.stderr
+
+
+async def test_a_producer_may_start_and_cancel(command: Command, database: Database, echo: str) -> None:
+    """It may call its functions, and see nothing else of the schema, its version neither."""
+    async with logins(database) as all_logins:
+        dsn = ("--dsn", all_logins.producer.dsn)
+        started = await asyncio.to_thread(command.run, "start", echo, *dsn)
+        assert started.returncode == 0, started.stderr
+        cancelled = await asyncio.to_thread(command.run, "cancel", started.stdout.strip(), *dsn)
+    assert cancelled.returncode == 0, cancelled.stderr

@@ -29,7 +29,7 @@ async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
     try:
         with translated():
             # A producer may call its functions and nothing else: the version is then not its business.
-            with contextlib.suppress(asyncpg.InsufficientPrivilegeError):
+            with contextlib.suppress(PermissionFault):
                 await check_version(connection)
             yield connection
     finally:
