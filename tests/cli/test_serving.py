@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from noetl_broker.cli import serving
+from noetl_broker.cli.processes import Family
+from noetl_broker.daemon.figures import Figures
+from noetl_broker.daemon.report import Account, Report
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
 from tests.postgres import Database
 
@@ -93,6 +97,23 @@ def test_several_processes_tell_the_sum_of_what_they_drained(command: Command) -
     command("start", "examples/story")
     told = json.loads(command.run("run", "--drain", "--processes", 2, "--json").stdout)
     assert (told["turns"], told["executions_ended"]) == (1, 1)
+
+
+async def test_what_a_process_counts_in_many_databases_is_heard(tmp_path: Path) -> None:
+    """However long the line is on which it says so."""
+    figures = Figures()
+    figures.put_all("faults_total", {f"{number:05}": 1 for number in range(100)})
+    account = Account(Figures(), {f"database {number}": Report(figures, {}, 0.0) for number in range(100)})
+    (tmp_path / "account").write_text(account.as_line())
+    family = Family(
+        command=(sys.executable, "-c", f"print(open({str(tmp_path / 'account')!r}).read())"),
+        environment=os.environ,
+        size=1,
+        restart=False,
+        drain_seconds=1,
+    )
+    assert await family.run() == 0
+    assert len(family.counted) == 1 + 100
 
 
 def process_ids(parent: subprocess.Popen[str], count: int) -> list[int]:

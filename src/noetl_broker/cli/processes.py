@@ -28,6 +28,7 @@ from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABL
 log = structlog.get_logger(__name__)
 
 READY, PROGRESS, REPORT = "ready", "progress", "report"
+LONGEST_LINE = 1 << 24  # bytes: an account has some kilobytes for each database
 ANSWER_SECONDS = 1.0  # for an account; a child takes a millisecond, unless its main loop is stuck
 # A child that ends so would end so again.
 HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
@@ -116,6 +117,7 @@ class Family:
             env=dict(self.environment),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
             start_new_session=True,  # Ctrl-C comes to us, and through us once to each child
         )
         self._children[place] = child
