@@ -18,6 +18,22 @@ from noetl_broker.template import StepResult
 
 SOURCE = 1
 FORK = 2
+DIAMOND = """
+workload: {n: 1}
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: python, code: x, next: r}
+- {step: r, type: route, next: [{when: "{{ a.ok }}", step: c, args: {v: "{{ a.v }}", handed: "{{ result.v }}"}}]}
+- {step: c, type: python, code: x, args: {mine: "{{ workload.n }}"}, next: j}
+- {step: b, type: python, code: x, next: j}
+- {step: j, type: python, code: x, args: {b: "{{ b.v }}", c: "{{ c.v }}"}, next: end}
+- {step: end}
+"""
+
+
+def told(text: str) -> str:
+    """The lines of a story as they are told."""
+    return dedent(text).strip("\n")
 
 
 def history_of(playbook: Playbook, story: str, *, rules: Rules | None = None) -> History:

@@ -14,11 +14,22 @@ from textwrap import dedent
 from typing import Any
 
 from noetl_broker.broker.model import JSON
+from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.store.migrate import migrate
 from noetl_broker.store.pool import Connection, connect
+from noetl_broker.store.verify import Scope, verify
 from tests.brokers import drain, execute
 from tests.postgres import Database
 from tests.store import noetl_server
+
+OWNERS = ("broker", "worker")
+STEP = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end}
+"""
+RETRIED = STEP.replace("code: x", "code: x, retry: {max_attempts: 3, initial_delay: 20, jitter: false}")
 
 LEASE = """
     with one as (
@@ -195,3 +206,41 @@ async def run(noetl: NoETL, database: Database, *, turns: int = 50, **changes: A
         if not await noetl.connection.fetchval(REAP):
             return
     raise AssertionError("it does not end")
+
+
+async def faults(noetl: NoETL) -> dict[str, list[str]]:
+    """Everything that `verify --deep` finds, by its sentence."""
+    report = await verify(noetl.connection, Scope(), deep=PlaybookRules())
+    return {v.check.sentence: [fault.detail for fault in v.examples] for v in report.verdicts if v.broken}
+
+
+async def ended(noetl: NoETL) -> list[tuple[Any, ...]]:
+    """How each execution ended."""
+    found = await noetl.connection.fetch(
+        "select status, result, error ->> 'message' from noetl.execution order by execution_id"
+    )
+    return [tuple(row) for row in found]
+
+
+async def log(noetl: NoETL) -> list[str]:
+    """The event types in the order that the server's own listing gives."""
+    found = await noetl.connection.fetch("select event_type from noetl.event order by created_at, event_id")
+    return [row[0] for row in found]
+
+
+async def overlook(noetl: NoETL, seconds: float = 30.0) -> int:
+    """What the reaper decides from rows whose jobs ended so many seconds ago."""
+    await noetl.connection.execute(
+        "update noetl.ended_job set ended_at = ended_at - make_interval(secs => $1)", seconds
+    )
+    return int(await noetl.connection.fetchval("select noetl.reap_ended_jobs(1000, 30)"))
+
+
+def fails_until(attempt: int) -> Any:
+    """A task that fails until this attempt."""
+    return lambda job: {"attempt": job.attempts} if job.attempts >= attempt else boom(f"attempt {job.attempts}")
+
+
+def boom(message: str) -> Any:
+    """Fail with this message."""
+    raise Boom(message)

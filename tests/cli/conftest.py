@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -86,6 +87,15 @@ def bare_command(empty_database: Database, tmp_path: Path) -> Iterator[Command]:
 def lone_command(tmp_path: Path) -> Iterator[Command]:
     """Yield the command line with no database."""
     yield from _lend(Command(tmp_path, None))
+
+
+@pytest.fixture
+def demo(lone_command: Command) -> Iterator[Command]:
+    """Yield the command line in a folder that the account of Postgres can reach, also where root runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="noetl-broker-demo-") as folder:
+        lone_command.folder = Path(folder)
+        lone_command.folder.chmod(0o755)
+        yield lone_command
 
 
 def _lend(command: Command) -> Iterator[Command]:

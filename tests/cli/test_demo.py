@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.cli.conftest import Command
 
@@ -18,15 +13,6 @@ LOG = [
     *(f"{event:<18} | {step}" for step in STEPS for event in EVENTS),
     "execution_complete | create_tables",
 ]
-
-
-@pytest.fixture
-def demo(lone_command: Command) -> Iterator[Command]:
-    """Yield the command line in a folder that the account of Postgres can reach, also where root runs the tests."""
-    with tempfile.TemporaryDirectory(prefix="noetl-broker-demo-") as folder:
-        lone_command.folder = Path(folder)
-        lone_command.folder.chmod(0o755)
-        yield lone_command
 
 
 def test_the_demo_prints_the_sequence_of_the_first_description(demo: Command) -> None:

@@ -112,6 +112,16 @@ async def test_what_one_statement_spoils_is_found(database: Database, statement:
     assert (found[: len(problem)], found.count("\n")) == (problem, 0)
 
 
+async def test_a_login_that_may_see_nothing_is_found(database: Database) -> None:
+    """The rest of what can be looked at is told, and what to do about the rights."""
+    async with login(database, "stranger_of") as stranger:
+        found = await examine(stranger.dsn)
+    assert {"connection": "ok", "listen": "ok", "schema": "problem"}.items() <= {one[:2] for one in found}
+    [schema] = [one for one in found if one.state == "problem"]
+    assert schema.says.startswith("this login may not see it: ")
+    assert "in the role noetl_broker" in str(schema.do)
+
+
 async def test_mail_that_nobody_reads_is_found(database: Database) -> None:
     """The lag is the age of the oldest event."""
     await register(database, ONE_STEP)

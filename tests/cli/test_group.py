@@ -71,6 +71,21 @@ def test_a_refused_connection_is_one_sentence_and_69(lone_command: Command) -> N
     assert answer.stderr.count("\n") == 1
 
 
+def test_a_host_without_an_address_is_named(lone_command: Command) -> None:
+    """The system's own words leave it out, and the password stays where it was."""
+    answer = lone_command("executions", "--dsn", "postgresql://me:topsecret@nowhere.invalid/a")
+    assert answer.exit_code == 69
+    assert answer.stderr.endswith(" (nowhere.invalid/a)\n")
+
+
+def test_where_nothing_names_a_database_that_is_said(lone_command: Command) -> None:
+    """The driver then looks at the usual place, where none runs."""
+    answer = lone_command("executions")
+    if answer.exit_code != 69:
+        pytest.skip("a Postgres listens at its usual place on this machine")
+    assert "; nothing names a database: give --dsn, or set NOETL_BROKER_DSN or the PG* variables" in answer.stderr
+
+
 def test_debug_shows_where_an_error_comes_from(lone_command: Command) -> None:
     """The traceback is there for who asks for it, and the sentence still stands last."""
     answer = lone_command("executions", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--debug")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 from tests.cli.conftest import Command
+from tests.postgres import Database
+from tests.roles import login
 
 
 def test_it_migrates_once(bare_command: Command) -> None:
@@ -40,3 +43,11 @@ def test_roles_are_made_beside_the_schema(bare_command: Command) -> None:
     assert "grant usage on schema noetl" in bare_command("migrate", "--sql", "--roles").stdout
     assert "grant usage on schema noetl" not in bare_command("migrate", "--sql").stdout
     assert bare_command("migrate", "--status", "--roles").exit_code == 2
+
+
+async def test_status_without_rights_is_77(command: Command, database: Database) -> None:
+    """As any other command: it is no fault of the program."""
+    async with login(database, "stranger_of") as stranger:
+        answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", stranger.dsn)
+    assert (answer.returncode, answer.stdout) == (77, "")
+    assert answer.stderr.startswith("noetl-broker: the database refuses for want of rights: permission denied")

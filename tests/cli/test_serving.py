@@ -7,11 +7,15 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from noetl_broker.cli import serving
+from noetl_broker.cli.processes import Family
+from noetl_broker.daemon.figures import Figures
+from noetl_broker.daemon.report import Account, Report
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
 from tests.postgres import Database
 
@@ -68,6 +72,48 @@ def test_drain_takes_what_waits_and_ends(command: Command) -> None:
     command("start", "examples/story")
     answer = command.run("run", "--drain", "--json")
     assert (answer.returncode, json.loads(answer.stdout)["turns"]) == (0, 1)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_broker_tells_programs_at_its_end_what_it_did(command: Command, processes: int, *, drain: bool) -> None:
+    """One document, whoever of several processes took the turn."""
+    start_sleeping(command, 0)
+    broker = command.start("run", "--json", "--processes", processes, *(["--drain"] if drain else []))
+    if not drain:
+        read_until(broker, "all processes are ready" if processes > 1 else "ready")
+        broker.terminate()
+    out, _ = broker.communicate(timeout=PATIENCE_SECONDS)
+    told = json.loads(out)
+    assert (broker.returncode, told["turns"], told["batches"], told["set_aside"]) == (0, 0, 0, 0)
+
+
+def test_several_processes_tell_the_sum_of_what_they_drained(command: Command) -> None:
+    """For people in a line, for programs in one document."""
+    body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+    command("register", write_playbook(command.folder, body))
+    command("start", "examples/story")
+    assert command.run("run", "--drain", "--processes", 2).stdout == "took 1 turns in 1 transactions\n"
+    command("start", "examples/story")
+    told = json.loads(command.run("run", "--drain", "--processes", 2, "--json").stdout)
+    assert (told["turns"], told["executions_ended"]) == (1, 1)
+
+
+async def test_what_a_process_counts_in_many_databases_is_heard(tmp_path: Path) -> None:
+    """However long the line is on which it says so."""
+    figures = Figures()
+    figures.put_all("faults_total", {f"{number:05}": 1 for number in range(100)})
+    account = Account(Figures(), {f"database {number}": Report(figures, {}, 0.0) for number in range(100)})
+    (tmp_path / "account").write_text(account.as_line())
+    family = Family(
+        command=(sys.executable, "-c", f"print(open({str(tmp_path / 'account')!r}).read())"),
+        environment=os.environ,
+        size=1,
+        restart=False,
+        drain_seconds=1,
+    )
+    assert await family.run() == 0
+    assert len(family.counted) == 1 + 100
 
 
 def process_ids(parent: subprocess.Popen[str], count: int) -> list[int]:
@@ -144,6 +190,20 @@ def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Dat
     process.terminate()
     assert process.wait(PATIENCE_SECONDS) == 0
     assert rows(database, "select status, worker_id from noetl.queue") == [("done", "w9")]
+
+
+@pytest.mark.parametrize("options", [("--types", "sleep"), ("--null",)])
+def test_a_worker_tells_programs_at_its_end_what_it_did(
+    command: Command, database: Database, options: tuple[str, ...]
+) -> None:
+    """One document: the jobs that it leased, and the answers that counted."""
+    start_sleeping(command, 0)
+    worker = command.start("worker", *options, "--worker-id", "w9", "--json")
+    while rows(database, "select count(*) from noetl.event where event_type = 'action_completed'") == [(0,)]:
+        assert worker.poll() is None
+    worker.terminate()
+    out, _ = worker.communicate(timeout=PATIENCE_SECONDS)
+    assert json.loads(out) == {"worker_id": "w9", "leased": 1, "done": 1, "failed": 0}
 
 
 def test_a_worker_that_cannot_do_a_type_says_so(command: Command) -> None:

@@ -41,6 +41,18 @@ def test_executions_are_filtered(command: Command, started: int) -> None:
     assert found("--status", "failed") == []
 
 
+@pytest.mark.parametrize(
+    "reason, told", [((), "was cancelled"), (("--reason", "wrong city"), "was cancelled: wrong city")]
+)
+def test_a_cancelled_execution_is_listed_with_its_reason(
+    command: Command, started: int, reason: tuple[str, ...], told: str
+) -> None:
+    """Where somebody gave one."""
+    command("cancel", started, *reason)
+    assert command.run("run", "--drain").returncode == 0
+    assert command("executions").stdout.rstrip().endswith(f"  {told}")
+
+
 def test_a_pipe_gets_plain_columns(command: Command, started: int) -> None:
     """No colour, no box: a header and a line each."""
     header, line = command("executions").stdout.splitlines()

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, complete_job, fail_job, lease_jobs
+from noetl_broker.store import jobs as answers
+from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, lease_jobs
 from noetl_broker.store.pool import connect
 from noetl_broker.worker.report import refusal
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
@@ -137,8 +138,8 @@ async def test_the_worker_fails_the_job_of_a_result_past_the_limit(database: Dat
     [job] = await lease_jobs(jobs, worker_id="w", max_jobs=1, lease_seconds=60, node_types=None)
     completion = Completion(job.lease, json.dumps("x" * LIMIT))
     with pytest.raises(RefusedFault) as refused:
-        await complete_job(jobs, "w", completion)
-    await fail_job(jobs, "w", refusal(completion, refused.value))
+        await answers.complete_jobs(jobs, "w", [completion])
+    await answers.fail_jobs(jobs, "w", [refusal(completion, refused.value)])
     await jobs.close()
     await drain(database)
     assert await rows(database, ENDED) == [("story", "FAILED", "max_result_bytes")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 
@@ -103,6 +104,6 @@ async def test_closing_cuts_who_is_still_connected() -> None:
     while not port._tasks:  # noqa: ASYNC110 - the port tells nobody whom it serves
         await asyncio.sleep(0)
     await asyncio.wait_for(port.close(), 5.0)
-    with pytest.raises(ConnectionResetError):
-        await reader.read()
+    with contextlib.suppress(ConnectionResetError):  # where the system had not handed on what we wrote
+        assert await reader.read() == b""
     writer.close()

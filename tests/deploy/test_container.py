@@ -175,7 +175,9 @@ def _can_be_jailed() -> bool:
     wanted = {"unshare", "setpriv"}
     if any(shutil.which(name) is None for name in wanted):
         return False
-    answer = subprocess.run(jailed(sys._base_executable, "-c", ""), capture_output=True, check=False)  # type: ignore[attr-defined]
+    # Who starts it may still reach an interpreter that lies where only its owner may go; what it starts may not.
+    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    answer = subprocess.run(jailed(sys._base_executable, "-c", again), capture_output=True, check=False)  # type: ignore[attr-defined]
     return answer.returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""The wheel, installed into an empty environment: a working command with its migrations, roles and playbooks."""
+"""The wheel, away from the checkout: a working command with its migrations, roles and playbooks."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 import noetl_broker
 from noetl_broker.store.migrate import SERVED_VERSIONS
 from tests.postgres import Database
@@ -18,6 +20,7 @@ from tests.test_tidy import ROOT
 
 PATIENCE_SECONDS = 120
 NEXT_VERSION = "9.9.9"
+OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
 
 
 class Program(NamedTuple):
@@ -38,18 +41,28 @@ class Program(NamedTuple):
         self, program: Path, *arguments: str, database: Database | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment."""
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
-        if database is not None:
-            environment["NOETL_BROKER_DSN"] = database.dsn
         return subprocess.run(
             [program, *arguments],
             cwd=self.folder,
-            env=environment,
+            env=_environment(database),
             capture_output=True,
             text=True,
             check=False,
             timeout=PATIENCE_SECONDS,
         )
+
+    def serve(self, command: str, database: Database) -> subprocess.Popen[bytes]:
+        """Start a command that goes on until it is stopped."""
+        program = self.folder / "bin" / "noetl-broker"
+        return subprocess.Popen(
+            [program, command], cwd=self.folder, env=_environment(database), stderr=subprocess.DEVNULL
+        )
+
+
+def _environment(database: Database | None) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
+    environment["NOETL_BROKER_HEALTH_PORT"] = "0"  # tests run beside each other, and a port can be had once
+    return environment | ({"NOETL_BROKER_DSN": database.dsn} if database is not None else {})
 
 
 def copy_of_the_tree(folder: Path) -> Path:
@@ -85,8 +98,23 @@ def build(tree: Path, target: Path) -> Path:
     return wheel
 
 
+def install_from_index(wheel: Path, folder: Path, *parts: str) -> Program:
+    """Install a wheel and what it asks for into an empty environment, as a reader does.
+
+    Skips where there is no index.
+    """
+    program = Program(folder)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=PATIENCE_SECONDS)
+    wanted = f"{wheel}[{','.join(parts)}]" if parts else str(wheel)
+    answer = program.start(program.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted)
+    if answer.returncode and any(word in answer.stderr for word in OFFLINE):
+        pytest.skip("no package index can be reached from here")
+    assert answer.returncode == 0, answer.stderr
+    return program
+
+
 def install(wheel: Path, folder: Path) -> Program:
-    """Install a wheel into an empty environment; the libraries that it needs are lent by the one that runs the tests.
+    """Install a wheel into an environment of its own, quickly: its libraries are lent by the one that runs the tests.
 
     They stand behind the environment's own packages, so nothing of this checkout is found before the wheel's.
     """

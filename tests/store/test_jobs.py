@@ -15,9 +15,7 @@ from noetl_broker.store.jobs import (
     JobDatabase,
     Lease,
     RefusedFault,
-    complete_job,
     complete_jobs,
-    fail_job,
     fail_jobs,
     heartbeat_job,
     heartbeat_jobs,
@@ -77,7 +75,7 @@ async def test_answers_are_sent_in_one_call(database: Database, jobs: JobDatabas
     expected = {first.queue_id: True, second.queue_id: False}
     assert await complete_jobs(jobs, ME, completions) == expected
     assert await complete_jobs(jobs, ME, completions) == expected
-    assert not await complete_job(jobs, OTHER, Completion(second))
+    assert await complete_jobs(jobs, OTHER, [Completion(second)]) == {second.queue_id: False}
     assert await fail_jobs(jobs, ME, [Failing(second, {"message": "no"}, retryable=False)]) == {second.queue_id: True}
     events = ask(database, "select event_type, result, error from noetl.event order by created_at, event_type")
     assert ("action_completed", {"a": 1}, None) in events
@@ -90,7 +88,7 @@ async def test_a_heartbeat_tells_whose_the_lease_is(database: Database, jobs: Jo
     [held] = await lease(jobs)
     assert await heartbeat_jobs(jobs, ME, [held], lease_seconds=60) == {held.queue_id: True}
     assert not await heartbeat_job(jobs, OTHER, held, lease_seconds=60)
-    assert await complete_job(jobs, ME, Completion(held))
+    assert await complete_jobs(jobs, ME, [Completion(held)]) == {held.queue_id: True}
     assert not await heartbeat_job(jobs, ME, held, lease_seconds=60)
 
 
@@ -99,10 +97,10 @@ async def test_a_value_that_jsonb_cannot_hold_is_refused(database: Database, job
     queue(database, "noop")
     [held] = await lease(jobs)
     with pytest.raises(RefusedFault):
-        await complete_job(jobs, ME, Completion(held, '"\\u0000"'))
+        await complete_jobs(jobs, ME, [Completion(held, '"\\u0000"')])
     with pytest.raises(RefusedFault):
-        await fail_job(jobs, ME, Failing(held, {}))
-    assert await fail_job(jobs, ME, Failing(held, {"message": "not stored"}))
+        await fail_jobs(jobs, ME, [Failing(held, {})])
+    assert await fail_jobs(jobs, ME, [Failing(held, {"message": "not stored"})]) == {held.queue_id: True}
 
 
 async def test_a_database_without_our_schema_is_told(empty_database: Database) -> None:

@@ -2,8 +2,8 @@
 
 A child's standard input is a pipe that only the parent holds: its end says that the parent is gone, however it went,
 and the child stops. On its standard output a child says when it is ready and that it goes on; asked on its standard
-input, it also says there how it stands. It is asked only when somebody wants to know, so a parent that is stopped fills
-no pipe.
+input, and at its end, it also says there how it stands. It is asked only when somebody wants to know, so a parent that
+is stopped fills no pipe.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from noetl_broker.errors import EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABL
 log = structlog.get_logger(__name__)
 
 READY, PROGRESS, REPORT = "ready", "progress", "report"
+LONGEST_LINE = 1 << 24  # bytes: an account has some kilobytes for each database
 ANSWER_SECONDS = 1.0  # for an account; a child takes a millisecond, unless its main loop is stuck
 # A child that ends so would end so again.
 HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
@@ -60,6 +61,11 @@ class Family:
             loop.add_signal_handler(number, self._on_signal, number)
         codes = await asyncio.gather(*(self._keep(place) for place in range(self.size)))
         return max(codes)
+
+    @property
+    def counted(self) -> Ledger:
+        """What those that have ended have counted."""
+        return self._ended
 
     async def ask(self) -> Census:
         """Ask all children how they stand."""
@@ -111,6 +117,7 @@ class Family:
             env=dict(self.environment),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE,
             start_new_session=True,  # Ctrl-C comes to us, and through us once to each child
         )
         self._children[place] = child

@@ -77,7 +77,7 @@ def what_went_wrong(status: str, error: Any) -> str:
     """Say how an execution ended that did not complete: `failed in step fetch: connection refused`."""
     if status == "CANCELLED":
         reason = error.get("reason") or error.get("message") if isinstance(error, dict) else error
-        return f"was cancelled: {reason}" if reason else "was cancelled"
+        return f"was cancelled: {reason}" if reason and reason != "cancelled" else "was cancelled"
     if not isinstance(error, dict):
         return "failed" if error is None else f"failed: {output.compact_json(error)}"
     step = f" in step {error['step']}" if error.get("step") else ""

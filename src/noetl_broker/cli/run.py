@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import click
 
@@ -19,7 +19,7 @@ from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
 from noetl_broker.cli.serving import notify, ping_seconds, serve
 from noetl_broker.cli.traces import exporter
 from noetl_broker.cli.watching import alone, watched
-from noetl_broker.daemon.counters import Counters
+from noetl_broker.daemon.figures import NO_DATABASE, Ledger
 from noetl_broker.daemon.fleet import Fleet
 from noetl_broker.daemon.garbage import collected_between_batches
 from noetl_broker.daemon.report import account_of
@@ -50,7 +50,7 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
 
     Any number of brokers run beside each other on one database, and one serves any number of databases: --dsn again for
     each. One that fails does not stop the others. SIGTERM and SIGINT let the turns under way commit and
-    exit 0; a second signal exits at once.
+    exit 0; a second signal exits at once. --json tells at the end what was counted.
     """
     call.log_as_set()
     if processes > 1:
@@ -77,13 +77,15 @@ async def _run_one(call: Call, fleet: Fleet, *, drain: bool, child: bool) -> int
     try:
         if drain:
             await serve(fleet.drain(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
-            if not child:
-                _show_drained(call, fleet)
         elif child:
             await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
         else:
             async with watched(call, _databases(call), alone(fleet.services)):
                 await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
+        if child:
+            teller.report()
+        else:
+            _show_counted(call, account_of(fleet.services).ledger, drain=drain)
     finally:
         if watch is not None:
             watch.cancel()
@@ -118,7 +120,7 @@ class Teller:
             self._tell(PROGRESS, f"{state}\nSTATUS={self._fleet.turns} turns taken")
 
     def report(self) -> None:
-        """The parent has asked how this process stands."""
+        """Tell the parent how this process stands, because it has asked, or at the end."""
         _say(account_of(self._fleet.services).as_line())
 
     def _tell(self, word: str, state: str) -> None:
@@ -133,20 +135,17 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _show_drained(call: Call, fleet: Fleet) -> None:
-    found = {name: service.counters for name, service in fleet.services.items()}
+def _show_counted(call: Call, ledger: Ledger, *, drain: bool) -> None:
+    """Tell of each database what was done: programs always, people where they asked for that work alone."""
+    found = {name: figures.totals() for name, figures in ledger.items() if name != NO_DATABASE}
     several = len(found) > 1
     if call.as_json:
-        told = [({"database": name} if several else {}) | _counts(counters) for name, counters in found.items()]
+        told = [({"database": name} if several else {}) | totals for name, totals in found.items()]
         output.show_json(told if several else told[0])
-        return
-    for name, counters in found.items():
-        place = f"{name}: " if several else ""
-        click.echo(f"{place}took {counters.turns} turns in {counters.batches} transactions")
-
-
-def _counts(counters: Counters) -> dict[str, int]:
-    return {name: count for name, count in asdict(counters).items() if isinstance(count, int)}
+    elif drain:
+        for name, totals in found.items():
+            place = f"{name}: " if several else ""
+            click.echo(f"{place}took {totals['turns']} turns in {totals['batches']} transactions")
 
 
 def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> int:
@@ -166,7 +165,10 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         restart=not drain,
         drain_seconds=call.settings.drain_seconds,
     )
-    return asyncio.run(family.run() if drain else _run_watched(call, family))
+    code = asyncio.run(family.run() if drain else _run_watched(call, family))
+    if family.counted:
+        _show_counted(call, family.counted, drain=drain)
+    return code
 
 
 async def _run_watched(call: Call, family: Family) -> int:

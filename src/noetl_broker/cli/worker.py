@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import click
 
+from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.serving import notify, serve
 from noetl_broker.cli.traces import exporter
 from noetl_broker.worker import WorkerOptions, run_worker
+from noetl_broker.worker.tally import Tally
 
 # Of the time that a stop may take, this part is for the running jobs, the rest for saying what became of them.
 SHARE_OF_JOBS = 0.8
@@ -34,10 +36,11 @@ SHARE_OF_JOBS = 0.8
 @click.option("--null", is_flag=True, help="Complete every job at once, with {}: to measure the broker.")
 def worker(
     call: Call, *, types: Sequence[str], concurrency: int, worker_id: str | None, lease_seconds: int, null: bool
-) -> int:
+) -> None:
     """Run the reference worker: lease jobs, do them, report.
 
-    SIGTERM and SIGINT let running jobs finish and exit 0; a second signal exits at once.
+    SIGTERM and SIGINT let running jobs finish and exit 0; a second signal exits at once. --json tells at the end how
+    many there were.
     """
     call.log_as_set()
     names = tuple(name.strip() for word in types for name in word.split(",") if name.strip())
@@ -53,11 +56,12 @@ def worker(
         options = replace(options, worker_id=worker_id)
     with exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
-        return asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+        tally = asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
+    if call.as_json:
+        output.show_json({"worker_id": options.worker_id} | asdict(tally))
 
 
-async def _run(options: WorkerOptions, *, drain_seconds: float) -> int:
+async def _run(options: WorkerOptions, *, drain_seconds: float) -> Tally:
     stopping = asyncio.Event()
     notify("READY=1")
-    await serve(run_worker(options, stopping), stopping, drain_seconds=drain_seconds)
-    return 0
+    return await serve(run_worker(options, stopping), stopping, drain_seconds=drain_seconds) or Tally()

@@ -107,7 +107,8 @@ class Figures:
         self.values.setdefault(name, {})[labels] = float(value)
 
     def put_all(self, name: str, values: Mapping[str, int] | Mapping[tuple[str, str], int]) -> None:
-        """Set the values of a metric by its labels."""
+        """Set the values of a metric by its labels; with none, it has counted nothing yet."""
+        self.values.setdefault(name, {})
         for labels, value in values.items():
             self.put(name, value, *((labels,) if isinstance(labels, str) else labels))
 
@@ -122,6 +123,14 @@ class Figures:
         for name, counts in other.histograms.items():
             before = self.histograms.get(name) or [0.0] * len(counts)
             self.histograms[name] = [one + more for one, more in zip(before, counts, strict=True)]
+
+    def totals(self) -> dict[str, int]:
+        """What was counted, by counters without their ending, over all labels."""
+        return {
+            name.removesuffix("_total"): int(sum(values.values()))
+            for name, values in self.values.items()
+            if BY_NAME[name].kind == "counter"
+        }
 
     def as_json(self) -> dict[str, Any]:
         """What `figures_of_json` reads."""

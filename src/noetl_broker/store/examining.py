@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from noetl_broker.errors import SchemaFault
+from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.store import work_checks
 from noetl_broker.store.bell import CHANNEL
 from noetl_broker.store.findings import Finding, Limits
@@ -250,9 +250,11 @@ async def _look_at_schema(connection: Connection) -> list[Finding]:
     except SchemaFault as fault:
         what, _, remedy = str(fault).partition("; ")
         return [Finding("schema", "problem", what, why, f"{remedy[:1].upper()}{remedy[1:]}.")]
-    except asyncpg.InsufficientPrivilegeError as error:
-        do = "Call doctor with the broker's login, or the owner's."
-        return [Finding("schema", "problem", f"this login may not see it: {sentence(error)}", why, do)]
+    except PermissionFault as fault:
+        says = f"this login may not see it: {str(fault).partition(': ')[2]}"
+        why = "A broker that logs in so ends with 77."
+        do = "Call doctor with a login in the role noetl_broker, which noetl-broker migrate --roles makes."
+        return [Finding("schema", "problem", says, why, do)]
     says, facts = f"version {newest.version}, as this program needs", {"version": newest.version}
     found = [Finding("schema", "ok", says, facts=facts)]
     if off := [row["trigger_name"] for row in await connection.fetch(sql("examine_triggers"))]:

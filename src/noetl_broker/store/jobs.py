@@ -125,11 +125,6 @@ async def complete_jobs(database: JobDatabase, worker_id: str, completions: Sequ
     return {row["queue_id"]: row["yours"] for row in rows}
 
 
-async def complete_job(database: JobDatabase, worker_id: str, completion: Completion) -> bool:
-    """End one job with its result."""
-    return (await complete_jobs(database, worker_id, [completion]))[completion.lease.queue_id]
-
-
 async def fail_jobs(database: JobDatabase, worker_id: str, failings: Sequence[Failing]) -> dict[int, bool]:
     """End attempts with errors; gives by `queue_id` whether the answer counted."""
     leases = [failing.lease for failing in failings]
@@ -138,11 +133,6 @@ async def fail_jobs(database: JobDatabase, worker_id: str, failings: Sequence[Fa
         sql("fail_jobs"), worker_id, *_columns(leases), errors, [item.retryable for item in failings]
     )
     return {row["queue_id"]: row["yours"] for row in rows}
-
-
-async def fail_job(database: JobDatabase, worker_id: str, failing: Failing) -> bool:
-    """End one attempt with its error."""
-    return (await fail_jobs(database, worker_id, [failing]))[failing.lease.queue_id]
 
 
 async def traceparent_of(database: JobDatabase, job: LeasedJob) -> str:

@@ -145,10 +145,7 @@ async def check_version(connection: Connection) -> None:
 
     It may be newer where each migration that we do not know says that programs of our version can go on.
     """
-    try:
-        applied = await _applied(connection)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise PermissionFault(f"the database refuses for want of rights: {error}") from error
+    applied = await _applied(connection)
     version = max(applied, default=0)
     if version in SERVED_VERSIONS:
         return
@@ -186,9 +183,13 @@ async def missing_rights(connection: Connection, role: str | None = None) -> lis
 
 
 async def _applied(connection: Connection) -> dict[int, Recorded]:
-    if not await connection.fetchval(sql("has_schema_version")):
-        return {}
-    rows = await connection.fetch(sql("list_migrations"))
+    """By version; raises PermissionFault where our login may not see it."""
+    try:
+        if not await connection.fetchval(sql("has_schema_version")):
+            return {}
+        rows = await connection.fetch(sql("list_migrations"))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise PermissionFault(f"the database refuses for want of rights: {error}") from error
     return {
         row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"]) for row in rows
     }

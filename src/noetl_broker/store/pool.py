@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
@@ -18,13 +19,14 @@ from asyncpg.connect_utils import SessionAttribute
 
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.codec import dump_json, load_json
-from noetl_broker.store.dsn import without_secrets
+from noetl_broker.store.dsn import database_names, without_secrets
 from noetl_broker.store.faults import is_transient
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
 Check = Callable[[Connection], Awaitable[None]]
 Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names several or the roles change
+NAMING = ("PGHOST", "PGPORT", "PGDATABASE", "PGSERVICE")  # variables that say where a database is
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
 ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
@@ -126,11 +128,18 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
     for types, fault, sentence in kinds:
         if isinstance(error, types):
             detail = without_secrets(str(error).strip(), dsn) or type(error).__name__
-            made = fault(f"{sentence}: {detail}")
+            made = fault(f"{sentence}: {detail}{_where_to_look(error, dsn)}")
             if isinstance(made, DatabaseFault):
                 made.sqlstate = getattr(error, "sqlstate", None)
             return made
     return error
+
+
+def _where_to_look(error: Exception, dsn: str | None) -> str:
+    """What the system's words leave out: which host has no address, or that nobody has said where the database is."""
+    if isinstance(error, OSError) and dsn is None and not any(name in os.environ for name in NAMING):
+        return "; nothing names a database: give --dsn, or set NOETL_BROKER_DSN or the PG* variables"
+    return f" ({database_names([dsn])[0]})" if isinstance(error, socket.gaierror) else ""
 
 
 def _lacks_user(error: Exception) -> bool:

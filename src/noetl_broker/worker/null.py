@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 
 import structlog
 
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.jobs import Completion, JobDatabase, complete_jobs, lease_jobs
 from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.waiting import Backoff, first
 
 log = structlog.get_logger(__name__)
 
 
-async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.Event) -> None:
-    """Complete every job of the asked types (None: any type at all) until the stop."""
+async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.Event) -> Tally:
+    """Complete every job of the asked types (None: any type at all) until the stop; say how many."""
     idle = Backoff(least=options.poll_min_seconds, most=options.poll_max_seconds)
     broken = Backoff(least=0.1, most=5.0)
-    completed = 0
+    tally = Tally()
     while not stop.is_set():
         database.rung.clear()
         try:
             await database.listen()
-            count = await _batch(options, database)
+            count = await _batch(options, database, tally)
         except (PermissionFault, SchemaFault):
             raise
         except DatabaseFault as fault:
@@ -32,15 +34,15 @@ async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.
             await first(stop.wait(), timeout=pause)
             continue
         broken.reset()
-        completed += count
         if count:
             idle.reset()
         if count < options.null_batch:
             await first(database.rung.wait(), stop.wait(), timeout=idle.next())
-    log.info("worker_stopped", worker_id=options.worker_id, completed=completed)
+    log.info("worker_stopped", worker_id=options.worker_id, **asdict(tally))
+    return tally
 
 
-async def _batch(options: WorkerOptions, database: JobDatabase) -> int:
+async def _batch(options: WorkerOptions, database: JobDatabase, tally: Tally) -> int:
     jobs = await lease_jobs(
         database,
         worker_id=options.worker_id,
@@ -48,6 +50,8 @@ async def _batch(options: WorkerOptions, database: JobDatabase) -> int:
         lease_seconds=options.lease_seconds,
         node_types=options.types,
     )
+    tally.leased += len(jobs)
     if jobs:
-        await complete_jobs(database, options.worker_id, [Completion(job.lease) for job in jobs])
+        counted = await complete_jobs(database, options.worker_id, [Completion(job.lease) for job in jobs])
+        tally.done += sum(counted.values())
     return len(jobs)

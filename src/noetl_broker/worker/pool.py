@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any
@@ -33,6 +33,7 @@ from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.report import Reporter, answer_of
 from noetl_broker.worker.spans import attempt_span
+from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.tools.interpreters import Interpreters
 from noetl_broker.worker.tools.task import Lent, Tool
 from noetl_broker.worker.waiting import Backoff, first
@@ -70,6 +71,7 @@ class Pool:
     reporter: Reporter
     lent: Lent
     types: tuple[str, ...]
+    tally: Tally = field(default_factory=Tally)
     running: set[Running] = field(default_factory=set)
     room: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -113,6 +115,7 @@ class Pool:
 
     def _start(self, job: LeasedJob) -> None:
         running = Running(job=job, renewed_at=time.monotonic())
+        self.tally.leased += 1
         self.running.add(running)
         running.task = asyncio.create_task(self._run(running), name=f"job {job.queue_id}")
 
@@ -133,6 +136,7 @@ class Pool:
             # After a kill by the stop there is little time; where the answer cannot be told, the lease runs out.
             limit = LAST_WORDS_SECONDS if running.ended_because else None
             counted = await asyncio.wait_for(self.reporter.report(answer_of(job.lease, outcome)), limit)
+            self.tally.add(done=isinstance(outcome, Success), counted=counted)
             seconds = round(time.monotonic() - begun, 3)
             log.info("job_ended", **fields, **ending(outcome), counted=counted, seconds=seconds)
             if self.options.emit is not None:
@@ -248,8 +252,8 @@ def types_of(options: WorkerOptions, tools: Mapping[str, Tool] | None) -> tuple[
     return asked
 
 
-async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping[str, Tool] | None = None) -> None:
-    """Work until `stop` is set, then drain and return; `tools` by type in place of the built-in ones.
+async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping[str, Tool] | None = None) -> Tally:
+    """Work until `stop` is set, then drain and say what was done; `tools` by type in place of the built-in ones.
 
     Waits for a database that is away. Raises OperatorFault for options or a DSN that cannot work, PermissionFault and
     SchemaFault when the database will not have this worker.
@@ -262,8 +266,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
     log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
     async with JobDatabase(options.dsn, application_name="noetl-broker worker") as database:
         if options.null:
-            await run_null(options, database, stop)
-            return
+            return await run_null(options, database, stop)
         reporter = Reporter(database, options.worker_id)
         pool = Pool(options=options, database=database, reporter=reporter, lent=lent, types=types)
         keepers = [asyncio.create_task(reporter.serve()), asyncio.create_task(pool.keep_leases())]
@@ -275,7 +278,8 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
             await interpreters.close()
-            log.info("worker_stopped", worker_id=options.worker_id)
+            log.info("worker_stopped", worker_id=options.worker_id, **asdict(pool.tally))
+    return pool.tally
 
 
 async def beside(work: Coroutine[Any, Any, None], keepers: list[asyncio.Task[None]]) -> None:

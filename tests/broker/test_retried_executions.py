@@ -1,0 +1,212 @@
+"""A failed execution comes back: what lived, what was on its way and what waited is there again."""
+
+from __future__ import annotations
+
+from noetl_broker.broker.plans import plan_retry
+from tests.forking import DIAMOND, fork_history, fork_story, history_of, told
+from tests.stories import playbook
+
+
+def test_a_retry_goes_on_from_the_failed_step_with_earlier_results() -> None:
+    """What waited at the join waits again; the result that is handed on is the same; the workload too."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start {"n": 7}
+        > action_completed a {"ok": true, "v": 1}
+        > action_completed b {"v": 2}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    assert fork_story(
+        source,
+        plan_retry(source),
+        """
+        > action_completed c {"v": 3}
+        > action_completed j {"v": 4}
+        """,
+    ) == told("""
+        > fork
+            event step_started c
+            job   c {"mine": 7, "v": 1, "handed": 1}
+        > action_completed c {"v": 3}
+            event step_completed c
+            event step_started j
+            job   j {"b": 2, "c": 3}
+        > action_completed j {"v": 4}
+            event step_completed j
+            event execution_complete {"v": 4}
+    """)
+
+
+def test_a_retry_brings_back_what_ran_beside_the_failed_step() -> None:
+    """Branch b was running when c failed: it runs again, and the join still waits for both."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    assert fork_story(source, plan_retry(source), '> action_completed c {"v": 3}') == told("""
+        > fork
+            event step_started b
+            event step_started c
+            job   b
+            job   c {"mine": 1, "v": 1, "handed": 1}
+        > action_completed c {"v": 3}
+            event step_completed c
+    """)
+
+
+def test_a_retry_brings_back_what_was_on_its_way() -> None:
+    """The first of three targets could not be entered: the other two had not been reached."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.w }}"}}
+        - {step: y, type: python, code: x}
+        - {step: z, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    plan = plan_retry(source)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y", "z"])
+    repaired = playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.v }}"}}
+        - {step: y, type: python, code: x}
+        - {step: z, type: python, code: x}
+        """)
+    assert fork_story(source, plan, playbook=repaired) == told("""
+        > fork
+            event step_started x
+            event step_started y
+            event step_started z
+            job   x {"w": 1, "v": 1}
+            job   y
+            job   z {"v": 3}
+    """)
+
+
+def test_what_was_on_its_way_survives_a_retry_that_fails_at_once() -> None:
+    """The same fault again: the retry of the retry still finds the other two."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [x, y]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.w }}"}}
+        - {step: y, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    again = fork_history(source, plan_retry(source))
+    assert again.ended is not None
+    assert again.ended.status == "FAILED"
+    plan = plan_retry(again)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y"])
+    assert [told["source"] for told in plan.document["results"]] == [101]
+
+
+def test_what_was_still_to_be_entered_survives_a_retry_that_fails_at_once() -> None:
+    """The first of two visits cannot be made again: the other is not lost with it."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    worse = playbook(DIAMOND.replace("{step: b, type: python, code: x,", '{step: b, type: http, url: "{{ no }}",'))
+    again = fork_history(source, plan_retry(source), playbook=worse)
+    plan = plan_retry(again)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("b",), ["c"])
+
+
+def test_a_step_whose_condition_could_not_be_read_is_done_again() -> None:
+    """Its result is not kept: the step is the one that failed."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{when: "{{ a.nothing > 1 }}", step: end}]}
+        - {step: end}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    assert plan_retry(source).taken == ()
+    assert fork_story(source, plan_retry(source), '> action_completed a {"nothing": 2}') == told("""
+        > fork
+            event step_started a
+            job   a
+        > action_completed a {"nothing": 2}
+            event step_completed a
+            event execution_complete {"nothing": 2}
+    """)
+
+
+def test_after_a_deadline_all_that_lived_is_done_again() -> None:
+    """No step has failed."""
+    source = history_of(
+        playbook(DIAMOND, metadata="deadline: 5"),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > execution_deadline
+        """,
+    )
+    assert plan_retry(source).steps == ("b", "c")
+
+
+def test_an_execution_that_failed_at_its_start_starts_again() -> None:
+    """There is nothing to take over."""
+    source = history_of(playbook("workload: {a: '{{ nothing }}'}\nworkflow: [{step: start, next: end}, {step: end}]"),
+                        "> execution_start")  # fmt: skip
+    plan = plan_retry(source)
+    assert (plan.steps, plan.taken) == (("start",), ())
+
+
+def test_an_execution_that_went_over_its_visits_goes_over_them_again() -> None:
+    """A retry is no way around a limit."""
+    looping = playbook(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: a}
+        """,
+        metadata="max_visits: 3",
+    )
+    source = history_of(
+        looping,
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        > action_completed a#2 {"v": 2}
+        """,
+    )
+    message = "step a in the loop a would be visit 4; the limit max_visits is 3"
+    assert source.ended is not None
+    assert source.ended.error is not None
+    assert source.ended.error["message"] == message
+    assert fork_story(source, plan_retry(source)) == told(f"""
+        > fork
+            event step_failed a#3 "{message}"
+            event execution_failed "{message}"
+            withdraw
+    """)

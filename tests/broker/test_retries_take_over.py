@@ -1,0 +1,120 @@
+"""What a failed execution that comes back brings along as it was: visits, failures, spent tokens; and who does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.plans import plan_retry
+from noetl_broker.errors import BrokerError
+from tests.forking import DIAMOND, fork_story, history_of, told
+from tests.stories import playbook
+
+
+def test_visits_go_on_where_they_were() -> None:
+    """The second visit failed: it is made again, and sees the result of the first."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - step: a
+          type: python
+          code: x
+          args: {last: "{{ a.n | default(0) }}"}
+          next: [{when: "{{ a.n < 3 }}", step: a}]
+        """),
+        """
+        > execution_start
+        > action_completed a {"n": 1}
+        > action_failed a#2 {"message": "boom"}
+        """,
+    )
+    assert fork_story(
+        source,
+        plan_retry(source),
+        """
+        > action_completed a#2 {"n": 2}
+        > action_completed a#3 {"n": 3}
+        """,
+    ) == told("""
+        > fork
+            event step_started a#2
+            job   a#2 {"last": 1}
+        > action_completed a#2 {"n": 2}
+            event step_completed a#2
+            event step_started a#3
+            job   a#3 {"last": 2}
+        > action_completed a#3 {"n": 3}
+            event step_completed a#3
+            event execution_complete {"n": 3}
+    """)
+
+
+def test_a_failure_that_was_let_go_is_taken_over_as_one() -> None:
+    """`on_error: continue`: the status and the error are still there to be read."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, on_error: continue, next: b}
+        - {step: b, type: python, code: x, next: [{when: "{{ a.status == 'FAILED' }}", step: c}]}
+        - {step: c, type: python, code: x, args: {why: "{{ a.error.message }}"}}
+        """),
+        """
+        > execution_start
+        > action_failed a {"message": "bad"}
+        > action_failed b {"message": "boom"}
+        """,
+    )
+    assert fork_story(source, plan_retry(source), "> action_completed b 1") == told("""
+        > fork
+            event step_started b
+            job   b
+        > action_completed b 1
+            event step_completed b
+            event step_started c
+            job   c {"why": "bad"}
+    """)
+
+
+def test_a_token_that_was_spent_stays_spent() -> None:
+    """The join ran at the first arrival; what was too late then is too late in the retry."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: j}
+        - {step: b, type: python, code: x, next: j}
+        - {step: j, type: python, code: x, join: any, next: k}
+        - {step: k, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed a 1
+        > action_completed j 2
+        > action_failed k {"message": "boom"}
+        """,
+    )
+    story = """
+        > action_completed b 3
+        > action_completed k 4
+        """
+    assert fork_story(source, plan_retry(source), story) == told("""
+        > fork
+            event step_started b
+            event step_started k
+            job   b
+            job   k
+        > action_completed b 3
+            event step_completed b
+        > action_completed k 4
+            event step_completed k
+            event execution_complete 4
+    """)
+
+
+@pytest.mark.parametrize("story", ["> execution_start", "> execution_start\n> execution_cancel"])
+def test_what_has_not_failed_is_not_retried(story: str) -> None:
+    """It runs, or was cancelled."""
+    source = history_of(playbook(DIAMOND), story)
+    with pytest.raises(BrokerError, match="has not failed"):
+        plan_retry(source)

