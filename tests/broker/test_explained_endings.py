@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker.facts import ForkFact
-from tests.explaining import execution_lines, facts_of, told
+from tests.explaining import execution_lines, facts_of, step_lines, told
 from tests.forking import history_of
 from tests.stories import playbook
 
@@ -62,6 +62,18 @@ def test_a_failed_execution_says_what_failed_and_what_else_lived() -> None:
           it went through start, a and b
           noetl-broker retry 1 brings it back from where it failed
     """)
+
+
+def test_a_step_that_the_end_cut_off_says_by_what() -> None:
+    """It has no end of its own: the execution's is why it gave nothing."""
+    failed = history_of(playbook(PAIR), '> execution_start\n> action_failed a {"message": "no"}; not retryable')
+    assert step_lines(failed, "b").splitlines()[0] == (
+        "b of execution 1 (story version 1, FAILED) still ran when the execution failed, in step a: no"
+    )
+    cancelled = history_of(playbook(PAIR), '> execution_start\n> execution_cancel {"reason": "too late"}')
+    assert step_lines(cancelled, "b").splitlines()[0] == (
+        "b of execution 1 (story version 1, CANCELLED) still ran when the execution was cancelled: too late"
+    )
 
 
 def test_a_template_that_failed_is_told_with_what_it_read() -> None:

@@ -179,7 +179,9 @@ def _stands(visit: Visit, state: ExecutionState, sources: Sources) -> str:
     result = journey.results.get(visit)
     if result is not None:
         return f"is done, in turn {journey.left_in[visit]}"
-    return f"was passed in turn {journey.left_in[visit]}" if visit in journey.left_in else "ended without a result"
+    if visit in journey.left_in:
+        return f"was passed in turn {journey.left_in[visit]}"
+    return f"still ran when the execution {ENDINGS.get(sources.facts.status, 'ended')}{_reason(sources.facts)}"
 
 
 def _failed(history: History) -> set[tuple[str | None, int]]:
@@ -204,14 +206,18 @@ def _headline(facts: Facts) -> str:
     seconds = ((ended or facts.read_at) - facts.started_at).total_seconds()
     stands = f"is RUNNING for {span(seconds)}" if ended is None else f"{ENDINGS[facts.status]} after {span(seconds)}"
     told = f"execution {facts.execution_id} ({facts.path}{version}) {stands}"
-    message = facts.error.get("message") if isinstance(facts.error, dict) else None
-    step = facts.error.get("step") if isinstance(facts.error, dict) else None
-    if message:
-        told = f"{told}{f', in step {step}' if step else ''}: {message}"
-    elif facts.status == COMPLETED:
+    told += _reason(facts)
+    if facts.status == COMPLETED:
         told = f"{told}, with the result {shown(facts.result)}"
     origin = f"; it was forked from {facts.forked_from}" if facts.forked_from is not None else ""
     return told + (f"; a child of {facts.parent}" if facts.parent is not None else origin)
+
+
+def _reason(facts: Facts) -> str:
+    """Why it failed or was cancelled, behind the word that says so; nothing where there is no error."""
+    error = facts.error if isinstance(facts.error, dict) else {}
+    step, message = error.get("step"), error.get("message")
+    return f"{f', in step {step}' if step else ''}: {message}" if message else ""
 
 
 def _facts(facts: Facts) -> dict[str, JSON]:
