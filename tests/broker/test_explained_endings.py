@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker.facts import ForkFact
+from noetl_broker.broker.model import Emitted
 from tests.explaining import execution_lines, facts_of, step_lines, told
 from tests.forking import history_of
 from tests.stories import playbook
@@ -133,6 +134,20 @@ def test_a_deadline_is_no_failure_of_a_step() -> None:
     assert execution_lines(history, facts_of(history)).splitlines()[:2] == [
         "execution 1 (story version 1) failed after 1 min 30 s: the deadline of 5 s passed",
         "  it failed on execution_deadline (event 102, turn 2)",
+    ]
+
+
+def test_an_end_that_would_go_otherwise_now_says_so() -> None:
+    """What the rules of today would have started is no way that it took."""
+    error = {"message": "playbook story does not compile: the type `dbt` is not known"}
+    refused = Emitted("execution_failed", "FAILED", error=error, meta={"turn": 1})
+    source = history_of(playbook(PAIR), "> execution_start")
+    turns = (source.turns[0]._replace(events=(refused,)),)
+    changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": turns})
+    assert execution_lines(changed, facts_of(changed, status="FAILED")).splitlines()[1:] == [
+        "  it failed on execution_start (event 101, turn 1)",
+        "    by the rules of this program turn 1 would go otherwise (noetl-broker replay shows how)",
+        "  noetl-broker retry 1 brings it back from where it failed",
     ]
 
 

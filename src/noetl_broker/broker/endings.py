@@ -42,11 +42,12 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
     by = f"on {event_words(cause, number)}"
     about: dict[str, JSON] = {"turn": number, **event_facts(cause)}
     if facts.status == COMPLETED:
-        completed = Why("completed", f"it completed {by}: nothing lived any more", about, _whose_result(walked))
-        return [completed, *tell_way(journey)]
+        because = (*_whose_result(walked), *told)
+        return [Why("completed", f"it completed {by}: nothing lived any more", about, because), *tell_way(journey)]
     if facts.status == CANCELLED:
+        because = (*told, *_lost(walked))
         return [
-            Why("cancelled", f"it was cancelled {by}", {**about, "error": facts.error}, _lost(walked)),
+            Why("cancelled", f"it was cancelled {by}", {**about, "error": facts.error}, because),
             *tell_way(journey),
         ]
     failed = [event for event in last.events if event.type == "step_failed"]
@@ -56,14 +57,26 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
 
 
 def _to_the_end(history: History, last: RecordedTurn, facts: Facts) -> tuple[Journey, Walked | None, tuple[Why, ...]]:
-    """The way up to the last turn, that turn (None where it is not reached), and the template that failed in it."""
+    """The way up to the last turn, that turn (None where it is not reached), and the template that failed in it.
+
+    Where the rules of this program would have a turn otherwise, that is told instead, and the way ends before it.
+    """
     journey = Journey()
     with suppress(HistoryFault):
         for walked in walk(history):
+            if not walked.agrees:
+                return journey, None, (disagreement(walked),)
             journey.follow(walked)
             if walked.recorded.turn.number == last.turn.number:
                 return journey, walked, _tell_fault(walked, Sources(history, journey, facts))
     return journey, None, ()
+
+
+def disagreement(walked: Walked) -> Why:
+    """That a turn, taken again, is another: nothing of it and of those after it can be told from the rules."""
+    turn = walked.recorded.turn.number
+    says = f"by the rules of this program turn {turn} would go otherwise (noetl-broker replay shows how)"
+    return Why("disagrees", says, {"turn": turn})
 
 
 def _is_end(event: Emitted) -> bool:

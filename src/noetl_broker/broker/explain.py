@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.absence import Absence
 from noetl_broker.broker.conditions import read_conditions
-from noetl_broker.broker.endings import tell_ending, tell_way
+from noetl_broker.broker.endings import disagreement, tell_ending, tell_way
 from noetl_broker.broker.journey import Journey, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.sources import Sources
@@ -105,9 +105,7 @@ def _follow(history: History) -> tuple[Journey, Why | None]:
     try:
         for walked in walk(history):
             if not walked.agrees:
-                turn = walked.recorded.turn.number
-                says = f"by the rules of this program turn {turn} would go otherwise (noetl-broker replay shows how)"
-                return journey, Why("disagrees", says, {"turn": turn})
+                return journey, disagreement(walked)
             journey.follow(walked)
     except HistoryFault as fault:
         return journey, Why("disagrees", str(fault))
