@@ -146,6 +146,18 @@ def test_mail_that_was_set_aside_says_why_and_how_it_comes_back() -> None:
     ]
 
 
+def test_mail_that_was_set_aside_for_want_of_the_playbook_is_told() -> None:
+    """No visit can be told of without the playbook, and the mail of a live one is no secret for it."""
+    source, gone = started(), "the catalog has no row 5 (playbook story)"
+    history = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"playbook": gone})
+    letter = Letter(7, "action_completed", ("a", 1, None), NOW - MINUTE, f"PlaybookFault: {gone}")
+    assert waits(history, set_aside=(letter,)) == [
+        f"it cannot go on: {gone}",
+        f"action_completed of a (event 7) was set aside 1 min 0 s ago: PlaybookFault: {gone}",
+        "  when that is mended: noetl-broker reevaluate 1",
+    ]
+
+
 def test_an_execution_that_nobody_has_read_waits_for_a_broker() -> None:
     """There is no history of it."""
     letter = Letter(7, "execution_start", None, NOW - MINUTE)

@@ -188,14 +188,15 @@ def _failed(history: History) -> set[tuple[str | None, int]]:
 
 def _mail(facts: Facts, history: History | None = None) -> list[Why]:
     """Events that no turn has read, but for those told with a live visit; and that nobody is there to read them."""
-    state = history.state if history is not None and isinstance(history.state, dict) else {}
+    standing = None if history is None or isinstance(history.playbook, str) else history.state
+    state = standing if isinstance(standing, dict) else {}
     live = {(token["step"], token["visit"]) for token in state.get("tokens", ())}
     letters = [one for one in (*facts.set_aside, *facts.unread) if one.node is None or one.node[:2] not in live]
-    told = [tell_letter(letter, facts) for letter in letters[:MOST_LETTERS]]
+    mail = [tell_letter(letter, facts) for letter in letters[:MOST_LETTERS]]
     if len(letters) > MOST_LETTERS:
-        told.append(Why("more", f"… and {len(letters) - MOST_LETTERS} more events"))
+        mail.append(Why("more", f"… and {len(letters) - MOST_LETTERS} more events"))
     brokers = tell_brokers(facts) if facts.status == OPEN else None
-    return [*told, brokers] if brokers is not None else told
+    return [*mail, brokers] if brokers is not None else mail
 
 
 def _headline(facts: Facts) -> str:
