@@ -65,6 +65,29 @@ def test_a_failed_execution_says_what_failed_and_what_else_lived() -> None:
     """)
 
 
+CHILDREN = """
+workflow:
+- {step: start, next: c}
+- {step: c, type: playbook, path: child}
+"""
+ITEMS = """
+workflow:
+- {step: start, next: c}
+- {step: c, type: iterator, collection: [1, 2], element: n, mode: async, task: {type: playbook, path: child}}
+"""
+
+
+def test_the_failure_of_a_child_or_an_item_says_whose_it_was() -> None:
+    """With the command that goes on from there; of the execution and of the step."""
+    told_child = '{"message": "no", "child_execution_id": 77, "child_step": "s"}'
+    child = history_of(playbook(CHILDREN), f"> execution_start\n> action_failed c {told_child}")
+    says = "that was execution 77, in its step s: noetl-broker explain 77"
+    assert execution_lines(child, facts_of(child)).splitlines()[2] == f"    {says}"
+    assert step_lines(child, "c").splitlines()[-1] == f"      {says}"
+    item = history_of(playbook(ITEMS), '> execution_start\n> execution_failed c[1] {"message": "no"}')
+    assert execution_lines(item, facts_of(item)).splitlines()[2] == "    that was item 1"
+
+
 def test_a_step_that_the_end_cut_off_says_by_what() -> None:
     """It has no end of its own: the execution's is why it gave nothing."""
     failed = history_of(playbook(PAIR), '> execution_start\n> action_failed a {"message": "no"}; not retryable')

@@ -10,7 +10,7 @@ from noetl_broker.broker.conditions import read_facts, tell_read
 from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.journey import Journey, walk
 from noetl_broker.broker.model import JSON, Emitted
-from noetl_broker.broker.sources import Sources, event_facts, event_words
+from noetl_broker.broker.sources import Sources, event_facts, event_words, tell_part
 from noetl_broker.broker.state import CANCELLED, COMPLETED
 from noetl_broker.broker.trail import Entered, Left
 from noetl_broker.broker.why import Why
@@ -52,7 +52,7 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
         ]
     failed = [event for event in last.events if event.type == "step_failed"]
     where = f"{visit_name(failed[-1].step or '', failed[-1].visit)} failed {by}" if failed else f"it failed {by}"
-    because = (*_retries(history, failed, last), *told, *_lost(walked))
+    because = (*_retries(history, failed, last), *told, *tell_part(facts.error), *_lost(walked))
     return [Why("failed", where, {**about, "error": facts.error}, because), *tell_way(journey), *_tell_forks(facts)]
 
 

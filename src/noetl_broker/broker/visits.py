@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.conditions import NextRead, tell_condition
 from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model import JSON
+from noetl_broker.broker.sources import tell_part
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import cut, listed, shown, visit_name
 from noetl_broker.times import moment
@@ -94,7 +95,7 @@ class Telling:
     def _of_failure(self, turn: int, error: JSON) -> Why:
         message = error.get("message") if isinstance(error, dict) else error
         says = f"it failed on {self._sources.event_of(turn)}: {message}"
-        return Why("failed", says, {"turn": turn, "error": error})
+        return Why("failed", says, {"turn": turn, "error": error}, tell_part(error))
 
     def _of_component(self, component: Component) -> Why:
         source, arrival = component
