@@ -84,7 +84,7 @@ def started() -> History:
             },
             {},
             """
-            worker w1 works on a for 2 min 0 s
+            worker w1 works on a, which was first leased 2 min 0 s ago
               lease 3 ends in 1 min 0 s, the worker was heard of 0 ms ago
               its timeout passed 1 min 0 s ago (timeout 60 s)
               before that it lost 2 leases
