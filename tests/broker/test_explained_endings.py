@@ -88,6 +88,16 @@ def test_the_failure_of_a_child_or_an_item_says_whose_it_was() -> None:
     assert execution_lines(item, facts_of(item)).splitlines()[2] == "    that was item 1"
 
 
+def test_the_result_of_a_child_says_whose_it_was() -> None:
+    """The letter names it."""
+    source = history_of(playbook(CHILDREN), "> execution_start\n> action_completed c 5")
+    first, letter = source.turns
+    turns = (first, letter._replace(event=letter.event._replace(meta={"child_execution_id": 77})))
+    history = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": turns})
+    said = "    it gave 5, with action_completed (event 102, turn 2) of execution 77"
+    assert said in step_lines(history, "c").splitlines()
+
+
 def test_a_step_that_the_end_cut_off_says_by_what() -> None:
     """It has no end of its own: the execution's is why it gave nothing."""
     failed = history_of(playbook(PAIR), '> execution_start\n> action_failed a {"message": "no"}; not retryable')

@@ -57,7 +57,17 @@ class Telling:
             return []
         turn_number = self._journey.left_in.get(visit, 0)
         says = f"it gave {shown(given.data)}, with {self._sources.event_of(turn_number)}"
-        return [Why("gave", says, {"data": cut(given.data), "status": given.status, "turn": turn_number})]
+        facts: dict[str, JSON] = {"data": cut(given.data), "status": given.status, "turn": turn_number}
+        child = self._child_of(turn_number)
+        if child is not None:
+            says, facts = f"{says} of execution {child}", {**facts, "child_execution_id": child}
+        return [Why("gave", says, facts)]
+
+    def _child_of(self, turn_number: int) -> JSON:
+        """The execution that a turn's event is a letter of; None where it is none."""
+        meta = next((one.event.meta for one in self._sources.history.turns if one.turn.number == turn_number), None)
+        child = meta.get("child_execution_id") if isinstance(meta, dict) else None
+        return child if isinstance(child, int) else None
 
     def of_next(self, visit: Visit) -> list[Why]:
         """What a visit that is done led to, with its conditions."""
