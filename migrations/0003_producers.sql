@@ -35,6 +35,11 @@ begin
       message = format('the payload of %s nests deeper than 190 levels', $1),
       hint = 'pass deep data as text, or where it can be found';
   end if;
+  if octet_length($4) > 1024 then -- it stands in an index
+    raise exception using errcode = 'NB400',
+      message = format('the idempotency key has %s bytes; it may have 1024', octet_length($4)),
+      hint = 'send a digest of it';
+  end if;
   select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
   into playbook
   from noetl.catalog c
@@ -225,6 +230,11 @@ begin
   if $2 is null or jsonb_typeof($2) <> 'object' or jsonb_typeof($2 -> 'results') is distinct from 'array' then
     raise exception using errcode = 'NB400', message = format('the plan of a fork of %s is no plan', $1),
       hint = 'noetl-broker fork and noetl-broker retry make one';
+  end if;
+  if octet_length($4) > 1024 then -- it stands in an index
+    raise exception using errcode = 'NB400',
+      message = format('the idempotency key has %s bytes; it may have 1024', octet_length($4)),
+      hint = 'send a digest of it';
   end if;
   select x.catalog_id, x.path, x.version, x.workload, (
     select noetl.as_json(e.context) -> 'workload'

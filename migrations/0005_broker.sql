@@ -109,7 +109,7 @@ begin
     set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
         started_at = excluded.started_at,
         parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
-    where x.path is null;
+    where x.path is null and x.status = 'RUNNING'; -- one that failed for want of a path stays as it ended
   end if;
 
   return query

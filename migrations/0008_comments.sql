@@ -110,7 +110,7 @@ begin
       ('execution', 'ended_at', 'When it ended.'),
       ('execution', 'parent_execution_id', 'The execution that started this one.'),
       ('execution', 'parent_event_id', 'The event of the parent that its answer follows.'),
-      ('execution', 'idempotency_key', 'The caller''s own name for it: the same path and key start nothing more.'),
+      ('execution', 'idempotency_key', 'The caller''s own name for it, at most 1024 bytes: the same path and key start nothing more.'),
       ('execution', 'result', 'What a completed execution gives.'),
       ('execution', 'error', 'Why it failed or was cancelled: a mapping with `message`, and the step where there is one.'),
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from noetl_broker.broker.facts import ForkFact
-from tests.explaining import execution_lines, facts_of, told
+from noetl_broker.broker.model import Emitted
+from tests.explaining import execution_lines, facts_of, step_lines, told
 from tests.forking import history_of
 from tests.stories import playbook
 
@@ -64,6 +65,51 @@ def test_a_failed_execution_says_what_failed_and_what_else_lived() -> None:
     """)
 
 
+CHILDREN = """
+workflow:
+- {step: start, next: c}
+- {step: c, type: playbook, path: child}
+"""
+ITEMS = """
+workflow:
+- {step: start, next: c}
+- {step: c, type: iterator, collection: [1, 2], element: n, mode: async, task: {type: playbook, path: child}}
+"""
+
+
+def test_the_failure_of_a_child_or_an_item_says_whose_it_was() -> None:
+    """With the command that goes on from there; of the execution and of the step."""
+    told_child = '{"message": "no", "child_execution_id": 77, "child_step": "s"}'
+    child = history_of(playbook(CHILDREN), f"> execution_start\n> action_failed c {told_child}")
+    says = "that was execution 77, in its step s: noetl-broker explain 77"
+    assert execution_lines(child, facts_of(child)).splitlines()[2] == f"    {says}"
+    assert step_lines(child, "c").splitlines()[-1] == f"      {says}"
+    item = history_of(playbook(ITEMS), '> execution_start\n> execution_failed c[1] {"message": "no"}')
+    assert execution_lines(item, facts_of(item)).splitlines()[2] == "    that was item 1"
+
+
+def test_the_result_of_a_child_says_whose_it_was() -> None:
+    """The letter names it."""
+    source = history_of(playbook(CHILDREN), "> execution_start\n> action_completed c 5")
+    first, letter = source.turns
+    turns = (first, letter._replace(event=letter.event._replace(meta={"child_execution_id": 77})))
+    history = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": turns})
+    said = "    it gave 5, with action_completed (event 102, turn 2) of execution 77"
+    assert said in step_lines(history, "c").splitlines()
+
+
+def test_a_step_that_the_end_cut_off_says_by_what() -> None:
+    """It has no end of its own: the execution's is why it gave nothing."""
+    failed = history_of(playbook(PAIR), '> execution_start\n> action_failed a {"message": "no"}; not retryable')
+    assert step_lines(failed, "b").splitlines()[0] == (
+        "b of execution 1 (story version 1, FAILED) still ran when the execution failed, in step a: no"
+    )
+    cancelled = history_of(playbook(PAIR), '> execution_start\n> execution_cancel {"reason": "too late"}')
+    assert step_lines(cancelled, "b").splitlines()[0] == (
+        "b of execution 1 (story version 1, CANCELLED) still ran when the execution was cancelled: too late"
+    )
+
+
 def test_a_template_that_failed_is_told_with_what_it_read() -> None:
     """Of a `when`, of inputs, of a field: the text, its place, the values and their sources."""
     story = '> execution_start\n> action_completed a {"v": 1}\n> action_completed b 2'
@@ -121,6 +167,20 @@ def test_a_deadline_is_no_failure_of_a_step() -> None:
     assert execution_lines(history, facts_of(history)).splitlines()[:2] == [
         "execution 1 (story version 1) failed after 1 min 30 s: the deadline of 5 s passed",
         "  it failed on execution_deadline (event 102, turn 2)",
+    ]
+
+
+def test_an_end_that_would_go_otherwise_now_says_so() -> None:
+    """What the rules of today would have started is no way that it took."""
+    error = {"message": "playbook story does not compile: the type `dbt` is not known"}
+    refused = Emitted("execution_failed", "FAILED", error=error, meta={"turn": 1})
+    source = history_of(playbook(PAIR), "> execution_start")
+    turns = (source.turns[0]._replace(events=(refused,)),)
+    changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": turns})
+    assert execution_lines(changed, facts_of(changed, status="FAILED")).splitlines()[1:] == [
+        "  it failed on execution_start (event 101, turn 1)",
+        "    by the rules of this program turn 1 would go otherwise (noetl-broker replay shows how)",
+        "  noetl-broker retry 1 brings it back from where it failed",
     ]
 
 

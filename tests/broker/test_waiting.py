@@ -84,7 +84,7 @@ def started() -> History:
             },
             {},
             """
-            worker w1 works on a for 2 min 0 s
+            worker w1 works on a, which was first leased 2 min 0 s ago
               lease 3 ends in 1 min 0 s, the worker was heard of 0 ms ago
               its timeout passed 1 min 0 s ago (timeout 60 s)
               before that it lost 2 leases
@@ -143,6 +143,18 @@ def test_mail_that_was_set_aside_says_why_and_how_it_comes_back() -> None:
         "a has ended or failed, and no broker has decided on it yet",
         "  action_completed of a (event 7) was set aside 1 min 0 s ago: KeyError: x",
         "    when that is mended: noetl-broker reevaluate 1",
+    ]
+
+
+def test_mail_that_was_set_aside_for_want_of_the_playbook_is_told() -> None:
+    """No visit can be told of without the playbook, and the mail of a live one is no secret for it."""
+    source, gone = started(), "the catalog has no row 5 (playbook story)"
+    history = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"playbook": gone})
+    letter = Letter(7, "action_completed", ("a", 1, None), NOW - MINUTE, f"PlaybookFault: {gone}")
+    assert waits(history, set_aside=(letter,)) == [
+        f"it cannot go on: {gone}",
+        f"action_completed of a (event 7) was set aside 1 min 0 s ago: PlaybookFault: {gone}",
+        "  when that is mended: noetl-broker reevaluate 1",
     ]
 
 

@@ -39,6 +39,14 @@ def test_each_invariant_has_a_row(command: Command, started: int) -> None:
     assert command("verify", started).exit_code == 0
 
 
+def test_one_that_is_over_is_not_counted_as_one_that_runs(command: Command, database: Database, started: int) -> None:
+    """Asked for by its id, as by its age."""
+    execute(database, "select noetl.cancel_execution(execution_id) from noetl.execution")
+    assert command("run", "--drain").exit_code == 0
+    for scope in ([started], ["--all"]):
+        assert command("verify", *scope).stdout.splitlines()[-1].startswith("1 executions, 0 that run, ")
+
+
 def test_a_fault_is_told_with_its_execution_and_ends_with_1(command: Command, database: Database, started: int) -> None:
     """As many examples as are asked for, below the rows."""
     execute(database, "update noetl.queue set status = 'cancelled'")

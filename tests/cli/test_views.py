@@ -128,3 +128,34 @@ def test_a_message_cannot_move_the_cursor(command: Command, database: Database, 
     command.run("run", "--drain")
     for name in ("events", "status"):
         assert "\x1b" not in command(name, started).stdout
+
+
+ITEMS = """
+workflow:
+- {step: start, next: spread}
+- step: spread
+  type: iterator
+  collection: [1, 2]
+  element: n
+  mode: async
+  distribute: true
+  task: {type: python, code: x}
+  next: [{when: "{{ spread[0] == 1 }}", step: spread}]
+"""
+
+
+def test_the_items_of_an_iterator_are_told_apart(command: Command, database: Database) -> None:
+    """By their places: in the log, and among the open jobs; of a later visit too."""
+    command("register", write_playbook(command.folder, ITEMS, path="examples/items"))
+    execution_id = int(command("start", "examples/items").stdout)
+    command("run", "--drain")
+    rows(database, "select noetl.complete_job(queue_id, 'w', 1, '1') from noetl.lease_jobs('w', 9)")
+    command("run", "--drain")
+    log = [line.split(None, 2)[2].split() for line in command("events", execution_id).stdout.splitlines()[1:]]
+    assert [words[1:] for words in log if words[0] == "action_completed"] == [["spread[0]"], ["spread[1]"]]
+    began = [words[1:] for words in log if words[0] == "iteration_started"]
+    assert began == [
+        ["spread", "item", "0"], ["spread", "item", "1"], ["spread", "#2", "item", "0"], ["spread", "#2", "item", "1"],
+    ]  # fmt: skip
+    jobs = command("status", execution_id).stdout
+    assert [place in jobs for place in ("spread #2[0]", "spread #2[1]")] == [True, True]

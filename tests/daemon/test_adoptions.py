@@ -96,17 +96,18 @@ async def test_a_child_that_nobody_has_heard_of_yet_is_waited_for(database: Data
     assert await broken_invariants(database) == {}
 
 
-@pytest.mark.parametrize("of", ["another parent", "itself"])
+@pytest.mark.parametrize("of", ["another parent", "itself", "its own parent"])
 async def test_a_child_that_is_not_to_be_had_fails_the_step(database: Database, of: str) -> None:
-    """An execution answers to one parent, and never to itself."""
+    """An execution answers to one parent, and never to itself; nor to what it waits for, or none of them would end."""
     parent = await _parent(database)
     [child] = await _children(database, 1)
-    if of == "another parent":
-        [other] = await start(database)
+    [other] = await start(database)
+    await drain(database)
+    if of != "itself":
+        await execute(database, TELL, other, child if of == "another parent" else parent, 0)
         await drain(database)
-        await execute(database, TELL, other, child, 0)
-        await drain(database)
-    await execute(database, TELL, parent, child if of == "another parent" else parent, 0)
+    wanted = {"another parent": child, "itself": parent, "its own parent": other}[of]
+    await execute(database, TELL, parent, wanted, 0)
     await drain(database)
     message = "it is not to be had: another execution waits for it"
     assert await rows(database, RESULT, parent) == [("FAILED", None, message)]

@@ -55,6 +55,10 @@ EVENTS: dict[str, tuple[dict[str, Any], str]] = {
     "with an attempt that is text": ({"meta": '{"attempt": "many"}'}, "decided"),
     "with an attempt that is an object": ({"meta": '{"attempt": {}, "retryable": "no", "queue_id": []}'}, "decided"),
     "with an attempt past all integers": ({"meta": '{"attempt": 1e300}'}, "decided"),
+    "with an index past all integers": (
+        {"meta": '{"child_execution_id": 1, "index": 123456789012345678901234567890}'}, "decided",
+    ),
+    "with the first index past an int4": ({"meta": '{"child_execution_id": 1, "index": 2147483648}'}, "decided"),
     "with a fractional attempt": ({"meta": '{"attempt": 1.5}'}, "decided"),
     "with an attempt that is true": ({"meta": '{"attempt": true}'}, "decided"),
     "a failure of an attempt past all integers": (

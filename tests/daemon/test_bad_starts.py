@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.brokers import drain, register, rows, value
+from tests.brokers import broken_invariants, drain, register, rows, value
 from tests.postgres import Database
 from tests.strangers import FORK, assert_healthy, begin, insert, outcomes, start_by_hand
 
@@ -30,6 +30,18 @@ async def test_a_completion_in_one_batch_before_its_start_is_accounted_for(datab
     await start_by_hand(database, 5, '{"path": "story"}')
     await assert_healthy(database, 5)
     assert await outcomes(database) == ["unknown_execution"]
+
+
+async def test_a_second_start_changes_nothing_of_one_that_failed_without_a_path(database: Database) -> None:
+    """It is over: another start, with a path, is a duplicate, and is told as what happened, not as what could have."""
+    await register(database, FORK)
+    await start_by_hand(database, 5, "{}")
+    await drain(database)
+    before = await rows(database, "select * from noetl.execution")
+    await start_by_hand(database, 5, '{"path": "story"}')
+    await drain(database)
+    assert await rows(database, "select * from noetl.execution") == before
+    assert await broken_invariants(database) == {}
 
 
 async def test_two_starts_at_once_start_one_execution(database: Database) -> None:

@@ -51,11 +51,11 @@ async def history(database: Database) -> int:
     return execution_id
 
 
-async def differences(database: Database, execution_id: int) -> list[str]:
-    """Everything that a replay of the execution finds."""
+async def differences(database: Database, execution_id: int, *types: str) -> list[str]:
+    """Everything that a replay of the execution finds, by settings with these further step types."""
     connection = await connect(database.dsn, name="test")
     try:
-        found = await load_history(connection, execution_id, PlaybookRules())
+        found = await load_history(connection, execution_id, PlaybookRules(extra_step_types=frozenset(types)))
     finally:
         await connection.close()
     turns = list(retake(found))
@@ -112,6 +112,15 @@ async def test_an_event_of_somebody_else_may_say_what_it_likes(database: Databas
     await drain(database)
     assert await differences(database, history) == []
     assert await differences_in_parts(database, history, 2) == []
+
+
+async def test_a_playbook_that_did_not_compile_then_did_not(database: Database) -> None:
+    """The settings of today know its type, those of the broker that refused it did not: its history is the same."""
+    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: dbt}\n")
+    [execution_id] = await start(database)
+    await drain(database)
+    assert "`dbt` is not known" in await value(database, "select error ->> 'message' from noetl.execution")
+    assert await differences(database, execution_id, "dbt") == []
 
 
 def test_small_histories_are_loaded_together() -> None:

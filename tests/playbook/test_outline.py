@@ -50,6 +50,31 @@ workflow: [{step: start}]
     ]
 
 
+def test_names_and_paths_that_no_index_could_hold_are_refused() -> None:
+    """Each where it stands; 255 characters are allowed."""
+    long, longest = "n" * 256, "n" * 255
+    source = f"""\
+apiVersion: noetl.io/v1
+kind: Playbook
+metadata: {{name: {long}, path: {long}}}
+workbook: [{{name: {long}, type: python, code: x}}]
+workflow:
+- {{step: start, next: [{long}, {longest}]}}
+- {{step: {long}, type: workbook, task: {long}}}
+- {{step: {longest}, type: python, code: x}}
+"""
+    remedy = "(shorten it, and say the rest in `desc`)"
+    assert told_whole(source) == [
+        f"3:18 error long-name metadata.name: the `name` has 256 characters; it may have 255 {remedy}",
+        f"3:282 error long-name metadata.path: the `path` has 256 characters; it may have 255 {remedy}",
+        (
+            "4:19 error long-name workbook[0].name: the name of an action of the workbook has 256 characters; "
+            f"it may have 255 {remedy}"
+        ),
+        f"7:10 error long-name workflow[1].step: the name of a step has 256 characters; it may have 255 {remedy}",
+    ]
+
+
 def test_metadata_has_bounds_and_known_keys() -> None:
     """Limits are numbers in range; a misspelt key is a warning."""
     source = """\

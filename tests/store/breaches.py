@@ -128,6 +128,8 @@ BREACHES = (
         update noetl.execution_state set last_at = last_at - interval '10 minutes'"""),
     Breach("an item that ended says that it runs", "family", {"verify_items"}, """
         update noetl.iteration set status = 'RUNNING' where execution_id = :id and place = 0"""),
+    Breach("an item that its events tell of is gone", "family", {"verify_items"}, """
+        delete from noetl.iteration where execution_id = :id and place = 0"""),
     Breach("an item that waits says that it failed", "family", {"verify_items"}, """
         insert into noetl.iteration (execution_id, node_id, place, status) values (:id, ':id:spread', 3, 'FAILED')"""),
     Breach("a turn has the wrong number", "late", {"verify_turn_numbers"}, """

@@ -92,6 +92,23 @@ async def test_a_start_without_a_path_is_refused(database: Database) -> None:
         await own.execute("select noetl.start_execution(null)")
 
 
+async def test_an_idempotency_key_that_no_index_could_hold_is_refused(database: Database) -> None:
+    """NB400, with its length; 1024 bytes that nothing can compress are allowed, on the longest path."""
+    path = "".join(f"{n:05d}" for n in range(51))
+    await register(database, ONE_STEP, path=path)
+    key = "select string_agg(sha512(n::text::bytea)::text, '') from generate_series(1, 8) n"
+    async with session(database) as own:
+        text = await own.fetchval(f"select left(({key}), 1024)")
+        first = await own.fetchval("select noetl.start_execution($1, idempotency_key => $2)", path, text)
+        assert await own.fetchval("select noetl.start_execution($1, idempotency_key => $2)", path, text) == first
+        async with refused("NB400", "1025 bytes"):
+            await own.fetchval("select noetl.start_execution($1, idempotency_key => $2)", path, text + "x")
+        async with refused("NB400", "1025 bytes"):
+            await own.fetchval(
+                """select noetl.fork_execution($1, '{"results": []}', idempotency_key => $2)""", first, text + "x"
+            )
+
+
 @pytest.mark.parametrize("arguments, meant", [("'nowhere'", "nowhere"), ("'story', '{}', 7", "story version 7")])
 async def test_an_unknown_playbook_is_refused(database: Database, arguments: str, meant: str) -> None:
     """NB404, by path and by version, and nothing is written."""

@@ -10,7 +10,7 @@ from noetl_broker.broker.conditions import read_facts, tell_read
 from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.journey import Journey, walk
 from noetl_broker.broker.model import JSON, Emitted
-from noetl_broker.broker.sources import Sources, event_facts, event_words
+from noetl_broker.broker.sources import Sources, event_facts, event_words, tell_part
 from noetl_broker.broker.state import CANCELLED, COMPLETED
 from noetl_broker.broker.trail import Entered, Left
 from noetl_broker.broker.why import Why
@@ -42,28 +42,41 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
     by = f"on {event_words(cause, number)}"
     about: dict[str, JSON] = {"turn": number, **event_facts(cause)}
     if facts.status == COMPLETED:
-        completed = Why("completed", f"it completed {by}: nothing lived any more", about, _whose_result(walked))
-        return [completed, *tell_way(journey)]
+        because = (*_whose_result(walked), *told)
+        return [Why("completed", f"it completed {by}: nothing lived any more", about, because), *tell_way(journey)]
     if facts.status == CANCELLED:
+        because = (*told, *_lost(walked))
         return [
-            Why("cancelled", f"it was cancelled {by}", {**about, "error": facts.error}, _lost(walked)),
+            Why("cancelled", f"it was cancelled {by}", {**about, "error": facts.error}, because),
             *tell_way(journey),
         ]
     failed = [event for event in last.events if event.type == "step_failed"]
     where = f"{visit_name(failed[-1].step or '', failed[-1].visit)} failed {by}" if failed else f"it failed {by}"
-    because = (*_retries(history, failed, last), *told, *_lost(walked))
+    because = (*_retries(history, failed, last), *told, *tell_part(facts.error), *_lost(walked))
     return [Why("failed", where, {**about, "error": facts.error}, because), *tell_way(journey), *_tell_forks(facts)]
 
 
 def _to_the_end(history: History, last: RecordedTurn, facts: Facts) -> tuple[Journey, Walked | None, tuple[Why, ...]]:
-    """The way up to the last turn, that turn (None where it is not reached), and the template that failed in it."""
+    """The way up to the last turn, that turn (None where it is not reached), and the template that failed in it.
+
+    Where the rules of this program would have a turn otherwise, that is told instead, and the way ends before it.
+    """
     journey = Journey()
     with suppress(HistoryFault):
         for walked in walk(history):
+            if not walked.agrees:
+                return journey, None, (disagreement(walked),)
             journey.follow(walked)
             if walked.recorded.turn.number == last.turn.number:
                 return journey, walked, _tell_fault(walked, Sources(history, journey, facts))
     return journey, None, ()
+
+
+def disagreement(walked: Walked) -> Why:
+    """That a turn, taken again, is another: nothing of it and of those after it can be told from the rules."""
+    turn = walked.recorded.turn.number
+    says = f"by the rules of this program turn {turn} would go otherwise (noetl-broker replay shows how)"
+    return Why("disagrees", says, {"turn": turn})
 
 
 def _is_end(event: Emitted) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.absence import Absence
 from noetl_broker.broker.conditions import read_conditions
-from noetl_broker.broker.endings import tell_ending, tell_way
+from noetl_broker.broker.endings import disagreement, tell_ending, tell_way
 from noetl_broker.broker.journey import Journey, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.sources import Sources
@@ -105,9 +105,7 @@ def _follow(history: History) -> tuple[Journey, Why | None]:
     try:
         for walked in walk(history):
             if not walked.agrees:
-                turn = walked.recorded.turn.number
-                says = f"by the rules of this program turn {turn} would go otherwise (noetl-broker replay shows how)"
-                return journey, Why("disagrees", says, {"turn": turn})
+                return journey, disagreement(walked)
             journey.follow(walked)
     except HistoryFault as fault:
         return journey, Why("disagrees", str(fault))
@@ -179,7 +177,9 @@ def _stands(visit: Visit, state: ExecutionState, sources: Sources) -> str:
     result = journey.results.get(visit)
     if result is not None:
         return f"is done, in turn {journey.left_in[visit]}"
-    return f"was passed in turn {journey.left_in[visit]}" if visit in journey.left_in else "ended without a result"
+    if visit in journey.left_in:
+        return f"was passed in turn {journey.left_in[visit]}"
+    return f"still ran when the execution {ENDINGS.get(sources.facts.status, 'ended')}{_reason(sources.facts)}"
 
 
 def _failed(history: History) -> set[tuple[str | None, int]]:
@@ -188,14 +188,15 @@ def _failed(history: History) -> set[tuple[str | None, int]]:
 
 def _mail(facts: Facts, history: History | None = None) -> list[Why]:
     """Events that no turn has read, but for those told with a live visit; and that nobody is there to read them."""
-    state = history.state if history is not None and isinstance(history.state, dict) else {}
+    standing = None if history is None or isinstance(history.playbook, str) else history.state
+    state = standing if isinstance(standing, dict) else {}
     live = {(token["step"], token["visit"]) for token in state.get("tokens", ())}
     letters = [one for one in (*facts.set_aside, *facts.unread) if one.node is None or one.node[:2] not in live]
-    told = [tell_letter(letter, facts) for letter in letters[:MOST_LETTERS]]
+    mail = [tell_letter(letter, facts) for letter in letters[:MOST_LETTERS]]
     if len(letters) > MOST_LETTERS:
-        told.append(Why("more", f"… and {len(letters) - MOST_LETTERS} more events"))
+        mail.append(Why("more", f"… and {len(letters) - MOST_LETTERS} more events"))
     brokers = tell_brokers(facts) if facts.status == OPEN else None
-    return [*told, brokers] if brokers is not None else told
+    return [*mail, brokers] if brokers is not None else mail
 
 
 def _headline(facts: Facts) -> str:
@@ -204,14 +205,18 @@ def _headline(facts: Facts) -> str:
     seconds = ((ended or facts.read_at) - facts.started_at).total_seconds()
     stands = f"is RUNNING for {span(seconds)}" if ended is None else f"{ENDINGS[facts.status]} after {span(seconds)}"
     told = f"execution {facts.execution_id} ({facts.path}{version}) {stands}"
-    message = facts.error.get("message") if isinstance(facts.error, dict) else None
-    step = facts.error.get("step") if isinstance(facts.error, dict) else None
-    if message:
-        told = f"{told}{f', in step {step}' if step else ''}: {message}"
-    elif facts.status == COMPLETED:
+    told += _reason(facts)
+    if facts.status == COMPLETED:
         told = f"{told}, with the result {shown(facts.result)}"
     origin = f"; it was forked from {facts.forked_from}" if facts.forked_from is not None else ""
     return told + (f"; a child of {facts.parent}" if facts.parent is not None else origin)
+
+
+def _reason(facts: Facts) -> str:
+    """Why it failed or was cancelled, behind the word that says so; nothing where there is no error."""
+    error = facts.error if isinstance(facts.error, dict) else {}
+    step, message = error.get("step"), error.get("message")
+    return f"{f', in step {step}' if step else ''}: {message}" if message else ""
 
 
 def _facts(facts: Facts) -> dict[str, JSON]:

@@ -101,6 +101,17 @@ def event_words(cause: Cause | None, turn: int) -> str:
     return f"{cause.type}{worker} (event {cause.event_id}, turn {turn})"
 
 
+def tell_part(error: JSON) -> tuple[Why, ...]:
+    """Whose failure it was of those that a step had started: an item, a child; nothing where it was its own."""
+    told = error if isinstance(error, dict) else {}
+    index, child, step = told.get("index"), told.get("child_execution_id"), told.get("child_step")
+    parts = [f"item {index}"] if isinstance(index, int) else []
+    if isinstance(child, int):
+        parts.append(f"execution {child}{f', in its step {step}' if step else ''}: noetl-broker explain {child}")
+    facts: dict[str, JSON] = {"index": index, "child_execution_id": child, "child_step": step}
+    return (Why("part", f"that was {', '.join(parts)}", facts),) if parts else ()
+
+
 def event_facts(cause: Cause | None) -> dict[str, JSON]:
     """An event as a program is told of it."""
     if cause is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.conditions import NextRead, tell_condition
 from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.model import JSON
+from noetl_broker.broker.sources import tell_part
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import cut, listed, shown, visit_name
 from noetl_broker.times import moment
@@ -56,7 +57,17 @@ class Telling:
             return []
         turn_number = self._journey.left_in.get(visit, 0)
         says = f"it gave {shown(given.data)}, with {self._sources.event_of(turn_number)}"
-        return [Why("gave", says, {"data": cut(given.data), "status": given.status, "turn": turn_number})]
+        facts: dict[str, JSON] = {"data": cut(given.data), "status": given.status, "turn": turn_number}
+        child = self._child_of(turn_number)
+        if child is not None:
+            says, facts = f"{says} of execution {child}", {**facts, "child_execution_id": child}
+        return [Why("gave", says, facts)]
+
+    def _child_of(self, turn_number: int) -> JSON:
+        """The execution that a turn's event is a letter of; None where it is none."""
+        meta = next((one.event.meta for one in self._sources.history.turns if one.turn.number == turn_number), None)
+        child = meta.get("child_execution_id") if isinstance(meta, dict) else None
+        return child if isinstance(child, int) else None
 
     def of_next(self, visit: Visit) -> list[Why]:
         """What a visit that is done led to, with its conditions."""
@@ -94,7 +105,7 @@ class Telling:
     def _of_failure(self, turn: int, error: JSON) -> Why:
         message = error.get("message") if isinstance(error, dict) else error
         says = f"it failed on {self._sources.event_of(turn)}: {message}"
-        return Why("failed", says, {"turn": turn, "error": error})
+        return Why("failed", says, {"turn": turn, "error": error}, tell_part(error))
 
     def _of_component(self, component: Component) -> Why:
         source, arrival = component

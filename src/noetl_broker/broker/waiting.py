@@ -153,7 +153,10 @@ def _tell_leased(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) 
         left = job.timeout - (facts.read_at - job.first_leased_at).total_seconds()
         told = f"it times out in {span(left)}" if left > 0 else f"its timeout passed {span(-left)} ago"
         because.append(Why("timeout", f"{told} (timeout {job.timeout:g} s)", {"seconds_left": left}))
-    held = f" for {_ago(facts, job.first_leased_at)}" if job.first_leased_at is not None else ""
+    held = ""
+    if job.first_leased_at is not None:  # who lost a lease before may have been another worker
+        since = _ago(facts, job.first_leased_at)
+        held = f", which was first leased {since} ago" if job.lost_leases else f" for {since}"
     lease = "the lease" if job.attempts == 1 else f"lease {job.attempts}"
     if job.lease_until is not None and job.lease_until < facts.read_at:
         late = span((facts.read_at - job.lease_until).total_seconds())

@@ -101,6 +101,8 @@ class Summary:
             output.show_json(self._as_json())
         else:
             self._show()
+        if not self._pace.executions:
+            output.note("no execution was compared; noetl-broker executions lists what there is")
         return EXIT_FAILED if self._parted or self._unreadable else 0
 
     def _begin(self, history: History) -> Comparing | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,6 +16,7 @@ LOOK_SECONDS = (0.05, 0.5)
 # A look at a long log takes its time; we are then on the database's back for a small part of it only.
 REST_FACTOR = 5.0
 PATIENCE_SECONDS = 5.0
+_VISIT = re.compile(r"#(?P<visit>\d+)(?:\.(?P<place>\d+))?$")
 
 
 async def follow(connection: Connection, execution_id: int) -> AsyncIterator[list[dict[str, Any]]]:
@@ -80,15 +82,21 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def step_name(row: dict[str, Any]) -> str:
-    """Give the step of an event or a job, with its visit from the second on."""
+    """Give the step of an event or a job, with its visit from the second on, and its place where it is an item's."""
     name = str(row.get("node_name") or row.get("step") or "")
-    _, mark, visit = str(row.get("node_id") or "").rpartition("#")
-    return f"{name} #{visit}" if mark and visit.isdigit() else name
+    found = _VISIT.search(str(row.get("node_id") or ""))
+    if found is None:
+        return name
+    visit = "" if found["visit"] == "1" else f" #{found['visit']}"
+    return name + visit + ("" if found["place"] is None else f"[{found['place']}]")
 
 
 def _detail(event: dict[str, Any]) -> str | None:
     error, meta = event["error"], event["meta"] if isinstance(event["meta"], dict) else {}
     parts = []
+    context = event["context"] if isinstance(event["context"], dict) else {}
+    if event["event_type"].startswith("iteration_") and isinstance(context.get("index"), int):
+        parts.append(f"item {context['index']}")
     if isinstance(error, dict) and error.get("message"):
         parts.append(str(error["message"]))
     elif error is not None:

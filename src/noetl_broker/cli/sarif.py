@@ -33,6 +33,7 @@ RULES: dict[str, str] = {
     "end-with-next": "Nothing comes after `end`.",
     "endless-loop": "A loop has a conditional way out.",
     "join-input": "Two transitions into one join give different inputs.",
+    "long-name": "Names and paths are short enough for the indexes of the tables.",
     "merge-key": "Merge keys of YAML are not read.",
     "missing-key": "A key that is required is there.",
     "mixed-visits": "A template reads one visit's result, not the latest of many.",

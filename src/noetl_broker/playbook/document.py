@@ -117,7 +117,7 @@ class ActionModel(TaskModel):
 class StepModel(LoopModel, TaskModel):
     """One step of the workflow."""
 
-    step: str | None = Field(None, description="The name of the step; no #, : or control characters.")
+    step: str | None = Field(None, description="The name of the step; at most 255 characters, no #, : or control ones.")
     name: str | None = Field(None, description="The name where there is no `step`; else the workbook action.")
     desc: str | None = Field(None, description="What the step is for.")
     description: str | None = Field(None, description="The same as `desc`.")

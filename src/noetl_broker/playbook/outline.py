@@ -15,6 +15,7 @@ API_VERSION: Final = "noetl.io/v1"
 KIND: Final = "Playbook"
 VISITS = Range(1, 2_147_483_647)
 FORBIDDEN_IN_NAMES = frozenset("#:")
+LONGEST_NAME: Final = 255  # characters: names and paths stand in indexes, whose rows Postgres bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ def _identity(reading: Reading, document: Raw, metadata: Raw) -> tuple[str, str]
                 continue
             if isinstance(value, str) and value.strip():
                 found[key] = value.strip()
+                _check_length(reading, found[key], place, f"the `{key}`")
             else:
                 shown = "empty" if isinstance(value, str) else kind_of(value)
                 reading.report.error("wrong-type", place, f"`{key}` is {shown}", f"write {key}: a name")
@@ -200,12 +202,19 @@ def _named(reading: Reading, raw: Any, place: Place, words: tuple[str, ...], wha
         if value is None:
             continue
         if isinstance(value, str) and value.strip():
+            _check_length(reading, value, (*place, word), f"the name of {what}")
             return value
         shown = "empty" if isinstance(value, str) else kind_of(value)
         reading.report.error("wrong-type", (*place, word), f"the name of {what} is {shown}", f"write {word}: name")
         return None
     reading.report.error("missing-key", place, f"{what} has no `{words[0]}`", f"write {words[0]}: name")
     return None
+
+
+def _check_length(reading: Reading, name: str, place: Place, what: str) -> None:
+    if len(name) > LONGEST_NAME:
+        message = f"{what} has {len(name)} characters; it may have {LONGEST_NAME}"
+        reading.report.error("long-name", place, message, "shorten it, and say the rest in `desc`")
 
 
 def _check_name(reading: Reading, name: str, place: Place) -> None:

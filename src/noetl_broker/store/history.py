@@ -51,12 +51,24 @@ class Versions:
 
     def of(self, head: Any) -> Playbook | str:
         """The playbook of an execution, or the sentence that says why there is none."""
+        refused = _refused(head)
+        if refused is not None:
+            return refused
         if head["catalog_id"] is None:
             version = "" if head["version"] is None else f" version {head['version']}"
             return f"no playbook {head['path']}{version} is registered"
         return self._kept.get(
             head["catalog_id"], f"the catalog has no row {head['catalog_id']} (playbook {head['path']})"
         )
+
+
+def _refused(head: Any) -> str | None:
+    """Why the playbook of an execution did not compile when it was to begin; whether it does today changes nothing."""
+    error = head["error"] if head["rules"] is None else None
+    message = error.get("message") if isinstance(error, dict) else None
+    if isinstance(message, str) and message.startswith(f"playbook {head['path']} does not compile: "):
+        return message
+    return None
 
 
 @lru_cache(maxsize=64)

@@ -42,6 +42,7 @@ SESSION = {
     "tcp_keepalives_count": "4",
     "tcp_user_timeout": "15s",
     "timezone": "UTC",
+    "default_transaction_isolation": "read committed",  # a lock and what is read under it need two snapshots
 }
 HOT_PATH = {
     "plan_cache_mode": "force_generic_plan",

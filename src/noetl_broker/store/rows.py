@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from noetl_broker.broker.adoptions import LARGEST_PLACE
 from noetl_broker.broker.context import NOT_LOADED
 from noetl_broker.broker.model import Decision, Event, Rules, Turn
 from noetl_broker.broker.state import ExecutionState, decode
@@ -168,7 +169,7 @@ def mail_of(row: Record) -> Mail:
 def _place(meta: dict[str, JSON]) -> int | None:
     """A child of an iterator's item says in its letter whose it is; an `index` of anybody else means nothing here."""
     place = meta.get("index") if "child_execution_id" in meta else None
-    return place if isinstance(place, int) and not isinstance(place, bool) and place >= 0 else None
+    return place if isinstance(place, int) and not isinstance(place, bool) and 0 <= place <= LARGEST_PLACE else None
 
 
 def execution_of(row: Record) -> Execution:

@@ -134,10 +134,10 @@ async def verify(
         async for page in _pages(connection, "verify_everything", asked):
             executions += len(page)
             await _check(connection, verdicts, "asked", page)
-        async for page in _pages(connection, "verify_running", asked if scope.execution_id is not None else None):
+        only = [one.execution_id for one in asked or ()] if scope.execution_id is not None else None
+        async for page in _pages(connection, "verify_running", await _that_run(connection, asked, only)):
             running += len(page)
             await _check(connection, verdicts, "running", page)
-        only = [one.execution_id for one in asked or ()] if scope.execution_id is not None else None
         await _check(connection, verdicts, "mail", SILENCE_SECONDS, only)
         if deep is not None:
             await connection.fetch(sql("verify_one_by_one"))
@@ -158,6 +158,14 @@ async def _asked(connection: Connection, scope: Scope) -> list[Sized] | None:
     if scope.since_seconds is not None:
         return [Sized(*row) for row in await connection.fetch(sql("verify_changed"), scope.since_seconds)]
     return None
+
+
+async def _that_run(connection: Connection, asked: list[Sized] | None, only: list[int] | None) -> list[Sized] | None:
+    """Those of a family that run; None: all that run, where nobody asks for one family."""
+    if only is None:
+        return None
+    running = {row["execution_id"] for row in await connection.fetch(sql("verify_running_of"), only)}
+    return [one for one in asked or () if one.execution_id in running]
 
 
 async def _pages(connection: Connection, statement: str, asked: list[Sized] | None) -> AsyncIterator[list[int]]:

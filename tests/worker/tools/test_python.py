@@ -64,6 +64,7 @@ async def test_a_missing_input_is_named(perform: Perform) -> None:
         ("def main(): return {'a': [1, {2}]}", "result_not_json", "result['a'][1] is a set"),
         ("def main(): return {1: 2}", "result_not_json", "a key of result is 1 (int)"),
         ("def main(): return float('nan')", "result_not_json", "result is nan"),
+        ("def main(): return [10**5000]", "result_not_json", "result[0] is a number of thousands of digits"),
         ("def main(: pass", "SyntaxError", "does not compile"),
         ("x = 1", "missing_main", "neither a function main()"),
         ("def main(): return 'a\\x00b'", "bad_result", "NUL"),
@@ -77,6 +78,13 @@ async def test_what_can_never_succeed_is_not_retryable(perform: Perform, code: s
     assert failed(outcome)["type"] == kind
     assert words in failed(outcome)["message"]
     assert not outcome.retryable
+
+
+async def test_an_exception_that_cannot_say_what_it_is_is_told_by_its_name(perform: Perform) -> None:
+    """Its own code fails at that; the process does not die of it."""
+    code = "class Mute(Exception):\n    def __str__(self): raise ValueError\ndef main(): raise Mute"
+    outcome = await perform(python(code))
+    assert (failed(outcome)["type"], failed(outcome)["message"]) == ("Mute", "Mute")
 
 
 async def test_an_exception_carries_the_traceback_of_the_code(perform: Perform) -> None:

@@ -98,3 +98,10 @@ where x.status = 'RUNNING'
   and x.execution_id > $1::bigint
 order by x.execution_id
 limit $2::int;
+
+-- name: verify_running_of
+-- Which of these run.
+select x.execution_id
+from noetl.execution x
+where x.execution_id = any($1::bigint[])
+  and x.status = 'RUNNING';

@@ -97,8 +97,9 @@ where i.execution_id = any($1::bigint[])
   and t.execution_id = any($1::bigint[]);
 
 -- name: verify_items
--- I6, of items, which the core does not fold: one stands where the broker's last event of it says. (A worker tells itself
--- that a child of its own began; what was open when its iterator ended is cancelled without an event.)
+-- I6, of items, which the core does not fold: one stands where the broker's last event of it says, and each that events
+-- tell of is there. (A worker tells itself that a child of its own began; what was open when its iterator ended is
+-- cancelled without an event.)
 with told as (
   select e.execution_id, e.node_id,
     case when noetl.as_json(e.context) ->> 'index' ~ '^[0-9]{1,9}$' then (noetl.as_json(e.context) ->> 'index')::int end as place,
@@ -111,14 +112,19 @@ with told as (
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
   group by 1, 2, 3
 )
-select i.execution_id, format('item %s of %s is %s, and its events say otherwise', i.place, i.node_id, i.status) as detail
-from noetl.iteration i
-left join told t on t.execution_id = i.execution_id and t.node_id = i.node_id and t.place = i.place
-where i.execution_id = any($1::bigint[])
-  and case i.status
+select execution_id,
+  format('item %s of %s is %s, and its events say otherwise', place, node_id, coalesce(i.status, 'missing')) as detail
+from (
+  select execution_id, node_id, place, status, child_execution_id
+  from noetl.iteration
+  where execution_id = any($1::bigint[])
+) i
+full join told t using (execution_id, node_id, place)
+where case coalesce(i.status, 'missing')
+    when 'missing' then false
     when 'COMPLETED' then t.completed and not t.failed
     when 'FAILED' then t.failed and not t.completed
-    when 'WAITING' then t.place is null
+    when 'WAITING' then t.began is null
     else (t.began or i.child_execution_id is not null) and not coalesce(t.completed or t.failed, false)
   end is not true;
 

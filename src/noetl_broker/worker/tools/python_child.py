@@ -24,6 +24,7 @@ WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
 MODULE_NAME = "playbook_step"
 FRAME_HEADER_BYTES = 8
 TRACEBACK_CHARACTERS = 40_000  # the worker keeps less, after it has taken out secrets that a cut might halve
+MOST_BITS = 14_000  # Python writes out no number of more than 4,300 digits
 
 
 class StepFault(Exception):
@@ -145,6 +146,8 @@ def as_json(value: object, place: str) -> object:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
+        if value.bit_length() > MOST_BITS:
+            raise StepFault("result_not_json", f"the result is not JSON: {place} is a number of thousands of digits")
         return int(value)
     if isinstance(value, float):
         if math.isfinite(value):
@@ -162,6 +165,14 @@ def as_json(value: object, place: str) -> object:
         f"the result is not JSON: {place} is a {type(value).__name__}; return a mapping, a list, a text or a number"
     )
     raise StepFault("result_not_json", message)
+
+
+def words_of(error: BaseException) -> str:
+    """What an exception says of itself; nothing where its own code fails at that."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - the step's code again
+        return ""
 
 
 def own_traceback(error: BaseException, file: str) -> str:
@@ -193,7 +204,7 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
         return {"error": {"message": message, "type": "SystemExit", "retryable": True}}
     except BaseException as error:  # noqa: BLE001 - whatever the step's code raises is its outcome
         kind = type(error).__name__
-        message = str(error) or kind
+        message = words_of(error) or kind
         return {"error": {"message": message, "type": kind, "traceback": own_traceback(error, file), "retryable": True}}
 
 

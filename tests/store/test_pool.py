@@ -1,0 +1,23 @@
+"""What a session of ours is, whatever the database's own settings say."""
+
+from __future__ import annotations
+
+from noetl_broker.store.pool import connect, create_pool
+from tests.brokers import execute
+from tests.postgres import Database
+
+
+async def test_what_is_read_under_a_lock_was_committed_before_it(database: Database) -> None:
+    """Turns, registers and checks count on READ COMMITTED; another default is the database's for others."""
+    await execute(database, f"alter database {database.name} set default_transaction_isolation = 'serializable'")
+    single = await connect(database.dsn, name="test")
+    try:
+        assert await single.fetchval("show transaction_isolation") == "read committed"
+    finally:
+        await single.close()
+    pool = await create_pool(database.dsn, name="test", size=1, hot=True)
+    try:
+        async with pool.acquire() as connection:
+            assert await connection.fetchval("show transaction_isolation") == "read committed"
+    finally:
+        await pool.close()
