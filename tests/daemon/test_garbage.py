@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 
@@ -28,7 +29,7 @@ def test_little_is_left_and_much_is_collected() -> None:
         gone = ring()
         collect()
         little = gone() is not None
-        kept = [[] for _ in range(MOST_LEFT + 1)]
+        kept: list[list[int]] = [[] for _ in range(MOST_LEFT + 1)]
         much = gone() is not None
         collect()
         assert (little, much, gone(), len(kept)) == (True, True, None, MOST_LEFT + 1)
@@ -37,11 +38,9 @@ def test_little_is_left_and_much_is_collected() -> None:
 @pytest.mark.parametrize("fault", [None, KeyError])
 def test_afterwards_the_interpreter_collects_again(fault: type[Exception] | None) -> None:
     """However it ended; and nothing is left frozen."""
-    try:
-        with collected_between_batches():
-            inside = gc.isenabled(), gc.get_freeze_count() > 0
-            if fault is not None:
-                raise fault
-    except KeyError:
-        pass
+    inside = None
+    with contextlib.suppress(KeyError), collected_between_batches():
+        inside = gc.isenabled(), gc.get_freeze_count() > 0
+        if fault is not None:
+            raise fault
     assert (inside, gc.isenabled(), gc.get_freeze_count()) == ((False, True), True, 0)
