@@ -23,6 +23,7 @@ from psycopg import sql
 
 from noetl_broker.store.binaries import find_bin_folder
 from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
+from tests.cli.test_watching import free_port, hear
 from tests.postgres import Database
 
 MARK = "CANARY"  # in every secret, and nowhere else
@@ -125,6 +126,14 @@ workflow:
   - {step: use, type: http, url: "{{ site }}/child", headers: {K: "{{ secret[workload.name] }}"}, next: end}
   - {step: end, result: {status: "{{ use.status_code }}"}}
 """
+# What tells of an execution, of settings or of the database; ID stands for the execution.
+SHOWING = (
+    ("executions", "--json"), ("config",), ("config", "--json"), ("doctor",), ("doctor", "--json"), ("dead-letters",),
+    ("status", "ID"), ("status", "ID", "--json"), ("events", "ID"), ("events", "ID", "--json"), ("graph", "ID"),
+    ("explain", "ID"), ("explain", "ID", "given"), ("explain", "ID", "--json"), ("replay", "ID", "--story"),
+    ("verify", "ID", "--deep"),
+)  # fmt: skip
+PORT = ("/live", "/ready", "/metrics")
 REFUSED = """
 workflow:
   - {step: start, next: [{when: "{{ secret.api_token == 'x' }}", step: end}]}
@@ -222,6 +231,7 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
     with psycopg.connect(database.dsn, autocommit=True) as connection:
         connection.execute("create table public.picky (word text check (length(word) < 3))")
     printed = ""
+    port = free_port()
     with account(database, "canary_account", DSN) as dsn:
         command.environment |= secrets(database) | {"NOETL_BROKER_DSN": dsn}
         files = [
@@ -230,10 +240,15 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
         ]
         registered = [command.run("register", file) for file in files]
         assert [answer.returncode for answer in registered] == [0, 0, 1]
-        services = [command.start("run"), command.start("worker", NOETL_BROKER_LOG_FORMAT="json")]
+        services = [
+            command.start("run", NOETL_BROKER_HEALTH_PORT=str(port), NOETL_BROKER_VERIFY_SECONDS="0.5"),
+            command.start("worker", NOETL_BROKER_LOG_FORMAT="json"),
+        ]
         payload = json.dumps({"site": site.url})
         ended = command.run("start", "examples/canary", "--payload", payload, "--wait", "--json")
-        shown = [command.run(*words) for words in (("executions", "--json"), ("config", "--json"), ("doctor",))]
+        started = json.loads(ended.stdout)["execution_id"]
+        shown = [command.run(*(str(started) if word == "ID" else word for word in words)) for words in SHOWING]
+        printed += "".join(hear(port, path).body for path in PORT)
         for service in services:
             service.send_signal(signal.SIGTERM)
             out, err = service.communicate(timeout=PATIENCE_SECONDS)
@@ -242,6 +257,7 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
         dump = subprocess.run(
             [find_bin_folder() / "pg_dump", "--inserts", dsn], capture_output=True, text=True, check=True
         )
+    assert [answer.returncode for answer in shown] == [0] * len(SHOWING)
     for answer in (*registered, ended, *shown):
         printed += answer.stdout + answer.stderr
     result = json.loads(ended.stdout)["result"]

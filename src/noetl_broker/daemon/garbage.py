@@ -1,7 +1,8 @@
-"""Garbage is collected between batches: in the middle of one a collection walks over what is in use, and finds nothing.
+"""Garbage is collected when a lane has ended a batch: in the middle of one a collection finds nothing of it.
 
 What a batch makes is freed when it ends, without the collector, which took a tenth of a turn's time. What is left over,
-rings of objects and what is kept, is counted by the interpreter, and collected when there is enough of it.
+rings of objects and what is kept, is counted by the interpreter, and collected when there is enough of it. What other
+lanes hold in the middle of theirs is counted as well and walked over in vain: that brings a collection forward.
 """
 
 from __future__ import annotations
