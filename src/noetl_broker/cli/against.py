@@ -101,7 +101,7 @@ class Summary:
             output.show_json(self._as_json())
         else:
             self._show()
-        if not self._pace.executions:
+        if not self._pace.executions and not call.as_json:
             output.note("no execution was compared; noetl-broker executions lists what there is")
         return EXIT_FAILED if self._parted or self._unreadable else 0
 

@@ -224,11 +224,11 @@ class Service:
                     self.counters.deaf += 1
                     await bell.keep_connected(self.stopping, self.progress)
                     probed_at = None
+                await bell.look_at_queue(pool)  # first: a full queue lets no probe in, and to ask may empty it
                 if not bell.deaf_since(probed_at):
                     asked_at = time.monotonic()
                     await bell.probe(pool)
                     probed_at = asked_at  # only what was rung can be heard
-                await bell.look_at_queue(pool)
             except Exception as error:  # noqa: BLE001 - as above
                 _tell_loudly("the bell watch failed, will try again", error)
             await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
