@@ -49,7 +49,7 @@ class ServiceOptions:
     dsn: str | None
     rules: Rules
     playbook_rules: PlaybookRules
-    lanes: int = 2
+    lanes: int = 3
     batch_size: int = 200
     notify: str = "gated"
     sweep_seconds: float = 5.0
