@@ -12,6 +12,7 @@ from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
 from noetl_broker.store.queries import sql
 
 POLL_SECONDS = (0.002, 0.1)
+SHORT_SECONDS = 0.003  # of work, for which the gate is kept: to let it go and take it again costs as much as a mail
 
 
 async def look(pool: Pool, low_water: LowWater, *, anyway: bool = False) -> bool:
@@ -46,6 +47,7 @@ class Sleeper:
         self._sweep_seconds = sweep_seconds
         self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
         self._letting_go: asyncio.Task[None] | None = None
+        self._back = asyncio.Event()  # the work is done
         self._poll = POLL_SECONDS[0]
         self._woken = False  # by the bell, from the sleep before this one
 
@@ -59,9 +61,8 @@ class Sleeper:
             await self._pause(self._stopping)
         self._woken = self.swept = False
         if self._letting_go is not None:
-            await (
-                self._letting_go
-            )  # long done; a gate let go only after it seems to be had would be slept behind in vain
+            self._back.set()
+            await self._letting_go  # a gate let go only after it seems to be had would be slept behind in vain
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
         if self._notify == "off" or not await self._bell.take_gate():
@@ -77,10 +78,17 @@ class Sleeper:
         elif not worked:
             await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
         if self._notify == "gated":
+            self._back.clear()
             self._letting_go = asyncio.create_task(self._let_go())
 
     async def _let_go(self) -> None:
-        """Beside the work: writers may ring a moment longer, and the next sleep sees whether the connection is lost."""
+        """Beside the work, unless it is short: writers may ring until then.
+
+        The next sleep sees whether the connection is lost.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._back.wait(), SHORT_SECONDS)
+            return
         with contextlib.suppress(Exception):
             await self._bell.release_gate()
 

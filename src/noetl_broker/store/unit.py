@@ -1,8 +1,8 @@
 """One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
 
 Four round trips: begin, take, write, commit; a fifth where executions start, a sixth where jobs that stand in the table
-change, a seventh where a template names a result that did not come along. The transaction is READ COMMITTED, because the lock and what is read under it must not share a
-snapshot.
+change, a seventh where a template names a result that did not come along. The transaction is READ COMMITTED, because
+the lock and what is read under it must not share a snapshot.
 """
 
 from __future__ import annotations
