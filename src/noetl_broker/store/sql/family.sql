@@ -70,12 +70,16 @@ with started as materialized (
   -- of the items of iterators that gave up
   update noetl.queue q
   set status = 'cancelled', updated_at = clock_timestamp()
-  from noetl.iteration i
-  join (select distinct execution_id, node_id from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)) a
-    on a.execution_id = i.execution_id and a.node_id = i.node_id
-  where i.status = 'RUNNING'
-    and q.execution_id = i.execution_id
-    and q.node_id = noetl.item_node_id(i.node_id, i.place)
+  from (
+    select i.execution_id, noetl.item_node_id(i.node_id, i.place) as node_id
+    from noetl.iteration i
+    join (select distinct execution_id, node_id from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)) a
+      on a.execution_id = i.execution_id and a.node_id = i.node_id
+    where i.status = 'RUNNING'
+    offset 0 -- each job by its key, as in write_posts
+  ) g
+  where q.execution_id = g.execution_id
+    and q.node_id = g.node_id
     and q.status in ('queued', 'retry', 'failed')
 ), given_up_items as (
   update noetl.iteration i
@@ -191,7 +195,14 @@ with gathered as materialized (
     case when p.event_type = 'iterator_completed' then (
       select coalesce(sum(pg_column_size(e.result)), 0)
       from noetl.iteration i
-      join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.result_event_id
+      cross join lateral (
+        -- one look by the key for each item, whatever the planner thinks of the execution: a join of two lists, of which
+        -- it takes both for short ones, costs the square of them
+        select v.result
+        from noetl.event v
+        where v.execution_id = i.execution_id and v.event_id = i.result_event_id
+        limit 1
+      ) e
       where i.execution_id = p.execution_id and i.node_id = p.node_id and i.status = 'COMPLETED'
     ) end as bytes
   from unnest($1::bigint[], $2::text[], $3::text[]) p (execution_id, node_id, event_type)
@@ -209,7 +220,12 @@ with gathered as materialized (
         case when i.status = 'COMPLETED' then noetl.unwrapped(noetl.as_json(e.result)) end order by i.place
       ), '[]')
       from noetl.iteration i
-      left join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.result_event_id
+      left join lateral (
+        select v.result
+        from noetl.event v
+        where v.execution_id = i.execution_id and v.event_id = i.result_event_id
+        limit 1
+      ) e on true
       where i.execution_id = g.execution_id and i.node_id = g.node_id
     ) end,
     case when g.bytes > $4::bigint then jsonb_build_object(
