@@ -99,59 +99,103 @@ comment on function noetl.heartbeat_job(bigint, text, int, int) is
 -- make refused workers wait for each other; a sequence does neither. (A crash of the server may move it by up to 32.)
 create sequence if not exists noetl.stale_answer_seq;
 
--- One end of a job for both ways, so that the fence stands in one place. (In these functions the status is asked for with
--- "is not distinct from": with "=" a planner that has no statistics yet goes through the index of all leases instead.)
-create or replace function noetl.end_job(
-  queue_id bigint,
+-- One end of jobs for all ways, so that the fence stands in one place. (Jobs are found by their ids whatever a planner
+-- thinks: a plan that was made while the table was small would go through all of it, one that looks for `status = 'leased'`
+-- through all leases.)
+create or replace function noetl.end_jobs(
   worker_id text,
-  attempt int,
+  queue_ids bigint[],
+  attempts int[],
   queue_status text,
   event_type text,
-  result jsonb,
-  error jsonb,
-  retryable boolean
-) returns boolean
+  results jsonb[],
+  errors jsonb[],
+  retryable boolean[]
+) returns table (queue_id bigint, yours boolean)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set enable_seqscan = off
 set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare
-  job record;
   at timestamptz := clock_timestamp();
 begin
-  update noetl.queue q
-  set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
-  where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased'
-  returning q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
-    q.first_leased_at, q.updated_at
-  into job;
-  if not found then
-    -- The same answer again from the same worker, whose first answer was lost on the way, is true again.
-    if exists (
-      select
-      from noetl.queue q
-      where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3
-        and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
-    ) then
-      return true;
-    end if;
-    perform nextval('noetl.stale_answer_seq');
-    return false;
-  end if;
+  with ended as (
+    update noetl.queue q
+    set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
+    where q.queue_id = any($2) and q.worker_id = $1 and q.status is not distinct from 'leased'
+      and q.attempts = ($3)[array_position($2, q.queue_id)]
+    returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts,
+      q.first_leased_at, q.updated_at, array_position($2, q.queue_id) as place
+  )
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
     status, duration, result, error, meta, worker_id
-  ) values (
-    job.execution_id, job.catalog_id, job.event_id, job.updated_at, $5, job.node_id, job.node_name, job.node_type,
+  )
+  select e.execution_id, e.catalog_id, e.event_id, e.updated_at, $5, e.node_id, e.node_name, e.node_type,
     case when $4 = 'done' then 'COMPLETED' else 'FAILED' end,
-    date_part('epoch', at - job.first_leased_at), $6, $7,
-    jsonb_strip_nulls(jsonb_build_object('queue_id', $1, 'attempt', $3, 'retryable', $8)), $2
-  );
-  return true;
+    date_part('epoch', at - e.first_leased_at), ($6)[e.place], ($7)[e.place],
+    jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.place])), $1
+  from ended e;
+  -- The same answer again from the same worker, whose first answer was lost on the way, is true again; so it is looked for
+  -- what stands there now, whoever wrote it.
+  return query
+  select a.queue_id, coalesce(
+    (
+      select true
+      from noetl.queue q
+      where q.queue_id = a.queue_id and q.worker_id = $1 and q.attempts = a.attempt
+        and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
+      limit 1
+    ),
+    nextval('noetl.stale_answer_seq') is null
+  )
+  from unnest($2, $3) a (queue_id, attempt);
 end
 $$;
+
+create or replace function noetl.complete_jobs(
+  worker_id text,
+  queue_ids bigint[],
+  attempts int[],
+  results jsonb[] default null
+) returns table (queue_id bigint, yours boolean)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  large record;
+begin
+  if cardinality($2) is distinct from cardinality($3) or cardinality($2) <> cardinality($4) then
+    raise exception using errcode = 'NB400',
+      message = format('complete_jobs of %s: %s queue_ids, %s attempts and %s results must be as many',
+        $1, cardinality($2), cardinality($3), cardinality($4));
+  end if;
+  -- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
+  for large in
+    select r.queue_id, octet_length(r.result::text) as bytes
+    from unnest($2, $4) r (queue_id, result)
+    where pg_column_size(r.result) > 8192
+  loop
+    if large.bytes > 2097152 then
+      raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
+        message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152',
+          large.queue_id, large.bytes),
+        hint = 'keep the data elsewhere and answer with where it is';
+    elsif large.bytes > 262144 then
+      raise warning 'the result of job % takes % bytes; past 2097152 it is refused', large.queue_id, large.bytes;
+    end if;
+  end loop;
+  return query
+  select e.queue_id, e.yours
+  from noetl.end_jobs($1, $2, $3, 'done', 'action_completed', $4, null, null) e;
+end
+$$;
+
+comment on function noetl.complete_jobs(text, bigint[], int[], jsonb[]) is
+  'Ends many jobs with their results, the three arrays side by side; says of each what complete_job would say.';
 
 create or replace function noetl.complete_job(
   queue_id bigint,
@@ -159,25 +203,11 @@ create or replace function noetl.complete_job(
   attempt int,
   result jsonb default null
 ) returns boolean
-language plpgsql security definer
+language sql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  bytes int;
-begin
-  -- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
-  if pg_column_size($4) > 8192 then
-    bytes := octet_length($4::text);
-    if bytes > 2097152 then
-      raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
-        message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152', $1, bytes),
-        hint = 'keep the data elsewhere and answer with where it is';
-    elsif bytes > 262144 then
-      raise warning 'the result of job % takes % bytes; past 2097152 it is refused', $1, bytes;
-    end if;
-  end if;
-  return noetl.end_job($1, $2, $3, 'done', 'action_completed', $4, null, null);
-end
+  select c.yours
+  from noetl.complete_jobs($2, array[$1], array[$3], array[$4]) c
 $$;
 
 comment on function noetl.complete_job(bigint, text, int, jsonb) is
@@ -199,7 +229,12 @@ begin
       message = format('the error of job %s must be an object with a message, it is %s', $1, coalesce(left($4::text, 100), 'null')),
       hint = 'for example {"message": "connection refused", "status_code": 503}';
   end if;
-  return noetl.end_job($1, $2, $3, 'failed', 'action_failed', null, $4, coalesce($5, true));
+  return (
+    select e.yours
+    from noetl.end_jobs(
+      $2, array[$1], array[$3], 'failed', 'action_failed', null, array[$4], array[coalesce($5, true)]
+    ) e
+  );
 end
 $$;
 
@@ -290,6 +325,7 @@ revoke all on function noetl.root_of(bigint) from public;
 revoke all on function noetl.traceparent(bigint, text) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
 revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
-revoke all on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) from public;
+revoke all on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) from public;
+revoke all on function noetl.complete_jobs(text, bigint[], int[], jsonb[]) from public;
 revoke all on function noetl.complete_job(bigint, text, int, jsonb) from public;
 revoke all on function noetl.fail_job(bigint, text, int, jsonb, boolean) from public;

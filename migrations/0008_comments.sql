@@ -206,8 +206,8 @@ comment on function noetl.fill_catalog_id() is 'Trigger: an event whose writer n
 comment on function noetl.check_producer() is 'Trigger: a producer may insert starts and cancels into the log, and nothing else.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
 comment on function noetl.reap(int, int) is 'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
-comment on function noetl.end_job(bigint, text, int, text, text, jsonb, jsonb, boolean) is
-  'For complete_job and fail_job: ends the lease and writes the event, in one transaction.';
+comment on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) is
+  'For complete_jobs and fail_job: ends the leases and writes the events, in one transaction.';
 comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';
 comment on function noetl.traceparent(bigint, text) is
   'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';

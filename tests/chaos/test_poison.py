@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from structlog.testing import capture_logs
 
 from noetl_broker.store import recovery
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start
@@ -46,9 +49,13 @@ async def test_poison_is_set_aside_and_comes_back_after_the_mend(database: Datab
         await connection.execute(
             f"alter table noetl.turn add constraint refused check (execution_id <> all ('{{{listed}}}')) not valid"
         )
-        for _ in "ab":
-            await complete_jobs(database)
-            await drain(database)
+        with capture_logs() as logs:
+            for _ in "ab":
+                await complete_jobs(database)
+                await drain(database)
+        # each is found within the transaction that came upon it: no batch failed, nothing was decided on twice
+        told = Counter(entry["event"] for entry in logs if entry["log_level"] in {"warning", "error"})
+        assert told == {"a decision failed; its mail is set aside": len(in_core + in_database)}
         dead = await connection.fetch("select execution_id, reason from noetl.dead_letter order by execution_id")
         assert [row["execution_id"] for row in dead] == sorted(in_core + in_database)
         reasons = {row["execution_id"]: row["reason"] for row in dead}

@@ -48,6 +48,15 @@ CALLS: dict[str, tuple[str, list[st.SearchStrategy[Any]]]] = {
         "select noetl.complete_job($1, $2, $3, $4::text::jsonb)",
         [IDS | st.none(), TEXTS | st.none(), NUMBERS | st.none(), DOCUMENTS | st.none()],
     ),
+    "complete_jobs": (
+        "select noetl.complete_jobs($1, $2, $3, $4::text[]::jsonb[])",
+        [
+            TEXTS | st.none(),
+            st.lists(IDS | st.none(), max_size=3) | st.none(),
+            st.lists(NUMBERS | st.none(), max_size=3) | st.none(),
+            st.lists(DOCUMENTS | st.none(), max_size=3) | st.none(),
+        ],
+    ),
     "fail_job": (
         "select noetl.fail_job($1, $2, $3, $4::text::jsonb, $5)",
         [IDS | st.none(), TEXTS | st.none(), NUMBERS | st.none(), DOCUMENTS | st.none(), st.booleans() | st.none()],

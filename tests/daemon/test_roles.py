@@ -176,7 +176,7 @@ async def test_a_worker_cannot_answer_for_another(database: Database, roles: Log
             "select * from noetl.jobs",
             "insert into noetl.event (execution_id, event_type) values (1, 'action_completed')",
             "select content from noetl.catalog",
-            "select noetl.end_job(1, 'else', 1, 'done', 'action_completed', null, null, true)",
+            "select noetl.end_jobs('else', array[1], array[1], 'done', 'action_completed', null, null, null)",
         ):
             async with refused("42501"):
                 await own.execute(statement)

@@ -37,6 +37,11 @@ def _rows(names: str, columns: Columns) -> list[Row]:
     return [dict(zip(words, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def mark() -> Pending:
+    """Remember what is written so far; here no row is ever refused, so nobody returns to it."""
+    return lambda _tables: None
+
+
 def missing_executions(tables: Tables, claimed: list[Row], held: set[int]) -> dict[int, Row]:
     """Return the rows of executions that somebody started by inserting their event."""
     rows: dict[int, Row] = {}

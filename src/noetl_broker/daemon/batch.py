@@ -42,18 +42,13 @@ class Batch:
         counters: Counters,
         *,
         max_gathered_bytes: int,
-        careful: bool = False,
         tracer: Tracer | None = None,
     ) -> None:
-        """A batch that has claimed nothing; `rules` for executions that start in it.
-
-        `careful`: what the database refuses is looked for, and set aside alone; that costs savepoints.
-        """
+        """A batch that has claimed nothing; `rules` for executions that start in it."""
         self.max_gathered_bytes = max_gathered_bytes
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
-        self.careful = careful
         self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
         self.first: int | None = None  # mail that it came upon, whether it could have it or not
@@ -97,10 +92,7 @@ class Batch:
             outcomes = await self._decide(connection, cases, faults)
             if quiet:
                 await unit.keep_quiet(connection)
-            if self.careful:
-                outcomes = await self._write_carefully(connection, outcomes, faults)
-            else:
-                await self._write(connection, outcomes)
+            outcomes = await self._write(connection, outcomes, faults)
             for execution_id, reason in faults.items():
                 await unit.set_aside(connection, claim.mail[execution_id], reason)
         self.counters.transaction.observe(time.monotonic() - began)
@@ -120,29 +112,36 @@ class Batch:
                 self._blame(execution_id, error, faults)
         return cases
 
-    async def _write(self, connection: Connection, outcomes: Outcomes) -> None:
+    async def _write(self, connection: Connection, outcomes: Outcomes, faults: dict[int, str]) -> Outcomes:
+        """Write what can be written, halved until what the database refuses stands alone; gives what was written.
+
+        That is a fault, and its mail is still locked: nobody else stumbles over it. Where the batch holds one execution
+        alone, whoever catches the error knows whose it is, and the round trip is saved.
+        """
+        several = len(self.claimed) > 1
+        try:
+            if several:
+                await unit.mark(connection)
+            await self._write_all(connection, outcomes)
+        except Exception as error:
+            if not several or unit.is_lost_race(error) or not is_of_the_mail(error):
+                raise
+            await unit.return_to_mark(connection)
+            if len(outcomes) > 1:
+                middle = len(outcomes) // 2
+                halves = outcomes[:middle], outcomes[middle:]
+                return [one for half in halves for one in await self._write(connection, half, faults)]
+            self._blame(outcomes[0][0].execution.execution_id, error, faults)
+            return []
+        return outcomes
+
+    async def _write_all(self, connection: Connection, outcomes: Outcomes) -> None:
         columns = Columns()
         for case, outcome in outcomes:
             columns.add(case, outcome)
         if outcomes:
             self.posted |= columns.has_family or bool(columns.posts)
             await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
-
-    async def _write_carefully(self, connection: Connection, outcomes: Outcomes, faults: dict[int, str]) -> Outcomes:
-        """Write what can be written, halved until what cannot stands alone, and is a fault; gives what was written."""
-        try:
-            async with connection.transaction():
-                await self._write(connection, outcomes)
-        except Exception as error:
-            if unit.is_lost_race(error) or not is_of_the_mail(error):
-                raise
-            if len(outcomes) > 1:
-                middle = len(outcomes) // 2
-                halves = outcomes[:middle], outcomes[middle:]
-                return [one for half in halves for one in await self._write_carefully(connection, half, faults)]
-            self._blame(outcomes[0][0].execution.execution_id, error, faults)
-            return []
-        return outcomes
 
     @staticmethod
     def _blame(execution_id: int, error: Exception, faults: dict[int, str]) -> None:

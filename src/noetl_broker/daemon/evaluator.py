@@ -94,7 +94,6 @@ class Lane:
         self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
         self.went_well = 0  # batches in a row
         self.quiet = False  # no notification while the server's queue of them is full
-        self.careful = 0  # so many mails are written with care, to find the one that the database refuses
         self.conflicts = 0  # in a row
         self.pause = PAUSE_SECONDS[0]
         self.fault_pause = FAULT_PAUSE_SECONDS[0]
@@ -108,13 +107,12 @@ class Lane:
             evaluator.playbooks,
             counters,
             max_gathered_bytes=evaluator.max_gathered_bytes,
-            careful=self.careful > 0,
             tracer=evaluator.tracer,
         )
         size = min(self.size, self.most)
         self.claims += 1
         often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
-        newest = self.claims % often == 0 and not self.careful
+        newest = self.claims % often == 0
         start = 0 if newest else evaluator.low_water.start()
         try:
             async with lent(evaluator.pool, BATCH_SECONDS) as connection:
@@ -136,7 +134,6 @@ class Lane:
         if batch.first is not None and (claim.missed or batch.taken < batch.mails):
             evaluator.low_water.left(batch.first)
         self._grow()
-        self.careful = max(self.careful - batch.mails, 0)
         if claim.mail:
             return self._goes_on(batch, claim, size=size) or newest
         if claim.missed:
@@ -180,11 +177,9 @@ class Lane:
         if kind.remedy is not Remedy.BLAME:
             await self._try_again(error)
             return
-        if batch.mails > 1:
+        if len(batch.claimed) > 1:  # not what is written fails, but what is read, or the commit
             log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
-            if self.careful:  # not what is written fails, but what is read, or the commit
-                self.most = batch.mails // 2
-            self.careful = batch.mails
+            self.most = batch.mails // 2
             return
         if not batch.mails:
             log.error("mail cannot be claimed", **told(error))

@@ -1,8 +1,8 @@
 """One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
 
-Four round trips: begin, take, write, commit; a fifth where executions start, a sixth where jobs that stand in the table
-change, a seventh where a template names a result that did not come along. The transaction is READ COMMITTED, because
-the lock and what is read under it must not share a snapshot.
+Four round trips: begin, take, write, commit; one more where it holds several executions, where executions start, where
+jobs that stand in the table change, and where a template names a result that did not come along. The transaction is
+READ COMMITTED, because the lock and what is read under it must not share a snapshot.
 """
 
 from __future__ import annotations
@@ -111,6 +111,16 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
         await connection.execute(sql("write_family"), *columns.family_arguments(child_ids))
     if columns.posts:
         await connection.execute(sql("write_posts"), *columns.post_arguments(), max_gathered_bytes)
+
+
+async def mark(connection: Connection) -> None:
+    """Remember what is written so far: a write that fails after it can be undone, and the locks stay ours."""
+    await connection.execute(sql("mark"))
+
+
+async def return_to_mark(connection: Connection) -> None:
+    """Undo what was written since the last mark."""
+    await connection.execute(sql("return_to_mark"))
 
 
 async def keep_quiet(connection: Connection) -> None:

@@ -13,12 +13,8 @@ from (
 ) held;
 
 -- name: complete_jobs
-select ended.queue_id, noetl.complete_job(ended.queue_id, $1::text, ended.attempt, ended.result::jsonb) as yours
-from (
-  select asked.queue_id, asked.attempt, asked.result
-  from unnest($2::bigint[], $3::int[], $4::text[]) asked (queue_id, attempt, result)
-  order by asked.queue_id
-) ended;
+select queue_id, yours
+from noetl.complete_jobs($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[]);
 
 -- name: fail_jobs
 select ended.queue_id,

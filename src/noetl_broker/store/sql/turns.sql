@@ -251,6 +251,12 @@ select (select count(*) from new_states) + (select count(*) from moved_states) a
   (select array_agg(ordinal order by ordinal) from told where child_id is not null) as child_ordinals,
   (select array_agg(child_id order by ordinal) from told where child_id is not null) as child_ids;
 
+-- name: mark
+savepoint turns;
+
+-- name: return_to_mark
+rollback to savepoint turns;
+
 -- name: keep_quiet
 -- For this transaction: where the notification queue is full, a notification fails the commit.
 select set_config('noetl.quiet', 'on', true);

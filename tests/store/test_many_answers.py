@@ -1,0 +1,160 @@
+"""`complete_jobs`: the answers of a worker to many jobs at once, each as if it had been given alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.postgres import Database
+from tests.sessions import Session, blocked, put_job, refused, session
+
+COMPLETE = "select queue_id, yours from noetl.complete_jobs('w', $1, $2, $3)"
+COMPLETED = (
+    "select node_name, result, meta, worker_id from noetl.event where event_type = 'action_completed' order by 1"
+)
+
+
+async def leased(own: Session[Any], *nodes: str) -> list[int]:
+    """Jobs of the worker w, in the order of the nodes."""
+    jobs = [await put_job(own, node) for node in nodes]
+    await own.execute("select noetl.lease_jobs('w', 1000)")
+    return jobs
+
+
+async def complete(own: Session[Any], *answers: tuple[int, int | None, Any]) -> list[tuple[int, bool]]:
+    """Answer (job, attempt, result), all at once."""
+    columns = [list(column) for column in zip(*answers, strict=True)]
+    return [tuple(row) for row in await own.fetch(COMPLETE, *columns)]
+
+
+async def read_one_by_one(own: Session[Any]) -> int:
+    """How many rows this session has gone through without an index, so far."""
+    await own.execute("select pg_stat_force_next_flush()")
+    return int(await own.fetchval("select sum(seq_tup_read) from pg_stat_user_tables where relname like 'queue%'"))
+
+
+async def test_each_result_goes_to_its_job(database: Database) -> None:
+    """Whatever the order of the ids; null as well, and no results at all."""
+    async with session(database) as own:
+        a, b, c, d = await leased(own, "a", "b", "c", "d")
+        assert await complete(own, (c, 1, {"of": "c"}), (a, 1, {"of": "a"}), (b, 1, None)) == [
+            (c, True),
+            (a, True),
+            (b, True),
+        ]
+        assert await own.fetchval("select yours from noetl.complete_jobs('w', $1, '{1}')", [d])
+        told = [tuple(row) for row in await own.fetch(COMPLETED)]
+        assert await own.fetchval("select count(*) from noetl.queue where status = 'done' and lease_until is null") == 4
+    assert told == [
+        ("a", {"of": "a"}, {"queue_id": a, "attempt": 1}, "w"),
+        ("b", None, {"queue_id": b, "attempt": 1}, "w"),
+        ("c", {"of": "c"}, {"queue_id": c, "attempt": 1}, "w"),
+        ("d", None, {"queue_id": d, "attempt": 1}, "w"),
+    ]
+
+
+async def test_one_that_does_not_count_is_told_so_and_the_others_count(database: Database) -> None:
+    """An attempt that is not this one, none, a job of another worker, a job that is not there."""
+    async with session(database) as own:
+        a, b, c = await leased(own, "a", "b", "c")
+        foreign = await put_job(own, "d")
+        await own.execute("select noetl.lease_jobs('another')")
+        stale = await own.fetchval("select last_value from noetl.stale_answer_seq")
+        answers = [(a, 2, 1), (b, 1, 2), (c, None, 3), (foreign, 1, 4), (5, 1, 5)]
+        assert await complete(own, *answers) == [(a, False), (b, True), (c, False), (foreign, False), (5, False)]
+        assert await own.fetchval("select last_value from noetl.stale_answer_seq") == stale + 3 + (stale != 1)
+        assert [row["node_name"] for row in await own.fetch(COMPLETED)] == ["b"]
+        states = await own.fetch("select node_name, status from noetl.queue order by node_name")
+    assert [tuple(row) for row in states] == [("a", "leased"), ("b", "done"), ("c", "leased"), ("d", "leased")]
+
+
+async def test_repeated_answers_are_true_again_and_change_nothing(database: Database) -> None:
+    """Of another call, and within the same."""
+    async with session(database) as own:
+        a, b = await leased(own, "a", "b")
+        assert await complete(own, (a, 1, 1), (a, 1, 2)) == [(a, True), (a, True)]
+        assert await complete(own, (a, 1, 3), (b, 1, 4)) == [(a, True), (b, True)]
+        assert [row["result"] for row in await own.fetch(COMPLETED)] == [1, 4]
+
+
+async def test_an_answer_that_waited_for_the_same_answer_is_true(database: Database) -> None:
+    """Its first sending still stands before its commit when the second comes: one event, and both are told true."""
+    async with session(database) as first, session(database) as second:
+        [a] = await leased(first, "a")
+        async with first.transaction():
+            assert await complete(first, (a, 1, 1)) == [(a, True)]
+            again = asyncio.create_task(complete(second, (a, 1, 1)))
+            await blocked(first)
+        assert await again == [(a, True)]
+        assert len(await first.fetch(COMPLETED)) == 1
+
+
+async def test_batches_in_opposite_orders_do_not_wait_for_each_other(database: Database) -> None:
+    """Rows are touched in one order, whatever the order of the call: here each would hold what the other wants."""
+    async with session(database) as first, session(database) as second, session(database) as third:
+        a, b, c = await leased(first, "a", "b", "c")
+        async with third.transaction():
+            await third.execute("select from noetl.queue where queue_id = $1 for update", b)
+            one = asyncio.create_task(complete(first, (a, 1, 1), (b, 1, 1), (c, 1, 1)))
+            await blocked(third)
+            two = asyncio.create_task(complete(second, (c, 1, 1), (b, 1, 1), (a, 1, 1)))
+            waits = (
+                "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+            )
+            while await third.fetchval(waits) < 2:
+                await third.execute("select pg_stat_clear_snapshot()")
+            assert [tuple(row) for row in await third.fetch(COMPLETED)] == []
+        assert await one == [(a, True), (b, True), (c, True)]
+        assert await two == [(c, True), (b, True), (a, True)]
+        assert len(await first.fetch(COMPLETED)) == 3
+
+
+async def test_a_result_past_the_limit_refuses_them_all(database: Database) -> None:
+    """The message names the job; nothing has changed, and the rest can be answered without it."""
+    async with session(database) as own:
+        a, b = await leased(own, "a", "b")
+        async with refused("NB400", f"the result of job {b} takes 2097153 bytes"):
+            await complete(own, (a, 1, 1), (b, 1, "x" * 2097151))
+        assert await own.fetch(COMPLETED) == []
+        warnings: list[str] = []
+        own.add_log_listener(lambda _own, message: warnings.append(message.message))
+        assert await complete(own, (a, 1, "x" * 262143)) == [(a, True)]
+    assert warnings == [f"the result of job {a} takes 262145 bytes; past 2097152 it is refused"]
+
+
+@pytest.mark.parametrize(
+    "arrays", ["'{1,2}', '{1}', null", "'{1}', '{1}', '{}'", "'{1}', null, null", "'{}', '{1}', null"]
+)
+async def test_arrays_of_different_lengths_are_refused(database: Database, arrays: str) -> None:
+    """NB400, which says how many there are of each."""
+    async with session(database) as own:
+        with pytest.raises(asyncpg.PostgresError, match="must be as many") as caught:
+            await own.fetch(f"select noetl.complete_jobs('w', {arrays})")
+    assert caught.value.sqlstate == "NB400"
+
+
+async def test_nothing_to_answer_is_no_fault(database: Database) -> None:
+    """No rows."""
+    async with session(database) as own:
+        assert await own.fetch("select noetl.complete_jobs('w', '{}', '{}')") == []
+        assert await own.fetch("select noetl.complete_jobs('w', null, null)") == []
+
+
+async def test_jobs_are_found_by_their_ids_though_the_table_was_small(database: Database) -> None:
+    """With a plan that was made when going through all of it was cheap: a session keeps it, and the table grows."""
+    async with session(database) as own:
+        await put_job(own, "early", status="done")
+        await own.execute("analyze noetl.queue")
+        for _ in range(7):  # from the sixth time on the plan is kept
+            await complete(own, *[(number, 1, None) for number in range(100)])
+        await own.execute(
+            """insert into noetl.queue (execution_id, node_id, node_name, node_type, action, event_id, status)
+            select n, 'n', 'n', 'python', repeat('x', 100), 1, 'done' from generate_series(1, 5000) n"""
+        )
+        [job] = await leased(own, "a")
+        before = await read_one_by_one(own)
+        assert await complete(own, (job, 1, None)) == [(job, True)]
+        assert await read_one_by_one(own) == before
