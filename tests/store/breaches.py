@@ -29,6 +29,8 @@ BREACHES = (
     Breach("the start of an execution lost its mail", "done", {"verify_standstill", "verify_turns"}, """
         select noetl.start_execution('done');
         delete from noetl.inbox"""),
+    Breach("an execution lost its row", "done", {"verify_rows"}, """
+        delete from noetl.execution where execution_id = :id"""),
     Breach("an event has two turns", "done", {"verify_turns"}, """
         insert into noetl.turn
         select execution_id, turn + 1, event_id, 'duplicate', null, decided_at
@@ -78,6 +80,9 @@ BREACHES = (
         update noetl.queue set status = 'done' where execution_id = :id and node_name = 'b'"""),
     Breach("the child that a visit waits for is gone", "calling", {"verify_standstill", "verify_visits"}, """
         delete from noetl.execution where parent_execution_id = :id;
+        delete from noetl.execution_state s where not exists (
+          select from noetl.execution x where x.execution_id = s.execution_id
+        );
         delete from noetl.inbox"""),
     Breach("the child that a worker started is gone", "waiting", {"verify_standstill", "verify_visits"}, """
         delete from noetl.execution where parent_execution_id = :id"""),

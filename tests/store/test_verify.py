@@ -50,6 +50,10 @@ async def commit(database: Database, breach: Breach) -> None:
 
 
 EVERYTHING = Scope()
+PATHS = """
+    select x.execution_id, x.path from noetl.execution x
+    union
+    select e.execution_id, c.path from noetl.event e join noetl.catalog c on c.catalog_id = e.catalog_id"""
 Found = dict[str, set[str]]  # the paths of the executions with faults, by what found them
 
 
@@ -58,7 +62,7 @@ async def found(database: Database, scope: Scope = EVERYTHING, *, deep: bool = F
     connection = await connect(database.dsn, name="test")
     try:
         report = await verify(connection, scope, deep=Rules() if deep else None)
-        paths = {row[0]: row[1] for row in await connection.fetch("select execution_id, path from noetl.execution")}
+        paths = {row[0]: row[1] for row in await connection.fetch(PATHS)}
     finally:
         await connection.close()
     faults: Found = defaultdict(set)

@@ -17,19 +17,22 @@ from (
 
 -- name: verify_everything
 -- The executions that were started since there is this broker, by age; `turns` says how much there is to look at. (A row
--- without path and state stands for a child that a parent waits for and nobody has started.)
-select x.execution_id, coalesce(s.turn, 0) as turns
-from noetl.execution x
-left join noetl.execution_state s on s.execution_id = x.execution_id
-where x.execution_id > $1::bigint
-  and (x.path is not null or s.execution_id is not null)
-  and not exists (
-    select
-    from noetl.period p
-    where p.first_id <= x.execution_id and x.execution_id < p.next_id and p.archived_at is not null
-  )
-  and not exists (select from noetl.archived a where a.execution_id = x.execution_id)
-order by x.execution_id
+-- without path and state stands for a child that a parent waits for and nobody has started; a state without a row is a fault
+-- that `verify_rows` tells.)
+select i.execution_id, max(i.turns) as turns
+from (
+  select x.execution_id, 0 as turns
+  from noetl.execution x
+  where x.execution_id > $1::bigint
+    and x.path is not null
+  union all
+  select s.execution_id, s.turn
+  from noetl.execution_state s
+  where s.execution_id > $1::bigint
+) i
+where not noetl.is_archived(i.execution_id)
+group by i.execution_id
+order by i.execution_id
 limit $2::int;
 
 -- name: verify_changed
@@ -50,13 +53,13 @@ with since as materialized (
   select i.execution_id
   from noetl.inbox i
 )
-select x.execution_id, coalesce(s.turn, 0) as turns
+select c.execution_id, coalesce(s.turn, 0) as turns
 from changed c
-join noetl.execution x on x.execution_id = c.execution_id
+left join noetl.execution x on x.execution_id = c.execution_id
 left join noetl.execution_state s on s.execution_id = c.execution_id
 where (x.path is not null or s.execution_id is not null)
-  and not noetl.is_archived(x.execution_id)
-order by x.execution_id;
+  and not noetl.is_archived(c.execution_id)
+order by c.execution_id;
 
 -- name: verify_family
 -- One execution and its children, all the way down: those that run by their index, those that ended by their letters.

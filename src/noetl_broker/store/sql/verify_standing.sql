@@ -96,6 +96,17 @@ join noetl.turn t on t.execution_id = i.execution_id and t.event_id = i.event_id
 where i.execution_id = any($1::bigint[])
   and t.execution_id = any($1::bigint[]);
 
+-- name: verify_rows
+-- I6, the least of it: whoever deletes an execution by hand takes its row first.
+select s.execution_id, format('it has taken %s turns and has no row in noetl.execution', s.turn) as detail
+from noetl.execution_state s
+where s.execution_id = any($1::bigint[])
+  and not exists (
+    select
+    from noetl.execution x
+    where x.execution_id = s.execution_id and x.execution_id = any($1::bigint[])
+  );
+
 -- name: verify_items
 -- I6, of items, which the core does not fold: one stands where the broker's last event of it says, and each that events
 -- tell of is there. (A worker tells itself that a child of its own began; what was open when its iterator ended is
