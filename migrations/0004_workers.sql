@@ -3,6 +3,47 @@
 -- A lease is fenced by `attempts`: whoever was leased attempt 3 can only answer for attempt 3. Only the clock of the
 -- database decides about leases. Each function changes the job and writes its event in one transaction.
 
+-- The jobs that are to be leased next, locked. While somebody holds an old snapshot no vacuum takes the index entries of
+-- jobs long leased away, and each look walks over all of them. So a session whose look was dear, and found all that there
+-- was, starts later for a while: at what became available half a minute before (no transaction that queues jobs is open for
+-- as long). What lies below (queued again with its old time) is found by the next look from the beginning.
+create or replace function noetl.choose_jobs(most int, node_types text[], at timestamptz) returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+  of_types text := coalesce(hashtextextended(node_types::text, 0), 0);
+  mark text[] := string_to_array(current_setting('noetl.lease_mark', true), ' ');
+  since timestamptz := '-infinity';
+  chosen bigint[];
+  took interval;
+begin
+  if mark[1] = of_types and extract(epoch from at) < mark[2]::numeric then
+    since := to_timestamp(mark[3]::float8);
+  end if;
+  chosen := array(
+    select r.queue_id
+    from noetl.queue r
+    where r.status in ('queued', 'retry')
+      and r.available_at between since and at
+      and (node_types is null or r.node_type = any(node_types))
+    order by r.priority desc, r.available_at, r.queue_id
+    limit most
+    for update skip locked
+  );
+  took := clock_timestamp() - at;
+  if since = '-infinity' and took > interval '5 ms' and cardinality(chosen) < most then
+    perform set_config('noetl.lease_mark', concat_ws(' ', of_types,
+      extract(epoch from at + least(50 * took, interval '5 s')), extract(epoch from at - interval '30 s')), false);
+  end if;
+  return chosen;
+end
+$$;
+
+comment on function noetl.choose_jobs(int, text[], timestamptz) is
+  'For lease_jobs: locks the jobs that are to be leased next, and gives their ids.';
+
 create or replace function noetl.lease_jobs(
   worker_id text,
   max_jobs int default 1,
@@ -17,6 +58,7 @@ as $$
 #variable_conflict use_column
 declare
   at timestamptz := clock_timestamp();
+  chosen bigint[];
 begin
   if $1 is null or $1 = '' then
     raise exception using errcode = 'NB400', message = 'lease_jobs needs a worker_id',
@@ -27,6 +69,7 @@ begin
       message = format('lease_jobs of %s: max_jobs %s and lease_seconds %s must be 1 or more',
         $1, coalesce($2::text, 'null'), coalesce($3::text, 'null'));
   end if;
+  chosen := noetl.choose_jobs($2, $4, at);
   return query
   with leased as (
     update noetl.queue q
@@ -38,17 +81,7 @@ begin
         first_leased_at = coalesce(q.first_leased_at, at),
         -- the log is read by time, so what happens to a job is later than what happened before, whatever the clocks say
         updated_at = greatest(at, q.updated_at + interval '1 microsecond')
-    -- an array, not a join: the join form costs five times as much for one job
-    where q.queue_id = any(array(
-      select r.queue_id
-      from noetl.queue r
-      where r.status in ('queued', 'retry')
-        and r.available_at <= at
-        and ($4 is null or r.node_type = any($4))
-      order by r.priority desc, r.available_at, r.queue_id
-      limit $2
-      for update skip locked
-    ))
+    where q.queue_id = any(chosen)
     returning q.*
   ), started as (
     insert into noetl.event (
@@ -111,16 +144,18 @@ create or replace function noetl.end_jobs(
   results jsonb[],
   errors jsonb[],
   retryable boolean[]
-) returns table (queue_id bigint, yours boolean)
+) returns boolean[]
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare
   at timestamptz := clock_timestamp();
+  ended int;
 begin
   with ended as (
     update noetl.queue q
@@ -139,22 +174,66 @@ begin
     date_part('epoch', at - e.first_leased_at), ($6)[e.place], ($7)[e.place],
     jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.place])), $1
   from ended e;
+  get diagnostics ended = row_count;
+  if ended = cardinality($2) then
+    return array_fill(true, array[ended]);
+  end if;
   -- The same answer again from the same worker, whose first answer was lost on the way, is true again; so it is looked for
   -- what stands there now, whoever wrote it.
-  return query
-  select a.queue_id, coalesce(
-    (
-      select true
-      from noetl.queue q
-      where q.queue_id = a.queue_id and q.worker_id = $1 and q.attempts = a.attempt
-        and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
-      limit 1
-    ),
-    nextval('noetl.stale_answer_seq') is null
-  )
-  from unnest($2, $3) a (queue_id, attempt);
+  return array(
+    select coalesce(
+      (
+        select true
+        from noetl.queue q
+        where q.queue_id = a.queue_id and q.worker_id = $1 and q.attempts = a.attempt
+          and (q.status = $4 or $4 = 'failed' and q.status in ('retry', 'dead'))
+        limit 1
+      ),
+      nextval('noetl.stale_answer_seq') is null
+    )
+    from unnest($2, $3) with ordinality a (queue_id, attempt, ordinal)
+    order by a.ordinal
+  );
 end
 $$;
+
+-- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
+create or replace function noetl.check_large_result(queue_id bigint, result jsonb) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  bytes int := octet_length($2::text);
+begin
+  if bytes > 2097152 then
+    raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
+      message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152', $1, bytes),
+      hint = 'keep the data elsewhere and answer with where it is';
+  elsif bytes > 262144 then
+    raise warning 'the result of job % takes % bytes; past 2097152 it is refused', $1, bytes;
+  end if;
+end
+$$;
+
+create or replace function noetl.complete_job(
+  queue_id bigint,
+  worker_id text,
+  attempt int,
+  result jsonb default null
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_column_size($4) > 8192 then
+    perform noetl.check_large_result($1, $4);
+  end if;
+  return (noetl.end_jobs($2, array[$1], array[$3], 'done', 'action_completed', array[$4], null, null))[1];
+end
+$$;
+
+comment on function noetl.complete_job(bigint, text, int, jsonb) is
+  'Ends a job with its result; false when the lease was taken over: nothing changed. Repeated: true again, nothing changed.';
 
 create or replace function noetl.complete_jobs(
   worker_id text,
@@ -165,53 +244,24 @@ create or replace function noetl.complete_jobs(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
-declare
-  large record;
+#variable_conflict use_column
 begin
   if cardinality($2) is distinct from cardinality($3) or cardinality($2) <> cardinality($4) then
     raise exception using errcode = 'NB400',
       message = format('complete_jobs of %s: %s queue_ids, %s attempts and %s results must be as many',
         $1, cardinality($2), cardinality($3), cardinality($4));
   end if;
-  -- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
-  for large in
-    select r.queue_id, octet_length(r.result::text) as bytes
-    from unnest($2, $4) r (queue_id, result)
-    where pg_column_size(r.result) > 8192
-  loop
-    if large.bytes > 2097152 then
-      raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
-        message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152',
-          large.queue_id, large.bytes),
-        hint = 'keep the data elsewhere and answer with where it is';
-    elsif large.bytes > 262144 then
-      raise warning 'the result of job % takes % bytes; past 2097152 it is refused', large.queue_id, large.bytes;
-    end if;
-  end loop;
+  perform noetl.check_large_result(r.queue_id, r.result)
+  from unnest($2, $4) r (queue_id, result)
+  where pg_column_size(r.result) > 8192;
   return query
-  select e.queue_id, e.yours
-  from noetl.end_jobs($1, $2, $3, 'done', 'action_completed', $4, null, null) e;
+  select a.queue_id, a.yours
+  from unnest($2, noetl.end_jobs($1, $2, $3, 'done', 'action_completed', $4, null, null)) a (queue_id, yours);
 end
 $$;
 
 comment on function noetl.complete_jobs(text, bigint[], int[], jsonb[]) is
   'Ends many jobs with their results, the three arrays side by side; says of each what complete_job would say.';
-
-create or replace function noetl.complete_job(
-  queue_id bigint,
-  worker_id text,
-  attempt int,
-  result jsonb default null
-) returns boolean
-language sql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select c.yours
-  from noetl.complete_jobs($2, array[$1], array[$3], array[$4]) c
-$$;
-
-comment on function noetl.complete_job(bigint, text, int, jsonb) is
-  'Ends a job with its result; false when the lease was taken over: nothing changed. Repeated: true again, nothing changed.';
 
 create or replace function noetl.fail_job(
   queue_id bigint,
@@ -230,11 +280,8 @@ begin
       hint = 'for example {"message": "connection refused", "status_code": 503}';
   end if;
   return (
-    select e.yours
-    from noetl.end_jobs(
-      $2, array[$1], array[$3], 'failed', 'action_failed', null, array[$4], array[coalesce($5, true)]
-    ) e
-  );
+    noetl.end_jobs($2, array[$1], array[$3], 'failed', 'action_failed', null, array[$4], array[coalesce($5, true)])
+  )[1];
 end
 $$;
 
@@ -323,9 +370,11 @@ $$;
 
 revoke all on function noetl.root_of(bigint) from public;
 revoke all on function noetl.traceparent(bigint, text) from public;
+revoke all on function noetl.choose_jobs(int, text[], timestamptz) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
 revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
 revoke all on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) from public;
+revoke all on function noetl.check_large_result(bigint, jsonb) from public;
 revoke all on function noetl.complete_jobs(text, bigint[], int[], jsonb[]) from public;
 revoke all on function noetl.complete_job(bigint, text, int, jsonb) from public;
 revoke all on function noetl.fail_job(bigint, text, int, jsonb, boolean) from public;

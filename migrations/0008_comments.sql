@@ -206,6 +206,9 @@ comment on function noetl.fill_catalog_id() is 'Trigger: an event whose writer n
 comment on function noetl.check_producer() is 'Trigger: a producer may insert starts and cancels into the log, and nothing else.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
 comment on function noetl.reap(int, int) is 'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
+comment on function noetl.check_large_result(bigint, jsonb) is
+  'For complete_job and complete_jobs: refuses a result that takes more than 2 MiB, and warns past 256 KiB.';
+
 comment on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) is
   'For complete_jobs and fail_job: ends the leases and writes the events, in one transaction.';
 comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';

@@ -1,0 +1,76 @@
+"""Where an old snapshot makes leasing dear, a session starts later for a while, and loses no job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.postgres import Database
+from tests.sessions import Session, put_job, session
+
+# a look that seems to have taken a second
+DEAR = "select cardinality(noetl.choose_jobs(10, $1, clock_timestamp() - interval '1 second'))"
+LATER = "select set_config('noetl.lease_mark', concat_ws(' ', m[1], m[2]::float8 - 60, m[3]), false) from mark"
+MARK = "with mark as (select string_to_array(current_setting('noetl.lease_mark', true), ' ') as m) "
+
+
+async def put(own: Session[Any], node: str, *, seconds_ago: float, kind: str = "python") -> None:
+    """A job that has been ready for so long."""
+    queue_id = await put_job(own, node, node_type=kind)
+    late = "update noetl.queue set available_at = clock_timestamp() - make_interval(secs => $1) where queue_id = $2"
+    await own.execute(late, seconds_ago, queue_id)
+
+
+async def leased(own: Session[Any], types: list[str] | None = None) -> list[str]:
+    """Lease all that can be had; the nodes."""
+    rows = await own.fetch("select node_name from noetl.lease_jobs('w', 10, 60, $1)", types)
+    return [row["node_name"] for row in rows]
+
+
+async def test_after_a_dear_look_the_next_ones_start_later_for_a_while(database: Database) -> None:
+    """What is new is found at once, what has an old time when the while is over."""
+    async with session(database) as own:
+        assert await own.fetchval(DEAR, None) == 0
+        await put(own, "new", seconds_ago=0)
+        await put(own, "old", seconds_ago=60)
+        assert await leased(own) == ["new"]
+        assert await leased(own) == []
+        await own.execute(MARK + LATER)
+        assert await leased(own) == ["old"]
+
+
+async def test_the_while_lasts_five_seconds_at_most(database: Database) -> None:
+    """And begins half a minute before the look: transactions that queue jobs commit by then."""
+    async with session(database) as own:
+        await own.execute(DEAR, None)
+        look = MARK + "select m[2]::float8 - m[3]::float8 from mark"
+        assert round(await own.fetchval(look)) == 35
+
+
+async def test_other_types_are_looked_for_from_the_beginning(database: Database) -> None:
+    """The mark tells of the types that were asked for, and of no others."""
+    async with session(database) as own:
+        await own.execute(DEAR, ["http"])
+        await put(own, "a", seconds_ago=60, kind="http")
+        await put(own, "b", seconds_ago=60)
+        assert await leased(own, ["http"]) == []
+        assert await leased(own, ["python"]) == ["b"]
+        assert await leased(own) == ["a"]
+
+
+async def test_another_session_looks_for_itself(database: Database) -> None:
+    """It knows of no mark."""
+    async with session(database) as own, session(database) as other:
+        await own.execute(DEAR, None)
+        await put(own, "old", seconds_ago=60)
+        assert await leased(own) == []
+        assert await leased(other) == ["old"]
+
+
+async def test_a_look_that_left_something_sets_no_mark(database: Database) -> None:
+    """There is more from the beginning on."""
+    async with session(database) as own:
+        for number in range(10):
+            await put(own, f"n{number}", seconds_ago=60)
+        await own.execute(DEAR, None)
+        assert await own.fetchval("select current_setting('noetl.lease_mark', true)") is None
+        assert len(await leased(own)) == 10
