@@ -4,38 +4,60 @@
 -- database decides about leases. Each function changes the job and writes its event in one transaction.
 
 -- The jobs that are to be leased next, locked. While somebody holds an old snapshot no vacuum takes the index entries of
--- jobs long leased away, and each look walks over all of them. So a session whose look was dear, and found all that there
--- was, starts later for a while: at what became available half a minute before (no transaction that queues jobs is open for
--- as long). What lies below (queued again with its old time) is found by the next look from the beginning.
+-- jobs long leased away, and each look walks over all of them. So a session whose look was dear starts later for a while: at
+-- the first job that it found, among those of its priority and above; where it found all that there was, among all. But half
+-- a minute before the look at the latest: no transaction that queues jobs is open for as long. What lies below (queued again
+-- with its old time) is found by the next look from the beginning.
 create or replace function noetl.choose_jobs(most int, node_types text[], at timestamptz) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
-set timezone = 'UTC'
 as $$
 declare
+  lowest constant int := -2147483648;
   of_types text := coalesce(hashtextextended(node_types::text, 0), 0);
   mark text[] := string_to_array(current_setting('noetl.lease_mark', true), ' ');
   since timestamptz := '-infinity';
-  chosen bigint[];
+  least_priority int := lowest;
+  seen_priority int := lowest;
+  seen_since timestamptz := 'infinity';
+  chosen bigint[] := '{}';
   took interval;
 begin
   if mark[1] = of_types and extract(epoch from at) < mark[2]::numeric then
     since := to_timestamp(mark[3]::float8);
+    least_priority := mark[4];
   end if;
-  chosen := array(
-    select r.queue_id
-    from noetl.queue r
-    where r.status in ('queued', 'retry')
-      and r.available_at between since and at
-      and (node_types is null or r.node_type = any(node_types))
-    order by r.priority desc, r.available_at, r.queue_id
-    limit most
-    for update skip locked
-  );
+  loop
+    chosen := chosen || array(
+      select r.queue_id
+      from noetl.queue r
+      where r.status in ('queued', 'retry')
+        and r.priority >= least_priority
+        and r.available_at between since and at
+        and (node_types is null or r.node_type = any(node_types))
+        and (r.priority < seen_priority or r.available_at < seen_since)
+      order by r.priority desc, r.available_at, r.queue_id
+      limit most - cardinality(chosen)
+      for update skip locked
+    );
+    exit when cardinality(chosen) = most or least_priority = lowest;
+    seen_priority := least_priority;
+    seen_since := since;
+    least_priority := lowest;
+    since := '-infinity';
+  end loop;
   took := clock_timestamp() - at;
-  if since = '-infinity' and took > interval '5 ms' and cardinality(chosen) < most then
-    perform set_config('noetl.lease_mark', concat_ws(' ', of_types,
-      extract(epoch from at + least(50 * took, interval '5 s')), extract(epoch from at - interval '30 s')), false);
+  if since = '-infinity' and took > interval '5 ms' then
+    select least(r.available_at, at - interval '30 s'), r.priority
+    into since, least_priority
+    from noetl.queue r
+    where r.queue_id = chosen[1] and cardinality(chosen) = most;
+    perform set_config('noetl.lease_mark', concat_ws(' ',
+      of_types,
+      extract(epoch from at + least(50 * took, interval '5 s')),
+      extract(epoch from coalesce(since, at - interval '30 s')),
+      coalesce(least_priority, lowest)
+    ), false);
   end if;
   return chosen;
 end

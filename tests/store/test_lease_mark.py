@@ -9,13 +9,13 @@ from tests.sessions import Session, put_job, session
 
 # a look that seems to have taken a second
 DEAR = "select cardinality(noetl.choose_jobs(10, $1, clock_timestamp() - interval '1 second'))"
-LATER = "select set_config('noetl.lease_mark', concat_ws(' ', m[1], m[2]::float8 - 60, m[3]), false) from mark"
+LATER = "select set_config('noetl.lease_mark', concat_ws(' ', m[1], m[2]::float8 - 60, m[3], m[4]), false) from mark"
 MARK = "with mark as (select string_to_array(current_setting('noetl.lease_mark', true), ' ') as m) "
 
 
-async def put(own: Session[Any], node: str, *, seconds_ago: float, kind: str = "python") -> None:
+async def put(own: Session[Any], node: str, *, seconds_ago: float, kind: str = "python", priority: int = 0) -> None:
     """A job that has been ready for so long."""
-    queue_id = await put_job(own, node, node_type=kind)
+    queue_id = await put_job(own, node, node_type=kind, priority=priority)
     late = "update noetl.queue set available_at = clock_timestamp() - make_interval(secs => $1) where queue_id = $2"
     await own.execute(late, seconds_ago, queue_id)
 
@@ -66,11 +66,29 @@ async def test_another_session_looks_for_itself(database: Database) -> None:
         assert await leased(other) == ["old"]
 
 
-async def test_a_look_that_left_something_sets_no_mark(database: Database) -> None:
-    """There is more from the beginning on."""
+async def test_after_a_dear_look_that_left_something_the_next_ones_start_at_what_it_found_first(
+    database: Database,
+) -> None:
+    """Those of its priority and above; of lower ones, as ever, when there are no others."""
     async with session(database) as own:
-        for number in range(10):
-            await put(own, f"n{number}", seconds_ago=60)
+        for number in range(12):
+            await put(own, f"of{number}", seconds_ago=100 - number, priority=5)
+        await put(own, "low", seconds_ago=300, priority=1)
         await own.execute(DEAR, None)
-        assert await own.fetchval("select current_setting('noetl.lease_mark', true)") is None
-        assert len(await leased(own)) == 10
+        await put(own, "late", seconds_ago=200, priority=5)
+        await put(own, "high", seconds_ago=50, priority=9)
+        assert await leased(own) == ["high", *(f"of{number}" for number in range(9))]
+        assert await leased(own) == ["late", "of9", "of10", "of11", "low"]
+        assert await leased(own) == []
+
+
+async def test_a_cheap_look_sets_no_mark(database: Database) -> None:
+    """As nearly all are; the quickest of some, since any may be interrupted."""
+    async with session(database) as own:
+        await put(own, "a", seconds_ago=60)
+        marks = []
+        for _ in range(20):
+            await own.execute("select noetl.choose_jobs(10, null, clock_timestamp())")
+            marks.append(await own.fetchval("select current_setting('noetl.lease_mark', true)"))
+            await own.execute("select set_config('noetl.lease_mark', '', false)")
+    assert not all(marks)
