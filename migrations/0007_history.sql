@@ -111,7 +111,9 @@ begin
     -- Postgres reads all of the default partition before it takes another one, and nobody may use it meanwhile. A large one
     -- (of ids that another generator makes, say) goes on growing instead, and leaves row by row.
     continue when pg_relation_size(format('noetl_history.%I', missing.name || '_default')) > 64 << 20;
-    execute format('create table noetl_history.%I (like noetl.%I including all)', missing.partition, missing.name);
+    -- room in each page for the rows that change twice: their new versions need no entries in the index
+    execute format('create table noetl_history.%I (like noetl.%I including all) with (fillfactor = %s)',
+      missing.partition, missing.name, case when missing.name in ('workflow', 'iteration') then 70 else 100 end);
     execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
       missing.name, missing.partition, missing.first_id, missing.next_id);
     return missing.partition;
@@ -258,8 +260,8 @@ begin
     from noetl.history_tables() t
     where t.partitioned
   loop
-    execute format('create table if not exists noetl_history.%I partition of noetl.%I default',
-      whole.name || '_default', whole.name);
+    execute format('create table if not exists noetl_history.%I partition of noetl.%I default with (fillfactor = %s)',
+      whole.name || '_default', whole.name, case when whole.name in ('workflow', 'iteration') then 70 else 100 end);
   end loop;
   if exists (select from noetl.history_tables() t where t.name = 'queue' and t.partitioned) then
     -- workers name a job by its id alone
