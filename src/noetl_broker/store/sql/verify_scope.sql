@@ -21,16 +21,25 @@ from (
 -- that `verify_rows` tells.)
 select i.execution_id, max(i.turns) as turns
 from (
-  select x.execution_id, 0 as turns
-  from noetl.execution x
-  where x.execution_id > $1::bigint
-    and x.path is not null
+  (
+    select x.execution_id, 0 as turns
+    from noetl.execution x
+    where x.execution_id > $1::bigint
+      and x.path is not null
+      and not noetl.is_archived(x.execution_id)
+    order by x.execution_id
+    limit $2::int
+  )
   union all
-  select s.execution_id, s.turn
-  from noetl.execution_state s
-  where s.execution_id > $1::bigint
+  (
+    select s.execution_id, s.turn
+    from noetl.execution_state s
+    where s.execution_id > $1::bigint
+      and not noetl.is_archived(s.execution_id)
+    order by s.execution_id
+    limit $2::int
+  )
 ) i
-where not noetl.is_archived(i.execution_id)
 group by i.execution_id
 order by i.execution_id
 limit $2::int;
