@@ -17,32 +17,34 @@ from (
 
 -- name: verify_everything
 -- The executions that were started since there is this broker, by age; `turns` says how much there is to look at. (A row
--- without path and state stands for a child that a parent waits for and nobody has started; a state without a row is a fault
--- that `verify_rows` tells.)
-select i.execution_id, max(i.turns) as turns
-from (
-  (
-    select x.execution_id, 0 as turns
-    from noetl.execution x
-    where x.execution_id > $1::bigint
-      and x.path is not null
-      and not noetl.is_archived(x.execution_id)
-    order by x.execution_id
-    limit $2::int
+-- without path and state stands for a child that a parent waits for and nobody has started.)
+select x.execution_id, coalesce(s.turn, 0) as turns
+from noetl.execution x
+left join noetl.execution_state s on s.execution_id = x.execution_id
+where x.execution_id > $1::bigint
+  and (x.path is not null or s.execution_id is not null)
+  and not exists (
+    select
+    from noetl.period p
+    where p.first_id <= x.execution_id and x.execution_id < p.next_id and p.archived_at is not null
   )
-  union all
-  (
-    select s.execution_id, s.turn
-    from noetl.execution_state s
-    where s.execution_id > $1::bigint
-      and not noetl.is_archived(s.execution_id)
-    order by s.execution_id
-    limit $2::int
-  )
-) i
-group by i.execution_id
-order by i.execution_id
+  and not exists (select from noetl.archived a where a.execution_id = x.execution_id)
+order by x.execution_id
 limit $2::int;
+
+-- name: verify_without_row
+-- Those that have a state and no row any more: whoever deletes an execution by hand takes its row first.
+with lost as materialized (
+  select s.execution_id, s.turn as turns
+  from noetl.execution_state s
+  where s.execution_id > $1::bigint
+    and not exists (select from noetl.execution x where x.execution_id = s.execution_id)
+  order by s.execution_id
+  limit $2::int
+)
+select execution_id, turns
+from lost
+order by execution_id;
 
 -- name: verify_changed
 -- Those with a turn, or started, in the last $1 seconds, and those with unread mail. Neither time has an index: the one is

@@ -97,7 +97,7 @@ where i.execution_id = any($1::bigint[])
   and t.execution_id = any($1::bigint[]);
 
 -- name: verify_rows
--- I6, the least of it: whoever deletes an execution by hand takes its row first.
+-- I6, the least of it. What was archived has neither row nor state, or both.
 select s.execution_id, format('it has taken %s turns and has no row in noetl.execution', s.turn) as detail
 from noetl.execution_state s
 where s.execution_id = any($1::bigint[])
