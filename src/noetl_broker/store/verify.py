@@ -52,7 +52,7 @@ CHECKS = (
     Check("I4", "verify_after_end", "nothing after the end of an execution changes anything"),
     Check("I5", "verify_mail", "no mail is left of an event that was read"),
     Check("I5", "verify_silence", "no mail waits while nobody reads any", "mail"),
-    Check("I6", "verify_rows", "each execution that has taken turns has its row"),
+    Check("I6", "verify_rows", "each execution that was decided on has its row"),
     Check("I6", "verify_items", "each item of an iterator stands where its events say"),
     Check("I7", "verify_turn_numbers", "the turns of an execution are numbered without a gap"),
     Check("I8", "verify_causes", "the parent of an event is there and came before it"),

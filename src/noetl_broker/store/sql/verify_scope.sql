@@ -33,18 +33,19 @@ order by x.execution_id
 limit $2::int;
 
 -- name: verify_without_row
--- Those that have a state and no row any more: whoever deletes an execution by hand takes its row first.
+-- Those that were decided on and have no row any more: whoever deletes an execution by hand takes its row first. (A state
+-- without a row is no fault by itself: events of executions that never were have their turns too.)
 with lost as materialized (
   select s.execution_id, s.turn as turns
   from noetl.execution_state s
   where s.execution_id > $1::bigint
     and not exists (select from noetl.execution x where x.execution_id = s.execution_id)
-  order by s.execution_id
-  limit $2::int
 )
-select execution_id, turns
-from lost
-order by execution_id;
+select l.execution_id, l.turns
+from lost l
+where (select true from noetl.turn t where t.execution_id = l.execution_id and t.outcome = 'decided' limit 1)
+order by l.execution_id
+limit $2::int;
 
 -- name: verify_changed
 -- Those with a turn, or started, in the last $1 seconds, and those with unread mail. Neither time has an index: the one is
@@ -68,7 +69,11 @@ select c.execution_id, coalesce(s.turn, 0) as turns
 from changed c
 left join noetl.execution x on x.execution_id = c.execution_id
 left join noetl.execution_state s on s.execution_id = c.execution_id
-where (x.path is not null or s.execution_id is not null)
+where case
+    when x.execution_id is null
+      then (select true from noetl.turn t where t.execution_id = c.execution_id and t.outcome = 'decided' limit 1)
+    else x.path is not null or s.execution_id is not null
+  end
   and not noetl.is_archived(c.execution_id)
 order by c.execution_id;
 

@@ -97,7 +97,7 @@ where i.execution_id = any($1::bigint[])
   and t.execution_id = any($1::bigint[]);
 
 -- name: verify_rows
--- I6, the least of it. What was archived has neither row nor state, or both.
+-- I6, the least of it.
 select s.execution_id, format('it has taken %s turns and has no row in noetl.execution', s.turn) as detail
 from noetl.execution_state s
 where s.execution_id = any($1::bigint[])
@@ -105,6 +105,11 @@ where s.execution_id = any($1::bigint[])
     select
     from noetl.execution x
     where x.execution_id = s.execution_id and x.execution_id = any($1::bigint[])
+  )
+  and exists (
+    select
+    from noetl.turn t
+    where t.execution_id = s.execution_id and t.execution_id = any($1::bigint[]) and t.outcome = 'decided'
   );
 
 -- name: verify_items
