@@ -54,7 +54,7 @@ begin
     where r.queue_id = chosen[1] and cardinality(chosen) = most;
     perform set_config('noetl.lease_mark', concat_ws(' ',
       of_types,
-      extract(epoch from at + least(50 * took, interval '5 s')),
+      extract(epoch from at + least(200 * took, interval '20 s')),
       extract(epoch from coalesce(since, at - interval '30 s')),
       coalesce(least_priority, lowest)
     ), false);

@@ -33,6 +33,7 @@ begin
     from (
       select i.mail_id, i.execution_id, i.event_id
       from noetl.inbox i
+      where i.mail_id >= from_mail_id
       order by i.mail_id desc
       limit max_mail
       for update skip locked
@@ -171,7 +172,9 @@ end
 $$;
 
 -- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
-create or replace function noetl.reap(max_rows int, max_lost_leases int)
+-- Leases that ran out before `since` are left for another call: while somebody holds an old snapshot, the index still names
+-- all that have ended since, and to walk over them with each look would take ever longer.
+create or replace function noetl.reap(max_rows int, max_lost_leases int, since timestamptz default '-infinity')
 returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -210,7 +213,7 @@ begin
   with expired as (
     select r.queue_id
     from noetl.queue r
-    where r.status = 'leased' and r.lease_until < at
+    where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
     order by r.lease_until
     limit max_rows
     for update skip locked
@@ -422,5 +425,5 @@ end
 $$;
 
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
-revoke all on function noetl.reap(int, int) from public;
+revoke all on function noetl.reap(int, int, timestamptz) from public;
 revoke all on function noetl.reap_ended_jobs(int, float8) from public;

@@ -205,7 +205,8 @@ comment on function noetl.receive_events() is 'Trigger: puts events that need th
 comment on function noetl.fill_catalog_id() is 'Trigger: an event whose writer names no version gets that of its execution.';
 comment on function noetl.check_producer() is 'Trigger: a producer may insert starts and cancels into the log, and nothing else.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
-comment on function noetl.reap(int, int) is 'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
+comment on function noetl.reap(int, int, timestamptz) is
+  'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
 comment on function noetl.check_large_result(bigint, jsonb) is
   'For complete_job and complete_jobs: refuses a result that takes more than 2 MiB, and warns past 256 KiB.';
 

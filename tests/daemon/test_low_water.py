@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.daemon.low_water import LowWater
+from noetl_broker.daemon.low_water import MARGIN, LowWater
 from tests.brokers import broken_invariants, register, running, start, until_ended, value
 from tests.chaos.under_load import until
 from tests.postgres import Database
@@ -11,25 +11,27 @@ from tests.sessions import session
 DEAR = 10.0  # seconds that a look from the beginning took
 
 
-def test_after_a_dear_look_claims_begin_at_the_mark() -> None:
-    """What was claimed last is where the next claim begins; mail that was left moves it back."""
+def test_after_a_dear_look_claims_begin_a_bit_before_the_mark() -> None:
+    """Before what was claimed last, since others may commit later what was numbered earlier."""
     low_water = LowWater()
     assert low_water.start() == 0
-    low_water.looked(100, 0, DEAR)
-    low_water.looked(300, 100, 0.001)
-    low_water.looked(None, 300, 0.001)
-    assert low_water.start() == 300
-    low_water.left(200)
-    assert low_water.start() == 200
+    low_water.looked(10_000, 0, DEAR)
+    low_water.looked(30_000, 10_000, 0.001)
+    low_water.looked(None, 30_000, 0.001)
+    assert low_water.start() == low_water.near == 30_000 - MARGIN
+    low_water.left(20_000)
+    assert low_water.start() == 20_000 - MARGIN
     assert low_water.seconds_left > DEAR
 
 
 def test_a_look_from_the_beginning_is_believed() -> None:
     """Something lower came to light: that is the mark."""
     low_water = LowWater()
-    low_water.looked(300, 0, DEAR)
+    low_water.looked(30_000, 0, DEAR)
+    low_water.looked(10_000, 0, DEAR)
+    assert low_water.start() == 10_000 - MARGIN
     low_water.looked(100, 0, DEAR)
-    assert low_water.start() == 100
+    assert low_water.start() == 0
 
 
 def test_a_cheap_look_is_always_due_before_a_sleep() -> None:
@@ -52,3 +54,14 @@ async def test_mail_that_is_committed_late_is_read_though_the_mark_is_past_it(da
         await until_ended(database)
     assert await value(database, "select status from noetl.execution where execution_id = $1", late) == "COMPLETED"
     assert await broken_invariants(database) == {}
+
+
+async def test_the_newest_mail_too_is_looked_for_from_the_mark_on(database: Database) -> None:
+    """From the end backwards, with few mails there, a look would go over all that is gone."""
+    async with session(database) as own:
+        for number in range(3):
+            await own.execute("insert into noetl.inbox (execution_id, event_id) values ($1, $1)", number)
+        ids = [row["mail_id"] for row in await own.fetch("select mail_id from noetl.inbox order by mail_id")]
+        for newest in (True, False):
+            look = "select mail_id from noetl.take_mail(9, $1, $2) order by mail_id"
+            assert [row["mail_id"] for row in await own.fetch(look, newest, ids[1])] == ids[1:]

@@ -113,7 +113,7 @@ class Lane:
         self.claims += 1
         often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
         newest = self.claims % often == 0
-        start = 0 if newest else evaluator.low_water.start()
+        start = evaluator.low_water.near if newest else evaluator.low_water.start()
         try:
             async with lent(evaluator.pool, BATCH_SECONDS) as connection:
                 claim = await batch.run(

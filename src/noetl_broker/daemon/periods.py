@@ -6,8 +6,8 @@ import asyncio
 
 import structlog
 
+from noetl_broker.daemon.chores import tell_fault_of_chore
 from noetl_broker.store.archive import add_partition
-from noetl_broker.store.faults import kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 
 log = structlog.get_logger(__name__)
@@ -26,11 +26,5 @@ async def keep_periods(pool: Pool, period_days: int) -> None:
                     log.info("made a partition", partition=name)
         except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
             pause = AGAIN_SECONDS
-            _tell(error)
+            tell_fault_of_chore("partitions could not be made, will try again", error)
         await asyncio.sleep(pause)
-
-
-def _tell(error: Exception) -> None:
-    """What passes by itself, the main loop tells as well."""
-    if kind_of(error).loud:
-        log.error("partitions could not be made, will try again", **told(error))

@@ -16,10 +16,12 @@ import structlog
 
 from noetl_broker.broker.model import Rules
 from noetl_broker.broker.spans import Emit
+from noetl_broker.daemon.chores import tell_fault_of_chore
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.reaper import keep_reaping
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
@@ -107,7 +109,7 @@ class Service:
         bell = self.bell = Bell(self.options.dsn)
         await bell.keep_connected(self.stopping, self.progress)
         chores = [
-            asyncio.create_task(self._reap(pool), name="reaper"),
+            asyncio.create_task(self._keep_reaping(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
             asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
@@ -195,21 +197,15 @@ class Service:
             if not is_transient(error):
                 raise
 
-    async def _reap(self, pool: Pool) -> None:
-        """Every second: leases that ran out, actions and executions past their time, jobs that ended without a word."""
+    async def _keep_reaping(self, pool: Pool) -> None:
         options = self.options
-        while True:
-            try:
-                async with lent(pool, ANSWER_SECONDS) as connection:
-                    row = await connection.fetchrow(
-                        sql("reap"), 1000, options.max_lost_leases, options.missing_event_seconds
-                    )
-                if row is not None and any(row.values()):
-                    self.counters.tell_reaped(row.items())
-                    log.info("reaped", **dict(row))
-            except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
-                _tell_loudly("the reaper failed, will try again", error)
-            await asyncio.sleep(options.reap_seconds)
+        await keep_reaping(
+            pool,
+            self.counters,
+            seconds=options.reap_seconds,
+            max_lost_leases=options.max_lost_leases,
+            missing_event_seconds=options.missing_event_seconds,
+        )
 
     async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
         """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""
@@ -229,8 +225,8 @@ class Service:
                     asked_at = time.monotonic()
                     await bell.probe(pool)
                     probed_at = asked_at  # only what was rung can be heard
-            except Exception as error:  # noqa: BLE001 - as above
-                _tell_loudly("the bell watch failed, will try again", error)
+            except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
+                tell_fault_of_chore("the bell watch failed, will try again", error)
             await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
 
     async def _tell_spans(self, pool: Pool) -> None:
@@ -285,9 +281,3 @@ class Service:
             else:
                 self.trouble = None
                 return pool
-
-
-def _tell_loudly(event: str, error: Exception) -> None:
-    """Log what a chore met; what passes by itself the main loop tells as well."""
-    if kind_of(error).loud:
-        log.error(event, **told(error), exc_info=None if is_transient(error) else error)

@@ -17,7 +17,7 @@ SHORT_SECONDS = 0.003  # of work, for which the gate is kept: to let it go and t
 
 async def look(pool: Pool, low_water: LowWater, *, anyway: bool = False) -> bool:
     """Whether any mail is unread, ours or another broker's; from the beginning where that is due, or `anyway`."""
-    start = 0 if anyway or not low_water.seconds_left else low_water.mark
+    start = 0 if anyway or not low_water.seconds_left else low_water.near
     async with lent(pool, CALL_SECONDS) as connection:
         began = time.monotonic()
         first = await connection.fetchval(sql("first_mail"), start)
