@@ -5,9 +5,9 @@
 
 -- The jobs that are to be leased next, locked. While somebody holds an old snapshot no vacuum takes the index entries of
 -- jobs long leased away, and each look walks over all of them. So a session whose look was dear starts later for a while: at
--- the first job that it found, among those of its priority and above; where it found all that there was, among all. But half
--- a minute before the look at the latest: no transaction that queues jobs is open for as long. What lies below (queued again
--- with its old time) is found by the next look from the beginning.
+-- the first job that it found, among those of its priority and above; where it found all that there was, among all. But
+-- three seconds before the look at the latest: hardly a transaction that queues jobs is open for as long. What lies below
+-- (of such a one, or queued again with its old time) is found by the next look from the beginning.
 create or replace function noetl.choose_jobs(most int, node_types text[], at timestamptz) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -48,14 +48,14 @@ begin
   end loop;
   took := clock_timestamp() - at;
   if since = '-infinity' and took > interval '5 ms' then
-    select least(r.available_at, at - interval '30 s'), r.priority
+    select least(r.available_at, at - interval '3 s'), r.priority
     into since, least_priority
     from noetl.queue r
     where r.queue_id = chosen[1] and cardinality(chosen) = most;
     perform set_config('noetl.lease_mark', concat_ws(' ',
       of_types,
       extract(epoch from at + least(200 * took, interval '20 s')),
-      extract(epoch from coalesce(since, at - interval '30 s')),
+      extract(epoch from coalesce(since, at - interval '3 s')),
       coalesce(least_priority, lowest)
     ), false);
   end if;

@@ -316,6 +316,9 @@ declare
   at timestamptz := clock_timestamp();
   told int;
 begin
+  if not exists (select from noetl.ended_job) then
+    return 0; -- as ever without such a server, and what follows is dear where the tables are not analyzed yet
+  end if;
   with due as materialized (
     select j.queue_id, j.status, j.ended_at < at - make_interval(secs => grace_seconds) as overdue
     from noetl.ended_job j

@@ -31,7 +31,7 @@ async def looks_of(database: Database) -> tuple[list[int], list[str]]:
         async with session(database) as own:
             looking = Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0)
             found = [(await looking.look())["requeued"]]
-            await put_lost(own, "lately", seconds_ago=5)
+            await put_lost(own, "lately", seconds_ago=1)
             await put_lost(own, "long_ago", seconds_ago=3600)
             found.append((await looking.look())["requeued"])
             left = await own.fetch("select node_name from noetl.queue where status = 'leased'")

@@ -39,11 +39,11 @@ async def test_after_a_dear_look_the_next_ones_start_later_for_a_while(database:
 
 
 async def test_the_while_lasts_twenty_seconds_at_most(database: Database) -> None:
-    """And begins half a minute before the look: transactions that queue jobs commit by then."""
+    """And begins three seconds before the look: transactions that queue jobs commit by then."""
     async with session(database) as own:
         await own.execute(DEAR, None)
         look = MARK + "select m[2]::float8 - m[3]::float8 from mark"
-        assert round(await own.fetchval(look)) == 50
+        assert round(await own.fetchval(look)) == 23
 
 
 async def test_other_types_are_looked_for_from_the_beginning(database: Database) -> None:

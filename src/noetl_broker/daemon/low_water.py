@@ -15,7 +15,7 @@ from typing import Final
 PAUSE_SECONDS: Final = 0.1  # between looks from the beginning while there is work, at least
 PAUSE_FACTOR: Final = 200  # times what a look took
 CHEAP_SECONDS: Final = 0.005
-MARGIN: Final = 5_000  # mails before the mark; to walk over so many rows takes less than half a millisecond
+MARGIN: Final = 2_000  # mails before the mark; to walk over so many rows takes about half a millisecond
 
 
 class LowWater:

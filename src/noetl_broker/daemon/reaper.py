@@ -16,7 +16,7 @@ from noetl_broker.store.queries import sql
 log = structlog.get_logger(__name__)
 
 MOST_ROWS: Final = 1000
-MARGIN_SECONDS: Final = 30.0
+MARGIN_SECONDS: Final = 5.0
 PAUSE_FACTOR: Final = 500  # times what a look at all leases took
 
 
@@ -26,7 +26,7 @@ async def keep_reaping(
     """Look every so many seconds; never ends.
 
     While somebody holds an old snapshot, to look at all leases takes ever longer: then most looks see those alone that
-    ran out since the look before, and half a minute earlier. What ran out before that was seen then, unless another
+    ran out since the look before, and a bit earlier. What ran out before that was seen then, unless another
     session held it, or its worker committed late.
     """
     reaper = Reaper(pool, max_lost_leases=max_lost_leases, missing_event_seconds=missing_event_seconds)
