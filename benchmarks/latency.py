@@ -110,13 +110,18 @@ class Watch:
         return spans
 
     async def _next(self, execution_id: int) -> tuple[int, float] | None:
-        """The next job and when it could be seen; None at the end of the execution."""
+        """The next job and when it could be seen; None at the end of the execution.
+
+        The job is found by its execution whatever the planner thinks: a look through all that is queued would walk over
+        all that ever was while somebody holds an old snapshot, and we would measure ourselves.
+        """
         woken_at = None
         while True:
             self.rung.clear()
             (found,) = await self.connection.fetch(
-                "select x.status, q.queue_id from noetl.execution x left join noetl.queue q"
-                " on q.execution_id = x.execution_id and q.status = 'queued' where x.execution_id = $1", execution_id,
+                "select x.status, q.queue_id from noetl.execution x left join noetl.queue q on"
+                " q.execution_id = x.execution_id and q.status is not distinct from 'queued'"
+                " where x.execution_id = $1", execution_id,
             )  # fmt: skip
             if found["queue_id"] is not None:
                 return found["queue_id"], woken_at or time.perf_counter()

@@ -86,7 +86,7 @@ grant execute on function
   noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int),
-  noetl.root_of(bigint),
+  noetl.root_of(bigint), noetl.lock_root(bigint),
   noetl.is_archived(bigint), noetl.add_partition(int)
   to noetl_broker;
 -- The tables of a NoETL server make their ids with functions and sequences of its own; without such a server there are none.

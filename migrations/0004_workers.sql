@@ -377,6 +377,24 @@ as $$
   )
 $$;
 
+-- The same, locked: while it is, nobody else gives it a parent, so that no two adopt each other at one moment. (Each statement
+-- of a volatile function sees what was committed until then.)
+create or replace function noetl.lock_root(execution_id bigint) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  root bigint;
+begin
+  loop
+    root := noetl.root_of($1);
+    perform from noetl.execution x where x.execution_id = root for no key update;
+    exit when noetl.root_of($1) = root;
+  end loop;
+  return root;
+end
+$$;
+
 -- The W3C traceparent under which a worker tells what it did for a node: the trace is made from the id of the root
 -- execution, the span from the node; broker/spans.py makes the same.
 create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
@@ -391,6 +409,7 @@ as $$
 $$;
 
 revoke all on function noetl.root_of(bigint) from public;
+revoke all on function noetl.lock_root(bigint) from public;
 revoke all on function noetl.traceparent(bigint, text) from public;
 revoke all on function noetl.choose_jobs(int, text[], timestamptz) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;

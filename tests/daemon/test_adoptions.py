@@ -113,6 +113,36 @@ async def test_a_child_that_is_not_to_be_had_fails_the_step(database: Database, 
     assert await rows(database, RESULT, parent) == [("FAILED", None, message)]
 
 
+ADOPTED = "select count(*) filter (where status = 'FAILED'), count(*) from noetl.execution"
+
+
+async def test_two_that_adopt_each_other_in_one_transaction_both_end(database: Database) -> None:
+    """The first has the second; the second cannot have the first, fails, and so does the step that waits for it."""
+    await _parent(database)
+    await start(database)
+    first, second = [row[0] for row in await rows(database, "select execution_id from noetl.execution order by 1")]
+    await drain(database)
+    await execute(database, TELL, first, second, 0)
+    await execute(database, TELL, second, first, 0)
+    assert (await drain(database, batch_size=2)).counters.largest_batch == 2
+    assert await rows(database, ADOPTED) == [(2, 2)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_many_that_adopt_each_other_at_one_moment_all_end(database: Database) -> None:
+    """Two brokers, one mail at a time: nobody sees what the other has not committed."""
+    await register(database, PARENT)
+    ids = await start(database, count=40)
+    await drain(database)
+    for first, second in zip(ids[::2], ids[1::2], strict=True):
+        await execute(database, TELL, first, second, 0)
+        await execute(database, TELL, second, first, 0)
+    async with running(database, batch_size=1), running(database, batch_size=1):
+        await until_ended(database)
+    assert await rows(database, ADOPTED) == [(40, 40)]
+    assert await broken_invariants(database) == {}
+
+
 async def test_cancelling_the_parent_cancels_the_children_that_its_worker_started(database: Database) -> None:
     """They are its children like those that the broker started."""
     parent = await _parent(database)

@@ -7,7 +7,10 @@ write goes as arrays of columns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.model import Decision, Emitted, Job, Row, Turn
@@ -187,9 +190,10 @@ class Columns:
         """The arguments of `change_items`."""
         return _columns(self.item_changes, 5)
 
-    def adoption_arguments(self) -> list[list[Any]]:
-        """The arguments of `adopt_children`."""
-        return _columns(self.adoptions, 4)
+    def adoption_arguments(self) -> Iterator[list[list[Any]]]:
+        """The arguments of `adopt_children`, one execution after another: each sees whom those before adopted."""
+        for _, of_one in groupby(self.adoptions, itemgetter(0)):
+            yield _columns(list(of_one), 4)
 
     def post_arguments(self) -> list[list[Any]]:
         """The arguments of `write_posts`."""

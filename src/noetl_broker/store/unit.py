@@ -100,8 +100,8 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
         raise ConflictFault(message)
     if row is None or row["ended"] != len(columns.ended):
         raise ConflictFault("an execution that ended was given a parent meanwhile")
-    if columns.adoptions:
-        await connection.execute(sql("adopt_children"), *columns.adoption_arguments())
+    for arguments in columns.adoption_arguments():
+        await connection.execute(sql("adopt_children"), *arguments)
     if columns.items:
         await connection.execute(sql("write_items"), *columns.item_arguments())
     if columns.item_changes:

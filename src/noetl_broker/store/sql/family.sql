@@ -111,9 +111,9 @@ union all
 select execution_id, event_id from orphans;
 
 -- name: adopt_children
--- Before write_family: children that workers started, which answer to a visit from now on. One that nobody has heard of
--- yet gets its row; one that has ended already, or cannot be had, is answered for at once. None waits for itself, by way
--- of others either: who has no parent stands above another only as its root.
+-- Before write_family: children that the workers of one execution started, which answer to its visits from now on. One that
+-- nobody has heard of yet gets its row; one that has ended already, or cannot be had, is answered for at once. None waits
+-- for itself, by way of others either: who has no parent stands above another only as its root.
 with asked as materialized (
   select a.execution_id, a.node_id, a.place, a.child_id, q.event_id as cause, q.node_name
   from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[]) a (execution_id, node_id, place, child_id)
@@ -128,7 +128,7 @@ with asked as materialized (
   )
   select distinct on (child_id) child_id, execution_id, cause, node_id, place
   from asked
-  where child_id <> noetl.root_of(execution_id)
+  where child_id <> (select noetl.lock_root(min(k.execution_id)) from asked k)
   order by child_id, execution_id, node_id, place
   on conflict (execution_id) do update
   set parent_execution_id = excluded.parent_execution_id,

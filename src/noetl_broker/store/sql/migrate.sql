@@ -64,7 +64,7 @@ from unnest(array[
   'noetl.next_id()', 'noetl.as_json(jsonb)',
   'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)', 'noetl.is_broken(jsonb)',
   'noetl.is_broken(text)', 'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',
-  'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
+  'noetl.lock_root(bigint)', 'noetl.is_archived(bigint)', 'noetl.add_partition(int)'
 ]) f (signature)
 cross join asked a
 where not has_function_privilege(a.role, f.signature, 'execute');
