@@ -66,6 +66,7 @@ $$;
 comment on function noetl.choose_jobs(int, text[], timestamptz) is
   'For lease_jobs: locks the jobs that are to be leased next, and gives their ids.';
 
+-- (As in end_jobs: a plan made while the table was small would go through all of it for each lease.)
 create or replace function noetl.lease_jobs(
   worker_id text,
   max_jobs int default 1,
@@ -75,6 +76,7 @@ create or replace function noetl.lease_jobs(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
+set enable_seqscan = off
 set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
@@ -132,6 +134,7 @@ create or replace function noetl.heartbeat_job(
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin
@@ -319,6 +322,7 @@ create or replace function noetl.wait_for_child(
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 set timezone = 'UTC'
 set noetl.writer = ''
 as $$

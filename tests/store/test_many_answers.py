@@ -158,3 +158,19 @@ async def test_jobs_are_found_by_their_ids_though_the_table_was_small(database: 
         before = await read_one_by_one(own)
         assert await complete(own, (job, 1, None)) == [(job, True)]
         assert await read_one_by_one(own) == before
+
+
+async def test_jobs_are_leased_by_their_ids_though_the_table_was_small(database: Database) -> None:
+    """The same of `lease_jobs`."""
+    async with session(database) as own:
+        await put_job(own, "early", status="done")
+        await own.execute("analyze noetl.queue")
+        for number in range(7):
+            await leased(own, f"first{number}")
+        await own.execute(
+            """insert into noetl.queue (execution_id, node_id, node_name, node_type, action, event_id, status)
+            select n, 'n', 'n', 'python', repeat('x', 100), 1, 'done' from generate_series(1, 5000) n"""
+        )
+        before = await read_one_by_one(own)
+        await leased(own, "last")
+        assert await read_one_by_one(own) == before
