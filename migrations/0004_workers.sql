@@ -7,7 +7,7 @@
 -- jobs long leased away, and each look walks over all of them. So a session whose look was dear starts later for a while: at
 -- the first job that it found, among those of its priority and above; where it found all that there was, among all. But
 -- three seconds before the look at the latest: hardly a transaction that queues jobs is open for as long. What lies below
--- (of such a one, or queued again with its old time) is found by the next look from the beginning.
+-- (of such a one, or queued again by hand with its old time) is found by the next look from the beginning.
 create or replace function noetl.choose_jobs(most int, node_types text[], at timestamptz) returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -54,7 +54,7 @@ begin
     where r.queue_id = chosen[1] and cardinality(chosen) = most;
     perform set_config('noetl.lease_mark', concat_ws(' ',
       of_types,
-      extract(epoch from at + least(200 * took, interval '20 s')),
+      extract(epoch from at + least(500 * took, interval '20 s')),
       extract(epoch from coalesce(since, at - interval '3 s')),
       coalesce(least_priority, lowest)
     ), false);

@@ -228,6 +228,8 @@ begin
           when q.lost_leases < max_lost_leases then 'queued'
           else 'failed'
         end,
+        -- queued again, it is ready from now on: workers need not look for jobs that are older than what they saw
+        available_at = at,
         lost_leases = q.lost_leases + 1, lease_until = null, updated_at = at
     where q.queue_id = any(array(select d.queue_id from expired d))
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,

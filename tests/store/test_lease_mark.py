@@ -38,6 +38,17 @@ async def test_after_a_dear_look_the_next_ones_start_later_for_a_while(database:
         assert await leased(own) == ["old"]
 
 
+async def test_a_job_whose_lease_was_lost_is_found_at_once(database: Database) -> None:
+    """It is ready from then on, so no mark is past it."""
+    async with session(database) as own:
+        await put(own, "lost", seconds_ago=3600)
+        assert await leased(own) == ["lost"]
+        await own.execute(DEAR, None)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        assert await own.fetchval("select requeued from noetl.reap(9, 5)") == 1
+        assert await leased(own) == ["lost"]
+
+
 async def test_the_while_lasts_twenty_seconds_at_most(database: Database) -> None:
     """And begins three seconds before the look: transactions that queue jobs commit by then."""
     async with session(database) as own:

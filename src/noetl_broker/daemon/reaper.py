@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 MOST_ROWS: Final = 1000
 MARGIN_SECONDS: Final = 5.0
-PAUSE_FACTOR: Final = 500  # times what a look at all leases took
+PAUSE_FACTOR: Final = 1000  # times what a look at all leases took
 
 
 async def keep_reaping(
