@@ -93,6 +93,19 @@ async def test_after_a_dear_look_that_left_something_the_next_ones_start_at_what
         assert await leased(own) == []
 
 
+async def test_where_those_of_its_priority_do_not_suffice_the_oldest_of_lower_ones_fill_up(database: Database) -> None:
+    """Not the newest of them, which alone are past the mark; and none that was found before takes a place twice."""
+    async with session(database) as own:
+        for number in range(12):
+            await put(own, f"of{number}", seconds_ago=100 - number, priority=5)
+        for number in range(10):
+            await put(own, f"old{number}", seconds_ago=300 - number, priority=1)
+            await put(own, f"new{number}", seconds_ago=50 - number, priority=1)
+        await own.execute(DEAR, None)
+        assert await leased(own) == [f"of{number}" for number in range(10)]
+        assert await leased(own) == ["of10", "of11", *(f"old{number}" for number in range(8))]
+
+
 async def test_a_cheap_look_sets_no_mark(database: Database) -> None:
     """As nearly all are; the quickest of some, since any may be interrupted."""
     async with session(database) as own:
