@@ -138,7 +138,7 @@ class Load:
 
     database: Database
     connection: Connection
-    per_beat: int
+    per_second: int
     completed: int = 0
 
     @classmethod
@@ -146,7 +146,7 @@ class Load:
     async def on(cls, database: Database, *, per_second: int) -> AsyncIterator[Self]:
         """Keep the pace until the block ends."""
         connection = await connect(database.dsn, name="load")
-        load = cls(database, connection, round(per_second * BEAT_SECONDS))
+        load = cls(database, connection, per_second)
         await database.start("load", many=per_second // 2)
         await database.until_read()
         task = asyncio.create_task(load._run())
@@ -160,10 +160,13 @@ class Load:
 
     async def _run(self) -> None:
         beat = time.perf_counter()
-        owed = 0.0
+        due = owed = 0.0
         while True:
-            self.completed += await self.connection.fetchval(COMPLETE, "load", self.per_beat, "python", RESULT)
-            owed += self.per_beat / 10
+            due += self.per_second * BEAT_SECONDS
+            if due >= 1:
+                self.completed += await self.connection.fetchval(COMPLETE, "load", int(due), "python", RESULT)
+                due -= int(due)
+            owed += self.per_second * BEAT_SECONDS / 10
             if owed >= 1:
                 await self.connection.fetch(
                     "select noetl.start_execution('load', '{}') from generate_series(1, $1)", int(owed)
