@@ -213,7 +213,7 @@ comment on function noetl.check_large_result(bigint, jsonb) is
 comment on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) is
   'For complete_jobs and fail_job: ends the leases and writes the events, in one transaction.';
 comment on function noetl.root_of(bigint) is 'The execution at the top of the family that an execution is of.';
-comment on function noetl.lock_root(bigint) is 'For the broker: the same, locked until the transaction ends.';
+comment on function noetl.lock_root(bigint) is 'For the broker: the execution at the top of a family, locked until the transaction ends.';
 comment on function noetl.traceparent(bigint, text) is
   'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';
 comment on function noetl.receive_job() is
