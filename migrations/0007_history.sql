@@ -216,7 +216,8 @@ begin
 end
 $$;
 
--- Moves the rows of these executions out of tables without periods into noetl_archive; gives their number.
+-- Moves the rows of these executions out of tables without periods into noetl_archive; gives their number. Where an event
+-- came since it was asked who is over, it fails with 40001: what is not read yet must be found when it is.
 create or replace function noetl.archive_rows(execution_ids bigint[]) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -242,6 +243,13 @@ begin
     ) using $1;
     get diagnostics moved = row_count;
     total := total + moved;
+    -- Asked after the events are gone: an event that went with them has its mail by now, one that comes later stays.
+    if source.name = 'event' and (
+      exists (select from noetl.inbox i where i.execution_id = any($1))
+      or exists (select from noetl.dead_letter d where d.execution_id = any($1))
+    ) then
+      raise exception using errcode = '40001', message = 'an event has come for an execution that was to be archived';
+    end if;
   end loop;
   insert into noetl.archived (execution_id)
   select a.execution_id

@@ -100,6 +100,35 @@ async def test_a_main_loop_that_does_not_get_on_is_not_live(database: Database) 
     assert (live.status, live.document["live"], live.document["stuck"]) == (503, False, ["broker: db"])
 
 
+async def test_a_broker_whose_turns_fail_again_and_again_is_not_ready(database: Database) -> None:
+    """What the server lacks is named, though it answers whoever looks; and it is ready when the turns are taken."""
+    await register(database, ONE_STEP)
+    await execute(
+        database,
+        """
+        create function public.fail() returns trigger language plpgsql as $$
+        begin
+          raise exception using errcode = '53100', message = 'could not extend file';
+        end $$""",
+    )
+    await execute(
+        database,
+        "create trigger fail after insert on noetl.turn for each statement execute function public.fail()",
+    )
+    async with running(database) as service, port_of(service) as port, asyncio.timeout(PATIENCE_SECONDS):
+        before = await ask(port, "/ready")
+        await start(database)
+        while not service.counters.faults:
+            await execute(database, "select")
+        during = await ask(port, "/ready")
+        await execute(database, "drop trigger fail on noetl.turn")
+        while not service.counters.turns:
+            await execute(database, "select")
+        after = await ask(port, "/ready")
+    assert (before.status, during.status, after.status) == (200, 503, 200)
+    assert during.document["not_ready"] == ["broker: db: database: the server's disk is full"]
+
+
 async def test_a_broker_that_stops_is_not_ready(database: Database) -> None:
     """So that nobody counts on it any more."""
     async with running(database) as service, port_of(service) as port:

@@ -67,9 +67,8 @@ async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: in
         found = [await _leave(connection, period, older_than, dry_run=dry_run) for period in periods]
         executions = rows = 0
         async for batch in store.outside_periods(connection, older_than):
-            executions += len(batch)
-            if not dry_run:
-                rows += await store.archive_rows(connection, batch)
+            moved = store.Moved(len(batch), 0) if dry_run else await store.archive_rows(connection, batch)
+            executions, rows = executions + moved.executions, rows + moved.rows
         return Outcome(found, executions, rows)
 
 

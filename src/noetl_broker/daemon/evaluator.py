@@ -48,6 +48,7 @@ class Evaluator:
     max_gathered_bytes: int
     stopping: asyncio.Event
     on_progress: Callable[[], None]
+    on_trouble: Callable[[str | None], None]  # told why no turns can be taken now; None: they can
     counters: Counters = field(default_factory=Counters)
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
@@ -154,6 +155,7 @@ class Lane:
     def _grow(self) -> None:
         """It went well: forget what went wrong before, and bit by bit take as much as before."""
         self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
+        self.evaluator.on_trouble(None)
         self.went_well += 1
         if self.went_well >= GROW_AFTER:
             self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
@@ -183,6 +185,7 @@ class Lane:
             return
         if not batch.mails:
             log.error("mail cannot be claimed", **told(error))
+            self.evaluator.on_trouble("mail cannot be claimed")
             await self._rest(self.fault_pause)
             return
         await self._set_aside(error, batch)
@@ -199,6 +202,8 @@ class Lane:
             self.quiet = True
         elif kind.remedy is Remedy.RECONNECT:
             await self.evaluator.pool.expire_connections()
+        if kind.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
+            self.evaluator.on_trouble(kind.word)
         level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
         await self._rest(PAUSE_SECONDS[1] if kind.remedy is Remedy.RETRY else self.fault_pause)
 

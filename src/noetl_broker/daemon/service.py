@@ -240,6 +240,9 @@ class Service:
         self.progress_at = time.monotonic()
         self.on_progress()
 
+    def _tell_trouble(self, trouble: str | None) -> None:
+        self.trouble = trouble
+
     def _evaluator(self, pool: Pool) -> Evaluator:
         options = self.options
         return Evaluator(
@@ -251,6 +254,7 @@ class Service:
             max_gathered_bytes=options.max_gathered_bytes,
             stopping=self.stopping,
             on_progress=self.progress,
+            on_trouble=self._tell_trouble,
             counters=self.counters,
             tracer=self.tracer,
         )

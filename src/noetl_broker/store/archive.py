@@ -58,6 +58,13 @@ class Period(NamedTuple):
         return bool(self.attached) and (self.archived_at is not None or (self.is_old and not self.held))
 
 
+class Moved(NamedTuple):
+    """How many executions left one by one, and how many rows they had."""
+
+    executions: int
+    rows: int
+
+
 async def add_partition(connection: Connection, period_days: int) -> str | None:
     """Make one partition that is missing, for a period of so many days; its name, None: none is missing."""
     name: str | None = await connection.fetchval(sql("add_partition"), period_days)
@@ -143,9 +150,18 @@ async def outside_periods(connection: Connection, older_than: float) -> AsyncIte
             yield over
 
 
-async def archive_rows(connection: Connection, execution_ids: list[int]) -> int:
-    """Move the rows of these executions in one transaction; gives how many rows."""
-    return int(await connection.fetchval(sql("archive_rows"), execution_ids))
+async def archive_rows(connection: Connection, execution_ids: list[int]) -> Moved:
+    """Move the rows of these executions in one transaction, or one by one where an event has come for some of them.
+
+    Those for which one has come stay: the next call finds it read.
+    """
+    try:
+        return Moved(len(execution_ids), int(await connection.fetchval(sql("archive_rows"), execution_ids)))
+    except asyncpg.SerializationError:
+        if len(execution_ids) == 1:
+            return Moved(0, 0)
+    alone = [await archive_rows(connection, [execution_id]) for execution_id in execution_ids]
+    return Moved(*map(sum, zip(*alone, strict=True)))
 
 
 async def archived_fault(connection: Connection, execution_id: int) -> NotFoundFault | None:
