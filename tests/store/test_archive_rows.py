@@ -43,7 +43,7 @@ async def test_an_event_that_came_meanwhile_keeps_its_execution_back(database: D
 
 
 async def test_an_event_that_comes_while_the_rows_move_stays_with_its_mail(database: Database) -> None:
-    """It commits after the move has begun and before the events are deleted: a moment that only a lock can hold open."""
+    """It commits after the move has begun and before the events are deleted; a lock holds that moment open."""
     [late] = await ended_outside(database, count=1)
     async with session(database) as connection, session(database) as producer:
         await producer.execute("begin")

@@ -16,6 +16,10 @@ COMPLETED = (
     "select node_name, result, meta, worker_id from noetl.event where event_type = 'action_completed' order by 1"
 )
 
+FIVE_THOUSAND = """
+    insert into noetl.queue (execution_id, node_id, node_name, node_type, action, event_id, status)
+    select n, 'n', 'n', 'python', repeat('x', 100), 1, 'done' from generate_series(1, 5000) n"""
+
 
 async def leased(own: Session[Any], *nodes: str) -> list[int]:
     """Jobs of the worker w, in the order of the nodes."""
@@ -150,10 +154,7 @@ async def test_jobs_are_found_by_their_ids_though_the_table_was_small(database: 
         await own.execute("analyze noetl.queue")
         for _ in range(7):  # from the sixth time on the plan is kept
             await complete(own, *[(number, 1, None) for number in range(100)])
-        await own.execute(
-            """insert into noetl.queue (execution_id, node_id, node_name, node_type, action, event_id, status)
-            select n, 'n', 'n', 'python', repeat('x', 100), 1, 'done' from generate_series(1, 5000) n"""
-        )
+        await own.execute(FIVE_THOUSAND)
         [job] = await leased(own, "a")
         before = await read_one_by_one(own)
         assert await complete(own, (job, 1, None)) == [(job, True)]
@@ -167,10 +168,22 @@ async def test_jobs_are_leased_by_their_ids_though_the_table_was_small(database:
         await own.execute("analyze noetl.queue")
         for number in range(7):
             await leased(own, f"first{number}")
-        await own.execute(
-            """insert into noetl.queue (execution_id, node_id, node_name, node_type, action, event_id, status)
-            select n, 'n', 'n', 'python', repeat('x', 100), 1, 'done' from generate_series(1, 5000) n"""
-        )
+        await own.execute(FIVE_THOUSAND)
         before = await read_one_by_one(own)
         await leased(own, "last")
+        assert await read_one_by_one(own) == before
+
+
+@pytest.mark.parametrize("function", ["heartbeat_job($1, 'w', 1)", "wait_for_child($1, 'w', 1, 5)"])
+async def test_a_lease_is_found_by_its_id_though_the_table_was_small(database: Database, function: str) -> None:
+    """The same of what a worker says while it holds one."""
+    async with session(database) as own:
+        await put_job(own, "early", status="done")
+        await own.execute("analyze noetl.queue")
+        for number in range(7):
+            assert not await own.fetchval(f"select noetl.{function}", -number)
+        await own.execute(FIVE_THOUSAND)
+        [job] = await leased(own, "a")
+        before = await read_one_by_one(own)
+        assert await own.fetchval(f"select noetl.{function}", job)
         assert await read_one_by_one(own) == before
