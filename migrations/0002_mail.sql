@@ -47,14 +47,42 @@ create or replace function noetl.is_broken(value text) returns boolean
 language sql immutable parallel unsafe
 as $$ select coalesce(value ~ '\S' and noetl.as_json(value) is null, false) $$;
 
--- An error may be text for people; then the text is the error.
-create or replace function noetl.as_error(value jsonb) returns jsonb
+-- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
+-- is cut where it is read: its message and its type, a few others of its fields, the small ones first.
+create or replace function noetl.shorten_error(error jsonb) returns jsonb
 language sql immutable parallel safe
-as $$ select value $$;
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when octet_length($1::text) <= 65536 then $1
+    else jsonb_build_object('original_bytes', octet_length($1::text)) || case jsonb_typeof($1)
+      when 'object' then coalesce((
+        select jsonb_object_agg(f.key, case
+          when octet_length(f.value::text) <= 1000 then f.value
+          else to_jsonb(left(f.value #>> '{}', case f.key when 'message' then 4000 else 1000 end))
+        end)
+        from (
+          select e.key, e.value
+          from jsonb_each($1) e
+          where octet_length(e.key) <= 100
+          order by e.key in ('message', 'type') desc, octet_length(e.value::text), e.key
+          limit 10
+        ) f
+      ), '{}')
+      else jsonb_build_object('message', left($1 #>> '{}', 4000))
+    end
+  end
+$$;
+
+-- An error may be text for people; then the text is the error. (64 KiB take more than 256 bytes, however compressed. Stable,
+-- as pg_column_size is: else it could not be inlined.)
+create or replace function noetl.as_error(value jsonb) returns jsonb
+language sql stable parallel safe
+as $$ select case when pg_column_size(value) > 256 then noetl.shorten_error(value) else value end $$;
 
 create or replace function noetl.as_error(value text) returns jsonb
-language sql immutable parallel unsafe
-as $$ select coalesce(noetl.as_json(value), to_jsonb(value)) $$;
+language sql stable parallel unsafe
+as $$ select noetl.as_error(coalesce(noetl.as_json(value), to_jsonb(value))) $$;
 
 -- The gate (1852794228 is 'noet'): a sleeping broker holds it, a writer who finds it held rings. A writer who finds it
 -- free keeps it shared until its commit is visible, so a broker cannot fall asleep over a row it has not seen.
@@ -213,6 +241,7 @@ revoke all on function noetl.as_json(jsonb) from public;
 revoke all on function noetl.as_json(text) from public;
 revoke all on function noetl.is_broken(jsonb) from public;
 revoke all on function noetl.is_broken(text) from public;
+revoke all on function noetl.shorten_error(jsonb) from public;
 revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;
 revoke all on function noetl.receive_events() from public;

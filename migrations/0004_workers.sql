@@ -298,14 +298,19 @@ create or replace function noetl.fail_job(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  shortened jsonb := noetl.as_error($4);
 begin
   if $4 is null or jsonb_typeof($4) <> 'object' or jsonb_typeof($4 -> 'message') is distinct from 'string' then
     raise exception using errcode = 'NB400',
       message = format('the error of job %s must be an object with a message, it is %s', $1, coalesce(left($4::text, 100), 'null')),
       hint = 'for example {"message": "connection refused", "status_code": 503}';
   end if;
+  if shortened <> $4 then
+    raise warning 'the error of job % takes % bytes; past 65536 it is shortened', $1, shortened -> 'original_bytes';
+  end if;
   return (
-    noetl.end_jobs($2, array[$1], array[$3], 'failed', 'action_failed', null, array[$4], array[coalesce($5, true)])
+    noetl.end_jobs($2, array[$1], array[$3], 'failed', 'action_failed', null, array[shortened], array[coalesce($5, true)])
   )[1];
 end
 $$;

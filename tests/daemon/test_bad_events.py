@@ -113,6 +113,22 @@ async def test_a_result_of_10_mb_fails_its_execution_by_name(database: Database)
     assert await rows(database, statement, victim) == [("FAILED", "max_result_bytes")]
 
 
+@pytest.mark.parametrize("length", [70_000, 10_000_000])  # the shorter takes less than a kilobyte in the table
+async def test_a_vast_error_is_said_again_in_short(database: Database, length: int) -> None:
+    """By the step, the execution and its row; the event itself keeps it whole, for whoever inserted it knows why."""
+    victim, bystander = await begin(database)
+    await insert(database, victim, {"event_type": "action_failed", "error": json.dumps({"message": "y" * length})})
+    await assert_healthy(database, bystander)
+    statement = """
+        select event_type, octet_length(error::text) from noetl.event where execution_id = $1 and error is not null
+        union all
+        select status, octet_length(error::text) from noetl.execution where execution_id = $1"""
+    lengths = dict(await rows(database, statement, victim))
+    assert lengths.pop("action_failed") > length
+    assert sorted(lengths) == ["FAILED", "execution_failed", "step_failed"]
+    assert max(lengths.values()) < 5_000
+
+
 async def test_a_failure_of_another_lease_than_the_jobs_counts_for_nothing(database: Database) -> None:
     """Inserted by hand, it says which lease it speaks of, and that one is not the job's: its holder goes on."""
     victim, bystander = await begin(database)
