@@ -4,6 +4,8 @@
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
 -- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
 -- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
+-- And so does what would make the batch too large for the broker's memory: payloads of 4 MiB together as the table stores
+-- them, whole executions at a time, the first of them whatever its size.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
@@ -115,9 +117,9 @@ begin
 
   return query
   select m.mail_id, m.execution_id, m.event_id,
-    m.execution_id = any(held) and case
-      when m.execution_id = any(behind) and lower(e.event_type) = 'action_completed' then false
-      when s.execution_id is not null or lower(e.event_type) = any(starts) then true
+    m.execution_id = any(held) and m.fits and case
+      when m.execution_id = any(behind) and lower(m.event_type) = 'action_completed' then false
+      when s.execution_id is not null or lower(m.event_type) = any(starts) then true
       else not exists (
         select
         from noetl.event b
@@ -138,32 +140,51 @@ begin
       )
     end,
     clock_timestamp(),
-    e.event_type::text, e.node_id::text, e.node_name::text,
+    m.event_type::text, m.node_id::text, m.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
-    least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
-    case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end,
+    least(greatest(m.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
+    case when m.fits and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
     -- a large result stays in the table until a template names it
-    case when pg_column_size(e.result) <= 8192 then noetl.as_json(e.result) end,
-    coalesce(pg_column_size(e.result) > 8192, false),
-    noetl.as_error(e.error), noetl.as_json(e.meta),
-    noetl.is_broken(e.result) or noetl.is_broken(e.context),
+    case when pg_column_size(m.result) <= 8192 then noetl.as_json(m.result) end,
+    coalesce(pg_column_size(m.result) > 8192, false),
+    noetl.as_error(m.error), noetl.as_json(m.meta),
+    noetl.is_broken(m.result) or noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
     case
-      when pg_column_size(e.result) > 8192 and lower(e.event_type) = 'action_completed'
-        and octet_length(e.result::text) > 2097152 then octet_length(e.result::text)
+      when pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
+        and octet_length(m.result::text) > 2097152 then octet_length(m.result::text)
     end,
-    case when lower(e.event_type) in ('action_failed', 'action_error') then (
+    case when lower(m.event_type) in ('action_failed', 'action_error') then (
       select q.attempts
       from noetl.queue q
-      where q.execution_id = e.execution_id and q.node_id = e.node_id
+      where q.execution_id = m.execution_id and q.node_id = m.node_id
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
     s.turn, s.last_at, s.tokens,
     x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
-  from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)
-  left join noetl.event e on e.execution_id = m.execution_id and e.event_id = m.event_id
+  from (
+    select w.*, w.together <= 4194304 or w.together = w.of_execution as fits
+    from (
+      select v.*, sum(v.bytes) over (order by v.first_mail) as together
+      from (
+        select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
+          e.result, e.error, e.meta, l.bytes,
+          min(u.mail_id) over its as first_mail, sum(l.bytes) over its as of_execution
+        from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
+        left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
+        cross join lateral (
+          select case
+            when u.execution_id = any(held) and lower(e.event_type) not like 'action%'
+              then coalesce(pg_column_size(e.context), 0)
+            else 0
+          end as bytes
+        ) l
+        window its as (partition by u.execution_id)
+      ) v
+    ) w
+  ) m
   left join noetl.execution x on x.execution_id = m.execution_id
   left join noetl.catalog c on c.catalog_id = x.catalog_id
   left join noetl.execution_state s on s.execution_id = m.execution_id

@@ -103,14 +103,14 @@ _LOCK = """\
   from asked a
   where pg_try_advisory_xact_lock(a.execution_id);
 """
-_READ = "  from unnest(mails, executions, events) with ordinality m (mail_id, execution_id, event_id, ordinal)\n"
+_READ = "        from unnest(mails, executions, events) u (mail_id, execution_id, event_id)\n"
 _LOCK_IN_READ = """\
   join (
     select a.execution_id
     from (select distinct unnest(executions) as execution_id) a
     where pg_advisory_xact_lock(a.execution_id) is not null
     offset 0
-  ) l on l.execution_id = m.execution_id
+  ) k on k.execution_id = u.execution_id
 """
 NO_SECOND_WALL: tuple[Patch, ...] = (
     Schema("alter table noetl.turn drop constraint turn_pkey; create index on noetl.turn (execution_id, turn)"),

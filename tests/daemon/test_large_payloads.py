@@ -1,0 +1,81 @@
+"""Payloads that would not fit into a broker's memory together: a claim takes 4 MiB of them, or one."""
+
+from __future__ import annotations
+
+import base64
+import random
+
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
+from tests.postgres import Database
+from tests.sessions import Session, session
+
+STORY = """
+workload: {blob: ""}
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end}
+"""
+CANCEL = "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')"
+CLAIM = "select execution_id, locked, octet_length(context::text) from noetl.take_mail(200, $1, 0) order by mail_id"
+
+
+def megabytes(number: float) -> dict[str, str]:
+    """A payload that takes so much in the table: nothing in it repeats, so it cannot be compressed."""
+    noise = random.Random(7).randbytes(int(number * 800_000))  # noqa: S311 - no secret
+    return {"blob": base64.b85encode(noise).decode()}
+
+
+async def claimed(own: Session, *, newest: bool = False) -> list[tuple[int, bool]]:
+    """Each mail with its execution, and whether it may be decided on now; a payload comes with those alone."""
+    async with own.transaction():
+        found = await own.fetch(CLAIM, newest)
+    assert all((length is not None) == locked for _, locked, length in found)
+    return [(execution_id, locked) for execution_id, locked, _ in found]
+
+
+async def test_a_claim_ends_before_the_payload_that_is_too_much(database: Database) -> None:
+    """Small ones after it wait as well, so that the order is that of the inbox; of the newest claim too."""
+    await register(database, STORY)
+    ids = [(await start(database, payload=megabytes(size)))[0] for size in (0.001, 1.5, 0.001, 1.5, 1.5, 0.001)]
+    taken = [*zip(ids, [True, True, True, True, False, False], strict=True)]
+    async with session(database) as own:
+        assert await claimed(own) == taken
+        assert await claimed(own, newest=True) == taken
+
+
+async def test_the_first_is_claimed_whatever_its_size(database: Database) -> None:
+    """Alone; and one that another broker holds counts for nothing."""
+    await register(database, STORY)
+    [vast], [large] = [await start(database, payload=megabytes(size)) for size in (5, 3)]
+    async with session(database) as own, session(database) as other:
+        assert await claimed(own) == [(vast, True), (large, False)]
+        async with other.transaction():
+            await other.execute("select pg_advisory_xact_lock($1)", vast)
+            found = await own.fetch(CLAIM.replace(", octet_length(context::text)", ""), False)  # noqa: FBT003 - its arguments
+    assert [tuple(row) for row in found] == [(vast, False), (large, True)]
+
+
+async def test_an_execution_is_claimed_with_all_its_mail_or_not_at_all(database: Database) -> None:
+    """A cancel that came after the others goes with its start, and not without it."""
+    await register(database, STORY)
+    [first], [second], [third] = [await start(database, payload=megabytes(1.8)) for _ in range(3)]
+    for execution_id in (first, third):
+        await execute(database, CANCEL, execution_id)
+    async with session(database) as own:
+        found = await own.fetch(CLAIM.replace(", octet_length(context::text)", ""), False)  # noqa: FBT003 - its arguments
+    assert [tuple(row) for row in found] == [
+        (first, True), (second, True), (third, False), (first, True), (third, False),
+    ]  # fmt: skip
+
+
+async def test_all_of_them_are_decided_on_in_the_end(database: Database) -> None:
+    """A few a transaction; whoever drains does not stop at what did not fit."""
+    await register(database, STORY)
+    for _ in range(6):
+        await start(database, payload=megabytes(1.5))
+    assert (await drain(database)).counters.largest_batch == 2
+    assert await complete_jobs(database) == 6
+    await drain(database)
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 6
+    assert await broken_invariants(database) == {}
