@@ -55,31 +55,35 @@ def load_content(tables: Tables, catalog_id: int) -> list[Row]:
     return [tables.catalog[catalog_id]] if catalog_id in tables.catalog else []
 
 
-def load_results(tables: Tables, executions: list[int], names: list[str]) -> list[Row]:
-    """Return the latest results of steps."""
+def load_results(
+    tables: Tables,
+    of_steps: list[int],
+    names: list[str],
+    of_turns: list[int],
+    turns: list[int],
+    of_events: list[int],
+    events: list[int],
+) -> list[Row]:
+    """Return the latest results of steps, those of earlier turns, and those of events too large to come along.
+
+    All of them fit.
+    """
+    none = {"step_name": None, "result_visit": None, "turn": None, "fits": True}
     found = []
-    for key in zip(executions, names, strict=True):
+    for key in zip(of_steps, names, strict=True):
         row = tables.workflow.get(key)
         if row is not None and row["result_event_id"] is not None:
             event = tables.events[row["result_event_id"]]
-            found.append({**event, "step_name": key[1], "result_visit": row["result_visit"]})
-    return found
-
-
-def load_turn_results(tables: Tables, executions: list[int], turns: list[int]) -> list[Row]:
-    """Return the results that the events of earlier turns carry."""
-    keys = [key for key in zip(executions, turns, strict=True) if key in tables.turns]
-    return [{**tables.events[tables.turns[key]["event_id"]], "turn": key[1]} for key in keys]
-
-
-def load_event_results(tables: Tables, executions: list[int], events: list[int]) -> list[Row]:
-    """Return the results of events of this transaction that were too large to come along."""
-    return [tables.events[event_id] for _, event_id in zip(executions, events, strict=True)]
+            found.append({**none, **event, "step_name": key[1], "result_visit": row["result_visit"]})
+    read = [key for key in zip(of_turns, turns, strict=True) if key in tables.turns]
+    found += [{**none, **tables.events[tables.turns[key]["event_id"]], "turn": key[1]} for key in read]
+    return found + [{**none, **tables.events[event_id]} for _, event_id in zip(of_events, events, strict=True)]
 
 
 def load_workloads(tables: Tables, executions: list[int]) -> list[Row]:
     """Return the workloads of executions."""
-    return [tables.executions[execution] for execution in executions if execution in tables.executions]
+    found = [tables.executions[execution] for execution in executions if execution in tables.executions]
+    return [{**row, "fits": True} for row in found]
 
 
 def load_actions(tables: Tables, executions: list[int], nodes: list[str]) -> list[Row]:
@@ -88,7 +92,7 @@ def load_actions(tables: Tables, executions: list[int], nodes: list[str]) -> lis
     for key in zip(executions, nodes, strict=True):
         if key in tables.queue:
             row = tables.queue[key]
-            found.append({**row, "action": in_order(load_json(row["action"]))})
+            found.append({**row, "action": in_order(load_json(row["action"])), "fits": True})
     return found
 
 

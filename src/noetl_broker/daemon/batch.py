@@ -161,8 +161,7 @@ class Batch:
         for _ in range(MOST_LOADS):
             if wants:
                 answers = await unit.load(connection, wants, event_ids=event_ids)
-                for deciding in pending:
-                    deciding.tell(answers.get(deciding.case.execution.execution_id, {}))
+                pending = [deciding for deciding in pending if deciding.tell(answers, wants)]
             pending, wants = self._decide_once(pending, outcomes, faults)
             if not pending:
                 return outcomes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
 from noetl_broker.broker.context import WORKLOAD, Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Turn
 from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
+from noetl_broker.store.unit import Answers, Wants
 
 
 class Deciding:
@@ -28,10 +28,15 @@ class Deciding:
         self._last_at = case.execution.last_at
         self._taken: list[Taken] = []
 
-    def tell(self, answers: Mapping[tuple[object, ...], object]) -> None:
-        """What was loaded. What the turns of this batch have made true since is not in the tables, and wins."""
-        for wish, answer in answers.items():
+    def tell(self, answers: Answers, wants: Wants) -> bool:
+        """What was loaded; false where it was asked for and is too much for this transaction.
+
+        What the turns of this batch have made true since is not in the tables, and wins.
+        """
+        execution_id = self.case.execution.execution_id
+        for wish, answer in answers.get(execution_id, {}).items():
             self._known.answers.setdefault(wish, answer)
+        return execution_id in answers or execution_id not in wants
 
     def go_on(self, *, until: float) -> Outcome:
         """Take the turns that are left; raises NotLoaded, after which it can be called again.

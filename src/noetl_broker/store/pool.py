@@ -188,10 +188,16 @@ def _wanted(dsn: str | None, takes: Takes) -> SessionAttribute | None:
 @contextlib.asynccontextmanager
 async def transaction(connection: Connection) -> AsyncIterator[None]:
     """A transaction that begins at once, or TimeoutError: so a dead connection is found where it costs nothing."""
-    async with contextlib.AsyncExitStack() as stack:
-        async with asyncio.timeout(CALL_SECONDS):
-            await stack.enter_async_context(connection.transaction())
+    own = connection.transaction()
+    async with asyncio.timeout(CALL_SECONDS):
+        await own.start()
+    try:
         yield
+    except BaseException:
+        if not connection.is_closed():  # else the driver's complaint of that would stand for the server's reason
+            await own.rollback()
+        raise
+    await own.commit()
 
 
 async def _keep(_connection: Connection) -> None:

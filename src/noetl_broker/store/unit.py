@@ -8,7 +8,7 @@ READ COMMITTED, because the lock and what is read under it must not share a snap
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Found, result_of
@@ -19,11 +19,14 @@ from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
 if TYPE_CHECKING:
+    from asyncpg import Record
+
     from noetl_broker.store.pool import Connection
 
 Want = tuple[object, ...]
 Wants = dict[int, frozenset[Want]]  # by execution
 Answers = dict[int, dict[Want, object]]  # by execution
+Left = set[int]  # executions whose answers would be too much beside those of the others
 
 
 class ConflictFault(BrokerError):
@@ -68,20 +71,20 @@ async def load_content(connection: Connection, catalog_id: int) -> tuple[str, st
 
 
 async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[int, int], int]) -> Answers:
-    """Answer wishes of the core, all executions at once; `event_ids` names the events of turns not yet written."""
+    """Answer wishes of the core, all executions at once; `event_ids` names the events of turns not yet written.
+
+    An execution whose answers would be too much beside those of the others has none: it is for another transaction.
+    """
     answers: Answers = {execution_id: {} for execution_id in wants}
     kinds: dict[str, list[tuple[int, Want]]] = defaultdict(list)
-    fresh: list[tuple[int, Want]] = []
+    results: list[tuple[int, Want]] = []
     for execution_id, wishes in wants.items():
         for wish in wishes:
-            by_event = wish[0] == "turn" and _event_of(execution_id, wish, event_ids) is not None
-            (fresh if by_event else kinds[str(wish[0])]).append((execution_id, wish))
+            (results if wish[0] in {"step", "turn"} else kinds[str(wish[0])]).append((execution_id, wish))
+    left = await _load_results(connection, results, answers, event_ids) if results else set()
     for kind, wishes_of_kind in kinds.items():
-        if wishes_of_kind:
-            await LOADERS[kind](connection, wishes_of_kind, answers)
-    if fresh:
-        await _load_events(connection, fresh, answers, event_ids)
-    return answers
+        left |= await LOADERS[kind](connection, wishes_of_kind, answers)
+    return {execution_id: answer for execution_id, answer in answers.items() if execution_id not in left}
 
 
 async def write(connection: Connection, columns: Columns, *, max_gathered_bytes: int) -> None:
@@ -133,37 +136,32 @@ async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> No
     await connection.execute(sql("set_aside"), [one.mail_id for one in mail], reason)
 
 
-async def _load_steps(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    for owner, wish in wishes:
-        answers[owner][wish] = None
-    owners, names = [owner for owner, _ in wishes], [wish[1] for _, wish in wishes]
-    for row in await connection.fetch(sql("load_results"), owners, names):
-        result = result_of(row["event_type"], row["result"], row["error"])
-        answers[row["execution_id"]]["step", row["step_name"]] = Found(row["result_visit"], result)
-
-
-async def _load_turns(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    owners, turns = [owner for owner, _ in wishes], [wish[1] for _, wish in wishes]
-    for row in await connection.fetch(sql("load_turn_results"), owners, turns):
-        result = result_of(row["event_type"], row["result"], row["error"])
-        answers[row["execution_id"]]["turn", row["turn"]] = result
-
-
-async def _load_workloads(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
-    for row in await connection.fetch(sql("load_workloads"), [owner for owner, _ in wishes]):
-        answers[row["execution_id"]]["workload",] = row["workload"] or {}
-
-
-async def _load_events(
+async def _load_results(
     connection: Connection, wishes: list[tuple[int, Want]], answers: Answers, event_ids: dict[tuple[int, int], int]
-) -> None:
-    ids = {(owner, _event_of(owner, wish, event_ids)): wish for owner, wish in wishes}
-    rows = await connection.fetch(
-        sql("load_event_results"), [owner for owner, _ in ids], [event_id for _, event_id in ids]
-    )
+) -> Left:
+    steps: list[tuple[int, object]] = []
+    turns: list[tuple[int, object]] = []
+    events: dict[tuple[int, int], Want] = {}
+    for owner, wish in wishes:
+        if wish[0] == "step":
+            answers[owner][wish] = None  # unless it has one
+            steps.append((owner, wish[1]))
+        elif (event_id := _event_of(owner, wish, event_ids)) is None:
+            turns.append((owner, wish[1]))
+        else:
+            events[owner, event_id] = wish
+    rows = await connection.fetch(sql("load_results"), *_pairs(steps), *_pairs(turns), *_pairs(events))
     for row in rows:
-        wish = ids[row["execution_id"], row["event_id"]]
-        answers[row["execution_id"]][wish] = result_of(row["event_type"], row["result"], row["error"])
+        if not row["fits"]:
+            continue
+        answer, result = answers[row["execution_id"]], result_of(row["event_type"], row["result"], row["error"])
+        if row["step_name"] is not None:
+            answer["step", row["step_name"]] = Found(row["result_visit"], result)
+        elif row["turn"] is not None:
+            answer["turn", row["turn"]] = result
+        else:
+            answer[events[row["execution_id"], row["event_id"]]] = result
+    return _left(rows)
 
 
 def _event_of(owner: int, wish: Want, event_ids: dict[tuple[int, int], int]) -> int | None:
@@ -172,25 +170,47 @@ def _event_of(owner: int, wish: Want, event_ids: dict[tuple[int, int], int]) -> 
     return -number if number < 0 else event_ids.get((owner, number))
 
 
-async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+def _pairs(pairs: Iterable[tuple[object, object]]) -> tuple[list[object], list[object]]:
+    firsts, seconds = [], []
+    for first, second in pairs:
+        firsts.append(first)
+        seconds.append(second)
+    return firsts, seconds
+
+
+def _left(rows: list[Record]) -> Left:
+    return {row["execution_id"] for row in rows if not row["fits"]}
+
+
+async def _load_workloads(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
+    rows = await connection.fetch(sql("load_workloads"), [owner for owner, _ in wishes])
+    for row in rows:
+        answers[row["execution_id"]]["workload",] = row["workload"] or {}
+    return _left(rows)
+
+
+async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
     """What the job of a visit says; an empty mapping where there is no job."""
     nodes = {(owner, node_id(owner, str(wish[1]), int(str(wish[2])))): (owner, wish) for owner, wish in wishes}
     for owner, wish in wishes:
         answers[owner][wish] = {}
-    for row in await connection.fetch(sql("load_actions"), *map(list, zip(*nodes, strict=True))):
+    rows = await connection.fetch(sql("load_actions"), *map(list, zip(*nodes, strict=True)))
+    for row in rows:
         owner, wish = nodes[row["execution_id"], row["node_id"]]
         answers[owner][wish] = row["action"]
+    return _left(rows)
 
 
-async def _load_items(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+async def _load_items(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
     """Some items of iterators, in their order."""
     asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[3], w[4]) for owner, w in wishes]
     for row in await connection.fetch(sql("load_items"), *map(list, zip(*asked, strict=True))):
         step, visit, _ = parse_node(row["node_id"], None)
         answers[row["execution_id"]]["items", step, visit, row["first"], row["count"]] = row["items"]
+    return set()
 
 
-async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> None:
+async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
     """Where items stand; one that does not exist stands nowhere."""
     for owner, wish in wishes:
         answers[owner][wish] = None
@@ -198,11 +218,10 @@ async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Wa
     for row in await connection.fetch(sql("load_item_statuses"), *map(list, zip(*asked, strict=True))):
         step, visit, _ = parse_node(row["node_id"], None)
         answers[row["execution_id"]]["item", step, visit, row["place"]] = row["status"]
+    return set()
 
 
-LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Awaitable[None]]] = {
-    "step": _load_steps,
-    "turn": _load_turns,
+LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Awaitable[Left]]] = {
     "workload": _load_workloads,
     "action": _load_actions,
     "items": _load_items,

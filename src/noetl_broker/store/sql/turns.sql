@@ -7,36 +7,57 @@ select mail_id, execution_id, event_id, locked, taken_at, event_type, node_id, n
 from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 
 -- name: load_results
--- The latest result of steps that a template names.
-select w.execution_id, w.step_name, w.result_visit, e.event_type, noetl.as_json(e.result) as result,
-  noetl.as_error(e.error) as error
-from unnest($1::bigint[], $2::text[]) wanted (execution_id, step_name)
-join noetl.workflow w on w.execution_id = wanted.execution_id and w.step_id = wanted.step_name
-join noetl.event e on e.execution_id = w.execution_id and e.event_id = w.result_event_id;
-
--- name: load_turn_results
--- The results that the events of earlier turns carry.
-select t.execution_id, t.turn, e.event_type, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error
-from unnest($1::bigint[], $2::int[]) wanted (execution_id, turn)
-join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
-join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id;
-
--- name: load_event_results
--- The results of events of this transaction that were too large to come along at once.
-select e.execution_id, e.event_id, e.event_type, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error
-from unnest($1::bigint[], $2::bigint[]) wanted (execution_id, event_id)
-join noetl.event e on e.execution_id = wanted.execution_id and e.event_id = wanted.event_id;
+-- Results that a template names: the latest of steps, those that the events of earlier turns carry, and those of events of
+-- this transaction that were too large to come along at once. Here and below no more than 4 MiB together as the table stores
+-- them, whole executions at a time, the first whatever its size: what does not fit is left for another transaction.
+select execution_id, step_name, result_visit, turn, event_id, event_type, fits,
+  case when fits then noetl.as_json(result) end as result, case when fits then noetl.as_error(error) end as error
+from (
+  select w.*, w.together <= 4194304 or w.together = w.own as fits
+  from (
+    select k.*, e.event_type, e.result, e.error,
+      sum(coalesce(pg_column_size(e.result), 0)) over (order by k.execution_id) as together,
+      sum(coalesce(pg_column_size(e.result), 0)) over (partition by k.execution_id) as own
+    from (
+      select s.execution_id, s.step_name, w.result_visit, null::int as turn, w.result_event_id as event_id
+      from unnest($1::bigint[], $2::text[]) s (execution_id, step_name)
+      join noetl.workflow w on w.execution_id = s.execution_id and w.step_id = s.step_name
+      union all
+      select t.execution_id, null, null, t.turn, t.event_id
+      from unnest($3::bigint[], $4::int[]) wanted (execution_id, turn)
+      join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
+      union all
+      select v.execution_id, null, null, null, v.event_id
+      from unnest($5::bigint[], $6::bigint[]) v (execution_id, event_id)
+    ) k
+    join noetl.event e on e.execution_id = k.execution_id and e.event_id = k.event_id
+  ) w
+) found;
 
 -- name: load_workloads
-select x.execution_id, x.workload
-from noetl.execution x
-where x.execution_id = any($1::bigint[]);
+select execution_id, fits, case when fits then workload end as workload
+from (
+  select w.*, w.together <= 4194304 or w.together = pg_column_size(w.workload) as fits
+  from (
+    select x.execution_id, x.workload, sum(pg_column_size(x.workload)) over (order by x.execution_id) as together
+    from noetl.execution x
+    where x.execution_id = any($1::bigint[])
+  ) w
+) found;
 
 -- name: load_actions
 -- What the job of a visit says: its rendered inputs stand there, under `args`.
-select q.execution_id, q.node_id, q.action::jsonb as action
-from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
-join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id;
+select execution_id, node_id, fits, case when fits then action::jsonb end as action
+from (
+  select w.*, w.together <= 4194304 or w.together = w.own as fits
+  from (
+    select q.execution_id, q.node_id, q.action,
+      sum(pg_column_size(q.action)) over (order by q.execution_id) as together,
+      sum(pg_column_size(q.action)) over (partition by q.execution_id) as own
+    from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
+    join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id
+  ) w
+) found;
 
 -- name: load_items
 select wanted.execution_id, wanted.node_id, wanted.first, wanted.count,
