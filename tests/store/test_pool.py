@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from noetl_broker.store.pool import connect, create_pool
+import asyncpg
+import pytest
+
+from noetl_broker.store.pool import connect, create_pool, transaction
 from tests.brokers import execute
 from tests.postgres import Database
 
@@ -21,3 +24,11 @@ async def test_what_is_read_under_a_lock_was_committed_before_it(database: Datab
             assert await connection.fetchval("show transaction_isolation") == "read committed"
     finally:
         await pool.close()
+
+
+async def test_a_session_that_the_server_ends_in_a_transaction_says_why(database: Database) -> None:
+    """Not that it is closed, which the driver says of the rollback: whether to try with less hangs on the reason."""
+    connection = await connect(database.dsn, name="test")
+    with pytest.raises(asyncpg.AdminShutdownError):
+        async with transaction(connection):
+            await connection.execute("select pg_terminate_backend(pg_backend_pid())")

@@ -193,8 +193,10 @@ async def transaction(connection: Connection) -> AsyncIterator[None]:
         await own.start()
     try:
         yield
+    except asyncpg.ConnectionDoesNotExistError as error:
+        raise error.__cause__ or error from None  # what the server said when it ended the session
     except BaseException:
-        if not connection.is_closed():  # else the driver's complaint of that would stand for the server's reason
+        if not connection.is_closed():
             await own.rollback()
         raise
     await own.commit()

@@ -1,0 +1,64 @@
+"""Results, workloads and inputs that would not fit into memory together: a transaction loads 4 MiB of them, or one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
+from tests.daemon.test_large_payloads import megabytes
+from tests.postgres import Database
+
+STORY = """
+workload: {blob: ""}
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: b}
+- {step: b, type: python, code: x, with: {got: "{{ FIRST }}"}, next: c}
+- {step: c, type: python, code: x, with: {got: "{{ SECOND }}"}, next: end}
+- {step: end}
+"""
+
+
+async def _answered(database: Database, expected: int) -> int:
+    """Complete all jobs with large results and decide on them; gives the most that one transaction decided on."""
+    assert await complete_jobs(database, megabytes(1.5)) == expected
+    return (await drain(database)).counters.largest_batch
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [("a.blob", "1"), ("1", "a.blob"), ("1", "b.blob"), ("workload.blob", "1"), ("1", "1")],
+)
+async def test_what_templates_name_bounds_the_transaction(database: Database, first: str, second: str) -> None:
+    """The result that the event carries, one of an earlier step, the workload; what nobody names bounds nothing."""
+    await register(database, STORY.replace("FIRST", first).replace("SECOND", second))
+    for _ in range(5):
+        await start(database, payload=megabytes(1.5) if "workload" in first else {})
+    await drain(database)
+    for node, named in (("b", first), ("c", second)):
+        together = await _answered(database, 5)
+        assert together <= 2 if "blob" in named else together == 5
+        inputs = f"select length(action::jsonb -> 'args' ->> 'got') from noetl.queue where node_name = '{node}'"
+        assert await rows(database, inputs) == [(len(megabytes(1.5)["blob"]) if "blob" in named else 1,)] * 5
+    await _answered(database, 5)
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 5
+    assert await broken_invariants(database) == {}
+
+
+async def test_one_alone_is_loaded_whatever_its_size(database: Database) -> None:
+    """No transaction could be smaller."""
+    await register(database, STORY.replace("FIRST", "workload.blob").replace("SECOND", "workload.blob"))
+    for _ in range(2):
+        await start(database, payload=megabytes(6))
+    await drain(database)
+    assert (await _answered(database, 2), await _answered(database, 2)) == (1, 1)
+
+
+async def test_inputs_that_are_read_again_bound_it_too(database: Database) -> None:
+    """They are rendered once, and stand in the job: a condition of the step may read them there."""
+    reading = "next: [{when: '{{ got | length > 1 }}', step: c}]"
+    await register(database, STORY.replace("next: c", reading).replace("FIRST", "a.blob").replace("SECOND", "1"))
+    await start(database, count=5)
+    await drain(database)
+    assert max(await _answered(database, 5), await _answered(database, 5)) <= 2
+    assert await value(database, "select count(*) from noetl.queue where node_name = 'c'") == 5
