@@ -47,6 +47,14 @@ create or replace function noetl.is_broken(value text) returns boolean
 language sql immutable parallel unsafe
 as $$ select coalesce(value ~ '\S' and noetl.as_json(value) is null, false) $$;
 
+-- About how many bytes a value is to whoever reads it, from what the table says of it: to unpack it would cost what is to be
+-- saved. What is compressed is as a rule a tenth of itself, and may be far less.
+create or replace function noetl.weight(value anyelement) returns bigint
+language sql stable parallel safe
+as $$
+  select coalesce(pg_column_size(value)::bigint * case when pg_column_compression(value) is null then 1 else 10 end, 0)
+$$;
+
 -- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
 -- is cut where it is read: its message and its type, a few others of its fields, the small ones first.
 create or replace function noetl.shorten_error(error jsonb) returns jsonb
@@ -58,8 +66,8 @@ as $$
     else jsonb_build_object('original_bytes', octet_length($1::text)) || case jsonb_typeof($1)
       when 'object' then coalesce((
         select jsonb_object_agg(f.key, case
-          when octet_length(f.value::text) <= 1000 then f.value
-          else to_jsonb(left(f.value #>> '{}', case f.key when 'message' then 4000 else 1000 end))
+          when octet_length(f.value::text) <= 500 then f.value
+          else to_jsonb(left(f.value #>> '{}', case f.key when 'message' then 4000 else 500 end))
         end)
         from (
           select e.key, e.value
@@ -74,14 +82,13 @@ as $$
   end
 $$;
 
--- An error may be text for people; then the text is the error. (64 KiB take more than 256 bytes, however compressed. Stable,
--- as pg_column_size is: else it could not be inlined.)
+-- An error may be text for people; then the text is the error. (Its own size says nothing: ten bytes hold 1e100000.)
 create or replace function noetl.as_error(value jsonb) returns jsonb
-language sql stable parallel safe
-as $$ select case when pg_column_size(value) > 256 then noetl.shorten_error(value) else value end $$;
+language sql immutable parallel safe
+as $$ select case when value is not null then noetl.shorten_error(value) end $$;
 
 create or replace function noetl.as_error(value text) returns jsonb
-language sql stable parallel unsafe
+language sql immutable parallel unsafe
 as $$ select noetl.as_error(coalesce(noetl.as_json(value), to_jsonb(value))) $$;
 
 -- The gate (1852794228 is 'noet'): a sleeping broker holds it, a writer who finds it held rings. A writer who finds it
@@ -241,6 +248,7 @@ revoke all on function noetl.as_json(jsonb) from public;
 revoke all on function noetl.as_json(text) from public;
 revoke all on function noetl.is_broken(jsonb) from public;
 revoke all on function noetl.is_broken(text) from public;
+revoke all on function noetl.weight(anyelement) from public;
 revoke all on function noetl.shorten_error(jsonb) from public;
 revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;

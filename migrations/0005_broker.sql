@@ -4,8 +4,8 @@
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
 -- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
 -- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
--- And so does what would make the batch too large for the broker's memory: payloads of 4 MiB together as the table stores
--- them, whole executions at a time, the first of them whatever its size.
+-- And so does what would make the batch too large for the broker's memory: payloads and states of 4 MiB together, whole
+-- executions at a time, the first of them whatever its size. The many that have little to carry wait for none of them.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
@@ -119,7 +119,7 @@ begin
   select m.mail_id, m.execution_id, m.event_id,
     m.execution_id = any(held) and m.fits and case
       when m.execution_id = any(behind) and lower(m.event_type) = 'action_completed' then false
-      when s.execution_id is not null or lower(m.event_type) = any(starts) then true
+      when m.has_state or lower(m.event_type) = any(starts) then true
       else not exists (
         select
         from noetl.event b
@@ -160,25 +160,27 @@ begin
       where q.execution_id = m.execution_id and q.node_id = m.node_id
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
-    s.turn, s.last_at, s.tokens,
+    m.turn, m.last_at, m.tokens,
     x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
   from (
-    select w.*, w.together <= 4194304 or w.together = w.of_execution as fits
+    select w.*, w.of_execution <= 16384 or w.together <= 4194304 or w.together = w.of_execution as fits
     from (
-      select v.*, sum(v.bytes) over (order by v.first_mail) as together
+      select v.*, sum(case when v.of_execution > 16384 then v.bytes else 0 end)
+        over (order by case when newest then - v.first_mail else v.first_mail end) as together
       from (
         select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
-          e.result, e.error, e.meta, l.bytes,
+          e.result, e.error, e.meta, s.execution_id is not null as has_state, s.turn, s.last_at, s.tokens, l.bytes,
           min(u.mail_id) over its as first_mail, sum(l.bytes) over its as of_execution
         from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
         left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
+        left join noetl.execution_state s on s.execution_id = u.execution_id
         cross join lateral (
           select case
-            when u.execution_id = any(held) and lower(e.event_type) not like 'action%'
-              then coalesce(pg_column_size(e.context), 0)
-            else 0
+            when u.execution_id <> all(held) then 0
+            when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
+            else noetl.weight(s.tokens) + noetl.weight(e.context)
           end as bytes
         ) l
         window its as (partition by u.execution_id)
@@ -187,7 +189,6 @@ begin
   ) m
   left join noetl.execution x on x.execution_id = m.execution_id
   left join noetl.catalog c on c.catalog_id = x.catalog_id
-  left join noetl.execution_state s on s.execution_id = m.execution_id
   order by m.mail_id;
 end
 $$;

@@ -199,6 +199,8 @@ comment on function noetl.as_json(jsonb) is 'The value; for columns that are jso
 comment on function noetl.as_json(text) is 'The JSON in a text, null where it is none; for columns that a NoETL server made text.';
 comment on function noetl.is_broken(jsonb) is 'Whether a value is no JSON: never, of jsonb.';
 comment on function noetl.is_broken(text) is 'Whether a text is no JSON; an empty one is nothing.';
+comment on function noetl.weight(anyelement) is
+  'About how many bytes a value is when it is read: as it is stored, ten times where it is compressed.';
 comment on function noetl.shorten_error(jsonb) is
   'An error as it is; of one past 64 KiB its message, its type and its small fields, and how many `original_bytes` it had.';
 comment on function noetl.as_error(jsonb) is 'The error of an event as JSON; past 64 KiB it is shortened.';

@@ -8,8 +8,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from noetl_broker.playbook.findings import Rules
+from noetl_broker.store.verify import Scope, verify
 from tests.brokers import complete_jobs, drain, execute, rows, value
 from tests.postgres import Database
+from tests.sessions import session
 from tests.strangers import BAD, assert_healthy, begin, insert, outcomes
 
 STRANGER = 999
@@ -127,6 +130,17 @@ async def test_a_vast_error_is_said_again_in_short(database: Database, length: i
     assert lengths.pop("action_failed") > length
     assert sorted(lengths) == ["FAILED", "execution_failed", "step_failed"]
     assert max(lengths.values()) < 5_000
+
+
+@pytest.mark.parametrize("length", [65_510, 65_530, 70_000])
+async def test_an_error_about_the_limit_is_replayed_as_it_was_decided(database: Database, length: int) -> None:
+    """What the broker says of it is longer than what it read."""
+    victim, bystander = await begin(database)
+    await insert(database, victim, {"event_type": "action_failed", "error": json.dumps({"message": "y" * length})})
+    await assert_healthy(database, bystander)
+    async with session(database) as own:
+        report = await verify(own, Scope(), deep=Rules())
+    assert (report.broken, report.executions) == (0, 2)
 
 
 async def test_a_failure_of_another_lease_than_the_jobs_counts_for_nothing(database: Database) -> None:

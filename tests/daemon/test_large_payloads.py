@@ -35,13 +35,33 @@ async def claimed(own: Session, *, newest: bool = False) -> list[tuple[int, bool
 
 
 async def test_a_claim_ends_before_the_payload_that_is_too_much(database: Database) -> None:
-    """Small ones after it wait as well, so that the order is that of the inbox; of the newest claim too."""
+    """The newest first where the newest are asked for; whoever has little to carry waits for nobody."""
     await register(database, STORY)
     ids = [(await start(database, payload=megabytes(size)))[0] for size in (0.001, 1.5, 0.001, 1.5, 1.5, 0.001)]
-    taken = [*zip(ids, [True, True, True, True, False, False], strict=True)]
     async with session(database) as own:
-        assert await claimed(own) == taken
-        assert await claimed(own, newest=True) == taken
+        assert await claimed(own) == [*zip(ids, [True, True, True, True, False, True], strict=True)]
+        assert await claimed(own, newest=True) == [*zip(ids, [True, False, True, True, True, True], strict=True)]
+
+
+async def test_what_is_compressed_weighs_more_than_it_takes(database: Database) -> None:
+    """It is unpacked to be read: two megabytes of one letter take 23 kB in the table."""
+    await register(database, STORY)
+    for _ in range(20):
+        await start(database, payload={"blob": "x" * 2_000_000})
+    async with session(database) as own:
+        assert sum(locked for _, locked in await claimed(own)) == 18
+
+
+async def test_states_weigh_as_well(database: Database) -> None:
+    """What waits for a join keeps its inputs there, and each mail comes with the state."""
+    await register(database, STORY)
+    ids = await start(database, count=3)
+    await drain(database)
+    await complete_jobs(database)
+    async with session(database) as own:
+        await own.execute("update noetl.execution_state set tokens = (tokens::jsonb || $1::jsonb)::json", megabytes(3))
+        found = await own.fetch("select execution_id, locked from noetl.take_mail(200, false, 0) order by mail_id")
+    assert [tuple(row) for row in found] == [*zip(ids, [True, False, False], strict=True)]
 
 
 async def test_the_first_is_claimed_whatever_its_size(database: Database) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
+from noetl_broker.broker.context import want_items
+from noetl_broker.store import unit
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.test_large_payloads import megabytes
 from tests.postgres import Database
+from tests.sessions import session
 
 STORY = """
 workload: {blob: ""}
@@ -62,3 +65,44 @@ async def test_inputs_that_are_read_again_bound_it_too(database: Database) -> No
     await drain(database)
     assert max(await _answered(database, 5), await _answered(database, 5)) <= 2
     assert await value(database, "select count(*) from noetl.queue where node_name = 'c'") == 5
+
+
+async def test_large_results_of_one_execution_are_taken_a_few_at_a_time(database: Database) -> None:
+    """Turns of one transaction may ask for each other's results, so they are loaded together."""
+    names = [f"b{number}" for number in range(10)]
+    steps = [f"- {{step: {name}, type: python, code: x, next: end}}" for name in names]
+    await register(
+        database, "\n".join(["workflow:", f"- {{step: start, next: [{', '.join(names)}]}}", *steps, "- {step: end}"])
+    )
+    await start(database)
+    await drain(database)
+    assert await complete_jobs(database, megabytes(0.02)) == 10
+    assert (await drain(database)).counters.largest_batch <= 8
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_workload_that_is_gone_holds_nobody_up(database: Database) -> None:
+    """Somebody took it out of the row: it is empty then, and nothing to be weighed."""
+    await register(database, STORY.replace("FIRST", "workload.blob").replace("SECOND", "1"))
+    await start(database, payload={"blob": "x" * 5_000})
+    await drain(database)
+    await execute(database, "update noetl.execution set workload = null")
+    await complete_jobs(database)
+    assert (await drain(database)).counters.turns == 1
+
+
+async def test_items_are_loaded_for_a_few_iterators_at_a_time(database: Database) -> None:
+    """Those that do not fit have no answer."""
+    wants: unit.Wants = {number: frozenset({want_items("each", 1, 0, 2)}) for number in (1, 2, 3)}
+    async with session(database) as own:
+        await own.execute(
+            """
+            insert into noetl.iteration (execution_id, node_id, place, item, status)
+            select e, e || ':each', p, $1, 'WAITING' from generate_series(1, 3) e, generate_series(0, 1) p""",
+            megabytes(1),
+        )
+        answers = await unit.load(own, wants, event_ids={})
+        assert {number: len(answer) for number, answer in answers.items()} == {1: 1, 2: 1}
+        assert answers[2]["items", "each", 1, 0, 2] == [megabytes(1)] * 2
+        assert [*await unit.load(own, {3: wants[3]}, event_ids={})] == [3]

@@ -104,7 +104,9 @@ def load_items(
     for execution, node, first, count in zip(executions, nodes, firsts, counts, strict=True):
         keys = [(execution, node, place) for place in range(first, first + count)]
         items = [tables.iterations[key]["item"] for key in keys if key in tables.iterations]
-        found.append({"execution_id": execution, "node_id": node, "first": first, "count": count, "items": items})
+        found.append(
+            {"execution_id": execution, "node_id": node, "first": first, "count": count, "items": items, "fits": True}
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -122,3 +123,15 @@ def test_what_has_no_json_is_refused(value: object) -> None:
     """Keys are text, and there are six kinds of values."""
     with pytest.raises(TypeError):
         dump_json(value)
+
+
+def test_looking_for_depth_costs_no_memory() -> None:
+    """A text with many brackets and a long number is looked through sign by sign, its strings in one step."""
+    text = json.dumps({"brackets": [[]] * 300, "number": 10**30, "string": "y" * 3_000_000})
+    tracemalloc.start()
+    try:
+        assert load_json(text)["number"] == 10**30
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(text)

@@ -40,7 +40,7 @@ async def test_what_people_look_for_first_is_kept(database: Database) -> None:
     async with session(database) as own:
         short = await own.fetchval(SHORTEN, error)
         assert await own.fetchval("select octet_length($1::jsonb::text)", short) < LIMIT
-    assert (short["message"], short["type"]) == ("y" * 4_000, ("HTTPError" * 1_000)[:1_000])
+    assert (short["message"], short["type"]) == ("y" * 4_000, ("HTTPError" * 1_000)[:500])
     assert (short["status_code"], short["retry_after"]) == (503, {"seconds": 7})
     assert sorted(short) == sorted(
         [
@@ -55,11 +55,19 @@ async def test_what_people_look_for_first_is_kept(database: Database) -> None:
 
 
 async def test_the_longest_of_short_errors_is_near_the_limit(database: Database) -> None:
-    """Of signs that take the most bytes as JSON, ten fields of them."""
+    """Of signs that take the most bytes as JSON, ten fields of them: it is not shortened again."""
     error = {f"f{number}": "\x01" * 20_000 for number in range(9)} | {"message": "\x01" * 20_000}
     async with session(database) as own:
         short = await own.fetchval(SHORTEN, error)
-        assert await own.fetchval("select octet_length($1::jsonb::text)", short) < 2 * LIMIT
+        assert await own.fetchval(SHORTEN, short) == short
+        assert len(short["f0"]) == 500
+
+
+async def test_a_number_may_be_longer_than_its_bytes(database: Database) -> None:
+    """In ten bytes there is room for a hundred thousand digits."""
+    async with session(database) as own:
+        short = await own.fetchval("""select noetl.as_error('{"message": "m", "n": 1e100000}'::jsonb)""")
+    assert (short["message"], len(short["n"]), short["original_bytes"]) == ("m", 500, 100_024)
 
 
 @pytest.mark.parametrize("error, message", [([VAST], "yyyy"), (VAST, "yyyy"), ({"a" * 101: VAST}, None)])

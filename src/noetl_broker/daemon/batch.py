@@ -25,6 +25,7 @@ from noetl_broker.template.scope import NotLoaded
 log = structlog.get_logger(__name__)
 
 MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
+MOST_LEFT = 8  # results of one execution in a batch that were too large to come along with their mail
 # Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
@@ -151,6 +152,7 @@ class Batch:
     async def _decide(self, connection: Connection, cases: list[Case], faults: dict[int, str]) -> Outcomes:
         """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
         outcomes: Outcomes = []
+        cases = [_with_few_left(case) for case in cases]
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases
@@ -228,6 +230,17 @@ def _report(case: Case, outcome: Outcome) -> None:
             log.warning("turn noted", note=decision.note, execution_id=case.execution.execution_id)
 
 
+def _with_few_left(case: Case) -> Case:
+    """No more mail of one execution than has so many large results, which are loaded together; the rest is left."""
+    left = [place for place, mail in enumerate(case.mail) if _is_left(mail)]
+    return case._replace(mail=case.mail[: left[MOST_LEFT]]) if len(left) > MOST_LEFT else case
+
+
+def _is_left(mail: Mail) -> bool:
+    """Whether a turn after this mail's in the same batch may ask for its result; an item's stays where it is."""
+    return mail.event.result is NOT_LOADED and mail.event.place is None
+
+
 def _foreseen(cases: list[Case]) -> unit.Wants:
     """What the mail itself says will be asked for: where the items stand that it is about.
 
@@ -241,6 +254,6 @@ def _foreseen(cases: list[Case]) -> unit.Wants:
                 wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.place))
         if len(case.mail) > 1:
             for place, mail in enumerate(case.mail, 1):
-                if mail.event.result is NOT_LOADED:
+                if _is_left(mail):
                     wants[case.execution.execution_id].add(want_turn(case.execution.turn + place))
     return {execution_id: frozenset(wishes) for execution_id, wishes in wants.items()}

@@ -135,6 +135,8 @@ class Lane:
         if batch.first is not None and (claim.missed or batch.taken < batch.mails):
             evaluator.low_water.left(batch.first)
         self._grow()
+        if claim.mail or batch.first is None:  # not where all of it is held by others, who may have the same trouble
+            evaluator.on_trouble(None)
         if claim.mail:
             return self._goes_on(batch, claim, size=size) or newest
         if claim.missed:
@@ -155,7 +157,6 @@ class Lane:
     def _grow(self) -> None:
         """It went well: forget what went wrong before, and bit by bit take as much as before."""
         self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
-        self.evaluator.on_trouble(None)
         self.went_well += 1
         if self.went_well >= GROW_AFTER:
             self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
@@ -177,7 +178,7 @@ class Lane:
             self.evaluator.hopeless = error
             return
         if kind.remedy is not Remedy.BLAME:
-            await self._try_again(error)
+            await self._try_again(error, batch.mails)
             return
         if len(batch.claimed) > 1:  # not what is written fails, but what is read, or the commit
             log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
@@ -190,14 +191,14 @@ class Lane:
             return
         await self._set_aside(error, batch)
 
-    async def _try_again(self, error: Exception) -> None:
+    async def _try_again(self, error: Exception, mails: int) -> None:
         """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
         self.evaluator.counters.retries += 1
         self.evaluator.counters.tell_fault(error)
         kind = kind_of(error)
         level = log.error if kind.loud else log.warning
         if kind.remedy is Remedy.SHRINK:
-            self.most = max(min(self.size, self.most) // 2, 1)
+            self.most = max(min(self.size, self.most, mails or self.most) // 2, 1)
         elif kind.remedy is Remedy.HUSH:
             self.quiet = True
         elif kind.remedy is Remedy.RECONNECT:

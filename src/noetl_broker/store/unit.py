@@ -204,10 +204,11 @@ async def _load_actions(connection: Connection, wishes: list[tuple[int, Want]], 
 async def _load_items(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
     """Some items of iterators, in their order."""
     asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[3], w[4]) for owner, w in wishes]
-    for row in await connection.fetch(sql("load_items"), *map(list, zip(*asked, strict=True))):
+    rows = await connection.fetch(sql("load_items"), *map(list, zip(*asked, strict=True)))
+    for row in rows:
         step, visit, _ = parse_node(row["node_id"], None)
         answers[row["execution_id"]]["items", step, visit, row["first"], row["count"]] = row["items"]
-    return set()
+    return _left(rows)
 
 
 async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:

@@ -82,7 +82,7 @@ order by t.execution_id, t.turn;
 -- name: history_events
 -- What the broker wrote: its events say in `meta` which turn they are of. What says so and names no turn comes first.
 select e.execution_id, e.event_id, e.parent_event_id, e.event_type, e.node_id, e.node_type, e.status,
-  noetl.as_json(e.meta) as meta, noetl.as_json(e.result) as result, noetl.as_error(e.error) as error,
+  noetl.as_json(e.meta) as meta, noetl.as_json(e.result) as result, noetl.as_json(e.error) as error,
   noetl.as_json(e.context) as context
 from noetl.event e
 where e.execution_id = any($1::bigint[]) and noetl.as_json(e.meta) ? 'turn'

@@ -8,16 +8,16 @@ from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 
 -- name: load_results
 -- Results that a template names: the latest of steps, those that the events of earlier turns carry, and those of events of
--- this transaction that were too large to come along at once. Here and below no more than 4 MiB together as the table stores
--- them, whole executions at a time, the first whatever its size: what does not fit is left for another transaction.
+-- this transaction that were too large to come along at once. Here and below no more than 4 MiB together, whole executions
+-- at a time, the first whatever its size: what does not fit is left for another transaction.
 select execution_id, step_name, result_visit, turn, event_id, event_type, fits,
   case when fits then noetl.as_json(result) end as result, case when fits then noetl.as_error(error) end as error
 from (
   select w.*, w.together <= 4194304 or w.together = w.own as fits
   from (
     select k.*, e.event_type, e.result, e.error,
-      sum(coalesce(pg_column_size(e.result), 0)) over (order by k.execution_id) as together,
-      sum(coalesce(pg_column_size(e.result), 0)) over (partition by k.execution_id) as own
+      sum(noetl.weight(e.result)) over (order by k.execution_id) as together,
+      sum(noetl.weight(e.result)) over (partition by k.execution_id) as own
     from (
       select s.execution_id, s.step_name, w.result_visit, null::int as turn, w.result_event_id as event_id
       from unnest($1::bigint[], $2::text[]) s (execution_id, step_name)
@@ -37,9 +37,9 @@ from (
 -- name: load_workloads
 select execution_id, fits, case when fits then workload end as workload
 from (
-  select w.*, w.together <= 4194304 or w.together = pg_column_size(w.workload) as fits
+  select w.*, w.together <= 4194304 or w.together = noetl.weight(w.workload) as fits
   from (
-    select x.execution_id, x.workload, sum(pg_column_size(x.workload)) over (order by x.execution_id) as together
+    select x.execution_id, x.workload, sum(noetl.weight(x.workload)) over (order by x.execution_id) as together
     from noetl.execution x
     where x.execution_id = any($1::bigint[])
   ) w
@@ -52,21 +52,34 @@ from (
   select w.*, w.together <= 4194304 or w.together = w.own as fits
   from (
     select q.execution_id, q.node_id, q.action,
-      sum(pg_column_size(q.action)) over (order by q.execution_id) as together,
-      sum(pg_column_size(q.action)) over (partition by q.execution_id) as own
+      sum(noetl.weight(q.action)) over (order by q.execution_id) as together,
+      sum(noetl.weight(q.action)) over (partition by q.execution_id) as own
     from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
     join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id
   ) w
 ) found;
 
 -- name: load_items
-select wanted.execution_id, wanted.node_id, wanted.first, wanted.count,
-  coalesce(jsonb_agg(i.item order by i.place) filter (where i.place is not null), '[]') as items
-from unnest($1::bigint[], $2::text[], $3::int[], $4::int[]) wanted (execution_id, node_id, first, count)
-left join noetl.iteration i
-  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id
-  and i.place >= wanted.first and i.place < wanted.first + wanted.count
-group by wanted.execution_id, wanted.node_id, wanted.first, wanted.count;
+with wanted as materialized (
+  select w.execution_id, w.node_id, w.first, w.count, coalesce(sum(noetl.weight(i.item)), 0) as bytes
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::int[]) w (execution_id, node_id, first, count)
+  left join noetl.iteration i
+    on i.execution_id = w.execution_id and i.node_id = w.node_id and i.place >= w.first and i.place < w.first + w.count
+  group by w.execution_id, w.node_id, w.first, w.count
+), weighed as (
+  select w.*, sum(w.bytes) over (order by w.execution_id) as together,
+    sum(w.bytes) over (partition by w.execution_id) as own
+  from wanted w
+)
+select w.execution_id, w.node_id, w.first, w.count, f.fits,
+  case when f.fits then coalesce((
+    select jsonb_agg(i.item order by i.place)
+    from noetl.iteration i
+    where i.execution_id = w.execution_id and i.node_id = w.node_id
+      and i.place >= w.first and i.place < w.first + w.count
+  ), '[]') end as items
+from weighed w
+cross join lateral (select w.together <= 4194304 or w.together = w.own as fits) f;
 
 -- name: load_item_statuses
 select i.execution_id, i.node_id, i.place, i.status
