@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 2.0)
 BATCH_SECONDS = ANSWER_SECONDS + 10.0
 GROW_AFTER = 20  # batches that went well, after one that was too large for the server
+OUT_OF_TIME = frozenset({"25P04", "57014"})  # a transaction, a statement
+MOST_SLOW = 5  # times that one mail alone may take too long: each takes as long as the server has patience
 MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
 
 
@@ -96,6 +99,7 @@ class Lane:
         self.went_well = 0  # batches in a row
         self.quiet = False  # no notification while the server's queue of them is full
         self.conflicts = 0  # in a row
+        self.slow: Counter[int] = Counter()  # how often a mail alone took too long, by its id
         self.pause = PAUSE_SECONDS[0]
         self.fault_pause = FAULT_PAUSE_SECONDS[0]
 
@@ -177,7 +181,7 @@ class Lane:
         if kind.remedy is Remedy.STOP:
             self.evaluator.hopeless = error
             return
-        if kind.remedy is not Remedy.BLAME:
+        if kind.remedy is not Remedy.BLAME and not self._is_too_slow(error, batch):
             await self._try_again(error, batch.mails)
             return
         if len(batch.claimed) > 1:  # not what is written fails, but what is read, or the commit
@@ -190,6 +194,14 @@ class Lane:
             await self._rest(self.fault_pause)
             return
         await self._set_aside(error, batch)
+
+    def _is_too_slow(self, error: Exception, batch: Batch) -> bool:
+        """Whether one mail alone has run out of the server's patience so often that it would hold up all others."""
+        if batch.mails != 1 or getattr(error, "sqlstate", None) not in OUT_OF_TIME:
+            return False
+        [[mail]] = batch.claimed.values()
+        self.slow[mail.mail_id] += 1
+        return self.slow[mail.mail_id] >= MOST_SLOW
 
     async def _try_again(self, error: Exception, mails: int) -> None:
         """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
