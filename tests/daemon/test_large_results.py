@@ -35,16 +35,16 @@ async def _answered(database: Database, expected: int) -> int:
 async def test_what_templates_name_bounds_the_transaction(database: Database, first: str, second: str) -> None:
     """The result that the event carries, one of an earlier step, the workload; what nobody names bounds nothing."""
     await register(database, STORY.replace("FIRST", first).replace("SECOND", second))
-    for _ in range(5):
+    for _ in range(3):
         await start(database, payload=megabytes(1.5) if "workload" in first else {})
     await drain(database)
     for node, named in (("b", first), ("c", second)):
-        together = await _answered(database, 5)
-        assert together <= 2 if "blob" in named else together == 5
+        together = await _answered(database, 3)
+        assert together <= 2 if "blob" in named else together == 3
         inputs = f"select length(action::jsonb -> 'args' ->> 'got') from noetl.queue where node_name = '{node}'"
-        assert await rows(database, inputs) == [(len(megabytes(1.5)["blob"]) if "blob" in named else 1,)] * 5
-    await _answered(database, 5)
-    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 5
+        assert await rows(database, inputs) == [(len(megabytes(1.5)["blob"]) if "blob" in named else 1,)] * 3
+    await _answered(database, 3)
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 3
     assert await broken_invariants(database) == {}
 
 
@@ -61,10 +61,10 @@ async def test_inputs_that_are_read_again_bound_it_too(database: Database) -> No
     """They are rendered once, and stand in the job: a condition of the step may read them there."""
     reading = "next: [{when: '{{ got | length > 1 }}', step: c}]"
     await register(database, STORY.replace("next: c", reading).replace("FIRST", "a.blob").replace("SECOND", "1"))
-    await start(database, count=5)
+    await start(database, count=3)
     await drain(database)
-    assert max(await _answered(database, 5), await _answered(database, 5)) <= 2
-    assert await value(database, "select count(*) from noetl.queue where node_name = 'c'") == 5
+    assert max(await _answered(database, 3), await _answered(database, 3)) <= 2
+    assert await value(database, "select count(*) from noetl.queue where node_name = 'c'") == 3
 
 
 async def test_large_results_of_one_execution_are_taken_a_few_at_a_time(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""The statements that read: `store/sql/turns.sql` and `history.sql` over the tables in memory."""
+"""The statements that read: `store/sql/loading.sql` and `history.sql` over the tables in memory."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+-- name: load_results
+-- Results that a template names: the latest of steps, those that the events of earlier turns carry, and those of events of
+-- this transaction that were too large to come along at once. Here and below no more than 4 MiB together, whole executions
+-- at a time, the first whatever its size: what does not fit is left for another transaction.
+select execution_id, step_name, result_visit, turn, event_id, event_type, fits,
+  case when fits then noetl.as_json(result) end as result, case when fits then noetl.as_error(error) end as error
+from (
+  select w.*, w.together <= 4194304 or w.together = w.own as fits
+  from (
+    select k.*, e.event_type, e.result, e.error,
+      sum(noetl.weight(e.result)) over (order by k.execution_id) as together,
+      sum(noetl.weight(e.result)) over (partition by k.execution_id) as own
+    from (
+      select s.execution_id, s.step_name, w.result_visit, null::int as turn, w.result_event_id as event_id
+      from unnest($1::bigint[], $2::text[]) s (execution_id, step_name)
+      join noetl.workflow w on w.execution_id = s.execution_id and w.step_id = s.step_name
+      union all
+      select t.execution_id, null, null, t.turn, t.event_id
+      from unnest($3::bigint[], $4::int[]) wanted (execution_id, turn)
+      join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
+      union all
+      select v.execution_id, null, null, null, v.event_id
+      from unnest($5::bigint[], $6::bigint[]) v (execution_id, event_id)
+    ) k
+    join noetl.event e on e.execution_id = k.execution_id and e.event_id = k.event_id
+  ) w
+) found;
+
+-- name: load_workloads
+select execution_id, fits, case when fits then workload end as workload
+from (
+  select w.*, w.together <= 4194304 or w.together = noetl.weight(w.workload) as fits
+  from (
+    select x.execution_id, x.workload, sum(noetl.weight(x.workload)) over (order by x.execution_id) as together
+    from noetl.execution x
+    where x.execution_id = any($1::bigint[])
+  ) w
+) found;
+
+-- name: load_actions
+-- What the job of a visit says: its rendered inputs stand there, under `args`.
+select execution_id, node_id, fits, case when fits then action::jsonb end as action
+from (
+  select w.*, w.together <= 4194304 or w.together = w.own as fits
+  from (
+    select q.execution_id, q.node_id, q.action,
+      sum(noetl.weight(q.action)) over (order by q.execution_id) as together,
+      sum(noetl.weight(q.action)) over (partition by q.execution_id) as own
+    from unnest($1::bigint[], $2::text[]) wanted (execution_id, node_id)
+    join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id
+  ) w
+) found;
+
+-- name: load_items
+with wanted as materialized (
+  select w.execution_id, w.node_id, w.first, w.count, coalesce(sum(noetl.weight(i.item)), 0) as bytes
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::int[]) w (execution_id, node_id, first, count)
+  left join noetl.iteration i
+    on i.execution_id = w.execution_id and i.node_id = w.node_id and i.place >= w.first and i.place < w.first + w.count
+  group by w.execution_id, w.node_id, w.first, w.count
+), weighed as (
+  select w.*, sum(w.bytes) over (order by w.execution_id) as together,
+    sum(w.bytes) over (partition by w.execution_id) as own
+  from wanted w
+)
+select w.execution_id, w.node_id, w.first, w.count, f.fits,
+  case when f.fits then coalesce((
+    select jsonb_agg(i.item order by i.place)
+    from noetl.iteration i
+    where i.execution_id = w.execution_id and i.node_id = w.node_id
+      and i.place >= w.first and i.place < w.first + w.count
+  ), '[]') end as items
+from weighed w
+cross join lateral (select w.together <= 4194304 or w.together = w.own as fits) f;
+
+-- name: load_item_statuses
+select i.execution_id, i.node_id, i.place, i.status
+from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, place)
+join noetl.iteration i
+  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.place = wanted.place;
+
+-- name: load_content
+select c.content, c.path
+from noetl.catalog c
+where c.catalog_id = $1::bigint;
