@@ -151,7 +151,7 @@ begin
     noetl.is_broken(m.result) or noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
     case
-      when pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
+      when m.fits and pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
         and octet_length(m.result::text) > 2097152 then octet_length(m.result::text)
     end,
     case when lower(m.event_type) in ('action_failed', 'action_error') then (

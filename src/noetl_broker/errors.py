@@ -50,6 +50,10 @@ class NotFoundFault(BrokerError):
     """What was asked for by name or id is not there."""
 
 
+class OversizeFault(BrokerError):
+    """What turns would write together is more than the server takes in one statement."""
+
+
 class HistoryFault(BrokerError):
     """What is remembered of an execution does not suffice to take its turns again; `reason` without its id."""
 

@@ -60,3 +60,16 @@ async def test_a_server_that_is_slow_for_a_while_sets_nothing_aside(database: Da
     await complete_jobs(database)
     assert (await drain(database)).counters.set_aside == 0
     assert await value(database, "select status from noetl.execution") == "COMPLETED"
+
+
+async def test_what_is_too_much_is_halved_from_what_it_was(database: Database) -> None:
+    """A batch that held few must not be tried again and again until half of what it may hold is less than that."""
+    await register(database, STORY)
+    executions = await start(database, count=40)
+    await drain(database)
+    body = FAIL.format(execution_id=executions[0], sqlstate="57014")
+    many = "if (select count(*) > 10 from arrived where true or"
+    await execute(database, body.replace("if exists (select from arrived where", many))
+    await complete_jobs(database)
+    assert (await drain(database, lanes=1)).counters.faults["57014"] == 2
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 40

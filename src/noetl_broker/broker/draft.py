@@ -39,6 +39,7 @@ from noetl_broker.broker.model import (
 from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
 from noetl_broker.broker.trail import Lost, Trace
 from noetl_broker.template.allowance import Allowance
+from noetl_broker.template.output import size_of
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Draft:
     """One turn of one execution: what it started from, and what it has decided so far."""
 
     __slots__ = (
-        "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
+        "_carried", "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
         "children", "end_inputs", "end_reached", "end_turn", "ended", "ends", "event", "events", "item_ends",
         "items", "jobs", "known", "lost", "moment", "note", "own", "parent", "playbook", "posts", "repeats",
         "rows", "seen", "status", "tokens", "total", "trail", "turn", "waiting", "withdraw",
@@ -106,6 +107,7 @@ class Draft:
         self.note: str | None = None
         self.trail: list[Trace] = []
         self.lost: Lost | None = None
+        self._carried = 0
         self._workload: Mapping[str, JSON] | None = None
 
     def seal(self) -> tuple[ExecutionState, Decision]:
@@ -118,8 +120,19 @@ class Draft:
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
-            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions),
+            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions), self.chars,
         )  # fmt: skip
+
+    # How much it is
+
+    @property
+    def chars(self) -> int:
+        """About how many characters it writes of what templates gave, and of what items were given."""
+        return self.allowance.handed_on + self._carried
+
+    def carry(self, value: JSON) -> None:
+        """Count what one item is given: a template gave it once, and each item has it again."""
+        self._carried += size_of(value)
 
     # Visits
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from noetl_broker.template import Scope, Tree
 
 MOST_STARTED = 100  # items that one turn starts at most
+ENOUGH_CHARS = 4_194_304  # after which a turn starts no further item
 ITEM_STEPS = 100  # what `where` and `order_by` may take for one item beside what the turn may take in any case
 STARTED = ("iteration_started", "STARTED")
 COMPLETED = ("iteration_completed", "COMPLETED")
@@ -185,17 +186,19 @@ def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tu
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
+    started = 0
     if count > 0:
-        first = counts.started
-        values = draft.known.ask(want_items(step.name, token.visit, first, count))
-        token = token._replace(items=counts._replace(started=first + count))
-        draft.tokens[step.name, token.visit] = token
+        values = draft.known.ask(want_items(step.name, token.visit, counts.started, count))
         inputs, result = handed()
-        for index, item in enumerate(values, first):
+        for index, item in enumerate(values, counts.started):
+            if started and draft.chars > ENOUGH_CHARS:
+                break
             words = words_of(iteration, index, counts.total, item)
             _start_item(draft, step, token, inputs, result, (index, words))
+            started += 1
+    token = token._replace(items=counts._replace(started=counts.started + started))
     draft.tokens[step.name, token.visit] = token
-    if room > count > 0:
+    if room > started > 0:
         draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
     elif counts.ended == counts.total:
         draft.posts.append(Post(ITERATOR_COMPLETED, step.name, token.visit))

@@ -258,6 +258,7 @@ class Decision(NamedTuple):
     item_ends: tuple[ItemEnd, ...] = ()
     posts: tuple[Post, ...] = ()
     adoptions: tuple[Adoption, ...] = ()
+    chars: int = 0  # about so many does it write of what templates gave and of what items were given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

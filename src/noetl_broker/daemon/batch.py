@@ -30,6 +30,7 @@ MOST_LEFT = 8  # results of one execution in a batch that were too large to come
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
 PATIENCE_SECONDS = 0.05
+ENOUGH_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
 Outcomes: TypeAlias = list[tuple[Case, Outcome]]
 
 
@@ -55,6 +56,7 @@ class Batch:
         self.first: int | None = None  # mail that it came upon, whether it could have it or not
         self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
+        self.room = ENOUGH_CHARS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
         self.posted = False  # whether it wrote mail itself
 
@@ -179,18 +181,19 @@ class Batch:
         wants: unit.Wants = {}
         until = time.thread_time() + self.patience
         for deciding in pending:
-            if time.thread_time() > until and (outcomes or again):
+            if (self.room < 0 or time.thread_time() > until) and (outcomes or again):
                 break
             execution_id = deciding.case.execution.execution_id
             try:
-                outcomes.append((deciding.case, deciding.go_on(until=until)))
+                outcomes.append((deciding.case, deciding.go_on(until=until, room=self.room)))
+                self.room -= deciding.chars
             except NotLoaded as missing:
                 wants[execution_id] = missing.wants
                 again.append(deciding)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
                 self._blame(execution_id, error, faults)
         self.patience = until - time.thread_time()  # what is loaded in between does not count
-        return ([], {}) if outcomes and self.patience < 0 else (again, wants)
+        return ([], {}) if outcomes and (self.room < 0 or self.patience < 0) else (again, wants)
 
     def _count(self, outcomes: Outcomes, faults: dict[int, str]) -> None:
         counters = self.counters

@@ -27,6 +27,7 @@ class Deciding:
         self._state = case.state
         self._last_at = case.execution.last_at
         self._taken: list[Taken] = []
+        self.chars = 0  # that they write of what templates gave
 
     def tell(self, answers: Answers, wants: Wants) -> bool:
         """What was loaded; false where it was asked for and is too much for this transaction.
@@ -38,14 +39,15 @@ class Deciding:
             self._known.answers.setdefault(wish, answer)
         return execution_id in answers or execution_id not in wants
 
-    def go_on(self, *, until: float) -> Outcome:
+    def go_on(self, *, until: float, room: int) -> Outcome:
         """Take the turns that are left; raises NotLoaded, after which it can be called again.
 
-        After `until` (the thread's own seconds) no further turn is begun: one is taken in any case, other mail stays.
+        After `until` (the thread's own seconds), or where the turns write more than `room` characters of what templates
+        gave, no further turn is begun: one is taken in any case, other mail stays.
         """
         case = self.case
         for mail in case.mail[len(self._taken) :]:
-            if self._taken and time.thread_time() > until:
+            if self._taken and (self.chars > room or time.thread_time() > until):
                 break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
@@ -56,5 +58,6 @@ class Deciding:
                 remember(self._known, mail.event, turn, decision)
             self._state = state
             self._taken.append(Taken(mail, turn, decision))
+            self.chars += decision.chars
             self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return Outcome(self._taken, self._state)

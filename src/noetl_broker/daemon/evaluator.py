@@ -22,6 +22,7 @@ from noetl_broker.daemon.garbage import collect
 from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
+from noetl_broker.errors import OversizeFault
 from noetl_broker.store import unit
 from noetl_broker.store.faults import Remedy, kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
@@ -181,7 +182,7 @@ class Lane:
         if kind.remedy is Remedy.STOP:
             self.evaluator.hopeless = error
             return
-        if kind.remedy is not Remedy.BLAME and not self._is_too_slow(error, batch):
+        if kind.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
             await self._try_again(error, batch.mails)
             return
         if len(batch.claimed) > 1:  # not what is written fails, but what is read, or the commit
@@ -195,9 +196,14 @@ class Lane:
             return
         await self._set_aside(error, batch)
 
-    def _is_too_slow(self, error: Exception, batch: Batch) -> bool:
-        """Whether one mail alone has run out of the server's patience so often that it would hold up all others."""
-        if batch.mails != 1 or getattr(error, "sqlstate", None) not in OUT_OF_TIME:
+    def _is_too_much(self, error: Exception, batch: Batch) -> bool:
+        """Whether one mail alone is more than the server takes, or has run out of its patience again and again.
+
+        It would hold up all others.
+        """
+        if batch.mails != 1 or isinstance(error, OversizeFault):
+            return batch.mails == 1
+        if getattr(error, "sqlstate", None) not in OUT_OF_TIME:
             return False
         [[mail]] = batch.claimed.values()
         self.slow[mail.mail_id] += 1

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from noetl_broker.broker.model import Decision, Emitted, Job, Row, Turn
 from noetl_broker.broker.state import encode
+from noetl_broker.errors import OversizeFault
 from noetl_broker.store.codec import dump_json, dump_rows
 from noetl_broker.store.family import child_row, json_or_null, letter
 from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 Document = dict[str, Any]  # one row, by the names of its columns; what is left out is null
+MOST_CHARS = 200_000_000  # in one statement; Postgres hangs up on a gigabyte, and a character may take four bytes
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
 
@@ -244,11 +246,15 @@ class Columns:
         return [*_columns(self.begun, 4), *_columns(shapes, 4)]
 
     def write_arguments(self) -> list[object]:
-        """The arguments of `write_turns`."""
-        return [
-            dump_rows(self.turns), dump_rows(self.events), dump_rows([*self.rows.values()]), dump_rows(self.states),
-            *_columns(self.ended, 6), self.read,
-        ]  # fmt: skip
+        """The arguments of `write_turns`; raises OversizeFault where they are more than the server takes."""
+        texts = [dump_rows(rows) for rows in (self.turns, self.events, [*self.rows.values()], self.states)]
+        chars = sum(map(len, texts))
+        if chars > MOST_CHARS:
+            message = (
+                f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once, more than {MOST_CHARS:,}"
+            )
+            raise OversizeFault(f"{message}: start fewer jobs in one turn, or give less to each")
+        return [*texts, *_columns(self.ended, 6), self.read]
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.errors import DatabaseFault, OversizeFault, PermissionFault, SchemaFault
 
 
 class Remedy(StrEnum):
@@ -72,6 +72,7 @@ _KINDS_IN: Final = {("54000", "async.c"): _DEAF_QUEUE, ("0A000", "plancache.c"):
 # Faults that carry no code: the driver's, the system's, ours. The first that fits counts.
 _KINDS_WITHOUT_CODE: Final[tuple[tuple[type[BaseException], Kind], ...]] = (
     (SchemaFault, _GONE),
+    (OversizeFault, Kind(Remedy.SHRINK, "it is more than the server takes at once")),
     (PermissionFault, _NO_RIGHTS),
     (asyncpg.exceptions.TargetServerAttributeNotMatched, KINDS["25006"]),
     (asyncpg.exceptions.OutdatedSchemaCacheError, _CHANGED),

@@ -43,6 +43,11 @@ class Allowance:
             limit = f"{self.turn_chars:,} characters together"
             raise TemplateRuntimeError(f"what one turn hands on is more than {limit} (template_max_output_chars)")
 
+    @property
+    def handed_on(self) -> int:
+        """How many characters the turn hands on so far."""
+        return self.turn_chars - self.room
+
     def widen(self, steps: int) -> None:
         """Allow the turn so many more steps, for work that grows with what it is given."""
         self.left += steps
