@@ -72,7 +72,7 @@ MUTANTS = (
     Mutant("an item counts twice", 0, iterators.check_iterator_completions, '!= "RUNNING"', "is None"),
     # iterators
     Mutant("an item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),
-    Mutant("the rest of a wide iterator is forgotten", 210, iterators._start_items, "room > count > 0", "False"),
+    Mutant("the rest of a wide iterator is forgotten", 210, iterators._start_items, "room > started > 0", "False"),
     # batches, the store
     Mutant(
         "the latest result is the last to come", 10, draft.Draft.step_result, "own[1] != self.visits(step)", "False"

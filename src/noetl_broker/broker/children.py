@@ -73,8 +73,6 @@ def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tupl
     `item`: the place of an iterator's item, and the place of its iteration_started in the turn.
     """
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
-    if item is not None:
-        draft.carry(request.get("args"))
     draft.children.append(
         Child(
             token.step,

@@ -217,8 +217,10 @@ def _start_item(
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
         start_child(draft, token, render_call(draft, task.call, inputs, result, words), (index, ordinal))
+        draft.carry(draft.children[-1].payload)
     else:
         enqueue_job(draft, task, token.visit, ordinal, inputs, result, item)
+        draft.carry([draft.jobs[-1].action, draft.jobs[-1].context])
 
 
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:

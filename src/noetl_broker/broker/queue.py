@@ -66,9 +66,6 @@ def enqueue_job(
         context |= _told(draft, step, [template for _, template in reading], given, result)
         if item is not None:
             context |= {"words": item[1], "workload": draft.workload()}
-            draft.carry(context["workload"])
-    if item is not None:
-        draft.carry(action)
     draft.jobs.append(
         Job(
             step.name,

@@ -250,10 +250,8 @@ class Columns:
         texts = [dump_rows(rows) for rows in (self.turns, self.events, [*self.rows.values()], self.states)]
         chars = sum(map(len, texts))
         if chars > MOST_CHARS:
-            message = (
-                f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once, more than {MOST_CHARS:,}"
-            )
-            raise OversizeFault(f"{message}: start fewer jobs in one turn, or give less to each")
+            message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"
+            raise OversizeFault(f"{message}, more than {MOST_CHARS:,}: start fewer jobs in one turn, or give each less")
         return [*texts, *_columns(self.ended, 6), self.read]
 
     def job_change_arguments(self) -> list[list[Any]]:
