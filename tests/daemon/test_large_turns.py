@@ -12,7 +12,7 @@ from tests.postgres import Database
 EACH = """
 workload: {{blob: ""}}
 workflow:
-- {{step: start, next: each}}
+- {{step: start, next: [{{step: each, {given}}}]}}
 - step: each
   {task}
   loop: {{collection: {items}, element: n, mode: async, concurrency: 100, distribute: true}}
@@ -25,6 +25,7 @@ workflow:
 - {step: end}
 """
 PYTHON = "type: python\n  code: x\n  "
+PLAYBOOK = "type: playbook\n  path: child\n  "
 GIVEN = 'with: {doc: "{{ workload.blob }}"}'
 ITEMS = [*range(24)]
 MOST_AT_ONCE = """
@@ -50,18 +51,19 @@ def fan_out(width: int, given: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "task",
+    "given, task",
     [
-        PYTHON + GIVEN,
-        PYTHON + GIVEN.replace("workload.blob", "workload.blob ~ n"),
-        PYTHON + 'with: {who: "{{ env.USER }}"}',  # for the worker, who is told the workload
-        "type: playbook\n  path: child\n  " + GIVEN,
+        (GIVEN, PYTHON),
+        ("with: {}", PYTHON + GIVEN),
+        ("with: {}", PYTHON + 'with: {who: "{{ env.USER }}"}'),  # for the worker, who is told the workload
+        (GIVEN, PLAYBOOK),
+        ("with: {}", PLAYBOOK + GIVEN),
     ],
-    ids=["given", "rendered", "left", "children"],
+    ids=["given", "rendered", "left", "given children", "rendered for children"],
 )
-async def test_a_turn_starts_fewer_items_where_each_is_given_much(database: Database, task: str) -> None:
+async def test_a_turn_starts_fewer_items_where_each_is_given_much(database: Database, given: str, task: str) -> None:
     """The rest is started in turns of its own, and nothing else changes."""
-    await register(database, EACH.format(task=task, items=ITEMS))
+    await register(database, EACH.format(given=given, task=task, items=ITEMS))
     await register(database, CHILD, path="child")
     await start(database, payload=megabytes(1))
     while (await drain(database)).counters.turns and "playbook" not in task:
@@ -75,7 +77,7 @@ async def test_a_turn_starts_fewer_items_where_each_is_given_much(database: Data
 async def test_an_item_that_alone_is_too_much_for_two_is_started(database: Database) -> None:
     """One by one."""
     given = ", ".join(f'p{number}: "{{{{ workload.blob }}}}"' for number in range(6))
-    await register(database, EACH.format(task=f"{PYTHON}with: {{{given}}}", items=[1, 2, 3]))
+    await register(database, EACH.format(given=f"with: {{{given}}}", task=PYTHON, items=[1, 2, 3]))
     await start(database, payload=megabytes(1))
     while (await drain(database)).counters.turns:
         await complete_jobs(database)
