@@ -96,7 +96,7 @@ class Watch:
         for _ in range(executions):
             execution_id = (await self.database.start(path))[0]
             committed, answers = None, 0
-            while (found := await self._next(execution_id)) is not None:
+            while (found := await self._next(execution_id, _node(execution_id, answers + 1, counting))) is not None:
                 job, seen_at = found
                 if committed is not None:
                     spans.append((seen_at - committed) * 1000)
@@ -109,19 +109,19 @@ class Watch:
             raise RuntimeError(f"no job of {path} followed another")
         return spans
 
-    async def _next(self, execution_id: int) -> tuple[int, float] | None:
+    async def _next(self, execution_id: int, node: str) -> tuple[int, float] | None:
         """The next job and when it could be seen; None at the end of the execution.
 
-        The job is found by its execution whatever the planner thinks: a look through all that is queued would walk over
-        all that ever was while somebody holds an old snapshot, and we would measure ourselves.
+        The job is found by its key whatever the planner thinks: a look through all that is queued would walk over all
+        that ever was while somebody holds an old snapshot, one through all that the execution had grows with its
+        history, and we would measure ourselves.
         """
         woken_at = None
         while True:
             self.rung.clear()
             (found,) = await self.connection.fetch(
                 "select x.status, q.queue_id from noetl.execution x left join noetl.queue q on"
-                " q.execution_id = x.execution_id and q.status is not distinct from 'queued'"
-                " where x.execution_id = $1", execution_id,
+                " q.execution_id = x.execution_id and q.node_id = $2 where x.execution_id = $1", execution_id, node,
             )  # fmt: skip
             if found["queue_id"] is not None:
                 return found["queue_id"], woken_at or time.perf_counter()
@@ -130,6 +130,13 @@ class Watch:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.rung.wait(), 0.05)
             woken_at = self.rung_at if self.alone and self.rung.is_set() else None
+
+
+def _node(execution_id: int, number: int, looping: bool) -> str:
+    """The node of the job with this number: of a visit of the loop, or of a step of the chain."""
+    if looping:
+        return f"{execution_id}:again" if number == 1 else f"{execution_id}:again#{number}"
+    return f"{execution_id}:s{number}"
 
 
 @dataclass(slots=True)
