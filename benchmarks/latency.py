@@ -96,7 +96,9 @@ class Watch:
         for _ in range(executions):
             execution_id = (await self.database.start(path))[0]
             committed, answers = None, 0
-            while (found := await self._next(execution_id, _node(execution_id, answers + 1, counting))) is not None:
+            while (
+                found := await self._next(execution_id, _node(execution_id, answers + 1, looping=counting))
+            ) is not None:
                 job, seen_at = found
                 if committed is not None:
                     spans.append((seen_at - committed) * 1000)
@@ -132,7 +134,7 @@ class Watch:
             woken_at = self.rung_at if self.alone and self.rung.is_set() else None
 
 
-def _node(execution_id: int, number: int, looping: bool) -> str:
+def _node(execution_id: int, number: int, *, looping: bool) -> str:
     """The node of the job with this number: of a visit of the loop, or of a step of the chain."""
     if looping:
         return f"{execution_id}:again" if number == 1 else f"{execution_id}:again#{number}"
