@@ -116,6 +116,32 @@ begin
   end if;
 
   return query
+  with found as materialized (
+    select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
+      e.result, e.error, e.meta, s.execution_id is not null as has_state, s.turn, s.last_at, s.tokens,
+      case
+        when u.execution_id <> all(held) then 0
+        when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
+        else noetl.weight(s.tokens) + noetl.weight(e.context)
+      end as bytes
+    from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
+    left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
+    left join noetl.execution_state s on s.execution_id = u.execution_id
+  ), large as (
+    -- Executions that do not just come along: as many as fit together, the first whatever it carries.
+    select array_agg(o.execution_id) as ids
+    from (
+      select g.execution_id, g.bytes,
+        sum(g.bytes) over (order by case when newest then - g.first_mail else g.first_mail end) as together
+      from (
+        select f.execution_id, sum(f.bytes::float8) as bytes, min(f.mail_id) as first_mail
+        from found f
+        group by f.execution_id
+        having sum(f.bytes::float8) > 16384
+      ) g
+    ) o
+    where o.together > 4194304 and o.together > o.bytes
+  )
   select m.mail_id, m.execution_id, m.event_id,
     m.execution_id = any(held) and m.fits and case
       when m.execution_id = any(behind) and lower(m.event_type) = 'action_completed' then false
@@ -165,31 +191,11 @@ begin
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
   from (
-    select w.*, w.of_execution <= 16384 or w.together <= 4194304 or w.together = w.of_execution as fits
-    from (
-      select v.*, sum(case when v.of_execution > 16384 then v.bytes else 0 end)
-        over (order by case when newest then - v.first_mail else v.first_mail end) as together
-      from (
-        select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
-          e.result, e.error, e.meta, s.execution_id is not null as has_state, s.turn, s.last_at, s.tokens, l.bytes,
-          min(u.mail_id) over its as first_mail, sum(l.bytes) over its as of_execution
-        from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
-        left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
-        left join noetl.execution_state s on s.execution_id = u.execution_id
-        cross join lateral (
-          select case
-            when u.execution_id <> all(held) then 0
-            when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
-            else noetl.weight(s.tokens) + noetl.weight(e.context)
-          end as bytes
-        ) l
-        window its as (partition by u.execution_id)
-      ) v
-    ) w
+    select f.*, (f.execution_id = any((select l.ids from large l)::bigint[])) is not true as fits
+    from found f
   ) m
   left join noetl.execution x on x.execution_id = m.execution_id
-  left join noetl.catalog c on c.catalog_id = x.catalog_id
-  order by m.mail_id;
+  left join noetl.catalog c on c.catalog_id = x.catalog_id;
 end
 $$;
 

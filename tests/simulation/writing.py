@@ -19,6 +19,8 @@ Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
 STATES = 3  # the place of the states among the arguments of write_turns
+# What may be left out of a row of turns, events, tracking rows, states: it is null then.
+OPTIONAL = (("note", "facts"), (), ("started_at", "ended_at", "result_visit", "result_event_id"), ("deadline",))
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 ENDED = frozenset({"done", "dead", "cancelled"})
@@ -27,7 +29,7 @@ ENDED = frozenset({"done", "dead", "cancelled"})
 def documents(text: str) -> list[Row]:
     """Return the rows of a JSON document, with their moments."""
     return [
-        {name: datetime.fromisoformat(item) if name in MOMENTS and item else item for name, item in row.items()}
+        {name: datetime.fromisoformat(item) if name in MOMENTS else item for name, item in row.items()}
         for row in load_json(text)
     ]
 
@@ -91,7 +93,10 @@ def change_jobs(*columns: Sequence[Any]) -> Pending:
 
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
-    turns, events, steps, states = (documents(str(text)) for text in columns[:4])
+    turns, events, steps, states = (
+        [{**dict.fromkeys(optional), **row} for row in documents(str(text))]
+        for text, optional in zip(columns[:4], OPTIONAL, strict=True)
+    )
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
     ended = _rows("execution_id status result error ended_at parent_node_id", columns[4:10])
     if "no_turn_key" not in sloppy:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noetl_broker.broker.model import Decision, Emitted, Job, Row, Turn
 from noetl_broker.broker.state import encode
@@ -19,30 +19,11 @@ from noetl_broker.errors import OversizeFault
 from noetl_broker.store.codec import dump_json, dump_rows
 from noetl_broker.store.family import child_row, json_or_null, letter
 from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id
-
-if TYPE_CHECKING:
-    from noetl_broker.playbook.model import Playbook
-
+from noetl_broker.store.shapes import shape_of
 
 Document = dict[str, Any]  # one row, by the names of its columns; what is left out is null
 MOST_CHARS = 200_000_000  # in one statement; Postgres hangs up on a gigabyte, and a character may take four bytes
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
-
-
-def shape_of(playbook: Playbook) -> tuple[str, str, str]:
-    """The steps, arcs and workbook actions of a playbook as JSON, for the tracking tables."""
-    steps = [
-        {"ordinal": step.index, "name": step.name, "type": step.type, "description": step.description,
-         "raw": dump_json(step.raw)}
-        for step in playbook.steps.values()
-    ]  # fmt: skip
-    arcs = [
-        {"ordinal": arc.ordinal, "source": arc.source, "target": arc.target, "condition": arc.condition,
-         "inputs": dump_json(arc.inputs) if arc.inputs else None}
-        for arc in playbook.arcs
-    ]  # fmt: skip
-    tasks = [{"name": task.name, "type": task.type, "raw": dump_json(task.raw)} for task in playbook.workbook]
-    return dump_json(steps), dump_json(arcs), dump_json(tasks)
 
 
 class Columns:
@@ -75,10 +56,7 @@ class Columns:
         last_at, deadline = execution.last_at, None
         for mail, turn, decision in taken:
             self.read.append(mail.mail_id)
-            self.turns.append({
-                "execution_id": turn.execution_id, "turn": turn.number, "event_id": mail.event_id,
-                "outcome": decision.outcome, "note": decision.note, "decided_at": turn.at, "facts": mail.facts,
-            })  # fmt: skip
+            self._add_turn(mail, turn, decision)
             if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
                 deadline = decision.begun.deadline
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
@@ -92,10 +70,24 @@ class Columns:
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(letter(execution, state, decision.ended))
             last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        self.states.append({
+        document = {
             "execution_id": execution.execution_id, "expected": execution.turn, "turn": execution.turn + len(taken),
-            "last_at": last_at, "tokens": encode(state), "deadline": deadline,
-        })  # fmt: skip
+            "last_at": last_at, "tokens": encode(state),
+        }  # fmt: skip
+        if deadline is not None:
+            document["deadline"] = deadline
+        self.states.append(document)
+
+    def _add_turn(self, mail: Mail, turn: Turn, decision: Decision) -> None:
+        document: Document = {
+            "execution_id": turn.execution_id, "turn": turn.number, "event_id": mail.event_id,
+            "outcome": decision.outcome, "decided_at": turn.at,
+        }  # fmt: skip
+        if decision.note is not None:
+            document["note"] = decision.note
+        if mail.facts is not None:
+            document["facts"] = mail.facts
+        self.turns.append(document)
 
     def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
         first = len(self.events)
@@ -226,19 +218,21 @@ class Columns:
 
     def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
         """One row a step, even where several turns of the batch touched it: an update sees each row once."""
-        started = None if row.started is None else turn.at + row.started * MICROSECOND
-        ended = None if row.ended is None else turn.at + row.ended * MICROSECOND
-        before = self.rows.get((execution_id, row.step))
-        result_visit = row.result_visit
-        result_event = None if row.result_visit is None or row.taken else mail.event_id
-        if before is not None:
-            started = started or before["started_at"]
-            if before["result_visit"] is not None and (result_visit is None or before["result_visit"] > result_visit):
-                result_visit, result_event = before["result_visit"], before["result_event_id"]
-        self.rows[execution_id, row.step] = {
+        document: Document = {
             "execution_id": execution_id, "step": row.step, "status": row.status, "visits": row.visits,
-            "started_at": started, "ended_at": ended, "result_visit": result_visit, "result_event_id": result_event,
         }  # fmt: skip
+        if row.started is not None:
+            document["started_at"] = turn.at + row.started * MICROSECOND
+        if row.ended is not None:
+            document["ended_at"] = turn.at + row.ended * MICROSECOND
+        if row.result_visit is not None:
+            document["result_visit"] = row.result_visit
+            if not row.taken:
+                document["result_event_id"] = mail.event_id
+        before = self.rows.get((execution_id, row.step))
+        if before is not None:
+            _lay_over(before, document)
+        self.rows[execution_id, row.step] = document
 
     def begin_arguments(self) -> list[list[object]]:
         """The arguments of `begin_executions`."""
@@ -276,6 +270,17 @@ def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event
     if event.context is not None:
         row["context"] = event.context
     return row
+
+
+def _lay_over(before: Document, row: Document) -> None:
+    """What earlier turns of the batch said of a step, where this one says nothing, or of a lower visit's result."""
+    if "started_at" in before:
+        row.setdefault("started_at", before["started_at"])
+    if before.get("result_visit", 0) > row.get("result_visit", 0):
+        row["result_visit"] = before["result_visit"]
+        row.pop("result_event_id", None)
+        if "result_event_id" in before:
+            row["result_event_id"] = before["result_event_id"]
 
 
 def _columns(rows: list[Any], width: int) -> list[list[object]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import Found, result_of
@@ -52,7 +53,8 @@ class Claim:
 async def take(connection: Connection, *, max_mail: int, newest: bool, from_mail_id: int) -> Claim:
     """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
     claim = Claim()
-    for row in await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id):
+    rows = await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id)
+    for row in sorted(rows, key=itemgetter("mail_id")):  # they come wide, and in order already or nearly so
         claim.first_mail_id = min(row["mail_id"], claim.first_mail_id or row["mail_id"])
         if not row["locked"]:
             claim.missed += 1

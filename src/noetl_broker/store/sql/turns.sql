@@ -96,7 +96,7 @@ with turns as (
     execution_id bigint, catalog_id bigint, parent_event_id bigint, created_at timestamptz, event_type text,
     node_id text, node_name text, node_type text, status text, meta jsonb, result jsonb, error jsonb, context jsonb,
     starts_child boolean,
-    job_action json, job_context jsonb, job_status text, job_priority int, job_max_attempts int, job_timeout float8,
+    job_action text, job_context jsonb, job_status text, job_priority int, job_max_attempts int, job_timeout float8,
     job_delay float8, job_node_id text, job_type text, job_lacks_workload boolean
   )
 ), events as (
@@ -113,7 +113,7 @@ with turns as (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
     timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
-  select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action::text,
+  select t.execution_id, t.catalog_id, coalesce(t.job_node_id, t.node_id), t.node_name, t.job_type, t.job_action,
     case
       -- A hundred thousand items must not copy a large workload a hundred thousand times: the core adds it to an
       -- item's context where the item still needs it.
