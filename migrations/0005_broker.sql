@@ -119,14 +119,16 @@ begin
   with found as materialized (
     select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
       e.result, e.error, e.meta, s.execution_id is not null as has_state, s.turn, s.last_at, s.tokens,
+      h.is_held,
       case
-        when u.execution_id <> all(held) then 0
+        when not h.is_held then 0
         when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
         else noetl.weight(s.tokens) + noetl.weight(e.context)
       end as bytes
     from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
     left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
     left join noetl.execution_state s on s.execution_id = u.execution_id
+    cross join lateral (select coalesce(u.execution_id = any(held), false) as is_held) h
   ), large as (
     -- Executions that do not just come along: as many as fit together, the first whatever it carries.
     select array_agg(o.execution_id) as ids
@@ -143,7 +145,7 @@ begin
     where o.together > 4194304 and o.together > o.bytes
   )
   select m.mail_id, m.execution_id, m.event_id,
-    m.execution_id = any(held) and m.fits and case
+    m.comes and case
       when m.execution_id = any(behind) and lower(m.event_type) = 'action_completed' then false
       when m.has_state or lower(m.event_type) = any(starts) then true
       else not exists (
@@ -169,7 +171,7 @@ begin
     m.event_type::text, m.node_id::text, m.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
     least(greatest(m.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
-    case when m.fits and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
+    case when m.comes and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
     -- a large result stays in the table until a template names it
     case when pg_column_size(m.result) <= 8192 then noetl.as_json(m.result) end,
     coalesce(pg_column_size(m.result) > 8192, false),
@@ -177,7 +179,7 @@ begin
     noetl.is_broken(m.result) or noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
     case
-      when m.fits and pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
+      when m.comes and pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
         and octet_length(m.result::text) > 2097152 then octet_length(m.result::text)
     end,
     case when lower(m.event_type) in ('action_failed', 'action_error') then (
@@ -186,12 +188,12 @@ begin
       where q.execution_id = m.execution_id and q.node_id = m.node_id
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
-    m.turn, m.last_at, m.tokens,
+    m.turn, m.last_at, case when m.comes then m.tokens end,
     x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
   from (
-    select f.*, (f.execution_id = any((select l.ids from large l)::bigint[])) is not true as fits
+    select f.*, f.is_held and (f.execution_id = any((select l.ids from large l)::bigint[])) is not true as comes
     from found f
   ) m
   left join noetl.execution x on x.execution_id = m.execution_id

@@ -103,7 +103,7 @@ _LOCK = """\
   from asked a
   where pg_try_advisory_xact_lock(a.execution_id);
 """
-_READ = "        from unnest(mails, executions, events) u (mail_id, execution_id, event_id)\n"
+_READ = "    from unnest(mails, executions, events) u (mail_id, execution_id, event_id)\n"
 _LOCK_IN_READ = """\
   join (
     select a.execution_id

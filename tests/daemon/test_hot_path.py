@@ -88,6 +88,23 @@ async def test_without_the_lock_the_turn_key_alone_prevents_doubles(database: Da
     assert await broken_invariants(database) == {}
 
 
+async def test_mail_is_decided_on_in_its_order_however_it_comes(database: Database) -> None:
+    """A claim brings rows in no order: a cancel read before its start would be none."""
+    source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
+    last = "on c.catalog_id = x.catalog_id;"
+    assert source.count(last) == 1
+    await execute(database, source.replace(last, f"{last[:-1]} order by m.mail_id desc;"))
+    await register(database, WIDE)
+    [execution_id] = await start(database)
+    await execute(
+        database,
+        "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')",
+        execution_id,
+    )
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "CANCELLED"
+
+
 @pytest.mark.parametrize("notify", ["gated", "always", "off"])
 async def test_no_wakeup_is_lost(database: Database, notify: str) -> None:
     """A writer races the daemon to sleep; the sweep is too far away to help."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from noetl_broker.broker.model import Rules
 from noetl_broker.store import columns
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
 from tests.daemon.test_large_payloads import megabytes
@@ -83,6 +84,19 @@ async def test_an_item_that_alone_is_too_much_for_two_is_started(database: Datab
         await complete_jobs(database)
     assert await value(database, MOST_AT_ONCE) == 1
     assert await value(database, "select status from noetl.execution") == "COMPLETED"
+
+
+@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
+async def test_a_smaller_limit_of_templates_stops_it_sooner(database: Database, task: str) -> None:
+    """What one turn's templates may give together is no limit of an iterator, but of one item."""
+    rules = Rules(template_max_output_chars=50_000)
+    given = "with: {doc: \"{{ 'x' * 40000 }}\"}"
+    await register(database, EACH.format(given="with: {}", task=task + given, items=[*range(60)]))
+    await register(database, CHILD, path="child")
+    await start(database)
+    while (await drain(database, rules=rules)).counters.turns and task == PYTHON:
+        await complete_jobs(database)
+    assert await rows(database, "select distinct status from noetl.execution") == [("COMPLETED",)]
 
 
 async def test_a_transaction_ends_after_turns_of_one_execution_that_write_much(database: Database) -> None:

@@ -193,7 +193,7 @@ async def take_mail(server: Server, own: Transaction, most: int, newest: bool, f
         for row in rows:
             if row["locked"]:
                 tables.inbox.pop(row["mail_id"], None)
-    return rows
+    return rows[::-1]  # in no order that anybody may count on
 
 
 def _waits_for_its_start(tables: Tables, mail: Row, claimed: list[Row]) -> bool:

@@ -74,7 +74,7 @@ class Known:
     `complete`: everything that there is has been told (a story, a replay), so what is not there does not exist.
     """
 
-    __slots__ = ("answers", "complete", "rules")
+    __slots__ = ("answers", "complete", "rules", "written")
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class Known:
         self.rules = rules or Rules()
         self.answers: dict[tuple[object, ...], object] = dict(answers or {})
         self.complete = complete
+        self.written = 0  # about how many characters the turns so far write of what templates gave
 
     def ask(self, want: tuple[object, ...]) -> Any:
         """The answer to a wish, or `NotLoaded`."""

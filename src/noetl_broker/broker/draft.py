@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 DECIDED = "decided"
 SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
 OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on together
+ENOUGH_CHARS = 4_194_304  # after which a turn starts no further item
 
 
 class Draft:
@@ -112,6 +113,7 @@ class Draft:
 
     def seal(self) -> tuple[ExecutionState, Decision]:
         """The next state and the decision."""
+        self.known.written += self.chars
         waiting = {step: tuple(map(_rest, arrivals)) for step, arrivals in self.waiting.items()}
         state = ExecutionState(
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
@@ -120,7 +122,7 @@ class Draft:
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
-            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions), self.chars,
+            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions),
         )  # fmt: skip
 
     # How much it is
@@ -129,6 +131,11 @@ class Draft:
     def chars(self) -> int:
         """About how many characters it writes of what templates gave, and of what items were given."""
         return self.allowance.handed_on + self._carried
+
+    @property
+    def wrote_much(self) -> bool:
+        """Whether it is enough for one turn: its templates may give four times as much, one item the rest of it."""
+        return self.chars > min(ENOUGH_CHARS, self.allowance.turn_chars // 4)
 
     def carry(self, value: JSON) -> None:
         """Count what one item is given: a template gave it once, and each item has it again."""

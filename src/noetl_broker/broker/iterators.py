@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from noetl_broker.template import Scope, Tree
 
 MOST_STARTED = 100  # items that one turn starts at most
-ENOUGH_CHARS = 4_194_304  # after which a turn starts no further item
 ITEM_STEPS = 100  # what `where` and `order_by` may take for one item beside what the turn may take in any case
 STARTED = ("iteration_started", "STARTED")
 COMPLETED = ("iteration_completed", "COMPLETED")
@@ -191,7 +190,7 @@ def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tu
         values = draft.known.ask(want_items(step.name, token.visit, counts.started, count))
         inputs, result = handed()
         for index, item in enumerate(values, counts.started):
-            if started and draft.chars > ENOUGH_CHARS:
+            if started and draft.wrote_much:
                 break
             words = words_of(iteration, index, counts.total, item)
             _start_item(draft, step, token, inputs, result, (index, words))

@@ -258,7 +258,6 @@ class Decision(NamedTuple):
     item_ends: tuple[ItemEnd, ...] = ()
     posts: tuple[Post, ...] = ()
     adoptions: tuple[Adoption, ...] = ()
-    chars: int = 0  # about so many does it write of what templates gave and of what items were given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

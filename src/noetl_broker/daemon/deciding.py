@@ -27,7 +27,11 @@ class Deciding:
         self._state = case.state
         self._last_at = case.execution.last_at
         self._taken: list[Taken] = []
-        self.chars = 0  # that they write of what templates gave
+
+    @property
+    def chars(self) -> int:
+        """About how many characters the turns write of what templates gave."""
+        return self._known.written
 
     def tell(self, answers: Answers, wants: Wants) -> bool:
         """What was loaded; false where it was asked for and is too much for this transaction.
@@ -47,7 +51,7 @@ class Deciding:
         """
         case = self.case
         for mail in case.mail[len(self._taken) :]:
-            if self._taken and (self.chars > room or time.thread_time() > until):
+            if self._taken and (self._known.written > room or time.thread_time() > until):
                 break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
@@ -58,6 +62,5 @@ class Deciding:
                 remember(self._known, mail.event, turn, decision)
             self._state = state
             self._taken.append(Taken(mail, turn, decision))
-            self.chars += decision.chars
             self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return Outcome(self._taken, self._state)

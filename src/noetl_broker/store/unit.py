@@ -54,7 +54,7 @@ async def take(connection: Connection, *, max_mail: int, newest: bool, from_mail
     """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
     claim = Claim()
     rows = await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id)
-    for row in sorted(rows, key=itemgetter("mail_id")):  # they come wide, and in order already or nearly so
+    for row in sorted(rows, key=itemgetter("mail_id")):  # wide rows: here it costs a tenth
         claim.first_mail_id = min(row["mail_id"], claim.first_mail_id or row["mail_id"])
         if not row["locked"]:
             claim.missed += 1
