@@ -51,7 +51,7 @@ class Deciding:
         """
         case = self.case
         for mail in case.mail[len(self._taken) :]:
-            if self._taken and (self._known.written > room or time.thread_time() > until):
+            if self._taken and (self.chars > room or time.thread_time() > until):
                 break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
