@@ -161,18 +161,31 @@ async def test_mail_that_cannot_be_decided_is_set_aside_and_the_others_go_on(dat
 
 
 async def test_a_value_that_the_database_refuses_sets_one_execution_aside(database: Database) -> None:
-    """The write of a batch fails on one of its rows: the batch is taken apart until that one is alone."""
+    """The write of a batch fails on some of its rows: it is done again, and taken apart until each of them is alone."""
     await register(database, CHAIN)
-    poisoned, *healthy = await start(database, count=20)
-    await execute(
-        database,
-        f"alter table noetl.turn add constraint poison check (execution_id <> {poisoned})",
-    )
+    started = await start(database, count=20)
+    poisoned = [started[0], started[7], started[19]]
+    healthy = [one for one in started if one not in poisoned]
+    listed = ", ".join(map(str, poisoned))
+    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
     service = await drain(database, lanes=1)
-    assert await rows(database, "select execution_id from noetl.dead_letter") == [(poisoned,)]
-    assert service.counters.batches == 1
+    dead = await rows(database, "select execution_id from noetl.dead_letter order by execution_id")
+    assert [execution_id for (execution_id,) in dead] == poisoned
+    assert (service.counters.retries, service.counters.batches) == (1, 1)
     assert service.counters.turns == len(healthy)
     assert await complete_jobs(database, {"ok": True}) == len(healthy)
+
+
+async def test_care_lasts_for_a_hundred_batches(database: Database) -> None:
+    """Two at a time: the first is refused, the next is found with care, the last comes when that is over."""
+    await register(database, CHAIN)
+    started = await start(database, count=240)
+    poisoned = [started[0], started[20], started[170]]  # every fourth batch takes the newest
+    listed = ", ".join(map(str, poisoned))
+    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
+    service = await drain(database, lanes=1, batch_size=2)
+    assert service.counters.retries == 2
+    assert service.counters.turns == 237
 
 
 async def test_what_fails_only_at_the_commit_is_found_too(database: Database) -> None:

@@ -15,6 +15,7 @@ from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import Deciding
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
+from noetl_broker.errors import BrokerError
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
 from noetl_broker.store.faults import is_of_the_mail
@@ -32,6 +33,7 @@ MOST_LEFT = 8  # results of one execution in a batch that were too large to come
 PATIENCE_SECONDS = 0.05
 ENOUGH_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
 Outcomes: TypeAlias = list[tuple[Case, Outcome]]
+Faults: TypeAlias = dict[int, Exception]  # by execution
 
 
 class Batch:
@@ -44,10 +46,12 @@ class Batch:
         counters: Counters,
         *,
         max_gathered_bytes: int,
+        careful: bool = False,
         tracer: Tracer | None = None,
     ) -> None:
-        """A batch that has claimed nothing; `rules` for executions that start in it."""
+        """A batch that has claimed nothing; `rules` for executions that start in it; `careful` as in `_write`."""
         self.max_gathered_bytes = max_gathered_bytes
+        self.careful = careful
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
@@ -88,7 +92,7 @@ class Batch:
             self.claimed = claim.mail
             if on_full is not None and self.mails + claim.missed >= size:
                 on_full()
-            faults: dict[int, str] = {}
+            faults: Faults = {}
             cases = await self._open(connection, claim, faults)
             if newest:
                 cases.reverse()  # what is new comes first, so that patience does not run out before it
@@ -96,13 +100,13 @@ class Batch:
             if quiet:
                 await unit.keep_quiet(connection)
             outcomes = await self._write(connection, outcomes, faults)
-            for execution_id, reason in faults.items():
-                await unit.set_aside(connection, claim.mail[execution_id], reason)
+            for execution_id, error in faults.items():
+                await unit.set_aside(connection, claim.mail[execution_id], f"{type(error).__name__}: {error}")
         self.counters.transaction.observe(time.monotonic() - began)
         self._count(outcomes, faults)
         return claim
 
-    async def _open(self, connection: Connection, claim: unit.Claim, faults: dict[int, str]) -> list[Case]:
+    async def _open(self, connection: Connection, claim: unit.Claim, faults: Faults) -> list[Case]:
         """Each execution with its playbook, its state and its rules; one that cannot be read is a fault."""
         cases = []
         for execution_id, execution in claim.executions.items():
@@ -112,29 +116,31 @@ class Batch:
             except Exception as error:
                 if not is_of_the_mail(error):
                     raise
-                self._blame(execution_id, error, faults)
+                faults[execution_id] = error
         return cases
 
-    async def _write(self, connection: Connection, outcomes: Outcomes, faults: dict[int, str]) -> Outcomes:
-        """Write what can be written, halved until what the database refuses stands alone; gives what was written.
+    async def _write(self, connection: Connection, outcomes: Outcomes, faults: Faults) -> Outcomes:
+        """Write what can be written; gives what was written.
 
-        That is a fault, and its mail is still locked: nobody else stumbles over it. Where the batch holds one execution
-        alone, whoever catches the error knows whose it is, and the round trip is saved.
+        Where it is careful, that is halved until what the database refuses stands alone: a fault, whose mail is still
+        locked, so that nobody else stumbles over it. Not by default: mail that is locked before a savepoint and deleted
+        after it costs the server a list of both, and every later claim a look into that. Nor where the batch holds one
+        execution alone: whoever catches the error knows whose it is.
         """
-        several = len(self.claimed) > 1
+        careful = self.careful and len(self.claimed) > 1
         try:
-            if several:
+            if careful:
                 await unit.mark(connection)
             await self._write_all(connection, outcomes)
         except Exception as error:
-            if not several or unit.is_lost_race(error) or not is_of_the_mail(error):
+            if not careful or unit.is_lost_race(error) or not is_of_the_mail(error):
                 raise
             await unit.return_to_mark(connection)
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
                 halves = outcomes[:middle], outcomes[middle:]
                 return [one for half in halves for one in await self._write(connection, half, faults)]
-            self._blame(outcomes[0][0].execution.execution_id, error, faults)
+            faults[outcomes[0][0].execution.execution_id] = error
             return []
         return outcomes
 
@@ -146,12 +152,7 @@ class Batch:
             self.posted |= columns.has_family or bool(columns.posts)
             await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
 
-    @staticmethod
-    def _blame(execution_id: int, error: Exception, faults: dict[int, str]) -> None:
-        log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=error)
-        faults[execution_id] = f"{type(error).__name__}: {error}"
-
-    async def _decide(self, connection: Connection, cases: list[Case], faults: dict[int, str]) -> Outcomes:
+    async def _decide(self, connection: Connection, cases: list[Case], faults: Faults) -> Outcomes:
         """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
         outcomes: Outcomes = []
         cases = [_with_few_left(case) for case in cases]
@@ -169,12 +170,12 @@ class Batch:
             pending, wants = self._decide_once(pending, outcomes, faults)
             if not pending:
                 return outcomes
-        never = "the decision never stops asking for results"
+        never = BrokerError("the decision never stops asking for results")
         faults.update({deciding.case.execution.execution_id: never for deciding in pending})
         return outcomes
 
     def _decide_once(
-        self, pending: list[Deciding], outcomes: Outcomes, faults: dict[int, str]
+        self, pending: list[Deciding], outcomes: Outcomes, faults: Faults
     ) -> tuple[list[Deciding], unit.Wants]:
         """Decide what can be decided; gives those that wait for results, none where there is no more time."""
         again: list[Deciding] = []
@@ -191,11 +192,11 @@ class Batch:
                 wants[execution_id] = missing.wants
                 again.append(deciding)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
-                self._blame(execution_id, error, faults)
+                faults[execution_id] = error
         self.patience = until - time.thread_time()  # what is loaded in between does not count
         return ([], {}) if outcomes and (self.room < 0 or self.patience < 0) else (again, wants)
 
-    def _count(self, outcomes: Outcomes, faults: dict[int, str]) -> None:
+    def _count(self, outcomes: Outcomes, faults: Faults) -> None:
         counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
         self.taken = turns + sum(len(self.claimed[execution_id]) for execution_id in faults)
@@ -205,6 +206,8 @@ class Batch:
         counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
         claim_ms = round(self.look_seconds * 1000, 3)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults), claim_ms=claim_ms)
+        for execution_id, error in faults.items():
+            log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=error)
         if self.tracer is not None:
             self.tracer.note(outcomes)
         counters.claim.observe(self.look_seconds)

@@ -36,6 +36,7 @@ FAULT_PAUSE_SECONDS = (0.05, 2.0)
 BATCH_SECONDS = ANSWER_SECONDS + 10.0
 GROW_AFTER = 20  # batches that went well, after one that was too large for the server
 OUT_OF_TIME = frozenset({"25P04", "57014"})  # a transaction, a statement
+CAREFUL_BATCHES = 100  # after one that failed by its mail; what is refused once comes seldom alone
 MOST_SLOW = 5  # times that one mail alone may take too long: each takes as long as the server has patience
 MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
 
@@ -57,6 +58,7 @@ class Evaluator:
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
     plenty: asyncio.Event = field(default_factory=asyncio.Event)  # a claim was full
+    careful: int = 0  # so many batches are written such that mail which fails one is found in it
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
@@ -113,6 +115,7 @@ class Lane:
             evaluator.playbooks,
             counters,
             max_gathered_bytes=evaluator.max_gathered_bytes,
+            careful=evaluator.careful > 0,
             tracer=evaluator.tracer,
         )
         size = min(self.size, self.most)
@@ -163,6 +166,7 @@ class Lane:
         """It went well: forget what went wrong before, and bit by bit take as much as before."""
         self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
         self.went_well += 1
+        self.evaluator.careful = max(self.evaluator.careful - 1, 0)
         if self.went_well >= GROW_AFTER:
             self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
             self.quiet = False
@@ -185,9 +189,12 @@ class Lane:
         if kind.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
             await self._try_again(error, batch.mails)
             return
-        if len(batch.claimed) > 1:  # not what is written fails, but what is read, or the commit
+        if len(batch.claimed) > 1:
             log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
-            self.most = batch.mails // 2
+            self.evaluator.counters.retries += 1
+            if batch.careful:  # not what is written fails, but what is read, or the commit
+                self.most = batch.mails // 2
+            self.evaluator.careful = CAREFUL_BATCHES
             return
         if not batch.mails:
             log.error("mail cannot be claimed", **told(error))

@@ -1,7 +1,7 @@
 """One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
 
-Four round trips: begin, take, write, commit; one more where it holds several executions, where executions start, where
-jobs that stand in the table change, and where a template names a result that did not come along. The transaction is
+Four round trips: begin, take, write, commit; one more where executions start, where jobs that stand in the table
+change, where a template names a result that did not come along, and where it is written with care. The transaction is
 READ COMMITTED, because the lock and what is read under it must not share a snapshot.
 """
 
