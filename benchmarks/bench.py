@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -73,20 +73,21 @@ class Bench:
         """Another connection to a database that is there; whoever asks closes it."""
         return Database(bench=self, dsn=dsn, connection=await connect(dsn, name="benchmark"))
 
-    def server_seconds(self) -> float:
-        """What the server and all its backends have used of the processor so far."""
+    def server_seconds(self, *, but: int) -> float:
+        """What the server and all its backends have used of the processor so far, without the backend `but`."""
         pid_file = self.postgres.folder / "data" / "postmaster.pid"
-        return tree_seconds(int(pid_file.read_text().split()[0]))
+        return tree_seconds(int(pid_file.read_text().split()[0]), but=but)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Database:
-    """A database, with a connection that whoever measures may use."""
+    """A database, with a connection that whoever measures may use; `rings`: commits heard of that queued or ended."""
 
     bench: Bench
     dsn: str
     connection: Connection
-    rung: asyncio.Event = field(default_factory=asyncio.Event)  # somebody has queued jobs, or an execution has ended
+    rings: int = 0
+    rung: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def register(self, path: str, content: str) -> None:
         """Put a playbook into the catalog."""
@@ -118,18 +119,23 @@ class Database:
             finally:
                 await daemon.stop()
 
-    async def until_read(self) -> None:
-        """Wait until the inbox is empty: looked at when a commit rings, for each look takes from who is measured."""
+    async def until_read(self, commits: int = 0) -> None:
+        """Wait until the inbox is empty, which takes so many commits at least.
+
+        It is looked at when a commit rings, from that one on, for each look takes from who is measured.
+        """
         for channel in ("noetl_job", "noetl_end"):
             await self.connection.add_listener(channel, self._hear)
-        while True:
+        enough = self.rings + commits
+        while self.rings < enough or await self.connection.fetchval("select exists (select from noetl.inbox)"):
             self.rung.clear()
-            if not await self.connection.fetchval("select exists (select from noetl.inbox)"):
-                return
-            with suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self.rung.wait(), SILENCE_SECONDS)
+            except TimeoutError:
+                enough = 0
 
     def _hear(self, *_: object) -> None:
+        self.rings += 1
         self.rung.set()
 
     async def probe(self) -> Probe:

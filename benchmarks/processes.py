@@ -94,11 +94,11 @@ class Daemon:
             await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
 
 
-def tree_seconds(root: int) -> float:
-    """Processor seconds of a process, its children, and the children that it has buried."""
+def tree_seconds(root: int, *, but: int = 0) -> float:
+    """Processor seconds of a process, its children without `but`, and the children that it has buried."""
     total = 0
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+        if not entry.name.isdigit() or entry.name == str(but):
             continue
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
