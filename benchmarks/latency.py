@@ -97,7 +97,9 @@ class Watch:
             execution_id = (await self.database.start(path))[0]
             committed, answers = None, 0
             while (
-                found := await self._next(execution_id, _node(execution_id, answers + 1, looping=counting))
+                found := await self._next(
+                    execution_id, _node(execution_id, answers + 1, looping=counting), answered=committed is not None
+                )
             ) is not None:
                 job, seen_at = found
                 if committed is not None:
@@ -111,15 +113,21 @@ class Watch:
             raise RuntimeError(f"no job of {path} followed another")
         return spans
 
-    async def _next(self, execution_id: int, node: str) -> tuple[int, float] | None:
+    async def _next(self, execution_id: int, node: str, *, answered: bool) -> tuple[int, float] | None:
         """The next job and when it could be seen; None at the end of the execution.
 
-        The job is found by its key whatever the planner thinks: a look through all that is queued would walk over all
-        that ever was while somebody holds an old snapshot, one through all that the execution had grows with its
-        history, and we would measure ourselves.
+        Who is alone and has answered waits for the ring that comes of it: a look before that would take a processor from
+        the daemon. The job is found by its key whatever the planner thinks: a look through all that is queued would walk
+        over all that ever was while somebody holds an old snapshot, one through all that the execution had grows with
+        its history, and we would measure ourselves.
         """
-        woken_at = None
+        woken_at, waits = None, self.alone and answered
         while True:
+            if waits:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.rung.wait(), 0.05)
+                woken_at = self.rung_at if self.alone and self.rung.is_set() else None
+            waits = True
             self.rung.clear()
             (found,) = await self.connection.fetch(
                 "select x.status, q.queue_id from noetl.execution x left join noetl.queue q on"
@@ -129,9 +137,6 @@ class Watch:
                 return found["queue_id"], woken_at or time.perf_counter()
             if found["status"] != "RUNNING":
                 return None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.rung.wait(), 0.05)
-            woken_at = self.rung_at if self.alone and self.rung.is_set() else None
 
 
 def _node(execution_id: int, number: int, *, looping: bool) -> str:
