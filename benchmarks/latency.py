@@ -116,10 +116,10 @@ class Watch:
     async def _next(self, execution_id: int, node: str, *, answered: bool) -> tuple[int, float] | None:
         """The next job and when it could be seen; None at the end of the execution.
 
-        Who is alone and has answered waits for the ring that comes of it: a look before that would take a processor from
-        the daemon. The job is found by its key whatever the planner thinks: a look through all that is queued would walk
-        over all that ever was while somebody holds an old snapshot, one through all that the execution had grows with
-        its history, and we would measure ourselves.
+        Who is alone and has answered waits for the ring that comes of it: a look before that would take a processor
+        from the daemon. The job is found by its key whatever the planner thinks: a look through all that is queued
+        would walk over all that ever was while somebody holds an old snapshot, one through all that the execution had
+        grows with its history, and we would measure ourselves.
         """
         woken_at, waits = None, self.alone and answered
         while True:
