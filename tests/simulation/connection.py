@@ -141,8 +141,8 @@ class Connection:
         await pause("write_turns")
         transaction = self._transaction
         transaction.check()
-        states = writing.documents(arguments[writing.STATES])
-        await transaction.wait_for_states([state["execution_id"] for state in states])
+        turns = writing.documents(arguments[writing.TURNS])
+        await transaction.wait_for_states([turn["execution_id"] for turn in turns])
         row, pending = writing.write_turns(self.server.tables, arguments, sloppy=self.server.sloppy)
         transaction.pending.append(pending)
         return row

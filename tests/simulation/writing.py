@@ -18,10 +18,15 @@ from tests.simulation.tables import EXECUTION, INFINITY, Row, Tables, in_order, 
 Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
-STATES = 3  # the place of the states among the arguments of write_turns
-# What may be left out of a row of turns, events, tracking rows, states: it is null then.
-OPTIONAL = (("note", "facts"), (), ("started_at", "ended_at", "result_visit", "result_event_id"), ("deadline",))
+TURNS = 0  # their place among the arguments of write_turns
+# What may be left out of a row of turns, events, tracking rows: it is null then.
+OPTIONAL = (
+    ("note", "facts", "expected", "deadline"),
+    (),
+    ("started_at", "ended_at", "result_visit", "result_event_id"),
+)
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
+TURN_COLUMNS = "execution_id turn event_id outcome note decided_at facts"
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 ENDED = frozenset({"done", "dead", "cancelled"})
 
@@ -93,12 +98,13 @@ def change_jobs(*columns: Sequence[Any]) -> Pending:
 
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
-    turns, events, steps, states = (
+    turns, events, steps = (
         [{**dict.fromkeys(optional), **row} for row in documents(str(text))]
-        for text, optional in zip(columns[:4], OPTIONAL, strict=True)
+        for text, optional in zip(columns[:3], OPTIONAL, strict=True)
     )
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns[4:10])
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
+    states = [row for row in turns if row["expected"] is not None]
     if "no_turn_key" not in sloppy:
         _check_keys(tables, turns, states)
     moved = [row for row in states if _moves(tables, row) or "no_turn_key" in sloppy]
@@ -106,7 +112,8 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
 
     def write(tables: Tables) -> None:
         for row in turns:
-            tables.turns[row["execution_id"], row["turn"]] = {**row, "facts": in_order(row["facts"])}
+            told = {name: row[name] for name in TURN_COLUMNS.split()}
+            tables.turns[row["execution_id"], row["turn"]] = {**told, "facts": in_order(row["facts"])}
         for event in events:
             tables.insert_event(event, is_mail=False)
         for job, event in zip(jobs, events, strict=True):
@@ -115,7 +122,7 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
         for step in steps:
             _track(tables, step)
         _write_ends(tables, ended, moved)
-        for mail_id in columns[10]:
+        for mail_id in columns[9]:
             tables.inbox.pop(mail_id, None)
 
     same = [end for end in ended if _has_parent(tables, end)]

@@ -1,8 +1,8 @@
 """Decisions as rows: what a batch of turns writes, gathered for statements that take all of it at once.
 
-What every turn writes (turns, events with their jobs, tracking rows, states) goes as JSON documents, one for each kind
-of row: they are made three times as fast as arrays of columns, and Postgres reads them at the same cost. What few turns
-write goes as arrays of columns.
+What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
+kind of row: arrays of columns would take Postgres half the time to read, and the driver more than that to make. What few
+turns write goes as arrays of columns.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Columns:
         """Empty: nothing to write yet."""
         self.begun: list[tuple[object, ...]] = []
         self.shapes: dict[int, tuple[str, str, str]] = {}
-        self.turns: list[Document] = []
+        self.turns: list[Document] = []  # with the state after the last one of each execution
+        self.executions = 0
         self.events: list[Document] = []  # with the job that an event queues
         self.changes: dict[tuple[int, str], list[object]] = {}  # by node: the last turn's word counts
         self.withdrawn: list[int] = []
         self.rows: dict[tuple[int, str], Document] = {}
         self.ended: list[tuple[object, ...]] = []
-        self.states: list[Document] = []
         self.read: list[int] = []
         self.children: list[tuple[object, ...]] = []
         self.letters: list[tuple[object, ...]] = []
@@ -70,13 +70,11 @@ class Columns:
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(letter(execution, state, decision.ended))
             last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        document = {
-            "execution_id": execution.execution_id, "expected": execution.turn, "turn": execution.turn + len(taken),
-            "last_at": last_at, "tokens": encode(state),
-        }  # fmt: skip
+        last = self.turns[-1]
+        last |= {"expected": execution.turn, "last_at": last_at, "tokens": encode(state)}
         if deadline is not None:
-            document["deadline"] = deadline
-        self.states.append(document)
+            last["deadline"] = deadline
+        self.executions += 1
 
     def _add_turn(self, mail: Mail, turn: Turn, decision: Decision) -> None:
         document: Document = {
@@ -241,7 +239,7 @@ class Columns:
 
     def write_arguments(self) -> list[object]:
         """The arguments of `write_turns`; raises OversizeFault where they are more than the server takes."""
-        texts = [dump_rows(rows) for rows in (self.turns, self.events, [*self.rows.values()], self.states)]
+        texts = [dump_rows(rows) for rows in (self.turns, self.events, [*self.rows.values()])]
         chars = sum(map(len, texts))
         if chars > MOST_CHARS:
             message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"

@@ -100,8 +100,8 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
         await connection.execute(sql("change_jobs"), *columns.job_change_arguments())
     row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
     moved = row["moved"] if row else 0
-    if moved != len(columns.states):
-        message = f"{len(columns.states) - moved} of {len(columns.states)} executions were moved by another broker"
+    if moved != columns.executions:
+        message = f"{columns.executions - moved} of {columns.executions} executions were moved by another broker"
         raise ConflictFault(message)
     if row is None or row["ended"] != len(columns.ended):
         raise ConflictFault("an execution that ended was given a parent meanwhile")

@@ -78,12 +78,17 @@ where q.execution_id = any($5::bigint[])
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
 -- that was seen: fewer than asked for is a conflict.
-with turns as (
+with turns as materialized (
+  -- The last turn of an execution has the state after it beside it, and from which turn on that was expected.
+  select execution_id, turn, event_id, outcome, note, decided_at, facts, expected, last_at, tokens, deadline
+  from json_to_recordset($1::text::json) t (
+    execution_id bigint, turn int, event_id bigint, outcome text, note text, decided_at timestamptz, facts jsonb,
+    expected int, last_at timestamptz, tokens json, deadline float8
+  )
+), new_turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
   select execution_id, turn, event_id, outcome, note, decided_at, facts
-  from json_to_recordset($1::text::json) t (
-    execution_id bigint, turn int, event_id bigint, outcome text, note text, decided_at timestamptz, facts jsonb
-  )
+  from turns
 ), told as materialized (
   -- An iteration_started says which child it started: its id is made here, and used by write_family. The job that an
   -- event queues stands beside it, so that the two need no join.
@@ -153,20 +158,15 @@ with turns as (
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($5::bigint[], $6::text[], $7::text[], $8::text[], $9::timestamptz[], $10::text[])
+  from unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
   where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
   returning x.execution_id
-), states as materialized (
-  select execution_id, expected, turn, last_at, tokens, deadline
-  from json_to_recordset($4::text::json) s (
-    execution_id bigint, expected int, turn int, last_at timestamptz, tokens json, deadline float8
-  )
 ), new_states as (
   insert into noetl.execution_state (execution_id, turn, last_at, tokens, deadline_at)
   select execution_id, turn, last_at, tokens, clock_timestamp() + make_interval(secs => deadline)
-  from states
+  from turns
   where expected = 0
   returning execution_id
 ), moved_states as (
@@ -176,22 +176,22 @@ with turns as (
       tokens = n.tokens,
       deadline_at = case
         when n.deadline is not null then clock_timestamp() + make_interval(secs => n.deadline)
-        when s.execution_id = any($5::bigint[]) then null
+        when s.execution_id = any($4::bigint[]) then null
         else s.deadline_at
       end
-  from states n
+  from turns n
   where s.execution_id = n.execution_id and s.turn = n.expected and n.expected > 0
   returning s.execution_id
 ), read as (
   delete from noetl.inbox i
-  where i.mail_id = any($11::bigint[])
+  where i.mail_id = any($10::bigint[])
 ), bell as (
   -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where exists (select from told where job_status is not null) and current_setting('noetl.quiet', true) is distinct from 'on'
   union all
   select pg_notify('noetl_end', '')
-  where cardinality($5::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
+  where cardinality($4::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from ended) as ended,
