@@ -1,8 +1,8 @@
 """Decisions as rows: what a batch of turns writes, gathered for statements that take all of it at once.
 
 What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
-kind of row: arrays of columns would take Postgres half the time to read, and the driver more than that to make. What few
-turns write goes as arrays of columns.
+kind of row: arrays of columns would take Postgres half the time to read, and the driver more than that to make. What
+few turns write goes as arrays of columns.
 """
 
 from __future__ import annotations
