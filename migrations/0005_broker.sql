@@ -22,8 +22,10 @@ declare
   mails bigint[];
   executions bigint[];
   events bigint[];
-  held bigint[];
+  locks boolean[];
   behind bigint[];
+  fresh bigint[];
+  early bigint[];
   starts text[] := array['execution_start', 'execution_started', 'playbook_started'];
 begin
   -- Events written from here to the commit are the broker's own: the trigger on the event table lets them pass.
@@ -56,13 +58,9 @@ begin
     return;
   end if;
 
-  with asked as materialized (
-    select distinct unnest(executions) as execution_id
-  )
-  select array_agg(a.execution_id)
-  into held
-  from asked a
-  where pg_try_advisory_xact_lock(a.execution_id);
+  select array_agg(pg_try_advisory_xact_lock(u.execution_id) order by u.place)
+  into locks
+  from unnest(executions) with ordinality u (execution_id, place);
 
   -- Of these executions somebody else is claiming the word of a worker about a child that it started: its last word, which
   -- came after that, waits for it; so does one that a claim of the newest mail came upon before that.
@@ -70,15 +68,16 @@ begin
   into behind
   from noetl.inbox i
   where i.adopts
-    and i.execution_id = any(held)
+    and i.execution_id = any(executions)
     and i.mail_id <> all(mails);
 
-  -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
-  if exists (
-    select
-    from unnest(held) h (execution_id)
-    where not exists (select from noetl.execution x where x.execution_id = h.execution_id and x.path is not null)
-  ) then
+  select array_agg(u.execution_id)
+  into fresh
+  from unnest(executions, locks) u (execution_id, is_held)
+  where u.is_held
+    and not exists (select from noetl.execution x where x.execution_id = u.execution_id and x.rules is not null);
+  if fresh is not null then
+    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
     insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
     select distinct on (e.execution_id)
       e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
@@ -96,7 +95,7 @@ begin
       from unnest(executions, events) m (execution_id, event_id)
       join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
       where lower(v.event_type) = any(starts)
-        and v.execution_id = any(held)
+        and v.execution_id = any(fresh)
         and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
     ) e
     left join lateral (
@@ -113,22 +112,39 @@ begin
         started_at = excluded.started_at,
         parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
     where x.path is null and x.status = 'RUNNING'; -- one that failed for want of a path stays as it ended
+
+    -- Those that have taken no turn, and whose start is on its way, or claimed by somebody else.
+    select array_agg(b.execution_id)
+    into early
+    from noetl.event b
+    where b.execution_id = any(fresh)
+      and lower(b.event_type) = any(starts)
+      and b.event_id <> all(events)
+      and not exists (select from noetl.execution_state s where s.execution_id = b.execution_id)
+      and not exists (
+        select
+        from noetl.dead_letter d
+        where d.execution_id = b.execution_id and d.event_id = b.event_id
+      )
+      -- beside a NoETL server: what ran before this broker took over has a start that was never mail
+      and (
+        exists (select from noetl.execution x where x.execution_id = b.execution_id)
+        or exists (select from noetl.inbox i where i.execution_id = b.execution_id and i.event_id = b.event_id)
+      );
   end if;
 
   return query
   with found as materialized (
     select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
-      e.result, e.error, e.meta, s.execution_id is not null as has_state, s.turn, s.last_at, s.tokens,
-      h.is_held,
+      e.result, e.error, e.meta, s.turn, s.last_at, s.tokens, u.is_held,
       case
-        when not h.is_held then 0
+        when not u.is_held then 0
         when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
         else noetl.weight(s.tokens) + noetl.weight(e.context)
       end as bytes
-    from unnest(mails, executions, events) u (mail_id, execution_id, event_id)
+    from unnest(mails, executions, events, locks) u (mail_id, execution_id, event_id, is_held)
     left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
     left join noetl.execution_state s on s.execution_id = u.execution_id
-    cross join lateral (select coalesce(u.execution_id = any(held), false) as is_held) h
   ), large as (
     -- Executions that do not just come along: as many as fit together, the first whatever it carries.
     select array_agg(o.execution_id) as ids
@@ -145,28 +161,9 @@ begin
     where o.together > 4194304 and o.together > o.bytes
   )
   select m.mail_id, m.execution_id, m.event_id,
-    m.comes and case
-      when m.execution_id = any(behind) and lower(m.event_type) = 'action_completed' then false
-      when m.has_state or lower(m.event_type) = any(starts) then true
-      else not exists (
-        select
-        from noetl.event b
-        where b.execution_id = m.execution_id
-          and lower(b.event_type) = any(starts)
-          and b.event_id <> all(events)
-          and not exists (
-            select
-            from noetl.dead_letter d
-            where d.execution_id = b.execution_id and d.event_id = b.event_id
-          )
-          -- beside a NoETL server: what ran before this broker took over has a start that was never mail
-          and (x.execution_id is not null or exists (
-            select
-            from noetl.inbox i
-            where i.execution_id = b.execution_id and i.event_id = b.event_id
-          ))
-      )
-    end,
+    m.comes
+      and (m.execution_id = any(behind) and lower(m.event_type) = 'action_completed') is not true
+      and (m.execution_id = any(early) and (lower(m.event_type) = any(starts)) is not true) is not true,
     clock_timestamp(),
     m.event_type::text, m.node_id::text, m.node_name::text,
     -- a NoETL server's column has no bounds, and infinity is nothing to reckon with

@@ -95,15 +95,11 @@ _MARK = (
 )
 _COUNT = "    self._count(outcomes, faults)\n"
 _LOCK = """\
-  with asked as materialized (
-    select distinct unnest(executions) as execution_id
-  )
-  select array_agg(a.execution_id)
-  into held
-  from asked a
-  where pg_try_advisory_xact_lock(a.execution_id);
+  select array_agg(pg_try_advisory_xact_lock(u.execution_id) order by u.place)
+  into locks
+  from unnest(executions) with ordinality u (execution_id, place);
 """
-_READ = "    from unnest(mails, executions, events) u (mail_id, execution_id, event_id)\n"
+_READ = "    from unnest(mails, executions, events, locks) u (mail_id, execution_id, event_id, is_held)\n"
 _LOCK_IN_READ = """\
   join (
     select a.execution_id
@@ -145,7 +141,7 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     "lock and read in one statement": (
-        Function("noetl.take_mail", _LOCK, "  held := executions;\n"),
+        Function("noetl.take_mail", _LOCK, "  locks := array_fill(true, array[cardinality(executions)]);\n"),
         Function("noetl.take_mail", _READ, _READ + _LOCK_IN_READ),
     ),
     "no unique turn": NO_SECOND_WALL,

@@ -44,7 +44,7 @@ WIDE = (
 )
 FREE = "select count(*) from (select from noetl.inbox for update skip locked) free"
 TURNS = "select count(*) from noetl.turn"
-LOCK = re.compile(r"pg_(try_)?advisory_xact_lock\(a\.execution_id\)")
+LOCK = re.compile(r"pg_(try_)?advisory_xact_lock\([au]\.execution_id\)")
 
 
 async def kill_points(database: Database, _monkeypatch: pytest.MonkeyPatch) -> str | None:

@@ -73,8 +73,8 @@ async def test_two_daemons_share_hot_executions_and_double_nothing(database: Dat
 async def test_without_the_lock_the_turn_key_alone_prevents_doubles(database: Database) -> None:
     """The try-lock answers true to everybody; then the unique turn is the wall, and conflicts are seen."""
     source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
-    assert "where pg_try_advisory_xact_lock(a.execution_id)" in source
-    await execute(database, source.replace("where pg_try_advisory_xact_lock(a.execution_id)", "where true"))
+    assert source.count("pg_try_advisory_xact_lock(u.execution_id)") == 1
+    await execute(database, source.replace("pg_try_advisory_xact_lock(u.execution_id)", "true"))
     await register(database, WIDE)
     conflicts = 0
     async with running(database, lanes=4, batch_size=3) as first, running(database, lanes=4, batch_size=3) as second:
