@@ -120,7 +120,7 @@ create table if not exists noetl.execution (
   parent_node_id text,
   parent_index int,
   idempotency_key text,
-  rules jsonb,
+  rules json,
   workload jsonb,
   result jsonb,
   error jsonb

@@ -11,7 +11,7 @@ returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
   event_type text, node_id text, node_name text, created_at timestamptz,
   context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, job_attempts int,
-  catalog_id bigint, path text, version int, name text, rules jsonb, turn int, last_at timestamptz, tokens json,
+  catalog_id bigint, path text, version int, name text, rules json, turn int, last_at timestamptz, tokens json,
   parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )
 language plpgsql volatile

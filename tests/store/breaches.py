@@ -173,9 +173,9 @@ BREACHES = (
           and t.turn is null;
         update noetl.execution_state set turn = turn + 1 where execution_id = :id"""),
     Breach("more visits than are allowed", "done", {"verify_limits"}, """
-        update noetl.execution set rules = rules || '{"max_visits": 2}' where execution_id = :id"""),
+        update noetl.execution set rules = (rules::jsonb || '{"max_visits": 2}')::json where execution_id = :id"""),
     Breach("more open jobs than are allowed", "fresh", {"verify_limits"}, """
-        update noetl.execution set rules = rules || '{"max_open_jobs": 1}' where execution_id = :id"""),
+        update noetl.execution set rules = (rules::jsonb || '{"max_open_jobs": 1}')::json where execution_id = :id"""),
     Breach("an event of a turn was written by another transaction", "done", {"verify_transactions"}, """
         update noetl.event set status = status where execution_id = :id and event_type = 'step_started'"""),
     Breach("an event claims a turn that did not write it", "done", {"verify_ends_of_visits", "verify_transactions"}, """

@@ -122,7 +122,8 @@ async def test_a_child_that_runs_on_after_its_parent_was_cancelled_is_seen(datab
 
 async def test_the_limit_that_a_playbook_sets_itself_is_not_held_against_it(database: Database) -> None:
     """`metadata.max_visits` stands in its text alone, and may be larger than the setting."""
-    await execute(database, """update noetl.execution set rules = rules || '{"max_visits": 2}' where path = 'done'""")
+    smaller = """rules = (rules::jsonb || '{"max_visits": 2}')::json"""
+    await execute(database, f"update noetl.execution set {smaller} where path = 'done'")
     assert await found(database) == {"verify_limits": {"done"}}
     larger = "update noetl.catalog set content = replace(content, 'path: done', 'path: done, max_visits: 99')"
     await execute(database, larger)

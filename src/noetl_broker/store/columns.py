@@ -193,12 +193,12 @@ class Columns:
 
     def _add_job(self, execution: Execution, first: int, job: Job) -> None:
         owner = execution.execution_id
-        node = node_id(owner, job.step, job.visit, job.place)
+        row = self.events[first + job.ordinal]
+        node = row["node_id"] if job.place is None else node_id(owner, job.step, job.visit, job.place)
         context = {
             **job.context, "path": execution.path, "version": execution.version, "catalog_id": execution.catalog_id,
             "execution_id": owner,
         }  # fmt: skip
-        row = self.events[first + job.ordinal]
         row |= {
             "job_action": job.action, "job_context": context,
             "job_status": "delegated" if job.delegated else "queued", "job_priority": job.priority,

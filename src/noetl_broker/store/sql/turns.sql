@@ -9,7 +9,7 @@ from noetl.take_mail($1::int, $2::boolean, $3::bigint);
 -- name: begin_executions
 -- What is written once per execution, before its first turn's decision; the shape of a playbook comes once per version.
 with begun as (
-  select execution_id, catalog_id, workload::jsonb as workload, rules::jsonb as rules
+  select execution_id, catalog_id, workload::jsonb as workload, rules::json as rules
   from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[]) b (execution_id, catalog_id, workload, rules)
 ), shape as (
   select catalog_id, steps::jsonb as steps, arcs::jsonb as arcs, tasks::jsonb as tasks
