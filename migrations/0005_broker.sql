@@ -8,10 +8,10 @@
 -- executions at a time, the first of them whatever its size. The many that have little to carry wait for none of them.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
-  mail_id bigint, execution_id bigint, event_id bigint, locked boolean, taken_at timestamptz,
-  event_type text, node_id text, node_name text, created_at timestamptz,
+  mail_id bigint, execution_id bigint, event_id bigint, locked boolean, at timestamptz, waited float8,
+  event_type text, node_id text, node_name text,
   context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, job_attempts int,
-  catalog_id bigint, path text, version int, name text, rules json, turn int, last_at timestamptz, tokens json,
+  catalog_id bigint, path text, version int, name text, rules json, turn int, tokens json,
   parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )
 language plpgsql volatile
@@ -135,7 +135,10 @@ begin
 
   return query
   with found as materialized (
-    select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.created_at, e.context,
+    select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.context,
+      -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
+      case when e.created_at is not null
+        then least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') end as created_at,
       e.result, e.error, e.meta, s.turn, s.last_at, s.tokens, u.is_held,
       case
         when not u.is_held then 0
@@ -164,10 +167,10 @@ begin
     m.comes
       and (m.execution_id = any(behind) and lower(m.event_type) = 'action_completed') is not true
       and (m.execution_id = any(early) and (lower(m.event_type) = any(starts)) is not true) is not true,
-    clock_timestamp(),
+    -- later than the event, and than all that the execution has written, whatever the clocks say
+    greatest(clock_timestamp(), m.created_at + interval '1 microsecond', m.last_at + interval '1 microsecond'),
+    coalesce(date_part('epoch', clock_timestamp() - m.created_at), 0),
     m.event_type::text, m.node_id::text, m.node_name::text,
-    -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
-    least(greatest(m.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z'),
     case when m.comes and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
     -- a large result stays in the table until a template names it
     case when pg_column_size(m.result) <= 8192 then noetl.as_json(m.result) end,
@@ -185,7 +188,7 @@ begin
       where q.execution_id = m.execution_id and q.node_id = m.node_id
     ) end,
     x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
-    m.turn, m.last_at, case when m.comes then m.tokens end,
+    m.turn, case when m.comes then m.tokens end,
     x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end

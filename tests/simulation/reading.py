@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.store.codec import dump_json, load_json
+from noetl_broker.store.rows import MICROSECOND
 from tests.simulation.tables import Row, Tables, in_order
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
     state = tables.states.get(mail["execution_id"], {})
     is_large = event["result"] is not None and len(dump_json(event["result"])) > server.large_bytes
     job = tables.queue.get((mail["execution_id"], event["node_id"] or ""), {})
+    at = tables.clock()
     server.leases_seen[mail["event_id"]] = job.get("attempts", 0)
     return {
         **{key: execution.get(key) for key in OF_EXECUTION + OF_PARENT},
-        **{key: event[key] for key in ("event_type", "node_id", "node_name", "created_at", "error", "meta")},
-        "taken_at": tables.clock(),
+        **{key: event[key] for key in ("event_type", "node_id", "node_name", "error", "meta")},
+        "at": max(at, *(before + MICROSECOND for before in (event["created_at"], state.get("last_at")) if before)),
+        "waited": (at - event["created_at"]).total_seconds(),
         "rules": dump_json(execution["rules"]) if execution.get("rules") else None,
         "context": None if event["event_type"].lower().startswith("action") else event["context"],
         "result": None if is_large else event["result"],
@@ -43,7 +46,6 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
         "job_attempts": job.get("attempts") if event["event_type"].lower() in FAILURES else None,
         "name": tables.catalog.get(execution.get("catalog_id") or 0, {}).get("name"),
         "turn": state.get("turn"),
-        "last_at": state.get("last_at"),
         "tokens": load_json(state["tokens"]) if state else None,
         "workload": execution.get("workload"),
         "bytes_over": None,
@@ -145,8 +147,6 @@ def _turn(tables: Tables, row: Row) -> Row:
     return {
         **event,
         **row,
-        "mail_id": 0,
-        "taken_at": row["decided_at"],
         "context": None if event["event_type"].lower().startswith("action") else event["context"],
         "result_left": False,
         "broken": facts.get("broken", False),

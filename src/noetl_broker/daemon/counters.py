@@ -87,7 +87,7 @@ class Counters:
             kind = mail.event.type
             key = KINDS.get(kind) or KINDS.get(kind.lower(), OTHER), decision.outcome
             outcomes[key] = outcomes.get(key, 0) + 1
-            waits.observe((mail.taken_at - mail.created_at).total_seconds())
+            waits.observe(mail.waited)
             if decision.ended is not None:
                 _count(self.ended, decision.ended.status)
                 limit = (decision.ended.error or {}).get("type")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from noetl_broker.broker.context import WORKLOAD, Known
 from noetl_broker.broker.core import take_turn_or_reject
@@ -25,7 +26,7 @@ class Deciding:
         workload = case.execution.workload
         self._known = Known(case.rules, None if workload is None else {WORKLOAD: workload})
         self._state = case.state
-        self._last_at = case.execution.last_at
+        self._last_at: datetime | None = None
         self._taken: list[Taken] = []
 
     @property
@@ -55,7 +56,7 @@ class Deciding:
                 break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
-            at = max(mail.taken_at, self._last_at + MICROSECOND, mail.created_at + MICROSECOND)
+            at = mail.at if self._last_at is None else max(mail.at, self._last_at + MICROSECOND)
             turn = Turn(case.execution.execution_id, number, at)
             state, decision = take_turn_or_reject(case.playbook, self._state, mail.event, turn, self._known)
             if mail is not case.mail[-1]:

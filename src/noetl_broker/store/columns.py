@@ -53,7 +53,7 @@ class Columns:
     def add(self, case: Case, outcome: Outcome) -> None:
         """Everything that the turns of one execution decided."""
         execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
-        last_at, deadline = execution.last_at, None
+        deadline = None
         for mail, turn, decision in taken:
             self.read.append(mail.mail_id)
             self._add_turn(mail, turn, decision)
@@ -69,7 +69,8 @@ class Columns:
             self._add_family(execution, mail, decision, first)
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(letter(execution, state, decision.ended))
-            last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
+        _, turn, decision = taken[-1]
+        last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
         last = self.turns[-1]
         last |= {"expected": execution.turn, "last_at": last_at, "tokens": encode(state)}
         if deadline is not None:

@@ -24,7 +24,7 @@ from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.codec import load_json
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
-from noetl_broker.store.rows import mail_of, parse_node
+from noetl_broker.store.rows import event_of, parse_node
 
 MOST_PLAYBOOKS = 256
 Rows = Sequence[Any]
@@ -190,7 +190,7 @@ def turns_of(turns: Rows, events: Rows) -> tuple[tuple[RecordedTurn, ...], list[
         turn = Turn(execution_id, number, row["decided_at"])
         outcome, note = row["outcome"], row["note"]
         found.append(
-            RecordedTurn(turn, mail_of(row).event, outcome, note, tuple([_emitted(event) for event in own]), event_id)
+            RecordedTurn(turn, event_of(row)[0], outcome, note, tuple([_emitted(event) for event in own]), event_id)
         )
     return tuple(found), [row for rows in written.values() for row in rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,23 +13,28 @@ from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.store.codec import load_json
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from asyncpg import Record
 
     from noetl_broker.broker.model import JSON
     from noetl_broker.playbook.model import Playbook
 
 MICROSECOND = timedelta(microseconds=1)
-LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class Mail(NamedTuple):
-    """One event that waits for a decision; `facts` is what is known of it beside its row, for a replay."""
+    """One event that waits for a decision.
+
+    `at`: its turn's moment, unless a turn before it in the same batch is as late; `waited` seconds from the event to
+    the claim; `facts` is what is known of it beside its row, for a replay.
+    """
 
     mail_id: int
     event_id: int
     event: Event
-    created_at: datetime
-    taken_at: datetime
+    at: datetime
+    waited: float
     facts: dict[str, JSON] | None
 
 
@@ -52,7 +57,6 @@ class Execution(NamedTuple):
     name: str
     rules: str | None
     turn: int
-    last_at: datetime
     tokens: dict[str, JSON] | None
     parent: ParentVisit | None
     workload: dict[str, JSON] | None  # where it is small
@@ -129,7 +133,13 @@ def _is_number(text: str) -> bool:
 
 
 def mail_of(row: Record) -> Mail:
-    """One row of `take_mail`; whatever a stranger wrote into the event becomes an event that the core can refuse."""
+    """One row of `take_mail`."""
+    event, facts = event_of(row)
+    return Mail(row["mail_id"], row["event_id"], event, row["at"], row["waited"], facts or None)
+
+
+def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
+    """The event of a row, with its facts; what a stranger wrote into it becomes an event that the core can refuse."""
     step, visit, place = parse_node(row["node_id"], row["node_name"], row["execution_id"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
     attempt = meta.get("attempt")
@@ -162,8 +172,7 @@ def mail_of(row: Record) -> Mail:
         stale,
         row["bytes_over"] or 0,
     )
-    taken_at = row["taken_at"]
-    return Mail(row["mail_id"], row["event_id"], event, row["created_at"] or taken_at, taken_at, facts or None)
+    return event, facts
 
 
 def _place(meta: dict[str, JSON]) -> int | None:
@@ -182,7 +191,6 @@ def execution_of(row: Record) -> Execution:
         row["name"] or str(row["execution_id"]),
         row["rules"],
         row["turn"] or 0,
-        row["last_at"] or LONG_AGO,
         row["tokens"],
         None
         if row["parent_execution_id"] is None or row["parent_node_id"] is None

@@ -66,8 +66,8 @@ order by wanted.execution_id;
 
 -- name: history_turns
 -- Each turn with the event that it read, in the form in which the broker took it.
-select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id, 0::bigint as mail_id,
-  t.decided_at as taken_at, e.event_type, e.node_id, e.node_name, t.decided_at as created_at,
+select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id,
+  e.event_type, e.node_id, e.node_name,
   case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end as context,
   noetl.as_json(e.result) as result, false as result_left,
   noetl.as_error(e.error) as error, noetl.as_json(e.meta) as meta,
