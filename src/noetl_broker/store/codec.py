@@ -25,14 +25,23 @@ LEVELS_WRITTEN = 400
 _LEVELS_OF_ORJSON = 254
 NUL = "text with a NUL character (U+0000) cannot be stored in the database"
 _LONG_NUMBER = re.compile(r"[0-9](?:[0-9]{18}|[eE][+-]?[0-9])")  # begins with one class: four times as fast
+# Any digit as 0, any e as e, whatever opens as [: a plain search says where the expression has nothing to find, which
+# tries at every digit: in a text with many it takes ten times as long.
+_SIGNS = bytes.maketrans(b"123456789E{", b"000000000e[")
+_SHORT = 100  # characters, for which that is not worth its while
+_LONG, _EXPONENT, _OPENS = b"0" * 19, b"0e", b"["
 _BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive: a string costs no memory
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def load_json(text: str) -> Any:
     """The value of a JSON text; a number too large for Python, or all of a value too deep for it, as its text."""
-    perhaps_deep = len(text) > 2 * LEVELS_READ and text.count("[") + text.count("{") > LEVELS_READ
-    if _LONG_NUMBER.search(text):
+    perhaps_long, perhaps_deep = True, False
+    if len(text) > _SHORT:
+        signs = text.encode().translate(_SIGNS)
+        perhaps_long = _LONG in signs or _EXPONENT in signs
+        perhaps_deep = signs.count(_OPENS) > LEVELS_READ
+    if perhaps_long and _LONG_NUMBER.search(text):
         if perhaps_deep and _levels(text) > LEVELS_READ:
             return text
         return json.loads(text, parse_int=_whole, parse_float=_real)
