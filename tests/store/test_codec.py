@@ -14,6 +14,7 @@ from noetl_broker.store.codec import dump_json, load_json
 from tests.postgres import Database
 from tests.sessions import session
 
+INFINITY = float("inf")
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(10**60), 10**60) | FINITE
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
@@ -28,6 +29,22 @@ EDGES = [0, 10**15, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64 - 1, 2**64,
 def test_a_value_comes_back_as_it_was(value: Any) -> None:
     """Text, numbers and nesting, through our own writer and reader."""
     assert load_json(dump_json(value)) == value
+
+
+@given(VALUES, st.integers(0, 120))
+def test_a_value_in_a_text_of_any_length_comes_back(value: Any, pad: int) -> None:
+    """What is looked for in a long text is found as in a short one."""
+    assert load_json(dump_json([value, "x" * pad])) == [value, "x" * pad]
+
+
+@pytest.mark.parametrize("number", ["1e400", "1E400", "-2.5e+400", "9" * 19, "9" * 20, "0." + "1" * 19])
+@pytest.mark.parametrize("pad", [0, 100, 10_000])
+def test_a_long_number_is_found_in_a_text_of_any_length(number: str, pad: int) -> None:
+    """As the standard library reads it, or as its text where that would be infinity."""
+    before, found, _ = load_json(f'["{"x1" * pad}", {number}, 3]')
+    expected = json.loads(number)
+    assert before == "x1" * pad
+    assert (type(found), found) == ((str, number) if expected in {INFINITY, -INFINITY} else (type(expected), expected))
 
 
 async def test_an_integer_of_any_size_goes_through_the_database(database: Database) -> None:
