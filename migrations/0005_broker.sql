@@ -116,11 +116,15 @@ begin
     -- Those that have taken no turn, and whose start is on its way, or claimed by somebody else.
     select array_agg(b.execution_id)
     into early
-    from noetl.event b
-    where b.execution_id = any(fresh)
-      and lower(b.event_type) = any(starts)
+    from (
+      select distinct f.execution_id
+      from unnest(fresh) f (execution_id)
+      where not exists (select from noetl.execution_state s where s.execution_id = f.execution_id)
+      offset 0 -- before any event is looked at: one that never starts may have many
+    ) n
+    join noetl.event b on b.execution_id = n.execution_id
+    where lower(b.event_type) = any(starts)
       and b.event_id <> all(events)
-      and not exists (select from noetl.execution_state s where s.execution_id = b.execution_id)
       and not exists (
         select
         from noetl.dead_letter d
