@@ -107,6 +107,7 @@ class Watch:
                 await self.connection.fetchval("select queue_id from noetl.lease_jobs('watch', 1, 60, array['http'])")
                 answers += 1
                 result = RESULT | {"n": answers} if counting else RESULT
+                self.rung.clear()  # what rang before is no answer to this
                 await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, result)
                 committed = time.perf_counter()
         if not spans:

@@ -58,9 +58,13 @@ begin
     return;
   end if;
 
-  select array_agg(pg_try_advisory_xact_lock(u.execution_id) order by u.place)
+  -- All mail of an execution or none: its holder may let go between two of the tries.
+  select array_agg(l.is_held order by l.place)
   into locks
-  from unnest(executions) with ordinality u (execution_id, place);
+  from (
+    select u.place, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
+    from unnest(executions) with ordinality u (execution_id, place)
+  ) l;
 
   -- Of these executions somebody else is claiming the word of a worker about a child that it started: its last word, which
   -- came after that, waits for it; so does one that a claim of the newest mail came upon before that.

@@ -95,9 +95,12 @@ _MARK = (
 )
 _COUNT = "    self._count(outcomes, faults)\n"
 _LOCK = """\
-  select array_agg(pg_try_advisory_xact_lock(u.execution_id) order by u.place)
+  select array_agg(l.is_held order by l.place)
   into locks
-  from unnest(executions) with ordinality u (execution_id, place);
+  from (
+    select u.place, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
+    from unnest(executions) with ordinality u (execution_id, place)
+  ) l;
 """
 _READ = "    from unnest(mails, executions, events, locks) u (mail_id, execution_id, event_id, is_held)\n"
 _LOCK_IN_READ = """\

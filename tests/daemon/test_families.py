@@ -157,6 +157,18 @@ async def test_a_cancel_that_is_claimed_before_its_start_waits_for_it(database: 
     assert await unsettled(database) == {}
 
 
+async def test_all_mail_of_an_execution_is_claimed_or_none_of_it(database: Database) -> None:
+    """Its holder lets go between the try for the start and that for the cancel: the cancel must not come alone."""
+    await register(database, WORK)
+    [execution_id] = await start(database)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
+    try_lock = "pg_try_advisory_xact_lock(u.execution_id)"
+    assert source.count(try_lock) == 1
+    await execute(database, source.replace(try_lock, "u.place > 1"))
+    assert await rows(database, "select locked from noetl.take_mail(9, false, 0)") == [(False,), (False,)]
+
+
 async def test_the_last_word_of_a_worker_waits_for_those_before_it(database: Database) -> None:
     """Another broker claims the child that it told of: a step that completed then would not wait for that child."""
     await register(database, WORK)

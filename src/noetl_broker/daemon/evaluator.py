@@ -143,6 +143,8 @@ class Lane:
         if batch.first is not None and (claim.missed or batch.taken < batch.mails):
             evaluator.low_water.left(batch.first)
         self._grow()
+        if batch.careful and claim.mail:
+            evaluator.careful = max(evaluator.careful - 1, 0)
         if claim.mail or batch.first is None:  # not where all of it is held by others, who may have the same trouble
             evaluator.on_trouble(None)
         if claim.mail:
@@ -166,7 +168,6 @@ class Lane:
         """It went well: forget what went wrong before, and bit by bit take as much as before."""
         self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
         self.went_well += 1
-        self.evaluator.careful = max(self.evaluator.careful - 1, 0)
         if self.went_well >= GROW_AFTER:
             self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
             self.quiet = False
