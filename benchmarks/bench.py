@@ -81,7 +81,10 @@ class Bench:
 
 @dataclass(slots=True, kw_only=True)
 class Database:
-    """A database, with a connection that whoever measures may use; `rings`: commits heard of that queued or ended."""
+    """A database, with a connection that whoever measures may use.
+
+    `rings`: how often a commit was heard that queued jobs or ended executions, twice where it did both.
+    """
 
     bench: Bench
     dsn: str
