@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from typing import Any
 
 import asyncpg
@@ -19,24 +20,35 @@ Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
 TURNS = 0  # their place among the arguments of write_turns
-# What may be left out of a row of turns, events, tracking rows: it is null then.
-OPTIONAL = (
-    ("note", "facts", "expected", "deadline"),
-    (),
-    ("started_at", "ended_at", "result_visit", "result_event_id"),
+# The columns of the rows of turns, events and steps, by their place; what is not there is null.
+TURN_COLUMNS = "execution_id turn event_id outcome decided_at note facts"
+EVENT_COLUMNS = "execution_id catalog_id parent_event_id created_at event_type node_id node_name node_type status meta"
+COLUMNS = (
+    f"{TURN_COLUMNS} expected last_at tokens deadline",
+    f"{EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
+    "execution_id step status visits started_at ended_at result_visit result_event_id",
 )
+OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # what is rare, and not of their job
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
-TURN_COLUMNS = "execution_id turn event_id outcome note decided_at facts"
+TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
-def documents(text: str) -> list[Row]:
+def documents(text: str, names: str) -> list[Row]:
     """Return the rows of a JSON document, with their moments."""
-    return [
-        {name: datetime.fromisoformat(item) if name in MOMENTS else item for name, item in row.items()}
-        for row in load_json(text)
-    ]
+    return [_row(dict(zip_longest(names.split(), row))) for row in load_json(text)]
+
+
+def _row(row: Row) -> Row:
+    rare = row.pop("rare", None) or {}
+    row |= {name if name in OF_EVENTS else f"job_{name}": item for name, item in rare.items()}
+    for name, item in row.items():
+        if item is not None and name in MOMENTS:
+            row[name] = datetime.fromisoformat(item)
+        elif item is not None and name in TEXTS:
+            row[name] = load_json(item)
+    return row
 
 
 def _rows(names: str, columns: Columns) -> list[Row]:
@@ -98,10 +110,7 @@ def change_jobs(*columns: Sequence[Any]) -> Pending:
 
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
-    turns, events, steps = (
-        [{**dict.fromkeys(optional), **row} for row in documents(str(text))]
-        for text, optional in zip(columns[:3], OPTIONAL, strict=True)
-    )
+    turns, events, steps = (documents(str(text), names) for text, names in zip(columns[:3], COLUMNS, strict=True))
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
     ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
     states = [row for row in turns if row["expected"] is not None]

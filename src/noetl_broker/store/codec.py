@@ -62,16 +62,13 @@ def dump_json(value: Any) -> str:
     return text
 
 
-def dump_rows(rows: list[dict[str, Any]]) -> str:
-    """The JSON text of rows for `json_to_recordset`; as `dump_json`, and moments as ISO 8601."""
+def dump_rows(rows: list[list[Any]]) -> str:
+    """The JSON text of rows; as `dump_json`, and moments as ISO 8601."""
     try:
         text = orjson.dumps(rows).decode()
     except TypeError:
         return dump_json(
-            [
-                {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
-                for row in rows
-            ]
+            [[value.isoformat() if isinstance(value, datetime) else value for value in row] for row in rows]
         )
     if "u0000" in text and _NUL.search(text):
         raise ValueError(NUL)

@@ -1,14 +1,16 @@
 """Decisions as rows: what a batch of turns writes, gathered for statements that take all of it at once.
 
 What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
-kind of row: arrays of columns would take Postgres half the time to read, and the driver more than that to make. What
-few turns write goes as arrays of columns.
+kind of row. A row is a list, its columns by their place, as `write_turns` reads them: objects take Postgres more than
+twice the time, and arrays of columns or of rows take the driver more than they save the server. What few turns write
+goes as arrays of columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -21,8 +23,15 @@ from noetl_broker.store.family import child_row, json_or_null, letter
 from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id
 from noetl_broker.store.shapes import shape_of
 
-Document = dict[str, Any]  # one row, by the names of its columns; what is left out is null
-MOST_CHARS = 200_000_000  # in one statement; Postgres hangs up on a gigabyte, and a character may take four bytes
+Document = list[Any]  # one row
+# In one statement; Postgres hangs up on a gigabyte, and a character may take four bytes. What a jsonb has no room for
+# (268 million bytes, 17 million values in one array) it refuses, and that is the mail's.
+MOST_CHARS = 200_000_000
+# Places in the rows of events. What few of them have comes last, by its name.
+NODE, JOB, JOB_STATUS, RARE = 5, 10, 12, 16
+NO_JOB = [None] * (RARE - JOB)
+# Places in the rows of steps.
+STARTED, RESULT_VISIT, RESULT = 4, 6, 7
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
 
@@ -56,7 +65,10 @@ class Columns:
         deadline = None
         for mail, turn, decision in taken:
             self.read.append(mail.mail_id)
-            self._add_turn(mail, turn, decision)
+            self.turns.append([
+                turn.execution_id, turn.number, mail.event_id, decision.outcome, turn.at, decision.note,
+                None if mail.facts is None else dump_json(mail.facts),
+            ])  # fmt: skip
             if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
                 deadline = decision.begun.deadline
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
@@ -71,31 +83,16 @@ class Columns:
                 self.letters.append(letter(execution, state, decision.ended))
         _, turn, decision = taken[-1]
         last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        last = self.turns[-1]
-        last |= {"expected": execution.turn, "last_at": last_at, "tokens": encode(state)}
-        if deadline is not None:
-            last["deadline"] = deadline
+        self.turns[-1] += [execution.turn, last_at, dump_json(encode(state)), deadline]
         self.executions += 1
 
-    def _add_turn(self, mail: Mail, turn: Turn, decision: Decision) -> None:
-        document: Document = {
-            "execution_id": turn.execution_id, "turn": turn.number, "event_id": mail.event_id,
-            "outcome": decision.outcome, "decided_at": turn.at,
-        }  # fmt: skip
-        if decision.note is not None:
-            document["note"] = decision.note
-        if mail.facts is not None:
-            document["facts"] = mail.facts
-        self.turns.append(document)
-
     def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
-        first = len(self.events)
+        first, at = len(self.events), turn.at
         parents = {child.ordinal for child in decision.children if child.ordinal is not None}
         for ordinal, event in enumerate(decision.events):
-            document = _event_row(execution, mail, turn, ordinal, event)
+            self.events.append(_event_row(execution, mail, at + ordinal * MICROSECOND, event))
             if ordinal in parents:
-                document["starts_child"] = True
-            self.events.append(document)
+                _rare(self.events[-1])["starts_child"] = True
         for job in decision.jobs:
             self._add_job(execution, first, job)
         for step, visit, status, delay, place in decision.changes:
@@ -104,9 +101,9 @@ class Columns:
             if placed is None:
                 self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay]
             else:
-                placed["job_status"], placed["job_delay"] = status, delay
+                placed[JOB_STATUS], _rare(placed)["delay"] = status, delay
         for row in decision.rows:
-            self._add_row(execution.execution_id, mail, turn, row)
+            self._add_row(execution.execution_id, mail, at, row)
         if decision.withdraw:
             self._withdraw(execution.execution_id)
         if decision.ended is not None:
@@ -121,8 +118,8 @@ class Columns:
         """Jobs that no worker holds: those in the table, and those that turns before it in the batch queue again."""
         self.withdrawn.append(execution_id)
         for (owner, _), placed in self._placed.items():
-            if owner == execution_id and placed["job_status"] in NOT_HELD:
-                placed["job_status"] = "cancelled"
+            if owner == execution_id and placed[JOB_STATUS] in NOT_HELD:
+                placed[JOB_STATUS] = "cancelled"
         for (owner, _), change in self.changes.items():
             if owner == execution_id and change[2] in NOT_HELD:
                 change[2] = "cancelled"
@@ -158,7 +155,7 @@ class Columns:
             if not dropped:
                 kept.append(row)
             elif isinstance(ordinal := row[-1], int):  # of an item: its iteration_started names no child then
-                del self.events[ordinal - 1]["starts_child"]
+                del _rare(self.events[ordinal - 1])["starts_child"]
                 self.item_changes.append((*row[:3], "CANCELLED", None))
         self.children = kept
 
@@ -195,39 +192,34 @@ class Columns:
     def _add_job(self, execution: Execution, first: int, job: Job) -> None:
         owner = execution.execution_id
         row = self.events[first + job.ordinal]
-        node = row["node_id"] if job.place is None else node_id(owner, job.step, job.visit, job.place)
+        node = row[NODE] if job.place is None else node_id(owner, job.step, job.visit, job.place)
         context = {
             **job.context, "path": execution.path, "version": execution.version, "catalog_id": execution.catalog_id,
             "execution_id": owner,
         }  # fmt: skip
-        row |= {
-            "job_action": job.action, "job_context": context,
-            "job_status": "delegated" if job.delegated else "queued", "job_priority": job.priority,
-            "job_max_attempts": job.max_attempts, "job_type": job.node_type,
-        }  # fmt: skip
         if execution.workload is not None:
             context["workload"] = execution.workload
         else:
-            row["job_lacks_workload"] = True
+            _rare(row)["lacks_workload"] = True
+        row[JOB:RARE] = [
+            dump_json(job.action), context, "delegated" if job.delegated else "queued", job.priority, job.max_attempts,
+            job.node_type,
+        ]  # fmt: skip
         if job.timeout is not None:
-            row["job_timeout"] = job.timeout
+            _rare(row)["timeout"] = job.timeout
         if job.place is not None:
-            row["job_node_id"] = node
+            _rare(row)["node_id"] = node
         self._placed[owner, node] = row
 
-    def _add_row(self, execution_id: int, mail: Mail, turn: Turn, row: Row) -> None:
+    def _add_row(self, execution_id: int, mail: Mail, at: datetime, row: Row) -> None:
         """One row a step, even where several turns of the batch touched it: an update sees each row once."""
-        document: Document = {
-            "execution_id": execution_id, "step": row.step, "status": row.status, "visits": row.visits,
-        }  # fmt: skip
-        if row.started is not None:
-            document["started_at"] = turn.at + row.started * MICROSECOND
-        if row.ended is not None:
-            document["ended_at"] = turn.at + row.ended * MICROSECOND
-        if row.result_visit is not None:
-            document["result_visit"] = row.result_visit
-            if not row.taken:
-                document["result_event_id"] = mail.event_id
+        document: Document = [
+            execution_id, row.step, row.status, row.visits,
+            None if row.started is None else at + row.started * MICROSECOND,
+            None if row.ended is None else at + row.ended * MICROSECOND,
+            row.result_visit,
+            None if row.result_visit is None or row.taken else mail.event_id,
+        ]  # fmt: skip
         before = self.rows.get((execution_id, row.step))
         if before is not None:
             _lay_over(before, document)
@@ -252,34 +244,37 @@ class Columns:
         return [*_columns([*self.changes.values()], 4), self.withdrawn]
 
 
-def _event_row(execution: Execution, mail: Mail, turn: Turn, ordinal: int, event: Emitted) -> Document:
+def _rare(event: Document) -> dict[str, Any]:
+    """What few rows of events have: of the event itself, and of its job."""
+    if len(event) == RARE:
+        event.append({})
+    rare: dict[str, Any] = event[RARE]
+    return rare
+
+
+def _event_row(execution: Execution, mail: Mail, at: datetime, event: Emitted) -> Document:
     if event.step is None:
         node, name = str(execution.execution_id), execution.name
     else:
         node, name = node_id(execution.execution_id, event.step, event.visit), event.step
-    row: Document = {
-        "execution_id": execution.execution_id, "catalog_id": execution.catalog_id, "parent_event_id": mail.event_id,
-        "created_at": turn.at + ordinal * MICROSECOND, "event_type": event.type, "node_id": node, "node_name": name,
-        "node_type": event.node_type, "status": event.status, "meta": event.meta,
-    }  # fmt: skip
+    row: Document = [
+        execution.execution_id, execution.catalog_id, mail.event_id, at, event.type, node, name, event.node_type,
+        event.status, event.meta, *NO_JOB,
+    ]  # fmt: skip
     if event.result is not None:
-        row["result"] = event.result
+        _rare(row)["result"] = event.result
     if event.error is not None:
-        row["error"] = event.error
+        _rare(row)["error"] = event.error
     if event.context is not None:
-        row["context"] = event.context
+        _rare(row)["context"] = event.context
     return row
 
 
 def _lay_over(before: Document, row: Document) -> None:
     """What earlier turns of the batch said of a step, where this one says nothing, or of a lower visit's result."""
-    if "started_at" in before:
-        row.setdefault("started_at", before["started_at"])
-    if before.get("result_visit", 0) > row.get("result_visit", 0):
-        row["result_visit"] = before["result_visit"]
-        row.pop("result_event_id", None)
-        if "result_event_id" in before:
-            row["result_event_id"] = before["result_event_id"]
+    row[STARTED] = row[STARTED] or before[STARTED]
+    if (before[RESULT_VISIT] or 0) > (row[RESULT_VISIT] or 0):
+        row[RESULT_VISIT], row[RESULT] = before[RESULT_VISIT], before[RESULT]
 
 
 def _columns(rows: list[Any], width: int) -> list[list[object]]:

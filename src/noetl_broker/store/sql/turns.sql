@@ -80,30 +80,29 @@ where q.execution_id = any($5::bigint[])
 -- that was seen: fewer than asked for is a conflict.
 with turns as materialized (
   -- The last turn of an execution has the state after it beside it, and from which turn on that was expected.
-  select execution_id, turn, event_id, outcome, note, decided_at, facts, expected, last_at, tokens, deadline
-  from json_to_recordset($1::text::json) t (
-    execution_id bigint, turn int, event_id bigint, outcome text, note text, decided_at timestamptz, facts jsonb,
-    expected int, last_at timestamptz, tokens json, deadline float8
-  )
+  select (t ->> 0)::bigint as execution_id, (t ->> 1)::int as turn, (t ->> 2)::bigint as event_id, t ->> 3 as outcome,
+    (t ->> 4)::timestamptz as decided_at, t ->> 5 as note, (t ->> 6)::jsonb as facts,
+    (t ->> 7)::int as expected, (t ->> 8)::timestamptz as last_at, (t ->> 9)::json as tokens,
+    (t ->> 10)::float8 as deadline
+  from jsonb_array_elements($1::text::jsonb) t
 ), new_turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
   select execution_id, turn, event_id, outcome, note, decided_at, facts
   from turns
 ), told as materialized (
   -- An iteration_started says which child it started: its id is made here, and used by write_family. The job that an
-  -- event queues stands beside it, so that the two need no join.
-  select row_number() over () as ordinal, noetl.next_id() as event_id, execution_id, catalog_id, parent_event_id,
-    created_at, event_type, node_id, node_name, node_type, status, meta, result, error, context,
-    case when starts_child then noetl.next_id() end as child_id,
-    job_action, job_context, job_status, job_priority, job_max_attempts, job_timeout, job_delay, job_node_id, job_type,
-    job_lacks_workload
-  from json_to_recordset($2::text::json) e (
-    execution_id bigint, catalog_id bigint, parent_event_id bigint, created_at timestamptz, event_type text,
-    node_id text, node_name text, node_type text, status text, meta jsonb, result jsonb, error jsonb, context jsonb,
-    starts_child boolean,
-    job_action text, job_context jsonb, job_status text, job_priority int, job_max_attempts int, job_timeout float8,
-    job_delay float8, job_node_id text, job_type text, job_lacks_workload boolean
-  )
+  -- event queues stands beside it, so that the two need no join. What few rows have comes last, by its name.
+  select row_number() over () as ordinal, noetl.next_id() as event_id,
+    (e ->> 0)::bigint as execution_id, (e ->> 1)::bigint as catalog_id, (e ->> 2)::bigint as parent_event_id,
+    (e ->> 3)::timestamptz as created_at, e ->> 4 as event_type, e ->> 5 as node_id, e ->> 6 as node_name,
+    e ->> 7 as node_type, e ->> 8 as status, e -> 9 as meta,
+    e -> 16 -> 'result' as result, e -> 16 -> 'error' as error, e -> 16 -> 'context' as context,
+    case when e -> 16 ? 'starts_child' then noetl.next_id() end as child_id,
+    e ->> 10 as job_action, e -> 11 as job_context, e ->> 12 as job_status, (e ->> 13)::int as job_priority,
+    (e ->> 14)::int as job_max_attempts, e ->> 15 as job_type, (e -> 16 ->> 'timeout')::float8 as job_timeout,
+    (e -> 16 ->> 'delay')::float8 as job_delay, e -> 16 ->> 'node_id' as job_node_id,
+    e -> 16 ? 'lacks_workload' as job_lacks_workload
+  from jsonb_array_elements($2::text::jsonb) e
 ), events as (
   insert into noetl.event (
     event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
@@ -150,10 +149,13 @@ with turns as materialized (
         when r.result_visit >= coalesce(w.result_visit, 0) then coalesce(r.result_event_id, w.result_event_id)
         else w.result_event_id
       end
-  from json_to_recordset($3::text::json) r (
-    execution_id bigint, step text, status text, visits int, started_at timestamptz, ended_at timestamptz,
-    result_visit int, result_event_id bigint
-  )
+  from (
+    select (d ->> 0)::bigint as execution_id, d ->> 1 as step, d ->> 2 as status, (d ->> 3)::int as visits,
+      (d ->> 4)::timestamptz as started_at, (d ->> 5)::timestamptz as ended_at,
+      (d ->> 6)::int as result_visit, (d ->> 7)::bigint as result_event_id
+    from jsonb_array_elements($3::text::jsonb) d
+    offset 0 -- each read once, however often it is named
+  ) r
   where w.execution_id = r.execution_id and w.step_id = r.step
 ), ended as (
   update noetl.execution x
