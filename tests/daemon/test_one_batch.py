@@ -90,6 +90,24 @@ async def test_of_two_changes_of_a_job_the_last_one_counts(database: Database) -
     assert await rows(database, jobs) == [("a", "done"), ("b", "queued")]
 
 
+async def test_a_job_that_is_queued_and_fails_at_once_waits_for_its_delay(database: Database) -> None:
+    """Somebody who passes the job by reports the failure before the broker has queued it."""
+    await register(
+        database,
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, retry: {max_attempts: 3, initial_delay: 60, jitter: false}}
+        """,
+    )
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_failed', $2)"
+    await execute(database, insert, execution_id, f"{execution_id}:a")
+    assert (await drain(database)).counters.largest_batch == 2
+    jobs = "select status, available_at > now() + interval '50 seconds' from noetl.queue"
+    assert await rows(database, jobs) == [("retry", True)]
+
+
 async def test_the_timeout_of_a_child_counts_once_however_often_it_is_told(database: Database) -> None:
     """Told again after the next child was started, it does not give that one up."""
     body = """
