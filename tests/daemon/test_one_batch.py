@@ -51,6 +51,38 @@ async def test_the_latest_result_is_that_of_the_highest_visit_whoever_ended_last
     assert await value(database, "select result_visit from noetl.workflow where step_name = 'a'") == 3
 
 
+async def test_of_the_visits_that_end_in_one_batch_the_highest_one_gives_the_result(database: Database) -> None:
+    """The second ended before the first: what the row says of the step is the second's."""
+    await begin(
+        database,
+        """
+        workflow:
+        - {step: start, next: [a, a]}
+        - {step: a, join: each, type: python, code: x, next: end}
+        - {step: end}
+        """,
+    )
+    await answer(database, "a#2", 2)
+    await answer(database, "a", 1)
+    assert (await drain(database)).counters.largest_batch == 2
+    latest = """
+        select w.result_visit, e.result
+        from noetl.workflow w
+        join noetl.event e on e.execution_id = w.execution_id and e.event_id = w.result_event_id
+        where w.step_name = 'a'"""
+    assert await rows(database, latest) == [(2, 2)]
+
+
+async def test_a_step_that_starts_and_ends_in_one_batch_has_both_moments(database: Database) -> None:
+    """Somebody who passes the job by reports its end before the broker has queued it."""
+    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]")
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_completed', $2)"
+    await execute(database, insert, execution_id, f"{execution_id}:a")
+    assert (await drain(database)).counters.largest_batch == 2
+    assert await rows(database, "select ended_at > started_at from noetl.workflow where step_name = 'a'") == [(True,)]
+
+
 async def test_what_is_to_be_tried_again_is_taken_back_by_the_end(database: Database) -> None:
     """One action fails and is to be retried, the next one ends the execution: no worker may get the first again."""
     await begin(
