@@ -1,8 +1,9 @@
 """What the bell costs those who write, and whether it can be missed.
 
 32 writers (pgbench) insert one event a transaction; evaluation is paused, a listener reads. `gated` is the trigger as
-it is, with a broker that wakes at a ring and sleeps again when there is no unread mail and the gate lets it; `sleepy`
-is one that does not look for mail and sleeps whenever the gate lets it: each time many writers ring before it is awake;
+it is, with a broker that wakes at a ring and sleeps again when there is no unread mail and the gate lets it: nobody
+reads the mail here, so all ring until it is awake, and from then on find the gate free; `sleepy` is one that does not
+look for mail and sleeps whenever the gate lets it: each time many writers ring before it is awake;
 `always` is a broker that never wakes, so that every commit rings; `off` the trigger without the bell, the inbox kept;
 `none` no trigger at all.
 """

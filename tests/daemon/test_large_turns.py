@@ -6,7 +6,7 @@ import pytest
 
 from noetl_broker.broker.model import Rules
 from noetl_broker.store import columns
-from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.daemon.test_large_payloads import megabytes
 from tests.postgres import Database
 
@@ -123,6 +123,31 @@ async def test_a_transaction_ends_after_turns_of_many_executions_that_write_much
     assert await complete_jobs(database) == 24
     await drain(database)
     assert await rows(database, "select distinct status from noetl.execution") == [("COMPLETED",)]
+
+
+async def test_turns_that_the_server_has_no_room_for_together_are_taken_apart(database: Database) -> None:
+    """A jsonb holds 268 million bytes, here five turns; each alone is within that, so nothing is set aside."""
+    await register(database, fan_out(12, "with: {doc: x}"))
+    await register(database, CHILD, path="child")
+    await start(database)
+    await start(database, "child")
+    await drain(database)
+    refuse = """
+        create function public.refuse() returns trigger language plpgsql as $$
+        begin
+          if (select count(*) from arrived where outcome = 'decided') > 5 then
+            raise exception 'no room' using errcode = '54000';
+          end if;
+          return null;
+        end $$;
+        create trigger refuse after insert on noetl.turn referencing new table as arrived
+        for each statement execute function public.refuse()"""
+    await execute(database, refuse)
+    for _ in range(2):
+        await complete_jobs(database)
+        assert 1 < (await drain(database)).counters.largest_batch <= 5
+    assert await rows(database, "select distinct status from noetl.execution") == [("COMPLETED",)]
+    assert await broken_invariants(database) == {}
 
 
 async def test_a_turn_that_no_server_would_take_is_set_aside(

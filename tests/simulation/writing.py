@@ -28,6 +28,7 @@ COLUMNS = (
     f"{EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
     "execution_id step status visits started_at ended_at result_visit result_event_id",
 )
+LENGTHS = ({7, 11}, {16, 17}, {8})  # of the rows: a turn may not be the last, and an event have nothing rare
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # what is rare, and not of their job
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
@@ -35,9 +36,12 @@ JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
-def documents(text: str, names: str) -> list[Row]:
-    """Return the rows of a JSON document, with their moments."""
-    return [_row(dict(zip_longest(names.split(), row))) for row in load_json(text)]
+def documents(text: str, place: int) -> list[Row]:
+    """Return the rows of the JSON document at a place among the arguments, with their moments."""
+    rows = load_json(text)
+    if not {len(row) for row in rows} <= LENGTHS[place]:
+        raise RuntimeError(f"a row is not {COLUMNS[place]}")
+    return [_row(dict(zip_longest(COLUMNS[place].split(), row))) for row in rows]
 
 
 def _row(row: Row) -> Row:
@@ -110,7 +114,7 @@ def change_jobs(*columns: Sequence[Any]) -> Pending:
 
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
-    turns, events, steps = (documents(str(text), names) for text, names in zip(columns[:3], COLUMNS, strict=True))
+    turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
     ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
     states = [row for row in turns if row["expected"] is not None]
@@ -233,7 +237,8 @@ def _track(tables: Tables, step: Row) -> None:
     row |= {"status": step["status"], "visits": step["visits"], "ended_at": step["ended_at"]}
     row["started_at"] = step["started_at"] or row["started_at"]
     if step["result_visit"] is not None and step["result_visit"] >= (row["result_visit"] or 0):
-        row |= {"result_visit": step["result_visit"], "result_event_id": step["result_event_id"]}
+        row |= {"result_visit": step["result_visit"]}
+        row["result_event_id"] = step["result_event_id"] or row["result_event_id"]
 
 
 def _move(tables: Tables, state: Row, over: set[int]) -> None:

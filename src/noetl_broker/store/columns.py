@@ -1,9 +1,9 @@
 """Decisions as rows: what a batch of turns writes, gathered for statements that take all of it at once.
 
 What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
-kind of row. A row is a list, its columns by their place, as `write_turns` reads them: objects take Postgres more than
-twice the time, and arrays of columns or of rows take the driver more than they save the server. What few turns write
-goes as arrays of columns.
+kind of row. A row is a list, its columns by their place, as `write_turns` reads them: objects take Postgres half as
+long again, and arrays of columns or of rows take the driver more than they save the server. What few turns write goes
+as arrays of columns.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome,
 from noetl_broker.store.shapes import shape_of
 
 Document = list[Any]  # one row
-# In one statement; Postgres hangs up on a gigabyte, and a character may take four bytes. What a jsonb has no room for
-# (268 million bytes, 17 million values in one array) it refuses, and that is the mail's.
+# In one statement; Postgres hangs up on a gigabyte, and a character may take four bytes. Where a jsonb has no room for
+# fewer characters (of many bytes, or many numbers), the server says so: see `unit.write`.
 MOST_CHARS = 200_000_000
 # Places in the rows of events. What few of them have comes last, by its name.
 NODE, JOB, JOB_STATUS, RARE = 5, 10, 12, 16

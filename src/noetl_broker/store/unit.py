@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import asyncpg
+
 from noetl_broker.broker.context import Found, result_of
-from noetl_broker.errors import BrokerError
+from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.store.columns import Columns
 from noetl_broker.store.faults import is_conflict
 from noetl_broker.store.queries import sql
@@ -92,19 +94,14 @@ async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[in
 async def write(connection: Connection, columns: Columns, *, max_gathered_bytes: int) -> None:
     """Write everything that the turns decided; raises ConflictFault where another broker was first.
 
+    Raises OversizeFault where it is more than the server takes in one statement: fewer turns may pass.
     `max_gathered_bytes` bounds the results of one iterator together, as the table stores them.
     """
     if columns.begun:
         await connection.execute(sql("begin_executions"), *columns.begin_arguments())
     if columns.changes or columns.withdrawn:
         await connection.execute(sql("change_jobs"), *columns.job_change_arguments())
-    row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
-    moved = row["moved"] if row else 0
-    if moved != columns.executions:
-        message = f"{columns.executions - moved} of {columns.executions} executions were moved by another broker"
-        raise ConflictFault(message)
-    if row is None or row["ended"] != len(columns.ended):
-        raise ConflictFault("an execution that ended was given a parent meanwhile")
+    row = await _write_turns(connection, columns)
     for arguments in columns.adoption_arguments():
         await connection.execute(sql("adopt_children"), *arguments)
     if columns.items:
@@ -116,6 +113,22 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
         await connection.execute(sql("write_family"), *columns.family_arguments(child_ids))
     if columns.posts:
         await connection.execute(sql("write_posts"), *columns.post_arguments(), max_gathered_bytes)
+
+
+async def _write_turns(connection: Connection, columns: Columns) -> Record:
+    try:
+        row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
+    except asyncpg.ProgramLimitExceededError as error:
+        # A jsonb holds 268 million bytes: all turns of the batch together may be more, where each alone is not.
+        raise OversizeFault(f"the server has no room for what turns would write: {error}") from error
+    if row is None:
+        raise ConflictFault("the statement that writes turns gave no answer")
+    if (moved := row["moved"]) != columns.executions:
+        message = f"{columns.executions - moved} of {columns.executions} executions were moved by another broker"
+        raise ConflictFault(message)
+    if row["ended"] != len(columns.ended):
+        raise ConflictFault("an execution that ended was given a parent meanwhile")
+    return row
 
 
 async def mark(connection: Connection) -> None:

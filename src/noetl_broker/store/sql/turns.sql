@@ -95,7 +95,7 @@ with turns as materialized (
   select row_number() over () as ordinal, noetl.next_id() as event_id,
     (e ->> 0)::bigint as execution_id, (e ->> 1)::bigint as catalog_id, (e ->> 2)::bigint as parent_event_id,
     (e ->> 3)::timestamptz as created_at, e ->> 4 as event_type, e ->> 5 as node_id, e ->> 6 as node_name,
-    e ->> 7 as node_type, e ->> 8 as status, e -> 9 as meta,
+    e ->> 7 as node_type, e ->> 8 as status, nullif(e -> 9, 'null') as meta,
     e -> 16 -> 'result' as result, e -> 16 -> 'error' as error, e -> 16 -> 'context' as context,
     case when e -> 16 ? 'starts_child' then noetl.next_id() end as child_id,
     e ->> 10 as job_action, e -> 11 as job_context, e ->> 12 as job_status, (e ->> 13)::int as job_priority,
