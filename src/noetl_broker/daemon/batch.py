@@ -31,6 +31,7 @@ MOST_LEFT = 8  # results of one execution in a batch that were too large to come
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
 PATIENCE_SECONDS = 0.05
+MANY = 64  # mails, which take some milliseconds
 ENOUGH_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
 Outcomes: TypeAlias = list[tuple[Case, Outcome]]
 Faults: TypeAlias = dict[int, Exception]  # by execution
@@ -77,11 +78,11 @@ class Batch:
         newest: bool,
         start: int = 0,
         quiet: bool = False,
-        on_full: Callable[[], object] | None = None,
+        on_many: Callable[[], object] | None = None,
     ) -> unit.Claim:
         """Claim from the mail `start` on, decide, write, commit; the claim says whether there was anything.
 
-        `quiet`: notify nobody. `on_full` is called where there may be more than was claimed.
+        `quiet`: notify nobody. `on_many` is called where that takes so long that more may come meanwhile.
         """
         async with transaction(connection):
             began = time.monotonic()
@@ -90,8 +91,8 @@ class Batch:
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
-            if on_full is not None and self.mails + claim.missed >= size:
-                on_full()
+            if on_many is not None and self.mails + claim.missed >= min(size, MANY):
+                on_many()
             faults: Faults = {}
             cases = await self._open(connection, claim, faults)
             if newest:

@@ -57,7 +57,9 @@ class Evaluator:
     counters: Counters = field(default_factory=Counters)
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
-    plenty: asyncio.Event = field(default_factory=asyncio.Event)  # a claim was full
+    added: int = 0  # lanes, in this drain
+    at_work: int = 0  # of them; the others pause
+    done: asyncio.Event = field(default_factory=asyncio.Event)  # none is at work any more
     careful: int = 0  # so many batches are written such that mail which fails one is found in it
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
@@ -68,34 +70,51 @@ class Evaluator:
         """
         self.counters.drains += 1
         self.hopeless = None
-        self.plenty.clear()
-        async with asyncio.TaskGroup() as running:
-            helpers = [running.create_task(self._help()) for _ in range(self.lanes - 1)]
-            await self._run_lane()
-            if not self.plenty.is_set():
-                for helper in helpers:
-                    helper.cancel()
+        self.added = self.at_work = 0
+        self.done.clear()
+        async with asyncio.TaskGroup() as tasks:
+
+            def add_lane() -> None:
+                """For a few mails a second lane would only be in the way."""
+                if self.added < self.lanes:
+                    self.added += 1
+                    self.at_work += 1
+                    tasks.create_task(self._run_lane(add_lane))
+
+            add_lane()
         if self.hopeless is not None:
             raise self.hopeless
 
-    async def _help(self) -> None:
-        """Where one claim could not hold what waits; for a few mails a second lane would only be in the way."""
-        await self.plenty.wait()
-        await self._run_lane()
+    async def _run_lane(self, add_lane: Callable[[], None]) -> None:
+        lane = Lane(self, on_many=add_lane)
+        while not self.stopping.is_set() and self.hopeless is None:
+            if await lane.step():
+                self.on_progress()
+                collect()
+            elif not await self._more_may_come(lane):
+                break
 
-    async def _run_lane(self) -> None:
-        lane = Lane(self)
-        while not self.stopping.is_set() and self.hopeless is None and await lane.step():
-            self.on_progress()
-            collect()
+    async def _more_may_come(self, lane: Lane) -> bool:
+        """A pause, beside another lane that is at work: what comes meanwhile need not wait until it is done."""
+        self.at_work -= 1
+        if not self.at_work:
+            self.done.set()
+            return False
+        try:
+            await asyncio.wait_for(self.done.wait(), lane.next_pause())
+        except TimeoutError:
+            self.at_work += 1
+            return True
+        return False
 
 
 class Lane:
     """One loop of claims on one connection at a time, with a memory of what went wrong last."""
 
-    def __init__(self, evaluator: Evaluator) -> None:
-        """A lane that has had no trouble yet."""
+    def __init__(self, evaluator: Evaluator, *, on_many: Callable[[], None]) -> None:
+        """A lane that has had no trouble yet; `on_many` is called where another could help."""
         self.evaluator = evaluator
+        self.on_many = on_many
         self.claims = 0
         self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
         self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
@@ -131,7 +150,7 @@ class Lane:
                     newest=newest,
                     start=start,
                     quiet=self.quiet,
-                    on_full=evaluator.plenty.set,
+                    on_many=self.on_many,
                 )
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             if batch.first is not None:
@@ -151,10 +170,14 @@ class Lane:
             return self._goes_on(batch, claim, size=size) or newest
         if claim.missed:
             counters.misses += claim.missed
-            await asyncio.sleep(random.uniform(0.5, 1.0) * self.pause)  # noqa: S311 - jitter is no secret
-            self.pause = min(self.pause * 2, PAUSE_SECONDS[1])
+            await asyncio.sleep(self.next_pause())
             return True
         return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+
+    def next_pause(self) -> float:
+        """Seconds until the next look, longer each time that it was in vain."""
+        pause, self.pause = self.pause, min(self.pause * 2, PAUSE_SECONDS[1])
+        return random.uniform(0.5, 1.0) * pause  # noqa: S311 - jitter is no secret
 
     def _goes_on(self, batch: Batch, claim: unit.Claim, *, size: int) -> bool:
         """Whether there may be more mail; a claim that was not full is followed by the look before the next sleep."""

@@ -1,0 +1,77 @@
+"""Lanes beside each other: mail that comes while one has much to do is taken by another, and none outlasts the work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from noetl_broker.daemon import evaluator as lanes
+from noetl_broker.daemon.batch import MANY
+from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, running, start, value
+from tests.chaos.killing import broker
+from tests.chaos.under_load import until
+from tests.postgres import Database
+from tests.sessions import session
+
+STEP = """
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: x, next: end}
+- {step: end}
+"""
+QUICK = "workflow:\n- {step: start, next: end}\n- {step: end}\n"
+QUEUED = """
+    select not exists (select from noetl.inbox)
+      and $1 = (select count(*) from noetl.queue where status = 'queued')"""
+ENDED = "select status = 'COMPLETED' from noetl.execution where execution_id = $1"
+RUNNING = "select count(*) from noetl.execution where status = 'RUNNING'"
+ONE_WAITS_AND_ONE_HAS_LOOKED = """
+    select exists (
+      select
+      from pg_stat_activity a
+      join pg_stat_activity b using (datname, application_name)
+      where a.datname = current_database() and a.wait_event_type = 'Lock'
+        and b.state = 'idle' and b.state_change > a.xact_start
+    )"""
+
+
+@asynccontextmanager
+async def held(database: Database, execution_id: int) -> AsyncIterator[None]:
+    """Let whoever writes a turn of this execution wait."""
+    async with session(database) as holder, holder.transaction():
+        await holder.execute("select from noetl.execution_state where execution_id = $1 for update", execution_id)
+        yield
+
+
+async def test_what_comes_while_a_lane_has_much_to_do_is_taken_by_another(database: Database) -> None:
+    """As often as that happens: a lane that has ended is there again the next time."""
+    await register(database, STEP)
+    await register(database, QUICK, path="quick")
+    async with running(database, lanes=2):
+        for _ in range(2):
+            first, *_others = await start(database, count=MANY)
+            await until(database, QUEUED, MANY)
+            async with held(database, first):
+                await complete_jobs(database)
+                [quick] = await start(database, "quick")
+                await until(database, ENDED, quick)
+                assert await value(database, RUNNING) == MANY  # all of them with the lane that waits
+            await until(database, QUEUED, 0)
+
+
+async def test_no_lane_outlasts_the_work(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that found nothing looks again after a pause; the end of the other one's work ends that pause."""
+    monkeypatch.setattr(lanes, "PAUSE_SECONDS", (3600.0, 3600.0))
+    await register(database, STEP)
+    first, *_ = await start(database, count=MANY)
+    async with asyncio.timeout(PATIENCE_SECONDS), broker(database, lanes=2) as evaluator:
+        await evaluator.drain()
+        await complete_jobs(database)
+        async with held(database, first):
+            draining = asyncio.create_task(evaluator.drain())
+            await until(database, ONE_WAITS_AND_ONE_HAS_LOOKED)
+        await draining
+    assert await value(database, RUNNING) == 0
