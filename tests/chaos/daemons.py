@@ -13,11 +13,12 @@ from tests.postgres import Database
 
 
 @asynccontextmanager
-async def daemon(database: Database) -> AsyncIterator[int]:
-    """Run the daemon as a process of its own; gives its id."""
+async def daemon(database: Database, **settings: str) -> AsyncIterator[int]:
+    """Run the daemon as a process of its own, with these settings; gives its id."""
     environment = os.environ | {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
     # Tests run beside each other, and a port can be had once.
     environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
+    environment |= {f"NOETL_BROKER_{name.upper()}": value for name, value in settings.items()}
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "noetl_broker", "run", env=environment)
     try:
         yield process.pid

@@ -20,14 +20,13 @@ from tests.sessions import session
 pytestmark = pytest.mark.chaos
 
 EXECUTIONS = 100 if LONG else 5  # one after the other, while it rings
-MOST_SECONDS = 3.0  # of an execution, with two decisions; a daemon that waited for its sweep would need 10
 RINGS = 10_000  # in one transaction; a notification of one text is sent once in it, so each has a text of its own
 RING = "select pg_notify('noetl_event', gen_random_uuid()::text) from generate_series(1, $1::int)"
 ENDED = "select status = 'COMPLETED' from noetl.execution where execution_id = $1"
 
 
 async def test_a_flood_of_rings_keeps_nobody_waiting(database: Database, tried: Tried) -> None:
-    """Executions start and end amid it."""
+    """Executions start and end amid it; a daemon that waited for its sweep would come later than `until` waits."""
     await prepare(database)
     rung = 0
     stopping = asyncio.Event()
@@ -39,7 +38,7 @@ async def test_a_flood_of_rings_keeps_nobody_waiting(database: Database, tried: 
                 await own.execute(RING, RINGS)
                 rung += RINGS
 
-    async with daemon(database) as pid:
+    async with daemon(database, sweep_seconds="60") as pid:
         await until(
             database, "select exists (select from pg_stat_activity where application_name like 'noetl-broker%')"
         )
@@ -54,7 +53,6 @@ async def test_a_flood_of_rings_keeps_nobody_waiting(database: Database, tried: 
         stopping.set()
         await flood
     assert rung > 0
-    assert took < EXECUTIONS * MOST_SECONDS
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == EXECUTIONS
     assert await broken_invariants(database) == {}
     tried(
