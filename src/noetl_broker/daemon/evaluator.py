@@ -70,7 +70,7 @@ class Evaluator:
         """
         self.counters.drains += 1
         self.hopeless = None
-        self.added = self.at_work = 0
+        self.added = self.at_work = 1
         self.done.clear()
         async with asyncio.TaskGroup() as tasks:
 
@@ -81,7 +81,7 @@ class Evaluator:
                     self.at_work += 1
                     tasks.create_task(self._run_lane(add_lane))
 
-            add_lane()
+            await self._run_lane(add_lane)
         if self.hopeless is not None:
             raise self.hopeless
 

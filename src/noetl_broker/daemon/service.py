@@ -111,6 +111,7 @@ class Service:
         chores = [
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
             asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+            asyncio.create_task(self._ring_at_stop(bell), name="stop"),
             asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
         if self.tracer is not None:
@@ -206,6 +207,11 @@ class Service:
             max_lost_leases=options.max_lost_leases,
             missing_event_seconds=options.missing_event_seconds,
         )
+
+    async def _ring_at_stop(self, bell: Bell) -> None:
+        """So that whoever sleeps needs to listen to one thing only."""
+        await self.stopping.wait()
+        bell.rung.set()
 
     async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
         """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""

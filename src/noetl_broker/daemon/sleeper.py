@@ -52,7 +52,7 @@ class Sleeper:
         self._woken = False  # by the bell, from the sleep before this one
 
     async def sleep(self, *, worked: bool) -> None:
-        """Return when there may be mail. Raises where the listener's connection is gone."""
+        """Return when there may be mail, or the daemon stops, which rings too. Raises where the connection is gone."""
         if worked:
             self._poll = POLL_SECONDS[0]
         elif self._woken:
@@ -67,16 +67,16 @@ class Sleeper:
             raise ConnectionError("the listener's connection is closed")
         if self._notify == "off" or not await self._bell.take_gate():
             if not worked:  # else more may have come meanwhile
-                await self._pause(self._bell.rung, self._stopping)
+                await self._pause(self._bell.rung)
             return
         # From here on every writer rings; what was written before stands in the inbox.
         if not await look(self._pool, self._low_water):
             seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
-            await self._wait(seconds, self._bell.rung, self._stopping)
+            await self._wait(seconds, self._bell.rung)
             self._woken = self._bell.rung.is_set()
             self.swept = not self._woken
         elif not worked:
-            await self._pause(self._bell.rung, self._stopping)  # mail that another broker holds
+            await self._pause(self._bell.rung)  # mail that another broker holds
         if self._notify == "gated":
             self._back.clear()
             self._letting_go = asyncio.create_task(self._let_go())
@@ -92,15 +92,11 @@ class Sleeper:
         with contextlib.suppress(Exception):
             await self._bell.release_gate()
 
-    async def _pause(self, *signals: asyncio.Event) -> None:
-        """A pause until one of them, longer each time that it was in vain."""
-        await self._wait(self._poll, *signals)
+    async def _pause(self, signal: asyncio.Event) -> None:
+        """A pause until the signal, longer each time that it was in vain."""
+        await self._wait(self._poll, signal)
         self._poll = min(self._poll * 2, POLL_SECONDS[1])
 
-    async def _wait(self, seconds: float, *signals: asyncio.Event) -> None:
-        waits = [asyncio.create_task(signal.wait()) for signal in signals]
-        try:
-            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+    async def _wait(self, seconds: float, signal: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(signal.wait(), seconds)

@@ -29,7 +29,7 @@ FULL_ENOUGH = 0.5  # of the notification queue, which is full at 1
 
 
 class Bell:
-    """Listens, and knows when it last heard anything; `rung` is set by every ring and by every reconnect."""
+    """Listens, and knows when it last heard anything; `rung` is set by every ring and every other reason to look."""
 
     def __init__(self, dsn: str | None) -> None:
         """Not connected yet: call `connect`."""
