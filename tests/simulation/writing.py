@@ -116,7 +116,6 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
     turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
     states = [row for row in turns if row["expected"] is not None]
     if "no_turn_key" not in sloppy:
         _check_keys(tables, turns, states)
@@ -134,13 +133,26 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
                 _insert_job(tables, job, event)
         for step in steps:
             _track(tables, step)
-        _write_ends(tables, ended, moved)
-        for mail_id in columns[9]:
+        for state in moved:
+            _move(tables, state)
+        for mail_id in columns[3]:
             tables.inbox.pop(mail_id, None)
 
-    same = [end for end in ended if _has_parent(tables, end)]
-    answer = {"moved": len(moved), "ended": len(same), "child_ordinals": [*children], "child_ids": [*children.values()]}
+    answer = {"moved": len(moved), "child_ordinals": [*children], "child_ids": [*children.values()]}
     return answer, write
+
+
+def end_executions(tables: Tables, columns: Columns) -> tuple[Row, Pending]:
+    """Write how executions ended; tells how many of them still have the parent that was seen."""
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns)
+
+    def write(tables: Tables) -> None:
+        for end in ended:
+            end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
+            tables.executions[end["execution_id"]] |= end
+            tables.states[end["execution_id"]]["deadline_at"] = None
+
+    return {"ended": sum(_has_parent(tables, end) for end in ended)}, write
 
 
 def _name_events(tables: Tables, events: list[Row]) -> dict[int, int]:
@@ -160,15 +172,6 @@ def _has_parent(tables: Tables, end: Row) -> bool:
     """Tell whether an execution that ends still has the parent that was seen."""
     found = tables.executions.get(end["execution_id"], {})  # it may have been inserted by this transaction
     return bool(found.get("parent_node_id") == end["parent_node_id"])
-
-
-def _write_ends(tables: Tables, ended: list[Row], moved: list[Row]) -> None:
-    """Write where executions stand."""
-    for end in ended:
-        end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
-        tables.executions[end["execution_id"]] |= end
-    for state in moved:
-        _move(tables, state, {end["execution_id"] for end in ended})
 
 
 def _check_keys(tables: Tables, turns: Iterable[Row], states: Iterable[Row]) -> None:
@@ -241,10 +244,9 @@ def _track(tables: Tables, step: Row) -> None:
         row["result_event_id"] = step["result_event_id"] or row["result_event_id"]
 
 
-def _move(tables: Tables, state: Row, over: set[int]) -> None:
+def _move(tables: Tables, state: Row) -> None:
     owner = state["execution_id"]
-    before = tables.states.get(owner, {"deadline_at": None})
-    deadline = None if owner in over else before["deadline_at"]
+    deadline = tables.states.get(owner, {"deadline_at": None})["deadline_at"]
     if state["deadline"] is not None:
         deadline = tables.clock() + timedelta(seconds=state["deadline"])
     moved = {key: state[key] for key in ("execution_id", "turn", "last_at", "tokens")}
