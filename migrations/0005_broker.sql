@@ -1,7 +1,8 @@
 -- What the broker calls: take mail under locks, and see to what time alone brings about.
 
--- Executions that do not just come along: as many as fit together, the first whatever it carries. A function, because a claim
--- that has less (all but a few) would otherwise prepare for this all the same, which costs one of a single mail a tenth.
+-- Of the executions that carry more than 16 KiB those that are left: 4 MiB of them come together, the first whatever it carries.
+-- A function, because a claim that has less (all but a few) would otherwise prepare for it all the same, which costs one of a
+-- single mail a tenth.
 create or replace function noetl.too_large_together(
   executions bigint[], mails bigint[], bytes bigint[], newest boolean
 ) returns bigint[]

@@ -24,11 +24,11 @@ TURNS = 0  # their place among the arguments of write_turns
 TURN_COLUMNS = "execution_id turn event_id outcome decided_at note facts"
 EVENT_COLUMNS = "execution_id catalog_id parent_event_id created_at event_type node_id node_name node_type status meta"
 COLUMNS = (
-    f"{TURN_COLUMNS} expected last_at tokens deadline",
+    f"{TURN_COLUMNS} expected last_at tokens deadline ends",
     f"{EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
     "execution_id step status visits started_at ended_at result_visit result_event_id",
 )
-LENGTHS = ({7, 11}, {16, 17}, {8})  # of the rows: a turn may not be the last, and an event have nothing rare
+LENGTHS = ({7, 12}, {16, 17}, {8})  # of the rows: a turn may not be the last, and an event have nothing rare
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # what is rare, and not of their job
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
@@ -150,7 +150,6 @@ def end_executions(tables: Tables, columns: Columns) -> tuple[Row, Pending]:
         for end in ended:
             end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
             tables.executions[end["execution_id"]] |= end
-            tables.states[end["execution_id"]]["deadline_at"] = None
 
     return {"ended": sum(_has_parent(tables, end) for end in ended)}, write
 
@@ -246,8 +245,8 @@ def _track(tables: Tables, step: Row) -> None:
 
 def _move(tables: Tables, state: Row) -> None:
     owner = state["execution_id"]
-    deadline = tables.states.get(owner, {"deadline_at": None})["deadline_at"]
-    if state["deadline"] is not None:
+    deadline = None if state["ends"] else tables.states.get(owner, {"deadline_at": None})["deadline_at"]
+    if state["deadline"] is not None and not state["ends"]:
         deadline = tables.clock() + timedelta(seconds=state["deadline"])
     moved = {key: state[key] for key in ("execution_id", "turn", "last_at", "tokens")}
     tables.states[owner] = {**moved, "tokens": dump_json(state["tokens"]), "deadline_at": deadline}

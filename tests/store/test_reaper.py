@@ -216,14 +216,20 @@ async def test_a_deadline_fails_the_execution_once(database: Database) -> None:
 
 
 async def test_an_execution_that_ended_in_time_has_no_deadline(database: Database) -> None:
-    """It is cleared in the turn that ends it."""
+    """It is cleared in the turn that ends it, or never written where that is the first one."""
+    deadlines = "select count(deadline_at) from noetl.execution_state"
+    at_once = "workflow:\n- {step: start, next: end}\n- {step: end}\n"
+    await register(database, at_once, path="at_once", metadata=", deadline: 60")
+    await start(database, "at_once")
+    await drain(database)
+    assert await value(database, deadlines) == 0
     await register(database, ONE_STEP, metadata=", deadline: 60")
     await start(database)
     await drain(database)
-    assert await value(database, "select deadline_at is not null from noetl.execution_state")
+    assert await value(database, deadlines) == 1
     await complete_jobs(database)
     await drain(database)
-    assert await value(database, "select deadline_at from noetl.execution_state") is None
+    assert await value(database, deadlines) == 0
 
 
 @pytest.mark.parametrize("most, looks", [(1, [1, 1, 1, 0]), (2, [2, 1, 0]), (100, [3, 0])])

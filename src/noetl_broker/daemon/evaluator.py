@@ -57,8 +57,8 @@ class Evaluator:
     counters: Counters = field(default_factory=Counters)
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
-    added: int = 0  # lanes, in this drain
-    at_work: int = 0  # of them; the others pause
+    at_work: int = 0  # lanes
+    waiting: bool = False  # another one, for what may come while they are
     done: asyncio.Event = field(default_factory=asyncio.Event)  # none is at work any more
     careful: int = 0  # so many batches are written such that mail which fails one is found in it
     hopeless: Exception | None = None  # what a lane met that no try will mend
@@ -70,14 +70,13 @@ class Evaluator:
         """
         self.counters.drains += 1
         self.hopeless = None
-        self.added = self.at_work = 1
+        self.at_work = 1
         self.done.clear()
         async with asyncio.TaskGroup() as tasks:
 
             def add_lane() -> None:
                 """For a few mails a second lane would only be in the way."""
-                if self.added < self.lanes:
-                    self.added += 1
+                if not self.waiting and self.at_work < self.lanes:  # else it comes by itself
                     self.at_work += 1
                     tasks.create_task(self._run_lane(add_lane))
 
@@ -89,23 +88,28 @@ class Evaluator:
         lane = Lane(self, on_many=add_lane)
         while not self.stopping.is_set() and self.hopeless is None:
             if await lane.step():
-                self.on_progress()
                 collect()
             elif not await self._more_may_come(lane):
                 break
 
     async def _more_may_come(self, lane: Lane) -> bool:
-        """A pause, beside another lane that is at work: what comes meanwhile need not wait until it is done."""
+        """One lane pauses while others are at work: what comes meanwhile need not wait until they are done."""
         self.at_work -= 1
         if not self.at_work:
             self.done.set()
+        if self.done.is_set() or self.waiting:
             return False
+        self.waiting = True
         try:
             await asyncio.wait_for(self.done.wait(), lane.next_pause())
         except TimeoutError:
-            self.at_work += 1
-            return True
-        return False
+            pass
+        finally:
+            self.waiting = False
+        if self.done.is_set():
+            return False
+        self.at_work += 1
+        return True
 
 
 class Lane:
@@ -156,6 +160,7 @@ class Lane:
             if batch.first is not None:
                 evaluator.low_water.left(batch.first)
             await self._suffer(error, batch)
+            evaluator.on_progress()
             return True
         if not newest:
             evaluator.low_water.looked(batch.first, start, batch.look_seconds)
@@ -164,8 +169,7 @@ class Lane:
         self._grow()
         if batch.careful and claim.mail:
             evaluator.careful = max(evaluator.careful - 1, 0)
-        if claim.mail or batch.first is None:  # not where all of it is held by others, who may have the same trouble
-            evaluator.on_trouble(None)
+        self._tell(claim)
         if claim.mail:
             return self._goes_on(batch, claim, size=size) or newest
         if claim.missed:
@@ -173,6 +177,14 @@ class Lane:
             await asyncio.sleep(self.next_pause())
             return True
         return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+
+    def _tell(self, claim: unit.Claim) -> None:
+        """Progress, where there was mail; no trouble, but not where others hold all of it, who may have the same."""
+        evaluator = self.evaluator
+        if claim.mail or claim.missed:
+            evaluator.on_progress()
+        if claim.mail or (not claim.missed and evaluator.at_work == 1):
+            evaluator.on_trouble(None)
 
     def next_pause(self) -> float:
         """Seconds until the next look, longer each time that it was in vain."""

@@ -62,7 +62,7 @@ class Columns:
     def add(self, case: Case, outcome: Outcome) -> None:
         """Everything that the turns of one execution decided."""
         execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
-        deadline = None
+        deadline, ends = None, False
         for mail, turn, decision in taken:
             self.read.append(mail.mail_id)
             self.turns.append([
@@ -76,6 +76,7 @@ class Columns:
                     turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
                     dump_json(asdict(case.rules)),
                 ))  # fmt: skip
+            ends |= decision.ended is not None
             first = len(self.events)
             self._add_decision(execution, mail, turn, decision)
             self._add_family(execution, mail, decision, first)
@@ -83,7 +84,7 @@ class Columns:
                 self.letters.append(letter(execution, state, decision.ended))
         _, turn, decision = taken[-1]
         last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        self.turns[-1] += [execution.turn, last_at, dump_json(encode(state)), deadline]
+        self.turns[-1] += [execution.turn, last_at, dump_json(encode(state)), deadline, ends]
         self.executions += 1
 
     def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:

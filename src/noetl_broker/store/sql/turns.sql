@@ -78,11 +78,12 @@ where q.execution_id = any($5::bigint[])
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at: fewer than asked for is a conflict.
 with turns as materialized (
-  -- The last turn of an execution has the state after it beside it, and from which turn on that was expected.
+  -- The last turn of an execution has the state after it beside it, from which turn on that was expected, and whether the
+  -- execution ended: then it has no deadline any more.
   select (t ->> 0)::bigint as execution_id, (t ->> 1)::int as turn, (t ->> 2)::bigint as event_id, t ->> 3 as outcome,
     (t ->> 4)::timestamptz as decided_at, t ->> 5 as note, (t ->> 6)::jsonb as facts,
     (t ->> 7)::int as expected, (t ->> 8)::timestamptz as last_at, (t ->> 9)::json as tokens,
-    (t ->> 10)::float8 as deadline
+    (t ->> 10)::float8 as deadline, (t ->> 11)::boolean as ends
   from jsonb_array_elements($1::text::jsonb) t
 ), new_turns as (
   insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
@@ -158,7 +159,8 @@ with turns as materialized (
   where w.execution_id = r.execution_id and w.step_id = r.step
 ), new_states as (
   insert into noetl.execution_state (execution_id, turn, last_at, tokens, deadline_at)
-  select execution_id, turn, last_at, tokens, clock_timestamp() + make_interval(secs => deadline)
+  select execution_id, turn, last_at, tokens,
+    case when not ends then clock_timestamp() + make_interval(secs => deadline) end
   from turns
   where expected = 0
   returning execution_id
@@ -167,7 +169,9 @@ with turns as materialized (
   set turn = n.turn,
       last_at = n.last_at,
       tokens = n.tokens,
-      deadline_at = coalesce(clock_timestamp() + make_interval(secs => n.deadline), s.deadline_at)
+      deadline_at = case
+        when not n.ends then coalesce(clock_timestamp() + make_interval(secs => n.deadline), s.deadline_at)
+      end
   from turns n
   where s.execution_id = n.execution_id and s.turn = n.expected and n.expected > 0
   returning s.execution_id
@@ -195,10 +199,6 @@ with ended as (
   -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
   where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
   returning x.execution_id
-), timeless as (
-  update noetl.execution_state s
-  set deadline_at = null
-  where s.execution_id = any($1::bigint[]) and s.deadline_at is not null
 ), bell as (
   -- one a commit, however many ended
   select pg_notify('noetl_end', '')
