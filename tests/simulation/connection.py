@@ -135,19 +135,15 @@ class Connection:
 
     async def fetchrow(self, statement: str, *arguments: Any) -> Row | None:
         """Return the first row of a statement."""
-        name = NAMES[statement]
-        if name not in {"write_turns", "end_executions"} or self._transaction is None:
+        if NAMES[statement] != "write_turns" or self._transaction is None:
             rows = await self.fetch(statement, *arguments)
             return rows[0] if rows else None
-        await pause(name)
+        await pause("write_turns")
         transaction = self._transaction
         transaction.check()
-        if name == "end_executions":
-            row, pending = writing.end_executions(self.server.tables, arguments)
-        else:
-            turns = writing.documents(arguments[writing.TURNS], writing.TURNS)
-            await transaction.wait_for_states([turn["execution_id"] for turn in turns])
-            row, pending = writing.write_turns(self.server.tables, arguments, sloppy=self.server.sloppy)
+        turns = writing.documents(arguments[writing.TURNS], writing.TURNS)
+        await transaction.wait_for_states([turn["execution_id"] for turn in turns])
+        row, pending = writing.write_turns(self.server.tables, arguments, sloppy=self.server.sloppy)
         transaction.pending.append(pending)
         return row
 

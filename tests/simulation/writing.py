@@ -116,6 +116,7 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
     turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
     states = [row for row in turns if row["expected"] is not None]
     if "no_turn_key" not in sloppy:
         _check_keys(tables, turns, states)
@@ -133,25 +134,13 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
                 _insert_job(tables, job, event)
         for step in steps:
             _track(tables, step)
-        for state in moved:
-            _move(tables, state)
-        for mail_id in columns[3]:
+        _write_ends(tables, ended, moved)
+        for mail_id in columns[9]:
             tables.inbox.pop(mail_id, None)
 
-    answer = {"moved": len(moved), "child_ordinals": [*children], "child_ids": [*children.values()]}
+    same = [end for end in ended if _has_parent(tables, end)]
+    answer = {"moved": len(moved), "ended": len(same), "child_ordinals": [*children], "child_ids": [*children.values()]}
     return answer, write
-
-
-def end_executions(tables: Tables, columns: Columns) -> tuple[Row, Pending]:
-    """Write how executions ended; tells how many of them still have the parent that was seen."""
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns)
-
-    def write(tables: Tables) -> None:
-        for end in ended:
-            end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
-            tables.executions[end["execution_id"]] |= end
-
-    return {"ended": sum(_has_parent(tables, end) for end in ended)}, write
 
 
 def _name_events(tables: Tables, events: list[Row]) -> dict[int, int]:
@@ -171,6 +160,15 @@ def _has_parent(tables: Tables, end: Row) -> bool:
     """Tell whether an execution that ends still has the parent that was seen."""
     found = tables.executions.get(end["execution_id"], {})  # it may have been inserted by this transaction
     return bool(found.get("parent_node_id") == end["parent_node_id"])
+
+
+def _write_ends(tables: Tables, ended: list[Row], moved: list[Row]) -> None:
+    """Write where executions stand."""
+    for end in ended:
+        end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
+        tables.executions[end["execution_id"]] |= end
+    for state in moved:
+        _move(tables, state)
 
 
 def _check_keys(tables: Tables, turns: Iterable[Row], states: Iterable[Row]) -> None:

@@ -238,11 +238,7 @@ class Columns:
         if chars > MOST_CHARS:
             message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"
             raise OversizeFault(f"{message}, more than {MOST_CHARS:,}: start fewer jobs in one turn, or give each less")
-        return [*texts, self.read]
-
-    def end_arguments(self) -> list[list[Any]]:
-        """The arguments of `end_executions`."""
-        return _columns(self.ended, 6)
+        return [*texts, *_columns(self.ended, 6), self.read]
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""

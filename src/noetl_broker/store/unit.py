@@ -1,6 +1,6 @@
 """One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
 
-Four round trips: begin, take, write, commit; one more where executions start or end, where jobs that stand in the table
+Four round trips: begin, take, write, commit; one more where executions start, where jobs that stand in the table
 change, where a template names a result that did not come along, and where it is written with care. The transaction is
 READ COMMITTED, because the lock and what is read under it must not share a snapshot.
 """
@@ -102,8 +102,6 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     if columns.changes or columns.withdrawn:
         await connection.execute(sql("change_jobs"), *columns.job_change_arguments())
     row = await _write_turns(connection, columns)
-    if columns.ended:
-        await _end_executions(connection, columns)
     for arguments in columns.adoption_arguments():
         await connection.execute(sql("adopt_children"), *arguments)
     if columns.items:
@@ -128,13 +126,9 @@ async def _write_turns(connection: Connection, columns: Columns) -> Record:
     if (moved := row["moved"]) != columns.executions:
         message = f"{columns.executions - moved} of {columns.executions} executions were moved by another broker"
         raise ConflictFault(message)
-    return row
-
-
-async def _end_executions(connection: Connection, columns: Columns) -> None:
-    row = await connection.fetchrow(sql("end_executions"), *columns.end_arguments())
-    if row is None or row["ended"] != len(columns.ended):
+    if row["ended"] != len(columns.ended):
         raise ConflictFault("an execution that ended was given a parent meanwhile")
+    return row
 
 
 async def mark(connection: Connection) -> None:

@@ -76,7 +76,8 @@ where q.execution_id = any($5::bigint[])
 
 -- name: write_turns
 -- Every row of a batch of turns in one statement; ids are made here.
--- Returns how many executions moved from the turn they were expected at: fewer than asked for is a conflict.
+-- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
+-- that was seen: fewer than asked for is a conflict.
 with turns as materialized (
   -- The last turn of an execution has the state after it beside it, from which turn on that was expected, and whether the
   -- execution ended: then it has no deadline any more.
@@ -157,6 +158,14 @@ with turns as materialized (
     offset 0 -- each read once, however often it is named
   ) r
   where w.execution_id = r.execution_id and w.step_id = r.step
+), ended as (
+  update noetl.execution x
+  set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
+  from unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::text[])
+    e (execution_id, status, result, error, ended_at, parent_node_id)
+  -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
+  where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
+  returning x.execution_id
 ), new_states as (
   insert into noetl.execution_state (execution_id, turn, last_at, tokens, deadline_at)
   select execution_id, turn, last_at, tokens,
@@ -177,34 +186,20 @@ with turns as materialized (
   returning s.execution_id
 ), read as (
   delete from noetl.inbox i
-  where i.mail_id = any($4::bigint[])
+  where i.mail_id = any($10::bigint[])
 ), bell as (
-  -- one a commit, however many jobs were queued
+  -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where exists (select from told where job_status is not null) and current_setting('noetl.quiet', true) is distinct from 'on'
+  union all
+  select pg_notify('noetl_end', '')
+  where cardinality($4::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
+  (select count(*) from ended) as ended,
   (select count(*) from bell) as rung,
   (select array_agg(ordinal order by ordinal) from told where child_id is not null) as child_ordinals,
   (select array_agg(child_id order by ordinal) from told where child_id is not null) as child_ids;
-
--- name: end_executions
--- After write_turns, where executions ended: in that statement it would cost all other turns a twentieth of their time.
--- Returns how many still had the parent that was seen: fewer than asked for is a conflict.
-with ended as (
-  update noetl.execution x
-  set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::text[])
-    e (execution_id, status, result, error, ended_at, parent_node_id)
-  -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
-  where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
-  returning x.execution_id
-), bell as (
-  -- one a commit, however many ended
-  select pg_notify('noetl_end', '')
-  where current_setting('noetl.quiet', true) is distinct from 'on'
-)
-select (select count(*) from ended) as ended, (select count(*) from bell) as rung;
 
 -- name: mark
 savepoint turns;
