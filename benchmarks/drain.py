@@ -17,6 +17,7 @@ from benchmarks import ideal
 from benchmarks.bench import Bench, Database
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.results import Probe, Row, at_least, ratios
+from benchmarks.throttle import held_to
 from noetl_broker.store.pool import HOT_PATH, connect
 
 FAST_DISK_MS: Final = 0.2
@@ -73,11 +74,13 @@ async def drained(
     *,
     processes: int = 1,
     daemons: int = 1,
+    share: float | None = None,
     path: str = "ten",
     spoil: Callable[[list[int]], Awaitable[int]] | None = None,
 ) -> Drained:
     """One round with daemons as they are shipped; raises RuntimeError where anything was lost.
 
+    `share`: of a core, which each process gets at most.
     `spoil` is told which executions have started, and gives how many of them it made such that none can decide on them.
     """
     await database.register(path, chain(path))
@@ -87,6 +90,9 @@ async def drained(
         running = [
             await stack.enter_async_context(database.daemon(processes=processes, log=log)) for _ in range(daemons)
         ]
+        if share is not None:
+            process_ids = [process_id for daemon in running for process_id in daemon.process_ids()]
+            await stack.enter_async_context(held_to(share, process_ids))
         started = await database.start(path, many=executions)
         await database.until_read()
         spoilt = await spoil(started) if spoil else 0

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
@@ -75,6 +75,10 @@ class Daemon:
         """What it and its children have used of the processor."""
         return tree_seconds(self.process.pid)
 
+    def process_ids(self) -> list[int]:
+        """It, and its children."""
+        return [process_id for process_id, _ in _tree(self.process.pid)]
+
     def resident_bytes(self) -> int:
         """The memory that it holds now."""
         return self._memory("VmRSS:")
@@ -96,16 +100,21 @@ class Daemon:
 
 def tree_seconds(root: int, *, but: int = 0) -> float:
     """Processor seconds of a process, its children without `but`, and the children that it has buried."""
-    total = 0
+    ticks = 0
+    for process_id, fields in _tree(root):
+        if process_id != but:  # a buried child's part is in the last two
+            ticks += sum(map(int, fields[11 : 15 if process_id == root else 13]))
+    return ticks / TICKS
+
+
+def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
+    """A process and its children, each with what the kernel says of it from its state on (proc_pid_stat(5))."""
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or entry.name == str(but):
+        if not entry.name.isdigit():
             continue
         try:
             fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue  # it ended while we looked
-        if int(entry.name) == root:
-            total += sum(map(int, fields[11:15]))  # a buried child's part is in the last two
-        elif int(fields[1]) == root:
-            total += sum(map(int, fields[11:13]))
-    return total / TICKS
+        if root in (int(entry.name), int(fields[1])):
+            yield int(entry.name), fields

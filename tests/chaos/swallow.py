@@ -1,4 +1,4 @@
-"""A wire that goes dead without anybody being told: nothing comes out, or only notifications are lost."""
+"""A wire that fails without anybody being told: nothing comes out, or only notifications, or all but these."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import re
 import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Self
 
 from tests.postgres import Database
@@ -26,7 +28,7 @@ class Swallower:
         self._database = database
         self._deaf = deaf
         self._greets_as = greets_as
-        self._wires: list[tuple[bytes, asyncio.Event]] = []
+        self._wires: list[_Wire] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -46,10 +48,17 @@ class Swallower:
 
     def swallow(self, named: bytes) -> int:
         """From now on nothing passes on the connections that are open under this name; gives their number."""
-        found = [dead for name, dead in self._wires if named in name and not dead.is_set()]
-        for dead in found:
-            dead.set()
-        return len(found)
+        return self._break(named, lambda wire: wire.dead)
+
+    def keep_answers(self, named: bytes) -> int:
+        """The same, but what is asked arrives, and notifications do: no answer comes."""
+        return self._break(named, lambda wire: wire.mute)
+
+    def _break(self, named: bytes, part: Callable[[_Wire], asyncio.Event]) -> int:
+        broken = [part(wire) for wire in self._wires if named in wire.first and not part(wire).is_set()]
+        for event in broken:
+            event.set()
+        return len(broken)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -61,13 +70,12 @@ class Swallower:
             length = await reader.readexactly(4)
             first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
             server_writer.write(first)
-            dead = asyncio.Event()
-            self._wires.append((first, dead))
-            deaf = self._deaf is not None and self._deaf in first
+            wire = _Wire(first, deaf=self._deaf is not None and self._deaf in first)
+            self._wires.append(wire)
             await asyncio.wait(
                 [
-                    asyncio.create_task(_pass_on(reader, server_writer, dead)),
-                    asyncio.create_task(_answer(server_reader, writer, dead, deaf=deaf, greets_as=self._greets_as)),
+                    asyncio.create_task(_pass_on(reader, server_writer, wire)),
+                    asyncio.create_task(_answer(server_reader, writer, wire, greets_as=self._greets_as)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -75,20 +83,31 @@ class Swallower:
             end.transport.abort()
 
 
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dead: asyncio.Event) -> None:
+@dataclass(slots=True)
+class _Wire:
+    """One connection: its first message, and what is wrong with it."""
+
+    first: bytes
+    deaf: bool
+    dead: asyncio.Event = field(default_factory=asyncio.Event)
+    mute: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def passes(self, kind: bytes) -> bool:
+        """Whether a message of the server's comes out."""
+        if self.dead.is_set():
+            return False
+        return not self.deaf if kind == NOTIFICATION else not self.mute.is_set()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire) -> None:
     with contextlib.suppress(OSError):
         while data := await reader.read(65_536):
-            if not dead.is_set():
+            if not wire.dead.is_set():
                 writer.write(data)
 
 
 async def _answer(
-    reader: asyncio.StreamReader,
-    writer: asyncio.StreamWriter,
-    dead: asyncio.Event,
-    *,
-    deaf: bool,
-    greets_as: int | None,
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire, *, greets_as: int | None
 ) -> None:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
@@ -96,5 +115,5 @@ async def _answer(
             body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
             if head[:1] == GREETING and greets_as is not None:
                 body = struct.pack("!i", greets_as) + body[4:]
-            if not dead.is_set() and not (deaf and head[:1] == NOTIFICATION):
+            if wire.passes(head[:1]):
                 writer.write(head + body)

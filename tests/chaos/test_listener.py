@@ -44,6 +44,24 @@ async def test_a_connection_that_is_half_open_is_found(database: Database, name:
     tried(f"'{name}' half open", f"0 lost; read after {seconds:.1f} s")
 
 
+async def test_a_listener_whose_answers_come_late_keeps_nobody_waiting(database: Database, tried: Tried) -> None:
+    """It hears every ring, but whether it has the gate nobody knows: mail is read meanwhile."""
+    await prepare(database)
+    longest = 0.0
+    async with Swallower(database) as wire, running(wire.database) as service:
+        assert service.bell is not None
+        await until(database, GATE_HELD)
+        connected = service.bell.reconnects
+        assert wire.keep_answers(b"noetl-broker bell") == 1
+        for _ in range(3):
+            await start(database, count=50)  # enough work for the gate to be let go
+            longest = max(longest, await until(database, "select not exists (select from noetl.inbox)"))
+        assert service.bell.reconnects == connected  # before the answer was given up for lost
+        await finish_all(database)
+    assert await broken_invariants(database) == {}
+    tried("a listener whose answers do not come", f"0 lost; read after {longest:.2f} s at most")
+
+
 async def test_behind_a_proxy_that_drops_notifications_mail_is_read(database: Database, tried: Tried) -> None:
     """The listener hears nothing for ever: each sweep reads what is there."""
     await prepare(database)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import Any
 
 from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.store.bell import Bell
@@ -47,6 +48,7 @@ class Sleeper:
         self._sweep_seconds = sweep_seconds
         self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
         self._letting_go: asyncio.Task[None] | None = None
+        self._taking: asyncio.Task[bool] | None = None
         self._back = asyncio.Event()  # the work is done
         self._poll = POLL_SECONDS[0]
         self._woken = False  # by the bell, from the sleep before this one
@@ -60,12 +62,9 @@ class Sleeper:
             # than the longest pause for it.
             await self._pause(self._stopping)
         self._woken = self.swept = False
-        if self._letting_go is not None:
-            self._back.set()
-            await self._letting_go  # a gate let go only after it seems to be had would be slept behind in vain
         if not self._bell.connected:
             raise ConnectionError("the listener's connection is closed")
-        if self._notify == "off" or not await self._bell.take_gate():
+        if self._notify == "off" or not await self._take_gate():
             if not worked:  # else more may have come meanwhile
                 await self._pause(self._bell.rung)
             return
@@ -80,6 +79,21 @@ class Sleeper:
         if self._notify == "gated":
             self._back.clear()
             self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _take_gate(self) -> bool:
+        """Whether writers ring from now on; where the bell has not answered yet, nobody may count on it."""
+        if self._letting_go is not None:
+            self._back.set()
+            if not await _answered(self._letting_go):
+                return False  # a gate let go only after it seems to be had would be slept behind in vain
+            self._letting_go = None
+        if self._taking is None:
+            self._taking = asyncio.create_task(self._bell.take_gate())
+            self._taking.add_done_callback(_look_at_fault)
+        if not await _answered(self._taking):
+            return False
+        taken, self._taking = self._taking, None
+        return taken.result() and self._bell.gate_held  # it may have connected anew since it answered
 
     async def _let_go(self) -> None:
         """Beside the work, unless it is short: writers may ring until then.
@@ -100,3 +114,18 @@ class Sleeper:
     async def _wait(self, seconds: float, signal: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(signal.wait(), seconds)
+
+
+async def _answered(asked: asyncio.Task[Any]) -> bool:
+    """Whether the bell has answered by the time at which mail must be looked for, whatever it says.
+
+    Its answers come after all rings before them, and others may ring faster than it can hear.
+    """
+    await asyncio.wait([asked], timeout=POLL_SECONDS[1])
+    return asked.done()
+
+
+def _look_at_fault(asked: asyncio.Task[Any]) -> None:
+    """A daemon that stops asks for the answer no more; without this its fault would be told by asyncio."""
+    if not asked.cancelled():
+        asked.exception()
