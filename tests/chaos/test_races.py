@@ -43,6 +43,7 @@ workflow:
 - {step: end}
 """
 JOBS = "select execution_id, queue_id, attempts, node_name from noetl.lease_jobs('w', 100000)"
+FAMILIES = "select execution_id, parent_execution_id from noetl.execution where parent_execution_id is not null"
 COMPLETE = """
     select noetl.complete_job(queue_id, 'w', attempts, '{"ok": true}')
     from unnest($1::bigint[], $2::int[]) j (queue_id, attempts)"""
@@ -98,7 +99,10 @@ async def test_parent_and_child_end_at_once(database: Database, tried: Callable[
     await start(database, count=families)
     await drain(database)
     jobs = await rows(database, JOBS)
-    lasts, breaks = ([job for job in jobs if job[3] == step] for step in ("a", "work"))
+    of_parents = {job[0]: job for job in jobs if job[3] == "work"}
+    parents = dict(await rows(database, FAMILIES))
+    lasts = [job for job in jobs if job[3] == "a"]
+    breaks = [of_parents[parents[job[0]]] for job in lasts]
     assert len(lasts) == len(breaks) == families
     async with session(database) as worker, session(database) as other, running(database), running(database):
         for place in range(0, families, AT_ONCE):
