@@ -17,7 +17,7 @@ from benchmarks import ideal
 from benchmarks.bench import Bench, Database
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.results import Probe, Row, at_least, ratios
-from benchmarks.throttle import held_to
+from benchmarks.throttle import Throttle
 from noetl_broker.store.pool import HOT_PATH, connect
 
 FAST_DISK_MS: Final = 0.2
@@ -90,9 +90,10 @@ async def drained(
         running = [
             await stack.enter_async_context(database.daemon(processes=processes, log=log)) for _ in range(daemons)
         ]
+        throttle = None
         if share is not None:
             process_ids = [process_id for daemon in running for process_id in daemon.process_ids()]
-            await stack.enter_async_context(held_to(share, process_ids))
+            throttle = await stack.enter_async_context(Throttle(share, process_ids))
         started = await database.start(path, many=executions)
         await database.until_read()
         spoilt = await spoil(started) if spoil else 0
@@ -103,6 +104,8 @@ async def drained(
             completed = await complete(database)
             began = time.perf_counter()
             await database.until_read(commits=completed // BATCH)
+            if throttle is not None:
+                await throttle.settled()
             taken += time.perf_counter() - began
             if completed != executions - (spoilt if step else 0):
                 raise RuntimeError(f"{completed} jobs were there, of {executions} executions with {spoilt} spoilt")

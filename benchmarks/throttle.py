@@ -1,8 +1,8 @@
 """Processes that get a share of a core each, as if each had a slow machine of its own.
 
-Every few milliseconds it is looked at what each has used: who has had its share is stopped until it may go on, as
-cpulimit does it, which needs no rights and no control groups. What one uses too much before it is looked at is taken
-from what comes next, so the share is right over time.
+Every few milliseconds it is looked at what each has used: who has had more than its share is stopped until it is paid
+for, as cpulimit does it, which needs no rights and no control groups. Nobody saves up while it is idle, and a time that
+is measured ends when all have paid, so that it holds no processor's time for nothing.
 """
 
 from __future__ import annotations
@@ -11,46 +11,65 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-LOOK_SECONDS: Final = 0.004
-SAVED_SECONDS: Final = 0.01  # what who was idle may use at once
-
-
-@asynccontextmanager
-async def held_to(share: float, process_ids: Sequence[int]) -> AsyncIterator[None]:
-    """None of these processes uses more than this share of a core; they go on unhindered afterwards."""
-    holding = asyncio.create_task(_hold(share, process_ids))
-    try:
-        yield
-    finally:
-        holding.cancel()
-        with suppress(asyncio.CancelledError):
-            await holding
-        for process_id in process_ids:
-            os.kill(process_id, signal.SIGCONT)
+LOOK_SECONDS: Final = 0.002
 
 
-async def _hold(share: float, process_ids: Sequence[int]) -> None:
-    allowed = dict.fromkeys(process_ids, 0.0)
-    used = {process_id: _seconds(process_id) for process_id in process_ids}
-    stopped: set[int] = set()
-    looked = time.perf_counter()
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
+class Throttle:
+    """Holds processes to a share of a core each while it is entered; afterwards they go on unhindered."""
+
+    def __init__(self, share: float, process_ids: Sequence[int]) -> None:
+        """Nothing is held before it is entered."""
+        self._share = share
+        self._process_ids = process_ids
+
+    async def __aenter__(self) -> Self:
+        """From now on."""
+        self._used = {process_id: _seconds(process_id) for process_id in self._process_ids}
+        self._owed = dict.fromkeys(self._process_ids, 0.0)  # seconds of the processor
+        self._stopped: set[int] = set()
+        self._looked = time.perf_counter()
+        self._holding = asyncio.create_task(self._hold())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Raises what went wrong meanwhile, with everybody going on."""
+        self._holding.cancel()
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._holding
+        finally:
+            for process_id in self._process_ids:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGCONT)
+
+    async def settled(self) -> None:
+        """Return when nobody owes anything."""
+        self._look()
+        while self._stopped:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look()
+
+    async def _hold(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look()
+
+    def _look(self) -> None:
         now = time.perf_counter()
-        for process_id in process_ids:
+        earned = self._share * (now - self._looked)
+        self._looked = now
+        for process_id in self._process_ids:
             seconds = _seconds(process_id)
-            earned = allowed[process_id] + share * (now - looked)
-            allowed[process_id] = min(earned, SAVED_SECONDS) - (seconds - used[process_id])
-            used[process_id] = seconds
-            if (allowed[process_id] < 0) != (process_id in stopped):
-                os.kill(process_id, signal.SIGCONT if process_id in stopped else signal.SIGSTOP)
-                stopped ^= {process_id}
-        looked = now
+            self._owed[process_id] = max(self._owed[process_id] + seconds - self._used[process_id] - earned, 0.0)
+            self._used[process_id] = seconds
+            if (self._owed[process_id] > 0) != (process_id in self._stopped):
+                os.kill(process_id, signal.SIGCONT if process_id in self._stopped else signal.SIGSTOP)
+                self._stopped ^= {process_id}
 
 
 def _seconds(process_id: int) -> float:

@@ -51,8 +51,16 @@ class Swallower:
         return self._break(named, lambda wire: wire.dead)
 
     def keep_answers(self, named: bytes) -> int:
-        """The same, but what is asked arrives, and notifications do: no answer comes."""
+        """The same, but what is asked arrives, and notifications come out: answers wait for `give_answers`."""
         return self._break(named, lambda wire: wire.mute)
+
+    def give_answers(self) -> None:
+        """All that were kept, and those to come at once."""
+        for wire in self._wires:
+            wire.mute.clear()
+            if wire.kept:
+                wire.writer.write(b"".join(wire.kept))
+            wire.kept.clear()
 
     def _break(self, named: bytes, part: Callable[[_Wire], asyncio.Event]) -> int:
         broken = [part(wire) for wire in self._wires if named in wire.first and not part(wire).is_set()]
@@ -70,12 +78,12 @@ class Swallower:
             length = await reader.readexactly(4)
             first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
             server_writer.write(first)
-            wire = _Wire(first, deaf=self._deaf is not None and self._deaf in first)
+            wire = _Wire(first, writer, deaf=self._deaf is not None and self._deaf in first)
             self._wires.append(wire)
             await asyncio.wait(
                 [
                     asyncio.create_task(_pass_on(reader, server_writer, wire)),
-                    asyncio.create_task(_answer(server_reader, writer, wire, greets_as=self._greets_as)),
+                    asyncio.create_task(_answer(server_reader, wire, greets_as=self._greets_as)),
                 ],
                 return_when=asyncio.FIRST_COMPLETED,
             )
@@ -88,15 +96,21 @@ class _Wire:
     """One connection: its first message, and what is wrong with it."""
 
     first: bytes
+    writer: asyncio.StreamWriter
     deaf: bool
     dead: asyncio.Event = field(default_factory=asyncio.Event)
     mute: asyncio.Event = field(default_factory=asyncio.Event)
+    kept: list[bytes] = field(default_factory=list)
 
-    def passes(self, kind: bytes) -> bool:
-        """Whether a message of the server's comes out."""
-        if self.dead.is_set():
-            return False
-        return not self.deaf if kind == NOTIFICATION else not self.mute.is_set()
+    def answer(self, message: bytes) -> None:
+        """What the server says: it comes out, or is kept, or is lost."""
+        rings = message[:1] == NOTIFICATION
+        if self.dead.is_set() or (rings and self.deaf):
+            return
+        if self.mute.is_set() and not rings:
+            self.kept.append(message)
+        else:
+            self.writer.write(message)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire) -> None:
@@ -106,14 +120,11 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, w
                 writer.write(data)
 
 
-async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire, *, greets_as: int | None
-) -> None:
+async def _answer(reader: asyncio.StreamReader, wire: _Wire, *, greets_as: int | None) -> None:
     with contextlib.suppress(OSError, asyncio.IncompleteReadError):
         while True:
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
             if head[:1] == GREETING and greets_as is not None:
                 body = struct.pack("!i", greets_as) + body[4:]
-            if wire.passes(head[:1]):
-                writer.write(head + body)
+            wire.answer(head + body)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from noetl_broker.daemon import service as service_module
+from noetl_broker.daemon import listener
 from noetl_broker.errors import EXIT_UNAVAILABLE
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.worker import WorkerOptions, run_worker
@@ -95,6 +95,25 @@ async def test_a_daemon_at_work_that_is_refused_tries_again(
     tried(f"{named(state)} three times at '{name}' in mid-run", f"0 lost; all done after {seconds:.1f} s")
 
 
+async def test_mail_is_read_while_the_listener_may_not_come_back(database: Database, tried: Tried) -> None:
+    """Others have taken its place on the server; the lanes have their connections, and look by themselves."""
+    await prepare(database)
+    async with Door(database) as door, running(door.database, sweep_seconds=60.0) as service:
+        await start(database)
+        await finish_all(database)
+        door.refuse("53300", times=FOR_EVER, named=BELL)
+        await value(database, TERMINATE, BELL)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not door.refused:
+                await value(database, "select 1")
+        await start(database, count=20)
+        seconds = await finish_all(database)
+        assert service.bell is not None
+        assert not service.bell.connected
+    assert await broken_invariants(database) == {}
+    tried("no connection for the listener (53300)", f"0 lost; 20 executions in {seconds:.1f} s")
+
+
 async def test_a_pool_that_may_not_grow_works_with_what_it_has(database: Database, tried: Tried) -> None:
     """A server that is full of others' connections; the lanes that have one go on, the others come later."""
     await prepare(database)
@@ -113,7 +132,7 @@ async def test_a_role_with_too_few_connections_is_waited_for(
     database: Database, tried: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real server's own refusal: the listener has the only connection. It is not taken for deaf meanwhile."""
-    monkeypatch.setattr(service_module, "PROBE_TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(listener, "PROBE_TIMEOUT_SECONDS", 0.1)
     await prepare(database)
     await start(database, count=5)
     async with logins(database) as as_role:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import pytest
@@ -16,16 +18,25 @@ from tests.brokers import broken_invariants, running, start, value
 from tests.chaos.swallow import Swallower
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
+from tests.sessions import Session, session
 
 pytestmark = pytest.mark.chaos
 
 MOST_SECONDS = 15.0
-GATE_HELD = """
-select exists (
+GATE = """exists (
   select
   from pg_locks
   where locktype = 'advisory' and classid = 1852794228 and objid = 1 and granted and mode = 'ExclusiveLock'
     and database = (select oid from pg_database where datname = current_database())
+)"""
+GATE_HELD = f"select {GATE}"
+LISTENER = b"noetl-broker bell"
+LET_GO_SINCE = """
+select exists (
+  select
+  from pg_stat_activity
+  where application_name = 'noetl-broker bell' and datname = current_database()
+    and query like '%pg_advisory_unlock%' and query_start > $1
 )"""
 
 
@@ -48,18 +59,62 @@ async def test_a_listener_whose_answers_come_late_keeps_nobody_waiting(database:
     """It hears every ring, but whether it has the gate nobody knows: mail is read meanwhile."""
     await prepare(database)
     longest = 0.0
-    async with Swallower(database) as wire, running(wire.database) as service:
-        assert service.bell is not None
-        await until(database, GATE_HELD)
-        connected = service.bell.reconnects
-        assert wire.keep_answers(b"noetl-broker bell") == 1
+    async with Swallower(database) as wire, running(wire.database) as service, session(database) as other:
+        await asleep_again(database, other)
+        assert wire.keep_answers(LISTENER) == 1
+        async with a_mail_that_is_held(other):
+            await until(database, f"select not {GATE}")  # its answer is kept
         for _ in range(3):
-            await start(database, count=50)  # enough work for the gate to be let go
+            await start(database, count=5)
             longest = max(longest, await until(database, "select not exists (select from noetl.inbox)"))
-        assert service.bell.reconnects == connected  # before the answer was given up for lost
+        assert service.bell is not None
+        assert service.bell.reconnects == 1  # before the answer was given up for lost
         await finish_all(database)
     assert await broken_invariants(database) == {}
     tried("a listener whose answers do not come", f"0 lost; read after {longest:.2f} s at most")
+
+
+async def test_a_gate_that_comes_late_is_let_go_while_there_is_work(database: Database) -> None:
+    """The broker is at work again when it hears that it has the gate: writers should not ring for all that time."""
+    await prepare(database)
+    async with (
+        Swallower(database) as wire,
+        running(wire.database, sweep_seconds=60.0) as service,
+        session(database) as other,
+    ):
+        await asleep_again(database, other)
+        wire.keep_answers(LISTENER)
+        async with a_mail_that_is_held(other):
+            await until(database, f"select not {GATE}")
+        await until(database, "select not exists (select from noetl.inbox)")
+        async with a_mail_that_is_held(other):
+            missed, now = service.counters.misses, None
+            while service.counters.misses == missed:
+                now = await other.fetchval("select clock_timestamp()")
+            wire.give_answers()
+            await until(database, LET_GO_SINCE, now)
+        await until(database, GATE_HELD)
+
+
+async def asleep_again(database: Database, other: Session[Any]) -> None:
+    """Wait until the daemon has let the gate go and taken it again: from then on its statements are prepared."""
+    await until(database, GATE_HELD)
+    async with a_mail_that_is_held(other):
+        await until(database, f"select not {GATE}")
+    await until(database, GATE_HELD)
+
+
+@asynccontextmanager
+async def a_mail_that_is_held(other: Session[Any]) -> AsyncIterator[None]:
+    """An execution that the daemon must wait for, as if another broker had it; it is at work for so long."""
+    await other.execute("begin")
+    execution_id = await other.fetchval("select noetl.start_execution('story')")
+    await other.execute("select pg_advisory_lock($1)", execution_id)
+    await other.execute("commit")
+    try:
+        yield
+    finally:
+        await other.execute("select pg_advisory_unlock($1)", execution_id)
 
 
 async def test_behind_a_proxy_that_drops_notifications_mail_is_read(database: Database, tried: Tried) -> None:
@@ -103,7 +158,7 @@ async def test_a_full_notification_queue_fails_no_producer(small_queue: Embedded
         await stranger.execute("begin; select 1")
         async with running(database, sweep_seconds=0.3):
             await fill_queue(writer, 0.6)
-            await until(database, f"select not {GATE_HELD.strip().removeprefix('select ')}")
+            await until(database, f"select not {GATE}")
             await fill_queue(writer, 2.0)
             with pytest.raises(asyncpg.ProgramLimitExceededError):
                 await writer.execute("select pg_notify('other', 'x') from generate_series(1, 9000)")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
 
 from noetl_broker.errors import PermissionFault
 from tests.brokers import (
+    PATIENCE_SECONDS,
     Writer,
     broken_invariants,
     complete_jobs,
@@ -127,8 +129,11 @@ async def test_a_daemon_drains_what_came_before_it(database: Database) -> None:
 async def test_the_listener_comes_back_after_its_connection_was_killed(database: Database) -> None:
     """What was written while it was deaf is found by the drain after the reconnect."""
     await register(database, "workflow:\n- {step: start}\n")
-    async with running(database, sweep_seconds=60.0):
-        for _ in range(5):
+    async with running(database, sweep_seconds=60.0) as service, asyncio.timeout(PATIENCE_SECONDS):
+        assert service.bell is not None
+        for times in range(1, 6):
+            while service.bell.reconnects < times or not service.bell.connected:
+                await value(database, "select 1")
             await execute(
                 database,
                 "select pg_terminate_backend(pid) from pg_stat_activity"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from tests.brokers import complete_jobs, register, running, start, until_ended
 from tests.postgres import Database
-from tests.sessions import session
+from tests.sessions import Session, session
 
 RINGS = 500
 ONE_STEP = """
@@ -15,9 +19,19 @@ workflow:
 """
 
 
-async def test_rings_in_vain_are_looked_after_ever_less_often(database: Database) -> None:
+@pytest.mark.parametrize("gate", ["ours", "another's", "off"])
+async def test_rings_in_vain_are_looked_after_ever_less_often(database: Database, gate: str) -> None:
     """Between two rings there is time for a look, but far from each ring is worth one."""
-    async with running(database) as service, session(database) as own:
+    notify = "off" if gate == "off" else "gated"
+    async with session(database) as other, session(database) as own:
+        if gate == "another's":
+            await other.execute("select pg_advisory_lock(1852794228, 1)")
+        await amid_rings(database, own, notify)
+
+
+async def amid_rings(database: Database, own: Session[Any], notify: str) -> None:
+    """Ring far more often than is worth a look."""
+    async with running(database, notify=notify) as service:
         before = service.counters.drains
         for ring in range(RINGS):
             await own.execute("select pg_notify('noetl_event', $1)", str(ring))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from noetl_broker.store.bell import Bell
 from tests.brokers import value
@@ -14,10 +15,11 @@ LISTENERS = """
     where datname = current_database() and application_name = 'noetl-broker bell'"""
 
 
-async def test_two_that_connect_again_at_once_make_one_connection(database: Database) -> None:
-    """The main loop and the watch: a second connection would be lost, perhaps with the gate."""
+async def test_one_that_stands_is_left_alone(database: Database) -> None:
+    """A second connection would be lost, perhaps with the gate."""
     bell, stopping = Bell(database.dsn), asyncio.Event()
-    await asyncio.gather(*(bell.keep_connected(stopping, lambda: None) for _ in "ab"))
+    await bell.keep_connected(stopping)
+    await bell.keep_connected(stopping)
     try:
         assert await value(database, LISTENERS) == 1
         assert bell.reconnects == 1
@@ -25,14 +27,17 @@ async def test_two_that_connect_again_at_once_make_one_connection(database: Data
         await bell.close()
 
 
-async def test_one_that_is_called_alone_connects_anew(database: Database) -> None:
-    """A listener that hears nothing is given up, though its connection seems to stand."""
+async def test_one_that_has_come_back_is_not_deaf_for_what_the_one_before_heard(database: Database) -> None:
+    """Only what was rung since it listens can be heard by it."""
     bell, stopping = Bell(database.dsn), asyncio.Event()
-    await bell.keep_connected(stopping, lambda: None)
-    first = bell._connection
-    await bell.keep_connected(stopping, lambda: None)
+    await bell.keep_connected(stopping)
+    probed_at = time.monotonic()
+    assert bell.deaf_since(probed_at)
+    await bell.close()
+    assert bell.lost.is_set()
+    await bell.keep_connected(stopping)
     try:
-        assert bell.connected
-        assert bell._connection is not first
+        assert not bell.deaf_since(probed_at)
+        assert bell.deaf_since(time.monotonic())
     finally:
         await bell.close()

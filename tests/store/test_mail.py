@@ -255,12 +255,13 @@ async def test_the_bell_hears_the_writer(database: Database) -> None:
     bell = Bell(database.dsn)
     await bell.connect()
     bell.rung.clear()
+    connected_at = bell.heard_at
     assert await bell.take_gate()
     await execute(database, "select pg_notify('noetl_event', 'probe:x')")
     await execute(database, INSERT, 1, "action_completed")
     async with asyncio.timeout(10):
         await bell.rung.wait()
-    assert bell.heard_at is not None
+    assert bell.heard_at > connected_at
     await bell.close()
 
 

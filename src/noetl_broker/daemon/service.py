@@ -16,9 +16,9 @@ import structlog
 
 from noetl_broker.broker.model import Rules
 from noetl_broker.broker.spans import Emit
-from noetl_broker.daemon.chores import tell_fault_of_chore
 from noetl_broker.daemon.counters import LATE_SECONDS, Counters
 from noetl_broker.daemon.evaluator import Evaluator
+from noetl_broker.daemon.listener import keep_listening, watch_listener
 from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.reaper import keep_reaping
@@ -35,9 +35,7 @@ from noetl_broker.store.queries import sql
 log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
-WATCH_SECONDS = 5.0  # between looks at the listener, at most
 LAST_SPANS_SECONDS = 2.0
-PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
 
 def _nothing() -> None:
@@ -108,9 +106,13 @@ class Service:
         pool = await self._open_pool()
         bell = self.bell = Bell(self.options.dsn)
         await bell.keep_connected(self.stopping, self.progress)
+        listening = asyncio.create_task(keep_listening(bell, self.stopping), name="listener")
         chores = [
+            listening,
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
-            asyncio.create_task(self._watch_bell(bell, pool), name="bell watch"),
+            asyncio.create_task(
+                watch_listener(bell, pool, self.counters, seconds=self.options.sweep_seconds), name="bell watch"
+            ),
             asyncio.create_task(self._ring_at_stop(bell), name="stop"),
             asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
         ]
@@ -120,7 +122,7 @@ class Service:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
             self.serving = True
             self.on_ready()
-            await self._serve(self._evaluator(pool), bell, pool)
+            await self._serve(self._evaluator(pool), bell, pool, listening)
         finally:
             self.serving = False
             for chore in chores:
@@ -132,8 +134,11 @@ class Service:
                 await asyncio.wait_for(pool.close(), 5.0)
             log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
 
-    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool) -> None:
-        """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed."""
+    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool, listening: asyncio.Task[None]) -> None:
+        """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed.
+
+        Raises what no further try will mend, also of the listener.
+        """
         counters = self.counters
         sleeper = Sleeper(
             bell,
@@ -155,8 +160,8 @@ class Service:
                 await sleeper.sleep(worked=counters.turns > turns)
             except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
                 await self._suffer(error, pool)
-                if not bell.connected:
-                    await bell.keep_connected(self.stopping, self.progress)
+            if listening.done():
+                listening.result()
 
     async def _suffer(self, error: Exception, pool: Pool) -> None:
         """Wait out what the table of faults says can be waited out; anything else ends the daemon.
@@ -212,28 +217,6 @@ class Service:
         """So that whoever sleeps needs to listen to one thing only."""
         await self.stopping.wait()
         bell.rung.set()
-
-    async def _watch_bell(self, bell: Bell, pool: Pool) -> None:
-        """A listener can be dead without knowing it (half-open, behind a pooler): ring it and see what it hears."""
-        probed_at: float | None = None
-        while True:
-            try:
-                if bell.deaf_since(probed_at) and time.monotonic() - (probed_at or 0.0) > PROBE_TIMEOUT_SECONDS:
-                    log.error(
-                        "the listener hears nothing; it connects again",
-                        hint="LISTEN does not work through a transaction pooler",
-                    )
-                    self.counters.deaf += 1
-                    await bell.keep_connected(self.stopping, self.progress)
-                    probed_at = None
-                await bell.look_at_queue(pool)  # first: a full queue lets no probe in, and to ask may empty it
-                if not bell.deaf_since(probed_at):
-                    asked_at = time.monotonic()
-                    await bell.probe(pool)
-                    probed_at = asked_at  # only what was rung can be heard
-            except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
-                tell_fault_of_chore("the bell watch failed, will try again", error)
-            await asyncio.sleep(min(self.options.sweep_seconds, WATCH_SECONDS))
 
     async def _tell_spans(self, pool: Pool) -> None:
         """What is noted and not yet told, where the time suffices."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Any
 
 from noetl_broker.daemon.low_water import LowWater
 from noetl_broker.store.bell import Bell
@@ -27,7 +26,11 @@ async def look(pool: Pool, low_water: LowWater, *, anyway: bool = False) -> bool
 
 
 class Sleeper:
-    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause."""
+    """How the daemon sleeps: behind the gate where it can have it, otherwise looking again after a short pause.
+
+    Whether it has the gate the bell must say, whose answers come after all rings before them. Others may ring faster
+    than it can hear, so nobody waits for it for longer than for the next look.
+    """
 
     def __init__(
         self,
@@ -47,24 +50,32 @@ class Sleeper:
         self._notify = notify
         self._sweep_seconds = sweep_seconds
         self.swept = False  # the last sleep ended by itself, though whoever wrote mail would have rung
-        self._letting_go: asyncio.Task[None] | None = None
         self._taking: asyncio.Task[bool] | None = None
+        self._letting_go: asyncio.Task[None] | None = None
         self._back = asyncio.Event()  # the work is done
         self._poll = POLL_SECONDS[0]
         self._woken = False  # by the bell, from the sleep before this one
 
     async def sleep(self, *, worked: bool) -> None:
-        """Return when there may be mail, or the daemon stops, which rings too. Raises where the connection is gone."""
+        """Return when there may be mail, or the daemon stops, which rings too."""
         if worked:
             self._poll = POLL_SECONDS[0]
         elif self._woken:
             # Anybody who can log in can ring. Whoever rings in vain is heard ever less often, and mail waits no longer
             # than the longest pause for it.
             await self._pause(self._stopping)
-        self._woken = self.swept = False
-        if not self._bell.connected:
-            raise ConnectionError("the listener's connection is closed")
-        if self._notify == "off" or not await self._take_gate():
+        self.swept = False
+        self._back.set()
+        try:
+            await self._until_rung(worked=worked)
+        finally:
+            self._woken = self._bell.rung.is_set()
+            self._back.clear()
+            if self._notify == "gated" and self._bell.gate_held:
+                self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _until_rung(self, *, worked: bool) -> None:
+        if not self._bell.connected or self._notify == "off" or not await self._has_gate():
             if not worked:  # else more may have come meanwhile
                 await self._pause(self._bell.rung)
             return
@@ -72,28 +83,25 @@ class Sleeper:
         if not await look(self._pool, self._low_water):
             seconds = min(self._sweep_seconds, self._low_water.seconds_left or self._sweep_seconds)
             await self._wait(seconds, self._bell.rung)
-            self._woken = self._bell.rung.is_set()
-            self.swept = not self._woken
+            self.swept = not self._bell.rung.is_set()
         elif not worked:
             await self._pause(self._bell.rung)  # mail that another broker holds
-        if self._notify == "gated":
-            self._back.clear()
-            self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _has_gate(self) -> bool:
+        """Whether writers ring from now on, as far as the bell says so in time."""
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take_gate())
+            self._taking.add_done_callback(_look_at_fault)
+        await asyncio.wait([self._taking], timeout=POLL_SECONDS[1])
+        return self._taking.done() and self._taking.result()
 
     async def _take_gate(self) -> bool:
-        """Whether writers ring from now on; where the bell has not answered yet, nobody may count on it."""
         if self._letting_go is not None:
-            self._back.set()
-            if not await _answered(self._letting_go):
-                return False  # a gate let go only after it seems to be had would be slept behind in vain
-            self._letting_go = None
-        if self._taking is None:
-            self._taking = asyncio.create_task(self._bell.take_gate())
-            self._taking.add_done_callback(_look_at_fault)
-        if not await _answered(self._taking):
-            return False
-        taken, self._taking = self._taking, None
-        return taken.result() and self._bell.gate_held  # it may have connected anew since it answered
+            await self._letting_go  # a gate let go only after it seems to be had would be slept behind in vain
+        taken = await self._bell.take_gate()
+        if self._notify == "gated" and not self._back.is_set():  # too late: there is work again
+            await self._let_go()
+        return taken and self._bell.gate_held
 
     async def _let_go(self) -> None:
         """Beside the work, unless it is short: writers may ring until then.
@@ -116,16 +124,7 @@ class Sleeper:
             await asyncio.wait_for(signal.wait(), seconds)
 
 
-async def _answered(asked: asyncio.Task[Any]) -> bool:
-    """Whether the bell has answered by the time at which mail must be looked for, whatever it says.
-
-    Its answers come after all rings before them, and others may ring faster than it can hear.
-    """
-    await asyncio.wait([asked], timeout=POLL_SECONDS[1])
-    return asked.done()
-
-
-def _look_at_fault(asked: asyncio.Task[Any]) -> None:
-    """A daemon that stops asks for the answer no more; without this its fault would be told by asyncio."""
+def _look_at_fault(asked: asyncio.Task[bool]) -> None:
+    """Who stops, or comes too late, asks for no answer; without this its fault would be told by asyncio."""
     if not asked.cancelled():
         asked.exception()

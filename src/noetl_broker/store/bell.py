@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from noetl_broker.store.faults import is_transient, told
-from noetl_broker.store.pool import CALL_SECONDS, connect, lent
+from noetl_broker.store.pool import CALL_SECONDS, CONNECT_SECONDS, connect, lent
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Bell:
         self._connection: asyncpg.Connection[Any] | None = None
         self._name = f"probe:{uuid.uuid4().hex[:12]}"
         self.rung = asyncio.Event()
-        self.heard_at: float | None = None
+        self.lost = asyncio.Event()  # the connection is gone, or was once
+        self.heard_at = 0.0  # monotonic seconds
         self.gate_held = False
         self.reconnects = 0
-        self._connecting = asyncio.Lock()  # the main loop and the watch may find out at once that it is gone
         self._asking = asyncio.Lock()  # one statement at a time
         self.queue_usage = 0.0
 
@@ -52,23 +52,26 @@ class Bell:
     async def connect(self) -> None:
         """Connect and LISTEN; whatever came before is found by the drain that follows."""
         await self.close()
-        connection = await connect(self._dsn, name="noetl-broker bell", takes="writes")
-        await connection.add_listener(CHANNEL, self._hear)
+        async with asyncio.timeout(CONNECT_SECONDS):
+            connection = await connect(self._dsn, name="noetl-broker bell", takes="writes")
+            try:
+                await connection.add_listener(CHANNEL, self._hear)
+            except BaseException:
+                connection.terminate()
+                raise
         connection.add_termination_listener(self._lose)
         self._connection = connection
-        self.heard_at = None
+        self.heard_at = time.monotonic()  # what was rung before cannot be heard
         self.rung.set()
 
-    async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None]) -> None:
-        """Connect again, with growing pauses, until it stands or the daemon stops; `on_try` is called each time."""
-        before = self._connection
-        async with self._connecting:
-            if self._connection is before or not self.connected:  # else somebody was faster
-                await self._keep_trying(stopping, on_try)
+    async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None] = lambda: None) -> None:
+        """Connect, again and again with growing pauses, until it stands or the daemon stops.
 
-    async def _keep_trying(self, stopping: asyncio.Event, on_try: Callable[[], None]) -> None:
+        `on_try` is called each time. Raises what no further try will mend.
+        """
+        self.lost.clear()
         pause = RECONNECT_SECONDS[0]
-        while not stopping.is_set():
+        while not self.connected and not stopping.is_set():
             on_try()
             try:
                 await self.connect()
@@ -81,23 +84,23 @@ class Bell:
                 pause = min(pause * 2, RECONNECT_SECONDS[1])
             else:
                 self.reconnects += 1
-                return
 
     async def close(self) -> None:
         """Hang up, without waiting for a server that may be gone."""
         connection, self._connection, self.gate_held = self._connection, None, False
         if connection is not None:
             connection.terminate()
+            self.lost.set()
 
     async def take_gate(self) -> bool:
         """Whether writers will ring from now on; False while a writer or another broker holds the gate.
 
         Nor are they asked to while the notification queue fills up: a ring that finds it full fails their commit.
         """
-        if self.queue_usage > FULL_ENOUGH:
-            return False
-        if not self.gate_held:
+        if self.queue_usage <= FULL_ENOUGH and not self.gate_held:
             self.gate_held = bool(await self._fetch("try_gate"))
+        if self.queue_usage > FULL_ENOUGH:  # perhaps since we asked
+            await self.release_gate()
         return self.gate_held
 
     async def release_gate(self) -> None:
@@ -116,12 +119,12 @@ class Bell:
         async with lent(pool, CALL_SECONDS) as connection:
             self.queue_usage = float(await connection.fetchval(sql("notification_queue_usage")))
         if self.queue_usage > FULL_ENOUGH and self.gate_held:
-            await self.release_gate()
             self.rung.set()  # nobody else will
+            await self.release_gate()
 
-    def deaf_since(self, probed_at: float | None) -> bool:
+    def deaf_since(self, probed_at: float) -> bool:
         """Whether a probe sent at `probed_at` (monotonic seconds) has not been heard."""
-        return probed_at is not None and (self.heard_at is None or self.heard_at < probed_at)
+        return self.connected and self.heard_at < probed_at
 
     async def _fetch(self, name: str) -> object:
         async with self._asking:
@@ -129,13 +132,17 @@ class Bell:
             if connection is None:
                 raise ConnectionError("the listener is not connected")
             try:
-                return await connection.fetchval(sql(name), timeout=CALL_SECONDS)
+                answer = await connection.fetchval(sql(name), timeout=CALL_SECONDS)
             except BaseException:
-                await self.close()  # it may be half open: whoever calls connects again
+                await self.close()  # it may be half open
                 raise
+            if connection is not self._connection:
+                raise ConnectionError("the listener has connected anew")
+            return answer
 
     def _lose(self, _connection: object) -> None:
-        """The connection is gone: whoever sleeps must wake, find that out, and connect again."""
+        """The connection is gone: whoever sleeps must wake, for nobody rings any more."""
+        self.lost.set()
         self.rung.set()
 
     def _hear(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
