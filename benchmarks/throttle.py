@@ -39,13 +39,8 @@ class Throttle:
     async def __aexit__(self, *_: object) -> None:
         """Raises what went wrong meanwhile, with everybody going on."""
         self._holding.cancel()
-        try:
-            with suppress(asyncio.CancelledError):
-                await self._holding
-        finally:
-            for process_id in self._process_ids:
-                with suppress(ProcessLookupError):
-                    os.kill(process_id, signal.SIGCONT)
+        with suppress(asyncio.CancelledError):
+            await self._holding
 
     async def settled(self) -> None:
         """Return when nobody owes anything."""
@@ -55,9 +50,14 @@ class Throttle:
             self._look()
 
     async def _hold(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            self._look()
+        try:
+            while True:
+                await asyncio.sleep(LOOK_SECONDS)
+                self._look()
+        finally:
+            for process_id in self._process_ids:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGCONT)
 
     def _look(self) -> None:
         now = time.perf_counter()
@@ -65,8 +65,10 @@ class Throttle:
         self._looked = now
         for process_id in self._process_ids:
             seconds = _seconds(process_id)
-            self._owed[process_id] = max(self._owed[process_id] + seconds - self._used[process_id] - earned, 0.0)
+            owed = self._owed[process_id] + seconds - self._used[process_id] - earned
             self._used[process_id] = seconds
+            # Who was stopped has earned all of that; who was not has left unused what it did not owe.
+            self._owed[process_id] = owed if process_id in self._stopped else max(owed, 0.0)
             if (self._owed[process_id] > 0) != (process_id in self._stopped):
                 os.kill(process_id, signal.SIGCONT if process_id in self._stopped else signal.SIGSTOP)
                 self._stopped ^= {process_id}
@@ -74,5 +76,8 @@ class Throttle:
 
 def _seconds(process_id: int) -> float:
     """What the threads of a process have used of the processor, by the scheduler's own count of nanoseconds."""
-    tasks = Path(f"/proc/{process_id}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+    nanoseconds = 0
+    for task in Path(f"/proc/{process_id}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+            nanoseconds += int((task / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9

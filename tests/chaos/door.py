@@ -96,7 +96,7 @@ class Door:
 def _refusal(state: str) -> bytes:
     if not state:
         return b""
-    fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": WORDS[state]}
+    fields = {"S": "FATAL", "V": "FATAL", "C": state, "M": WORDS.get(state, "go away")}
     body = b"".join(f"{key}{text}\0".encode() for key, text in fields.items()) + b"\0"
     return b"E" + struct.pack("!i", len(body) + 4) + body
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from noetl_broker.daemon import listener
-from noetl_broker.errors import EXIT_UNAVAILABLE
+from noetl_broker.errors import EXIT_UNAVAILABLE, OperatorFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (
@@ -112,6 +112,21 @@ async def test_mail_is_read_while_the_listener_may_not_come_back(database: Datab
         assert not service.bell.connected
     assert await broken_invariants(database) == {}
     tried("no connection for the listener (53300)", f"0 lost; 20 executions in {seconds:.1f} s")
+
+
+async def test_a_listener_that_nothing_will_bring_back_ends_the_daemon(database: Database) -> None:
+    """What no further try will mend: it ends with the reason, and a supervisor sees it."""
+    await prepare(database)
+
+    async def until_it_ends() -> None:
+        async with asyncio.timeout(PATIENCE_SECONDS), Door(database) as door, running(door.database) as service:
+            door.refuse("3D000", times=FOR_EVER, named=BELL)
+            await value(database, TERMINATE, BELL)
+            while service.serving:
+                await value(database, "select 1")
+
+    with pytest.raises(OperatorFault, match="go away"):
+        await until_it_ends()
 
 
 async def test_a_pool_that_may_not_grow_works_with_what_it_has(database: Database, tried: Tried) -> None:

@@ -94,6 +94,8 @@ async def test_a_gate_that_comes_late_is_let_go_while_there_is_work(database: Da
             wire.give_answers()
             await until(database, LET_GO_SINCE, now)
         await until(database, GATE_HELD)
+        assert service.bell is not None
+        assert service.bell.reconnects == 1  # it was this answer that came late
 
 
 async def asleep_again(database: Database, other: Session[Any]) -> None:

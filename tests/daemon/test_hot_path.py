@@ -127,7 +127,7 @@ async def test_a_daemon_drains_what_came_before_it(database: Database) -> None:
 
 
 async def test_the_listener_comes_back_after_its_connection_was_killed(database: Database) -> None:
-    """What was written while it was deaf is found by the drain after the reconnect."""
+    """What was written while it was deaf is found all the same."""
     await register(database, "workflow:\n- {step: start}\n")
     async with running(database, sweep_seconds=60.0) as service, asyncio.timeout(PATIENCE_SECONDS):
         assert service.bell is not None

@@ -6,6 +6,7 @@ Meanwhile mail is found by looking again: the listener says when to look, and no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 
 import structlog
@@ -18,6 +19,8 @@ from noetl_broker.store.pool import Pool
 log = structlog.get_logger(__name__)
 
 WATCH_SECONDS = 5.0  # between looks at the listener, at most
+SHORT_SECONDS = 5.0  # of a connection; the next one comes after a pause then
+PAUSE_SECONDS = 0.2
 PROBE_TIMEOUT_SECONDS = 4.0  # a probe is heard within milliseconds; a dead listener is so found within 10 seconds
 
 
@@ -26,7 +29,15 @@ async def keep_listening(bell: Bell, stopping: asyncio.Event) -> None:
     try:
         while True:
             await bell.lost.wait()
+            if not bell.connected:
+                log.warning("the listener has lost its connection, and connects again")
+                if time.monotonic() - bell.connected_at < SHORT_SECONDS:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stopping.wait(), PAUSE_SECONDS)
             await bell.keep_connected(stopping)
+    except Exception as error:
+        log.error("the listener cannot connect again, the broker ends", error=str(error))  # noqa: TRY400 - no traceback
+        raise
     finally:
         bell.rung.set()
 

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "noetl_event"
 RECONNECT_SECONDS = (0.1, 5.0)
+LISTEN_SECONDS = CONNECT_SECONDS + 5.0  # LISTEN goes through all of the queue that others have not read
 FULL_ENOUGH = 0.5  # of the notification queue, which is full at 1
 
 
@@ -38,7 +39,7 @@ class Bell:
         self._name = f"probe:{uuid.uuid4().hex[:12]}"
         self.rung = asyncio.Event()
         self.lost = asyncio.Event()  # the connection is gone, or was once
-        self.heard_at = 0.0  # monotonic seconds
+        self.connected_at = self.heard_at = 0.0  # monotonic seconds
         self.gate_held = False
         self.reconnects = 0
         self._asking = asyncio.Lock()  # one statement at a time
@@ -52,7 +53,7 @@ class Bell:
     async def connect(self) -> None:
         """Connect and LISTEN; whatever came before is found by the drain that follows."""
         await self.close()
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with asyncio.timeout(LISTEN_SECONDS):
             connection = await connect(self._dsn, name="noetl-broker bell", takes="writes")
             try:
                 await connection.add_listener(CHANNEL, self._hear)
@@ -61,7 +62,7 @@ class Bell:
                 raise
         connection.add_termination_listener(self._lose)
         self._connection = connection
-        self.heard_at = time.monotonic()  # what was rung before cannot be heard
+        self.connected_at = self.heard_at = time.monotonic()  # what was rung before cannot be heard
         self.rung.set()
 
     async def keep_connected(self, stopping: asyncio.Event, on_try: Callable[[], None] = lambda: None) -> None:
@@ -90,7 +91,7 @@ class Bell:
         connection, self._connection, self.gate_held = self._connection, None, False
         if connection is not None:
             connection.terminate()
-            self.lost.set()
+            self._lose(connection)
 
     async def take_gate(self) -> bool:
         """Whether writers will ring from now on; False while a writer or another broker holds the gate.
@@ -134,7 +135,8 @@ class Bell:
             try:
                 answer = await connection.fetchval(sql(name), timeout=CALL_SECONDS)
             except BaseException:
-                await self.close()  # it may be half open
+                if connection is self._connection:
+                    await self.close()  # it may be half open
                 raise
             if connection is not self._connection:
                 raise ConnectionError("the listener has connected anew")

@@ -69,7 +69,11 @@ async def connect(
             command_timeout=command_timeout,
             target_session_attrs=_wanted(dsn, takes),
         )
-        await _set_codecs(connection)
+        try:
+            await _set_codecs(connection)
+        except BaseException:
+            connection.terminate()
+            raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
     return connection
