@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import weakref
@@ -9,6 +10,10 @@ import weakref
 import pytest
 
 from noetl_broker.daemon.garbage import MOST_LEFT, collect, collected_between_batches
+from tests.brokers import register, running, start, until_ended
+from tests.postgres import Database
+
+DRAINS = 50
 
 
 class Ring:
@@ -44,3 +49,20 @@ def test_afterwards_the_interpreter_collects_again(fault: type[Exception] | None
         if fault is not None:
             raise fault
     assert (inside, gc.isenabled(), gc.get_freeze_count()) == ((False, True), True, 0)
+
+
+async def test_a_daemon_with_little_to_do_leaves_nothing_and_collects_what_others_left(database: Database) -> None:
+    """Each drain takes one mail and is freed by itself; and rings of any origin are collected at its end."""
+    await register(database, "workflow:\n- {step: start}\n")
+    with collected_between_batches():
+        async with running(database):
+            for _ in range(DRAINS):
+                await start(database)
+                await until_ended(database)
+            drains = sum(isinstance(found, asyncio.TaskGroup) for found in gc.get_objects())
+            gone = ring()
+            kept: list[list[int]] = [[] for _ in range(MOST_LEFT + 1)]
+            await start(database)
+            await until_ended(database)
+            assert (gone(), len(kept)) == (None, MOST_LEFT + 1)
+    assert drains < DRAINS / 5

@@ -61,6 +61,7 @@ class Evaluator:
     waiting: bool = False  # another one, for what may come while they are
     done: asyncio.Event = field(default_factory=asyncio.Event)  # none is at work any more
     careful: int = 0  # so many batches are written such that mail which fails one is found in it
+    tasks: asyncio.TaskGroup = field(init=False)  # the lanes of this drain
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
@@ -72,24 +73,23 @@ class Evaluator:
         self.hopeless = None
         self.at_work = 1
         self.done.clear()
-        async with asyncio.TaskGroup() as tasks:
-
-            def add_lane() -> None:
-                """For a few mails a second lane would only be in the way."""
-                if not self.waiting and self.at_work < self.lanes:  # else it comes by itself
-                    self.at_work += 1
-                    tasks.create_task(self._run_lane(add_lane))
-
-            await self._run_lane(add_lane)
+        async with asyncio.TaskGroup() as self.tasks:
+            await self._run_lane()
         if self.hopeless is not None:
             raise self.hopeless
 
-    async def _run_lane(self, add_lane: Callable[[], None]) -> None:
-        lane = Lane(self, on_many=add_lane)
+    def add_lane(self) -> None:
+        """For a few mails a second lane would only be in the way."""
+        if not self.waiting and self.at_work < self.lanes:  # else it comes by itself
+            self.at_work += 1
+            self.tasks.create_task(self._run_lane())
+
+    async def _run_lane(self) -> None:
+        lane = Lane(self)
         while not self.stopping.is_set() and self.hopeless is None:
-            if await lane.step():
-                collect()
-            elif not await self._more_may_come(lane):
+            goes_on = await lane.step()
+            collect()
+            if not goes_on and not await self._more_may_come(lane):
                 break
 
     async def _more_may_come(self, lane: Lane) -> bool:
@@ -115,10 +115,9 @@ class Evaluator:
 class Lane:
     """One loop of claims on one connection at a time, with a memory of what went wrong last."""
 
-    def __init__(self, evaluator: Evaluator, *, on_many: Callable[[], None]) -> None:
-        """A lane that has had no trouble yet; `on_many` is called where another could help."""
+    def __init__(self, evaluator: Evaluator) -> None:
+        """A lane that has had no trouble yet."""
         self.evaluator = evaluator
-        self.on_many = on_many
         self.claims = 0
         self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
         self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
@@ -154,7 +153,7 @@ class Lane:
                     newest=newest,
                     start=start,
                     quiet=self.quiet,
-                    on_many=self.on_many,
+                    on_many=evaluator.add_lane,
                 )
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             if batch.first is not None:
