@@ -105,7 +105,7 @@ create index if not exists queue_ready on noetl.queue (priority desc, available_
 create index if not exists queue_delegated on noetl.queue (available_at) where status = 'delegated';
 create index if not exists queue_leased on noetl.queue (lease_until) where status = 'leased';
 create index if not exists queue_timed on noetl.queue (first_leased_at)
-  where timeout_seconds is not null and status in ('leased', 'delegated');
+  where timeout_seconds is not null and first_leased_at is not null and status in ('leased', 'delegated', 'queued');
 
 create table if not exists noetl.execution (
   execution_id bigint primary key,

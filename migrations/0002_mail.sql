@@ -55,6 +55,17 @@ as $$
   select coalesce(pg_column_size(value)::bigint * case when pg_column_compression(value) is null then 1 else 10 end, 0)
 $$;
 
+-- A number of ten bytes may be read as a hundred thousand digits (1e100000), so that what is small where it is stored is more
+-- than a broker's memory where it is read: such a value is refused at the door. Other text grows to the sixfold at most. (A
+-- list of the value alone, because a value on its own may come compressed.)
+create or replace function noetl.is_inflated(value jsonb) returns boolean
+language sql immutable parallel safe
+as $$
+  select coalesce(
+    octet_length($1::text) > 65536 and octet_length($1::text) > 16 * pg_column_size(jsonb_build_array($1)), false
+  )
+$$;
+
 -- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
 -- is cut where it is read: its message and its type, a few others of its fields, the small ones first.
 create or replace function noetl.shorten_error(error jsonb) returns jsonb
@@ -249,6 +260,7 @@ revoke all on function noetl.as_json(text) from public;
 revoke all on function noetl.is_broken(jsonb) from public;
 revoke all on function noetl.is_broken(text) from public;
 revoke all on function noetl.weight(anyelement) from public;
+revoke all on function noetl.is_inflated(jsonb) from public;
 revoke all on function noetl.shorten_error(jsonb) from public;
 revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;

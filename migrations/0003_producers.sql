@@ -35,6 +35,11 @@ begin
       message = format('the payload of %s nests deeper than 190 levels', $1),
       hint = 'pass deep data as text, or where it can be found';
   end if;
+  if noetl.is_inflated($2) then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s holds numbers of %s digits together', $1, octet_length($2::text)),
+      hint = 'pass such numbers as text: "1e100000"';
+  end if;
   if octet_length($4) > 1024 then -- it stands in an index
     raise exception using errcode = 'NB400',
       message = format('the idempotency key has %s bytes; it may have 1024', octet_length($4)),
@@ -130,6 +135,21 @@ begin
       message = format('%s may insert execution_start and execution_cancel into noetl.event, not %L',
         current_user, left(refused, 100)),
       hint = 'workers answer with noetl.complete_job and noetl.fail_job';
+  end if;
+  -- noetl.is_inflated, with no right that a producer lacks
+  if exists (
+    select
+    from arrived a
+    cross join lateral (values
+      (a.context::text, pg_column_size(jsonb_build_array(a.context))),
+      (a.result::text, pg_column_size(jsonb_build_array(a.result))),
+      (a.meta::text, pg_column_size(jsonb_build_array(a.meta)))
+    ) v (value, bytes)
+    where octet_length(v.value) > 65536 and octet_length(v.value) > 16 * v.bytes
+  ) then
+    raise exception using errcode = 'NB400',
+      message = format('%s may not insert numbers of so many digits into noetl.event', current_user),
+      hint = 'pass such numbers as text: "1e100000"';
   end if;
   if current_setting('noetl.writer', true) = 'broker' then
     raise exception using errcode = '42501',

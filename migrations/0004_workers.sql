@@ -222,7 +222,7 @@ begin
 end
 $$;
 
--- Few results are so large that their text is worth making: one of 2 MiB takes more than 8 KiB, however it is compressed.
+-- For those that may be too large: one of 2 MiB takes more than 8 KiB, however it is compressed, or is inflated.
 create or replace function noetl.check_large_result(queue_id bigint, result jsonb) returns void
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
@@ -234,6 +234,10 @@ begin
     raise exception using errcode = 'NB400', constraint = 'max_result_bytes',
       message = format('the result of job %s takes %s bytes; the limit max_result_bytes is 2097152', $1, bytes),
       hint = 'keep the data elsewhere and answer with where it is';
+  elsif noetl.is_inflated($2) then
+    raise exception using errcode = 'NB400',
+      message = format('the result of job %s holds numbers of %s digits together', $1, bytes),
+      hint = 'answer with such numbers as text: "1e100000"';
   elsif bytes > 262144 then
     raise warning 'the result of job % takes % bytes; past 2097152 it is refused', $1, bytes;
   end if;
@@ -250,7 +254,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if pg_column_size($4) > 8192 then
+  if pg_column_size($4) > 8192 or octet_length($4::text) > 65536 then
     perform noetl.check_large_result($1, $4);
   end if;
   return (noetl.end_jobs($2, array[$1], array[$3], 'done', 'action_completed', array[$4], null, null))[1];
@@ -278,7 +282,7 @@ begin
   end if;
   perform noetl.check_large_result(r.queue_id, r.result)
   from unnest($2, $4) r (queue_id, result)
-  where pg_column_size(r.result) > 8192;
+  where pg_column_size(r.result) > 8192 or octet_length(r.result::text) > 65536;
   return query
   select a.queue_id, a.yours
   from unnest($2, noetl.end_jobs($1, $2, $3, 'done', 'action_completed', $4, null, null)) a (queue_id, yours);

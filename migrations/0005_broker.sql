@@ -104,41 +104,68 @@ begin
   where u.is_held
     and not exists (select from noetl.execution x where x.execution_id = u.execution_id and x.rules is not null);
   if fresh is not null then
-    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
-    insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
-    select distinct on (e.execution_id)
-      e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
-      e.parent_execution_id
-    from (
-      select v.execution_id, v.event_id, v.catalog_id,
-        coalesce(v.parent_execution_id, case
-          when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
-            then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
-        end) as parent_execution_id,
-        least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
-        noetl.as_json(v.context) ->> 'path' as path,
-        case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
-          then (noetl.as_json(v.context) ->> 'version')::int end as version
-      from unnest(executions, events) m (execution_id, event_id)
-      join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
-      where lower(v.event_type) = any(starts)
-        and v.execution_id = any(fresh)
-        and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
-    ) e
-    left join lateral (
-      select k.catalog_id, k.path, k.version
-      from noetl.catalog k
-      where k.catalog_id = e.catalog_id
-        or (e.catalog_id is null and k.path = e.path and (e.version is null or k.version = e.version))
-      order by k.version desc
-      limit 1
-    ) c on true
-    order by e.execution_id, e.event_id
-    on conflict (execution_id) do update
-    set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
-        started_at = excluded.started_at,
-        parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
-    where x.path is null and x.status = 'RUNNING'; -- one that failed for want of a path stays as it ended
+    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it. Who
+    -- has ended meanwhile, or given it up, may have told it so before there was anything to cancel: it is told again.
+    with begun as (
+      insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
+      select distinct on (e.execution_id)
+        e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
+        e.parent_execution_id
+      from (
+        select v.execution_id, v.event_id, v.catalog_id,
+          coalesce(v.parent_execution_id, case
+            when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
+              then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
+          end) as parent_execution_id,
+          least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
+          noetl.as_json(v.context) ->> 'path' as path,
+          case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
+            then (noetl.as_json(v.context) ->> 'version')::int end as version
+        from unnest(executions, events) m (execution_id, event_id)
+        join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
+        where lower(v.event_type) = any(starts)
+          and v.execution_id = any(fresh)
+          and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
+      ) e
+      left join lateral (
+        select k.catalog_id, k.path, k.version
+        from noetl.catalog k
+        where k.catalog_id = e.catalog_id
+          or (e.catalog_id is null and k.path = e.path and (e.version is null or k.version = e.version))
+        order by k.version desc
+        limit 1
+      ) c on true
+      order by e.execution_id, e.event_id
+      on conflict (execution_id) do update
+      set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
+          started_at = excluded.started_at,
+          parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
+      where x.path is null and x.status = 'RUNNING' -- one that failed for want of a path stays as it ended
+      returning execution_id, catalog_id, path, parent_execution_id, parent_node_id, parent_index
+    ), cancels as (
+      insert into noetl.event (
+        execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+      )
+      select b.execution_id, noetl.next_id(), b.catalog_id, 'execution_cancel', b.execution_id::text,
+        regexp_replace(b.path, '^.*/', ''), 'playbook', 'CANCELLED',
+        jsonb_build_object('reason', 'its parent ended or gave it up')
+      from begun b
+      where exists (
+          select
+          from noetl.execution p
+          where p.execution_id = b.parent_execution_id and p.status in ('FAILED', 'CANCELLED')
+        )
+        or exists (
+          select
+          from noetl.iteration i
+          where i.execution_id = b.parent_execution_id and i.node_id = b.parent_node_id and i.place = b.parent_index
+            and i.status = 'CANCELLED'
+        )
+      returning execution_id, event_id
+    )
+    insert into noetl.inbox (execution_id, event_id)
+    select c.execution_id, c.event_id
+    from cancels c;
 
     -- Those that have taken no turn, and whose start is on its way, or claimed by somebody else.
     select array_agg(b.execution_id)
@@ -190,7 +217,9 @@ begin
   )
   select m.mail_id, m.execution_id, m.event_id,
     m.comes
-      and (m.execution_id = any(behind) and lower(m.event_type) = 'action_completed') is not true
+      and (
+        m.execution_id = any(behind) and lower(m.event_type) in ('action_completed', 'action_failed', 'action_error')
+      ) is not true
       and (m.execution_id = any(early) and (lower(m.event_type) = any(starts)) is not true) is not true,
     -- later than the event, and than all that the execution has written, whatever the clocks say
     greatest(clock_timestamp(), m.created_at + interval '1 microsecond', m.last_at + interval '1 microsecond'),
@@ -238,6 +267,7 @@ set noetl.writer = 'worker'
 as $$
 declare
   at timestamptz := clock_timestamp();
+  expired bigint[];
 begin
   with late as (
     update noetl.queue q
@@ -245,8 +275,9 @@ begin
     where q.queue_id = any(array(
       select r.queue_id
       from noetl.queue r
-      where r.status in ('leased', 'delegated')
+      where r.status in ('leased', 'delegated', 'queued') -- again, its lease was lost
         and r.timeout_seconds is not null
+        and r.first_leased_at is not null
         and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
       limit max_rows
       for update skip locked
@@ -265,14 +296,20 @@ begin
   )
   select count(*) into timed_out from told;
 
-  with expired as (
-    select r.queue_id
+  -- Under the lock of its execution, and looked at after that: nobody ends or gives up meanwhile what is queued again here.
+  select array_agg(d.queue_id)
+  into expired
+  from (
+    select r.queue_id, r.execution_id
     from noetl.queue r
     where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
     order by r.lease_until
     limit max_rows
     for update skip locked
-  ), ended as (
+  ) d
+  where pg_try_advisory_xact_lock(d.execution_id);
+
+  with ended as (
     update noetl.queue q
     set status = case
           when exists (
@@ -280,13 +317,22 @@ begin
             from noetl.execution x
             where x.execution_id = q.execution_id and x.status <> 'RUNNING'
           ) then 'cancelled' -- nobody waits for it any more
+          when exists (
+            select
+            from noetl.iteration i
+            where q.node_id ~ '#\d+\.\d{1,9}$'
+              and i.execution_id = q.execution_id
+              and i.node_id = regexp_replace(q.node_id, '(#1)?\.\d+$', '')
+              and i.place = substring(q.node_id from '\.(\d{1,9})$')::int
+              and i.status = 'CANCELLED'
+          ) then 'cancelled' -- nor for this item
           when q.lost_leases < max_lost_leases then 'queued'
           else 'failed'
         end,
         -- queued again, it is ready from now on: workers need not look for jobs that are older than what they saw
         available_at = at,
         lost_leases = q.lost_leases + 1, lease_until = null, updated_at = at
-    where q.queue_id = any(array(select d.queue_id from expired d))
+    where q.queue_id = any(expired)
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type,
       q.attempts, q.status, q.lost_leases, q.worker_id
   ), told as (

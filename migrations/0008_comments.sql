@@ -201,6 +201,8 @@ comment on function noetl.is_broken(jsonb) is 'Whether a value is no JSON: never
 comment on function noetl.is_broken(text) is 'Whether a text is no JSON; an empty one is nothing.';
 comment on function noetl.weight(anyelement) is
   'About how many bytes a value is when it is read: as it is stored, ten times where it is compressed.';
+comment on function noetl.is_inflated(jsonb) is
+  'Whether a value is far larger as text than as it is stored, for numbers such as 1e100000: it is refused at the door.';
 comment on function noetl.shorten_error(jsonb) is
   'An error as it is; of one past 64 KiB its message, its type and its small fields, and how many `original_bytes` it had.';
 comment on function noetl.as_error(jsonb) is 'The error of an event as JSON; past 64 KiB it is shortened.';

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from noetl_broker.daemon import evaluator as lanes
+from noetl_broker.daemon import lane as lanes
 from noetl_broker.daemon.batch import MANY
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, running, start, value
 from tests.chaos.killing import broker

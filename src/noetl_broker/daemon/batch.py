@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import structlog
 
-from noetl_broker.broker.context import NOT_LOADED, want_item_status, want_turn
 from noetl_broker.broker.model import Rules
 from noetl_broker.daemon.counters import Counters
-from noetl_broker.daemon.deciding import Deciding
+from noetl_broker.daemon.deciding import Deciding, bounded, foreseen
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
@@ -26,15 +24,23 @@ from noetl_broker.template.scope import NotLoaded
 log = structlog.get_logger(__name__)
 
 MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
-MOST_LEFT = 8  # results of one execution in a batch that were too large to come along with their mail
 # Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
 PATIENCE_SECONDS = 0.05
 MANY = 64  # mails, which take some milliseconds
-ENOUGH_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
+MOST_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
+
+
+class Fault(NamedTuple):
+    """Mail of one execution on which nobody can decide, and why."""
+
+    mail: list[Mail]
+    error: Exception
+
+
 Outcomes: TypeAlias = list[tuple[Case, Outcome]]
-Faults: TypeAlias = dict[int, Exception]  # by execution
+Faults: TypeAlias = dict[int, Fault]  # by execution
 
 
 class Batch:
@@ -48,20 +54,27 @@ class Batch:
         *,
         max_gathered_bytes: int,
         careful: bool = False,
+        singly: set[int] | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """A batch that has claimed nothing; `rules` for executions that start in it; `careful` as in `_write`."""
+        """A batch that has claimed nothing; `rules` for executions that start in it; `careful` as in `_write`.
+
+        Of the executions in `singly` one mail is decided on: the database refuses what follows from one of theirs. One
+        of which that is found out is added.
+        """
         self.max_gathered_bytes = max_gathered_bytes
         self.careful = careful
+        self.singly = set[int]() if singly is None else singly
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
         self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
+        self.look = unit.Look(0, newest=False)
         self.first: int | None = None  # mail that it came upon, whether it could have it or not
         self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
-        self.room = ENOUGH_CHARS
+        self.room = MOST_CHARS
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
         self.posted = False  # whether it wrote mail itself
 
@@ -84,9 +97,10 @@ class Batch:
 
         `quiet`: notify nobody. `on_many` is called where that takes so long that more may come meanwhile.
         """
+        self.look = unit.Look(start, newest=newest)
         async with transaction(connection):
             began = time.monotonic()
-            claim = await unit.take(connection, max_mail=size, newest=newest, from_mail_id=start)
+            claim = await unit.take(connection, self.look, max_mail=size)
             self.first, self.look_seconds = claim.first_mail_id, time.monotonic() - began
             if not claim.mail:
                 return claim
@@ -101,8 +115,8 @@ class Batch:
             if quiet:
                 await unit.keep_quiet(connection)
             outcomes = await self._write(connection, outcomes, faults)
-            for execution_id, error in faults.items():
-                await unit.set_aside(connection, claim.mail[execution_id], f"{type(error).__name__}: {error}")
+            for fault in faults.values():
+                await unit.set_aside(connection, fault.mail, f"{type(fault.error).__name__}: {fault.error}")
         self.counters.transaction.observe(time.monotonic() - began)
         self._count(outcomes, faults)
         return claim
@@ -117,7 +131,7 @@ class Batch:
             except Exception as error:
                 if not is_of_the_mail(error):
                     raise
-                faults[execution_id] = error
+                faults[execution_id] = Fault(claim.mail[execution_id], error)
         return cases
 
     async def _write(self, connection: Connection, outcomes: Outcomes, faults: Faults) -> Outcomes:
@@ -141,9 +155,18 @@ class Batch:
                 middle = len(outcomes) // 2
                 halves = outcomes[:middle], outcomes[middle:]
                 return [one for half in halves for one in await self._write(connection, half, faults)]
-            faults[outcomes[0][0].execution.execution_id] = error
+            self._blame(*outcomes[0], error, faults)
             return []
         return outcomes
+
+    def _blame(self, case: Case, outcome: Outcome, error: Exception, faults: Faults) -> None:
+        """The database refuses what follows from an execution's mail; which of several it is, is found out singly."""
+        execution_id = case.execution.execution_id
+        if len(outcome.taken) == 1:
+            faults[execution_id] = Fault([outcome.taken[0].mail], error)
+        else:
+            faults.pop(execution_id, None)  # it is decided on again
+            self.singly.add(execution_id)
 
     async def _write_all(self, connection: Connection, outcomes: Outcomes) -> None:
         columns = Columns()
@@ -156,13 +179,13 @@ class Batch:
     async def _decide(self, connection: Connection, cases: list[Case], faults: Faults) -> Outcomes:
         """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
         outcomes: Outcomes = []
-        cases = [_with_few_left(case) for case in cases]
+        cases = [bounded(case, most=1 if case.execution.execution_id in self.singly else None) for case in cases]
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases
             for place, mail in enumerate(case.mail, 1)
         }
-        wants = _foreseen(cases)
+        wants = foreseen(cases)
         pending = [Deciding(case) for case in cases]
         for _ in range(MOST_LOADS):
             if wants:
@@ -172,7 +195,8 @@ class Batch:
             if not pending:
                 return outcomes
         never = BrokerError("the decision never stops asking for results")
-        faults.update({deciding.case.execution.execution_id: never for deciding in pending})
+        for deciding in pending:
+            _set_apart(deciding, never, outcomes, faults)
         return outcomes
 
     def _decide_once(
@@ -195,22 +219,23 @@ class Batch:
                 wants[execution_id] = missing.wants
                 again.append(deciding)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
-                faults[execution_id] = error
+                _set_apart(deciding, error, outcomes, faults)
         self.patience = until - time.thread_time()  # what is loaded in between does not count
         return ([], {}) if outcomes and (self.room < 0 or self.patience < 0) else (again, wants)
 
     def _count(self, outcomes: Outcomes, faults: Faults) -> None:
         counters = self.counters
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
-        self.taken = turns + sum(len(self.claimed[execution_id]) for execution_id in faults)
+        set_aside = sum(len(fault.mail) for fault in faults.values())
+        self.taken = turns + set_aside
         counters.batches += 1
         counters.turns += turns
         counters.largest_batch = max(counters.largest_batch, turns)
-        counters.set_aside += sum(len(self.claimed[execution_id]) for execution_id in faults)
+        counters.set_aside += set_aside
         claim_ms = round(self.look_seconds * 1000, 3)
-        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=len(faults), claim_ms=claim_ms)
-        for execution_id, error in faults.items():
-            log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=error)
+        log.debug("batch", executions=len(outcomes), turns=turns, set_aside=set_aside, claim_ms=claim_ms)
+        for execution_id, fault in faults.items():
+            log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=fault.error)
         if self.tracer is not None:
             self.tracer.note(outcomes)
         counters.claim.observe(self.look_seconds)
@@ -239,30 +264,15 @@ def _report(case: Case, outcome: Outcome) -> None:
             log.warning("turn noted", note=decision.note, execution_id=case.execution.execution_id)
 
 
-def _with_few_left(case: Case) -> Case:
-    """No more mail of one execution than has so many large results, which are loaded together; the rest is left."""
-    left = [place for place, mail in enumerate(case.mail) if _is_left(mail)]
-    return case._replace(mail=case.mail[: left[MOST_LEFT]]) if len(left) > MOST_LEFT else case
+def _set_apart(deciding: Deciding, error: Exception, outcomes: Outcomes, faults: Faults) -> None:
+    """The mail on which nobody can decide; turns before it stand, and what came after it is left to another batch.
 
-
-def _is_left(mail: Mail) -> bool:
-    """Whether a turn after this mail's in the same batch may ask for its result; an item's stays where it is."""
-    return mail.event.result is NOT_LOADED and mail.event.place is None
-
-
-def _foreseen(cases: list[Case]) -> unit.Wants:
-    """What the mail itself says will be asked for: where the items stand that it is about.
-
-    Where several turns of one execution share the transaction, large results too are loaded before the first.
+    What came with a start that cannot be decided on is about an execution that there is not yet: it stays with it.
     """
-    wants: dict[int, set[unit.Want]] = defaultdict(set)
-    for case in cases:
-        for mail in case.mail:
-            event = mail.event
-            if event.place is not None and event.step is not None and event.visit is not None:
-                wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.place))
-        if len(case.mail) > 1:
-            for place, mail in enumerate(case.mail, 1):
-                if _is_left(mail):
-                    wants[case.execution.execution_id].add(want_turn(case.execution.turn + place))
-    return {execution_id: frozenset(wishes) for execution_id, wishes in wants.items()}
+    case, outcome = deciding.case, deciding.so_far
+    rest = case.mail[len(outcome.taken) :]
+    if outcome.taken:
+        outcomes.append((case, outcome))
+    if outcome.taken or case.execution.turn:
+        rest = rest[:1]
+    faults[case.execution.execution_id] = Fault(rest, error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from datetime import datetime
 
-from noetl_broker.broker.context import WORKLOAD, Known
+from noetl_broker.broker.context import NOT_LOADED, WORKLOAD, Known, want_item_status, want_turn
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Turn
-from noetl_broker.store.rows import MICROSECOND, Case, Outcome, Taken
-from noetl_broker.store.unit import Answers, Wants
+from noetl_broker.store.rows import MICROSECOND, Case, Mail, Outcome, Taken
+from noetl_broker.store.unit import Answers, Want, Wants
+
+MOST_LEFT = 8  # results of one execution in a batch that were too large to come along with their mail
 
 
 class Deciding:
@@ -33,6 +36,11 @@ class Deciding:
     def chars(self) -> int:
         """About how many characters the turns write of what templates gave."""
         return self._known.written
+
+    @property
+    def so_far(self) -> Outcome:
+        """The turns that are taken."""
+        return Outcome(self._taken, self._state)
 
     def tell(self, answers: Answers, wants: Wants) -> bool:
         """What was loaded; false where it was asked for and is too much for this transaction.
@@ -64,4 +72,35 @@ class Deciding:
             self._state = state
             self._taken.append(Taken(mail, turn, decision))
             self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
-        return Outcome(self._taken, self._state)
+        return self.so_far
+
+
+def bounded(case: Case, *, most: int | None) -> Case:
+    """No more mail of an execution than has so many large results, which are loaded together; nor more than `most`."""
+    left = [place for place, mail in enumerate(case.mail) if _is_left(mail)]
+    few = left[MOST_LEFT] if len(left) > MOST_LEFT else len(case.mail)
+    few = few if most is None else min(few, most)
+    return case._replace(mail=case.mail[:few]) if few < len(case.mail) else case
+
+
+def _is_left(mail: Mail) -> bool:
+    """Whether a turn after this mail's in the same batch may ask for its result; an item's stays where it is."""
+    return mail.event.result is NOT_LOADED and mail.event.place is None
+
+
+def foreseen(cases: list[Case]) -> Wants:
+    """What the mail itself says will be asked for: where the items stand that it is about.
+
+    Where several turns of one execution share the transaction, large results too are loaded before the first.
+    """
+    wants: dict[int, set[Want]] = defaultdict(set)
+    for case in cases:
+        for mail in case.mail:
+            event = mail.event
+            if event.place is not None and event.step is not None and event.visit is not None:
+                wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.place))
+        if len(case.mail) > 1:
+            for place, mail in enumerate(case.mail, 1):
+                if _is_left(mail):
+                    wants[case.execution.execution_id].add(want_turn(case.execution.turn + place))
+    return {execution_id: frozenset(wishes) for execution_id, wishes in wants.items()}

@@ -1,68 +1,26 @@
-"""Evaluator lanes: claim mail, decide, write, commit; again until nothing is left.
+"""The lanes of one process: claim mail, decide, write, commit; again until nothing is left.
 
-Several lanes run beside each other, each on a connection of its own: while one waits for its commit, another decides.
-What goes wrong has an owner: a playbook's fault is a decision like any other; a fault of the connection is tried again
-after a pause; anything else is ours, and the mail that shows it is set aside, so that the others go on.
+They run beside each other, each on a connection of its own: while one waits for its commit, another decides.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import structlog
-
-from noetl_broker.broker.model import Rules
-from noetl_broker.daemon.batch import Batch
-from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.garbage import collect
-from noetl_broker.daemon.low_water import LowWater
-from noetl_broker.daemon.playbooks import Playbooks
-from noetl_broker.daemon.tracer import Tracer
-from noetl_broker.errors import OversizeFault
-from noetl_broker.store import unit
-from noetl_broker.store.faults import Remedy, kind_of, told
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
-
-log = structlog.get_logger(__name__)
-
-NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
-NEWEST_OFTEN = 2  # while what waits is costly to decide on
-PAUSE_SECONDS = (0.002, 0.02)
-FAULT_PAUSE_SECONDS = (0.05, 2.0)
-BATCH_SECONDS = ANSWER_SECONDS + 10.0
-GROW_AFTER = 20  # batches that went well, after one that was too large for the server
-OUT_OF_TIME = frozenset({"25P04", "57014"})  # a transaction, a statement
-CAREFUL_BATCHES = 100  # after one that failed by its mail; what is refused once comes seldom alone
-MOST_SLOW = 5  # times that one mail alone may take too long: each takes as long as the server has patience
-MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
+from noetl_broker.daemon.lane import Lane, Shared
 
 
 @dataclass(slots=True, kw_only=True)
-class Evaluator:
+class Evaluator(Shared):
     """The lanes of one process; `drain` returns when the inbox holds nothing that this process can take."""
 
-    pool: Pool
-    rules: Rules
-    playbooks: Playbooks
     lanes: int
-    batch_size: int
-    max_gathered_bytes: int
     stopping: asyncio.Event
-    on_progress: Callable[[], None]
-    on_trouble: Callable[[str | None], None]  # told why no turns can be taken now; None: they can
-    counters: Counters = field(default_factory=Counters)
-    tracer: Tracer | None = None
-    low_water: LowWater = field(default_factory=LowWater)
-    at_work: int = 0  # lanes
     waiting: bool = False  # another one, for what may come while they are
     done: asyncio.Event = field(default_factory=asyncio.Event)  # none is at work any more
-    careful: int = 0  # so many batches are written such that mail which fails one is found in it
     tasks: asyncio.TaskGroup = field(init=False)  # the lanes of this drain
-    hopeless: Exception | None = None  # what a lane met that no try will mend
 
     async def drain(self) -> None:
         """Take turns until a claim finds the inbox empty (or nothing but mail that other brokers hold).
@@ -85,7 +43,7 @@ class Evaluator:
             self.tasks.create_task(self._run_lane())
 
     async def _run_lane(self) -> None:
-        lane = Lane(self)
+        lane = Lane(self, self.add_lane)
         while not self.stopping.is_set() and self.hopeless is None:
             goes_on = await lane.step()
             collect()
@@ -110,177 +68,3 @@ class Evaluator:
             return False
         self.at_work += 1
         return True
-
-
-class Lane:
-    """One loop of claims on one connection at a time, with a memory of what went wrong last."""
-
-    def __init__(self, evaluator: Evaluator) -> None:
-        """A lane that has had no trouble yet."""
-        self.evaluator = evaluator
-        self.claims = 0
-        self.size = evaluator.batch_size  # of a claim: no more than the last batch could decide on
-        self.most = evaluator.batch_size  # of a claim: less after the server could not carry as much
-        self.went_well = 0  # batches in a row
-        self.quiet = False  # no notification while the server's queue of them is full
-        self.conflicts = 0  # in a row
-        self.slow: Counter[int] = Counter()  # how often a mail alone took too long, by its id
-        self.pause = PAUSE_SECONDS[0]
-        self.fault_pause = FAULT_PAUSE_SECONDS[0]
-
-    async def step(self) -> bool:
-        """One batch; False when there is nothing more to claim."""
-        counters = self.evaluator.counters
-        evaluator = self.evaluator
-        batch = Batch(
-            evaluator.rules,
-            evaluator.playbooks,
-            counters,
-            max_gathered_bytes=evaluator.max_gathered_bytes,
-            careful=evaluator.careful > 0,
-            tracer=evaluator.tracer,
-        )
-        size = min(self.size, self.most)
-        self.claims += 1
-        often = NEWEST_EVERY if self.size == evaluator.batch_size else NEWEST_OFTEN
-        newest = self.claims % often == 0
-        start = evaluator.low_water.near if newest else evaluator.low_water.start()
-        try:
-            async with lent(evaluator.pool, BATCH_SECONDS) as connection:
-                claim = await batch.run(
-                    connection,
-                    size=size,
-                    newest=newest,
-                    start=start,
-                    quiet=self.quiet,
-                    on_many=evaluator.add_lane,
-                )
-        except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
-            if batch.first is not None:
-                evaluator.low_water.left(batch.first)
-            await self._suffer(error, batch)
-            evaluator.on_progress()
-            return True
-        if not newest:
-            evaluator.low_water.looked(batch.first, start, batch.look_seconds)
-        if batch.first is not None and (claim.missed or batch.taken < batch.mails):
-            evaluator.low_water.left(batch.first)
-        self._grow()
-        if batch.careful and claim.mail:
-            evaluator.careful = max(evaluator.careful - 1, 0)
-        self._tell(claim)
-        if claim.mail:
-            return self._goes_on(batch, claim, size=size) or newest
-        if claim.missed:
-            counters.misses += claim.missed
-            await asyncio.sleep(self.next_pause())
-            return True
-        return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
-
-    def _tell(self, claim: unit.Claim) -> None:
-        """Progress, where there was mail; no trouble, but not where others hold all of it, who may have the same."""
-        evaluator = self.evaluator
-        if claim.mail or claim.missed:
-            evaluator.on_progress()
-        if claim.mail or (not claim.missed and evaluator.at_work == 1):
-            evaluator.on_trouble(None)
-
-    def next_pause(self) -> float:
-        """Seconds until the next look, longer each time that it was in vain."""
-        pause, self.pause = self.pause, min(self.pause * 2, PAUSE_SECONDS[1])
-        return random.uniform(0.5, 1.0) * pause  # noqa: S311 - jitter is no secret
-
-    def _goes_on(self, batch: Batch, claim: unit.Claim, *, size: int) -> bool:
-        """Whether there may be more mail; a claim that was not full is followed by the look before the next sleep."""
-        self.pause = PAUSE_SECONDS[0]
-        all_taken = batch.taken == batch.mails
-        more = self.size * 2 if all_taken else batch.taken
-        self.size = max(1, min(more, self.evaluator.batch_size))
-        return batch.mails >= size or claim.missed > 0 or batch.posted or not all_taken
-
-    def _grow(self) -> None:
-        """It went well: forget what went wrong before, and bit by bit take as much as before."""
-        self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
-        self.went_well += 1
-        if self.went_well >= GROW_AFTER:
-            self.most, self.went_well = min(self.most * 2, self.evaluator.batch_size), 0
-            self.quiet = False
-
-    async def _suffer(self, error: Exception, batch: Batch) -> None:
-        """Rolled back: pause and try again, or look for the one mail that fails, or set it aside."""
-        self.went_well = 0
-        if unit.is_lost_race(error):
-            self.conflicts += 1
-            if self.conflicts < MOST_CONFLICTS:
-                self.evaluator.counters.retries += 1
-                self.evaluator.counters.tell_fault(error)
-                log.info("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
-                await self._rest(PAUSE_SECONDS[1])
-                return
-        kind = kind_of(error)
-        if kind.remedy is Remedy.STOP:
-            self.evaluator.hopeless = error
-            return
-        if kind.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
-            await self._try_again(error, batch.mails)
-            return
-        if len(batch.claimed) > 1:
-            log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
-            self.evaluator.counters.retries += 1
-            if batch.careful:  # not what is written fails, but what is read, or the commit
-                self.most = batch.mails // 2
-            self.evaluator.careful = CAREFUL_BATCHES
-            return
-        if not batch.mails:
-            log.error("mail cannot be claimed", **told(error))
-            self.evaluator.on_trouble("mail cannot be claimed")
-            await self._rest(self.fault_pause)
-            return
-        await self._set_aside(error, batch)
-
-    def _is_too_much(self, error: Exception, batch: Batch) -> bool:
-        """Whether one mail alone is more than the server takes, or has run out of its patience again and again.
-
-        It would hold up all others.
-        """
-        if batch.mails != 1 or isinstance(error, OversizeFault):
-            return batch.mails == 1
-        if getattr(error, "sqlstate", None) not in OUT_OF_TIME:
-            return False
-        [[mail]] = batch.claimed.values()
-        self.slow[mail.mail_id] += 1
-        return self.slow[mail.mail_id] >= MOST_SLOW
-
-    async def _try_again(self, error: Exception, mails: int) -> None:
-        """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
-        self.evaluator.counters.retries += 1
-        self.evaluator.counters.tell_fault(error)
-        kind = kind_of(error)
-        level = log.error if kind.loud else log.warning
-        if kind.remedy is Remedy.SHRINK:
-            self.most = max(min(self.size, self.most, mails or self.most) // 2, 1)
-        elif kind.remedy is Remedy.HUSH:
-            self.quiet = True
-        elif kind.remedy is Remedy.RECONNECT:
-            await self.evaluator.pool.expire_connections()
-        if kind.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
-            self.evaluator.on_trouble(kind.word)
-        level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
-        await self._rest(PAUSE_SECONDS[1] if kind.remedy is Remedy.RETRY else self.fault_pause)
-
-    async def _rest(self, seconds: float) -> None:
-        """Pause with jitter, longer each time."""
-        await asyncio.sleep(random.uniform(0.5, 1.0) * seconds)  # noqa: S311 - jitter is no secret
-        self.fault_pause = min(self.fault_pause * 2, FAULT_PAUSE_SECONDS[1])
-
-    async def _set_aside(self, error: Exception, batch: Batch) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        try:
-            async with lent(self.evaluator.pool, BATCH_SECONDS) as connection, connection.transaction():
-                for execution_id, mail in batch.claimed.items():
-                    await unit.set_aside(connection, mail, reason)
-                    log.error("mail set aside", execution_id=execution_id, reason=reason)
-                    self.evaluator.counters.set_aside += len(mail)
-        except Exception as second:  # noqa: BLE001 - nothing is lost: the mail stays and is tried again
-            log.warning("could not set mail aside", error=str(second))
-            await asyncio.sleep(self.fault_pause)

@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 WAIT_SECONDS = (0.2, 5.0)
 LAST_SPANS_SECONDS = 2.0
+LAST_RING_SECONDS = 2.0
 
 
 def _nothing() -> None:
@@ -129,6 +130,7 @@ class Service:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
             await bell.close()
+            await self._pass_on(pool)
             await self._tell_spans(pool)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 5.0)
@@ -217,6 +219,16 @@ class Service:
         """So that whoever sleeps needs to listen to one thing only."""
         await self.stopping.wait()
         bell.rung.set()
+
+    async def _pass_on(self, pool: Pool) -> None:
+        """Wake the other brokers, where mail is left; without it they look by themselves, a bit later."""
+        if self.trouble is not None:
+            return
+        try:
+            async with asyncio.timeout(LAST_RING_SECONDS), lent(pool, LAST_RING_SECONDS) as connection:
+                await connection.execute(sql("pass_on"))
+        except Exception as error:  # noqa: BLE001 - a stop waits for nobody
+            log.info("could not wake the other brokers", **told(error))
 
     async def _tell_spans(self, pool: Pool) -> None:
         """What is noted and not yet told, where the time suffices."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 
@@ -41,6 +41,13 @@ def is_lost_race(error: BaseException) -> bool:
     return isinstance(error, ConflictFault) or is_conflict(error)
 
 
+class Look(NamedTuple):
+    """Which mail is looked for: from the one with the id `start` on, the oldest or the newest first."""
+
+    start: int
+    newest: bool
+
+
 class Claim:
     """What one `take_mail` brought: the mail of each execution that is now locked, and how much others hold."""
 
@@ -52,10 +59,10 @@ class Claim:
         self.first_mail_id: int | None = None
 
 
-async def take(connection: Connection, *, max_mail: int, newest: bool, from_mail_id: int) -> Claim:
+async def take(connection: Connection, look: Look, *, max_mail: int) -> Claim:
     """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
     claim = Claim()
-    rows = await connection.fetch(sql("take_mail"), max_mail, newest, from_mail_id)
+    rows = await connection.fetch(sql("take_mail"), max_mail, look.newest, look.start)
     for row in sorted(rows, key=itemgetter("mail_id")):  # wide rows: here it costs a tenth
         claim.first_mail_id = min(row["mail_id"], claim.first_mail_id or row["mail_id"])
         if not row["locked"]:
@@ -146,9 +153,16 @@ async def keep_quiet(connection: Connection) -> None:
     await connection.execute(sql("keep_quiet"))
 
 
-async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> None:
-    """Move mail to the dead letters, in the transaction that would have decided on it."""
-    await connection.execute(sql("set_aside"), [one.mail_id for one in mail], reason)
+async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> list[int]:
+    """Move mail to the dead letters, what there still is of it; whose it was."""
+    rows = await connection.fetch(sql("set_aside"), [one.mail_id for one in mail], reason)
+    return [row["execution_id"] for row in rows]
+
+
+async def set_aside_unread(connection: Connection, look: Look, reason: str) -> list[int]:
+    """Move the first mail that this look comes upon to the dead letters, unread; whose it was, if there was one."""
+    rows = await connection.fetch(sql("set_aside_unread"), look.start, look.newest, reason)
+    return [row["execution_id"] for row in rows]
 
 
 async def _load_results(

@@ -11,3 +11,8 @@ select pg_notify('noetl_event', $1::text);
 
 -- name: notification_queue_usage
 select pg_notification_queue_usage();
+
+-- name: pass_on
+-- Mail that a broker leaves as it stops: others may sleep over it, since letters between executions ring nobody.
+select pg_notify('noetl_event', '')
+where exists (select from noetl.inbox);

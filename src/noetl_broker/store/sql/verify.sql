@@ -122,8 +122,8 @@ having array_agg(e.event_type::text) is distinct from case x.status
   end;
 
 -- name: verify_after_end
--- I4. What may come after an end: turns that say why they changed nothing, answers of workers that held a job then, and
--- such a job queued again because its lease ran out. Children were told to end: they have the letter, or have ended.
+-- I4. What may come after an end: turns that say why they changed nothing, and answers of workers that held a job then.
+-- Children were told to end: they have the letter, or have ended.
 with ends as (
   select e.execution_id, (noetl.as_json(e.meta) ->> 'turn')::numeric as turn
   from noetl.event e
@@ -149,7 +149,7 @@ from noetl.execution x
 join noetl.queue q on q.execution_id = x.execution_id and q.execution_id = any($1::bigint[])
 where x.execution_id = any($1::bigint[])
   and x.status <> 'RUNNING'
-  and (q.status in ('retry', 'delegated') or q.status = 'queued' and q.lost_leases = 0)
+  and q.status in ('queued', 'retry', 'delegated')
 union all
 select c.execution_id, format('runs on, nobody has told it that its parent %s has ended', c.parent_execution_id)
 from noetl.execution c

@@ -1,0 +1,114 @@
+"""Children that start, or are told of, when their parent has gone on without them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.store.pool import connect
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    value,
+)
+from tests.daemon.test_adoptions import CHILD, PARENT, TELL
+from tests.postgres import Database
+
+PATIENT = """
+workflow:
+- {step: start, next: fan}
+- {step: fan, type: python, code: x, on_error: continue, next: more}
+- {step: more, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+async def test_a_child_that_is_started_after_its_parent_let_it_go_is_cancelled(database: Database, how: str) -> None:
+    """It was told of before it started, so there was nothing to cancel then."""
+    await register(database, PATIENT)
+    await register(database, CHILD, path="child")
+    [parent] = await start(database)
+    await drain(database)
+    await execute(database, TELL, parent, 77, 0)
+    await drain(database)
+    if how == "cancelled":
+        await execute(database, "select noetl.cancel_execution($1)", parent)
+    else:
+        await execute(
+            database,
+            """select noetl.fail_job(queue_id, 'w', attempts, '{"message": "boom"}') from noetl.lease_jobs('w')""",
+        )
+    await drain(database)
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, context)
+        values (77, 'execution_start', '{"path": "story"}')""",
+    )
+    await drain(database)
+    assert await rows(database, "select status from noetl.execution where execution_id = 77") == [("CANCELLED",)]
+    if how == "given up":
+        await complete_jobs(database)
+        await drain(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_that_names_a_parent_which_has_failed_is_cancelled(database: Database) -> None:
+    """Its start came too late; one that completed lets its children run."""
+    await register(database, PARENT)
+    [cancelled, completed] = await start(database, count=2)
+    await drain(database)
+    await execute(database, "select noetl.cancel_execution($1)", cancelled)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    for child, parent in enumerate((cancelled, completed), 77):
+        await execute(
+            database,
+            """insert into noetl.event (execution_id, parent_execution_id, event_type, context)
+            values ($1, $2, 'execution_start', '{"path": "story"}')""",
+            child,
+            parent,
+        )
+    await drain(database)
+    statuses = "select status from noetl.execution where execution_id in (77, 78) order by execution_id"
+    assert await rows(database, statuses) == [("CANCELLED",), ("RUNNING",)]
+
+
+async def test_a_failure_waits_for_the_word_about_a_child_that_came_before_it(database: Database) -> None:
+    """In the other order the next attempt would wait for the child of the failed one."""
+    await register(database, PARENT.replace("code: x,", "code: x, retry: {max_attempts: 2, initial_delay: 0},"))
+    [parent] = await start(database)
+    await drain(database)
+    holder = await connect(database.dsn, name="test")
+    try:
+        [job] = await holder.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
+        await holder.execute("select noetl.wait_for_child($1, 'w', 1, 77)", job["queue_id"])
+        async with holder.transaction():
+            await holder.fetch("select from noetl.inbox for update")
+            await execute(
+                database,
+                """select noetl.fail_job($1, 'w', 1, '{"message": "boom"}')""",
+                job["queue_id"],
+            )
+            async with running(database) as service, asyncio.timeout(PATIENCE_SECONDS):
+                while not service.counters.misses:  # the failure stays in the inbox
+                    await value(database, "select 1")
+    finally:
+        await holder.close()
+    await drain(database)
+    order = """
+    select e.event_type
+    from noetl.turn t
+    join noetl.event e using (execution_id, event_id)
+    where t.execution_id = $1
+    order by t.turn"""
+    assert [kind for (kind,) in await rows(database, order, parent)][1:3] == ["iteration_started", "action_failed"]

@@ -1,0 +1,68 @@
+"""Numbers of ten bytes that are a hundred thousand digits: refused at each door, before a broker has to hold them."""
+
+from __future__ import annotations
+
+from tests.brokers import drain, register, start
+from tests.postgres import Database
+from tests.roles import logins
+from tests.sessions import put_job, refused, session
+
+ONE_STEP = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: end}
+- {step: end}
+"""
+INFLATED = '{"x": [1e100000, 1e-16000]}'
+
+
+async def test_a_payload_is_refused(database: Database) -> None:
+    """With its playbook and what to do; nothing is started."""
+    await register(database, ONE_STEP)
+    async with session(database) as own:
+        async with refused("NB400", "payload of story holds numbers of 11[0-9]{4} digits together"):
+            await own.fetchval("select noetl.start_execution('story', $1::text::jsonb)", INFLATED)
+        assert await own.fetchval("select count(*) from noetl.execution") == 0
+
+
+async def test_a_result_is_refused(database: Database) -> None:
+    """By both functions; the job stays leased, and can be answered for otherwise."""
+    async with session(database) as own:
+        await put_job(own)
+        queue_id = await own.fetchval("select queue_id from noetl.lease_jobs('w')")
+        async with refused("NB400", "result of job [0-9]+ holds numbers of"):
+            await own.execute("select noetl.complete_job($1, 'w', 1, $2::text::jsonb)", queue_id, INFLATED)
+        async with refused("NB400", "result of job [0-9]+ holds numbers of"):
+            await own.execute(
+                "select noetl.complete_jobs('w', array[$1::bigint], array[1], array[$2::text::jsonb])",
+                queue_id,
+                INFLATED,
+            )
+        assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is True
+
+
+async def test_what_is_large_otherwise_is_not_taken_for_it(database: Database) -> None:
+    """Text that compresses well, control characters that are written with six, and one number of many digits."""
+    values = ['"' + "a" * 1_000_000 + '"', '"' + "\\u0001" * 20_000 + '"', "[" + "7" * 100_000 + "]"]
+    async with session(database) as own:
+        for text in values:
+            assert await own.fetchval("select noetl.is_inflated($1::text::jsonb)", text) is False
+        await own.execute("create temp table kept (value jsonb)")
+        await own.executemany("insert into kept values ($1::text::jsonb)", [(text,) for text in values])
+        assert await own.fetchval("select bool_or(noetl.is_inflated(value)) from kept") is False
+        assert await own.fetchval("select noetl.is_inflated(null)") is False
+        assert await own.fetchval("select noetl.is_inflated($1::text::jsonb)", INFLATED) is True
+
+
+async def test_what_a_producer_inserts_is_refused(database: Database) -> None:
+    """With no right but those that it has."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    insert = (
+        "insert into noetl.event (execution_id, event_type, context) values ($1, 'execution_cancel', $2::text::jsonb)"
+    )
+    async with logins(database) as roles, session(roles.producer) as own:
+        async with refused("NB400", "producer_of_[a-z0-9_]+ may not insert numbers of so many digits"):
+            await own.execute(insert, execution_id, INFLATED)
+        await own.execute(insert, execution_id, '{"reason": "enough"}')

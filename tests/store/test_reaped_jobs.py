@@ -1,0 +1,78 @@
+"""Jobs whose worker died: who still waits for them, and for how long."""
+
+from __future__ import annotations
+
+from tests.brokers import broken_invariants, complete_jobs, drain, register, start
+from tests.postgres import Database
+from tests.sessions import session
+from tests.store.test_reaper import ONE_STEP, TIMEOUT, age, lose, reap
+
+
+async def test_while_a_broker_decides_on_an_execution_its_leases_wait(database: Database) -> None:
+    """It may be ending it at this moment: whoever looked before that would give the job out again after the end."""
+    await register(database, ONE_STEP)
+    [execution_id] = await start(database)
+    await drain(database)
+    async with session(database) as own, session(database) as broker:
+        await own.execute("select noetl.lease_jobs('w')")
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 second'")
+        await broker.execute("begin")
+        await broker.execute("select pg_advisory_xact_lock($1)", execution_id)
+        await broker.execute("update noetl.execution set status = 'FAILED' where execution_id = $1", execution_id)
+        assert await reap(own) == {}
+        assert await own.fetchval("select status from noetl.queue") == "leased"
+        await broker.execute("commit")
+        assert await reap(own) == {}
+        assert await own.fetchval("select status from noetl.queue") == "cancelled"
+
+
+async def test_the_job_of_an_item_that_was_given_up_is_not_given_out_again(database: Database) -> None:
+    """Another item failed, the step went on without it, and then the worker of this one died."""
+    await register(
+        database,
+        """
+        workflow:
+        - step: start
+          next: each
+        - step: each
+          type: python
+          code: x
+          on_error: continue
+          loop: {collection: "{{ [1, 2] }}", element: one, mode: async, distribute: true}
+          next: last
+        - {step: last, type: python, code: x, next: end}
+        - {step: end}
+        """,
+    )
+    await start(database)
+    await drain(database)
+    async with session(database) as own:
+        [failed, held] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w', 2)")
+        await own.execute("select noetl.fail_job($1, 'w', 1, '{\"message\": \"boom\"}', false)", failed["queue_id"])
+        await drain(database)
+        await own.execute(
+            "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
+        )
+        assert await reap(own) == {}
+        assert await own.fetchval("select status from noetl.queue where queue_id = $1", held["queue_id"]) == "cancelled"
+    assert await complete_jobs(database) == 1
+    await drain(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_job_whose_lease_was_lost_times_out_where_no_worker_takes_it(database: Database) -> None:
+    """The time counts from the first lease of the attempt, whoever holds the job meanwhile, or nobody."""
+    await register(database, TIMEOUT)
+    await start(database)
+    await drain(database)
+    async with session(database) as own:
+        await lose(own)
+        assert await own.fetchval("select status from noetl.queue") == "queued"
+        assert await reap(own) == {}
+        await age(own, 31)
+        assert await reap(own) == {"timed_out": 1}
+        await drain(database)
+        assert await own.fetchrow("select status, first_leased_at from noetl.queue") == ("retry", None)
+    assert await complete_jobs(database) == 1
+    await drain(database)
+    assert await broken_invariants(database) == {}
