@@ -200,6 +200,18 @@ def test_a_job_has_priority_attempts_and_timeout(
     assert (job.priority, job.max_attempts, job.timeout) == expected
 
 
+@pytest.mark.parametrize("own, loop, expected", [("", "", 7), (", priority: 2", "", 2), ("", ", distribute: true", 7)])
+def test_a_workbook_actions_priority_lies_under_its_steps(own: str, loop: str, expected: int) -> None:
+    """For the one job of a worker that iterates its `loop`, and for each item's, which is no iterator any more."""
+    jobs = jobs_of(f"""
+    workbook: [{{name: w, type: python, code: x, priority: 7, loop: {{collection: [1], element: n{loop}}}}}]
+    workflow: [{{step: start, next: s}}, {{step: s, type: workbook, task: w{own}}}]
+    """)
+    assert [(job.node_type, job.priority, job.place, "loop" in job.action) for job in jobs] == (
+        [("python", 7, None, False), ("python", 7, 0, False)] if loop else [("python", expected, None, True)]
+    )
+
+
 def test_the_default_of_attempts_is_a_setting() -> None:
     """For steps without `retry`."""
     assert job_of("type: python, code: x", rules=Rules(default_max_attempts=7)).max_attempts == 7

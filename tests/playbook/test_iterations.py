@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from noetl_broker.playbook.model import Iteration, Step
 from tests.playbook.documents import compiled, told
 
@@ -79,6 +81,52 @@ def test_a_loop_repeats_its_step() -> None:
     assert step.inputs.keys["x"].names == frozenset()
 
 
+@pytest.mark.parametrize("own", ["", ", loop: {collection: [2], element: n}", ", loop: null"])
+def test_a_loop_in_the_workbook_repeats_each_step_that_calls_it(own: str) -> None:
+    """Unless the step has its own, which is over it whole; the job says the one that counts, as templates."""
+    step = compiled(f"""
+    workbook: [{{name: w, type: http, url: "{{{{ n }}}}", loop: {{collection: workload.ns, element: n, mode: async}}}}]
+    workload: {{ns: []}}
+    workflow: [{{step: start, next: a}}, {{step: a, type: workbook, task: w{own}}}]
+    """).steps["a"]
+    whose, mode = ("workflow[1]", "sequential") if "[2]" in own else ("workbook[0]", "async")
+    assert step.kind == "iterator"
+    assert step.iteration is not None
+    assert (step.iteration.collection.at, step.iteration.mode) == (f"{whose}.loop.collection", mode)
+    assert step.fields.parts["loop"].at == f"{whose}.loop"
+    assert ("workload" in step.fields.names) is (mode == "async")
+    assert "loop" not in step.plain
+
+
+def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates() -> None:
+    """Like one of the workflow: a worker evaluates no bare expression."""
+    step = compiled("""
+    workload: {ns: [1]}
+    workbook: [{name: w, type: iterator, collection: workload.ns, element: n, task: {type: http, url: "{{ n }}"}}]
+    workflow: [{step: start, next: a}, {step: a, type: workbook, name: w}]
+    """).steps["a"]
+    assert step.fields.parts["collection"].names == {"workload"}
+
+
+def test_an_action_that_loops_is_no_task_of_an_iterator() -> None:
+    """Like a task with a `loop` of its own; what is wrong in the workbook is told once, and there."""
+    body = """
+    workbook:
+      - {name: w, type: http, url: x, loop: {collection: [1], element: n, modes: async}}
+      - {name: v, type: http, url: x, loop: 3}
+    workflow:
+      - {step: start, type: iterator, collection: [1], element: n, task: w, next: [a, b]}
+      - {step: a, type: workbook, task: w}
+      - {step: b, type: workbook, task: v}
+    """
+    looping, number, nested = told(body)
+    assert looping.startswith(
+        "3:71 warning unknown-key workbook[0].loop.modes: the key `modes` means nothing in `loop`"
+    )
+    assert number.startswith("4:41 error bad-iterator workbook[1].loop: the iterator `b` has a `loop` that is a number")
+    assert nested.startswith("6:70 error bad-iterator workflow[0].task: the iterator `start` has a task that iterates")
+
+
 def test_distribute_makes_a_job_of_each_item() -> None:
     """Then the broker renders the task for each item itself."""
     step, iteration = iterating(
@@ -88,6 +136,7 @@ def test_distribute_makes_a_job_of_each_item() -> None:
     assert iteration.distribute
     assert iteration.task.kind == "action"
     assert iteration.task.fields.names == {"city"}
+    assert iteration.task.plain == {}
     assert not step.fields.parts
 
 

@@ -106,12 +106,14 @@ class TaskModel(WithInputs):
     retry: bool | int | RetryModel | None = Field(None, description="true: 3 attempts; false: 1; or how many.")
     on_error: OnErrorWord | None = Field(None, description="`continue`: a failure counts as done.")
     timeout: float | str | None = Field(None, description="Seconds from an attempt's first lease.")
+    priority: int | None = Field(None, ge=-32_768, le=32_767, description="The priority of its jobs; default 5.")
 
 
 class ActionModel(TaskModel):
     """A named action that steps of `type: workbook` call."""
 
     name: str | None = Field(None, description="The name that `task` of a step gives.")
+    loop: LoopModel | None = Field(None, description="Repeat the steps that call it over a collection.")
 
 
 class StepModel(LoopModel, TaskModel):
@@ -129,7 +131,6 @@ class StepModel(LoopModel, TaskModel):
     on_error: OnErrorWord | None = Field(
         None, description="`continue`: a failure counts as done; of an iterator, a failed item leaves null."
     )
-    priority: int | None = Field(None, ge=-32_768, le=32_767, description="The priority of its jobs; default 5.")
     task: str | TaskModel | None = Field(None, description="The workbook action, or what an iterator repeats.")
     loop: LoopModel | None = Field(None, description="Repeat this step over a collection.")
     result: Any = Field(None, description="On `end`: the result of the execution.")

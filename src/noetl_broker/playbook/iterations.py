@@ -13,10 +13,10 @@ from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
 from noetl_broker.playbook.outline import Written
 from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.repeated import with_task
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
-    Layer,
     Surroundings,
     declare,
     known_keys,
@@ -34,7 +34,6 @@ CONCURRENCY = Range(1, 1_000_000)
 MODES = ("sequential", "async", "parallel")
 LOOP_NAME = "_loop"
 NO_ELEMENT = "item"
-EXPRESSIONS = ("collection", "where", "order_by")
 NOT_OF_A_TASK = ("next", "next_mode", "join", "retry", "on_error")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
@@ -49,9 +48,9 @@ class Iterated:
     plain: Raw
 
 
-def is_iterating(raw: Raw, declared: Declared) -> bool:
-    """Whether a step repeats something."""
-    return declared.kind == "iterator" or raw.get("loop") is not None
+def is_iterating(declared: Declared) -> bool:
+    """Whether a step, or the workbook action that it calls, repeats something."""
+    return declared.kind == "iterator" or declared.lookup("loop")[0] is not None
 
 
 def read_iterated(reading: Reading, written: Written, declared: Declared) -> Iterated:
@@ -71,7 +70,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
     iteration = Iteration(
         collection=keys.collection(),
         element=element,
-        task=_task_step(reading, written, task, around) if expanded else _bare(written, task),
+        task=_task_step(reading, written, (declared, task), around) if expanded else _bare(written, task),
         expanded=expanded,
         distribute=distribute,
         mode=mode,
@@ -87,7 +86,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
         return Iterated(iteration=iteration, inputs=inputs, plain={})
     inputs = read_task_inputs(reading, written.name, declared, around)
-    merged = _with_task(declared, task, looped=looped)
+    merged = with_task(declared, task, looped=looped)
     kept = frozenset({"loop"}) if looped else frozenset({"task", "on_error"})
     fields, plain = read_fields(reading, written.name, merged, around, kept)
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
@@ -104,13 +103,13 @@ class _Keys:
         if declared.kind == "iterator":
             found = {key: declared.lookup(key) for key in ITERATION_KEYS}
             self.keys = {key: pair for key, pair in found.items() if pair[0] is not None}
-        loop = written.raw.get("loop")
+        loop, place = declared.lookup("loop")
         if isinstance(loop, dict):
-            self._read_loop(loop, (*written.place, "loop"))
+            self._read_loop(loop, place)
         elif loop is not None:
             self.readable = False
             self._error(
-                (*written.place, "loop"),
+                place,
                 f"has a `loop` that is {kind_of(loop)}",
                 "write loop: {collection: …, element: …}",
             )
@@ -152,7 +151,7 @@ class _Keys:
             self._error(place, what, "write task: {type: playbook, path: …} or another type")
             return None
         task = declare(self.reading, self.name, raw, place)
-        if task.kind == "iterator" or raw.get("loop") is not None:
+        if is_iterating(task):
             hint = "put the inner iterator into a playbook of its own, and write task: {type: playbook, path: …}"
             self._error(place, "has a task that iterates itself", hint)
             return None
@@ -232,9 +231,10 @@ class _Keys:
         return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
 
 
-def _task_step(reading: Reading, written: Written, task: Declared, around: Surroundings) -> Step:
-    """Compile the task that the broker starts once for each item, with the element in its scope."""
-    name = written.name
+def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Declared], around: Surroundings) -> Step:
+    """Compile the task that the broker starts once for each item of a step, with the element in its scope."""
+    name, (step, task) = written.name, declared
+    priority = read_priority(reading, task)
     plain: Raw = {}
     fields, call = NO_FIELDS, None
     if task.kind == "playbook":
@@ -243,7 +243,6 @@ def _task_step(reading: Reading, written: Written, task: Declared, around: Surro
         fields, plain = read_fields(reading, name, task, around)
     own, place = task.layers[-1].raw, task.layers[-1].place
     nested = place != written.place  # a loop's task is the step, whose limits are those of all its items together
-    priority = read_priority(reading, own, place) if nested else None
     return Step(
         name=name,
         index=written.index,
@@ -253,7 +252,7 @@ def _task_step(reading: Reading, written: Written, task: Declared, around: Surro
         fields=fields,
         plain=plain,
         timeout=read_timeout(reading, task) if nested else None,
-        priority=priority if priority is not None else written.raw.get("priority"),
+        priority=priority if priority is not None else read_priority(reading, step),
         task_name=task.task_name,
         call=call,
         raw=own,
@@ -271,26 +270,3 @@ def _bare(written: Written, task: Declared) -> Step:
         task_name=task.task_name,
         raw=task.layers[-1].raw,
     )
-
-
-def _with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
-    """Give what a worker iterates: its expressions as templates, and its task with the keys of the workbook action.
-
-    A worker knows no workbook, and evaluates no bare expression: what it may evaluate, the job says by its templates.
-    """
-    top = declared.layers[-1]
-    raw = dict(top.raw)
-    if looped:
-        raw["loop"] = _with_template(raw["loop"])
-    else:
-        merged: Raw = {}
-        for layer in task.layers:
-            merged |= layer.raw
-        raw = {**_with_template(raw), "task": {**merged, "type": task.type}}
-    layers = (*declared.layers[:-1], Layer(raw=raw, place=top.place))
-    return Declared(type=declared.type, kind=declared.kind, layers=layers)
-
-
-def _with_template(raw: Raw) -> Raw:
-    bare = {key: raw[key] for key in EXPRESSIONS if isinstance(raw.get(key), str) and not is_one_template(raw[key])}
-    return {**raw, **{key: f"{{{{ {value} }}}}" for key, value in bare.items()}}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, read_integer, read_number
-from noetl_broker.playbook.findings import Place
-from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.tasks import Declared
 
@@ -19,9 +17,7 @@ def read_timeout(reading: Reading, declared: Declared) -> float | None:
     return read_number(reading, value, where, SECONDS)
 
 
-def read_priority(reading: Reading, raw: Raw, place: Place) -> int | None:
-    """Read which jobs go first; None where the step does not say."""
-    value = raw.get("priority")
-    if value is None:
-        return None
-    return read_integer(reading, value, (*place, "priority"), PRIORITIES)
+def read_priority(reading: Reading, declared: Declared) -> int | None:
+    """Read which jobs go first; None where neither the step nor its workbook action says."""
+    value, where = declared.lookup("priority")
+    return None if value is None else read_integer(reading, value, where, PRIORITIES)

@@ -35,7 +35,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     """Read a step; what is wrong with it is in the report, and stands as its default in the result."""
     name, raw, place = written.name, written.raw, written.place
     declared = declare(reading, name, raw, place)
-    iterating = is_iterating(raw, declared)
+    iterating = is_iterating(declared)
     known = known_keys(declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
@@ -58,7 +58,7 @@ def read_step(reading: Reading, written: Written) -> Step:
         plain=done.plain,
         on_error=_on_error(reading, declared),
         timeout=read_timeout(reading, declared),
-        priority=read_priority(reading, raw, place),
+        priority=read_priority(reading, declared),
         retry=read_retry(reading, name, *declared.lookup("retry")),
         result=_result(reading, name, raw, place),
         save_data=_save_data(reading, name, raw, place),
@@ -70,7 +70,7 @@ def read_step(reading: Reading, written: Written) -> Step:
 
 
 def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterated:
-    if is_iterating(written.raw, declared):
+    if is_iterating(declared):
         return read_iterated(reading, written, declared)
     inputs = read_task_inputs(reading, written.name, declared)
     if declared.kind == "action":

@@ -70,8 +70,9 @@ BROKER_KEYS = frozenset(
     | {"timeout", "priority", "result", "loop"}
 )
 
-# What of them a job tells its worker all the same, as it is written: all but what is in the job under another name.
-TOLD_KEYS = BROKER_KEYS - {"step", "name", "type", "tool", "next"}
+# What of them a job tells its worker all the same, as it is written: all but what is in the job under another name, and
+# `loop`, which makes whoever reads it iterate.
+TOLD_KEYS = BROKER_KEYS - {"step", "name", "type", "tool", "next", "loop"}
 
 # Keys of newer dialects about what happens after the task: handed on as they are, and not acted on.
 AFTERWARDS_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})
