@@ -70,6 +70,29 @@ def test_the_items_are_those_chosen(keys: str, items: JSON) -> None:
     assert first_turn(keys) == (items, None)
 
 
+# Where an input has the item's name.
+ENTERED_WITH = """
+workflow:
+- {{step: start, next: [{{step: each, args: {{x: 9, _loop: none}}}}]}}
+- {{step: each, type: http, loop: {{collection: [3, 1, 2], element: x, {keys}}}}}
+"""
+ABOUT_ITEMS: list[tuple[str, JSON]] = [
+    ("where: x > 1", [3, 2]),
+    ("where: x == _loop.item and args.x == 9", [3, 1, 2]),
+    ("where: _loop.index > 0", [1, 2]),
+    ("order_by: x", [1, 2, 3]),
+    ("limit: '{{ x - 8 }}'", [3]),
+]
+
+
+@pytest.mark.parametrize("keys, items", ABOUT_ITEMS)
+def test_the_item_hides_an_input_of_its_name_where_items_are_chosen(keys: str, items: JSON) -> None:
+    """`where` and `order_by` ask about the item; `args` has the input, and so has what is no question about items."""
+    compiled = playbook(ENTERED_WITH.format(keys=f"distribute: true, {keys}"))
+    [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
+    assert [chosen.values for chosen in decision.items] == [items]
+
+
 # Keys with which it cannot go on, and what it says of them.
 WRONG = [
     ("collection: none", "`collection` must be a list or a mapping, it is null"),

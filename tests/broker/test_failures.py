@@ -37,6 +37,36 @@ def test_an_action_is_tried_again_with_growing_delays_until_its_attempts_are_use
     )
 
 
+def test_the_words_of_a_retry_hide_inputs_of_their_names() -> None:
+    """`args` still has those; an input of another name is read as ever."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: [{step: a, args: {error: none, attempt: 7, result: 1, status_code: 1, most: 2}}]}
+        - step: a
+          type: python
+          code: x
+          retry:
+            jitter: false
+            stop_when: "{{ status_code or result is not none or args.attempt != 7 }}"
+            retry_when: "{{ 'boo' in error and attempt < most and args.error == 'none' }}"
+        """,
+        """
+        > execution_start
+            event step_started a
+            job   a {"error": "none", "attempt": 7, "result": 1, "status_code": 1, "most": 2}
+        > action_failed a {"message": "boo"}
+            event action_retry a "boo"
+            retry a 1 s
+        > action_failed a {"message": "boo"}
+            event step_failed a "boo"
+            event execution_failed "boo"
+            dead  a
+            withdraw
+        """,
+    )
+
+
 def test_stop_when_and_retry_when_decide_about_another_attempt() -> None:
     """`stop_when` is read first; an error in either means no retry."""
     assert_story(

@@ -268,6 +268,17 @@ def test_a_retry_condition_fails_on_a_default_for_the_worker() -> None:
     assert error["retry_error"]["message"] == "only a worker can finish `stage`"
 
 
+@pytest.mark.parametrize("condition, refused", [("error", None), ("args.error", "args.error")])
+def test_a_word_of_a_retry_is_no_input_that_is_unfinished(condition: str, refused: str | None) -> None:
+    """The word hides the input of its name; under `args` the input is read, and nobody knows its value."""
+    keys = f"type: http, url: u, args: {{error: '{{{{ stage }}}}'}}, retry: {{retry_when: {condition}}}"
+    story = f'{START}\n> action_failed a {{"message": "busy"}}'
+    *_, (_, decision, _) = play_turns(playbook(DEFAULTS % ("next: a", keys, "x: 1")), read_events(story))
+    assert decision.events[0].type == ("step_failed" if refused else "action_retry")
+    told = (decision.events[0].error or {}).get("retry_error")
+    assert (told or {}).get("message") == (f"only a worker can finish `{refused}`" if refused else None)
+
+
 def test_items_of_an_iterator_are_given_what_is_unfinished_as_such() -> None:
     """Also those that start in a later turn, from what the iterator's own job says."""
     body = """

@@ -32,6 +32,30 @@ def test_a_condition_of_the_next_does_not_read_it() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "rest, read",
+    [
+        ("retry: {retry_when: token}", "`{{ token }}` reads the input `token`"),
+        ("retry: {retry_when: error}", ""),
+        ("retry: {retry_when: args.error}", "`{{ args.error }}` reads the input `error`"),
+        ("loop: {collection: [1], element: error, distribute: true, where: error}", ""),
+        (
+            "loop: {collection: [1], element: n, distribute: true, where: error}",
+            "`{{ error }}` reads the input `error`",
+        ),
+    ],
+)
+def test_a_word_of_a_condition_is_no_input_of_that_name(rest: str, read: str) -> None:
+    """It hides the input, which `args` still has."""
+    body = f"""
+    workflow:
+      - {{step: start, next: {{step: call, args: {{token: "{{{{ env.T }}}}", error: "{{{{ env.E }}}}"}}}}}}
+      - {{step: call, type: http, url: x, {rest}}}
+    """
+    errors = [line.partition(": ")[2] for line in told(body) if " error " in line]
+    assert [line.partition(" of the step")[0] for line in errors] == [read] * bool(read)
+
+
 def test_an_input_of_a_transition_makes_nothing_of_it() -> None:
     """The next worker would get the text as data; the template itself may be written again."""
     assert told(of_call('next: [{step: end, args: {t: "x{{ token }}"}}]')) == [

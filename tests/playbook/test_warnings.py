@@ -95,6 +95,54 @@ def test_a_step_that_hides_a_word_is_warned_of() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "iterator, warned",
+    [
+        ("type: playbook, path: p, loop: {collection: [1], element: x}", True),
+        ("type: http, url: u, loop: {collection: [1], element: x, distribute: true}", True),
+        ("type: http, url: u, loop: {collection: [1], element: x}", False),
+        ("type: iterator, collection: [1], element: x, task: {type: playbook, path: p}", True),
+        ("type: iterator, collection: [1], element: y, args: {y: 2}, task: {type: playbook, path: p}", True),
+        ("type: iterator, collection: [1], element: y, task: {type: playbook, path: p, args: {y: '{{ y }}'}}", False),
+        ("type: playbook, path: p, args: {y: '{{ y }}'}, loop: {collection: [1], element: y}", False),
+    ],
+)
+def test_an_input_that_hides_the_element_is_warned_of(iterator: str, warned: bool) -> None:  # noqa: FBT001 - a case
+    """Of the step or of a transition, where the broker makes the items; a task's own may be made of the element."""
+    body = f"""
+    workflow:
+      - {{step: start, next: {{step: each, args: {{x: 9}}}}}}
+      - {{step: each, {iterator}}}
+    """
+    element = "y" if "element: y" in iterator else "x"
+    assert (
+        told(body)
+        == [
+            (
+                f"4:12 warning shadowed-name workflow[1].step: an input hides the element `{element}` in the items of "
+                "the iterator `each` (choose another name)"
+            )
+        ]
+        * warned
+    )
+
+
+def test_a_step_that_hides_a_word_of_a_retry_is_warned_of() -> None:
+    """Where a condition of the retry means the word."""
+    body = """
+    workflow:
+      - {step: start, next: error}
+      - {step: error, type: http, url: u, next: a}
+      - {step: a, type: http, url: u, retry: {stop_when: attempt > 2, retry_when: "'busy' in error"}}
+    """
+    assert told(body) == [
+        (
+            "5:79 warning shadowed-name workflow[2].retry.retry_when: the step `error` hides the word of that name in "
+            "`retry_when` (rename the step)"
+        )
+    ]
+
+
 def test_a_loop_without_a_conditional_way_out_is_warned_of() -> None:
     """It would run to the visit limit."""
     source = """

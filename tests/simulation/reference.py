@@ -124,11 +124,11 @@ class Reference:
         if token.failures >= retry.max_attempts:
             return False
         words = {
+            **token.inputs,
             "error": error.get("message"),
             "status_code": error.get("status_code", 0),
             "result": None,
             "attempt": token.failures,
-            **token.inputs,
         }
         scope = lambda name: words.get(name, MISSING)  # noqa: E731
         try:
@@ -239,6 +239,11 @@ class Reference:
             return words[name] if name in words else self.workload.get(name, MISSING)
 
         return look
+
+    def _about(self, token: Token, item: Any) -> Any:
+        """Return the names of what asks about an item: it hides an input of its name, and a step hides it."""
+        look = self._scope(token)
+        return lambda name: item if name == "item" and name not in self.outcomes else look(name)
 
     def data_of(self, name: str) -> Any:
         """Return the data of a step; null where it never ran."""
@@ -356,12 +361,10 @@ class Reference:
             raise Unfit(f"{collection!r} is no collection")
         if iterate.where is not None:
             condition = iterate.where
-            collection = [
-                item for item in collection if is_true(condition.evaluate(self._scope(token, {"item": item})))
-            ]
+            collection = [item for item in collection if is_true(condition.evaluate(self._about(token, item)))]
         if iterate.order_by is not None:
             order_by = iterate.order_by
-            collection = sorted(collection, key=lambda item: order_by.evaluate(self._scope(token, {"item": item})))
+            collection = sorted(collection, key=lambda item: order_by.evaluate(self._about(token, item)))
         collection = collection if iterate.limit is None else collection[: iterate.limit]
         size = iterate.chunk
         return collection if size is None else [collection[at : at + size] for at in range(0, len(collection), size)]

@@ -19,7 +19,7 @@ from tests.simulation.expressions import (
 from tests.simulation.plans import Inputs
 
 KEYS = ("x", "flag", "word")
-INPUT_NAMES = ("p", "q", "r", "size")
+INPUT_NAMES = ("p", "item", "attempt", "size")  # some are words that an iterator or a retry has too
 
 
 class Values:

@@ -12,7 +12,7 @@ from noetl_broker.broker.story import play_turns, read_events
 from noetl_broker.worker.execute import Success, execute
 from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.tools.task import Lent
-from tests.broker.test_chosen_items import CHOSEN, EACH, WRONG
+from tests.broker.test_chosen_items import ABOUT_ITEMS, CHOSEN, EACH, ENTERED_WITH, WRONG
 from tests.stories import playbook
 from tests.worker.test_from_broker import leased
 
@@ -35,6 +35,16 @@ async def test_the_items_are_those_that_the_broker_chooses(lent: Lent, keys: str
     assert isinstance(done, Success), done
     results: list[dict[str, Any]] = json.loads(done.result)
     assert [result["it"] for result in results] == items
+
+
+@pytest.mark.parametrize("keys, items", ABOUT_ITEMS)
+async def test_an_item_hides_an_input_of_its_name_for_the_worker_too(lent: Lent, keys: str, items: JSON) -> None:
+    """Where items are chosen; `args` still has the input."""
+    [(_, decision, _)] = play_turns(playbook(ENTERED_WITH.format(keys=keys)), read_events("> execution_start"))
+    job = decision.jobs[0]._replace(node_type="noop")
+    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), lent, time_limit_seconds=20)
+    assert isinstance(done, Success), done
+    assert len(json.loads(done.result)) == len(items)
 
 
 @pytest.mark.parametrize("keys, message", WRONG)

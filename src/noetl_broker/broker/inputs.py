@@ -49,6 +49,15 @@ def given_to(draft: Draft, step: Step, visit: int) -> Given:
     return given_by(draft.request_of(step, visit)) if step.reads_inputs else NOTHING_GIVEN
 
 
+def asked_about(draft: Draft, given: Given, result: int | None, words: Mapping[str, JSON]) -> Scope:
+    """What a condition about these words sees: they hide inputs of their names, which `args` still has."""
+    inputs = given.values
+    if inputs.keys().isdisjoint(words):
+        return draft.scope(inputs, result, words)
+    seen = {key: value for key, value in inputs.items() if key not in words}
+    return draft.scope(seen, result, {ARGS: inputs, **words})
+
+
 def lay_over(under: Given, over: Given) -> Given:
     """One level over another: a key that the upper one gives is a template or data as it says."""
     if not under.values:

@@ -14,7 +14,7 @@ from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
-from noetl_broker.broker.inputs import Given, given_by, lay_over, render_inputs, said_of
+from noetl_broker.broker.inputs import Given, asked_about, given_by, lay_over, render_inputs, said_of
 from noetl_broker.broker.lengths import too_large
 from noetl_broker.broker.model import (
     ITEM_COMPLETED,
@@ -124,7 +124,8 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
     """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
     unfinished = unfinished_of(draft, given)
     insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
-    insist_on_values(unfinished_of(draft, given, words_of(iteration, 0, 0, None)), iteration.where, iteration.order_by)
+    words = words_of(iteration, 0, 0, None)
+    insist_on_values(unfinished_of(draft, given, words, asked=True), iteration.where, iteration.order_by)
     collection = draft.evaluate(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
@@ -134,7 +135,7 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
     draft.allowance.widen(total * ITEM_STEPS)
 
     def scope_of(index: int, item: JSON) -> Scope:
-        return draft.scope(given.values, result, words_of(iteration, index, total, item))
+        return asked_about(draft, given, result, words_of(iteration, index, total, item))
 
     scope = draft.scope(given.values, result)
     values = list(collection)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_action_retry, emit_step_failed
 from noetl_broker.broker.failure import fail_execution
-from noetl_broker.broker.inputs import given_to
+from noetl_broker.broker.inputs import asked_about, given_to
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job, retry_delay
 from noetl_broker.broker.transitions import pass_on
@@ -75,10 +75,10 @@ def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[st
         "attempt": token.failures,
     }
     given = given_to(draft, step, token.visit)
-    insist_on_values(unfinished_of(draft, given, words), retry.stop_when, retry.retry_when)
+    insist_on_values(unfinished_of(draft, given, words, asked=True), retry.stop_when, retry.retry_when)
 
     def holds(template: Template) -> bool:
-        return draft.holds(template, draft.scope(given.values, None, words))
+        return draft.holds(template, asked_about(draft, given, None, words))
 
     if retry.stop_when is not None and holds(retry.stop_when):
         return False

@@ -91,11 +91,13 @@ def unfinished_of(
     given: tuple[Mapping[str, JSON], tuple[Path, ...]],
     words: Collection[str] = (),
     *,
+    asked: bool = False,
     leaving: bool = False,
 ) -> Unfinished | None:
     """What templates that see these inputs (a `Given`) may read of that kind; None where there is nothing.
 
-    `words` are names that an iterator adds; `leaving`: the templates are those of the visit's transitions.
+    `words` are names that an iterator or a failure adds; `asked`: they hide inputs of their names. `leaving`: the
+    templates are those of the visit's transitions.
     """
     (values, left), playbook = given, draft.playbook
     if not left and not playbook.unfinished:
@@ -112,6 +114,8 @@ def unfinished_of(
         return travels(playbook.unfinished[path], playbook, values, words)
 
     inputs = input_paths(left, values) if left else NO_PATHS
+    if asked:
+        inputs = frozenset(path for path in inputs if path[0] not in words)
     return Unfinished(inputs, tuple(playbook.unfinished), hidden, still, alike, values if leaving else None)
 
 

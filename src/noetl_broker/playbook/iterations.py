@@ -77,8 +77,8 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         concurrency=keys.concurrency(mode),
         where=keys.condition("where", part),
         order_by=keys.condition("order_by", part),
-        limit=keys.tree("limit", part),
-        chunk=keys.tree("chunk", part),
+        limit=keys.tree("limit"),
+        chunk=keys.tree("chunk"),
         enumerate=keys.boolean("enumerate"),
         on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
     )
@@ -202,9 +202,10 @@ class _Keys:
         value, place = self.get(key)
         return None if value is None else self.reading.condition(value, place, part, CODE)
 
-    def tree(self, key: str, part: Part) -> Tree | None:
-        """Compile a key that is a number or a template."""
+    def tree(self, key: str) -> Tree | None:
+        """Compile a key that is a number or a template; there is one for all items."""
         value, place = self.get(key)
+        part = Part(step=self.name, role="iteration")
         return None if value is None else self.reading.tree(value, place, part)
 
     def boolean(self, key: str) -> bool:

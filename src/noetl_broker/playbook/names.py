@@ -70,7 +70,7 @@ def _names_of(text: str) -> frozenset[str]:
 
 
 def warn_shadowing(reading: Reading, playbook: Playbook, places: dict[str, Place]) -> None:
-    """Warn of steps named like a scope word or a workload key: a template that means the word gets the step."""
+    """Warn of what a template does not get that means it: a step, or an iterator's input, has the name too."""
     for name, place in places.items():
         what = "the scope word" if name in ALWAYS or name in FUNCTIONS or name in WORKER_WORDS else ""
         if not what and name in playbook.workload:
@@ -78,3 +78,9 @@ def warn_shadowing(reading: Reading, playbook: Playbook, places: dict[str, Place
         if what:
             hint = f"rename the step, or write workload.{name}" if "key" in what else "rename the step"
             reading.report.warning("shadowed-name", place, f"the step `{name}` hides {what} of that name", hint)
+    for name, given in given_to_steps(playbook).items():
+        iteration = playbook.steps[name].iteration
+        over = given.arriving if given.looped else given.step  # a task's own inputs may be called like what they are
+        if iteration is not None and iteration.expanded and iteration.element in (over or NO_NAMES):
+            message = f"an input hides the element `{iteration.element}` in the items of the iterator `{name}`"
+            reading.report.warning("shadowed-name", places[name], message, "choose another name")

@@ -7,7 +7,7 @@ from typing import Any
 from noetl_broker.playbook.amounts import DELAYS, Range, read_boolean, read_integer, read_number
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
 from noetl_broker.playbook.model import Retry
-from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
 from noetl_broker.playbook.vocabulary import RETRY_KEYS, RETRY_WORDS
 
 CODE = "bad-retry"
@@ -64,6 +64,10 @@ def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place
         for key in ("retry_when", "stop_when")
         if key in raw
     }
+    for key, template in conditions.items():
+        for name in sorted(RETRY_WORDS & reading.steps.keys() & (template.names if template is not None else NO_NAMES)):
+            message = f"the step `{name}` hides the word of that name in `{key}`"
+            reading.report.warning("shadowed-name", (*place, key), message, "rename the step")
     return Retry(
         max_attempts=attempts,
         initial_delay=number("initial_delay", DELAYS, default.initial_delay),

@@ -151,9 +151,11 @@ def _refuse_words(reading: Reading, playbook: Playbook, use: Use, names: Names) 
 def _refuse_reads(reading: Reading, playbook: Playbook, use: Use, found: Texts, names: Names) -> None:
     """Report what the broker evaluates with such a text."""
     seen = None if names is None else names | use.part.names
+    words = use.part.names if use.part.role in ("retry", "iteration") else NO_NAMES  # these hide inputs
     for place, source in templates_of(use):
         for path, text in found.items():
-            if first_met(source, input_paths((path,), seen or ())):
+            paths = input_paths((path,), seen or ())
+            if first_met(source, (path for path in paths if path[0] not in words)):
                 _report(reading, use, place, source, f"the input `{path_text(path)}`", text, RETURN_IT)
         for text in dict.fromkeys(text for _, text in Readable(playbook, {}, seen).defaults_by(source)):
             _report(reading, use, place, source, "", text, RETURN_IT)

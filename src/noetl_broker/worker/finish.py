@@ -134,7 +134,7 @@ class Finisher:
         scope = Scope(
             inputs=inputs,
             steps=steps.get,
-            words={**self.words, **extra},
+            words={"args": self.args, **self.words, **extra},
             workload=lambda: workload,
             is_step=steps.keys(),
             moment=self.moment,
