@@ -1,6 +1,12 @@
 """Inputs and workload: what is rendered, when, and what wins."""
 
-from tests.stories import assert_story
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import assert_story, playbook
 
 
 def test_an_own_key_that_a_transition_overrides_is_not_rendered() -> None:
@@ -39,6 +45,33 @@ def test_a_default_that_the_payload_replaces_is_not_rendered() -> None:
             job   s {"a": 1, "b": null}
         """,
     )
+
+
+@pytest.mark.parametrize(
+    "payload, made",
+    [
+        ('{"db": {"host": "x"}, "two": 2}', {"host": "x", "port": 1, "near": {"a": 0, "b": [2, 3]}}),
+        ('{"db": {"host": null, "near": {"b": 7}}}', {"host": None, "port": 1, "near": {"a": 0, "b": 7}}),
+        ('{"db": {"host": [], "near": {"b": {"c": 7}}}}', {"host": [], "port": 1, "near": {"a": 0, "b": {"c": 7}}}),
+        ('{"db": {"host": "x", "near": "y"}}', {"host": "x", "port": 1, "near": "y"}),
+        ('{"db": "x", "h": 0}', "x"),
+        (
+            '{"db": {"host": {"b": 2}}, "h": {"a": 1}, "two": 2}',
+            {"host": {"a": 1, "b": 2}, "port": 1, "near": {"a": 0, "b": [2, 3]}},
+        ),
+        ('{"db": {"host": {"b": 2}}, "two": 2}', None),
+        ('{"db": {"port": 2}, "two": 2}', None),
+        ("{}", None),
+    ],
+)
+def test_a_default_that_the_payload_replaces_is_never_rendered(payload: str, made: JSON) -> None:
+    """However deep it stands: it cannot fail. One that may give a mapping is, where the payload has one to merge."""
+    body = """
+    workload: {db: {host: "{{ workload.h }}", port: 1, near: {a: 0, b: ["{{ two }}", 3]}}}
+    workflow: [{step: start, next: s}, {step: s, type: python, code: x}]
+    """
+    [(_, decision, _)] = play_turns(playbook(body), read_events(f"> execution_start {payload}"))
+    assert (decision.begun.workload["db"] if decision.begun is not None else None) == made
 
 
 def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:

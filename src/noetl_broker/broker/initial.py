@@ -14,6 +14,7 @@ from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.template import Path, Template
 
 TO_START = -1  # the arc that leads to `start`: it is in no document
 
@@ -74,15 +75,35 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
     """
     workload = dict(payload)
     draft.set_workload(workload)
-    for key, tree in draft.playbook.workload.items():
-        if key in payload and not isinstance(payload[key], dict):
-            continue  # replaced, whatever the default would have been
-        unfinished = unfinished_of(draft, NOTHING_GIVEN)
-        default = draft.render(tree, draft.scope({}, None), unfinished.read_by if unfinished is not None else None)
+    defaults = draft.playbook.workload
+    unfinished = unfinished_of(draft, NOTHING_GIVEN)
+    replaced = {
+        template
+        for key in defaults.keys() & payload.keys()
+        for path, template in defaults[key].leaving(lambda _: True)
+        if _replaces(payload, (key, *path))
+    }
+
+    def leave(template: Template) -> bool:
+        return template in replaced or (unfinished is not None and unfinished.read_by(template) is not None)
+
+    for key, tree in defaults.items():
+        default = draft.render(tree, draft.scope({}, None), leave if replaced or unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     stored: dict[str, JSON] = as_stored(workload)
     draft.set_workload(stored)
     return stored
+
+
+def _replaces(payload: JSON, path: Path) -> bool:
+    """Whether the payload has something at a default's path that replaces it, whatever the default would have been."""
+    for part in path:
+        if not isinstance(payload, dict) or isinstance(part, int):
+            return True
+        if part not in payload:
+            return False
+        payload = payload[part]
+    return not isinstance(payload, dict)
 
 
 def merge(default: JSON, payload: JSON) -> JSON:
