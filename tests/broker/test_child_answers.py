@@ -65,18 +65,20 @@ def test_the_error_of_a_child_is_read_as_that_of_any_action(retry: str, error: J
     assert [change.status for change in decision.changes] == ["delegated" if again else "dead"]
 
 
+VERSION = "the version of a playbook must be a whole number from 1 to 2147483647, it is"
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
         ("path: '{{ 5 }}'", "the path of a playbook must be text, it is 5"),
         ("path: \"{{ '' }}\"", 'the path of a playbook must be text, it is ""'),
-        ("path: p, version: '3'", 'the version of a playbook must be a whole number from 1 to 2147483647, it is "3"'),
-        ("path: p, version: 0", "the version of a playbook must be a whole number from 1 to 2147483647, it is 0"),
-        ("path: p, version: 1.5", "the version of a playbook must be a whole number from 1 to 2147483647, it is 1.5"),
-        (
-            "path: p, version: 3000000000",
-            "the version of a playbook must be a whole number from 1 to 2147483647, it is 3000000000",
-        ),
+        ("path: p, version: \"{{ '3' }}\"", f'{VERSION} "3"'),
+        ("path: p, version: '{{ 0 }}'", f"{VERSION} 0"),
+        ("path: p, version: '{{ 1.5 }}'", f"{VERSION} 1.5"),
+        ("path: p, version: '{{ 3000000000 }}'", f"{VERSION} 3000000000"),
+        ("path: p, return_step: '{{ 7 }}'", "the return_step of a playbook must be text, it is 7"),
+        ("path: p, return_step: '{{ [] }}'", "the return_step of a playbook must be text, it is []"),
     ],
 )
 def test_a_child_that_cannot_be_named_fails_the_step(call: str, message: str) -> None:

@@ -101,11 +101,11 @@ WRONG = [
     ("collection: workload.nothing", "`workload.nothing` is undefined: there is no such key in a mapping"),
     ("collection: [1] | where: n.x.y", "`n.x` is undefined: there is no such key in a number"),
     ("collection: [1, a] | order_by: n", "`order_by` gives values that have no order: a number and a string"),
-    ("collection: [1] | limit: -1", "`limit` must be a whole number of at least 0, it is -1"),
-    ("collection: [1] | limit: 1.5", "`limit` must be a whole number of at least 0, it is 1.5"),
-    ("collection: [1] | limit: true", "`limit` must be a whole number of at least 0, it is true"),
-    ("collection: [1] | limit: '2'", '`limit` must be a whole number of at least 0, it is "2"'),
-    ("collection: [1] | chunk: 0", "`chunk` must be a whole number of at least 1, it is 0"),
+    ("collection: [1] | limit: '{{ -1 }}'", "`limit` must be a whole number of at least 0, it is -1"),
+    ("collection: [1] | limit: '{{ 1.5 }}'", "`limit` must be a whole number of at least 0, it is 1.5"),
+    ("collection: [1] | limit: '{{ true }}'", "`limit` must be a whole number of at least 0, it is true"),
+    ("collection: [1] | limit: '{{ few|string }}'", '`limit` must be a whole number of at least 0, it is "2"'),
+    ("collection: [1] | chunk: '{{ 0 }}'", "`chunk` must be a whole number of at least 1, it is 0"),
     ("collection: [1] | chunk: '{{ 10 // 0 }}'", "it divides by zero"),
 ]
 

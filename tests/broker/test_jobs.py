@@ -79,6 +79,7 @@ def test_a_field_is_rendered() -> None:
         ('type: postgres, commands: ["select {{ n }}", b]', "commands_b64", [encoded("select 3"), encoded("b")]),
         ('type: duckdb, commands: "select {{ n }}"', "commands_b64", encoded("select 3")),
         ("type: postgres, sql: \"select 'é'\"", "command_b64", encoded("select 'é'")),
+        ("type: postgres, command: x, sql: null", "command_b64", encoded("x")),
         ("type: postgres, command_b64: eA==", "command_b64", "eA=="),
         ("type: container, command: [a, b]", "command_b64", [encoded("a"), encoded("b")]),
     ],

@@ -53,7 +53,6 @@ def left(job: Job) -> list[list[str | int]]:
         ('type: postgres, command: "{{ secret.x }}"', [["command_b64"]]),
         ('type: postgres, commands: ["{{ n }}", "{{ env.x }}"]', [["commands_b64", 1]]),
         ('type: postgres, sql: "{{ secret.x }}"', [["command_b64"]]),
-        ('type: postgres, command: "{{ secret.x }}", sql: "{{ n }}"', []),
         ('type: python, code: x, args: {a: "{{ secret.x }}", b: "{{ n }}"}', [["args", "a"]]),
         ('type: python, code: x, with: {a: ["{{ job.uuid }}"]}', [["args", "a", 0], ["with", "a", 0]]),
         ('type: http, params: {q: "{{ secret.x }}"}', [["params", "q"]]),

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from noetl_broker.playbook import PlaybookError, Rules, compile_playbook
+from noetl_broker.template import JSON
 from tests.playbook.documents import HEAD, compiled, told
 
 STEPS = 1_000
@@ -169,6 +170,29 @@ def test_an_action_lies_under_its_step() -> None:
     assert found.retry.max_attempts == 4
     assert (found.on_error, found.task_name) == ("continue", "fetch")
     assert [(action.name, action.type) for action in playbook.workbook] == [("fetch", "http")]
+
+
+@pytest.mark.parametrize(
+    "action, own, parts, plain",
+    [
+        ("sql: a", "command: b", {"command": "b"}, {}),
+        ("command: a", "sql: b", {"sql": "b"}, {}),
+        ("command_b64: YQ==", "sql: b", {"sql": "b"}, {}),
+        ("sql: a", "command_b64: Yg==", {}, {"command_b64": "Yg=="}),
+        ("sql: a", "commands: [b]", {"sql": "a", "commands": ["b"]}, {}),
+        ("sql: a", "command: null", {"sql": "a", "command": None}, {}),
+    ],
+)
+def test_a_steps_text_stands_for_its_actions_under_whatever_word(
+    action: str, own: str, parts: dict[str, JSON], plain: dict[str, JSON]
+) -> None:
+    """Else the action's would win where its word is the one that is encoded last."""
+    step = compiled(f"""
+    workbook: [{{name: w, type: postgres, {action}}}]
+    workflow: [{{step: start, type: workbook, task: w, {own}}}]
+    """).start
+    rendered = {key: tree.render(None) for key, tree in step.fields.parts.items()}  # type: ignore[arg-type] # constant
+    assert (rendered, {key: value for key, value in step.plain.items() if key != "task"}) == (parts, plain)
 
 
 def test_an_http_timeout_in_the_workbook_is_the_tools_own() -> None:

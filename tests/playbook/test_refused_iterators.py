@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.playbook.documents import told
+
+ITERATOR = "type: iterator, %s, element: n, task: {type: http, url: u}"
 
 
 def test_an_iterator_has_a_collection_an_element_and_a_task() -> None:
@@ -140,3 +144,45 @@ def test_the_keys_of_an_iterator_have_bounds_and_words() -> None:
         ),
         ("12:16 error bad-iterator workflow[1].enumerate: `enumerate` is 1, not true or false (write true or false)"),
     ]
+
+
+@pytest.mark.parametrize(
+    "key, value, why",
+    [
+        ("limit", "-1", "`limit` is -1, not a whole number of at least 0"),
+        ("limit", "true", "`limit` is true, not a whole number of at least 0"),
+        ("limit", "'2'", "`limit` is '2', not a whole number of at least 0"),
+        ("limit", "1.5", "`limit` is 1.5, not a whole number of at least 0"),
+        ("chunk", "0", "`chunk` is 0, not a whole number of at least 1"),
+        ("chunk", "x", "`chunk` is 'x', not a whole number of at least 1"),
+        ("limit", "'{{ x + }}'", "the template `{{ x + }}` does not compile"),
+        ("limit", "0", ""),
+        ("chunk", "'{{ workload.size }}'", ""),
+        ("chunk", "null", ""),
+    ],
+)
+@pytest.mark.parametrize("task", ["type: http, url: u", "type: playbook, path: p"])
+def test_how_many_items_is_a_whole_number(task: str, key: str, value: str, why: str) -> None:
+    """Or a template, which may give one; told once, whoever iterates."""
+    found = told(f"""
+    workload: {{size: 2}}
+    workflow: [{{step: start, {task}, loop: {{collection: [1], element: n, {key}: {value}}}}}]
+    """)
+    assert [why in line and f" workflow[0].loop.{key}: " in line for line in found] == [True] * bool(why)
+
+
+@pytest.mark.parametrize(
+    "keys, why",
+    [
+        ("collection: '{% for %}'", "collection: bad `collection`: "),
+        ("collection: x +", "collection: bad `collection`: "),
+        ("collection: '{{ x | nothing }}'", "collection: bad `collection`: "),
+        ("collection: [1], where: n >", "where: bad `where`: "),
+        ("collection: [1], order_by: '{{ n > }}'", "order_by: bad `order_by`: "),
+    ],
+)
+@pytest.mark.parametrize("form", ["type: http, url: u, loop: {%s, element: n}", ITERATOR])
+def test_an_expression_that_is_none_is_told_once(form: str, keys: str, why: str) -> None:
+    """As it is written, and not as the template that a worker would get."""
+    [line] = told(f"workflow: [{{step: start, {form % keys}}}]")
+    assert why in line

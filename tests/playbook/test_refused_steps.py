@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from noetl_broker.playbook import Rules
 from tests.playbook.documents import told
 
@@ -260,3 +262,91 @@ def test_a_playbook_step_says_which_playbook() -> None:
             "folder/of/the/playbook)"
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    "keys, told_of",
+    [
+        ("path: 5", "path: `path` is a number, not the path of a playbook (write path: folder/of/the/playbook)"),
+        ("path: p, version: 0", "version: `version` is 0, not a whole number from 1 to 2147483647"),
+        ("path: p, version: 1.5", "version: `version` is 1.5, not a whole number from 1 to 2147483647"),
+        ("path: p, version: 2147483648", "version: `version` is 2147483648, not a whole number from 1 to 2147483647"),
+        ("path: p, version: '2'", "version: `version` is '2', not a whole number from 1 to 2147483647"),
+        ("path: p, version: [1]", "version: `version` is a list, not a whole number from 1 to 2147483647"),
+        ("path: p, version: '{{ x + }}'", "version: the template `{{ x + }}` does not compile: "),
+        ("path: p, return_step: 7", "return_step: `return_step` is a number, not the name of a step"),
+        ("path: p, return_step: [a]", "return_step: `return_step` is a list, not the name of a step"),
+        ("path: p, version: 1, return_step: a", ""),
+        ("path: p, version: '{{ workload.x }}', return_step: '{{ workload.x }}'", ""),
+        ("path: p, version: null, return_step: null", ""),
+    ],
+)
+def test_a_call_of_a_playbook_that_can_never_work_is_refused(keys: str, told_of: str) -> None:
+    """A constant of the wrong kind, or out of bounds; what a template gives is seen when it is rendered."""
+    found = told(f"""
+    workload: {{x: 1}}
+    workflow: [{{step: start, next: a}}, {{step: a, type: playbook, {keys}}}]
+    """)
+    assert len(found) == bool(told_of)
+    assert all(f"workflow[1].{told_of}" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    "keys, doubled",
+    [
+        ('type: postgres, command: "select 1", sql: "select 2"', "`sql` says again what `command` says"),
+        ('type: postgres, sql: "select 2", command: "select 1"', "`command` says again what `sql` says"),
+        ('type: duckdb, command: "select 1", command_b64: eA==', "`command_b64` says again what `command` says"),
+        (
+            'type: postgres, commands: ["select 1"], commands_b64: [eA==]',
+            "`commands_b64` says again what `commands` says",
+        ),
+        ("type: python, code: x, code_b64: eA==", "`code_b64` says again what `code` says"),
+        ("type: dbt, command: x, sql: y", "`sql` says again what `command` says"),
+        ('type: postgres, command: "select 1", sql: null', ""),
+        ("type: python, code: x, loop: {collection: [1], element: n}, script: {}", ""),
+    ],
+)
+def test_a_program_text_stands_under_one_word(keys: str, doubled: str) -> None:
+    """A job has it under one name, and one of two would be lost."""
+    first, second = (doubled.split("`")[place] for place in (3, 1)) if doubled else ("", "")
+    found = told(
+        f"""
+    workflow: [{{step: start, next: a}}, {{step: a, {keys}}}]
+    """,
+        Rules(extra_step_types=frozenset({"dbt"})),
+    )
+    assert [line.partition(" ")[2] for line in found] == [
+        f"error doubled-text workflow[1].{second}: {doubled} (keep `{first}`, or keep `{second}`)"
+    ] * bool(doubled)
+
+
+@pytest.mark.parametrize(
+    "keys, wrong",
+    [
+        ("type: python, code: {a: 1}", "code: `code` is a mapping, not the text of a program"),
+        ("type: python, code: [x]", "code: `code` is a list, not the text of a program"),
+        ("type: python, code_b64: 5", "code_b64: `code_b64` is a number, not the text of a program"),
+        ("type: postgres, command: {a: 1}", "command: `command` is a mapping, not the text of a program"),
+        ("type: snowflake, sql: 5", "sql: `sql` is a number, not the text of a program"),
+        ("type: postgres, commands: {a: 1}", "commands: `commands` is a mapping, not the text of a program"),
+        ("type: postgres, commands: [a, b]", ""),
+        ("type: postgres, command: [a, b]", ""),
+        ("type: container, image: x, command: [a, b]", ""),
+        ("type: python, script: {path: x.py}", ""),
+        ("type: http, url: u, body: {code: {a: 1}}", ""),
+    ],
+)
+def test_a_program_is_text(keys: str, wrong: str) -> None:
+    """Of the types that run one; also in the task of an iterator."""
+    tail = "(write the program itself, as one text)"
+    alone = told(f"""
+    workflow: [{{step: start, next: a}}, {{step: a, {keys}}}]
+    """)
+    inside = told(f"""
+    workflow: [{{step: start, type: iterator, collection: [1], element: n, task: {{{keys}}}}}]
+    """)
+    assert [line.partition(" ")[2] for line in alone] == [f"error bad-value workflow[1].{wrong} {tail}"] * bool(wrong)
+    assert [line.partition(" ")[2] for line in inside] == [f"error bad-value workflow[0].task.{wrong} {tail}"] * bool(
+        wrong
+    )

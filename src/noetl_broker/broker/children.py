@@ -13,6 +13,7 @@ from noetl_broker.broker.failure import wrong_value
 from noetl_broker.broker.model import JSON, Child, Ended
 from noetl_broker.broker.queue import delegate_job
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
+from noetl_broker.playbook.amounts import LAST_VERSION
 from noetl_broker.playbook.findings import path_text
 from noetl_broker.playbook.reads import at_path
 from noetl_broker.template import TemplateError
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from noetl_broker.broker.inputs import Given
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import ChildCall, Step
-
-LAST_VERSION = 2**31 - 1  # an int4
 
 
 def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
@@ -59,8 +58,10 @@ def render_call(
     if call.version is not None and version is not None and not _is_version(version):
         wanted = f"the version of a playbook must be a whole number from 1 to {LAST_VERSION}"
         raise wrong_value(call.version, wanted, version)
+    if call.return_step is not None and not isinstance(answer, str | None):
+        raise wrong_value(call.return_step, "the return_step of a playbook must be text", answer)
     request: dict[str, JSON] = {"path": path, "version": version, "args": given.values}
-    return {**request, "return_step": answer} if isinstance(answer, str) else request
+    return request if answer is None else {**request, "return_step": answer}
 
 
 def _is_version(value: JSON) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.queue import ENCODED_KEYS
+from noetl_broker.playbook.vocabulary import ENCODED_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

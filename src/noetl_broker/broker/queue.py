@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.model import JSON, Job, JobChange
 from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
+from noetl_broker.playbook.vocabulary import ENCODED_KEYS
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ RESULT_WORDS = frozenset({"result", "this"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
 SHORT_CHARS = 4096  # of program text that is remembered encoded
-# Source text travels base64-encoded, so that no quoting is lost on the way to a worker in another language.
-ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
 
 def enqueue_job(
@@ -203,8 +202,9 @@ def _keep_aliases(action: dict[str, JSON], inputs: Inputs, given: Given) -> tupl
 def _encode_texts(action: dict[str, JSON], left: tuple[Path, ...]) -> tuple[Path, ...]:
     """Put program text under its base64 name; gives the paths with that name. Code is never a template."""
     for key, encoded in ENCODED_KEYS.items():
-        if key in action:
-            action[encoded] = _encode(action.pop(key))
+        text = action.pop(key, None)
+        if text is not None:
+            action[encoded] = _encode(text)
             left = tuple((encoded, *path[1:]) if path[0] == key else path for path in left if path[0] != encoded)
     return left
 

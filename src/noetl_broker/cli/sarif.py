@@ -27,6 +27,7 @@ RULES: dict[str, str] = {
     "bad-value": "A value is of the kind and within the bounds that its key allows.",
     "bad-when": "A condition is one expression that the broker can decide.",
     "code-template": "Templates in program text are not rendered.",
+    "doubled-text": "A program text stands under one of its words.",
     "duplicate-action": "The actions of the workbook have different names.",
     "duplicate-key": "A key stands once in a mapping.",
     "duplicate-step": "The steps of the workflow have different names.",

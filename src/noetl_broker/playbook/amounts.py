@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 from noetl_broker.playbook.findings import Place, kind_of
-from noetl_broker.playbook.reading import Reading
+from noetl_broker.playbook.reading import Part, Reading, strings
+from noetl_broker.template import Tree
 
 
 class Range(NamedTuple):
@@ -16,11 +18,15 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         """Give the range as an author reads it."""
+        if self.most == inf:
+            return f"of at least {_plain(self.least)}"
         return f"from {_plain(self.least)} to {_plain(self.most)}"
 
 
 PRIORITIES = Range(-32_768, 32_767)  # a smallint of the queue
 SECONDS = Range(0.001, 31_536_000)  # up to a year
+LAST_VERSION = 2**31 - 1  # an int4
+VERSIONS = Range(1, LAST_VERSION)
 DELAYS = Range(0, 31_536_000)  # seconds
 
 
@@ -38,6 +44,15 @@ def read_integer(reading: Reading, value: Any, place: Place, allowed: Range, cod
         return value
     _refuse(reading, value, place, f"an integer {allowed}", code)
     return None
+
+
+def read_whole(reading: Reading, value: Any, place: Place, part: Part, allowed: Range, code: str = "bad-value") -> Tree:
+    """Compile an integer in a range, or a template, which may give one; anything else is an error in the report."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and allowed.least <= value <= allowed.most
+    if not whole and not (isinstance(value, str) and any(strings(value, place))):
+        message = f"`{place[-1]}` is {_shown(value)}, not a whole number {allowed}"
+        reading.report.error(code, place, message, "write it without quotes, or a template that gives one")
+    return reading.tree(value, place, part)
 
 
 def read_boolean(reading: Reading, value: Any, place: Place, code: str = "bad-value") -> bool | None:
@@ -62,9 +77,15 @@ def read_word(
 
 
 def _refuse(reading: Reading, value: Any, place: Place, wanted: str, code: str) -> None:
-    what = repr(value) if isinstance(value, str | int | float) else kind_of(value)
+    what = _shown(value)
     hint = "write it without quotes or template" if isinstance(value, str) else f"write {wanted}"
     reading.report.error(code, place, f"`{place[-1]}` is {what}, not {wanted}", hint)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str | int | float) else kind_of(value)
 
 
 def _plain(bound: float) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
-from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_word
+from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
 from noetl_broker.playbook.inputs import is_one_template
@@ -18,6 +19,7 @@ from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
     Surroundings,
+    check_texts,
     declare,
     known_keys,
     read_call,
@@ -77,8 +79,8 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         concurrency=keys.concurrency(mode),
         where=keys.condition("where", part),
         order_by=keys.condition("order_by", part),
-        limit=keys.tree("limit"),
-        chunk=keys.tree("chunk"),
+        limit=keys.whole("limit", least=0),
+        chunk=keys.whole("chunk", least=1),
         enumerate=keys.boolean("enumerate"),
         on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
     )
@@ -86,7 +88,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
         return Iterated(iteration=iteration, inputs=inputs, plain={})
     inputs = read_task_inputs(reading, written.name, declared, around)
-    merged = with_task(declared, task, looped=looped)
+    merged = with_task(declared, task, looped=looped, refused=keys.refused)
     kept = frozenset({"loop"}) if looped else frozenset({"task", "on_error"})
     fields, plain = read_fields(reading, written.name, merged, around, kept)
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
@@ -99,6 +101,7 @@ class _Keys:
         self.reading, self.name = reading, written.name
         self.place = written.place
         self.keys: dict[str, tuple[Any, Place]] = {}
+        self.refused: set[str] = set()  # expressions that are none
         self.readable = True
         if declared.kind == "iterator":
             found = {key: declared.lookup(key) for key in ITERATION_KEYS}
@@ -151,6 +154,7 @@ class _Keys:
             self._error(place, what, "write task: {type: playbook, path: …} or another type")
             return None
         task = declare(self.reading, self.name, raw, place)
+        check_texts(self.reading, task)
         if is_iterating(task):
             hint = "put the inner iterator into a playbook of its own, and write task: {type: playbook, path: …}"
             self._error(place, "has a task that iterates itself", hint)
@@ -190,7 +194,7 @@ class _Keys:
         value, place = self.get("collection")
         part = Part(step=self.name, role="iteration")
         if isinstance(value, str):
-            if self.reading.condition(value, place, part, CODE) is None:
+            if self.condition("collection", part) is None:
                 return self.reading.tree(None, place, part)
             return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", place, part)
         if value is not None and not isinstance(value, list | dict):
@@ -198,15 +202,18 @@ class _Keys:
         return self.reading.tree(value, place, part)
 
     def condition(self, key: str, part: Part) -> Template | None:
-        """Compile a key that is one expression."""
+        """Compile a key that is one expression; one that is none is told here, and nowhere again."""
         value, place = self.get(key)
-        return None if value is None else self.reading.condition(value, place, part, CODE)
+        template = None if value is None else self.reading.condition(value, place, part, CODE)
+        if template is None:
+            self.refused.add(key)
+        return template
 
-    def tree(self, key: str) -> Tree | None:
-        """Compile a key that is a number or a template; there is one for all items."""
+    def whole(self, key: str, *, least: int) -> Tree | None:
+        """Compile a key that is a whole number or a template; there is one for all items."""
         value, place = self.get(key)
         part = Part(step=self.name, role="iteration")
-        return None if value is None else self.reading.tree(value, place, part)
+        return None if value is None else read_whole(self.reading, value, place, part, Range(least, inf), CODE)
 
     def boolean(self, key: str) -> bool:
         """Read a key that is true or false (the default)."""

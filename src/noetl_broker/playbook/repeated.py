@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from noetl_broker.playbook.inputs import is_one_template
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.tasks import Declared, Layer
@@ -9,13 +11,16 @@ from noetl_broker.playbook.tasks import Declared, Layer
 EXPRESSIONS = ("collection", "where", "order_by")
 
 
-def with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
+def with_task(declared: Declared, task: Declared, *, looped: bool, refused: Collection[str] = ()) -> Declared:
     """Give what a worker iterates: its expressions as templates, and its task with the keys of the workbook action.
+
+    Those expressions that are `refused` are left out.
 
     A worker knows no workbook, and evaluates no bare expression: what it may evaluate, the job says by its templates.
     """
     if looped:
         loop, place = declared.lookup("loop")
+        loop = {key: value for key, value in loop.items() if key not in refused}
         layers = tuple(
             _with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers
         )
@@ -23,7 +28,10 @@ def with_task(declared: Declared, task: Declared, *, looped: bool) -> Declared:
     merged: Raw = {}
     for layer in task.layers:
         merged |= layer.raw
-    *below, top = (Layer(raw=_with_template(layer.raw), place=layer.place) for layer in declared.layers)
+    *below, top = (
+        Layer(raw=_with_template({k: v for k, v in layer.raw.items() if k not in refused}), place=layer.place)
+        for layer in declared.layers
+    )
     layers = (*below, Layer(raw={**top.raw, "task": {**merged, "type": task.type}}, place=top.place))
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
 

@@ -16,6 +16,7 @@ from noetl_broker.playbook.retries import read_retry
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
+    check_texts,
     declare,
     known_keys,
     read_call,
@@ -39,6 +40,7 @@ def read_step(reading: Reading, written: Written) -> Step:
     known = known_keys(declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
+    check_texts(reading, declared)
     done = _read_task(reading, written, declared)
     _warn_unused(reading, written, declared, done)
     if name == END and raw.get("next"):

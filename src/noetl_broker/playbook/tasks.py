@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from noetl_broker.playbook.amounts import VERSIONS, read_whole
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of, path_text
 from noetl_broker.playbook.inputs import merge, read_inputs
 from noetl_broker.playbook.model import NO_INPUTS, ChildCall, Inputs, Raw, StepKind
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
+from noetl_broker.playbook.texts import refuse_texts, without_texts_of
 from noetl_broker.playbook.vocabulary import (
     ACTION_TYPES,
     AFTERWARDS_KEYS,
@@ -124,7 +126,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         reading.report.error("unknown-action", where, f"the workbook has no action `{task}`", hint)
         return Declared(type="workbook", kind="action", layers=(step,), task_name=task)
     action_raw, action_place = reading.actions[task]
-    action = Layer(raw=action_raw, place=action_place)
+    action = Layer(raw=without_texts_of(action_raw, raw), place=action_place)
     resolved = _written_type(reading, action_raw, action_place)
     if resolved in (None, "workbook"):
         what = "has no type" if resolved is None else "calls the workbook again"
@@ -239,15 +241,29 @@ def read_call(reading: Reading, name: str, declared: Declared, around: Surroundi
     part = Part(step=name, role="fields", names=around.names)
     path, where = declared.lookup("path")
     if not isinstance(path, str) or not path.strip():
-        reading.report.error(
-            "missing-key", where, f"the playbook step `{name}` has no `path`", "write path: folder/of/the/playbook"
-        )
+        empty = path is None or isinstance(path, str)
+        message = f"`path` is {kind_of(path)}, not the path of a playbook"
+        if empty:
+            message = f"the playbook step `{name}` has no `path`"
+        code = "missing-key" if empty else "bad-value"
+        reading.report.error(code, where, message, "write path: folder/of/the/playbook")
         return None
-    trees: dict[str, Tree | None] = {}
-    for key in ("version", "return_step"):
-        value, place = declared.lookup(key)
-        trees[key] = None if value is None else reading.tree(value, place, part)
-    return ChildCall(path=reading.tree(path, where, part), version=trees["version"], return_step=trees["return_step"])
+    version, place = declared.lookup("version")
+    answer, of_answer = declared.lookup("return_step")
+    if answer is not None and not isinstance(answer, str):
+        message = f"`return_step` is {kind_of(answer)}, not the name of a step"
+        reading.report.error("bad-value", of_answer, message, "write the name of a step of that playbook")
+    return ChildCall(
+        path=reading.tree(path, where, part),
+        version=None if version is None else read_whole(reading, version, place, part, VERSIONS),
+        return_step=None if answer is None else reading.tree(answer, of_answer, part),
+    )
+
+
+def check_texts(reading: Reading, declared: Declared) -> None:
+    """Report what is wrong with the program texts of a task."""
+    for layer in declared.layers if declared.kind == "action" else ():
+        refuse_texts(reading, declared.type, layer.raw, layer.place)
 
 
 def known_keys(declared: Declared, *, iterating: bool = False) -> frozenset[str] | None:

@@ -56,10 +56,14 @@ ACTION_TYPES = frozenset(OWN_KEYS) - CONTROL_TYPES - BROKER_TYPES
 LIST_KEYS: Mapping[str, frozenset[str]] = MappingProxyType({"container": frozenset({"args"})})
 
 SQL_TYPES = frozenset({"postgres", "duckdb", "snowflake"})
+PROGRAM_TYPES = SQL_TYPES | {"python"}
 CODE_KEYS = ("code", "code_b64", "script")
 
 # Never rendered by the broker: program text, and what is base64 already.
 PLAIN_KEYS = frozenset({"code", "code_b64", "command_b64", "commands_b64", "sql_b64"})
+
+# Source text travels base64-encoded, so that no quoting is lost on the way to a worker in another language.
+ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
 
 SAVE_KEYS = ("save", "sink")
 TYPE_KEYS = ("type", "tool")
