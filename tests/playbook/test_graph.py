@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noetl_broker.playbook.graph import Graph
+from noetl_broker.playbook.graph import MOST_BYTES, Graph
 
 NAMES = [f"s{number}" for number in range(7)]
 name = st.sampled_from(NAMES)
@@ -28,8 +30,37 @@ def reaches(arcs: list[tuple[str, str]], source: str, target: str, avoiding: fro
 
 @given(arcs_of, name, name, st.frozensets(name, max_size=3))
 def test_reaching_is_walking(arcs: list[tuple[str, str]], source: str, target: str, avoiding: frozenset[str]) -> None:
-    """The answers from masks are those of a walk."""
-    assert Graph(NAMES, arcs).can_reach(source, target, avoiding) == reaches(arcs, source, target, avoiding)
+    """The answers from bits are those of a walk, and the same where all are found at once."""
+    graph, expected = Graph(NAMES, arcs), reaches(arcs, source, target, avoiding)
+    assert graph.can_reach(source, target, avoiding) == expected
+    assert graph.close().can_reach(source, target, avoiding) == expected
+    assert graph.can_reach(source, target) == reaches(arcs, source, target, frozenset())
+
+
+@pytest.mark.parametrize("steps, avoided, asked", [(100_000, 1, 2_000), (10, 5_000, 150)])
+def test_the_answers_that_are_kept_are_bounded_together(steps: int, avoided: int, asked: int) -> None:
+    """However many are asked for: by their size, and by that of what they were asked about."""
+    names = [f"s{number}" for number in range(steps)]
+    graph = Graph(names, [("s0", "s1"), ("s1", "s2")])
+    others = [f"join {number}" for number in range(avoided + asked)]
+    tracemalloc.start()
+    for number in range(asked):
+        assert not graph.can_reach("s0", "s2", frozenset(["s1", *others[number : number + avoided]]))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < MOST_BYTES + (1 << 20)
+
+
+def test_one_turn_of_a_wide_workflow_holds_little() -> None:
+    """13,000 steps in a row, and a token spent for more joins turn by turn: no bit for each pair of steps."""
+    names = [f"s{number}" for number in range(13_000)]
+    graph = Graph(names, pairwise(names))
+    tracemalloc.start()
+    for number in range(1, 20):
+        assert graph.can_reach("s0", "s12999", frozenset(f"join {other}" for other in range(number)))
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1 << 20
 
 
 @given(arcs_of, name)

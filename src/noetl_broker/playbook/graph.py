@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from sys import getsizeof
 
 NOBODY: frozenset[str] = frozenset()
-MOST_CLOSURES = 256  # sets of avoided steps whose answers are kept; one costs a bit for each pair of steps
+MOST_BYTES = 16 << 20  # of answers that are kept, with what they were asked about
 
 
 class Graph:
-    """The arcs of a workflow as bit masks, one bit a step in document order; answers are remembered.
+    """The arcs of a workflow by the places of its steps in the document; answers are remembered.
 
-    A step reaches itself only through a loop: every answer is about one arc or more.
+    A step reaches itself only through a loop: every answer is about one arc or more. Who can come to a step is a bit
+    for each step, found by walking back from it. Whoever asks about every pair has all answered at once by `close`.
     """
 
-    __slots__ = ("_closures", "_incoming", "_index", "_names", "_successors")
+    __slots__ = ("_bytes", "_closure", "_incoming", "_index", "_kept", "_names", "_predecessors", "_successors")
 
     def __init__(self, steps: Sequence[str], arcs: Iterable[tuple[str, str]]) -> None:
         self._names = tuple(steps)
         self._index = {name: place for place, name in enumerate(self._names)}
         self._incoming = dict.fromkeys(self._names, 0)
-        self._successors = [0] * len(self._names)
+        distinct: dict[tuple[int, int], None] = {}
         for source, target in arcs:
-            self._successors[self._index[source]] |= 1 << self._index[target]
+            distinct[self._index[source], self._index[target]] = None
             self._incoming[target] += 1
-        self._closures: dict[frozenset[str], list[int]] = {}
+        self._successors: list[list[int]] = [[] for _ in self._names]
+        self._predecessors: list[list[int]] = [[] for _ in self._names]
+        for before, after in sorted(distinct):
+            self._successors[before].append(after)
+            self._predecessors[after].append(before)
+        self._closure: list[int] | None = None
+        self._kept: dict[tuple[str, frozenset[str]], bytearray] = {}
+        self._bytes = 0
 
     def incoming(self, step: str) -> int:
         """Count the arcs that lead into a step; two from one source are two."""
@@ -35,36 +44,48 @@ class Graph:
 
         `source` and `target` themselves may be among `avoiding`: only what lies between counts.
         """
-        closure = self._closures.get(avoiding)
-        if closure is None:
-            if len(self._closures) >= MOST_CLOSURES:
-                self._closures.clear()
-            closure = self._closures[avoiding] = self._close(avoiding)
-        return bool(closure[self._index[source]] >> self._index[target] & 1)
+        place = self._index[source]
+        if self._closure is not None and not avoiding:
+            return bool(self._closure[place] >> self._index[target] & 1)
+        sources = self._kept.get((target, avoiding))
+        if sources is None:
+            sources = self._sources(target, avoiding)
+            self._bytes += getsizeof(sources) + getsizeof(avoiding)
+            if self._bytes > MOST_BYTES:
+                self._kept.clear()
+                self._bytes = 0
+            self._kept[target, avoiding] = sources
+        return bool(sources[place >> 3] >> (place & 7) & 1)
 
     def reached_from(self, source: str) -> frozenset[str]:
         """Give all steps that `source` can reach."""
         return frozenset(name for name in self._names if self.can_reach(source, name))
 
-    def _close(self, avoiding: frozenset[str]) -> list[int]:
-        """Give for each step the mask of what it reaches, all at once: each component after those that it leads to."""
-        blocked = {self._index[name] for name in avoiding if name in self._index}
-        following = [[] if place in blocked else _bits(mask) for place, mask in enumerate(self._successors)]
-        passing = [0] * len(self._names)
-        for component in _components(following):
+    def close(self) -> Graph:
+        """Find out at once who reaches whom, which costs a bit for each pair of steps; gives the graph itself."""
+        closure = [0] * len(self._names)
+        for component in _components(self._successors):
             reached = 0
             for place in component:
-                reached |= 0 if place in blocked else self._successors[place]
-                for target in following[place]:
-                    reached |= passing[target]
+                for target in self._successors[place]:
+                    reached |= 1 << target | closure[target]
             for place in component:
-                passing[place] = reached
-        for place in blocked:  # a token that stands at a blocked step may leave it
-            mask = self._successors[place]
-            for target in _bits(mask):
-                mask |= 0 if target in blocked else passing[target]
-            passing[place] = mask
-        return passing
+                closure[place] = reached
+        self._closure = closure
+        return self
+
+    def _sources(self, target: str, avoiding: frozenset[str]) -> bytearray:
+        """Give a bit for each step: whether a token there can come to `target`."""
+        found = bytearray(len(self._names) // 8 + 1)
+        blocked = {self._index[name] for name in avoiding if name in self._index}
+        ahead = [self._index[target]]
+        while ahead:
+            for place in self._predecessors[ahead.pop()]:
+                if not found[place >> 3] >> (place & 7) & 1:
+                    found[place >> 3] |= 1 << (place & 7)
+                    if place not in blocked:
+                        ahead.append(place)
+        return found
 
     def cycle(self, step: str) -> tuple[str, ...]:
         """Give the steps of a shortest loop through a step, starting with it; empty if it lies on none."""
@@ -84,17 +105,7 @@ class Graph:
 
     def successors(self, step: str) -> tuple[str, ...]:
         """Give the steps that one arc leads to, in document order."""
-        return tuple(self._names[place] for place in _bits(self._successors[self._index[step]]))
-
-
-def _bits(mask: int) -> list[int]:
-    """Give the places of the bits that are set, lowest first."""
-    places = []
-    while mask:
-        lowest = mask & -mask
-        places.append(lowest.bit_length() - 1)
-        mask ^= lowest
-    return places
+        return tuple(self._names[place] for place in self._successors[self._index[step]])
 
 
 def _components(following: list[list[int]]) -> Iterator[list[int]]:

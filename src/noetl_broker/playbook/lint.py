@@ -24,6 +24,7 @@ def _warn(reading: Reading, playbook: Playbook) -> None:
     warn_shadowing(reading, playbook, places)
     if reading.broken:  # the graph has holes that are not the author's meaning: what follows from them is noise
         return
+    playbook.graph.close()
     warn_unknown_names(reading, playbook)
     warn_missing_results(reading, playbook)
     warn_unreachable(reading, playbook, places)

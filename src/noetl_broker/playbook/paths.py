@@ -63,7 +63,7 @@ def _until_end(playbook: Playbook) -> Graph:
     """Give the graph without what leads on from `end`: that is an error of its own, and makes no loop."""
     if playbook.end is None or not playbook.end.next:
         return playbook.graph
-    return Graph([*playbook.steps], [(arc.source, arc.target) for arc in playbook.arcs if arc.source != END])
+    return Graph([*playbook.steps], [(arc.source, arc.target) for arc in playbook.arcs if arc.source != END]).close()
 
 
 def _around(graph: Graph, name: str) -> frozenset[str]:
@@ -96,7 +96,8 @@ def _fired(entries: tuple[Entry, ...], conditional: list[int], true: int | None)
 def _loops(playbook: Playbook, within: frozenset[str]) -> list[tuple[str, ...]]:
     """Give one loop through each group of steps that reach each other inside `within`."""
     inner = [name for name in playbook.steps if name in within]
-    graph = Graph(inner, [(arc.source, arc.target) for arc in playbook.arcs if {arc.source, arc.target} <= within])
+    arcs = [(arc.source, arc.target) for arc in playbook.arcs if {arc.source, arc.target} <= within]
+    graph = Graph(inner, arcs).close()
     seen: set[str] = set()
     loops = []
     for name in inner:
