@@ -213,6 +213,14 @@ def test_a_worker_that_cannot_do_a_type_says_so(command: Command) -> None:
     assert "pyhton" in answer.stderr
 
 
+@pytest.mark.parametrize("empty", ["", ",", " , "])
+def test_a_worker_told_to_lease_no_type_says_so(command: Command, empty: str) -> None:
+    """A variable of the shell that is not set must not stand for every type."""
+    answer = command.run("worker", "--types", empty)
+    assert answer.returncode == 2
+    assert "--types names no type" in answer.stderr
+
+
 def test_a_supervisor_that_does_not_read_stops_nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Its socket is full long before the last of these; each is sent or let go, at once."""
     address = str(tmp_path / "s")

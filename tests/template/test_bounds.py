@@ -49,12 +49,29 @@ def seconds_to_refuse(source: str) -> float:
         ("{{ '%-5s|%d%%' | format('a', 7) }}", "a    |7%"),
         ("{{ 'x' | center(5) }}", "  x  "),
         ("{{ 12345.678 | round(1) }}", 12345.7),
+        ("{{ 1.5 | round(20) }}", 1.5),
+        ("{{ 1234 | round(-2) }}", 1200),
         ("{{ ('a,' * 1000).split(',') | length }}", 1001),
     ],
 )
 def test_ordinary_amounts_are_within_the_bounds(source: str, expected: object) -> None:
     """The bounds are far from what playbooks do."""
     assert value_of(source) == expected
+
+
+@pytest.mark.parametrize(
+    "source, told",
+    [
+        ("{{ x | round(400) }}", "400 is too large for this filter: numbers up to 20 are allowed"),
+        ("{{ x | round(-21) }}", "-21 is too large for this filter: numbers up to 20 are allowed"),
+        ("{{ x | round(precision=21) }}", "21 is too large for this filter: numbers up to 20 are allowed"),
+        ("{{ x | round(21.0, 'ceil') }}", "21.0 is too large for this filter: numbers up to 20 are allowed"),
+        ("{{ 'x' | truncate(1001) }}", "1001 is too large for this filter: numbers up to 1000 are allowed"),
+    ],
+)
+def test_a_number_that_is_too_large_for_a_filter_is_told_as_it_is_written(source: str, told: str) -> None:
+    """With the bound that it goes by."""
+    assert told in complaint_about(source.replace("x |", "1.5 |"))
 
 
 def test_a_list_of_the_widest_range_passes() -> None:

@@ -12,6 +12,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.serving import notify, serve
 from noetl_broker.cli.traces import exporter
+from noetl_broker.errors import OperatorFault
 from noetl_broker.worker import WorkerOptions, run_worker
 from noetl_broker.worker.tally import Tally
 
@@ -44,6 +45,8 @@ def worker(
     """
     call.log_as_set()
     names = tuple(name.strip() for word in types for name in word.split(",") if name.strip())
+    if types and not names:
+        raise OperatorFault("--types names no type: name those to lease, or leave the option out for all of them")
     options = WorkerOptions(
         dsn=call.dsn,
         types=names or None,

@@ -17,18 +17,17 @@ from noetl_broker.template.output import text
 from noetl_broker.template.values import kind_of
 
 SMALL_NUMBER: Final = 1_000
+MOST_PLACES: Final = 20  # of a number that is rounded
 CONVERSION: Final = re.compile(r"%(?:%|(?:\(\w+\))?[-+ #0]{0,5}\d{0,2}(?:\.\d{0,2})?[diouxXeEfFgGcsr])")
 
 Guard = Callable[..., None]
 
 
-def small(*numbers: Any) -> None:
+def small(*numbers: Any, most: int = SMALL_NUMBER) -> None:
     """Refuse a number that is too large to be a width, an indent or a count."""
     for number in numbers:
-        if isinstance(number, int | float) and not -SMALL_NUMBER <= number <= SMALL_NUMBER:
-            raise TemplateRuntimeError(
-                f"{number!r:.40} is too large for this filter: numbers up to {SMALL_NUMBER} are allowed"
-            )
+        if isinstance(number, int | float) and not -most <= number <= most:
+            raise TemplateRuntimeError(f"{number!r:.40} is too large for this filter: numbers up to {most} are allowed")
 
 
 def _small_arguments(_: Evaluation, __: Any, *args: Any, **kwargs: Any) -> None:
@@ -39,8 +38,7 @@ def _numeric(_: Evaluation, value: Any, *args: Any, **kwargs: Any) -> None:
     """`round` multiplies by a power of ten, and a list or a text can be multiplied too."""
     if not isinstance(value, int | float):
         raise TemplateRuntimeError(f"`round` takes a number, not a {kind_of(value)}")
-    precision = args[0] if args else kwargs.get("precision", 0)
-    small(precision * 50 if isinstance(precision, int) else precision)
+    small(args[0] if args else kwargs.get("precision", 0), most=MOST_PLACES)
 
 
 def _grouped(run: Evaluation, value: Any, *args: Any, **kwargs: Any) -> None:
