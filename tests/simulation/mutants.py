@@ -18,6 +18,7 @@ from noetl_broker.broker import (
     memory,
     queue,
     retries,
+    state,
     transitions,
 )
 from noetl_broker.store import columns
@@ -57,6 +58,7 @@ MUTANTS = (
     Mutant("routers forget what they passed", 10, entering._pass_router, "arrival.passed | {step.name}", "frozenset()"),
     Mutant("a visit too many", 80, entering._over_limit, "draft.total >= limit", "draft.total > limit"),
     Mutant("one branch end gives a mapping", 0, finalize.execution_result, "len(data) == 1", "False"),
+    Mutant("end forgets its inputs", 440, state.decode, ', *decode_inputs(document, "end_"))', ")"),
     # failures
     Mutant("one attempt too many", 0, retries.process_failed_action, "failures < retry.max", "failures <= retry.max"),
     Mutant("retryable is ignored", 65, retries.process_failed_action, "draft.event.retryable", "True"),

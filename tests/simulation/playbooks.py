@@ -221,13 +221,20 @@ def _end(chance: Random, names: list[str], *, calm: bool) -> Step:
     result: Any = None
     if chance.random() < 0.4:
         read = Fallback(Read(chance.choice(names), ("x",)), "cold")
-        result = read if chance.random() < 0.4 else (("answer", read), ("size", Read("workload", ("size",))))
+        result = (
+            read
+            if chance.random() < 0.4
+            else (
+                ("answer", read),
+                ("size", Read("workload", ("size",))),
+                ("given", Read("args")),
+            )
+        )
     elif chance.random() < 0.08:
         result = Read(chance.choice(names), ("x",))
-    joins = (None, "any", "each", "all")
-    return Step(
-        name="end",
-        kind="action" if chance.random() < 0.15 else "router",
-        join=None if calm else chance.choices(joins, (86, 5, 4, 5))[0],  # type: ignore[arg-type]
-        result=result,
-    )
+    kind: Kind = "action" if chance.random() < 0.15 else "router"
+    joins: tuple[Literal["all", "any", "each"] | None, ...] = (None, "any", "each", "all")
+    join = None if calm else chance.choices(joins, (86, 5, 4, 5))[0]
+    # Others outlive an end with a join: what it was given must still be known when they are done.
+    inputs: Inputs = (("p", Fallback(Read("result", ("x",)), "cold")),) if join else ()
+    return Step(name="end", kind=kind, join=join, inputs=inputs, result=result)

@@ -311,11 +311,7 @@ class Reference:
         token.node = name if token.visit == 1 else f"{name}#{token.visit}"
         if self.visits.total() > self.max_visits:
             self._fail(token.node)
-        if name == "end" and step.kind == "router":
-            self.end = token
-            self._end_branch(token)
-            return
-        if name != "start" or step.kind != "router":
+        if step.kind != "router" or name not in {"start", "end"}:
             self._say("step_started", token.node)
         if name in token.passed:
             self._fail(token.node)
@@ -326,6 +322,10 @@ class Reference:
             self._fail(token.node)
 
     def _begin(self, step: Step, token: Token) -> None:
+        if step.kind == "router" and step.name == "end":
+            self.end = token
+            self._end_branch(token)
+            return
         if step.kind == "router":
             token.passed |= {step.name}
             self._follow(token)

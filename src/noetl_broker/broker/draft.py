@@ -36,7 +36,7 @@ from noetl_broker.broker.model import (
     Row,
     Turn,
 )
-from noetl_broker.broker.state import Arrival, ExecutionState, Token, Visit
+from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached, Token, Visit
 from noetl_broker.broker.trail import Lost, Trace
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.output import size_of
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.playbook.model import Playbook, Step
-    from noetl_broker.template import Leave, Path, Template, Tree
+    from noetl_broker.template import Leave, Template, Tree
 
 DECIDED = "decided"
 SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
@@ -60,7 +60,7 @@ class Draft:
 
     __slots__ = (
         "_carried", "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
-        "children", "end_inputs", "end_reached", "end_turn", "ended", "ends", "event", "events", "item_ends",
+        "children", "end", "ended", "ends", "event", "events", "item_ends",
         "items", "jobs", "known", "lost", "moment", "note", "own", "parent", "playbook", "posts", "repeats",
         "rows", "seen", "status", "tokens", "total", "trail", "turn", "waiting", "withdraw",
     )  # fmt: skip
@@ -85,10 +85,8 @@ class Draft:
         self.repeats: dict[str, int] = dict(state.repeats)
         self.total = state.total
         self.ends: dict[str, None] = dict.fromkeys(state.ends)  # in order, each once
-        self.end_reached = state.end_reached
-        self.end_turn = state.end_turn
+        self.end = state.end
         self.parent = state.parent
-        self.end_inputs: tuple[dict[str, JSON], tuple[Path, ...]] = {}, ()  # of an `end` reached in this turn
         self.arrivals: deque[Arrival] = deque()
         self.own: Visit | None = None  # the visit that this event ended
         self._own_result: StepResult | None = None
@@ -115,9 +113,10 @@ class Draft:
         """The next state and the decision."""
         self.known.written += self.chars
         waiting = {step: tuple(map(_rest, arrivals)) for step, arrivals in self.waiting.items()}
+        end = self.end if self.end is None or self.status == RUNNING else Reached(self.end.result)
         state = ExecutionState(
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
-            self.end_reached, self.end_turn, self.parent,
+            end, self.parent,
         )  # fmt: skip
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),

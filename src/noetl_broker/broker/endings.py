@@ -108,10 +108,10 @@ def _whose_result(walked: Walked | None) -> tuple[Why, ...]:
     if draft is None:
         return ()
     end = draft.playbook.end
-    if end is not None and draft.end_reached and (end.result is not None or end.kind != "control"):
+    if end is not None and draft.end is not None and (end.result is not None or end.kind != "control"):
         what = "what end.result says" if end.result is not None else "the data of end"
         return (Why("result", f"its result is {what}", {"from": ["end"]}),)
-    if end is not None and draft.end_reached and end.save_data is not None:
+    if end is not None and draft.end is not None and end.save_data is not None:
         return (Why("result", "its result is the data that end saves", {"from": ["end"]}),)
     if not draft.ends:
         return (Why("result", "it has no result: no branch ended with data", {"from": []}),)
@@ -160,7 +160,7 @@ def _tell_fault(walked: Walked, sources: Sources) -> tuple[Why, ...]:
     if draft is None or not error or not error.get("template"):
         return ()
     template, at = str(error["template"]), str(error.get("at"))
-    scope, reader = _where_it_failed(draft)
+    scope, reader = _where_it_failed(draft, str(error.get("step")), sources.journey)
     compiled = _compiled(template, at)
     because: list[Why] = []
     if scope is not None and compiled is not None:
@@ -180,11 +180,17 @@ def _tell_reads(reads: tuple[Read, ...], scope: Scope, reader: Visit, walked: Wa
     return told + [origin for origin in origins if origin is not None]
 
 
-def _where_it_failed(draft: Draft) -> tuple[Scope | None, Visit]:
-    """What the template saw that failed last in a turn: a `next` that was read, or a step that was entered."""
-    if not draft.trail:
-        return None, ("", 0)
-    trace = draft.trail[-1]
+def _where_it_failed(draft: Draft, step: str, journey: Journey) -> tuple[Scope | None, Visit]:
+    """What the template saw that failed last in a turn: a `next` that was read, or a step that was entered.
+
+    Of an `end` that was reached before, its result.
+    """
+    trace = draft.trail[-1] if draft.trail else None
+    end = draft.playbook.end
+    if end is not None and draft.end is not None and step == end.name and getattr(trace, "step", None) != step:
+        gave = (visit for visit, result in journey.results.items() if result.name == draft.end.result)
+        visit = next((visit for visit in gave if visit[0] == step), (step, draft.visits(end)))
+        return draft.scope(draft.end.inputs, draft.end.result), visit
     if isinstance(trace, Left):
         return trace.scope, (trace.step, trace.visit)
     if not isinstance(trace, Entered):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import call_child, too_deep
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given, lay_over, render_inputs
+from noetl_broker.broker.inputs import Given, lay_over, reach, render_inputs
 from noetl_broker.broker.iterators import begin_iterator
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
@@ -105,12 +105,10 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
 
 def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
-        draft.end_inputs = visit_inputs(draft, step, arrival)
+        draft.end = reach(step, arrival.result, visit_inputs(draft, step, arrival))
     except TemplateError as fault:
         _fail_visit(draft, step, visit, template_error(step, fault))
         return
-    draft.end_reached = True
-    draft.end_turn = arrival.result
     draft.ends.update(dict.fromkeys(arrival.sources))
     ordinal = max(len(draft.events) - 1, 0)
     draft.rows[step.name] = Row(step.name, "COMPLETED", visit, ordinal, ordinal)

@@ -65,7 +65,7 @@ def emit_iteration(draft: Draft, step: Step, visit: int, event: tuple[str, str],
 def emit_execution_end(draft: Draft, event_type: str, status: str, result: JSON, error: JSON) -> int:
     """The execution is over: execution_complete, execution_failed or execution_cancelled."""
     meta: dict[str, JSON] = {"turn": draft.turn.number}
-    if draft.end_reached:
+    if draft.end is not None:
         meta["end_reached"] = True
     return _emit(draft, Emitted(event_type, status, None, 0, "playbook", meta, result, error))
 

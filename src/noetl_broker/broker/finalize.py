@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given
+from noetl_broker.broker.inputs import result_of_end
 from noetl_broker.broker.model import JSON, Ended
 from noetl_broker.broker.state import COMPLETED, RUNNING
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
@@ -15,6 +15,7 @@ from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import Reached
     from noetl_broker.template import Tree
 
 
@@ -57,13 +58,12 @@ def _fail_end(draft: Draft, fault: TemplateError) -> None:
 def execution_result(draft: Draft) -> JSON:
     """`end.result` > the data of an `end` with an action > `end.save.data` > the data of the branch ends."""
     end = draft.playbook.end
-    if end is not None and draft.end_reached:
-        if end.result is not None:
-            return _render(draft, end.result)
+    if end is not None and draft.end is not None:
+        template = result_of_end(end)
+        if template is not None:
+            return _render(draft, template, draft.end)
         if end.kind != "control":
             return _data(draft, end.name)
-        if end.save_data is not None:
-            return _render(draft, end.save_data)
     data = {step: _data(draft, step) for step in draft.ends}
     if len(data) == 1:
         return next(iter(data.values()))
@@ -82,7 +82,6 @@ def _data(draft: Draft, step: str) -> JSON:
     return None if found is None else found.data
 
 
-def _render(draft: Draft, tree: Tree) -> JSON:
-    given = Given(*draft.end_inputs)
-    insist_on_values(unfinished_of(draft, given), tree)
-    return draft.render(tree, draft.scope(given.values, draft.end_turn))
+def _render(draft: Draft, tree: Tree, end: Reached) -> JSON:
+    insist_on_values(unfinished_of(draft, (end.inputs, end.left)), tree)
+    return draft.render(tree, draft.scope(end.inputs, end.result))

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.broker.entering import enter_step
 from noetl_broker.broker.model import JSON, Row
-from noetl_broker.broker.state import FAILED, RUNNING, Arrival, decode_arrival, encode_arrival
+from noetl_broker.broker.state import (
+    FAILED,
+    RUNNING,
+    Arrival,
+    Reached,
+    decode_arrival,
+    decode_inputs,
+    encode_arrival,
+    encode_inputs,
+)
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -43,7 +52,7 @@ class Fork(NamedTuple):
 
     `execution_id` and `turn`: where it comes from, up to which turn. `visits` counts the visits of each step that are
     done, `total` all of them. `enter` are visits to be made (again), `arrive` tokens on their arcs, `waiting` those
-    before joins; `ends` the ends of branches so far. `end_reached`, `end_result`: as in the state.
+    before joins; `ends` the ends of branches so far, `end` as in the state.
     """
 
     execution_id: int
@@ -55,8 +64,7 @@ class Fork(NamedTuple):
     arrive: tuple[Arrival, ...] = ()
     waiting: dict[str, tuple[Arrival, ...]] = {}  # noqa: RUF012 - as above
     ends: tuple[str, ...] = ()
-    end_reached: bool = False
-    end_result: int | None = None
+    end: Reached | None = None
 
 
 def fork_of(meta: JSON) -> dict[str, Any] | None:
@@ -81,7 +89,7 @@ def take_over(draft: Draft, document: JSON) -> None:
         draft.rows[name] = Row(name, status, visits, 0, 0, result.visit if result is not None else None, taken=True)
     draft.total = fork.total
     draft.ends = dict.fromkeys(fork.ends)
-    draft.end_reached, draft.end_turn = fork.end_reached, _named(fork, fork.end_result)
+    draft.end = None if fork.end is None else fork.end._replace(result=_named(fork, fork.end.result))
     draft.waiting = {step: tuple(_arrived(fork, one) for one in found) for step, found in fork.waiting.items()}
     draft.arrivals.extend(_arrived(fork, one) for one in fork.arrive)
     for place, (visit, arrival) in enumerate(fork.enter):
@@ -108,8 +116,8 @@ def encode_fork(fork: Fork) -> dict[str, JSON]:
         document["waiting"] = {step: [encode_arrival(one) for one in found] for step, found in fork.waiting.items()}
     if fork.ends:
         document["ends"] = list(fork.ends)
-    if fork.end_reached:
-        document["end"] = {"result": fork.end_result}
+    if fork.end is not None:
+        document["end"] = {"result": fork.end.result, **encode_inputs(fork.end)}
     return document
 
 
@@ -129,8 +137,7 @@ def decode_fork(document: JSON) -> Fork:
             tuple(map(decode_arrival, document.get("arrive", ()))),
             {step: tuple(map(decode_arrival, found)) for step, found in document.get("waiting", {}).items()},
             tuple(document.get("ends", ())),
-            "end" in document,
-            document["end"]["result"] if "end" in document else None,
+            Reached(document["end"]["result"], *decode_inputs(document["end"])) if "end" in document else None,
         )
         _check(fork)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -142,15 +149,17 @@ def _check(fork: Fork) -> None:
     """What JSON's form does not say by itself; raises ValueError or TypeError."""
     waiting = [arrival for found in fork.waiting.values() for arrival in found]
     arrivals = [*fork.arrive, *waiting, *(arrival for _, arrival in fork.enter)]
-    places = [place for place in (fork.end_result, *(arrival.result for arrival in arrivals)) if place is not None]
+    handed: list[Arrival | Reached] = [*arrivals, *([fork.end] if fork.end is not None else [])]
+    places = [one.result for one in handed if one.result is not None]
     if not all(1 <= place <= len(fork.results) for place in places):
         raise ValueError("there is no result of that place")
     names = {*fork.visits, *fork.ends, *fork.waiting, *(result.step for result in fork.results)}
     for arrival in arrivals:
         names |= {arrival.step, *arrival.sources, *arrival.spent}
-        inputs: object = arrival.inputs
-        if not isinstance(inputs, dict) or type(arrival.arc) is not int:
+        if type(arrival.arc) is not int:
             raise TypeError(f"no arrival: {arrival!r:.80}")
+    if not all(isinstance(one.inputs, dict) for one in handed):
+        raise TypeError("inputs are a mapping")
     if not all(isinstance(name, str) for name in names):
         raise TypeError("the name of a step is text")
     if not all(result.status in {"COMPLETED", FAILED} for result in fork.results):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.model import JSON
+from noetl_broker.broker.state import Reached
 from noetl_broker.broker.unfinished import handed_on_in, insist_on_values, left_in
 from noetl_broker.playbook.reads import ARGS, handed_on
 from noetl_broker.template import TemplateError
@@ -56,6 +57,21 @@ def asked_about(draft: Draft, given: Given, result: int | None, words: Mapping[s
         return draft.scope(inputs, result, words)
     seen = {key: value for key, value in inputs.items() if key not in words}
     return draft.scope(seen, result, {ARGS: inputs, **words})
+
+
+def result_of_end(end: Step) -> Tree | None:
+    """The template that gives the execution's result where `end` was reached; None where none does."""
+    return end.save_data if end.result is None and end.kind == "control" else end.result
+
+
+def reach(end: Step, result: int | None, given: Given) -> Reached:
+    """`end` was reached: of its inputs, those are kept that its result reads."""
+    template = result_of_end(end)
+    read = template.names if template is not None else frozenset()
+    if ARGS in read:
+        return Reached(result, *given)
+    values = {name: value for name, value in given.values.items() if name in read}
+    return Reached(result, values, tuple(path for path in given.left if path[0] in values))
 
 
 def lay_over(under: Given, over: Given) -> Given:

@@ -86,7 +86,9 @@ def forget(known: Known, state: ExecutionState, limit: int) -> int:
     """
     if len(known.answers) < limit:
         return limit
-    named = {arrival.result for arrivals in state.waiting.values() for arrival in arrivals} | {state.end_turn}
+    named = {arrival.result for arrivals in state.waiting.values() for arrival in arrivals}
+    if state.end is not None:
+        named.add(state.end.result)
     for (step, visit), token in state.tokens.items():
         action = known.answers.get(want_action(step, visit)) if token.items is not None else None
         if isinstance(action, dict):

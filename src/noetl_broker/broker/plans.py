@@ -100,6 +100,7 @@ def plan_retry(history: History) -> Plan:
         enter.append((failed[1], journey.entered[failed]))
     if not enter and not lost.arrivals and not lost.waiting:
         enter.append((1, Arrival(TO_START, playbook.start.name, {})))
+    end = draft.end if failed is None or failed[0] != "end" else None
     shelf.take_latest(playbook.steps)
     fork = Fork(
         history.execution_id,
@@ -110,8 +111,7 @@ def plan_retry(history: History) -> Plan:
         arrive=tuple(map(shelf.placed, lost.arrivals)),
         waiting={step: tuple(map(shelf.placed, arrivals)) for step, arrivals in lost.waiting.items()},
         ends=tuple(draft.ends),
-        end_reached=draft.end_reached and (failed is None or failed[0] != "end"),
-        end_result=shelf.place(draft.end_turn),
+        end=None if end is None else end._replace(result=shelf.place(end.result)),
     )
     return _plan(fork, shelf)
 

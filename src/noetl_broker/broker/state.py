@@ -89,11 +89,22 @@ class Parent(NamedTuple):
     attempt: int = 1
 
 
+class Reached(NamedTuple):
+    """That `end` was reached: the turn whose result it was handed or gave (as in `Arrival`), and its inputs.
+
+    Only those inputs that its result reads, and only until the execution is over.
+    """
+
+    result: int | None = None
+    inputs: dict[str, JSON] = {}  # noqa: RUF012 - never changed in place
+    left: tuple[Path, ...] = ()
+
+
 class ExecutionState(NamedTuple):
     """The state after a turn; never changed, a turn makes the next one.
 
     `seen` is a bitmask over the steps' places in the document, `repeats` the visits of those visited more than once,
-    `total` all visits; `ends` the steps with data at the ends of branches; `end_turn` what `end` was handed or gave.
+    `total` all visits; `ends` the steps with data at the ends of branches; `end` the last visit of `end`, if any.
     """
 
     status: str = NEW
@@ -103,8 +114,7 @@ class ExecutionState(NamedTuple):
     repeats: dict[str, int] = {}  # noqa: RUF012 - as above
     total: int = 0
     ends: tuple[str, ...] = ()
-    end_reached: bool = False
-    end_turn: int | None = None
+    end: Reached | None = None
     parent: Parent | None = None
 
 
@@ -119,9 +129,10 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["repeats"] = state.repeats
     if state.ends:
         document["ends"] = list(state.ends)
-    if state.end_reached:
+    if state.end is not None:
         document["end_reached"] = True
-        document["end_turn"] = state.end_turn
+        document["end_turn"] = state.end.result
+        document |= encode_inputs(state.end, "end_")
     if state.parent is not None:
         document["parent"] = state.parent._asdict()
     return document
@@ -137,8 +148,7 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         repeats=document.get("repeats", {}),
         total=document["total"],
         ends=tuple(document.get("ends", ())),
-        end_reached=document.get("end_reached", False),
-        end_turn=document.get("end_turn"),
+        end=Reached(document["end_turn"], *decode_inputs(document, "end_")) if document.get("end_reached") else None,
         parent=Parent(**document["parent"]) if "parent" in document else None,
     )
 
@@ -172,10 +182,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
 def encode_arrival(arrival: Arrival) -> dict[str, JSON]:
     """An arrival as JSON: what is empty is left out."""
     document: dict[str, JSON] = {"arc": arrival.arc, "step": arrival.step, "result": arrival.result}
-    if arrival.inputs:
-        document["inputs"] = arrival.inputs
-    if arrival.left:
-        document["left"] = [list(path) for path in arrival.left]
+    document |= encode_inputs(arrival)
     if arrival.sources:
         document["sources"] = list(arrival.sources)
     if arrival.spent:
@@ -185,12 +192,28 @@ def encode_arrival(arrival: Arrival) -> dict[str, JSON]:
 
 def decode_arrival(document: dict[str, Any]) -> Arrival:
     """An arrival from its JSON."""
+    inputs, left = decode_inputs(document)
     return Arrival(
         document["arc"],
         document["step"],
-        document.get("inputs", {}),
+        inputs,
         document["result"],
         tuple(document.get("sources", ())),
         frozenset(document.get("spent", ())),
-        left=tuple(tuple(path) for path in document.get("left", ())),
+        left=left,
     )
+
+
+def encode_inputs(given: Arrival | Reached, prefix: str = "") -> dict[str, JSON]:
+    """The inputs as JSON, and which strings in them are still templates: what is empty is left out."""
+    document: dict[str, JSON] = {}
+    if given.inputs:
+        document[f"{prefix}inputs"] = given.inputs
+    if given.left:
+        document[f"{prefix}left"] = [list(path) for path in given.left]
+    return document
+
+
+def decode_inputs(document: dict[str, Any], prefix: str = "") -> tuple[dict[str, JSON], tuple[Path, ...]]:
+    """The inputs from their JSON, and the paths of the strings in them that are still templates."""
+    return document.get(f"{prefix}inputs", {}), tuple(tuple(path) for path in document.get(f"{prefix}left", ()))

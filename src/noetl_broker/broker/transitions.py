@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given, given_to, render_inputs
+from noetl_broker.broker.inputs import Given, given_to, reach, render_inputs
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
@@ -53,7 +53,7 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
         ordinal = emit_step_failed(draft, step, token.visit, error, conditions)
     track_ended(draft, step, "FAILED" if error else "COMPLETED", ordinal, token.visit)
     if step is draft.playbook.end:
-        draft.end_reached, draft.end_turn, draft.end_inputs = True, number, given
+        draft.end = reach(step, number, given)
     elif not arrivals:
         draft.ends[step.name] = None
     draft.arrivals.extend(arrivals)
