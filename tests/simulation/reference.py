@@ -167,7 +167,9 @@ class Reference:
         self.running.remove(token)
         self.outcomes.setdefault(token.step, {})[token.visit] = outcome
         token.result = outcome.data
-        token.origins = frozenset([token.step])
+        # Whoever has lost a race that it could still come to counts no more.
+        lost = token.spent & reach(self.arcs, Token(step=token.step))
+        token.origins = frozenset() if lost else frozenset([token.step])
         if token.step == "end":
             self.end = token
         self._follow(token, failed=failed)
@@ -288,10 +290,12 @@ class Reference:
             if gathered and join in reach(self.arcs, merged(gathered)):
                 for other in gathered:
                     other.spent |= {join}
+                    other.origins = frozenset()
         for other in self.travelling:
             # One that is spent for the step that it is under way to ends there.
             if other.step not in other.spent and join in {other.step} | reach(self.arcs, other):
                 other.spent |= {join}
+                other.origins = frozenset()
 
     def _join_of(self, name: str) -> str | None:
         """Say how a step gathers: all, any, each, `last` (when nothing else lives) or not at all."""

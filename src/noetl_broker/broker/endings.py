@@ -114,7 +114,9 @@ def _whose_result(walked: Walked | None) -> tuple[Why, ...]:
     if end is not None and draft.end is not None and end.save_data is not None:
         return (Why("result", "its result is the data that end saves", {"from": ["end"]}),)
     if not draft.ends:
-        return (Why("result", "it has no result: no branch ended with data", {"from": []}),)
+        races = any(step.join == "any" for step in draft.playbook.steps.values())
+        says = f"it has no result: no branch ended with data{', but for spent tokens' if races else ''}"
+        return (Why("result", says, {"from": []}),)
     ends = [*draft.ends]
     what = f"the data of {listed(ends)}" if len(ends) == 1 else f"the data of {listed(ends)}, where branches ended"
     return (Why("result", f"its result is {what}", {"from": [*ends]}),)

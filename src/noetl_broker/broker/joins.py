@@ -114,7 +114,7 @@ def _spend_others(draft: Draft, join: Step) -> None:
             draft.tokens[visit] = token._replace(spent=token.spent | {name})
     for step, arrivals in draft.waiting.items():
         if graph.can_reach(step, name, avoiding=_spent(arrivals)):
-            draft.waiting[step] = tuple(arrival._replace(spent=arrival.spent | {name}) for arrival in arrivals)
+            draft.waiting[step] = tuple(_spent_for(arrival, name) for arrival in arrivals)
     on_arcs = [_spend(draft, arrival, name) for arrival in draft.arrivals]
     draft.arrivals.clear()
     draft.arrivals.extend(on_arcs)
@@ -122,4 +122,9 @@ def _spend_others(draft: Draft, join: Step) -> None:
 
 def _spend(draft: Draft, arrival: Arrival, join: str) -> Arrival:
     reaches = arrival.step == join or draft.playbook.graph.can_reach(arrival.step, join, avoiding=arrival.spent)
-    return arrival._replace(spent=arrival.spent | {join}) if reaches else arrival
+    return _spent_for(arrival, join) if reaches else arrival
+
+
+def _spent_for(arrival: Arrival, join: str) -> Arrival:
+    """The arrival, spent for the join: what it stands for is no part of the result any more."""
+    return arrival._replace(spent=arrival.spent | {join}, sources=())

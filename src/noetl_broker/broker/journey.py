@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 SAID = 4  # of an event: its type, status, step and visit
+HANDED = 4  # of an arrival: its arc and step, its inputs and the result
 
 
 class Walked(NamedTuple):
@@ -156,7 +157,7 @@ class Journey:
         """The token that came with this arrival: what it is spent for may have changed on the way."""
         came = self.pending.get(arrival.step, [])
         for component in came:
-            if component.arrival[:5] == arrival[:5]:
+            if component.arrival[:HANDED] == arrival[:HANDED]:
                 came.remove(component)
                 return component
         return None

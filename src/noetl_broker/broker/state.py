@@ -53,8 +53,8 @@ class Arrival(NamedTuple):
     """A token on an arc: taken, and not yet a visit of the step it leads to (`arc` -1 leads to `start`).
 
     `result` is the turn that read the result handed on (None: there is none; below zero: the event of that id, which a
-    fork brought along); `sources` the steps with data that this token stands for; `passed` the routers that it has
-    passed in this turn (never stored: a turn ends first).
+    fork brought along); `sources` the steps with data that this token stands for, none of those that were spent for a
+    join which they may lead to; `passed` the routers that it has passed in this turn (never stored: a turn ends first).
     `left` are the paths of the strings in `inputs` that are still templates, for the worker; all others are data.
     """
 

@@ -40,7 +40,7 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     given = given_to(draft, step, token.visit)
     scope = draft.scope(given.values, number, own=step.name)
     try:
-        leaving = Leaving(number, (step.name,), token.spent)
+        leaving = Leaving(number, () if _is_spent(draft, token) else (step.name,), token.spent)
         arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
         failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
@@ -55,8 +55,13 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
     if step is draft.playbook.end:
         draft.end = reach(step, number, given)
     elif not arrivals:
-        draft.ends[step.name] = None
+        draft.ends.update(dict.fromkeys(leaving.sources))
     draft.arrivals.extend(arrivals)
+
+
+def _is_spent(draft: Draft, token: Token) -> bool:
+    """Whether the token was spent for a join to which its step may lead: what it gives is no part of the result."""
+    return any(draft.playbook.graph.can_reach(token.step, join) for join in token.spent)
 
 
 def follow_next(

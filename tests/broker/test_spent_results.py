@@ -1,0 +1,148 @@
+"""What a spent token gives does not count in the execution's result (spec section 6), wherever it ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.plans import plan_retry
+from tests.explaining import execution_lines, facts_of, step_lines
+from tests.forking import fork_story, history_of
+from tests.stories import playbook
+
+RACE = """
+workflow:
+- {{step: start, next: [quick, slow]}}
+- {{step: quick, type: python, code: x, next: first}}
+- {{step: slow, type: python, code: x, next: [{{when: "{{{{ slow == 1 }}}}", step: first}}{otherwise}]}}
+- {{step: first, join: any, type: python, code: x, next: {behind}}}
+- {{step: end}}
+- {{step: r}}
+"""
+LOST = "> execution_start\n> action_completed quick 1\n> action_completed slow 2\n> action_completed first 3"
+
+
+def result_of(body: str, story: str) -> object:
+    """What the execution that a story makes gives."""
+    ended = history_of(playbook(body), story).ended
+    assert ended is not None
+    assert ended.status == "COMPLETED"
+    return ended.result
+
+
+@pytest.mark.parametrize("otherwise", ["", ", {else: [end]}", ", {else: [r]}"])
+@pytest.mark.parametrize("behind", ["end", "r", "[]"])
+def test_what_lost_a_race_does_not_count_wherever_it_ends(otherwise: str, behind: str) -> None:
+    """It takes no transition, or comes to a control step: alone, or together with what won."""
+    body = RACE.format(otherwise=otherwise, behind=behind)
+    assert result_of(body, LOST) == 3
+
+
+def test_what_ended_before_the_race_was_over_counts() -> None:
+    """It could come to the join no more when that ran: it was never spent."""
+    body = RACE.format(otherwise=", {else: [end]}", behind="end")
+    story = "> execution_start\n> action_completed slow 2\n> action_completed quick 1\n> action_completed first 3"
+    assert result_of(body, story) == {"slow": 2, "first": 3}
+
+
+MORE = """
+workflow:
+- {step: start, next: [quick, slow]}
+- {step: quick, type: python, code: x, next: first}
+- {step: slow, type: python, code: x, next: [first, more]}
+- {step: more, type: python, code: x}
+- {step: first, join: any, type: python, code: x}
+"""
+
+
+@pytest.mark.parametrize("order", [("quick", "slow"), ("slow", "quick")])
+def test_a_step_that_has_left_the_race_behind_counts(order: tuple[str, str]) -> None:
+    """No way leads from it to the join: who was there first is nothing to it."""
+    events = "".join(f"\n> action_completed {step} 1" for step in (*order, "first", "more"))
+    assert result_of(MORE, f"> execution_start{events}") == {"first": 1, "more": 1}
+
+
+def test_a_step_that_gathers_a_spent_token_and_another_counts() -> None:
+    """What comes of it is spent only if all of it was."""
+    body = RACE.format(otherwise=", {else: [both]}", behind="both") + "- {step: both, type: python, code: x}\n"
+    assert result_of(body, f"{LOST}\n> action_completed both 4") == 4
+
+
+ON_THE_WAY = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: [j, r]}
+- {step: r, next: [{when: "{{ a == 2 }}", step: j}]}
+- {step: j, join: any, type: python, code: x}
+"""
+
+
+def test_what_is_spent_on_its_way_counts_no_more() -> None:
+    """Of two tokens of one turn the first one comes to the join; the other still passes a router, and ends there."""
+    story = "> execution_start\n> action_completed a 1\n> action_completed j 3"
+    assert result_of(ON_THE_WAY, story) == 3
+    history = history_of(playbook(ON_THE_WAY), story)
+    lines = [line.strip() for line in step_lines(history, "r").splitlines()]
+    assert "a was done with action_completed (event 102, turn 2)" in lines
+
+
+def test_what_is_spent_while_it_waits_counts_no_more() -> None:
+    """Both that a router gathers could have come to the join, and one of them waited when that ran."""
+    body = """
+        workflow:
+        - {step: start, next: [quick, slow, slower]}
+        - {step: quick, type: python, code: x, next: first}
+        - {step: slow, type: python, code: x, next: both}
+        - {step: slower, type: python, code: x, next: both}
+        - {step: both, next: [{when: "{{ slow == 1 }}", step: first}]}
+        - {step: first, join: any, type: python, code: x}
+        """
+    events = "".join(f"\n> action_completed {step} 2" for step in ("slow", "quick", "slower"))
+    assert result_of(body, f"> execution_start{events}\n> action_completed first 3") == 3
+
+
+CROSSED = """
+workflow:
+- {step: start, next: [x, y]}
+- {step: x, type: python, code: x, next: a}
+- {step: y, type: python, code: x, next: [{when: "{{ y == 1 }}", step: a}, {else: [b]}]}
+- {step: a, join: any, type: python, code: x, next: b}
+- {step: b, join: any, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+@pytest.mark.parametrize("order", ["xyab", "yxab", "xyba", "ybxa"])
+def test_what_lost_one_race_and_won_the_last_counts(order: str) -> None:
+    """It came too late for the first join, and went past it."""
+    events = "".join(f"\n> action_completed {step} {ord(step)}" for step in order)
+    assert result_of(CROSSED, f"> execution_start{events}") == ord("b")
+
+
+RING = """
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, join: any, type: python, code: x, next: [{when: "{{ a == 1 }}", step: b}, {else: [end]}]}
+- {step: b, join: any, type: python, code: x, next: [{when: "{{ b == 1 }}", step: a}, {else: [end]}]}
+- {step: end%s}
+"""
+
+
+def test_where_all_that_ended_was_spent_there_is_no_result() -> None:
+    """Each lost a race that it could still come to; `end` was reached all the same, and may say what the result is."""
+    story = "> execution_start\n> action_completed a 3\n> action_completed b 4"
+    assert result_of(RING % "", story) is None
+    assert result_of(RING % ", result: '{{ b }}'", story) == 4
+    history = history_of(playbook(RING % ""), story)
+    lines = [line.strip() for line in execution_lines(history, facts_of(history)).splitlines()]
+    assert "it has no result: no branch ended with data, but for spent tokens" in lines
+
+
+def test_what_was_spent_counts_no_more_in_a_retry() -> None:
+    """The execution failed after it had ended."""
+    body = RACE.format(otherwise="", behind="end")
+    source = history_of(
+        playbook(body), LOST.replace("action_completed first 3", 'action_failed first {"message": "no"}')
+    )
+    assert fork_story(source, plan_retry(source), "> action_completed first 3").splitlines()[-1].strip() == (
+        "event execution_complete 3"
+    )
