@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_action_retry, emit_step_failed
@@ -59,11 +60,19 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
 
 
 def describe_error(step: Step, error: JSON) -> dict[str, JSON]:
-    """The error as a mapping with at least the step and a message."""
-    if isinstance(error, dict):
-        message = error.get("message")
-        return {"step": step.name, **error, "message": message if isinstance(message, str) else "the action failed"}
-    return {"step": step.name, "message": error if isinstance(error, str) and error else "the action failed"}
+    """The error as a mapping with at least the step that failed and a message, which is text.
+
+    What its sender calls the step, if otherwise, stands under `reported_step`; a message that is no text is its JSON.
+    """
+    told = error if isinstance(error, dict) else {"message": error}
+    described: dict[str, JSON] = {"step": step.name, **{key: value for key, value in told.items() if key != "step"}}
+    if told.get("step") not in (None, step.name):
+        described.setdefault("reported_step", told["step"])
+    message = told.get("message")
+    if message is None or message == "":
+        message = "the action failed"
+    described["message"] = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+    return described
 
 
 def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[str, JSON]) -> bool:
