@@ -76,6 +76,40 @@ def test_a_failure_that_was_let_go_is_taken_over_as_one() -> None:
     """)
 
 
+def test_a_token_that_was_spent_and_failed_stays_spent() -> None:
+    """The join ran while it was under way; tried again, it is too late for it as it was."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: j}
+        - {step: b, type: python, code: x, next: j}
+        - {step: j, type: python, code: x, join: any}
+        """),
+        """
+        > execution_start
+        > action_completed a 1
+        > action_failed b {"message": "boom"}
+        """,
+    )
+    story = """
+        > action_completed b 3
+        > action_completed j 2
+        """
+    assert fork_story(source, plan_retry(source), story) == told("""
+        > fork
+            event step_started j
+            event step_started b
+            job   j
+            job   b
+        > action_completed b 3
+            event step_completed b
+        > action_completed j 2
+            event step_completed j
+            event execution_complete 2
+    """)
+
+
 def test_a_token_that_was_spent_stays_spent() -> None:
     """The join ran at the first arrival; what was too late then is too late in the retry."""
     source = history_of(

@@ -24,7 +24,7 @@ from noetl_broker.template import NotLoaded, TemplateError
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.history import History
-    from noetl_broker.broker.state import Visit
+    from noetl_broker.broker.state import Token, Visit
     from noetl_broker.broker.trail import Lost
     from noetl_broker.playbook.model import Playbook, Step
 
@@ -86,7 +86,7 @@ def plan_retry(history: History) -> Plan:
         fork = Fork(history.execution_id, len(history.turns), enter=((1, Arrival(TO_START, start, {})),))
         return _plan(fork, Shelf({}, {}, {}))
     playbook = _playbook(history)
-    journey, draft, lost = _to_the_failure(history)
+    journey, draft, lost, before = _to_the_failure(history)
     failed = _failed_visit(draft)
     if failed is not None:
         _forget(journey, failed)
@@ -97,7 +97,8 @@ def plan_retry(history: History) -> Plan:
         if (step, visit) != failed
     ]
     if failed is not None:
-        enter.append((failed[1], journey.entered[failed]))
+        entered, token = journey.entered[failed], before.get(failed)
+        enter.append((failed[1], entered if token is None else entered._replace(spent=token.spent)))
     if not enter and not lost.arrivals and not lost.waiting:
         enter.append((1, Arrival(TO_START, playbook.start.name, {})))
     end = draft.end if failed is None or failed[0] != "end" else None
@@ -156,9 +157,10 @@ def _until(history: History, name: str) -> tuple[Journey, Known, tuple[str, ...]
     return journey, known, ends, found[1] if found is not None else None
 
 
-def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost]:
-    """The way up to the turn that failed the execution, that turn's draft, and what it ended."""
+def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost, dict[Visit, Token]]:
+    """The way up to the turn that failed the execution, that turn's draft, what it ended, and the tokens before it."""
     journey, turn = Journey(), 0
+    before: dict[Visit, Token] = {}
     for walked in walk(history):
         turn = walked.recorded.turn.number
         if not walked.agrees:
@@ -166,7 +168,8 @@ def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost]:
         journey.follow(walked)
         draft = walked.draft
         if draft is not None and draft.lost is not None and draft.status == FAILED:
-            return journey, draft, draft.lost
+            return journey, draft, draft.lost, before
+        before = walked.state.tokens
     raise BrokerError(
         f"execution {history.execution_id} cannot be followed to its failure: by the rules of this program its turn"
         f" {turn} would go otherwise (noetl-broker replay {history.execution_id} shows how);"
