@@ -160,12 +160,15 @@ create table if not exists noetl.turn (
   note text,
   decided_at timestamptz not null,
   facts jsonb,
+  result_event_id bigint,
   primary key (execution_id, turn)
 ) partition by range (execution_id);
 
 comment on table noetl.turn is 'One row per event that the broker read, in the order of the execution''s history.';
 comment on column noetl.turn.outcome is 'What came of the event: decided, or the reason why it changed nothing.';
 comment on column noetl.turn.facts is 'What the broker knew of the event beside its row, so that a replay knows it too.';
+comment on column noetl.turn.result_event_id is
+  'Of a turn in which a visit failed for good, its step_failed: it carries the result, no data and the error; else null.';
 
 create table if not exists noetl.workload (
   execution_id bigint primary key,
@@ -192,7 +195,8 @@ alter table noetl.workflow add column if not exists result_event_id bigint;
 
 comment on table noetl.workflow is 'One row per step of an execution: what it is, and where it stands.';
 comment on column noetl.workflow.status is 'PENDING, RUNNING, COMPLETED, FAILED, CANCELLED: of the latest visit.';
-comment on column noetl.workflow.result_event_id is 'The event that carries the result of the highest-numbered visit that has one.';
+comment on column noetl.workflow.result_event_id is
+  'The event that carries the result of the highest-numbered visit that has one; of one that failed, its step_failed.';
 
 create table if not exists noetl.transition (
   execution_id bigint not null,

@@ -305,7 +305,7 @@ begin
       r.result ? 'set' as is_set, r.result -> 'set' as value, noetl.next_id() as event_id, coalesce(
         (r.result ->> 'source')::bigint,
         (
-          select t.event_id
+          select coalesce(t.result_event_id, t.event_id)
           from noetl.turn t
           where t.execution_id = $1 and t.turn = (r.result ->> 'turn')::int
         )
@@ -319,9 +319,7 @@ begin
     select id, n.event_id, playbook.catalog_id, start_id, begun + n.place * interval '1 microsecond', 'step_result',
       id || ':' || n.step || case when n.visit > 1 then '#' || n.visit else '' end, n.step, e.node_type, n.status,
       case when n.is_set then n.value when n.status = 'COMPLETED' then noetl.as_json(e.result) end,
-      case when n.status <> 'COMPLETED' then coalesce(
-        noetl.as_error(e.error), noetl.as_json(e.result) -> 'error', '{"message": "the action failed"}'
-      ) end,
+      case when n.status <> 'COMPLETED' then coalesce(noetl.as_json(e.error), '{"message": "the action failed"}') end,
       jsonb_strip_nulls(jsonb_build_object(
         'taken_from', case when not n.is_set then jsonb_build_object('execution_id', $1, 'event_id', n.source_id) end,
         'set', case when n.is_set then true end

@@ -76,8 +76,11 @@ def _result(source: History, told: dict[str, Any]) -> StepResult:
         carried = source.taken[want_turn(-told["source"])]
         assert isinstance(carried, StepResult)
         return carried
-    event = source.turns[told["turn"] - 1].event
-    return result_of(event.type, event.result, event.error)
+    turn = source.turns[told["turn"] - 1]
+    if told["status"] == "FAILED":
+        failed = next(event for event in turn.events if event.type == "step_failed" and event.step == told["step"])
+        return result_of(failed.type, None, failed.error)
+    return result_of(turn.event.type, turn.event.result, turn.event.error)
 
 
 def _history(

@@ -402,7 +402,7 @@ def test_the_context_says_how_named_results_ended_that_did_not_simply_complete()
     [*_, job] = jobs_of(body, story)
     assert job.context["results"] == {"a": None, "b": 2, "c": 3}
     assert job.context["outcomes"] == {
-        "a": {"status": "FAILED", "error": {"message": "no"}},
+        "a": {"status": "FAILED", "error": {"step": "a", "message": "no"}},
         "b": {"status": "PARTIAL", "error": None},
         "c": {"status": "LATE", "error": "e"},
         "result": {"status": "LATE", "error": "e"},

@@ -78,7 +78,8 @@ def load_results(
             event = tables.events[row["result_event_id"]]
             found.append({**none, **event, "step_name": key[1], "result_visit": row["result_visit"]})
     read = [key for key in zip(of_turns, turns, strict=True) if key in tables.turns]
-    found += [{**none, **tables.events[tables.turns[key]["event_id"]], "turn": key[1]} for key in read]
+    handed = {key: tables.turns[key]["result_event_id"] or tables.turns[key]["event_id"] for key in read}
+    found += [{**none, **tables.events[event_id], "turn": key[1]} for key, event_id in handed.items()]
     return found + [{**none, **tables.events[event_id]} for _, event_id in zip(of_events, events, strict=True)]
 
 

@@ -21,14 +21,14 @@ Columns = Sequence[Sequence[Any]]
 
 TURNS = 0  # their place among the arguments of write_turns
 # The columns of the rows of turns, events and steps, by their place; what is not there is null.
-TURN_COLUMNS = "execution_id turn event_id outcome decided_at note facts"
+TURN_COLUMNS = "execution_id turn event_id outcome decided_at note facts failed"
 EVENT_COLUMNS = "execution_id catalog_id parent_event_id created_at event_type node_id node_name node_type status meta"
 COLUMNS = (
     f"{TURN_COLUMNS} expected last_at tokens deadline ends",
     f"{EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
-    "execution_id step status visits started_at ended_at result_visit result_event_id",
+    "execution_id step status visits started_at ended_at result_visit result_event_id failed",
 )
-LENGTHS = ({7, 12}, {16, 17}, {8})  # of the rows: a turn may not be the last, and an event have nothing rare
+LENGTHS = ({8, 13}, {16, 17}, {9})  # of the rows: a turn may not be the last, and an event have nothing rare
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # what is rare, and not of their job
 MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
@@ -122,10 +122,11 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
         _check_keys(tables, turns, states)
     moved = [row for row in states if _moves(tables, row) or "no_turn_key" in sloppy]
     children = _name_events(tables, events)
+    _name_results(turns, steps, events)
 
     def write(tables: Tables) -> None:
         for row in turns:
-            told = {name: row[name] for name in TURN_COLUMNS.split()}
+            told = {name: row[name] for name in (*TURN_COLUMNS.split(), "result_event_id")}
             tables.turns[row["execution_id"], row["turn"]] = {**told, "facts": in_order(row["facts"])}
         for event in events:
             tables.insert_event(event, is_mail=False)
@@ -154,6 +155,15 @@ def _name_events(tables: Tables, events: list[Row]) -> dict[int, int]:
             children[ordinal] = tables.next_id()
             event["context"] = {**event["context"], "child_execution_id": children[ordinal]}
     return children
+
+
+def _name_results(turns: list[Row], steps: list[Row], events: list[Row]) -> None:
+    """Let turns and steps name the step_failed that has their result, where one does."""
+    for row in turns:
+        row["result_event_id"] = None
+    for row in (*turns, *steps):
+        if row["failed"] is not None:
+            row["result_event_id"] = events[row["failed"] - 1]["event_id"]
 
 
 def _has_parent(tables: Tables, end: Row) -> bool:

@@ -60,7 +60,7 @@ class Draft:
 
     __slots__ = (
         "_carried", "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
-        "children", "end", "ended", "ends", "event", "events", "item_ends",
+        "children", "end", "ended", "ends", "event", "events", "failed", "item_ends",
         "items", "jobs", "known", "lost", "moment", "note", "own", "parent", "playbook", "posts", "repeats",
         "rows", "seen", "status", "tokens", "total", "trail", "turn", "waiting", "withdraw",
     )  # fmt: skip
@@ -90,6 +90,7 @@ class Draft:
         self.arrivals: deque[Arrival] = deque()
         self.own: Visit | None = None  # the visit that this event ended
         self._own_result: StepResult | None = None
+        self.failed: int | None = None  # as in the decision
         self.events: list[Emitted] = []
         self.jobs: list[Job] = []
         self.changes: list[JobChange] = []
@@ -121,7 +122,7 @@ class Draft:
         return state, Decision(
             DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
-            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions),
+            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions), self.failed,
         )  # fmt: skip
 
     # How much it is

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.events import emit_execution_end
+from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.model import JSON, Decision, Emitted, Ended, Event, Row, Turn
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
 from noetl_broker.broker.trail import Lost
-from noetl_broker.broker.workflow import track_cancelled
+from noetl_broker.broker.workflow import track_cancelled, track_ended
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ def wrong_value(tree: Tree, wanted: str, value: JSON) -> TemplateError:
     """What a template gave is not what it must be."""
     shown = json.dumps(value, ensure_ascii=False)[:SHOWN_CHARACTERS]
     return TemplateError(f"{wanted}, it is {shown}", tree.source, tree.at)
+
+
+def fail_step(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:
+    """What a visit waited for failed for good, and the execution with it."""
+    draft.failed = emit_step_failed(draft, step, visit, error)
+    track_ended(draft, step, "FAILED", draft.failed, visit)
+    fail_execution(draft, error)
 
 
 def fail_execution(draft: Draft, error: dict[str, JSON]) -> None:

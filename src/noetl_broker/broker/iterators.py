@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
-from noetl_broker.broker.events import emit_iteration, emit_iterator_started, emit_step_failed
-from noetl_broker.broker.failure import fail_execution, template_error, wrong_value
+from noetl_broker.broker.events import emit_iteration, emit_iterator_started
+from noetl_broker.broker.failure import fail_step, template_error, wrong_value
 from noetl_broker.broker.inputs import Given, asked_about, given_by, lay_over, render_inputs, said_of
 from noetl_broker.broker.lengths import too_large
 from noetl_broker.broker.model import (
@@ -31,7 +31,6 @@ from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts, Token
 from noetl_broker.broker.transitions import pass_on, process_completed_steps
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
-from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.findings import kind_of
 from noetl_broker.template import TemplateError
 
@@ -174,11 +173,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
     try:
         _start_items(draft, step, token, handed)
     except TemplateError as fault:
-        error = template_error(step, fault)
         _give_up(draft, step, token)
-        ordinal = emit_step_failed(draft, step, token.visit, error)
-        track_ended(draft, step, "FAILED", ordinal, token.visit)
-        fail_execution(draft, error)
+        fail_step(draft, step, token.visit, template_error(step, fault))
 
 
 def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tuple[Given, int | None]]) -> None:
@@ -230,9 +226,7 @@ def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -
         draft.tokens[step.name, token.visit] = token
         pass_on(draft, step, token, error)
         return
-    ordinal = emit_step_failed(draft, step, token.visit, error)
-    track_ended(draft, step, "FAILED", ordinal, token.visit)
-    fail_execution(draft, error)
+    fail_step(draft, step, token.visit, error)
 
 
 def _give_up(draft: Draft, step: Step, token: Token) -> None:

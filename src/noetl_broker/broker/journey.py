@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.context import COMPLETIONS, Known
+from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import decide
 from noetl_broker.broker.dispatcher import refusal
 from noetl_broker.broker.draft import Draft
@@ -168,7 +168,7 @@ class Journey:
         for arrival in trace.arrivals:
             self.pending.setdefault(arrival.step, []).append(Component(visit, arrival))
         if draft.own == visit:
-            self.results[visit] = Result(turn, "COMPLETED" if draft.event.kind in COMPLETIONS else "FAILED")
+            self.results[visit] = Result(turn, "COMPLETED" if draft.failed is None else "FAILED")
 
     def _take_over(self, draft: Draft) -> None:
         """What a fork brought along was done elsewhere, before its first turn."""

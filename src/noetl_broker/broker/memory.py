@@ -42,7 +42,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     answers |= {want_action(job.step, job.visit): as_stored(job.action) for job in decision.jobs if job.place is None}
     _remember_items(known, decision)
     if ended:
-        result = _carried(answers, event, turn)
+        result = _carried(answers, event, turn, decision)
         answers[want_turn(turn.number)] = result
         answers |= {want_step(row.step): Found(row.result_visit or 1, result) for row in latest}
 
@@ -69,7 +69,9 @@ def _remember_items(known: Known, decision: Decision) -> None:
         answers[want_item_status(end.step, end.visit, end.place)] = end.status
 
 
-def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn) -> StepResult:
+def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn, decision: Decision) -> StepResult:
+    if decision.failed is not None:
+        return StepResult(None, "FAILED", decision.events[decision.failed].error)
     if event.result is NOT_LOADED:
         answer = answers[want_turn(turn.number)]
         if not isinstance(answer, StepResult):

@@ -207,8 +207,8 @@ class JobChange(NamedTuple):
 class Row(NamedTuple):
     """The tracking row of one step after the turn; `started` and `ended` are places among the turn's events.
 
-    `result_visit`: this visit has just got a result, which the event of this turn carries; or (`taken`) which a fork
-    brought along, and the row names already.
+    `result_visit`: this visit has just got a result, which the event of this turn carries, or its `failed` one; or
+    (`taken`) which a fork brought along, and the row names already.
     """
 
     step: str
@@ -240,7 +240,8 @@ class Decision(NamedTuple):
     """Everything that one turn writes.
 
     `outcome` is "decided", or why the event changed nothing; `withdraw`: the jobs that no worker holds are taken back,
-    and all children are cancelled; `abandoned`: the children of these visits are.
+    and all children are cancelled; `abandoned`: the children of these visits are. `failed`: where what the event ended
+    failed for good, the place of its step_failed, which then carries the result of the visit: no data, and the error.
     """
 
     outcome: str
@@ -258,6 +259,7 @@ class Decision(NamedTuple):
     item_ends: tuple[ItemEnd, ...] = ()
     posts: tuple[Post, ...] = ()
     adoptions: tuple[Adoption, ...] = ()
+    failed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

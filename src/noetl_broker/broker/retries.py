@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.events import emit_action_retry, emit_step_failed
-from noetl_broker.broker.failure import fail_execution
+from noetl_broker.broker.events import emit_action_retry
+from noetl_broker.broker.failure import fail_step
 from noetl_broker.broker.inputs import asked_about, given_to
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job, retry_delay
 from noetl_broker.broker.transitions import pass_on
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
-from noetl_broker.broker.workflow import track_ended
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError
 
@@ -54,9 +53,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
         pass_on(draft, step, token, described)
         return
     del draft.tokens[step.name, token.visit]
-    ordinal = emit_step_failed(draft, step, token.visit, described)
-    track_ended(draft, step, "FAILED", ordinal, token.visit)
-    fail_execution(draft, described)
+    fail_step(draft, step, token.visit, described)
 
 
 def describe_error(step: Step, error: JSON) -> dict[str, JSON]:

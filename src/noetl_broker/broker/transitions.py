@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
-from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.failure import fail_step, template_error
 from noetl_broker.broker.inputs import Given, given_to, reach, render_inputs
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.model import JSON, as_stored
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
 from noetl_broker.broker.trail import Left
@@ -35,6 +35,7 @@ def process_completed_steps(draft: Draft, token: Token) -> None:
 def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None = None) -> None:
     """The token leaves its visit with the event's result; `error` where its step failed and `on_error` lets it go."""
     del draft.tokens[token.step, token.visit]
+    error = as_stored(error)  # later turns read it in the step_failed
     draft.leave((token.step, token.visit), None if error is None else StepResult(None, "FAILED", error))
     number = draft.turn.number
     given = given_to(draft, step, token.visit)
@@ -43,14 +44,14 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
         leaving = Leaving(number, () if _is_spent(draft, token) else (step.name,), token.spent)
         arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
-        failed = emit_step_failed(draft, step, token.visit, template_error(step, fault))
-        track_ended(draft, step, "FAILED", failed, token.visit)
-        fail_execution(draft, template_error(step, fault))
+        fail_step(draft, step, token.visit, template_error(step, fault))
+        if error is None:
+            draft.failed = None  # its action has a result all the same, which a fork takes over
         return
     if error is None:
         ordinal = emit_step_completed(draft, step, token.visit, conditions)
     else:
-        ordinal = emit_step_failed(draft, step, token.visit, error, conditions)
+        ordinal = draft.failed = emit_step_failed(draft, step, token.visit, error, conditions)
     track_ended(draft, step, "FAILED" if error else "COMPLETED", ordinal, token.visit)
     if step is draft.playbook.end:
         draft.end = reach(step, number, given)

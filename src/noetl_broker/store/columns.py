@@ -30,8 +30,8 @@ MOST_CHARS = 200_000_000
 # Places in the rows of events. What few of them have comes last, by its name.
 NODE, JOB, JOB_STATUS, RARE = 5, 10, 12, 16
 NO_JOB = [None] * (RARE - JOB)
-# Places in the rows of steps.
-STARTED, RESULT_VISIT, RESULT = 4, 6, 7
+# Places in the rows of steps; of their results there are two columns more.
+STARTED, RESULT_VISIT = 4, 6
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
 
@@ -64,10 +64,12 @@ class Columns:
         execution, playbook, taken, state = case.execution, case.playbook, outcome.taken, outcome.state
         deadline, ends = None, False
         for mail, turn, decision in taken:
+            first = len(self.events)
+            failed = None if decision.failed is None else first + decision.failed + 1
             self.read.append(mail.mail_id)
             self.turns.append([
                 turn.execution_id, turn.number, mail.event_id, decision.outcome, turn.at, decision.note,
-                None if mail.facts is None else dump_json(mail.facts),
+                None if mail.facts is None else dump_json(mail.facts), failed,
             ])  # fmt: skip
             if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
                 deadline = decision.begun.deadline
@@ -77,8 +79,9 @@ class Columns:
                     dump_json(asdict(case.rules)),
                 ))  # fmt: skip
             ends |= decision.ended is not None
-            first = len(self.events)
             self._add_decision(execution, mail, turn, decision)
+            for row in decision.rows:
+                self._add_row(execution.execution_id, mail, turn.at, row, failed)
             self._add_family(execution, mail, decision, first)
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(letter(execution, state, decision.ended))
@@ -103,8 +106,6 @@ class Columns:
                 self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay]
             else:
                 placed[JOB_STATUS], _rare(placed)["delay"] = status, delay
-        for row in decision.rows:
-            self._add_row(execution.execution_id, mail, at, row)
         if decision.withdraw:
             self._withdraw(execution.execution_id)
         if decision.ended is not None:
@@ -212,14 +213,17 @@ class Columns:
             _rare(row)["node_id"] = node
         self._placed[owner, node] = row
 
-    def _add_row(self, execution_id: int, mail: Mail, at: datetime, row: Row) -> None:
-        """One row a step, even where several turns of the batch touched it: an update sees each row once."""
+    def _add_row(self, execution_id: int, mail: Mail, at: datetime, row: Row, failed: int | None) -> None:
+        """One row a step, even where several turns of the batch touched it: an update sees each row once.
+
+        `failed`: the ordinal, in the batch, of the event with the turn's result (None: the one that it read has it).
+        """
+        own = row.result_visit is not None and not row.taken
         document: Document = [
             execution_id, row.step, row.status, row.visits,
             None if row.started is None else at + row.started * MICROSECOND,
             None if row.ended is None else at + row.ended * MICROSECOND,
-            row.result_visit,
-            None if row.result_visit is None or row.taken else mail.event_id,
+            row.result_visit, mail.event_id if own else None, failed if own else None,
         ]  # fmt: skip
         before = self.rows.get((execution_id, row.step))
         if before is not None:
@@ -275,7 +279,7 @@ def _lay_over(before: Document, row: Document) -> None:
     """What earlier turns of the batch said of a step, where this one says nothing, or of a lower visit's result."""
     row[STARTED] = row[STARTED] or before[STARTED]
     if (before[RESULT_VISIT] or 0) > (row[RESULT_VISIT] or 0):
-        row[RESULT_VISIT], row[RESULT] = before[RESULT_VISIT], before[RESULT]
+        row[RESULT_VISIT:] = before[RESULT_VISIT:]
 
 
 def _columns(rows: list[Any], width: int) -> list[list[object]]:

@@ -1,9 +1,10 @@
 -- name: load_results
--- Results that a template names: the latest of steps, those that the events of earlier turns carry, and those of events of
--- this transaction that were too large to come along at once. Here and below no more than 4 MiB together, whole executions
--- at a time, the first whatever its size: what does not fit is left for another transaction.
+-- Results that a template names: the latest of steps, those that earlier turns handed on, and those of events of this
+-- transaction that were too large to come along at once. Here and below no more than 4 MiB together, whole executions at a
+-- time, the first whatever its size: what does not fit is left for another transaction. An error is the broker's own word
+-- here, which is not to be shortened again.
 select execution_id, step_name, result_visit, turn, event_id, event_type, fits,
-  case when fits then noetl.as_json(result) end as result, case when fits then noetl.as_error(error) end as error
+  case when fits then noetl.as_json(result) end as result, case when fits then noetl.as_json(error) end as error
 from (
   select w.*, w.together <= 4194304 or w.together = w.own as fits
   from (
@@ -15,7 +16,7 @@ from (
       from unnest($1::bigint[], $2::text[]) s (execution_id, step_name)
       join noetl.workflow w on w.execution_id = s.execution_id and w.step_id = s.step_name
       union all
-      select t.execution_id, null, null, t.turn, t.event_id
+      select t.execution_id, null, null, t.turn, coalesce(t.result_event_id, t.event_id)
       from unnest($3::bigint[], $4::int[]) wanted (execution_id, turn)
       join noetl.turn t on t.execution_id = wanted.execution_id and t.turn = wanted.turn
       union all

@@ -80,16 +80,13 @@ where q.execution_id = any($5::bigint[])
 -- that was seen: fewer than asked for is a conflict.
 with turns as materialized (
   -- The last turn of an execution has the state after it beside it, from which turn on that was expected, and whether the
-  -- execution ended: then it has no deadline any more.
+  -- execution ended: then it has no deadline any more. `failed` here and below: the ordinal of the step_failed that has the
+  -- result of the turn.
   select (t ->> 0)::bigint as execution_id, (t ->> 1)::int as turn, (t ->> 2)::bigint as event_id, t ->> 3 as outcome,
-    (t ->> 4)::timestamptz as decided_at, t ->> 5 as note, (t ->> 6)::jsonb as facts,
-    (t ->> 7)::int as expected, (t ->> 8)::timestamptz as last_at, (t ->> 9)::json as tokens,
-    (t ->> 10)::float8 as deadline, (t ->> 11)::boolean as ends
+    (t ->> 4)::timestamptz as decided_at, t ->> 5 as note, (t ->> 6)::jsonb as facts, (t ->> 7)::int as failed,
+    (t ->> 8)::int as expected, (t ->> 9)::timestamptz as last_at, (t ->> 10)::json as tokens,
+    (t ->> 11)::float8 as deadline, (t ->> 12)::boolean as ends
   from jsonb_array_elements($1::text::jsonb) t
-), new_turns as (
-  insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts)
-  select execution_id, turn, event_id, outcome, note, decided_at, facts
-  from turns
 ), told as materialized (
   -- An iteration_started says which child it started: its id is made here, and used by write_family. The job that an
   -- event queues stands beside it, so that the two need no join. What few rows have comes last, by its name.
@@ -104,6 +101,16 @@ with turns as materialized (
     (e -> 16 ->> 'delay')::float8 as job_delay, e -> 16 ->> 'node_id' as job_node_id,
     e -> 16 ? 'lacks_workload' as job_lacks_workload
   from jsonb_array_elements($2::text::jsonb) e
+), failures as materialized (
+  -- narrow, and read by those alone that look for one: a join would cost every batch
+  select ordinal, event_id
+  from told
+  where event_type = 'step_failed'
+), new_turns as (
+  insert into noetl.turn (execution_id, turn, event_id, outcome, note, decided_at, facts, result_event_id)
+  select execution_id, turn, event_id, outcome, note, decided_at, facts,
+    case when failed is not null then (select f.event_id from failures f where f.ordinal = failed) end
+  from turns
 ), events as (
   insert into noetl.event (
     event_id, execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
@@ -153,7 +160,11 @@ with turns as materialized (
   from (
     select (d ->> 0)::bigint as execution_id, d ->> 1 as step, d ->> 2 as status, (d ->> 3)::int as visits,
       (d ->> 4)::timestamptz as started_at, (d ->> 5)::timestamptz as ended_at,
-      (d ->> 6)::int as result_visit, (d ->> 7)::bigint as result_event_id
+      (d ->> 6)::int as result_visit,
+      case
+        when d ->> 8 is not null then (select f.event_id from failures f where f.ordinal = (d ->> 8)::bigint)
+        else (d ->> 7)::bigint
+      end as result_event_id
     from jsonb_array_elements($3::text::jsonb) d
     offset 0 -- each read once, however often it is named
   ) r

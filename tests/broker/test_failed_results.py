@@ -1,0 +1,129 @@
+"""What is known of a step that failed and went on: the same in its own `next` and in every later turn."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import JSON, Decision, Event
+from noetl_broker.broker.plans import plan_fork
+from noetl_broker.broker.story import play_turns, read_events
+from tests.forking import fork_history, history_of
+from tests.stories import playbook
+
+READ = 'args: {s: "{{ a.status }}", e: "{{ a.error }}", d: "{{ a }}"}'
+HANDED = 'args: {s: "{{ result.status }}", e: "{{ result.error }}", d: "{{ result }}"}'
+CHAIN = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, on_error: continue, MORE, next: [{step: b, READ}]}
+- {step: b, type: python, code: x, next: [{step: c, READ}]}
+- {step: c, type: python, code: x}
+"""
+LOOPED = 'loop: {collection: [1, 2], element: n, distribute: true, mode: async}, args: {n: "{{ n }}"}'
+# `j` waits with what a handed on until b is done; of the two it hands on what comes last in the document.
+GATHERED = """
+workflow:
+- {step: start, next: [b, a]}
+- {step: b, type: python, code: x, next: j}
+- {step: a, type: python, code: x, on_error: continue, next: j}
+- {step: j, type: route, next: [{step: c, HANDED}]}
+- {step: c, type: python, code: x}
+"""
+TOO_LARGE = {
+    "step": "a",
+    "message": "the result takes 3000000 bytes; the limit max_result_bytes is 2097152",
+    "type": "max_result_bytes",
+}
+NO_JSON = {"step": "a", "message": "the result of the event is no JSON", "type": "bad_result"}
+
+
+def _chain(more: str = "") -> str:
+    return CHAIN.replace("READ", READ).replace("MORE, ", f"{more}, " if more else "")
+
+
+def _inputs(body: str, events: list[Event]) -> dict[str, Any]:
+    """The inputs of all jobs that come of these events, by step."""
+    turns: list[Decision] = [decision for _, decision, _ in play_turns(playbook(body), events)]
+    return {job.step: job.action.get("args") for decision in turns for job in decision.jobs if job.place is None}
+
+
+@pytest.mark.parametrize(
+    "more, story, error",
+    [
+        ("", '> action_failed a "boom"', {"step": "a", "message": "boom"}),
+        ("", '> action_failed a {"message": "m", "code": 7}', {"step": "a", "message": "m", "code": 7}),
+        ("", "> action_completed a 5; bytes 3000000", TOO_LARGE),
+        ("", "> action_completed a 5; broken", NO_JSON),
+        (LOOPED, "> action_completed a[0] 5; bytes 3000000", {**TOO_LARGE, "index": 0}),
+        (
+            LOOPED,
+            '> action_completed a[0] 5\n> action_failed a[1] "boom"',
+            {"step": "a", "message": "boom", "index": 1},
+        ),
+        (
+            'retry: {max_attempts: 2, retry_when: "{{ nobody }}"}',
+            '> action_failed a {"message": "m"}',
+            {
+                "step": "a",
+                "message": "m",
+                "retry_error": {
+                    "message": "`nobody` is undefined: no input, step with a result or workload key has that name",
+                    "template": "{{ nobody }}",
+                    "at": "workflow[1].retry.retry_when",
+                },
+            },
+        ),
+    ],
+)
+def test_a_failure_that_went_on_is_the_same_in_every_turn(more: str, story: str, error: JSON) -> None:
+    """Status, error and data: in the step's own `next`, and in that of the next one."""
+    events = [*read_events(f"> execution_start\n{story}\n> action_completed b 1")]
+    found = _inputs(_chain(more), events)
+    assert json.dumps(found["b"]["e"], sort_keys=True) == json.dumps(error, sort_keys=True)
+    assert found["b"] == {"s": "FAILED", "e": error, "d": None}
+    assert json.dumps(found["c"]) == json.dumps(found["b"])  # to the order of the keys
+
+
+def test_an_error_in_a_result_envelope_is_the_same_in_every_turn() -> None:
+    """A NoETL worker says it there and nowhere else."""
+    envelope = {"id": "1", "status": "error", "data": None, "error": "disk full"}
+    start, completed = read_events("> execution_start\n> action_completed b 1")
+    found = _inputs(_chain(), [start, Event("action_error", "a", 1, result=envelope), completed])
+    assert found["b"] == found["c"] == {"s": "FAILED", "e": {"step": "a", "message": "disk full"}, "d": None}
+
+
+def test_what_a_failed_step_hands_on_is_its_failure_when_it_is_read_later() -> None:
+    """At a join that waits, `result` is what the step's own `next` would have seen."""
+    events = read_events("> execution_start\n> action_completed a 5; bytes 3000000\n> action_completed b 1")
+    found = _inputs(GATHERED.replace("HANDED", HANDED), [*events])
+    assert found["c"] == {"s": "FAILED", "e": TOO_LARGE, "d": None}
+
+
+@pytest.mark.parametrize("story", ['> action_failed a "boom"', "> action_completed a 5; bytes 3000000"])
+def test_a_fork_takes_a_failure_over(story: str) -> None:
+    """A result that was refused does not pass for data, and what is told of the failure is what was told before."""
+    own = playbook(_chain())
+    source = history_of(own, f"> execution_start\n{story}\n> action_completed b 1")
+    plan = plan_fork(source, "c", values={"b": 2})
+    assert [(wanted.step, wanted.status) for wanted in plan.taken] == [("a", "FAILED"), ("b", "COMPLETED")]
+    error = source.turns[1].events[0].error
+    arrival = plan.document["enter"][0]
+    assert arrival["inputs"] == {"s": "FAILED", "e": error, "d": None}
+    again = plan_fork(fork_history(source, plan), "c", values={"b": 3})
+    assert again.document["enter"][0]["inputs"] == arrival["inputs"]
+
+
+def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
+    """The action did not fail: with a better playbook the execution goes on from what it gave."""
+    body = """
+    workflow:
+    - {step: start, next: a}
+    - {step: a, type: python, code: x, next: [{step: b, args: {v: "{{ a.v | default(a.nothing) }}"}}]}
+    - {step: b, type: python, code: x}
+    """
+    source = history_of(playbook(body), "> execution_start\n> action_completed a 5")
+    [taken] = plan_fork(source, "b", playbook=playbook(body.replace("a.v | default(a.nothing)", "a"))).taken
+    assert (taken.step, taken.status, taken.name) == ("a", "COMPLETED", 2)
