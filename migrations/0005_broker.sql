@@ -27,8 +27,9 @@ $$;
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
 -- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
 -- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
--- And so does what would make the batch too large for the broker's memory: payloads and states of 4 MiB together, whole
--- executions at a time, the first of them whatever its size. The many that have little to carry wait for none of them.
+-- And so does what would make the batch too large for the broker's memory: payloads, states and what comes beside failures,
+-- of 4 MiB together, whole executions at a time, the first of them whatever its size. The many that have little to carry
+-- wait for none of them.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, at timestamptz, waited float8,
@@ -198,8 +199,10 @@ begin
       case when e.created_at is not null
         then least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') end as created_at,
       e.result, e.error, e.meta, s.turn, s.last_at, s.tokens, u.is_held,
+      lower(e.event_type) in ('action_failed', 'action_error') as fails,
       case
         when not u.is_held then 0
+        when lower(e.event_type) in ('action_failed', 'action_error') then noetl.weight(s.tokens) + noetl.weight(e.result)
         when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
         else noetl.weight(s.tokens) + noetl.weight(e.context)
       end as bytes
@@ -226,17 +229,20 @@ begin
     coalesce(date_part('epoch', clock_timestamp() - m.created_at), 0),
     m.event_type::text, m.node_id::text, m.node_name::text,
     case when m.comes and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
-    -- a large result stays in the table until a template names it
-    case when pg_column_size(m.result) <= 8192 then noetl.as_json(m.result) end,
-    coalesce(pg_column_size(m.result) > 8192, false),
+    -- a large result stays in the table until a template names it; beside a failure it is read as the event is
+    case
+      when pg_column_size(m.result) <= 8192 or m.comes and m.fails and octet_length(m.result::text) <= 2097152
+        then noetl.as_json(m.result)
+    end,
+    coalesce(pg_column_size(m.result) > 8192 and not m.fails, false),
     noetl.as_error(m.error), noetl.as_json(m.meta),
     noetl.is_broken(m.result) or noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
     case
-      when m.comes and pg_column_size(m.result) > 8192 and lower(m.event_type) = 'action_completed'
+      when m.comes and pg_column_size(m.result) > 8192 and (m.fails or lower(m.event_type) = 'action_completed')
         and octet_length(m.result::text) > 2097152 then octet_length(m.result::text)
     end,
-    case when lower(m.event_type) in ('action_failed', 'action_error') then (
+    case when m.fails then (
       select q.attempts
       from noetl.queue q
       where q.execution_id = m.execution_id and q.node_id = m.node_id

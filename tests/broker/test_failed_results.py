@@ -127,3 +127,20 @@ def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
     source = history_of(playbook(body), "> execution_start\n> action_completed a 5")
     [taken] = plan_fork(source, "b", playbook=playbook(body.replace("a.v | default(a.nothing)", "a"))).taken
     assert (taken.step, taken.status, taken.name) == ("a", "COMPLETED", 2)
+
+
+@pytest.mark.parametrize(
+    "event, told",
+    [
+        (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}), False),
+        (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}, bytes_over=3_000_000), True),
+        (Event("action_completed", "a", 1, result={"code": "busy"}, bytes_over=3_000_000), True),
+        (Event("action_completed", "a", 1, result=None, broken=True), True),
+    ],
+)
+def test_a_result_that_was_refused_is_none_for_a_retry(event: Event, told: bool) -> None:  # noqa: FBT001 - pytest's
+    """Whoever takes the turn again may have it, and must decide as it was decided without it."""
+    more = 'retry: {max_attempts: 2, jitter: false, retry_when: "{{ result is none }}"}'
+    [start] = read_events("> execution_start")
+    *_, (_, decision, _) = play_turns(playbook(_chain(more)), [start, event])
+    assert (decision.events[0].type == "action_retry") is told

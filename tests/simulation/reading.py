@@ -29,7 +29,8 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
     event = tables.events[mail["event_id"]]
     execution = tables.executions.get(mail["execution_id"]) or missing.get(mail["execution_id"], {})
     state = tables.states.get(mail["execution_id"], {})
-    is_large = event["result"] is not None and len(dump_json(event["result"])) > server.large_bytes
+    fails = event["event_type"].lower() in FAILURES
+    is_large = not fails and event["result"] is not None and len(dump_json(event["result"])) > server.large_bytes
     job = tables.queue.get((mail["execution_id"], event["node_id"] or ""), {})
     at = tables.clock()
     server.leases_seen[mail["event_id"]] = job.get("attempts", 0)
@@ -43,7 +44,7 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
         "result": None if is_large else event["result"],
         "result_left": is_large,
         "broken": False,
-        "job_attempts": job.get("attempts") if event["event_type"].lower() in FAILURES else None,
+        "job_attempts": job.get("attempts") if fails else None,
         "name": tables.catalog.get(execution.get("catalog_id") or 0, {}).get("name"),
         "turn": state.get("turn"),
         "tokens": load_json(state["tokens"]) if state else None,

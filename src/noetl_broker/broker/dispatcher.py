@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.adoptions import adopt_child, child_of, complete_action
 from noetl_broker.broker.children import start_child_again
-from noetl_broker.broker.failure import cancel_execution, pass_deadline
+from noetl_broker.broker.failure import cancel_execution, error_of, pass_deadline
 from noetl_broker.broker.initial import dispatch_first_step
 from noetl_broker.broker.iterators import (
     check_iterator_completions,
@@ -14,7 +14,6 @@ from noetl_broker.broker.iterators import (
     continue_iterator,
     runs_items,
 )
-from noetl_broker.broker.lengths import too_large
 from noetl_broker.broker.model import (
     ACTION_COMPLETED,
     ACTION_FAILED,
@@ -27,7 +26,6 @@ from noetl_broker.broker.model import (
     ITERATION_DUE,
     ITERATION_STARTED,
     ITERATOR_COMPLETED,
-    JSON,
     Event,
 )
 from noetl_broker.broker.retries import process_failed_action
@@ -59,10 +57,8 @@ def _completed(draft: Draft) -> None:
     event, token = draft.event, _token(draft)
     if event.place is not None:
         check_iterator_completions(draft, token)
-    elif event.broken:
-        process_failed_action(draft, token, {"message": "the result of the event is no JSON", "type": "bad_result"})
-    elif event.bytes_over:
-        process_failed_action(draft, token, too_large(event))
+    elif event.broken or event.bytes_over:
+        process_failed_action(draft, token, error_of(event))
     else:
         if isinstance(event.meta, dict) and "child_execution_id" not in event.meta:
             _give_up_child(draft, token)
@@ -79,9 +75,8 @@ def _failed(draft: Draft) -> None:
     event, token = draft.event, _token(draft)
     if event.place is not None:
         check_iterator_completions(draft, token)
-        return
-    error: JSON = event.error if event.error is not None else _error_in_result(event)
-    process_failed_action(draft, token, error)
+    else:
+        process_failed_action(draft, token, error_of(event))
 
 
 REACTIONS: dict[str, Callable[[Draft], None]] = {
@@ -180,11 +175,3 @@ def _child_refusal(step: Step, token: Token, event: Event) -> str | None:
     if event.stale:
         return "stale"
     return "duplicate" if rests or 0 < event.attempt <= token.failures else None
-
-
-def _error_in_result(event: Event) -> JSON:
-    """A NoETL worker reports an error inside its result envelope."""
-    result = event.result
-    if isinstance(result, dict):
-        return result.get("error") or result
-    return result

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
-from noetl_broker.broker.model import JSON, Decision, Emitted, Ended, Event, Row, Turn
+from noetl_broker.broker.lengths import shortened, too_large
+from noetl_broker.broker.model import ACTION_FAILED, ITEM_FAILED, JSON, Decision, Emitted, Ended, Event, Row, Turn
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
 from noetl_broker.broker.trail import Lost
 from noetl_broker.broker.workflow import track_cancelled, track_ended
@@ -17,7 +18,26 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Step
     from noetl_broker.template import Tree
 
+FAILURES = frozenset({ACTION_FAILED, ITEM_FAILED})
 SHOWN_CHARACTERS = 80  # of a value that is complained about
+
+
+def error_of(event: Event) -> JSON:
+    """What an event says of the failure that it tells of, or why it is one, where what it carries is refused."""
+    if event.kind in FAILURES:
+        if event.error is not None:
+            return event.error
+    elif event.broken:
+        return {"message": "the result of the event is no JSON", "type": "bad_result"}
+    if event.bytes_over:
+        return too_large(event)
+    result = result_beside(event)  # a NoETL worker reports an error inside its result envelope
+    return shortened((result.get("error") or result) if isinstance(result, dict) else result)
+
+
+def result_beside(event: Event) -> JSON:
+    """The result that came beside a failure; one that was refused is none, whoever reads the event again."""
+    return event.result if event.kind in FAILURES and not event.bytes_over else None
 
 
 def template_error(step: Step, fault: TemplateError) -> dict[str, JSON]:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started
-from noetl_broker.broker.failure import fail_step, template_error, wrong_value
+from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
 from noetl_broker.broker.inputs import Given, asked_about, given_by, lay_over, render_inputs, said_of
-from noetl_broker.broker.lengths import too_large
 from noetl_broker.broker.model import (
     ITEM_COMPLETED,
     ITERATION_DUE,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.model import Event
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Tree
 
@@ -84,7 +82,7 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     if runs_items(step) and _iteration(step).task.call is None and not (completed and event.settled):
         change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
-    error = None if completed else describe_error(step, event.error or _unusable(event))
+    error = None if completed else describe_error(step, error_of(event))
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
     if error is not None and (step.iteration is None or step.iteration.on_error == "fail"):
         _fail_step(draft, step, token, {**error, "index": index})
@@ -233,10 +231,6 @@ def _give_up(draft: Draft, step: Step, token: Token) -> None:
     draft.tokens.pop((step.name, token.visit), None)
     change_job(draft, step, token.visit, "dead")
     draft.abandoned.append((step.name, token.visit))
-
-
-def _unusable(event: Event) -> JSON:
-    return too_large(event) if event.bytes_over else "the result of the event is no JSON"
 
 
 def _iteration(step: Step) -> Iteration:

@@ -1,16 +1,24 @@
-"""How long an execution may grow, how wide one turn of it, how large a result: past a bound it fails with its name."""
+"""How long an execution may grow, how wide one turn of it, how large a result: past a bound it fails with its name.
+
+What ends it has a bound too: a long error is shortened.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import MAX_RESULT_BYTES
 from noetl_broker.broker.state import RUNNING
+from noetl_broker.template.output import size_of
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.model import JSON, Event
     from noetl_broker.broker.state import Arrival
+
+MOST_ERROR_CHARS = 65_536  # of an error that came in a result; any other is shortened where it is read, by the database
+MOST_MESSAGE_CHARS, MOST_FIELD_CHARS, MOST_FIELDS = 4_000, 500, 9
 
 
 def too_long(draft: Draft) -> dict[str, JSON] | None:
@@ -35,3 +43,18 @@ def too_large(event: Event) -> dict[str, JSON]:
     """The error of an attempt whose result is larger than the database takes from workers."""
     message = f"the result takes {event.bytes_over} bytes; the limit max_result_bytes is {MAX_RESULT_BYTES}"
     return {"message": message, "type": "max_result_bytes"}
+
+
+def shortened(error: JSON) -> JSON:
+    """The error as it is; of one that is too long the message and some small fields, and its `original_bytes`.
+
+    Everything that follows from a failure says its error again.
+    """
+    if size_of(error) <= MOST_ERROR_CHARS:
+        return error
+    told = error if isinstance(error, dict) else {"message": error}
+    small = [(key, value) for key, value in told.items() if size_of([key, value]) <= MOST_FIELD_CHARS]
+    short: dict[str, JSON] = dict(small[:MOST_FIELDS])
+    if isinstance(told.get("message"), str):
+        short["message"] = told["message"][:MOST_MESSAGE_CHARS]
+    return {**short, "original_bytes": len(json.dumps(error, ensure_ascii=False).encode())}

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_action_retry
-from noetl_broker.broker.failure import fail_step
+from noetl_broker.broker.failure import fail_step, result_beside
 from noetl_broker.broker.inputs import asked_about, given_to
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.queue import change_job, retry_delay
@@ -77,7 +77,7 @@ def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[st
     words: dict[str, JSON] = {
         "error": error["message"],
         "status_code": error.get("status_code") or 0,
-        "result": draft.event.result,
+        "result": result_beside(draft.event),
         "attempt": token.failures,
     }
     given = given_to(draft, step, token.visit)

@@ -1,0 +1,125 @@
+"""Large results beside a failure: what `retry_when` reads of them, and what a worker says nowhere else."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
+from tests.daemon.test_forks import differences
+from tests.daemon.test_large_payloads import megabytes
+from tests.postgres import Database
+from tests.sessions import session
+
+STORY = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, MORE, next: end}
+- {step: end}
+"""
+BUSY = "retry: {max_attempts: 2, initial_delay: 0, jitter: false, retry_when: \"{{ result.code == 'busy' }}\"}"
+NONE = BUSY.replace("result.code == 'busy'", "result is none")
+ITEMS = 'loop: {collection: [1], element: n, distribute: true}, args: {n: "{{ n }}"}'
+INSERT = """
+insert into noetl.event (execution_id, event_type, node_id, node_name, result, error)
+select q.execution_id, $1, q.node_id, q.node_name, $2, $3 from noetl.queue q where q.status = 'queued'"""
+TOLD = "select event_type, error from noetl.event where meta ? 'turn' and error is not null order by created_at limit 1"
+SMALL, LARGE, VAST = "x", megabytes(0.02)["blob"], "x" * 2_097_152
+TOO_LARGE = {
+    "step": "a",
+    "message": "the result takes 2097216 bytes; the limit max_result_bytes is 2097152",
+    "type": "max_result_bytes",
+}
+
+
+async def _failed(database: Database, more: str, event_type: str, result: JSON, error: JSON = None) -> int:
+    await register(database, STORY.replace("MORE, ", f"{more}, " if more else ""))
+    [execution_id] = await start(database)
+    await drain(database)
+    await execute(database, INSERT, event_type, result, error)
+    return execution_id
+
+
+@pytest.mark.parametrize("blob", [SMALL, LARGE])
+async def test_a_condition_on_a_retry_reads_a_result_of_any_size(database: Database, blob: str) -> None:
+    """And a replay reads the same."""
+    error = {"message": "no"}
+    execution_id = await _failed(database, BUSY, "action_failed", {"code": "busy", "blob": blob}, error)
+    await drain(database)
+    assert await rows(database, TOLD) == [("action_retry", {"step": "a", **error})]
+    assert await differences(database, execution_id) == []
+
+
+@pytest.mark.parametrize("more, error", [("", {}), (ITEMS, {"index": 0})])
+@pytest.mark.parametrize("blob", [SMALL, LARGE])
+async def test_an_error_in_an_envelope_of_any_size_is_the_error(
+    database: Database, blob: str, more: str, error: dict[str, Any]
+) -> None:
+    """A NoETL worker says it nowhere else: of an action, and of an item."""
+    envelope = {"id": "1", "status": "error", "data": blob, "error": "disk full"}
+    execution_id = await _failed(database, more, "ACTION_ERROR", envelope)
+    await drain(database)
+    told = {"step": "a", "message": "disk full", **error}
+    assert await value(database, "select error from noetl.execution") == told
+    assert await broken_invariants(database) == {}
+    assert await differences(database, execution_id) == []
+
+
+async def test_a_result_past_the_limit_beside_a_failure_is_none(database: Database) -> None:
+    """A broker must not read it; its size is all that is said, where nothing else is."""
+    envelope = {"id": "1", "status": "error", "data": VAST, "error": "disk full"}
+    execution_id = await _failed(database, NONE, "action_error", envelope)
+    await drain(database)
+    assert await rows(database, TOLD) == [("action_retry", TOO_LARGE)]
+    assert await differences(database, execution_id) == []
+    await execute(database, INSERT.replace("'queued'", "'retry'"), "action_failed", envelope, {"message": "no"})
+    await drain(database)
+    assert await value(database, "select error from noetl.execution") == {"step": "a", "message": "no"}
+    assert await differences(database, execution_id) == []
+
+
+async def test_a_result_that_was_refused_is_none_for_a_retry(database: Database) -> None:
+    """Whether it is in the table or not."""
+    execution_id = await _failed(database, NONE, "action_completed", {"code": "busy", "blob": VAST})
+    await drain(database)
+    assert await value(database, "select event_type from noetl.event where meta ? 'turn' and error is not null") == (
+        "action_retry"
+    )
+    assert await differences(database, execution_id) == []
+
+
+@pytest.mark.parametrize(
+    "result, error",
+    [
+        ({"code": 7, "message": "y" * 100_000, "rows": ["z"] * 50_000}, {"code": 7, "message": "y" * 4_000}),
+        ({"code": 7, "rows": ["z"] * 50_000}, {"code": 7, "message": "the action failed"}),
+        ({"data": 1, "error": "y" * 100_000}, {"message": "y" * 4_000}),
+        (["z"] * 50_000, {"message": "the action failed"}),
+    ],
+)
+async def test_a_long_error_in_a_result_is_shortened(database: Database, result: JSON, error: dict[str, Any]) -> None:
+    """As one that stands where it belongs: everything that follows says it again."""
+    execution_id = await _failed(database, "", "action_error", result)
+    await drain(database)
+    told = await value(database, "select error from noetl.execution")
+    of_result = result.get("error", result) if isinstance(result, dict) else result
+    assert told.pop("original_bytes") == len(json.dumps(of_result))
+    assert told == {"step": "a", **error}
+    assert await differences(database, execution_id) == []
+
+
+async def test_a_claim_ends_before_the_failure_that_is_too_much(database: Database) -> None:
+    """Their results come along, so they weigh; what stays in the table comes with nobody."""
+    await register(database, STORY.replace("MORE, ", f"{BUSY}, "))
+    await start(database, count=4)
+    await drain(database)
+    await execute(database, INSERT, "action_failed", megabytes(1.5), None)
+    async with session(database) as own, own.transaction():
+        claim = "select locked, result is not null, result_left from noetl.take_mail(200, false, 0) order by mail_id"
+        found = [tuple(row) for row in await own.fetch(claim)]
+    assert found == [(True, True, False), (True, True, False), (False, False, False), (False, False, False)]
+    assert (await drain(database)).counters.largest_batch == 2
+    assert await value(database, "select count(*) from noetl.execution where status = 'FAILED'") == 4
