@@ -135,7 +135,7 @@ def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
         (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}), False),
         (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}, bytes_over=3_000_000), True),
         (Event("action_completed", "a", 1, result={"code": "busy"}, bytes_over=3_000_000), True),
-        (Event("action_completed", "a", 1, result=None, broken=True), True),
+        (Event("action_completed", "a", 1, result={"code": "busy"}, broken=True), True),
     ],
 )
 def test_a_result_that_was_refused_is_none_for_a_retry(event: Event, told: bool) -> None:  # noqa: FBT001 - pytest's
