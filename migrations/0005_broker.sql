@@ -27,9 +27,9 @@ $$;
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
 -- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
 -- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
--- And so does what would make the batch too large for the broker's memory: payloads, states and what comes beside failures,
--- of 4 MiB together, whole executions at a time, the first of them whatever its size. The many that have little to carry
--- wait for none of them.
+-- And so does what would make the batch too large for the broker's memory: payloads, states and results beside
+-- failures of 4 MiB together, whole executions at a time, the first of them whatever its size. The many that have little to
+-- carry wait for none of them.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, at timestamptz, waited float8,
