@@ -36,7 +36,7 @@ IN_WRITE = """
 select count(*)
 from pg_stat_activity
 where datname = current_database() and application_name = 'noetl-broker run' and state = 'active'
-  and query like '%insert into noetl.turn%'"""
+  and query like '%with turns as materialized%'"""
 
 
 @asynccontextmanager
