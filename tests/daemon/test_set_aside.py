@@ -12,6 +12,7 @@ from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.store import unit
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -157,6 +158,27 @@ async def test_mail_that_the_server_cannot_give_is_set_aside_unread(database: Da
         (spoiled, "ProgramLimitExceededError: string buffer exceeds maximum allowed length")
     ]
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 20
+
+
+async def test_mail_that_another_broker_holds_is_not_mistaken_for_the_next(database: Database) -> None:
+    """The claim stumbled over one; when it is looked for again somebody else tries it, and the next comes first."""
+    await register(database, FAN)
+    spoiled, sound = await start(database, count=2)
+    await drain(database)
+    await execute(database, UNREADABLE.format(sqlstate="54000"))
+    await execute(database, FAIL, spoiled, "poison")
+    await execute(database, FAIL, sound, "boom")
+    look = unit.Look(0, newest=False)
+    async with session(database) as other, session(database) as own:
+        await other.execute("begin")
+        await other.execute("select from noetl.inbox where execution_id = $1 for update", spoiled)
+        async with own.transaction():
+            assert await unit.set_aside_unread(own, look) == []
+        await other.execute("rollback")
+        async with own.transaction():
+            assert await unit.set_aside_unread(own, look) == [spoiled]
+    await drain(database)
+    assert await value(database, "select status from noetl.execution where execution_id = $1", sound) == "FAILED"
 
 
 async def test_what_is_no_fault_of_a_row_sets_no_mail_aside(database: Database) -> None:

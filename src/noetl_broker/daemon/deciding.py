@@ -84,8 +84,8 @@ def bounded(case: Case, *, most: int | None) -> Case:
 
 
 def _is_left(mail: Mail) -> bool:
-    """Whether a turn after this mail's in the same batch may ask for its result; an item's stays where it is."""
-    return mail.event.result is NOT_LOADED and mail.event.place is None
+    """Whether a turn after this one in the batch may ask for its result: not an item's, nor one that is refused."""
+    return mail.event.result is NOT_LOADED and mail.event.place is None and not mail.event.bytes_over
 
 
 def foreseen(cases: list[Case]) -> Wants:

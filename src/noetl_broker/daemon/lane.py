@@ -22,7 +22,7 @@ from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store import unit
-from noetl_broker.store.faults import Remedy, kind_of, told
+from noetl_broker.store.faults import Remedy, is_unreadable, kind_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 from noetl_broker.store.rows import Mail
 
@@ -35,7 +35,6 @@ FAULT_PAUSE_SECONDS = (0.05, 2.0)
 BATCH_SECONDS = ANSWER_SECONDS + 10.0
 GROW_AFTER = 20  # batches that went well, after one that was too large for the server
 OUT_OF_TIME = frozenset({"25P04", "57014"})  # a transaction, a statement
-UNREADABLE = ("22", "54", "XX")  # classes of what the server says of a row that it cannot give
 CAREFUL_BATCHES = 100  # after one that failed by its mail; what is refused once comes seldom alone
 MOST_SLOW = 5  # times that one mail alone may take too long: each takes as long as the server has patience
 MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
@@ -202,12 +201,11 @@ class Lane:
     async def _cannot_claim(self, error: Exception, batch: Batch) -> None:
         """Look for the mail that the server cannot give; where it may well be the row, that is set aside unread."""
         most = min(self.size, self.most)
-        sqlstate = str(getattr(error, "sqlstate", None))
         log.error("mail cannot be claimed", batch_size=most, **told(error))
         if most > 1:
             self.shared.counters.retries += 1
             self.most = most // 2
-        elif sqlstate.startswith(UNREADABLE):
+        elif is_unreadable(error):
             await self._set_aside(error, [], batch.look)
             return
         else:
@@ -257,7 +255,7 @@ class Lane:
                 if mail:
                     execution_ids = await unit.set_aside(connection, mail, reason)
                 else:
-                    execution_ids = await unit.set_aside_unread(connection, look, reason)
+                    execution_ids = await unit.set_aside_unread(connection, look)
         except Exception as second:  # noqa: BLE001 - nothing is lost: the mail stays and is tried again
             log.warning("could not set mail aside", error=str(second))
             await asyncio.sleep(self.fault_pause)

@@ -82,6 +82,8 @@ _KINDS_WITHOUT_CODE: Final[tuple[tuple[type[BaseException], Kind], ...]] = (
     (asyncpg.InternalClientError, _LOST),
     (DatabaseFault, _LOST),
 )
+# Classes of codes: a value that is none, a limit of the server's, and what it takes for a fault in its own files.
+_OF_THE_DATA: Final = ("22", "54", "XX")
 # The key of a partition carries the name of its period.
 TURN_KEY: Final = re.compile(r"turn(_\w+)?_pkey|execution_state_pkey")
 
@@ -104,6 +106,11 @@ def is_transient(error: BaseException) -> bool:
 def is_of_the_mail(error: BaseException) -> bool:
     """Whether it is the mail that was decided on, and neither the connection, the server nor the schema."""
     return kind_of(error).remedy is Remedy.BLAME
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether the server says that a row is at fault which it was to read, and not what we asked for."""
+    return is_of_the_mail(error) and str(getattr(error, "sqlstate", "")).startswith(_OF_THE_DATA)
 
 
 def is_conflict(error: BaseException) -> bool:

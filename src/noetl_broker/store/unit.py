@@ -17,7 +17,7 @@ import asyncpg
 from noetl_broker.broker.context import Found, result_of
 from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_conflict
+from noetl_broker.store.faults import is_conflict, is_unreadable
 from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
@@ -159,10 +159,23 @@ async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> li
     return [row["execution_id"] for row in rows]
 
 
-async def set_aside_unread(connection: Connection, look: Look, reason: str) -> list[int]:
-    """Move the first mail that this look comes upon to the dead letters, unread; whose it was, if there was one."""
-    rows = await connection.fetch(sql("set_aside_unread"), look.start, look.newest, reason)
-    return [row["execution_id"] for row in rows]
+async def set_aside_unread(connection: Connection, look: Look) -> list[int]:
+    """Move the first mail that this look comes upon to the dead letters, if it cannot be read; whose it was.
+
+    It is tried once more, alone: where another broker holds what a claim stumbled over, the next one comes first.
+    """
+    mail_id = await connection.fetchval(sql("hold_mail"), look.start, look.newest)
+    if mail_id is None:
+        return []
+    try:
+        async with connection.transaction():
+            await take(connection, Look(mail_id, newest=False), max_mail=1)
+    except asyncpg.PostgresError as error:
+        if not is_unreadable(error):
+            raise
+        rows = await connection.fetch(sql("set_aside"), [mail_id], f"{type(error).__name__}: {error}")
+        return [row["execution_id"] for row in rows]
+    return []
 
 
 async def _load_results(

@@ -237,26 +237,14 @@ on conflict (execution_id, event_id) do update
 set reason = excluded.reason, created_at = clock_timestamp()
 returning execution_id;
 
--- name: set_aside_unread
--- One mail that the server cannot even give: the first that a claim comes upon.
-with read as (
-  delete from noetl.inbox i
-  where i.mail_id = (
-    select m.mail_id
-    from noetl.inbox m
-    where m.mail_id >= $1
-    order by case when $2::boolean then - m.mail_id else m.mail_id end
-    limit 1
-    for update skip locked
-  )
-  returning i.execution_id, i.event_id
-)
-insert into noetl.dead_letter (execution_id, event_id, reason)
-select execution_id, event_id, $3::text
-from read
-on conflict (execution_id, event_id) do update
-set reason = excluded.reason, created_at = clock_timestamp()
-returning execution_id;
+-- name: hold_mail
+-- The first mail that a claim comes upon.
+select i.mail_id
+from noetl.inbox i
+where i.mail_id >= $1
+order by case when $2::boolean then - i.mail_id else i.mail_id end
+limit 1
+for update skip locked;
 
 -- name: first_mail
 select i.mail_id
