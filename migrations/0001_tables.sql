@@ -168,7 +168,7 @@ comment on table noetl.turn is 'One row per event that the broker read, in the o
 comment on column noetl.turn.outcome is 'What came of the event: decided, or the reason why it changed nothing.';
 comment on column noetl.turn.facts is 'What the broker knew of the event beside its row, so that a replay knows it too.';
 comment on column noetl.turn.result_event_id is
-  'Of a turn in which a visit failed for good, its step_failed: it carries the result, no data and the error; else null.';
+  'Where what an action or its items gave was a failure for good, its step_failed: it carries the result, no data and the error.';
 
 create table if not exists noetl.workload (
   execution_id bigint primary key,
@@ -196,7 +196,7 @@ alter table noetl.workflow add column if not exists result_event_id bigint;
 comment on table noetl.workflow is 'One row per step of an execution: what it is, and where it stands.';
 comment on column noetl.workflow.status is 'PENDING, RUNNING, COMPLETED, FAILED, CANCELLED: of the latest visit.';
 comment on column noetl.workflow.result_event_id is
-  'The event that carries the result of the highest-numbered visit that has one; of one that failed, its step_failed.';
+  'The event that carries the result of the highest-numbered visit that has one; of an action that failed, its step_failed.';
 
 create table if not exists noetl.transition (
   execution_id bigint not null,

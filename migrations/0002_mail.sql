@@ -56,13 +56,14 @@ as $$
 $$;
 
 -- A number of ten bytes may be read as a hundred thousand digits (1e100000), so that what is small where it is stored is more
--- than a broker's memory where it is read: such a value is refused at the door. Other text grows to the sixfold at most. (A
--- list of the value alone, because a value on its own may come compressed.)
+-- than a broker's memory where it is read: such a value is refused at the door. What a double can be takes 16 bytes for
+-- 327 digits at most, other text grows to the sixfold. (A list of the value alone, because a value on its own may come
+-- compressed.)
 create or replace function noetl.is_inflated(value jsonb) returns boolean
 language sql immutable parallel safe
 as $$
   select coalesce(
-    octet_length($1::text) > 65536 and octet_length($1::text) > 16 * pg_column_size(jsonb_build_array($1)), false
+    octet_length($1::text) > 65536 and octet_length($1::text) > 32 * pg_column_size(jsonb_build_array($1)), false
   )
 $$;
 

@@ -1,26 +1,40 @@
 -- What the broker calls: take mail under locks, and see to what time alone brings about.
 
--- Of the executions that carry more than 16 KiB those that are left: 4 MiB of them come together, the first whatever it carries.
+-- Mail that is left for another claim. Of the executions that carry more than 16 KiB 4 MiB come together, the first whatever it
+-- carries; of what one of them carries beside failures 4 MiB, the first whatever its size, and nothing that comes after that.
 -- A function, because a claim that has less (all but a few) would otherwise prepare for it all the same, which costs one of a
 -- single mail a tenth.
 create or replace function noetl.too_large_together(
-  executions bigint[], mails bigint[], bytes bigint[], newest boolean
+  executions bigint[], mails bigint[], bytes bigint[], results bigint[], newest boolean
 ) returns bigint[]
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select array_agg(o.execution_id)
-  from (
-    select g.execution_id, g.bytes,
-      sum(g.bytes) over (order by case when newest then - g.first_mail else g.first_mail end) as together
+  with given as materialized (
+    select u.execution_id, u.mail_id, u.bytes, r.so_far > 4194304 and r.so_far > u.result_bytes as is_left
+    from unnest(executions, mails, bytes, results) u (execution_id, mail_id, bytes, result_bytes)
+    join (
+      select w.mail_id, sum(w.result_bytes) over (partition by w.execution_id order by w.mail_id) as so_far
+      from unnest(executions, mails, results) w (execution_id, mail_id, result_bytes)
+    ) r on r.mail_id = u.mail_id
+  ), executions_left as (
+    select o.execution_id
     from (
-      select u.execution_id, sum(u.bytes) as bytes, min(u.mail_id) as first_mail
-      from unnest(executions, mails, bytes) u (execution_id, mail_id, bytes)
-      group by u.execution_id
-      having sum(u.bytes) > 16384
-    ) g
-  ) o
-  where o.together > 4194304 and o.together > o.bytes
+      select g.execution_id, g.bytes,
+        sum(g.bytes) over (order by case when newest then - g.first_mail else g.first_mail end) as together
+      from (
+        select k.execution_id, sum(k.bytes) as bytes, min(k.mail_id) as first_mail
+        from given k
+        where not k.is_left
+        group by k.execution_id
+        having sum(k.bytes) > 16384
+      ) g
+    ) o
+    where o.together > 4194304 and o.together > o.bytes
+  )
+  select array_agg(k.mail_id)
+  from given k
+  where k.is_left or k.execution_id in (select x.execution_id from executions_left x)
 $$;
 
 -- Claim by row, then by lock, then look: three statements of one volatile function, so that under READ COMMITTED each
@@ -213,9 +227,10 @@ begin
     select case
       when sum(f.bytes::float8) > 4194304 then noetl.too_large_together(
         array(select f.execution_id from found f), array(select f.mail_id from found f),
-        array(select f.bytes from found f), newest
+        array(select f.bytes from found f),
+        array(select case when f.fails and f.is_held then noetl.weight(f.result) else 0 end from found f), newest
       )
-    end as ids
+    end as mails
     from found f
   )
   select m.mail_id, m.execution_id, m.event_id,
@@ -253,7 +268,7 @@ begin
     -- nearly every playbook reads a small workload at every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end
   from (
-    select f.*, f.is_held and (f.execution_id = any((select l.ids from large l)::bigint[])) is not true as comes
+    select f.*, f.is_held and (f.mail_id = any((select l.mails from large l)::bigint[])) is not true as comes
     from found f
   ) m
   left join noetl.execution x on x.execution_id = m.execution_id
@@ -273,7 +288,10 @@ set noetl.writer = 'worker'
 as $$
 declare
   at timestamptz := clock_timestamp();
-  expired bigint[];
+  expired bigint[] := '{}';
+  busy bigint[] := '{}';
+  found bigint[];
+  missed bigint[];
 begin
   with late as (
     update noetl.queue q
@@ -303,17 +321,28 @@ begin
   select count(*) into timed_out from told;
 
   -- Under the lock of its execution, and looked at after that: nobody ends or gives up meanwhile what is queued again here.
-  select array_agg(d.queue_id)
-  into expired
-  from (
-    select r.queue_id, r.execution_id
-    from noetl.queue r
-    where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
-    order by r.lease_until
-    limit max_rows
-    for update skip locked
-  ) d
-  where pg_try_advisory_xact_lock(d.execution_id);
+  -- The leases of one that is being decided on wait for another look, and keep none of the others from theirs.
+  loop
+    select coalesce(array_agg(d.queue_id) filter (where d.is_held), '{}'),
+      array_agg(d.execution_id) filter (where not d.is_held)
+    into found, missed
+    from (
+      select c.queue_id, c.execution_id, pg_try_advisory_xact_lock(c.execution_id) as is_held
+      from (
+        select r.queue_id, r.execution_id
+        from noetl.queue r
+        where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
+          and r.queue_id <> all(expired)
+          and r.execution_id <> all(busy)
+        order by r.lease_until
+        limit max_rows - cardinality(expired)
+        for update skip locked
+      ) c
+    ) d;
+    expired := expired || found;
+    exit when missed is null;
+    busy := busy || missed;
+  end loop;
 
   with ended as (
     update noetl.queue q
@@ -536,7 +565,7 @@ begin
 end
 $$;
 
-revoke all on function noetl.too_large_together(bigint[], bigint[], bigint[], boolean) from public;
+revoke all on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) from public;
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
 revoke all on function noetl.reap(int, int, timestamptz) from public;
 revoke all on function noetl.reap_ended_jobs(int, float8) from public;

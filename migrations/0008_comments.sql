@@ -210,8 +210,9 @@ comment on function noetl.as_error(text) is 'The error of an event as JSON; a te
 comment on function noetl.receive_events() is 'Trigger: puts events that need the broker into the inbox, and rings.';
 comment on function noetl.fill_catalog_id() is 'Trigger: an event whose writer names no version gets that of its execution.';
 comment on function noetl.check_producer() is 'Trigger: a producer may insert starts and cancels into the log, and nothing else.';
-comment on function noetl.too_large_together(bigint[], bigint[], bigint[], boolean) is
-  'For take_mail: those of the executions that are left for another claim.';
+comment on function noetl.check_digits() is 'Trigger: what a producer inserts holds no number of a hundred thousand digits.';
+comment on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) is
+  'For take_mail: the mail that is left for another claim.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
 comment on function noetl.reap(int, int, timestamptz) is
   'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';

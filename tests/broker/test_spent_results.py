@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from noetl_broker.broker.plans import plan_retry
+from noetl_broker.broker.plans import plan_fork, plan_retry
 from tests.explaining import execution_lines, facts_of, step_lines
 from tests.forking import fork_story, history_of
 from tests.stories import playbook
@@ -146,3 +148,28 @@ def test_what_was_spent_counts_no_more_in_a_retry() -> None:
     assert fork_story(source, plan_retry(source), "> action_completed first 3").splitlines()[-1].strip() == (
         "event execution_complete 3"
     )
+
+
+@pytest.mark.parametrize("quick, result", [("false", {"quick": False}), ("true", 7)])
+def test_the_only_token_of_a_fork_has_lost_no_race(quick: str, result: object) -> None:
+    """It goes where it may: what it gives counts, and the join runs for it."""
+    source = history_of(
+        playbook("""
+            workflow:
+            - {step: start, next: [a, x]}
+            - {step: a, type: python, code: x, next: j}
+            - {step: x, type: python, code: x, next: b}
+            - {step: b, type: python, code: x, next: [{when: "{{ b.quick }}", step: j}]}
+            - {step: j, join: any, type: python, code: x}
+            """),
+        """
+        > execution_start
+        > action_completed a 4
+        > action_completed x 5
+        > action_completed b {"quick": false}
+        > action_completed j 3
+        """,
+    )
+    story = f'> action_completed b {{"quick": {quick}}}\n> action_completed j 7'
+    lines = [line.strip() for line in fork_story(source, plan_fork(source, "b"), story).splitlines()]
+    assert f"event execution_complete {json.dumps(result)}" in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Any
 
 import pytest
@@ -123,3 +124,30 @@ async def test_a_claim_ends_before_the_failure_that_is_too_much(database: Databa
     assert found == [(True, True, False), (True, True, False), (False, False, False), (False, False, False)]
     assert (await drain(database)).counters.largest_batch == 2
     assert await value(database, "select count(*) from noetl.execution where status = 'FAILED'") == 4
+
+
+async def test_of_what_one_execution_carries_beside_failures_a_few_come_at_a_time(database: Database) -> None:
+    """All mail of an execution comes together otherwise; nothing overtakes what is left."""
+    items = "loop: {collection: [1, 2, 3, 4, 5, 6], element: n, mode: async, distribute: true, on_error: continue}"
+    await register(database, STORY.replace("MORE", items))
+    await start(database)
+    await drain(database)
+    noise = [secrets.token_hex(750_000) for _ in range(6)]  # does not compress
+    async with session(database) as own:
+        jobs = await own.fetch(
+            "select execution_id, node_id from noetl.queue where status = 'queued' order by queue_id"
+        )
+        for job, text in zip(jobs, noise, strict=True):
+            await own.execute(
+                """insert into noetl.event (execution_id, event_type, node_id, node_name, result, error)
+                values ($1, 'action_failed', $2, 'a', $3, '{"message": "no"}')""",
+                *job,
+                {"blob": text},
+            )
+    counters = (await drain(database)).counters
+    assert counters.largest_batch == 2
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    assert await broken_invariants(database) == {}
+    told = "select e.node_id from noetl.turn t join noetl.event e using (execution_id, event_id)"
+    order = await rows(database, f"{told} where e.event_type = 'action_failed' order by t.turn")
+    assert [node for (node,) in order] == [job["node_id"] for job in jobs]

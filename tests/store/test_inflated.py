@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.brokers import drain, register, start
+from tests.noetl import open_noetl
 from tests.postgres import Database
 from tests.roles import logins
 from tests.sessions import put_job, refused, session
@@ -42,8 +43,9 @@ async def test_a_result_is_refused(database: Database) -> None:
 
 
 async def test_what_is_large_otherwise_is_not_taken_for_it(database: Database) -> None:
-    """Text that compresses well, control characters that are written with six, and one number of many digits."""
-    values = ['"' + "a" * 1_000_000 + '"', '"' + "\\u0001" * 20_000 + '"', "[" + "7" * 100_000 + "]"]
+    """Doubles, text that compresses well, control characters, which are written with six, and one long number."""
+    doubles = ["[" + ", ".join([number] * 1_000) + "]" for number in ("1e-300", "-4.9e-324", "1.7976931348623157e308")]
+    values = [*doubles, '"' + "a" * 1_000_000 + '"', '"' + "\\u0001" * 20_000 + '"', "[" + "7" * 100_000 + "]"]
     async with session(database) as own:
         for text in values:
             assert await own.fetchval("select noetl.is_inflated($1::text::jsonb)", text) is False
@@ -63,6 +65,21 @@ async def test_what_a_producer_inserts_is_refused(database: Database) -> None:
         "insert into noetl.event (execution_id, event_type, context) values ($1, 'execution_cancel', $2::text::jsonb)"
     )
     async with logins(database) as roles, session(roles.producer) as own:
-        async with refused("NB400", "producer_of_[a-z0-9_]+ may not insert numbers of so many digits"):
+        async with refused("NB400", "an event may not hold numbers of so many digits"):
             await own.execute(insert, execution_id, INFLATED)
         await own.execute(insert, execution_id, '{"reason": "enough"}')
+
+
+async def test_a_producers_text_on_the_database_of_a_noetl_server_is_read(empty_database: Database) -> None:
+    """The columns are text there, as long as what was written; what is no JSON at all is accounted for as ever."""
+    noetl = await open_noetl(empty_database)
+    await noetl.register(ONE_STEP)
+    catalog_id = await noetl.connection.fetchval("select catalog_id from noetl.catalog")
+    await noetl.connection.close()
+    insert = (
+        "insert into noetl.event (execution_id, catalog_id, event_type, context) values (5, $1, 'execution_start', $2)"
+    )
+    async with logins(empty_database) as roles, session(roles.producer) as own:
+        async with refused("NB400", "an event may not hold numbers of so many digits"):
+            await own.execute(insert, catalog_id, INFLATED)
+        await own.execute(insert, catalog_id, "no JSON")

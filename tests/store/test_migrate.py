@@ -225,7 +225,10 @@ async def test_only_where_a_server_keeps_the_queue_its_rows_are_listened_to(empt
         where not t.tgisinternal
           and t.tgparentid = 0 -- a partition has copies of its table's
         order by 1, 2"""
-    everywhere = [("noetl.event", f"noetl_{name}") for name in ("check_producer", "fill_catalog_id", "receive_events")]
+    everywhere = [
+        ("noetl.event", f"noetl_{name}")
+        for name in ("check_digits", "check_producer", "fill_catalog_id", "receive_events")
+    ]
     await migrate(empty_database.dsn)
     assert await rows(empty_database, triggers) == everywhere
     await execute(empty_database, "drop schema noetl cascade")

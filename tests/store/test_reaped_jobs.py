@@ -76,3 +76,22 @@ async def test_a_job_whose_lease_was_lost_times_out_where_no_worker_takes_it(dat
     assert await complete_jobs(database) == 1
     await drain(database)
     assert await broken_invariants(database) == {}
+
+
+async def test_leases_of_one_that_is_decided_on_keep_no_others_from_being_put_back(database: Database) -> None:
+    """They ran out first, and a look takes so many alone."""
+    await register(database, ONE_STEP)
+    busy, _ = await start(database, count=2)
+    await drain(database)
+    async with session(database) as own, session(database) as broker:
+        await own.execute("select noetl.lease_jobs('w', 2)")
+        late = """
+            update noetl.queue
+            set lease_until = clock_timestamp() - case when execution_id = $1 then 2 else 1 end * interval '1 second'"""
+        await own.execute(late, busy)
+        await broker.execute("begin")
+        await broker.execute("select pg_advisory_xact_lock($1)", busy)
+        assert await reap(own, most=1) == {"requeued": 1}
+        assert await own.fetchval("select status from noetl.queue where execution_id = $1", busy) == "leased"
+        await broker.execute("rollback")
+        assert await reap(own, most=1) == {"requeued": 1}

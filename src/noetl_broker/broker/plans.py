@@ -6,14 +6,14 @@ all that lived when it failed: the failed visit, the visits beside it, and what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.again import World
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.forks import Fork, encode_fork
 from noetl_broker.broker.initial import TO_START
-from noetl_broker.broker.journey import Journey, last_entry, walk
+from noetl_broker.broker.journey import Component, Journey, last_entry, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.shelf import Shelf, Wanted
 from noetl_broker.broker.state import FAILED, Arrival
@@ -58,6 +58,7 @@ def plan_fork(
     arrival = journey.entered.get(visit)
     if arrival is None or chosen is not history.playbook or values:
         arrival = _in_other_world(history, journey, known, chosen, shelf, visit)
+    arrival = _unspent(arrival, journey.components.get(visit, ()))
     shelf.take_latest(chosen.steps)
     fork = Fork(
         history.execution_id,
@@ -191,6 +192,14 @@ def _forget(journey: Journey, visit: Visit) -> None:
     """The visit is made again: what it gave counts no more."""
     journey.results.pop(visit, None)
     journey.left_in.pop(visit, None)
+
+
+def _unspent(arrival: Arrival, came: Iterable[Component]) -> Arrival:
+    """It is the fork's only token: there is no race that it could have lost."""
+    if not arrival.spent:
+        return arrival
+    left = dict.fromkeys(name for component in came for name in component.arrival.sources)
+    return arrival._replace(spent=frozenset(), sources=arrival.sources or tuple(left))
 
 
 def _in_other_world(

@@ -164,7 +164,7 @@ async def set_aside_unread(connection: Connection, look: Look) -> list[int]:
 
     It is tried once more, alone: where another broker holds what a claim stumbled over, the next one comes first.
     """
-    mail_id = await connection.fetchval(sql("hold_mail"), look.start, look.newest)
+    mail_id = await connection.fetchval(sql("hold_newest" if look.newest else "hold_oldest"), look.start)
     if mail_id is None:
         return []
     try:

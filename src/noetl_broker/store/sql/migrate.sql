@@ -60,7 +60,7 @@ where not has_sequence_privilege(a.role, 'noetl.stale_answer_seq', 'select')
 union all
 select 'execute on ' || f.signature
 from unnest(array[
-  'noetl.take_mail(int, boolean, bigint)', 'noetl.too_large_together(bigint[], bigint[], bigint[], boolean)',
+  'noetl.take_mail(int, boolean, bigint)', 'noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean)',
   'noetl.reap(int, int, timestamptz)', 'noetl.reap_ended_jobs(int, float8)',
   'noetl.next_id()', 'noetl.as_json(jsonb)', 'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)',
   'noetl.shorten_error(jsonb)', 'noetl.weight(anyelement)', 'noetl.is_broken(jsonb)', 'noetl.is_broken(text)',

@@ -237,12 +237,21 @@ on conflict (execution_id, event_id) do update
 set reason = excluded.reason, created_at = clock_timestamp()
 returning execution_id;
 
--- name: hold_mail
+-- name: hold_oldest
 -- The first mail that a claim comes upon.
 select i.mail_id
 from noetl.inbox i
 where i.mail_id >= $1
-order by case when $2::boolean then - i.mail_id else i.mail_id end
+order by i.mail_id
+limit 1
+for update skip locked;
+
+-- name: hold_newest
+-- The same of a claim that reads the newest mail first.
+select i.mail_id
+from noetl.inbox i
+where i.mail_id >= $1
+order by i.mail_id desc
 limit 1
 for update skip locked;
 
