@@ -65,9 +65,9 @@ async def test_children_are_gathered_by_index_whatever_order_they_end_in(databas
 
 
 async def test_no_more_items_are_open_than_concurrency_allows(database: Database) -> None:
-    """Two hundred and fifty items, at most three at a time, each started when another ends."""
+    """More items than a turn starts, at most three at a time, each started when another ends."""
     await prepare(database, concurrency=3)
-    await start(database, payload={"items": [2] * 250})
+    await start(database, payload={"items": [2] * 120})
     most = 0
     for _ in range(100):
         await drain(database)
@@ -79,7 +79,7 @@ async def test_no_more_items_are_open_than_concurrency_allows(database: Database
             break
         await complete_jobs(database)
     assert most == 3
-    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 250
+    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 120
     assert await unsettled(database) == {}
 
 

@@ -52,7 +52,7 @@ async def test_one_alone_is_loaded_whatever_its_size(database: Database) -> None
     """No transaction could be smaller."""
     await register(database, STORY.replace("FIRST", "workload.blob").replace("SECOND", "workload.blob"))
     for _ in range(2):
-        await start(database, payload=megabytes(6))
+        await start(database, payload=megabytes(4.5))
     await drain(database)
     assert (await _answered(database, 2), await _answered(database, 2)) == (1, 1)
 
