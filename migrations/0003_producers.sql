@@ -158,14 +158,20 @@ create or replace function noetl.check_digits() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  refused record;
 begin
-  if exists (
-    select
-    from arrived a
-    where noetl.is_inflated(noetl.as_json(a.context)) or noetl.is_inflated(noetl.as_json(a.result))
-      or noetl.is_inflated(noetl.as_json(a.meta))
-  ) then
-    raise exception using errcode = 'NB400', message = 'an event may not hold numbers of so many digits',
+  select a.event_type, a.execution_id, v.name into refused
+  from arrived a
+  cross join lateral (values
+    ('context', noetl.as_json(a.context)), ('result', noetl.as_json(a.result)), ('meta', noetl.as_json(a.meta))
+  ) v (name, value)
+  where noetl.is_inflated(v.value)
+  limit 1;
+  if found then
+    raise exception using errcode = 'NB400',
+      message = format('the %s of %s for execution %s holds numbers of a hundred thousand digits or so',
+        refused.name, left(refused.event_type, 100), refused.execution_id),
       hint = 'pass such numbers as text: "1e100000"';
   end if;
   return null;
