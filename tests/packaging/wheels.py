@@ -103,10 +103,16 @@ def install_from_index(wheel: Path, folder: Path, *parts: str) -> Program:
 
     Skips where there is no index.
     """
-    program = Program(folder)
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=PATIENCE_SECONDS)
+    program = _empty_environment(folder)
     wanted = f"{wheel}[{','.join(parts)}]" if parts else str(wheel)
-    answer = program.start(program.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted)
+    answer = subprocess.run(
+        _pip(program, "--no-compile", wanted),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(None),
+        timeout=PATIENCE_SECONDS,
+    )
     if answer.returncode and any(word in answer.stderr for word in OFFLINE):
         pytest.skip("no package index can be reached from here")
     assert answer.returncode == 0, answer.stderr
@@ -118,11 +124,19 @@ def install(wheel: Path, folder: Path) -> Program:
 
     They stand behind the environment's own packages, so nothing of this checkout is found before the wheel's.
     """
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE_SECONDS)
-    program = Program(folder)
-    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps"]
-    command = [sys.executable, "-m", "pip", "--python", str(program.python), "install", *options, str(wheel)]
-    subprocess.run(command, check=True, timeout=PATIENCE_SECONDS)
+    program = _empty_environment(folder)
+    subprocess.run(_pip(program, "--no-index", "--no-deps", str(wheel)), check=True, timeout=PATIENCE_SECONDS)
     [packages] = folder.glob("lib/python3.*/site-packages")
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return program
+
+
+def _empty_environment(folder: Path) -> Program:
+    """An environment with nothing in it, not even pip: that of the tests installs into it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE_SECONDS)
+    return Program(folder)
+
+
+def _pip(program: Program, *arguments: str) -> list[str]:
+    command = [sys.executable, "-m", "pip", "--python", str(program.python), "install"]
+    return [*command, "--quiet", "--disable-pip-version-check", *arguments]

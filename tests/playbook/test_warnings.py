@@ -388,6 +388,28 @@ def test_keys_that_nobody_reads_are_warned_of() -> None:
     ]
 
 
+def test_a_workbook_action_is_no_step() -> None:
+    """What says how steps follow each other is warned of once, however many steps call the action."""
+    source = """
+    workbook:
+      - {name: w, type: http, url: x, next: b, join: any, retry: 2}
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: workbook, task: w, next: b}
+      - {step: b, type: workbook, task: w}
+    """
+    assert told(source) == [
+        (
+            "3:35 warning unused-key workbook[0].next: `next` of the workbook action `w` is not read "
+            "(write it on the step that calls it)"
+        ),
+        (
+            "3:44 warning unused-key workbook[0].join: `join` of the workbook action `w` is not read "
+            "(write it on the step that calls it)"
+        ),
+    ]
+
+
 def test_an_element_that_hides_a_word_is_warned_of() -> None:
     """And so is a key that means nothing in `loop`."""
     source = """

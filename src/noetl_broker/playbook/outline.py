@@ -15,6 +15,7 @@ API_VERSION: Final = "noetl.io/v1"
 KIND: Final = "Playbook"
 VISITS = Range(1, 2_147_483_647)
 FORBIDDEN_IN_NAMES = frozenset("#:")
+KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
 LONGEST_NAME: Final = 255  # characters: names and paths stand in indexes, whose rows Postgres bounds
 
 
@@ -171,7 +172,16 @@ def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Place]]:
             reading.report.error("duplicate-action", where, f"the workbook has two actions `{name}`", "rename one")
         else:
             actions[name] = (raw, where)
+            _warn_of_step_keys(reading, name, raw, where)
     return actions
+
+
+def _warn_of_step_keys(reading: Reading, name: str, raw: Raw, place: Place) -> None:
+    """Warn of what says how steps follow each other, on an action that stands in no workflow."""
+    for key in KEYS_OF_A_STEP:
+        if raw.get(key) is not None:
+            message = f"`{key}` of the workbook action `{name}` is not read"
+            reading.report.warning("unused-key", (*place, key), message, "write it on the step that calls it", key=True)
 
 
 def _steps(reading: Reading, workflow: list[Any], place: Place) -> tuple[Written, ...]:
