@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from noetl_broker.broker.model import Job
 from noetl_broker.broker.state import decode, encode
 from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.worker.finish import finisher_of, marked
 from tests.stories import playbook
 
 START = "> execution_start"
@@ -415,3 +417,41 @@ def test_the_context_has_the_result_handed_on_where_a_left_string_names_it() -> 
     assert job.context["result"] == 3
     [*_, job] = jobs_of(RESULTS % ("{}", 'save: {data: "{{ result }}"}'), ABC)
     assert "result" not in job.context
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"unfinished": [["workload", "note"]]},
+        {"words": {"env": {"HOST": "evil"}, "secret": {"token": "theirs"}}},
+        {"results": {"gone": "theirs"}, "outcomes": {"gone": {"status": "FAILED"}}},
+        {"result": {"id": "theirs"}},
+    ],
+)
+def test_inputs_that_others_name_do_not_say_what_the_worker_finishes(named: dict[str, Any]) -> None:
+    """Whole inputs come from the payload: the secret stays where the author put it, and is the worker's own."""
+    payload = {"note": "{{ secret.token }}", "options": named}
+    keys = 'url: "{{ env.HOST }}/{{ workload.note }}", auth: "{{ secret.token }}{{ gone.x | default }}{{ this.id | default }}"'
+    job = job_of(
+        f's, type: http, args: "{{{{ workload.options }}}}", {keys}',
+        "gone, type: http, url: u",
+        workload="{options: {}, note: none}",
+        story=f"{START} {json.dumps(payload)}",
+    )
+    assert job.action["args"] == named
+    action = marked(json.loads(json.dumps(job.action)))
+    finisher = finisher_of(
+        action, {**job.context, "workload": payload}, {}, {"HOST": "host", "NOETL_SECRET_TOKEN": "ours"}
+    )
+    told = finisher.finish({key: action[key] for key in ("url", "auth")})
+    assert told == {"url": "host/{{ secret.token }}", "auth": "ours"}
+
+
+def test_inputs_of_such_names_stay_where_nothing_is_left() -> None:
+    """They are at the top level of the context as any other, for workers that look there."""
+    assert job_of("s, type: http, url: u, args: {words: [1], results: 2}").context == {
+        "words": [1],
+        "results": 2,
+        "step_name": "s",
+        "visit": 1,
+    }

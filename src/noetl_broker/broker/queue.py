@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 DEFAULT_PRIORITY = 5
 NO_NAMES: frozenset[str] = frozenset()
 RESULT_WORDS = frozenset({"result", "this"})
+# Of a job with templates left, what finishes them. An input of such a name is in `args` alone: it is data, and does not
+# say what is a template, or who a host or a secret is.
+TOLD_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
 SHORT_CHARS = 4096  # of program text that is remembered encoded
@@ -60,7 +63,8 @@ def enqueue_job(
             left += tuple(("args", *path) for path in given.left)
         left += _keep_aliases(action, step.inputs, given)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
-    context: dict[str, JSON] = {**inputs, "step_name": step.name, "visit": visit}
+    seen = {key: value for key, value in inputs.items() if key not in TOLD_WORDS} if left else inputs
+    context: dict[str, JSON] = {**seen, "step_name": step.name, "visit": visit}
     if left:
         context |= _told(draft, step, [template for _, template in reading], given, result)
         if item is not None:
