@@ -3,7 +3,8 @@
 -- Errors are of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
 --
 -- Whatever writes an event does so in UTC: on the database of a NoETL server `created_at` has no zone. And it says that it
--- is not the broker, whatever its caller says: events of the broker are no mail.
+-- is not the broker, whatever its caller says: events of the broker are no mail. (It says so as it begins: only a superuser
+-- may give a function a setting that Postgres does not know, and the owner of the database migrates.)
 
 create or replace function noetl.start_execution(
   path text,
@@ -14,13 +15,13 @@ create or replace function noetl.start_execution(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
   playbook record;
   id bigint;
 begin
+  perform set_config('noetl.writer', '', true);
   if $1 is null then
     raise exception using errcode = 'NB400', message = 'start_execution needs the path of a playbook',
       hint = 'select noetl.start_execution(''examples/weather'', ''{"city": "Paris"}'')';
@@ -84,12 +85,12 @@ create or replace function noetl.cancel_execution(execution_id bigint, reason te
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
   execution record;
 begin
+  perform set_config('noetl.writer', '', true);
   select x.status, x.catalog_id, coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
   into execution
   from noetl.execution x
@@ -254,7 +255,6 @@ create or replace function noetl.fork_execution(
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = ''
 as $$
 #variable_conflict use_column
 declare
@@ -265,6 +265,7 @@ declare
   begun timestamptz := clock_timestamp();
   results jsonb;
 begin
+  perform set_config('noetl.writer', '', true);
   if $2 is null or jsonb_typeof($2) <> 'object' or jsonb_typeof($2 -> 'results') is distinct from 'array' then
     raise exception using errcode = 'NB400', message = format('the plan of a fork of %s is no plan', $1),
       hint = 'noetl-broker fork and noetl-broker retry make one';

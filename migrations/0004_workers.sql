@@ -77,7 +77,6 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set enable_seqscan = off
-set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare
@@ -94,6 +93,7 @@ begin
         $1, coalesce($2::text, 'null'), coalesce($3::text, 'null'));
   end if;
   chosen := noetl.choose_jobs($2, $4, at);
+  perform set_config('noetl.writer', 'worker', true);
   return query
   with leased as (
     update noetl.queue q
@@ -120,6 +120,7 @@ begin
   select l.*
   from leased l
   order by l.priority desc, l.available_at, l.queue_id;
+  perform set_config('noetl.writer', '', true);
 end
 $$;
 
@@ -175,13 +176,13 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
 set enable_seqscan = off
 set plan_cache_mode = force_generic_plan
-set noetl.writer = 'worker'
 as $$
 #variable_conflict use_column
 declare
   at timestamptz := clock_timestamp();
   ended int;
 begin
+  perform set_config('noetl.writer', 'worker', true);
   with ended as (
     update noetl.queue q
     set status = $4, lease_until = null, updated_at = greatest(at, q.updated_at + interval '1 microsecond')
@@ -200,6 +201,7 @@ begin
     jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.place])), $1
   from ended e;
   get diagnostics ended = row_count;
+  perform set_config('noetl.writer', '', true);
   if ended = cardinality($2) then
     return array_fill(true, array[ended]);
   end if;
@@ -333,10 +335,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set timezone = 'UTC'
-set noetl.writer = ''
 as $$
 #variable_conflict use_column
 begin
+  perform set_config('noetl.writer', '', true);
   if $4 is null or $5 is null or $5 < 0 then
     raise exception using errcode = 'NB400',
       message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more',

@@ -284,7 +284,6 @@ returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = 'worker'
 as $$
 declare
   at timestamptz := clock_timestamp();
@@ -293,6 +292,7 @@ declare
   found bigint[];
   missed bigint[];
 begin
+  perform set_config('noetl.writer', '', true);
   with late as (
     update noetl.queue q
     set status = 'failed', lease_until = null, updated_at = at
@@ -448,12 +448,12 @@ create or replace function noetl.reap_ended_jobs(max_rows int, grace_seconds flo
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
-set noetl.writer = 'worker'
 as $$
 declare
   at timestamptz := clock_timestamp();
   told int;
 begin
+  perform set_config('noetl.writer', '', true);
   if not exists (select from noetl.ended_job) then
     return 0; -- as ever without such a server, and what follows is dear where the tables are not analyzed yet
   end if;

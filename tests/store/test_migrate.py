@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from noetl_broker.errors import PermissionFault, SchemaFault
+from noetl_broker.playbook.compile import compile_playbook
+from noetl_broker.playbook.findings import Rules
+from noetl_broker.store import catalog
 from noetl_broker.store.migrate import SERVED_VERSIONS, check_version, migrate, migrations, status
 from noetl_broker.store.pool import connect
-from tests.brokers import execute, rows, value
+from noetl_broker.store.session import session
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, rows, start, value
 from tests.postgres import Database
+from tests.roles import login
 from tests.store import noetl_server
 
 TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
@@ -156,6 +161,30 @@ async def test_a_role_without_rights_is_told_so(empty_database: Database) -> Non
         await execute(empty_database, f"drop role {role}")
 
 
+@pytest.mark.parametrize("before", ["select 1", noetl_server.TABLES], ids=["empty", "of a NoETL server"])
+async def test_the_owner_of_the_database_needs_no_other_rights(empty_database: Database, before: str) -> None:
+    """It migrates, and what runs with its rights does what it must: nobody is a superuser where others keep the server."""
+    async with login(empty_database, "owner") as owner:
+        await execute(empty_database, f"alter database {owner.name} owner to owner_{owner.name}")
+        try:
+            await execute(owner, before)
+            assert await migrate(owner.dsn) == NAMES
+            text = (
+                "{apiVersion: noetl.io/v1, kind: Playbook, metadata: {path: story}, "
+                "workflow: [{step: start, next: a}, {step: a, type: http, url: u}]}"
+            )
+            async with session(owner.dsn, name="test") as connection:
+                await catalog.register(connection, [(compile_playbook(text, rules=Rules()), text)])
+            [execution] = await start(owner)
+            await drain(owner)
+            assert await complete_jobs(owner) == 1
+            await drain(owner)
+            assert await broken_invariants(owner) == {}
+            assert await rows(owner, "select execution_id, status from noetl.execution") == [(execution, "COMPLETED")]
+        finally:
+            await execute(empty_database, f"alter database {owner.name} owner to current_user")
+
+
 async def test_nothing_is_granted_to_everybody(database: Database) -> None:
     """Functions are PUBLIC's by default: each must have been taken away; tables and the schema are nobody's."""
     granted = """
@@ -189,13 +218,13 @@ async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_
 
 
 async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_caller_says(database: Database) -> None:
-    """The setting by which the broker's events are no mail is the session's: each such function has its own."""
+    """The setting by which the broker's events are no mail is the session's: each such function says first that it is not."""
     loose = """
         select p.oid::regprocedure::text
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
-          and not coalesce(p.proconfig, '{}') && array['noetl.writer=', 'noetl.writer=worker']
+          and p.prosrc !~ 'perform set_config[(]''noetl.writer'', ''(worker)?'', true[)];'
     """
     assert await rows(database, loose) == []
 

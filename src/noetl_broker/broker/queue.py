@@ -63,12 +63,10 @@ def enqueue_job(
             left += tuple(("args", *path) for path in given.left)
         left += _keep_aliases(action, step.inputs, given)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
-    seen = {key: value for key, value in inputs.items() if key not in TOLD_WORDS} if left else inputs
-    context: dict[str, JSON] = {**seen, "step_name": step.name, "visit": visit}
-    if left:
-        context |= _told(draft, step, [template for _, template in reading], given, result)
-        if item is not None:
-            context |= {"words": item[1], "workload": draft.workload()}
+    told = _told(draft, step, [template for _, template in reading], given, result) if left else inputs
+    context: dict[str, JSON] = {**told, "step_name": step.name, "visit": visit}
+    if left and item is not None:
+        context |= {"words": words, "workload": draft.workload()}
     draft.jobs.append(
         Job(
             step.name,
@@ -138,7 +136,7 @@ def _priority(draft: Draft, step: Step) -> int:
 
 
 def _told(draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None) -> dict[str, JSON]:
-    """What the templates left for the worker name beside its own words: it finishes them from the job's context.
+    """The inputs, and what the templates left for the worker name beside its own words: it finishes them from these.
 
     `results` of steps, and the `result` that the visit was handed, with the `outcomes` of those that did not simply
     complete; and which strings of the workload are `unfinished`. Nothing that they do not name.
@@ -163,7 +161,7 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
     if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
         context["unfinished"] = [["workload", *path] for path in remaining_defaults(draft)]
     hand_on(context, draft.allowance, step.name)
-    return context
+    return {key: value for key, value in given.values.items() if key not in TOLD_WORDS} | context
 
 
 def _outcome(result: StepResult) -> dict[str, JSON]:
