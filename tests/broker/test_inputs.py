@@ -89,3 +89,20 @@ def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:
             job   s {"c": {"d": 5, "e": 2}, "f": "{{ raw }}-5", "b": "{{ raw }}"}
         """,
     )
+
+
+def test_a_default_may_be_all_of_the_workload_so_far() -> None:
+    """The payload and the defaults before it, and not itself; how deep it stands does not matter."""
+    assert_story(
+        """
+        workload: {a: 1, all: "{{ workload }}", b: {c: ["{{ work }}"]}}
+        workflow:
+        - {step: start, next: [{step: s, args: {all: "{{ all }}", b: "{{ b.c[0].a }}"}}]}
+        - {step: s, type: python, code: x}
+        """,
+        """
+        > execution_start {"p": 2}
+            event step_started s
+            job   s {"all": {"a": 1, "p": 2}, "b": 1}
+        """,
+    )

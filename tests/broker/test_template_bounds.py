@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.story import play
+from noetl_broker.broker.story import play, play_turns, read_events
+from noetl_broker.store.codec import dump_json, load_json
 from tests.stories import assert_story, playbook
 
 LOOP = "{% for i in range(1000) %}{% endfor %}"
@@ -118,3 +121,28 @@ def test_a_condition_hands_nothing_on() -> None:
     - {{step: work, type: http, url: x}}
     """
     assert ending(body, f"> execution_start {payload}").startswith("    job   work")
+
+
+@pytest.mark.parametrize("beside", ["", f", big: {10**30}"], ids=["plain", "beside a long integer"])
+def test_a_loop_that_hands_its_inputs_on_ends_before_nobody_can_read_them(beside: str) -> None:
+    """Each visit puts them a level deeper; all that is stored can be read, and the execution fails at the template."""
+    body = f"""
+    workflow:
+    - {{step: start, next: a}}
+    - {{step: a, type: http, url: x, next: [{{step: a, args: {{before: "{{{{ args }}}}"{beside}}}}}]}}
+    """
+    visits = [
+        "> execution_start",
+        *(f"> action_completed {step}" for step in ("a", *(f"a#{n}" for n in range(2, 250)))),
+    ]
+    turns = [decision for _, decision, _ in play_turns(playbook(body), read_events("\n".join(visits)))]
+    [ended] = [decision.ended for decision in turns if decision.ended is not None]
+    assert ended.error == {
+        "step": "a",
+        "message": "the value is nested deeper than 190",
+        "template": "{{ args }}",
+        "at": "workflow[1].next[0].args.before",
+    }
+    jobs = [job for decision in turns for job in decision.jobs]
+    assert len(jobs) == 192
+    assert all(isinstance(load_json(dump_json([job.action, job.context])), list) for job in jobs)

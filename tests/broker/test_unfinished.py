@@ -431,7 +431,8 @@ def test_the_context_has_the_result_handed_on_where_a_left_string_names_it() -> 
 def test_inputs_that_others_name_do_not_say_what_the_worker_finishes(named: dict[str, Any]) -> None:
     """Whole inputs come from the payload: the secret stays where the author put it, and is the worker's own."""
     payload = {"note": "{{ secret.token }}", "options": named}
-    keys = 'url: "{{ env.HOST }}/{{ workload.note }}", auth: "{{ secret.token }}{{ gone.x | default }}{{ this.id | default }}"'
+    auth = "{{ secret.token }}{{ gone.x | default }}{{ this.id | default }}"
+    keys = f'url: "{{{{ env.HOST }}}}/{{{{ workload.note }}}}", auth: "{auth}"'
     job = job_of(
         f's, type: http, args: "{{{{ workload.options }}}}", {keys}',
         "gone, type: http, url: u",

@@ -163,7 +163,7 @@ async def test_a_role_without_rights_is_told_so(empty_database: Database) -> Non
 
 @pytest.mark.parametrize("before", ["select 1", noetl_server.TABLES], ids=["empty", "of a NoETL server"])
 async def test_the_owner_of_the_database_needs_no_other_rights(empty_database: Database, before: str) -> None:
-    """It migrates, and what runs with its rights does what it must: nobody is a superuser where others keep the server."""
+    """It migrates, and what runs with its rights does what it must: on a managed server nobody is a superuser."""
     async with login(empty_database, "owner") as owner:
         await execute(empty_database, f"alter database {owner.name} owner to owner_{owner.name}")
         try:
@@ -218,7 +218,7 @@ async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_
 
 
 async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_caller_says(database: Database) -> None:
-    """The setting by which the broker's events are no mail is the session's: each such function says first that it is not."""
+    """The setting by which events of the broker are no mail is the session's: each such function takes it away."""
     loose = """
         select p.oid::regprocedure::text
         from pg_proc p

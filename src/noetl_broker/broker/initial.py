@@ -88,6 +88,8 @@ def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
         return template in replaced or (unfinished is not None and unfinished.read_by(template) is not None)
 
     for key, tree in defaults.items():
+        if not tree.constant:  # one that hands on all of the workload gets it as it is so far, and not itself
+            draft.set_workload(dict(workload))
         default = draft.render(tree, draft.scope({}, None), leave if replaced or unfinished is not None else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     stored: dict[str, JSON] = as_stored(workload)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_DEPTH: Final = 100
+MAX_LEVELS: Final = (
+    190  # of what is handed on: within the job that it is put into, it is read again (store: 200 levels)
+)
+_LEVELS_OF_ORJSON: Final = 254
 LEAF_COST: Final = 3
 BRANCH_COST: Final = 14
 LONG_INTEGER_COST: Final = 10
@@ -113,6 +118,32 @@ def size_of(value: Any) -> int:
         return len(orjson.dumps(value))
     except TypeError:  # an integer of more than 64 bits
         return len(json.dumps(value))
+
+
+def handed_on(value: Any) -> int:
+    """Give the size of a value that is written into another. Raises TemplateRuntimeError where it is too deep."""
+    if type(value) is str:
+        return len(value)
+    try:
+        text = orjson.dumps(value)
+        if text.count(b"[") + text.count(b"{") > MAX_LEVELS:
+            probe = value  # to write it within as much as still fits is the quickest way to find out how deep it is
+            for _ in range(_LEVELS_OF_ORJSON - MAX_LEVELS):
+                probe = [probe]
+            orjson.dumps(probe)
+    except TypeError:  # too deep, or an integer of more than 64 bits
+        if _is_deep(value):
+            raise TemplateRuntimeError(f"the value is nested deeper than {MAX_LEVELS}") from None
+        return size_of(value)
+    return len(text)
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_LEVELS + 1):
+        inside = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = list(chain.from_iterable(inside))
+    return bool(level)
 
 
 def joined(run: Evaluation, texts: Iterable[str]) -> str:

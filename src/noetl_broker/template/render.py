@@ -12,7 +12,7 @@ from noetl_broker.template.allowance import MAX_SOURCE_CHARS, Allowance
 from noetl_broker.template.compiled import TEMPLATE_FAULTS, Compiled, condition_of, has_template, reason, text_of
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.output import as_json, joined, size_of
+from noetl_broker.template.output import as_json, handed_on, joined
 from noetl_broker.template.truth import is_true
 from noetl_broker.template.values import solid
 
@@ -86,7 +86,7 @@ class Template:
         """Evaluate as `run` does, and count what it gives as handed on."""
         value = self.run(run)
         if type(value) in SIZED:
-            self._pay(run.allowance.hand_on, size_of(value))
+            hand_on(value, run.allowance, self.at, self.source)
         return value
 
     def _pay(self, pay: Callable[..., None], *amounts: Any) -> None:
@@ -167,9 +167,9 @@ def compile_condition(
     return template
 
 
-def hand_on(value: JSON, allowance: Allowance, at: str) -> None:
-    """Count a value that is written beside what templates give. Raises TemplateError where the turn writes too much."""
+def hand_on(value: JSON, allowance: Allowance, at: str, source: str = "") -> None:
+    """Count a value that is written. Raises TemplateError where it is too deep, or the turn writes too much."""
     try:
-        allowance.hand_on(size_of(value))
+        allowance.hand_on(handed_on(value))
     except TemplateRuntimeError as fault:
-        raise TemplateError(reason(fault), "", at) from fault
+        raise TemplateError(reason(fault), source, at) from fault
