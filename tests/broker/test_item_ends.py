@@ -304,3 +304,20 @@ def test_start_and_end_may_iterate() -> None:
             event execution_complete [6]
         """,
     )
+
+
+def test_an_items_failure_that_names_another_lease_is_stale() -> None:
+    """As that of a step: the item runs on."""
+    assert_story(
+        JOBS,
+        BEGUN
+        + """
+            job   each[0]
+            job   each[1]
+        > action_failed each[1] {"message": "old"}; stale  (stale)
+        > action_completed each[1] 2
+            event iteration_completed each {"index": 1}
+            event iteration_started each {"index": 2}
+            job   each[2]
+        """,
+    )

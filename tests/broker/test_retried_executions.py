@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from noetl_broker.broker.model import Rules
 from noetl_broker.broker.plans import plan_retry
 from tests.forking import DIAMOND, fork_history, fork_story, history_of, told
 from tests.stories import playbook
@@ -209,4 +214,31 @@ def test_an_execution_that_went_over_its_visits_goes_over_them_again() -> None:
             event step_failed a#3 "{message}"
             event execution_failed "{message}"
             withdraw
+    """)
+
+
+@pytest.mark.parametrize("z, handed", [("z, type: python", ""), ("z, join: each, type: python", "#2")])
+def test_a_retry_after_a_turn_that_was_too_wide_takes_every_transition(z: str, handed: str) -> None:
+    """The one that was too many too; it failed no visit, so an earlier one of the same step stays done."""
+    before = "z" if handed else "a"
+    body = f"""
+    workflow:
+    - {{step: start, next: {before}}}
+    - {{step: a, type: python, code: x, next: [x, y, z]}}
+    - {{step: x, type: python, code: x}}
+    - {{step: y, type: python, code: x}}
+    - {{step: {z}, code: x, next: [{{when: "{{{{ z == 1 }}}}", step: a}}]}}
+    """
+    answers = "".join(f"> action_completed {step} 1\n" for step in dict.fromkeys((before, "a")))
+    source = history_of(playbook(body), f"> execution_start\n{answers}", rules=Rules(max_fan_out=2))
+    assert source.ended is not None
+    assert (source.ended.error or {}).get("type") == "max_fan_out"
+    assert fork_story(replace(source, rules=Rules()), plan_retry(source), "") == told(f"""
+        > fork
+            event step_started x
+            event step_started y
+            event step_started z{handed}
+            job   x
+            job   y
+            job   z{handed}
     """)

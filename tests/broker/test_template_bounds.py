@@ -146,3 +146,25 @@ def test_a_loop_that_hands_its_inputs_on_ends_before_nobody_can_read_them(beside
     jobs = [job for decision in turns for job in decision.jobs]
     assert len(jobs) == 192
     assert all(isinstance(load_json(dump_json([job.action, job.context])), list) for job in jobs)
+
+
+def test_items_take_as_many_turns_as_their_templates_need() -> None:
+    """Each is far below the bound of one evaluation: what one turn may take does not fail them together."""
+    body = """
+    workflow:
+    - {step: start, next: each}
+    - step: each
+      type: iterator
+      mode: async
+      concurrency: 40
+      distribute: true
+      collection: "{{ range(40) | list }}"
+      element: n
+      task: {type: http, url: "{% for i in range(1000) %}{% endfor %}{{ n }}"}
+    """
+    rules = Rules(template_max_steps=20_000)
+    begun = "> execution_start\n" + "> iteration_due each\n" * 40
+    turns = [decision for _, decision, _ in play_turns(playbook(body), read_events(begun), rules=rules)]
+    urls = [job.action["url"] for decision in turns for job in decision.jobs if job.place is not None]
+    assert urls == [str(number) for number in range(40)]
+    assert 2 < sum(bool(decision.jobs) for decision in turns) < 40

@@ -55,6 +55,7 @@ def decide(draft: Draft) -> None:
             taken += arrival.arc >= 0
             over = too_wide(draft, arrival, taken)
             if over is not None:
+                draft.arrivals.appendleft(arrival)  # it is lost as those after it are, and comes back with them
                 fail_execution(draft, over)
             else:
                 deliver(draft, arrival)

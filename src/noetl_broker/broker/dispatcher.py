@@ -150,7 +150,9 @@ def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> s
         return "recorded" if runs_items(step) or step.kind == "playbook" else None
     if event.kind in OF_ITEMS or event.place is not None:
         of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
-        return None if token.items is not None and of_one == (event.place is not None) else "recorded"
+        if token.items is None or of_one != (event.place is not None):
+            return "recorded"
+        return "stale" if event.stale else None
     return _action_refusal(step, token, event)
 
 

@@ -133,8 +133,13 @@ class Draft:
         return self.allowance.handed_on + self._carried
 
     @property
-    def wrote_much(self) -> bool:
-        """Whether it is enough for one turn: its templates may give four times as much, one item the rest of it."""
+    def did_much(self) -> bool:
+        """Whether it is enough for one turn: its templates may give four times as much and take twice as many steps.
+
+        One item has the rest of it.
+        """
+        if self.allowance.left < self.allowance.turn_steps // 2:
+            return True
         return self.chars > min(ENOUGH_CHARS, self.allowance.turn_chars // 4)
 
     def carry(self, value: JSON) -> None:

@@ -185,7 +185,7 @@ def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tu
         values = draft.known.ask(want_items(step.name, token.visit, counts.started, count))
         inputs, result = handed()
         for index, item in enumerate(values, counts.started):
-            if started and draft.wrote_much:
+            if started and draft.did_much:
                 break
             words = words_of(iteration, index, counts.total, item)
             _start_item(draft, step, token, inputs, result, (index, words))

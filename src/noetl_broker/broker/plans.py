@@ -179,13 +179,9 @@ def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost, dict[Visit,
 
 
 def _failed_visit(draft: Draft) -> Visit | None:
-    """The visit whose failure ended the execution; None where none did (a deadline)."""
+    """The visit whose failure ended the execution; None where none did (a deadline, a turn that was too wide)."""
     failed = [event for event in draft.events if event.type == "step_failed" and event.step is not None]
-    if failed:
-        return failed[-1].step or "", failed[-1].visit
-    error = draft.ended.error if draft.ended is not None else None
-    step = draft.playbook.steps.get(str(error.get("step"))) if error else None
-    return (step.name, draft.visits(step)) if step is not None and draft.visits(step) else None
+    return (failed[-1].step or "", failed[-1].visit) if failed else None
 
 
 def _forget(journey: Journey, visit: Visit) -> None:
