@@ -119,6 +119,24 @@ def test_an_answer_stands_for_the_playbook_of_each_item() -> None:
     assert (story.status, story.error["message"], story.error["index"]) == ("FAILED", "no", 1)
 
 
+def test_a_childs_result_that_looks_like_an_envelope_is_whole_for_its_parent() -> None:
+    """Each child's own `id` and `status`, from a step's child and from an iterator's, played or answered for."""
+    body = """\
+workflow:
+  - {step: start, next: each}
+  - {step: each, type: iterator, collection: [1, 2], element: n, next: call,
+     task: {type: playbook, path: child, args: {n: "{{ n }}"}}}
+  - {step: call, type: playbook, path: child, args: {n: 3}, next: end}
+  - {step: end, result: {each: "{{ each }}", call: "{{ call }}", id: "{{ call.id }}"}}
+"""
+    gave = "{id: '{{ workload.n }}', status: '{{ workload.n }}', data: {n: 0}}"
+    child = f"{HEAD.replace('story', 'child')}workflow: [{{step: start, next: end}}, {{step: end, result: {gave}}}]\n"
+    one, two, three = ({"id": n, "status": n, "data": {"n": 0}} for n in (1, 2, 3))
+    expected = {"each": [one, two], "call": three, "id": 3}
+    assert simulate(HEAD + body, playbooks=[child]).result == expected
+    assert simulate(HEAD + body, {"each": in_turn(one, two), "call": three}).result == expected
+
+
 def test_an_iterator_that_a_worker_runs_is_one_job() -> None:
     """Its answer is the list of results."""
     story = played("iterator", {"shout": [{"word": "A"}], "price": ["free"]})

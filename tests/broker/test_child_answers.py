@@ -135,6 +135,34 @@ def test_the_answer_is_the_result_or_the_data_of_a_step(told: JSON, ended: Ended
     assert endings == [ended]
 
 
+@pytest.mark.parametrize("back", [{}, {"return_step": "a"}])
+def test_an_answer_that_looks_like_an_envelope_is_told_in_one(back: dict[str, JSON]) -> None:
+    """So the parent, which unwraps it once as any result, finds what the child gave, with its `status`."""
+    gave = {"id": 2, "status": "bad", "data": {"n": 2}}
+    child = playbook("workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}")
+    first, *rest = read_events(f"> execution_start\n> action_completed a {json.dumps({'data': gave})}")
+    events = [first._replace(meta={"parent": {"depth": 1, "attempt": 1, **back}}), *rest]
+    *_, (_, decision, _) = play_turns(child, events)
+    assert decision.ended == Ended("COMPLETED", gave, answer={"data": gave})
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: call}
+        - {step: call, type: playbook, path: p, next: [{when: "{{ call.id == 2 and call.status == 'bad' }}", step: b}]}
+        - {step: b, type: python, code: x, args: {got: "{{ call }}", n: "{{ call.data.n }}"}}
+        """,
+        f"""
+        > execution_start
+            event step_started call
+            child call p
+        > action_completed call {json.dumps(decision.ended.answer)}
+            event step_completed call
+            event step_started b
+            job   b {json.dumps({"got": gave, "n": 2})}
+        """,
+    )
+
+
 @pytest.mark.parametrize(
     "body", ["workload: {a: '{{ nothing.b }}'}\nworkflow: [{step: start}]", "workflow: [{step: start}]"]
 )

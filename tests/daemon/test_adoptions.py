@@ -76,6 +76,19 @@ async def test_the_parent_waits_for_the_children_that_its_worker_started(databas
     assert await broken_invariants(database) == {}
 
 
+async def test_a_childs_result_that_looks_like_an_envelope_is_gathered_whole(database: Database) -> None:
+    """Of a child that had ended when its parent's worker told of it."""
+    parent = await _parent(database)
+    gave = {"id": 1, "status": "bad", "data": {"n": 1}}
+    [child] = await start(database, "child", {"n": gave})
+    await drain(database)
+    await execute(database, TELL, parent, child, 0)
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("COMPLETED", [gave], None)]
+    assert await broken_invariants(database) == {}
+
+
 async def test_a_child_that_nobody_has_heard_of_yet_is_waited_for(database: Database) -> None:
     """The worker told of it before the event that starts it was there; its start fills in what it is."""
     parent = await _parent(database)

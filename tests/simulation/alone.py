@@ -94,6 +94,6 @@ def _answer_parent(execution: _Execution) -> list[Due]:
     value: Any = {"message": "the child failed", **reference.error}
     if kind == "completed":
         back = parent.execution.reference.steps[parent.node.partition("#")[0]].return_step
-        value = reference.result if back is None else reference.data_of(back)
+        value = {"data": reference.result if back is None else reference.data_of(back)}  # as an action would say it
     kind = kind if parent.place is None else f"item_{kind}"
     return [(parent.execution, Happened(kind, parent.node, parent.place, value, lease=parent.attempt))]

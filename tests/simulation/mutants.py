@@ -59,6 +59,7 @@ MUTANTS = (
     Mutant("what a spent token gives counts", 0, transitions.pass_on, "() if _is_spent(draft, token) else ", ""),
     Mutant("routers forget what they passed", 10, entering._pass_router, "arrival.passed | {step.name}", "frozenset()"),
     Mutant("a visit too many", 80, entering._over_limit, "draft.total >= limit", "draft.total > limit"),
+    Mutant("what a child gave is unwrapped twice", 250, finalize._answer, "return wrap(result)", "return result"),
     Mutant("one branch end gives a mapping", 0, finalize.execution_result, "len(data) == 1", "False"),
     Mutant("end forgets its inputs", 440, state.decode, ', *decode_inputs(document, "end_"))', ")"),
     # failures

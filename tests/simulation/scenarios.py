@@ -96,13 +96,14 @@ def answer(scenario: Scenario, family: str, node: str, failures: int) -> Answer:
         return Answer(error={key: value for key, value in error.items() if value}, retryable=chance.random() > 0.1)
     items = [chance.randint(0, 9) for _ in range(chance.choice((0, 1, 2, 4)))]
     data = {"x": chance.randint(0, 9), "flag": chance.random() < 0.5, "word": chance.choice(WORDS), "items": items}
-    shape = chance.choices(("plain", "envelope", "number", "null", "list", "odd"), (60, 14, 4, 4, 4, 14))[0]
+    [shape] = chance.choices(("plain", "envelope", "number", "null", "list", "odd", "nested"), (54, 12, 4, 4, 4, 14, 8))
     shaped: dict[str, Any] = {
         "plain": data,
         "envelope": {"status": "success", "data": data},
         "number": data["x"],
         "null": None,
         "list": items,
+        "nested": {"data": {"id": 7, "status": "open", "data": data}},
         "odd": {**data, "data": {"x": 3}, "status": "open"},
     }
     return Answer(result=shaped[shape])

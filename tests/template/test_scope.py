@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.template import Lazy, Moment, NotLoaded, Scope, StepResult, compile_text, unwrap
+from noetl_broker.template import Lazy, Moment, NotLoaded, Scope, StepResult, compile_text, unwrap, wrap
 from tests.template.evaluating import complaint_about, scope_with, value_of
 
 
@@ -177,3 +177,10 @@ def test_a_name_that_is_also_a_function_can_be_data() -> None:
 def test_an_envelope_is_unwrapped_once(result: Any, expected: Any) -> None:
     """A mapping with `data` whose keys are all among the envelope's; a list stays a list."""
     assert unwrap(result) == expected
+
+
+@pytest.mark.parametrize("data", [{"data": 1}, {"id": 1, "status": "bad", "data": {"data": 2}}, {"a": 1}, [1], None])
+def test_what_is_wrapped_is_found_whole(data: Any) -> None:
+    """However much it looks like an envelope; only what does is put into one."""
+    assert unwrap(wrap(data)) == data
+    assert (wrap(data) == data) == (unwrap(data) == data)

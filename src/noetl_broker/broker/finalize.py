@@ -11,7 +11,7 @@ from noetl_broker.broker.model import JSON, Ended
 from noetl_broker.broker.state import COMPLETED, RUNNING
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
-from noetl_broker.template import TemplateError
+from noetl_broker.template import TemplateError, wrap
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
@@ -71,10 +71,13 @@ def execution_result(draft: Draft) -> JSON:
 
 
 def _answer(draft: Draft, result: JSON) -> JSON:
-    """What a parent is told: the result, or the data of the step that it asked for (null where that never ran)."""
+    """What a parent is told: the result, or the data of the step that it asked for (null where that never ran).
+
+    The parent's readers unwrap it as any result, so data that looks like an envelope goes in one.
+    """
     if draft.parent is None or draft.parent.return_step is None:
-        return result
-    return _data(draft, draft.parent.return_step)
+        return wrap(result)
+    return wrap(_data(draft, draft.parent.return_step))
 
 
 def _data(draft: Draft, step: str) -> JSON:

@@ -233,7 +233,7 @@ class Ended(NamedTuple):
     status: str
     result: JSON = None
     error: dict[str, JSON] | None = None
-    answer: JSON = None  # what a parent is told: the result, or the data of its `return_step`
+    answer: JSON = None  # what a parent is told: the result, or the data of its `return_step`, as an action tells it
 
 
 class Decision(NamedTuple):

@@ -37,6 +37,7 @@ from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.simulation.answers import Answer, Answers, Said, SimulationFault, as_json
 from noetl_broker.simulation.execution import Execution, Node, Parent
 from noetl_broker.simulation.told import Story
+from noetl_broker.template import wrap
 
 MOST_TURNS = 100_000
 Source = str | Path | Playbook  # the text of a playbook, the file that it stands in, or what was compiled of it
@@ -151,6 +152,7 @@ class Simulation:
         job = execution.lease(node)
         said = self.answers.say(job)
         if job.type == "playbook":  # the answer stands for that of a child
+            said = said._replace(result=wrap(said.result))
             self._tell_parent(Parent(execution, *node), said, job.attempt, 0)
             return
         event = Event(

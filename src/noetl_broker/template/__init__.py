@@ -16,6 +16,7 @@ from noetl_broker.template.scope import (
     Scope,
     StepResult,
     unwrap,
+    wrap,
 )
 from noetl_broker.template.tree import Leave, Path, Tree, compile_tree, read_by_text
 from noetl_broker.template.truth import is_true
@@ -49,4 +50,5 @@ __all__ = [
     "is_true",
     "read_by_text",
     "unwrap",
+    "wrap",
 ]

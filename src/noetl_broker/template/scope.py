@@ -200,3 +200,8 @@ def unwrap(result: JSON) -> JSON:
     if type(result) is dict and "data" in result and ENVELOPE_KEYS.issuperset(result):
         return result["data"]
     return result
+
+
+def wrap(data: JSON) -> JSON:
+    """Give a result whose data this is: what looks like an envelope itself is put into one, anything else stays."""
+    return data if unwrap(data) is data else {"data": data}

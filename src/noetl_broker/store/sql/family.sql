@@ -140,7 +140,10 @@ with asked as materialized (
   returning execution_id, parent_execution_id, parent_node_id, parent_index, status, result, error
 ), answers as materialized (
   select noetl.next_id() as event_id, a.execution_id, a.node_id, a.node_name, a.place, a.child_id, a.cause,
-    coalesce(d.status, 'FAILED') as status, d.result,
+    coalesce(d.status, 'FAILED') as status,
+    -- the core puts what looks like an envelope itself into one too, so that its readers find it whole
+    case when noetl.unwrapped(d.result) is distinct from d.result then jsonb_build_object('data', d.result)
+      else d.result end as result,
     coalesce(d.error, '{"message": "it is not to be had: another execution waits for it"}') as error
   from asked a
   left join adopted d
