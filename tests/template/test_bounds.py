@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,71 @@ def test_ordinary_amounts_are_within_the_bounds(source: str, expected: object) -
 def test_a_number_that_is_too_large_for_a_filter_is_told_as_it_is_written(source: str, told: str) -> None:
     """With the bound that it goes by."""
     assert told in complaint_about(source.replace("x |", "1.5 |"))
+
+
+LARGE: dict[str, Any] = {
+    "rows": [{"id": number, "name": "abc", "city": "x", "age": 3} for number in range(20_000)],
+    "n": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "source, expected",
+    [
+        ("{{ got is none }}", False),
+        ("{{ got is mapping }}", True),
+        ("{{ got.rows is sequence and got.rows is iterable and got.rows is not string }}", True),
+        ("{{ 'error' in got }}", False),
+        ("{{ 'rows' is in got }}", True),
+        ("{{ [1] in got }}", False),
+        ("{{ got == none }}", False),
+        ("{{ got != none and none != got and got.rows != got }}", True),
+        ("{{ got.rows != [] }}", True),
+        ("{{ got.rows == [1, 2] or got == {} or got.rows == range(3) or got is eq('x') }}", False),
+        ("{{ got is sameas none or got is sameas(true) }}", False),
+        ("{{ got.rows | length }}", 20_000),
+        ("{{ got.get('rows') }}", LARGE["rows"]),
+        ("{{ got.get('none', {}).get('rows', [1]) }}", [1]),
+        ("{{ got.rows | default([]) }}", LARGE["rows"]),
+        ("{{ got.rows or {'a': 1} }}", LARGE["rows"]),
+        ("{{ got.rows if got is mapping and got.rows | length > 0 else ['a', none] }}", LARGE["rows"]),
+    ],
+)
+def test_what_looks_at_no_element_costs_nothing_by_the_size_of_the_value(source: str, expected: object) -> None:
+    """Questions of kind, whether a mapping has a key, values unequal by kind or length; and what hands a value on."""
+    assert value_of(source, steps={"got": LARGE}, allowance=Allowance(steps=6_000)) == expected
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ got == same }}",
+        "{{ got.rows != same.rows }}",
+        "{{ got is sameas(same) }}",
+        "{{ got.rows < same.rows }}",
+        "{{ [got] == [same] }}",
+        "{{ [got.rows] != [same.rows] }}",
+        "{{ 1 in got.rows }}",
+        "{{ got.rows in [same.rows] }}",
+        "{{ text == text2 }}",
+        "{{ 'b' in text }}",
+        "{{ text in {'a': 1} }}",
+        "{{ range(90000) == range(90000) }}",
+        "{{ range(90000) == 1 }}",
+        "{{ got.rows | sort(attribute='id') | length }}",
+        "{{ {'rows': got.rows} }}",
+        "{{ [got] }}",
+        "{{ got.get('x', [got]) }}",
+        "{{ got.items() }}",
+        "{{ got.rows | default([]) | list }}",
+    ],
+)
+def test_what_is_walked_through_is_paid_for(source: str) -> None:
+    """All that is compared, searched, sorted or made anew."""
+    texts = {"text": "a" * 100_000, "text2": "a" * 100_000}
+    same = {"rows": [dict(row) for row in LARGE["rows"]], "n": 1}
+    told = complaint_about(source, steps={"got": LARGE, "same": same, **texts}, allowance=Allowance(steps=2_000))
+    assert "more than the 2,000 steps" in told
 
 
 def test_a_list_of_the_widest_range_passes() -> None:

@@ -44,9 +44,10 @@ ALLOWED: Final[frozenset[type[nodes.Node]]] = frozenset(
 PLAIN_NODES: Final[frozenset[type[nodes.Node]]] = frozenset(
     {
         *(nodes.Template, nodes.Output, nodes.Name, nodes.Const, nodes.CondExpr, nodes.Getattr, nodes.Getitem),
-        *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not),
+        *(nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Test, nodes.Dict),
     }
 )
+PLAIN_FILTERS: Final = frozenset({"default", "d", "length", "count"})
 # What gives a template names of its own.
 NAMING_NODES: Final[frozenset[type[nodes.Node]]] = frozenset({nodes.For, nodes.Assign, nodes.AssignBlock, nodes.With})
 REFUSED: Final[dict[type[nodes.Node], str]] = {
@@ -188,11 +189,15 @@ def _own_steps(node: nodes.Node) -> int:
 
 def _is_plain(node: nodes.Node) -> bool:
     """Tell whether what the node gives can only be what the scope holds, or a plain value."""
-    return (
-        type(node) in PLAIN_NODES
-        or (type(node) is nodes.Filter and node.name in ("default", "d"))
-        or (type(node) is nodes.Test and node.name in ("defined", "undefined"))
-    )
+    if type(node) is nodes.Filter:
+        return node.name in PLAIN_FILTERS
+    if type(node) is nodes.List:
+        return all(type(item) is nodes.Const for item in node.items)
+    if type(node) is nodes.Pair:  # all that makes a mapping one or not
+        return type(node.key) is type(node.value) is nodes.Const and type(node.key.value) is str
+    if type(node) is nodes.Call:
+        return type(node.node) is nodes.Getattr and node.node.attr == "get"
+    return type(node) in PLAIN_NODES
 
 
 def _check_node(node: nodes.Node) -> None:

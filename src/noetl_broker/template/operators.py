@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from jinja2.exceptions import TemplateRuntimeError
 
-from noetl_broker.template.fuel import INTEGER_LIMIT, PLAIN, Evaluation, bounded
+from noetl_broker.template.fuel import INTEGER_LIMIT, KINDS, PLAIN, Evaluation, bounded
 from noetl_broker.template.methods import room_to_search
 from noetl_broker.template.output import text
 from noetl_broker.template.values import kind_of, solid
 
 NUMBERS: Final = frozenset({int, float, bool})
+LENGTH_FIRST: Final = frozenset({str, list, dict})  # a tuple is compared element by element all the same
 
 Binary = Callable[[Evaluation, Any, Any], Any]
 
@@ -78,13 +79,22 @@ def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
         if type(left) in PLAIN and type(right) in PLAIN and (left is not None is not right or symbol in ("==", "!=")):
             return compute(left, right)
         left, right = _comparable(run, left), _comparable(run, right)
-        run.weigh(left, right)
+        if symbol not in ("==", "!=") or not _differ_at_a_glance(left, right):
+            run.weigh(left, right)
         try:
             return compute(left, right)
         except TypeError:
             return bool(_refuse(symbol, left, right))
 
     return compare
+
+
+def _differ_at_a_glance(left: Any, right: Any) -> bool:
+    """Tell whether two values are unequal by kind or length, which Python sees before it looks at what is in them."""
+    kind = type(left)
+    if kind is type(right):
+        return kind in LENGTH_FIRST and len(left) != len(right)
+    return kind in KINDS and type(right) in KINDS
 
 
 def _comparable(run: Evaluation, value: Any) -> Any:
@@ -98,9 +108,10 @@ def _contains(run: Evaluation, left: Any, right: Any) -> bool:
     solid(left)
     if not isinstance(solid(right), str | list | tuple | dict | range):
         return bool(_refuse("in", left, right))
+    if isinstance(right, dict):
+        run.spend(len(left) >> 5 if type(left) is str else 0)
+        return (type(left) is str or type(left) in PLAIN) and left in right
     run.weigh(left, right)
-    if isinstance(right, dict) and type(left) is not str and type(left) not in PLAIN:
-        return False
     if isinstance(right, range) and type(left) is not int:
         run.spend(len(right))
         return left in list(right)

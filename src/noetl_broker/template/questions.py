@@ -34,13 +34,13 @@ def defined(value: Any) -> bool:
     return type(value) is not Missing
 
 
-def _asked(function: Any) -> Question:
+def _asked_of_kind(function: Any) -> Question:
+    """Of what is in the value nothing is looked at."""
+
     @pass_context
     def ask(run: Evaluation, value: Any, /, *args: Any) -> bool:
         run.spend(NODE_COST * 2)
-        value = solid(value)
-        run.weigh(value, *args)
-        return bool(function(value, *args))
+        return bool(function(solid(value), *args))
 
     return ask
 
@@ -82,20 +82,21 @@ def _divisible(run: Evaluation, value: Any, /, num: Any) -> bool:
     return bool(_divided(run, value, num) == 0)
 
 
-def _same(value: Any, other: Any) -> bool:
+@pass_context
+def _same(run: Evaluation, value: Any, /, other: Any) -> bool:
     """Tell whether two values are alike in type and value: identity would depend on the interpreter's caches."""
-    return type(value) is type(other) and bool(value == other)
+    return operators.eq(run, value, other) and type(value) is type(other)
 
 
 TESTS: Final[dict[str, Question]] = {
-    **{name: _asked(JINJA_TESTS[name]) for name in FROM_JINJA},
+    **{name: _asked_of_kind(JINJA_TESTS[name]) for name in FROM_JINJA},
     **{name: _compared(operator) for operator, names in COMPARISONS.items() for name in names},
     "odd": _odd,
     "even": _even,
     "divisibleby": _divisible,
     "lower": _cased(str.islower),
     "upper": _cased(str.isupper),
-    "sameas": _asked(_same),
+    "sameas": _same,
     "defined": defined,
     "undefined": lambda value: not defined(value),
 }
