@@ -135,7 +135,13 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  select x.catalog_id into new.catalog_id
+  select coalesce(x.catalog_id, (
+    -- a child whose playbook is not in the catalog: on the database of a NoETL server each event names a version
+    select p.catalog_id
+    from noetl.execution p
+    where p.execution_id = x.parent_execution_id and x.path is not null
+  ))
+  into new.catalog_id
   from noetl.execution x
   where x.execution_id = new.execution_id;
   return new;

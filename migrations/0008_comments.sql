@@ -66,7 +66,8 @@ begin
 
       ('event', 'execution_id', 'The execution that it is a fact of.'),
       ('event', 'event_id', 'Unique, and roughly in order of time; the order of a history is that of its turns.'),
-      ('event', 'catalog_id', 'The version of the playbook; filled in where its writer leaves it out.'),
+      ('event', 'catalog_id',
+        'The version of the playbook, of its parent where a child has none; filled in where its writer leaves it out.'),
       ('event', 'parent_execution_id', 'Of an execution_start: the execution that started this one.'),
       ('event', 'created_at', 'When it was written, by the database''s clock.'),
       ('event', 'event_type', 'What happened: execution_start, action_completed, step_started, …'),

@@ -52,7 +52,9 @@ class Tables:
         row["event_id"] = row["event_id"] or self.next_id()
         row["created_at"] = row["created_at"] or self.clock()
         if row["catalog_id"] is None:
-            row["catalog_id"] = self.executions.get(row["execution_id"], {}).get("catalog_id")
+            own = self.executions.get(row["execution_id"], {})
+            parent = self.executions.get(own.get("parent_execution_id") or 0, {}) if own.get("path") else {}
+            row["catalog_id"] = own.get("catalog_id") or parent.get("catalog_id")
         self.events[row["event_id"]] = row
         if is_mail and row["event_type"].lower() not in NO_MAIL:
             self.post(row["execution_id"], row["event_id"], row.pop("mail_id", None))

@@ -387,7 +387,7 @@ def _start_child(tables: Tables, child: Row) -> None:
     tables.insert_event(
         {
             "execution_id": owner,
-            "catalog_id": playbook.get("catalog_id"),
+            "catalog_id": playbook.get("catalog_id") or tables.executions[parent]["catalog_id"],
             "parent_event_id": tables.executions[owner]["parent_event_id"],
             "parent_execution_id": parent,
             "event_type": "execution_start",

@@ -16,7 +16,7 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_of_the_mail
+from noetl_broker.store.faults import is_of_the_mail, reason_of
 from noetl_broker.store.pool import Connection, transaction
 from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
@@ -116,7 +116,7 @@ class Batch:
                 await unit.keep_quiet(connection)
             outcomes = await self._write(connection, outcomes, faults)
             for fault in faults.values():
-                await unit.set_aside(connection, fault.mail, f"{type(fault.error).__name__}: {fault.error}")
+                await unit.set_aside(connection, fault.mail, reason_of(fault.error))
         self.counters.transaction.observe(time.monotonic() - began)
         self._count(outcomes, faults)
         return claim
@@ -235,7 +235,13 @@ class Batch:
         claim_ms = round(self.look_seconds * 1000, 3)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=set_aside, claim_ms=claim_ms)
         for execution_id, fault in faults.items():
-            log.error("a decision failed; its mail is set aside", execution_id=execution_id, exc_info=fault.error)
+            log.error(
+                "a decision failed; its mail is set aside",
+                execution_id=execution_id,
+                reason=reason_of(fault.error),
+                # the server's says nothing of the program, and shows the row
+                exc_info=None if hasattr(fault.error, "sqlstate") else fault.error,
+            )
         if self.tracer is not None:
             self.tracer.note(outcomes)
         counters.claim.observe(self.look_seconds)

@@ -22,7 +22,7 @@ from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store import unit
-from noetl_broker.store.faults import Remedy, is_unreadable, kind_of, told
+from noetl_broker.store.faults import Remedy, is_unreadable, kind_of, reason_of, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 from noetl_broker.store.rows import Mail
 
@@ -249,7 +249,7 @@ class Lane:
 
     async def _set_aside(self, error: Exception, mail: list[Mail], look: unit.Look) -> None:
         """Move mail out of the way of the rest; where there is none, because it cannot be read, what was come upon."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = reason_of(error)
         try:
             async with lent(self.shared.pool, BATCH_SECONDS) as connection, connection.transaction():
                 if mail:

@@ -118,6 +118,12 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, asyncpg.UniqueViolationError) and bool(TURN_KEY.fullmatch(error.constraint_name or ""))
 
 
+def reason_of(error: BaseException) -> str:
+    """What a dead letter says of a fault. Not the server's DETAIL: there it shows the row, and a row holds payloads."""
+    text = error.message if isinstance(error, asyncpg.PostgresError) else error
+    return f"{type(error).__name__}: {text}"
+
+
 def told(error: BaseException) -> dict[str, str]:
     """What the log says of a fault: the word for it, its SQLSTATE where it has one, and the error as it came."""
     state = getattr(error, "sqlstate", None)

@@ -17,7 +17,7 @@ import asyncpg
 from noetl_broker.broker.context import Found, result_of
 from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_conflict, is_unreadable
+from noetl_broker.store.faults import is_conflict, is_unreadable, reason_of
 from noetl_broker.store.queries import sql
 from noetl_broker.store.rows import Execution, Mail, execution_of, mail_of, node_id, parse_node
 
@@ -173,7 +173,7 @@ async def set_aside_unread(connection: Connection, look: Look) -> list[int]:
     except asyncpg.PostgresError as error:
         if not is_unreadable(error):
             raise
-        rows = await connection.fetch(sql("set_aside"), [mail_id], f"{type(error).__name__}: {error}")
+        rows = await connection.fetch(sql("set_aside"), [mail_id], reason_of(error))
         return [row["execution_id"] for row in rows]
     return []
 

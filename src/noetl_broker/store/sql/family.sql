@@ -3,8 +3,8 @@
 -- another execution and its mail; no lock of that execution is needed for it.
 with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
-    k.execution_id as parent_execution_id, q.event_id as parent_event_id, k.node_id, k.place,
-    p.catalog_id, k.path, coalesce(p.version, k.version) as version,
+    k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
+    k.place, p.catalog_id, k.path, coalesce(p.version, k.version) as version,
     coalesce(p.name, regexp_replace(k.path, '^.*/', '')) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
   from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
     k (execution_id, node_id, place, path, version, payload, meta, child_id)
@@ -27,8 +27,8 @@ with started as materialized (
     execution_id, event_id, catalog_id, parent_event_id, parent_execution_id, event_type, node_id, node_name, node_type,
     status, context, meta
   )
-  select execution_id, event_id, catalog_id, parent_event_id, parent_execution_id, 'execution_start',
-    execution_id::text, name, 'playbook', 'STARTED',
+  select execution_id, event_id, coalesce(catalog_id, parent_catalog_id), parent_event_id, parent_execution_id,
+    'execution_start', execution_id::text, name, 'playbook', 'STARTED',
     jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
   from started
 ), begun as (
