@@ -119,8 +119,8 @@ begin
   where u.is_held
     and not exists (select from noetl.execution x where x.execution_id = u.execution_id and x.rules is not null);
   if fresh is not null then
-    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it. Who
-    -- has ended meanwhile, or given it up, may have told it so before there was anything to cancel: it is told again.
+    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it. It
+    -- is cancelled where that parent has ended it, or given it up, before there was anything to cancel.
     with begun as (
       insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
       select distinct on (e.execution_id)
@@ -153,10 +153,10 @@ begin
       order by e.execution_id, e.event_id
       on conflict (execution_id) do update
       set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
-          started_at = excluded.started_at,
+          started_at = excluded.started_at, status = 'RUNNING',
           parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
-      where x.path is null and x.status = 'RUNNING' -- one that failed for want of a path stays as it ended
-      returning execution_id, catalog_id, path, parent_execution_id, parent_node_id, parent_index
+      where x.path is null and x.status <> 'FAILED' -- one that failed for want of a path stays as it ended
+      returning execution_id, catalog_id, path, ended_at, parent_execution_id
     ), cancels as (
       insert into noetl.event (
         execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
@@ -165,16 +165,11 @@ begin
         regexp_replace(b.path, '^.*/', ''), 'playbook', 'CANCELLED',
         jsonb_build_object('reason', 'its parent ended or gave it up')
       from begun b
-      where exists (
+      where b.ended_at is not null
+        or exists (
           select
           from noetl.execution p
           where p.execution_id = b.parent_execution_id and p.status in ('FAILED', 'CANCELLED')
-        )
-        or exists (
-          select
-          from noetl.iteration i
-          where i.execution_id = b.parent_execution_id and i.node_id = b.parent_node_id and i.place = b.parent_index
-            and i.status = 'CANCELLED'
         )
       returning execution_id, event_id
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.brokers import drain, rows, value
-from tests.noetl import NoETL, faults
+from tests.noetl import STEP, NoETL, ended, faults
 from tests.postgres import Database
 
 CALLS = """
@@ -40,4 +40,24 @@ async def test_a_child_whose_playbook_is_not_registered_fails(
         (None, "execution_start", "mine"),
         (None, "execution_failed", "mine"),
     ]
+    assert await faults(noetl) == {}
+
+
+async def test_a_parent_is_cancelled_whose_child_has_not_started(noetl: NoETL, empty_database: Database) -> None:
+    """The child has no playbook yet that an event could name; it is cancelled when it starts."""
+    await noetl.register(STEP)
+    await noetl.start(9)
+    await drain(empty_database)
+    job = await noetl.lease()
+    assert job is not None
+    await noetl.report(job, "iteration_started", context={"child_execution_id": "77", "index": 0})
+    await drain(empty_database)
+    await noetl.connection.execute("select noetl.cancel_execution(9)")
+    await drain(empty_database)
+    assert [status for status, *_ in await ended(noetl)] == ["CANCELLED", "CANCELLED"]
+    await noetl.start(77, meta={"parent_execution_id": "9", "parent_step": "a"})
+    await drain(empty_database)
+    assert [status for status, *_ in await ended(noetl)] == ["CANCELLED", "CANCELLED"]
+    assert await value(empty_database, "select count(*) from noetl.event where event_type = 'execution_cancelled'") == 2
+    assert await value(empty_database, "select count(*) from noetl.dead_letter") == 0
     assert await faults(noetl) == {}

@@ -6,7 +6,10 @@ import asyncio
 
 import pytest
 
+from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.pool import connect
+from noetl_broker.store.queries import sql
+from noetl_broker.store.verify import Scope, verify
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -21,6 +24,7 @@ from tests.brokers import (
 )
 from tests.daemon.test_adoptions import CHILD, PARENT, TELL
 from tests.postgres import Database
+from tests.sessions import blocked, session
 
 PATIENT = """
 workflow:
@@ -29,6 +33,11 @@ workflow:
 - {step: more, type: python, code: x, next: end}
 - {step: end}
 """
+
+START = """
+insert into noetl.event (execution_id, event_type, context)
+values (77, 'execution_start', '{"path": "story"}')"""
+FAIL = """select noetl.fail_job(queue_id, 'w', attempts, '{"message": "boom"}') from noetl.lease_jobs('w')"""
 
 
 @pytest.mark.parametrize("how", ["cancelled", "given up"])
@@ -43,18 +52,75 @@ async def test_a_child_that_is_started_after_its_parent_let_it_go_is_cancelled(d
     if how == "cancelled":
         await execute(database, "select noetl.cancel_execution($1)", parent)
     else:
-        await execute(
-            database,
-            """select noetl.fail_job(queue_id, 'w', attempts, '{"message": "boom"}') from noetl.lease_jobs('w')""",
-        )
+        await execute(database, FAIL)
     await drain(database)
-    await execute(
-        database,
-        """insert into noetl.event (execution_id, event_type, context)
-        values (77, 'execution_start', '{"path": "story"}')""",
-    )
+    await execute(database, START)
+    async with session(database) as other:
+        await other.execute("select noetl.take_mail(9, false, 0)")
+    assert (
+        await value(database, "select status from noetl.execution where execution_id = 77") == "RUNNING"
+    )  # until then
     await drain(database)
     assert await rows(database, "select status from noetl.execution where execution_id = 77") == [("CANCELLED",)]
+    if how == "given up":
+        await complete_jobs(database)
+        await drain(database)
+    assert await broken_invariants(database) == {}
+
+
+WHERE = "select status, ended_at is not null, path from noetl.execution where execution_id = 77"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+async def test_a_child_that_never_starts_ends_with_its_parent(database: Database, how: str) -> None:
+    """Its worker died between the word about it and its start: nobody has anything to wait for, or to cancel."""
+    await register(database, PATIENT)
+    [parent] = await start(database)
+    await drain(database)
+    await execute(database, TELL, parent, 77, 0)
+    await drain(database)
+    # the broker can only say that it does not know it
+    await execute(database, "select noetl.cancel_execution(77)")
+    await drain(database)
+    assert await rows(database, WHERE) == [("RUNNING", False, None)]
+    if how == "cancelled":
+        await execute(database, "select noetl.cancel_execution($1)", parent)
+    else:
+        await execute(database, FAIL)
+        await drain(database)
+        await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, WHERE) == [("CANCELLED", True, None)]
+    assert await value(database, "select noetl.cancel_execution(77)") is False
+    assert await broken_invariants(database) == {}
+    async with session(database) as own:
+        report = await verify(own, Scope(execution_id=77), deep=PlaybookRules())
+        assert [v.examples for v in report.verdicts if v.broken] == []
+        assert await own.fetch(sql("living_in_period"), 0, 2**62, 9) == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+async def test_a_child_that_starts_at_the_moment_of_its_parents_end_is_cancelled(database: Database, how: str) -> None:
+    """Neither sees what the other has not committed; whoever comes second knows of the other all the same."""
+    await register(database, PATIENT)
+    [parent] = await start(database)
+    await drain(database)
+    await execute(database, TELL, parent, 77, 0)
+    await drain(database)
+    await execute(database, START)
+    async with session(database) as other, session(database) as watcher:
+        async with other.transaction():
+            [claimed] = await other.fetch("select execution_id from noetl.take_mail(9, false, 0)")
+            assert claimed["execution_id"] == 77
+            if how == "cancelled":
+                await execute(database, "select noetl.cancel_execution($1)", parent)
+            else:
+                await execute(database, FAIL)
+            draining = asyncio.create_task(drain(database))
+            await blocked(watcher)
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    await drain(database)
+    assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
     if how == "given up":
         await complete_jobs(database)
         await drain(database)

@@ -125,7 +125,10 @@ def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook
 def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **more: Any) -> History:
     """The history of which this is the head, with `more` of its fields."""
     ended = None
-    if head["status"] not in {None, "RUNNING"}:
+    unborn = (
+        head["path"] is None and head["status"] == "CANCELLED"
+    )  # it ended with its parent, and by no turn of its own
+    if head["status"] not in {None, "RUNNING"} and not unborn:
         ended = Ended(head["status"], head["result"], head["error"])
     return History(
         execution_id=head["execution_id"],

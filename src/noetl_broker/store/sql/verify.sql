@@ -103,7 +103,7 @@ where s.event_type = 'step_started'
 
 -- name: verify_ends
 -- I3. The row of an execution and its end event are written together. (A child's end is told its parent under the same
--- types; such a letter was written by no turn of the parent.)
+-- types; such a letter was written by no turn of the parent. A child that nobody has started ends by its row alone.)
 select x.execution_id,
   format('status %s, and %s', x.status, coalesce(string_agg(e.event_type::text, ' and ' order by e.event_id), 'no end')) as detail
 from noetl.execution x
@@ -113,11 +113,11 @@ left join noetl.event e
   and e.event_type in ('execution_complete', 'execution_failed', 'execution_cancelled')
   and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
 where x.execution_id = any($1::bigint[])
-group by x.execution_id, x.status
-having array_agg(e.event_type::text) is distinct from case x.status
-    when 'COMPLETED' then array['execution_complete']
-    when 'FAILED' then array['execution_failed']
-    when 'CANCELLED' then array['execution_cancelled']
+group by x.execution_id, x.status, x.path
+having array_agg(e.event_type::text) is distinct from case
+    when x.status = 'COMPLETED' then array['execution_complete']
+    when x.status = 'FAILED' then array['execution_failed']
+    when x.status = 'CANCELLED' and x.path is not null then array['execution_cancelled']
     else array[null]::text[]
   end;
 
