@@ -456,7 +456,7 @@ begin
     select j.queue_id, j.status, j.ended_at < at - make_interval(secs => grace_seconds) as overdue
     from noetl.ended_job j
     where j.ended_at < at - make_interval(secs => grace_seconds)
-      or j.status = 'dead'
+      or j.status in ('dead', 'retry')
     order by j.ended_at
     limit max_rows
     for update skip locked
@@ -540,6 +540,29 @@ begin
       l.worker_id
     from lost l
     returning 1
+  ), in_vain as (
+    -- that server had it tried again at the moment when the broker ended its execution, or gave its item up
+    update noetl.queue q
+    set status = 'cancelled', updated_at = at
+    from due d
+    where q.queue_id = d.queue_id
+      and q.status = 'retry'
+      and (
+        exists (
+          select
+          from noetl.execution x
+          where x.execution_id = q.execution_id and x.status <> 'RUNNING'
+        )
+        or exists (
+          select
+          from noetl.iteration i
+          where q.node_id ~ '#\d+\.\d{1,9}$'
+            and i.execution_id = q.execution_id
+            and i.node_id = regexp_replace(q.node_id, '(#1)?\.\d+$', '')
+            and i.place = substring(q.node_id from '\.(\d{1,9})$')::int
+            and i.status = 'CANCELLED'
+        )
+      )
   ), waiting as (
     -- what the broker has not read may be the event
     update noetl.ended_job j
@@ -550,6 +573,8 @@ begin
     delete from noetl.ended_job j
     using due d
     where j.queue_id = d.queue_id
+      -- who ends the execution at this moment may not have committed it yet
+      and (d.overdue or d.status <> 'retry')
       and (
         not exists (select from jobs b where b.queue_id = d.queue_id)
         or exists (select from lost l where l.queue_id = d.queue_id)

@@ -13,6 +13,7 @@ from tests.brokers import drain, rows, value
 from tests.noetl import (
     DEAD,
     RETRIED,
+    RETRY,
     STEP,
     NoETL,
     boom,
@@ -151,6 +152,71 @@ async def test_a_job_of_an_execution_that_has_ended_is_not_tried_again(noetl: No
     await noetl.fail(job, "boom")
     assert await value(empty_database, "select status from noetl.queue") == "cancelled"
     await drain(empty_database)
+    assert await faults(noetl) == {}
+
+
+@pytest.mark.parametrize("first", ["the server", "the broker"])
+async def test_a_job_that_is_set_to_retry_at_the_moment_of_a_cancel_is_not_tried_again(
+    noetl: NoETL, empty_database: Database, first: str
+) -> None:
+    """Neither saw what the other had not committed; whoever commits first, the reaper sees both."""
+    await noetl.register(RETRIED)
+    await noetl.start(9)
+    await drain(empty_database, rules=Rules(retry_owner="worker"))
+    job = await noetl.lease()
+    assert job is not None
+    async with session(empty_database) as server, session(empty_database) as broker:
+        await server.execute("begin")
+        await server.execute(RETRY, job.queue_id, 0.0)
+        await broker.execute("begin")
+        await broker.execute("select set_config('noetl.writer', 'broker', true)")
+        await broker.execute(
+            "update noetl.execution set status = 'CANCELLED'"
+        )  # its jobs: none is seen that it can have
+        await (server if first == "the server" else broker).execute("commit")
+        await noetl.connection.execute("select noetl.reap_ended_jobs(9, 30)")
+        await (broker if first == "the server" else server).execute("commit")
+    assert await value(empty_database, "select status from noetl.queue") == "retry"
+    await noetl.connection.execute("select noetl.reap_ended_jobs(9, 30)")
+    assert await value(empty_database, "select status from noetl.queue") == "cancelled"
+    await overlook(noetl)
+    assert await value(empty_database, "select count(*) from noetl.ended_job") == 0
+
+
+async def test_a_job_of_an_item_that_was_given_up_is_not_tried_again(noetl: NoETL, empty_database: Database) -> None:
+    """Another item failed, and the step went on without it."""
+    await noetl.register(
+        """
+        workflow:
+        - step: start
+          next: each
+        - step: each
+          type: python
+          code: x
+          on_error: continue
+          loop: {collection: "{{ [1, 2] }}", element: one, mode: async, distribute: true}
+          next: last
+        - {step: last, type: python, code: x, next: end}
+        - {step: end}
+        """
+    )
+    await noetl.start(9)
+    await drain(empty_database, rules=Rules(retry_owner="worker"))
+    failing, held = await noetl.lease(), await noetl.lease()
+    assert failing is not None
+    assert held is not None
+    noetl.retries = False
+    await noetl.fail(failing, "boom")
+    await drain(empty_database)
+    await overlook(noetl, 0)
+    await drain(empty_database)
+    await noetl.connection.execute(RETRY, held.queue_id, 0.0)
+    await overlook(noetl, 0)
+    status = "select status from noetl.queue where queue_id = $1"
+    assert await value(empty_database, status, held.queue_id) == "cancelled"
+    noetl.tasks["last"] = lambda _: 1
+    await run(noetl, empty_database)
+    assert await ended(noetl) == [("COMPLETED", 1, None)]
     assert await faults(noetl) == {}
 
 
