@@ -460,10 +460,18 @@ begin
     order by j.ended_at
     limit max_rows
     for update skip locked
+  ), unread as materialized (
+    -- The mail is read once, and no plan can make it more often: after a broker was away there is much of both.
+    select q.execution_id
+    from due d
+    join noetl.queue q on q.queue_id = d.queue_id
+    intersect
+    select i.execution_id
+    from noetl.inbox i
   ), jobs as materialized (
     select d.queue_id, d.status as queue_status, d.overdue, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name,
       q.node_type, q.attempts, q.worker_id, q.status = 'done' as completed, x.rules ->> 'retry_owner' = 'worker' as decided,
-      exists (select from noetl.inbox i where i.execution_id = q.execution_id)
+      q.execution_id in (select u.execution_id from unread u)
         or exists (select from noetl.dead_letter l where l.execution_id = q.execution_id) as unread
     from due d
     join noetl.queue q on q.queue_id = d.queue_id

@@ -127,6 +127,23 @@ async def test_answers_that_wait_to_be_read_do_not_hide_those_that_never_come(
     assert looks == [0, 1]
 
 
+async def test_the_mail_is_looked_through_once_however_many_answers_wait_in_it(
+    noetl: NoETL, empty_database: Database
+) -> None:
+    """After a broker was away there are many of both: a look must not take their product."""
+    await noetl.register(STEP)
+    noetl.tasks["a"] = lambda _: 1
+    for execution_id in range(100, 140):
+        await noetl.start(execution_id)
+    await drain(empty_database)
+    for _ in range(40):
+        await noetl.work()
+    read = "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where relname = 'inbox'"
+    async with noetl.connection.transaction():
+        assert await overlook(noetl) == 0
+        assert await noetl.connection.fetchval(read) == 40
+
+
 async def test_a_step_that_waits_for_what_its_worker_started_has_its_answer(
     noetl: NoETL, empty_database: Database
 ) -> None:

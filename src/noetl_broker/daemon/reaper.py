@@ -56,13 +56,13 @@ class Reaper:
         async with lent(self._pool, ANSWER_SECONDS) as connection:
             began = time.monotonic()
             lately = began - self._looked_at + MARGIN_SECONDS if began < self._due else None
-            row = await connection.fetchrow(
-                sql("reap"), MOST_ROWS, self._max_lost_leases, self._missing_event_seconds, lately
-            )
+            row = await connection.fetchrow(sql("reap"), MOST_ROWS, self._max_lost_leases, lately)
+            took = time.monotonic() - began
+            from_rows = await connection.fetchval(sql("reap_ended_jobs"), MOST_ROWS, self._missing_event_seconds)
         self._looked_at = began
         if lately is None:
-            self._due = began + (time.monotonic() - began) * PAUSE_FACTOR
-        done = dict(row or {})
+            self._due = began + took * PAUSE_FACTOR
+        done = {**dict(row or {}), "from_rows": from_rows}
         if any(done.values()):
             self._due = 0.0  # there may be more
         return done

@@ -263,9 +263,12 @@ order by i.mail_id
 limit 1;
 
 -- name: reap
--- $4: of leases, those alone that ran out in so many seconds; null: all.
-select r.requeued, r.lost, r.timed_out, r.overdue, r.woken, e.from_rows
+-- $3: of leases, those alone that ran out in so many seconds; null: all.
+select requeued, lost, timed_out, overdue, woken
 from noetl.reap(
-  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $4::float8), '-infinity')
-) r
-cross join noetl.reap_ended_jobs($1::int, $3::float8) e (from_rows);
+  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity')
+);
+
+-- name: reap_ended_jobs
+-- A statement of its own: what the other one has locked is free again.
+select noetl.reap_ended_jobs($1::int, $2::float8);
