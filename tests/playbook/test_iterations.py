@@ -64,7 +64,8 @@ def test_a_workers_task_holds_its_workbook_action() -> None:
     step, iteration = iterating("type: iterator, collection: [1], element: city, task: fetch")
     assert step.fields.constant is False
     task = step.fields.parts["task"].render(None)  # type: ignore[arg-type] # every template in it is the worker's
-    assert task == {"name": "fetch", "type": "http", "task": "fetch", "url": "{{ city }}", "with": {"a": 1}}
+    given = {"args": {"a": 1}, "with": {"a": 1}}
+    assert task == {"name": "fetch", "type": "http", "task": "fetch", "url": "{{ city }}", **given}
     assert iteration.task.task_name == "fetch"
 
 
@@ -106,6 +107,33 @@ def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates() -> Non
     workflow: [{step: start, next: a}, {step: a, type: workbook, name: w}]
     """).steps["a"]
     assert step.fields.parts["collection"].names == {"workload"}
+
+
+@pytest.mark.parametrize("task", ["n", "[a, b]", "3"])
+def test_the_inputs_of_a_workers_task_are_a_mapping(task: str) -> None:
+    """Or one template that the broker evaluates: it knows no element, and a worker would have to guess."""
+    body = f"""
+    workflow:
+      - {{step: start, next: a}}
+      - {{step: a, type: iterator, collection: [1], element: n, task: {{type: http, url: x, args: {task}}}}}
+    """
+    [error] = told(body.replace("args: n", 'args: "{{ n }}"'))
+    assert error.startswith(
+        "4:93 error worker-word workflow[1].task.args: `args` is one template, which the broker evaluates, and it "
+        if task == "n"
+        else "4:93 error bad-inputs workflow[1].task.args: `args` is a "
+    )
+
+
+def test_the_fields_of_a_workers_task_may_name_its_inputs() -> None:
+    """Also those of its workbook action, and no warning says that there is no such name."""
+    body = """
+    workbook: [{name: w, type: http, url: "{{ base }}/{{ id }}", args: {base: x}}]
+    workflow:
+      - {step: start, next: a}
+      - {step: a, type: iterator, collection: [1], element: n, task: {type: workbook, task: w, args: {id: "{{ n }}"}}}
+    """
+    assert told(body) == []
 
 
 def test_an_action_that_loops_is_no_task_of_an_iterator() -> None:

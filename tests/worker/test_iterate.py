@@ -71,3 +71,11 @@ async def test_a_failed_item_fails_the_step(perform: Perform) -> None:
     error = failed(await perform(iterator([1, 0, 2], task)))
     assert (error["type"], error["index"]) == ("ZeroDivisionError", 1)
     assert await perform(iterator([1, 0, 1], task, on_error="continue")) == [1, None, 1]
+
+
+@pytest.mark.parametrize("given", ["{{ item }}", ["a"]])
+async def test_inputs_of_a_task_that_are_no_mapping_fail_the_step(perform: Perform, given: Any) -> None:
+    """As they would on any step; the task does not run without them."""
+    error = failed(await perform(iterator([{"x": 1}], {"type": "noop", "data": given})))
+    what = "a string" if isinstance(given, str) else "a list"
+    assert error["message"] == f"the inputs of the iterator's task must be a mapping, its `data` is {what}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from noetl_broker.broker.model import JSON
 from noetl_broker.broker.story import play_turns, read_events
 from noetl_broker.worker.execute import Success, execute
 from noetl_broker.worker.faults import Failure
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.tools.task import Lent, Task
 from tests.broker.test_chosen_items import ABOUT_ITEMS, CHOSEN, EACH, ENTERED_WITH, WRONG
 from tests.stories import playbook
 from tests.worker.test_from_broker import leased
@@ -54,3 +55,63 @@ async def test_what_the_broker_cannot_iterate_the_worker_cannot_either(lent: Len
     told = done if isinstance(done, str) else done.error["message"] if isinstance(done, Failure) else "it went through"
     assert message in told
     assert not isinstance(done, Failure) or not done.retryable
+
+
+GIVEN = """
+workload: {users: [{id: 7}], id: WORKLOAD, opts: {a: 5, o: 5}, extra: {x: 1}}
+workbook: [{name: act, type: http, url: "x/{{ a }}{{ b }}", with: {a: 1, b: 1}}]
+workflow:
+- {step: start, next: [{step: each, args: {of: transition}}]}
+- step: each
+  type: iterator
+  collection: users
+  element: user
+  args: {k: step, own: 1}
+  DISTRIBUTE
+  task: {TASK}
+"""
+FETCH = "type: workbook, task: act"
+
+
+async def seen(item: Task) -> Any:
+    """What a task's tool is given, as its answer."""
+    return {"args": dict(item.args), **{key: item.action[key] for key in ("url", "headers") if key in item.action}}
+
+
+async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
+    """What is given to the task of each item, whoever repeats it."""
+    body = GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task)
+    [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
+    using = replace(lent, tools={"http": seen})
+    jobs = [job for job in decision.jobs if not job.delegated]
+    workload = decision.begun.workload if decision.begun is not None else None
+    answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
+    results: list[Any] = [json.loads(done.result) for done in answers if isinstance(done, Success)]
+    return results if distribute else [*results[0]]
+
+
+@pytest.mark.parametrize(
+    "task, url, own",
+    [
+        (f'{FETCH}, args: {{b: "{{{{ user.id }}}}"}}', "x/17", {"a": 1, "b": 7}),
+        (f'{FETCH}, with: {{b: "{{{{ user.id }}}}"}}', "x/17", {"a": 1, "b": 7}),
+        (f'{FETCH}, with: {{b: 2, d: "{{{{ user.id }}}}"}}, args: {{b: 3}}', "x/13", {"a": 1, "b": 3, "d": 7}),
+        (f'{FETCH}, data: "{{{{ opts }}}}"', "x/51", {"a": 5, "b": 1, "o": 5}),
+        (f'{FETCH}, data: "{{{{ opts }}}}", args: {{a: "{{{{ user.id }}}}"}}', "x/71", {"a": 7, "b": 1, "o": 5}),
+        ('type: http, args: {id: "{{ user.id }}"}, url: "x/{{ id }}"', "x/7", {"id": 7}),
+        ('type: http, args: {id: "{{ user.id }}"}, url: "x/{{ args.id }}"', "x/7", {"id": 7}),
+        ('type: http, args: {k: "task-{{ user.id }}"}, url: "x/{{ k }}"', "x/task-7", {"k": "task-7"}),
+        ('type: http, args: {k: task}, url: "x/{{ k }}/{{ own }}"', "x/task/1", {"k": "task"}),
+        ('type: http, args: {k: task, of: "{{ k }}/{{ id }}"}, url: "x/{{ of }}"', "x/step/WORKLOAD", None),
+        ('type: http, url: "x/{{ k }}/{{ id }}/{{ user.id }}"', "x/step/WORKLOAD/7", {}),
+    ],
+)
+@pytest.mark.parametrize("distribute", ["", "distribute: true"])
+async def test_a_task_is_given_its_inputs_and_its_fields_see_them(
+    lent: Lent, distribute: str, task: str, url: str, own: dict[str, Any] | None
+) -> None:
+    """Workbook action < task, key by key, over the inputs of the step."""
+    [found] = await seen_by_items(lent, task, distribute)
+    assert found["url"] == url
+    if own is not None:
+        assert found["args"] == {"of": "transition", "k": "step", "own": 1, **own}

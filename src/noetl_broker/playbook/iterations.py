@@ -14,7 +14,7 @@ from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
 from noetl_broker.playbook.outline import Written
 from noetl_broker.playbook.reading import Part, Reading
-from noetl_broker.playbook.repeated import with_task
+from noetl_broker.playbook.repeated import as_templates, read_repeated
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
@@ -88,9 +88,13 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
         return Iterated(iteration=iteration, inputs=inputs, plain={})
     inputs = read_task_inputs(reading, written.name, declared, around)
-    merged = with_task(declared, task, looped=looped, refused=keys.refused)
-    kept = frozenset({"loop"}) if looped else frozenset({"task", "on_error"})
-    fields, plain = read_fields(reading, written.name, merged, around, kept)
+    repeating = as_templates(declared, refused=keys.refused)
+    kept = frozenset({"loop"}) if looped else frozenset({"on_error"})
+    fields, plain = read_fields(reading, written.name, repeating, around, kept)
+    if not looped:
+        repeated, told = read_repeated(reading, written.name, task, around)
+        fields = Fields({**fields.parts, "task": repeated}, fields.at)
+        plain = {**plain, "task": told} if told else plain
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
 
 

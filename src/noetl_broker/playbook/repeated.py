@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
+from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import is_one_template
-from noetl_broker.playbook.model import Raw
-from noetl_broker.playbook.tasks import Declared, Layer
+from noetl_broker.playbook.model import Inputs, Raw
+from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reads import ARGS
+from noetl_broker.playbook.tasks import Declared, Layer, Surroundings, read_fields, read_task_inputs
+from noetl_broker.playbook.vocabulary import INPUT_WORDS
+from noetl_broker.template import Tree
 
 EXPRESSIONS = ("collection", "where", "order_by")
 
 
-def with_task(declared: Declared, task: Declared, *, looped: bool, refused: Collection[str] = ()) -> Declared:
-    """Give what a worker iterates: its expressions as templates, and its task with the keys of the workbook action.
+def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declared:
+    """Give what a worker iterates with its expressions as templates, without those that are `refused`, and no `task`.
 
-    Those expressions that are `refused` are left out.
-
-    A worker knows no workbook, and evaluates no bare expression: what it may evaluate, the job says by its templates.
+    A worker evaluates no bare expression: what it may evaluate, the job says by its templates.
     """
-    if looped:
-        loop, place = declared.lookup("loop")
-        loop = {key: value for key, value in loop.items() if key not in refused}
+    if declared.kind == "iterator":
         layers = tuple(
-            _with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers
+            Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), place=layer.place)
+            for layer in declared.layers
         )
         return Declared(type=declared.type, kind=declared.kind, layers=layers)
-    merged: Raw = {}
-    for layer in task.layers:
-        merged |= layer.raw
-    *below, top = (
-        Layer(raw=_with_template({k: v for k, v in layer.raw.items() if k not in refused}), place=layer.place)
-        for layer in declared.layers
-    )
-    layers = (*below, Layer(raw={**top.raw, "task": {**merged, "type": task.type}}, place=top.place))
+    loop, place = declared.lookup("loop")
+    loop = _without(loop, refused)
+    layers = tuple(_with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers)
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
+
+
+def read_repeated(reading: Reading, name: str, task: Declared, around: Surroundings) -> tuple[Fields, Raw]:
+    """Read the task that a worker repeats, with its workbook action: its fields, and what is never rendered.
+
+    A worker knows no workbook, so the inputs of both levels stand merged under `args`. They are finished for each item,
+    and what reads one of them with them.
+    """
+    inputs = read_task_inputs(reading, name, task, around, "fields")
+    given = _names_given(inputs)
+    seen = Surroundings(names=around.names | given, worker=around.worker | given)
+    kept = frozenset(key for layer in task.layers for key in layer.raw if key not in INPUT_WORDS)
+    fields, plain = read_fields(reading, name, task, seen, kept)
+    place = task.layers[-1].place
+    kind = reading.tree(task.type, (*place, "type"), Part(step=name, role="fields"))
+    return Fields({**fields.parts, "type": kind, **_said(reading, inputs, task)}, fields.at), plain
+
+
+def _names_given(inputs: Inputs) -> frozenset[str]:
+    """Give the names under which the task's fields surely find its own inputs: a template may give more."""
+    below = NO_NAMES if inputs.base is None else _names_given(inputs.base)
+    return below if inputs.empty else below.union(inputs.keys, {ARGS})
+
+
+def _said(reading: Reading, inputs: Inputs, task: Declared) -> dict[str, Tree | Fields]:
+    """Give the inputs as the job says them: under `args`, and under the author's own words.
+
+    What lies under a template that gives them all is under weaker words, in the order in which a worker merges them.
+    """
+    levels, place = [*_levels(inputs)], task.layers[-1].place
+    words = [word for word in reversed(INPUT_WORDS) if word not in task.own]
+    if len(levels) > len(words):
+        message = f"the inputs have {len(levels)} levels, and a worker that iterates merges at most {len(words)}"
+        reading.report.error("bad-inputs", place, message, "write one mapping under `args`")
+    said = dict(zip(words, levels, strict=False))
+    if len(levels) == 1:
+        for word, keys in inputs.aliases.items():
+            own = {key: tree for key, tree in inputs.keys.items() if keys is None or key in keys}
+            said.setdefault(word, Fields(own, levels[0].at) if inputs.keys else levels[0])
+    return said
+
+
+def _levels(inputs: Inputs) -> Iterator[Tree | Fields]:
+    """Give what is merged, the strongest first."""
+    if inputs.keys:
+        yield Fields(inputs.keys, next(iter(inputs.keys.values())).at)
+    if inputs.whole is not None:
+        yield inputs.whole
+    if inputs.base is not None:
+        yield from _levels(inputs.base)
+
+
+def _without(raw: Raw, keys: Collection[str]) -> Raw:
+    return {key: value for key, value in raw.items() if key not in keys}
 
 
 def _with_loop(layer: Layer, loop: Raw | None) -> Layer:

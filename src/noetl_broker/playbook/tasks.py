@@ -11,7 +11,7 @@ from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of, path_text
 from noetl_broker.playbook.inputs import merge, read_inputs
 from noetl_broker.playbook.model import NO_INPUTS, ChildCall, Inputs, Raw, StepKind
-from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reading import NO_NAMES, Part, Reading, Role
 from noetl_broker.playbook.texts import refuse_texts, without_texts_of
 from noetl_broker.playbook.vocabulary import (
     ACTION_TYPES,
@@ -164,11 +164,13 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
     return "action"
 
 
-def read_task_inputs(reading: Reading, name: str, declared: Declared, around: Surroundings = PLAINLY) -> Inputs:
+def read_task_inputs(
+    reading: Reading, name: str, declared: Declared, around: Surroundings = PLAINLY, role: Role = "inputs"
+) -> Inputs:
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
     worker = NO_NAMES if declared.kind == "control" else WORKER_WORDS | around.worker
-    part = Part(step=name, role="inputs", names=around.names, worker=worker)
+    part = Part(step=name, role=role, names=around.names, worker=worker)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.place, part, declared.own))
     return inputs

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noetl_broker.playbook.findings import kind_of
-from noetl_broker.playbook.vocabulary import INPUT_WORDS, OWN_KEYS
+from noetl_broker.playbook.vocabulary import INPUT_WORDS, LIST_KEYS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
 from noetl_broker.worker.finish import Finisher, Left, Path, refused
@@ -73,10 +73,17 @@ def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(task, Mapping) or not isinstance(task.get("type", task.get("tool")), str):
         raise ToolFault("the iterator's `task` has no type", kind="bad_job", retryable=False)
     kind = task.get("type", task.get("tool"))
+    lists = (word for word in LIST_KEYS.get(kind, ()) if isinstance(task.get(word), list))
+    own = OWN_KEYS.get(kind, frozenset()).union(lists)
     args = dict(action["args"]) if isinstance(action.get("args"), Mapping) else {}
     for word in INPUT_WORDS:
-        if word not in OWN_KEYS.get(kind, frozenset()) and isinstance(task.get(word), Mapping):
-            args |= task[word]
+        given = task.get(word)
+        if given is None or word in own:
+            continue
+        if not isinstance(given, Mapping):
+            message = f"the inputs of the iterator's task must be a mapping, its `{word}` is {kind_of(given)}"
+            raise ToolFault(message, kind="bad_value", retryable=False)
+        args |= given
     return {**task, "type": kind, "name": action.get("name"), "args": args}
 
 
