@@ -99,14 +99,27 @@ def test_a_loop_in_the_workbook_repeats_each_step_that_calls_it(own: str) -> Non
     assert "loop" not in step.plain
 
 
-def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates() -> None:
-    """Like one of the workflow: a worker evaluates no bare expression."""
-    step = compiled("""
-    workload: {ns: [1]}
-    workbook: [{name: w, type: iterator, collection: workload.ns, element: n, task: {type: http, url: "{{ n }}"}}]
-    workflow: [{step: start, next: a}, {step: a, type: workbook, name: w}]
+@pytest.mark.parametrize("word", ["name", "task"])
+def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates(word: str) -> None:
+    """Like one of the workflow: a worker evaluates no bare expression. Either word may call it."""
+    step = compiled(f"""
+    workload: {{ns: [1]}}
+    workbook:
+      - {{name: w, type: iterator, collection: workload.ns, element: n, task: {{type: http, url: "{{{{ n }}}}"}}}}
+    workflow: [{{step: start, next: a}}, {{step: a, type: workbook, {word}: w}}]
     """).steps["a"]
     assert step.fields.parts["collection"].names == {"workload"}
+    assert step.fields.parts["task"].left == (("url",),)
+
+
+def test_an_iterator_in_the_workbook_over_a_playbook_is_called_by_task() -> None:
+    """As by its name: `task` is the call, and the action's own is what it repeats."""
+    step = compiled("""
+    workbook: [{name: w, type: iterator, collection: [1], element: n, task: {type: playbook, path: p}}]
+    workflow: [{step: start, next: a}, {step: a, type: workbook, task: w}]
+    """).steps["a"]
+    assert step.iteration is not None
+    assert (step.iteration.expanded, step.task_name) == (True, "w")
 
 
 @pytest.mark.parametrize("task", ["n", "[a, b]", "3"])

@@ -134,6 +134,8 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
             "bad-type", action_place, f"the workbook action `{task}` {what}", "write type: python, http, …"
         )
         return Declared(type="workbook", kind="action", layers=(action, step), task_name=task)
+    if resolved == "iterator" and key == "task":  # else the name of the action would pass for what it repeats
+        step = Layer(raw={word: value for word, value in raw.items() if word != key}, place=step.place)
     layers = (action, step)
     return Declared(type=str(resolved), kind=_kind(reading, name, str(resolved), layers), layers=layers, task_name=task)
 
