@@ -40,10 +40,14 @@ class StatementFault(PlaybookFault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where a step's SQL runs: a `dsn`, or the separate parts (host, port, user, password, database) over it."""
+    """Where a step's SQL runs: a `dsn`, or the separate parts (host, port, user, password, database) over it.
+
+    A name without a schema is looked for in `schema`; None: where the server would.
+    """
 
     dsn: str | None = field(default=None, repr=False)
     parts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    schema: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,12 +204,15 @@ def _document(value: Any) -> str:
 
 @contextlib.asynccontextmanager
 async def _connection(target: Target) -> AsyncIterator[Any]:
+    settings = {"application_name": "noetl-broker worker step"}
     async with _translated("cannot connect: ", target.dsn):
+        if target.schema is not None:
+            settings["search_path"] = quoted_name(target.schema)
         connection = await asyncpg.connect(
             target.dsn,
             timeout=CONNECT_SECONDS,
             statement_cache_size=0,
-            server_settings={"application_name": "noetl-broker worker step"},
+            server_settings=settings,
             **target.parts,
         )
     try:

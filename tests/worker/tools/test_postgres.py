@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from tests.worker.conftest import Perform, failed
 
 Rows = list[tuple[Any, ...]]
 OnDatabase = Callable[..., Awaitable[Any]]
+Warehouse = dict[str, Any]
 
 
 @pytest.fixture
@@ -26,7 +27,11 @@ def on_database(perform: Perform, lent: Lent, empty_database: Database) -> OnDat
     parts = urlsplit(empty_database.dsn)
     credential = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password}
     credential |= {"database": empty_database.name, "type": "postgres"}
+    words = {"host": "db_host", "port": "db_port", "user": "db_user", "password": "db_password", "database": "db_name"}
+    renamed = {words.get(key, key): value for key, value in credential.items()}
     environment = {**lent.environment, "NOETL_CREDENTIAL_PG_LOCAL": json.dumps(credential)}
+    environment |= {"NOETL_CREDENTIAL_PG_DB_WORDS": json.dumps(renamed)}
+    environment |= {"NOETL_CREDENTIAL_TOKEN_ONLY": '{"token": "t"}'}
     own = dataclasses.replace(lent, dsn=empty_database.dsn, environment=environment)
 
     async def run(action: dict[str, Any], **more: Any) -> Any:
@@ -101,6 +106,83 @@ async def test_an_address_may_stand_in_the_inputs(on_database: OnDatabase, empty
     args |= {"db_password": parts.password, "db_name": empty_database.name}
     result = await on_database(sql("select current_database() as name", args=args))
     assert result["rows"] == [{"name": empty_database.name}]
+
+
+@pytest.fixture
+def warehouse(empty_database: Database) -> Iterator[Warehouse]:
+    """A second database beside the worker's own, with a login and a schema of its own."""
+    name = f"{empty_database.name}_wh"
+    with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
+        connection.execute(f'create role "{name}" login password \'hush hush\''.encode())
+        connection.execute(f'create database "{name}" owner "{name}"'.encode())
+    parts = urlsplit(empty_database.dsn)
+    address = {"host": parts.hostname, "port": parts.port, "database": name, "user": name, "password": "hush hush"}
+    with psycopg.connect(parts._replace(path=f"/{name}").geturl(), autocommit=True) as connection:
+        connection.execute("create schema stock; create table stock.found (a int); grant all on schema stock to public")
+        connection.execute("grant all on stock.found to public")
+    yield address
+    with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
+        connection.execute(f'drop database "{name}" with (force)'.encode())
+        connection.execute(f'drop role "{name}"'.encode())
+
+
+WHERE = "select current_database()::text as name, current_user::text as login, current_schema()::text as schema"
+
+
+async def test_sql_runs_where_the_step_says(on_database: OnDatabase, warehouse: Warehouse) -> None:
+    """The keys that the type defines are the address; the worker's own database is not asked."""
+    result = await on_database(sql(WHERE, **warehouse | {"port": str(warehouse["port"])}, schema="stock"))
+    assert result["rows"] == [{"name": warehouse["database"], "login": warehouse["user"], "schema": "stock"}]
+
+
+@pytest.mark.parametrize("word", ["auth", "credential", "credentials"])
+async def test_what_the_step_says_wins_over_its_credential(
+    on_database: OnDatabase, warehouse: Warehouse, word: str
+) -> None:
+    """Whatever the credential calls its parts."""
+    said = {word: "pg_db_words", "database": warehouse["database"]}
+    assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
+
+
+async def test_a_database_without_a_host_is_one_of_the_workers_server(
+    on_database: OnDatabase, warehouse: Warehouse
+) -> None:
+    """As whoever the worker is there, or as the login that is named."""
+    name = warehouse["database"]
+    assert (await on_database(sql(WHERE, database=name)))["rows"][0]["name"] == name
+    login = {"auth": {"type": "basic", "user": warehouse["user"], "password": warehouse["password"]}}
+    assert (await on_database(sql(WHERE, **login, database=name)))["rows"][0]["login"] == warehouse["user"]
+
+
+async def test_the_workers_own_login_goes_to_no_other_host(on_database: OnDatabase, warehouse: Warehouse) -> None:
+    """Who names a host names the login too."""
+    outcome = await on_database(sql(WHERE, **{key: warehouse[key] for key in ("host", "port", "database")}))
+    assert failed(outcome)["type"] == "postgres"
+
+
+async def test_a_connection_string_is_not_mixed_with_a_weaker_address(
+    on_database: OnDatabase, empty_database: Database, warehouse: Warehouse
+) -> None:
+    """The string of the step is the whole address; parts that stand beside it win over it."""
+    said = {"auth": {"type": "postgres", **warehouse}, "dsn": empty_database.dsn}
+    assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == empty_database.name
+    said["database"] = warehouse["database"]
+    assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
+
+
+@pytest.mark.parametrize("auth", [{"type": "snowflake", "user": "u", "password": "p"}, "token_only"])
+async def test_a_credential_that_is_none_for_postgres_is_refused(on_database: OnDatabase, auth: Any) -> None:
+    """The step's SQL does not run on the worker's own database instead."""
+    outcome = await on_database(sql("select 1 as a", auth=auth))
+    assert "auth holds no address" in failed(outcome)["message"]
+    assert not outcome.retryable
+
+
+async def test_a_save_goes_where_it_says(on_database: OnDatabase, warehouse: Warehouse) -> None:
+    """By the same keys as a step."""
+    await on_database({"type": "noop", "save": {**warehouse, "schema": "stock", "table": "found", "data": {"a": 1}}})
+    result = await on_database(sql("select a from stock.found", **warehouse))
+    assert result["rows"] == [{"a": 1}]
 
 
 async def test_an_error_carries_its_sqlstate(on_database: OnDatabase) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from noetl_broker.store.sql_text import numbered, split_statements
@@ -19,8 +19,12 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "user": ("db_user", "user", "username", "pg_user"),
     "password": ("db_password", "password", "pg_password"),
     "database": ("db_name", "database", "dbname", "db", "pg_db"),
+    "schema": ("db_schema", "schema", "pg_schema"),
 }
 CONNECTION_TEXTS = ("dsn", "db_conn_string", "connection_string", "url", "text")
+# What a step, or its inputs, may say of an address; in inputs only names that mean nothing else.
+STEP_KEYS = frozenset({"dsn", "db_conn_string"}.union(*PARTS.values()))
+INPUT_KEYS = frozenset(key for key in STEP_KEYS if key == "dsn" or key.startswith(("db_", "pg_")))
 
 
 async def run_postgres(task: Task) -> Any:
@@ -73,27 +77,43 @@ def _texts(task: Task) -> list[str]:
 
 
 def target_of(task: Task) -> Target:
-    """Find where the SQL runs: `auth`, over it `connection`, `db_*` inputs and keys; else the worker's database."""
+    """Find where the SQL runs: `auth`, over it `connection`, over it `db_*` inputs, over all the step's own keys.
+
+    Without any of them it is the worker's database; where none says a host or a connection string, the worker's server.
+    """
     given: dict[str, Any] = {}
-    for entry in entries(task.first("auth", "credential"), task.lent.environment):
-        if entry.get("type") in (None, "postgres", "postgresql", "basic"):
-            given |= {key: value for key, value in entry.items() if value is not None}
+    for source in _sources(task):
+        said = _address(source)
+        # A connection string is an address of its own: no part of a weaker one belongs to it.
+        given = said if "dsn" in said else given | said
+    dsn, schema = given.pop("dsn", None), given.pop("schema", None)
+    if dsn is None and "host" not in given:
+        dsn = task.lent.dsn
+    return Target(dsn=dsn, parts=given, schema=schema)
+
+
+def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
+    """Give what says where the SQL runs, the weakest first."""
+    found = entries(task.first("auth", "credential", "credentials"), task.lent.environment)
+    fitting = [entry for entry in found if entry.get("type") in (None, "postgres", "postgresql", "basic")]
+    if found and not any(_address(entry) for entry in fitting):
+        raise task.fault("auth holds no address and no login of a Postgres", kind="bad_value")
+    yield from fitting
     connection = task.first("connection")
-    given |= {"dsn": connection} if isinstance(connection, str) else mapping(connection, "connection")
-    prefixed = {key for names in PARTS.values() for key in names if key.startswith(("db_", "pg_"))}
-    for source in (task.args, task.action):
-        given |= {key: source[key] for key in (*prefixed, "dsn", "db_conn_string") if source.get(key) is not None}
-    dsn = next((str(given[key]) for key in CONNECTION_TEXTS if given.get(key)), None)
+    yield {"dsn": connection} if isinstance(connection, str) else mapping(connection, "connection")
+    for keys, source in ((INPUT_KEYS, task.args), (STEP_KEYS, task.action)):
+        yield {key: source[key] for key in keys & source.keys()}
+
+
+def _address(source: Mapping[str, Any]) -> dict[str, Any]:
+    """Read an address in our own words: `dsn`, and each of PARTS that is there."""
+    dsn = next((str(source[key]) for key in CONNECTION_TEXTS if source.get(key)), None)
     parts = {
-        part: value
+        part: _port(value) if part == "port" else str(value)
         for part, names in PARTS.items()
-        if (value := next((given[name] for name in names if given.get(name) is not None), None)) is not None
+        if (value := next((source[name] for name in names if source.get(name) is not None), None)) is not None
     }
-    if "port" in parts:
-        parts["port"] = _port(parts["port"])
-    if dsn is None and not parts:
-        return Target(dsn=task.lent.dsn)
-    return Target(dsn=dsn, parts=parts)
+    return parts if dsn is None else parts | {"dsn": dsn}
 
 
 def _port(value: Any) -> int:
