@@ -28,13 +28,16 @@ class JobFailed(PlaybookFault):
     """What a function that does a job raises to say how it failed; in `simulate` an answer may be one.
 
     `kind` is the `type` of the error that the step carries. `retryable` false: the same job can never succeed, whatever
-    the step's `retry` says. `details` are further keys of the error (`status_code` is one that `retry_when` reads).
+    the step's `retry` says. `details` are further keys of the error (`status_code` is one that `retry_when` reads); in
+    a worker, what JSON has no type for becomes text.
     """
 
-    def __init__(self, message: str, *, kind: str = "failure", retryable: bool = True, **details: Any) -> None:
+    def __init__(
+        self, message: str | Exception, *, kind: str = "failure", retryable: bool = True, **details: Any
+    ) -> None:
         """A sentence for people, and what programs read of it."""
         super().__init__(message)
-        self.message = message
+        self.message = str(message)  # an exception is a message too
         self.kind = kind
         self.retryable = retryable
         self.details = details

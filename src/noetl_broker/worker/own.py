@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import json
 import signal
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 
 from noetl_broker.errors import JobFailed, OperatorFault
 from noetl_broker.job import Job, readable
+from noetl_broker.store.statements import jsonable
 from noetl_broker.worker.faults import ToolFault
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.pool import run_worker
@@ -98,13 +100,20 @@ def _tool(function: Callable[[Job], Any]) -> Tool:
             answer = await asyncio.to_thread(function, job)
             return await answer if isinstance(answer, Awaitable) else answer
         except JobFailed as failed:
-            raise ToolFault(failed.message, kind=failed.kind, retryable=failed.retryable, **failed.details) from failed
+            raise told_by(failed) from failed
         except Exception as error:
             trace = "".join(traceback.format_exception(error))
             message = str(error) or type(error).__name__
             raise ToolFault(message, kind=type(error).__name__, traceback=trace) from error
 
     return run
+
+
+def told_by(failed: JobFailed) -> ToolFault:
+    """Make of what a function raised a fault that can be stored: all of it JSON."""
+    # Written once here: what JSON cannot hold at all is then an error of this job, and not of who answers for all.
+    details = json.loads(json.dumps(jsonable(failed.details)))
+    return ToolFault(failed.message, kind=str(failed.kind), retryable=failed.retryable, **details)
 
 
 def job_of(task: Task) -> Job:

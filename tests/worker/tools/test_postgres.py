@@ -113,7 +113,7 @@ def warehouse(empty_database: Database) -> Iterator[Warehouse]:
     """A second database beside the worker's own, with a login and a schema of its own."""
     name = f"{empty_database.name}_wh"
     with psycopg.connect(empty_database.dsn, autocommit=True) as connection:
-        connection.execute(f'create role "{name}" login password \'hush hush\''.encode())
+        connection.execute(f"create role \"{name}\" login password 'hush hush'".encode())
         connection.execute(f'create database "{name}" owner "{name}"'.encode())
     parts = urlsplit(empty_database.dsn)
     address = {"host": parts.hostname, "port": parts.port, "database": name, "user": name, "password": "hush hush"}

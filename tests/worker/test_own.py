@@ -1,0 +1,84 @@
+"""A worker of functions: what they raise and give becomes the answer, whatever it is."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from noetl_broker import Job, JobFailed, Worker
+from tests.postgres import Database
+from tests.worker.test_pool import PATIENCE_SECONDS, Queue, queue
+
+__all__ = ["queue"]
+MOMENT = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def doing(database: Database, function: Callable[[Job], Any], **options: Any) -> AsyncIterator[asyncio.Event]:
+    """Have a worker at work that does the jobs of type `own` by this function; gives its stop."""
+    worker, stop = Worker(database.dsn, poll_max_seconds=0.2, **options), asyncio.Event()
+    worker.task("own")(function)
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await task
+
+
+async def test_a_failure_with_details_that_are_no_json_is_told_as_text(database: Database, queue: Queue) -> None:
+    """The job fails with them, and the worker goes on."""
+    details: dict[str, Any] = {
+        "until": MOMENT,
+        "left": Decimal("1.5"),
+        "id": uuid.UUID(int=7),
+        "of": {"a"},
+        "at": {1: float("nan")},
+    }
+
+    async def fails(job: Job) -> None:
+        if job.args:
+            raise JobFailed("quota", kind="quota", **details)
+
+    async with doing(database, fails):
+        queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
+        await queue.until(queue_id, "failed")
+        await queue.until(await queue.put_one({"type": "own"}), "done")
+    [(_, _, error)] = await queue.events(queue_id)
+    expected = {"until": "2026-01-02T00:00:00+00:00", "left": 1.5, "id": str(uuid.UUID(int=7)), "of": ["a"]}
+    assert error == {"message": "quota", "type": "quota", "at": {"1": "nan"}, **expected}
+
+
+async def test_a_failure_whose_details_cannot_be_told_is_one_all_the_same(database: Database, queue: Queue) -> None:
+    """A list that holds itself, a number without end: the job fails, and says of what."""
+    endless: list[Any] = []
+    endless.append(endless)
+
+    async def fails(job: Job) -> None:
+        raise JobFailed("no", seen=endless if job.args else 10**5000)
+
+    async with doing(database, fails):
+        for args in ({}, {"a": 1}):
+            await queue.until(await queue.put_one({"type": "own", "args": args}), "failed")
+
+
+async def test_a_failure_may_be_made_of_an_exception(database: Database, queue: Queue) -> None:
+    """Its message is the exception's."""
+
+    async def fails(job: Job) -> None:
+        try:
+            job.args["there"]
+        except KeyError as error:
+            raise JobFailed(error, kind="missing") from error
+
+    async with doing(database, fails):
+        queue_id = await queue.put_one({"type": "own"})
+        await queue.until(queue_id, "failed")
+    [(_, _, error)] = await queue.events(queue_id)
+    assert (error["message"], error["type"]) == ("'there'", "missing")
