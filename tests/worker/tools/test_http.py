@@ -10,9 +10,9 @@ import pytest
 from tests.worker.conftest import Perform, Site, failed
 
 
-def http(site: Site, **more: Any) -> dict[str, Any]:
+def http(site: Site, query: str = "", **more: Any) -> dict[str, Any]:
     """Make an action that sends a request to the site."""
-    return {"type": "http", "url": f"{site.url}/things", **more}
+    return {"type": "http", "url": f"{site.url}/things{query}"} | more
 
 
 async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site) -> None:
@@ -28,6 +28,9 @@ async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site
     [
         ({"params": {"q": "a b", "n": 1, "all": True, "x": [1, 2]}}, "/things?q=a+b&n=1&all=true&x=1&x=2", ""),
         ({"data": {"latitude": 1.5}}, "/things?latitude=1.5", ""),
+        ({"query": "?key=1&a=2", "params": {"b": 3, "x": [4, 5]}}, "/things?key=1&a=2&b=3&x=4&x=5", ""),
+        ({"query": "?key=1&a=2", "params": {"a": 3}}, "/things?key=1&a=3", ""),
+        ({"query": "?key=1", "data": {"b": 3}}, "/things?key=1&b=3", ""),
         ({"args": {"city": "Paris"}}, "/things", ""),
         ({"method": "post", "payload": {"a": [1]}}, "/things", {"a": [1]}),
         ({"method": "PUT", "data": {"a": 1}}, "/things", {"a": 1}),
@@ -36,7 +39,10 @@ async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site
     ],
 )
 async def test_query_and_body(perform: Perform, site: Site, more: dict[str, Any], target: str, body: Any) -> None:
-    """`params` are the query, and `data` where no body is; a body is JSON unless it is text; args are not sent."""
+    """A body is JSON unless it is text; args are not sent.
+
+    `params` are the query, and `data` where no body is, beside what the address has of it.
+    """
     await perform(http(site, **more))
     sent = site.requests[0]
     assert sent["target"] == target
@@ -95,6 +101,23 @@ async def test_a_bad_status_fails_with_its_code(perform: Perform, site: Site) ->
     assert (error["status_code"], error["type"], error["response"]) == (503, "http", "busy")
     assert error["message"] == f"step 'fetch': GET {site.url}/things answered 503 Said"
     assert outcome.retryable
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:abc/x", "http://[::1/x", "http://me:pass/word@host/"])
+async def test_an_address_that_is_none_is_refused(perform: Perform, url: str) -> None:
+    """For good, as the author's mistake; what may be a piece of a password is not told."""
+    outcome = await perform({"type": "http", "url": url})
+    assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
+    assert "url cannot be read" in failed(outcome)["message"]
+    assert "pass" not in failed(outcome)["message"]
+
+
+async def test_one_bad_address_is_null_in_a_loop_that_goes_on(perform: Perform, site: Site) -> None:
+    """As an item whose server is not there."""
+    loop = {"collection": ["", ":abc"], "element": "port", "on_error": "continue"}
+    action = http(site, url=f"{site.url}{{{{ port }}}}", loop=loop, unfinished=[["url"]])
+    first, second = await perform(action)
+    assert (first["status_code"], second) == (200, None)
 
 
 async def test_no_connection_may_be_retried(perform: Perform) -> None:

@@ -28,8 +28,7 @@ async def run_http(task: Task) -> Any:
     `data` is JSON where the answer says so, else text, else base64 with `encoding: base64`.
     """
     method, request = request_of(task)
-    url = httpx.URL(request["url"])
-    shown = f"{method} {url.copy_with(query=None, userinfo=b'', fragment=None)}"
+    shown = f"{method} {request['url'].copy_with(query=None, userinfo=b'', fragment=None)}"
     limit = seconds(task.action.get("timeout", TIMEOUT_SECONDS), "timeout")
     verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
     follow = task.action.get("follow_redirects", True) is not False
@@ -108,7 +107,7 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
     if not isinstance(address, str) or not address.startswith(("http://", "https://")):
         raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
     headers = {str(key): _text(value) for key, value in mapping(task.action.get("headers"), "headers").items()}
-    request: dict[str, Any] = {"url": address.strip()}
+    request: dict[str, Any] = {"url": _url(task, address.strip())}
     query = dict(mapping(task.action.get("params"), "params"))
     body = task.first(*BODIES)
     if body is not None and method in WITHOUT_BODY and task.first("json", "body", "payload") is None:
@@ -116,10 +115,22 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
         query |= mapping(body, "data")
         body = None
     if query:
-        request["params"] = _query(query)
+        # Beside what the address has of its own; httpx by itself would put it in the place of that.
+        request["url"] = request["url"].copy_merge_params(_query(query))
     request |= _payload(body, headers)
     request |= _authorize(task, headers)
     return method, request | {"headers": headers}
+
+
+def _url(task: Task, address: str) -> httpx.URL:
+    try:
+        return httpx.URL(address)
+    except httpx.InvalidURL:
+        # What is wrong with it is not told: that may be a piece of a password with a slash in it.
+        raise task.fault(
+            "the url cannot be read; look at its host, its port, and characters that are not printable",
+            kind="bad_value",
+        ) from None
 
 
 def _payload(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
