@@ -181,7 +181,9 @@ def _complaints(error: ValidationError, from_file: dict[str, Any], config: Path 
         name = str(problem["loc"][0]) if problem["loc"] else "?"
         where = f"in {config}" if name in from_file else f"in the environment ({PREFIX}{name.upper()})"
         meant = _meant(name, problem)
-        shown = "" if name in SECRETS else f" {problem['input']!r:.80}"
+        # A name that we do not know may be a mistyped one of a secret.
+        is_secret = name in SECRETS or problem["type"] == "extra_forbidden"
+        shown = "" if is_secret else f" {problem['input']!r:.80}"
         lines.append(f"setting {name}{shown} {where}: {meant or problem['msg']}")
     return lines
 

@@ -116,7 +116,7 @@ def test_bash_completes_with_the_script(command: Command) -> None:
         (("start", "exampels/weather"), 'did you mean "examples/weather"?'),
         (("executions", "--path", "examples/wether"), 'wether is registered; did you mean "examples/weather"?'),
         (("worker", "--types", "pyhton"), "the worker has no tool for pyhton; did you mean python? It has http,"),
-        (("config", "--config", "lane.yaml"), "lane 3 in lane.yaml: there is no such setting; did you mean lanes?"),
+        (("config", "--config", "lane.yaml"), "lane in lane.yaml: there is no such setting; did you mean lanes?"),
         (("config", "--config", "gatd.yaml"), "Input should be 'gated', 'always' or 'off'; did you mean gated?"),
         (("status", "weather"), "'weather' is not the id of an execution; noetl-broker executions lists them"),
         (("status", "0"), "'0' is not the id of an execution"),

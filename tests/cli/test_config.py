@@ -49,6 +49,17 @@ def test_a_broken_file_is_told_of_without_its_text(lone_command: Command, name: 
     assert "topsecret" not in answer.output
 
 
+@pytest.mark.parametrize("name", ["dns", "dsn_", "database", "url"])
+def test_a_mistyped_name_is_told_of_without_its_value(lone_command: Command, name: str) -> None:
+    """It may be the DSN that was meant."""
+    file = lone_command.folder / "broker.yaml"
+    file.write_text(f"{name}: postgresql://u:topsecret@h/d\n", encoding="utf-8")
+    answer = lone_command("config", "--config", file)
+    assert answer.exit_code == 2
+    assert f"setting {name} in {file}: there is no such setting" in answer.output
+    assert "topsecret" not in answer.output
+
+
 @pytest.mark.parametrize("name", ["dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"])
 def test_a_step_type_that_is_no_identifier_is_refused(lone_command: Command, name: str) -> None:
     """It is told of with the setting's name, before anything is done."""
