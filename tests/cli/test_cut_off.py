@@ -7,7 +7,8 @@ import re
 import psycopg
 import pytest
 
-from noetl_broker.errors import EXIT_UNAVAILABLE
+from noetl_broker.errors import EXIT_UNAVAILABLE, DatabaseFault
+from noetl_broker.store.session import session
 from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, rows, write_playbook
 from tests.cli.test_watch import until
 from tests.postgres import Database
@@ -92,3 +93,10 @@ def test_a_command_that_is_cut_off_in_mid_statement_says_so(
         cut(database, f"noetl-broker {arguments[0]}")
         out, err = asking.communicate(timeout=PATIENCE_SECONDS)
     assert (asking.returncode, SENTENCE.fullmatch(err) is not None) == (EXIT_UNAVAILABLE, True), out + err
+
+
+async def test_a_statement_that_is_not_answered_in_time_is_the_databases_fault(database: Database) -> None:
+    """The connection stands; nothing of the command's own went wrong."""
+    with pytest.raises(DatabaseFault, match="TimeoutError"):
+        async with session(database.dsn, name="story") as connection:
+            await connection.fetchval("select pg_sleep(30)", timeout=0.01)

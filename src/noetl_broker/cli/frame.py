@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
 
 INTERRUPTED = 130
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +133,15 @@ def one_sentence(*, debug: bool) -> Iterator[None]:
         _end(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the outermost place: whatever it is, a person reads it
         hint = "" if debug else "; this is a fault of the program: --debug shows where"
-        _tell(f"{type(error).__name__}: {error}{hint}", debug=debug)
+        _tell(_unwritten(error) or f"{type(error).__name__}: {error}{hint}", debug=debug)
         _end(EXIT_FAILED)
+
+
+def _unwritten(error: Exception) -> str | None:
+    """Say that our output found no room: a stream has no file name, other than a file that a command opens."""
+    if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename is None:
+        return f"the output cannot be written: {error.strerror}"
+    return None
 
 
 def _tell(message: str, *, debug: bool) -> None:

@@ -25,7 +25,7 @@ async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
     """Yield a connection on a schema that we serve; `dsn` None: the PG* variables. Raises the fault that fits."""
     connection = await connect(dsn, name=f"noetl-broker {name}")
     try:
-        with translated():
+        with translated(connection):
             # A producer may call its functions and nothing else: the version is then not its business.
             with contextlib.suppress(PermissionFault):
                 await check_version(connection)
@@ -35,13 +35,18 @@ async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
 
 
 @contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """Raise what the driver raises as the fault of its owner: the operator, the rights, the schema, the connection."""
+def translated(connection: Connection | None = None) -> Iterator[None]:
+    """Raise what the driver raises as the fault of its owner: the operator, the rights, the schema, the connection.
+
+    What the system refuses while `connection` stands is not of the database, as where our output is read no further.
+    """
     try:
         yield
     except asyncpg.PostgresError as error:
         raise fault_of(error) from error
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        if isinstance(error, OSError) and error.errno and connection is not None and not connection.is_closed():
+            raise
         # To leave a transaction of a dead connection fails in its turn; what the connection died of says more.
         first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
         raise DatabaseFault(f"the connection to the database was lost: {str(first) or type(first).__name__}") from error

@@ -1,0 +1,69 @@
+"""Commands whose output goes nowhere: it is the output that is told of, never the database, which still answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, write_playbook
+from tests.postgres import Database
+
+FULL = Path("/dev/full")
+FETCH = """\
+workflow:
+  - {step: start, next: fetch}
+  - {step: fetch, type: python, code: "def main(): return 1", next: end}
+  - {step: end}
+"""
+SHOWING = pytest.mark.parametrize(
+    "arguments",
+    [
+        ("events", "ID"), ("events", "ID", "--json"), ("events", "ID", "--follow"), ("status", "ID", "--watch"),
+        ("status", "ID", "--watch", "--json"), ("start", "examples/fetch"), ("start", "examples/fetch", "--wait"),
+        ("executions",), ("replay", "ID", "--story"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+
+
+@pytest.fixture
+def started(command: Command, database: Database) -> int:
+    """Start an execution and let a broker read its start: a job waits; give its id."""
+    command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
+    started = int(command("start", "examples/fetch").stdout)
+    decide(database)
+    return started
+
+
+def print_into(command: Command, output: int, started: int, arguments: tuple[str, ...]) -> tuple[int, str]:
+    """Run a command whose standard output is this descriptor; give its exit code and what it says on stderr."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "noetl_broker", *(str(started) if word == "ID" else word for word in arguments)],
+        cwd=command.folder, env=command.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE,
+        text=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    return answer.returncode, answer.stderr
+
+
+@SHOWING
+def test_who_reads_no_further_is_told_nothing(command: Command, started: int, arguments: tuple[str, ...]) -> None:
+    """As of `noetl-broker events ID | head -1`: whoever was there has seen enough."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        assert print_into(command, writing, started, arguments) == (1, "")
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no disk that is always full")
+@SHOWING
+def test_a_full_disk_is_told_of(command: Command, started: int, arguments: tuple[str, ...]) -> None:
+    """What was asked for is not all there; nothing is wrong with the database, nor with the program."""
+    told = "noetl-broker: the output cannot be written: No space left on device\n"
+    with FULL.open("wb") as full:
+        assert print_into(command, full.fileno(), started, arguments) == (1, told)
