@@ -106,3 +106,23 @@ def test_a_default_may_be_all_of_the_workload_so_far() -> None:
             job   s {"all": {"a": 1, "p": 2}, "b": 1}
         """,
     )
+
+
+@pytest.mark.parametrize("own", ["", ", args: [a, b]", ", args: [a, b], data: {own: 1}", ", data: {own: 1}"])
+def test_what_follows_a_container_sees_its_inputs_beside_its_argument_list(own: str) -> None:
+    """Also those of the transition, and a `retry_when` may ask about them."""
+    body = f"""
+    workflow:
+    - {{step: start, next: [{{step: c, args: {{x: 1}}}}]}}
+    - step: c
+      type: container
+      image: i{own.replace(", ", chr(10) + "      ")}
+      retry: {{max_attempts: 2, initial_delay: 1, jitter: false, retry_when: "{{{{ x == 1 }}}}"}}
+      next: [{{when: "{{{{ x == 1 and args.x == 1 }}}}", step: d, args: {{seen: "{{{{ args }}}}"}}}}]
+    - {{step: d, type: python, code: x}}
+    """
+    story = ["> execution_start", '> action_failed c {"message": "no"}', "> action_completed c 1"]
+    [_, (_, failed, _), (_, done, _)] = play_turns(playbook(body), read_events("\n".join(story)))
+    assert [event.type for event in failed.events] == ["action_retry"]
+    [job] = done.jobs
+    assert job.action["args"] == {"seen": {"x": 1, "own": 1} if "own" in own else {"x": 1}}

@@ -123,6 +123,14 @@ def test_without_inputs_there_are_no_args() -> None:
     assert "args" not in job_of("type: python, code: x").action
 
 
+def test_inputs_beside_a_list_of_arguments_stand_under_data() -> None:
+    """All of them, those that only the worker can finish too."""
+    job = job_of('type: container, image: i, args: [x], params: {p: "{{ env.P }}"}, data: {a: 3}')
+    assert job.action["args"] == ["x"]
+    assert job.action["data"] == {"p": "{{ env.P }}", "a": 3}
+    assert sorted(job.action["unfinished"]) == [["data", "p"], ["params", "p"]]
+
+
 @pytest.mark.parametrize(
     "step, key, value",
     [

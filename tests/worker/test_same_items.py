@@ -82,7 +82,7 @@ async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
     """What is given to the task of each item, whoever repeats it."""
     body = GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task)
     [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
-    using = replace(lent, tools={"http": seen})
+    using = replace(lent, tools={"http": seen, "container": seen})
     jobs = [job for job in decision.jobs if not job.delegated]
     workload = decision.begun.workload if decision.begun is not None else None
     answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
@@ -103,6 +103,7 @@ async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
         ('type: http, args: {k: "task-{{ user.id }}"}, url: "x/{{ k }}"', "x/task-7", {"k": "task-7"}),
         ('type: http, args: {k: task}, url: "x/{{ k }}/{{ own }}"', "x/task/1", {"k": "task"}),
         ('type: http, args: {k: task, of: "{{ k }}/{{ id }}"}, url: "x/{{ of }}"', "x/step/WORKLOAD", None),
+        ('type: container, args: [a], data: {n: "{{ user.id }}"}, url: "x/{{ k }}/{{ n }}"', "x/step/7", {"n": 7}),
         ('type: http, url: "x/{{ k }}/{{ id }}/{{ user.id }}"', "x/step/WORKLOAD/7", {}),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import Reached
 from noetl_broker.broker.unfinished import handed_on_in, insist_on_values, left_in
-from noetl_broker.playbook.reads import ARGS, handed_on
+from noetl_broker.playbook.reads import ARGS, handed_on, word_of_inputs
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def said_of(given: Given) -> dict[str, JSON]:
 
 def given_by(action: Mapping[str, JSON]) -> Given:
     """What the job of a visit says of its inputs."""
-    inputs = action.get("args")
+    word = word_of_inputs(action)
+    inputs = action.get(word)
     paths = action.get("unfinished") or ()
     return Given(
-        inputs if isinstance(inputs, dict) else {}, tuple(tuple(path[1:]) for path in paths if path[0] == ARGS)
+        inputs if isinstance(inputs, dict) else {}, tuple(tuple(path[1:]) for path in paths if path[0] == word)
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.model import JSON, Job, JobChange
 from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
+from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import ENCODED_KEYS
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
 
@@ -58,10 +59,9 @@ def enqueue_job(
     action["name"] = step.name
     action["type"] = step.type
     if inputs:
-        if "args" not in action:  # a list of arguments is the type's own, and no inputs
-            action["args"] = inputs
-            left += tuple(("args", *path) for path in given.left)
-        left += _keep_aliases(action, step.inputs, given)
+        word, aliases = word_of_inputs(action), _keep_aliases(action, step.inputs, given)
+        action[word] = inputs
+        left += tuple(path for path in aliases if path[0] != word) + tuple((word, *path) for path in given.left)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     told = _told(draft, step, [template for _, template in reading], given, result) if left else inputs
     context: dict[str, JSON] = {**told, "step_name": step.name, "visit": visit}

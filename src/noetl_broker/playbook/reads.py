@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -105,6 +105,11 @@ def travels(source: str, playbook: Playbook, *inputs: Container[str]) -> bool:
         any(name in names for names in lasting) and not any(name in names for names in inputs)
         for name in read_by_text(source)[0]
     )
+
+
+def word_of_inputs(action: Mapping[str, JSON]) -> str:
+    """Give the key under which a job says its inputs: `args`, or `data` where `args` is a list of the type's own."""
+    return "data" if isinstance(action.get(ARGS), list) else ARGS
 
 
 def at_path(value: JSON, path: Path) -> JSON:

@@ -17,6 +17,7 @@ from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
 from noetl_broker.broker.story import STORY_START
 from noetl_broker.job import Job, readable
 from noetl_broker.playbook import Playbook
+from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.simulation.told import Story, tell, visits_of
 from noetl_broker.template.scope import unwrap
 
@@ -94,7 +95,7 @@ class Execution:
         opened.attempts += 1
         queued, told = opened.job, {"path": self.playbook.path, "execution_id": self.number}
         action = readable(queued.action)
-        inputs = action.get("args")
+        inputs = action.get(word_of_inputs(action))
         job = Job(
             step=queued.step,
             type=queued.node_type,

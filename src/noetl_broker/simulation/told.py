@@ -10,6 +10,7 @@ from noetl_broker.broker.context import result_of
 from noetl_broker.broker.model import ACTION_FAILED, JSON, Decision, Event
 from noetl_broker.broker.story import tell_turn
 from noetl_broker.job import Job
+from noetl_broker.playbook.reads import word_of_inputs
 
 ENDS = {"step_completed": "COMPLETED", "step_failed": "FAILED"}
 
@@ -102,6 +103,6 @@ def _joined(visit: Visit, change: Visit) -> Visit:
 
 def _tell_inputs(found: dict[tuple[str, int], Visit], decision: Decision) -> None:
     for job in decision.jobs:
-        key, inputs = (job.step, job.visit), job.action.get("args")
+        key, inputs = (job.step, job.visit), job.action.get(word_of_inputs(job.action))
         if job.place is None and key in found and isinstance(inputs, dict):
             found[key] = replace(found[key], inputs=inputs)

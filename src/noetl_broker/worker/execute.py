@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
@@ -86,7 +87,8 @@ class Run:
 
     async def save(self, action: Mapping[str, Any], spec: Any, path: Path, words: Mapping[str, Any]) -> Any:
         """Do what a `save` asks; its templates may name the result of the task."""
-        finisher = self.finisher.with_inputs(action.get("args"), (*path, "args"), words)
+        word = word_of_inputs(action)
+        finisher = self.finisher.with_inputs(action.get(word), (*path, word), words)
 
         def finish(value: Any, more: Mapping[str, Any]) -> Any:
             return finisher.finish(value, path, extra={**words, **more})
@@ -97,10 +99,11 @@ class Run:
     def task(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Task:
         """Finish the templates of an action, those under base64 too, and give it as a tool takes it."""
         plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
-        args = action.get("args")
-        finisher = self.finisher.with_inputs(args, (*path, "args"), words)
+        word = word_of_inputs(action)
+        args = action.get(word)
+        finisher = self.finisher.with_inputs(args, (*path, word), words)
         if isinstance(args, Mapping):
-            plain["args"] = args = finisher.args
+            plain[word] = args = finisher.args
         finished = finisher.finish(
             {key: with_texts(key, value) for key, value in action.items() if key not in plain}, path, extra=words
         )

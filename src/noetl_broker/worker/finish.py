@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from noetl_broker.playbook.reads import at_path, first_met, workload_paths
+from noetl_broker.playbook.reads import at_path, first_met, word_of_inputs, workload_paths
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
 from noetl_broker.worker.faults import ToolFault
@@ -206,7 +206,7 @@ def finisher_of(
 
     `learn` is told each secret that a template reads.
     """
-    args = action.get("args")
+    args = action.get(word_of_inputs(action))
 
     def find(environment: Mapping[str, str], name: str) -> str:
         return learn(secret(environment, name))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noetl_broker.playbook.findings import kind_of
+from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, LIST_KEYS, OWN_KEYS
 from noetl_broker.template import TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
@@ -84,7 +85,7 @@ def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
             message = f"the inputs of the iterator's task must be a mapping, its `{word}` is {kind_of(given)}"
             raise ToolFault(message, kind="bad_value", retryable=False)
         args |= given
-    return {**task, "type": kind, "name": action.get("name"), "args": args}
+    return {**task, "type": kind, "name": action.get("name"), word_of_inputs(task): args}
 
 
 def _items(collection: Any) -> list[Any]:
