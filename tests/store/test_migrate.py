@@ -11,6 +11,7 @@ from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.store import catalog
+from noetl_broker.store.examining import examine
 from noetl_broker.store.migrate import SERVED_VERSIONS, check_version, migrate, migrations, status
 from noetl_broker.store.pool import connect
 from noetl_broker.store.session import session
@@ -136,6 +137,30 @@ async def test_this_program_serves_the_schema_that_it_ships() -> None:
     assert migrations()[-1].version == SERVED_VERSIONS[-1]
     versions = [migration.version for migration in migrations()]
     assert versions == sorted(set(versions))
+
+
+async def test_a_database_in_another_encoding_is_refused_before_anything_is_done(empty_database: Database) -> None:
+    """By migrate, by whoever needs the schema, and by doctor; the remedy that they name works."""
+    name = f"{empty_database.name}_latin1"
+    latin = Database(name=name, dsn=empty_database.dsn.replace(empty_database.name, name))
+    anew = Database(name=f"{name}_utf8", dsn=f"{latin.dsn}_utf8")
+    await execute(empty_database, f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
+    refused = f"the database {name} is in LATIN1, which cannot hold all that is written to it"
+    try:
+        with pytest.raises(SchemaFault, match=f"{refused}; make one in UTF8: ") as told:
+            await migrate(latin.dsn)
+        assert await value(latin, "select to_regnamespace('noetl')::text") is None
+        with pytest.raises(SchemaFault, match=refused):
+            async with session(latin.dsn, name="test"):
+                pass
+        assert [(one.check, one.says) for one in await examine(latin.dsn) if one.state == "problem"] == [
+            ("schema", refused),
+        ]  # fmt: skip
+        await execute(empty_database, str(told.value).partition(": ")[2].replace("NAME", anew.name))
+        assert await migrate(anew.dsn) == NAMES
+    finally:
+        for made in (latin, anew):
+            await execute(empty_database, f"drop database if exists {made.name}")
 
 
 async def test_a_file_that_fails_leaves_nothing_of_itself(empty_database: Database) -> None:

@@ -243,7 +243,7 @@ async def _look_at_listening(dsn: str | None, connection: Connection, limits: Li
 async def _look_at_schema(connection: Connection) -> list[Finding]:
     """The migrations that are applied, and the trigger without which nothing would reach a broker."""
     newest = migrations()[-1]
-    why = "Brokers refuse to start on a schema that they do not know (exit 78)."
+    why = "Brokers refuse to start on a schema that they cannot serve (exit 78)."
     try:
         await check_version(connection)
         await check_applied(connection)

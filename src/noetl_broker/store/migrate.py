@@ -68,11 +68,13 @@ def migrations() -> tuple[Migration, ...]:
 async def migrate(dsn: str | None) -> list[str]:
     """Apply what is missing; returns the names of the files applied now.
 
-    Raises SchemaFault where an applied file has been changed since, or the database is ahead of this program.
+    Raises SchemaFault where an applied file has been changed since, the database is ahead of this program, or not in
+    UTF8.
     """
     # An index on a large table takes its time, and so may another migrate that holds the lock.
     connection = await connect(dsn, name="noetl-broker migrate", command_timeout=None, takes="writes")
     try:
+        await _check_encoding(connection)
         # Session-level: the lock spans one transaction per file.
         await connection.execute("set statement_timeout = 0; set lock_timeout = 0")
         await connection.execute(sql("lock_migrations"))
@@ -141,10 +143,11 @@ async def status(dsn: str | None) -> list[Applied]:
 
 
 async def check_version(connection: Connection) -> None:
-    """Raises SchemaFault where the schema is missing, too old, or newer than this program serves.
+    """Raises SchemaFault where the schema is missing, too old, or newer than this program serves, or not in UTF8.
 
     It may be newer where each migration that we do not know says that programs of our version can go on.
     """
+    await _check_encoding(connection)
     applied = await _applied(connection)
     version = max(applied, default=0)
     if version in SERVED_VERSIONS:
@@ -180,6 +183,17 @@ async def check_rights(connection: Connection) -> None:
 async def missing_rights(connection: Connection, role: str | None = None) -> list[str]:
     """What a role (None: our own) lacks to run as a daemon."""
     return [row["missing"] for row in await connection.fetch(sql("missing_rights"), role)]
+
+
+async def _check_encoding(connection: Connection) -> None:
+    """Raises SchemaFault where the database is not in UTF8: results and errors may hold any character."""
+    row = await connection.fetchrow(sql("database_encoding"))
+    if row is not None and row["encoding"] != "UTF8":
+        message = (
+            f"the database {row['database']} is in {row['encoding']}, which cannot hold all that is written to it; make"
+            " one in UTF8: create database NAME template template0 encoding 'UTF8' locale 'C'"
+        )
+        raise SchemaFault(message)
 
 
 async def _applied(connection: Connection) -> dict[int, Recorded]:

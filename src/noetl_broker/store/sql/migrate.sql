@@ -15,6 +15,9 @@ create table if not exists noetl.schema_version (
 );
 alter table noetl.schema_version add column if not exists serves_from int;
 
+-- name: database_encoding
+select current_database()::text as database, current_setting('server_encoding') as encoding;
+
 -- name: has_schema_version
 select to_regclass('noetl.schema_version') is not null;
 
