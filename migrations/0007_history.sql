@@ -138,6 +138,38 @@ begin
 end
 $$;
 
+-- Gives a table of the archive the columns that its table of history has got since, with what that gives to rows that say
+-- nothing; returns all columns of the table of history, to be named in one insert and one returning.
+create or replace function noetl.archived_columns(history regclass, archive regclass) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  missing text;
+begin
+  for missing in
+    select format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod))
+      || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid) || case when a.attnotnull then ' not null' else '' end, '')
+    from pg_attribute a
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''
+    where a.attrelid = $1
+      and a.attnum > 0
+      and not a.attisdropped
+      and not exists (select from pg_attribute o where o.attrelid = $2 and o.attname = a.attname)
+    order by a.attnum
+  loop
+    execute format('alter table %s add column %s', $2, missing);
+  end loop;
+  return (
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+    from pg_attribute a
+    where a.attrelid = $1
+      and a.attnum > 0
+      and not a.attisdropped
+  );
+end
+$$;
+
 -- The way back. Rows that came while it was away (a late answer changes nothing, but it is kept) go with it.
 create or replace function noetl.attach_partition(table_name text, period_name text) returns void
 language plpgsql
@@ -146,25 +178,28 @@ set lock_timeout = '1s'
 as $$
 declare
   period record;
+  whole regclass := format('noetl.%I', $1);
+  part regclass := format('noetl_archive.%I', $1 || '_' || $2);
+  columns text := noetl.archived_columns(whole, part);
+  others regclass;
 begin
   select p.first_id, p.next_id
   into period
   from noetl.period p
   where p.name = $2;
-  execute format(
-    'with late as (
-      delete from noetl_history.%I where execution_id >= $1 and execution_id < $2 returning *
-    )
-    insert into noetl_archive.%I select * from late', $1 || '_default', $1 || '_' || $2
-  ) using period.first_id, period.next_id;
-  if to_regclass(format('noetl_archive.%I', $1)) is not null then
+  foreach others in array array[
+    to_regclass(format('noetl_history.%I', $1 || '_default')), to_regclass(format('noetl_archive.%I', $1))
+  ]
+  loop
+    continue when others is null;
+    perform noetl.archived_columns(whole, others);
     execute format(
       'with late as (
-        delete from noetl_archive.%I where execution_id >= $1 and execution_id < $2 returning *
+        delete from %s where execution_id >= $1 and execution_id < $2 returning %s
       )
-      insert into noetl_archive.%I select * from late', $1, $1 || '_' || $2
+      insert into %3$s (%2$s) select %2$s from late', others, columns, part
     ) using period.first_id, period.next_id;
-  end if;
+  end loop;
   execute format('alter table noetl_archive.%I set schema noetl_history', $1 || '_' || $2);
   execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
     $1, $1 || '_' || $2, period.first_id, period.next_id);
@@ -224,6 +259,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   source record;
+  columns text;
   moved bigint;
   total bigint := 0;
 begin
@@ -235,11 +271,12 @@ begin
     if to_regclass(format('noetl_archive.%I', source.name)) is null then
       execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
     end if;
+    columns := noetl.archived_columns(source.place::regclass, format('noetl_archive.%I', source.name)::regclass);
     execute format(
       'with moved as (
-        delete from %s where execution_id = any($1) returning *
+        delete from %s where execution_id = any($1) returning %s
       )
-      insert into noetl_archive.%I select * from moved', source.place, source.name
+      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.place, columns, source.name
     ) using $1;
     get diagnostics moved = row_count;
     total := total + moved;
@@ -285,6 +322,8 @@ comment on function noetl.history_tables() is 'The tables that are partitioned b
 comment on function noetl.first_id_at(timestamptz) is 'The least id that noetl.next_id() gives at a moment.';
 comment on function noetl.detach_partition(text, text) is 'For archive: moves the partition of a period out of a table into noetl_archive.';
 comment on function noetl.attach_partition(text, text) is 'For archive --restore: brings the partition of a period back into its table.';
+comment on function noetl.archived_columns(regclass, regclass) is
+  'For archive: gives a table of noetl_archive the columns that its table has got since, and lists them all.';
 comment on function noetl.executions_without_period(bigint, timestamptz, int) is
   'For archive: a page of executions with rows in tables without periods, and whether they may leave.';
 comment on function noetl.archive_rows(bigint[]) is
@@ -296,5 +335,6 @@ revoke all on function noetl.first_id_at(timestamptz) from public;
 revoke all on function noetl.add_partition(int) from public;
 revoke all on function noetl.detach_partition(text, text) from public;
 revoke all on function noetl.attach_partition(text, text) from public;
+revoke all on function noetl.archived_columns(regclass, regclass) from public;
 revoke all on function noetl.executions_without_period(bigint, timestamptz, int) from public;
 revoke all on function noetl.archive_rows(bigint[]) from public;

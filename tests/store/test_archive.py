@@ -278,6 +278,35 @@ async def test_a_period_comes_back_as_it_was(database: Database) -> None:
     assert await archive_all(database) == {LONG_AGO: ()}
 
 
+async def test_a_period_that_left_before_its_tables_got_a_column_comes_back(database: Database) -> None:
+    """As do the rows that came late and left one by one before; what they lack is what the table gives by itself."""
+    [gone] = await ended_in(database, LONG_AGO)
+    late = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'action_completed', 'work')"
+    await archive_all(database)
+    await execute(database, late, gone)
+    await drain(database)
+    await archive_all(database)
+    await execute(
+        database,
+        """alter table noetl.event add column gone text;
+           alter table noetl.event drop column gone, add column "Trace id" text,
+             add column weight numeric(4, 1) not null default 1.5""",
+    )
+    await execute(database, late, gone)
+    await execute(database, "update noetl.event set \"Trace id\" = 'late'")
+    async with session(database) as connection:
+        await archive.restore_period(connection, LONG_AGO)
+    assert await rows(
+        database,
+        """select event_type, "Trace id", weight::text from noetl.event where event_type <> 'step_started'
+             and event_type <> 'action_started' order by created_at""",
+    ) == [
+        ("execution_start", None, "1.5"), ("action_completed", None, "1.5"), ("step_completed", None, "1.5"),
+        ("execution_complete", None, "1.5"), ("action_completed", None, "1.5"), ("action_completed", "late", "1.5"),
+    ]  # fmt: skip
+    assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
+
+
 async def test_only_what_is_archived_comes_back(database: Database) -> None:
     """A name that nobody knows, and a period that is there."""
     await ended_in(database, LONG_AGO)

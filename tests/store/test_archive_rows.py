@@ -5,7 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from noetl_broker.store import archive
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, drain, execute, register, start, value
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    start,
+    value,
+)
 from tests.periods import BODY, LONG_AGO, set_clock
 from tests.postgres import Database
 from tests.sessions import blocked, session
@@ -74,3 +84,19 @@ async def test_mail_that_is_set_aside_keeps_its_execution_too(database: Database
         )
         assert await archive.archive_rows(connection, over) == (0, 0)
     assert await value(database, EVENTS.format("noetl"), late) > 1
+
+
+async def test_a_table_that_got_a_column_since_others_left_it_is_archived_too(database: Database) -> None:
+    """Each row keeps what it had."""
+    [first] = await ended_outside(database, count=1)
+    async with session(database) as connection:
+        await archive.archive_rows(connection, [first])
+        await execute(database, "alter table noetl.event add column trace text not null default 'none'")
+        [second] = await start(database)
+        await drain(database)
+        await complete_jobs(database)
+        await drain(database)
+        await execute(database, "update noetl.event set trace = 'seen'")
+        assert (await archive.archive_rows(connection, [second])).executions == 1
+    traces = "select distinct execution_id, trace from noetl_archive.event order by 1"
+    assert await rows(database, traces) == [(first, "none"), (second, "seen")]
