@@ -170,7 +170,29 @@ begin
 end
 $$;
 
--- The way back. Rows that came while it was away (a late answer changes nothing, but it is kept) go with it.
+-- Before the way back: reads the whole partition, to be sure that all of it belongs to its period, while nobody waits for it.
+create or replace function noetl.bound_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  part regclass := format('noetl_archive.%I', $1 || '_' || $2);
+begin
+  perform noetl.archived_columns(format('noetl.%I', $1)::regclass, part);
+  if not exists (select from pg_constraint c where c.conrelid = part and c.conname = 'in_period') then
+    execute (
+      select format('alter table %s add constraint in_period check (execution_id >= %s and execution_id < %s)',
+        part, p.first_id, p.next_id)
+      from noetl.period p
+      where p.name = $2
+    );
+  end if;
+end
+$$;
+
+-- The way back. A partition without the constraint of bound_partition is read while nobody may use the default one. Rows
+-- that came while it was away (a late answer changes nothing, but it is kept) go with it.
 create or replace function noetl.attach_partition(table_name text, period_name text) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -203,6 +225,7 @@ begin
   execute format('alter table noetl_archive.%I set schema noetl_history', $1 || '_' || $2);
   execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
     $1, $1 || '_' || $2, period.first_id, period.next_id);
+  execute format('alter table %s drop constraint if exists in_period', part);
 end
 $$;
 
@@ -322,6 +345,8 @@ comment on function noetl.history_tables() is 'The tables that are partitioned b
 comment on function noetl.first_id_at(timestamptz) is 'The least id that noetl.next_id() gives at a moment.';
 comment on function noetl.detach_partition(text, text) is 'For archive: moves the partition of a period out of a table into noetl_archive.';
 comment on function noetl.attach_partition(text, text) is 'For archive --restore: brings the partition of a period back into its table.';
+comment on function noetl.bound_partition(text, text) is
+  'For archive --restore: makes sure that all rows of an archived partition belong to its period, before it is attached.';
 comment on function noetl.archived_columns(regclass, regclass) is
   'For archive: gives a table of noetl_archive the columns that its table has got since, and lists them all.';
 comment on function noetl.executions_without_period(bigint, timestamptz, int) is
@@ -335,6 +360,7 @@ revoke all on function noetl.first_id_at(timestamptz) from public;
 revoke all on function noetl.add_partition(int) from public;
 revoke all on function noetl.detach_partition(text, text) from public;
 revoke all on function noetl.attach_partition(text, text) from public;
+revoke all on function noetl.bound_partition(text, text) from public;
 revoke all on function noetl.archived_columns(regclass, regclass) from public;
 revoke all on function noetl.executions_without_period(bigint, timestamptz, int) from public;
 revoke all on function noetl.archive_rows(bigint[]) from public;

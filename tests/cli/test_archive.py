@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from noetl_broker.store.session import session
 from tests.cli.conftest import Command, execute, rows
 from tests.periods import LATER, LONG_AGO, ended_in
 from tests.postgres import Database
@@ -57,6 +58,15 @@ def test_a_period_comes_back(command: Command, database: Database) -> None:
     answer = command("archive", "--restore", LONG_AGO)
     assert (answer.exit_code, answer.stdout) == (0, f"period {LONG_AGO} is back, 8 tables\n")
     assert command("replay", gone).exit_code == 0
+
+
+def test_the_driver_cuts_nothing_short(command: Command, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a table is read: that Postgres sets no limit would be of no use."""
+    asyncio.run(ended_in(database, LONG_AGO))
+    monkeypatch.setitem(session.__wrapped__.__kwdefaults__, "command_timeout", 1e-9)  # type: ignore[attr-defined]
+    assert command("status", 1).exit_code == 69
+    assert command("archive", "--older-than", "0s").exit_code == 0
+    assert command("archive", "--restore", LONG_AGO).exit_code == 0
 
 
 def test_status_of_what_has_left_says_so(command: Command, database: Database) -> None:

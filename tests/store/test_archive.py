@@ -278,6 +278,23 @@ async def test_a_period_comes_back_as_it_was(database: Database) -> None:
     assert await archive_all(database) == {LONG_AGO: ()}
 
 
+async def test_nobody_waits_while_what_comes_back_is_read(database: Database) -> None:
+    """Postgres reads nothing of it when it is attached: it was read before, with no lock on what others use."""
+    await ended_in(database, LONG_AGO)
+    await archive_all(database)
+    told = []
+    async with session(database) as connection:
+        connection.add_log_listener(lambda _, said: told.append(said.message))
+        await connection.execute("set client_min_messages = debug1")
+        await archive.restore_period(connection, LONG_AGO)
+        await connection.execute("reset client_min_messages")
+    implied = 'partition constraint for table "{}_{}" is implied by existing constraints'
+    assert sorted(said for said in told if "partition constraint" in said) == [
+        implied.format(table, LONG_AGO) for table in TABLES
+    ]
+    assert await value(database, "select count(*) from pg_constraint where conname = 'in_period'") == 0
+
+
 async def test_a_period_that_left_before_its_tables_got_a_column_comes_back(database: Database) -> None:
     """As do the rows that came late and left one by one before; what they lack is what the table gives by itself."""
     [gone] = await ended_in(database, LONG_AGO)

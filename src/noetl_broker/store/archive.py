@@ -136,6 +136,7 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
     if not period.detached and not period.attached:
         raise NotFoundFault(f"the tables of the period {name} are gone from the schema noetl_archive")
     for table in reversed(period.detached):
+        await _persistently(connection.fetchval, sql("bound_partition"), table, name)
         await _persistently(connection.fetchval, sql("attach_partition"), table, name)
     await connection.execute(sql("mark_restored"), name)
     return period

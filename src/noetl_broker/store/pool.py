@@ -29,6 +29,7 @@ Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names
 NAMING = ("PGHOST", "PGPORT", "PGDATABASE", "PGSERVICE")  # variables that say where a database is
 CONNECT_SECONDS = 10.0
 CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
+COMMAND_SECONDS = 60.0  # for a statement of a command, whatever the server lets it
 ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
 CLOSE_SECONDS = 2.0
 TRANSACTION_TIMEOUT_SINCE = 17
@@ -54,7 +55,7 @@ HOT_PATH = {
 
 
 async def connect(
-    dsn: str | None, *, name: str, command_timeout: float | None = 60.0, takes: Takes = "reads"
+    dsn: str | None, *, name: str, command_timeout: float | None = COMMAND_SECONDS, takes: Takes = "reads"
 ) -> asyncpg.Connection[Any]:
     """One connection outside the pool; raises the fault that fits. `dsn` None: the PG* variables.
 

@@ -10,7 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
 from noetl_broker.store.migrate import check_version
-from noetl_broker.store.pool import Connection, connect, hang_up
+from noetl_broker.store.pool import COMMAND_SECONDS, Connection, connect, hang_up
 
 # The errors that the SQL functions raise (docs: SQLSTATEs of class NB), by what they mean to a command.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
@@ -21,9 +21,14 @@ OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
 
 
 @contextlib.asynccontextmanager
-async def session(dsn: str | None, *, name: str) -> AsyncIterator[Connection]:
-    """Yield a connection on a schema that we serve; `dsn` None: the PG* variables. Raises the fault that fits."""
-    connection = await connect(dsn, name=f"noetl-broker {name}")
+async def session(
+    dsn: str | None, *, name: str, command_timeout: float | None = COMMAND_SECONDS
+) -> AsyncIterator[Connection]:
+    """Yield a connection on a schema that we serve; `dsn` None: the PG* variables. Raises the fault that fits.
+
+    `command_timeout` seconds for each statement (None: as long as the server lets it).
+    """
+    connection = await connect(dsn, name=f"noetl-broker {name}", command_timeout=command_timeout)
     try:
         with translated(connection):
             # A producer may call its functions and nothing else: the version is then not its business.

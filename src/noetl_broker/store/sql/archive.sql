@@ -85,6 +85,9 @@ limit $4::int;
 -- name: detach_partition
 select noetl.detach_partition($1::text, $2::text);
 
+-- name: bound_partition
+select noetl.bound_partition($1::text, $2::text);
+
 -- name: attach_partition
 select noetl.attach_partition($1::text, $2::text);
 
