@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import asyncpg
 import pytest
 
 from noetl_broker.broker.replay import Difference, Retaking, compare_end, retake
 from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.histories import MOST_BYTES, MOST_TURNS, Weight, pack, read
+from noetl_broker.store.histories import MOST_BYTES, MOST_TURNS, PATIENCE_SECONDS, Weight, pack, read
 from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.pool import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
@@ -100,6 +102,22 @@ async def test_children_and_items_give_no_difference(database: Database) -> None
     for (execution_id,) in ids:
         assert await differences(database, execution_id) == []
         assert await differences_in_parts(database, execution_id, 2) == []
+
+
+async def test_a_long_history_is_waited_for_as_long_as_the_server_may_sort_it(
+    database: Database, history: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sorted when its first rows are asked for: the driver's own patience is that of a small statement."""
+    waited = set()
+    fetch = asyncpg.cursor.Cursor.fetch
+
+    async def told(cursor: Any, count: int, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver's
+        waited.add(timeout)
+        return await fetch(cursor, count, timeout=timeout)
+
+    monkeypatch.setattr(asyncpg.cursor.Cursor, "fetch", told)
+    assert await differences_in_parts(database, history, 2) == []
+    assert waited == {PATIENCE_SECONDS}
 
 
 async def test_an_event_of_somebody_else_may_say_what_it_likes(database: Database, history: int) -> None:

@@ -178,13 +178,13 @@ async def _in_parts(connection: Connection, weight: Weight, versions: Versions) 
 async def _parts(connection: Connection, history: History, count: int) -> AsyncGenerator[Part, None]:
     ids = [history.execution_id]
     names = ("history_turns", "history_events", "history_jobs")
-    cursor, of_events, of_jobs = [await connection.cursor(sql(name), ids, timeout=PATIENCE_SECONDS) for name in names]
+    cursor, of_events, of_jobs = [await connection.cursor(sql(name), ids) for name in names]
     events = _Ahead(of_events, count, lambda row: row["meta"]["turn"])
     jobs = _Ahead(of_jobs, count, lambda row: row["turn"])
     strays: list[Any] = []
-    page, first = await cursor.fetch(count), True
+    page, first = await cursor.fetch(count, timeout=PATIENCE_SECONDS), True
     while True:
-        following = await cursor.fetch(count) if page else []
+        following = await cursor.fetch(count, timeout=PATIENCE_SECONDS) if page else []
         upto = page[-1]["turn"] if following else None
         turns, more = turns_of(page, await events.take(upto))
         strays += more
@@ -216,7 +216,7 @@ class _Ahead:
             self._rows = [] if place is None else self._rows[place:]
             if self._rows or self._over:
                 return taken
-            self._rows = await self._cursor.fetch(self._count)
+            self._rows = await self._cursor.fetch(self._count, timeout=PATIENCE_SECONDS)
             self._over = not self._rows
 
     def _is_after(self, row: Any, upto: int | None) -> bool:
