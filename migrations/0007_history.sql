@@ -63,11 +63,12 @@ as $$
 $$;
 
 -- Makes one partition that is missing, in the caller's transaction, and says which; null: all are there, up to one period
--- ahead. One at a time, because it waits for a moment in which nobody uses the default partition of the table.
+-- ahead. One at a time, because it waits for a moment in which nobody uses the default partition of the table: not for long,
+-- because all others then wait behind it.
 create or replace function noetl.add_partition(days int) returns text
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
-set lock_timeout = '1s'
+set lock_timeout = '100ms'
 set timezone = 'UTC'
 as $$
 declare

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
 
+from noetl_broker.daemon import periods
 from noetl_broker.errors import NotFoundFault, OperatorFault, PermissionFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.store import archive
@@ -72,7 +74,9 @@ async def test_a_new_database_has_partitions_for_what_comes(database: Database) 
     ]
 
 
-async def test_a_daemon_makes_the_partitions_of_the_next_period(database: Database) -> None:
+async def test_a_daemon_makes_the_partitions_of_the_next_period(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When the last one has begun; a new length counts from there on."""
     await execute(database, "delete from noetl.period where first_id = (select max(first_id) from noetl.period)")
     [(last, begins)] = await rows(
@@ -80,12 +84,28 @@ async def test_a_daemon_makes_the_partitions_of_the_next_period(database: Databa
     )
     for table in TABLES:
         await execute(database, f"drop table noetl_history.{table}_{last}")
+    monkeypatch.setattr(periods, "AGAIN_SECONDS", 0.1)  # a machine under load may not have the lock at once
     async with running(database, period_days=40):
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await partitions(database, "noetl_history", last) != TABLES:
                 continue
     length = "select (next_id >> 20) - (first_id >> 20) from noetl.period where first_id = $1"
     assert await value(database, length, begins) == 40 * 86_400_000
+
+
+async def test_who_makes_partitions_gives_way_to_a_long_reader(database: Database) -> None:
+    """All others wait behind a lock that is waited for: so not for long, nor often. There is a whole period's time."""
+    name = await value(database, "select max(name) from noetl.period")
+    await execute(database, f"drop table noetl_history.event_{name}")
+    async with session(database) as reader, session(database) as broker:
+        await reader.execute("begin; select from noetl.event")
+        began = time.monotonic()
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await archive.add_partition(broker, 30)
+        waited = time.monotonic() - began
+        assert (waited < 0.8, waited / periods.AGAIN_SECONDS < 0.02) == (True, True)
+        await reader.execute("commit")
+        assert await archive.add_partition(broker, 30) == f"event_{name}"
 
 
 async def test_a_period_whose_rows_came_before_its_partition_stays_in_the_default(database: Database) -> None:

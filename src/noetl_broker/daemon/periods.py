@@ -13,7 +13,9 @@ from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 3600.0
-AGAIN_SECONDS = 10.0  # after a fault: a lock that was not had, a database that was away
+# After a fault: a database that was away, a lock that was not had. Everybody waits behind whoever waits for it, and a
+# long reader (a dump) may keep it for hours; there is time, because partitions are made a whole period ahead.
+AGAIN_SECONDS = 60.0
 
 
 async def keep_periods(pool: Pool, period_days: int) -> None:
