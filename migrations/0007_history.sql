@@ -115,6 +115,10 @@ begin
     -- room in each page for the rows that change twice: their new versions need no entries in the index
     execute format('create table noetl_history.%I (like noetl.%I including all) with (fillfactor = %s)',
       missing.partition, missing.name, case when missing.name in ('workflow', 'iteration') then 70 else 100 end);
+    if missing.name = 'transition' then
+      -- it has no primary key, and from a table that is published Postgres deletes no row that nothing identifies
+      execute format('alter table noetl_history.%I replica identity full', missing.partition);
+    end if;
     execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
       missing.name, missing.partition, missing.first_id, missing.next_id);
     return missing.partition;
@@ -294,6 +298,7 @@ begin
   loop
     if to_regclass(format('noetl_archive.%I', source.name)) is null then
       execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
+      execute format('alter table noetl_archive.%I replica identity full', source.name);
     end if;
     columns := noetl.archived_columns(source.place::regclass, format('noetl_archive.%I', source.name)::regclass);
     execute format(
@@ -332,6 +337,7 @@ begin
     execute format('create table if not exists noetl_history.%I partition of noetl.%I default with (fillfactor = %s)',
       whole.name || '_default', whole.name, case when whole.name in ('workflow', 'iteration') then 70 else 100 end);
   end loop;
+  alter table if exists noetl_history.transition_default replica identity full;
   if exists (select from noetl.history_tables() t where t.name = 'queue' and t.partitioned) then
     -- workers name a job by its id alone
     create index if not exists queue_by_id on noetl.queue (queue_id);

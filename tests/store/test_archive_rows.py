@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from noetl_broker.store import archive
+from noetl_broker.store.migrate import migrations
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -16,7 +17,7 @@ from tests.brokers import (
     start,
     value,
 )
-from tests.periods import BODY, LONG_AGO, set_clock
+from tests.periods import BODY, LONG_AGO, add_period, set_clock
 from tests.postgres import Database
 from tests.sessions import blocked, session
 
@@ -100,3 +101,39 @@ async def test_a_table_that_got_a_column_since_others_left_it_is_archived_too(da
         assert (await archive.archive_rows(connection, [second])).executions == 1
     traces = "select distinct execution_id, trace from noetl_archive.event order by 1"
     assert await rows(database, traces) == [(first, "none"), (second, "seen")]
+
+
+async def test_rows_leave_and_come_back_where_all_tables_are_published(database: Database) -> None:
+    """Postgres refuses to delete from a published table whose rows nothing identifies."""
+    ids = await ended_outside(database, count=1)
+    await execute(database, "create publication everything for all tables")
+    async with session(database) as connection:
+        assert (await archive.archive_rows(connection, ids)).executions == 1
+        await add_period(database, LONG_AGO)
+        for period in await archive.list_periods(connection, 0.0):
+            if period.is_due:
+                await archive.archive_period(connection, period, 0.0)
+        await archive.restore_period(connection, LONG_AGO)
+    assert await value(database, "select count(*) from noetl.transition") > 0
+    assert await value(database, "select count(*) from noetl_archive.transition") == 0
+
+
+async def test_whatever_is_deleted_or_changed_has_an_identity(database: Database) -> None:
+    """Of all our tables, and of the partitions that are made later."""
+    await execute(database, "drop table noetl_history.transition_default")
+    for migration in migrations():
+        await execute(database, migration.text)
+    name = await value(database, "select max(name) from noetl.period")
+    await execute(database, f"drop table noetl_history.transition_{name}")
+    await execute(database, "select noetl.add_partition(30)")
+    assert (
+        await rows(
+            database,
+            """
+        select c.oid::regclass::text from pg_class c
+        where c.relnamespace in ('noetl'::regnamespace, 'noetl_history'::regnamespace) and c.relkind = 'r'
+          and c.relreplident = 'd'
+          and not exists (select from pg_index i where i.indrelid = c.oid and i.indisprimary)""",
+        )
+        == []
+    )
