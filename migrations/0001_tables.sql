@@ -28,10 +28,8 @@ create table if not exists noetl.catalog (
   created_at timestamptz not null default clock_timestamp(),
   unique (path, version)
 );
-alter table noetl.catalog add column if not exists name text;
 
 comment on table noetl.catalog is 'Playbooks: one row per registered version; an execution stays on the version it started with.';
-comment on column noetl.catalog.name is 'metadata.name of the playbook; the last part of the path where it is null.';
 
 create table if not exists noetl.event (
   execution_id bigint not null,
@@ -54,14 +52,9 @@ create table if not exists noetl.event (
   worker_id text,
   primary key (execution_id, event_id)
 ) partition by range (execution_id);
-alter table noetl.event add column if not exists meta jsonb;
-alter table noetl.event add column if not exists error jsonb;
-alter table noetl.event add column if not exists worker_id text;
-alter table noetl.event add column if not exists parent_execution_id bigint;
 
 comment on table noetl.event is 'Facts, never changed: what producers and workers reported and what the broker decided.';
 comment on column noetl.event.parent_event_id is 'The event that caused this one.';
-comment on column noetl.event.meta is 'Why: the turn that wrote it and each condition with its outcome; or job and attempt.';
 
 create table if not exists noetl.queue (
   queue_id bigint not null default noetl.next_id(),
@@ -240,6 +233,17 @@ create table if not exists noetl.dead_letter (
   created_at timestamptz not null default clock_timestamp(),
   primary key (execution_id, event_id)
 );
+
+-- Late, because whoever writes an event waits from here to the end of the transaction: beside a long queue of a NoETL
+-- server the indexes above take their time.
+alter table noetl.catalog add column if not exists name text;
+alter table noetl.event add column if not exists meta jsonb;
+alter table noetl.event add column if not exists error jsonb;
+alter table noetl.event add column if not exists worker_id text;
+alter table noetl.event add column if not exists parent_execution_id bigint;
+
+comment on column noetl.catalog.name is 'metadata.name of the playbook; the last part of the path where it is null.';
+comment on column noetl.event.meta is 'Why: the turn that wrote it and each condition with its outcome; or job and attempt.';
 
 -- Ids that nobody gives are made here; a NoETL server's own default stays what it is.
 do $$

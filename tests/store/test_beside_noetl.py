@@ -20,7 +20,7 @@ from noetl_broker.store.migrate import migrate
 from noetl_broker.store.pool import connect
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
-from tests.sessions import refused, session
+from tests.sessions import blocked, refused, session
 from tests.store import noetl_server
 
 EXECUTION = 9
@@ -38,6 +38,23 @@ async def server_database(empty_database: Database) -> Database:
         dedent(noetl_server.PLAYBOOK),
     )
     return empty_database
+
+
+async def test_events_are_written_while_migrate_builds_the_indexes_of_a_long_queue(empty_database: Database) -> None:
+    """A session that uses the queue holds that moment open: only whoever changes the queue waits for migrate."""
+    await execute(empty_database, noetl_server.TABLES)
+    await execute(empty_database, noetl_server.HISTORY)
+    async with session(empty_database) as worker, session(empty_database) as server:
+        await worker.execute("begin; lock table noetl.queue in row exclusive mode")
+        migrating = asyncio.create_task(migrate(empty_database.dsn))
+        await blocked(server)
+        await server.execute(
+            """insert into noetl.event (execution_id, catalog_id, event_id, event_type)
+            values (5, 77, noetl.snowflake_id(), 'step_result')"""
+        )
+        assert not migrating.done()
+        await worker.execute("commit")
+        await migrating
 
 
 async def test_history_is_no_mail(server_database: Database) -> None:
