@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
 
+from noetl_broker.store import embedded
+from noetl_broker.store.migrate import migrate
 from noetl_broker.store.pool import connect
-from tests.brokers import broken_invariants, drain, rows
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    until_ended,
+    value,
+)
 from tests.postgres import Database
+from tests.sessions import refused
 
 PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
 
@@ -40,3 +55,26 @@ async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> 
     )
     assert orders == [("RUNNING", "Grace", None), ("CANCELLED", "Edsger", "the order was withdrawn")]
     assert await broken_invariants(database, but=("every execution ended",)) == {}
+
+
+async def test_a_transaction_that_starts_an_execution_is_prepared_where_no_broker_wants_the_bell() -> None:
+    """With `notify = off`; beside a broker that sleeps at its bell Postgres refuses, as the page says."""
+    prepared = "begin; select noetl.start_execution('story'); prepare transaction 'two'"
+    asleep = "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and objsubid = 2"
+    with embedded.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
+        database = Database(name="postgres", dsn=postgres.dsn())
+        await migrate(database.dsn)
+        await register(database, "workflow:\n- {step: start}\n")
+        async with running(database, notify="gated"):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not await value(database, asleep):
+                    continue
+            async with refused("0A000", r"cannot PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY"):
+                await execute(database, prepared)
+        async with running(database, notify="off"):
+            await start(database)
+            await until_ended(database)
+            await execute(database, prepared)
+            await execute(database, "commit prepared 'two'")
+            await until_ended(database)
+        assert await broken_invariants(database) == {}
