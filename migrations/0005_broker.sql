@@ -156,7 +156,7 @@ begin
           started_at = excluded.started_at, status = 'RUNNING',
           parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
       where x.path is null and x.status <> 'FAILED' -- one that failed for want of a path stays as it ended
-      returning execution_id, catalog_id, path, ended_at, parent_execution_id
+      returning execution_id, catalog_id, path, ended_at, parent_execution_id, parent_node_id
     ), cancels as (
       insert into noetl.event (
         execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
@@ -166,11 +166,14 @@ begin
         jsonb_build_object('reason', 'its parent ended or gave it up')
       from begun b
       where b.ended_at is not null
-        or exists (
-          select
+        or b.parent_node_id is null and (
+          -- Locked, and looked at after that: who ends it at this moment sees this child, or is seen here. (One that waits
+          -- for the child has it locked already.)
+          select p.status
           from noetl.execution p
-          where p.execution_id = b.parent_execution_id and p.status in ('FAILED', 'CANCELLED')
-        )
+          where p.execution_id = b.parent_execution_id
+          for share
+        ) in ('FAILED', 'CANCELLED')
       returning execution_id, event_id
     )
     insert into noetl.inbox (execution_id, event_id)

@@ -178,3 +178,43 @@ async def test_a_failure_waits_for_the_word_about_a_child_that_came_before_it(da
     where t.execution_id = $1
     order by t.turn"""
     assert [kind for (kind,) in await rows(database, order, parent)][1:3] == ["iteration_started", "action_failed"]
+
+
+NAMED = """
+insert into noetl.event (execution_id, parent_execution_id, event_type, context)
+values (77, $1, 'execution_start', '{"path": "story"}')"""
+
+
+async def test_the_end_of_a_parent_waits_for_a_start_that_names_it(database: Database) -> None:
+    """Who starts the child has seen it run, and its end must see the child."""
+    await register(database, PARENT)
+    [parent] = await start(database)
+    await drain(database)
+    await execute(database, NAMED, parent)
+    async with session(database) as other, session(database) as watcher:
+        async with other.transaction():
+            [claimed] = await other.fetch("select execution_id from noetl.take_mail(9, false, 0)")
+            assert claimed["execution_id"] == 77
+            await execute(database, "select noetl.cancel_execution($1)", parent)
+            draining = asyncio.create_task(drain(database))
+            await blocked(watcher)
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    await drain(database)
+    assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_start_waits_for_the_end_of_the_parent_that_it_names(database: Database) -> None:
+    """The other way round: whoever ends the parent could not see the child, and its start must see the end."""
+    await register(database, PARENT)
+    [parent] = await start(database)
+    await drain(database)
+    async with session(database) as other, session(database) as watcher:
+        async with other.transaction():
+            await other.execute("update noetl.execution set status = 'CANCELLED' where execution_id = $1", parent)
+            await execute(database, NAMED, parent)
+            draining = asyncio.create_task(drain(database))
+            await blocked(watcher)
+        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    await drain(database)
+    assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
