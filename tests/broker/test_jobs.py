@@ -125,10 +125,10 @@ def test_without_inputs_there_are_no_args() -> None:
 
 def test_inputs_beside_a_list_of_arguments_stand_under_data() -> None:
     """All of them, those that only the worker can finish too."""
-    job = job_of('type: container, image: i, args: [x], params: {p: "{{ env.P }}"}, data: {a: 3}')
+    job = job_of('type: container, image: i, args: [x], params: {p: "{{ env.P }}"}, data: {a: "{{ env.A }}"}')
     assert job.action["args"] == ["x"]
-    assert job.action["data"] == {"p": "{{ env.P }}", "a": 3}
-    assert sorted(job.action["unfinished"]) == [["data", "p"], ["params", "p"]]
+    assert job.action["data"] == {"p": "{{ env.P }}", "a": "{{ env.A }}"}
+    assert sorted(job.action["unfinished"]) == [["data", "a"], ["data", "p"], ["params", "p"]]
 
 
 @pytest.mark.parametrize(

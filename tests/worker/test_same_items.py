@@ -75,7 +75,7 @@ FETCH = "type: workbook, task: act"
 
 async def seen(item: Task) -> Any:
     """What a task's tool is given, as its answer."""
-    return {"args": dict(item.args), **{key: item.action[key] for key in ("url", "headers") if key in item.action}}
+    return {"inputs": dict(item.args), "url": item.action["url"], "list": item.action.get("args")}
 
 
 async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
@@ -115,4 +115,6 @@ async def test_a_task_is_given_its_inputs_and_its_fields_see_them(
     [found] = await seen_by_items(lent, task, distribute)
     assert found["url"] == url
     if own is not None:
-        assert found["args"] == {"of": "transition", "k": "step", "own": 1, **own}
+        assert found["inputs"] == {"of": "transition", "k": "step", "own": 1, **own}
+    if "container" in task:
+        assert found["list"] == ["a"]
