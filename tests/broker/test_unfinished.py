@@ -121,6 +121,14 @@ STAGE = """{host: "{{ env.HOST }}", url: "http://{{ host }}/", db: {user: "{{ en
         ("db.port", 1, []),
         ("workload.db.port", 1, []),
         ("workload.host is defined", True, []),
+        ("workload.get('host')", "{{ env.HOST }}", [[]]),
+        ("workload.get('db').get('port')", 1, []),
+        ("workload.get('city', 'Rome')", "Oslo", []),
+        ("workload.get('none', 'Rome')", "Rome", []),
+        ("workload.get('none', host)", "{{ workload.get('none', host) }}", [[]]),
+        ("workload.get('host', 'x')", "{{ workload.get('host', 'x') }}", [[]]),
+        ("workload.get('db', {}).get('port')", "{{ workload.get('db', {}).get('port') }}", [[]]),
+        ("workload.get(city)", "{{ workload.get(city) }}", [[]]),
     ],
 )
 def test_a_default_for_the_worker_stays_one_wherever_it_is_read(text: str, value: Any, paths: Any) -> None:
@@ -187,6 +195,8 @@ workflow:
     "args, given, paths",
     [
         ('{t: "{{ token }}", n: "{{ n }}"}', {"t": "{{ secret.t }}", "n": 1}, [["args", "t"]]),
+        ("{t: \"{{ args.get('token') }}\"}", {"t": "{{ secret.t }}"}, [["args", "t"]]),
+        ("{n: \"{{ args.get('n', 2) }}\"}", {"n": 1}, []),
         ('{d: "{{ deep }}"}', {"d": [{"k": "{{ env.K }}"}]}, [["args", "d", 0, "k"]]),
         ('{d: ["{{ args.deep[0] }}"]}', {"d": [{"k": "{{ env.K }}"}]}, [["args", "d", 0, "k"]]),
         (
@@ -201,6 +211,20 @@ def test_a_transition_hands_on_what_it_was_given_unfinished(args: str, given: An
     [*_, job] = jobs_of(HANDED % args, f"{START}\n> action_completed a 1")
     assert job.action["args"] == given
     assert left(job) == paths
+
+
+def test_a_condition_asks_for_a_key_that_stands_beside_a_secret() -> None:
+    """`.get` reads the key that it names, not the whole mapping."""
+    story = f"{START}\n> action_completed a 1"
+    bodies = """
+        workload: {token: "{{ secret.t }}", debug: true}
+        workflow:
+        - {step: start, next: [{step: a, args: {token: "{{ secret.t }}", n: 1}}]}
+        - {step: a, type: python, code: x, next: [{when: "CONDITION", step: b}]}
+        - {step: b, type: python, code: x}
+        """
+    for condition in ("workload.get('debug', false)", "args.get('n') == 1", "context.get('none', n) == 1"):
+        assert [job.step for job in jobs_of(bodies.replace("CONDITION", condition), story)] == ["a", "b"]
 
 
 DEFAULTS = """

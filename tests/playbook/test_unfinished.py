@@ -148,11 +148,28 @@ def test_an_own_input_that_reads_one_is_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "condition", ["cfg.b == 1", "cfg['b'] == 1", "args.cfg.b == 1", "token is defined", "call.token == 1"]
+    "condition",
+    [
+        "cfg.b == 1",
+        "cfg['b'] == 1",
+        "args.cfg.b == 1",
+        "token is defined",
+        "call.token == 1",
+        "args.get('n', 1) == 1",
+        "cfg.get('b')",
+    ],
 )
 def test_what_stands_beside_it_is_read(condition: str) -> None:
     """Another key of the same mapping, whether it was given, a result's key of the same name."""
     assert told(of_call(f'next: [{{when: "{{{{ {condition} }}}}", step: end}}]')) == []
+
+
+@pytest.mark.parametrize("read", ["args.get('token')", "args.get('n', token)", "args.get(n)", "cfg.get('a', 1)"])
+def test_a_key_that_is_asked_for_by_a_method_is_read(read: str) -> None:
+    """And so is what stands in its place; of a key that is not known beforehand all may be."""
+    errors = told(of_call(f'next: [{{when: "{{{{ {read} }}}}", step: end}}]'))
+    assert errors
+    assert all("error unfinished-input" in line for line in errors)
 
 
 def test_an_own_input_that_every_transition_overrides_is_none() -> None:

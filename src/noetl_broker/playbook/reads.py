@@ -1,4 +1,4 @@
-"""What a template reads, as paths: `a.b['c'][0]` is the path (a, b, c, 0)."""
+"""What a template reads, as paths: `a.b['c'][0]` and `a.b.get('c')[0]` are the path (a, b, c, 0)."""
 
 from __future__ import annotations
 
@@ -142,9 +142,14 @@ def _read(node: nodes.Node) -> Iterator[Path]:
         yield chain
         return
     called = _chain(node.node) if isinstance(node, nodes.Call) else None
-    if called is not None and len(called) > 1:  # a method: it sees all of what it is asked of
-        yield called[:-1]
-    for child in node.iter_child_nodes():
+    if isinstance(node, nodes.Call) and called is not None and len(called) > 1:
+        key = _key_asked_for(node)
+        # any other method sees all of what it is asked of
+        yield called[:-1] if key is None else (*called[:-1], key)
+        children: Iterable[nodes.Node] = (*node.args, *node.kwargs)
+    else:
+        children = node.iter_child_nodes()
+    for child in children:
         yield from _read(child)
 
 
@@ -179,4 +184,14 @@ def _chain(node: nodes.Node) -> Path | None:
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
         under = _chain(node.node)
         return under if under is None or not isinstance(node.arg.value, str | int) else (*under, node.arg.value)
+    if isinstance(node, nodes.Call) and len(node.args) == 1 and isinstance(node.node, nodes.Getattr):
+        under, key = _chain(node.node.node), _key_asked_for(node)
+        return None if under is None or key is None else (*under, key)
     return None
+
+
+def _key_asked_for(call: nodes.Call) -> str | None:
+    """Give `a` of `x.get('a')`, with or without what stands in its place; None for any other call."""
+    asks = isinstance(call.node, nodes.Getattr) and call.node.attr == "get" and call.args
+    key = call.args[0] if asks else None
+    return key.value if isinstance(key, nodes.Const) and isinstance(key.value, str) else None
