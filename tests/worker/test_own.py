@@ -82,3 +82,23 @@ async def test_a_failure_may_be_made_of_an_exception(database: Database, queue: 
         await queue.until(queue_id, "failed")
     [(_, _, error)] = await queue.events(queue_id)
     assert (error["message"], error["type"]) == ("'there'", "missing")
+
+
+async def test_a_result_that_is_no_json_is_named_with_its_place(database: Database, queue: Queue) -> None:
+    """It is the function's mistake, and the same job can never succeed."""
+    endless: list[Any] = []
+    endless.append(endless)
+    results = [{"a": [1, MOMENT]}, {"rate": float("nan")}, {(1, 2): 3}, endless, 10**5000, (1, None, True, 0.5)]
+
+    async def gives(job: Job) -> Any:
+        return results[job.args["n"]]
+
+    answers = []
+    async with doing(database, gives):
+        for number in range(len(results)):
+            queue_id = await queue.put_one({"type": "own", "args": {"n": number}})
+            await queue.until(queue_id, "failed", "done")
+            [(_, result, error)] = await queue.events(queue_id)
+            answers.append(result or (error["type"], error["message"].partition(" is no JSON")[0]))
+    places = ["result['a'][1]", "result['rate']", "the result", "the result", "the result"]
+    assert answers == [*(("bad_result", place) for place in places), [1, None, True, 0.5]]

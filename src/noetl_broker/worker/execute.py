@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -210,7 +211,11 @@ def _mapping(text: str, what: str) -> dict[str, Any]:
 
 def stored(result: Any) -> str:
     """Write a result as the JSON text to store; raises ToolFault when jsonb cannot hold it or it is too large."""
-    text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        where = unstorable(result) or "the result"
+        raise ToolFault(f"{where} is no JSON: {error}", kind="bad_result", retryable=False) from None
     if "\\u0000" in text and (where := unstorable(result)):
         raise ToolFault(
             f"{where} holds a NUL character, which Postgres cannot store", kind="bad_result", retryable=False
@@ -231,13 +236,23 @@ def stored(result: Any) -> str:
     return text
 
 
-def unstorable(value: Any, where: str = "result") -> str | None:
-    """Find the first text that jsonb cannot hold, None if there is none."""
+def unstorable(result: Any) -> str | None:
+    """Find the first value that JSON or jsonb cannot hold; None if there is none, or it is too deep to be found."""
+    try:
+        return _unstorable(result, "result")
+    except RecursionError:
+        return None
+
+
+def _unstorable(value: Any, where: str) -> str | None:
     if isinstance(value, str):
         return where if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value) else None
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         places = ((f"{where}[{key!r}]", key, item) for key, item in value.items())
-        return next((found for at, key, item in places if (found := unstorable(key, at) or unstorable(item, at))), None)
-    if isinstance(value, list):
-        return next((found for n, item in enumerate(value) if (found := unstorable(item, f"{where}[{n}]"))), None)
-    return None
+        found = (_unstorable(key, at) or _unstorable(item, at) for at, key, item in places)
+    elif isinstance(value, (list, tuple)):
+        found = (_unstorable(item, f"{where}[{place}]") for place, item in enumerate(value))
+    else:
+        fits = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        return None if fits else where
+    return next(filter(None, found), None)

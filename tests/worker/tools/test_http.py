@@ -103,6 +103,15 @@ async def test_a_bad_status_fails_with_its_code(perform: Perform, site: Site) ->
     assert outcome.retryable
 
 
+@pytest.mark.parametrize("body", [b'{"x": NaN}', b"[-Infinity]", b'{"x": [1e999]}', b"[" * 100_000, b"9" * 5_000])
+async def test_what_only_looks_like_json_comes_as_text(perform: Perform, site: Site, body: bytes) -> None:
+    """No database could hold the value; the status decides whether it is an error."""
+    site.answer = (200, {"content-type": "application/json"}, body)
+    assert (await perform(http(site)))["data"] == body.decode()
+    site.answer = (500, *site.answer[1:])
+    assert failed(await perform(http(site)))["status_code"] == 500
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:abc/x", "http://[::1/x", "http://me:pass/word@host/"])
 async def test_an_address_that_is_none_is_refused(perform: Perform, url: str) -> None:
     """For good, as the author's mistake; what may be a piece of a password is not told."""

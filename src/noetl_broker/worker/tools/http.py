@@ -25,7 +25,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 async def run_http(task: Task) -> Any:
     """Give {status_code, headers, data, url, elapsed}; a status of 400 and more is a fault with `status_code`.
 
-    `data` is JSON where the answer says so, else text, else base64 with `encoding: base64`.
+    `data` is JSON where the answer says so and is some, else text, else base64 with `encoding: base64`.
     """
     method, request = request_of(task)
     shown = f"{method} {request['url'].copy_with(query=None, userinfo=b'', fragment=None)}"
@@ -88,14 +88,21 @@ def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
     media = response.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         try:
-            return told | {"data": json.loads(body) if body else None}
-        except ValueError:
+            return told | {"data": _json(body) if body else None}
+        except (ValueError, RecursionError):
             pass
     try:
         text = body.decode(response.charset_encoding or "utf-8")
     except (UnicodeDecodeError, LookupError):
         return told | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
     return told | {"data": text.replace("\x00", "\ufffd")}
+
+
+def _json(body: bytes) -> Any:
+    """Read JSON, and raise ValueError for what only Python takes for it: NaN, Infinity, a number past every float."""
+    value = json.loads(body)
+    json.dumps(value, allow_nan=False)
+    return value
 
 
 def request_of(task: Task) -> tuple[str, dict[str, Any]]:
