@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -144,6 +145,21 @@ def test_children_end_with_a_parent_that_was_killed(command: Command) -> None:
     parent.kill()
     _, err = parent.communicate(timeout=PATIENCE_SECONDS)
     assert err.count("stopped") == 2
+
+
+def test_a_child_that_is_stuck_does_not_keep_its_parent(command: Command) -> None:
+    """It is killed a little after the time in which it should have ended by itself; the others end in good order."""
+    parent = command.start("run", "--processes", 2, NOETL_BROKER_LOG_FORMAT="json", NOETL_BROKER_DRAIN_SECONDS="1")
+    stuck, _ = process_ids(parent, 2)
+    read_until(parent, "all processes are ready")
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        parent.terminate()
+        _, err = parent.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stuck, signal.SIGKILL)
+    assert (parent.returncode, err.count("killing a process")) == (0, 1)
 
 
 def test_systemd_hears_of_start_and_stop(command: Command, tmp_path: Path) -> None:

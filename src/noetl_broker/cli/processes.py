@@ -34,6 +34,7 @@ ANSWER_SECONDS = 1.0  # for an account; a child takes a millisecond, unless its 
 HOPELESS = frozenset({EXIT_USAGE, EXIT_NO_PERMISSION, EXIT_SCHEMA, EXIT_UNAVAILABLE})
 REST_SECONDS = (0.1, 10.0)
 HEALTHY_SECONDS = 30.0
+GRACE_SECONDS = 1.0  # a child ends itself after `drain_seconds`; one that has not by then is stuck
 
 
 @dataclass(slots=True, kw_only=True)
@@ -166,8 +167,7 @@ class Family:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stopping.is_set():
-            for child in self._children.values():
-                _signal(child, signal.SIGKILL)
+            self._kill()
             os._exit(128 + number)
         log.info("stopping", signal=number.name, hint="a second signal ends at once")
         self._stop(number)
@@ -177,6 +177,12 @@ class Family:
         self.stopping.set()
         for child in self._children.values():
             _signal(child, number)
+        asyncio.get_running_loop().call_later(self.drain_seconds + GRACE_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        for place, child in self._children.items():
+            log.warning("killing a process; the database rolls back what was under way", place=place)
+            _signal(child, signal.SIGKILL)
 
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
