@@ -214,8 +214,8 @@ def stored(result: Any) -> str:
     try:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        where = unstorable(result) or "the result"
-        raise ToolFault(f"{where} is no JSON: {error}", kind="bad_result", retryable=False) from None
+        place = unstorable(result) or "the result"
+        raise ToolFault(f"{place} is no JSON: {error}", kind="bad_result", retryable=False) from None
     if "\\u0000" in text and (where := unstorable(result)):
         raise ToolFault(
             f"{where} holds a NUL character, which Postgres cannot store", kind="bad_result", retryable=False
