@@ -227,6 +227,38 @@ def test_a_condition_asks_for_a_key_that_stands_beside_a_secret() -> None:
         assert [job.step for job in jobs_of(bodies.replace("CONDITION", condition), story)] == ["a", "b"]
 
 
+@pytest.mark.parametrize("word", ["env", "job", "secret", "secrets", "keychain"])
+def test_a_step_called_like_a_word_of_the_worker_wins(word: str) -> None:
+    """Conditions, transitions, tasks, their `save` and the payload of a child read its result."""
+    body = """
+        workflow:
+        - {step: start, next: WORD}
+        - step: WORD
+          type: python
+          code: x
+          next: [{when: "{{ WORD.ok }}", step: a, args: {i: "{{ WORD.v }}"}}]
+        - {step: a, type: http, url: "x/{{ WORD.v }}", save: {data: {s: "{{ WORD.v }}"}}, next: b}
+        - {step: b, type: playbook, path: p, args: {t: "{{ WORD.v }}"}, retry: {retry_when: WORD.ok}}
+        """
+    story = f'{START}\n> action_completed {word} {{"ok": true, "v": 7}}\n> action_completed a 1'
+    _, asked, called = (turn[1] for turn in play_turns(playbook(body.replace("WORD", word)), read_events(story)))
+    [job] = asked.jobs
+    assert (job.action["args"], job.action["url"], job.action["save"]) == ({"i": 7}, "x/7", {"data": {"s": 7}})
+    assert left(job) == []
+    assert [child.payload for child in called.children] == [{"t": 7}]
+
+
+def test_other_words_of_the_worker_stay_its_own_beside_such_a_step() -> None:
+    """And a default of the workload, which is there before any step, means the worker's word."""
+    job = job_of(
+        'secrets, type: python, code: x, args: {a: "{{ env.A }}{{ secrets.v }}", d: "{{ workload.d }}"}',
+        start="next: secrets",
+        workload='{d: "{{ secrets.x }}"}',
+    )
+    assert job.action["args"] == {"a": "{{ env.A }}{{ secrets.v }}", "d": "{{ secrets.x }}"}
+    assert left(job) == [["args", "a"], ["args", "d"]]
+
+
 DEFAULTS = """
 workload: {stage: "{{ env.STAGE }}", rows: "{{ env.ROWS }}"}
 workflow:

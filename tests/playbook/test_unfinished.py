@@ -168,8 +168,7 @@ def test_what_stands_beside_it_is_read(condition: str) -> None:
 def test_a_key_that_is_asked_for_by_a_method_is_read(read: str) -> None:
     """And so is what stands in its place; of a key that is not known beforehand all may be."""
     errors = told(of_call(f'next: [{{when: "{{{{ {read} }}}}", step: end}}]'))
-    assert errors
-    assert all("error unfinished-input" in line for line in errors)
+    assert any("error unfinished-input" in line for line in errors)
 
 
 def test_an_own_input_that_every_transition_overrides_is_none() -> None:

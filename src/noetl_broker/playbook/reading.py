@@ -9,7 +9,7 @@ from typing import Any, Literal
 from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.findings import Place, Report, Rules, path_text
 from noetl_broker.playbook.model import Arc
-from noetl_broker.template import Template, TemplateError, Tree, compile_condition, compile_tree
+from noetl_broker.template import WORKER_WORDS, Template, TemplateError, Tree, compile_condition, compile_tree
 
 Role = Literal["workload", "inputs", "fields", "next", "retry", "result", "iteration"]
 NO_NAMES: frozenset[str] = frozenset()
@@ -50,6 +50,11 @@ class Reading:
     broken: bool = False  # an arc could not be read, so the graph is not the author's
     templates: set[str] = field(default_factory=set)  # the texts read so far
 
+    @property
+    def worker_words(self) -> frozenset[str]:
+        """The words that are the worker's in a step: one that a step is called means that step."""
+        return WORKER_WORDS.difference(self.steps)
+
     def tree(self, value: Any, place: Place, part: Part) -> Tree:
         """Compile a value whose strings may be templates; an error is reported for each bad string."""
         at = path_text(place)
@@ -74,7 +79,12 @@ class Reading:
         if self._are_too_many((str(value),), place):
             return None
         try:
-            template = compile_condition(value, path_text(place), max_source_chars=self.rules.template_max_source_chars)
+            template = compile_condition(
+                value,
+                path_text(place),
+                worker_words=self.worker_words,
+                max_source_chars=self.rules.template_max_source_chars,
+            )
         except TemplateError as error:
             word = place[-1]
             self.report.error(code, place, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')

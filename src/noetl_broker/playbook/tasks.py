@@ -171,7 +171,7 @@ def read_task_inputs(
 ) -> Inputs:
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
-    worker = NO_NAMES if declared.kind == "control" else WORKER_WORDS | around.worker
+    worker = NO_NAMES if declared.kind == "control" else reading.worker_words | around.worker
     part = Part(step=name, role=role, names=around.names, worker=worker)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.place, part, declared.own))
@@ -189,7 +189,7 @@ def read_fields(
 
     `keep` are keys of the broker's that are this task's fields.
     """
-    part = Part(step=name, role="fields", names=around.names, worker=WORKER_WORDS | around.worker)
+    part = Part(step=name, role="fields", names=around.names, worker=reading.worker_words | around.worker)
     values: dict[str, tuple[Any, Place]] = {}
     plain: Raw = {}
     for layer in declared.layers:
@@ -212,7 +212,9 @@ def read_fields(
 
 def _field(reading: Reading, key: str, value: Any, place: Place, part: Part) -> Tree | Fields:
     if key in SAVE_KEYS:
-        part = replace(part, names=part.names | SAVED_WORDS, worker=part.worker | SAVE_WORDS | SAVED_WORDS)
+        part = replace(
+            part, names=part.names | SAVED_WORDS, worker=part.worker | (SAVE_WORDS - WORKER_WORDS) | SAVED_WORDS
+        )
     if key == "task" and isinstance(value, dict) and not value.keys().isdisjoint(SAVE_KEYS):
         inner = {word: _field(reading, word, item, (*place, word), part) for word, item in value.items()}
         return Fields(inner, path_text(place))

@@ -10,7 +10,7 @@ from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
 from noetl_broker.playbook.reading import Part, Reading
 from noetl_broker.playbook.vocabulary import ENTRY_KEYS, ENTRY_WORDS, START, TARGET_KEYS
-from noetl_broker.template import WORKER_WORDS, Template
+from noetl_broker.template import Template
 
 NO_LEVEL: Mapping[str, Any] = {}
 ENTRY_ONLY = (*ENTRY_WORDS, "then", "else")
@@ -39,7 +39,7 @@ class _Entry:
 
     def __init__(self, reading: Reading, source: str, index: int) -> None:
         self.reading, self.source, self.index = reading, source, index
-        self.part = Part(step=source, role="next", worker=WORKER_WORDS)
+        self.part = Part(step=source, role="next", worker=reading.worker_words)
         self.condition: str | None = None
         self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
         self.level = NO_LEVEL  # the mapping that they are written in
