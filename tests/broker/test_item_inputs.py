@@ -182,3 +182,46 @@ def test_whoever_starts_a_playbook_for_an_item_says_which() -> None:
             child each[1] p/b {"b": 1}
         """,
     )
+
+
+@pytest.mark.parametrize(
+    "task, ended",
+    [("type: playbook, path: p", "execution_complete"), ("type: python, code: x, distribute: true", "")],
+)
+@pytest.mark.parametrize("given", ["", ", args: {mode: late}"])
+def test_what_chooses_the_items_of_a_loop_and_what_follows_see_its_own_inputs(
+    task: str, ended: str, given: str
+) -> None:
+    """Those that name neither the element nor `_loop`: they are rendered once, and a transition may override them."""
+    loop = "collection: '{{ rows }}', where: 'r != skip', element: r"
+    if not ended:
+        task, loop = task.removesuffix(", distribute: true"), f"{loop}, distribute: true"
+    body = f"""
+    workload: {{list: [1, 2, 3], skip: 9, n: outside}}
+    workflow:
+    - {{step: start, next: [{{step: each{given}}}]}}
+    - step: each
+      {task.replace(", ", chr(10) + "      ")}
+      args: {{rows: "{{{{ workload.list }}}}", skip: 2, mode: fast, n: "{{{{ r }}}}", r: over}}
+      loop: {{{loop}}}
+      next: [{{step: done, args: {{seen: "{{{{ mode }}}} {{{{ n }}}} {{{{ args.rows | length }}}}"}}}}]
+    - {{step: done, type: python, code: x}}
+    """
+    end = ended or "action_completed"
+    first, second, *_, last = decided(
+        body, f"> {end} each[0] 1", f"> {end} each[1] 1", "> iterator_completed each [1, 1]"
+    )
+    mode = "late" if given else "fast"
+    items = [{"rows": [1, 2, 3], "skip": 2, "mode": mode, "n": n, "r": "over"} for n in (1, 3)]
+    assert [*items_of(first), *items_of(second)] == items
+    assert [job.action["args"] for job in last.jobs] == [{"seen": f"{mode} outside 3"}]
+
+
+def test_the_inputs_of_each_item_are_its_own() -> None:
+    """Also where a function makes them; and a template for all of them is rendered for each where it names the item."""
+    looped = "type: playbook, path: p, args: %s, loop: {collection: [1, 2], element: n, mode: async}"
+    body = "workflow: [{step: start, next: a}, {step: a, %s}]"
+    [turn] = decided(body % (looped % '{id: "{{ uuid() }}"}'))
+    assert len({child.payload["id"] for child in turn.children}) == 2
+    [turn] = decided(body % (looped % "\"{{ {'n': n} }}\""))
+    assert [child.payload for child in turn.children] == [{"n": 1}, {"n": 2}]

@@ -241,3 +241,23 @@ def test_what_does_nothing_on_an_iterator_is_told() -> None:
         "9:48 warning unused-key workflow[0].task.retry",
         "9:58 warning unused-key workflow[0].task.on_error",
     ]
+
+
+def test_an_input_that_names_the_element_is_not_known_after_the_loop() -> None:
+    """There is one for each item then, and none for the step."""
+    warning, another = told("""
+    workload: {rows: [1]}
+    workflow:
+      - {step: start, next: a}
+      - step: a
+        type: playbook
+        path: p
+        args: {mode: fast, of: "{{ n }}"}
+        loop: {collection: "{{ rows if mode else of }}", element: n}
+        next: {step: b, args: {x: "{{ of }}{{ mode }}"}}
+      - {step: b, type: python, code: x}
+    """)
+    assert "warning unknown-name workflow[1].loop.collection: " in warning
+    assert "warning unknown-name workflow[1].next.args.x: " in another
+    assert "`of`" in warning
+    assert "`of`" in another

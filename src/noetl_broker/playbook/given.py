@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from noetl_broker.playbook.findings import path_text
-from noetl_broker.playbook.inputs import given_keys
+from noetl_broker.playbook.inputs import given_keys, trees_of
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Playbook, Step
 from noetl_broker.playbook.reading import NO_NAMES, Use
 
@@ -28,9 +28,9 @@ class Given(NamedTuple):
     looped: bool
 
     def seen_by(self, use: Use) -> Names:
-        """Give the inputs that a template finds: an input sees those of the levels over it."""
+        """Give the inputs that a template finds: an input those over it, fields those of the task too."""
         if use.part.role != "inputs":
-            return self.names
+            return self.names if use.part.role == "fields" else self.step
         of_task = path_text(use.place) in self.task and not self.looped
         return self.step if of_task else self.arriving
 
@@ -90,9 +90,4 @@ def _names(levels: list[Inputs]) -> Names:
 
 
 def _places(inputs: Inputs) -> Iterator[tuple[str, str]]:
-    if inputs.base is not None:
-        yield from _places(inputs.base)
-    if inputs.whole is not None:
-        yield inputs.whole.at, ""
-    for key, tree in inputs.keys.items():
-        yield tree.at, key
+    return ((tree.at, key) for key, tree in trees_of(inputs))

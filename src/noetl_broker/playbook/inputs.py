@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.model import NO_INPUTS, Inputs
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
+from noetl_broker.playbook.reads import reads_of
 from noetl_broker.playbook.vocabulary import INPUT_WORDS
+from noetl_broker.template import Tree
 
 Aliases = Mapping[str, tuple[str, ...] | None]
 
@@ -54,6 +57,35 @@ def merge(under: Inputs, over: Inputs) -> Inputs:
         return Inputs(base=under.base, whole=under.whole, keys={**under.keys, **over.keys}, aliases=aliases)
     base = under if over.base is None else merge(under, over.base)
     return Inputs(base=base, whole=over.whole, keys=over.keys, aliases=aliases)
+
+
+def split_inputs(inputs: Inputs, names: frozenset[str]) -> tuple[Inputs, Inputs]:
+    """Part inputs into those that know nothing of these names and the others, over which the first are then laid.
+
+    Where a template gives a level of them, all go together: what is under it must stay there.
+    """
+    if inputs.whole is None and inputs.base is None:
+        free = {key: tree for key, tree in inputs.keys.items() if key not in names and names.isdisjoint(_read(tree))}
+        bound = {key: tree for key, tree in inputs.keys.items() if key not in free}
+        return replace(inputs, keys=free), replace(inputs, keys=bound)
+    if any(key in names or not names.isdisjoint(_read(tree)) for key, tree in trees_of(inputs)):
+        return NO_INPUTS, inputs
+    return inputs, Inputs(aliases=inputs.aliases)
+
+
+def trees_of(inputs: Inputs) -> Iterator[tuple[str, Tree]]:
+    """Give all that is rendered, the weakest first, with its key; a template for a whole level has none."""
+    if inputs.base is not None:
+        yield from trees_of(inputs.base)
+    if inputs.whole is not None:
+        yield "", inputs.whole
+    yield from inputs.keys.items()
+
+
+def _read(tree: Tree) -> frozenset[str]:
+    """Give the names that a tree reads, those of functions among them."""
+    read = (reads_of(template.source) for _, template in tree.leaving(lambda _: True))
+    return frozenset(str(path[0]) for paths in read for path in paths) | tree.names | tree.worker_names
 
 
 def _merged_aliases(under: Aliases, over: Aliases) -> Aliases:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from noetl_broker.playbook.inputs import trees_of
 from noetl_broker.playbook.model import Inputs, Step
 from noetl_broker.template import Template, Tree
 
@@ -35,18 +36,10 @@ def _after_action(step: Step) -> Iterator[Template | Tree]:
         if entry.condition is not None:
             yield entry.condition
         for target in (*entry.then, *entry.otherwise):
-            yield from _trees(target.inputs)
+            yield from (tree for _, tree in trees_of(target.inputs))
     if step.retry is not None:
         yield from (template for template in (step.retry.retry_when, step.retry.stop_when) if template is not None)
     yield from (tree for tree in (step.result, step.save_data) if tree is not None)
-
-
-def _trees(inputs: Inputs) -> Iterator[Tree]:
-    if inputs.base is not None:
-        yield from _trees(inputs.base)
-    if inputs.whole is not None:
-        yield inputs.whole
-    yield from inputs.keys.values()
 
 
 def _keys(inputs: Inputs) -> set[str] | None:
