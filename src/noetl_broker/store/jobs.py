@@ -216,6 +216,8 @@ async def database_faults() -> AsyncIterator[None]:
         if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
             limit = getattr(error, "constraint_name", None)
             raise RefusedFault(f"the database refuses the value: {error}", limit) from None
-        raise DatabaseFault(f"the database does not answer as it should: {error}") from None
+        fault = DatabaseFault(f"the database does not answer as it should: {error}")
+        fault.sqlstate = error.sqlstate
+        raise fault from None
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise DatabaseFault(f"the database cannot be reached: {str(error) or type(error).__name__}") from None

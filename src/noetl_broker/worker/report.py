@@ -22,6 +22,8 @@ from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.waiting import Backoff
 
 Answer = Completion | Failing
+# A constraint, a view's check, a trigger that raises: somebody has put them on our tables.
+REFUSING_CLASSES = ("23", "44", "P0")
 
 log = structlog.get_logger(__name__)
 
@@ -33,10 +35,16 @@ def answer_of(lease: Lease, outcome: Success | Failure) -> Answer:
     return Failing(lease, outcome.error, outcome.retryable)
 
 
-def refusal(answer: Answer, fault: RefusedFault) -> Failing:
+def refuses(fault: RefusedFault | DatabaseFault) -> bool:
+    """Tell whether the database will not have a value, whenever it is asked; else it may take it another time."""
+    return isinstance(fault, RefusedFault) or (fault.sqlstate or "").startswith(REFUSING_CLASSES)
+
+
+def refusal(answer: Answer, fault: RefusedFault | DatabaseFault) -> Failing:
     """Make of an answer that the database will not take one that it will."""
     message = f"the result of the job could not be stored: {fault}"
-    return Failing(answer.lease, {"message": message, "type": fault.limit or "bad_result"}, retryable=False)
+    limit = fault.limit if isinstance(fault, RefusedFault) else None
+    return Failing(answer.lease, {"message": message, "type": limit or "bad_result"}, retryable=False)
 
 
 class Reporter:
@@ -78,17 +86,30 @@ class Reporter:
                     future.set_result(counted.get(answer.lease.queue_id, False))
 
     async def _send(self, answers: Sequence[Answer]) -> dict[int, bool]:
-        """Send a batch; where the database refuses a value in it, send one by one and fail the job of that value."""
+        """Send a batch; where the database refuses a value in it, send one by one and fail the job of that value.
+
+        What it takes neither way is dropped: the lease of that job runs out, and nobody else waits for it.
+        """
         try:
             return await self._send_batch(answers)
-        except RefusedFault as fault:
+        except (RefusedFault, DatabaseFault) as fault:
+            if not refuses(fault):
+                raise
             if len(answers) == 1:
-                log.warning("answer_refused", queue_id=answers[0].lease.queue_id, error=str(fault))
-                return await self._send_batch([refusal(answers[0], fault)])
+                return await self._send_refusal(answers[0], fault)
         counted: dict[int, bool] = {}
         for answer in answers:
             counted |= await self._send([answer])
         return counted
+
+    async def _send_refusal(self, answer: Answer, fault: RefusedFault | DatabaseFault) -> dict[int, bool]:
+        log.warning("answer_refused", queue_id=answer.lease.queue_id, error=str(fault))
+        try:
+            return await self._send_batch([refusal(answer, fault)])
+        except (RefusedFault, DatabaseFault) as again:
+            if not refuses(again):
+                raise
+            return {}
 
     async def _send_batch(self, answers: Sequence[Answer]) -> dict[int, bool]:
         completions = [answer for answer in answers if isinstance(answer, Completion)]
