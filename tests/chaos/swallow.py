@@ -50,6 +50,10 @@ class Swallower:
         """From now on nothing passes on the connections that are open under this name; gives their number."""
         return self._break(named, lambda wire: wire.dead)
 
+    def close(self) -> None:
+        """From now on nobody comes in."""
+        self._server.close()
+
     def keep_answers(self, named: bytes) -> int:
         """The same, but what is asked arrives, and notifications come out: answers wait for `give_answers`."""
         return self._break(named, lambda wire: wire.mute)

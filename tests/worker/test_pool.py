@@ -18,6 +18,7 @@ from noetl_broker.errors import OperatorFault, SchemaFault
 from noetl_broker.store import embedded
 from noetl_broker.store.migrate import migrate
 from noetl_broker.worker import WorkerOptions, run_worker
+from tests.chaos.swallow import Swallower
 from tests.postgres import Database
 
 PATIENCE_SECONDS = 20.0
@@ -156,6 +157,17 @@ async def entered(door: Path) -> int:
     return int(await asyncio.to_thread(door.read_text))
 
 
+async def ended(pid: int) -> None:
+    """Wait until there is no such process."""
+    process, gone = os.pidfd_open(pid), asyncio.Event()
+    asyncio.get_running_loop().add_reader(process, gone.set)
+    try:
+        await gone.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(process)
+        os.close(process)
+
+
 def alive(pid: int) -> bool:
     """Tell whether there is such a process."""
     return Path(f"/proc/{pid}").exists()
@@ -220,6 +232,33 @@ async def test_a_lease_is_kept_while_the_job_runs(database: Database, queue: Que
         queue.forget()
         await queue.until(queue_id, "leased")
         assert await queue.connection.fetchval(lease, queue_id) > first
+
+
+async def test_a_lease_is_kept_where_a_connection_is_silently_lost(
+    database: Database, queue: Queue, door: Path
+) -> None:
+    """The heartbeat that nobody answers is given up in time for another, on a new connection."""
+    queue_id = await queue.put_one(python(WAITS, door=str(door)))
+    lease = "select lease_until from noetl.queue where queue_id = $1"
+    async with Swallower(database) as wire, working(wire.database.dsn, lease_seconds=6, drain_seconds=0, concurrency=1):
+        await entered(door)
+        assert wire.swallow(b"noetl-broker") > 1
+        first = await queue.connection.fetchval(lease, queue_id)
+        queue.forget()
+        await queue.until(queue_id, "leased")
+        assert await queue.connection.fetchval(lease, queue_id) > first
+
+
+async def test_a_job_ends_with_its_lease_where_nothing_comes_back(database: Database, queue: Queue, door: Path) -> None:
+    """Somebody else may have it by then: the worker does not wait for its driver to give up."""
+    queue_id = await queue.put_one(python(WAITS, door=str(door)))
+    async with Swallower(database) as wire, working(wire.database.dsn, lease_seconds=3, drain_seconds=0, concurrency=1):
+        pid = await entered(door)
+        wire.close()
+        assert wire.swallow(b"noetl-broker") > 1
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ended(pid)
+    assert await queue.events(queue_id) == []
 
 
 async def test_a_stop_lets_a_job_finish(database: Database, queue: Queue, door: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.pool import CLOSE_SECONDS, connect, create_pool, hang_up
+from noetl_broker.store.pool import ANSWER_SECONDS, CLOSE_SECONDS, connect, create_pool, hang_up, lent
 from noetl_broker.store.queries import sql
 
 CHANNEL = "noetl_job"
@@ -104,10 +104,15 @@ async def lease_jobs(
 
 
 async def heartbeat_jobs(
-    database: JobDatabase, worker_id: str, leases: Sequence[Lease], *, lease_seconds: int
+    database: JobDatabase,
+    worker_id: str,
+    leases: Sequence[Lease],
+    *,
+    lease_seconds: int,
+    patience: float = ANSWER_SECONDS,
 ) -> dict[int, bool]:
-    """Prolong leases; gives by `queue_id` whether each is still ours."""
-    rows = await database.fetch(sql("heartbeat_jobs"), worker_id, lease_seconds, *_columns(leases))
+    """Prolong leases; gives by `queue_id` whether each is still ours. `patience`: seconds until it is given up."""
+    rows = await database.fetch(sql("heartbeat_jobs"), worker_id, lease_seconds, *_columns(leases), patience=patience)
     return {row["queue_id"]: row["yours"] for row in rows}
 
 
@@ -156,12 +161,12 @@ class JobDatabase:
         self._listener: asyncpg.Connection[Any] | None = None
         self._rung = asyncio.Event()
 
-    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
-        """Run one statement on any connection."""
+    async def fetch(self, statement: str, *arguments: object, patience: float = ANSWER_SECONDS) -> list[Any]:
+        """Run one statement on any connection; one that has not answered after so many seconds is cut."""
         if self._pool is None:
             self._pool = await create_pool(self._dsn, name=self._name, size=self._connections)
-        async with database_faults():
-            return list(await self._pool.fetch(statement, *arguments))
+        async with database_faults(), lent(self._pool, patience) as connection:
+            return list(await connection.fetch(statement, *arguments))
 
     async def listen(self) -> None:
         """Listen for new jobs, unless we do, on a connection of its own outside the pool."""

@@ -204,9 +204,11 @@ class Pool:
     async def _renew(self, held: dict[int, Running]) -> dict[int, bool]:
         if not held:
             return {}
-        leases = [running.job.lease for running in held.values()]
+        lease_seconds, leases = self.options.lease_seconds, [running.job.lease for running in held.values()]
+        left = min(running.renewed_at for running in held.values()) + lease_seconds - time.monotonic()
+        patience = min(lease_seconds / 3, max(left, 0.1))  # where nothing comes back, the jobs end with their leases
         return await heartbeat_jobs(
-            self.database, self.options.worker_id, leases, lease_seconds=self.options.lease_seconds
+            self.database, self.options.worker_id, leases, lease_seconds=lease_seconds, patience=patience
         )
 
     def _end_unrenewed(self) -> None:
