@@ -139,5 +139,5 @@ class Client:
 def _text(payload: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(payload), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise OperatorFault(f"the payload must be a mapping that JSON can hold: {error}") from error

@@ -139,6 +139,7 @@ def test_a_playbook_for_programs_has_no_states(lone_command: Command) -> None:
             1,
             "no playbook examples/fetch version 7 is registered; its latest version is 1",
         ),
+        (("x" * 300,), 1, "no playbook " + "x" * 300 + " is registered"),
         (("5",), 1, "no execution 5; noetl-broker executions lists them"),
         (("99999999999999999999",), 2, "99999999999999999999 is no id of an execution: ids go from 1 to {largest}"),
         (

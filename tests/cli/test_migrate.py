@@ -5,7 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 
-from tests.cli.conftest import Command
+import psycopg
+import pytest
+
+from noetl_broker.errors import EXIT_SCHEMA, EXIT_UNAVAILABLE
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
+from tests.cli.test_cut_off import SENTENCE, WAITS, cut
 from tests.postgres import Database
 from tests.roles import login
 
@@ -51,3 +56,29 @@ async def test_status_without_rights_is_77(command: Command, database: Database)
         answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", stranger.dsn)
     assert (answer.returncode, answer.stdout) == (77, "")
     assert answer.stderr.startswith("noetl-broker: the database refuses for want of rights: permission denied")
+
+
+@pytest.mark.parametrize("options", [(), ("--status",), ("--roles",)])
+def test_a_connection_that_is_lost_is_69(command: Command, database: Database, options: tuple[str, ...]) -> None:
+    """It stood before a table that somebody else has locked; no fault of the program."""
+    with psycopg.connect(database.dsn) as other:
+        other.execute("lock table noetl.schema_version in access exclusive mode")
+        asking = command.start("migrate", *options)
+        while not rows(database, WAITS, "noetl-broker migrate"):
+            assert asking.poll() is None
+        cut(database, "noetl-broker migrate")
+        out, err = asking.communicate(timeout=PATIENCE_SECONDS)
+    assert (asking.returncode, out, SENTENCE.fullmatch(err) is not None) == (EXIT_UNAVAILABLE, "", True), err
+
+
+@pytest.mark.parametrize(
+    "there", ["create table noetl.execution (a int)", "create view noetl.queue as select 1 as queue_id"]
+)
+def test_what_stands_in_the_way_is_78(bare_command: Command, empty_database: Database, there: str) -> None:
+    """With the migration and what the server says of it; nothing of it is done."""
+    with psycopg.connect(empty_database.dsn) as owner:
+        owner.execute(f"create schema noetl; {there}")
+    answer = bare_command("migrate")
+    assert (answer.exit_code, answer.stdout) == (EXIT_SCHEMA, "")
+    assert answer.stderr.startswith("noetl-broker: migration 0001_tables.sql cannot be applied: ")
+    assert answer.stderr.endswith("rename it, or move it to another schema\n")

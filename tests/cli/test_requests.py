@@ -55,6 +55,8 @@ def test_the_payload_may_stand_in_a_file(command: Command, database: Database, e
         ("[1]", "must be a JSON object"),
         ('{"x": NaN}', "NaN is no JSON number"),
         ("@missing.json", "missing.json cannot be read"),
+        ('{"x": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested too deeply; a payload has at most 190 levels"),
+        ('{"x": ' + "[" * 195 + "]" * 195 + "}", "nests deeper than 190 levels"),
         ('{"x": "\\u0000"}', "the database refuses the value"),
     ],
 )

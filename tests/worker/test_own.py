@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -102,3 +105,73 @@ async def test_a_result_that_is_no_json_is_named_with_its_place(database: Databa
             answers.append(result or (error["type"], error["message"].partition(" is no JSON")[0]))
     places = ["result['a'][1]", "result['rate']", "the result", "the result", "the result"]
     assert answers == [*(("bad_result", place) for place in places), [1, None, True, 0.5]]
+
+
+async def test_plain_functions_run_as_many_at_once_as_the_worker_may(database: Database, queue: Queue) -> None:
+    """Each waits until all are there; the threads of the event loop would be fewer."""
+    many = 40
+    together = threading.Barrier(many, timeout=PATIENCE_SECONDS)
+
+    def meets(_job: Job) -> int:
+        return together.wait()
+
+    async with doing(database, meets, concurrency=many):
+        jobs = [await queue.put_one({"type": "own"}) for _ in range(many)]
+        for queue_id in jobs:
+            await queue.until(queue_id, "done")
+    assert not together.broken
+
+
+async def test_code_that_ends_the_program_fails_its_job(database: Database, queue: Queue) -> None:
+    """The worker goes on, whichever kind of function it is."""
+
+    async def leaves(job: Job) -> None:
+        if job.args:
+            sys.exit("enough")
+
+    def leaves_too(job: Job) -> None:
+        if job.args:
+            sys.exit("enough")
+
+    for function in (leaves, leaves_too):
+        async with doing(database, function):
+            queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
+            await queue.until(queue_id, "failed")
+            await queue.until(await queue.put_one({"type": "own"}), "done")
+        [(_, _, error)] = await queue.events(queue_id)
+        assert (error["message"], error["type"]) == ("enough", "SystemExit")
+
+
+STUCK = """
+import asyncio, sys, threading
+from noetl_broker import Worker
+
+worker, stop = Worker(sys.argv[1], drain_seconds=0.1), None
+
+@worker.task("own")
+def never(job):
+    stopping.call_soon_threadsafe(stop.set)
+    threading.Event().wait()
+
+async def main():
+    global stop, stopping
+    stop, stopping = asyncio.Event(), asyncio.get_running_loop()
+    await worker.run(stop)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_function_that_never_returns_does_not_outlive_the_stop(database: Database, queue: Queue) -> None:
+    """The program ends when the worker has let go of its job."""
+    await queue.put_one({"type": "own"})
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STUCK, database.dsn, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await program.wait() == 0
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def graph(call: Call, *, subject: str, form: str | None, target: Path | None, ve
 def _picture(call: Call, subject: str, version: int | None) -> Picture:
     """Find out what is meant, and compose its picture."""
     file = Path(subject)
-    is_file = subject == "-" or file.is_file()
+    is_file = subject == "-" or os.path.isfile(subject)  # noqa: PTH113 - is_file() raises for a name that is too long
     is_id = not is_file and subject.isascii() and subject.isdigit()
     if version is not None and (is_file or is_id):
         kind = "an execution runs on the version that it started with" if is_id else "a file has no versions"

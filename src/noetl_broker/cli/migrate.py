@@ -10,6 +10,7 @@ from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.errors import OperatorFault
 from noetl_broker.store import migrate as schema
+from noetl_broker.store.session import translated
 
 
 @command(
@@ -52,7 +53,8 @@ def _print_sql(call: Call, *, roles: bool) -> None:
 
 
 def _show_status(call: Call) -> None:
-    applied = asyncio.run(schema.status(call.dsn))
+    with translated():
+        applied = asyncio.run(schema.status(call.dsn))
     if call.as_json:
         output.show_json([migration._asdict() for migration in applied])
         return
@@ -61,10 +63,11 @@ def _show_status(call: Call) -> None:
 
 
 def _apply(call: Call, *, roles: bool) -> None:
-    names = asyncio.run(schema.migrate(call.dsn))
-    if roles:
-        asyncio.run(schema.create_roles(call.dsn))
-        names.append("roles.sql")
+    with translated():
+        names = asyncio.run(schema.migrate(call.dsn))
+        if roles:
+            asyncio.run(schema.create_roles(call.dsn))
+            names.append("roles.sql")
     if call.as_json:
         output.show_json({"applied": names})
         return

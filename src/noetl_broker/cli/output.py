@@ -19,6 +19,7 @@ from noetl_broker.times import moment, span
 __all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "show_json", "show_table", "span"]
 
 LONGEST_CELL = 120  # characters
+MOST_DRAWN = 2_000  # rows of a table; to draw one takes a millisecond or more, so longer ones are told plainly
 GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps
 STATUS_STYLES = {
     "COMPLETED": "green",
@@ -86,7 +87,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their columns; None is shown as nothing."""
     cells = [[cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and len(cells) <= MOST_DRAWN:
         console = Console()
         least = sum(widths[:-1]) + GAP * len(widths) + min(widths[-1], NARROWEST_LAST)
         console.width = max(console.width, least)

@@ -19,6 +19,8 @@ from noetl_broker.errors import EXIT_FAILED, OperatorFault
 from noetl_broker.store import executions
 from noetl_broker.store.session import session
 
+MOST_LEVELS = 190  # of a payload, as `noetl.start_execution` counts them
+
 
 @command(
     "start",
@@ -123,6 +125,9 @@ def read_payload(written: str) -> str:
             raise OperatorFault(f"the payload {source} cannot be read: {error}") from error
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        message = f"the payload in {source} is nested too deeply; a payload has at most {MOST_LEVELS} levels"
+        raise OperatorFault(message) from error
     except ValueError as error:
         raise OperatorFault(
             f'the payload in {source} is not JSON: {error}; write for example --payload \'{{"city": "Paris"}}\''

@@ -85,15 +85,7 @@ async def migrate(dsn: str | None) -> list[str]:
         for migration in migrations():
             if migration.version in applied:
                 continue
-            async with connection.transaction():
-                await connection.execute(migration.text)
-                await connection.execute(
-                    sql("record_migration"),
-                    migration.version,
-                    migration.name,
-                    migration.checksum,
-                    migration.serves_from,
-                )
+            await _apply(connection, migration)
             names.append(migration.name)
     except asyncpg.InsufficientPrivilegeError as error:
         message = f"the role may not change the schema: {error}; migrate as the owner of the database"
@@ -101,6 +93,24 @@ async def migrate(dsn: str | None) -> list[str]:
     finally:
         await connection.close()
     return names
+
+
+async def _apply(connection: Connection, migration: Migration) -> None:
+    """All of it or nothing; raises SchemaFault where something of another shape stands in its way."""
+    try:
+        async with connection.transaction():
+            await connection.execute(migration.text)
+            await connection.execute(
+                sql("record_migration"), migration.version, migration.name, migration.checksum, migration.serves_from
+            )
+    except asyncpg.InsufficientPrivilegeError:
+        raise
+    except (asyncpg.SyntaxOrAccessError, asyncpg.IntegrityConstraintViolationError, asyncpg.DataError) as error:
+        message = (
+            f"migration {migration.name} cannot be applied: {error}; something of that name stands in the schema noetl "
+            "that is neither ours nor of a NoETL server: rename it, or move it to another schema"
+        )
+        raise SchemaFault(message) from error
 
 
 def roles() -> str:

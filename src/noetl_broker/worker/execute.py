@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from noetl_broker.playbook.reads import word_of_inputs
+from noetl_broker.playbook.vocabulary import OWN_KEYS
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
@@ -157,7 +158,7 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
     try:
         action = marked(_mapping(job.action, "action"))
         context = _mapping(job.context or "{}", "context")
-        limit = job.timeout_seconds or seconds(action.get("timeout", time_limit_seconds), "timeout")
+        limit = job.timeout_seconds or _own_limit(action) or time_limit_seconds
         told = {"id": job.queue_id, "uuid": str(job.execution_id), "execution_id": job.execution_id}
         told |= {"step": job.node_name, "node_id": job.node_id, "attempt": job.attempt}
         finisher = finisher_of(action, context, told, lent.environment, lent.redactor.learn)
@@ -176,6 +177,14 @@ async def execute(job: LeasedJob, lent: Lent, *, time_limit_seconds: float) -> S
         log.error("job_crashed", queue_id=job.queue_id, step=job.node_name, traceback=trace)  # noqa: TRY400
         message = f"the worker failed on step '{job.node_name}': {type(error).__name__}: {error}"
         return _failed(ToolFault(message, kind="worker_bug"), lent.redactor)
+
+
+def _own_limit(action: Mapping[str, Any]) -> float | None:
+    """Read a `timeout` that limits all of the task: the one of an http request is its tool's to read."""
+    said = action.get("timeout")
+    if said is None or "timeout" in OWN_KEYS.get(str(action.get("type")), ()):
+        return None
+    return seconds(said, "timeout")
 
 
 def _failed(fault: ToolFault, redactor: Redactor) -> Failure:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import json
 import signal
+import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -50,8 +52,8 @@ class Worker:
     def task(self, node_type: str) -> Callable[[TaskFunction], TaskFunction]:
         """Let the decorated function do the jobs of a type; it is given the `Job`, and gives its result as JSON.
 
-        A plain function runs in a thread, which a timeout or a lost lease cannot end: its result is dropped then. Raise
-        JobFailed to say how it failed; any other exception fails the attempt with its name and message.
+        A plain function runs in a thread of its own, which a timeout or a lost lease cannot end: its result is dropped
+        then. Raise JobFailed to say how it failed; any other exception fails the attempt with its name and message.
         """
 
         def keep(function: TaskFunction) -> TaskFunction:
@@ -97,16 +99,44 @@ def _tool(function: Callable[[Job], Any]) -> Tool:
         try:
             if inspect.iscoroutinefunction(function):
                 return await function(job)
-            answer = await asyncio.to_thread(function, job)
+            answer = await in_a_thread(function, job)
             return await answer if isinstance(answer, Awaitable) else answer
         except JobFailed as failed:
             raise told_by(failed) from failed
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trace = "".join(traceback.format_exception(error))
             message = str(error) or type(error).__name__
             raise ToolFault(message, kind=type(error).__name__, traceback=trace) from error
 
     return run
+
+
+async def in_a_thread(function: Callable[[Job], Any], job: Job) -> Any:
+    """Call a plain function in a thread of its own; one that does not return ends with the program, and holds up none.
+
+    The threads of asyncio.to_thread are a handful, whatever `concurrency` says, and the program waits for each.
+    """
+    loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def tell(answer: Any, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((answer, error))
+
+    def call() -> None:
+        answer, error = None, None
+        try:
+            answer = context.run(function, job)
+        except BaseException as raised:  # noqa: BLE001 - it is raised where the answer is awaited
+            error = raised
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, answer, error)
+
+    threading.Thread(target=call, name=f"job {job.step}", daemon=True).start()
+    answer, error = await ended
+    if error is not None:
+        raise error
+    return answer
 
 
 def told_by(failed: JobFailed) -> ToolFault:

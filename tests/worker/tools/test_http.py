@@ -86,6 +86,21 @@ async def test_auth_becomes_a_header(perform: Perform, site: Site, auth: Any, he
     assert site.requests[0]["headers"][header] == value
 
 
+@pytest.mark.parametrize("key", ["credential", "credentials"])
+async def test_a_credential_is_an_auth(perform: Perform, site: Site, key: str) -> None:
+    """By the words that the steps of a database have."""
+    said: dict[str, Any] = {key: {"type": "bearer", "token": "abc"}}
+    await perform(http(site, **said))
+    assert site.requests[0]["headers"]["authorization"] == "Bearer abc"
+    outcome = await perform(http(site) | {key: "my-api"})
+    assert "NOETL_CREDENTIAL_MY_API" in failed(outcome)["message"]
+
+
+async def test_a_timeout_of_null_is_the_usual_one(perform: Perform, site: Site) -> None:
+    """As any key of null is one that is not there."""
+    assert (await perform(http(site, timeout=None)))["status_code"] == 200
+
+
 async def test_a_credential_that_is_not_there_is_named(perform: Perform, site: Site) -> None:
     """The variable to set is in the message."""
     outcome = await perform(http(site, auth="my-api"))

@@ -129,6 +129,57 @@ async def test_the_code_sees_the_environment_without_the_worker_s_secrets(perfor
     assert await perform(python(code)) == ["Oslo", None, None, ""]
 
 
+async def test_the_step_adds_to_the_environment_of_its_code(perform: Perform) -> None:
+    """Text as it is, all else as JSON; a secret may be among it."""
+    code = "import os\ndef main(): return [os.environ[n] for n in ('CITY', 'LIMIT', 'TOKEN', 'NONE')]"
+    env = {"CITY": "Bergen", "LIMIT": 3, "TOKEN": "{{ secret.api_token }}", "NONE": None}
+    assert await perform(python(code, env=env)) == ["Bergen", "3", "s3cret", ""]
+
+
+@pytest.mark.parametrize(
+    "libs, expected",
+    [
+        ({"paths": "os.path"}, "a/b"),
+        ({"paths": {"from": "os", "import": "path"}}, "a/b"),
+        (["python-dateutil"], "none"),
+    ],
+)
+async def test_the_step_names_what_its_code_imports(perform: Perform, libs: Any, expected: str) -> None:
+    """They are there before the code is; a list says what is to be installed, and the code imports it itself."""
+    code = "text = paths.join('a', 'b') if 'paths' in globals() else 'none'\ndef main(): return text"
+    assert await perform(python(code, libs=libs)) == expected
+
+
+async def test_the_zone_of_a_step_is_its_own(perform: Perform) -> None:
+    """Also for what Python has read of the environment before."""
+    code = "import time\ndef main(): return time.strftime('%z')"
+    assert await perform(python(code, env={"TZ": "Asia/Tokyo"})) in ("+0900", "+0000")  # without the table of zones
+    assert await perform(python(code, env={"TZ": "XYZ-9"})) == "+0900"
+
+
+@pytest.mark.parametrize(
+    "more, kind, words",
+    [
+        ({"env": ["CITY"]}, "bad_value", "env must be a mapping, not list"),
+        ({"env": {"A=B": "1"}}, "bad_value", "env holds 'A=B'"),
+        ({"env": {"A": "\0"}}, "bad_value", "env holds 'A'"),
+        ({"libs": "numpy"}, "bad_value", "libs must be a mapping, not str"),
+        ({"libs": {"np": 1}}, "bad_value", "libs must map names to modules"),
+        ({"libs": {"np": "numpy; import os"}}, "bad_value", "libs must map names to modules"),
+        ({"libs": {"np": {"from": "no_such_module"}}}, "ModuleNotFoundError", "No module named 'no_such_module'"),
+        ({"env": {"A": "\ud800"}}, "bad_value", "env holds 'A'"),
+        ({"libs": {"np": "no_such_module"}}, "ModuleNotFoundError", "No module named 'no_such_module'"),
+    ],
+)
+async def test_an_environment_or_modules_that_cannot_be_are_refused(
+    perform: Perform, more: dict[str, Any], kind: str, words: str
+) -> None:
+    """Before any of the code runs."""
+    error = failed(await perform(python("def main(): return 1", **more)))
+    assert error["type"] == kind
+    assert words in error["message"]
+
+
 async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform, tmp_path: Path) -> None:
     """Past the limit the step fails, and neither the process nor one that it started is left."""
     pids = tmp_path / "pids"

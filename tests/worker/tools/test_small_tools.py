@@ -18,6 +18,13 @@ async def test_another_provider_is_refused_with_the_remedy(perform: Perform) -> 
     assert not outcome.retryable
 
 
+async def test_several_names_are_refused_with_the_remedy(perform: Perform) -> None:
+    """One step asks for one."""
+    outcome = await perform({"type": "secrets", "provider": "env", "names": ["api-token"]})
+    assert "`names` is not supported" in failed(outcome)["message"]
+    assert not outcome.retryable
+
+
 async def test_noop_gives_its_inputs(perform: Perform) -> None:
     """It does nothing."""
     assert await perform({"type": "noop", "args": {"a": 1}}) == {"a": 1}

@@ -11,7 +11,7 @@ import httpx
 
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping, seconds
+from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, mapping, seconds
 
 TIMEOUT_SECONDS = 30.0
 EXCERPT_CHARACTERS = 1_000
@@ -29,7 +29,8 @@ async def run_http(task: Task) -> Any:
     """
     method, request = request_of(task)
     shown = f"{method} {request['url'].copy_with(query=None, userinfo=b'', fragment=None)}"
-    limit = seconds(task.action.get("timeout", TIMEOUT_SECONDS), "timeout")
+    said = task.first("timeout")
+    limit = seconds(TIMEOUT_SECONDS if said is None else said, "timeout")
     verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
     follow = task.action.get("follow_redirects", True) is not False
     try:
@@ -113,7 +114,7 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
     address = task.first("url", "endpoint")
     if not isinstance(address, str) or not address.startswith(("http://", "https://")):
         raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
-    headers = {str(key): _text(value) for key, value in mapping(task.action.get("headers"), "headers").items()}
+    headers = {str(key): as_text(value) for key, value in mapping(task.action.get("headers"), "headers").items()}
     request: dict[str, Any] = {"url": _url(task, address.strip())}
     query = dict(mapping(task.action.get("params"), "params"))
     body = task.first(*BODIES)
@@ -153,22 +154,15 @@ def _payload(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _query(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: [_text(item) for item in value] if isinstance(value, list) else _text(value)
+        key: [as_text(item) for item in value] if isinstance(value, list) else as_text(value)
         for key, value in values.items()
     }
-
-
-def _text(value: Any) -> str:
-    """Write one value into a header or a query: text as it is, all else as JSON (true, 1, null as nothing)."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _authorize(task: Task, headers: dict[str, str]) -> dict[str, Any]:
     """Add what each credential of `auth` says to the headers; a basic one is httpx' to send."""
     extra: dict[str, Any] = {}
-    for entry in entries(task.action.get("auth"), task.lent.environment):
+    for entry in entries(task.first("auth", "credential", "credentials"), task.lent.environment):
         kind = str(entry.get("type") or "bearer").lower()
         token = next(
             (entry[key] for key in ("token", "access_token", "value", "api_key", "text") if entry.get(key)), None
@@ -183,5 +177,5 @@ def _authorize(task: Task, headers: dict[str, str]) -> dict[str, Any]:
         elif kind == "bearer":
             headers["Authorization"] = f"Bearer {token}"
         else:
-            headers[str(entry.get("header") or entry.get("name") or "X-API-Key")] = _text(token)
+            headers[str(entry.get("header") or entry.get("name") or "X-API-Key")] = as_text(token)
     return extra

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.tools.task import RESULT_BYTES, Task, decoded
+from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, decoded, mapping
 
 
 async def run_python(task: Task) -> Any:
     """Give what `main` returned; its process group is gone when this returns, raises or is cancelled."""
     request = {"name": task.name, "code": code_of(task), "args": dict(task.args), "context": dict(task.context)}
+    request |= {"env": environment_of(task), "imports": imports_of(task)}
     interpreter = await task.lent.interpreters.take()
     try:
         # A character escaped as \\uXXXX takes six bytes of the answer and at least one of the result.
@@ -40,6 +42,45 @@ def code_of(task: Task) -> str:
     if "script" in task.action:
         raise task.fault("code from a `script` is not supported; put it under `code`", kind="not_supported")
     raise task.fault("there is no code; put a function main() under `code`", kind="bad_job")
+
+
+def environment_of(task: Task) -> dict[str, str]:
+    """Give what the step's `env` adds to the environment of its process: text as it is, all else as JSON."""
+    said = {str(name): as_text(value) for name, value in mapping(task.action.get("env"), "env").items()}
+    for name, value in said.items():
+        if not name or "=" in name or not _fits(name + value):
+            raise task.fault(f"env holds {name!r}, which no environment can hold", kind="bad_value")
+    return said
+
+
+def _fits(text: str) -> bool:
+    """Whether an environment can hold it: no NUL, nothing that UTF-8 has no bytes for."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+def imports_of(task: Task) -> str:
+    """Give as Python's text what the step's `libs` names: `{np: numpy, join: {from: os.path, import: join}}`.
+
+    A list names packages; they are to be installed, and for the code to import.
+    """
+    said = task.action.get("libs")
+    lines = [] if isinstance(said, list) else [_import(name, of) for name, of in mapping(said, "libs").items()]
+    if None in lines:
+        message = "libs must map names to modules, such as {np: numpy} or {join: {from: os.path, import: join}}"
+        raise task.fault(message, kind="bad_value")
+    return "\n".join(map(str, lines))
+
+
+def _import(name: str, of: Any) -> str | None:
+    """Write the statement of one; None where they are no names."""
+    module, part = (of.get("from"), of.get("import")) if isinstance(of, Mapping) else (of, None)
+    words = [name, *str(module).split("."), *([] if part is None else [part])]
+    if not all(isinstance(word, str) and word.isidentifier() for word in words):
+        return None
+    return f"import {module} as {name}" if part is None else f"from {module} import {part} as {name}"
 
 
 def result_in(answer: bytes, task: Task) -> Any:

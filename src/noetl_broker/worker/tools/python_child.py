@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 import types
 
@@ -193,6 +194,7 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
     # Code without a main() finds its inputs as names; the two that have a meaning of their own are its to define.
     given |= {key: value for key, value in args.items() if key not in ("main", "result")}
     try:
+        exec(str(job.get("imports", "")), given)  # noqa: S102 - as the step's own first lines
         names = load(str(job["code"]), file, given)
         return {"result": as_json(call(names, args, context), "result")}
     except StepFault as fault:
@@ -219,7 +221,10 @@ def serve_one(channel: int) -> None:
     if len(body) < size:
         return
     threading.Thread(target=die_with_the_worker, args=(take_the_leash(),), daemon=True).start()
-    outcome = outcome_of(json.loads(body))
+    job = json.loads(body)
+    os.environ.update(job["env"])
+    time.tzset()
+    outcome = outcome_of(job)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -17,6 +17,8 @@ PROVIDERS = ("env", "environment")
 async def run_secrets(task: Task) -> Any:
     """Give {secret_value}, read from the environment of the worker; other providers are a fault with the remedy."""
     name = task.first("secret_name", "secret", "key", "variable")
+    if name is None and task.action.get("names") is not None:
+        raise task.fault("`names` is not supported; ask for each by a step with `secret_name`", kind="not_supported")
     if not isinstance(name, str) or not name:
         raise task.fault("there is no `secret_name`", kind="bad_job")
     provider = str(task.action.get("provider") or PROVIDERS[0]).lower()

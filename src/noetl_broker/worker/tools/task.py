@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,13 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     raise ToolFault(f"{what} must be a mapping, not {type(value).__name__}", kind="bad_value", retryable=False)
+
+
+def as_text(value: Any) -> str:
+    """Write one value where text is wanted: text as it is, all else as JSON (true, 1, null as nothing)."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def seconds(value: Any, what: str) -> float:
