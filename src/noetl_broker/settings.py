@@ -35,7 +35,12 @@ class Settings(BaseSettings):
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
     dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
     dsn_file: Path | None = Field(None, description="file with the DSN, where no other setting gives one: a secret")
-    lanes: int = Field(3, ge=1, le=32, description="transactions that one process has under way at a time")
+    lanes: int | None = Field(
+        None,
+        ge=1,
+        le=32,
+        description="transactions that one process has under way at a time; without it 3, of several processes 2 each",
+    )
     batch_size: int = Field(200, ge=1, le=200, description="events that one transaction takes at most")
     notify: Literal["gated", "always", "off"] = Field("gated", description="when writers ring the bell")
     sweep_seconds: float = Field(

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from noetl_broker.cli import serving
 from noetl_broker.cli.processes import Family
@@ -120,6 +121,19 @@ async def test_what_a_process_counts_in_many_databases_is_heard(tmp_path: Path) 
 def process_ids(parent: subprocess.Popen[str], count: int) -> list[int]:
     """Read the log of a parent until that many children have been started; give their process ids."""
     return [json.loads(read_until(parent, "started a process"))["process_id"] for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "arguments, said, lanes", [((), {}, 3), (("--processes", 2), {}, 2), (("--processes", 2), {"lanes": 5}, 5)]
+)
+def test_several_processes_have_fewer_lanes_each(
+    command: Command, arguments: tuple[str | int, ...], said: dict[str, int], lanes: int
+) -> None:
+    """Unless a setting says how many."""
+    config = command.folder / "broker.yaml"
+    config.write_text(yaml.safe_dump({"log_format": "json", **said}), encoding="utf-8")
+    broker = command.start("run", "--config", config, *arguments)
+    assert json.loads(read_until(broker, '"ready"'))["lanes"] == lanes
 
 
 def test_a_parent_brings_back_a_child_that_died(command: Command) -> None:

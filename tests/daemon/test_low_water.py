@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.daemon.low_water import LONGEST_PAUSE_SECONDS, MARGIN, LowWater
+from noetl_broker.daemon.low_water import LONGEST_PAUSE_SECONDS, MARGIN, WIDE_MARGIN, LowWater
 from tests.brokers import broken_invariants, register, running, start, until_ended, value
 from tests.chaos.under_load import until
 from tests.postgres import Database
@@ -18,10 +18,17 @@ def test_after_a_dear_look_claims_begin_a_bit_before_the_mark() -> None:
     low_water.looked(10_000, 0, DEAR)
     low_water.looked(30_000, 10_000, 0.001)
     low_water.looked(None, 30_000, 0.001)
-    assert low_water.start() == low_water.near == 30_000 - MARGIN
+    assert low_water.start() == low_water.near == 30_000 - WIDE_MARGIN
     low_water.left(20_000)
-    assert low_water.start() == 20_000 - MARGIN
+    assert low_water.start() == 20_000 - WIDE_MARGIN
     assert 9 < low_water.seconds_left < LONGEST_PAUSE_SECONDS
+
+
+def test_while_looks_are_cheap_claims_begin_closer_to_the_mark() -> None:
+    """What lies before that is found by the next look from the beginning, which comes soon."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, 0.001)
+    assert low_water.start() == low_water.near == 30_000 - MARGIN
 
 
 def test_a_look_from_the_beginning_is_believed() -> None:
@@ -29,7 +36,7 @@ def test_a_look_from_the_beginning_is_believed() -> None:
     low_water = LowWater()
     low_water.looked(30_000, 0, DEAR)
     low_water.looked(10_000, 0, DEAR)
-    assert low_water.start() == 10_000 - MARGIN
+    assert low_water.start() == 10_000 - WIDE_MARGIN
     low_water.looked(100, 0, DEAR)
     assert low_water.start() == 0
 

@@ -79,6 +79,7 @@ def _plain(default: Any) -> str:
 
 def _bounds(name: str) -> str:
     schema = Settings.model_json_schema()["properties"][name]
+    schema |= schema.get("anyOf", [{}])[0]  # of what may be None
     if "enum" in schema:
         return ", ".join(schema["enum"])
     return f"{schema['minimum']:.12g} to {schema['maximum']:.12g}" if "minimum" in schema else ""

@@ -6,6 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
+from noetl_broker.cli.run import LANES, LANES_OF_SEVERAL
 from noetl_broker.settings import Settings
 from noetl_broker.store.binaries import find_bin_folder
 from tests.cli.conftest import execute, rows
@@ -52,7 +53,8 @@ def test_the_numbers_of_the_program_are_its_own() -> None:
     """Defaults of settings, and the tables that are partitioned."""
     fields = Settings.model_fields
     assert f"A period has `period_days` days\n  ({fields['period_days'].default})" in PAGE
-    assert f"`lanes` + 3 for each process ({fields['lanes'].default + 3} by default)" in PAGE
+    by_default = f"({LANES + 3} by default, {LANES_OF_SEVERAL + 3} where `--processes` starts several)"
+    assert f"`lanes` + 3 for each process {by_default}" in PAGE
 
 
 async def test_the_partitioned_tables_are_those_of_the_page(database: Database) -> None:

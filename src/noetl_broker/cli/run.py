@@ -28,6 +28,8 @@ from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.store.dsn import database_names
 
 STATUS_SECONDS = 5.0
+LANES = 3  # of one process: while one decides, another writes and a third commits
+LANES_OF_SEVERAL = 2  # of each: there is somebody else to decide, and each claim steps over what the other lanes hold
 
 
 @command(
@@ -155,6 +157,7 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
         arguments += ["--config", str(call.config.absolute())]
     environment = dict(os.environ)
     environment.pop("NOTIFY_SOCKET", None)  # systemd hears the parent alone
+    environment["NOETL_BROKER_LANES"] = str(call.settings.lanes or LANES_OF_SEVERAL)
     if call.given_dsns:
         # arguments can be read by everybody on the machine
         environment["NOETL_BROKER_DSNS"] = json.dumps(call.given_dsns)
@@ -194,7 +197,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
             template_max_steps=settings.template_max_steps,
         ),
         playbook_rules=call.playbook_rules,
-        lanes=settings.lanes,
+        lanes=settings.lanes or LANES,
         batch_size=settings.batch_size,
         notify=settings.notify,
         sweep_seconds=settings.sweep_seconds,

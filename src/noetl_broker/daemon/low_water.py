@@ -16,7 +16,8 @@ PAUSE_SECONDS: Final = 0.1  # between looks from the beginning while there is wo
 PAUSE_FACTOR: Final = 400  # times what a look took
 LONGEST_PAUSE_SECONDS: Final = 10.0
 CHEAP_SECONDS: Final = 0.005
-MARGIN: Final = 2_000  # mails before the mark; to walk over so many rows takes about half a millisecond
+MARGIN: Final = 500  # mails before the mark; each claim walks over their rows
+WIDE_MARGIN: Final = 2_000  # where looks from the beginning are dear, and so seldom
 
 
 class LowWater:
@@ -31,7 +32,7 @@ class LowWater:
     @property
     def near(self) -> int:
         """From which mail on is read whatever is not long late."""
-        return max(self._mark - MARGIN, 0)
+        return max(self._mark - (MARGIN if self._cost < CHEAP_SECONDS else WIDE_MARGIN), 0)
 
     @property
     def seconds_left(self) -> float:
