@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+
+import pytest
 
 from noetl_broker import Job, JobFailed, Worker
 from tests.postgres import Database
@@ -140,6 +143,101 @@ async def test_code_that_ends_the_program_fails_its_job(database: Database, queu
             await queue.until(await queue.put_one({"type": "own"}), "done")
         [(_, _, error)] = await queue.events(queue_id)
         assert (error["message"], error["type"]) == ("enough", "SystemExit")
+
+
+class Panic(BaseException):
+    """What a library in another language raises when it breaks: no Exception."""
+
+
+async def awaits_the_cancelled(_job: Job) -> None:
+    """Wait for what somebody else gave up."""
+    given_up = asyncio.get_running_loop().create_future()
+    given_up.cancel()
+    await given_up
+
+
+async def panics(_job: Job) -> None:
+    """Break."""
+    raise Panic("broken")
+
+
+def is_cancelled(_job: Job) -> None:
+    """Raise, outside every loop, what a loop raises."""
+    raise asyncio.CancelledError
+
+
+def panics_too(_job: Job) -> None:
+    """Break in a thread."""
+    raise Panic("broken")
+
+
+async def is_interrupted(_job: Job) -> None:
+    """Raise what Ctrl-C raises, though nobody pressed it."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", [awaits_the_cancelled, is_cancelled, panics, panics_too, is_interrupted])
+async def test_whatever_a_function_raises_fails_its_job(
+    database: Database, queue: Queue, function: Callable[[Job], Any]
+) -> None:
+    """Also what is no Exception, and a cancellation where nobody cancelled the job; the worker goes on."""
+
+    async def does(job: Job) -> Any:
+        return await function(job) if job.args else None
+
+    def does_too(job: Job) -> Any:
+        return function(job) if job.args else None
+
+    async with doing(database, does if inspect.iscoroutinefunction(function) else does_too):
+        queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})
+        await queue.until(queue_id, "failed")
+        await queue.until(await queue.put_one({"type": "own"}), "done")
+    [(_, _, error)] = await queue.events(queue_id)
+    expected = {"panics": "Panic", "panics_too": "Panic", "is_interrupted": "KeyboardInterrupt"}
+    assert error["type"] == expected.get(function.__name__, "CancelledError")
+
+
+async def cancels_itself(_job: Job) -> None:
+    """Cancel the task in which it is called."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("function", [awaits_the_cancelled, cancels_itself])
+async def test_a_cancelled_item_is_a_failed_one(
+    database: Database, queue: Queue, function: Callable[[Job], Awaitable[None]]
+) -> None:
+    """The loop does not succeed without it and those behind it."""
+
+    async def doubles(job: Job) -> int:
+        if job.args["n"] == 2:
+            await function(job)
+        return int(job.args["n"]) * 2
+
+    loop = {"collection": [1, 2, 3, 4], "element": "n"}
+    async with doing(database, doubles):
+        queue_id = await queue.put_one({"type": "own", "args": {"n": "{{ n }}"}, "loop": loop})
+        assert await queue.until(queue_id, "failed", "done") == "failed"
+    [(_, _, error)] = await queue.events(queue_id)
+    assert error["type"] == "CancelledError"
+
+
+async def test_a_cancelled_item_leaves_a_hole_in_a_loop_that_goes_on(database: Database, queue: Queue) -> None:
+    """Those behind it are run."""
+
+    async def doubles(job: Job) -> int:
+        if job.args["n"] == 2:
+            await awaits_the_cancelled(job)
+        return int(job.args["n"]) * 2
+
+    loop = {"collection": [1, 2, 3, 4], "element": "n", "on_error": "continue"}
+    async with doing(database, doubles):
+        queue_id = await queue.put_one({"type": "own", "args": {"n": "{{ n }}"}, "loop": loop})
+        assert await queue.until(queue_id, "failed", "done") == "done"
+    [(_, result, _)] = await queue.events(queue_id)
+    assert result == [2, None, 6, 8]
 
 
 STUCK = """

@@ -163,13 +163,15 @@ async def iterate(iteration: Iteration, run: Run) -> list[Any]:
                     fault.details.setdefault("index", index)
                     raise
 
-    lanes = min(iteration.concurrency, len(iteration.items))
+    side_by_side = min(iteration.concurrency, len(iteration.items))
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(lanes):
-                group.create_task(lane())
+            lanes = [group.create_task(lane()) for _ in range(side_by_side)]
     except* ToolFault as faults:
         raise first_of(faults) from None
+    if any(task.cancelled() for task in lanes):
+        # A group takes that for a good end, though nobody cancelled the group and items are missing.
+        raise ToolFault("the task of an item cancelled itself", kind="CancelledError")
     return results
 
 

@@ -53,7 +53,7 @@ class Worker:
         """Let the decorated function do the jobs of a type; it is given the `Job`, and gives its result as JSON.
 
         A plain function runs in a thread of its own, which a timeout or a lost lease cannot end: its result is dropped
-        then. Raise JobFailed to say how it failed; any other exception fails the attempt with its name and message.
+        then. Raise JobFailed to say how it failed; whatever else is raised fails the attempt with its name and message.
         """
 
         def keep(function: TaskFunction) -> TaskFunction:
@@ -103,12 +103,22 @@ def _tool(function: Callable[[Job], Any]) -> Tool:
             return await answer if isinstance(answer, Awaitable) else answer
         except JobFailed as failed:
             raise told_by(failed) from failed
-        except (Exception, SystemExit) as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             trace = "".join(traceback.format_exception(error))
             message = str(error) or type(error).__name__
             raise ToolFault(message, kind=type(error).__name__, traceback=trace) from error
 
     return run
+
+
+def _is_cancelled() -> bool:
+    """Tell whether somebody cancelled this job; else a function has met a cancellation of something else's."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def in_a_thread(function: Callable[[Job], Any], job: Job) -> Any:
