@@ -497,11 +497,10 @@ def test_inputs_that_others_name_do_not_say_what_the_worker_finishes(named: dict
     )
     assert job.action["args"] == named
     action = marked(json.loads(json.dumps(job.action)))
-    finisher = finisher_of(
-        action, {**job.context, "workload": payload}, {}, {"HOST": "host", "NOETL_SECRET_TOKEN": "ours"}
-    )
-    told = finisher.finish({key: action[key] for key in ("url", "auth")})
-    assert told == {"url": "host/{{ secret.token }}", "auth": "ours"}
+    context, told = {**job.context, "workload": payload}, {"execution_id": 1, "node_id": "1:s"}
+    finisher = finisher_of(action, context, told, {"HOST": "host", "NOETL_SECRET_TOKEN": "ours"})
+    finished = finisher.finish({key: action[key] for key in ("url", "auth")})
+    assert finished == {"url": "host/{{ secret.token }}", "auth": "ours"}
 
 
 def test_inputs_of_such_names_stay_where_nothing_is_left() -> None:

@@ -10,7 +10,7 @@ from noetl_broker.worker.finish import finisher_of, marked
 
 ACTION: dict[str, Any] = {"args": {"city": "Paris"}}
 CONTEXT: dict[str, Any] = {"workload": {"base": "http://x"}, "results": {"fetch": {"id": 5}}}
-JOB = {"uuid": "42", "execution_id": 42}
+JOB = {"uuid": "42", "execution_id": 42, "node_id": "42:fetch"}
 ENVIRONMENT = {"HOST": "h", "NOETL_BROKER_DSN": "dsn", "NOETL_CREDENTIAL_PG": '{"user": "me"}', "NOETL_SECRET_T": "t"}
 
 

@@ -12,6 +12,7 @@ import pytest
 from noetl_broker.broker.model import Job
 from noetl_broker.broker.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.store.jobs import LeasedJob
+from noetl_broker.store.rows import node_id
 from noetl_broker.worker.execute import Success, execute
 from noetl_broker.worker.tools.task import Lent
 from tests.stories import playbook
@@ -30,7 +31,7 @@ def leased(job: Job, workload: Any) -> LeasedJob:
         queue_id=7,
         attempt=1,
         execution_id=STORY_EXECUTION,
-        node_id=f"{STORY_EXECUTION}:{job.step}",
+        node_id=node_id(STORY_EXECUTION, job.step, job.visit, job.place),
         node_name=job.step,
         node_type=job.node_type,
         action=json.dumps(job.action),
@@ -229,3 +230,41 @@ async def test_the_job_of_an_item_finds_its_element_beside_the_workers_words(wor
     [request] = site.requests
     assert request["target"] == "/Oslo/1"
     assert json.loads(request["body"]) == {"both": f"{TOLD} b", "item": "b", "bait": BAIT}
+
+
+async def uuids(work: Work, keys: str, *more: str) -> Any:
+    """What a step whose inputs read `uuid()` beside a word of the worker is given; `keys` are its others."""
+    return await work(
+        f"""
+        workflow:
+        - {{step: start, next: s}}
+        - step: s
+          type: python
+          code: "ECHO"
+          args: {{a: "{{{{ env.CITY }}}}{{{{ uuid() }}}}", b: "{{{{ env.CITY }}}}{{{{ uuid() }}}}"}}
+          next: [{{when: "again|default(true)", step: s}}]
+          {keys}
+        """,
+        *more,
+    )
+
+
+async def test_each_id_that_a_worker_makes_is_another_one(work: Work) -> None:
+    """Of each call, item and visit; another attempt makes the same ones."""
+    loop = "loop: {collection: [1, 2, 3], element: n, mode: MODE}"
+    one = await uuids(work, "")
+    items = await uuids(work, loop.replace("MODE", "sequential"))
+    second = await uuids(work, "", "> action_completed s 1")
+    made = [made for given in (one, *items, second) for made in given.values()]
+    assert len(set(made)) == len(made) == 10
+    assert await uuids(work, "") == one
+    assert await uuids(work, loop.replace("MODE", "async")) == items
+
+
+async def test_an_id_among_the_inputs_is_the_one_that_is_saved(work: Work, site: Site) -> None:
+    """They are finished once, for the task and its `save`."""
+    given = await uuids(
+        work, 'save: {storage: http, url: URL, method: POST, data: {a: "{{ a }}", r: "{{ result.a }}"}}'
+    )
+    [request] = site.requests
+    assert json.loads(request["body"]) == {"a": given["a"], "r": given["a"]}

@@ -70,12 +70,13 @@ class Lazy:
 class Moment:
     """The only time and the only source of ids that a template may use, those recorded for the turn, and its allowance.
 
-    An allowance of its own bounds each evaluation by itself.
+    An allowance of its own bounds each evaluation by itself. A worker has the job's `node_id` in place of a turn's
+    number: no turn makes the ids that it makes.
     """
 
     __slots__ = ("allowance", "at", "execution_id", "ordinal", "turn")
 
-    def __init__(self, *, execution_id: int, turn: int, at: datetime, allowance: Allowance | None = None) -> None:
+    def __init__(self, *, execution_id: int, turn: int | str, at: datetime, allowance: Allowance | None = None) -> None:
         """Start at ordinal 0; `at` is an aware time in UTC."""
         self.allowance = allowance or Allowance()
         self.execution_id = execution_id

@@ -7,7 +7,7 @@ import json
 import math
 import traceback
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -63,19 +63,28 @@ class Run:
     finisher: Finisher
     context: Mapping[str, Any]
 
+    def with_inputs(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Run:
+        """Give the run with the inputs of a task finished: once, for its fields and for its `save`."""
+        word = word_of_inputs(action)
+        return replace(self, finisher=self.finisher.with_inputs(action.get(word), (*path, word), words))
+
+    async def item(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Any:
+        """Run the task of one item of an iteration, whose words these are."""
+        return await replace(self, finisher=self.finisher.of_item(words["_loop"]["index"])).step(action, path, words)
+
     async def step(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Any:
         """Run a task once, with its `save`; `words` are those of an iteration."""
-        kind = action.get("type")
+        kind, run = action.get("type"), self.with_inputs(action, path, words)
         if kind == "save":
             spec = next((action[key] for key in KEYS if action.get(key) is not None), action)
             own = {key: value for key, value in action.items() if key not in ("type", "name")}
-            return await self.save(action, own if spec is action else spec, path, words)
+            return await run.save(action, own if spec is action else spec, path, words)
         tools = TOOLS if self.lent.tools is None else self.lent.tools
         tool = tools.get(str(kind))
         if tool is None:
             raise unknown_type(kind, tools)
         saving = {key: action[key] for key in KEYS if action.get(key) is not None}
-        task = self.task({key: value for key, value in action.items() if key not in saving}, path, words)
+        task = run.task({key: value for key, value in action.items() if key not in saving}, path, words)
         try:
             result = await tool(task)
         finally:
@@ -84,16 +93,14 @@ class Run:
                 log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=told)
         for key, spec in saving.items():
             data = StepResult(unwrap(result))
-            await self.save(action, spec, (*path, key), {**words, "result": data, "this": data})
+            await run.save(action, spec, (*path, key), {**words, "result": data, "this": data})
         return result
 
     async def save(self, action: Mapping[str, Any], spec: Any, path: Path, words: Mapping[str, Any]) -> Any:
         """Do what a `save` asks; its templates may name the result of the task."""
-        word = word_of_inputs(action)
-        finisher = self.finisher.with_inputs(action.get(word), (*path, word), words)
 
         def finish(value: Any, more: Mapping[str, Any]) -> Any:
-            return finisher.finish(value, path, extra={**words, **more})
+            return self.finisher.finish(value, path, extra={**words, **more})
 
         bare = self.task({key: action[key] for key in ("name", "type") if key in action}, path, words)
         return await save(bare, spec, finish, TOOLS)
@@ -102,11 +109,9 @@ class Run:
         """Finish the templates of an action, those under base64 too, and give it as a tool takes it."""
         plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
         word = word_of_inputs(action)
-        args = action.get(word)
-        finisher = self.finisher.with_inputs(args, (*path, word), words)
-        if isinstance(args, Mapping):
-            plain[word] = args = finisher.args
-        finished = finisher.finish(
+        if isinstance(action.get(word), Mapping):
+            plain[word] = self.finisher.args
+        finished = self.finisher.finish(
             {key: with_texts(key, value) for key, value in action.items() if key not in plain}, path, extra=words
         )
         texts = {key.removesuffix("_b64"): finished.pop(key) for key in ENCODED if key in finished}
@@ -114,7 +119,7 @@ class Run:
             name=str(action.get("name") or self.job.node_name),
             type=str(action.get("type")),
             action={**plain, **texts, **finished},
-            args=args if isinstance(args, Mapping) else {},
+            args=plain.get(word, {}),
             context={
                 **self.context,
                 **{key: value for key, value in words.items() if not isinstance(value, StepResult)},
@@ -198,10 +203,11 @@ async def _run(run: Run, action: Mapping[str, Any]) -> Any:
     if not iterates(action):
         return await run.step(action, (), {})
     iteration = iteration_of(action, run.finisher)
-    results = await iterate(iteration, run.step)
+    results = await iterate(iteration, run.item)
     if action.get("type") == "iterator":
         # A loop's save belongs to each item; an iterator's own comes once, after all.
         data = StepResult(results)
+        run = run.with_inputs(action, (), {})
         for key in KEYS:
             if action.get(key) is not None:
                 await run.save(action, action[key], (key,), {"result": data, "this": data})

@@ -10,7 +10,7 @@ finished.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,15 +58,16 @@ class Finisher:
     """What the left templates of one job see: inputs, results of steps, workload, and the worker's own words.
 
     `marks`: the job says which of its strings are templates, and `marked` has marked them. `defaults` are the paths of
-    the workload's strings that are templates too.
+    the workload's strings that are templates too. `moment` has the time at which the attempt began here, and makes ids
+    of the job in place of a turn: another attempt makes the same ones.
     """
 
     args: Mapping[str, Any]
     context: Mapping[str, Any]
     words: Mapping[str, Any]
+    moment: Moment
     marks: bool = False
     defaults: tuple[Path, ...] = ()
-    moment: Moment = field(default_factory=lambda: Moment(execution_id=0, turn=0, at=datetime.now(UTC)))
 
     def finish(self, value: Any, path: Path = (), *, extra: Mapping[str, Any] | None = None) -> Any:
         """Give a value with its left templates evaluated; `extra` are words known only here (`result`, an element).
@@ -110,6 +111,11 @@ class Finisher:
                 told = seen.finish({key: args[key] for key in args if key in keys}, path, extra=extra)
                 seen = replace(seen, args={**seen.args, **told})
         return seen
+
+    def of_item(self, index: int) -> Finisher:
+        """Give the finisher of one item; its ids are its own, in whatever order the items are done."""
+        moment = Moment(execution_id=self.moment.execution_id, turn=f"{self.moment.turn}.{index}", at=self.moment.at)
+        return replace(self, moment=moment)
 
     def _names(self, value: Any, extra: Mapping[str, Any]) -> frozenset[str] | None:
         """What the left templates of a value read; None if it has none."""
@@ -204,7 +210,7 @@ def finisher_of(
 ) -> Finisher:
     """Prepare the finisher of one job; `job` is what templates read as that word (`job.uuid`, `job.attempt`, …).
 
-    `learn` is told each secret that a template reads.
+    Of `job` these are needed: `execution_id` and `node_id`. `learn` is told each secret that a template reads.
     """
     args = action.get(word_of_inputs(action))
 
@@ -217,7 +223,7 @@ def finisher_of(
         "secret": Lookup(find, environment),
         "secrets": Lookup(find, environment),
         "keychain": Lookup(credential, environment),
-        "execution_id": job.get("execution_id"),
+        "execution_id": job["execution_id"],
     }
     if "result" in context:
         words["result"] = words["this"] = ended(context["result"], "result", context)
@@ -227,6 +233,7 @@ def finisher_of(
         args=args if isinstance(args, Mapping) else {},
         context=context,
         words=words,
+        moment=Moment(execution_id=job["execution_id"], turn=job["node_id"], at=datetime.now(UTC)),
         marks=isinstance(action.get("unfinished"), list),
         defaults=tuple(unfinished_defaults(context)),
     )
