@@ -48,6 +48,44 @@ async def test_an_item_hides_an_input_of_its_name_for_the_worker_too(lent: Lent,
     assert len(json.loads(done.result)) == len(items)
 
 
+NAMED_AS_A_WORD = """
+workflow:
+- {step: start, next: job}
+- {step: job, type: http, url: x, next: each}
+- {step: env, type: http, url: x, next: each}
+- step: each
+  type: http
+  args: {it: "{{ n }}"}
+  loop: {distribute: DISTRIBUTE, collection: [3, 1, 2], element: n, KEYS}
+"""
+
+
+@pytest.mark.parametrize(
+    "keys, items",
+    [
+        ("where: n > job.least", [3, 2]),
+        ("where: n > results.job.least", [3, 2]),
+        ("order_by: n * job.least", [1, 2, 3]),
+        ("where: n > 1 and env is defined", []),
+        ("where: n > 1 and env is not defined", [3, 2]),
+    ],
+)
+async def test_a_step_of_a_worker_s_word_chooses_items_for_the_worker_too(lent: Lent, keys: str, items: JSON) -> None:
+    """By its name; one that never ran is undefined, though the worker knows such a word."""
+
+    def decided(distribute: str) -> Any:
+        body = NAMED_AS_A_WORD.replace("DISTRIBUTE", distribute).replace("KEYS", keys)
+        story = read_events('> execution_start\n> action_completed job {"least": 1}')
+        *_, (_, decision, _) = play_turns(playbook(body), story)
+        return decision
+
+    assert [chosen.values for chosen in decided("true").items] == [items]
+    job = decided("false").jobs[0]._replace(node_type="noop")
+    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), lent, time_limit_seconds=20)
+    assert isinstance(done, Success), done
+    assert [result["it"] for result in json.loads(done.result)] == items
+
+
 @pytest.mark.parametrize("keys, message", WRONG)
 async def test_what_the_broker_cannot_iterate_the_worker_cannot_either(lent: Lent, keys: str, message: str) -> None:
     """In the same words, and it is not tried again."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from noetl_broker.playbook.findings import kind_of
 from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, LIST_KEYS, OWN_KEYS
-from noetl_broker.template import TemplateError, compile_condition, is_true
+from noetl_broker.template import WORKER_WORDS, TemplateError, compile_condition, is_true
 from noetl_broker.worker.faults import ToolFault
 from noetl_broker.worker.finish import Finisher, Left, Path, refused
 
@@ -102,15 +102,18 @@ def _items(collection: Any) -> list[Any]:
 
 def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
     total = len(items)
+    # A condition knows no word of the worker: one that is a step's name is that step.
+    words = {key: value for key, value in finisher.words.items() if key not in WORKER_WORDS}
+    choosing = replace(finisher, words=words)
 
     def value_of(expression: Any, index: int, item: Any) -> Any:
         if finisher.marks and not isinstance(expression, Left):
             return expression  # the broker rendered it
         try:
-            template = compile_condition(expression, "iterator", max_source_chars=None)
+            template = compile_condition(expression, "iterator", worker_words=frozenset(), max_source_chars=None)
         except TemplateError as fault:
             raise refused(fault) from None
-        return finisher.evaluated(template, words_of(element, item, index, total))
+        return choosing.evaluated(template, words_of(element, item, index, total))
 
     if (where := keys.get("where")) is not None:
         items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]
