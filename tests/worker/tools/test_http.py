@@ -127,7 +127,16 @@ async def test_what_only_looks_like_json_comes_as_text(perform: Perform, site: S
     assert failed(await perform(http(site)))["status_code"] == 500
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:abc/x", "http://[::1/x", "http://me:pass/word@host/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:abc/x",
+        "http://[::1/x",
+        "http://me:pass/word@host/",
+        "http://127.0.0.1:99999/pass",
+        "https://[::1]:-1/pass",
+    ],
+)
 async def test_an_address_that_is_none_is_refused(perform: Perform, url: str) -> None:
     """For good, as the author's mistake; what may be a piece of a password is not told."""
     outcome = await perform({"type": "http", "url": url})
@@ -138,10 +147,53 @@ async def test_an_address_that_is_none_is_refused(perform: Perform, url: str) ->
 
 async def test_one_bad_address_is_null_in_a_loop_that_goes_on(perform: Perform, site: Site) -> None:
     """As an item whose server is not there."""
-    loop = {"collection": ["", ":abc"], "element": "port", "on_error": "continue"}
-    action = http(site, url=f"{site.url}{{{{ port }}}}", loop=loop, unfinished=[["url"]])
-    first, second = await perform(action)
-    assert (first["status_code"], second) == (200, None)
+    urls = [site.url, f"{site.url}:abc", "http://127.0.0.1:99999"]
+    loop = {"collection": urls, "element": "base", "on_error": "continue"}
+    action = http(site, url="{{ base }}", loop=loop, unfinished=[["url"]])
+    first, *others = await perform(action)
+    assert (first["status_code"], others) == (200, [None, None])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"params": {"q": "x" * 70_000}},
+        {"data": {"q": "x" * 70_000}},
+        {"params": {"q": "\ud800"}},
+        {"method": "POST", "body": "\ud800"},
+        {"method": "POST", "payload": {"x": float("nan")}},
+    ],
+)
+async def test_what_no_request_can_carry_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
+    """For good, as the author's mistake; nothing is sent, and in a loop that goes on it is one item's."""
+    outcome = await perform(http(site, **more))
+    assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
+    assert "cannot be sent" in failed(outcome)["message"]
+    assert await perform(http(site, **more, loop={"collection": [1], "element": "n", "on_error": "continue"})) == [None]
+    assert site.requests == []
+
+
+async def test_the_length_of_a_body_is_the_one_that_it_has(perform: Perform, site: Site) -> None:
+    """Whatever a step says of it."""
+    await perform(http(site, method="POST", body="abc", headers={"content-length": "9"}))
+    assert (site.requests[0]["headers"]["content-length"], site.requests[0]["body"]) == ("3", "abc")
+
+
+async def test_an_answer_that_is_not_packed_as_it_says_may_be_retried(perform: Perform, site: Site) -> None:
+    """It is the server's fault, and in a loop that goes on it is one item's."""
+    site.answer = (200, {"content-encoding": "gzip"}, b"not packed")
+    outcome = await perform(http(site))
+    assert (failed(outcome)["type"], outcome.retryable) == ("http", True)
+    assert f"GET {site.url}/things answers with what cannot be read" in failed(outcome)["message"]
+    assert await perform(http(site, loop={"collection": [1], "element": "n", "on_error": "continue"})) == [None]
+
+
+async def test_a_redirect_to_an_impossible_port_may_be_retried(perform: Perform, site: Site) -> None:
+    """As one to what is no address at all."""
+    for location in ("http://127.0.0.1:99999/", "http://127.0.0.1:abc/"):
+        site.answer = (302, {"location": location}, b"")
+        outcome = await perform(http(site))
+        assert (failed(outcome)["type"], outcome.retryable) == ("connection", True)
 
 
 async def test_no_connection_may_be_retried(perform: Perform) -> None:
@@ -158,6 +210,8 @@ async def test_content_that_is_no_text_comes_as_base64(perform: Perform, site: S
     assert (result["data"], result["encoding"]) == ("/wA=", "base64")
     site.answer = (200, {"content-type": "application/json"}, b"{broken")
     assert (await perform(http(site)))["data"] == "{broken"
+    site.answer = (200, {"content-type": "text/plain; charset=undefined"}, b"a")
+    assert (await perform(http(site)))["data"] == "YQ=="
 
 
 async def test_an_answer_that_is_too_large_is_cut_off(perform: Perform, site: Site) -> None:

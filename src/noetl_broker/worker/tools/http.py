@@ -19,6 +19,7 @@ FIRST_ERROR_STATUS = 400
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 BODIES = ("json", "body", "payload", "data")
 FORM = "application/x-www-form-urlencoded"
+PORTS = range(65_536)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -35,7 +36,7 @@ async def run_http(task: Task) -> Any:
     follow = task.action.get("follow_redirects", True) is not False
     try:
         async with (
-            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow) as client,
+            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow, event_hooks=HOOKS) as client,
             client.stream(method, **request) as response,
         ):
             body = await _body(response, shown)
@@ -43,11 +44,14 @@ async def run_http(task: Task) -> Any:
         raise task.fault(f"{shown} did not answer within {limit:g} s", kind="timeout", retryable=True) from None
     except httpx.TooManyRedirects:
         raise task.fault(f"{shown} redirects without end", kind="http", retryable=True) from None
-    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL, UnicodeError) as error:
+    except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL, ValueError) as error:
         raise task.fault(f"{shown} cannot be sent: {error}", kind="bad_value") from None
     except httpx.TransportError as error:
         reason = str(error) or type(error).__name__
         raise task.fault(f"{shown} failed: {reason}", kind="connection", retryable=True) from None
+    except httpx.RequestError as error:
+        message = f"{shown} answers with what cannot be read: {error}"
+        raise task.fault(message, kind="http", retryable=True) from None
     told = content(response, body)
     told["url"] = task.lent.redactor.clean(told["url"])
     if response.status_code >= FIRST_ERROR_STATUS:
@@ -61,6 +65,15 @@ async def run_http(task: Task) -> Any:
             response=text[:EXCERPT_CHARACTERS] or None,
         )
     return told
+
+
+async def _refuse_port(request: httpx.Request) -> None:
+    """Refuse a redirect to a port that no machine has: httpx would take it for an address."""
+    if (request.url.port or 0) not in PORTS:
+        raise httpx.RemoteProtocolError(f"there is no port {request.url.port}")
+
+
+HOOKS = {"request": [_refuse_port]}
 
 
 async def _body(response: httpx.Response, shown: str) -> bytes:
@@ -94,7 +107,7 @@ def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
             pass
     try:
         text = body.decode(response.charset_encoding or "utf-8")
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):
         return told | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
     return told | {"data": text.replace("\x00", "\ufffd")}
 
@@ -114,7 +127,9 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
     address = task.first("url", "endpoint")
     if not isinstance(address, str) or not address.startswith(("http://", "https://")):
         raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
-    headers = {str(key): as_text(value) for key, value in mapping(task.action.get("headers"), "headers").items()}
+    said = mapping(task.action.get("headers"), "headers")
+    # The length of the body is what it is, whatever the step says.
+    headers = {str(key): as_text(value) for key, value in said.items() if str(key).lower() != "content-length"}
     request: dict[str, Any] = {"url": _url(task, address.strip())}
     query = dict(mapping(task.action.get("params"), "params"))
     body = task.first(*BODIES)
@@ -124,7 +139,10 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
         body = None
     if query:
         # Beside what the address has of its own; httpx by itself would put it in the place of that.
-        request["url"] = request["url"].copy_merge_params(_query(query))
+        try:
+            request["url"] = request["url"].copy_merge_params(_query(query))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise task.fault(f"the query cannot be sent: {error}", kind="bad_value") from None
     request |= _payload(body, headers)
     request |= _authorize(task, headers)
     return method, request | {"headers": headers}
@@ -132,13 +150,14 @@ def request_of(task: Task) -> tuple[str, dict[str, Any]]:
 
 def _url(task: Task, address: str) -> httpx.URL:
     try:
-        return httpx.URL(address)
+        url = httpx.URL(address)
     except httpx.InvalidURL:
+        url = None
+    if url is None or (url.port or 0) not in PORTS:
         # What is wrong with it is not told: that may be a piece of a password with a slash in it.
-        raise task.fault(
-            "the url cannot be read; look at its host, its port, and characters that are not printable",
-            kind="bad_value",
-        ) from None
+        message = "the url cannot be read; look at its host, its port, and characters that are not printable"
+        raise task.fault(message, kind="bad_value")
+    return url
 
 
 def _payload(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
@@ -146,7 +165,7 @@ def _payload(body: Any, headers: Mapping[str, str]) -> dict[str, Any]:
     if body is None:
         return {}
     if isinstance(body, str):
-        return {"content": body.encode()}
+        return {"content": body}
     if isinstance(body, Mapping) and media.lower().startswith(FORM):
         return {"data": _query(body)}
     return {"json": body}
