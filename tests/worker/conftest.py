@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -71,6 +72,7 @@ class Site:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {"content-type": "application/json"}, b'{"ok": true}')
+        self.answers: list[tuple[int, dict[str, str], bytes]] = []  # the first ones, before `answer`
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,7 +82,7 @@ class Site:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = head[0].split(" ")
         self.requests.append({"method": method, "target": target, "headers": headers, "body": body.decode()})
-        status, fields, content = self.answer
+        status, fields, content = self.answers.pop(0) if self.answers else self.answer
         lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
         writer.write(
             "\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content
@@ -89,8 +91,8 @@ class Site:
         writer.close()
 
 
-@pytest.fixture
-async def site() -> AsyncIterator[Site]:
+@contextlib.asynccontextmanager
+async def serving() -> AsyncIterator[Site]:
     """Run a web server on this machine."""
     own = Site()
     server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
@@ -98,3 +100,17 @@ async def site() -> AsyncIterator[Site]:
     yield own
     server.close()
     await server.wait_closed()
+
+
+@pytest.fixture
+async def site() -> AsyncIterator[Site]:
+    """Run a web server on this machine."""
+    async with serving() as own:
+        yield own
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[Site]:
+    """Run another one."""
+    async with serving() as own:
+        yield own

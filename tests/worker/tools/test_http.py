@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
 
+from noetl_broker.worker.tools.http import same_origin
 from tests.worker.conftest import Perform, Site, failed
 
 
@@ -94,6 +96,60 @@ async def test_a_credential_is_an_auth(perform: Perform, site: Site, key: str) -
     assert site.requests[0]["headers"]["authorization"] == "Bearer abc"
     outcome = await perform(http(site) | {key: "my-api"})
     assert "NOETL_CREDENTIAL_MY_API" in failed(outcome)["message"]
+
+
+KEYS: dict[str, Any] = {
+    "auth": {"type": "api_key", "header": "X-Key", "value": "k"},
+    "headers": {"X-Token": "{{ secret.api_token }}", "Authorization": "t", "User-Agent": "me", "Accept": "a/b"},
+}
+SECRET = ("x-key", "x-token", "authorization")
+
+
+@pytest.mark.parametrize("status", [302, 307])
+async def test_keys_do_not_follow_a_redirect_to_another_host(
+    perform: Perform, site: Site, other: Site, status: int
+) -> None:
+    """Nor to another port, nor back from there; the body does, and what says who asks for what."""
+    site.answers = [(status, {"location": f"{other.url}/there"}, b"")]
+    other.answers = [
+        (status, {"location": "/elsewhere", "set-cookie": "their=own"}, b""),
+        (status, {"location": site.url}, b""),
+    ]
+    await perform(http(site, method="POST", payload={"a": 1}, **KEYS))
+    first, fourth = site.requests
+    second, third = other.requests
+    assert [first["headers"].get(name) for name in SECRET] == ["k", "s3cret", "t"]
+    for request in (second, third, fourth):
+        assert not set(SECRET) & request["headers"].keys()
+        assert [request["headers"][name] for name in ("user-agent", "accept")] == ["me", "a/b"]
+        assert request["body"] == ('{"a":1}' if status == 307 else "")
+    assert third["headers"]["cookie"] == "their=own"
+
+
+async def test_keys_follow_a_redirect_on_the_same_host(perform: Perform, site: Site) -> None:
+    """To another path of it."""
+    site.answers = [(302, {"location": "/elsewhere"}, b"")]
+    await perform(http(site, **KEYS))
+    first, second = site.requests
+    assert [first["target"], second["target"]] == ["/things", "/elsewhere"]
+    for request in (first, second):
+        assert [request["headers"][name] for name in SECRET] == ["k", "s3cret", "t"]
+
+
+SAME = [("https://a/x", "https://a:443/"), ("https://A/", "http://a/")]
+OTHER = [
+    ("http://a/", "https://a/"),
+    ("https://a:8443/", "http://a:8080/"),
+    ("https://a:8443/", "http://a/"),
+    ("http://a:81/", "http://a/"),
+    ("https://b.a/", "https://a/"),
+]
+
+
+def test_an_origin_is_scheme_host_and_port() -> None:
+    """The same server behind TLS may know what it would have been told without."""
+    same = [(url, first) for url, first in SAME + OTHER if same_origin(httpx.URL(url), httpx.URL(first))]
+    assert same == SAME
 
 
 async def test_a_timeout_of_null_is_the_usual_one(perform: Perform, site: Site) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -20,6 +20,9 @@ WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 BODIES = ("json", "body", "payload", "data")
 FORM = "application/x-www-form-urlencoded"
 PORTS = range(65_536)
+# What may follow a redirect to another server: all else among a step's headers may be a key. (Of cookies and the host
+# httpx takes care.)
+SENT_ANYWHERE = frozenset({"accept", "accept-language", "content-type", "cookie", "host", "user-agent"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -34,9 +37,10 @@ async def run_http(task: Task) -> Any:
     limit = seconds(TIMEOUT_SECONDS if said is None else said, "timeout")
     verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
     follow = task.action.get("follow_redirects", True) is not False
+    hooks = _hooks(request["url"], request["headers"])
     try:
         async with (
-            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow, event_hooks=HOOKS) as client,
+            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow, event_hooks=hooks) as client,
             client.stream(method, **request) as response,
         ):
             body = await _body(response, shown)
@@ -67,13 +71,25 @@ async def run_http(task: Task) -> Any:
     return told
 
 
-async def _refuse_port(request: httpx.Request) -> None:
-    """Refuse a redirect to a port that no machine has: httpx would take it for an address."""
-    if (request.url.port or 0) not in PORTS:
-        raise httpx.RemoteProtocolError(f"there is no port {request.url.port}")
+def _hooks(first: httpx.URL, headers: Mapping[str, str]) -> dict[str, list[Callable[[httpx.Request], Awaitable[None]]]]:
+    """Look at each request of a chain of redirects before it is sent, in httpx' words."""
+    keys = {name.lower() for name in headers} - SENT_ANYWHERE
+
+    async def look(request: httpx.Request) -> None:
+        if (request.url.port or 0) not in PORTS:
+            raise httpx.RemoteProtocolError(f"there is no port {request.url.port}")
+        if not same_origin(request.url, first):
+            for key in keys:
+                request.headers.pop(key, None)
+
+    return {"request": [look]}
 
 
-HOOKS = {"request": [_refuse_port]}
+def same_origin(url: httpx.URL, first: httpx.URL) -> bool:
+    """Tell whether an address is on the server of the first one, by the same door or the one with TLS beside it."""
+    same = (url.scheme, url.port) == (first.scheme, first.port)
+    secured = (first.scheme, first.port, url.scheme, url.port) == ("http", None, "https", None)
+    return url.host == first.host and (same or secured)
 
 
 async def _body(response: httpx.Response, shown: str) -> bytes:
