@@ -73,6 +73,7 @@ class Site:
         self.requests: list[dict[str, Any]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {"content-type": "application/json"}, b'{"ok": true}')
         self.answers: list[tuple[int, dict[str, str], bytes]] = []  # the first ones, before `answer`
+        self.pause_seconds = 0.0  # before each answer
         self.url = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,6 +83,7 @@ class Site:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         method, target, _ = head[0].split(" ")
         self.requests.append({"method": method, "target": target, "headers": headers, "body": body.decode()})
+        await asyncio.sleep(self.pause_seconds)
         status, fields, content = self.answers.pop(0) if self.answers else self.answer
         lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
         writer.write(

@@ -37,6 +37,7 @@ def leased(job: Job, workload: Any) -> LeasedJob:
         action=json.dumps(job.action),
         context=json.dumps({**job.context, "workload": workload}),
         priority=job.priority,
+        timeout_seconds=job.timeout,
     )
 
 
@@ -268,3 +269,24 @@ async def test_an_id_among_the_inputs_is_the_one_that_is_saved(work: Work, site:
     )
     [request] = site.requests
     assert json.loads(request["body"]) == {"a": given["a"], "r": given["a"]}
+
+
+LIMITED = {
+    "a template": 'type: http, url: URL, timeout: "{{ env.LIMIT | default(SECONDS) }}"',
+    "of a workbook": "type: workbook, task: act",
+}
+
+
+@pytest.mark.parametrize("limited", LIMITED.values(), ids=LIMITED)
+async def test_a_timeout_of_a_request_does_not_limit_the_loop_around_it(work: Work, site: Site, limited: str) -> None:
+    """Where the worker finishes it, or the workbook has it: each request may take so long, and all together longer."""
+    body = f"""
+    workbook: [{{name: act, type: http, url: URL, timeout: SECONDS}}]
+    workflow:
+    - {{step: start, next: s}}
+    - {{step: s, {limited}, loop: {{collection: [1, 2, 3], element: n, on_error: continue}}}}
+    """
+    site.pause_seconds = 0.4
+    answers = await work(body.replace("SECONDS", "1"))
+    assert [answer and answer["status_code"] for answer in answers] == [200, 200, 200]
+    assert await work(body.replace("SECONDS", "0.1")) == [None, None, None]
