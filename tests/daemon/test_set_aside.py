@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from typing import Any
 
 import pytest
@@ -229,16 +231,19 @@ async def test_a_broker_that_stops_wakes_the_others_where_mail_is_left(database:
 
 @pytest.mark.parametrize("batch_size", [1, 100])
 async def test_neither_the_reason_nor_the_log_shows_the_row_that_the_database_refused(
-    database: Database, batch_size: int, capfd: pytest.CaptureFixture[str]
+    database: Database, batch_size: int
 ) -> None:
     """It may hold what nobody should read there; what the server says of it beside that is enough to find it."""
     await register(database, FAN.replace("code: x", "code: x, args: {key: hush}, next: end") + "- {step: end}\n")
     await execute(database, "alter table noetl.queue add constraint no_b check (node_name <> 'b')")
     await start(database, count=2)
-    await drain(database, batch_size=batch_size)
+    environment = {**os.environ, "NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_BATCH_SIZE": str(batch_size)}
+    command = (sys.executable, "-m", "noetl_broker", "run", "--drain")
+    broker = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    _, said = await broker.communicate()
     message = r'^CheckViolationError: new row for relation "\w+" violates check constraint "no_b"$'
     assert await rows(database, "select distinct reason ~ $1 from noetl.dead_letter", message) == [(True,)]
-    told = capfd.readouterr().err
+    told = said.decode()
     assert "violates check constraint" in told
     assert "Failing row" not in told
     assert "hush" not in told

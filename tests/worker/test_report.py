@@ -39,3 +39,16 @@ async def test_an_answer_that_is_always_refused_holds_up_no_other(
     events = await queue.events(bad)
     assert (await queue.status(bad), [kind for kind, _, _ in events]) == (status, answers)
     assert all("not s0" in error["message"] for _, _, error in events)
+
+
+async def test_a_refusal_shows_no_row(database: Database, queue: Queue) -> None:
+    """The error of the job goes where its result was not to go, and into the log: the server's sentence is enough."""
+    refuses = "alter table noetl.event add constraint no_s0 check (event_type <> 'action_completed')"
+    await queue.connection.execute(refuses)
+    queue_id = await queue.put_one({"type": "noop", "args": {"name": "hush"}})
+    async with working(database.dsn):
+        await queue.until(queue_id, "failed")
+    [(_, _, error)] = await queue.events(queue_id)
+    assert 'violates check constraint "no_s0"' in error["message"]
+    assert "hush" not in error["message"]
+    assert "Failing row" not in error["message"]

@@ -170,7 +170,7 @@ class Lane:
             if self.conflicts < MOST_CONFLICTS:
                 self.shared.counters.retries += 1
                 self.shared.counters.tell_fault(error)
-                log.info("turns rolled back, will be taken again", error=f"{type(error).__name__}: {error}")
+                log.info("turns rolled back, will be taken again", error=reason_of(error))
                 await self._rest(PAUSE_SECONDS[1])
                 return
         kind = kind_of(error)
@@ -181,7 +181,8 @@ class Lane:
             await self._try_again(error, batch.mails)
             return
         if len(batch.claimed) > 1:
-            log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=str(error))
+            reason = reason_of(error)
+            log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=reason)
             self.shared.counters.retries += 1
             if batch.careful:  # not what is written fails, but what is read, or the commit
                 self.most = batch.mails // 2
@@ -257,7 +258,7 @@ class Lane:
                 else:
                     execution_ids = await unit.set_aside_unread(connection, look)
         except Exception as second:  # noqa: BLE001 - nothing is lost: the mail stays and is tried again
-            log.warning("could not set mail aside", error=str(second))
+            log.warning("could not set mail aside", error=reason_of(second))
             await asyncio.sleep(self.fault_pause)
             return
         for execution_id in execution_ids:

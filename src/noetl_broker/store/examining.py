@@ -17,11 +17,12 @@ import asyncpg
 from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.store import work_checks
 from noetl_broker.store.bell import CHANNEL
+from noetl_broker.store.faults import sentence
 from noetl_broker.store.findings import Finding, Limits
 from noetl_broker.store.migrate import check_applied, check_version, migrations, missing_rights
 from noetl_broker.store.pool import SESSION, Connection, connect
 from noetl_broker.store.queries import sql
-from noetl_broker.store.session import sentence, translated
+from noetl_broker.store.session import translated
 
 NAME = "noetl-broker doctor"
 LEAST_VERSION, WITH_TRANSACTION_TIMEOUT = 15, 17

@@ -118,17 +118,25 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, asyncpg.UniqueViolationError) and bool(TURN_KEY.fullmatch(error.constraint_name or ""))
 
 
+def sentence(error: BaseException) -> str:
+    """What a fault says, with the server's hint. Not its DETAIL: there it shows the row, and a row holds payloads."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return str(error)
+    message = str(error.args[0]) if error.args else type(error).__name__
+    hint = getattr(error, "hint", None)
+    return f"{message}; {hint}" if hint else message
+
+
 def reason_of(error: BaseException) -> str:
-    """What a dead letter says of a fault. Not the server's DETAIL: there it shows the row, and a row holds payloads."""
-    text = error.message if isinstance(error, asyncpg.PostgresError) else error
-    return f"{type(error).__name__}: {text}"
+    """What a dead letter says of a fault: its kind and its sentence."""
+    return f"{type(error).__name__}: {sentence(error)}"
 
 
 def told(error: BaseException) -> dict[str, str]:
-    """What the log says of a fault: the word for it, its SQLSTATE where it has one, and the error as it came."""
+    """What the log says of a fault: the word for it, its SQLSTATE where it has one, and the reason."""
     state = getattr(error, "sqlstate", None)
     return {
         "because": kind_of(error).word,
         **({"sqlstate": str(state)} if state else {}),
-        "error": f"{type(error).__name__}: {error}",
+        "error": reason_of(error),
     }

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
+from noetl_broker.store.faults import sentence
 from noetl_broker.store.pool import ANSWER_SECONDS, CLOSE_SECONDS, connect, create_pool, hang_up, lent
 from noetl_broker.store.queries import sql
 
@@ -214,14 +215,15 @@ async def database_faults() -> AsyncIterator[None]:
     try:
         yield
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        raise SchemaFault(f"the database lacks what a worker calls ({error}); run `noetl-broker migrate`") from None
+        message = f"the database lacks what a worker calls ({sentence(error)}); run `noetl-broker migrate`"
+        raise SchemaFault(message) from None
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise PermissionFault(f"the database refuses for want of rights: {error}") from None
+        raise PermissionFault(f"the database refuses for want of rights: {sentence(error)}") from None
     except asyncpg.PostgresError as error:
         if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
             limit = getattr(error, "constraint_name", None)
-            raise RefusedFault(f"the database refuses the value: {error}", limit) from None
-        fault = DatabaseFault(f"the database does not answer as it should: {error}")
+            raise RefusedFault(f"the database refuses the value: {sentence(error)}", limit) from None
+        fault = DatabaseFault(f"the database does not answer as it should: {sentence(error)}")
         fault.sqlstate = error.sqlstate
         raise fault from None
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

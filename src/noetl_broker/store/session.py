@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.store.faults import sentence
 from noetl_broker.store.migrate import check_version
 from noetl_broker.store.pool import COMMAND_SECONDS, Connection, connect, hang_up
 
@@ -54,7 +55,8 @@ def translated(connection: Connection | None = None) -> Iterator[None]:
             raise
         # To leave a transaction of a dead connection fails in its turn; what the connection died of says more.
         first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
-        raise DatabaseFault(f"the connection to the database was lost: {str(first) or type(first).__name__}") from error
+        reason = sentence(first) or type(first).__name__
+        raise DatabaseFault(f"the connection to the database was lost: {reason}") from error
 
 
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:
@@ -78,10 +80,3 @@ def fault_of(error: asyncpg.PostgresError) -> BrokerError:
         if isinstance(error, types):
             return fault(text.format(message))
     return DatabaseFault(f"the database does not answer as it should: {message} ({state})")
-
-
-def sentence(error: asyncpg.PostgresError) -> str:
-    """Give the server's message, with its hint behind it where it has one."""
-    message = str(error.args[0]) if error.args else type(error).__name__
-    hint = getattr(error, "hint", None)
-    return f"{message}; {hint}" if hint else message
