@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
 UNNAMED = "without a name"
@@ -26,6 +26,17 @@ def secret_parts(dsn: str | None) -> tuple[str, ...]:
     if user is not None:
         found.append(user[1].partition(":")[2])
     return tuple(dict.fromkeys(text for part in found for text in (part, unquote(part)) if text))
+
+
+def password_in(dsn: str | None) -> str:
+    """Give the password that a connection string says, as the driver reads it; "" where it says none."""
+    try:
+        parts = urlsplit(dsn or "")
+    except ValueError:
+        return ""  # the driver says why
+    user, at, _ = parts.netloc.partition("@")
+    said = user.partition(":")[2] if at else ""
+    return unquote(said) or dict(parse_qsl(parts.query)).get("password", "")
 
 
 def without_secrets(message: str, dsn: str | None) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable, Iterator
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -158,6 +162,77 @@ async def test_the_workers_own_login_goes_to_no_other_host(on_database: OnDataba
     """Who names a host names the login too."""
     outcome = await on_database(sql(WHERE, **{key: warehouse[key] for key in ("host", "port", "database")}))
     assert failed(outcome)["type"] == "postgres"
+
+
+class Asker:
+    """A server that asks for the password in clear text, keeps it, and lets nobody in."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.address: Warehouse = {}
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Ask one client."""
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while (await _message(reader))[:4] == TLS_REQUEST:
+                writer.write(b"N")
+            writer.write(b"R" + struct.pack("!ii", 8, 3))
+            await reader.readexactly(1)
+            self.told.append((await _message(reader))[:-1].decode())
+            refusal = b"SFATAL\0C28P01\0Mno\0\0"
+            writer.write(b"E" + struct.pack("!i", len(refusal) + 4) + refusal)
+        writer.close()
+
+
+TLS_REQUEST = struct.pack("!i", 80877103)
+
+
+async def _message(reader: asyncio.StreamReader) -> bytes:
+    [length] = struct.unpack("!i", await reader.readexactly(4))
+    return await reader.readexactly(length - 4)
+
+
+@pytest.fixture
+async def asker() -> AsyncIterator[Asker]:
+    """Run such a server on this machine."""
+    own = Asker()
+    server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
+    own.address = {"host": "127.0.0.1", "port": server.sockets[0].getsockname()[1]}
+    yield own
+    server.close()
+    await server.wait_closed()
+
+
+@pytest.mark.parametrize("variable", ["PGPASSWORD", "PGPASSFILE"])
+@pytest.mark.parametrize("form", ["parts", "port", "dsn", "connection", "inputs", "passfile", "credential"])
+async def test_the_workers_own_password_goes_to_no_other_server(
+    on_database: OnDatabase, asker: Asker, form: str, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Wherever the worker has it: in its connection string, its environment or a file."""
+    file = tmp_path / "passfile"
+    file.write_text("*:*:*:*:hush\n")
+    file.chmod(0o600)
+    monkeypatch.setenv(variable, {"PGPASSWORD": "hush", "PGPASSFILE": str(file)}[variable])
+    host, port = asker.address["host"], asker.address["port"]
+    said: dict[str, dict[str, Any]] = {
+        "parts": {"host": host, "port": port, "user": "me"},
+        "port": {"port": port},
+        "dsn": {"dsn": f"postgresql://me@{host}:{port}/x"},
+        "connection": {"connection": {"host": host, "port": str(port), "user": "me"}},
+        "inputs": {"args": {"db_host": host, "db_port": port}},
+        "passfile": {"dsn": f"postgresql://me@{host}:{port}/x?passfile={file}"},
+        "credential": {"auth": {"type": "postgres", "dsn": f"postgresql://{host}:{port}/x"}},
+    }
+    outcome = await on_database(sql(WHERE, **said[form]))
+    assert (failed(outcome)["sqlstate"], asker.told) == ("28P01", [""])
+
+
+@pytest.mark.parametrize("text", ["postgresql://me:a%40b@{}/x", "postgresql://me@{}/x?password=a%40b"])
+async def test_a_connection_string_says_its_own_password(on_database: OnDatabase, asker: Asker, text: str) -> None:
+    """In either place."""
+    dsn = text.format("{host}:{port}".format(**asker.address))
+    await on_database(sql(WHERE, dsn=dsn))
+    assert asker.told == ["a@b"]
 
 
 async def test_a_connection_string_is_not_mixed_with_a_weaker_address(

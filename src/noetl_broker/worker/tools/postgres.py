@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from noetl_broker.store.dsn import password_in
 from noetl_broker.store.sql_text import numbered, split_statements
 from noetl_broker.store.statements import Rows, Statement, StatementFault, Target, run_statements
 from noetl_broker.worker.credentials import entries
@@ -80,6 +81,7 @@ def target_of(task: Task) -> Target:
     """Find where the SQL runs: `auth`, over it `connection`, over it `db_*` inputs, over all the step's own keys.
 
     Without any of them it is the worker's database; where none says a host or a connection string, the worker's server.
+    The worker's own password goes nowhere else.
     """
     given: dict[str, Any] = {}
     for source in _sources(task):
@@ -87,6 +89,9 @@ def target_of(task: Task) -> Target:
         # A connection string is an address of its own: no part of a weaker one belongs to it.
         given = said if "dsn" in said else given | said
     dsn, schema = given.pop("dsn", None), given.pop("schema", None)
+    if {"host", "port"} & given.keys() or dsn not in (None, task.lent.dsn):
+        # Else the driver takes PGPASSWORD, or what a passfile has.
+        given.setdefault("password", password_in(dsn))
     if dsn is None and "host" not in given:
         dsn = task.lent.dsn
     return Target(dsn=dsn, parts=given, schema=schema)
