@@ -235,6 +235,35 @@ async def test_a_connection_string_says_its_own_password(on_database: OnDatabase
     assert asker.told == ["a@b"]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"db_host": "{host}", "db_port": "{port}"},
+        {"db_port": "{port}"},
+        {"pg_host": "{host}", "pg_port": "{port}", "pg_user": "me"},
+        {"dsn": "postgresql://me@{host}:{port}/x"},
+    ],
+)
+async def test_no_credential_goes_to_an_address_among_the_inputs(
+    on_database: OnDatabase, asker: Asker, form: dict[str, str]
+) -> None:
+    """What a step fetched may choose their names: such an address takes the place of the credential, login and all."""
+    args = {key: text.format(**asker.address) for key, text in form.items()}
+    outcome = await on_database(sql(WHERE, auth="pg_local", args=args))
+    assert (failed(outcome)["sqlstate"], asker.told) == ("28P01", [""])
+    outcome = await on_database(sql(WHERE, args=args, user="me", password="hush"))  # noqa: S106 - a test's
+    assert (failed(outcome)["type"], outcome.retryable, asker.told) == ("bad_value", False, [""])
+
+
+async def test_an_address_of_the_step_is_over_one_among_the_inputs(
+    on_database: OnDatabase, asker: Asker, warehouse: Warehouse
+) -> None:
+    """Also where they have a login for it."""
+    args = {"db_host": asker.address["host"], "db_port": asker.address["port"], "db_password": "x"}
+    assert (await on_database(sql(WHERE, **warehouse, args=args)))["rows"][0]["name"] == warehouse["database"]
+    assert asker.told == []
+
+
 async def test_a_connection_string_is_not_mixed_with_a_weaker_address(
     on_database: OnDatabase, empty_database: Database, warehouse: Warehouse
 ) -> None:

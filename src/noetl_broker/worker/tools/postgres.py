@@ -23,6 +23,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "schema": ("db_schema", "schema", "pg_schema"),
 }
 CONNECTION_TEXTS = ("dsn", "db_conn_string", "connection_string", "url", "text")
+# What says which server it is.
+ADDRESS = frozenset({"dsn", "host", "port"})
 # What a step, or its inputs, may say of an address; in inputs only names that mean nothing else.
 STEP_KEYS = frozenset({"dsn", "db_conn_string"}.union(*PARTS.values()))
 INPUT_KEYS = frozenset(key for key in STEP_KEYS if key == "dsn" or key.startswith(("db_", "pg_")))
@@ -81,13 +83,22 @@ def target_of(task: Task) -> Target:
     """Find where the SQL runs: `auth`, over it `connection`, over it `db_*` inputs, over all the step's own keys.
 
     Without any of them it is the worker's database; where none says a host or a connection string, the worker's server.
-    The worker's own password goes nowhere else.
+    No password goes where its owner did not say: an address among the inputs, whose names others may choose, takes
+    the place of `auth` and `connection` as a whole, and the worker's own login goes to its own server alone.
     """
     given: dict[str, Any] = {}
     for source in _sources(task):
-        said = _address(source)
-        # A connection string is an address of its own: no part of a weaker one belongs to it.
-        given = said if "dsn" in said else given | said
+        given = _over(given, _address(source))
+    inputs, own = (
+        _address({key: source[key] for key in keys & source.keys()})
+        for keys, source in ((INPUT_KEYS, task.args), (STEP_KEYS, task.action))
+    )
+    if "dsn" not in own and (ADDRESS & inputs.keys()) - own.keys():
+        if "password" in own:
+            told = "the address for the password of the step is among its inputs; say both in one place"
+            raise task.fault(told, kind="bad_value")
+        given = {}
+    given = _over(_over(given, inputs), own)
     dsn, schema = given.pop("dsn", None), given.pop("schema", None)
     if {"host", "port"} & given.keys() or dsn not in (None, task.lent.dsn):
         # Else the driver takes PGPASSWORD, or what a passfile has.
@@ -97,8 +108,13 @@ def target_of(task: Task) -> Target:
     return Target(dsn=dsn, parts=given, schema=schema)
 
 
+def _over(weaker: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Put an address over a weaker one; a connection string is one of its own: no part of a weaker belongs to it."""
+    return said if "dsn" in said else weaker | said
+
+
 def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
-    """Give what says where the SQL runs, the weakest first."""
+    """Give what says where the SQL runs beside inputs and the step's own keys, the weakest first."""
     found = entries(task.first("auth", "credential", "credentials"), task.lent.environment)
     fitting = [entry for entry in found if entry.get("type") in (None, "postgres", "postgresql", "basic")]
     if found and not any(_address(entry) for entry in fitting):
@@ -106,8 +122,6 @@ def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
     yield from fitting
     connection = task.first("connection")
     yield {"dsn": connection} if isinstance(connection, str) else mapping(connection, "connection")
-    for keys, source in ((INPUT_KEYS, task.args), (STEP_KEYS, task.action)):
-        yield {key: source[key] for key in keys & source.keys()}
 
 
 def _address(source: Mapping[str, Any]) -> dict[str, Any]:
