@@ -42,12 +42,12 @@ class StatementFault(PlaybookFault):
 class Target:
     """Where a step's SQL runs: a `dsn`, or the separate parts (host, port, user, password, database) over it.
 
-    A name without a schema is looked for in `schema`; None: where the server would.
+    A name without a schema is looked for in `schemas`, in this order; where there are none, where the server would.
     """
 
     dsn: str | None = field(default=None, repr=False)
     parts: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    schema: str | None = None
+    schemas: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,8 +206,8 @@ def _document(value: Any) -> str:
 async def _connection(target: Target) -> AsyncIterator[Any]:
     settings = {"application_name": "noetl-broker worker step"}
     async with _translated("cannot connect: ", target.dsn):
-        if target.schema is not None:
-            settings["search_path"] = quoted_name(target.schema)
+        if target.schemas:
+            settings["search_path"] = ", ".join(quoted_name(name) for name in target.schemas)
         connection = await asyncpg.connect(
             target.dsn,
             timeout=CONNECT_SECONDS,

@@ -274,6 +274,40 @@ async def test_a_connection_string_is_not_mixed_with_a_weaker_address(
     assert (await on_database(sql(WHERE, **said)))["rows"][0]["name"] == warehouse["database"]
 
 
+@pytest.mark.parametrize("where", ["action", "args", "connection", "auth"])
+async def test_empty_text_says_nothing_of_an_address(
+    on_database: OnDatabase, empty_database: Database, where: str
+) -> None:
+    """As what was not given: a default of nothing in the step's templates."""
+    said: dict[str, Any] = dict.fromkeys(("db_host", "db_port", "db_user", "db_name", "db_schema", "dsn"), "")
+    if where == "auth":
+        said |= {"type": "basic", "user": urlsplit(empty_database.dsn).username}
+    result = await on_database(sql(WHERE, **said if where == "action" else {where: said}))
+    assert (result["rows"][0]["name"], result["rows"][0]["schema"]) == (empty_database.name, "public")
+
+
+async def test_an_empty_password_is_one(on_database: OnDatabase, asker: Asker) -> None:
+    """It is said, and wins over the credential's."""
+    await on_database(sql(WHERE, auth="pg_local", **asker.address, password=""))
+    assert asker.told == [""]
+
+
+async def test_names_are_looked_for_in_several_schemas(on_database: OnDatabase, warehouse: Warehouse) -> None:
+    """In the order in which they stand."""
+    said = {**warehouse, "schema": "public, stock"}
+    result = await on_database(
+        sql("select current_schemas(false)::text[] as path, (select count(*) from found)", **said)
+    )
+    assert result["rows"] == [{"path": ["public", "stock"], "count": 0}]
+
+
+@pytest.mark.parametrize("schema", [["stock"], 7, {"name": "stock"}, "stock,", ","])
+async def test_a_schema_that_is_no_name_is_refused(on_database: OnDatabase, schema: Any) -> None:
+    """For good."""
+    outcome = await on_database(sql("select 1 as a", schema=schema))
+    assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
+
+
 @pytest.mark.parametrize("auth", [{"type": "snowflake", "user": "u", "password": "p"}, "token_only"])
 async def test_a_credential_that_is_none_for_postgres_is_refused(on_database: OnDatabase, auth: Any) -> None:
     """The step's SQL does not run on the worker's own database instead."""

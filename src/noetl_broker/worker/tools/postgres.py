@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from noetl_broker.store.dsn import password_in
@@ -94,18 +94,18 @@ def target_of(task: Task) -> Target:
         for keys, source in ((INPUT_KEYS, task.args), (STEP_KEYS, task.action))
     )
     if "dsn" not in own and (ADDRESS & inputs.keys()) - own.keys():
-        if "password" in own:
+        if own.get("password"):
             told = "the address for the password of the step is among its inputs; say both in one place"
             raise task.fault(told, kind="bad_value")
         given = {}
     given = _over(_over(given, inputs), own)
-    dsn, schema = given.pop("dsn", None), given.pop("schema", None)
+    dsn, schemas = given.pop("dsn", None), given.pop("schema", ())
     if {"host", "port"} & given.keys() or dsn not in (None, task.lent.dsn):
         # Else the driver takes PGPASSWORD, or what a passfile has.
         given.setdefault("password", password_in(dsn))
     if dsn is None and "host" not in given:
         dsn = task.lent.dsn
-    return Target(dsn=dsn, parts=given, schema=schema)
+    return Target(dsn=dsn, parts=given, schemas=schemas)
 
 
 def _over(weaker: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
@@ -125,13 +125,14 @@ def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
 
 
 def _address(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Read an address in our own words: `dsn`, and each of PARTS that is there."""
+    """Read an address in our own words: `dsn`, and each of PARTS that is there; empty text says nothing."""
     dsn = next((str(source[key]) for key in CONNECTION_TEXTS if source.get(key)), None)
-    parts = {
-        part: _port(value) if part == "port" else str(value)
-        for part, names in PARTS.items()
-        if (value := next((source[name] for name in names if source.get(name) is not None), None)) is not None
-    }
+    parts: dict[str, Any] = {}
+    for part, names in PARTS.items():
+        unsaid = (None,) if part == "password" else (None, "")
+        value = next((source[name] for name in names if source.get(name) not in unsaid), None)
+        if value is not None:
+            parts[part] = READERS.get(part, str)(value)
     return parts if dsn is None else parts | {"dsn": dsn}
 
 
@@ -140,3 +141,14 @@ def _port(value: Any) -> int:
         return int(value)
     except (TypeError, ValueError):
         raise ToolFault(f"the port must be a number, not {value!r}", kind="bad_value", retryable=False) from None
+
+
+def _schemas(value: Any) -> list[str]:
+    """Read the name of a schema, or names with commas between."""
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else []
+    if not all(names) or not names:
+        raise ToolFault(f"the schema must be a name, not {value!r}", kind="bad_value", retryable=False)
+    return names
+
+
+READERS: Mapping[str, Callable[[Any], Any]] = {"port": _port, "schema": _schemas}
