@@ -28,6 +28,8 @@ class Swallower:
         self._database = database
         self._deaf = deaf
         self._greets_as = greets_as
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self._wires: list[_Wire] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -54,6 +56,14 @@ class Swallower:
         """From now on nobody comes in."""
         self._server.close()
 
+    def stay_silent(self) -> None:
+        """From now on whoever comes in hears nothing, until `speak`."""
+        self._speaks.clear()
+
+    def speak(self) -> None:
+        """To those who have waited, too."""
+        self._speaks.set()
+
     def keep_answers(self, named: bytes) -> int:
         """The same, but what is asked arrives, and notifications come out: answers wait for `give_answers`."""
         return self._break(named, lambda wire: wire.mute)
@@ -77,6 +87,7 @@ class Swallower:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+        await self._speaks.wait()
         server_reader, server_writer = await asyncio.open_connection(*self._target)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             length = await reader.readexactly(4)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import asyncpg
 import pytest
 
-from noetl_broker.store.pool import connect, create_pool, transaction
+from noetl_broker.store.pool import CONNECT_SECONDS, connect, create_pool, lent, transaction
 from tests.brokers import execute
+from tests.chaos.swallow import Swallower
 from tests.postgres import Database
 
 
@@ -32,3 +35,16 @@ async def test_a_session_that_the_server_ends_in_a_transaction_says_why(database
     with pytest.raises(asyncpg.AdminShutdownError):
         async with transaction(connection):
             await connection.execute("select pg_terminate_backend(pg_backend_pid())")
+
+
+async def test_the_wait_for_a_connection_counts(database: Database) -> None:
+    """Whoever has so many seconds has them for both: a server that accepts and never answers takes no more."""
+    async with Swallower(database) as wire:
+        pool = await create_pool(wire.database.dsn, name="test", size=1)
+        wire.stay_silent()
+        began_at = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with lent(pool, 0.2):
+                pass
+        pool.terminate()
+    assert time.monotonic() - began_at < CONNECT_SECONDS / 2

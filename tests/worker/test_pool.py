@@ -7,7 +7,7 @@ import base64
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,15 +249,21 @@ async def test_a_lease_is_kept_where_a_connection_is_silently_lost(
         assert await queue.connection.fetchval(lease, queue_id) > first
 
 
-async def test_a_job_ends_with_its_lease_where_nothing_comes_back(database: Database, queue: Queue, door: Path) -> None:
-    """Somebody else may have it by then: the worker does not wait for its driver to give up."""
+@pytest.mark.parametrize("fail", [Swallower.close, Swallower.stay_silent])
+async def test_a_job_ends_with_its_lease_where_nothing_comes_back(
+    database: Database, queue: Queue, door: Path, fail: Callable[[Swallower], None]
+) -> None:
+    """Somebody else may have it by then: the worker does not wait for its driver to give up, nor for a connection."""
     queue_id = await queue.put_one(python(WAITS, door=str(door)))
     async with Swallower(database) as wire, working(wire.database.dsn, lease_seconds=3, drain_seconds=0, concurrency=1):
         pid = await entered(door)
-        wire.close()
+        fail(wire)
         assert wire.swallow(b"noetl-broker") > 1
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ended(pid)
+        late = "select clock_timestamp() - lease_until > interval '1 second' from noetl.queue where queue_id = $1"
+        assert not await queue.connection.fetchval(late, queue_id)
+        wire.speak()  # the worker stops
     assert await queue.events(queue_id) == []
 
 

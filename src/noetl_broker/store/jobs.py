@@ -163,7 +163,7 @@ class JobDatabase:
         self._rung = asyncio.Event()
 
     async def fetch(self, statement: str, *arguments: object, patience: float = ANSWER_SECONDS) -> list[Any]:
-        """Run one statement on any connection; one that has not answered after so many seconds is cut."""
+        """Run one statement on any connection; so many seconds, the wait for one counted, until it is cut."""
         if self._pool is None:
             self._pool = await create_pool(self._dsn, name=self._name, size=self._connections)
         async with database_faults(), lent(self._pool, patience) as connection:

@@ -70,11 +70,7 @@ async def connect(
             command_timeout=command_timeout,
             target_session_attrs=_wanted(dsn, takes),
         )
-        try:
-            await _set_codecs(connection)
-        except BaseException:
-            connection.terminate()
-            raise
+        await _set_codecs(connection)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
     return connection
@@ -157,13 +153,14 @@ def _lacks_user(error: Exception) -> bool:
 
 @contextlib.asynccontextmanager
 async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
-    """Lend a connection of the pool for so long; one on which nothing comes back by then is cut.
+    """Lend a connection of the pool for so long, the wait for it counted; one that does not answer by then is cut.
 
     The driver by itself would wait for ever: after a timeout it asks the server to cancel, on a way that is as dead.
     """
-    connection = await pool.acquire(timeout=CONNECT_SECONDS)
+    ends_at = asyncio.get_running_loop().time() + seconds
+    connection = await pool.acquire(timeout=min(CONNECT_SECONDS, seconds))
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(ends_at):
             yield connection
     except TimeoutError:
         connection.terminate()
@@ -212,7 +209,12 @@ async def _keep(_connection: Connection) -> None:
 
 
 async def _set_codecs(connection: Connection) -> None:
-    for name in ("json", "jsonb"):
-        await connection.set_type_codec(
-            name, encoder=dump_json, decoder=load_json, schema="pg_catalog", format="text"
-        )  # fmt: skip
+    """Make a new connection ours; one that fails in it is cut, for the driver would wait for its answer."""
+    try:
+        for name in ("json", "jsonb"):
+            await connection.set_type_codec(
+                name, encoder=dump_json, decoder=load_json, schema="pg_catalog", format="text"
+            )  # fmt: skip
+    except BaseException:
+        connection.terminate()
+        raise

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -36,7 +35,7 @@ from noetl_broker.worker.spans import attempt_span
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.tools.interpreters import Interpreters
 from noetl_broker.worker.tools.task import Lent, Tool
-from noetl_broker.worker.waiting import Backoff, first
+from noetl_broker.worker.waiting import Backoff, beside, first
 
 # Waiting does not mend these; they end the worker with an exit code of their own.
 FATAL = (PermissionFault, SchemaFault)
@@ -48,12 +47,22 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Running:
-    """A job under way: its task, when its lease was last renewed (monotonic seconds), and why it was cancelled."""
+    """A job under way: its task, the end of its lease, and why it was cancelled."""
 
     job: LeasedJob
-    renewed_at: float
     task: asyncio.Task[None] | None = None
+    expiry: asyncio.TimerHandle | None = None
     ended_because: str | None = None
+
+    def hold(self, until: float) -> None:
+        """Kill the job at that moment of the loop's clock, unless this is called again: somebody else may have it."""
+        self.release()
+        self.expiry = asyncio.get_running_loop().call_at(until, self.end, "lease not renewed")
+
+    def release(self) -> None:
+        """Have no lease any more that could end."""
+        if self.expiry is not None:
+            self.expiry.cancel()
 
     def end(self, because: str) -> None:
         """Kill the job, once."""
@@ -87,7 +96,7 @@ class Pool:
                 continue
             self.database.rung.clear()
             try:
-                jobs = await self._lease(free)
+                leased = await self._lease(free)
             except FATAL:
                 raise
             except DatabaseFault as fault:
@@ -96,28 +105,36 @@ class Pool:
                 await first(stop.wait(), timeout=pause)
                 continue
             broken.reset()
-            for job in jobs:
-                self._start(job)
-            if jobs:
+            if leased:
                 idle.reset()
-            if len(jobs) < free:
+            if leased < free:
                 await first(self.database.rung.wait(), stop.wait(), timeout=idle.next())
 
-    async def _lease(self, free: int) -> list[LeasedJob]:
+    async def _lease(self, free: int) -> int:
+        """Lease and start up to `free` jobs; gives their number."""
         await self.database.listen()
-        return await lease_jobs(
+        until = self._lease_until()
+        jobs = await lease_jobs(
             self.database,
             worker_id=self.options.worker_id,
             max_jobs=free,
             lease_seconds=self.options.lease_seconds,
             node_types=self.types,
         )
+        for job in jobs:
+            self._start(job, until)
+        return len(jobs)
 
-    def _start(self, job: LeasedJob) -> None:
-        running = Running(job=job, renewed_at=time.monotonic())
+    def _lease_until(self) -> float:
+        """Give the end of a lease that is asked for now, by the loop's clock; by the database's it is no earlier."""
+        return asyncio.get_running_loop().time() + self.options.lease_seconds
+
+    def _start(self, job: LeasedJob, until: float) -> None:
+        running = Running(job=job)
         self.tally.leased += 1
         self.running.add(running)
         running.task = asyncio.create_task(self._run(running), name=f"job {job.queue_id}")
+        running.hold(until)
 
     async def _run(self, running: Running) -> None:
         """Run one job to its answer; its lease is kept until the database has that."""
@@ -145,6 +162,7 @@ class Pool:
         except (asyncio.CancelledError, TimeoutError):
             log.warning("answer_lost", **fields, because=running.ended_because)
         finally:
+            running.release()
             self.running.discard(running)
             self.room.set()
 
@@ -184,39 +202,31 @@ class Pool:
         pause = third
         while True:
             await asyncio.sleep(pause)
-            asked_at = time.monotonic()
+            until = self._lease_until()
             held = {running.job.queue_id: running for running in self.running}
             try:
-                yours = await self._renew(held)
+                yours = await self._renew(held, patience=third)
             except DatabaseFault as fault:
                 pause = backoff.next()
                 log.warning("heartbeat_failed", jobs=len(held), error=str(fault), pause_seconds=round(pause, 2))
-                self._end_unrenewed()
                 continue
             backoff.reset()
             pause = third
             for queue_id, running in held.items():
+                if running not in self.running:
+                    continue
                 if yours.get(queue_id):
-                    running.renewed_at = asked_at
-                elif running in self.running:
+                    running.hold(until)
+                else:
                     running.end("lease lost")
 
-    async def _renew(self, held: dict[int, Running]) -> dict[int, bool]:
+    async def _renew(self, held: dict[int, Running], *, patience: float) -> dict[int, bool]:
         if not held:
             return {}
         lease_seconds, leases = self.options.lease_seconds, [running.job.lease for running in held.values()]
-        left = min(running.renewed_at for running in held.values()) + lease_seconds - time.monotonic()
-        patience = min(lease_seconds / 3, max(left, 0.1))  # where nothing comes back, the jobs end with their leases
         return await heartbeat_jobs(
             self.database, self.options.worker_id, leases, lease_seconds=lease_seconds, patience=patience
         )
-
-    def _end_unrenewed(self) -> None:
-        """Kill jobs whose lease ran out while the database was away: somebody else may have them by now."""
-        oldest = time.monotonic() - self.options.lease_seconds
-        for running in list(self.running):
-            if running.renewed_at < oldest:
-                running.end("lease not renewed")
 
     async def drain(self) -> None:
         """Let running jobs finish for `drain_seconds`, then kill what is left and let its leases run out."""
@@ -282,17 +292,3 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
             await interpreters.close()
             log.info("worker_stopped", worker_id=options.worker_id, **asdict(pool.tally))
     return pool.tally
-
-
-async def beside(work: Coroutine[Any, Any, None], keepers: list[asyncio.Task[None]]) -> None:
-    """Do the work as long as the keepers live; a keeper that dies (of a fault of ours) ends it with its error."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.wait([task, *keepers], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        task.cancel()
-    for ended in (task, *keepers):
-        if ended.done() and not ended.cancelled():
-            ended.result()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

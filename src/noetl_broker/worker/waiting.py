@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -35,3 +36,17 @@ async def first(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) 
     finally:
         for task in tasks:
             task.cancel()
+
+
+async def beside(work: Coroutine[Any, Any, None], keepers: list[asyncio.Task[None]]) -> None:
+    """Do the work as long as the keepers live; a keeper that dies (of a fault of ours) ends it with its error."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait([task, *keepers], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
+    for ended in (task, *keepers):
+        if ended.done() and not ended.cancelled():
+            ended.result()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
