@@ -242,3 +242,24 @@ def test_a_retry_after_a_turn_that_was_too_wide_takes_every_transition(z: str, h
             job   y
             job   z{handed}
     """)
+
+
+@pytest.mark.parametrize("rules", [Rules(max_fan_out=2), Rules(max_turns=2)])
+def test_a_step_that_was_let_go_in_the_turn_that_broke_a_bound_is_not_done_again(rules: Rules) -> None:
+    """Its failure ended nothing: what it led to is taken over, and once."""
+    body = """
+    workflow:
+    - {step: start, next: a}
+    - {step: a, type: python, code: x, on_error: continue, next: [x, y, z]}
+    - {step: x, type: python, code: x}
+    - {step: y, type: python, code: x}
+    - {step: z, type: python, code: x}
+    """
+    failure = '> action_failed a {"message": "boom"}'
+    source = history_of(playbook(body), f"> execution_start\n{failure}", rules=rules)
+    story = fork_story(replace(source, rules=Rules()), plan_retry(source), "")
+    assert [line.strip() for line in story.splitlines() if "step_started" in line] == [
+        "event step_started x",
+        "event step_started y",
+        "event step_started z",
+    ]

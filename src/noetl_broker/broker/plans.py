@@ -179,8 +179,12 @@ def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost, dict[Visit,
 
 
 def _failed_visit(draft: Draft) -> Visit | None:
-    """The visit whose failure ended the execution; None where none did (a deadline, a turn that was too wide)."""
-    failed = [event for event in draft.events if event.type == "step_failed" and event.step is not None]
+    """The visit whose failure ended the execution; None where none did (a deadline, a turn that was too wide).
+
+    One that failed in the same turn and was let go by its `on_error` has another error than the execution.
+    """
+    error = draft.ended.error if draft.ended is not None else None
+    failed = [event for event in draft.events if event.type == "step_failed" and event.error == error]
     return (failed[-1].step or "", failed[-1].visit) if failed else None
 
 
