@@ -192,7 +192,7 @@ def test_whoever_starts_a_playbook_for_an_item_says_which() -> None:
 def test_what_chooses_the_items_of_a_loop_and_what_follows_see_its_own_inputs(
     task: str, ended: str, given: str
 ) -> None:
-    """Those that name neither the element nor `_loop`: they are rendered once, and a transition may override them."""
+    """Those that it reads, and that name neither the element nor `_loop`, once; a transition may override them."""
     loop = "collection: '{{ rows }}', where: 'r != skip', element: r"
     if not ended:
         task, loop = task.removesuffix(", distribute: true"), f"{loop}, distribute: true"
@@ -225,3 +225,51 @@ def test_the_inputs_of_each_item_are_its_own() -> None:
     assert len({child.payload["id"] for child in turn.children}) == 2
     [turn] = decided(body % (looped % "\"{{ {'n': n} }}\""))
     assert [child.payload for child in turn.children] == [{"n": 1}, {"n": 2}]
+
+
+BY_THE_BROKER = ["type: playbook, path: p", "type: python, code: x, distribute: true"]
+
+
+def looping(task: str, *, args: str, loop: str, after: str = "", workload: str = "{}") -> str:
+    """The body of a workflow whose step `each` repeats the task in a loop."""
+    task, distribute = task.removesuffix(", distribute: true"), str("distribute" in task).lower()
+    return f"""
+    workload: {workload}
+    workflow:
+    - {{step: start, next: [{{step: each, args: {{mode: late}}}}]}}
+    - step: each
+      {task.replace(", ", chr(10) + "      ")}
+      args: {args}
+      loop: {{{loop}, distribute: {distribute}}}
+      {after}
+    """
+
+
+@pytest.mark.parametrize("task", BY_THE_BROKER)
+@pytest.mark.parametrize("after", ["", "next: [{when: '{{ each | length > skip }}', step: each}]"])
+def test_a_loop_without_items_needs_no_input_of_an_item(task: str, after: str) -> None:
+    """It completes with `[]` at once: what only an item reads is not rendered, though it names no element."""
+    args = '{first: "{{ workload.rows[0].id }}", i: "{{ n }}", skip: 9}'
+    body = looping(
+        task, args=args, loop='collection: "{{ workload.rows }}", element: n', workload="{rows: []}", after=after
+    )
+    first, *_, last = decided(body, "> iterator_completed each []")
+    assert [event.type for event in first.events] == ["step_started", "iterator_started"]
+    assert last.ended is not None
+    assert (last.ended.status, last.ended.result) == ("COMPLETED", [])
+
+
+@pytest.mark.parametrize("task", BY_THE_BROKER)
+@pytest.mark.parametrize("where", ["", ', where: "city != n"'])
+def test_the_inputs_of_a_loop_do_not_see_each_other(task: str, where: str) -> None:
+    """Whether they are rendered once or for each item: they see what the transition gave, and the workload."""
+    args = (
+        '{city: "{{ workload.city | upper }}", label: "{{ city }}-{{ n }}", other: "{{ city }}", all: "{{ args }}",'
+        ' mode: fast, of: "{{ mode }}-{{ n }}"}'
+    )
+    body = looping(task, args=args, loop=f"collection: [1, 2], element: n{where}", workload="{city: paris}")
+    second = "execution_complete" if "playbook" in task else "action_completed"
+    first, later = decided(body, f"> {second} each[0] 1")
+    rest = {"city": "PARIS", "other": "paris", "mode": "late", "all": {"mode": "late"}}
+    expected = [{**rest, "label": f"paris-{n}", "of": f"late-{n}"} for n in (1, 2)]
+    assert [*items_of(first), *items_of(later)] == expected

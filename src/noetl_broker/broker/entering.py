@@ -22,8 +22,6 @@ from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from noetl_broker.broker.draft import Draft
     from noetl_broker.playbook.model import Step
 
@@ -54,18 +52,15 @@ def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     ordinal = emit_step_started(draft, step, visit, (arrival.arc,))
     track_started(draft, step, ordinal)
     try:
-        begin = _begins(step)
-        begin(draft, step, visit, ordinal, visit_inputs(draft, step, arrival), arrival.result)
+        given = visit_inputs(draft, step, arrival)
+        if step.iteration is not None and step.iteration.expanded:
+            begin_iterator(draft, step, visit, ordinal, given, arrival)
+            return
+        begin = call_child if step.kind == "playbook" else enqueue_job
+        begin(draft, step, visit, ordinal, given, arrival.result)
     except TemplateError as fault:
         del draft.tokens[step.name, visit]
         _fail_visit(draft, step, visit, template_error(step, fault))
-
-
-def _begins(step: Step) -> Callable[[Draft, Step, int, int, Given, int | None], None]:
-    """Who runs a visit of the step: another execution, an execution or a job for each item, or one worker."""
-    if step.kind == "playbook":
-        return call_child
-    return begin_iterator if step.iteration is not None and step.iteration.expanded else enqueue_job
 
 
 def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:

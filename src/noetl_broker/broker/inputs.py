@@ -98,7 +98,7 @@ def render_inputs(
         values, left = render_inputs(draft, inputs.base, scope, over, unfinished)
     if inputs.whole is not None:
         whole = _render_whole(draft, inputs.whole, scope, unfinished)
-        values, left = lay_over(Given(values, left), _without(whole, over.values))
+        values, left = lay_over(Given(values, left), without(whole, over.values))
     for key, tree in inputs.keys.items():
         if key in over.values:
             continue
@@ -129,6 +129,9 @@ def _render_whole(draft: Draft, whole: Tree, scope: Scope, unfinished: Unfinishe
     return Given(value, left)
 
 
-def _without(given: Given, keys: Collection[str]) -> Given:
+def without(given: Given, keys: Collection[str]) -> Given:
+    """The inputs but those of these names."""
+    if not keys:
+        return given
     values = {key: item for key, item in given.values.items() if key not in keys}
     return Given(values, tuple(path for path in given.left if path[0] in values))

@@ -14,7 +14,7 @@ from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started
 from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
-from noetl_broker.broker.inputs import Given, asked_about, given_by, lay_over, render_inputs, said_of
+from noetl_broker.broker.inputs import asked_about, given_by, lay_over, render_inputs, said_of, without
 from noetl_broker.broker.model import (
     ITEM_COMPLETED,
     ITERATION_DUE,
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.inputs import Given
+    from noetl_broker.broker.state import Arrival
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Tree
 
@@ -51,19 +53,24 @@ class Refused(Exception):
     """The event changes nothing, for this reason: found out only with what the store knows of an item."""
 
 
-def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
+def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, arrival: Arrival) -> None:
     """A visit of an iterator begins: choose its items, and start as many as may be open at a time.
 
+    `given` are all inputs of the visit, those of the `arrival` over the step's own.
     Raises TemplateError where the collection, or what is started of it, cannot be rendered.
     """
     iteration = _iteration(step)
-    values = as_stored(choose_items(draft, iteration, given, result))
+    values = as_stored(choose_items(draft, iteration, given, arrival.result))
     draft.items.append(Items(step.name, visit, values))
     draft.known.tell_items(step.name, visit, values)
     emit_iterator_started(draft, step, visit, len(values))
-    delegate_job(draft, step, visit, ordinal, {**said_of(given), "total": len(values), "result_turn": result})
+    request = {**said_of(given), "total": len(values), "result_turn": arrival.result}
+    own = [key for key in given.values if key not in arrival.inputs] if step.type != "iterator" else []
+    if own:
+        request["own"] = own  # of a loop: what its other inputs do not see
+    delegate_job(draft, step, visit, ordinal, request)
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: (given, result))
+    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: request)
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
@@ -163,32 +170,27 @@ def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[s
 
 def _go_on(draft: Draft, step: Step, token: Token) -> None:
     """Start what may be started; what cannot be rendered fails the step."""
-
-    def handed() -> tuple[Given, int | None]:
-        request = draft.request_of(step, token.visit)
-        return given_by(request), request["result_turn"]
-
     try:
-        _start_items(draft, step, token, handed)
+        _start_items(draft, step, token, lambda: draft.request_of(step, token.visit))
     except TemplateError as fault:
         _give_up(draft, step, token)
         fail_step(draft, step, token.visit, template_error(step, fault))
 
 
-def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tuple[Given, int | None]]) -> None:
-    """Start what may be started; the step's inputs and its `result` are asked for only where there is something."""
+def _start_items(draft: Draft, step: Step, token: Token, asked: Callable[[], dict[str, JSON]]) -> None:
+    """Start what may be started; what the visit was handed is `asked` for only where there is something."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     count = min(room, MOST_STARTED)
     started = 0
     if count > 0:
         values = draft.known.ask(want_items(step.name, token.visit, counts.started, count))
-        inputs, result = handed()
+        request = asked()
         for index, item in enumerate(values, counts.started):
             if started and draft.did_much:
                 break
             words = words_of(iteration, index, counts.total, item)
-            _start_item(draft, step, token, inputs, result, (index, words))
+            _start_item(draft, step, token, request, (index, words))
             started += 1
     token = token._replace(items=counts._replace(started=counts.started + started))
     draft.tokens[step.name, token.visit] = token
@@ -199,11 +201,13 @@ def _start_items(draft: Draft, step: Step, token: Token, handed: Callable[[], tu
 
 
 def _start_item(
-    draft: Draft, step: Step, token: Token, given: Given, result: int | None, item: tuple[int, dict[str, JSON]]
+    draft: Draft, step: Step, token: Token, request: dict[str, JSON], item: tuple[int, dict[str, JSON]]
 ) -> None:
-    """Begin one item: its place, and what its templates see of it."""
+    """Begin one item: what the visit was handed, the item's place, and what its templates see of it."""
     task, (index, words) = _iteration(step).task, item
-    scope, unfinished = draft.scope(given.values, result, words), unfinished_of(draft, given, words)
+    given, result = given_by(request), request["result_turn"]
+    seen = without(given, request.get("own", ()))
+    scope, unfinished = draft.scope(seen.values, result, words), unfinished_of(draft, seen, words)
     if step.type == "iterator":  # the task's inputs are over those of its step
         inputs = lay_over(given, render_inputs(draft, task.inputs, scope, unfinished=unfinished))
     else:  # a loop's own inputs are under what the transition gave

@@ -9,7 +9,7 @@ from noetl_broker.playbook.findings import PlaybookError, Rules
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.loader import load
 from noetl_broker.playbook.model import Action, Inputs, Playbook, Raw, Step
-from noetl_broker.playbook.needs import reads_inputs
+from noetl_broker.playbook.needs import reads_inputs, share_inputs
 from noetl_broker.playbook.outline import Outline, read_outline
 from noetl_broker.playbook.reading import Part, Reading
 from noetl_broker.playbook.reads import reads_one_of, workload_paths
@@ -55,7 +55,7 @@ def read_document(source: str | bytes, *, file: str, rules: Rules) -> Draft:
 
 
 def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
-    return {written.name: read_step(reading, written) for written in outline.steps}
+    return {written.name: share_inputs(read_step(reading, written)) for written in outline.steps}
 
 
 def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:

@@ -9,7 +9,7 @@ from typing import Any
 from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.model import NO_INPUTS, Inputs
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
-from noetl_broker.playbook.reads import reads_of
+from noetl_broker.playbook.reads import ARGS, reads_of
 from noetl_broker.playbook.vocabulary import INPUT_WORDS
 from noetl_broker.template import Tree
 
@@ -59,16 +59,19 @@ def merge(under: Inputs, over: Inputs) -> Inputs:
     return Inputs(base=base, whole=over.whole, keys=over.keys, aliases=aliases)
 
 
-def split_inputs(inputs: Inputs, names: frozenset[str]) -> tuple[Inputs, Inputs]:
-    """Part inputs into those that know nothing of these names and the others, over which the first are then laid.
+def split_inputs(inputs: Inputs, asked: frozenset[str], names: frozenset[str]) -> tuple[Inputs, Inputs]:
+    """Part inputs into those that are `asked` for, and know nothing of these `names`, and the others.
 
-    Where a template gives a level of them, all go together: what is under it must stay there.
+    Where a template gives a level of them, it may give whatever is asked for, and all go together: what is under it
+    must stay there.
     """
+    bound = {key for key, tree in trees_of(inputs) if key in names or not names.isdisjoint(_read(tree))}
     if inputs.whole is None and inputs.base is None:
-        free = {key: tree for key, tree in inputs.keys.items() if key not in names and names.isdisjoint(_read(tree))}
-        bound = {key: tree for key, tree in inputs.keys.items() if key not in free}
-        return replace(inputs, keys=free), replace(inputs, keys=bound)
-    if any(key in names or not names.isdisjoint(_read(tree)) for key, tree in trees_of(inputs)):
+        free = inputs.keys.keys() - bound
+        once = {key: tree for key, tree in inputs.keys.items() if key in free and not asked.isdisjoint((key, ARGS))}
+        each = {key: tree for key, tree in inputs.keys.items() if key not in once}
+        return replace(inputs, keys=once), replace(inputs, keys=each)
+    if bound or not asked:
         return NO_INPUTS, inputs
     return inputs, Inputs(aliases=inputs.aliases)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
-from noetl_broker.playbook.inputs import is_one_template, split_inputs
+from noetl_broker.playbook.inputs import is_one_template
 from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
 from noetl_broker.playbook.outline import Written
@@ -36,7 +36,6 @@ CONCURRENCY = Range(1, 1_000_000)
 MODES = ("sequential", "async", "parallel")
 LOOP_NAME = "_loop"
 NO_ELEMENT = "item"
-PER_ITEM = frozenset({"now", "uuid"})  # functions that give each item a value of its own
 NOT_OF_A_TASK = ("next", "next_mode", "join", "retry", "on_error")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
@@ -86,11 +85,8 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
     )
     if expanded:
-        if not looped:
-            return Iterated(iteration=iteration, inputs=read_task_inputs(reading, written.name, declared), plain={})
-        once, each = split_inputs(iteration.task.inputs, names | PER_ITEM)
-        iteration = replace(iteration, task=replace(iteration.task, inputs=each))
-        return Iterated(iteration=iteration, inputs=once, plain={})
+        inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
+        return Iterated(iteration=iteration, inputs=inputs, plain={})
     inputs = read_task_inputs(reading, written.name, declared, around)
     repeating = as_templates(declared, refused=keys.refused)
     kept = frozenset({"loop"}) if looped else frozenset({"on_error"})

@@ -1,4 +1,4 @@
-"""Which steps read their own inputs again after their action ended, so that the broker loads them only for those.
+"""What a step reads of its own inputs beside its action, so that the broker makes and loads them only for that.
 
 A visit's inputs stand in its job. What a step evaluates when its action has ended (its `next`, its retry conditions,
 the result of `end`) may name them; for most steps it does not, and the syntax trees say so beforehand.
@@ -7,10 +7,13 @@ the result of `end`) may name them; for most steps it does not, and the syntax t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-from noetl_broker.playbook.inputs import trees_of
+from noetl_broker.playbook.inputs import split_inputs, trees_of
 from noetl_broker.playbook.model import Inputs, Step
 from noetl_broker.template import Template, Tree
+
+PER_ITEM = frozenset({"_loop", "now", "uuid"})  # beside the element: words that give each item a value of its own
 
 
 def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
@@ -29,6 +32,21 @@ def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
             return True
         possible |= keys
     return not named.isdisjoint(possible)
+
+
+def share_inputs(step: Step) -> Step:
+    """Give a loop of the broker's with those of its inputs as the step's that it reads beside its items.
+
+    They are rendered once, the others for each item: a loop without items needs none of them.
+    """
+    iteration = step.iteration
+    if iteration is None or not iteration.expanded or step.type == "iterator":
+        return step
+    chosen = (iteration.collection, iteration.where, iteration.order_by, iteration.limit, iteration.chunk)
+    reading = (*_after_action(step), *(part for part in chosen if part is not None))
+    asked = frozenset().union(*(template.names for template in reading))
+    once, each = split_inputs(iteration.task.inputs, asked, PER_ITEM | {iteration.element})
+    return replace(step, inputs=once, iteration=replace(iteration, task=replace(iteration.task, inputs=each)))
 
 
 def _after_action(step: Step) -> Iterator[Template | Tree]:
