@@ -118,7 +118,11 @@ async def seen(item: Task) -> Any:
 
 async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
     """What is given to the task of each item, whoever repeats it."""
-    body = GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task)
+    return await given_to_items(lent, GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task), distribute)
+
+
+async def given_to_items(lent: Lent, body: str, distribute: str) -> list[Any]:
+    """What is given to the task of each item of a playbook's first step."""
     [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
     using = replace(lent, tools={"http": seen, "container": seen})
     jobs = [job for job in decision.jobs if not job.delegated]
@@ -156,3 +160,33 @@ async def test_a_task_is_given_its_inputs_and_its_fields_see_them(
         assert found["inputs"] == {"of": "transition", "k": "step", "own": 1, **own}
     if "container" in task:
         assert found["list"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        'retry: {retry_when: "{{ status_code == 503 }}"}',
+        'desc: "{{ of }}"',
+        'next: [{when: "{{ act.ok }}", step: each}]',
+        "join: '{{ act }}'",
+        "on_error: '{{ error }}'",
+    ],
+)
+@pytest.mark.parametrize("where", ["task", "workbook"])
+@pytest.mark.parametrize("distribute", ["", "distribute: true"])
+async def test_what_is_not_read_in_a_task_is_not_rendered(lent: Lent, distribute: str, where: str, unread: str) -> None:
+    """Neither in it nor in its workbook action: `retry` there speaks of what no item knows."""
+    action = f"{{name: act, type: http, url: x{', ' + unread if where == 'workbook' else ''}}}"
+    task = FETCH if where == "workbook" else f"type: http, url: x, {unread}"
+    body = f"""
+    workbook: [{action}]
+    workflow:
+    - {{step: start, next: each}}
+    - step: each
+      type: iterator
+      collection: [1]
+      element: n
+      {distribute}
+      task: {{{task}}}
+    """
+    assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x"]

@@ -13,6 +13,7 @@ from noetl_broker.playbook.tasks import Declared, Layer, Surroundings, read_fiel
 from noetl_broker.playbook.vocabulary import INPUT_WORDS
 from noetl_broker.template import Tree
 
+OF_A_TASK = frozenset({"name", "task", "tool", "timeout", "priority"})  # of the broker's keys; no others are rendered
 EXPRESSIONS = ("collection", "where", "order_by")
 
 
@@ -42,8 +43,7 @@ def read_repeated(reading: Reading, name: str, task: Declared, around: Surroundi
     inputs = read_task_inputs(reading, name, task, around, "fields")
     given = _names_given(inputs)
     seen = Surroundings(names=around.names | given, worker=around.worker | given)
-    kept = frozenset(key for layer in task.layers for key in layer.raw if key not in INPUT_WORDS)
-    fields, plain = read_fields(reading, name, task, seen, kept)
+    fields, plain = read_fields(reading, name, task, seen, OF_A_TASK)
     place = task.layers[-1].place
     kind = reading.tree(task.type, (*place, "type"), Part(step=name, role="fields"))
     return Fields({**fields.parts, "type": kind, **_said(reading, inputs, task)}, fields.at), plain
