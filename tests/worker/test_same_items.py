@@ -190,3 +190,28 @@ async def test_what_is_not_read_in_a_task_is_not_rendered(lent: Lent, distribute
       task: {{{task}}}
     """
     assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x"]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        "loop: {collection: rows, element: n, where: n > 1, order_by: 0 - n}",
+        "loop: {collection: rows, element: n, where: n > 1, order_by: 0 - n, limit: } | limit: 9 | where: no",
+        'loop: {where: n > 1, order_by: "{{ 0 - n }}"} | collection: rows | element: n',
+    ],
+)
+@pytest.mark.parametrize("distribute", ["", "distribute: true"])
+async def test_the_keys_of_an_iterator_may_stand_in_its_loop(lent: Lent, distribute: str, keys: str) -> None:
+    """Some of them or all; there they are over those of the step."""
+    body = f"""
+    workload: {{rows: [1, 2, 3]}}
+    workflow:
+    - {{step: start, next: each}}
+    - step: each
+      type: iterator
+      mode: async
+      {distribute}
+      task: {{type: http, url: "x/{{{{ n }}}}"}}
+      {keys.replace(" | ", chr(10) + "      ")}
+    """
+    assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x/3", "x/2"]

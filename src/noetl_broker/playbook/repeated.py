@@ -10,7 +10,7 @@ from noetl_broker.playbook.model import Inputs, Raw
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
 from noetl_broker.playbook.reads import ARGS
 from noetl_broker.playbook.tasks import Declared, Layer, Surroundings, read_fields, read_task_inputs
-from noetl_broker.playbook.vocabulary import INPUT_WORDS
+from noetl_broker.playbook.vocabulary import INPUT_WORDS, ITERATION_KEYS
 from noetl_broker.template import Tree
 
 OF_A_TASK = frozenset({"name", "task", "tool", "timeout", "priority"})  # of the broker's keys; no others are rendered
@@ -20,15 +20,18 @@ EXPRESSIONS = ("collection", "where", "order_by")
 def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declared:
     """Give what a worker iterates with its expressions as templates, without those that are `refused`, and no `task`.
 
-    A worker evaluates no bare expression: what it may evaluate, the job says by its templates.
+    A worker evaluates no bare expression: what it may evaluate, the job says by its templates. The `loop` of an
+    iterator is more of its keys, over all others.
     """
+    loop, place = declared.lookup("loop")
     if declared.kind == "iterator":
+        keys = (loop or {}).items()
+        over = {key: value for key, value in keys if key in ITERATION_KEYS and value is not None}
         layers = tuple(
             Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), place=layer.place)
-            for layer in declared.layers
+            for layer in (*declared.layers, Layer(raw=over, place=place))
         )
         return Declared(type=declared.type, kind=declared.kind, layers=layers)
-    loop, place = declared.lookup("loop")
     loop = _without(loop, refused)
     layers = tuple(_with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers)
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
