@@ -113,7 +113,7 @@ FETCH = "type: workbook, task: act"
 
 async def seen(item: Task) -> Any:
     """What a task's tool is given, as its answer."""
-    return {"inputs": dict(item.args), "url": item.action["url"], "list": item.action.get("args")}
+    return {"inputs": dict(item.args), "list": item.action.get("args"), **item.action}
 
 
 async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
@@ -124,7 +124,7 @@ async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
 async def given_to_items(lent: Lent, body: str, distribute: str) -> list[Any]:
     """What is given to the task of each item of a playbook's first step."""
     [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
-    using = replace(lent, tools={"http": seen, "container": seen})
+    using = replace(lent, tools={"http": seen, "container": seen, "postgres": seen})
     jobs = [job for job in decision.jobs if not job.delegated]
     workload = decision.begun.workload if decision.begun is not None else None
     answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
@@ -215,3 +215,29 @@ async def test_the_keys_of_an_iterator_may_stand_in_its_loop(lent: Lent, distrib
       {keys.replace(" | ", chr(10) + "      ")}
     """
     assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x/3", "x/2"]
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        ('with: "{{ more }}", args: {id: "{{ n }}"}', {}),
+        ('method: POST, with: "{{ more }}", args: {id: "{{ n }}"}, input: {id: 0, k: 1}', {}),
+        ('with: "{{ more }}", data: {id: "{{ n }}"}', {"data": {"id": 1}}),
+        ('data: "{{ more }}", args: {id: "{{ n }}"}', {"data": {"a": 1}}),
+        ('data: {id: "{{ n }}"}, args: {k: 1}', {"data": {"id": 1}}),
+        ('data: {id: "{{ n }}"}, with: {id: 0}, args: {k: 1}', {"data": {"id": 1}}),
+        ('type: postgres, with: "{{ less }}", input: "{{ more }}", args: {id: "{{ n }}"}', {"data": {"a": 1}}),
+    ],
+)
+async def test_inputs_are_told_under_no_word_that_is_the_tasks_own(lent: Lent, task: str, said: dict[str, Any]) -> None:
+    """`data` is what http sends and `params` are the values of SQL, only where the author says so."""
+    typed = task if "type" in task else f"type: http, {task}"
+    body = f"""
+    workload: {{more: {{a: 1}}, less: {{a: 0}}}}
+    workflow:
+    - {{step: start, next: each}}
+    - {{step: each, type: iterator, collection: [1], element: n, task: {{url: x, {typed}}}}}
+    """
+    [found] = await given_to_items(lent, body, "")
+    assert {key: found[key] for key in ("data", "params", "payload") if key in found} == said
+    assert found["inputs"]["a" if "more" in task else "id"] == 1

@@ -10,7 +10,7 @@ from noetl_broker.playbook.model import Inputs, Raw
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
 from noetl_broker.playbook.reads import ARGS
 from noetl_broker.playbook.tasks import Declared, Layer, Surroundings, read_fields, read_task_inputs
-from noetl_broker.playbook.vocabulary import INPUT_WORDS, ITERATION_KEYS
+from noetl_broker.playbook.vocabulary import INPUT_WORDS, ITERATION_KEYS, TOOL_WORDS
 from noetl_broker.template import Tree
 
 OF_A_TASK = frozenset({"name", "task", "tool", "timeout", "priority"})  # of the broker's keys; no others are rendered
@@ -61,18 +61,24 @@ def _names_given(inputs: Inputs) -> frozenset[str]:
 def _said(reading: Reading, inputs: Inputs, task: Declared) -> dict[str, Tree | Fields]:
     """Give the inputs as the job says them: under `args`, and under the author's own words.
 
-    What lies under a template that gives them all is under weaker words, in the order in which a worker merges them.
+    What lies under a template that gives them all is under weaker words, in the order in which a worker merges them,
+    and under none that the task's tool reads itself: that one is there as the author wrote it, or not at all.
     """
     levels, place = [*_levels(inputs)], task.layers[-1].place
-    words = [word for word in reversed(INPUT_WORDS) if word not in task.own]
+    taken = task.own | TOOL_WORDS.get(task.type, NO_NAMES)
+    words = [word for word in reversed(INPUT_WORDS) if word not in taken]
     if len(levels) > len(words):
         message = f"the inputs have {len(levels)} levels, and a worker that iterates merges at most {len(words)}"
         reading.report.error("bad-inputs", place, message, "write one mapping under `args`")
     said = dict(zip(words, levels, strict=False))
-    if len(levels) == 1:
-        for word, keys in inputs.aliases.items():
-            own = {key: tree for key, tree in inputs.keys.items() if keys is None or key in keys}
-            said.setdefault(word, Fields(own, levels[0].at) if inputs.keys else levels[0])
+    # Said once more under any word, what is deeper than these would come over what is over it.
+    strongest = [level.parts for level in levels[:2] if isinstance(level, Fields)]
+    for word, keys in inputs.aliases.items():
+        own = {key: parts[key] for parts in reversed(strongest) for key in keys or () if key in parts}
+        if own:
+            said.setdefault(word, Fields(own, levels[0].at))
+        elif keys is None and inputs.whole is not None:
+            said.setdefault(word, inputs.whole)
     return said
 
 

@@ -57,6 +57,11 @@ LIST_KEYS: Mapping[str, frozenset[str]] = MappingProxyType({"container": frozens
 
 SQL_TYPES = frozenset({"postgres", "duckdb", "snowflake"})
 PROGRAM_TYPES = SQL_TYPES | {"python"}
+
+# Words for inputs that a type's tool also reads itself: the body of a request, the values of a statement.
+TOOL_WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"http": frozenset({"data"}), **dict.fromkeys(sorted(SQL_TYPES), frozenset({"params"}))}
+)
 CODE_KEYS = ("code", "code_b64", "script")
 
 # Never rendered by the broker: program text, and what is base64 already.
