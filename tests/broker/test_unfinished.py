@@ -129,6 +129,8 @@ STAGE = """{host: "{{ env.HOST }}", url: "http://{{ host }}/", db: {user: "{{ en
         ("workload.get('host', 'x')", "{{ workload.get('host', 'x') }}", [[]]),
         ("workload.get('db', {}).get('port')", "{{ workload.get('db', {}).get('port') }}", [[]]),
         ("workload.get(city)", "{{ workload.get(city) }}", [[]]),
+        ("workload.get('none', default=host)", "{{ workload.get('none', default=host) }}", [[]]),
+        ("workload.get('city', other=host)", "{{ workload.get('city', other=host) }}", [[]]),
     ],
 )
 def test_a_default_for_the_worker_stays_one_wherever_it_is_read(text: str, value: Any, paths: Any) -> None:

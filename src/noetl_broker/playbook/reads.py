@@ -184,7 +184,7 @@ def _chain(node: nodes.Node) -> Path | None:
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
         under = _chain(node.node)
         return under if under is None or not isinstance(node.arg.value, str | int) else (*under, node.arg.value)
-    if isinstance(node, nodes.Call) and len(node.args) == 1 and isinstance(node.node, nodes.Getattr):
+    if isinstance(node, nodes.Call) and isinstance(node.node, nodes.Getattr) and not (node.args[1:] or node.kwargs):
         under, key = _chain(node.node.node), _key_asked_for(node)
         return None if under is None or key is None else (*under, key)
     return None
