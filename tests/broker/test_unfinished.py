@@ -257,8 +257,57 @@ def test_other_words_of_the_worker_stay_its_own_beside_such_a_step() -> None:
         start="next: secrets",
         workload='{d: "{{ secrets.x }}"}',
     )
-    assert job.action["args"] == {"a": "{{ env.A }}{{ secrets.v }}", "d": "{{ secrets.x }}"}
+    assert job.action["args"] == {"a": "{{ env.A }}{{ secrets.v }}", "d": "{{ workload.d }}"}
     assert left(job) == [["args", "a"], ["args", "d"]]
+
+
+@pytest.mark.parametrize(
+    "arriving, own, told",
+    [
+        ("", 'args: {a: "{{ workload.d }}", b: "x{{ workload.d }}"}', {"a": "ours", "b": "xours"}),
+        (', args: {a: "{{ workload.d }}", b: "x{{ d }}"}', "body: 1", {"a": "ours", "b": "xours"}),
+        ("", 'args: {a: "{{ workload.deep }}"}', {"a": {"t": "ours"}}),
+        ("", 'args: {a: "{{ named }}", b: "{{ key }}"}', {"a": "1ours", "b": {"v": 2}}),
+        ("", 'args: {a: "{{ over }}"}', {"a": "<ours>"}),
+        ("", 'args: "{{ workload.safe }}"', {"t": "host"}),
+    ],
+)
+def test_a_default_means_what_it_meant_before_any_step(arriving: str, own: str, told: dict[str, Any]) -> None:
+    """Also where steps called like a word of the worker, or like a key of the workload, have results by then."""
+    workload = {
+        "key": 1,
+        "d": "{{ secrets.t }}",
+        "deep": {"t": "{{ secrets.t }}"},
+        "named": "{{ key }}{{ secret.t }}",
+        "over": "<{{ d }}>",
+        "safe": {"t": "{{ env.HOST }}"},
+    }
+    job = job_of(
+        "secrets, type: python, code: x, next: key",
+        f"key, type: python, code: x, next: [{{step: s{arriving}}}]",
+        f"s, type: http, url: u, {own}",
+        start="next: secrets",
+        workload=json.dumps(workload),
+        story=f'{START}\n> action_completed secrets {{"t": "theirs"}}\n> action_completed key {{"v": 2}}',
+    )
+    action = marked(json.loads(json.dumps(job.action)))
+    finisher = finisher_of(
+        action, {**job.context, "workload": workload}, {}, {"HOST": "host", "NOETL_SECRET_T": "ours"}
+    )
+    assert finisher.finish(action["args"]) == told
+
+
+def test_inputs_of_one_template_are_refused_where_a_default_in_them_would_mean_a_step() -> None:
+    """There is no other place for it: its text would give the step's result."""
+    body = """
+        workload: {cfg: {t: "{{ secrets.t }}"}}
+        workflow:
+        - {step: start, next: secrets}
+        - {step: secrets, type: python, code: x, next: s}
+        - {step: s, type: http, url: u, args: "{{ workload.cfg }}"}
+        """
+    [*_, (_, decision, _)] = play_turns(playbook(body), read_events(f'{START}\n> action_completed secrets {{"t": 1}}'))
+    assert (decision.events[-1].error or {}).get("message") == "only a worker can finish `workload.cfg.t`"
 
 
 DEFAULTS = """

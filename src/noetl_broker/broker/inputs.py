@@ -118,7 +118,7 @@ def _render_whole(draft: Draft, whole: Tree, scope: Scope, unfinished: Unfinishe
     left: tuple[Path, ...] = ()
     if unfinished is not None and any(whole.leaving(unfinished.read_by)):
         path = handed_on(whole.source)
-        if path is None:
+        if path is None or any(whole.leaving(unfinished.changed)):
             insist_on_values(unfinished, whole)
         else:
             left = tuple(handed_on_in(draft, unfinished, whole)) or unfinished.inside(path)

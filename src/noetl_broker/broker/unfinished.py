@@ -37,8 +37,8 @@ class Unfinished(NamedTuple):
 
     `inputs` are paths of inputs, by name and under `args`; `defaults` those of the workload, which the payload may have
     replaced (`still` says of which it did not) and which the names `hidden` hide. `alike` says whether a default means
-    the same beside these inputs. `leaving` are the inputs of the visit that a transition leaves; None where the texts
-    stay within their visit.
+    the same beside these inputs and the steps. `leaving` are the inputs of the visit that a transition leaves; None
+    where the texts stay within their visit.
     """
 
     inputs: frozenset[Path]
@@ -78,6 +78,10 @@ class Unfinished(NamedTuple):
         ]
         return tuple(inner for inner, _ in found) if all(self.alike(path) for _, path in found) else ()
 
+    def changed(self, template: Template) -> Path | None:
+        """Give the path of a default for which the template cannot be handed on as it is."""
+        return None if first_met(template.source, self.inputs) else self.left(template)
+
     def inside(self, path: Path) -> tuple[Path, ...]:
         """Give the paths of those that lie in the value at `path`, or are it, from there."""
         size = len(path)
@@ -111,7 +115,8 @@ def unfinished_of(
         return bool(at_path(draft.workload(), path) == playbook.unfinished[path])
 
     def alike(path: Path) -> bool:
-        return travels(playbook.unfinished[path], playbook, values, words)
+        # It was there before any step, and none is meant.
+        return travels(playbook.unfinished[path], playbook, values, words, playbook.steps)
 
     inputs = input_paths(left, values) if left else NO_PATHS
     if asked:
