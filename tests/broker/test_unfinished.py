@@ -291,9 +291,8 @@ def test_a_default_means_what_it_meant_before_any_step(arriving: str, own: str, 
         story=f'{START}\n> action_completed secrets {{"t": "theirs"}}\n> action_completed key {{"v": 2}}',
     )
     action = marked(json.loads(json.dumps(job.action)))
-    finisher = finisher_of(
-        action, {**job.context, "workload": workload}, {}, {"HOST": "host", "NOETL_SECRET_T": "ours"}
-    )
+    context, of_job = {**job.context, "workload": workload}, {"execution_id": 1, "node_id": "1:s"}
+    finisher = finisher_of(action, context, of_job, {"HOST": "host", "NOETL_SECRET_T": "ours"})
     assert finisher.finish(action["args"]) == told
 
 
