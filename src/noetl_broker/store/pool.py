@@ -70,7 +70,11 @@ async def connect(
             command_timeout=command_timeout,
             target_session_attrs=_wanted(dsn, takes),
         )
-        await _set_codecs(connection)
+        try:
+            await _set_codecs(connection)
+        except BaseException:
+            connection.terminate()
+            raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
     return connection
@@ -209,12 +213,7 @@ async def _keep(_connection: Connection) -> None:
 
 
 async def _set_codecs(connection: Connection) -> None:
-    """Make a new connection ours; one that fails in it is cut, for the driver would wait for its answer."""
-    try:
-        for name in ("json", "jsonb"):
-            await connection.set_type_codec(
-                name, encoder=dump_json, decoder=load_json, schema="pg_catalog", format="text"
-            )  # fmt: skip
-    except BaseException:
-        connection.terminate()
-        raise
+    for name in ("json", "jsonb"):
+        await connection.set_type_codec(
+            name, encoder=dump_json, decoder=load_json, schema="pg_catalog", format="text"
+        )  # fmt: skip
