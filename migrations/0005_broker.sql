@@ -41,6 +41,8 @@ $$;
 -- has a snapshot of its own and the last one sees what the previous holder of the lock committed. Mail whose execution
 -- another broker holds comes back with `locked` false: it stays, and a miss is not an empty inbox. So does mail that was
 -- claimed before the start of its execution, which somebody else is claiming or nobody has yet: a cancel must not be lost.
+-- So does mail that writes or reads the row of another execution, a child's or a parent's, which another broker holds: a row is
+-- written by whoever has the lock of its execution, so nobody waits for one while others wait for his.
 -- And so does what would make the batch too large for the broker's memory: payloads, states and results beside
 -- failures of 4 MiB together, whole executions at a time, the first of them whatever its size. The many that have little to
 -- carry wait for none of them.
@@ -61,8 +63,13 @@ declare
   executions bigint[];
   events bigint[];
   locks boolean[];
+  adopting boolean[];
   behind bigint[];
   fresh bigint[];
+  starting bigint[];
+  start_events bigint[];
+  parents bigint[];
+  held_up bigint[];
   early bigint[];
   starts text[] := array['execution_start', 'execution_started', 'playbook_started'];
 begin
@@ -70,10 +77,10 @@ begin
   perform set_config('noetl.writer', 'broker', true);
 
   if newest then
-    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id)
-    into mails, executions, events
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts)
+    into mails, executions, events, adopting
     from (
-      select i.mail_id, i.execution_id, i.event_id
+      select i.mail_id, i.execution_id, i.event_id, i.adopts
       from noetl.inbox i
       where i.mail_id >= from_mail_id
       order by i.mail_id desc
@@ -81,10 +88,10 @@ begin
       for update skip locked
     ) m;
   else
-    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id)
-    into mails, executions, events
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts)
+    into mails, executions, events, adopting
     from (
-      select i.mail_id, i.execution_id, i.event_id
+      select i.mail_id, i.execution_id, i.event_id, i.adopts
       from noetl.inbox i
       where i.mail_id >= from_mail_id
       order by i.mail_id
@@ -104,14 +111,27 @@ begin
     from unnest(executions) with ordinality u (execution_id, place)
   ) l;
 
-  -- Of these executions somebody else is claiming the word of a worker about a child that it started: its last word, which
-  -- came after that, waits for it; so does one that a claim of the newest mail came upon before that.
+  -- The word of a worker about a child that it started: the child is given its parent.
+  if true = any(adopting) then
+    select array_agg(u.is_held and coalesce(pg_try_advisory_xact_lock(c.child_id), true) order by u.place)
+    into locks
+    from unnest(executions, events, locks, adopting) with ordinality u (execution_id, event_id, is_held, adopts, place)
+    left join lateral (
+      select (noetl.as_json(e.context) ->> 'child_execution_id')::bigint as child_id
+      from noetl.event e
+      where u.is_held and u.adopts and e.execution_id = u.execution_id and e.event_id = u.event_id
+        and noetl.as_json(e.context) ->> 'child_execution_id' ~ '^[0-9]{1,18}$'
+    ) c on true;
+  end if;
+
+  -- Of these executions somebody else is claiming such a word, or holds its child: the last word of the worker, which came
+  -- after that, waits for it; so does one that a claim of the newest mail came upon before that.
   select array_agg(i.execution_id)
   into behind
   from noetl.inbox i
   where i.adopts
     and i.execution_id = any(executions)
-    and i.mail_id <> all(mails);
+    and i.mail_id <> all(array(select u.mail_id from unnest(mails, locks) u (mail_id, is_held) where u.is_held));
 
   select array_agg(u.execution_id)
   into fresh
@@ -119,28 +139,45 @@ begin
   where u.is_held
     and not exists (select from noetl.execution x where x.execution_id = u.execution_id and x.rules is not null);
   if fresh is not null then
-    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it. It
-    -- is cancelled where that parent has ended it, or given it up, before there was anything to cancel.
+    -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
+    select array_agg(h.execution_id), array_agg(h.event_id), array_agg(h.parent_execution_id)
+    into starting, start_events, parents
+    from (
+      select v.execution_id, v.event_id,
+        coalesce(x.parent_execution_id, v.parent_execution_id, case
+          when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
+            then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
+        end) as parent_execution_id
+      from unnest(executions, events) m (execution_id, event_id)
+      join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
+      left join noetl.execution x on x.execution_id = v.execution_id
+      where lower(v.event_type) = any(starts)
+        and v.execution_id = any(fresh)
+        and x.path is null
+    ) h;
+  end if;
+  if starting is not null then
+    -- Whoever ends the parent, or gives up the child, has the parent's lock; many may start its children at once.
+    select array_agg(u.execution_id)
+    into held_up
+    from unnest(starting, parents) u (execution_id, parent_execution_id)
+    where not pg_try_advisory_xact_lock_shared(u.parent_execution_id);
+
+    -- It is cancelled where that parent has ended it, or given it up, before there was anything to cancel.
     with begun as (
       insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
       select distinct on (e.execution_id)
         e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
         e.parent_execution_id
       from (
-        select v.execution_id, v.event_id, v.catalog_id,
-          coalesce(v.parent_execution_id, case
-            when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
-              then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
-          end) as parent_execution_id,
+        select v.execution_id, v.event_id, v.catalog_id, b.parent_execution_id,
           least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
           noetl.as_json(v.context) ->> 'path' as path,
           case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
             then (noetl.as_json(v.context) ->> 'version')::int end as version
-        from unnest(executions, events) m (execution_id, event_id)
-        join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
-        where lower(v.event_type) = any(starts)
-          and v.execution_id = any(fresh)
-          and not exists (select from noetl.execution k where k.execution_id = v.execution_id and k.path is not null)
+        from unnest(starting, start_events, parents) b (execution_id, event_id, parent_execution_id)
+        join noetl.event v on v.execution_id = b.execution_id and v.event_id = b.event_id
+        where (b.execution_id = any(held_up)) is not true
       ) e
       left join lateral (
         select k.catalog_id, k.path, k.version
@@ -154,9 +191,9 @@ begin
       on conflict (execution_id) do update
       set catalog_id = excluded.catalog_id, path = excluded.path, version = excluded.version,
           started_at = excluded.started_at, status = 'RUNNING',
-          parent_execution_id = coalesce(x.parent_execution_id, excluded.parent_execution_id)
+          parent_execution_id = excluded.parent_execution_id
       where x.path is null and x.status <> 'FAILED' -- one that failed for want of a path stays as it ended
-      returning execution_id, catalog_id, path, ended_at, parent_execution_id, parent_node_id
+      returning execution_id, catalog_id, path, ended_at, parent_execution_id
     ), cancels as (
       insert into noetl.event (
         execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
@@ -166,20 +203,18 @@ begin
         jsonb_build_object('reason', 'its parent ended or gave it up')
       from begun b
       where b.ended_at is not null
-        or b.parent_node_id is null and (
-          -- Locked, and looked at after that: who ends it at this moment sees this child, or is seen here. (One that waits
-          -- for the child has it locked already.)
-          select p.status
+        or exists (
+          select
           from noetl.execution p
-          where p.execution_id = b.parent_execution_id
-          for share
-        ) in ('FAILED', 'CANCELLED')
+          where p.execution_id = b.parent_execution_id and p.status in ('FAILED', 'CANCELLED')
+        )
       returning execution_id, event_id
     )
     insert into noetl.inbox (execution_id, event_id)
     select c.execution_id, c.event_id
     from cancels c;
-
+  end if;
+  if fresh is not null then
     -- Those that have taken no turn, and whose start is on its way, or claimed by somebody else.
     select array_agg(b.execution_id)
     into early
@@ -233,6 +268,7 @@ begin
   )
   select m.mail_id, m.execution_id, m.event_id,
     m.comes
+      and (m.execution_id = any(held_up)) is not true
       and (
         m.execution_id = any(behind) and lower(m.event_type) in ('action_completed', 'action_failed', 'action_error')
       ) is not true

@@ -24,7 +24,7 @@ from tests.brokers import (
 )
 from tests.daemon.test_adoptions import CHILD, PARENT, TELL
 from tests.postgres import Database
-from tests.sessions import blocked, session
+from tests.sessions import session
 
 PATIENT = """
 workflow:
@@ -68,6 +68,13 @@ async def test_a_child_that_is_started_after_its_parent_let_it_go_is_cancelled(d
     assert await broken_invariants(database) == {}
 
 
+async def _run_until_it_misses(database: Database) -> None:
+    """A daemon that comes upon mail which it may not decide on yet."""
+    async with running(database) as service, asyncio.timeout(PATIENCE_SECONDS):
+        while not service.counters.misses:
+            await value(database, "select 1")
+
+
 WHERE = "select status, ended_at is not null, path from noetl.execution where execution_id = 77"
 
 
@@ -101,24 +108,21 @@ async def test_a_child_that_never_starts_ends_with_its_parent(database: Database
 
 @pytest.mark.parametrize("how", ["cancelled", "given up"])
 async def test_a_child_that_starts_at_the_moment_of_its_parents_end_is_cancelled(database: Database, how: str) -> None:
-    """Neither sees what the other has not committed; whoever comes second knows of the other all the same."""
+    """Its end waits for whoever starts the child, and sees the child then."""
     await register(database, PATIENT)
     [parent] = await start(database)
     await drain(database)
     await execute(database, TELL, parent, 77, 0)
     await drain(database)
     await execute(database, START)
-    async with session(database) as other, session(database) as watcher:
-        async with other.transaction():
-            [claimed] = await other.fetch("select execution_id from noetl.take_mail(9, false, 0)")
-            assert claimed["execution_id"] == 77
-            if how == "cancelled":
-                await execute(database, "select noetl.cancel_execution($1)", parent)
-            else:
-                await execute(database, FAIL)
-            draining = asyncio.create_task(drain(database))
-            await blocked(watcher)
-        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    async with session(database) as other, other.transaction():
+        [claimed] = await other.fetch("select execution_id, locked from noetl.take_mail(9, false, 0)")
+        assert tuple(claimed) == (77, True)
+        if how == "cancelled":
+            await execute(database, "select noetl.cancel_execution($1)", parent)
+        else:
+            await execute(database, FAIL)
+        await _run_until_it_misses(database)
     await drain(database)
     assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
     if how == "given up":
@@ -165,9 +169,7 @@ async def test_a_failure_waits_for_the_word_about_a_child_that_came_before_it(da
                 """select noetl.fail_job($1, 'w', 1, '{"message": "boom"}')""",
                 job["queue_id"],
             )
-            async with running(database) as service, asyncio.timeout(PATIENCE_SECONDS):
-                while not service.counters.misses:  # the failure stays in the inbox
-                    await value(database, "select 1")
+            await _run_until_it_misses(database)  # the failure stays in the inbox
     finally:
         await holder.close()
     await drain(database)
@@ -182,7 +184,8 @@ async def test_a_failure_waits_for_the_word_about_a_child_that_came_before_it(da
 
 NAMED = """
 insert into noetl.event (execution_id, parent_execution_id, event_type, context)
-values (77, $1, 'execution_start', '{"path": "story"}')"""
+values ($2, $1, 'execution_start', '{"path": "story"}')"""
+CLAIM = "select execution_id, locked from noetl.take_mail(2, false, 0) order by mail_id"
 
 
 async def test_the_end_of_a_parent_waits_for_a_start_that_names_it(database: Database) -> None:
@@ -190,15 +193,12 @@ async def test_the_end_of_a_parent_waits_for_a_start_that_names_it(database: Dat
     await register(database, PARENT)
     [parent] = await start(database)
     await drain(database)
-    await execute(database, NAMED, parent)
-    async with session(database) as other, session(database) as watcher:
-        async with other.transaction():
-            [claimed] = await other.fetch("select execution_id from noetl.take_mail(9, false, 0)")
-            assert claimed["execution_id"] == 77
-            await execute(database, "select noetl.cancel_execution($1)", parent)
-            draining = asyncio.create_task(drain(database))
-            await blocked(watcher)
-        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    await execute(database, NAMED, parent, 77)
+    async with session(database) as other, other.transaction():
+        [claimed] = await other.fetch(CLAIM)
+        assert tuple(claimed) == (77, True)
+        await execute(database, "select noetl.cancel_execution($1)", parent)
+        await _run_until_it_misses(database)
     await drain(database)
     assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
     assert await broken_invariants(database) == {}
@@ -209,12 +209,80 @@ async def test_a_start_waits_for_the_end_of_the_parent_that_it_names(database: D
     await register(database, PARENT)
     [parent] = await start(database)
     await drain(database)
-    async with session(database) as other, session(database) as watcher:
-        async with other.transaction():
-            await other.execute("update noetl.execution set status = 'CANCELLED' where execution_id = $1", parent)
-            await execute(database, NAMED, parent)
-            draining = asyncio.create_task(drain(database))
-            await blocked(watcher)
-        await asyncio.wait_for(draining, PATIENCE_SECONDS)
+    await execute(database, "select noetl.cancel_execution($1)", parent)
+    async with session(database) as other, other.transaction():
+        [claimed] = await other.fetch(CLAIM)
+        assert tuple(claimed) == (parent, True)
+        await other.execute("update noetl.execution set status = 'CANCELLED' where execution_id = $1", parent)
+        await execute(database, NAMED, parent, 77)
+        await _run_until_it_misses(database)
     await drain(database)
     assert await rows(database, WHERE) == [("CANCELLED", True, "story")]
+
+
+async def _claims(database: Database) -> list[list[tuple[object, ...]]]:
+    """What each of two brokers has of the mail, two mails a claim, the first while the second claims."""
+    async with session(database) as one, one.transaction():
+        return [[tuple(row) for row in await one.fetch(CLAIM)], await rows(database, CLAIM)]
+
+
+async def test_brokers_that_start_the_children_of_what_the_other_ends_never_wait_for_each_other(
+    database: Database,
+) -> None:
+    """Each would have held one parent for its child, and have written the row of the other's."""
+    await register(database, PARENT)
+    first, second = await start(database, count=2)
+    await drain(database)
+    for child, parent, other in ((77, first, second), (78, second, first)):
+        await execute(database, NAMED, parent, child)
+        await execute(database, "select noetl.cancel_execution($1)", other)
+    assert await _claims(database) == [[(77, True), (second, True)], [(78, False), (first, False)]]
+    await drain(database)
+    assert await rows(database, "select distinct status from noetl.execution") == [("CANCELLED",)]
+    assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("first", ["starts", "words"])
+async def test_brokers_that_start_and_adopt_the_same_children_never_wait_for_each_other(
+    database: Database, first: str
+) -> None:
+    """In whatever order: both write the children's rows, and the starts are about the parents too."""
+    await register(database, PARENT)
+    parents = await start(database, count=2)
+    await drain(database)
+    pairs = [*zip(parents, (78, 77), strict=True)]
+    for kind in ("starts", "words") if first == "starts" else ("words", "starts"):
+        for parent, child in pairs:
+            await execute(database, *((NAMED, parent, child) if kind == "starts" else (TELL, parent, child, 0)))
+    children = [child for _, child in pairs]
+    one, other = (children, parents) if first == "starts" else (parents, children)
+    assert await _claims(database) == [[(who, True) for who in one], [(who, False) for who in other]]
+    await drain(database)
+    adopted = "select parent_execution_id, execution_id from noetl.execution where parent_node_id <> '' order by 1"
+    assert await rows(database, adopted) == pairs
+
+
+async def test_many_brokers_start_children_of_one_parent(database: Database) -> None:
+    """None of them writes its row."""
+    await register(database, PARENT)
+    [parent] = await start(database)
+    await drain(database)
+    for child in range(77, 81):
+        await execute(database, NAMED, parent, child)
+    assert await _claims(database) == [[(77, True), (78, True)], [(79, True), (80, True)]]
+
+
+async def test_the_last_word_of_a_worker_waits_while_its_child_is_held(database: Database) -> None:
+    """Another broker decides on that child: the word about it waits, and so does what the worker said after that."""
+    await register(database, PARENT)
+    await register(database, CHILD, path="child")
+    [parent], [child] = await start(database), await start(database, "child")
+    await drain(database)
+    await execute(database, TELL, parent, child, 0)
+    await complete_jobs(database)
+    async with session(database) as holder, holder.transaction():
+        await holder.execute("select pg_advisory_xact_lock($1)", child)
+        assert await rows(database, CLAIM) == [(parent, False), (parent, False)]
+    await drain(database)
+    assert await rows(database, "select result from noetl.execution where execution_id = $1", parent) == [([0],)]
+    assert await broken_invariants(database) == {}

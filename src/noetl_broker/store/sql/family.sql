@@ -67,22 +67,14 @@ with started as materialized (
     on x.parent_execution_id = a.execution_id and x.parent_node_id = a.node_id and x.status = 'RUNNING'
   where a.execution_id <> all($17::bigint[])
 ), unborn as (
-  -- Told of and not started, maybe for good: they end here. One that is started at this moment is cancelled by whoever comes
-  -- second: the row's lock decides who that is.
+  -- Told of and not started, maybe for good: they end here. None is started at this moment, for that takes our locks.
   update noetl.execution x
-  set status = case when x.path is null then 'CANCELLED' else x.status end,
-      ended_at = case when x.path is null then clock_timestamp() end
+  set status = 'CANCELLED', ended_at = clock_timestamp()
   where x.execution_id = any(array(select o.execution_id from orphans o where o.path is null))
-    and x.status = 'RUNNING'
-  returning x.execution_id, x.catalog_id, x.path, x.status, noetl.next_id() as event_id
-), cancelled as materialized (
+), cancelled as (
   select execution_id, catalog_id, path, event_id
   from orphans
   where path is not null
-  union all
-  select execution_id, catalog_id, path, event_id
-  from unborn
-  where status = 'RUNNING'
 ), given_up_jobs as (
   -- of the items of iterators that gave up
   update noetl.queue q
