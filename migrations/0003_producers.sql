@@ -3,8 +3,9 @@
 -- Errors are of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
 --
 -- Whatever writes an event does so in UTC: on the database of a NoETL server `created_at` has no zone. And it says that it
--- is not the broker, whatever its caller says: events of the broker are no mail. (It says so as it begins: only a superuser
--- may give a function a setting that Postgres does not know, and the owner of the database migrates.)
+-- is not the broker, whatever its caller says: events of the broker are no mail. (It says so for as long as it writes them:
+-- only a superuser may give a function a setting that Postgres does not know, and the owner of the database migrates. Then it
+-- is said again what was said before: a trigger that somebody put on our tables may call it while the broker writes.)
 
 create or replace function noetl.start_execution(
   path text,
@@ -20,8 +21,8 @@ as $$
 declare
   playbook record;
   id bigint;
+  writer text := current_setting('noetl.writer', true);
 begin
-  perform set_config('noetl.writer', '', true);
   if $1 is null then
     raise exception using errcode = 'NB400', message = 'start_execution needs the path of a playbook',
       hint = 'select noetl.start_execution(''examples/weather'', ''{"city": "Paris"}'')';
@@ -68,12 +69,14 @@ begin
     where x.path = $1 and x.idempotency_key = $4;
     return id;
   end if;
+  perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   ) values (
     id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED',
     jsonb_build_object('path', $1, 'version', playbook.version, 'workload', coalesce($2, '{}'))
   );
+  perform set_config('noetl.writer', writer, true);
   return id;
 end
 $$;
@@ -89,8 +92,8 @@ as $$
 #variable_conflict use_column
 declare
   execution record;
+  writer text := current_setting('noetl.writer', true);
 begin
-  perform set_config('noetl.writer', '', true);
   select x.status, x.catalog_id, coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
   into execution
   from noetl.execution x
@@ -103,12 +106,14 @@ begin
   if execution.status <> 'RUNNING' then
     return false;
   end if;
+  perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   ) values (
     $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
     jsonb_strip_nulls(jsonb_build_object('reason', $2))
   );
+  perform set_config('noetl.writer', writer, true);
   return true;
 end
 $$;
@@ -264,8 +269,8 @@ declare
   start_id bigint := noetl.next_id();
   begun timestamptz := clock_timestamp();
   results jsonb;
+  writer text := current_setting('noetl.writer', true);
 begin
-  perform set_config('noetl.writer', '', true);
   if $2 is null or jsonb_typeof($2) <> 'object' or jsonb_typeof($2 -> 'results') is distinct from 'array' then
     raise exception using errcode = 'NB400', message = format('the plan of a fork of %s is no plan', $1),
       hint = 'noetl-broker fork and noetl-broker retry make one';
@@ -319,6 +324,7 @@ begin
     return id;
   end if;
 
+  perform set_config('noetl.writer', '', true);
   with named as materialized (
     select r.place, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit, r.result ->> 'status' as status,
       r.result ? 'set' as is_set, r.result -> 'set' as value, noetl.next_id() as event_id, coalesce(
@@ -373,6 +379,7 @@ begin
     ),
     jsonb_build_object('forked_from', $1, 'fork', $2 || jsonb_build_object('execution_id', $1, 'results', results))
   );
+  perform set_config('noetl.writer', writer, true);
   return id;
 end
 $$;

@@ -82,6 +82,7 @@ as $$
 declare
   at timestamptz := clock_timestamp();
   chosen bigint[];
+  writer text := current_setting('noetl.writer', true);
 begin
   if $1 is null or $1 = '' then
     raise exception using errcode = 'NB400', message = 'lease_jobs needs a worker_id',
@@ -120,7 +121,7 @@ begin
   select l.*
   from leased l
   order by l.priority desc, l.available_at, l.queue_id;
-  perform set_config('noetl.writer', '', true);
+  perform set_config('noetl.writer', writer, true);
 end
 $$;
 
@@ -181,6 +182,7 @@ as $$
 declare
   at timestamptz := clock_timestamp();
   ended int;
+  writer text := current_setting('noetl.writer', true);
 begin
   perform set_config('noetl.writer', 'worker', true);
   with ended as (
@@ -201,7 +203,7 @@ begin
     jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.place])), $1
   from ended e;
   get diagnostics ended = row_count;
-  perform set_config('noetl.writer', '', true);
+  perform set_config('noetl.writer', writer, true);
   if ended = cardinality($2) then
     return array_fill(true, array[ended]);
   end if;
@@ -337,8 +339,9 @@ set enable_seqscan = off
 set timezone = 'UTC'
 as $$
 #variable_conflict use_column
+declare
+  writer text := current_setting('noetl.writer', true);
 begin
-  perform set_config('noetl.writer', '', true);
   if $4 is null or $5 is null or $5 < 0 then
     raise exception using errcode = 'NB400',
       message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more',
@@ -351,6 +354,7 @@ begin
   if not found then
     return false;
   end if;
+  perform set_config('noetl.writer', '', true);
   insert into noetl.event (
     execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta, worker_id
   )
@@ -359,6 +363,7 @@ begin
     jsonb_build_object('queue_id', $1, 'attempt', $3), $2
   from noetl.queue q
   where q.queue_id = $1;
+  perform set_config('noetl.writer', writer, true);
   return true;
 end
 $$;

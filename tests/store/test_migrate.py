@@ -243,13 +243,13 @@ async def test_what_runs_with_the_owners_rights_looks_up_nothing_in_the_callers_
 
 
 async def test_a_function_that_writes_events_is_not_the_broker_whatever_its_caller_says(database: Database) -> None:
-    """The setting by which events of the broker are no mail is the session's: each such function takes it away."""
+    """The setting by which events of the broker are no mail is the session's: a function takes and gives it back."""
     loose = """
         select p.oid::regprocedure::text
         from pg_proc p
         where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
           and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
-          and p.prosrc !~ 'perform set_config[(]''noetl.writer'', ''(worker)?'', true[)];'
+          and p.prosrc !~ 'set_config[(]''noetl.writer'', ''(worker)?'', .*set_config[(]''noetl.writer'', writer, true'
     """
     assert await rows(database, loose) == []
 
