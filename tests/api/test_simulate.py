@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -96,6 +97,17 @@ def test_a_called_playbook_is_played_and_started_again_when_it_fails() -> None:
     story = played("nested_child", {"ring": ring, "sign": run_code})
     assert [child.status for child in story.children] == ["FAILED", "COMPLETED"]
     assert story.result == {"received": "a book", "rings": 2}
+
+
+def test_code_finds_what_its_step_imports() -> None:
+    """As in a worker."""
+    body = """
+    workflow:
+    - {step: start, next: join}
+    - {step: join, type: python, libs: {paths: os.path}, code: "def main(): return paths.join('a', 'b')", next: end}
+    - {step: end, result: "{{ join }}"}
+    """
+    assert simulate(HEAD + dedent(body), {"join": run_code}).result == "a/b"
 
 
 def test_an_answer_stands_for_a_playbook_that_a_step_calls() -> None:

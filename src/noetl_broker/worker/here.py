@@ -18,6 +18,7 @@ def run_code(job: Job) -> Any:
     if not isinstance(code, str):
         raise JobFailed(f"step '{job.step}' of type {job.type} has no code to run", kind="bad_job", retryable=False)
     request: dict[str, object] = {"name": job.step, "code": code, "args": dict(job.args), "context": dict(job.context)}
+    request["libs"] = job.action.get("libs")
     outcome: Any = python_child.outcome_of(request)
     if "error" not in outcome:
         return outcome["result"]

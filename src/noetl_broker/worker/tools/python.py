@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from noetl_broker.worker.faults import ToolFault
@@ -12,8 +11,8 @@ from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, decoded,
 
 async def run_python(task: Task) -> Any:
     """Give what `main` returned; its process group is gone when this returns, raises or is cancelled."""
-    request = {"name": task.name, "code": code_of(task), "args": dict(task.args), "context": dict(task.context)}
-    request |= {"env": environment_of(task), "imports": imports_of(task)}
+    request: dict[str, Any] = {"name": task.name, "code": code_of(task), "args": dict(task.args)}
+    request |= {"context": dict(task.context), "env": environment_of(task), "libs": task.action.get("libs")}
     interpreter = await task.lent.interpreters.take()
     try:
         # A character escaped as \\uXXXX takes six bytes of the answer and at least one of the result.
@@ -59,28 +58,6 @@ def _fits(text: str) -> bool:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
         return False
-
-
-def imports_of(task: Task) -> str:
-    """Give as Python's text what the step's `libs` names: `{np: numpy, join: {from: os.path, import: join}}`.
-
-    A list names packages; they are to be installed, and for the code to import.
-    """
-    said = task.action.get("libs")
-    lines = [] if isinstance(said, list) else [_import(name, of) for name, of in mapping(said, "libs").items()]
-    if None in lines:
-        message = "libs must map names to modules, such as {np: numpy} or {join: {from: os.path, import: join}}"
-        raise task.fault(message, kind="bad_value")
-    return "\n".join(map(str, lines))
-
-
-def _import(name: str, of: Any) -> str | None:
-    """Write the statement of one; None where they are no names."""
-    module, part = (of.get("from"), of.get("import")) if isinstance(of, Mapping) else (of, None)
-    words = [name, *str(module).split("."), *([] if part is None else [part])]
-    if not all(isinstance(word, str) and word.isidentifier() for word in words):
-        return None
-    return f"import {module} as {name}" if part is None else f"from {module} import {part} as {name}"
 
 
 def result_in(answer: bytes, task: Task) -> Any:

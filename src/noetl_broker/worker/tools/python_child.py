@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import keyword
 import linecache
 import math
 import os
@@ -70,6 +71,29 @@ def take_the_leash() -> int:
     os.dup2(nothing, 0)
     os.close(nothing)
     return leash
+
+
+def imports_of(libs: object) -> str:
+    """Write the statements that `libs` asks for: `{np: numpy, join: {from: os.path, import: join}}`.
+
+    A list names packages; they are to be installed, and for the code to import.
+    """
+    if libs is None or isinstance(libs, list):
+        return ""
+    lines = [statement(name, of) for name, of in libs.items()] if isinstance(libs, dict) else [None]
+    if None in lines:
+        message = "libs must map names to modules, such as {np: numpy} or {join: {from: os.path, import: join}}"
+        raise StepFault("bad_value", message)
+    return "\n".join(map(str, lines))
+
+
+def statement(name: str, of: object) -> str | None:
+    """Write the import of one; None where it is none."""
+    module, part = (of.get("from"), of.get("import")) if isinstance(of, dict) else (of, None)
+    words = [name, *(module.split(".") if isinstance(module, str) else [module]), *([] if part is None else [part])]
+    if not all(isinstance(word, str) and word.isidentifier() and not keyword.iskeyword(word) for word in words):
+        return None
+    return f"import {module} as {name}" if part is None else f"from {module} import {part} as {name}"
 
 
 def load(code: str, file: str, names: dict[str, object]) -> dict[str, object]:
@@ -194,7 +218,7 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
     # Code without a main() finds its inputs as names; the two that have a meaning of their own are its to define.
     given |= {key: value for key, value in args.items() if key not in ("main", "result")}
     try:
-        exec(str(job.get("imports", "")), given)  # noqa: S102 - as the step's own first lines
+        exec(imports_of(job.get("libs")), given)  # noqa: S102 - as the step's own first lines
         names = load(str(job["code"]), file, given)
         return {"result": as_json(call(names, args, context), "result")}
     except StepFault as fault:
