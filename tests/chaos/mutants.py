@@ -137,7 +137,10 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
         _run(_COUNT, f"    {_MARK.format('self.claimed.values()')}\n{_COUNT}"),
     ),
     "a cursor on ids": (
-        _run("unit.Look(start, newest=newest)", 'unit.Look(getattr(self.playbooks, "read_to", 0), newest=False)'),
+        _run(
+            "self.look = look",
+            'self.look = look = unit.Look(getattr(self.playbooks, "read_to", 0), newest=False)',
+        ),
         _run(
             _COUNT,
             f"    self.playbooks.read_to = 1 + max(m.mail_id for ms in claim.mail.values() for m in ms)\n{_COUNT}",

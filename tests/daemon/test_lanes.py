@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from noetl_broker.daemon import lane as lanes
-from noetl_broker.daemon.batch import MANY
+from noetl_broker.daemon.lane import MANY
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, running, start, value
 from tests.chaos.killing import broker
 from tests.chaos.under_load import until

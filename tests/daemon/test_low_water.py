@@ -31,6 +31,32 @@ def test_while_looks_are_cheap_claims_begin_closer_to_the_mark() -> None:
     assert low_water.start() == low_water.near == 30_000 - MARGIN
 
 
+def test_after_a_full_claim_the_next_begins_behind_it() -> None:
+    """The rows that our own lanes hold need not be walked over; after one that was not full, all is looked at."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, 0.001, past=30_200)
+    assert (low_water.start(), low_water.near) == (30_200, 30_000 - MARGIN)
+    low_water.looked(30_200, 30_200, 0.001, past=30_400)
+    assert low_water.start() == 30_400
+    low_water.looked(30_400, 30_400, 0.001)
+    assert low_water.start() == 30_400 - MARGIN
+
+
+def test_mail_that_a_full_claim_left_is_claimed_next() -> None:
+    """It failed, or others held some of it: nobody else would look there for a while."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, 0.001, past=30_200)
+    low_water.left(30_000)
+    assert low_water.start() == 30_000 - MARGIN
+
+
+def test_while_looks_are_dear_no_claim_begins_behind_another() -> None:
+    """What was committed late would wait for seconds."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, DEAR, past=30_200)
+    assert low_water.start() == 30_000 - WIDE_MARGIN
+
+
 def test_a_look_from_the_beginning_is_believed() -> None:
     """Something lower came to light: that is the mark."""
     low_water = LowWater()

@@ -135,7 +135,7 @@ async def test_a_batch_that_cannot_tell_which_of_several_it_is_has_them_come_sin
             counters = Counters()
             playbooks = Playbooks(PlaybookRules())
             batch = Batch(Rules(), playbooks, counters, max_gathered_bytes=1 << 26, careful=True, singly=singly)
-            await batch.run(own, size=200, newest=False)
+            await batch.run(own, size=200, look=unit.Look(0, newest=False))
             set_aside.append(counters.set_aside)
             await start(database)
     assert (singly, set_aside) == ({spoiled}, [0, 1])

@@ -141,8 +141,7 @@ class Connection:
         await pause("write_turns")
         transaction = self._transaction
         transaction.check()
-        turns = writing.documents(arguments[writing.TURNS], writing.TURNS)
-        await transaction.wait_for_states([turn["execution_id"] for turn in turns])
+        await transaction.wait_for_states([source["execution_id"] for source in writing.sources(arguments)])
         row, pending = writing.write_turns(self.server.tables, arguments, sloppy=self.server.sloppy)
         transaction.pending.append(pending)
         return row

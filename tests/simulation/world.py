@@ -23,7 +23,7 @@ from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.codec import dump_json
-from noetl_broker.store.unit import ConflictFault
+from noetl_broker.store.unit import ConflictFault, Look
 from tests.simulation import procedures
 from tests.simulation.connection import Connection, Server
 from tests.simulation.plans import document
@@ -218,8 +218,8 @@ class World:
             broker.claims += 1
             batch = Batch(Rules(), self.playbooks, self.counters, max_gathered_bytes=1 << 26)
             size = self.chance.choice((1, 2, 5, 200))
-            newest = broker.claims % 4 == 0
-            broker.running = batch.run(broker.connection, size=size, newest=newest)  # type: ignore[arg-type]
+            look = Look(0, newest=broker.claims % 4 == 0)
+            broker.running = batch.run(broker.connection, size=size, look=look)  # type: ignore[arg-type]
         connection, running = broker.connection, broker.running
         if connection is None:
             return

@@ -19,25 +19,25 @@ from tests.simulation.tables import EXECUTION, INFINITY, Row, Tables, in_order, 
 Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
-TURNS = 0  # their place among the arguments of write_turns
+SOURCES = slice(3, 8)  # their place among the arguments of write_turns
 # The columns of the rows of turns, events and steps, by their place; what is not there is null.
-TURN_COLUMNS = "execution_id turn event_id outcome decided_at note facts failed"
-EVENT_COLUMNS = "execution_id catalog_id parent_event_id created_at event_type node_id node_name node_type status meta"
+TURN_COLUMNS = "turn outcome note facts failed"
+EVENT_COLUMNS = "event_type node_id node_name node_type status meta"
 COLUMNS = (
-    f"{TURN_COLUMNS} expected last_at tokens deadline ends",
-    f"{EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
-    "execution_id step status visits started_at ended_at result_visit result_event_id failed",
+    f"{TURN_COLUMNS} expected last tokens deadline ends",
+    f"source ordinal {EVENT_COLUMNS} job_action job_context job_status job_priority job_max_attempts job_type rare",
+    "source step status visits ended started_source started result_visit result_source failed",
 )
-LENGTHS = ({8, 13}, {16, 17}, {9})  # of the rows: a turn may not be the last, and an event have nothing rare
+LENGTHS = ({5, 10}, {14, 15}, {10})  # of the rows: a turn may not be the last, and an event have nothing rare
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # what is rare, and not of their job
-MOMENTS = frozenset({"decided_at", "created_at", "started_at", "ended_at", "last_at"})
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
+OF_TURNS = (*TURN_COLUMNS.split(), "execution_id", "event_id", "decided_at", "result_event_id")
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 ENDED = frozenset({"done", "dead", "cancelled"})
 
 
 def documents(text: str, place: int) -> list[Row]:
-    """Return the rows of the JSON document at a place among the arguments, with their moments."""
+    """Return the rows of the JSON document at a place among the arguments."""
     rows = load_json(text)
     if not {len(row) for row in rows} <= LENGTHS[place]:
         raise RuntimeError(f"a row is not {COLUMNS[place]}")
@@ -48,11 +48,40 @@ def _row(row: Row) -> Row:
     rare = row.pop("rare", None) or {}
     row |= {name if name in OF_EVENTS else f"job_{name}": item for name, item in rare.items()}
     for name, item in row.items():
-        if item is not None and name in MOMENTS:
-            row[name] = datetime.fromisoformat(item)
-        elif item is not None and name in TEXTS:
+        if item is not None and name in TEXTS:
             row[name] = load_json(item)
     return row
+
+
+def sources(columns: Columns) -> list[Row]:
+    """Return what each turn comes from, in their order."""
+    return _rows("execution_id catalog_id event_id at mail_id", columns[SOURCES])
+
+
+def _after(source: Row, ordinal: int | None) -> datetime | None:
+    """The moment of the turn's event with this ordinal."""
+    return None if ordinal is None else source["at"] + timedelta(microseconds=ordinal)
+
+
+def _place_turns(turns: list[Row], sources: list[Row]) -> None:
+    for row, source in zip(turns, sources, strict=True):
+        row |= {"execution_id": source["execution_id"], "event_id": source["event_id"], "decided_at": source["at"]}
+        row["last_at"] = _after(source, row["last"])
+
+
+def _place_events(events: list[Row], sources: list[Row]) -> None:
+    for row in events:
+        source = sources[row.pop("source") - 1]
+        row |= {"execution_id": source["execution_id"], "catalog_id": source["catalog_id"]}
+        row |= {"parent_event_id": source["event_id"], "created_at": _after(source, row.pop("ordinal"))}
+
+
+def _place_steps(steps: list[Row], sources: list[Row]) -> None:
+    for row in steps:
+        source, began = sources[row["source"] - 1], sources[(row["started_source"] or row["source"]) - 1]
+        row |= {"execution_id": source["execution_id"], "ended_at": _after(source, row["ended"])}
+        row["started_at"] = _after(began, row["started"])
+        row["result_event_id"] = None if row["result_source"] is None else sources[row["result_source"] - 1]["event_id"]
 
 
 def _rows(names: str, columns: Columns) -> list[Row]:
@@ -115,8 +144,12 @@ def change_jobs(*columns: Sequence[Any]) -> Pending:
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch of turns; tells how many executions moved, and the ids of children."""
     turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
+    read = sources(columns)
+    _place_turns(turns, read)
+    _place_events(events, read)
+    _place_steps(steps, read)
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns[3:9])
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns[8:])
     states = [row for row in turns if row["expected"] is not None]
     if "no_turn_key" not in sloppy:
         _check_keys(tables, turns, states)
@@ -126,7 +159,7 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
 
     def write(tables: Tables) -> None:
         for row in turns:
-            told = {name: row[name] for name in (*TURN_COLUMNS.split(), "result_event_id")}
+            told = {name: row[name] for name in OF_TURNS}
             tables.turns[row["execution_id"], row["turn"]] = {**told, "facts": in_order(row["facts"])}
         for event in events:
             tables.insert_event(event, is_mail=False)
@@ -136,8 +169,8 @@ def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> 
         for step in steps:
             _track(tables, step)
         _write_ends(tables, ended, moved)
-        for mail_id in columns[9]:
-            tables.inbox.pop(mail_id, None)
+        for source in read:
+            tables.inbox.pop(source["mail_id"], None)
 
     same = [end for end in ended if _has_parent(tables, end)]
     answer = {"moved": len(moved), "ended": len(same), "child_ordinals": [*children], "child_ids": [*children.values()]}

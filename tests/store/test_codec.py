@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noetl_broker.store.codec import dump_json, load_json
+from noetl_broker.store.codec import dump_json, load_json, load_jsonb
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -45,6 +45,24 @@ def test_a_long_number_is_found_in_a_text_of_any_length(number: str, pad: int) -
     expected = json.loads(number)
     assert before == "x1" * pad
     assert (type(found), found) == ((str, number) if expected in {INFINITY, -INFINITY} else (type(expected), expected))
+
+
+@pytest.mark.parametrize("number", ["9" * 19, "-" + "9" * 20, "0." + "1" * 19, str(10**400), "18446744073709551615"])
+@pytest.mark.parametrize("pad", [0, 100, 10_000])
+def test_a_jsonb_is_read_as_the_same_json_is(number: str, pad: int) -> None:
+    """Its text holds no exponent, all else may be in it."""
+    for text in (number, f'["{"x1" * pad}", {{"a": {number}}}, 3]', "[" * 300 + number + "]" * 300):
+        assert load_jsonb(text) == load_json(text)
+        assert type(load_jsonb(text)) is type(load_json(text))
+
+
+@pytest.mark.parametrize("number", ["1e25", "1E400", "-2.5e+30", "1e-400", "123456789e15"])
+async def test_a_jsonb_has_no_exponents(database: Database, number: str) -> None:
+    """Which is why nobody looks for them."""
+    async with session(database) as own:
+        text = await own.fetchval("select $1::text::jsonb::text", number)
+        assert "e" not in text.lower()
+        assert await own.fetchval("select $1::text::jsonb", f'{{"n": {number}}}') == {"n": load_json(text)}
 
 
 async def test_an_integer_of_any_size_goes_through_the_database(database: Database) -> None:

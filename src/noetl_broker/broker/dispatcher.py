@@ -115,8 +115,9 @@ def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rule
         return None if playbook.deadline is not None else "recorded"
     if kind == EXECUTION_CANCEL:
         return None
-    reason = _visit_refusal(playbook, state, event)
-    return "recorded" if reason is None and _is_left_to_worker(playbook, event, rules) else reason
+    reason = _visit_refusal(playbook, state, event, kind)
+    left = reason is None and kind == ACTION_FAILED and _is_left_to_worker(playbook, event, rules)
+    return "recorded" if left else reason
 
 
 def _is_left_to_worker(playbook: Playbook, event: Event, rules: Rules) -> bool:
@@ -125,7 +126,7 @@ def _is_left_to_worker(playbook: Playbook, event: Event, rules: Rules) -> bool:
     What comes through the job (a lost lease, a timeout, the end that its row tells) is for the broker, and so is what a
     child answers.
     """
-    if rules.retry_owner != "worker" or event.kind != ACTION_FAILED or event.settled:
+    if rules.retry_owner != "worker" or event.settled:
         return False
     of_child = isinstance(event.meta, dict) and "child_execution_id" in event.meta
     return not of_child and playbook.steps[event.step or ""].kind != "playbook"
@@ -138,32 +139,32 @@ def _status_refusal(state: ExecutionState, kind: str) -> str | None:
     return "duplicate" if kind == EXECUTION_START else "after_end"
 
 
-def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event) -> str | None:
+def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event, kind: str) -> str | None:
     step = playbook.steps.get(event.step or "")
     if step is None:
-        return "recorded" if event.kind in OF_ITEMS else "unknown_step"
+        return "recorded" if kind in OF_ITEMS else "unknown_step"
     token = state.tokens.get((step.name, event.visit or 1))
     if token is None:
         visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
         return "duplicate" if (event.visit or 1) <= visits else "not_open"
-    if event.kind == ITERATION_STARTED:
+    if kind == ITERATION_STARTED:
         return "recorded" if runs_items(step) or step.kind == "playbook" else None
-    if event.kind in OF_ITEMS or event.place is not None:
-        of_one = event.kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
+    if kind in OF_ITEMS or event.place is not None:
+        of_one = kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
         if token.items is None or of_one != (event.place is not None):
             return "recorded"
         return "stale" if event.stale else None
-    return _action_refusal(step, token, event)
+    return _action_refusal(step, token, event, kind)
 
 
-def _action_refusal(step: Step, token: Token, event: Event) -> str | None:
-    if runs_items(step) and event.kind == ACTION_COMPLETED:
+def _action_refusal(step: Step, token: Token, event: Event, kind: str) -> str | None:
+    if runs_items(step) and kind == ACTION_COMPLETED:
         return "recorded"  # no worker has it; its items complete it
-    if event.kind == CHILD_DUE or step.kind == "playbook":
+    if kind == CHILD_DUE or step.kind == "playbook":
         return _child_refusal(step, token, event)
     if event.stale:
         return "stale"
-    once = event.kind == ACTION_FAILED and 0 < event.attempt <= token.failed_attempt
+    once = kind == ACTION_FAILED and 0 < event.attempt <= token.failed_attempt
     return "duplicate" if token.answered or once else None
 
 

@@ -35,8 +35,11 @@ def process_completed_steps(draft: Draft, token: Token) -> None:
 def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None = None) -> None:
     """The token leaves its visit with the event's result; `error` where its step failed and `on_error` lets it go."""
     del draft.tokens[token.step, token.visit]
-    error = as_stored(error)  # later turns read it in the step_failed
-    draft.leave((token.step, token.visit), None if error is None else StepResult(None, "FAILED", error))
+    result = None
+    if error is not None:
+        error = as_stored(error)  # later turns read it in the step_failed
+        result = StepResult(None, "FAILED", error)
+    draft.leave((token.step, token.visit), result)
     number = draft.turn.number
     given = given_to(draft, step, token.visit)
     scope = draft.scope(given.values, number, own=step.name)
@@ -76,7 +79,8 @@ def follow_next(
     arrivals: list[Arrival] = []
     draft.trail.append(Left(step.name, visit, scope, given, conditions, arrivals))
     unfinished = unfinished_of(draft, given, leaving=True)
-    insist_on_values(unfinished, *(entry.condition for entry in step.next))
+    if unfinished is not None:
+        insist_on_values(unfinished, *(entry.condition for entry in step.next))
     for target in _choose(draft, step, scope, conditions):
         handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
         arrivals.append(Arrival(target.arc, target.step, handed.values, *leaving, handed.left))

@@ -28,7 +28,6 @@ MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more 
 # writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
 # another, never for hundreds.
 PATIENCE_SECONDS = 0.05
-MANY = 64  # mails, which take some milliseconds
 MOST_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
 
 
@@ -88,28 +87,27 @@ class Batch:
         connection: Connection,
         *,
         size: int,
-        newest: bool,
-        start: int = 0,
+        look: unit.Look,
         quiet: bool = False,
-        on_many: Callable[[], object] | None = None,
+        on_claim: Callable[[unit.Claim, float], object] | None = None,
     ) -> unit.Claim:
-        """Claim from the mail `start` on, decide, write, commit; the claim says whether there was anything.
+        """Claim, decide, write, commit; the claim says whether there was anything.
 
-        `quiet`: notify nobody. `on_many` is called where that takes so long that more may come meanwhile.
+        `quiet`: notify nobody. `on_claim` is told what was claimed, and how many seconds that took, before all else.
         """
-        self.look = unit.Look(start, newest=newest)
+        self.look = look
         async with transaction(connection):
             began = time.monotonic()
-            claim = await unit.take(connection, self.look, max_mail=size)
+            claim = await unit.take(connection, look, max_mail=size)
             self.first, self.look_seconds = claim.first_mail_id, time.monotonic() - began
+            if on_claim is not None:
+                on_claim(claim, self.look_seconds)
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
-            if on_many is not None and self.mails + claim.missed >= min(size, MANY):
-                on_many()
             faults: Faults = {}
             cases = await self._open(connection, claim, faults)
-            if newest:
+            if look.newest:
                 cases.reverse()  # what is new comes first, so that patience does not run out before it
             outcomes = await self._decide(connection, cases, faults)
             if quiet:

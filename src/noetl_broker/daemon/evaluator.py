@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from noetl_broker.daemon.garbage import collect
 from noetl_broker.daemon.lane import Lane, Shared
 
+LOOK_SECONDS = 0.01  # between looks for more while other lanes are at work, which look for it too when they are done
+
 
 @dataclass(slots=True, kw_only=True)
 class Evaluator(Shared):
@@ -47,10 +49,10 @@ class Evaluator(Shared):
         while not self.stopping.is_set() and self.hopeless is None:
             goes_on = await lane.step()
             collect()
-            if not goes_on and not await self._more_may_come(lane):
+            if not goes_on and not await self._more_may_come():
                 break
 
-    async def _more_may_come(self, lane: Lane) -> bool:
+    async def _more_may_come(self) -> bool:
         """One lane pauses while others are at work: what comes meanwhile need not wait until they are done."""
         self.at_work -= 1
         if not self.at_work:
@@ -59,7 +61,7 @@ class Evaluator(Shared):
             return False
         self.waiting = True
         try:
-            await asyncio.wait_for(self.done.wait(), lane.next_pause())
+            await asyncio.wait_for(self.done.wait(), LOOK_SECONDS)
         except TimeoutError:
             pass
         finally:

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -28,6 +29,7 @@ from noetl_broker.store.rows import Mail
 
 log = structlog.get_logger(__name__)
 
+MANY = 64  # mails, which take some milliseconds
 NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
 NEWEST_OFTEN = 2  # while what waits is costly to decide on
 PAUSE_SECONDS = (0.002, 0.02)
@@ -97,19 +99,15 @@ class Lane:
             tracer=shared.tracer,
         )
         size = min(self.size, self.most)
-        self.claims += 1
-        often = NEWEST_EVERY if self.size == shared.batch_size else NEWEST_OFTEN
-        newest = self.claims % often == 0
-        start = shared.low_water.near if newest else shared.low_water.start()
+        look = self._next_look()
         try:
             async with lent(shared.pool, BATCH_SECONDS) as connection:
                 claim = await batch.run(
                     connection,
                     size=size,
-                    newest=newest,
-                    start=start,
+                    look=look,
                     quiet=self.quiet,
-                    on_many=self.add_lane,
+                    on_claim=partial(self._claimed, look, size),
                 )
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
             if batch.first is not None:
@@ -117,8 +115,6 @@ class Lane:
             await self._suffer(error, batch)
             shared.on_progress()
             return True
-        if not newest:
-            shared.low_water.looked(batch.first, start, batch.look_seconds)
         if batch.first is not None and (claim.missed or batch.taken < batch.mails):
             shared.low_water.left(batch.first)
         self._grow()
@@ -126,12 +122,26 @@ class Lane:
             shared.relax()
         self._tell(claim)
         if claim.mail:
-            return self._goes_on(batch, claim, size=size) or newest
+            return self._goes_on(batch, claim, size=size) or look.newest
         if claim.missed:
             counters.misses += claim.missed
             await asyncio.sleep(self.next_pause())
             return True
-        return newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+        return look.newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+
+    def _next_look(self) -> unit.Look:
+        self.claims += 1
+        often = NEWEST_EVERY if self.size == self.shared.batch_size else NEWEST_OFTEN
+        newest = self.claims % often == 0
+        return unit.Look(self.shared.low_water.near if newest else self.shared.low_water.start(), newest)
+
+    def _claimed(self, look: unit.Look, size: int, claim: unit.Claim, seconds: float) -> None:
+        """Before anything is decided: others may claim on from there, and there may be enough for another lane."""
+        if not look.newest:
+            past = claim.last_mail_id + 1 if claim.mails >= size else 0
+            self.shared.low_water.looked(claim.first_mail_id, look.start, seconds, past=past)
+        if claim.mails >= min(size, MANY):
+            self.add_lane()
 
     def _tell(self, claim: unit.Claim) -> None:
         """Progress, where there was mail; no trouble, but not where others hold all of it, who may have the same."""

@@ -2,9 +2,11 @@
 
 While somebody holds an old snapshot, no vacuum takes them away, and a claim from the beginning costs more with each of
 them. The mark only saves that walk. Mail gets its number before its commit, so some comes to light later than what has
-higher numbers: claims begin a good bit before the mark. What lies below even that (of a large transaction, or left by
-a broker that rolled back) is found by looks from the beginning. These come before every sleep and some times a second;
-once they are dear, they take one four-hundredth of the time, which no p99 shows, and come every ten seconds at least.
+higher numbers: claims begin a good bit before the mark; after one that was full, behind what it took, for rows that our
+own lanes hold cost each claim as much as the dead. What lies below even that (of a large transaction, or left by a
+broker that rolled back) is found by looks from the beginning. These come before every sleep and some times a second;
+once they are dear, they take one four-hundredth of the time, which no p99 shows, and come every ten seconds at least:
+then no claim begins behind another.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ class LowWater:
     def __init__(self) -> None:
         """Nothing is known: the first look is one from the beginning."""
         self._mark = 0
+        self._past = 0  # all that one of our lanes took, with what it claimed last; 0: that was not full
         self._due = 0.0
         self._cost = 0.0
 
@@ -42,21 +45,25 @@ class LowWater:
     def start(self) -> int:
         """From which mail on the next claim reads."""
         if time.monotonic() < self._due:
-            return self.near
+            return max(self.near, self._past)
         self._wait()  # no second lane does the same meanwhile
         return 0
 
-    def looked(self, first: int | None, start: int, seconds: float) -> None:
-        """A look from `start` on took so long and found this mail first; nothing before that is left."""
+    def looked(self, first: int | None, start: int, seconds: float, *, past: int = 0) -> None:
+        """A look from `start` on took so long and found this mail first; nothing before that is left.
+
+        `past`: behind the last mail that a full claim took.
+        """
         if not start:
             self._cost = seconds
             self._wait()
         if first is not None:
             self._mark = max(self._mark, first) if start else first
+        self._past = past if self._cost < CHEAP_SECONDS else 0
 
     def left(self, first: int) -> None:
         """Mail from here on was claimed and stays in the inbox."""
-        self._mark = min(self._mark, first)
+        self._mark, self._past = min(self._mark, first), 0
 
     def _wait(self) -> None:
         pause = min(max(self._cost * PAUSE_FACTOR, PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)

@@ -12,6 +12,7 @@ from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
 from noetl_broker.store.queries import sql
 
 POLL_SECONDS = (0.002, 0.1)
+HELD_SECONDS = 0.02  # until mail that another broker holds is looked for again, at least: whoever writes more rings
 SHORT_SECONDS = 0.003  # of work, for which the gate is kept: to let it go and take it again costs as much as a mail
 
 
@@ -85,7 +86,8 @@ class Sleeper:
             await self._wait(seconds, self._bell.rung)
             self.swept = not self._bell.rung.is_set()
         elif not worked:
-            await self._pause(self._bell.rung)  # mail that another broker holds
+            self._poll = max(self._poll, HELD_SECONDS)
+            await self._pause(self._bell.rung)
 
     async def _has_gate(self) -> bool:
         """Whether writers ring from now on, as far as the bell says so in time."""

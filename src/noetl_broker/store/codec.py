@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -37,16 +36,21 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 def load_json(text: str) -> Any:
     """The value of a JSON text; a number too large for Python, or all of a value too deep for it, as its text."""
-    perhaps_long, perhaps_deep = True, False
-    if len(text) > _SHORT:
-        signs = text.encode().translate(_SIGNS)
-        perhaps_long = _LONG in signs or _EXPONENT in signs
-        perhaps_deep = signs.count(_OPENS) > LEVELS_READ
-    if perhaps_long and _LONG_NUMBER.search(text):
-        if perhaps_deep and _levels(text) > LEVELS_READ:
-            return text
-        return json.loads(text, parse_int=_whole, parse_float=_real)
-    return _load_perhaps_deep(text) if perhaps_deep else orjson.loads(text)
+    if len(text) <= _SHORT:
+        long = _LONG_NUMBER.search(text)
+        return json.loads(text, parse_int=_whole, parse_float=_real) if long else orjson.loads(text)
+    signs = text.encode().translate(_SIGNS)
+    return _load(text, perhaps_long=_LONG in signs or _EXPONENT in signs, opening=signs.count(_OPENS))
+
+
+def load_jsonb(text: str) -> Any:
+    """As `load_json`, of what a jsonb gives: no number in it is written with an exponent. A hot path."""
+    if len(text) < len(_LONG):
+        return orjson.loads(text)
+    signs = text.encode().translate(_SIGNS)
+    if _LONG in signs or (len(text) > LEVELS_READ and signs.count(_OPENS) > LEVELS_READ):
+        return _load(text, perhaps_long=_LONG in signs, opening=signs.count(_OPENS))
+    return orjson.loads(text)
 
 
 def dump_json(value: Any) -> str:
@@ -62,17 +66,13 @@ def dump_json(value: Any) -> str:
     return text
 
 
-def dump_rows(rows: list[list[Any]]) -> str:
-    """The JSON text of rows; as `dump_json`, and moments as ISO 8601."""
-    try:
-        text = orjson.dumps(rows).decode()
-    except TypeError:
-        return dump_json(
-            [[value.isoformat() if isinstance(value, datetime) else value for value in row] for row in rows]
-        )
-    if "u0000" in text and _NUL.search(text):
-        raise ValueError(NUL)
-    return text
+def _load(text: str, *, perhaps_long: bool, opening: int) -> Any:
+    """The value of a text that may hold a long number, and has so many opening brackets."""
+    if perhaps_long and _LONG_NUMBER.search(text):
+        if opening > LEVELS_READ and _levels(text) > LEVELS_READ:
+            return text
+        return json.loads(text, parse_int=_whole, parse_float=_real)
+    return _load_perhaps_deep(text) if opening > LEVELS_READ else orjson.loads(text)
 
 
 def _load_perhaps_deep(text: str) -> Any:

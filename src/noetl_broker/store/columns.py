@@ -2,15 +2,15 @@
 
 What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
 kind of row. A row is a list, its columns by their place, as `write_turns` reads them: objects take Postgres half as
-long again, and arrays of columns or of rows take the driver more than they save the server. What few turns write goes
-as arrays of columns.
+long again, and arrays of columns or of rows take the driver more than they save the server. Ids and moments take it as
+long as all else in a row, so those of the turns, their sources, go as arrays, and a row names its source and how many
+microseconds it is later. What few turns write goes as arrays of columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from noetl_broker.broker.model import Decision, Emitted, Job, Row, Turn
 from noetl_broker.broker.state import encode
 from noetl_broker.errors import OversizeFault
-from noetl_broker.store.codec import dump_json, dump_rows
+from noetl_broker.store.codec import dump_json
 from noetl_broker.store.family import child_row, json_or_null, letter
 from noetl_broker.store.rows import MICROSECOND, Case, Execution, Mail, Outcome, node_id
 from noetl_broker.store.shapes import shape_of
@@ -28,10 +28,10 @@ Document = list[Any]  # one row
 # fewer characters (of many bytes, or many numbers), the server says so: see `unit.write`.
 MOST_CHARS = 200_000_000
 # Places in the rows of events. What few of them have comes last, by its name.
-NODE, JOB, JOB_STATUS, RARE = 5, 10, 12, 16
+NODE, JOB, JOB_STATUS, RARE = 3, 8, 10, 14
 NO_JOB = [None] * (RARE - JOB)
-# Places in the rows of steps; of their results there are two columns more.
-STARTED, RESULT_VISIT = 4, 6
+# Places in the rows of steps: of when it started, and of its result, with what belongs to each.
+STARTED, RESULT_VISIT = 5, 7
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
 
@@ -42,6 +42,8 @@ class Columns:
         """Empty: nothing to write yet."""
         self.begun: list[tuple[object, ...]] = []
         self.shapes: dict[int, tuple[str, str, str]] = {}
+        # Of each turn: execution, playbook, event, moment, mail. Rows name them by their place, from 1.
+        self.sources: list[tuple[object, ...]] = []
         self.turns: list[Document] = []  # with the state after the last one of each execution
         self.executions = 0
         self.events: list[Document] = []  # with the job that an event queues
@@ -49,7 +51,6 @@ class Columns:
         self.withdrawn: list[int] = []
         self.rows: dict[tuple[int, str], Document] = {}
         self.ended: list[tuple[object, ...]] = []
-        self.read: list[int] = []
         self.children: list[tuple[object, ...]] = []
         self.letters: list[tuple[object, ...]] = []
         self.abandoned: list[tuple[object, ...]] = []
@@ -66,11 +67,9 @@ class Columns:
         for mail, turn, decision in taken:
             first = len(self.events)
             failed = None if decision.failed is None else first + decision.failed + 1
-            self.read.append(mail.mail_id)
-            self.turns.append([
-                turn.execution_id, turn.number, mail.event_id, decision.outcome, turn.at, decision.note,
-                None if mail.facts is None else dump_json(mail.facts), failed,
-            ])  # fmt: skip
+            self.sources.append((turn.execution_id, execution.catalog_id, mail.event_id, turn.at, mail.mail_id))
+            facts = None if mail.facts is None else dump_json(mail.facts)
+            self.turns.append([turn.number, decision.outcome, decision.note, facts, failed])
             if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
                 deadline = decision.begun.deadline
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
@@ -79,22 +78,21 @@ class Columns:
                     dump_json(asdict(case.rules)),
                 ))  # fmt: skip
             ends |= decision.ended is not None
-            self._add_decision(execution, mail, turn, decision)
+            self._add_decision(execution, turn, decision)
             for row in decision.rows:
-                self._add_row(execution.execution_id, mail, turn.at, row, failed)
+                self._add_row(execution.execution_id, row, failed)
             self._add_family(execution, mail, decision, first)
             if decision.ended is not None and execution.parent is not None:
                 self.letters.append(letter(execution, state, decision.ended))
-        _, turn, decision = taken[-1]
-        last_at = turn.at + max(len(decision.events) - 1, 0) * MICROSECOND
-        self.turns[-1] += [execution.turn, last_at, dump_json(encode(state)), deadline, ends]
+        last = max(len(taken[-1].decision.events) - 1, 0)
+        self.turns[-1] += [execution.turn, last, dump_json(encode(state)), deadline, ends]
         self.executions += 1
 
-    def _add_decision(self, execution: Execution, mail: Mail, turn: Turn, decision: Decision) -> None:
-        first, at = len(self.events), turn.at
+    def _add_decision(self, execution: Execution, turn: Turn, decision: Decision) -> None:
+        first, source = len(self.events), len(self.sources)
         parents = {child.ordinal for child in decision.children if child.ordinal is not None}
         for ordinal, event in enumerate(decision.events):
-            self.events.append(_event_row(execution, mail, at + ordinal * MICROSECOND, event))
+            self.events.append(_event_row(execution, source, ordinal, event))
             if ordinal in parents:
                 _rare(self.events[-1])["starts_child"] = True
         for job in decision.jobs:
@@ -213,17 +211,16 @@ class Columns:
             _rare(row)["node_id"] = node
         self._placed[owner, node] = row
 
-    def _add_row(self, execution_id: int, mail: Mail, at: datetime, row: Row, failed: int | None) -> None:
+    def _add_row(self, execution_id: int, row: Row, failed: int | None) -> None:
         """One row a step, even where several turns of the batch touched it: an update sees each row once.
 
         `failed`: the ordinal, in the batch, of the event with the turn's result (None: the one that it read has it).
         """
+        source = len(self.sources)
         own = row.result_visit is not None and not row.taken
         document: Document = [
-            execution_id, row.step, row.status, row.visits,
-            None if row.started is None else at + row.started * MICROSECOND,
-            None if row.ended is None else at + row.ended * MICROSECOND,
-            row.result_visit, mail.event_id if own else None, failed if own else None,
+            source, row.step, row.status, row.visits, row.ended, None if row.started is None else source, row.started,
+            row.result_visit, source if own else None, failed if own else None,
         ]  # fmt: skip
         before = self.rows.get((execution_id, row.step))
         if before is not None:
@@ -237,12 +234,12 @@ class Columns:
 
     def write_arguments(self) -> list[object]:
         """The arguments of `write_turns`; raises OversizeFault where they are more than the server takes."""
-        texts = [dump_rows(rows) for rows in (self.turns, self.events, [*self.rows.values()])]
+        texts = [dump_json(rows) for rows in (self.turns, self.events, [*self.rows.values()])]
         chars = sum(map(len, texts))
         if chars > MOST_CHARS:
             message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"
             raise OversizeFault(f"{message}, more than {MOST_CHARS:,}: start fewer jobs in one turn, or give each less")
-        return [*texts, *_columns(self.ended, 6), self.read]
+        return [*texts, *_columns(self.sources, 5), *_columns(self.ended, 6)]
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""
@@ -257,14 +254,13 @@ def _rare(event: Document) -> dict[str, Any]:
     return rare
 
 
-def _event_row(execution: Execution, mail: Mail, at: datetime, event: Emitted) -> Document:
+def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) -> Document:
     if event.step is None:
         node, name = str(execution.execution_id), execution.name
     else:
         node, name = node_id(execution.execution_id, event.step, event.visit), event.step
     row: Document = [
-        execution.execution_id, execution.catalog_id, mail.event_id, at, event.type, node, name, event.node_type,
-        event.status, event.meta, *NO_JOB,
+        source, ordinal, event.type, node, name, event.node_type, event.status, event.meta or {}, *NO_JOB,
     ]  # fmt: skip
     if event.result is not None:
         _rare(row)["result"] = event.result
@@ -277,7 +273,8 @@ def _event_row(execution: Execution, mail: Mail, at: datetime, event: Emitted) -
 
 def _lay_over(before: Document, row: Document) -> None:
     """What earlier turns of the batch said of a step, where this one says nothing, or of a lower visit's result."""
-    row[STARTED] = row[STARTED] or before[STARTED]
+    if row[STARTED] is None:
+        row[STARTED:RESULT_VISIT] = before[STARTED:RESULT_VISIT]
     if (before[RESULT_VISIT] or 0) > (row[RESULT_VISIT] or 0):
         row[RESULT_VISIT:] = before[RESULT_VISIT:]
 

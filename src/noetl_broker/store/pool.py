@@ -18,7 +18,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault, PermissionFault
-from noetl_broker.store.codec import dump_json, load_json
+from noetl_broker.store.codec import dump_json, load_json, load_jsonb
 from noetl_broker.store.dsn import database_names, without_secrets
 from noetl_broker.store.faults import is_transient
 
@@ -213,7 +213,5 @@ async def _keep(_connection: Connection) -> None:
 
 
 async def _set_codecs(connection: Connection) -> None:
-    for name in ("json", "jsonb"):
-        await connection.set_type_codec(
-            name, encoder=dump_json, decoder=load_json, schema="pg_catalog", format="text"
-        )  # fmt: skip
+    for name, load in (("json", load_json), ("jsonb", load_jsonb)):
+        await connection.set_type_codec(name, encoder=dump_json, decoder=load, schema="pg_catalog", format="text")

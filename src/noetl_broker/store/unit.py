@@ -56,15 +56,23 @@ class Claim:
         self.mail: dict[int, list[Mail]] = defaultdict(list)
         self.executions: dict[int, Execution] = {}
         self.missed = 0
-        self.first_mail_id: int | None = None
+        self.first_mail_id: int | None = None  # of all that it came upon
+        self.last_mail_id = 0
+
+    @property
+    def mails(self) -> int:
+        """How many mails it came upon."""
+        return sum(map(len, self.mail.values())) + self.missed
 
 
 async def take(connection: Connection, look: Look, *, max_mail: int) -> Claim:
     """Claim up to `max_mail` mails and lock their executions; call inside a transaction."""
     claim = Claim()
     rows = await connection.fetch(sql("take_mail"), max_mail, look.newest, look.start)
-    for row in sorted(rows, key=itemgetter("mail_id")):  # wide rows: here it costs a tenth
-        claim.first_mail_id = min(row["mail_id"], claim.first_mail_id or row["mail_id"])
+    rows.sort(key=itemgetter("mail_id"))  # wide rows: here it costs a tenth
+    if rows:
+        claim.first_mail_id, claim.last_mail_id = rows[0]["mail_id"], rows[-1]["mail_id"]
+    for row in rows:
         if not row["locked"]:
             claim.missed += 1
             continue

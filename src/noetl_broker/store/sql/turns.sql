@@ -78,29 +78,37 @@ where q.execution_id = any($5::bigint[])
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
 -- that was seen: fewer than asked for is a conflict.
+-- $4 to $7: of each turn its execution, the playbook's version, the event that it read, and its moment; `source`: a place in them.
 with turns as materialized (
   -- The last turn of an execution has the state after it beside it, from which turn on that was expected, and whether the
   -- execution ended: then it has no deadline any more. `failed` here and below: the ordinal of the step_failed that has the
   -- result of the turn.
-  select (t ->> 0)::bigint as execution_id, (t ->> 1)::int as turn, (t ->> 2)::bigint as event_id, t ->> 3 as outcome,
-    (t ->> 4)::timestamptz as decided_at, t ->> 5 as note, (t ->> 6)::jsonb as facts, (t ->> 7)::int as failed,
-    (t ->> 8)::int as expected, (t ->> 9)::timestamptz as last_at, (t ->> 10)::json as tokens,
-    (t ->> 11)::float8 as deadline, (t ->> 12)::boolean as ends
-  from jsonb_array_elements($1::text::jsonb) t
+  select u.execution_id, u.event_id, u.decided_at, (u.t ->> 0)::int as turn, u.t ->> 1 as outcome, u.t ->> 2 as note,
+    (u.t ->> 3)::jsonb as facts, (u.t ->> 4)::int as failed, (u.t ->> 5)::int as expected,
+    u.decided_at + (u.t ->> 6)::int * interval '1 microsecond' as last_at, (u.t ->> 7)::json as tokens,
+    (u.t ->> 8)::float8 as deadline, (u.t ->> 9)::boolean as ends
+  from rows from (
+    unnest($4::bigint[]), unnest($6::bigint[]), unnest($7::timestamptz[]), jsonb_array_elements($1::text::jsonb)
+  ) u (execution_id, event_id, decided_at, t)
 ), told as materialized (
   -- An iteration_started says which child it started: its id is made here, and used by write_family. The job that an
   -- event queues stands beside it, so that the two need no join. What few rows have comes last, by its name.
-  select row_number() over () as ordinal, noetl.next_id() as event_id,
-    (e ->> 0)::bigint as execution_id, (e ->> 1)::bigint as catalog_id, (e ->> 2)::bigint as parent_event_id,
-    (e ->> 3)::timestamptz as created_at, e ->> 4 as event_type, e ->> 5 as node_id, e ->> 6 as node_name,
-    e ->> 7 as node_type, e ->> 8 as status, nullif(e -> 9, 'null') as meta,
-    e -> 16 -> 'result' as result, e -> 16 -> 'error' as error, e -> 16 -> 'context' as context,
-    case when e -> 16 ? 'starts_child' then noetl.next_id() end as child_id,
-    e ->> 10 as job_action, e -> 11 as job_context, e ->> 12 as job_status, (e ->> 13)::int as job_priority,
-    (e ->> 14)::int as job_max_attempts, e ->> 15 as job_type, (e -> 16 ->> 'timeout')::float8 as job_timeout,
-    (e -> 16 ->> 'delay')::float8 as job_delay, e -> 16 ->> 'node_id' as job_node_id,
-    e -> 16 ? 'lacks_workload' as job_lacks_workload
-  from jsonb_array_elements($2::text::jsonb) e
+  select u.ordinal, noetl.next_id() as event_id,
+    ($4::bigint[])[u.source] as execution_id, ($5::bigint[])[u.source] as catalog_id, ($6::bigint[])[u.source] as parent_event_id,
+    ($7::timestamptz[])[u.source] + (u.e ->> 1)::int * interval '1 microsecond' as created_at,
+    u.e ->> 2 as event_type, u.e ->> 3 as node_id, u.e ->> 4 as node_name, u.e ->> 5 as node_type, u.e ->> 6 as status,
+    u.e -> 7 as meta,
+    u.e -> 14 -> 'result' as result, u.e -> 14 -> 'error' as error, u.e -> 14 -> 'context' as context,
+    case when u.e -> 14 ? 'starts_child' then noetl.next_id() end as child_id,
+    u.e ->> 8 as job_action, u.e -> 9 as job_context, u.e ->> 10 as job_status, (u.e ->> 11)::int as job_priority,
+    (u.e ->> 12)::int as job_max_attempts, u.e ->> 13 as job_type, (u.e -> 14 ->> 'timeout')::float8 as job_timeout,
+    (u.e -> 14 ->> 'delay')::float8 as job_delay, u.e -> 14 ->> 'node_id' as job_node_id,
+    u.e -> 14 ? 'lacks_workload' as job_lacks_workload
+  from (
+    select e, (e ->> 0)::int as source, ordinal
+    from jsonb_array_elements($2::text::jsonb) with ordinality e (e, ordinal)
+    offset 0 -- read once, however often it is named
+  ) u
 ), failures as materialized (
   -- narrow, and read by those alone that look for one: a join would cost every batch
   select ordinal, event_id
@@ -158,21 +166,25 @@ with turns as materialized (
         else w.result_event_id
       end
   from (
-    select (d ->> 0)::bigint as execution_id, d ->> 1 as step, d ->> 2 as status, (d ->> 3)::int as visits,
-      (d ->> 4)::timestamptz as started_at, (d ->> 5)::timestamptz as ended_at,
-      (d ->> 6)::int as result_visit,
+    select ($4::bigint[])[d.source] as execution_id, d.d ->> 1 as step, d.d ->> 2 as status, (d.d ->> 3)::int as visits,
+      ($7::timestamptz[])[d.source] + (d.d ->> 4)::int * interval '1 microsecond' as ended_at,
+      ($7::timestamptz[])[(d.d ->> 5)::int] + (d.d ->> 6)::int * interval '1 microsecond' as started_at,
+      (d.d ->> 7)::int as result_visit,
       case
-        when d ->> 8 is not null then (select f.event_id from failures f where f.ordinal = (d ->> 8)::bigint)
-        else (d ->> 7)::bigint
+        when d.d ->> 9 is not null then (select f.event_id from failures f where f.ordinal = (d.d ->> 9)::bigint)
+        else ($6::bigint[])[(d.d ->> 8)::int]
       end as result_event_id
-    from jsonb_array_elements($3::text::jsonb) d
+    from (
+      select d, (d ->> 0)::int as source
+      from jsonb_array_elements($3::text::jsonb) d
+    ) d
     offset 0 -- each read once, however often it is named
   ) r
   where w.execution_id = r.execution_id and w.step_id = r.step
 ), ended as (
   update noetl.execution x
   set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
-  from unnest($4::bigint[], $5::text[], $6::text[], $7::text[], $8::timestamptz[], $9::text[])
+  from unnest($9::bigint[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- A parent that adopts it at this moment is told by whoever comes second: the row's lock decides who that is.
   where x.execution_id = e.execution_id and x.parent_node_id is not distinct from e.parent_node_id
@@ -197,14 +209,14 @@ with turns as materialized (
   returning s.execution_id
 ), read as (
   delete from noetl.inbox i
-  where i.mail_id = any($10::bigint[])
+  where i.mail_id = any($8::bigint[])
 ), bell as (
   -- one of each a commit, however many jobs were queued and executions ended
   select pg_notify('noetl_job', '')
   where exists (select from told where job_status is not null) and current_setting('noetl.quiet', true) is distinct from 'on'
   union all
   select pg_notify('noetl_end', '')
-  where cardinality($4::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
+  where cardinality($9::bigint[]) > 0 and current_setting('noetl.quiet', true) is distinct from 'on'
 )
 select (select count(*) from new_states) + (select count(*) from moved_states) as moved,
   (select count(*) from ended) as ended,
