@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from noetl_broker.daemon.low_water import LONGEST_PAUSE_SECONDS, MARGIN, WIDE_MARGIN, LowWater
+import time
+
+import pytest
+
+from noetl_broker.daemon.low_water import LONGEST_PAUSE_SECONDS, MARGIN, PAUSE_SECONDS, WIDE_MARGIN, LowWater
 from tests.brokers import broken_invariants, register, running, start, until_ended, value
 from tests.chaos.under_load import until
 from tests.postgres import Database
@@ -40,6 +44,18 @@ def test_after_a_full_claim_the_next_begins_behind_it() -> None:
     assert low_water.start() == 30_400
     low_water.looked(30_400, 30_400, 0.001)
     assert low_water.start() == 30_400 - MARGIN
+
+
+def test_however_many_full_claims_there_are_one_soon_begins_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was committed late waits no longer than that, even in a backlog without an end."""
+    low_water, now = LowWater(), time.monotonic()
+    low_water.looked(30_000, 0, 0.0001, past=30_200)
+    for claims in range(10):
+        assert low_water.start() > 0
+        low_water.looked(30_200 + 200 * claims, low_water.start(), 0.001, past=30_400 + 200 * claims)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * PAUSE_SECONDS)
+    assert low_water.start() == 0
+    assert low_water.start() > 0
 
 
 def test_mail_that_a_full_claim_left_is_claimed_next() -> None:
