@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -195,49 +195,6 @@ async def test_whatever_a_function_raises_fails_its_job(
     [(_, _, error)] = await queue.events(queue_id)
     expected = {"panics": "Panic", "panics_too": "Panic", "is_interrupted": "KeyboardInterrupt"}
     assert error["type"] == expected.get(function.__name__, "CancelledError")
-
-
-async def cancels_itself(_job: Job) -> None:
-    """Cancel the task in which it is called."""
-    task = asyncio.current_task()
-    assert task is not None
-    task.cancel()
-    await asyncio.Event().wait()
-
-
-@pytest.mark.parametrize("function", [awaits_the_cancelled, cancels_itself])
-async def test_a_cancelled_item_is_a_failed_one(
-    database: Database, queue: Queue, function: Callable[[Job], Awaitable[None]]
-) -> None:
-    """The loop does not succeed without it and those behind it."""
-
-    async def doubles(job: Job) -> int:
-        if job.args["n"] == 2:
-            await function(job)
-        return int(job.args["n"]) * 2
-
-    loop = {"collection": [1, 2, 3, 4], "element": "n"}
-    async with doing(database, doubles):
-        queue_id = await queue.put_one({"type": "own", "args": {"n": "{{ n }}"}, "loop": loop})
-        assert await queue.until(queue_id, "failed", "done") == "failed"
-    [(_, _, error)] = await queue.events(queue_id)
-    assert error["type"] == "CancelledError"
-
-
-async def test_a_cancelled_item_leaves_a_hole_in_a_loop_that_goes_on(database: Database, queue: Queue) -> None:
-    """Those behind it are run."""
-
-    async def doubles(job: Job) -> int:
-        if job.args["n"] == 2:
-            await awaits_the_cancelled(job)
-        return int(job.args["n"]) * 2
-
-    loop = {"collection": [1, 2, 3, 4], "element": "n", "on_error": "continue"}
-    async with doing(database, doubles):
-        queue_id = await queue.put_one({"type": "own", "args": {"n": "{{ n }}"}, "loop": loop})
-        assert await queue.until(queue_id, "failed", "done") == "done"
-    [(_, result, _)] = await queue.events(queue_id)
-    assert result == [2, None, 6, 8]
 
 
 STUCK = """

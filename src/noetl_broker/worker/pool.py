@@ -27,7 +27,7 @@ from noetl_broker.store.jobs import (
 )
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.execute import TOOLS, Success, execute, types_with
-from noetl_broker.worker.faults import Failure
+from noetl_broker.worker.faults import Failure, ToolFault, failure_of
 from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.report import Reporter, answer_of
@@ -181,7 +181,10 @@ class Pool:
         try:
             return await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
         except asyncio.CancelledError:
-            return None
+            if running.ended_because is not None:
+                return None
+        running.ended_because = ANSWERED  # by itself: nobody else need, and its last words are as short
+        return failure_of(ToolFault("the task cancelled itself", kind="CancelledError"))
 
     async def _let_go(self, running: Running) -> None:
         """Let the lease of a job that the stop killed run out soon, so that it is queued again.
