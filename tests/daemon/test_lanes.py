@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from noetl_broker.daemon import lane as lanes
-from noetl_broker.daemon.lane import MANY
+from noetl_broker.daemon import evaluator as evaluators
+from noetl_broker.daemon import low_water
+from noetl_broker.daemon.lane import MANY, Lane
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, running, start, value
 from tests.chaos.killing import broker
 from tests.chaos.under_load import until
@@ -67,7 +68,7 @@ async def test_what_comes_while_a_lane_has_much_to_do_is_taken_by_another(databa
 
 async def test_no_lane_outlasts_the_work(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that found nothing looks again after a pause; the end of the other one's work ends that pause."""
-    monkeypatch.setattr(lanes, "PAUSE_SECONDS", (3600.0, 3600.0))
+    monkeypatch.setattr(evaluators, "LOOK_SECONDS", 3600.0)
     await register(database, STEP)
     executions = await start(database, count=MANY)
     async with asyncio.timeout(PATIENCE_SECONDS), broker(database, lanes=2) as evaluator:
@@ -81,3 +82,29 @@ async def test_no_lane_outlasts_the_work(database: Database, monkeypatch: pytest
             assert told == []  # that there is nothing for it says nothing of what the other one tries
         await draining
     assert await value(database, RUNNING) == 0
+
+
+async def test_a_claim_begins_behind_the_last_full_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind one that was not full there may be more; one that reads the newest mail first says nothing about the rest.
+
+    Where a batch fails, what it claimed is looked at again.
+    """
+    for name in ("CHEAP_SECONDS", "PAUSE_SECONDS", "CHEAP_PAUSE_SECONDS"):
+        monkeypatch.setattr(low_water, name, 3600.0)
+    await register(database, QUICK)
+    async with broker(database, lanes=1, batch_size=2) as evaluator, session(database) as own:
+        await start(database, count=9)
+        ids = [row["mail_id"] for row in await own.fetch("select mail_id from noetl.inbox order by mail_id")]
+        lane, mark, starts = Lane(evaluator, lambda: None), evaluator.low_water, []
+        for _ in range(6):
+            await lane.step()
+            starts.append(mark.start())
+        near = mark.near
+        await start(database, count=2)
+        await own.execute("alter table noetl.turn rename to away")
+        await lane.step()
+        failed = mark.start()
+        await own.execute("alter table noetl.away rename to turn")
+    # two, two, two, the newest two, the one that is left, none
+    assert starts == [ids[1] + 1, ids[3] + 1, ids[5] + 1, ids[5] + 1, near, near]
+    assert failed == near

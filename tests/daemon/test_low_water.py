@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from noetl_broker.daemon.low_water import LONGEST_PAUSE_SECONDS, MARGIN, PAUSE_SECONDS, WIDE_MARGIN, LowWater
+from noetl_broker.daemon.low_water import CHEAP_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MARGIN, WIDE_MARGIN, LowWater
 from tests.brokers import broken_invariants, register, running, start, until_ended, value
 from tests.chaos.under_load import until
 from tests.postgres import Database
@@ -19,7 +19,8 @@ def test_after_a_dear_look_claims_begin_a_bit_before_the_mark() -> None:
     """Before what was claimed last, since others may commit later what was numbered earlier."""
     low_water = LowWater()
     assert low_water.start() == 0
-    low_water.looked(10_000, 0, DEAR)
+    for _ in range(2):
+        low_water.looked(10_000, 0, DEAR)
     low_water.looked(30_000, 10_000, 0.001)
     low_water.looked(None, 30_000, 0.001)
     assert low_water.start() == low_water.near == 30_000 - WIDE_MARGIN
@@ -49,11 +50,11 @@ def test_after_a_full_claim_the_next_begins_behind_it() -> None:
 def test_however_many_full_claims_there_are_one_soon_begins_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was committed late waits no longer than that, even in a backlog without an end."""
     low_water, now = LowWater(), time.monotonic()
-    low_water.looked(30_000, 0, 0.0001, past=30_200)
+    low_water.looked(30_000, 0, 0.004, past=30_200)
     for claims in range(10):
         assert low_water.start() > 0
         low_water.looked(30_200 + 200 * claims, low_water.start(), 0.001, past=30_400 + 200 * claims)
-    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * PAUSE_SECONDS)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2 * CHEAP_PAUSE_SECONDS)
     assert low_water.start() == 0
     assert low_water.start() > 0
 
@@ -66,11 +67,28 @@ def test_mail_that_a_full_claim_left_is_claimed_next() -> None:
     assert low_water.start() == 30_000 - MARGIN
 
 
+def test_a_claim_that_began_behind_what_was_left_meanwhile_says_nothing() -> None:
+    """Its answer came late: what is left comes first all the same."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, 0.001, past=30_200)
+    low_water.left(30_000)
+    low_water.looked(30_200, 30_200, 0.001, past=30_400)
+    assert low_water.start() == 30_000 - MARGIN
+
+
 def test_while_looks_are_dear_no_claim_begins_behind_another() -> None:
     """What was committed late would wait for seconds."""
     low_water = LowWater()
+    low_water.looked(30_000, 0, DEAR)
     low_water.looked(30_000, 0, DEAR, past=30_200)
     assert low_water.start() == 30_000 - WIDE_MARGIN
+
+
+def test_one_dear_look_alone_is_none() -> None:
+    """A new session plans its statements, or the machine was busy: the next one comes soon, and says whether it was."""
+    low_water = LowWater()
+    low_water.looked(30_000, 0, DEAR)
+    assert (low_water.start(), low_water.seconds_left) == (30_000 - MARGIN, 0)
 
 
 def test_a_look_from_the_beginning_is_believed() -> None:

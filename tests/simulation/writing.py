@@ -78,9 +78,9 @@ def _place_events(events: list[Row], sources: list[Row]) -> None:
 
 def _place_steps(steps: list[Row], sources: list[Row]) -> None:
     for row in steps:
-        source, began = sources[row["source"] - 1], sources[(row["started_source"] or row["source"]) - 1]
+        source, began = sources[row["source"] - 1], row["started_source"]
         row |= {"execution_id": source["execution_id"], "ended_at": _after(source, row["ended"])}
-        row["started_at"] = _after(began, row["started"])
+        row["started_at"] = None if began is None else _after(sources[began - 1], row["started"])
         row["result_event_id"] = None if row["result_source"] is None else sources[row["result_source"] - 1]["event_id"]
 
 

@@ -58,12 +58,22 @@ async def test_a_cancelled_item_leaves_a_hole_in_a_loop_that_goes_on(database: D
     assert result == [2, None, 6, 8]
 
 
-async def test_a_function_that_cancels_its_own_task_fails_the_job(database: Database, queue: Queue) -> None:
+async def cancels_itself_and_returns(_job: Job) -> None:
+    """Cancel the task, which it would notice where it waits next."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+@pytest.mark.parametrize("function", [cancels_itself, cancels_itself_and_returns])
+async def test_a_function_that_cancels_its_own_task_fails_the_job(
+    database: Database, queue: Queue, function: Callable[[Job], Awaitable[None]]
+) -> None:
     """The answer does not wait until the lease runs out, and the worker goes on."""
 
     async def cancels(job: Job) -> None:
         if job.args:
-            await cancels_itself(job)
+            await function(job)
 
     async with doing(database, cancels):
         queue_id = await queue.put_one({"type": "own", "args": {"a": 1}})

@@ -79,8 +79,7 @@ def follow_next(
     arrivals: list[Arrival] = []
     draft.trail.append(Left(step.name, visit, scope, given, conditions, arrivals))
     unfinished = unfinished_of(draft, given, leaving=True)
-    if unfinished is not None:
-        insist_on_values(unfinished, *(entry.condition for entry in step.next))
+    insist_on_values(unfinished, *(entry.condition for entry in step.next))
     for target in _choose(draft, step, scope, conditions):
         handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
         arrivals.append(Arrival(target.arc, target.step, handed.values, *leaving, handed.left))

@@ -30,6 +30,7 @@ from noetl_broker.store.rows import Mail
 log = structlog.get_logger(__name__)
 
 MANY = 64  # mails, which take some milliseconds
+MAIL_SECONDS = 0.00005  # of a claim, which a mail takes once it is come upon
 NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
 NEWEST_OFTEN = 2  # while what waits is costly to decide on
 PAUSE_SECONDS = (0.002, 0.02)
@@ -110,8 +111,7 @@ class Lane:
                     on_claim=partial(self._claimed, look, size),
                 )
         except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
-            if batch.first is not None:
-                shared.low_water.left(batch.first)
+            shared.low_water.left(look.start if batch.first is None else batch.first)
             await self._suffer(error, batch)
             shared.on_progress()
             return True
@@ -139,8 +139,9 @@ class Lane:
         """Before anything is decided: others may claim on from there, and there may be enough for another lane."""
         if not look.newest:
             past = claim.last_mail_id + 1 if claim.mails >= size else 0
-            self.shared.low_water.looked(claim.first_mail_id, look.start, seconds, past=past)
-        if claim.mails >= min(size, MANY):
+            walk = max(seconds - claim.mails * MAIL_SECONDS, 0.0)
+            self.shared.low_water.looked(claim.first_mail_id, look.start, walk, past=past)
+        if claim.mail and claim.mails >= min(size, MANY):
             self.add_lane()
 
     def _tell(self, claim: unit.Claim) -> None:

@@ -18,6 +18,7 @@ PAUSE_SECONDS: Final = 0.1  # between looks from the beginning while there is wo
 PAUSE_FACTOR: Final = 400  # times what a look took
 LONGEST_PAUSE_SECONDS: Final = 10.0
 CHEAP_SECONDS: Final = 0.005
+CHEAP_PAUSE_SECONDS: Final = 0.5  # the longest, while looks are cheap
 MARGIN: Final = 500  # mails before the mark; each claim walks over their rows
 WIDE_MARGIN: Final = 2_000  # where looks from the beginning are dear, and so seldom
 
@@ -28,9 +29,10 @@ class LowWater:
     def __init__(self) -> None:
         """Nothing is known: the first look is one from the beginning."""
         self._mark = 0
-        self._past = 0  # all that one of our lanes took, with what it claimed last; 0: that was not full
+        self._past = 0  # where the next claim may begin, behind the last full one; 0: at the mark
         self._due = 0.0
-        self._cost = 0.0
+        self._seconds = 0.0  # that the last look from the beginning took
+        self._cost = 0.0  # of one, by the last two
 
     @property
     def near(self) -> int:
@@ -50,12 +52,15 @@ class LowWater:
         return 0
 
     def looked(self, first: int | None, start: int, seconds: float, *, past: int = 0) -> None:
-        """A look from `start` on took so long and found this mail first; nothing before that is left.
+        """A look from `start` on took so long to walk there and found this mail first; nothing before that is left.
 
-        `past`: behind the last mail that a full claim took.
+        `past`: behind the last mail that a full claim took. Not believed where it began behind what was left meanwhile.
         """
+        if start > max(self._mark, self._past):
+            return
         if not start:
-            self._cost = seconds
+            # One alone may have waited for something else, as for the plans of a new session.
+            self._cost, self._seconds = min(seconds, self._seconds), seconds
             self._wait()
         if first is not None:
             self._mark = max(self._mark, first) if start else first
@@ -66,5 +71,6 @@ class LowWater:
         self._mark, self._past = min(self._mark, first), 0
 
     def _wait(self) -> None:
-        pause = min(max(self._cost * PAUSE_FACTOR, PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+        longest = CHEAP_PAUSE_SECONDS if self._cost < CHEAP_SECONDS else LONGEST_PAUSE_SECONDS
+        pause = min(max(self._cost * PAUSE_FACTOR, PAUSE_SECONDS), longest)
         self._due = time.monotonic() + pause

@@ -86,8 +86,7 @@ class Sleeper:
             await self._wait(seconds, self._bell.rung)
             self.swept = not self._bell.rung.is_set()
         elif not worked:
-            self._poll = max(self._poll, HELD_SECONDS)
-            await self._pause(self._bell.rung)
+            await self._pause(self._bell.rung, least=HELD_SECONDS)
 
     async def _has_gate(self) -> bool:
         """Whether writers ring from now on, as far as the bell says so in time."""
@@ -116,9 +115,9 @@ class Sleeper:
         with contextlib.suppress(Exception):
             await self._bell.release_gate()
 
-    async def _pause(self, signal: asyncio.Event) -> None:
+    async def _pause(self, signal: asyncio.Event, least: float = 0.0) -> None:
         """A pause until the signal, longer each time that it was in vain."""
-        await self._wait(self._poll, signal)
+        await self._wait(max(self._poll, least), signal)
         self._poll = min(self._poll * 2, POLL_SECONDS[1])
 
     async def _wait(self, seconds: float, signal: asyncio.Event) -> None:

@@ -260,7 +260,7 @@ def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) 
     else:
         node, name = node_id(execution.execution_id, event.step, event.visit), event.step
     row: Document = [
-        source, ordinal, event.type, node, name, event.node_type, event.status, event.meta or {}, *NO_JOB,
+        source, ordinal, event.type, node, name, event.node_type, event.status, event.meta, *NO_JOB,
     ]  # fmt: skip
     if event.result is not None:
         _rare(row)["result"] = event.result

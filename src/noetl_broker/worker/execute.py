@@ -69,7 +69,7 @@ class Run:
         return replace(self, finisher=self.finisher.with_inputs(action.get(word), (*path, word), words))
 
     async def item(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Any:
-        """Run the task of one item of an iteration, whose words these are; what cannot be stored is the item's fault."""
+        """Run the task of one item, whose words these are; a result that cannot be stored is the item's fault."""
         run = replace(self, finisher=self.finisher.of_item(words["_loop"]["index"]))
         result = await run.step(action, path, words)
         stored(result)

@@ -179,12 +179,14 @@ class Pool:
     async def _outcome(self, running: Running) -> Success | Failure | None:
         """Execute a job; None when it was killed: the answer is for whoever has its lease now, or will have it."""
         try:
-            return await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
+            outcome = await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
+            await asyncio.sleep(0)  # a cancellation that the step has asked for comes now, and not to its answer
         except asyncio.CancelledError:
             if running.ended_because is not None:
                 return None
-        running.ended_because = ANSWERED  # by itself: nobody else need, and its last words are as short
-        return failure_of(ToolFault("the task cancelled itself", kind="CancelledError"))
+            running.ended_because = ANSWERED  # by itself: nobody else need, and its last words are as short
+            return failure_of(ToolFault("the task cancelled itself", kind="CancelledError"))
+        return outcome
 
     async def _let_go(self, running: Running) -> None:
         """Let the lease of a job that the stop killed run out soon, so that it is queued again.

@@ -78,7 +78,8 @@ where q.execution_id = any($5::bigint[])
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
 -- that was seen: fewer than asked for is a conflict.
--- $4 to $7: of each turn its execution, the playbook's version, the event that it read, and its moment; `source`: a place in them.
+-- $4 to $8: of each turn its execution, the playbook's version, the event that it read, its moment and its mail; `source`: a place
+-- in them.
 with turns as materialized (
   -- The last turn of an execution has the state after it beside it, from which turn on that was expected, and whether the
   -- execution ended: then it has no deadline any more. `failed` here and below: the ordinal of the step_failed that has the
@@ -166,18 +167,15 @@ with turns as materialized (
         else w.result_event_id
       end
   from (
-    select ($4::bigint[])[d.source] as execution_id, d.d ->> 1 as step, d.d ->> 2 as status, (d.d ->> 3)::int as visits,
-      ($7::timestamptz[])[d.source] + (d.d ->> 4)::int * interval '1 microsecond' as ended_at,
-      ($7::timestamptz[])[(d.d ->> 5)::int] + (d.d ->> 6)::int * interval '1 microsecond' as started_at,
-      (d.d ->> 7)::int as result_visit,
+    select ($4::bigint[])[(d ->> 0)::int] as execution_id, d ->> 1 as step, d ->> 2 as status, (d ->> 3)::int as visits,
+      ($7::timestamptz[])[(d ->> 0)::int] + (d ->> 4)::int * interval '1 microsecond' as ended_at,
+      ($7::timestamptz[])[(d ->> 5)::int] + (d ->> 6)::int * interval '1 microsecond' as started_at,
+      (d ->> 7)::int as result_visit,
       case
-        when d.d ->> 9 is not null then (select f.event_id from failures f where f.ordinal = (d.d ->> 9)::bigint)
-        else ($6::bigint[])[(d.d ->> 8)::int]
+        when d ->> 9 is not null then (select f.event_id from failures f where f.ordinal = (d ->> 9)::bigint)
+        else ($6::bigint[])[(d ->> 8)::int]
       end as result_event_id
-    from (
-      select d, (d ->> 0)::int as source
-      from jsonb_array_elements($3::text::jsonb) d
-    ) d
+    from jsonb_array_elements($3::text::jsonb) d
     offset 0 -- each read once, however often it is named
   ) r
   where w.execution_id = r.execution_id and w.step_id = r.step
