@@ -2,9 +2,9 @@
 
 What every turn writes (turns with states, events with their jobs, tracking rows) goes as JSON documents, one for each
 kind of row. A row is a list, its columns by their place, as `write_turns` reads them: objects take Postgres half as
-long again, and arrays of columns or of rows take the driver more than they save the server. Ids and moments take it as
-long as all else in a row, so those of the turns, their sources, go as arrays, and a row names its source and how many
-microseconds it is later. What few turns write goes as arrays of columns.
+long again, and arrays of columns or of rows take the driver more than they save the server. A number in a row takes it
+half as long again as a text, a moment longer: so the ids and moments of the turns, their sources, go once, as arrays,
+and a row names its source and how many microseconds it is later. What few turns write goes as arrays of columns.
 """
 
 from __future__ import annotations
