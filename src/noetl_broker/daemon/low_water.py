@@ -4,7 +4,7 @@ While somebody holds an old snapshot, no vacuum takes them away, and a claim fro
 them. The mark only saves that walk. Mail gets its number before its commit, so some comes to light later than what has
 higher numbers: claims begin a good bit before the mark; after one that was full, behind what it took, for rows that our
 own lanes hold cost each claim as much as the dead. What lies below even that (of a large transaction, or left by a
-broker that rolled back) is found by looks from the beginning. These come before every sleep and twice a second at least;
+broker that rolled back) is found by looks from the beginning. They come before every sleep and twice a second at least;
 once they are dear, they take one four-hundredth of the time, which no p99 shows, and come every ten seconds at least:
 then no claim begins behind another.
 """
