@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_gathered_bytes: int = Field(
-        64 << 20, ge=1024, le=256 << 20, description="bytes of all results of one iterator together, as stored"
+        64 << 20, ge=1024, le=240 << 20, description="bytes of all results of one iterator together, uncompressed"
     )
     health_host: str = Field("127.0.0.1", min_length=1, description="address of the health port; 0.0.0.0 is all")
     health_port: int = Field(9464, ge=0, le=65_535, description="port of /live, /ready and /metrics; 0 is none")

@@ -66,6 +66,35 @@ def test_a_step_waits_for_its_childs_answer() -> None:
     )
 
 
+def test_what_the_broker_finds_wrong_with_the_childrens_results_fails_the_step() -> None:
+    """The worker has answered; nobody else would ever move the step again."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: fan}
+        - {step: fan, type: python, code: x, retry: 3, next: end}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started fan
+            job   fan
+        > iteration_started fan {"child_execution_id": 71}
+            waits fan[0] child 71
+        > action_completed fan
+        > execution_complete fan[0] "a"
+            event iteration_completed fan {"index": 0}
+            post  iterator_completed fan
+        > action_failed fan {"message": "they are too many"}; not retryable
+            event step_failed fan "they are too many"
+            event execution_failed "they are too many"
+            dead  fan
+            abandon fan
+            withdraw
+        """,
+    )
+
+
 def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
     """When the worker is done and the last child has ended, the step completes with their results by index."""
     assert_story(
@@ -88,7 +117,7 @@ def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
             event iteration_completed fan {"index": 1}
         > action_completed fan {"started": 2}
         > action_completed fan {"started": 2}  (duplicate)
-        > action_failed fan {"message": "late"}  (duplicate)
+        > action_failed fan {"message": "late"}; beside its job  (duplicate)
         > execution_complete fan[0] "a"
             event iteration_completed fan {"index": 0}
             post  iterator_completed fan

@@ -149,18 +149,6 @@ async def test_an_empty_collection_completes_with_an_empty_list(database: Databa
     assert await unsettled(database) == {}
 
 
-async def test_results_over_the_limit_fail_the_step_by_name(database: Database) -> None:
-    """The list is gathered in the database under a limit of its own."""
-    await prepare(database, JOBS)
-    await start(database, payload={"items": list(range(40))})
-    for _ in range(10):
-        await drain(database, max_gathered_bytes=2000)
-        await complete_jobs(database, {"text": "x" * 90})
-    error = await value(database, "select error from noetl.execution")
-    assert error["type"] == "max_gathered_bytes"
-    assert await unsettled(database) == {}
-
-
 @pytest.mark.parametrize("secret,left", [("none", [False] * 3), ("{{ secret.x }}", [True] * 3)])
 async def test_a_large_workload_is_not_copied_into_the_jobs_of_items(
     database: Database, secret: str, left: list[bool]

@@ -164,8 +164,10 @@ def _action_refusal(step: Step, token: Token, event: Event, kind: str) -> str | 
         return _child_refusal(step, token, event)
     if event.stale:
         return "stale"
-    once = kind == ACTION_FAILED and 0 < event.attempt <= token.failed_attempt
-    return "duplicate" if token.answered or once else None
+    fails = kind == ACTION_FAILED
+    once = fails and 0 < event.attempt <= token.failed_attempt
+    # After the worker's answer only what the broker finds can fail the visit: that its children's results are too many.
+    return "duplicate" if once or (token.answered and not (fails and event.settled)) else None
 
 
 def _child_refusal(step: Step, token: Token, event: Event) -> str | None:

@@ -103,7 +103,7 @@ def _tell_cause(event: Event, outcome: str, *, attempt: bool) -> str:
     data = _data(event)
     if data is not None:
         words.append(_json(data))
-    left = outcome == "recorded" and event.kind == ACTION_FAILED
+    left = outcome in {"recorded", "duplicate"} and event.kind == ACTION_FAILED
     marks = ", ".join(mark for mark in _marks(event, attempt=attempt) if mark != _BESIDE or left)
     return " ".join(words) + (f"; {marks}" if marks else "") + ("" if outcome == "decided" else f"  ({outcome})")
 

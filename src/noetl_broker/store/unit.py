@@ -110,7 +110,7 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     """Write everything that the turns decided; raises ConflictFault where another broker was first.
 
     Raises OversizeFault where it is more than the server takes in one statement: fewer turns may pass.
-    `max_gathered_bytes` bounds the results of one iterator together, as the table stores them.
+    `max_gathered_bytes` bounds the results of one iterator together, uncompressed.
     """
     if columns.begun:
         await connection.execute(sql("begin_executions"), *columns.begin_arguments())

@@ -202,10 +202,14 @@ where i.execution_id = n.execution_id and i.node_id = n.node_id and i.place = n.
 -- After change_items: letters of executions to themselves; `iterator_completed` carries the gathered results, which never
 -- pass through the broker. A list over the limit fails the step instead.
 with gathered as materialized (
-  select p.execution_id, p.node_id, p.event_type, noetl.next_id() as event_id, q.event_id as cause, q.node_name,
+  select p.execution_id, p.node_id, p.event_type, noetl.next_id() as event_id, q.event_id as cause, q.queue_id, q.node_name,
     q.node_type,
     case when p.event_type = 'iterator_completed' then (
-      select coalesce(sum(pg_column_size(e.result)), 0)
+      -- in the list a result stands uncompressed
+      select coalesce(sum(
+        case when pg_column_compression(e.result) is null then pg_column_size(e.result)
+          else pg_column_size(jsonb_build_array(noetl.as_json(e.result))) end
+      ), 0)
       from noetl.iteration i
       cross join lateral (
         -- one look by the key for each item, whatever the planner thinks of the execution: a join of two lists, of which
@@ -244,7 +248,8 @@ with gathered as materialized (
       'message', format('the gathered results take %s bytes; the limit max_gathered_bytes is %s', g.bytes, $4::bigint),
       'type', 'max_gathered_bytes'
     ) end,
-    case when g.bytes > $4::bigint then jsonb_build_object('retryable', false) end
+    -- through the job, as what the broker itself finds: nobody else decides what comes of it
+    case when g.bytes > $4::bigint then jsonb_build_object('queue_id', g.queue_id, 'retryable', false) end
   from gathered g
 )
 insert into noetl.inbox (execution_id, event_id)
