@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
+import click
 import pytest
 from click.testing import CliRunner
 
+from noetl_broker.cli.frame import one_sentence
 from noetl_broker.cli.group import COMMANDS, cli
 from tests.cli.conftest import Command, plain_environment
 
@@ -54,6 +57,16 @@ def test_each_example_is_a_call_that_can_be_made(name: str, tmp_path: Path, monk
         assert command is not None
         for _, _, *arguments in words:
             command.make_context(name, arguments, parent=context)
+
+
+def test_a_row_that_the_database_shows_with_its_complaint_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever keeps what commands say keeps no payload."""
+    error = asyncpg.CheckViolationError("refused")
+    error.detail = "Failing row contains (hunter2)."
+    with click.Context(cli), pytest.raises(click.exceptions.Exit), one_sentence(debug=False):
+        raise error
+    told = "noetl-broker: CheckViolationError: refused; this is a fault of the program: --debug shows where\n"
+    assert ("hunter2" in str(error), capsys.readouterr().err) == (True, told)
 
 
 def test_an_unknown_command_is_told_with_the_one_that_was_meant(lone_command: Command) -> None:

@@ -19,6 +19,7 @@ from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings
+from noetl_broker.store.faults import reason_of
 
 INTERRUPTED = 130
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
@@ -133,7 +134,7 @@ def one_sentence(*, debug: bool) -> Iterator[None]:
         _end(error.exit_code)
     except Exception as error:  # noqa: BLE001 - the outermost place: whatever it is, a person reads it
         hint = "" if debug else "; this is a fault of the program: --debug shows where"
-        _tell(_unwritten(error) or f"{type(error).__name__}: {error}{hint}", debug=debug)
+        _tell(_unwritten(error) or f"{reason_of(error)}{hint}", debug=debug)
         _end(EXIT_FAILED)
 
 

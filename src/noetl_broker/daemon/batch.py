@@ -16,7 +16,7 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_of_the_mail, reason_of
+from noetl_broker.store.faults import is_of_the_mail, reason_of, trace_of
 from noetl_broker.store.pool import Connection, transaction
 from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
@@ -237,8 +237,7 @@ class Batch:
                 "a decision failed; its mail is set aside",
                 execution_id=execution_id,
                 reason=reason_of(fault.error),
-                # the server's says nothing of the program, and shows the row
-                exc_info=None if hasattr(fault.error, "sqlstate") else fault.error,
+                exc_info=trace_of(fault.error),
             )
         if self.tracer is not None:
             self.tracer.note(outcomes)

@@ -18,6 +18,7 @@ import structlog
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError
+from noetl_broker.store.faults import reason_of, trace_of
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +91,7 @@ class Fleet:
                     return  # there was nothing to finish here; the others finish
                 self._fail(name, fault)
                 rest = REST_SECONDS[0] if time.monotonic() - began > HEALTHY_SECONDS else min(rest * 2, REST_SECONDS[1])
-                _tell("a database is not served, the others are", fault, pause_seconds=rest)
+                tell_fault_of_database("a database is not served, the others are", fault, pause_seconds=rest)
                 await self._rest(name, rest)
 
     async def _drain(self, name: str, service: Service) -> None:
@@ -100,7 +101,7 @@ class Fleet:
             if self.stopping.is_set():
                 return
             self._fail(name, fault)
-            _tell("a database is not drained, the others are", fault)
+            tell_fault_of_database("a database is not drained, the others are", fault)
 
     def _fail(self, name: str, fault: Exception) -> None:
         """Raise the fault where nothing is left to serve, or nobody wants to wait."""
@@ -132,6 +133,9 @@ class Fleet:
             self.on_progress()
 
 
-def _tell(event: str, fault: Exception, **fields: float) -> None:
+def tell_fault_of_database(event: str, fault: Exception, **fields: float) -> None:
     """Log what is an operator's to mend in a sentence; what is a fault of the program with its traceback."""
-    log.error(event, error=str(fault), exc_info=None if isinstance(fault, BrokerError) else fault, **fields)
+    if isinstance(fault, BrokerError):
+        log.error(event, error=str(fault), **fields)
+    else:
+        log.error(event, error=reason_of(fault), exc_info=trace_of(fault), **fields)

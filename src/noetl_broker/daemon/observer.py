@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from noetl_broker.daemon.figures import Figures
-from noetl_broker.store.faults import told
+from noetl_broker.store.faults import sentence, told
 from noetl_broker.store.pool import Connection, connect
 from noetl_broker.store.queries import sql
 from noetl_broker.store.verify import CHECKS, Report, Scope, verify
@@ -95,7 +95,7 @@ class Observer:
                     self._connection = await connect(self._dsn, name="noetl-broker watch", takes="writes")
                 row = await self._connection.fetchrow(sql("observe"), MOST_COUNTED)
         except Exception as error:  # noqa: BLE001 - whatever it is, the answer is that there is none
-            self.trouble = told(error)["because"] if str(error) == "" else str(error)
+            self.trouble = sentence(error) or told(error)["because"]
             await self.close()
             figures.put("database_up", 0)
             return figures

@@ -27,7 +27,7 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
 from noetl_broker.playbook.findings import Rules as PlaybookRules
 from noetl_broker.store.bell import Bell
-from noetl_broker.store.faults import Remedy, is_transient, kind_of, told
+from noetl_broker.store.faults import Remedy, is_transient, kind_of, sentence, told
 from noetl_broker.store.migrate import check_rights, check_version
 from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, create_pool, lent
 from noetl_broker.store.queries import sql
@@ -201,7 +201,7 @@ class Service:
         except Exception as error:
             if kind_of(error).remedy is Remedy.STOP:
                 word = kind_of(fault).word
-                raise SchemaFault(f"{word} ({fault}); run noetl-broker migrate") from None
+                raise SchemaFault(f"{word} ({sentence(fault)}); run noetl-broker migrate") from None
             if not is_transient(error):
                 raise
 

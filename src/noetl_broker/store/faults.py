@@ -7,6 +7,7 @@ no mail is set aside for it. Whatever the table does not name is taken for a fau
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -130,6 +131,24 @@ def sentence(error: BaseException) -> str:
 def reason_of(error: BaseException) -> str:
     """What a dead letter says of a fault: its kind and its sentence."""
     return f"{type(error).__name__}: {sentence(error)}"
+
+
+def trace_of(error: BaseException) -> BaseException | None:
+    """The error, where a log may show its traceback: one that ends in words of the server's shows its DETAIL too."""
+    return None if any(isinstance(one, asyncpg.PostgresError) for one in _chain(error)) else error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield all that a traceback tells of."""
+    seen, left = set[int](), [error]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        within = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+        left += [each for each in (one.__cause__, one.__context__, *within) if each is not None]
 
 
 def told(error: BaseException) -> dict[str, str]:
