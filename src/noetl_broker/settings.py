@@ -13,28 +13,39 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from noetl_broker.errors import OperatorFault
 
 PREFIX = "NOETL_BROKER_"
 HIDDEN = "**********"
-SECRETS = ("dsn", "dsns")
+SECRETS = ("dsn", "dsns", "dsn_file")
+A_DSN = re.compile(r"://|password\s*=", re.IGNORECASE)
 
 # What the name of a type may be: a job's type is an identifier, never a piece of a statement.
 StepType = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")]
 
 
+def _no_dsn(value: Any) -> Any:
+    """Refuse a DSN in the place of a path, before its password is told as the name of a file."""
+    if isinstance(value, str) and A_DSN.search(value):
+        message = "it is no path but a DSN; name the file that holds it, or give it as dsn"
+        raise PydanticCustomError("dsn_as_path", message)
+    return value
+
+
 class Settings(BaseSettings):
     """The settings of all commands."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
     dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
-    dsn_file: Path | None = Field(None, description="file with the DSN, where no other setting gives one: a secret")
+    dsn_file: Annotated[Path | None, BeforeValidator(_no_dsn)] = Field(
+        None, description="file with the DSN, where no other setting gives one: a secret"
+    )
     lanes: int | None = Field(
         None,
         ge=1,
@@ -106,18 +117,22 @@ def load_settings(config: Path | None = None) -> Settings:
     """The settings from file and environment; raises OperatorFault with each value that is wrong, and its place."""
     from_file = _read(config) if config is not None else {}
     try:
-        settings = Settings(**from_file)
-        return settings if settings.dsn is not None or settings.dsn_file is None else _with_dsn(settings)
+        return Settings(**from_file)
     except SettingsError as error:
         raise OperatorFault(f"a setting in the environment cannot be read: {error}; lists are JSON there") from error
     except ValidationError as error:
         raise OperatorFault("; ".join(_complaints(error, from_file, config))) from error
 
 
-def _with_dsn(settings: Settings) -> Settings:
-    """Take the DSN from its file: so a credential of systemd, or a secret of a container, needs no variable."""
+def with_dsn(settings: Settings) -> Settings:
+    """Take the DSN from its file, where only that gives one; raises OperatorFault where it cannot be read.
+
+    So a credential of systemd, or a secret of a container, needs no variable.
+    """
+    if settings.dsn is not None or settings.dsn_file is None:
+        return settings
     try:
-        text = Path(str(settings.dsn_file)).read_text(encoding="utf-8").strip()
+        text = settings.dsn_file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise OperatorFault(f"the setting dsn_file names a file that cannot be read: {error}") from error
     if not text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from noetl_broker.cli.run import service_options
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings
 from tests.cli.conftest import Command
+
+NOWHERE = "postgresql://u@127.0.0.1:1/nowhere"
 
 
 def test_each_setting_says_where_it_comes_from(lone_command: Command) -> None:
@@ -58,6 +61,44 @@ def test_a_mistyped_name_is_told_of_without_its_value(lone_command: Command, nam
     assert answer.exit_code == 2
     assert f"setting {name} in {file}: there is no such setting" in answer.output
     assert "topsecret" not in answer.output
+
+
+@pytest.mark.parametrize("dsn", ["postgresql://u:topsecret@h/d", "host=h user=u PASSWORD = topsecret"])
+@pytest.mark.parametrize("debug", [(), ("--debug",)], ids=["plain", "debug"])
+@pytest.mark.parametrize("place", ["environment", "beside a DSN", "file", "list in a file"])
+def test_a_dsn_in_the_place_of_its_file_is_not_told(
+    lone_command: Command, place: str, debug: tuple[str, ...], dsn: str
+) -> None:
+    """It is no path that could be looked for, or shown; nor is a value of another kind told."""
+    arguments: tuple[str | Path, ...] = ("config", *debug)
+    if "file" in place:
+        file = lone_command.folder / "broker.yaml"
+        file.write_text(f"dsn_file: {json.dumps([dsn] if 'list' in place else dsn)}\n", encoding="utf-8")
+        arguments += ("--config", file)
+    else:
+        lone_command.environment["NOETL_BROKER_DSN_FILE"] = dsn
+    if place == "beside a DSN":
+        lone_command.environment["NOETL_BROKER_DSN"] = "postgresql://h/d"
+    answer = lone_command(*arguments)
+    assert answer.exit_code == 2
+    assert "setting dsn_file in " in answer.output
+    assert ("it is no path but a DSN" in answer.output) is ("list" not in place)
+    assert "topsecret" not in answer.output
+
+
+@pytest.mark.parametrize(
+    "arguments, dsns",
+    [(("executions", "--dsn", NOWHERE), ()), (("doctor", "--dsn", NOWHERE), ()), (("doctor",), (NOWHERE,))],
+)
+def test_a_file_of_the_dsn_that_nobody_needs_is_not_read(
+    lone_command: Command, arguments: tuple[str, ...], dsns: tuple[str, ...]
+) -> None:
+    """It may be of another account: the command line says where the database is, or `dsns` where several are served."""
+    lone_command.environment["NOETL_BROKER_DSN_FILE"] = str(lone_command.folder / "away")
+    lone_command.environment["NOETL_BROKER_DSNS"] = json.dumps(dsns)
+    answer = lone_command(*arguments)
+    assert answer.exit_code == 69
+    assert "the database cannot be reached" in answer.output
 
 
 @pytest.mark.parametrize("name", ["dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"])

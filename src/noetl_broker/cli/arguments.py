@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
-from noetl_broker.settings import load_settings
+from noetl_broker.settings import load_settings, with_dsn
 from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_steps
 from noetl_broker.store.pool import Connection, connect
 
@@ -105,4 +105,7 @@ def _dsn(ctx: click.Context) -> str | None:
     given = ctx.params.get("dsn")
     if isinstance(given, tuple):  # of a command that serves several databases
         given = next(iter(given), None)
-    return given or (settings.dsn.get_secret_value() if settings.dsn is not None else None)
+    if given:
+        return str(given)
+    dsn = with_dsn(settings).dsn
+    return dsn.get_secret_value() if dsn is not None else None

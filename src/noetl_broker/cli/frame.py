@@ -18,7 +18,7 @@ from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
-from noetl_broker.settings import Settings, load_settings
+from noetl_broker.settings import Settings, load_settings, with_dsn
 from noetl_broker.store.faults import reason_of
 
 INTERRUPTED = 130
@@ -96,9 +96,11 @@ def command(name: str, *, example: str, several_databases: bool = False) -> Call
             with one_sentence(debug=debug):
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
-                settings = load_settings(config)
-                secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
                 given = (dsn,) if isinstance(dsn, str) else dsn or ()
+                settings = load_settings(config)
+                if not given and not (several_databases and settings.dsns):
+                    settings = with_dsn(settings)
+                secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
                 call = Call(
                     settings=settings,
                     dsn=given[0] if given else secret,
