@@ -173,6 +173,15 @@ def test_a_fork_may_go_on_in_another_playbook() -> None:
     """)
 
 
+def test_a_result_of_a_step_that_the_other_playbook_has_not_is_not_handed_on() -> None:
+    """The fork began with a plan that named the step, which failed it."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    other = playbook("workflow:\n- {step: start, next: c}\n- {step: c, type: python, code: x}")
+    plan = plan_fork(source, "c", playbook=other)
+    assert (plan.left_out, plan.taken) == (("a",), ())
+    assert fork_story(source, plan, playbook=other).splitlines()[1].strip() == "event step_started c"
+
+
 def test_a_fork_from_start_takes_over_the_workload_alone() -> None:
     """As it was, though the defaults may have changed."""
     source = history_of(playbook(DIAMOND), WHOLE.replace("execution_start", 'execution_start {"n": 5}'))

@@ -54,7 +54,7 @@ def plan_fork(
     visit = entered or (name, journey.latest(name) + 1)
     _forget(journey, visit)
     latest = {each: journey.latest(each) for each in chosen.steps}
-    shelf = Shelf(journey.results, values, latest)
+    shelf = Shelf(journey.results, values, latest, steps=chosen.steps)
     arrival = journey.entered.get(visit)
     if arrival is None or chosen is not history.playbook or values:
         arrival = _in_other_world(history, journey, known, chosen, shelf, visit)
@@ -85,13 +85,13 @@ def plan_retry(history: History) -> Plan:
         playbook = history.playbook
         start = playbook.start.name if not isinstance(playbook, str) else "start"
         fork = Fork(history.execution_id, len(history.turns), enter=((1, Arrival(TO_START, start, {})),))
-        return _plan(fork, Shelf({}, {}, {}))
+        return _plan(fork, Shelf({}, {}, {}, steps=()))
     playbook = _playbook(history)
     journey, draft, lost, before = _to_the_failure(history)
     failed = _failed_visit(draft)
     if failed is not None:
         _forget(journey, failed)
-    shelf = Shelf(journey.results, {}, {})
+    shelf = Shelf(journey.results, {}, {}, steps=playbook.steps)
     enter = [
         (visit, journey.entered[step, visit]._replace(spent=token.spent))
         for (step, visit), token in lost.tokens.items()

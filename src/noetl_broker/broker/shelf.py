@@ -29,8 +29,16 @@ class Wanted(NamedTuple):
 class Shelf:
     """Results by their names; a place is given to each when it is asked for, from 1."""
 
-    def __init__(self, results: Mapping[Visit, Result], values: Mapping[str, JSON], latest: Mapping[str, int]) -> None:
-        """Put the `values` given by hand over the results of their steps' latest visits."""
+    def __init__(
+        self,
+        results: Mapping[Visit, Result],
+        values: Mapping[str, JSON],
+        latest: Mapping[str, int],
+        *,
+        steps: Collection[str],
+    ) -> None:
+        """Put the `values` given by hand over the results of their steps' latest visits; only `steps`' are taken."""
+        self._steps = steps
         self._named = {
             result.name: Wanted(step, visit, result.status, result.name) for (step, visit), result in results.items()
         }
@@ -47,7 +55,7 @@ class Shelf:
 
     def place(self, name: int | None) -> int | None:
         """The place of a result, from 1; None of one that is not taken."""
-        if name is None or name not in self._named:
+        if name is None or name not in self._named or self._named[name].step not in self._steps:
             return None
         if name not in self._order:
             self._order.append(name)
