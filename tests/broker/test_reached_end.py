@@ -13,11 +13,13 @@ from noetl_broker.broker.core import take_turn
 from noetl_broker.broker.forks import Malformed, decode_fork
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import Turn
-from noetl_broker.broker.plans import plan_retry
+from noetl_broker.broker.plans import plan_fork, plan_retry
+from noetl_broker.broker.replay import retake
 from noetl_broker.broker.state import ExecutionState, decode, encode
 from noetl_broker.broker.story import STORY_EXECUTION, STORY_START, read_events
+from noetl_broker.errors import OperatorFault
 from tests.explaining import execution_lines, facts_of
-from tests.forking import fork_story, history_of, told
+from tests.forking import fork_history, fork_story, history_of, told
 from tests.stories import assert_story, playbook
 
 ANY = """
@@ -179,3 +181,80 @@ def test_a_result_that_failed_later_is_told_with_what_end_was_given() -> None:
     history = history_of(playbook(body), "> execution_start\n> action_completed a 1\n> action_completed b 2")
     lines = [line.strip() for line in execution_lines(history, facts_of(history)).splitlines()]
     assert "x was an input of end" in lines
+
+
+FORKED = "> execution_start\n> action_completed a 7\n"
+TO_C = '> action_completed end "done"\n> action_completed b 1\n'
+ROUTED = ANY.replace("{{ workload }}", "{{ a }}").replace(
+    "- {step: b, type: python, code: x}", "- {step: b, type: python, code: x, next: c}\n- {step: c, type: route}"
+)
+
+
+def last_line(text: str) -> str:
+    """The last thing that a story tells."""
+    return text.splitlines()[-1].strip()
+
+
+def test_a_fork_from_a_step_after_it_takes_over_what_end_was_given() -> None:
+    """As a retry does; and so does a fork of that fork."""
+    source = history_of(playbook(OWN), FORKED + TO_C)
+    plan = plan_fork(source, "c")
+    done = "> action_completed c 1"
+    assert last_line(fork_story(source, plan, done)) == 'event execution_complete {"x": 1, "y": 8}'
+    fork = fork_history(source, plan, done)
+    assert [turn.decision.events for turn in retake(fork)] == [turn.events for turn in fork.turns]
+    again = plan_fork(fork, "c")
+    assert last_line(fork_story(fork, again, done)) == 'event execution_complete {"x": 1, "y": 8}'
+
+
+def test_a_fork_from_a_step_before_it_reaches_end_anew() -> None:
+    """What it was given then counts no more."""
+    source = history_of(playbook(OWN), FORKED + TO_C)
+    assert "end" not in plan_fork(source, "a").document
+    assert "end" not in plan_fork(source, "end").document
+
+
+@pytest.mark.parametrize(
+    "old, new, result",
+    [
+        ("x: 1", 'x: "{{ result + 1 }}"', 8),
+        ("{{ x }}", "{{ args.large }}", 7),
+        ("{step: end, join: any, result", "{step: end, join: any, args: {x: 5, z: 3}, result", 1),
+        ("{{ x }}", "{{ result }}", 7),
+        ("next: {step: end,", "next: {step: c,", 1),
+    ],
+)
+def test_a_fork_on_an_edited_playbook_reaches_end_again_there(old: str, new: str, result: int) -> None:
+    """Its transition and its inputs are those of that playbook; as it was, where no transition leads to it there."""
+    source = history_of(playbook(ROUTED), FORKED + "> action_completed b 1")
+    assert last_line(fork_story(source, plan_fork(source, "c"))) == "event execution_complete 1"
+    edited = playbook(ROUTED.replace(old, new))
+    plan = plan_fork(source, "c", playbook=edited)
+    assert last_line(fork_story(source, plan, playbook=edited)) == f"event execution_complete {result}"
+
+
+def test_a_fork_with_a_result_given_by_hand_gives_end_what_comes_of_it() -> None:
+    """The transition to `end` is rendered again; what its action was given stays."""
+    source = history_of(playbook(ROUTED.replace("x: 1", 'x: "{{ a + 1 }}"')), FORKED + "> action_completed b 1")
+    assert last_line(fork_story(source, plan_fork(source, "c", values={"a": 2}))) == "event execution_complete 3"
+    with pytest.raises(OperatorFault, match="step end cannot be entered with these results"):
+        plan_fork(source, "c", values={"a": "text"})
+    own = history_of(playbook(OWN), FORKED + TO_C)
+    story = fork_story(own, plan_fork(own, "c", values={"a": 2}), "> action_completed c 1")
+    assert last_line(story) == 'event execution_complete {"x": 1, "y": 8}'
+
+
+def test_a_fork_on_a_playbook_that_reads_more_of_an_end_with_an_action_has_it() -> None:
+    """Also where the old one read none of its inputs, so that nothing kept them."""
+    source = history_of(playbook(OWN.replace("{{ args }}", "{{ result }}")), FORKED + TO_C)
+    edited = playbook(OWN.replace("{{ args }}", "{{ args.x + args.y }}"))
+    story = fork_story(source, plan_fork(source, "c", playbook=edited), "> action_completed c 1", playbook=edited)
+    assert last_line(story) == "event execution_complete 9"
+
+
+def test_a_fork_on_a_playbook_without_an_end_has_the_data_of_its_branches() -> None:
+    """There is nothing that was reached."""
+    source = history_of(playbook(OWN), FORKED + TO_C)
+    body = OWN.replace("next: {step: end, args: {x: 1}}", "next: []").rpartition("- {step: end")[0]
+    plan = plan_fork(source, "c", playbook=playbook(body))
+    assert "end" not in plan.document

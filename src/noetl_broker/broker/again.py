@@ -8,10 +8,10 @@ from noetl_broker.broker.context import Found, Known, result_of, want_step, want
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.initial import TO_START, make_workload
-from noetl_broker.broker.inputs import NOTHING_GIVEN, Given, render_inputs
+from noetl_broker.broker.inputs import NOTHING_GIVEN, Given, reach, render_inputs
 from noetl_broker.broker.joins import merge_arrivals
 from noetl_broker.broker.model import STEP_RESULT, Event
-from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState
+from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached
 from noetl_broker.broker.unfinished import unfinished_of
 
 if TYPE_CHECKING:
@@ -46,6 +46,29 @@ class World:
             if name in playbook.steps:
                 self._draft.count_visits(playbook.steps[name], wanted.visit)
         make_workload(self._draft, history.workload or {})
+
+    def arrive(self, visit: Visit) -> Arrival:
+        """What the step of a visit is handed; raises TemplateError, or NotLoaded."""
+        step, came = self.playbook.steps[visit[0]], self._journey.components.get(visit)
+        return self.arrive_again(step, came) if came else self.arrive_first(step)
+
+    def reach_again(self, end: Reached) -> Reached | None:
+        """The last visit of `end`: what its action was given, or what comes to it; raises TemplateError, or NotLoaded.
+
+        As it was, where the way to it is not known any more; None where this playbook has no such step.
+        """
+        step = self.playbook.end
+        if step is None:
+            return None
+        visit = (step.name, self._journey.latest(step.name))
+        left, came = self._journey.left.get(visit), self._journey.components.get(visit)
+        if step.kind != "control" and left is not None and left.given[0]:
+            return reach(step, end.result, Given(dict(left.given[0]), left.given[1]))
+        if not came:
+            return end
+        arrival = self.arrive_again(step, came)
+        result = arrival.result if step.kind == "control" else end.result
+        return reach(step, result, visit_inputs(self._draft, step, arrival))
 
     def arrive_again(self, step: Step, components: list[Component]) -> Arrival:
         """What came to the step, rendered in this world and merged; raises TemplateError, or NotLoaded."""

@@ -6,7 +6,8 @@ all that lived when it failed: the failed visit, the visits beside it, and what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.again import World
@@ -16,7 +17,7 @@ from noetl_broker.broker.initial import TO_START
 from noetl_broker.broker.journey import Component, Journey, last_entry, walk
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.shelf import Shelf, Wanted
-from noetl_broker.broker.state import FAILED, Arrival
+from noetl_broker.broker.state import FAILED, Arrival, Reached
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault
 from noetl_broker.playbook.findings import did_you_mean
 from noetl_broker.template import NotLoaded, TemplateError
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state import Token, Visit
     from noetl_broker.broker.trail import Lost
     from noetl_broker.playbook.model import Playbook, Step
+
+
+class Before(NamedTuple):
+    """What was before a step was entered last: the way, the results, the ends of branches, the last visit of `end`."""
+
+    journey: Journey
+    known: Known
+    ends: tuple[str, ...]
+    end: Reached | None  # None too where it is the step itself
 
 
 class Plan(NamedTuple):
@@ -50,14 +60,20 @@ def plan_fork(
     chosen = playbook or _playbook(history)
     for asked in (name, *values):
         _step(chosen, asked)
-    journey, known, ends, entered = _until(history, name)
+    before, entered = _until(history, name)
+    journey = before.journey
     visit = entered or (name, journey.latest(name) + 1)
     _forget(journey, visit)
     latest = {each: journey.latest(each) for each in chosen.steps}
     shelf = Shelf(journey.results, values, latest, steps=chosen.steps)
-    arrival = journey.entered.get(visit)
-    if arrival is None or chosen is not history.playbook or values:
-        arrival = _in_other_world(history, journey, known, chosen, shelf, visit)
+    arrival, end = journey.entered.get(visit), before.end
+    is_other = chosen is not history.playbook or bool(values)
+    if arrival is None or is_other:
+        with _refused(name):
+            world = World(history, journey, before.known, chosen, shelf)
+            arrival = world.arrive(visit)
+        with _refused("end"):
+            end = world.reach_again(end) if end is not None and is_other else end
     arrival = _unspent(arrival, journey.components.get(visit, ()))
     shelf.take_latest(chosen.steps)
     fork = Fork(
@@ -66,7 +82,8 @@ def plan_fork(
         visits={each: max(number, 1) for each, number in latest.items() if number or each in values},
         total=journey.total - (entered is not None),
         enter=((visit[1], shelf.placed(arrival)),),
-        ends=tuple(end for end in ends if end in chosen.steps and end not in arrival.sources),
+        ends=tuple(each for each in before.ends if each in chosen.steps and each not in arrival.sources),
+        end=_placed(end, shelf),
     )
     left_out = tuple(each for each in shelf.of_step if each not in chosen.steps)
     return _plan(fork, shelf, left_out)
@@ -113,9 +130,13 @@ def plan_retry(history: History) -> Plan:
         arrive=tuple(map(shelf.placed, lost.arrivals)),
         waiting={step: tuple(map(shelf.placed, arrivals)) for step, arrivals in lost.waiting.items()},
         ends=tuple(draft.ends),
-        end=None if end is None else end._replace(result=shelf.place(end.result)),
+        end=_placed(end, shelf),
     )
     return _plan(fork, shelf)
+
+
+def _placed(end: Reached | None, shelf: Shelf) -> Reached | None:
+    return None if end is None else end._replace(result=shelf.place(end.result))
 
 
 def _plan(fork: Fork, shelf: Shelf, left_out: tuple[str, ...] = ()) -> Plan:
@@ -140,22 +161,26 @@ def _step(playbook: Playbook, name: str) -> Step:
     return step
 
 
-def _until(history: History, name: str) -> tuple[Journey, Known, tuple[str, ...], Visit | None]:
-    """What was before the step was entered last: the way, the results, the ends of branches, and the visit."""
+def _until(history: History, name: str) -> tuple[Before, Visit | None]:
+    """What was before the step was entered last, and that visit; None where it never was."""
     _playbook(history)
     found = last_entry(history, name)
     last = found[0] if found is not None else history.turns[-1].turn.number
     journey, known = Journey(), Known(history.rules, history.taken, complete=True)
     ends: tuple[str, ...] = ()
+    reached: dict[int, Reached | None] = {}  # by turn: the state forgets the inputs where the execution ended
     for walked in walk(history):
         number = walked.recorded.turn.number
         if not walked.agrees:
             break
         journey.follow(walked, found[1] if found is not None and number == last else None)
         known, ends = walked.known, walked.state.ends
+        if walked.draft is not None:
+            reached[number] = walked.draft.end
         if number == last:
             break  # what the turns after it make known is not known yet
-    return journey, known, ends, found[1] if found is not None else None
+    end = reached.get(journey.left_in.get(("end", journey.latest("end")), 0)) if name != "end" else None
+    return Before(journey, known, ends, end), found[1] if found is not None else None
 
 
 def _to_the_failure(history: History) -> tuple[Journey, Draft, Lost, dict[Visit, Token]]:
@@ -202,18 +227,14 @@ def _unspent(arrival: Arrival, came: Iterable[Component]) -> Arrival:
     return arrival._replace(spent=frozenset(), sources=arrival.sources or tuple(left))
 
 
-def _in_other_world(
-    history: History, journey: Journey, known: Known, playbook: Playbook, shelf: Shelf, visit: Visit
-) -> Arrival:
-    """What the step is handed there; raises OperatorFault where a transition into it cannot be rendered."""
-    step = playbook.steps[visit[0]]
+@contextmanager
+def _refused(name: str) -> Iterator[None]:
+    """Raise OperatorFault where a transition into the step cannot be rendered in another world."""
     try:
-        world = World(history, journey, known, playbook, shelf)
-        came = journey.components.get(visit)
-        return world.arrive_again(step, came) if came else world.arrive_first(step)
+        yield
     except TemplateError as fault:
-        raise OperatorFault(f"step {step.name} cannot be entered with these results: {fault}") from fault
+        raise OperatorFault(f"step {name} cannot be entered with these results: {fault}") from fault
     except NotLoaded as missing:
         raise OperatorFault(
-            f"step {step.name} cannot be entered: a transition into it reads what is not known any more: {missing}"
+            f"step {name} cannot be entered: a transition into it reads what is not known any more: {missing}"
         ) from missing
