@@ -20,6 +20,7 @@ as $$
 #variable_conflict use_column
 declare
   playbook record;
+  earlier record;
   id bigint;
   writer text := current_setting('noetl.writer', true);
 begin
@@ -64,10 +65,16 @@ begin
   values (id, playbook.catalog_id, $1, playbook.version, $4)
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if not found then
-    select x.execution_id into id
+    select x.execution_id, x.forked_from into earlier
     from noetl.execution x
     where x.path = $1 and x.idempotency_key = $4;
-    return id;
+    if earlier.forked_from is not null then -- it has another workload than is asked for
+      raise exception using errcode = 'NB409',
+        message = format('the idempotency key %s of %s has been used: execution %s was forked from %s with it',
+          left($4, 100), $1, earlier.execution_id, earlier.forked_from),
+        hint = 'choose another key';
+    end if;
+    return earlier.execution_id;
   end if;
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (
@@ -265,6 +272,7 @@ as $$
 declare
   source record;
   playbook record;
+  earlier record;
   id bigint;
   start_id bigint := noetl.next_id();
   begun timestamptz := clock_timestamp();
@@ -318,10 +326,16 @@ begin
   values (id, playbook.catalog_id, playbook.path, playbook.version, $4, $1)
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if not found then
-    select x.execution_id into id
+    select x.execution_id, x.forked_from into earlier
     from noetl.execution x
     where x.path = playbook.path and x.idempotency_key = $4;
-    return id;
+    if earlier.forked_from is distinct from $1 then
+      raise exception using errcode = 'NB409',
+        message = format('the idempotency key %s of %s has been used: execution %s was %s with it',
+          left($4, 100), playbook.path, earlier.execution_id, coalesce('forked from ' || earlier.forked_from, 'started')),
+        hint = 'choose another key';
+    end if;
+    return earlier.execution_id;
   end if;
 
   perform set_config('noetl.writer', '', true);

@@ -98,7 +98,8 @@ class Client:
     ) -> int:
         """Start an execution of a registered playbook (None: its latest version), give its id.
 
-        The same path and `idempotency_key` again start nothing and give the id of the first.
+        The same path and `idempotency_key` again start nothing and give the id of the first. Raises BrokerError where a
+        fork has that key.
         """
         text = _text(payload or {})
         async with self._connection() as connection:

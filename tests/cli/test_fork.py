@@ -88,7 +88,24 @@ def test_a_playbook_that_is_registered_under_an_older_version_is_not_registered_
 def test_one_key_forks_once(command: Command, done: int) -> None:
     """However often it is sent."""
     first, second = (command("fork", done, "--from", "load", "--idempotency-key", "k").stdout for _ in range(2))
-    assert first == second
+    assert first == second != ""
+
+
+def test_a_key_of_another_execution_is_refused_with_its_id(command: Command, database: Database, done: int) -> None:
+    """Neither the one that was started with it passes for a fork, nor the fork of another, nor a fork for a start."""
+    key = ("--idempotency-key", "monday")
+    started = int(command("start", "examples/load", *key).stdout)
+    decide(database)
+    answers = [command("fork", execution_id, "--from", "load", *key) for execution_id in (started, done)]
+    used = "noetl-broker: the idempotency key monday of examples/load has been used: execution"
+    assert [(answer.exit_code, answer.stdout, answer.stderr) for answer in answers] == [
+        (1, "", f"{used} {started} was started with it; choose another key\n")
+    ] * 2
+    new = int(command("fork", done, "--from", "load", "--idempotency-key", "tuesday").stdout)
+    forked = command("start", "examples/load", "--idempotency-key", "tuesday")
+    assert (forked.exit_code, forked.stdout) == (1, "")
+    assert f"tuesday of examples/load has been used: execution {new} was forked from {done} with it" in forked.stderr
+    assert rows(database, "select count(*) from noetl.execution") == [(3,)]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,42 @@ async def test_there_is_nothing_of_an_unknown_execution(database: Database) -> N
         await own.execute("select noetl.put_back(5)")
 
 
+async def test_a_key_is_of_one_execution_and_of_its_fork_or_its_start(database: Database) -> None:
+    """NB409, with the execution that has it; the same fork and the same start are given again."""
+    await register(database, ONE_STEP)
+    one, other = await start(database, count=2)
+    fork = """select noetl.fork_execution($1, '{"results": []}', idempotency_key => $2)"""
+    begin = "select noetl.start_execution('story', idempotency_key => $1)"
+    async with session(database) as own:
+        forked, started = await own.fetchval(fork, one, "k"), await own.fetchval(begin, "s")
+        assert (await own.fetchval(fork, one, "k"), await own.fetchval(begin, "s")) == (forked, started)
+        told = f"key k of story has been used: execution {forked} was forked from {one} with it"
+        async with refused("NB409", told):
+            await own.fetchval(fork, other, "k")
+        async with refused("NB409", told):
+            await own.fetchval(begin, "k")
+        for execution_id in (one, started):
+            async with refused("NB409", f"key s of story has been used: execution {started} was started with it"):
+                await own.fetchval(fork, execution_id, "s")
+        assert await own.fetchval("select count(*) from noetl.execution") == 4
+
+
+async def test_of_two_forks_at_once_with_one_key_one_is_refused(database: Database) -> None:
+    """Whoever comes second waits for the first one's commit."""
+    await register(database, ONE_STEP)
+    one, other = await start(database, count=2)
+    fork = """select noetl.fork_execution($1, '{"results": []}', idempotency_key => 'k')"""
+    async with session(database) as first, session(database) as second:
+        transaction = first.transaction()
+        await transaction.start()
+        forked = await first.fetchval(fork, one)
+        waiting = asyncio.create_task(second.fetchval(fork, other))
+        await blocked(first)
+        await transaction.commit()
+        async with refused("NB409", f"execution {forked} was forked from {one} with it"):
+            await waiting
+
+
 @pytest.mark.parametrize("call", ["noetl.put_back(1)", "noetl.fork_execution(1, '{}')"])
 async def test_nobody_may_do_it_without_the_right(database: Database, call: str) -> None:
     """Nothing is granted to everybody."""
