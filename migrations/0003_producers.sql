@@ -101,7 +101,12 @@ declare
   execution record;
   writer text := current_setting('noetl.writer', true);
 begin
-  select x.status, x.catalog_id, coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
+  -- A child that a worker told of and that nobody has started. Whoever starts it or ends its parent has one of these locks.
+  perform pg_advisory_xact_lock(x.execution_id), pg_advisory_xact_lock_shared(x.parent_execution_id)
+  from noetl.execution x
+  where x.execution_id = $1 and x.status = 'RUNNING' and x.path is null and x.parent_node_id is not null;
+  select x.status, x.catalog_id, x.path is null and x.parent_node_id is not null as is_unborn,
+    coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
   into execution
   from noetl.execution x
   left join noetl.catalog c on c.catalog_id = x.catalog_id
@@ -114,12 +119,34 @@ begin
     return false;
   end if;
   perform set_config('noetl.writer', '', true);
-  insert into noetl.event (
-    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
-  ) values (
-    $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
-    jsonb_strip_nulls(jsonb_build_object('reason', $2))
-  );
+  if execution.is_unborn then
+    -- No turn can end it, so it ends here, and the step that waits for it is told as by a child that was cancelled.
+    with ended as (
+      update noetl.execution x
+      set status = 'CANCELLED', ended_at = clock_timestamp(),
+          error = jsonb_build_object('message', coalesce(nullif($2, ''), 'cancelled'))
+      where x.execution_id = $1 and x.status = 'RUNNING' and x.path is null
+      returning x.execution_id, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index, x.error
+    )
+    insert into noetl.event (
+      execution_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
+    )
+    select e.parent_execution_id, e.parent_event_id, 'execution_failed', e.parent_node_id,
+      format('%s[%s]', q.node_name, e.parent_index), 'playbook', 'FAILED',
+      e.error || jsonb_build_object('type', 'child_cancelled', 'child_step', null, 'child_execution_id', e.execution_id),
+      jsonb_build_object(
+        'child_execution_id', e.execution_id, 'attempt', 1, 'retryable', false, 'index', e.parent_index
+      )
+    from ended e
+    left join noetl.queue q on q.execution_id = e.parent_execution_id and q.node_id = e.parent_node_id;
+  else
+    insert into noetl.event (
+      execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+    ) values (
+      $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
+      jsonb_strip_nulls(jsonb_build_object('reason', $2))
+    );
+  end if;
   perform set_config('noetl.writer', writer, true);
   return true;
 end

@@ -163,7 +163,7 @@ begin
     from unnest(starting, parents) u (execution_id, parent_execution_id)
     where not pg_try_advisory_xact_lock_shared(u.parent_execution_id);
 
-    -- It is cancelled where that parent has ended it, or given it up, before there was anything to cancel.
+    -- It is cancelled where that parent, or somebody else, has ended it or given it up before there was anything to cancel.
     with begun as (
       insert into noetl.execution as x (execution_id, catalog_id, path, version, started_at, parent_execution_id)
       select distinct on (e.execution_id)
@@ -193,14 +193,14 @@ begin
           started_at = excluded.started_at, status = 'RUNNING',
           parent_execution_id = excluded.parent_execution_id
       where x.path is null and x.status <> 'FAILED' -- one that failed for want of a path stays as it ended
-      returning execution_id, catalog_id, path, ended_at, parent_execution_id
+      returning execution_id, catalog_id, path, ended_at, parent_execution_id, error
     ), cancels as (
       insert into noetl.event (
         execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
       )
       select b.execution_id, noetl.next_id(), b.catalog_id, 'execution_cancel', b.execution_id::text,
         regexp_replace(b.path, '^.*/', ''), 'playbook', 'CANCELLED',
-        jsonb_build_object('reason', 'its parent ended or gave it up')
+        jsonb_build_object('reason', coalesce(b.error ->> 'message', 'its parent ended or gave it up'))
       from begun b
       where b.ended_at is not null
         or exists (

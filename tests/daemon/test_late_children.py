@@ -86,9 +86,6 @@ async def test_a_child_that_never_starts_ends_with_its_parent(database: Database
     await drain(database)
     await execute(database, TELL, parent, 77, 0)
     await drain(database)
-    # the broker can only say that it does not know it
-    await execute(database, "select noetl.cancel_execution(77)")
-    await drain(database)
     assert await rows(database, WHERE) == [("RUNNING", False, None)]
     if how == "cancelled":
         await execute(database, "select noetl.cancel_execution($1)", parent)
