@@ -331,7 +331,7 @@ create or replace function noetl.wait_for_child(
   worker_id text,
   attempt int,
   child_execution_id bigint,
-  index int default 0
+  index int default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -342,9 +342,9 @@ as $$
 declare
   writer text := current_setting('noetl.writer', true);
 begin
-  if $4 is null or $5 is null or $5 < 0 then
+  if $4 is null or $5 < 0 then
     raise exception using errcode = 'NB400',
-      message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more',
+      message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more, or null',
         $1, coalesce($4::text, 'null'), coalesce($5::text, 'null'));
   end if;
   -- The lease stays as it is while we speak for it.
@@ -359,7 +359,7 @@ begin
     execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta, worker_id
   )
   select q.execution_id, q.catalog_id, q.event_id, 'iteration_started', q.node_id, q.node_name, q.node_type, 'RUNNING',
-    jsonb_build_object('child_execution_id', $4, 'index', $5),
+    jsonb_strip_nulls(jsonb_build_object('child_execution_id', $4, 'index', $5)),
     jsonb_build_object('queue_id', $1, 'attempt', $3), $2
   from noetl.queue q
   where q.queue_id = $1;
@@ -369,7 +369,7 @@ end
 $$;
 
 comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
-  'Has the step of a leased job wait for an execution that the worker started; false: the lease is no longer yours.';
+  'Has the step of a leased job wait for a child that the worker started; `index`: its place, null: the next; false: the lease is not yours.';
 
 revoke all on function noetl.wait_for_child(bigint, text, int, bigint, int) from public;
 -- The execution that stands above all others of a family: it has no parent, or one that is not here.

@@ -130,6 +130,36 @@ def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
     )
 
 
+def test_a_child_without_a_place_has_the_one_above_all_that_are_taken() -> None:
+    """However many there are, and wherever: one that is told of again has its place already."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: fan}
+        - {step: fan, type: python, code: "def main(): pass", next: end}
+        - {step: end, result: "{{ fan }}"}
+        """,
+        """
+        > execution_start
+            event step_started fan
+            job   fan
+        > iteration_started fan {"child_execution_id": 71, "index": 1}
+            waits fan[1] child 71
+        > iteration_started fan {"child_execution_id": 72}
+            waits fan[2] child 72
+        > iteration_started fan {"child_execution_id": 73, "index": 0}
+            waits fan[0] child 73
+        > iteration_started fan {"child_execution_id": 72}  (duplicate)
+        > iteration_started fan {"child_execution_id": 73, "index": 7}  (duplicate)
+        > iteration_started fan {"child_execution_id": 74}
+            waits fan[3] child 74
+        > iteration_started fan {"child_execution_id": 75, "index": 2147483647}
+            waits fan[2147483647] child 75
+        > iteration_started fan {"child_execution_id": 76}  (recorded)
+        """,
+    )
+
+
 def test_an_iteration_without_a_child_is_a_note_of_the_worker() -> None:
     """Nothing waits for it; nor does a step that the broker runs itself wait for a stranger's child."""
     assert_story(

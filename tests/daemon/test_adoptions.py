@@ -38,6 +38,7 @@ TELL = """
 insert into noetl.event (execution_id, event_type, node_id, node_name, context)
 select $1::bigint, 'iteration_started', $1::bigint || ':fan', 'fan',
   jsonb_build_object('child_execution_id', $2::bigint, 'index', $3::int)"""
+WAIT = "select noetl.wait_for_child(queue_id, 'w', attempts, $1) from noetl.queue"
 RESULT = "select status, result, error ->> 'message' from noetl.execution where execution_id = $1"
 
 
@@ -73,6 +74,26 @@ async def test_the_parent_waits_for_the_children_that_its_worker_started(databas
     await complete_jobs(database, {"started": 2})
     await drain(database)
     assert await rows(database, RESULT, parent) == [("COMPLETED", [0, 1], None)]
+    assert await broken_invariants(database) == {}
+
+
+@pytest.mark.parametrize("batches", ["one", "many"])
+async def test_children_without_an_index_take_one_place_each(database: Database, batches: str) -> None:
+    """The next above those that are taken; one that is told of again, as after a lost answer, has its own."""
+    parent = await _parent(database)
+    children = await _children(database, 3)
+    await execute(database, "select noetl.lease_jobs('w')")
+    for child in (*children, children[0], children[2]):
+        assert await value(database, WAIT, child) is True
+        if child == children[0]:
+            await execute(database, TELL, parent, children[1], 5)
+        if batches == "many":
+            await drain(database)
+    await execute(database, "select noetl.complete_job(queue_id, 'w', attempts) from noetl.queue")
+    await drain(database)
+    assert await rows(database, RESULT, parent) == [("COMPLETED", [0, 1, 2], None)]
+    places = "select place, child_execution_id from noetl.iteration order by place"
+    assert await rows(database, places) == [*zip((0, 5, 6), children, strict=True)]
     assert await broken_invariants(database) == {}
 
 

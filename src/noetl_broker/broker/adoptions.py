@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.context import want_item_status
+from noetl_broker.broker.context import want_child, want_item_status
 from noetl_broker.broker.iterators import Refused, gather_when_ended
 from noetl_broker.broker.model import JSON, Adoption, Event
 from noetl_broker.broker.queue import change_job
@@ -27,19 +27,26 @@ LARGEST_PLACE = 2**31 - 1
 def adopt_child(draft: Draft, token: Token) -> None:
     """`iteration_started` of a worker: one more child that the step waits for.
 
-    Raises Refused where another child already has its place: a worker that started over is not waited for twice.
+    Raises Refused where another child already has its place, or where it is waited for at another one: a worker that
+    started over, or said it again, is not waited for twice.
     """
     event, counts = draft.event, token.items or Counts(0)
     child = child_of(event)
     if child is None:
         raise Refused("recorded")
     place = _place(event)
-    place = counts.total if place is None else place
-    if draft.known.ask(want_item_status(token.step, token.visit, place)) is not None:
+    if place is None:
+        place = token.next_place
+    elif draft.known.ask(want_item_status(token.step, token.visit, place)) is not None:
+        raise Refused("duplicate")
+    if place > LARGEST_PLACE:
+        raise Refused("recorded")
+    if draft.known.ask(want_child(token.step, token.visit, child)):
         raise Refused("duplicate")
     draft.adoptions.append(Adoption(token.step, token.visit, place, child))
     counts = counts._replace(total=counts.total + 1, started=counts.started + 1)
-    draft.tokens[token.step, token.visit] = token._replace(items=counts)
+    after = max(token.next_place, place + 1)
+    draft.tokens[token.step, token.visit] = token._replace(items=counts, next_place=after)
 
 
 def complete_action(draft: Draft, token: Token) -> None:

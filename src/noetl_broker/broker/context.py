@@ -50,6 +50,11 @@ def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, 
     return ("item", step, visit, place)
 
 
+def want_child(step: str, visit: int, child_execution_id: int) -> tuple[str, str, int, int]:
+    """The wish for whether a visit waits for this execution, or has waited for it: answered by True or None."""
+    return ("child", step, visit, child_execution_id)
+
+
 class Found(NamedTuple):
     """The latest result of a step, and the visit that it is of."""
 
@@ -95,7 +100,7 @@ class Known:
         if answer is NOT_LOADED and want[0] == "items":
             answer = self._part_of_items(*want[1:])
         if answer is NOT_LOADED:
-            if self.complete and want[0] in {"step", "item"}:
+            if self.complete and want[0] in {"step", "item", "child"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer

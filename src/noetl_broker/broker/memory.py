@@ -11,6 +11,7 @@ from noetl_broker.broker.context import (
     Known,
     result_of,
     want_action,
+    want_child,
     want_item_status,
     want_step,
     want_turn,
@@ -65,6 +66,7 @@ def _remember_items(known: Known, decision: Decision) -> None:
             answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = "RUNNING"
     for adopted in decision.adoptions:
         answers[want_item_status(adopted.step, adopted.visit, adopted.place)] = "RUNNING"
+        answers[want_child(adopted.step, adopted.visit, adopted.child_execution_id)] = True
     for end in decision.item_ends:
         answers[want_item_status(end.step, end.visit, end.place)] = end.status
 

@@ -37,7 +37,7 @@ class Token(NamedTuple):
     `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once;
     of a child, the number of failures when it was last started: it is below `failures` while the pause after one lasts.
     `spent` names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the children
-    that it started are waited for.
+    that it started are waited for; `next_place` is the one above all that these have.
     """
 
     step: str
@@ -47,6 +47,7 @@ class Token(NamedTuple):
     spent: frozenset[str] = frozenset()
     items: Counts | None = None
     answered: bool = False
+    next_place: int = 0
 
 
 class Arrival(NamedTuple):
@@ -164,6 +165,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["items"] = list(token.items)
     if token.answered:
         document["answered"] = True
+    if token.next_place:
+        document["next_place"] = token.next_place
     return document
 
 
@@ -176,6 +179,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         frozenset(document.get("spent", ())),
         Counts(*document["items"]) if "items" in document else None,
         document.get("answered", False),
+        document.get("next_place", 0),
     )
 
 

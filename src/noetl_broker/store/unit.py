@@ -272,9 +272,21 @@ async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Wa
     return set()
 
 
+async def _load_children(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
+    """Whether visits wait for these executions."""
+    for owner, wish in wishes:
+        answers[owner][wish] = None
+    asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[3]) for owner, w in wishes]
+    for row in await connection.fetch(sql("load_children"), *map(list, zip(*asked, strict=True))):
+        step, visit, _ = parse_node(row["node_id"], None)
+        answers[row["execution_id"]]["child", step, visit, row["child_id"]] = True
+    return set()
+
+
 LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Awaitable[Left]]] = {
     "workload": _load_workloads,
     "action": _load_actions,
     "items": _load_items,
     "item": _load_item_statuses,
+    "child": _load_children,
 }

@@ -80,6 +80,12 @@ from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, 
 join noetl.iteration i
   on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.place = wanted.place;
 
+-- name: load_children
+select wanted.execution_id, wanted.node_id, wanted.child_id
+from unnest($1::bigint[], $2::text[], $3::bigint[]) wanted (execution_id, node_id, child_id)
+join noetl.execution x
+  on x.execution_id = wanted.child_id and x.parent_execution_id = wanted.execution_id and x.parent_node_id = wanted.node_id;
+
 -- name: load_content
 select c.content, c.path
 from noetl.catalog c
