@@ -76,6 +76,30 @@ async def test_a_failed_child_is_started_again_by_the_retry_of_its_step(database
     assert await unsettled(database) == {}
 
 
+async def test_a_child_that_starts_after_the_timeout_of_its_step_has_one_of_its_own(database: Database) -> None:
+    """The pause before it was over, and no broker read so for longer than the child may take."""
+    await register(database, PARENT.replace("  path: child\n", "  path: child\n  timeout: 60\n"))
+    await register(database, CHILD, path="child")
+    await start(database)
+    await drain(database)
+    await execute(
+        database,
+        "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w', 9)",
+    )
+    await drain(database)
+    assert await value(database, "select woken from noetl.reap(100, 5)") == 1
+    for children in (("FAILED", "RUNNING"), ("FAILED", "CANCELLED")):
+        await execute(database, "update noetl.queue set first_leased_at = first_leased_at - interval '1 hour'")
+        assert await value(database, "select timed_out from noetl.reap(100, 5)") == 1
+        await drain(database)
+        assert await rows(database, ENDED) == [
+            ("story", "RUNNING" if "RUNNING" in children else "FAILED"),
+            *(("child", status) for status in children),
+        ]
+    assert await value(database, "select error ->> 'type' from noetl.execution where path = 'story'") == "timeout"
+    assert await unsettled(database) == {}
+
+
 async def test_cancelling_a_parent_cancels_its_children_all_the_way_down(database: Database) -> None:
     """Three levels; the letters of the cancelled come after the end and change nothing."""
     await register(database, CALL.format("middle"))

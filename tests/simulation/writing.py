@@ -438,6 +438,8 @@ def _start_child(tables: Tables, child: Row) -> None:
         job = tables.queue[parent, child["node_id"]]
         attempt = jsonb(child["meta"])["parent"]["attempt"]
         job |= {"attempts": attempt, "available_at": INFINITY, "first_leased_at": tables.clock()}
+        if job["status"] == "failed":
+            job["status"] = "delegated"
     else:
         item = tables.iterations[parent, child["node_id"], child["place"]]
         item |= {"status": "RUNNING", "child_execution_id": owner}

@@ -32,9 +32,11 @@ with started as materialized (
     jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
   from started
 ), begun as (
-  -- a delegated job counts the starts of its child, as others count their leases; its timeout begins anew
+  -- A delegated job counts the starts of its child, as others count their leases; its timeout begins anew. (It may have
+  -- passed between the end of a pause and this turn: then the reaper has set the job to `failed`.)
   update noetl.queue q
-  set attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
+  set status = case when q.status = 'failed' then 'delegated' else q.status end,
+    attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
   from started s
   where s.place is null and q.execution_id = s.parent_execution_id and q.node_id = s.node_id
 ), running_items as (
