@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker.model import JSON
-from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
 from tests.postgres import Database
 
 
@@ -168,8 +168,8 @@ async def test_the_timeout_of_a_child_counts_once_however_often_it_is_told(datab
     assert await rows(database, children) == [("CANCELLED",), ("RUNNING",)]
 
 
-async def test_a_child_that_is_given_up_at_once_is_not_started(database: Database) -> None:
-    """Its step fails in the batch that would have started it, and goes on."""
+async def test_a_child_that_is_given_up_at_once_is_cancelled(database: Database) -> None:
+    """Somebody says that its step failed before it stands in the tables; the step goes on."""
     body = """
     workflow:
     - {step: start, next: call}
@@ -181,7 +181,41 @@ async def test_a_child_that_is_given_up_at_once_is_not_started(database: Databas
     insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_failed', $2)"
     await execute(database, insert, execution_id, f"{execution_id}:call")
     await drain(database)
-    assert await rows(database, "select path, status from noetl.execution") == [("story", "COMPLETED")]
+    ended = "select path, status from noetl.execution order by execution_id"
+    assert await rows(database, ended) == [("story", "COMPLETED"), ("child", "CANCELLED")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_of_an_execution_that_is_cancelled_at_once_is_not_started(database: Database) -> None:
+    """Both in the batch that would have started it."""
+    await register(database, "workflow: [{step: start, next: call}, {step: call, type: playbook, path: child}]")
+    [execution_id] = await start(database)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    assert (await drain(database)).counters.largest_batch == 2
+    assert await rows(database, "select path, status from noetl.execution") == [("story", "CANCELLED")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_that_fails_at_once_is_started_again(database: Database) -> None:
+    """Somebody says so before it stands in the tables; `retry` counts it."""
+    body = """
+    workflow:
+    - {step: start, next: call}
+    - {step: call, type: playbook, path: child, retry: {max_attempts: 2, initial_delay: 0}}
+    """
+    await register(database, "workflow: [{step: start, next: a}, {step: a, type: python, code: x}]", path="child")
+    await register(database, body)
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_failed', $2)"
+    await execute(database, insert, execution_id, f"{execution_id}:call")
+    await drain(database)
+    await execute(database, "select noetl.reap(9, 5)")
+    await drain(database)
+    children = "select status from noetl.execution where path = 'child' order by execution_id"
+    assert await rows(database, children) == [("CANCELLED",), ("RUNNING",)]
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select status from noetl.execution where path = 'story'") == "COMPLETED"
     assert await broken_invariants(database) == {}
 
 

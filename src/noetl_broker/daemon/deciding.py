@@ -9,7 +9,7 @@ from datetime import datetime
 from noetl_broker.broker.context import NOT_LOADED, WORKLOAD, Known, want_item_status, want_turn
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import Turn
+from noetl_broker.broker.model import Event, Turn
 from noetl_broker.store.rows import MICROSECOND, Case, Mail, Outcome, Taken
 from noetl_broker.store.unit import Answers, Want, Wants
 
@@ -31,6 +31,7 @@ class Deciding:
         self._state = case.state
         self._last_at: datetime | None = None
         self._taken: list[Taken] = []
+        self._calling: set[tuple[str | None, int]] = set()  # visits whose child these turns start
 
     @property
     def chars(self) -> int:
@@ -56,11 +57,12 @@ class Deciding:
         """Take the turns that are left; raises NotLoaded, after which it can be called again.
 
         After `until` (the thread's own seconds), or where the turns write more than `room` characters of what templates
-        gave, no further turn is begun: one is taken in any case, other mail stays.
+        gave, no further turn is begun: one is taken in any case, other mail stays. Nor is one about a child that these
+        turns start: it is a stranger's, and what it says is not true before the child stands in the tables.
         """
         case = self.case
         for mail in case.mail[len(self._taken) :]:
-            if self._taken and (self.chars > room or time.thread_time() > until):
+            if self._taken and (self.chars > room or time.thread_time() > until or self._calls(mail.event)):
                 break
             number = case.execution.turn + len(self._taken) + 1
             # Later than the cause and than all before it, whatever the clocks say: the seed reads by created_at.
@@ -71,8 +73,12 @@ class Deciding:
                 remember(self._known, mail.event, turn, decision)
             self._state = state
             self._taken.append(Taken(mail, turn, decision))
+            self._calling.update((child.step, child.visit) for child in decision.children if child.place is None)
             self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return self.so_far
+
+    def _calls(self, event: Event) -> bool:
+        return bool(self._calling) and (event.step, event.visit or 1) in self._calling
 
 
 def bounded(case: Case, *, most: int | None) -> Case:
