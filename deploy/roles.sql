@@ -113,7 +113,8 @@ grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, j
 
 -- A worker: its own jobs, through functions alone.
 grant execute on function
-  noetl.lease_jobs(text, int, int, text[]), noetl.heartbeat_job(bigint, text, int, int),
+  noetl.lease_jobs(text, int, int, text[]), noetl.lease_singly(text, int, int, text[]),
+  noetl.heartbeat_job(bigint, text, int, int),
   noetl.complete_job(bigint, text, int, jsonb), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
   noetl.fail_job(bigint, text, int, jsonb, boolean),
   noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text)

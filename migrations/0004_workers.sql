@@ -128,6 +128,89 @@ $$;
 comment on function noetl.lease_jobs(text, int, int, text[]) is
   'Leases up to max_jobs jobs of the given types (null: all) for lease_seconds; `attempts` of each row is the fencing token.';
 
+-- The same, each job by itself: for whoever was refused a lease because somebody has put a trigger or a constraint on our tables
+-- that will not have the start of one job. That one fails, and the broker decides what comes of it. A function of its own: a
+-- block that catches errors costs a lease of one job a twentieth.
+create or replace function noetl.lease_singly(
+  worker_id text,
+  max_jobs int default 1,
+  lease_seconds int default 60,
+  node_types text[] default null
+) returns setof noetl.queue
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
+  chosen bigint;
+  job noetl.queue;
+  refusal text;
+  writer text := current_setting('noetl.writer', true);
+begin
+  if $1 is null or $1 = '' or $2 is null or $2 < 1 or $3 is null or $3 < 1 then
+    raise exception using errcode = 'NB400',
+      message = format('lease_singly of %L: max_jobs %s and lease_seconds %s must be 1 or more',
+        $1, coalesce($2::text, 'null'), coalesce($3::text, 'null')),
+      hint = 'the worker_id is a name of your own, for example host:process';
+  end if;
+  perform set_config('noetl.writer', 'worker', true);
+  foreach chosen in array noetl.choose_jobs($2, $4, at) loop
+    begin
+      update noetl.queue q
+      set status = 'leased', attempts = q.attempts + 1, worker_id = $1,
+          lease_until = at + make_interval(secs => $3), last_heartbeat = at,
+          first_leased_at = coalesce(q.first_leased_at, at),
+          updated_at = greatest(at, q.updated_at + interval '1 microsecond')
+      where q.queue_id = chosen
+      returning q.* into job;
+      insert into noetl.event (
+        execution_id, catalog_id, parent_event_id, created_at, event_type,
+        node_id, node_name, node_type, status, meta, worker_id
+      ) values (
+        job.execution_id, job.catalog_id, job.event_id, job.updated_at, 'action_started',
+        job.node_id, job.node_name, job.node_type, 'RUNNING',
+        jsonb_build_object('queue_id', job.queue_id, 'attempt', job.attempts), $1
+      );
+      return next job;
+      continue;
+    exception when integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+      refusal := sqlerrm;
+    end;
+    begin
+      with refused as (
+        update noetl.queue q
+        set status = 'failed', attempts = q.attempts + 1, worker_id = $1,
+            updated_at = greatest(at, q.updated_at + interval '1 microsecond')
+        where q.queue_id = chosen
+        returning q.*
+      )
+      insert into noetl.event (
+        execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type, status, error,
+        meta, worker_id
+      )
+      select r.execution_id, r.catalog_id, r.event_id, r.updated_at, 'action_failed', r.node_id, r.node_name, r.node_type,
+        'FAILED',
+        jsonb_build_object('message', format('the database refused the start of the action: %s', refusal),
+          'type', 'refused_start'),
+        jsonb_build_object('queue_id', r.queue_id, 'attempt', r.attempts, 'retryable', false), $1
+      from refused r;
+    exception when integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+      -- nor will it have the failure: the job keeps out of the way of the others for a while
+      update noetl.queue q
+      set available_at = at + interval '1 minute'
+      where q.queue_id = chosen;
+    end;
+  end loop;
+  perform set_config('noetl.writer', writer, true);
+end
+$$;
+
+comment on function noetl.lease_singly(text, int, int, text[]) is
+  'As lease_jobs; a job whose start the database refuses fails alone, where lease_jobs would fail with it: for after such an error.';
+
 create or replace function noetl.heartbeat_job(
   queue_id bigint,
   worker_id text,
@@ -433,6 +516,7 @@ revoke all on function noetl.lock_root(bigint) from public;
 revoke all on function noetl.traceparent(bigint, text) from public;
 revoke all on function noetl.choose_jobs(int, text[], timestamptz) from public;
 revoke all on function noetl.lease_jobs(text, int, int, text[]) from public;
+revoke all on function noetl.lease_singly(text, int, int, text[]) from public;
 revoke all on function noetl.heartbeat_job(bigint, text, int, int) from public;
 revoke all on function noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]) from public;
 revoke all on function noetl.check_large_result(bigint, jsonb) from public;

@@ -40,6 +40,10 @@ CALLS: dict[str, tuple[str, list[st.SearchStrategy[Any]]]] = {
         "select queue_id from noetl.lease_jobs($1, $2, $3, $4)",
         [TEXTS | st.none(), NUMBERS | st.none(), st.sampled_from([0, -1, 1, None]), TYPES],
     ),
+    "lease_singly": (
+        "select queue_id from noetl.lease_singly($1, $2, $3, $4)",
+        [TEXTS | st.none(), NUMBERS | st.none(), st.sampled_from([0, -1, 1, None]), TYPES],
+    ),
     "heartbeat_job": (
         "select noetl.heartbeat_job($1, $2, $3, $4)",
         [IDS | st.none(), TEXTS | st.none(), NUMBERS | st.none(), NUMBERS],

@@ -23,6 +23,8 @@ from noetl_broker.store.queries import sql
 
 CHANNEL = "noetl_job"
 REFUSED = frozenset({"NB400", "NB404", "NB409"})
+# A constraint, a view's check, a trigger that raises: somebody has put them on our tables.
+REFUSING_CLASSES = ("23", "44", "P0")
 
 
 class RefusedFault(BrokerError):
@@ -35,6 +37,11 @@ class RefusedFault(BrokerError):
         """A sentence for people, and the name of the bound."""
         super().__init__(message)
         self.limit = limit
+
+
+def refuses(fault: RefusedFault | DatabaseFault) -> bool:
+    """Tell whether the database will not have a value, whenever it is asked; else it may take it another time."""
+    return isinstance(fault, RefusedFault) or (fault.sqlstate or "").startswith(REFUSING_CLASSES)
 
 
 class Lease(NamedTuple):
@@ -83,10 +90,17 @@ class Failing(NamedTuple):
 async def lease_jobs(
     database: JobDatabase, *, worker_id: str, max_jobs: int, lease_seconds: int, node_types: Sequence[str] | None
 ) -> list[LeasedJob]:
-    """Lease up to `max_jobs` of these types (None: all), the most urgent first."""
-    rows = await database.fetch(
-        sql("lease_jobs"), worker_id, max_jobs, lease_seconds, None if node_types is None else [*node_types]
-    )
+    """Lease up to `max_jobs` of these types (None: all), the most urgent first.
+
+    Where the database refuses the start of one of them, that one fails, and the others are leased.
+    """
+    arguments = worker_id, max_jobs, lease_seconds, None if node_types is None else [*node_types]
+    try:
+        rows = await database.fetch(sql("lease_jobs"), *arguments)
+    except DatabaseFault as fault:
+        if not refuses(fault):
+            raise
+        rows = await database.fetch(sql("lease_singly"), *arguments)
     return [
         LeasedJob(
             queue_id=row["queue_id"],

@@ -16,14 +16,13 @@ from noetl_broker.store.jobs import (
     RefusedFault,
     complete_jobs,
     fail_jobs,
+    refuses,
 )
 from noetl_broker.worker.execute import Success
 from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.waiting import Backoff
 
 Answer = Completion | Failing
-# A constraint, a view's check, a trigger that raises: somebody has put them on our tables.
-REFUSING_CLASSES = ("23", "44", "P0")
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +32,6 @@ def answer_of(lease: Lease, outcome: Success | Failure) -> Answer:
     if isinstance(outcome, Success):
         return Completion(lease, outcome.result)
     return Failing(lease, outcome.error, outcome.retryable)
-
-
-def refuses(fault: RefusedFault | DatabaseFault) -> bool:
-    """Tell whether the database will not have a value, whenever it is asked; else it may take it another time."""
-    return isinstance(fault, RefusedFault) or (fault.sqlstate or "").startswith(REFUSING_CLASSES)
 
 
 def refusal(answer: Answer, fault: RefusedFault | DatabaseFault) -> Failing:

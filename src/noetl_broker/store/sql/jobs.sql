@@ -3,6 +3,11 @@ select queue_id, execution_id, node_id, node_name, node_type, action, context::t
   timeout_seconds
 from noetl.lease_jobs($1::text, $2::int, $3::int, $4::text[]);
 
+-- name: lease_singly
+select queue_id, execution_id, node_id, node_name, node_type, action, context::text as context, attempts, priority,
+  timeout_seconds
+from noetl.lease_singly($1::text, $2::int, $3::int, $4::text[]);
+
 -- name: heartbeat_jobs
 -- Here and below rows are touched in one order by everybody, so that two batches cannot wait for each other.
 select held.queue_id, noetl.heartbeat_job(held.queue_id, $1::text, held.attempt, $2::int) as yours
