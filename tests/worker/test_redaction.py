@@ -48,6 +48,12 @@ def test_a_secret_is_found_in_every_form(form: str) -> None:
         ("GITHUB_TOKEN", "hunter2", ["hunter2"]),
         ("DATABASE_URL", "postgresql://u:hunter2@host/db", ["hunter2"]),
         ("NOETL_BROKER_DSN", "postgresql://u:hunter2@host/db", ["hunter2"]),
+        (
+            "NOETL_SECRET_X",
+            "hunter20\udcff",
+            ["hunter20\udcff", "hunter20%FF", base64.b64encode(b"hunter20\xff").decode()],
+        ),
+        ("NOETL_CREDENTIAL_X", '{"password": "hunter\\ud800"}', ["hunter\ud800", "hunter\\ud800"]),
     ],
 )
 def test_what_the_environment_holds_is_known(name: str, value: str, hidden: list[str]) -> None:

@@ -101,6 +101,15 @@ def _texts(value: Any) -> Iterator[str]:
 def _forms(secret: str) -> Iterator[str]:
     """Give the ways in which a secret may be written; of one with several lines, each line too."""
     for text in (secret, *(line.strip() for line in secret.splitlines()[:1_000])):
-        yield from (text, quote(text, safe=""), quote_plus(text), json.dumps(text)[1:-1], repr(text)[1:-1])
+        raw = _bytes_of(text)
+        yield from (text, quote(raw, safe=""), quote_plus(raw), json.dumps(text)[1:-1], repr(text)[1:-1])
         yield json.dumps(text, ensure_ascii=False)[1:-1]
-        yield base64.b64encode(text.encode("utf-8", "surrogateescape")).decode().rstrip("=")
+        yield base64.b64encode(raw).decode().rstrip("=")
+
+
+def _bytes_of(text: str) -> bytes:
+    """Give the bytes of a text, of one that is none too: an environment holds any, and JSON halves of characters."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
