@@ -90,6 +90,7 @@ workflow:
       import sys
       def main(t, p):
           print("token", t)
+          print("x" * 8161 + t)
           print(repr(p), file=sys.stderr)
           raise ValueError(f"no use for {t!r} {p}")
     on_error: continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 from typing import Any
 
 import pytest
 
+from noetl_broker.worker.tools.task import Lent
 from tests.worker.conftest import Perform, failed
 
 ECHO = "def main(**given): return given"
@@ -79,3 +81,22 @@ async def test_inputs_of_a_task_that_are_no_mapping_fail_the_step(perform: Perfo
     error = failed(await perform(iterator([{"x": 1}], {"type": "noop", "data": given})))
     what = "a string" if isinstance(given, str) else "a list"
     assert error["message"] == f"the inputs of the iterator's task must be a mapping, its `data` is {what}"
+
+
+@pytest.mark.parametrize("more", [{}, {"collection": [1], "limit": "{{ secret.api_token }}"}])
+async def test_what_is_shown_in_place_of_items_is_no_start_of_a_secret(
+    perform: Perform, lent: Lent, more: dict[str, Any]
+) -> None:
+    """It is cut, and what is cut is cleaned all the same."""
+    key = "".join(map(chr, range(35, 91))) * 3
+    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    message = failed(await perform(iterator("{{ secret.api_token }}", **more), using=using))["message"]
+    assert message.endswith('it is "[secret]… (170 characters)')
+
+
+async def test_what_a_template_says_of_its_fault_is_no_start_of_a_secret(perform: Perform, lent: Lent) -> None:
+    """The same."""
+    key = "".join(map(chr, range(48, 91))) * 10
+    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    action = {"type": "noop", "args": {"x": "{{ [1] | map(secret.api_token) | list }}"}}
+    assert "No filter named '[secret]…" in failed(await perform(action, using=using))["message"]

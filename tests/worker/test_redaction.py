@@ -85,6 +85,34 @@ def test_a_json_value_is_cleaned_all_the_way_down() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "told, cleaned",
+    [
+        ("row contains (7, Bearer hunter2-hun..., x)", f"row contains (7, Bearer {INSTEAD}..., x)"),
+        ("it is HUNTER2-HUNT… (45 characters)", f"it is {INSTEAD}… (45 characters)"),
+        ("hunter2-hunter3... and hun...", f"{INSTEAD}... and {INSTEAD}..."),
+        ("hunhunt...", f"hun{INSTEAD}..."),
+        ("hu... unter2... hunter... 3 hunter2", f"hu... unter2... {INSTEAD}... 3 hunter2"),
+        ("...", "..."),
+    ],
+)
+def test_the_start_of_a_secret_before_dots_is_found(told: str, cleaned: str) -> None:
+    """Whoever quotes it has cut it; in what nobody cuts, a start is any text."""
+    redactor = Redactor({"NOETL_SECRET_X": "hunter2-hunter3"}, None)
+    assert redactor.clean({"a": [told]}, cut=True) == {"a": [cleaned]}
+    assert redactor.clean(told) == told.replace("hunter2-hunter3", INSTEAD)
+
+
+@pytest.mark.parametrize(
+    "most, end", [(6, " after"), (7, "[secret] after"), (20, "[secret] after"), (99, "x [secret] after")]
+)
+def test_the_end_of_a_text_holds_no_end_of_a_secret(most: int, end: str) -> None:
+    """One that stands across its begin is taken out as a whole."""
+    redactor = Redactor({"NOETL_SECRET_X": "hunter2-hunter3"}, None)
+    assert redactor.end_of("x hunter2-hunter3 after", most) == end
+    assert Redactor({}, None).end_of("hunter2", 3) == "er2"
+
+
 def test_the_password_of_the_worker_s_own_database_is_known() -> None:
     """It stands in the DSN."""
     assert Redactor({}, "postgresql://u:hunter2@host/db").clean("no hunter2") == f"no {INSTEAD}"

@@ -17,7 +17,7 @@ from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import OWN_KEYS
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
-from noetl_broker.worker.faults import Failure, ToolFault, failure_of
+from noetl_broker.worker.faults import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
 from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
 from noetl_broker.worker.iterate import iterate, iterates, iteration_of
 from noetl_broker.worker.redaction import Redactor
@@ -92,8 +92,7 @@ class Run:
             result = await tool(task)
         finally:
             for stream, text in task.outputs.items():
-                told = self.lent.redactor.clean(text)
-                log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=told)
+                log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=text)
         for key, spec in saving.items():
             data = StepResult(unwrap(result))
             await run.save(action, spec, (*path, key), {**words, "result": data, "this": data})
@@ -197,8 +196,11 @@ def _own_limit(action: Mapping[str, Any]) -> float | None:
 
 def _failed(fault: ToolFault, redactor: Redactor) -> Failure:
     """Take the secrets out of a fault, before its texts are cut."""
-    details = redactor.clean(fault.details)
-    told = ToolFault(redactor.clean(fault.message), kind=fault.kind, retryable=fault.retryable, **details)
+    details = dict(fault.details)
+    if isinstance(trace := details.get("traceback"), str):
+        details["traceback"] = redactor.end_of(trace, TRACEBACK_CHARACTERS)
+    message, details = redactor.clean(fault.message, cut=True), redactor.clean(details, cut=True)
+    told = ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details)
     return failure_of(told)
 
 

@@ -15,10 +15,11 @@ from noetl_broker.playbook.findings import kind_of
 from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import INPUT_WORDS, LIST_KEYS, OWN_KEYS
 from noetl_broker.template import WORKER_WORDS, TemplateError, compile_condition, is_true
-from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.faults import ToolFault, shortened
 from noetl_broker.worker.finish import Finisher, Left, Path, refused
 
 ASYNC_CONCURRENCY = 8
+SHOWN_CHARACTERS = 80
 
 Run = Callable[[Mapping[str, Any], Path, Mapping[str, Any]], Awaitable[Any]]
 
@@ -94,10 +95,15 @@ def _items(collection: Any) -> list[Any]:
     if isinstance(collection, list):
         return collection
     raise ToolFault(
-        f"the iterator's `collection` must be a list or a mapping, it is {json.dumps(collection)[:80]}",
+        f"the iterator's `collection` must be a list or a mapping, it is {told(collection)}",
         kind="bad_value",
         retryable=False,
     )
+
+
+def told(value: Any) -> str:
+    """Write what something is in place of what it must be; dots say that it was cut."""
+    return shortened(json.dumps(value), SHOWN_CHARACTERS)
 
 
 def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> list[Any]:
@@ -137,7 +143,7 @@ def _whole(value: Any, what: str, *, least: int) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {json.dumps(value)[:80]}"
+        message = f"the iterator's `{what}` must be a whole number of at least {least}, it is {told(value)}"
         raise ToolFault(message, kind="bad_value", retryable=False)
     return value
 

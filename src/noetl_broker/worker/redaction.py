@@ -4,6 +4,8 @@ A worker knows its secrets: the variables that hold secrets and credentials, tho
 template read as a secret. Each is taken out of a text wherever it stands, as it is or as URLs, JSON, Python and base64
 write it, in small or capital letters (a host is told in small ones). Short ones are not looked for: to take `pg` out of
 every message would help nobody.
+
+What is cut is cleaned before that, or cut where no secret stands across: of half a secret nobody knows what it is.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from noetl_broker.worker.environment import CREDENTIAL_PREFIX, HIDDEN_NAMES, SEC
 
 INSTEAD = "[secret]"
 LEAST_CHARACTERS = 6
+LEAST_OF_A_START = 3  # characters, where dots say that the rest was cut off
+DOTS = re.compile(r"(\.\.\.|…)")
 
 # Variables that hold a secret by their name, whoever reads them.
 SECRET_NAMES = re.compile(
@@ -48,13 +52,51 @@ class Redactor:
             self._add((secret,))
         return secret
 
-    def clean(self, value: Any) -> Any:
-        """Give a JSON value with each secret in its texts replaced."""
+    @property
+    def longest(self) -> int:
+        """The characters of the longest secret, as whoever writes it at the greatest length."""
+        return max(map(len, self._known), default=0)
+
+    def clean(self, value: Any, *, cut: bool = False) -> Any:
+        """Give a JSON value with each secret in its texts replaced.
+
+        `cut`: a server or a library may have cut what it quotes there; the start of a secret before dots goes too.
+        """
         if isinstance(value, str):
-            return value if self._pattern is None else self._pattern.sub(INSTEAD, value)
+            text = value if self._pattern is None else self._pattern.sub(INSTEAD, value)
+            return self._without_starts(text) if cut else text
         if isinstance(value, Mapping):
-            return {key: self.clean(item) for key, item in value.items()}
-        return [self.clean(item) for item in value] if isinstance(value, list) else value
+            return {key: self.clean(item, cut=cut) for key, item in value.items()}
+        return [self.clean(item, cut=cut) for item in value] if isinstance(value, list) else value
+
+    def across(self, text: str, place: int) -> tuple[int, int]:
+        """Tell where the secret begins and ends that stands across a place of a text; the place twice, if none does."""
+        found = () if self._pattern is None else self._pattern.finditer(text)
+        return next((one.span() for one in found if one.start() < place < one.end()), (place, place))
+
+    def end_of(self, text: str, most: int) -> str:
+        """Give the last so many characters of a text cleaned; a secret that begins before them is there as a whole."""
+        start, _ = self.across(text, max(len(text) - most, 0))
+        return str(self.clean(text[start:], cut=True))
+
+    def _without_starts(self, text: str) -> str:
+        *before, last = DOTS.split(text)
+        for place in range(0, len(before), 2):
+            if size := self._start_at_the_end_of(before[place]):
+                before[place] = before[place][:-size] + INSTEAD
+        return "".join((*before, last))
+
+    def _start_at_the_end_of(self, text: str) -> int:
+        """Give the length of the longest start of a secret with which a text ends."""
+        longest, low = 0, text.lower()
+        for form in map(str.lower, self._known):
+            head = form[:LEAST_OF_A_START]
+            at = low.find(head, max(len(low) - len(form), 0))
+            while at >= 0 and not form.startswith(low[at:]):
+                at = low.find(head, at + 1)
+            if at >= 0:
+                longest = max(longest, len(low) - at)
+        return longest
 
     def _add(self, secrets: Iterable[str]) -> None:
         before = len(self._known)

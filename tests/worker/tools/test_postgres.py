@@ -420,3 +420,18 @@ async def test_a_save_to_the_event_log_is_the_data(on_database: OnDatabase) -> N
     """A save step's result holds it."""
     action = {"type": "save", "storage": "event_log", "data": {"a": "{{ env.CITY }}"}}
     assert await on_database(action) == {"saved": "event_log", "data": {"a": "Oslo"}}
+
+
+@pytest.mark.parametrize("text", ["{{ secret.long }}", "Bearer {{ secret.long }}", "{{ secret.bytes }}"])
+async def test_what_postgres_or_its_driver_cuts_shows_no_start_of_a_secret(
+    perform: Perform, lent: Lent, empty_database: Database, text: str
+) -> None:
+    """The server tells 64 bytes of a value that a table refuses, the driver 40 characters of one that is no text."""
+    key = "".join(map(chr, range(48, 123))) * 2
+    environment = {**lent.environment, "NOETL_SECRET_LONG": key, "NOETL_SECRET_BYTES": f"{key}\udcff"}
+    using = dataclasses.replace(lent, dsn=empty_database.dsn, environment=environment)
+    command = "create table picky (word text check (length(word) < 9)); insert into picky values (:word)"
+    action = {"type": "postgres", "command": command, "parameters": {"word": text}}
+    message = failed(await perform(action, using=using))["message"]
+    assert "[secret]..." in message
+    assert not any(key[start : start + 3] in message for start in range(72))

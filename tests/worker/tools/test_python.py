@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import os
 import select
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.worker.faults import Failure
+from noetl_broker.worker.tools.task import Lent
 from tests.worker.conftest import Perform, failed
 
 PATIENCE_SECONDS = 10.0
@@ -94,6 +96,19 @@ async def test_an_exception_carries_the_traceback_of_the_code(perform: Perform) 
     assert (error["type"], error["message"], outcome.retryable) == ("KeyError", "'lost'", True)
     assert "return helper()" in error["traceback"]
     assert "python_child" not in error["traceback"]
+
+
+@pytest.mark.parametrize("times, more", [(1, 3_990), (90, 100)])
+async def test_the_end_of_a_traceback_holds_no_end_of_a_secret(
+    perform: Perform, lent: Lent, times: int, more: int
+) -> None:
+    """However long it is, and however much of what is told of it are secrets."""
+    key = "".join(map(chr, range(48, 91))) * 100
+    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    code = f"def main(t): raise ValueError(t * {times} + 'x' * {more})"
+    error = failed(await perform(python(code, args={"t": "{{ secret.api_token }}"}), using=using))
+    assert error["traceback"] == f"[secret]{'x' * more}\n"
+    assert error["message"].startswith("[secret]")
 
 
 async def test_what_the_code_prints_is_no_result(perform: Perform) -> None:

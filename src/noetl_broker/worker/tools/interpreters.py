@@ -8,6 +8,7 @@ but its children are not the worker's: it could not wait for them, and a fork of
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import os
 import signal
@@ -17,29 +18,43 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from noetl_broker.worker.redaction import Redactor
+
 CHILD = Path(__file__).with_name("python_child.py")
 OUTPUT_BYTES = 8_192
+BYTES_OF_A_CHARACTER = 4  # at most
 FRAME_HEADER_BYTES = 8
 AFTER_KILL_SECONDS = 2.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Output:
-    """The start of what a step printed on one stream, and the number of bytes that came after it."""
+    """The start of what a step printed on one stream, and the number of bytes that it printed.
 
+    It keeps `spare_bytes` more than it tells: so a secret that stands across the end is seen whole.
+    """
+
+    spare_bytes: int = 0
     kept: bytearray = field(default_factory=bytearray)
-    dropped_bytes: int = 0
+    size: int = 0
 
     def add(self, part: bytes) -> None:
         """Keep what still fits."""
-        room = max(OUTPUT_BYTES - len(self.kept), 0)
+        room = max(OUTPUT_BYTES + self.spare_bytes - len(self.kept), 0)
         self.kept += part[:room]
-        self.dropped_bytes += len(part) - len(part[:room])
+        self.size += len(part)
 
-    @property
-    def text(self) -> str:
-        """The kept bytes as text."""
-        return self.kept.decode("utf-8", "replace")
+    def told(self, redactor: Redactor) -> str:
+        """Give the start as text without secrets, and say how many bytes are not told."""
+        start = bytes(self.kept[:OUTPUT_BYTES])
+        whole = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(start)
+        text = self.kept.decode("utf-8", "surrogateescape")
+        _, end = redactor.across(text, len(whole))
+        start = max(start, text[:end].encode("utf-8", "surrogateescape"), key=len)
+        cleaned = redactor.clean(start.decode("utf-8", "surrogateescape"))
+        rest = self.size - len(start)
+        more = f"… ({rest} more bytes)" if rest else ""
+        return str(cleaned.encode("utf-8", "surrogateescape").decode("utf-8", "replace")) + more
 
 
 class Interpreter:
@@ -56,11 +71,13 @@ class Interpreter:
         """Whether the process still waits."""
         return self.process.returncode is None
 
-    async def ask(self, request: bytes, largest_answer_bytes: int) -> bytes | int | None:
-        """Hand the job over and wait for the answer.
+    async def ask(self, request: bytes, largest_answer_bytes: int, longest_secret: int) -> bytes | int | None:
+        """Hand the job over and wait for the answer; `longest_secret` in characters may stand in what it prints.
 
         Gives the answer's bytes; or, when it is too large, its size; or None when the process ended without one.
         """
+        for output in self.outputs.values():
+            output.spare_bytes = longest_secret * BYTES_OF_A_CHARACTER
         self._readers = [
             asyncio.create_task(drain(self.process.stdout, self.outputs["stdout"])),
             asyncio.create_task(drain(self.process.stderr, self.outputs["stderr"])),

@@ -13,17 +13,17 @@ async def run_python(task: Task) -> Any:
     """Give what `main` returned; its process group is gone when this returns, raises or is cancelled."""
     request: dict[str, Any] = {"name": task.name, "code": code_of(task), "args": dict(task.args)}
     request |= {"context": dict(task.context), "env": environment_of(task), "libs": task.action.get("libs")}
+    redactor = task.lent.redactor
     interpreter = await task.lent.interpreters.take()
     try:
         # A character escaped as \\uXXXX takes six bytes of the answer and at least one of the result.
-        answer = await interpreter.ask(json.dumps(request).encode(), RESULT_BYTES * 6)
+        answer = await interpreter.ask(json.dumps(request).encode(), RESULT_BYTES * 6, redactor.longest)
         code = interpreter.process.returncode
     finally:
         await interpreter.end()
         for name, output in interpreter.outputs.items():
             if output.kept:
-                more = f"… ({output.dropped_bytes} more bytes)" if output.dropped_bytes else ""
-                task.outputs[name] = output.text + more
+                task.outputs[name] = output.told(redactor)
     if answer is None:
         code = interpreter.process.returncode if code is None else code
         raise task.fault(f"its process {ending(code)} without a result", kind="process_died", retryable=True)

@@ -25,7 +25,7 @@ import types
 WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
 MODULE_NAME = "playbook_step"
 FRAME_HEADER_BYTES = 8
-TRACEBACK_CHARACTERS = 40_000  # the worker keeps less, after it has taken out secrets that a cut might halve
+TRACEBACK_CHARACTERS = 1_000_000  # the worker keeps less; so much is more than the longest secret of an environment
 MOST_BITS = 14_000  # Python writes out no number of more than 4,300 digits
 
 

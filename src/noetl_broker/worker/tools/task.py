@@ -42,7 +42,7 @@ class Lent:
 class Task:
     """One job with its templates finished: `action` as in the queue, `args` its inputs, `context` as in the queue.
 
-    `job` is its row as it was leased.
+    `job` is its row as it was leased; `outputs` is what the tool printed, by stream, without secrets.
     """
 
     name: str
