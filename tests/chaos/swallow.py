@@ -18,9 +18,19 @@ NOTIFICATION, GREETING = b"A", b"K"
 class Swallower:
     """Carries connections to a database; those of one name can be made deaf, or go half open."""
 
-    def __init__(self, database: Database, *, deaf: bytes | None = None, greets_as: int | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        deaf: bytes | None = None,
+        loses: bytes | None = None,
+        keeps: bytes | None = None,
+        greets_as: int | None = None,
+    ) -> None:
         """`deaf`: connections whose first message holds this never hear a notification.
 
+        `loses`: on the connection that is the first to ask for this, nothing passes from then on.
+        `keeps`: an answer that holds this, and all after it on that connection, wait for `give_answers`.
         `greets_as`: the process that the server calls itself in its greeting, as a pooler does.
         """
         host, port = re.findall(r"@([^:/]+):(\d+)/", database.dsn)[0]
@@ -28,6 +38,10 @@ class Swallower:
         self._database = database
         self._deaf = deaf
         self._greets_as = greets_as
+        self._loses = loses
+        self._keeps = keeps
+        self.swallowed = asyncio.Event()  # something that was asked
+        self.kept = asyncio.Event()  # the answer that was to be
         self._speaks = asyncio.Event()
         self._speaks.set()
         self._wires: list[_Wire] = []
@@ -87,23 +101,50 @@ class Swallower:
         if task is not None:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        await self._speaks.wait()
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        ends = [writer]
+        try:
+            await self._speaks.wait()
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+            ends.append(server_writer)
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                length = await reader.readexactly(4)
+                first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
+                server_writer.write(first)
+                wire = _Wire(first, writer, deaf=self._deaf is not None and self._deaf in first)
+                self._wires.append(wire)
+                await asyncio.wait(
+                    [
+                        asyncio.create_task(self._pass_on(reader, server_writer, wire)),
+                        asyncio.create_task(self._answer(server_reader, wire)),
+                    ],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        finally:
+            for end in ends:
+                end.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self._loses is not None and self._loses in data:
+                    self._loses = None
+                    wire.dead.set()
+                if wire.dead.is_set():
+                    self.swallowed.set()
+                else:
+                    writer.write(data)
+
+    async def _answer(self, reader: asyncio.StreamReader, wire: _Wire) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            length = await reader.readexactly(4)
-            first = length + await reader.readexactly(struct.unpack("!i", length)[0] - 4)
-            server_writer.write(first)
-            wire = _Wire(first, writer, deaf=self._deaf is not None and self._deaf in first)
-            self._wires.append(wire)
-            await asyncio.wait(
-                [
-                    asyncio.create_task(_pass_on(reader, server_writer, wire)),
-                    asyncio.create_task(_answer(server_reader, wire, greets_as=self._greets_as)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        for end in (writer, server_writer):
-            end.transport.abort()
+            while True:
+                head = await reader.readexactly(5)
+                body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
+                if head[:1] == GREETING and self._greets_as is not None:
+                    body = struct.pack("!i", self._greets_as) + body[4:]
+                if self._keeps is not None and self._keeps in body:
+                    wire.mute.set()
+                    self.kept.set()
+                wire.answer(head + body)
 
 
 @dataclass(slots=True)
@@ -126,20 +167,3 @@ class _Wire:
             self.kept.append(message)
         else:
             self.writer.write(message)
-
-
-async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wire: _Wire) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            if not wire.dead.is_set():
-                writer.write(data)
-
-
-async def _answer(reader: asyncio.StreamReader, wire: _Wire, *, greets_as: int | None) -> None:
-    with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-        while True:
-            head = await reader.readexactly(5)
-            body = await reader.readexactly(struct.unpack("!i", head[1:])[0] - 4)
-            if head[:1] == GREETING and greets_as is not None:
-                body = struct.pack("!i", greets_as) + body[4:]
-            wire.answer(head + body)

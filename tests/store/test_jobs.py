@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from noetl_broker.errors import DatabaseFault, SchemaFault
+from noetl_broker.store import jobs as jobs_module
 from noetl_broker.store.jobs import (
     Completion,
     Failing,
@@ -21,8 +23,10 @@ from noetl_broker.store.jobs import (
     heartbeat_jobs,
     lease_jobs,
 )
+from tests.chaos.swallow import Swallower
 from tests.postgres import Database
 
+PATIENCE_SECONDS = 10.0
 ME = "host:1:aa"
 OTHER = "host:2:bb"
 
@@ -117,3 +121,41 @@ async def test_a_database_that_is_away_is_a_fault_to_wait_out() -> None:
             await lease(own)
         with pytest.raises(DatabaseFault):
             await own.listen()
+
+
+async def heard(jobs: JobDatabase, database: Database) -> None:
+    """Ring until these connections hear it; at once, where they listen."""
+    jobs.rung.clear()
+    ask(database, "select pg_notify('noetl_job', '')")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await jobs.rung.wait()
+
+
+async def test_a_listener_that_could_not_listen_is_made_anew(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether nobody answers it in time, or whoever waits for it has no more time: the next call listens."""
+    monkeypatch.setattr(jobs_module, "LISTEN_SECONDS", 0.5)
+    async with (
+        Swallower(database, loses=b"LISTEN") as wire,
+        JobDatabase(wire.database.dsn, application_name="test worker") as own,
+    ):
+        with pytest.raises(DatabaseFault):
+            await own.listen()
+        monkeypatch.undo()
+        await own.listen()
+        await heard(own, database)
+
+
+async def test_a_listener_whose_wait_was_ended_is_made_anew(database: Database) -> None:
+    """The same, where it was our own stop."""
+    async with (
+        Swallower(database, loses=b"LISTEN") as wire,
+        JobDatabase(wire.database.dsn, application_name="test worker") as own,
+    ):
+        listening = asyncio.create_task(own.listen())
+        await wire.swallowed.wait()
+        listening.cancel()
+        await asyncio.wait([listening])
+        await own.listen()
+        await heard(own, database)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from noetl_broker.store.faults import is_transient, told
-from noetl_broker.store.pool import CALL_SECONDS, CONNECT_SECONDS, connect, lent
+from noetl_broker.store.pool import CALL_SECONDS, LISTEN_SECONDS, connect, lent
 from noetl_broker.store.queries import sql
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 
 CHANNEL = "noetl_event"
 RECONNECT_SECONDS = (0.1, 5.0)
-LISTEN_SECONDS = CONNECT_SECONDS + 5.0  # LISTEN goes through all of the queue that others have not read
 FULL_ENOUGH = 0.5  # of the notification queue, which is full at 1
 
 

@@ -18,7 +18,15 @@ import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.faults import sentence
-from noetl_broker.store.pool import ANSWER_SECONDS, CLOSE_SECONDS, connect, create_pool, hang_up, lent
+from noetl_broker.store.pool import (
+    ANSWER_SECONDS,
+    CLOSE_SECONDS,
+    LISTEN_SECONDS,
+    connect,
+    create_pool,
+    hang_up,
+    lent,
+)
 from noetl_broker.store.queries import sql
 
 CHANNEL = "noetl_job"
@@ -188,9 +196,14 @@ class JobDatabase:
         if self._listener is not None and not self._listener.is_closed():
             return
         await self._stop_listening()
-        self._listener = await connect(self._dsn, name=f"{self._name} listener", takes="writes")
-        async with database_faults():
-            await self._listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
+        async with database_faults(), asyncio.timeout(LISTEN_SECONDS):
+            listener = await connect(self._dsn, name=f"{self._name} listener", takes="writes")
+            try:
+                await listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
+            except BaseException:
+                listener.terminate()
+                raise
+        self._listener = listener
         # What was queued before we listened rang no bell of ours.
         self._rung.set()
 

@@ -28,6 +28,7 @@ Check = Callable[[Connection], Awaitable[None]]
 Takes = Literal["reads", "writes"]  # what a server must take, where a DSN names several or the roles change
 NAMING = ("PGHOST", "PGPORT", "PGDATABASE", "PGSERVICE")  # variables that say where a database is
 CONNECT_SECONDS = 10.0
+LISTEN_SECONDS = CONNECT_SECONDS + 5.0  # LISTEN goes through all of the queue that others have not read
 CALL_SECONDS = 5.0  # for what takes no time: a connection that does not answer by then is dead
 COMMAND_SECONDS = 60.0  # for a statement of a command, whatever the server lets it
 ANSWER_SECONDS = 35.0  # a little more than the server lets a statement run: no answer by then means a dead connection
