@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import asyncpg
 import pytest
 
-from noetl_broker.store.pool import CONNECT_SECONDS, connect, create_pool, lent, transaction
+from noetl_broker.store.pool import CLOSE_SECONDS, CONNECT_SECONDS, connect, create_pool, hang_up, lent, transaction
 from tests.brokers import execute
 from tests.chaos.swallow import Swallower
 from tests.postgres import Database
@@ -48,3 +49,16 @@ async def test_the_wait_for_a_connection_counts(database: Database) -> None:
                 pass
         pool.terminate()
     assert time.monotonic() - began_at < CONNECT_SECONDS / 2
+
+
+async def test_a_connection_that_nobody_answers_is_hung_up(database: Database) -> None:
+    """With a statement under way which the driver has asked the server, in vain, to cancel."""
+    async with Swallower(database) as wire:
+        connection = await connect(wire.database.dsn, name="test")
+        wire.stay_silent()
+        assert wire.swallow(b"test") == 1
+        with pytest.raises(TimeoutError):
+            await connection.fetchval("select 1", timeout=0.2)
+        async with asyncio.timeout(CLOSE_SECONDS * 2):
+            await hang_up(connection)
+        assert connection.is_closed()

@@ -181,7 +181,8 @@ async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
 async def hang_up(connection: asyncpg.Connection[Any]) -> None:
     """Close a connection; one that does not answer is cut."""
     try:
-        await connection.close(timeout=CLOSE_SECONDS)
+        async with asyncio.timeout(CLOSE_SECONDS):  # a driver's own limit may not count what it has to cancel before
+            await connection.close(timeout=CLOSE_SECONDS)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         connection.terminate()
 
