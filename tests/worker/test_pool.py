@@ -267,6 +267,27 @@ async def test_a_job_ends_with_its_lease_where_nothing_comes_back(
     assert await queue.events(queue_id) == []
 
 
+async def test_a_stop_waits_for_nobody_who_does_not_answer(database: Database, queue: Queue) -> None:
+    """The worker has asked for jobs, and the network swallows that: it ends long before the driver gives up."""
+    known = await queue.put_one({"type": "noop"})
+    async with Swallower(database) as wire, working(wire.database.dsn, drain_seconds=0):
+        await queue.until(known, "done")
+        wire.stay_silent()
+        assert wire.swallow(b"noetl-broker") > 1
+        await wire.swallowed.wait()
+
+
+async def test_a_stop_waits_for_jobs_that_are_on_their_way(database: Database, queue: Queue) -> None:
+    """They are its own already: nobody else has them before their leases run out."""
+    queue_id = await queue.put_one({"type": "noop", "name": "on its way"})
+    async with Swallower(database, keeps=b"on its way") as wire, working(wire.database.dsn) as stop:
+        await wire.kept.wait()
+        stop.set()
+        assert await queue.status(queue_id) == "leased"
+        wire.give_answers()
+        await queue.until(queue_id, "done")
+
+
 async def test_a_stop_lets_a_job_finish(database: Database, queue: Queue, door: Path, tmp_path: Path) -> None:
     """And leases no more."""
     exit_door = tmp_path / "exit"

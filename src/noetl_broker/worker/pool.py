@@ -35,7 +35,7 @@ from noetl_broker.worker.spans import attempt_span
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.tools.interpreters import Interpreters
 from noetl_broker.worker.tools.task import Lent, Tool
-from noetl_broker.worker.waiting import Backoff, beside, first
+from noetl_broker.worker.waiting import Backoff, beside, first, in_time
 
 # Waiting does not mend these; they end the worker with an exit code of their own.
 FATAL = (PermissionFault, SchemaFault)
@@ -288,7 +288,7 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
         pool = Pool(options=options, database=database, reporter=reporter, lent=lent, types=types)
         keepers = [asyncio.create_task(reporter.serve()), asyncio.create_task(pool.keep_leases())]
         try:
-            await beside(pool.lease_until(stop), keepers)
+            await beside(in_time(pool.lease_until(stop), stop, grace=LAST_WORDS_SECONDS), keepers)
         finally:
             await pool.drain()
             for keeper in keepers:

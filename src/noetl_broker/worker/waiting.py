@@ -38,6 +38,19 @@ async def first(*waits: Coroutine[Any, Any, Any], timeout: float | None = None) 
             task.cancel()
 
 
+async def in_time(work: Coroutine[Any, Any, None], stop: asyncio.Event, *, grace: float) -> None:
+    """Do the work; once `stop` is set it has `grace` seconds to end, and is cancelled then."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task], timeout=grace)
+    finally:
+        stopped.cancel()
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
 async def beside(work: Coroutine[Any, Any, None], keepers: list[asyncio.Task[None]]) -> None:
     """Do the work as long as the keepers live; a keeper that dies (of a fault of ours) ends it with its error."""
     task = asyncio.create_task(work)
