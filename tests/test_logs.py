@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -58,3 +62,20 @@ def test_a_line_on_a_console_is_an_event_or_stands_behind_a_bar(capsys: pytest.C
     events = [line for line in lines if not line.startswith("  | ")]
     assert [line.split("]", 1)[0].split("[")[1].strip() for line in events] == ["warning", "error"]
     assert [line for line in lines if FORGED in line and line.startswith(FORGED)] == []
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_line_is_written_at_once(form: str) -> None:
+    """Several processes share one log, and their lines stay apart. (Of such a socket each piece is one write.)"""
+    program = f"""
+import structlog
+from noetl_broker import logs
+logs.configure(level="info", form={form!r})
+structlog.get_logger("test").info("ready", lanes=2)
+"""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        subprocess.run(
+            [sys.executable, "-c", program], stderr=theirs, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+        )
+        assert ours.recv(4096).endswith(b"\n")

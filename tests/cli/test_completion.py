@@ -62,7 +62,7 @@ def test_paths_ids_and_steps_come_from_the_database(command: Command, database: 
     decide(database)
     assert offered(command, "noetl-broker start exam") == ["examples/fetch", "examples_too/fetch"]
     assert offered(command, "noetl-broker start examples_") == ["examples_too/fetch"]
-    assert offered(command, f"noetl-broker status {started[0][:8]}") == started[::-1]
+    assert offered(command, f"noetl-broker status {started[0][:5]}") == started[::-1]
     assert offered(command, f"noetl-broker explain {started[0]} f") == ["fetch"]
     assert offered(command, f"noetl-broker fork {started[0]} --from ") == ["start", "fetch", "end"]
     assert offered(command, "noetl-broker graph examples/") == ["examples/fetch"]
