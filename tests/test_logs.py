@@ -66,7 +66,7 @@ def test_a_line_on_a_console_is_an_event_or_stands_behind_a_bar(capsys: pytest.C
 
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_line_is_written_at_once(form: str) -> None:
-    """Several processes share one log, and their lines stay apart. (Of such a socket each piece is one write.)"""
+    """Several processes share one log, and their lines stay apart. Of such a socket each piece is one write."""
     program = f"""
 import structlog
 from noetl_broker import logs

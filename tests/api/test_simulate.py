@@ -209,6 +209,20 @@ workflow:
     assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
 
 
+@pytest.mark.parametrize("step", ["type: http, url: x", "type: playbook, path: child"])
+def test_what_fails_in_the_turn_that_asks_for_it_is_not_done(step: str) -> None:
+    """Its job is never given out, and its child never started: neither needs an answer."""
+    body = f"""
+workflow:
+  - {{step: start, next: [a, b]}}
+  - {{step: a, {step}}}
+  - {{step: b, type: http, url: "{{{{ nope }}}}"}}
+"""
+    child = HEAD.replace("story", "child") + "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+    story = simulate(HEAD + body, playbooks=[child])
+    assert (story.status, story.jobs, story.children) == ("FAILED", (), ())
+
+
 @pytest.mark.parametrize(
     "playbook,answers,complaint",
     [

@@ -561,3 +561,13 @@ def test_inputs_of_such_names_stay_where_nothing_is_left() -> None:
         "step_name": "s",
         "visit": 1,
     }
+
+
+def test_a_step_that_runs_hides_no_default_of_its_name() -> None:
+    """Only a result does: until then the name is the workload's, and its text is no data."""
+    job = job_of(
+        'token, type: http, url: x, headers: {A: "{{ token }}", B: "{{ workload.token }}"}, args: {t: "{{ token }}"}',
+        start="next: token",
+        workload='{token: "{{ secret.api }}"}',
+    )
+    assert left(job) == [["args", "t"], ["headers", "A"], ["headers", "B"]]

@@ -126,7 +126,7 @@ def _render_whole(draft: Draft, whole: Tree, scope: Scope, unfinished: Unfinishe
     if not isinstance(value, dict):
         message = f"the inputs must be a mapping, the template gives {type(value).__name__}"
         raise TemplateError(message, template=whole.source, at=whole.at)
-    return Given(value, left)
+    return Given(dict(value), left)  # of its own: keys are laid over it, and what the template gave is somebody's
 
 
 def without(given: Given, keys: Collection[str]) -> Given:

@@ -261,6 +261,10 @@ class Decision(NamedTuple):
     adoptions: tuple[Adoption, ...] = ()
     failed: int | None = None
 
+    def gives_up(self, step: str, visit: int) -> bool:
+        """Whether nobody waits any more for jobs and children of this visit, those of this very turn too."""
+        return self.withdraw or (step, visit) in self.abandoned
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:

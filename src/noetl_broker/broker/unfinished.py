@@ -108,8 +108,7 @@ def unfinished_of(
         return None
 
     def hidden(name: str) -> bool:
-        step = playbook.steps.get(name)
-        return name in values or name in words or (step is not None and draft.visits(step) > 0)
+        return name in values or name in words or draft.step_result(name) is not None
 
     def still(path: Path) -> bool:
         return bool(at_path(draft.workload(), path) == playbook.unfinished[path])

@@ -164,7 +164,7 @@ class Execution:
         if decision.withdraw:
             self.open.clear()
         for job in decision.jobs:
-            if not job.delegated:
+            if not (job.delegated or decision.gives_up(job.step, job.visit)):
                 self.open[job.step, job.visit, job.place] = OpenJob(job=job)
         for change in decision.changes:
             node = change.step, change.visit, change.place

@@ -134,7 +134,8 @@ class Simulation:
                 due = Event(CHILD_DUE, change.step, change.visit, attempt=attempt, settled=False)
                 self.mail.append((execution, due))
         for child in decision.children:
-            self._start_child(execution, child)
+            if not decision.gives_up(child.step, child.visit):
+                self._start_child(execution, child)
         for post in decision.posts:
             result = execution.gathered(post.step, post.visit) if post.type == ITERATOR_COMPLETED else None
             self.mail.append((execution, Event(post.type, post.step, post.visit, result, settled=False)))
@@ -212,8 +213,7 @@ class Simulation:
         """The children of an execution that ended, and of visits that gave them up, are not wanted any more."""
         for child in execution.children:
             parent = child.parent
-            given_up = parent is not None and (parent.step, parent.visit) in decision.abandoned
-            if child.running and (given_up or decision.withdraw):
+            if child.running and parent is not None and decision.gives_up(parent.step, parent.visit):
                 self.mail.append((child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or gave it up"})))
 
 

@@ -1,0 +1,78 @@
+"""What a template gives is somebody's: a step that lays its own inputs over it changes nothing of the other's."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.story import play
+from tests.stories import assert_story, playbook
+
+
+@pytest.mark.parametrize("task", ["{type: http, url: x", "{type: playbook, path: child"])
+def test_each_item_has_its_own_inputs(task: str) -> None:
+    """Over one mapping that all of them read."""
+    body = f"""
+        workload: {{common: {{region: eu}}, ids: [1, 2, 3]}}
+        workflow:
+        - {{step: start, next: each}}
+        - {{step: each, type: iterator, mode: async, distribute: true, collection: "{{{{ workload.ids }}}}", element: id,
+            task: {task}, with: "{{{{ workload.common }}}}", args: {{id: "{{{{ id }}}}"}}}}}}
+        """
+    asked = [line for line in play(playbook(body), "> execution_start").splitlines() if '"region"' in line]
+    assert [line[line.index('{"') :] for line in asked] == [f'{{"region": "eu", "id": {n}}}' for n in (1, 2, 3)]
+
+
+def test_steps_beside_each_other_have_their_own_inputs() -> None:
+    """The result that both take over stays what it was, for the end too."""
+    assert_story(
+        """
+        workflow:
+        - {step: start, next: get}
+        - {step: get, type: http, url: x, next: [one, two]}
+        - {step: one, type: http, url: x, with: "{{ get }}", args: {id: 1, all: "{{ get }}"}, next: end}
+        - {step: two, type: http, url: x, with: "{{ get }}", args: {n: 2}, next: end}
+        - {step: end, join: all, result: "{{ get }}"}
+        """,
+        """
+        > execution_start
+            event step_started get
+            job   get
+        > action_completed get {"n": 1}
+            event step_completed get
+            event step_started one
+            event step_started two
+            job   one {"n": 1, "id": 1, "all": {"n": 1}}
+            job   two {"n": 2}
+        > action_completed one
+            event step_completed one
+        > action_completed two
+            event step_completed two
+            event execution_complete {"n": 1}
+        """,
+    )
+
+
+def test_the_workload_stays_what_it_was() -> None:
+    """A later condition sees nothing that a step has put over it."""
+    assert_story(
+        """
+        workload: {region: eu}
+        workflow:
+        - {step: start, next: [{step: one, with: "{{ workload }}", args: {id: 1}}]}
+        - {step: one, type: http, url: x, next: [{when: "{{ workload.id is defined }}", step: end}, {else: [two]}]}
+        - {step: two, type: http, url: x, with: "{{ workload }}", next: end}
+        - {step: end}
+        """,
+        """
+        > execution_start
+            event step_started one
+            job   one {"region": "eu", "id": 1}
+        > action_completed one
+            event step_completed one
+            event step_started two
+            job   two {"region": "eu"}
+        > action_completed two
+            event step_completed two
+            event execution_complete
+        """,
+    )
