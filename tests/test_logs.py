@@ -76,6 +76,9 @@ structlog.get_logger("test").info("ready", lanes=2)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
         subprocess.run(
-            [sys.executable, "-c", program], stderr=theirs, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+            [sys.executable, "-c", program],
+            stderr=theirs.fileno(),
+            check=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         assert ours.recv(4096).endswith(b"\n")

@@ -15,7 +15,8 @@ def test_each_item_has_its_own_inputs(task: str) -> None:
         workload: {{common: {{region: eu}}, ids: [1, 2, 3]}}
         workflow:
         - {{step: start, next: each}}
-        - {{step: each, type: iterator, mode: async, distribute: true, collection: "{{{{ workload.ids }}}}", element: id,
+        - {{step: each, type: iterator, mode: async, distribute: true, element: id,
+            collection: "{{{{ workload.ids }}}}",
             task: {task}, with: "{{{{ workload.common }}}}", args: {{id: "{{{{ id }}}}"}}}}}}
         """
     asked = [line for line in play(playbook(body), "> execution_start").splitlines() if '"region"' in line]
