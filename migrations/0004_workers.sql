@@ -176,7 +176,7 @@ begin
       );
       return next job;
       continue;
-    exception when integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+    exception when data_exception or integrity_constraint_violation or with_check_option_violation or plpgsql_error then
       refusal := sqlerrm;
     end;
     begin
@@ -197,7 +197,7 @@ begin
           'type', 'refused_start'),
         jsonb_build_object('queue_id', r.queue_id, 'attempt', r.attempts, 'retryable', false), $1
       from refused r;
-    exception when integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+    exception when data_exception or integrity_constraint_violation or with_check_option_violation or plpgsql_error then
       -- nor will it have the failure: the job keeps out of the way of the others for a while
       update noetl.queue q
       set available_at = at + interval '1 minute'
@@ -425,9 +425,9 @@ as $$
 declare
   writer text := current_setting('noetl.writer', true);
 begin
-  if $4 is null or $5 < 0 then
+  if $4 is null or $5 not between 0 and 1000000 then
     raise exception using errcode = 'NB400',
-      message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 or more, or null',
+      message = format('wait_for_child of job %s: child %s and index %s must be an execution and 0 to 1000000, or null',
         $1, coalesce($4::text, 'null'), coalesce($5::text, 'null'));
   end if;
   -- The lease stays as it is while we speak for it.

@@ -153,9 +153,12 @@ def test_a_child_without_a_place_has_the_one_above_all_that_are_taken() -> None:
         > iteration_started fan {"child_execution_id": 73, "index": 7}  (duplicate)
         > iteration_started fan {"child_execution_id": 74}
             waits fan[3] child 74
-        > iteration_started fan {"child_execution_id": 75, "index": 2147483647}
-            waits fan[2147483647] child 75
-        > iteration_started fan {"child_execution_id": 76}  (recorded)
+        > iteration_started fan {"child_execution_id": 75, "index": 1000000}
+            waits fan[1000000] child 75
+        > iteration_started fan {"child_execution_id": 76}
+            waits fan[1000001] child 76
+        > iteration_started fan {"child_execution_id": 77, "index": 2147483647}
+            waits fan[1000002] child 77
         """,
     )
 

@@ -162,6 +162,24 @@ async def test_mail_that_the_server_cannot_give_is_set_aside_unread(database: Da
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 20
 
 
+async def test_a_start_that_a_constraint_of_somebodys_refuses_is_set_aside(database: Database) -> None:
+    """It comes upon the row that the claim itself makes of it; the others start."""
+    await register(database, FAN)
+    await register(database, FAN, path="other")
+    await execute(database, "alter table noetl.execution add constraint ours check (path <> 'other')")
+    await execute(
+        database,
+        "insert into noetl.event (execution_id, event_type, context) values (5, 'execution_start', $1)",
+        {"path": "other"},
+    )
+    await start(database, count=20)
+    counters = (await asyncio.wait_for(drain(database), PATIENCE_SECONDS)).counters
+    assert counters.set_aside == 1
+    [(execution_id, reason)] = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert (execution_id, reason.split(":")[0]) == (5, "CheckViolationError")
+    assert await value(database, "select count(*) from noetl.queue where status = 'queued'") == 60
+
+
 async def test_mail_that_another_broker_holds_is_not_mistaken_for_the_next(database: Database) -> None:
     """The claim stumbled over one; when it is looked for again somebody else tries it, and the next comes first."""
     await register(database, FAN)

@@ -101,6 +101,19 @@ async def test_a_job_whose_start_is_refused_fails_alone(database: Database, when
     assert await broken_invariants(database) == {}
 
 
+async def test_a_trigger_that_fails_over_the_start_of_a_job_fails_that_alone(database: Database) -> None:
+    """It refuses nothing by itself: it cannot work with a value of it."""
+    await register(database, FAN)
+    await start(database)
+    await drain(database)
+    await execute(database, REFUSE.format("before", "'action_started'"))
+    later = "create or replace function public.refuse() returns trigger language plpgsql as "
+    await execute(database, later + "$$begin perform new.node_name::int; return new; end$$")
+    async with JobDatabase(database.dsn, application_name="test") as own:
+        assert [job.node_name for job in await _lease(own)] == ["a", "c"]
+    assert await value(database, "select status from noetl.queue where node_name = 'b'") == "failed"
+
+
 async def test_a_job_whose_failure_is_refused_too_is_put_off(database: Database) -> None:
     """It keeps nobody from the others, and comes back when the trigger is gone."""
     await register(database, FAN)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LARGEST_ID = 2**63 - 1
 LARGEST_PLACE = 2**31 - 1
+LARGEST_INDEX = 1_000_000  # that a worker may give, so that there are places above it for those without one
 
 
 def adopt_child(draft: Draft, token: Token) -> None:
@@ -39,8 +40,6 @@ def adopt_child(draft: Draft, token: Token) -> None:
         place = token.next_place
     elif draft.known.ask(want_item_status(token.step, token.visit, place)) is not None:
         raise Refused("duplicate")
-    if place > LARGEST_PLACE:
-        raise Refused("recorded")
     if draft.known.ask(want_child(token.step, token.visit, child)):
         raise Refused("duplicate")
     draft.adoptions.append(Adoption(token.step, token.visit, place, child))
@@ -71,7 +70,7 @@ def _place(event: Event) -> int | None:
     if event.place is not None:
         return event.place
     value: JSON = event.context.get("index")
-    return value if _is_whole(value, LARGEST_PLACE) else None
+    return value if _is_whole(value, LARGEST_INDEX) else None
 
 
 def _is_whole(value: JSON, largest: int) -> bool:

@@ -83,8 +83,9 @@ _KINDS_WITHOUT_CODE: Final[tuple[tuple[type[BaseException], Kind], ...]] = (
     (asyncpg.InternalClientError, _LOST),
     (DatabaseFault, _LOST),
 )
-# Classes of codes: a value that is none, a limit of the server's, and what it takes for a fault in its own files.
-_OF_THE_DATA: Final = ("22", "54", "XX")
+# Classes of codes: a value that is none, a limit of the server's, what it takes for a fault in its own files, and what
+# a constraint refuses that somebody has put on our tables. (What a function raises may be any trouble of its own.)
+_OF_THE_DATA: Final = ("22", "54", "XX", "23", "44")
 # The key of a partition carries the name of its period.
 TURN_KEY: Final = re.compile(r"turn(_\w+)?_pkey|execution_state_pkey")
 
@@ -110,7 +111,7 @@ def is_of_the_mail(error: BaseException) -> bool:
 
 
 def is_unreadable(error: BaseException) -> bool:
-    """Whether the server says that a row is at fault which it was to read, and not what we asked for."""
+    """Whether the server says that a row is at fault which it was to read or make, and not what we asked for."""
     return is_of_the_mail(error) and str(getattr(error, "sqlstate", "")).startswith(_OF_THE_DATA)
 
 

@@ -105,7 +105,7 @@ async def lease_jobs(
     arguments = worker_id, max_jobs, lease_seconds, None if node_types is None else [*node_types]
     try:
         rows = await database.fetch(sql("lease_jobs"), *arguments)
-    except DatabaseFault as fault:
+    except (DatabaseFault, RefusedFault) as fault:
         if not refuses(fault):
             raise
         rows = await database.fetch(sql("lease_singly"), *arguments)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 import structlog
 
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.jobs import Completion, JobDatabase, complete_jobs, lease_jobs
+from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.waiting import Backoff, first
@@ -28,7 +28,7 @@ async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.
             count = await _batch(options, database, tally)
         except (PermissionFault, SchemaFault):
             raise
-        except DatabaseFault as fault:
+        except (DatabaseFault, RefusedFault) as fault:
             pause = broken.next()
             log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
             await first(stop.wait(), timeout=pause)

@@ -99,7 +99,7 @@ class Pool:
                 leased = await self._lease(free)
             except FATAL:
                 raise
-            except DatabaseFault as fault:
+            except (DatabaseFault, RefusedFault) as fault:
                 pause = broken.next()
                 log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
                 await first(stop.wait(), timeout=pause)
