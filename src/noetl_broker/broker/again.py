@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.context import Found, Known, result_of, want_step, want_turn
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.entering import visit_inputs
+from noetl_broker.broker.given import NOTHING_GIVEN, Given
 from noetl_broker.broker.initial import TO_START, make_workload
-from noetl_broker.broker.inputs import NOTHING_GIVEN, Given, reach, render_inputs
+from noetl_broker.broker.inputs import reach, render_inputs
 from noetl_broker.broker.joins import merge_arrivals
 from noetl_broker.broker.model import STEP_RESULT, Event
 from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.inputs import Given
+    from noetl_broker.broker.given import Given
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import ChildCall, Step
 

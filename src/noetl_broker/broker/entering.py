@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.children import call_child, too_deep
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
 from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.inputs import Given, lay_over, reach, render_inputs
+from noetl_broker.broker.given import Given, lay_own
+from noetl_broker.broker.inputs import reach, render_inputs
 from noetl_broker.broker.iterators import begin_iterator
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
@@ -116,7 +117,7 @@ def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
         return given
     scope = draft.scope(given.values, arrival.result)
     own = render_inputs(draft, step.inputs, scope, given, unfinished_of(draft, given))
-    return lay_over(own, given)
+    return lay_own(own, given)
 
 
 def _fail_visit(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.given import Given
 from noetl_broker.broker.inputs import result_of_end
 from noetl_broker.broker.model import JSON, Ended
 from noetl_broker.broker.state import COMPLETED, RUNNING
@@ -86,5 +87,5 @@ def _data(draft: Draft, step: str) -> JSON:
 
 
 def _render(draft: Draft, tree: Tree, end: Reached) -> JSON:
-    insist_on_values(unfinished_of(draft, (end.inputs, end.left)), tree)
+    insist_on_values(unfinished_of(draft, Given(end.inputs, end.left)), tree)
     return draft.render(tree, draft.scope(end.inputs, end.result))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.failure import fail_execution
 from noetl_broker.broker.forks import Malformed, fork_of, take_over
-from noetl_broker.broker.inputs import NOTHING_GIVEN
+from noetl_broker.broker.given import NOTHING_GIVEN
 from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn, as_stored
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
 from noetl_broker.broker.unfinished import unfinished_of

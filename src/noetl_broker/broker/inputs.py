@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from noetl_broker.broker.given import NOTHING_GIVEN, Given, lay_over, without
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import Reached
 from noetl_broker.broker.unfinished import handed_on_in, insist_on_values, left_in
@@ -11,7 +12,7 @@ from noetl_broker.playbook.reads import ARGS, handed_on, word_of_inputs
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.unfinished import Unfinished
@@ -20,20 +21,15 @@ if TYPE_CHECKING:
     from noetl_broker.template.scope import Scope
 
 
-class Given(NamedTuple):
-    """Rendered inputs; `left` are the paths of the strings that are still templates. All others are data."""
-
-    values: dict[str, JSON]
-    left: tuple[Path, ...] = ()
-
-
-NOTHING_GIVEN = Given({})
-
-
 def said_of(given: Given) -> dict[str, JSON]:
     """What a job of the broker's own says of the inputs; `given_by` reads it."""
     said: dict[str, JSON] = {ARGS: given.values}
-    return {**said, "unfinished": [[ARGS, *path] for path in given.left]} if given.left else said
+    if given.left:
+        said |= {
+            "unfinished": [[ARGS, *path] for path in given.left],
+            "levels": [list(names) for names in given.levels],
+        }
+    return said
 
 
 def given_by(action: Mapping[str, JSON]) -> Given:
@@ -70,17 +66,9 @@ def reach(end: Step, result: int | None, given: Given) -> Reached:
     template = result_of_end(end)
     read = template.names if template is not None else frozenset()
     if ARGS in read:
-        return Reached(result, *given)
+        return Reached(result, given.values, given.left)
     values = {name: value for name, value in given.values.items() if name in read}
     return Reached(result, values, tuple(path for path in given.left if path[0] in values))
-
-
-def lay_over(under: Given, over: Given) -> Given:
-    """One level over another: a key that the upper one gives is a template or data as it says."""
-    if not under.values:
-        return over
-    left = tuple(path for path in under.left if path[0] not in over.values) + over.left if under.left else over.left
-    return Given({**under.values, **over.values}, left)
 
 
 def render_inputs(
@@ -95,10 +83,10 @@ def render_inputs(
     left: tuple[Path, ...] = ()
     leave = unfinished.left if unfinished is not None else None
     if inputs.base is not None:
-        values, left = render_inputs(draft, inputs.base, scope, over, unfinished)
+        values, left, _ = render_inputs(draft, inputs.base, scope, over, unfinished)
     if inputs.whole is not None:
         whole = _render_whole(draft, inputs.whole, scope, unfinished)
-        values, left = lay_over(Given(values, left), without(whole, over.values))
+        values, left, _ = lay_over(Given(values, left), without(whole, over.values))
     for key, tree in inputs.keys.items():
         if key in over.values:
             continue
@@ -127,11 +115,3 @@ def _render_whole(draft: Draft, whole: Tree, scope: Scope, unfinished: Unfinishe
         message = f"the inputs must be a mapping, the template gives {type(value).__name__}"
         raise TemplateError(message, template=whole.source, at=whole.at)
     return Given(dict(value), left)  # of its own: keys are laid over it, and what the template gave is somebody's
-
-
-def without(given: Given, keys: Collection[str]) -> Given:
-    """The inputs but those of these names."""
-    if not keys:
-        return given
-    values = {key: item for key, item in given.values.items() if key not in keys}
-    return Given(values, tuple(path for path in given.left if path[0] in values))

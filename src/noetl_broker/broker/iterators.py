@@ -14,7 +14,8 @@ from noetl_broker.broker.children import render_call, start_child
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started
 from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
-from noetl_broker.broker.inputs import asked_about, given_by, lay_over, render_inputs, said_of, without
+from noetl_broker.broker.given import lay_over, lay_own, lay_task, without
+from noetl_broker.broker.inputs import asked_about, given_by, render_inputs, said_of
 from noetl_broker.broker.model import (
     ITEM_COMPLETED,
     ITERATION_DUE,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.inputs import Given
+    from noetl_broker.broker.given import Given
     from noetl_broker.broker.state import Arrival
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Tree
@@ -205,13 +206,15 @@ def _start_item(
 ) -> None:
     """Begin one item: what the visit was handed, the item's place, and what its templates see of it."""
     task, (index, words) = _iteration(step).task, item
-    given, result = given_by(request), request["result_turn"]
+    given, result = given_by(request)._replace(levels=request.get("levels", ())), request["result_turn"]
     seen = without(given, request.get("own", ()))
     scope, unfinished = draft.scope(seen.values, result, words), unfinished_of(draft, seen, words)
     if step.type == "iterator":  # the task's inputs are over those of its step
-        inputs = lay_over(given, render_inputs(draft, task.inputs, scope, unfinished=unfinished))
+        own = render_inputs(draft, task.inputs, scope, unfinished=unfinished)
+        inputs = lay_task(given, own)
     else:  # a loop's own inputs are under what the transition gave
-        inputs = lay_over(render_inputs(draft, task.inputs, scope, given, unfinished), given)
+        own = render_inputs(draft, task.inputs, scope, given, unfinished)
+        inputs = lay_own(lay_over(own, without(given, seen.values)), seen)
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
         start_child(draft, token, render_call(draft, task.call, inputs, result, words), (index, ordinal))

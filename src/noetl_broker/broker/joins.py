@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.entering import enter_step
-from noetl_broker.broker.inputs import Given, lay_over
+from noetl_broker.broker.given import Given, lay_over
 from noetl_broker.broker.state import Arrival, Token, Visit
 from noetl_broker.broker.trail import Absorbed
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.model import JSON, Job, JobChange
 from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
-from noetl_broker.playbook.reads import word_of_inputs
+from noetl_broker.playbook.reads import ARGS, word_of_inputs
 from noetl_broker.playbook.vocabulary import ENCODED_KEYS
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.inputs import Given
+    from noetl_broker.broker.given import Given
     from noetl_broker.playbook.model import Inputs, Retry, Step
     from noetl_broker.template import Path, Template
 
@@ -27,7 +27,7 @@ NO_NAMES: frozenset[str] = frozenset()
 RESULT_WORDS = frozenset({"result", "this"})
 # Of a job with templates left, what finishes them. An input of such a name is in `args` alone: it is data, and does not
 # say what is a template, or who a host or a secret is.
-TOLD_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished"})
+TOLD_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished", "levels"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
 SHORT_CHARS = 4096  # of program text that is remembered encoded
@@ -143,12 +143,14 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
     """
     names, results = step.fields.worker_names, step.fields.worker_results
     texts = [read_by_text(_at(given.values, path)) for path in given.left]
-    for more, read in (*texts, *((template.names, template.results) for template in reading)):
+    read = NO_NAMES.union(*(more for more, _ in texts))  # by inputs, which do not see all others
+    for more, of_results in (*texts, *((template.names, template.results) for template in reading)):
         names |= more
-        results = union_of_results((results, read))
+        results = union_of_results((results, of_results))
     context: dict[str, JSON] = {}
     ends: dict[str, StepResult] = {}
-    if result is not None and not names.isdisjoint(RESULT_WORDS) and given.values.keys().isdisjoint(RESULT_WORDS):
+    asked = read if given.values.keys() & RESULT_WORDS else names
+    if result is not None and not asked.isdisjoint(RESULT_WORDS):
         ends["result"] = draft.turn_result(result)
         context["result"] = ends["result"].data
     named = names | (results if results is not None else draft.playbook.steps.keys())
@@ -160,6 +162,8 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
         context["outcomes"] = outcomes
     if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
         context["unfinished"] = [["workload", *path] for path in remaining_defaults(draft)]
+    if not read.isdisjoint((ARGS, *given.values)):
+        context["levels"] = [list(names) for names in given.levels]
     hand_on(context, draft.allowance, step.name)
     return {key: value for key, value in given.values.items() if key not in TOLD_WORDS} | context
 

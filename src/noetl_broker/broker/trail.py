@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.state import Arrival, Token, Visit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from noetl_broker.broker.given import Given
     from noetl_broker.broker.model import JSON
-    from noetl_broker.template import Path, Scope
+    from noetl_broker.template import Scope
 
 
 class Left(NamedTuple):
     """A visit's `next` was read: what its templates saw, the conditions with their outcomes, the arrivals it gave.
 
-    `given` are the visit's inputs (a `Given`), where its `next` may read them. `conditions` and `arrivals` are filled
+    `given` are the visit's inputs, where its `next` may read them. `conditions` and `arrivals` are filled
     while it is read: where a template failed, they end before it.
     """
 
     step: str
     visit: int
     scope: Scope
-    given: tuple[Mapping[str, JSON], tuple[Path, ...]]
+    given: Given
     conditions: list[dict[str, JSON]]
     arrivals: list[Arrival]
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_step, template_error
-from noetl_broker.broker.inputs import Given, given_to, reach, render_inputs
+from noetl_broker.broker.given import Given
+from noetl_broker.broker.inputs import given_to, reach, render_inputs
 from noetl_broker.broker.model import JSON, as_stored
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token

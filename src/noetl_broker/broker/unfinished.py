@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.given import Given
     from noetl_broker.broker.model import JSON
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.template import Path, Tree
@@ -92,18 +93,18 @@ class Unfinished(NamedTuple):
 
 def unfinished_of(
     draft: Draft,
-    given: tuple[Mapping[str, JSON], tuple[Path, ...]],
+    given: Given,
     words: Collection[str] = (),
     *,
     asked: bool = False,
     leaving: bool = False,
 ) -> Unfinished | None:
-    """What templates that see these inputs (a `Given`) may read of that kind; None where there is nothing.
+    """What templates that see these inputs may read of that kind; None where there is nothing.
 
     `words` are names that an iterator or a failure adds; `asked`: they hide inputs of their names. `leaving`: the
     templates are those of the visit's transitions.
     """
-    (values, left), playbook = given, draft.playbook
+    values, left, playbook = given.values, given.left, draft.playbook
     if not left and not playbook.unfinished:
         return None
 

@@ -122,6 +122,15 @@ def at_path(value: JSON, path: Path) -> JSON:
     return value
 
 
+def with_value(value: JSON, path: Path, part: JSON) -> JSON:
+    """Give a JSON value with another part at a path that is there; nothing is changed."""
+    if not path:
+        return part
+    copy: JSON = dict(value) if isinstance(value, Mapping) else list(value)
+    copy[path[0]] = with_value(value[path[0]], path[1:], part)
+    return copy
+
+
 def _parsed(source: str) -> nodes.Template | None:
     texts = [f"{{{{ {source} }}}}"]
     if "{{" in source or "{%" in source:

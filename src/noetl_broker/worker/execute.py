@@ -19,7 +19,7 @@ from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
 from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
-from noetl_broker.worker.iterate import iterate, iterates, iteration_of
+from noetl_broker.worker.iterate import input_words, iterate, iterates, iteration_of
 from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.save import KEYS, save
 from noetl_broker.worker.tools.http import run_http
@@ -56,17 +56,37 @@ class Success:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One job under way: what its tools borrow, and what finishes its templates."""
+    """One job under way: what its tools borrow, and what finishes its templates.
+
+    `under` is the action whose inputs lie under those of the task that is repeated.
+    """
 
     job: LeasedJob
     lent: Lent
     finisher: Finisher
     context: Mapping[str, Any]
+    under: Mapping[str, Any] | None = None
 
     def with_inputs(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Run:
         """Give the run with the inputs of a task finished: once, for its fields and for its `save`."""
         word = word_of_inputs(action)
-        return replace(self, finisher=self.finisher.with_inputs(action.get(word), (*path, word), words))
+        if self.under is None:
+            return replace(self, finisher=self.finisher.with_inputs(action.get(word), (*path, word), words))
+        finisher = replace(self, under=None).with_inputs(self.under, (), {}).finisher
+        return replace(self, finisher=finisher.with_level(action[word], (*path, word), words))
+
+    def finished_inputs(self, action: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the inputs as they were finished, under each word under which the action has the same ones."""
+        word, args = word_of_inputs(action), self.finisher.args
+        given = action.get(word)
+        if not isinstance(given, Mapping):
+            return {}
+        said = {word: args}
+        for alias in input_words(action, str(action.get("type"))):
+            values = action[alias]
+            if isinstance(values, Mapping) and all(key in given and given[key] == values[key] for key in values):
+                said.setdefault(alias, {key: args[key] for key in values})
+        return said
 
     async def item(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Any:
         """Run the task of one item, whose words these are; a result that cannot be stored is the item's fault."""
@@ -81,6 +101,7 @@ class Run:
         if kind == "save":
             spec = next((action[key] for key in KEYS if action.get(key) is not None), action)
             own = {key: value for key, value in action.items() if key not in ("type", "name")}
+            own |= run.finished_inputs(action) if run.finisher.marks else {}  # elsewhere they may look like templates
             return await run.save(action, own if spec is action else spec, path, words)
         tools = TOOLS if self.lent.tools is None else self.lent.tools
         tool = tools.get(str(kind))
@@ -110,9 +131,7 @@ class Run:
     def task(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Task:
         """Finish the templates of an action, those under base64 too, and give it as a tool takes it."""
         plain = {key: value for key, value in action.items() if key in ("code", "code_b64", "unfinished")}
-        word = word_of_inputs(action)
-        if isinstance(action.get(word), Mapping):
-            plain[word] = self.finisher.args
+        plain |= self.finished_inputs(action)
         finished = self.finisher.finish(
             {key: with_texts(key, value) for key, value in action.items() if key not in plain}, path, extra=words
         )
@@ -121,7 +140,7 @@ class Run:
             name=str(action.get("name") or self.job.node_name),
             type=str(action.get("type")),
             action={**plain, **texts, **finished},
-            args=plain.get(word, {}),
+            args=plain.get(word_of_inputs(action), {}),
             context={
                 **self.context,
                 **{key: value for key, value in words.items() if not isinstance(value, StepResult)},
@@ -207,8 +226,9 @@ def _failed(fault: ToolFault, redactor: Redactor) -> Failure:
 async def _run(run: Run, action: Mapping[str, Any]) -> Any:
     if not iterates(action):
         return await run.step(action, (), {})
+    nested = action.get("type") == "iterator" and not isinstance(action.get("loop"), Mapping)
     iteration = iteration_of(action, run.finisher)
-    results = await iterate(iteration, run.item)
+    results = await iterate(iteration, replace(run, under=action).item if nested else run.item)
     if action.get("type") == "iterator":
         # A loop's save belongs to each item; an iterator's own comes once, after all.
         data = StepResult(results)

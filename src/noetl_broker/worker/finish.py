@@ -12,14 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
-from noetl_broker.playbook.reads import at_path, first_met, word_of_inputs, workload_paths
+from noetl_broker.playbook.reads import at_path, first_met, with_value, word_of_inputs, workload_paths
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
 from noetl_broker.worker.faults import ToolFault
 
 Path = tuple[str | int, ...]
+NO_WORDS: Mapping[str, Any] = MappingProxyType({})
 SECRET_WORDS = frozenset({"secret", "secrets", "keychain"})
 
 
@@ -59,7 +61,8 @@ class Finisher:
 
     `marks`: the job says which of its strings are templates, and `marked` has marked them. `defaults` are the paths of
     the workload's strings that are templates too. `moment` has the time at which the attempt began here, and makes ids
-    of the job in place of a turn: another attempt makes the same ones.
+    of the job in place of a turn: another attempt makes the same ones. `levels` are the names of inputs that see
+    others, as the context tells them; None: the job does not say.
     """
 
     args: Mapping[str, Any]
@@ -68,6 +71,7 @@ class Finisher:
     moment: Moment
     marks: bool = False
     defaults: tuple[Path, ...] = ()
+    levels: tuple[frozenset[str], ...] | None = None
 
     def finish(self, value: Any, path: Path = (), *, extra: Mapping[str, Any] | None = None) -> Any:
         """Give a value with its left templates evaluated; `extra` are words known only here (`result`, an element).
@@ -99,31 +103,40 @@ class Finisher:
         return template
 
     def with_inputs(self, args: object, path: Path, extra: Mapping[str, Any]) -> Finisher:
-        """Give a finisher whose templates see these inputs finished: first those that read no unfinished input."""
+        """Give a finisher whose templates see these inputs finished, level by level: each sees those before it."""
         if not isinstance(args, Mapping):
             return self
-        names = {key: self._names(value, extra) for key, value in args.items()}
-        unfinished = {key for key, read in names.items() if read is not None}
-        waiting = {key for key in unfinished if not (unfinished | {"args"}).isdisjoint(names[key] or ())}
-        seen = replace(self, args=args)
-        for keys in (unfinished - waiting, waiting):
-            if keys:
-                told = seen.finish({key: args[key] for key in args if key in keys}, path, extra=extra)
-                seen = replace(seen, args={**seen.args, **told})
-        return seen
+        levels = self._levels_of(args, extra)
+        seen = replace(self, args={})
+        for keys in (args.keys() - frozenset().union(*levels), *levels):
+            seen = seen.with_level({key: args[key] for key in args if key in keys}, path, extra)
+        return replace(seen, args={key: seen.args[key] for key in args})
+
+    def with_level(self, inputs: Mapping[str, Any], path: Path, extra: Mapping[str, Any]) -> Finisher:
+        """Give a finisher whose templates see these inputs too: they themselves see only what this one sees."""
+        return replace(self, args={**self.args, **self.finish(inputs, path, extra=extra)}) if inputs else self
+
+    def _levels_of(self, args: Mapping[str, Any], extra: Mapping[str, Any]) -> tuple[frozenset[str], ...]:
+        """Give the names of inputs by what they see; where the job does not say, none sees one that must wait as it."""
+        if self.levels is not None:
+            return self.levels
+        names = {key: self.names_in(value, extra) for key, value in args.items()}
+        unfinished = frozenset(key for key, read in names.items() if read is not None)
+        waiting = frozenset(key for key in unfinished if not (unfinished | {"args"}).isdisjoint(names[key] or ()))
+        return (unfinished - waiting, waiting)
 
     def of_item(self, index: int) -> Finisher:
         """Give the finisher of one item; its ids are its own, in whatever order the items are done."""
         moment = Moment(execution_id=self.moment.execution_id, turn=f"{self.moment.turn}.{index}", at=self.moment.at)
         return replace(self, moment=moment)
 
-    def _names(self, value: Any, extra: Mapping[str, Any]) -> frozenset[str] | None:
-        """What the left templates of a value read; None if it has none."""
+    def names_in(self, value: Any, extra: Mapping[str, Any] = NO_WORDS) -> frozenset[str] | None:
+        """Give what the left templates of a value read; None if it has none."""
         if isinstance(value, str):
             template = self.is_left(value, (), extra)
             return None if template is None else template.names
         items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-        read = [names for item in items if (names := self._names(item, extra)) is not None]
+        read = [names for item in items if (names := self.names_in(item, extra)) is not None]
         return frozenset().union(*read) if read else None
 
     def _finish_text(self, text: str, path: Path, extra: Mapping[str, Any]) -> Any:
@@ -173,15 +186,6 @@ class Finisher:
         others = tuple(other for other in self.defaults if other != path)
         alone = replace(self, args={}, context={"workload": self.context.get("workload")}, defaults=others)
         return alone.finish(text, ("workload", *path))
-
-
-def with_value(value: Any, path: Path, part: Any) -> Any:
-    """Give a JSON value with another part at a path that is there; nothing is changed."""
-    if not path:
-        return part
-    copy: Any = dict(value) if isinstance(value, Mapping) else list(value)
-    copy[path[0]] = with_value(value[path[0]], path[1:], part)
-    return copy
 
 
 def ended(data: Any, name: str, context: Mapping[str, Any]) -> StepResult:
@@ -236,6 +240,15 @@ def finisher_of(
         moment=Moment(execution_id=job["execution_id"], turn=job["node_id"], at=datetime.now(UTC)),
         marks=isinstance(action.get("unfinished"), list),
         defaults=tuple(unfinished_defaults(context)),
+        levels=_levels_told(context.get("levels")),
+    )
+
+
+def _levels_told(told: Any) -> tuple[frozenset[str], ...] | None:
+    if not isinstance(told, list):
+        return None
+    return tuple(
+        frozenset(name for name in level if isinstance(name, str)) for level in told if isinstance(level, list)
     )
 
 

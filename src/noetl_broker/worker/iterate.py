@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from noetl_broker.worker.finish import Finisher, Left, Path, refused
 
 ASYNC_CONCURRENCY = 8
 SHOWN_CHARACTERS = 80
+CHOOSING = ("collection", "where", "order_by", "limit", "chunk")
 
 Run = Callable[[Mapping[str, Any], Path, Mapping[str, Any]], Awaitable[Any]]
 
@@ -51,6 +52,7 @@ def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
     element = keys.get("element")
     if not isinstance(element, str):
         raise ToolFault("the iterator has no `element`", kind="bad_job", retryable=False)
+    finisher = _with_inputs_read(action, keys, element, finisher)
     collection = keys.get("collection")
     if isinstance(collection, str) or finisher.marks:
         # Where the job does not say, only a template for the whole is still one; the items of a list are data.
@@ -69,24 +71,41 @@ def iteration_of(action: Mapping[str, Any], finisher: Finisher) -> Iteration:
     )
 
 
+def _with_inputs_read(action: Mapping[str, Any], keys: Mapping[str, Any], element: str, finisher: Finisher) -> Finisher:
+    """Give what finishes how to repeat: the inputs that it reads are finished before, if they know of no item."""
+    word = word_of_inputs(action)
+    args, read = action.get(word), finisher.names_in({key: keys.get(key) for key in CHOOSING})
+    if read is None or not isinstance(args, Mapping) or (word not in read and read.isdisjoint(args)):
+        return finisher
+    words = words_of(element, None, 0, 0)
+    known = {
+        key: value for key, value in args.items() if words.keys().isdisjoint(finisher.names_in(value, words) or ())
+    }
+    seen = finisher.with_inputs(known, (word,), {})
+    return replace(seen, args={**args, **seen.args})
+
+
 def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the `task` of an iterator an action of its own, its words for inputs merged over the step's inputs."""
+    """Make the `task` of an iterator an action of its own, its words for inputs merged."""
     task = action.get("task")
     if not isinstance(task, Mapping) or not isinstance(task.get("type", task.get("tool")), str):
         raise ToolFault("the iterator's `task` has no type", kind="bad_job", retryable=False)
     kind = task.get("type", task.get("tool"))
-    lists = (word for word in LIST_KEYS.get(kind, ()) if isinstance(task.get(word), list))
-    own = OWN_KEYS.get(kind, frozenset()).union(lists)
-    args = dict(action["args"]) if isinstance(action.get("args"), Mapping) else {}
-    for word in INPUT_WORDS:
-        given = task.get(word)
-        if given is None or word in own:
-            continue
+    args: dict[str, Any] = {}
+    for word in input_words(task, kind):
+        given = task[word]
         if not isinstance(given, Mapping):
             message = f"the inputs of the iterator's task must be a mapping, its `{word}` is {kind_of(given)}"
             raise ToolFault(message, kind="bad_value", retryable=False)
         args |= given
     return {**task, "type": kind, "name": action.get("name"), word_of_inputs(task): args}
+
+
+def input_words(task: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Give the words under which a task of a type has inputs, the weakest first."""
+    lists = (word for word in LIST_KEYS.get(kind, ()) if isinstance(task.get(word), list))
+    own = OWN_KEYS.get(kind, frozenset()).union(lists)
+    return (word for word in INPUT_WORDS if word not in own and task.get(word) is not None)
 
 
 def _items(collection: Any) -> list[Any]:
