@@ -73,19 +73,30 @@ def test_an_input_of_a_transition_may_hand_it_on(args: str) -> None:
 
 
 def test_what_means_something_else_in_another_visit_is_not_handed_on() -> None:
-    """It names another input, which the next worker does not have."""
+    """It names an input that came along a transition, which the next worker does not have."""
     source = """
     workflow:
-      - {step: start, next: {step: call, args: {city: Oslo, token: "{{ env.T }}{{ city }}"}}}
-      - {step: call, type: http, url: x, next: [{step: end, args: {t: "{{ token }}"}}]}
+      - {step: start, next: [{step: call, args: {city: Oslo}}]}
+      - {step: call, type: http, url: x, args: {o: "{{ env.T }}{{ city }}"}, next: [{step: end, args: {t: "{{ o }}"}}]}
       - {step: end}
     """
     assert told(source) == [
         (
-            "4:67 error unfinished-input workflow[1].next[0].args.t: `{{ token }}` reads the input `token` of the step"
-            f" `call`, which only a worker can finish (workflow[0].next.args.token) {WRITE_IT}"
+            "4:103 error unfinished-input workflow[1].next[0].args.t: `{{ o }}` reads the input `o` of the step"
+            f" `call`, which only a worker can finish (workflow[1].args.o) {WRITE_IT}"
         )
     ]
+
+
+def test_what_took_along_the_values_that_it_reads_is_handed_on() -> None:
+    """The inputs of the step that a transition left, of which the next one may have others."""
+    source = """
+    workflow:
+      - {step: start, args: {city: Oslo}, next: [{step: call, args: {city: Rome, token: "{{ env.T }}{{ city }}"}}]}
+      - {step: call, type: http, url: x, next: [{step: end, args: {t: "{{ token }}"}}]}
+      - {step: end}
+    """
+    assert told(source) == []
 
 
 def test_a_retry_condition_does_not_read_it() -> None:
@@ -182,18 +193,29 @@ def test_an_own_input_that_every_transition_overrides_is_none() -> None:
     assert told(source) == []
 
 
-def test_a_string_for_the_next_worker_finds_the_next_step_s_inputs() -> None:
-    """Not those of the step that is left: they are given to another job."""
-    string = '{step: more, args: {t: "{{ env.A }}{{ token }}", %s}}'
-    more = "\n      - {step: more, type: http, url: x, next: end}\n"
-    assert told(of_call(f"next: [{string % 'token: 1'}]") + more) == []
-    assert told(of_call(f"next: [{string % 'b: 1'}]") + more) == [
+@pytest.mark.parametrize("given", ["token: 1", "b: 1"])
+def test_a_string_for_the_next_worker_does_not_read_it(given: str) -> None:
+    """Nor does it find the next step's input of that name."""
+    string = f'{{step: more, args: {{t: "{{{{ env.A }}}}{{{{ token }}}}", {given}}}}}'
+    assert told(of_call(f"next: [{string}]") + "\n      - {step: more, type: http, url: x, next: end}\n") == [
         (
-            "4:68 warning unknown-name workflow[1].next[0].args.t: the template names `token`, which is neither a step,"
-            " a workload key nor a scope word (the worker of the next step finishes this string, and that step has no"
-            " such input: hand it on too)"
+            "4:68 error unfinished-input workflow[1].next[0].args.t: `{{ env.A }}{{ token }}` reads the input `token`"
+            f" of the step `call`, which only a worker can finish (workflow[0].next.args.token) {WRITE_IT}"
         )
     ]
+
+
+def test_a_string_for_the_next_worker_finds_the_inputs_of_the_step_that_is_left() -> None:
+    """Not those of the next step: what it names is what it would be without a word of the worker."""
+    source = """
+    workflow:
+      - {step: start, args: {city: Oslo}, next: [{step: end, args: {a: "{{ env.A }}{{ city }}{{ own }}{{ a }}"}}]}
+      - {step: end, type: http, url: x, args: {own: 1}}
+    """
+    at = "3:68 warning unknown-name workflow[0].next[0].args.a: the template names"
+    nowhere = "which is neither a step, a workload key nor a scope word"
+    found = [line.partition(" (")[0] for line in told(source)]
+    assert found == [f"{at} `{name}`, {nowhere}" for name in ("a", "own")]
 
 
 PLAYBOOK = """

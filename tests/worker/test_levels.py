@@ -115,7 +115,7 @@ async def test_an_input_of_a_loop_sees_what_a_transition_gave(lent: Lent, word: 
     assert [one["args"]["too"] for one in found] == [f"rootc1{city}", f"rootc2{city}"]
 
 
-@pytest.mark.parametrize("distribute", ITEMS[:1])
+@pytest.mark.parametrize("distribute", ITEMS)
 @pytest.mark.parametrize("word", ["", "{{ env.CITY }}"])
 @pytest.mark.parametrize("came", ["c", "{{ env.CITY }}"])
 async def test_an_input_of_a_task_sees_those_of_its_step(lent: Lent, came: str, word: str, distribute: str) -> None:
@@ -138,3 +138,66 @@ async def test_a_collection_reads_an_input_that_was_left(lent: Lent) -> None:
     """As its value, not as its text."""
     body = (ITERATOR % ("{{ env.CITY }}", "base: b", "")).replace("[1, 2]", '"{{ came | list }}"')
     assert len(await seen_by(lent, "call", body.replace("DISTRIBUTE", ""))) == len("Oslo")
+
+
+HANDED = """
+workload: {name: workload, d: "{{ env.CITY }}", e: "{{ env.CITY }}"}
+workflow:
+  - {step: start, next: [{step: ask, args: %s}]}
+  - {step: ask, type: http, url: "x", next: [{step: tell, args: %s}]}
+  - {step: tell, type: http, url: "x", args: {city: Bonn, name: tell, q: other}}
+"""
+DONE = '\n> action_completed ask {"said": "{{ env.CITY }}"}'
+
+
+@pytest.mark.parametrize(
+    "came, text, line",
+    [
+        ("{city: Rome}", "{{ city }} {{ env.CITY }}", "Rome Oslo"),
+        ("{city: Rome}", "{{ args.city }} {{ env.CITY }}", "Rome Oslo"),
+        ("{city: Rome}", "{{ city ~ env.CITY ~ name ~ this.said }}", "RomeOsloworkload{{ env.CITY }}"),
+        ("{city: Rome}", "{{ q | default('none') }} {{ env.CITY }}", "none Oslo"),
+        ('{city: {a: [1, "{{ env.CITY }}"], b: 2}}', "{{ [city.a[0], city.b, env.CITY] }}", [1, 2, "Oslo"]),
+        ("{city: Rome}", "{{ city }} {{ d }}", "Rome Oslo"),
+        ("{q: '{{ 7 }}'}", "{{ q }} {{ d }}", "7 Oslo"),
+        ("{q: 7, t: '{{ env.CITY }}'}", "{{ q }} {{ env.CITY }}{{ t is defined }}", "7 OsloTrue"),
+    ],
+)
+@pytest.mark.parametrize("key", ["line", "city", "name"])
+async def test_a_transitions_input_sees_what_it_leaves(lent: Lent, came: str, text: str, line: Any, key: str) -> None:
+    """Under whatever name it arrives, and whatever the next step's inputs are called: their values went with it."""
+    given = f'{{{key}: "{text}", result: "{{{{ result.said }}}}"}}'
+    [found] = await seen_by(lent, "tell", HANDED % (came, given), f"> execution_start{DONE}")
+    assert found["args"] == {"city": "Bonn", "name": "tell", "q": "other", "result": "{{ env.CITY }}", key: line}
+
+
+async def test_a_large_input_leaves_behind_what_is_not_read(lent: Lent) -> None:
+    """Of a mapping only the keys that the text names travel."""
+    text = "{{ city.a.b }} {{ city.gone is defined }} {{ city.c is defined }} {{ env.CITY }}"
+    body = HANDED % ('"{{ workload.big }}"', f'{{line: "{text}"}}')
+    big = {"city": {"a": {"b": 1, "c": "x" * 90_000}, "c": {}, "d": "x" * 90_000}}
+    story = f"> execution_start {json.dumps({'big': big})}{DONE}"
+    [found] = await seen_by(lent, "tell", body, story)
+    assert found["args"]["line"] == "1 False True Oslo"
+
+
+async def test_what_a_router_hands_on_sees_the_inputs_of_the_router(lent: Lent) -> None:
+    """Through one after the other, each with inputs of the same name."""
+    body = """
+    workflow:
+      - {step: start, args: {a: 1}, next: [{step: one, args: {a: "{{ a }}{{ env.CITY }}", b: "{{ a }}"}}]}
+      - {step: one, args: {a: 3}, next: [{step: tell, args: {a: "{{ a }}", c: "{{ b }}{{ env.CITY }}"}}]}
+      - {step: tell, type: http, url: x, args: {b: 2, d: "{{ a }}{{ c }}{{ b | default(9) }}"}}
+    """
+    [found] = await seen_by(lent, "tell", body)
+    assert found["args"] == {"a": "1Oslo", "c": "1Oslo", "b": 2, "d": "1Oslo1Oslo9"}
+
+
+@pytest.mark.parametrize("distribute", ITEMS)
+async def test_an_input_of_a_task_sees_the_one_that_it_hides(lent: Lent, distribute: str) -> None:
+    """Beside a word of the worker too, by its name and as one of `args`."""
+    task = 'base: "{{ base.a }}/{{ it }}{{ env.CITY }}", top: "{{ args.top }}{{ args.base.b }}{{ it }}{{ env.CITY }}"'
+    body = ITERATOR % ("c", "base: {a: step, b: 2}, top: own", task)
+    found = await seen_by(lent, "call", body.replace("DISTRIBUTE", distribute.replace(", ", "\n    ")))
+    assert [one["url"] for one in found] == ["step/1Oslo", "step/2Oslo"]
+    assert [one["args"]["top"] for one in found] == ["own21Oslo", "own22Oslo"]

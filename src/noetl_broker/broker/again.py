@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.closing import render_handed
 from noetl_broker.broker.context import Found, Known, result_of, want_step, want_turn
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.given import NOTHING_GIVEN, Given
 from noetl_broker.broker.initial import TO_START, make_workload
-from noetl_broker.broker.inputs import reach, render_inputs
+from noetl_broker.broker.inputs import reach
 from noetl_broker.broker.joins import merge_arrivals
 from noetl_broker.broker.model import STEP_RESULT, Event
 from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached
@@ -63,8 +64,8 @@ class World:
             return None
         visit = (step.name, self._journey.latest(step.name))
         left, came = self._journey.left.get(visit), self._journey.components.get(visit)
-        if step.kind != "control" and left is not None and left.given[0]:
-            return reach(step, end.result, Given(dict(left.given[0]), left.given[1]))
+        if step.kind != "control" and left is not None and left.given.values:
+            return reach(step, end.result, left.given)
         if not came:
             return end
         arrival = self.arrive_again(step, came)
@@ -112,9 +113,7 @@ class World:
 
     def _render(self, target: Target, scope: Scope, given: Given) -> Given:
         """The inputs of a transition; `given` are those of the visit that it leaves."""
-        return render_inputs(
-            self._draft, target.inputs, scope, unfinished=unfinished_of(self._draft, given, leaving=True)
-        )
+        return render_handed(self._draft, target, scope, given, unfinished_of(self._draft, given, leaving=True))
 
     def _seen(self, visit: Visit, handed: int | None) -> tuple[Scope, Given]:
         """What the `next` of a visit sees, and its inputs; `handed` is the result that the token took with it."""
@@ -123,7 +122,7 @@ class World:
         came = self._journey.components.get(visit)
         if step.kind != "control":
             left = self._journey.left.get(visit)
-            given = Given(dict(left.given[0]), left.given[1]) if left is not None else NOTHING_GIVEN
+            given = left.given if left is not None else NOTHING_GIVEN
         elif came:
             arrival = self.arrive_again(step, came)
             given, result = visit_inputs(self._draft, step, arrival), arrival.result

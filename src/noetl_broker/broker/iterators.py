@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import render_call, start_child
+from noetl_broker.broker.closing import close
 from noetl_broker.broker.context import want_item_status, want_items
 from noetl_broker.broker.events import emit_iteration, emit_iterator_started
 from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
@@ -211,6 +212,8 @@ def _start_item(
     scope, unfinished = draft.scope(seen.values, result, words), unfinished_of(draft, seen, words)
     if step.type == "iterator":  # the task's inputs are over those of its step
         own = render_inputs(draft, task.inputs, scope, unfinished=unfinished)
+        if own.left:  # what it hides of its step no worker has
+            own = close(draft, own, task.inputs, given, given.values.keys() & own.values.keys())
         inputs = lay_task(given, own)
     else:  # a loop's own inputs are under what the transition gave
         own = render_inputs(draft, task.inputs, scope, given, unfinished)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.closing import render_handed
 from noetl_broker.broker.events import emit_step_completed, emit_step_failed
 from noetl_broker.broker.failure import fail_step, template_error
 from noetl_broker.broker.given import Given
-from noetl_broker.broker.inputs import given_to, reach, render_inputs
+from noetl_broker.broker.inputs import given_to, reach
 from noetl_broker.broker.model import JSON, as_stored
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
@@ -82,7 +83,7 @@ def follow_next(
     unfinished = unfinished_of(draft, given, leaving=True)
     insist_on_values(unfinished, *(entry.condition for entry in step.next))
     for target in _choose(draft, step, scope, conditions):
-        handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
+        handed = render_handed(draft, target, scope, given, unfinished)
         arrivals.append(Arrival(target.arc, target.step, handed.values, *leaving, handed.left))
     return arrivals, conditions
 

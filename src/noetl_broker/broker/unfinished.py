@@ -175,5 +175,10 @@ def handed_on_in(draft: Draft, unfinished: Unfinished, tree: Tree) -> Iterator[P
             yield *path, *inner
 
 
+def refused(source: str, at: str, path: Path) -> TemplateError:
+    """The error of a template that makes something of such a text."""
+    return TemplateError(f"only a worker can finish `{path_text(path)}`", source, at)
+
+
 def _refused(template: Template, path: Path) -> TemplateError:
-    return TemplateError(f"only a worker can finish `{path_text(path)}`", template.source, template.at)
+    return refused(template.source, template.at, path)

@@ -61,16 +61,6 @@ def arriving_inputs(playbook: Playbook) -> dict[str, list[tuple[str, Inputs]]]:
     return arriving
 
 
-def targets_by_place(playbook: Playbook) -> dict[str, tuple[str, ...]]:
-    """Give for each input of a transition, by its place, the steps that get it."""
-    targets: dict[str, tuple[str, ...]] = {}
-    for name, arriving in arriving_inputs(playbook).items():
-        for _, inputs in arriving:
-            for place, _ in _places(inputs):
-                targets[place] = (*targets.get(place, ()), name)
-    return targets
-
-
 def _given(step: Step, arriving: list[Inputs]) -> Given:
     task = step.iteration.task.inputs if step.iteration is not None else NO_INPUTS
     return Given(

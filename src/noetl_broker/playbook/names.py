@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from noetl_broker.playbook.findings import Place, did_you_mean, path_text
-from noetl_broker.playbook.given import given_to_steps, targets_by_place
+from noetl_broker.playbook.findings import Place, did_you_mean
+from noetl_broker.playbook.given import given_to_steps
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, templates_of
 from noetl_broker.playbook.vocabulary import FUNCTIONS, SCOPE_WORDS
@@ -15,7 +15,6 @@ REMEDIES = {
     "null": "write `none`",
     "vars": "write the step's name, or `result` for the step just completed",
 }
-AT_WORKER = "the worker of the next step finishes this string, and that step has no such input: hand it on too"
 PAYLOAD_REMEDY = "give it a default under `workload` if the payload brings it"
 
 
@@ -23,7 +22,6 @@ def warn_unknown_names(reading: Reading, playbook: Playbook) -> None:
     """Warn of each template that names neither a step, a workload key, an input nor a scope word."""
     common = ALWAYS | WORKER_WORDS | playbook.steps.keys() | playbook.workload.keys()
     given = given_to_steps(playbook)
-    targets = targets_by_place(playbook)
     for use in reading.uses:
         own = given.get(use.part.step or "")
         if own is not None and use.part.role == "inputs" and not own.is_rendered(use):
@@ -31,34 +29,24 @@ def warn_unknown_names(reading: Reading, playbook: Playbook) -> None:
         seen = own.seen_by(use) if own is not None else NO_NAMES
         unknown = use.names - common - use.part.names - use.part.worker
         if seen is not None and unknown:
-            _warn(reading, use, unknown - seen, common | use.part.names | seen, of_worker=False)
-        for target in targets.get(path_text(use.place), ()) if unknown else ():
-            names = given[target].names
-            if names is not None:
-                _warn(reading, use, unknown - names, common | names, of_worker=True)
+            _warn(reading, use, unknown - seen, common | use.part.names | seen)
         for name in sorted((use.results or frozenset()) - playbook.steps.keys()):
             hint = did_you_mean(name, [*playbook.steps]) or "name a step"
             message = f"the template reads results['{name}'], and there is no step of that name"
             reading.report.warning("unknown-name", use.place, message, hint)
 
 
-def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[str], *, of_worker: bool) -> None:
-    """Warn of unknown names in a use; `of_worker`: only in strings that are left for the next step's worker."""
-    if not unknown:
-        return
-    moving = use.part.role == "next"  # where the two kinds see different inputs
-    for place, text in templates_of(use):
-        names = _names_of(text)
-        if moving and of_worker is names.isdisjoint(use.part.worker):
-            continue
-        for name in sorted(unknown & names):
+def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[str]) -> None:
+    """Warn of unknown names in a use."""
+    for place, text in templates_of(use) if unknown else ():
+        for name in sorted(unknown & _names_of(text)):
             near = did_you_mean(name, sorted(known)) if len(name) > 1 else ""
             hint = REMEDIES.get(name) or (near if near.startswith("did") else PAYLOAD_REMEDY)
             reading.report.warning(
                 "unknown-name",
                 place,
                 f"the template names `{name}`, which is neither a step, a workload key nor a scope word",
-                AT_WORKER if of_worker else hint,
+                hint,
             )
 
 

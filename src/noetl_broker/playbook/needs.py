@@ -20,7 +20,7 @@ def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
     """Whether what is evaluated after the step's action may name an input; `arriving`: those of its incoming arcs."""
     named: set[str] = set()
     for template in _after_action(step):
-        named |= template.names
+        named |= _named(template)
         if template.results is None:
             return True
     if not named:
@@ -44,7 +44,7 @@ def share_inputs(step: Step) -> Step:
         return step
     chosen = (iteration.collection, iteration.where, iteration.order_by, iteration.limit, iteration.chunk)
     reading = (*_after_action(step), *(part for part in chosen if part is not None))
-    asked = frozenset().union(*(template.names for template in reading))
+    asked = frozenset().union(*(_named(template) for template in reading))
     once, each = split_inputs(iteration.task.inputs, asked, PER_ITEM | {iteration.element})
     return replace(step, inputs=once, iteration=replace(iteration, task=replace(iteration.task, inputs=each)))
 
@@ -58,6 +58,11 @@ def _after_action(step: Step) -> Iterator[Template | Tree]:
     if step.retry is not None:
         yield from (template for template in (step.retry.retry_when, step.retry.stop_when) if template is not None)
     yield from (tree for tree in (step.result, step.save_data) if tree is not None)
+
+
+def _named(template: Template | Tree) -> frozenset[str]:
+    """What a template names; an input of a transition that is left for a worker takes along what it reads."""
+    return template.names | template.worker_names if isinstance(template, Tree) else template.names
 
 
 def _keys(inputs: Inputs) -> set[str] | None:

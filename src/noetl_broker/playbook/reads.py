@@ -71,6 +71,22 @@ def defaults_read(source: str, defaults: tuple[Path, ...]) -> tuple[tuple[Path, 
     return tuple(found.items())
 
 
+def part_read(source: str, name: str, value: JSON) -> JSON:
+    """Give of a name's value what a template may read of it: mappings without the keys that it does not name."""
+    tree = _parsed(source)
+    asked = () if tree is None else (path for test in tree.find_all(nodes.Test) for path in _asked(test))
+    return _part(value, [path[1:] for path in {*reads_of(source), *asked} if path[0] == name])
+
+
+def _part(value: JSON, paths: Collection[Path]) -> JSON:
+    if not isinstance(value, dict) or () in paths:
+        return value
+    keys = {path[0] for path in paths}
+    return {
+        key: _part(item, [path[1:] for path in paths if path[0] == key]) for key, item in value.items() if key in keys
+    }
+
+
 def reads_one_of(paths: Collection[Path]) -> Leave:
     """Give the question whether a template reads one of these paths."""
     return lambda template: first_met(template.source, paths)
@@ -98,12 +114,15 @@ def workload_paths(left: Iterable[Path], hidden: Collection[str]) -> frozenset[P
     return named | {(word, *path) for path in left for word in words}
 
 
-def travels(source: str, playbook: Playbook, *inputs: Container[str]) -> bool:
-    """Whether a text for the worker means the same in another visit: it names no input, no result handed on."""
+def travels(source: str, playbook: Playbook, *inputs: Container[str], closed: frozenset[str] = frozenset()) -> bool:
+    """Whether a text for the worker means the same in another visit: it names no input, no result handed on.
+
+    The names `closed` are not those any more: the values of these travel in it.
+    """
     lasting = (playbook.workload, playbook.steps, LASTING_WORDS)
     return all(
         any(name in names for names in lasting) and not any(name in names for names in inputs)
-        for name in read_by_text(source)[0]
+        for name in read_by_text(source)[0] - closed
     )
 
 

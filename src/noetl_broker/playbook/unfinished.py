@@ -15,7 +15,7 @@ from noetl_broker.playbook.findings import Place, path_text
 from noetl_broker.playbook.given import Given, Names, arriving_inputs, given_to_steps
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Playbook, Step
 from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings, templates_of
-from noetl_broker.playbook.reads import defaults_read, first_met, handed_on, input_paths, travels
+from noetl_broker.playbook.reads import ARGS, defaults_read, first_met, handed_on, input_paths, travels
 from noetl_broker.template import WORKER_WORDS, Path, Tree, read_by_text
 
 RETURN_IT = "let an action return what is needed here, and read its result"
@@ -23,11 +23,15 @@ UNLESS = "which only a worker can finish: unless the payload brings another, the
 
 
 class Text(NamedTuple):
-    """A text that only a worker can finish: its source, where it stands, and the default that it reads, if one."""
+    """A text that only a worker can finish: its source, where it stands, and the default that it reads, if one.
+
+    `closed` are the names whose values travel in it.
+    """
 
     source: str
     at: str
     default: str | None = None
+    closed: frozenset[str] = NO_NAMES
 
 
 Texts = Mapping[Path, Text]  # by the path under which templates read it, or by its path in a step's inputs
@@ -76,7 +80,10 @@ def _texts_of(
     step, found = playbook.steps[name], dict[Path, Text]()
     everywhere: frozenset[str] | None = None
     for source, inputs in arriving:
-        found |= _level(inputs, Readable(playbook, {}, given[source].names))
+        left = given[source].names
+        closed = NO_NAMES if left is None else left | {ARGS}
+        level = _level(inputs, Readable(playbook, {}, left))
+        found |= {path: text._replace(closed=closed) for path, text in level.items()}
         names = frozenset(inputs.keys)
         everywhere = names if everywhere is None else everywhere & names
     task = step.iteration.task.inputs if step.iteration is not None else NO_INPUTS
@@ -165,11 +172,10 @@ def _refuse_changes(reading: Reading, playbook: Playbook, use: Use, found: Texts
     """Report an input of a transition that makes something of such a text; one that hands it on is finished later."""
     remedy = "write that template here, for the next worker, or let an action return the value and read its result"
     for place, source in templates_of(use):
-        if not read_by_text(source)[0].isdisjoint(use.part.worker):  # itself left for the next worker
-            continue
         for path, text in found.items():
             met = first_met(source, input_paths((path,), names or ()))
-            if met and not (handed_on(source) and travels(text.source, playbook, names or ())):
+            lasting = handed_on(source) and travels(text.source, playbook, names or (), closed=text.closed)
+            if met and not lasting:
                 _report(reading, use, place, source, f"the input `{path_text(path)}`", text, remedy)
 
 

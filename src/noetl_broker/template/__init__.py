@@ -1,6 +1,7 @@
 """Jinja without a clock, a die or a door: the templates of playbooks."""
 
 from noetl_broker.template.allowance import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, MAX_STEPS, Allowance
+from noetl_broker.template.closed import closed
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
@@ -43,6 +44,7 @@ __all__ = [
     "Template",
     "TemplateError",
     "Tree",
+    "closed",
     "compile_condition",
     "compile_text",
     "compile_tree",

@@ -43,6 +43,13 @@ class Allowance:
             limit = f"{self.turn_chars:,} characters together"
             raise TemplateRuntimeError(f"what one turn hands on is more than {limit} (template_max_output_chars)")
 
+    def spend(self, steps: int) -> None:
+        """Count work that is no evaluation. Raises TemplateRuntimeError when the turn has done too much."""
+        self.left -= steps
+        if self.left < 0:
+            limit = f"{self.turn_steps:,} steps together"
+            raise TemplateRuntimeError(f"the templates of one turn take more than {limit} (template_max_steps)")
+
     @property
     def handed_on(self) -> int:
         """How many characters the turn hands on so far."""
