@@ -118,22 +118,33 @@ def keys_of(key: Any) -> list[str]:
 def insertions(table: str, rows: list[Mapping[str, Any]], keys: list[str] | None) -> list[Statement]:
     """Write the inserts for rows, some thousand values each; with `keys` an existing row is overwritten.
 
-    A column that a row lacks gets its default. Raises ValueError for a bad name or a row without a key.
+    A column that a row lacks gets its default; that of an existing row stays. Raises ValueError for a bad name or a row
+    without a key.
     """
     target = quoted_table(table)
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    if keys is not None:
-        if missing := [key for key in keys for row in rows if key not in row]:
-            raise ValueError(f"the key column {missing[0]!r} is not in the data")
-        # One statement may touch a row once: of several with one key the last counts.
-        rows = list({json.dumps([row[key] for key in keys]): row for row in rows}.values())
-    # Safe to put together: the names are quoted, and the values are parameters.
-    head = f"insert into {target} ({', '.join(map(quoted_name, columns))}) values "  # noqa: S608
-    at_once = max(PARAMETERS_AT_ONCE // len(columns), 1) if columns else 1
-    return [
-        _insertion(head, columns, rows[start : start + at_once], _on_conflict(columns, keys))
-        for start in range(0, len(rows), at_once)
-    ]
+    statements: list[Statement] = []
+    for group in [rows] if keys is None else _alike(rows, keys):
+        columns = list(dict.fromkeys(column for row in group for column in row))
+        # Safe to put together: the names are quoted, and the values are parameters.
+        head = f"insert into {target} ({', '.join(map(quoted_name, columns))}) values "  # noqa: S608
+        tail = _on_conflict(columns, keys)
+        at_once = max(PARAMETERS_AT_ONCE // len(columns), 1) if columns else 1
+        statements += [
+            _insertion(head, columns, group[start : start + at_once], tail) for start in range(0, len(group), at_once)
+        ]
+    return statements
+
+
+def _alike(rows: list[Mapping[str, Any]], keys: list[str]) -> list[list[Mapping[str, Any]]]:
+    """Group the rows of an upsert by their columns: one statement overwrites the same columns of all its rows."""
+    if missing := [key for key in keys for row in rows if key not in row]:
+        raise ValueError(f"the key column {missing[0]!r} is not in the data")
+    # One statement may touch a row once: of several with one key the last counts.
+    last = {json.dumps([row[key] for key in keys]): row for row in rows}
+    groups: dict[frozenset[str], list[Mapping[str, Any]]] = {}
+    for row in last.values():
+        groups.setdefault(frozenset(row), []).append(row)
+    return list(groups.values())
 
 
 def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tail: str) -> Statement:

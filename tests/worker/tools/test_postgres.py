@@ -372,6 +372,27 @@ async def test_an_upsert_overwrites_by_its_key(on_database: OnDatabase, rows_of:
     assert rows_of("select * from t order by id") == [(1, "new'"), (2, "none")]
 
 
+@pytest.mark.parametrize("keys", ["id", "at, id"])
+async def test_an_upsert_leaves_alone_what_a_row_does_not_name(
+    on_database: OnDatabase, rows_of: Callable[[str], Rows], keys: str
+) -> None:
+    """Whatever its neighbours name; a row of the key alone is there or comes to be; all or nothing is saved."""
+    rows_of(
+        "create table t (id int unique, at int default 0, name text default 'none', mail text, primary key (at, id));"
+        "insert into t values (1, 0, 'Ada', 'ada@x'), (2, 0, 'Grace', 'grace@x'), (3, 0, 'Edsger', 'edsger@x')"
+    )
+    rows: list[dict[str, Any]] = [{"id": 1, "name": "Ada L."}, {"id": 2, "mail": "g@y"}, {"id": 3}]
+    rows += [{"mail": "new@y", "id": 4}, {"id": 5}]
+    save = {"type": "save", "table": "t", "mode": "upsert", "key": keys, "data": [{**row, "at": 0} for row in rows]}
+    assert (await on_database(save))["table"] == "t"
+    stored: Rows = [(1, "Ada L.", "ada@x"), (2, "Grace", "g@y"), (3, "Edsger", "edsger@x")]
+    stored += [(4, "none", "new@y"), (5, "none", None)]
+    assert rows_of("select id, name, mail from t order by id") == stored
+    wrong = [{"id": 1, "at": 0, "name": "lost"}, {"id": "no number", "at": 0, "mail": "x"}]
+    failed(await on_database(save | {"data": wrong}))
+    assert rows_of("select id, name, mail from t order by id") == stored
+
+
 async def test_many_rows_are_saved(on_database: OnDatabase, rows_of: Callable[[str], Rows]) -> None:
     """In a few statements of one transaction."""
     rows_of("create table t (a int, b text)")
