@@ -140,10 +140,14 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
             raise refused(fault) from None
         return choosing.evaluated(template, words_of(element, item, index, total))
 
-    if (where := keys.get("where")) is not None:
-        items = [item for index, item in enumerate(items) if is_true(value_of(where, index, item))]
-    if (order := keys.get("order_by")) is not None:
-        ranked = [(value_of(order, index, item), item) for index, item in enumerate(items)]
+    def asks(key: str) -> bool:
+        # A null is what the broker rendered: one that is written so is not in the job.
+        return key in keys and (finisher.marks or keys[key] is not None)
+
+    if asks("where"):
+        items = [item for index, item in enumerate(items) if is_true(value_of(keys["where"], index, item))]
+    if asks("order_by"):
+        ranked = [(value_of(keys["order_by"], index, item), item) for index, item in enumerate(items)]
         try:
             items = [item for _, item in sorted(ranked, key=lambda pair: pair[0])]
         except TypeError as error:
