@@ -134,6 +134,47 @@ async def test_a_process_that_ends_early_is_told(perform: Perform) -> None:
     assert "sys.exit(4)" in error["message"]
 
 
+KILLED = """
+import os, signal
+def main():
+    START
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("start", ["os.fork() or signal.pause()", "os.fork() or os.fork() or signal.pause()"])
+async def test_a_process_that_dies_while_its_forks_live_is_told(perform: Perform, start: str) -> None:
+    """At once, as one that dies alone; not when its time is over."""
+    error = failed(await perform(python(KILLED.replace("START", start))))
+    assert (error["type"], "signal 9" in error["message"]) == ("process_died", True)
+
+
+FORKED = """
+import os
+def main():
+    told, tell = os.pipe()
+    if os.fork() == 0:
+        files = [os.open(os.devnull, os.O_RDONLY) for _ in range(50)]
+        if os.fork() == 0:
+            os.write(tell, str(sum(os.path.exists(f"/proc/self/fd/{file}") for file in files)).encode())
+        os._exit(0)
+    return int(os.read(told, 9))
+"""
+
+
+async def test_a_fork_of_a_fork_keeps_its_files(perform: Perform) -> None:
+    """The first one gave up the number of the channel; a file may have it since."""
+    assert await perform(python(FORKED)) == 50
+
+
+async def test_forks_work_for_the_step(perform: Perform) -> None:
+    """Its own process alone gives the answer, also where one comes back from `main`."""
+    pool = "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as pool: result = pool.map(abs, [-1, 2])"
+    assert await perform(python(pool)) == [1, 2]
+    both = "import os\ndef main():\n    pid = os.fork()\n    return os.waitpid(pid, 0)[1] if pid else 'fork'"
+    assert await perform(python(both)) == 0
+
+
 async def test_the_code_sees_the_environment_without_the_worker_s_secrets(perform: Perform) -> None:
     """Variables are there; passwords and the secrets of other steps are not."""
     code = (

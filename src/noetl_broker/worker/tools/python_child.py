@@ -57,6 +57,12 @@ def write_frame(descriptor: int, outcome: dict[str, object]) -> None:
         view = view[os.write(descriptor, view) :]
 
 
+def close_once(channels: list[int]) -> None:
+    """Close what is in the list, and empty it: a fork's own forks may have a file of that number."""
+    while channels:
+        os.close(channels.pop())
+
+
 def die_with_the_worker(leash: int) -> None:
     """Kill the whole process group when the worker's end of the leash closes."""
     while os.read(leash, 4096):
@@ -237,6 +243,9 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
 def serve_one(channel: int) -> None:
     """Wait for the job, run it, answer, wait for the end."""
     os.set_inheritable(channel, False)  # noqa: FBT003 - the standard library's own form
+    channels = [channel]
+    # Open in a fork that lives on, it would hide that this process has died.
+    os.register_at_fork(after_in_child=lambda: close_once(channels))
     header = read_exactly(0, FRAME_HEADER_BYTES)
     if len(header) < FRAME_HEADER_BYTES:
         return
@@ -254,6 +263,8 @@ def serve_one(channel: int) -> None:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue
+    if not channels:
+        return  # a fork that came back from the step's code: the answer is not its to give
     write_frame(channel, outcome)
     while True:
         signal.pause()
