@@ -278,6 +278,16 @@ async def test_an_answer_that_is_too_large_is_cut_off(perform: Perform, site: Si
     assert not outcome.retryable
 
 
+@pytest.mark.parametrize("media", ["text/html", "application/json"])
+async def test_an_error_is_one_however_large_its_answer_is(perform: Perform, site: Site, media: str) -> None:
+    """It may be retried, and the start of the answer is told as text, wherever the rest was cut off."""
+    for before in ("", "x", "xx"):
+        site.answer = (503, {"content-type": media}, (before + "\u20ac" * 1024 * 1024).encode())
+        outcome = await perform(http(site))
+        assert (failed(outcome)["type"], failed(outcome)["status_code"], outcome.retryable) == ("http", 503, True)
+        assert failed(outcome)["response"] == (before + "\u20ac" * 1_000)[:1_000]
+
+
 @pytest.mark.parametrize("more", [{"method": "BREW"}, {"url": "ftp://x"}, {"url": None}, {"headers": []}])
 async def test_a_request_that_makes_no_sense_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
     """What can never be sent is not retried."""

@@ -93,11 +93,13 @@ def same_origin(url: httpx.URL, first: httpx.URL) -> bool:
 
 
 async def _body(response: httpx.Response, shown: str) -> bytes:
-    """Read the answer, no more than a result may hold."""
+    """Read the answer, no more than a result may hold; an error's is cut off there."""
     body = bytearray()
     async for part in response.aiter_bytes():
         body += part
         if len(body) > RESULT_BYTES:
+            if response.status_code >= FIRST_ERROR_STATUS:
+                break
             raise ToolFault(
                 f"{shown} answers with more than the limit of {RESULT_BYTES} bytes",
                 kind="result_too_large",
@@ -121,8 +123,9 @@ def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
             return told | {"data": _json(body) if body else None}
         except (ValueError, RecursionError):
             pass
+    cut = len(body) > RESULT_BYTES  # perhaps within a character
     try:
-        text = body.decode(response.charset_encoding or "utf-8")
+        text = body.decode(response.charset_encoding or "utf-8", "replace" if cut else "strict")
     except (UnicodeError, LookupError):
         return told | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
     return told | {"data": text.replace("\x00", "\ufffd")}
