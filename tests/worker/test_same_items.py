@@ -31,11 +31,11 @@ async def iterated(lent: Lent, keys: str) -> Success | Failure | str:
 
 @pytest.mark.parametrize("keys, items", CHOSEN)
 async def test_the_items_are_those_that_the_broker_chooses(lent: Lent, keys: str, items: JSON) -> None:
-    """In the same order, with the same names."""
+    """In the same order, with the same names in the same order."""
     done = await iterated(lent, keys)
     assert isinstance(done, Success), done
     results: list[dict[str, Any]] = json.loads(done.result)
-    assert [result["it"] for result in results] == items
+    assert json.dumps([result["it"] for result in results]) == json.dumps(items)
 
 
 @pytest.mark.parametrize("keys, items", ABOUT_ITEMS)

@@ -156,7 +156,8 @@ def _chosen(items: list[Any], keys: Mapping[str, Any], element: str, finisher: F
             raise ToolFault(message, kind="bad_value", retryable=False) from error
     items = items[: _whole(finisher.finish(keys.get("limit"), ("limit",)), "limit", least=0)]
     if keys.get("enumerate") is True:
-        items = [{"index": index, "item": item} for index, item in enumerate(items)]
+        # Its keys in the order in which the items of a broker come from jsonb.
+        items = [{"item": item, "index": index} for index, item in enumerate(items)]
     if (size := _whole(finisher.finish(keys.get("chunk"), ("chunk",)), "chunk", least=1)) is not None:
         items = [items[start : start + size] for start in range(0, len(items), size)]
     return items
