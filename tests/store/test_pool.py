@@ -62,3 +62,21 @@ async def test_a_connection_that_nobody_answers_is_hung_up(database: Database) -
         async with asyncio.timeout(CLOSE_SECONDS * 2):
             await hang_up(connection)
         assert connection.is_closed()
+
+
+async def test_a_transaction_that_is_given_up_does_not_wait_for_a_silent_server(database: Database) -> None:
+    """Its end is the reason to give it up; the rollback that nobody answers is left to the server."""
+    async with Swallower(database, loses=b"select 'lost'") as wire:
+        connection = await connect(wire.database.dsn, name="test")
+
+        async def work() -> None:
+            async with transaction(connection):
+                await connection.fetchval("select 'lost'")
+
+        working = asyncio.create_task(work())
+        await wire.swallowed.wait()
+        wire.stay_silent()
+        working.cancel()
+        await asyncio.wait([working], timeout=CLOSE_SECONDS * 2)
+        assert working.cancelled()
+        assert connection.is_closed()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from noetl_broker.store.pool import CLOSE_SECONDS
 from noetl_broker.store.statements import Rows, Statement, StatementFault, Target, run_statements
+from tests.chaos.swallow import Swallower
 from tests.postgres import Database
 
 MANY_BYTES = 1_000_000
@@ -80,6 +83,13 @@ async def test_statements_are_one_transaction(empty_database: Database) -> None:
     assert rows.rows == [{"gone": True}]
 
 
+async def test_what_a_commit_refuses_is_said(empty_database: Database) -> None:
+    """Of a constraint that waits until then."""
+    table = "create table t (a int unique deferrable initially deferred)"
+    with pytest.raises(StatementFault, match=r"^transaction: duplicate key .*\(23505\)"):
+        await run(empty_database, table, "insert into t values (1), (1)")
+
+
 async def test_a_statement_that_needs_to_be_alone_runs(empty_database: Database) -> None:
     """Then each is its own transaction."""
     results = await run(empty_database, "create table t (a int)", "vacuum t", "insert into t values (1), (2)")
@@ -112,3 +122,16 @@ async def test_a_server_that_is_away_may_be_retried() -> None:
         await run_statements(target, [Statement(sql="select 1")], largest_bytes=MANY_BYTES)
     assert raised.value.retryable
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize("sql", ["select pg_sleep(60)", "copy t from stdin"])
+async def test_a_time_limit_holds_on_a_wire_that_has_gone_silent(empty_database: Database, sql: str) -> None:
+    """What is cancelled does not wait for a server that no longer answers."""
+    async with Swallower(empty_database, loses=sql.encode()) as wire:
+        running = asyncio.create_task(run(wire.database, "create table t (a int)", sql))
+        await wire.swallowed.wait()
+        wire.stay_silent()
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=CLOSE_SECONDS * 3)
+        assert done
+        assert running.cancelled()

@@ -24,7 +24,7 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
 from noetl_broker.store import unit
 from noetl_broker.store.faults import Remedy, is_unreadable, kind_of, reason_of, told
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
+from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent, transaction
 from noetl_broker.store.rows import Mail
 
 log = structlog.get_logger(__name__)
@@ -263,7 +263,7 @@ class Lane:
         """Move mail out of the way of the rest; where there is none, because it cannot be read, what was come upon."""
         reason = reason_of(error)
         try:
-            async with lent(self.shared.pool, BATCH_SECONDS) as connection, connection.transaction():
+            async with lent(self.shared.pool, BATCH_SECONDS) as connection, transaction(connection):
                 if mail:
                     execution_ids = await unit.set_aside(connection, mail, reason)
                 else:

@@ -194,20 +194,33 @@ def _wanted(dsn: str | None, takes: Takes) -> SessionAttribute | None:
 
 
 @contextlib.asynccontextmanager
-async def transaction(connection: Connection) -> AsyncIterator[None]:
-    """A transaction that begins at once, or TimeoutError: so a dead connection is found where it costs nothing."""
+async def transaction(connection: Connection, *, begins_within: float | None = CALL_SECONDS) -> AsyncIterator[None]:
+    """A transaction that begins at once, or TimeoutError: so a dead connection is found where it costs nothing.
+
+    One that is given up on a connection that does not answer ends with that: the driver's own would wait for ever.
+    """
     own = connection.transaction()
-    async with asyncio.timeout(CALL_SECONDS):
+    async with asyncio.timeout(begins_within):
         await own.start()
     try:
         yield
     except asyncpg.ConnectionDoesNotExistError as error:
         raise error.__cause__ or error from None  # what the server said when it ended the session
     except BaseException:
-        if not connection.is_closed():
-            await own.rollback()
+        await _undo(connection, own)
         raise
     await own.commit()
+
+
+async def _undo(connection: Connection, own: asyncpg.transaction.Transaction) -> None:
+    """Roll back; whatever hinders it, the reason to do so is what counts. The server undoes what is cut by itself."""
+    if connection.is_closed():
+        return
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await own.rollback()
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
 
 
 async def _keep(_connection: Connection) -> None:

@@ -18,7 +18,7 @@ import asyncpg
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.store.dsn import without_secrets
-from noetl_broker.store.pool import hang_up
+from noetl_broker.store.pool import hang_up, transaction
 from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_parameter_types
 
 CONNECT_SECONDS = 15.0
@@ -80,8 +80,8 @@ async def run_statements(target: Target, statements: Sequence[Statement], *, lar
         room = largest_bytes
         async with contextlib.AsyncExitStack() as stack:
             if not alone:
-                await stack.enter_async_context(_translated("begin"))
-                await stack.enter_async_context(connection.transaction())
+                await stack.enter_async_context(_translated("transaction: "))
+                await stack.enter_async_context(transaction(connection, begins_within=None))
             for number, statement in enumerate(statements, 1):
                 place = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
                 async with _translated(place):
