@@ -96,6 +96,25 @@ async def test_a_statement_that_needs_to_be_alone_runs(empty_database: Database)
     assert [result.count for result in results] == [0, 0, 2]
 
 
+async def test_what_is_done_concurrently_runs(empty_database: Database) -> None:
+    """Of the statements that Postgres takes only outside a transaction, and beside one that it takes in it too."""
+    await run(
+        empty_database,
+        "create table t (a int primary key) partition by range (a)",
+        "create table p partition of t for values from (0) to (9)",
+        "create materialized view v as select 1 as a",
+        "create unique index on v (a)",
+    )
+    for sql in (
+        "reindex table concurrently p",
+        "reindex (concurrently) table p",
+        "reindex schema public",
+        "refresh materialized view concurrently v",
+        "alter table t detach partition p concurrently",
+    ):
+        await run(empty_database, sql)
+
+
 async def test_a_syntax_error_is_not_retryable(empty_database: Database) -> None:
     """The same text can never pass."""
     with pytest.raises(StatementFault) as raised:

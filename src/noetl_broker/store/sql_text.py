@@ -31,8 +31,9 @@ _COMMENT_EDGE = re.compile(r"/\*|\*/")
 # What Postgres runs only outside a transaction block, or what makes its own.
 _ALONE = re.compile(
     r"(?:begin|start\s+transaction|commit|end|rollback|abort|savepoint|release|prepare\s+transaction|call|vacuum"
-    r"|alter\s+system|(?:create|drop|alter)\s+(?:database|tablespace|subscription)|reindex\s+(?:database|system)"
-    r"|discard|cluster)\b"
+    r"|alter\s+system|(?:create|drop|alter)\s+(?:database|tablespace|subscription)"
+    r"|reindex\s+(?:\([^()]*\)\s+)?(?:schema|database|system)|discard|cluster"
+    r"|(?:create|drop|alter|reindex)\b.*\bconcurrently)\b"
 )
 
 
@@ -112,7 +113,7 @@ def needs_no_transaction(statement: str) -> bool:
     words = " ".join(
         statement[token.start : token.end].lower() for token in tokens(statement) if token.kind in ("word", "other")
     )
-    return _ALONE.match(words) is not None or re.search(r"\bindex concurrently\b", words) is not None
+    return _ALONE.match(words) is not None
 
 
 def numbered(statement: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:
