@@ -54,6 +54,10 @@ async def test_a_value_comes_back_as_json(empty_database: Database, expression: 
     "kind, given, value",
     [
         ("int", "7", 7),
+        ("int", 2.0, 2),
+        ("bigint", -4503599627370496.0, -4503599627370496),
+        ("smallint[]", [2.0, None], [2, None]),
+        ("text", 2.0, "2.0"),
         ("text", 7, "7"),
         ("text", {"a": 1}, '{"a": 1}'),
         ("jsonb", {"a": 1}, {"a": 1}),
@@ -72,6 +76,12 @@ async def test_a_json_value_fits_any_type(empty_database: Database, kind: str, g
     """The server reads it as it reads a literal of the type."""
     [rows] = await run(empty_database, f"select $1::{kind} as it", values=[given])
     assert rows.rows == [{"it": value}]
+
+
+async def test_a_fraction_is_no_whole_number(empty_database: Database) -> None:
+    """It is not rounded on its way."""
+    with pytest.raises(StatementFault, match="22P02"):
+        await run(empty_database, "select $1::int", values=[2.5])
 
 
 async def test_statements_are_one_transaction(empty_database: Database) -> None:

@@ -24,6 +24,7 @@ from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_
 CONNECT_SECONDS = 15.0
 ROWS_AT_ONCE = 500
 SYNTAX_ERROR = "42601"
+WHOLE = frozenset({"int2", "int4", "int8", "oid"})
 
 
 class StatementFault(PlaybookFault):
@@ -177,6 +178,8 @@ def _literal(value: Any, type_name: str) -> str | None:
         return "{" + ",".join(_array_item(item, type_name) for item in value) + "}"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and type_name in WHOLE and value.is_integer():
+        return str(int(value))
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
 
 
