@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from noetl_broker.store.sql_text import needs_no_transaction, numbered, quoted_name, quoted_table, split_statements
+from noetl_broker.store.sql_text import (
+    copies_with_client,
+    needs_no_transaction,
+    numbered,
+    quoted_name,
+    quoted_table,
+    split_statements,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +65,21 @@ def test_statements_end_at_their_semicolons(text: str, statements: list[str]) ->
 def test_some_statements_run_by_themselves(statement: str, alone: bool) -> None:  # noqa: FBT001 - the table's column
     """Those that Postgres refuses in a transaction, and those that make one."""
     assert needs_no_transaction(statement) is alone
+
+
+@pytest.mark.parametrize(
+    "statement, with_client",
+    [
+        ("COPY t (a, b) FROM stdin with (format csv)", True),
+        ("copy (select f(a) from t)\nto stdout", True),
+        ("copy (select 1 from stdin) to 'rows.csv'", False),
+        ("copy t from 'rows.csv'", False),
+        ("insert into copy select 'copy t to stdout' from stdin", False),
+    ],
+)
+def test_a_copy_may_want_a_client(statement: str, with_client: bool) -> None:  # noqa: FBT001 - the table's column
+    """Who sends it has to send or take the rows then."""
+    assert copies_with_client(statement) is with_client
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,24 @@ async def test_a_syntax_error_is_not_retryable(empty_database: Database) -> None
     assert not raised.value.retryable
 
 
+@pytest.mark.parametrize("sql", ["copy (select 1) to stdout", "copy t from stdin"])
+async def test_a_copy_that_has_no_other_end_is_refused(empty_database: Database, sql: str) -> None:
+    """One would lose what it gives, the other wait for ever."""
+    with pytest.raises(StatementFault, match="nobody to copy to or from") as raised:
+        await run(empty_database, "create table t (a int)", sql)
+    assert not raised.value.retryable
+
+
+async def test_columns_of_one_name_are_refused(empty_database: Database) -> None:
+    """A row could hold only the last of them; the statement is not run."""
+    await run(empty_database, "create table t (id int)")
+    with pytest.raises(StatementFault, match="more than one column is named 'id'; give each a name") as raised:
+        await run(empty_database, "insert into t values (1) returning id, id")
+    assert not raised.value.retryable
+    [rows] = await run(empty_database, "select id, id as again from t")
+    assert rows.rows == []
+
+
 async def test_too_many_rows_are_refused(empty_database: Database) -> None:
     """Before they fill the memory."""
     with pytest.raises(StatementFault, match="larger than the limit"):
@@ -153,11 +171,10 @@ async def test_a_server_that_is_away_may_be_retried() -> None:
     assert "hush" not in str(raised.value)
 
 
-@pytest.mark.parametrize("sql", ["select pg_sleep(60)", "copy t from stdin"])
-async def test_a_time_limit_holds_on_a_wire_that_has_gone_silent(empty_database: Database, sql: str) -> None:
+async def test_a_time_limit_holds_on_a_wire_that_has_gone_silent(empty_database: Database) -> None:
     """What is cancelled does not wait for a server that no longer answers."""
-    async with Swallower(empty_database, loses=sql.encode()) as wire:
-        running = asyncio.create_task(run(wire.database, "create table t (a int)", sql))
+    async with Swallower(empty_database, loses=b"pg_sleep") as wire:
+        running = asyncio.create_task(run(wire.database, "create table t (a int)", "select pg_sleep(60)"))
         await wire.swallowed.wait()
         wire.stay_silent()
         running.cancel()

@@ -110,10 +110,21 @@ def _body_depth(depth: int, words: list[str]) -> int:
 
 def needs_no_transaction(statement: str) -> bool:
     """Tell whether a statement cannot run inside a transaction block, or opens or ends one itself."""
-    words = " ".join(
+    return _ALONE.match(_words(statement)) is not None
+
+
+def copies_with_client(statement: str) -> bool:
+    """Tell whether a statement is a copy to or from whoever sends it."""
+    words = _words(statement)
+    while (outer := re.sub(r"\([^()]*\)", "", words)) != words:
+        words = outer
+    return re.match(r"copy\b.*\b(?:to\s+stdout|from\s+stdin)\b", words) is not None
+
+
+def _words(statement: str) -> str:
+    return " ".join(
         statement[token.start : token.end].lower() for token in tokens(statement) if token.kind in ("word", "other")
     )
-    return _ALONE.match(words) is not None
 
 
 def numbered(statement: str, values: Mapping[str, Any]) -> tuple[str, list[Any]]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -19,7 +18,8 @@ import asyncpg
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.store.dsn import without_secrets
 from noetl_broker.store.pool import hang_up, transaction
-from noetl_broker.store.sql_text import needs_no_transaction, quoted_name, with_parameter_types
+from noetl_broker.store.results import readers_of, set_codecs
+from noetl_broker.store.sql_text import copies_with_client, needs_no_transaction, quoted_name, with_parameter_types
 
 CONNECT_SECONDS = 15.0
 ROWS_AT_ONCE = 500
@@ -93,30 +93,49 @@ async def run_statements(target: Target, statements: Sequence[Statement], *, lar
 
 async def _run(connection: Any, statement: Statement, *, room: int, whole: bool) -> tuple[Rows, int]:
     """Run one statement; rows come in portions, so that too large a result is refused before it fills memory."""
-    prepared = await connection.prepare(statement.sql)
-    values: list[str | None] = []
-    if expected := prepared.get_parameters():
-        # Learned from the server, then written into the statement: it reads each text as a literal of that type.
-        names = [_type_name(kind) for kind in expected]
-        if len(names) != len(statement.values):
-            message = f"the statement has {len(names)} parameters, but {len(statement.values)} values are given"
-            raise StatementFault(message, retryable=False)
-        prepared = await connection.prepare(with_parameter_types(statement.sql, names))
-        values = [_literal(value, kind.name) for value, kind in zip(statement.values, expected, strict=True)]
-    columns = tuple(attribute.name for attribute in prepared.get_attributes())
+    prepared, values = await _prepared(connection, statement)
+    attributes = prepared.get_attributes()
+    columns = _column_names(attributes)
+    readers = readers_of(attributes)
     if whole or not columns:
         records = await prepared.fetch(*values)
-        rows, room = _taken(columns, records, room)
+        rows, room = _taken(columns, readers, records, room)
     else:
         rows = []
         cursor = await prepared.cursor(*values)
         while records := await cursor.fetch(ROWS_AT_ONCE):
-            more, room = _taken(columns, records, room)
+            more, room = _taken(columns, readers, records, room)
             rows += more
     status = str(prepared.get_statusmsg() or "")
     tail = status.rpartition(" ")[2]
     count = len(rows) if columns or not tail.isdigit() else int(tail)
     return Rows(columns=columns or None, rows=rows, count=count, status=status), room
+
+
+async def _prepared(connection: Any, statement: Statement) -> tuple[Any, list[str | None]]:
+    if copies_with_client(statement.sql):
+        message = "copy to stdout or from stdin has nobody to copy to or from; select the rows, or insert them"
+        raise StatementFault(message, retryable=False)
+    prepared = await connection.prepare(statement.sql)
+    expected = prepared.get_parameters()
+    if not expected:
+        return prepared, []
+    # Learned from the server, then written into the statement: it reads each text as a literal of that type.
+    names = [_type_name(kind) for kind in expected]
+    if len(names) != len(statement.values):
+        message = f"the statement has {len(names)} parameters, but {len(statement.values)} values are given"
+        raise StatementFault(message, retryable=False)
+    prepared = await connection.prepare(with_parameter_types(statement.sql, names))
+    return prepared, [_literal(value, kind.name) for value, kind in zip(statement.values, expected, strict=True)]
+
+
+def _column_names(attributes: Sequence[Any]) -> tuple[str, ...]:
+    """A row is a mapping, so of two columns of one name the first would be lost."""
+    columns = tuple(str(attribute.name) for attribute in attributes)
+    if doubles := [repr(name) for name, times in Counter(columns).items() if times > 1]:
+        message = f"more than one column is named {', '.join(doubles)}; give each a name of its own (… as …)"
+        raise StatementFault(message, retryable=False)
+    return columns
 
 
 def _type_name(kind: Any) -> str:
@@ -125,47 +144,18 @@ def _type_name(kind: Any) -> str:
     return f"{quoted_name(kind.schema)}.{quoted_name(bare)}{kind.name[len(bare) :]}"
 
 
-def _taken(columns: tuple[str, ...], records: Sequence[Any], room: int) -> tuple[list[dict[str, Any]], int]:
-    rows = [dict(zip(columns, (jsonable(value) for value in record.values()), strict=True)) for record in records]
+def _taken(
+    columns: tuple[str, ...], readers: Sequence[Callable[[Any], Any]], records: Sequence[Any], room: int
+) -> tuple[list[dict[str, Any]], int]:
+    rows = [
+        {name: read(value) for name, read, value in zip(columns, readers, record.values(), strict=True)}
+        for record in records
+    ]
     room -= len(json.dumps(rows, ensure_ascii=False))
     if room < 0:
         message = "the rows are larger than the limit of a result; select fewer rows or columns, or add a limit"
         raise StatementFault(message, retryable=False)
     return rows, room
-
-
-def jsonable(value: Any) -> Any:
-    """Make a value of asyncpg's a JSON value; what JSON has no type for becomes text: moments ISO 8601, bytes hex."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, (dict, asyncpg.Record)):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (float, Decimal)):
-        return _number(value)
-    return _text(value)
-
-
-def _number(value: float | Decimal) -> float | str:
-    if not math.isfinite(value):
-        return str(value)
-    return int(value) if isinstance(value, Decimal) and value == value.to_integral_value() else float(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (bytes, bytearray)):
-        return f"\\x{bytes(value).hex()}"
-    if isinstance(value, asyncpg.Range):
-        return _range_text(value)
-    return str(value.isoformat()) if hasattr(value, "isoformat") else str(value)
-
-
-def _range_text(value: Any) -> str:
-    if value.isempty:
-        return "empty"
-    lower, upper = ("" if bound is None else str(jsonable(bound)) for bound in (value.lower, value.upper))
-    return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
 
 
 def _literal(value: Any, type_name: str) -> str | None:
@@ -220,8 +210,7 @@ async def _connection(target: Target) -> AsyncIterator[Any]:
         )
     try:
         async with _translated("cannot connect: "):
-            for name in ("json", "jsonb"):
-                await connection.set_type_codec(name, schema="pg_catalog", encoder=str, decoder=json.loads)
+            await set_codecs(connection)
         yield connection
     finally:
         await hang_up(connection)
@@ -239,7 +228,7 @@ async def _translated(place: str, dsn: str | None = None) -> AsyncIterator[None]
         # Only what the text itself makes impossible is not worth another try: a missing table may come to be.
         told = f"{'; '.join(parts)} ({sqlstate})"
         raise StatementFault(told, sqlstate=sqlstate, retryable=sqlstate != SYNTAX_ERROR) from None
-    except (asyncpg.InterfaceError, ValueError, TypeError) as error:
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError, TypeError, OverflowError) as error:
         raise StatementFault(place + without_secrets(str(error), dsn), retryable=False) from None
     except (OSError, TimeoutError) as error:
         raise StatementFault(f"{place}{str(error) or type(error).__name__}") from None

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from noetl_broker.errors import JobFailed, OperatorFault
 from noetl_broker.job import Job, readable
-from noetl_broker.store.statements import jsonable
+from noetl_broker.store.results import jsonable
 from noetl_broker.worker.faults import ToolFault
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.pool import run_worker

@@ -1,0 +1,101 @@
+"""Values for which JSON has no type, or the driver none that holds them: nothing is lost on their way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_broker.store.statements import Statement, StatementFault, Target, run_statements
+from tests.postgres import Database
+
+
+async def given(database: Database, *statements: str) -> Any:
+    """What the last of them gives in its only row and column."""
+    asked = [Statement(sql=sql) for sql in statements]
+    results = await run_statements(Target(dsn=database.dsn), asked, largest_bytes=1_000_000)
+    [[value]] = [row.values() for row in results[-1].rows]
+    return value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "'1 month'::interval", "'-1 year -2 mons +3 days -04:05:06.7'::interval", "'0'::interval",
+        "'-1 day 00:00:00.000001'::interval", "'36:00'::interval", "'1 mon -1 day'::interval",
+        "'infinity'::timestamptz", "'-infinity'::timestamp", "'infinity'::date", "'-infinity'::date",
+        "'9999-12-31'::date", "'0001-01-01'::date", "'0044-03-15 BC'::date", "'0001-02-29 BC'::date",
+        "'4713-01-01 BC'::date", "'5874897-12-31'::date", "'12000-02-29'::date", "'12000-01-01 01:02:03.5'::timestamp",
+        "'0044-03-15 10:00 BC'::timestamp", "'12000-01-01 10:00+00'::timestamptz", "'0401-02-29 BC'::timestamptz",
+        "'24:00'::time", "'10:00'::time", "12345678901234567.89::numeric", "0.123456789012345678::numeric",
+        "'infinity'::numeric", "B'101'", "B'101111111101'::varbit", "'[(0,0),(1,1.5)]'::path",
+        "'((0,0),(1,1))'::path", "'((0,0),(1,1))'::polygon", "'r'::\"char\"", "''::\"char\"", "'1/AF'::pg_lsn",
+        "daterange('2024-01-01', 'infinity')", "numrange(1.23456789012345678, 2)",
+    ],
+)  # fmt: skip
+async def test_what_json_has_no_type_for_is_the_text_of_postgres(empty_database: Database, expression: str) -> None:
+    """So that the same value comes of it where a statement takes it up again."""
+    value = await given(empty_database, "set timezone to 'UTC'", f"select {expression} as it")
+    assert value == await given(empty_database, "set timezone to 'UTC'", f"select ({expression})::text as it")
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("'2026-01-02 03:04:05.5+02'::timestamptz", "2026-01-02T01:04:05.500000+00:00"),
+        ("'2026-01-02 03:04:05'::timestamp", "2026-01-02T03:04:05"),
+        ("'9999-12-31 23:59:59.999999'::timestamp", "9999-12-31T23:59:59.999999"),
+        ("'10:00:00.5'::time", "10:00:00.500000"),
+        ("'10:00+02'::timetz", "10:00:00+02:00"),
+        ("'24:00-02:30'::timetz", "24:00:00-02:30"),
+        ("1234567.89::numeric", 1234567.89),
+        ("avg(x) from (values (10), (10), (11)) as t (x)", 10.333333333333334),
+        ("30001::numeric / 3", 10000.333333333334),
+        ("1::numeric / 30", 0.03333333333333333),
+        ("1000000::numeric / 7", 142857.14285714287),
+        ("sqrt(2::numeric)", 1.414213562373095),
+    ],
+)  # fmt: skip
+async def test_ordinary_values_are_as_ever(empty_database: Database, expression: str, value: Any) -> None:
+    """Moments are ISO 8601, and what Postgres itself has rounded is a number."""
+    select, _, source = expression.partition(" from ")
+    assert await given(empty_database, f"select {select} as it{source and ' from ' + source}") == value
+
+
+async def test_an_infinite_span_is_told(empty_database: Database) -> None:
+    """Where the server has one."""
+    if await given(empty_database, "select current_setting('server_version_num')::int >= 170000"):
+        assert await given(empty_database, "select array['infinity'::interval, '-infinity'] as it") == [
+            "infinity",
+            "-infinity",
+        ]
+
+
+@pytest.mark.parametrize(
+    "expression, value",
+    [
+        ("('infinity', '1 mon', 12345678901234567.89, '{\"a\": 1}', '[1]')::visit",
+         {"at": "infinity", "span": "1 mon", "amount": "12345678901234567.89", "more": {"a": 1}, "old": [1]}),
+        ("row('1 mon'::interval, '-infinity'::date, '{\"b\": 2}'::jsonb, B'101', '[(0,0),(1,1)]'::path)",
+         ["1 mon", "-infinity", {"b": 2}, "101", "[(0,0),(1,1)]"]),
+        ("array['1 mon 2 days'::interval, null]", ["1 mon 2 days", None]),
+        ("array['infinity'::day]", ["infinity"]),
+        ("array['r', null, '\\200']::\"char\"[]", ["r", None, "\\200"]),
+        ("tstzrange('2024-01-01Z', 'infinity')", "[2024-01-01T00:00:00+00:00,infinity)"),
+        ("datemultirange(daterange('2024-01-01', 'infinity'))", ["[2024-01-01,infinity)"]),
+    ],
+)  # fmt: skip
+async def test_what_is_inside_another_value_is_the_same(empty_database: Database, expression: str, value: Any) -> None:
+    """In arrays, ranges, rows, composite types and domains."""
+    made = (
+        "create domain day as date",
+        "create type visit as (at timestamptz, span interval, amount numeric, more jsonb, old json)",
+    )
+    assert await given(empty_database, *made, f"select {expression} as it") == value
+
+
+async def test_what_the_driver_cannot_read_fails_the_statement(empty_database: Database) -> None:
+    """Once: the same would come of it again."""
+    with pytest.raises(StatementFault, match="no decoder for composite type element") as raised:
+        await given(empty_database, "create type pair as (a int, b int)", "select row((1, 2)::pair) as it")
+    assert not raised.value.retryable
