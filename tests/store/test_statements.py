@@ -140,16 +140,6 @@ async def test_a_copy_that_has_no_other_end_is_refused(empty_database: Database,
     assert not raised.value.retryable
 
 
-async def test_columns_of_one_name_are_refused(empty_database: Database) -> None:
-    """A row could hold only the last of them; the statement is not run."""
-    await run(empty_database, "create table t (id int)")
-    with pytest.raises(StatementFault, match="more than one column is named 'id'; give each a name") as raised:
-        await run(empty_database, "insert into t values (1) returning id, id")
-    assert not raised.value.retryable
-    [rows] = await run(empty_database, "select id, id as again from t")
-    assert rows.rows == []
-
-
 async def test_too_many_rows_are_refused(empty_database: Database) -> None:
     """Before they fill the memory."""
     with pytest.raises(StatementFault, match="larger than the limit"):

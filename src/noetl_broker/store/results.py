@@ -63,19 +63,13 @@ def jsonable(value: Any) -> Any:
 
 
 def _decimal(value: Decimal) -> int | float | str:
-    """A number, but the digits themselves where a float loses some that Postgres has not rounded itself."""
+    """A number, whatever its digits: templates calculate with it, and `::text` keeps all of them."""
     if not value.is_finite():
         return str(value)
     if value == value.to_integral_value():
         return int(value)
     number = float(value)
-    return number if Decimal(repr(number)) == value or _is_quotient(value) else f"{value:f}"
-
-
-def _is_quotient(value: Decimal) -> bool:
-    """Whether it has as many places as Postgres gives a quotient, an average, a root: 16 digits or a few more."""
-    places = 16 - 4 * (value.adjusted() // 4)
-    return -int(value.as_tuple().exponent) in (places, places + 4)
+    return number if math.isfinite(number) else f"{value:f}"
 
 
 def _text(value: Any) -> str:
@@ -93,8 +87,12 @@ def _text(value: Any) -> str:
 def _range_text(value: Any) -> str:
     if value.isempty:
         return "empty"
-    lower, upper = ("" if bound is None else str(jsonable(bound)) for bound in (value.lower, value.upper))
+    lower, upper = ("" if bound is None else _bound(bound) for bound in (value.lower, value.upper))
     return f"{'[' if value.lower_inc else '('}{lower},{upper}{']' if value.upper_inc else ')'}"
+
+
+def _bound(value: Any) -> str:
+    return f"{value:f}" if isinstance(value, Decimal) else str(jsonable(value))
 
 
 def _path_text(value: Any) -> str:

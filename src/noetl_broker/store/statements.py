@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -95,7 +94,7 @@ async def _run(connection: Any, statement: Statement, *, room: int, whole: bool)
     """Run one statement; rows come in portions, so that too large a result is refused before it fills memory."""
     prepared, values = await _prepared(connection, statement)
     attributes = prepared.get_attributes()
-    columns = _column_names(attributes)
+    columns = tuple(str(attribute.name) for attribute in attributes)
     readers = readers_of(attributes)
     if whole or not columns:
         records = await prepared.fetch(*values)
@@ -127,15 +126,6 @@ async def _prepared(connection: Any, statement: Statement) -> tuple[Any, list[st
         raise StatementFault(message, retryable=False)
     prepared = await connection.prepare(with_parameter_types(statement.sql, names))
     return prepared, [_literal(value, kind.name) for value, kind in zip(statement.values, expected, strict=True)]
-
-
-def _column_names(attributes: Sequence[Any]) -> tuple[str, ...]:
-    """A row is a mapping, so of two columns of one name the first would be lost."""
-    columns = tuple(str(attribute.name) for attribute in attributes)
-    if doubles := [repr(name) for name, times in Counter(columns).items() if times > 1]:
-        message = f"more than one column is named {', '.join(doubles)}; give each a name of its own (… as …)"
-        raise StatementFault(message, retryable=False)
-    return columns
 
 
 def _type_name(kind: Any) -> str:
