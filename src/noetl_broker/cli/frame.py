@@ -16,6 +16,7 @@ import click
 from noetl_broker import logs
 from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
+from noetl_broker.cli.stderr import never_waiting
 from noetl_broker.errors import EXIT_FAILED, BrokerError
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings, with_dsn
@@ -85,15 +86,20 @@ COMMON = (
 execution_id = click.argument("execution_id", metavar="ID", type=ExecutionId())
 
 
-def command(name: str, *, example: str, several_databases: bool = False) -> Callable[[Body], click.Command]:
-    """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it."""
+def command(
+    name: str, *, example: str, several_databases: bool = False, serves: bool = False
+) -> Callable[[Body], click.Command]:
+    """Make a click command of a body; its docstring is the help, `example` (a call a line) stands below it.
+
+    One that `serves` waits for nobody who reads its log.
+    """
 
     def decorate(body: Body) -> click.Command:
         @functools.wraps(body)
         def run(
             *, dsn: str | tuple[str, ...] | None, as_json: bool, config: Path | None, debug: bool, **own: Any
         ) -> None:
-            with one_sentence(debug=debug):
+            with never_waiting() if serves else contextlib.nullcontext(), one_sentence(debug=debug):
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
                 given = (dsn,) if isinstance(dsn, str) else dsn or ()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -105,6 +106,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    if sys.stderr is None:
+        # It was closed. Its number must go to no file or connection of ours, since others write to it too.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end of the process
     if os.getpid() == 1:
         # In a container: the kernel gives the first process no default, it would not hear that it is to stop.
         signal.signal(signal.SIGTERM, _end)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from noetl_broker.cli.serving import SIGNALS, notify
+from noetl_broker.cli.stderr import end_at_once
 from noetl_broker.daemon.figures import NO_DATABASE, Figures, Ledger, enter
 from noetl_broker.daemon.health import Census
 from noetl_broker.daemon.report import Account, account_of_line
@@ -168,7 +168,7 @@ class Family:
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stopping.is_set():
             self._kill()
-            os._exit(128 + number)
+            end_at_once(128 + number)
         log.info("stopping", signal=number.name, hint="a second signal ends at once")
         self._stop(number)
 

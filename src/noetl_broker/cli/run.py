@@ -40,6 +40,7 @@ LANES_OF_SEVERAL = 2  # of each: there is somebody else to decide, and each clai
         "noetl-broker run --drain --fail-fast       # decide on what waits, then end"
     ),
     several_databases=True,
+    serves=True,
 )
 @click.option("--drain", is_flag=True, help="Decide on what is waiting, then exit.")
 @click.option(

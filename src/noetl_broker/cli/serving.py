@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import sdnotify  # type: ignore[import-untyped]
 import structlog
 
+from noetl_broker.cli.stderr import end_at_once
+
 log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
@@ -35,7 +37,7 @@ async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, d
             await asyncio.wait({task}, timeout=drain_seconds)
         if not task.done():
             log.warning("did not finish in time; the database rolls back what was under way", seconds=drain_seconds)
-            os._exit(0)
+            end_at_once(0)
         return task.result()
     except Exception:
         # A stop while the database was away: there was nothing to finish.
@@ -50,7 +52,7 @@ async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, d
 
 def _on_signal(number: signal.Signals, stopping: asyncio.Event) -> None:
     if stopping.is_set():
-        os._exit(128 + number)
+        end_at_once(128 + number)
     notify("STOPPING=1")
     log.info("stopping", signal=number.name, hint="a second signal ends at once")
     stopping.set()

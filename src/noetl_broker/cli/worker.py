@@ -26,6 +26,7 @@ SHARE_OF_JOBS = 0.8
         "noetl-broker worker --types python,http --concurrency 8\n"
         "noetl-broker worker --worker-id nightly --lease-seconds 300"
     ),
+    serves=True,
 )
 @click.option("--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can do.")
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")

@@ -1,0 +1,129 @@
+"""A log that nobody reads, or that cannot be written, stops no service, and no signal waits for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
+from tests.cli.test_serving import start_sleeping
+from tests.postgres import Database
+
+FULL = Path("/dev/full")
+LOGS = ["unread", "dead", "closed", pytest.param("full", marks=pytest.mark.skipif(not FULL.exists(), reason="no such"))]
+BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+
+
+@contextlib.contextmanager
+def opened(log: str) -> Iterator[int]:
+    """Yield a descriptor: of a pipe that is full and `unread`, or whose reader is `dead`; or of a `full` disk."""
+    if log == "full":
+        with FULL.open("wb") as file:
+            yield file.fileno()
+        return
+    reading, writing = os.pipe()
+    try:
+        if log == "unread":
+            fill(writing)
+        else:
+            os.close(reading)
+        yield writing
+    finally:
+        os.close(writing)
+        if log == "unread":
+            os.close(reading)
+
+
+def fill(pipe: int) -> None:
+    """Write until nothing more goes in."""
+    os.set_blocking(pipe, False)
+    for piece in (b"." * 4096, b"."):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(pipe, piece)
+    os.set_blocking(pipe, True)
+
+
+@contextlib.contextmanager
+def serving(command: Command, log: str, *arguments: str | int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command with such a log, or with one that is `closed`."""
+    closing = ["sh", "-c", 'exec "$@" 2>&-', "sh"] if log == "closed" else []
+    with opened(log) as descriptor:
+        process = subprocess.Popen(
+            [*closing, sys.executable, "-m", "noetl_broker", *map(str, arguments)],
+            cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=descriptor,
+        )  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def until_ended(database: Database) -> None:
+    """Wait until no execution is running."""
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("listen noetl_end")
+        while rows(database, "select count(*) from noetl.execution where status = 'RUNNING'") != [(0,)]:
+            assert next(connection.notifies(timeout=PATIENCE_SECONDS), None) is not None
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("log", LOGS)
+def test_a_broker_whose_log_nobody_reads_decides_and_ends(
+    command: Command, database: Database, log: str, processes: int
+) -> None:
+    """It takes its turns, and a signal ends it with 0."""
+    command("register", write_playbook(command.folder, BODY))
+    command("start", "examples/story")
+    with serving(command, log, "run", "--debug", "--processes", processes) as broker:
+        until_ended(database)
+        broker.terminate()
+        assert broker.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_second_signal_waits_for_no_reader_either(
+    command: Command, database: Database, log: str, tmp_path: Path
+) -> None:
+    """Of a worker whose job goes on for long; a supervisor hears of the first."""
+    start_sleeping(command, 600)
+    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "NOETL_BROKER_DRAIN_SECONDS": "300"}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor, contextlib.ExitStack() as stack:
+        supervisor.bind(told["NOTIFY_SOCKET"])
+        supervisor.settimeout(PATIENCE_SECONDS)
+        worker = stack.enter_context(serving(command, log, "worker", "--types", "sleep", "--debug", **told))
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while rows(database, "select count(*) from noetl.queue where status = 'leased'") == [(0,)]:
+            assert time.monotonic() < deadline
+        worker.terminate()
+        while supervisor.recv(1000) != b"STOPPING=1":
+            pass
+        worker.terminate()
+        assert worker.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_service_that_fails_waits_for_no_reader(lone_command: Command, log: str) -> None:
+    """What it would say of that has no room; its exit code says it."""
+    dsn = "postgresql://127.0.0.1:1/nowhere"
+    with serving(lone_command, log, "run", "--fail-fast", "--dsn", dsn) as broker:
+        assert broker.wait(PATIENCE_SECONDS) == 69
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_command_that_says_nothing_needs_no_log(lone_command: Command, log: str) -> None:
+    """Nothing went wrong, so it ends with 0."""
+    with serving(lone_command, log, "config") as shown:
+        assert shown.wait(PATIENCE_SECONDS) == 0
