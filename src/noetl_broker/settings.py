@@ -1,7 +1,8 @@
 """Every setting in one class: what it means, its unit, its bounds, and where it may come from.
 
 In this order, the first wins: the command line, the environment (`NOETL_BROKER_` and the name in capitals), the file
-given with `--config` (YAML or TOML), the default. Seen by the command line alone; values are passed down.
+given with `--config` (YAML or TOML), the default. What is empty there says nothing: a variable without text, and in the
+file a null or a text without letters. Seen by the command line alone; values are passed down.
 """
 
 from __future__ import annotations
@@ -39,10 +40,14 @@ def _no_dsn(value: Any) -> Any:
 class Settings(BaseSettings):
     """The settings of all commands."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     dsn: SecretStr | None = Field(None, description="where the database is; without it the PG* variables say")
-    dsns: tuple[SecretStr, ...] = Field((), description="databases that one `run` serves, in place of `dsn`")
+    dsns: tuple[Annotated[SecretStr, Field(min_length=1)], ...] = Field(
+        (), description="databases that one `run` serves, in place of `dsn`"
+    )
     dsn_file: Annotated[Path | None, BeforeValidator(_no_dsn)] = Field(
         None, description="file with the DSN, where no other setting gives one: a secret"
     )
@@ -146,7 +151,7 @@ def explain_settings(settings: Settings, from_file: dict[str, Any], environ: dic
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         source = "default"
-        if PREFIX + name.upper() in {key.upper() for key in environ}:
+        if PREFIX + name.upper() in {key.upper() for key, text in environ.items() if text}:
             source = f"environment {PREFIX}{name.upper()}"
         elif name in from_file:
             source = "file"
@@ -185,7 +190,9 @@ def _read(config: Path) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise OperatorFault(f"the file {config} must be a mapping of settings, it is a {type(found).__name__}")
-    return {str(key): value for key, value in found.items()}
+    # A name that we do not know is told of, whatever it says.
+    said = {str(key): value for key, value in found.items()}
+    return {name: value for name, value in said.items() if value not in (None, "") or name not in Settings.model_fields}
 
 
 def _without_text(error: yaml.YAMLError) -> str:

@@ -101,6 +101,47 @@ def test_a_file_of_the_dsn_that_nobody_needs_is_not_read(
     assert "the database cannot be reached" in answer.output
 
 
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_an_empty_variable_says_nothing(lone_command: Command, name: str) -> None:
+    """As compose's `${DSN:-}` gives where nothing is set: it neither hides the file nor the default."""
+    file = lone_command.folder / "broker.yaml"
+    file.write_text("lanes: 4\n", encoding="utf-8")
+    variable = f"NOETL_BROKER_{name.upper()}"
+    lone_command.environment.pop(variable, None)
+    said = lone_command("config", "--config", file, "--json").stdout
+    lone_command.environment[variable] = ""
+    assert lone_command("config", "--config", file, "--json").stdout == said
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "''"])
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_nothing_in_a_file_says_nothing(lone_command: Command, name: str, nothing: str) -> None:
+    """A null or an empty text, as templates of such files leave; a name that is no setting is told of all the same."""
+    file = lone_command.folder / "broker.yaml"
+    file.write_text(f"{name}: {nothing}\n", encoding="utf-8")
+    assert lone_command("config", "--config", file, "--json").stdout == lone_command("config", "--json").stdout
+    file.write_text(f"{name}s_: {nothing}\n", encoding="utf-8")
+    assert "there is no such setting" in lone_command("config", "--config", file).output
+
+
+def test_an_empty_dsn_does_not_hide_its_file(lone_command: Command) -> None:
+    """The command would go to whatever is on this machine."""
+    (lone_command.folder / "dsn").write_text(NOWHERE, encoding="utf-8")
+    lone_command.environment |= {"NOETL_BROKER_DSN": "", "NOETL_BROKER_DSN_FILE": str(lone_command.folder / "dsn")}
+    row = json.loads(lone_command("config", "--json").stdout)[0]
+    assert (row["name"], row["source"]) == ("dsn", f"file {lone_command.folder / 'dsn'}")
+    assert "('127.0.0.1', 1)" in lone_command("executions").output
+
+
+@pytest.mark.parametrize("arguments", [("executions",), ("run", "--dsn", NOWHERE, "--fail-fast")], ids=["one", "two"])
+def test_an_empty_dsn_on_the_command_line_is_refused(lone_command: Command, arguments: tuple[str, ...]) -> None:
+    """A variable of the shell that is not set must not stand for another database; nor does one in a list."""
+    answer = lone_command(*arguments, "--dsn", "")
+    assert (answer.exit_code, answer.output[:29]) == (2, "noetl-broker: --dsn is empty:")
+    lone_command.environment["NOETL_BROKER_DSNS"] = '[""]'
+    assert lone_command("run", "--fail-fast").exit_code == 2
+
+
 @pytest.mark.parametrize("name", ["dbt'; drop table noetl.event; --", "", "a b", "x" * 64, "a\n", "é"])
 def test_a_step_type_that_is_no_identifier_is_refused(lone_command: Command, name: str) -> None:
     """It is told of with the setting's name, before anything is done."""

@@ -17,7 +17,7 @@ from noetl_broker import logs
 from noetl_broker.cli.arguments import ExecutionId
 from noetl_broker.cli.output import one_line
 from noetl_broker.cli.stderr import never_waiting
-from noetl_broker.errors import EXIT_FAILED, BrokerError
+from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
 from noetl_broker.playbook import Rules as PlaybookRules
 from noetl_broker.settings import Settings, load_settings, with_dsn
 from noetl_broker.store.faults import reason_of
@@ -103,6 +103,8 @@ def command(
                 # No dotted line of a library's log before the settings are known.
                 logs.configure(level="debug" if debug else "warning", form="console")
                 given = (dsn,) if isinstance(dsn, str) else dsn or ()
+                if "" in given:
+                    raise OperatorFault("--dsn is empty: say where the database is, or leave the option out")
                 settings = load_settings(config)
                 if not given and not (several_databases and settings.dsns):
                     settings = with_dsn(settings)
