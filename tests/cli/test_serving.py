@@ -67,6 +67,26 @@ def test_a_schema_that_is_not_known_is_78(bare_command: Command, processes: int)
     assert "run noetl-broker migrate" in answer.stderr
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dsn_that_can_be_read_once_is_read_once(command: Command, processes: int) -> None:
+    """From a pipe on standard input, say; the children of several are given it."""
+    dsn = command.environment.pop("NOETL_BROKER_DSN")
+    with subprocess.Popen(
+        [sys.executable, "-m", "noetl_broker", "run", "--processes", str(processes)],
+        env=command.environment | {"NOETL_BROKER_DSN_FILE": "/dev/stdin"},
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as broker:  # fmt: skip
+        try:
+            assert broker.stdin is not None
+            broker.stdin.write(dsn)
+            broker.stdin.close()
+            read_until(broker, "all processes are ready" if processes > 1 else "ready")
+            broker.terminate()
+            assert broker.wait(PATIENCE_SECONDS) == 0
+        finally:
+            broker.kill()
+
+
 def test_drain_takes_what_waits_and_ends(command: Command) -> None:
     """With the count of what it did."""
     body = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"

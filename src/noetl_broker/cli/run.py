@@ -159,9 +159,10 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
     environment = dict(os.environ)
     environment.pop("NOTIFY_SOCKET", None)  # systemd hears the parent alone
     environment["NOETL_BROKER_LANES"] = str(call.settings.lanes or LANES_OF_SEVERAL)
-    if call.given_dsns:
-        # arguments can be read by everybody on the machine
-        environment["NOETL_BROKER_DSNS"] = json.dumps(call.given_dsns)
+    dsns = [dsn for dsn in call.dsns if dsn is not None]
+    if dsns:
+        # What we have read, since a pipe can be read once; arguments can be read by everybody on the machine.
+        environment["NOETL_BROKER_DSNS"] = json.dumps(dsns)
     family = Family(
         command=(sys.executable, "-m", "noetl_broker", *arguments),
         environment=environment,
