@@ -68,17 +68,17 @@ grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
   noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.ended_job,
-  noetl.schema_version, noetl.period, noetl.archived
+  noetl.withdrawn_job, noetl.schema_version, noetl.period, noetl.archived
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
-  noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter
+  noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job
   to noetl_broker;
 grant update on
   noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter,
   noetl.ended_job
   to noetl_broker;
-grant delete on noetl.inbox, noetl.ended_job to noetl_broker;
+grant delete on noetl.inbox, noetl.ended_job, noetl.withdrawn_job to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function

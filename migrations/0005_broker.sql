@@ -310,6 +310,17 @@ begin
 end
 $$;
 
+-- Jobs that were withdrawn while another transaction held them, as that of a worker that leased them and had not committed: of
+-- an execution that ended, or of an item that was given up. Nobody waits for whoever holds them; the reaper looks again.
+create table if not exists noetl.withdrawn_job (
+  execution_id bigint not null,
+  node_id text not null,
+  primary key (execution_id, node_id)
+);
+
+comment on table noetl.withdrawn_job is
+  'Jobs that somebody held when the broker withdrew them: cancelled once they are free, if they are still in the queue then.';
+
 -- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
 -- Leases that ran out before `since` are left for another call: while somebody holds an old snapshot, the index still names
 -- all that have ended since, and to walk over them with each look would take ever longer.
@@ -465,6 +476,26 @@ begin
     returning 1
   )
   select count(*) into woken from told;
+
+  -- Whoever leased a job while it was withdrawn has it, and works in vain; one that was let go is nobody's.
+  if exists (select from noetl.withdrawn_job) then
+    with free as materialized (
+      select q.execution_id, q.node_id
+      from noetl.withdrawn_job w
+      join noetl.queue q on q.execution_id = w.execution_id and q.node_id = w.node_id
+      limit max_rows
+      for update of q skip locked
+    ), cancelled as (
+      update noetl.queue q
+      set status = 'cancelled', updated_at = at
+      from free f
+      where q.execution_id = f.execution_id and q.node_id = f.node_id
+        and q.status in ('queued', 'retry', 'failed', 'delegated')
+    )
+    delete from noetl.withdrawn_job w
+    where exists (select from free f where f.execution_id = w.execution_id and f.node_id = w.node_id)
+      or not exists (select from noetl.queue q where q.execution_id = w.execution_id and q.node_id = w.node_id);
+  end if;
 
   -- a notification that finds the queue full would fail the commit
   if requeued > 0 and pg_notification_queue_usage() < 0.9 then

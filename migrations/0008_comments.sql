@@ -178,6 +178,9 @@ begin
       ('ended_job', 'status', 'What the server wrote: done, retry, dead.'),
       ('ended_job', 'ended_at', 'When it wrote that.'),
 
+      ('withdrawn_job', 'execution_id', 'The execution.'),
+      ('withdrawn_job', 'node_id', 'The visit, or the item, that the job is of.'),
+
       ('period', 'name', 'What the names of its partitions end in.'),
       ('period', 'first_id', 'The first id that belongs to it.'),
       ('period', 'archived_at', 'When its history was archived; null: it is in use.'),

@@ -73,7 +73,7 @@ MUTANTS = (
         "a failure counts twice", 0, dispatcher._action_refusal, "0 < event.attempt <= token.failed_attempt", "False"
     ),
     Mutant("a failure of a lost lease counts", 1420, dispatcher._action_refusal, "if event.stale", "if False"),
-    Mutant("a child is started twice", 810, dispatcher._child_refusal, "if rests and event", "if event"),
+    Mutant("a child is started twice", 1390, dispatcher._child_refusal, "if rests and event", "if event"),
     Mutant("an item counts twice", 0, iterators.check_iterator_completions, '!= "RUNNING"', "is None"),
     # iterators
     Mutant("an item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),

@@ -136,9 +136,15 @@ def begin_executions(*columns: Sequence[Any]) -> Pending:
 
 
 def change_jobs(*columns: Sequence[Any]) -> Pending:
-    """Change jobs that are there, and take back those of executions that ended."""
-    changes, withdrawn = _rows("execution_id node_id status delay", columns[:4]), set(columns[4])
-    return lambda tables: _change_jobs(tables, changes, withdrawn)
+    """Change jobs that are there."""
+    changes = _rows("execution_id node_id status delay", columns)
+    return lambda tables: _change_jobs(tables, changes)
+
+
+def withdraw_jobs(withdrawn: Sequence[int], *changed: Sequence[Any]) -> Pending:
+    """Take back the jobs of executions that ended, but those that have just been changed."""
+    named = set(zip(*changed, strict=True))
+    return lambda tables: _withdraw_jobs(tables, set(withdrawn), named)
 
 
 def write_turns(tables: Tables, columns: Columns, *, sloppy: frozenset[str]) -> tuple[Row, Pending]:
@@ -228,14 +234,16 @@ def _moves(tables: Tables, state: Row) -> bool:
     return bool(state["expected"] == (found["turn"] if found else 0))
 
 
-def _change_jobs(tables: Tables, changes: list[Row], withdrawn: set[int]) -> None:
-    at = tables.clock()
-    named = {(change["execution_id"], change["node_id"]) for change in changes}
+def _withdraw_jobs(tables: Tables, withdrawn: set[int], named: set[tuple[int, str]]) -> None:
     for key, job in tables.queue.items():
         taken_back = job["status"] in {"queued", "retry", "failed", "delegated"}
         if key[0] in withdrawn and taken_back and key not in named:
-            job |= {"status": "cancelled", "updated_at": at}
-    if len(named) < len(changes):
+            job |= {"status": "cancelled", "updated_at": tables.clock()}
+
+
+def _change_jobs(tables: Tables, changes: list[Row]) -> None:
+    at = tables.clock()
+    if len({(change["execution_id"], change["node_id"]) for change in changes}) < len(changes):
         raise RuntimeError("two changes of one job: which of them an update takes is not said")
     for change in changes:
         found = tables.queue.get((change["execution_id"], change["node_id"]))

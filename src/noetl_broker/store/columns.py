@@ -243,7 +243,11 @@ class Columns:
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""
-        return [*_columns([*self.changes.values()], 4), self.withdrawn]
+        return _columns([*self.changes.values()], 4)
+
+    def withdrawal_arguments(self) -> list[list[Any]]:
+        """The arguments of `withdraw_jobs`."""
+        return [self.withdrawn, *_columns([*self.changes], 2)]
 
 
 def _rare(event: Document) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """One transaction of the hot path: take mail under locks, load what is named, write everything, or nothing.
 
 Four round trips: begin, take, write, commit; one more where executions start, where jobs that stand in the table
-change, where a template names a result that did not come along, and where it is written with care. The transaction is
-READ COMMITTED, because the lock and what is read under it must not share a snapshot.
+change or are withdrawn, where a template names a result that did not come along, and where it is written with care. The
+transaction is READ COMMITTED, because the lock and what is read under it must not share a snapshot.
 """
 
 from __future__ import annotations
@@ -114,8 +114,10 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     """
     if columns.begun:
         await connection.execute(sql("begin_executions"), *columns.begin_arguments())
-    if columns.changes or columns.withdrawn:
+    if columns.changes:
         await connection.execute(sql("change_jobs"), *columns.job_change_arguments())
+    if columns.withdrawn:
+        await connection.execute(sql("withdraw_jobs"), *columns.withdrawal_arguments())
     row = await _write_turns(connection, columns)
     for arguments in columns.adoption_arguments():
         await connection.execute(sql("adopt_children"), *arguments)

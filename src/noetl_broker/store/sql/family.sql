@@ -77,10 +77,9 @@ with started as materialized (
   select execution_id, catalog_id, path, event_id
   from orphans
   where path is not null
-), given_up_jobs as (
+), open_jobs as materialized (
   -- of the items of iterators that gave up
-  update noetl.queue q
-  set status = 'cancelled', updated_at = clock_timestamp()
+  select q.execution_id, q.node_id
   from (
     select i.execution_id, noetl.item_node_id(i.node_id, i.place) as node_id
     from noetl.iteration i
@@ -89,9 +88,26 @@ with started as materialized (
     where i.status = 'RUNNING'
     offset 0 -- each job by its key, as in write_posts
   ) g
-  where q.execution_id = g.execution_id
-    and q.node_id = g.node_id
-    and q.status in ('queued', 'retry', 'failed')
+  join noetl.queue q on q.execution_id = g.execution_id and q.node_id = g.node_id
+  where q.status in ('queued', 'retry', 'failed')
+), free_jobs as materialized (
+  -- as in withdraw_jobs
+  select q.execution_id, q.node_id
+  from open_jobs o
+  join noetl.queue q on q.execution_id = o.execution_id and q.node_id = o.node_id
+  where q.status in ('queued', 'retry', 'failed')
+  for update of q skip locked
+), given_up_jobs as (
+  update noetl.queue q
+  set status = 'cancelled', updated_at = clock_timestamp()
+  from free_jobs f
+  where q.execution_id = f.execution_id and q.node_id = f.node_id
+), held_jobs as (
+  insert into noetl.withdrawn_job (execution_id, node_id)
+  select execution_id, node_id from open_jobs
+  except
+  select execution_id, node_id from free_jobs
+  on conflict do nothing
 ), given_up_items as (
   update noetl.iteration i
   set status = 'CANCELLED'

@@ -36,16 +36,17 @@ with asked as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'schema_version', 'period', 'archived'
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'withdrawn_job', 'schema_version',
+         'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
-        'iteration', 'inbox', 'dead_letter'
+        'iteration', 'inbox', 'dead_letter', 'withdrawn_job'
       ]),
       ('update', array[
         'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job'
       ]),
-      ('delete', array['inbox', 'ended_job'])
+      ('delete', array['inbox', 'ended_job', 'withdrawn_job'])
   ) r (right_name, relations)
 )
 select t.right_name || ' on noetl.' || t.relation as missing

@@ -150,6 +150,12 @@ join noetl.queue q on q.execution_id = x.execution_id and q.execution_id = any($
 where x.execution_id = any($1::bigint[])
   and x.status <> 'RUNNING'
   and q.status in ('queued', 'retry', 'delegated')
+  -- somebody held it at the end, and the reaper looks again
+  and not exists (
+    select
+    from noetl.withdrawn_job w
+    where w.execution_id = q.execution_id and w.node_id = q.node_id and w.execution_id = any($1::bigint[])
+  )
 union all
 select c.execution_id, format('runs on, nobody has told it that its parent %s has ended', c.parent_execution_id)
 from noetl.execution c
