@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.daemon.apart import Apart
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.playbooks import Playbooks
@@ -128,17 +129,17 @@ async def test_a_batch_that_cannot_tell_which_of_several_it_is_has_them_come_sin
         f"create trigger refuse before insert on noetl.turn for each row when (new.execution_id = {spoiled})"
         " execute function public.refuse()",
     )
-    singly: set[int] = set()
+    apart = Apart()
     set_aside = []
     async with session(database) as own:
         for _ in range(2):
             counters = Counters()
             playbooks = Playbooks(PlaybookRules())
-            batch = Batch(Rules(), playbooks, counters, max_gathered_bytes=1 << 26, careful=True, singly=singly)
+            batch = Batch(Rules(), playbooks, counters, max_gathered_bytes=1 << 26, careful=True, apart=apart)
             await batch.run(own, size=200, look=unit.Look(0, newest=False))
             set_aside.append(counters.set_aside)
             await start(database)
-    assert (singly, set_aside) == ({spoiled}, [0, 1])
+    assert (apart.singly, set_aside) == ({spoiled}, [0, 1])
 
 
 @pytest.mark.parametrize("newest", [False, True], ids=["oldest", "newest"])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
 
 import structlog
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.daemon.apart import AGAIN_MILLISECONDS, LOCK_MILLISECONDS, MOST_LOCKS, Apart, Fault, Faults, Outcomes
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.deciding import Deciding, bounded, foreseen
 from noetl_broker.daemon.playbooks import Playbooks
@@ -16,7 +16,7 @@ from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
 from noetl_broker.store import unit
 from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_of_the_mail, reason_of, trace_of
+from noetl_broker.store.faults import is_held, is_of_the_mail, reason_of, trace_of
 from noetl_broker.store.pool import Connection, transaction
 from noetl_broker.store.rows import Case, Mail, Outcome, open_case
 from noetl_broker.template.scope import NotLoaded
@@ -31,17 +31,6 @@ PATIENCE_SECONDS = 0.05
 MOST_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
 
 
-class Fault(NamedTuple):
-    """Mail of one execution on which nobody can decide, and why."""
-
-    mail: list[Mail]
-    error: Exception
-
-
-Outcomes: TypeAlias = list[tuple[Case, Outcome]]
-Faults: TypeAlias = dict[int, Fault]  # by execution
-
-
 class Batch:
     """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
 
@@ -53,17 +42,16 @@ class Batch:
         *,
         max_gathered_bytes: int,
         careful: bool = False,
-        singly: set[int] | None = None,
+        apart: Apart | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         """A batch that has claimed nothing; `rules` for executions that start in it; `careful` as in `_write`.
 
-        Of the executions in `singly` one mail is decided on: the database refuses what follows from one of theirs. One
-        of which that is found out is added.
+        Executions of which the database refuses what is written, or somebody holds a row, are found out for `apart`.
         """
         self.max_gathered_bytes = max_gathered_bytes
         self.careful = careful
-        self.singly = set[int]() if singly is None else singly
+        self.apart = Apart() if apart is None else apart
         self.rules = rules
         self.playbooks = playbooks
         self.counters = counters
@@ -74,6 +62,8 @@ class Batch:
         self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
         self.room = MOST_CHARS
+        self.left_out = 0  # mails of executions that are held
+        self.locks = 0  # not had
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
         self.posted = False  # whether it wrote mail itself
 
@@ -97,8 +87,11 @@ class Batch:
         """
         self.look = look
         async with transaction(connection):
+            if self.apart.is_wary:
+                await unit.wait_at_most(connection, LOCK_MILLISECONDS)
             began = time.monotonic()
             claim = await unit.take(connection, look, max_mail=size)
+            self.left_out = self.apart.leave_out(claim)
             self.first, self.look_seconds = claim.first_mail_id, time.monotonic() - began
             if on_claim is not None:
                 on_claim(claim, self.look_seconds)
@@ -112,10 +105,16 @@ class Batch:
             outcomes = await self._decide(connection, cases, faults)
             if quiet:
                 await unit.keep_quiet(connection)
+            outcomes, suspects = self.apart.parted(outcomes)
             outcomes = await self._write(connection, outcomes, faults)
+            if suspects:
+                await unit.wait_at_most(connection, AGAIN_MILLISECONDS)
+                outcomes += await self._write_parts(connection, suspects, faults)
+            self.left_out += self.apart.leave_out(claim)
             for fault in faults.values():
                 await unit.set_aside(connection, fault.mail, reason_of(fault.error))
         self.counters.transaction.observe(time.monotonic() - began)
+        self.apart.forget(outcomes)
         self._count(outcomes, faults)
         return claim
 
@@ -135,10 +134,10 @@ class Batch:
     async def _write(self, connection: Connection, outcomes: Outcomes, faults: Faults) -> Outcomes:
         """Write what can be written; gives what was written.
 
-        Where it is careful, that is halved until what the database refuses stands alone: a fault, whose mail is still
-        locked, so that nobody else stumbles over it. Not by default: mail that is locked before a savepoint and deleted
-        after it costs the server a list of both, and every later claim a look into that. Nor where the batch holds one
-        execution alone: whoever catches the error knows whose it is.
+        Where it is careful, that is halved until what the database refuses, or somebody holds, stands alone: a fault,
+        whose mail is still locked, so that nobody else stumbles over it, or what is left for a while. Not by default:
+        mail that is locked before a savepoint and deleted after it costs the server a list of both, and every later
+        claim a look into that. Nor where the batch holds one execution alone: whoever catches it knows whose it is.
         """
         careful = self.careful and len(self.claimed) > 1
         try:
@@ -146,16 +145,31 @@ class Batch:
                 await unit.mark(connection)
             await self._write_all(connection, outcomes)
         except Exception as error:
-            if not careful or unit.is_lost_race(error) or not is_of_the_mail(error):
+            locked = is_held(error)
+            if not careful or unit.is_lost_race(error) or not (locked or is_of_the_mail(error)):
                 raise
             await unit.return_to_mark(connection)
+            self.locks += locked
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
-                halves = outcomes[:middle], outcomes[middle:]
-                return [one for half in halves for one in await self._write(connection, half, faults)]
-            self._blame(*outcomes[0], error, faults)
+                halves = [outcomes[:middle], outcomes[middle:]]
+                if locked:
+                    halves.reverse()  # what is held is soon old
+                return await self._write_parts(connection, halves, faults)
+            if locked:
+                self.apart.leave(outcomes[0][0].execution.execution_id)
+            else:
+                self._blame(*outcomes[0], error, faults)
             return []
         return outcomes
+
+    async def _write_parts(self, connection: Connection, parts: list[Outcomes], faults: Faults) -> Outcomes:
+        """One after the other; after too many waits in vain the rest is left to another batch."""
+        written: Outcomes = []
+        for part in parts:
+            if self.locks < MOST_LOCKS or part is parts[0]:
+                written += await self._write(connection, part, faults)
+        return written
 
     def _blame(self, case: Case, outcome: Outcome, error: Exception, faults: Faults) -> None:
         """The database refuses what follows from an execution's mail; which of several it is, is found out singly."""
@@ -164,7 +178,7 @@ class Batch:
             faults[execution_id] = Fault([outcome.taken[0].mail], error)
         else:
             faults.pop(execution_id, None)  # it is decided on again
-            self.singly.add(execution_id)
+            self.apart.singly.add(execution_id)
 
     async def _write_all(self, connection: Connection, outcomes: Outcomes) -> None:
         columns = Columns()
@@ -177,7 +191,7 @@ class Batch:
     async def _decide(self, connection: Connection, cases: list[Case], faults: Faults) -> Outcomes:
         """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
         outcomes: Outcomes = []
-        cases = [bounded(case, most=1 if case.execution.execution_id in self.singly else None) for case in cases]
+        cases = [bounded(case, most=1 if case.execution.execution_id in self.apart.singly else None) for case in cases]
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases

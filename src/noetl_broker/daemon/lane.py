@@ -16,6 +16,7 @@ from functools import partial
 import structlog
 
 from noetl_broker.broker.model import Rules
+from noetl_broker.daemon.apart import Apart
 from noetl_broker.daemon.batch import Batch
 from noetl_broker.daemon.counters import Counters
 from noetl_broker.daemon.low_water import LowWater
@@ -57,16 +58,16 @@ class Shared:
     counters: Counters = field(default_factory=Counters)
     tracer: Tracer | None = None
     low_water: LowWater = field(default_factory=LowWater)
+    apart: Apart = field(default_factory=Apart)
     at_work: int = 0  # lanes
     careful: int = 0  # so many batches are written such that mail which fails one is found in it
-    singly: set[int] = field(default_factory=set)  # executions whose mail is decided on one at a time until then
     hopeless: Exception | None = None  # what a lane met that no try will mend
 
     def relax(self) -> None:
-        """A batch was written with care, and went well."""
+        """A batch went well: one the fewer of those with care, and after the last no mail comes singly any more."""
         self.careful = max(self.careful - 1, 0)
-        if not self.careful:
-            self.singly.clear()
+        if not self.careful and not self.apart.is_wary:
+            self.apart.singly.clear()
 
 
 class Lane:
@@ -95,8 +96,8 @@ class Lane:
             shared.playbooks,
             counters,
             max_gathered_bytes=shared.max_gathered_bytes,
-            careful=shared.careful > 0,
-            singly=shared.singly,
+            careful=shared.careful > 0 or shared.apart.is_wary,
+            apart=shared.apart,
             tracer=shared.tracer,
         )
         size = min(self.size, self.most)
@@ -115,10 +116,10 @@ class Lane:
             await self._suffer(error, batch)
             shared.on_progress()
             return True
-        if batch.first is not None and (claim.missed or batch.taken < batch.mails):
+        if batch.first is not None and (claim.missed > batch.left_out or batch.taken < batch.mails):
             shared.low_water.left(batch.first)
         self._grow()
-        if batch.careful and claim.mail:
+        if (batch.careful or shared.apart.singly) and claim.mail:
             shared.relax()
         self._tell(claim)
         if claim.mail:
@@ -149,8 +150,9 @@ class Lane:
         shared = self.shared
         if claim.mail or claim.missed:
             shared.on_progress()
-        if claim.mail or (not claim.missed and shared.at_work == 1):
-            shared.on_trouble(None)
+        trouble = shared.apart.trouble
+        if trouble is not None or claim.mail or (not claim.missed and shared.at_work == 1):
+            shared.on_trouble(trouble)
 
     def next_pause(self) -> float:
         """Seconds until the next look, longer each time that it was in vain."""
@@ -189,7 +191,7 @@ class Lane:
             self.shared.hopeless = error
             return
         if kind.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
-            await self._try_again(error, batch.mails)
+            await self._try_again(error, batch)
             return
         if len(batch.claimed) > 1:
             reason = reason_of(error)
@@ -203,10 +205,10 @@ class Lane:
             await self._cannot_claim(error, batch)
             return
         [(execution_id, mail)] = batch.claimed.items()
-        if len(mail) > 1 and execution_id not in self.shared.singly:
+        if len(mail) > 1 and execution_id not in self.shared.apart.singly:
             self.shared.counters.retries += 1
             self.shared.careful = CAREFUL_BATCHES
-            self.shared.singly.add(execution_id)
+            self.shared.apart.singly.add(execution_id)
             return
         await self._set_aside(error, mail[:1], batch.look)
 
@@ -237,22 +239,34 @@ class Lane:
         self.slow[mail.mail_id] += 1
         return self.slow[mail.mail_id] >= MOST_SLOW
 
-    async def _try_again(self, error: Exception, mails: int) -> None:
+    async def _try_again(self, error: Exception, batch: Batch) -> None:
         """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
         self.shared.counters.retries += 1
         self.shared.counters.tell_fault(error)
         kind = kind_of(error)
         level = log.error if kind.loud else log.warning
         if kind.remedy is Remedy.SHRINK:
-            self.most = max(min(self.size, self.most, mails or self.most) // 2, 1)
+            self.most = max(min(self.size, self.most, batch.mails or self.most) // 2, 1)
         elif kind.remedy is Remedy.HUSH:
             self.quiet = True
         elif kind.remedy is Remedy.RECONNECT:
             await self.shared.pool.expire_connections()
+        elif kind.remedy is Remedy.LEAVE:
+            self._leave(batch)
+            self.shared.on_trouble(self.shared.apart.trouble or kind.word)
         if kind.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
             self.shared.on_trouble(kind.word)
         level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
-        await self._rest(PAUSE_SECONDS[1] if kind.remedy is Remedy.RETRY else self.fault_pause)
+        short = kind.remedy in {Remedy.RETRY, Remedy.LEAVE}
+        await self._rest(PAUSE_SECONDS[1] if short else self.fault_pause)
+
+    def _leave(self, batch: Batch) -> None:
+        """Leave out the execution that somebody holds, where it is clear which; else the next batches look for it."""
+        self.shared.apart.be_wary()
+        if len(batch.claimed) == 1:
+            self.shared.apart.leave(*batch.claimed)
+        elif batch.careful:  # what is held is not what is written
+            self.most = max((batch.mails or min(self.size, self.most)) // 2, 1)
 
     async def _rest(self, seconds: float) -> None:
         """Pause with jitter, longer each time."""

@@ -24,6 +24,7 @@ class Remedy(StrEnum):
     HUSH = "without ringing"  # again, and nobody is notified for a while
     RECONNECT = "reconnect"  # again, on new connections
     WAIT = "wait"  # again, after pauses that grow
+    LEAVE = "leave out"  # again; the execution that meets it is found, and left out for a while
     STOP = "stop"  # a person must mend it: the daemon ends
     BLAME = "set aside"  # it is the mail's: tried alone, then set aside
 
@@ -51,7 +52,7 @@ KINDS: Final[dict[str, Kind]] = {
     "28": _NO_LOGIN,
     "3D000": Kind(Remedy.STOP, "the database is gone", loud=True),
     "40": Kind(Remedy.RETRY, "another transaction was first"),
-    "55P03": Kind(Remedy.RETRY, "a lock could not be had in time"),
+    "55P03": Kind(Remedy.LEAVE, "a lock could not be had in time"),
     "25P03": Kind(Remedy.RETRY, "the transaction stood idle too long"),
     "25P04": Kind(Remedy.SHRINK, "the transaction took too long"),
     "57014": Kind(Remedy.SHRINK, "a statement took too long, or was cancelled"),
@@ -108,6 +109,11 @@ def is_transient(error: BaseException) -> bool:
 def is_of_the_mail(error: BaseException) -> bool:
     """Whether it is the mail that was decided on, and neither the connection, the server nor the schema."""
     return kind_of(error).remedy is Remedy.BLAME
+
+
+def is_held(error: BaseException) -> bool:
+    """Whether somebody else's transaction holds what we were about to write."""
+    return kind_of(error).remedy is Remedy.LEAVE
 
 
 def is_unreadable(error: BaseException) -> bool:

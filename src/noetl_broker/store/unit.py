@@ -163,6 +163,11 @@ async def keep_quiet(connection: Connection) -> None:
     await connection.execute(sql("keep_quiet"))
 
 
+async def wait_at_most(connection: Connection, milliseconds: int) -> None:
+    """Wait no longer than that for any lock of this transaction."""
+    await connection.execute(sql("wait_at_most"), milliseconds)
+
+
 async def set_aside(connection: Connection, mail: list[Mail], reason: str) -> list[int]:
     """Move mail to the dead letters, what there still is of it; whose it was."""
     rows = await connection.fetch(sql("set_aside"), [one.mail_id for one in mail], reason)

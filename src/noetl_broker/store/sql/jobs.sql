@@ -29,3 +29,49 @@ from (
   from unnest($2::bigint[], $3::int[], $4::text[], $5::boolean[]) asked (queue_id, attempt, error, retryable)
   order by asked.queue_id
 ) ended;
+
+-- name: change_jobs
+-- What becomes of jobs that stand in the table: few turns say anything about one, so it is no part of `write_turns`.
+update noetl.queue q
+set status = c.status,
+    available_at = clock_timestamp() + make_interval(secs => c.delay),
+    lease_until = null,
+    first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
+    updated_at = clock_timestamp()
+from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) c (execution_id, node_id, status, delay)
+where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled');
+
+-- name: withdraw_jobs
+-- After change_jobs: all jobs of executions that ended, but those that it named ($2, $3). What somebody holds, as a worker does
+-- that has not committed its lease, is left to the reaper: a turn waits for nobody.
+with free as materialized (
+  select q.execution_id, q.node_id
+  from noetl.queue q
+  where q.execution_id = any($1::bigint[])
+    and q.status in ('queued', 'retry', 'failed', 'delegated')
+    and not exists (
+      select
+      from unnest($2::bigint[], $3::text[]) c (execution_id, node_id)
+      where c.execution_id = q.execution_id and c.node_id = q.node_id
+    )
+  for update of q skip locked
+), withdrawn as (
+  update noetl.queue q
+  set status = 'cancelled', updated_at = clock_timestamp()
+  from free f
+  where q.execution_id = f.execution_id and q.node_id = f.node_id
+)
+insert into noetl.withdrawn_job (execution_id, node_id)
+select q.execution_id, q.node_id
+from noetl.queue q
+where q.execution_id = any($1::bigint[])
+  and q.status in ('queued', 'retry', 'failed', 'delegated')
+  and not exists (
+    select
+    from unnest($2::bigint[], $3::text[]) c (execution_id, node_id)
+    where c.execution_id = q.execution_id and c.node_id = q.node_id
+  )
+except
+select execution_id, node_id
+from free
+on conflict do nothing;

@@ -52,52 +52,6 @@ join shape s on s.catalog_id = b.catalog_id
 cross join jsonb_to_recordset(s.tasks) r (name text, type text, raw text)
 on conflict (execution_id, task_id) do nothing;
 
--- name: change_jobs
--- What becomes of jobs that stand in the table: few turns say anything about one, so it is no part of `write_turns`.
-update noetl.queue q
-set status = c.status,
-    available_at = clock_timestamp() + make_interval(secs => c.delay),
-    lease_until = null,
-    first_leased_at = case when c.status in ('retry', 'delegated') then null else q.first_leased_at end,
-    updated_at = clock_timestamp()
-from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) c (execution_id, node_id, status, delay)
-where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled');
-
--- name: withdraw_jobs
--- After change_jobs: all jobs of executions that ended, but those that it named ($2, $3). What somebody holds, as a worker does
--- that has not committed its lease, is left to the reaper: a turn waits for nobody.
-with free as materialized (
-  select q.execution_id, q.node_id
-  from noetl.queue q
-  where q.execution_id = any($1::bigint[])
-    and q.status in ('queued', 'retry', 'failed', 'delegated')
-    and not exists (
-      select
-      from unnest($2::bigint[], $3::text[]) c (execution_id, node_id)
-      where c.execution_id = q.execution_id and c.node_id = q.node_id
-    )
-  for update of q skip locked
-), withdrawn as (
-  update noetl.queue q
-  set status = 'cancelled', updated_at = clock_timestamp()
-  from free f
-  where q.execution_id = f.execution_id and q.node_id = f.node_id
-)
-insert into noetl.withdrawn_job (execution_id, node_id)
-select q.execution_id, q.node_id
-from noetl.queue q
-where q.execution_id = any($1::bigint[])
-  and q.status in ('queued', 'retry', 'failed', 'delegated')
-  and not exists (
-    select
-    from unnest($2::bigint[], $3::text[]) c (execution_id, node_id)
-    where c.execution_id = q.execution_id and c.node_id = q.node_id
-  )
-except
-select execution_id, node_id
-from free
-on conflict do nothing;
-
 -- name: write_turns
 -- Every row of a batch of turns in one statement; ids are made here.
 -- Returns how many executions moved from the turn they were expected at, and how many ended that still had the parent
@@ -255,6 +209,10 @@ rollback to savepoint turns;
 -- name: keep_quiet
 -- For this transaction: where the notification queue is full, a notification fails the commit.
 select set_config('noetl.quiet', 'on', true);
+
+-- name: wait_at_most
+-- For this transaction: so long for each lock.
+select set_config('lock_timeout', $1::int || 'ms', true);
 
 -- name: set_aside
 -- Mail that the broker cannot decide on, by a fault of the program: kept for the mend, out of the way of the rest.
