@@ -76,7 +76,7 @@ async def test_an_infinite_span_is_told(empty_database: Database) -> None:
     "expression, value",
     [
         ("('infinity', '1 mon', 12345678901234567.89, '{\"a\": 1}', '[1]')::visit",
-         {"at": "infinity", "span": "1 mon", "amount": "12345678901234567.89", "more": {"a": 1}, "old": [1]}),
+         {"at": "infinity", "span": "1 mon", "amount": 12345678901234567.89, "more": {"a": 1}, "old": [1]}),
         ("row('1 mon'::interval, '-infinity'::date, '{\"b\": 2}'::jsonb, B'101', '[(0,0),(1,1)]'::path)",
          ["1 mon", "-infinity", {"b": 2}, "101", "[(0,0),(1,1)]"]),
         ("array['1 mon 2 days'::interval, null]", ["1 mon 2 days", None]),
