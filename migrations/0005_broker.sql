@@ -324,8 +324,11 @@ comment on table noetl.withdrawn_job is
 -- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
 -- Leases that ran out before `since` are left for another call: while somebody holds an old snapshot, the index still names
 -- all that have ended since, and to walk over them with each look would take ever longer.
-create or replace function noetl.reap(max_rows int, max_lost_leases int, since timestamptz default '-infinity')
-returns table (requeued int, lost int, timed_out int, overdue int, woken int)
+-- `alone`: of one job or execution and no other, for whoever was refused all of it because somebody has put a trigger or a
+-- constraint on our tables that will not have one row.
+create or replace function noetl.reap(
+  max_rows int, max_lost_leases int, since timestamptz default '-infinity', alone bigint default null
+) returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -348,6 +351,7 @@ begin
         and r.timeout_seconds is not null
         and r.first_leased_at is not null
         and r.first_leased_at + make_interval(secs => r.timeout_seconds) < at
+        and (alone is null or r.queue_id = alone)
       limit max_rows
       for update skip locked
     ))
@@ -379,6 +383,7 @@ begin
         where r.status = 'leased' and r.lease_until >= since and r.lease_until < at
           and r.queue_id <> all(expired)
           and r.execution_id <> all(busy)
+          and (alone is null or r.queue_id = alone)
         order by r.lease_until
         limit max_rows - cardinality(expired)
         for update skip locked
@@ -437,6 +442,7 @@ begin
       select d.execution_id
       from noetl.execution_state d
       where d.deadline_at < at
+        and (alone is null or d.execution_id = alone)
       limit max_rows
       for update skip locked
     ))
@@ -461,6 +467,7 @@ begin
       select r.queue_id
       from noetl.queue r
       where r.status = 'delegated' and r.available_at <= at
+        and (alone is null or r.queue_id = alone)
       order by r.available_at
       limit max_rows
       for update skip locked
@@ -508,8 +515,10 @@ $$;
 -- Beside a NoETL server: steps whose job that server has ended and whose event has not come for grace_seconds. The row
 -- decides in its place: `done`, the action completed, with the `step_result` if that came through; else the attempt
 -- failed. Where the worker decides about retries, `dead` is the decision, and the error that was told before is its
--- reason. At most max_rows; returns how many steps were decided so.
-create or replace function noetl.reap_ended_jobs(max_rows int, grace_seconds float8) returns int
+-- reason. At most max_rows; returns how many steps were decided so. `alone`: as for reap.
+create or replace function noetl.reap_ended_jobs(
+  max_rows int, grace_seconds float8, alone bigint default null
+) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC'
@@ -525,8 +534,8 @@ begin
   with due as materialized (
     select j.queue_id, j.status, j.ended_at < at - make_interval(secs => grace_seconds) as overdue
     from noetl.ended_job j
-    where j.ended_at < at - make_interval(secs => grace_seconds)
-      or j.status in ('dead', 'retry')
+    where (j.ended_at < at - make_interval(secs => grace_seconds) or j.status in ('dead', 'retry'))
+      and (alone is null or j.queue_id = alone)
     order by j.ended_at
     limit max_rows
     for update skip locked
@@ -665,5 +674,5 @@ $$;
 
 revoke all on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) from public;
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
-revoke all on function noetl.reap(int, int, timestamptz) from public;
-revoke all on function noetl.reap_ended_jobs(int, float8) from public;
+revoke all on function noetl.reap(int, int, timestamptz, bigint) from public;
+revoke all on function noetl.reap_ended_jobs(int, float8, bigint) from public;

@@ -218,7 +218,7 @@ comment on function noetl.check_digits() is 'Trigger: what a producer inserts ho
 comment on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) is
   'For take_mail: the mail that is left for another claim.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
-comment on function noetl.reap(int, int, timestamptz) is
+comment on function noetl.reap(int, int, timestamptz, bigint) is
   'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
 comment on function noetl.check_large_result(bigint, jsonb) is
   'For complete_job and complete_jobs: refuses a result that takes more than 2 MiB, and warns past 256 KiB.';
@@ -232,5 +232,5 @@ comment on function noetl.traceparent(bigint, text) is
 comment on function noetl.receive_job() is
   'Trigger: keeps what a NoETL server writes about the end of a job, until it is clear whether its event came.';
 comment on function noetl.know_kind() is 'Trigger: beside a NoETL server, tells its catalog of the kind Playbook before the first row of it.';
-comment on function noetl.reap_ended_jobs(int, float8) is
+comment on function noetl.reap_ended_jobs(int, float8, bigint) is
   'For the broker: decides by the row where a NoETL server ended a job and its event has not come; returns how many.';

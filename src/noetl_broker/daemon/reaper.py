@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from typing import Final
 
+import asyncpg
 import structlog
 
 from noetl_broker.daemon.chores import tell_fault_of_chore
 from noetl_broker.daemon.counters import Counters
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent
+from noetl_broker.store.faults import is_of_the_mail, reason_of
+from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, lent
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
 MOST_ROWS: Final = 1000
+MOST_ALONE: Final = 100
+PUT_OFF_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 5.0
 PAUSE_FACTOR: Final = 1000  # times what a look at all leases took
 
@@ -42,7 +47,11 @@ async def keep_reaping(
 
 
 class Reaper:
-    """One look after another, with a memory of what the last one at everything took."""
+    """One look after another, with a memory of what the last one at everything took, and of what was refused.
+
+    A trigger or a constraint of somebody's may refuse what is written for one row, and with it the whole look. Then
+    each row has a transaction of its own, and those that are refused are left out for a while: they stay as they are.
+    """
 
     def __init__(self, pool: Pool, *, max_lost_leases: int, missing_event_seconds: float) -> None:
         """The first look is one at everything."""
@@ -50,19 +59,59 @@ class Reaper:
         self._max_lost_leases = max_lost_leases
         self._missing_event_seconds = missing_event_seconds
         self._looked_at = self._due = 0.0  # monotonic seconds
+        self._put_off: dict[int, float] = {}  # jobs and executions, and until when
 
     async def look(self) -> dict[str, int]:
         """See to what is due; how many rows of each kind there were."""
+        done = Counter[str]()
         async with lent(self._pool, ANSWER_SECONDS) as connection:
-            began = time.monotonic()
-            lately = began - self._looked_at + MARGIN_SECONDS if began < self._due else None
-            row = await connection.fetchrow(sql("reap"), MOST_ROWS, self._max_lost_leases, lately)
+            if self._put_off or not await self._look_at_all(connection, done):
+                self._due = 0.0
+                await self._look_at_each(connection, done)
+        return dict(done)
+
+    async def _look_at_all(self, connection: Connection, done: Counter[str]) -> bool:
+        """In one go; false where the database refuses one of them."""
+        began = time.monotonic()
+        lately = began - self._looked_at + MARGIN_SECONDS if began < self._due else None
+        try:
+            done.update(await self._reap(connection, lately=lately))
             took = time.monotonic() - began
-            from_rows = await connection.fetchval(sql("reap_ended_jobs"), MOST_ROWS, self._missing_event_seconds)
+            done.update(await self._reap_ended_jobs(connection))
+        except asyncpg.PostgresError as error:
+            if is_of_the_mail(error):
+                return False
+            raise
         self._looked_at = began
         if lately is None:
             self._due = began + took * PAUSE_FACTOR
-        done = {**dict(row or {}), "from_rows": from_rows}
         if any(done.values()):
             self._due = 0.0  # there may be more
-        return done
+        return True
+
+    async def _look_at_each(self, connection: Connection, done: Counter[str]) -> None:
+        """One by one, but for those that were refused within the last minute."""
+        now = time.monotonic()
+        self._put_off = {one: until for one, until in self._put_off.items() if now < until}
+        for row in await connection.fetch(sql("due"), MOST_ALONE, [*self._put_off], self._missing_event_seconds):
+            if row["id"] in self._put_off:
+                continue  # of two kinds
+            try:
+                done.update(await self._reap(connection, alone=row["id"]))
+                done.update(await self._reap_ended_jobs(connection, alone=row["id"]))
+            except asyncpg.PostgresError as error:
+                if not is_of_the_mail(error):
+                    raise
+                self._put_off[row["id"]] = now + PUT_OFF_SECONDS
+                where = {name: row[name] for name in ("due", "queue_id", "execution_id", "node_id")}
+                told = {"sqlstate": error.sqlstate, "error": reason_of(error)}
+                log.error("the database refuses what is due", **where, **told)  # noqa: TRY400 - a traceback shows the row
+
+    async def _reap(
+        self, connection: Connection, *, lately: float | None = None, alone: int | None = None
+    ) -> dict[str, int]:
+        return dict(await connection.fetchrow(sql("reap"), MOST_ROWS, self._max_lost_leases, lately, alone) or {})
+
+    async def _reap_ended_jobs(self, connection: Connection, *, alone: int | None = None) -> dict[str, int]:
+        decided = await connection.fetchval(sql("reap_ended_jobs"), MOST_ROWS, self._missing_event_seconds, alone)
+        return {"from_rows": decided}

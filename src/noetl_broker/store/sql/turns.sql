@@ -253,14 +253,3 @@ from noetl.inbox i
 where i.mail_id >= $1
 order by i.mail_id
 limit 1;
-
--- name: reap
--- $3: of leases, those alone that ran out in so many seconds; null: all.
-select requeued, lost, timed_out, overdue, woken
-from noetl.reap(
-  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity')
-);
-
--- name: reap_ended_jobs
--- A statement of its own: what the other one has locked is free again.
-select noetl.reap_ended_jobs($1::int, $2::float8);
