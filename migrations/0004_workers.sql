@@ -130,7 +130,8 @@ comment on function noetl.lease_jobs(text, int, int, text[]) is
 
 -- The same, each job by itself: for whoever was refused a lease because somebody has put a trigger or a constraint on our tables
 -- that will not have the start of one job. That one fails, and the broker decides what comes of it. A function of its own: a
--- block that catches errors costs a lease of one job a twentieth.
+-- block that catches errors costs a lease of one job a twentieth. What is deferred to the commit is checked at the end of each
+-- block. A job that may not be changed at all is passed over; so that it keeps nobody from the others, more are looked at.
 create or replace function noetl.lease_singly(
   worker_id text,
   max_jobs int default 1,
@@ -147,7 +148,10 @@ declare
   at timestamptz := clock_timestamp();
   chosen bigint;
   job noetl.queue;
+  leased int := 0;
   refusal text;
+  deferred text;
+  check_deferred text := '';
   writer text := current_setting('noetl.writer', true);
 begin
   if $1 is null or $1 = '' or $2 is null or $2 < 1 or $3 is null or $3 < 1 then
@@ -156,8 +160,26 @@ begin
         $1, coalesce($2::text, 'null'), coalesce($3::text, 'null')),
       hint = 'the worker_id is a name of your own, for example host:process';
   end if;
+  select string_agg(format('%I.%I', c.nspname, c.conname), ', ')
+  into deferred
+  from (
+    select n.nspname, k.conname
+    from pg_constraint k
+    join pg_namespace n on n.oid = k.connamespace
+    group by n.nspname, k.conname
+    having bool_or(k.condeferred) and bool_and(k.condeferrable)
+  ) c;
+  if deferred is not null then
+    check_deferred := format('set constraints %1$s immediate; set constraints %1$s deferred', deferred);
+    begin
+      execute check_deferred;
+    exception when others then
+      check_deferred := ''; -- what the caller did before this, and may still mend, is no job's fault
+    end;
+  end if;
   perform set_config('noetl.writer', 'worker', true);
-  foreach chosen in array noetl.choose_jobs($2, $4, at) loop
+  foreach chosen in array noetl.choose_jobs(least($2, 1000000000) + 100, $4, at) loop
+    exit when leased = $2;
     begin
       update noetl.queue q
       set status = 'leased', attempts = q.attempts + 1, worker_id = $1,
@@ -174,9 +196,12 @@ begin
         job.node_id, job.node_name, job.node_type, 'RUNNING',
         jsonb_build_object('queue_id', job.queue_id, 'attempt', job.attempts), $1
       );
+      execute check_deferred;
+      leased := leased + 1;
       return next job;
       continue;
-    exception when data_exception or integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+    exception when data_exception or program_limit_exceeded or integrity_constraint_violation
+      or with_check_option_violation or plpgsql_error then
       refusal := sqlerrm;
     end;
     begin
@@ -197,11 +222,21 @@ begin
           'type', 'refused_start'),
         jsonb_build_object('queue_id', r.queue_id, 'attempt', r.attempts, 'retryable', false), $1
       from refused r;
-    exception when data_exception or integrity_constraint_violation or with_check_option_violation or plpgsql_error then
+      execute check_deferred;
+      continue;
+    exception when data_exception or program_limit_exceeded or integrity_constraint_violation
+      or with_check_option_violation or plpgsql_error then
+      null;
+    end;
+    begin
       -- nor will it have the failure: the job keeps out of the way of the others for a while
       update noetl.queue q
       set available_at = at + interval '1 minute'
       where q.queue_id = chosen;
+      execute check_deferred;
+    exception when data_exception or program_limit_exceeded or integrity_constraint_violation
+      or with_check_option_violation or plpgsql_error then
+      null; -- nor that
     end;
   end loop;
   perform set_config('noetl.writer', writer, true);
