@@ -45,7 +45,7 @@ as $$ select false $$;
 
 create or replace function noetl.is_broken(value text) returns boolean
 language sql immutable parallel unsafe
-as $$ select coalesce(value ~ '\S' and noetl.as_json(value) is null, false) $$;
+as $$ select coalesce(value ~ '[^[:space:]]' and noetl.as_json(value) is null, false) $$;
 
 -- About how many bytes a value is to whoever reads it, from what the table says of it: to unpack it would cost what is to be
 -- saved. What is compressed is as a rule a tenth of itself, and may be far less.

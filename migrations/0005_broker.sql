@@ -405,10 +405,10 @@ begin
           when exists (
             select
             from noetl.iteration i
-            where q.node_id ~ '#\d+\.\d{1,9}$'
+            where q.node_id ~ '#[0-9]+[.][0-9]{1,9}$'
               and i.execution_id = q.execution_id
-              and i.node_id = regexp_replace(q.node_id, '(#1)?\.\d+$', '')
-              and i.place = substring(q.node_id from '\.(\d{1,9})$')::int
+              and i.node_id = regexp_replace(q.node_id, '(#1)?[.][0-9]+$', '')
+              and i.place = substring(q.node_id from '[.]([0-9]{1,9})$')::int
               and i.status = 'CANCELLED'
           ) then 'cancelled' -- nor for this item
           when q.lost_leases < max_lost_leases then 'queued'
@@ -558,9 +558,9 @@ begin
     join noetl.execution_state s on s.execution_id = q.execution_id
     cross join lateral (
       -- of an item `<execution>:<step>#<visit>.<place>`, the visit that it belongs to
-      select case when q.node_id ~ '#\d+\.\d+$'
-        then regexp_replace(regexp_replace(q.node_id, '\.\d+$', ''), '#1$', '') else q.node_id end as node_id,
-        substring(q.node_id from '#\d+\.(\d+)$')::int as place
+      select case when q.node_id ~ '#[0-9]+[.][0-9]+$'
+        then regexp_replace(regexp_replace(q.node_id, '[.][0-9]+$', ''), '#1$', '') else q.node_id end as node_id,
+        substring(q.node_id from '#[0-9]+[.]([0-9]+)$')::int as place
     ) visit
     where x.status = 'RUNNING'
       and (q.status = 'done'
@@ -643,10 +643,10 @@ begin
         or exists (
           select
           from noetl.iteration i
-          where q.node_id ~ '#\d+\.\d{1,9}$'
+          where q.node_id ~ '#[0-9]+[.][0-9]{1,9}$'
             and i.execution_id = q.execution_id
-            and i.node_id = regexp_replace(q.node_id, '(#1)?\.\d+$', '')
-            and i.place = substring(q.node_id from '\.(\d{1,9})$')::int
+            and i.node_id = regexp_replace(q.node_id, '(#1)?[.][0-9]+$', '')
+            and i.place = substring(q.node_id from '[.]([0-9]{1,9})$')::int
             and i.status = 'CANCELLED'
         )
       )

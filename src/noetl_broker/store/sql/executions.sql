@@ -84,5 +84,5 @@ from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where c.relkind = 'r'
   and n.nspname not in ('noetl', 'noetl_history', 'noetl_archive', 'information_schema')
-  and n.nspname not like 'pg\_%'
+  and not starts_with(n.nspname, 'pg_')
 order by n.nspname, c.relname;

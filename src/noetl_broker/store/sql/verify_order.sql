@@ -82,7 +82,7 @@ where s.execution_id = any($1::bigint[])
     or l.visits > (x.rules ->> 'max_visits')::int and l.visits > coalesce((
       select max(m.found[1]::numeric)
       from noetl.catalog c
-      cross join lateral regexp_matches(c.content, 'max_visits[''"]?\s*:\s*(\d+)', 'g') m (found)
+      cross join lateral regexp_matches(c.content, 'max_visits[''"]?[[:space:]]*:[[:space:]]*([0-9]+)', 'g') m (found)
       where c.catalog_id = x.catalog_id
     ), 0)
   );

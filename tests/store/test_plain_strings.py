@@ -1,0 +1,48 @@
+"""A server or a database with `standard_conforming_strings = off`, where a backslash in a string is an escape."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import noetl_broker.store.queries
+from noetl_broker.store.migrate import migrate, migrations
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
+from tests.postgres import Database
+from tests.store import test_reaped_jobs
+from tests.store.test_reaper import ONE_STEP
+
+STATEMENTS = sorted(Path(noetl_broker.store.queries.__file__).with_name("sql").glob("*.sql"))
+TEXTS = {**{m.name: m.text for m in migrations()}, **{f.name: f.read_text(encoding="utf-8") for f in STATEMENTS}}
+
+
+async def turn_off(database: Database) -> None:
+    """For all sessions that begin from now on."""
+    await execute(database, f"alter database {database.name} set standard_conforming_strings = off")
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_sql_of_ours_has_a_backslash(name: str) -> None:
+    """`[0-9]` and `[.]` mean the same everywhere."""
+    assert "\\" not in TEXTS[name]
+
+
+async def test_a_job_that_was_given_up_stays_given_up(database: Database) -> None:
+    """It is found by the id of its node."""
+    await turn_off(database)
+    await test_reaped_jobs.test_the_job_of_an_item_that_was_given_up_is_not_given_out_again(database)
+
+
+async def test_migrate_and_verify_work_there(empty_database: Database) -> None:
+    """The limit that a playbook sets itself is found in its text."""
+    await turn_off(empty_database)
+    assert await migrate(empty_database.dsn) == [migration.name for migration in migrations()]
+    await register(empty_database, ONE_STEP, metadata=", max_visits: 99")
+    await start(empty_database)
+    await drain(empty_database)
+    await complete_jobs(empty_database)
+    await drain(empty_database)
+    assert await value(empty_database, "select status from noetl.execution") == "COMPLETED"
+    await execute(empty_database, """update noetl.execution set rules = (rules::jsonb || '{"max_visits": 1}')::json""")
+    assert await broken_invariants(empty_database) == {}
