@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
+import psycopg
 import pytest
 
 from noetl_broker.store.session import session
+from tests.brokers import PATIENCE_SECONDS
 from tests.cli.conftest import Command, execute, rows
 from tests.periods import LATER, LONG_AGO, ended_in
 from tests.postgres import Database
@@ -46,6 +49,26 @@ def test_what_is_due_leaves(command: Command, database: Database) -> None:
         ["left now", "not old enough", "not old enough"], ["archived", "not old enough", "not old enough"],
     ]  # fmt: skip
     assert rows(database, PERIODS)[0] == (LONG_AGO, True)
+
+
+def test_two_calls_at_once_come_one_after_the_other(command: Command, database: Database) -> None:
+    """Both have begun before the first can take anything; the second finds nothing left to do."""
+    asyncio.run(ended_in(database, LONG_AGO))
+    with psycopg.connect(database.dsn) as reader:
+        reader.execute("select from noetl.event limit 1")
+        calls = [command.start("archive", "--older-than", "0s", "--json") for _ in range(2)]
+        _until_at_work(database, 2)
+    answers = [call.communicate(timeout=PATIENCE_SECONDS) for call in calls]
+    assert [(call.returncode, said) for call, (_, said) in zip(calls, answers, strict=True)] == [(0, "")] * 2
+    assert sorted(json.loads(told)["periods"][0]["outcome"] for told, _ in answers) == ["archived", "left now"]
+
+
+def _until_at_work(database: Database, count: int) -> None:
+    """Return when so many calls wait for a table, or for each other; nothing signals that, so it is polled."""
+    ends_at = time.monotonic() + PATIENCE_SECONDS
+    waits = "select from pg_stat_activity where application_name = 'noetl-broker archive' and query ~ 'detach|advisory'"
+    while len(rows(database, waits)) < count:
+        assert time.monotonic() < ends_at
 
 
 def test_a_period_comes_back(command: Command, database: Database) -> None:

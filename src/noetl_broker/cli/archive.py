@@ -58,11 +58,14 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
 
 async def _restore(call: Call, name: str) -> store.Period:
     async with session(call.dsn, name="archive", command_timeout=None) as connection:
+        await store.be_alone(connection)
         return await store.restore_period(connection, name)
 
 
 async def _archive(call: Call, older_than: float, *, dry_run: bool, examples: int) -> Outcome:
     async with session(call.dsn, name="archive", command_timeout=None) as connection:
+        if not dry_run:
+            await store.be_alone(connection)
         periods = await store.list_periods(connection, older_than, examples=examples)
         found = [await _leave(connection, period, older_than, dry_run=dry_run) for period in periods]
         executions = rows = 0

@@ -71,6 +71,12 @@ async def add_partition(connection: Connection, period_days: int) -> str | None:
     return name
 
 
+async def be_alone(connection: Connection) -> None:
+    """Wait until nobody else archives or restores; then nobody does for as long as the connection stands."""
+    while not await connection.fetchval(sql("take_archive")):  # noqa: ASYNC110 - it is another process
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
 async def list_periods(connection: Connection, older_than: float, *, examples: int = 3) -> list[Period]:
     """All periods, the oldest first, with what keeps the old ones back; `older_than` in seconds."""
     await connection.fetchval(sql("archive_patience"))

@@ -32,6 +32,11 @@ order by p.first_id;
 -- For the rest of the session: what looks through a period takes its time.
 select set_config('statement_timeout', '0', false);
 
+-- name: take_archive
+-- For the rest of the session: what archives or restores is alone. Asked for again and again, because a statement that waits
+-- keeps an old snapshot.
+select pg_try_advisory_lock(1852794228, 8);
+
 -- name: living_in_period
 -- Executions that keep a period back because something still happens to them, by indexes of what lives alone: it is asked
 -- again while nobody can write to the period's events.
