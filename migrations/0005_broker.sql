@@ -490,6 +490,7 @@ begin
       select q.execution_id, q.node_id
       from noetl.withdrawn_job w
       join noetl.queue q on q.execution_id = w.execution_id and q.node_id = w.node_id
+      where alone is null or q.queue_id = alone
       limit max_rows
       for update of q skip locked
     ), cancelled as (

@@ -109,6 +109,20 @@ async def test_a_lease_that_runs_out_while_its_timeout_is_refused_is_left_too(
     assert await rows(database, "select status from noetl.queue where node_name = 'b'") == [("leased",)]
 
 
+async def test_a_withdrawal_that_is_refused_is_put_off_alone(database: Database, looking: Reaper) -> None:
+    """Of a job that somebody held when its execution ended."""
+    async with session(database) as own:
+        for name in "abc":
+            await put_job(own, name)
+    await execute(database, "insert into noetl.withdrawn_job select execution_id, node_id from noetl.queue")
+    await execute(database, REFUSE.format(SAID, *OF_THE_QUEUE))
+    _, lines = await look(looking)
+    assert [(line["due"], line["node_id"]) for line in lines] == [("withdrawal", "1:b")]
+    states = await rows(database, "select node_name, status from noetl.queue order by 1")
+    assert states == [("a", "cancelled"), ("b", "queued"), ("c", "cancelled")]
+    assert await rows(database, "select node_id from noetl.withdrawn_job") == [("1:b",)]
+
+
 async def test_a_fault_that_may_pass_is_nobodys(database: Database, looking: Reaper) -> None:
     """As before: all of it is tried again."""
     await put_all_that_comes_due(database)

@@ -7,12 +7,11 @@ import time
 from collections import Counter
 from typing import Final
 
-import asyncpg
 import structlog
 
 from noetl_broker.daemon.chores import tell_fault_of_chore
 from noetl_broker.daemon.counters import Counters
-from noetl_broker.store.faults import is_of_the_mail, reason_of
+from noetl_broker.store.faults import is_refusal, told
 from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, lent
 from noetl_broker.store.queries import sql
 
@@ -78,8 +77,8 @@ class Reaper:
             done.update(await self._reap(connection, lately=lately))
             took = time.monotonic() - began
             done.update(await self._reap_ended_jobs(connection))
-        except asyncpg.PostgresError as error:
-            if is_of_the_mail(error):
+        except Exception as error:
+            if is_refusal(error):
                 return False
             raise
         self._looked_at = began
@@ -99,13 +98,13 @@ class Reaper:
             try:
                 done.update(await self._reap(connection, alone=row["id"]))
                 done.update(await self._reap_ended_jobs(connection, alone=row["id"]))
-            except asyncpg.PostgresError as error:
-                if not is_of_the_mail(error):
+            except Exception as error:
+                if not is_refusal(error):
                     raise
                 self._put_off[row["id"]] = now + PUT_OFF_SECONDS
                 where = {name: row[name] for name in ("due", "queue_id", "execution_id", "node_id")}
-                told = {"sqlstate": error.sqlstate, "error": reason_of(error)}
-                log.error("the database refuses what is due", **where, **told)  # noqa: TRY400 - a traceback shows the row
+                why = {**told(error), "because": "a trigger or a constraint on our tables"}
+                log.error("the database refuses what is due", **where, **why)  # noqa: TRY400 - a traceback shows the row
 
     async def _reap(
         self, connection: Connection, *, lately: float | None = None, alone: int | None = None

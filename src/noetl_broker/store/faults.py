@@ -111,6 +111,11 @@ def is_of_the_mail(error: BaseException) -> bool:
     return kind_of(error).remedy is Remedy.BLAME
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database refuses a row, as by a trigger or a constraint of somebody's; another it may take."""
+    return isinstance(error, asyncpg.PostgresError) and is_of_the_mail(error)
+
+
 def is_held(error: BaseException) -> bool:
     """Whether somebody else's transaction holds what we were about to write."""
     return kind_of(error).remedy is Remedy.LEAVE

@@ -49,6 +49,14 @@ union all
 )
 union all
 (
+  select 'withdrawal', q.queue_id, q.queue_id, q.execution_id, q.node_id
+  from noetl.withdrawn_job w
+  join noetl.queue q on q.execution_id = w.execution_id and q.node_id = w.node_id
+  where q.queue_id <> all($2)
+  limit $1
+)
+union all
+(
   select 'event', j.queue_id, j.queue_id, q.execution_id, q.node_id
   from noetl.ended_job j
   left join noetl.queue q on q.queue_id = j.queue_id
