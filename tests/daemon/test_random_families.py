@@ -8,7 +8,7 @@ import random
 import pytest
 
 from noetl_broker.store.pool import Connection, connect
-from tests.brokers import drain, register, running, start, until_ended
+from tests.brokers import drain, execute, register, rows, running, start, until_ended
 from tests.postgres import Database
 from tests.settled import unsettled
 from tests.stories import playbook
@@ -97,4 +97,6 @@ async def test_whatever_happens_every_family_ends(database: Database, seed: int)
     finally:
         await connection.close()
     await drain(database)
+    await execute(database, "select noetl.reap(100, 5)")  # what a reaper held when it was withdrawn
+    assert await rows(database, "select from noetl.withdrawn_job") == []
     assert await unsettled(database) == {}
