@@ -15,15 +15,9 @@ from tests.postgres import Database
 OPEN = {
     "executions that run": "select execution_id, path from noetl.execution where status = 'RUNNING'",
     "jobs that wait for somebody": """
-        select q.node_id, q.status
-        from noetl.queue q
-        where q.status not in ('done', 'dead', 'cancelled')
-          -- the reaper looks at these again
-          and not exists (
-            select
-            from noetl.withdrawn_job w
-            where w.execution_id = q.execution_id and w.node_id = q.node_id
-          )""",
+        select node_id, status
+        from noetl.queue
+        where status not in ('done', 'dead', 'cancelled')""",
     "steps that stand elsewhere than their events": """
         select w.execution_id, w.step_name, w.status, e.types
         from noetl.workflow w
