@@ -390,6 +390,12 @@ REFUSED: dict[str, list[str]] = {
         grown("n.x + [wide.items()]", after=""),
         grown("n.x + [wide | items]", after=""),
         grown("n.x + [wide | dictsort]", after=""),
+        grown("n.x + [dict(wide)]", after=""),
+        grown("n.x + [dict(wide | items)]", after=""),
+        grown("n.x + [{} | merge(wide)]", after=""),
+        grown("n.x | merge({'a': n.x})", 9_000, "{'a': 1}"),
+        grown("dict(n.x, a=n.x)", 9_000, "{'a': 1}"),
+        grown("{'a': n.x, 'b': n.x}", start="{}", after="{{ n.x | merge(n.x) | length }}"),
         grown("n.x + [('ΐ' * 300000).upper()]", after=""),
         grown("n.x + [long[:]]", 1000, after=""),
         grown("n.x + [('a,' * 90000).split(',')]", after=""),
@@ -437,12 +443,15 @@ REFUSED: dict[str, list[str]] = {
         often("{{ long | first }}{{ long | last }}{{ long | length }}{{ long[5:10] }}{{ long | reverse | length }}"),
         often("{{ long | sort | length }}"),
         often("{{ wide | dictsort | length }}{{ wide.values() | length }}"),
+        often("{{ dict(wide) | length }}{{ wide | merge(mapping) | length }}"),
+        often("{{ dict(mapping) | length }}{{ dict(mapping | items) | length }}{{ mapping | merge({'a': i}) }}"),
     ],
     "hashes": [
         f"{{{{ range(0, {COLLIDING} * 90000, {COLLIDING}) | unique | list | length }}}}",
         f"{{{{ {{{', '.join(f'{COLLIDING * number}: 1' for number in range(1, 600))}}} | length }}}}",
         often(f"{{{{ {{{COLLIDING}: 1, {COLLIDING * 2}: 2}} | length }}}}"),
         f"{{{{ {{'a': 1}}.get({COLLIDING * 5}) }}}}",
+        f"{{{{ dict(range({COLLIDING}, {COLLIDING * 20_000}, {COLLIDING}) | batch(2)) | length }}}}",
     ],
     "searches": [
         often("{{ ('a' * 2400).find('a' * 1000 ~ 'ba' ~ 'a' * 190) }}"),
@@ -584,6 +593,8 @@ HARMLESS: dict[str, list[str]] = {
         "{{ 'abc'.partition('b') + ['abc'] | sort }}",
         "{{ (rows | groupby('n'))[:2] }}",
         "{{ results }}{{ results | length }}",
+        "{{ dict(wide) | length }}",
+        "{{ wide | merge({'a': 1}) | length }}",
     ],
 }
 

@@ -11,7 +11,8 @@ from jinja2.runtime import LoopContext
 from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.values import Missing, Namespace, drawn, key, kind_of, solid
 
-ENTRY_COST: Final = 2  # of a pair made for an entry of a mapping
+ENTRY_COST: Final = 2  # of a pair made for an entry of a mapping, or of an entry that is copied
+PAIR_COST: Final = 6  # of a pair that becomes an entry
 
 
 def room_to_search(run: Evaluation, value: str, wanted: str) -> None:
@@ -186,8 +187,30 @@ def call_uuid(run: Evaluation, /) -> str:
     return run.scope.moment.uuid()
 
 
-def call_dict(_: Evaluation, /, **entries: Any) -> dict[str, Any]:
-    """Give a mapping of the named arguments."""
+def call_dict(run: Evaluation, /, *given: Any, **named: Any) -> dict[Any, Any]:
+    """Give a mapping: a copy of one, or one of pairs, with the named values laid over it."""
+    if not given:
+        return named
+    if len(given) > 1:
+        here = f"here are {len(given)}: write `a | merge(b)` to merge mappings"
+        raise TemplateRuntimeError(f"`dict` takes one mapping or one list of pairs, {here}")
+    entries = given[0]
+    if not isinstance(entries, Mapping):
+        return {**_of_pairs(run, entries), **named}
+    run.spend(len(entries) * ENTRY_COST)
+    return {**entries, **named}
+
+
+def _of_pairs(run: Evaluation, pairs: Any) -> dict[Any, Any]:
+    if not isinstance(pairs, list | tuple):
+        raise TemplateRuntimeError(f"`dict` takes a mapping or a list of pairs, not a {kind_of(pairs)}")
+    entries: dict[Any, Any] = {}
+    for pair in drawn(run, pairs, PAIR_COST):
+        if not isinstance(pair, list | tuple) or len(pair) != len(("key", "value")):
+            found = f"list of {len(pair)}" if isinstance(pair, list | tuple) else kind_of(pair)
+            wanted = "each element must be a list of a key and a value"
+            raise TemplateRuntimeError(f"`dict` takes pairs: {wanted}, one is a {found}")
+        entries[key(pair[0])] = pair[1]
     return entries
 
 

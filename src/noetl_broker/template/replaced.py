@@ -12,7 +12,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.filters import ignore_case, make_attrgetter
 
 from noetl_broker.template.fuel import MAX_LIST_ITEMS, NODE_COST, PLAIN, Evaluation
-from noetl_broker.template.methods import TEXT_METHODS, items_of
+from noetl_broker.template.methods import ENTRY_COST, TEXT_METHODS, items_of
 from noetl_broker.template.output import as_json, text
 from noetl_broker.template.values import Missing, drawn, kind_of, solid
 
@@ -79,6 +79,24 @@ def _items(run: Evaluation, value: Any) -> list[list[Any]]:
     if not isinstance(value, Mapping):
         raise TemplateRuntimeError(f"`items` takes a mapping, not a {kind_of(value)}")
     return items_of(run, value)
+
+
+def _merge(run: Evaluation, value: Any, other: Any, /) -> dict[Any, Any]:
+    """Lay a mapping over another, key by key and all the way down; what is no mapping replaces what was there."""
+    for side, one in (("left", value), ("right", other)):
+        if not isinstance(one, Mapping):
+            raise TemplateRuntimeError(f"`merge` takes two mappings, the {side} one is a {kind_of(one)}")
+    return _merged(run, value, other)
+
+
+def _merged(run: Evaluation, left: Mapping[Any, Any], right: Mapping[Any, Any]) -> dict[Any, Any]:
+    run.spend((len(left) + len(right)) * ENTRY_COST)
+    merged = dict(left)
+    for name, child in right.items():
+        before: Any = merged.get(name)
+        both = isinstance(before, Mapping) and isinstance(child, Mapping)
+        merged[name] = _merged(run, before, child) if both else child
+    return merged
 
 
 def _reverse(run: Evaluation, value: Any) -> Any:
@@ -161,6 +179,7 @@ OWN_FILTERS: Final[dict[str, Any]] = {
     "items": _items,
     "join": _join,
     "list": _list,
+    "merge": _merge,
     "replace": _replace,
     "reverse": _reverse,
     "safe": _same_text,
