@@ -102,3 +102,29 @@ def test_a_condition_on_errors_reads_the_text() -> None:
         "step_failed",
         "execution_failed",
     ]
+
+
+@pytest.mark.parametrize(
+    "told, condition",
+    [
+        ({"message": "m", "type": "timeout"}, "error_type == 'timeout'"),
+        ({"message": "m", "type": "TimeoutError"}, "'timeout' in error_type.lower()"),
+        ({"message": "m", "type": 404}, "error_type == '404'"),
+        ({"message": "m", "type": None}, "error_type == ''"),
+        ({"message": "m"}, "error_type == ''"),
+        ("m", "error_type == ''"),
+    ],
+)
+@pytest.mark.parametrize("word", ["retry_when", "stop_when"])
+def test_a_condition_on_errors_reads_their_type(told: Any, condition: str, word: str) -> None:
+    """`error_type` is a text, empty where the error has no type."""
+    retry = f'{{max_attempts: 2, jitter: false, {word}: "{condition}"}}'
+    body = f"""
+        workflow:
+        - {{step: start, next: a}}
+        - {{step: a, type: python, code: x, retry: {retry}}}
+        """
+    history = history_of(playbook(body), f"> execution_start\n> action_failed a {json.dumps(told)}")
+    again = "action_retry" in [event.type for turn in history.turns for event in turn.events]
+    assert again == (word == "retry_when")
+    assert "retry_error" not in json.dumps([event.error for turn in history.turns for event in turn.events])

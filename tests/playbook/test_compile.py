@@ -267,8 +267,8 @@ def test_a_step_without_retry_leaves_it_to_the_setting() -> None:
 
 
 def test_retry_conditions_see_the_error() -> None:
-    """No warning names `error`, `status_code`, `result` or `attempt`."""
-    text = "{retry_when: status_code >= 500 and attempt < 9, stop_when: error or result}"
+    """No warning names `error`, `error_type`, `status_code`, `result` or `attempt`."""
+    text = "{retry_when: status_code >= 500 and attempt < 9, stop_when: error or error_type or result}"
     assert told(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
 
 

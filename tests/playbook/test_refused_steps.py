@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.playbook import Rules
-from tests.playbook.documents import told
+from tests.playbook.documents import compiled, told
 
 
 def test_a_type_is_known() -> None:
@@ -350,3 +350,68 @@ def test_a_program_is_text(keys: str, wrong: str) -> None:
     assert [line.partition(" ")[2] for line in inside] == [f"error bad-value workflow[0].task.{wrong} {tail}"] * bool(
         wrong
     )
+
+
+def of_retry(conditions: str) -> str:
+    """A playbook whose one step has these conditions of another attempt, from line 4, column 29."""
+    return f"""
+    workflow:
+    - {{step: start, type: http, url: x,
+       retry: {{max_attempts: 2, {conditions}}}}}
+    """
+
+
+@pytest.mark.parametrize(
+    "condition, read, what, instead",
+    [
+        ("error.type == 'x'", "error.type", "`error` is a text, the message of the error", "error_type"),
+        ("error['type'] == 'x'", "error.type", "`error` is a text, the message of the error", "error_type"),
+        ("error.get('kind')", "error.kind", "`error` is a text, the message of the error", "error_type"),
+        ("error.status_code > 500", "error.status_code", "`error` is a text, the message of the error", "status_code"),
+        ("error.message", "error.message", "`error` is a text, the message of the error", "error"),
+        ("error.why | default('')", "error.why", "`error` is a text, the message of the error", "error"),
+        ("status_code.x == 1", "status_code.x", "`status_code` is a number", "status_code"),
+        ("status_code[0] == 5", "status_code.0", "`status_code` is a number", "status_code"),
+        ("attempt.number < 2", "attempt.number", "`attempt` is a number", "attempt"),
+        ("error_type.name == 'x'", "error_type.name", "`error_type` is a text", "error_type"),
+    ],
+)
+@pytest.mark.parametrize("word", ["retry_when", "stop_when"])
+def test_a_retry_reads_no_key_of_a_text_or_a_number(
+    condition: str, read: str, what: str, instead: str, word: str
+) -> None:
+    """It would never be there: the finding says what to write."""
+    found = f"4:{31 + len(word)} error bad-retry workflow[0].retry.{word}: `{word}` reads `{read}`, and {what}"
+    remedy = f"write `{instead}`; a condition of a retry finds error, error_type, status_code, attempt and result"
+    assert told(of_retry(f'{word}: "{{{{ {condition} }}}}"')) == [f"{found} ({remedy})"]
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "error[0] == 'x' and error[:3] == 'abc'",
+        "error.lower().startswith('busy') or error_type.endswith('Timeout')",
+        "result.error.type == 'x' and result.data.status_code == 500",
+        "error is defined and error.type is not defined",
+        "args.error.type == 'x' and workload.attempt.y",
+        "status_code >= 500 and attempt < 3 and error_type in ['timeout', '']",
+    ],
+)
+def test_a_retry_reads_all_that_is_there(condition: str) -> None:
+    """Characters and methods of a text, keys of the result, whatever inputs have."""
+    assert told(of_retry(f'retry_when: "{{{{ {condition} }}}}"')) == []
+
+
+def test_a_step_called_as_a_word_of_a_retry_has_keys() -> None:
+    """The step hides the word, and there is a warning for that."""
+    source = """
+    workflow:
+    - {step: start, type: http, url: x, next: error}
+    - {step: error, type: http, url: x, retry: {max_attempts: 2, retry_when: "{{ error.type == 'x' }}"}}
+    """
+    assert [line.split()[2] for line in told(source)] == ["shadowed-name"]
+
+
+def test_what_is_in_the_catalog_compiles_with_a_key_of_a_word() -> None:
+    """Only registration refuses it: an execution goes on as it did, and fails to try again."""
+    assert compiled(of_retry("retry_when: error.type == 'x'")).start.retry is not None

@@ -126,6 +126,7 @@ class Reference:
         words = {
             **token.inputs,
             "error": error.get("message"),
+            "error_type": error.get("type") or "",
             "status_code": error.get("status_code", 0),
             "result": None,
             "attempt": token.failures,

@@ -72,10 +72,19 @@ def describe_error(step: Step, error: JSON) -> dict[str, JSON]:
     return described
 
 
+def _type_of(error: dict[str, JSON]) -> str:
+    """The `type` of the error as a text, so that a condition may compare it and search it; empty where it has none."""
+    kind = error.get("type")
+    if kind is None:
+        return ""
+    return kind if isinstance(kind, str) else json.dumps(kind, ensure_ascii=False)
+
+
 def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[str, JSON]) -> bool:
     """What `stop_when` (read first) and `retry_when` say."""
     words: dict[str, JSON] = {
         "error": error["message"],
+        "error_type": _type_of(error),
         "status_code": error.get("status_code") or 0,
         "result": result_beside(draft.event),
         "attempt": token.failures,

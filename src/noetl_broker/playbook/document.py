@@ -70,7 +70,7 @@ class RetryModel(Model):
     max_delay: float = Field(60.0, ge=0, description="No delay is longer, in seconds.")
     jitter: bool = Field(default=True, description="Vary each delay by half of it, up or down.")
     retry_when: Condition | None = Field(
-        None, description="Try again only if true; finds error, status_code, result and attempt."
+        None, description="Try again only if true; finds error, error_type, status_code, result and attempt."
     )
     stop_when: Condition | None = Field(None, description="Do not try again if true; read before retry_when.")
 

@@ -9,17 +9,20 @@ from noetl_broker.playbook.names import warn_shadowing, warn_unknown_names
 from noetl_broker.playbook.paths import warn_joins, warn_loops, warn_overlaps, warn_unreachable
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.results import warn_missing_results
+from noetl_broker.playbook.retries import refuse_keys_of_words
 
 
 def check(source: str | bytes, *, file: str, rules: Rules) -> tuple[Finding, ...]:
     """Give all findings of a document; bad input is a finding, never an exception."""
     reading, playbook = read_document(source, file=file, rules=rules)
     if playbook is not None:
-        _warn(reading, playbook)
+        _examine(reading, playbook)
     return reading.report.sorted()
 
 
-def _warn(reading: Reading, playbook: Playbook) -> None:
+def _examine(reading: Reading, playbook: Playbook) -> None:
+    """Report what registration looks for, and what runs all the same once it is in the catalog."""
+    refuse_keys_of_words(reading)
     places = _places(playbook)
     warn_shadowing(reading, playbook, places)
     if reading.broken:  # the graph has holes that are not the author's meaning: what follows from them is noise

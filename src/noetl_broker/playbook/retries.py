@@ -8,7 +8,8 @@ from noetl_broker.playbook.amounts import DELAYS, Range, read_boolean, read_inte
 from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
 from noetl_broker.playbook.model import Retry
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
-from noetl_broker.playbook.vocabulary import RETRY_KEYS, RETRY_WORDS
+from noetl_broker.playbook.reads import reads_of
+from noetl_broker.playbook.vocabulary import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
 
 CODE = "bad-retry"
 ATTEMPTS = Range(1, 1_000)
@@ -18,6 +19,11 @@ MULTIPLIERS = Range(0, 1_000)
 NEWER_KEYS = {
     "on_error": "write max_attempts, initial_delay and retry_when directly under `retry`",
     "on_success": "the broker does not repeat a step that succeeded: make a loop of steps with a condition",
+}
+# What to write for a key of `error`, whose author took it for a mapping. Any other key is in no word.
+IN_PLACE_OF_KEYS = {
+    **dict.fromkeys(("type", "kind"), "error_type"),
+    **dict.fromkeys(("status_code", "status", "code"), "status_code"),
 }
 
 
@@ -36,6 +42,25 @@ def read_retry(reading: Reading, step: str, raw: Any, place: Place) -> Retry | N
         CODE, place, f"`retry` is {kind_of(raw)}", "write true, false, a number of attempts, or {max_attempts: 3, …}"
     )
     return None
+
+
+def refuse_keys_of_words(reading: Reading) -> None:
+    """Report conditions of a retry that read a key of a text or a number: it is never there.
+
+    Registration refuses them. Compiling does not: a playbook that was registered before goes on as it did.
+    """
+    for use in reading.uses:
+        if use.part.role != "retry" or not isinstance(use.value, str):
+            continue
+        for word, key in sorted({(path[0], path[1]) for path in reads_of(use.value) if len(path) > 1}, key=str):
+            what = PLAIN_RETRY_WORDS.get(str(word))
+            is_character = isinstance(key, int) and what is not None and what.startswith("a text")
+            if what is None or word in reading.steps or is_character:
+                continue
+            instead = IN_PLACE_OF_KEYS.get(str(key), word) if word == "error" else word
+            found = f"a condition of a retry finds {', '.join(PLAIN_RETRY_WORDS)} and result"
+            message = f"`{use.place[-1]}` reads `{word}.{key}`, and `{word}` is {what}"
+            reading.report.error(CODE, use.place, message, f"write `{instead}`; {found}")
 
 
 def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place) -> Retry:

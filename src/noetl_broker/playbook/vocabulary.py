@@ -112,7 +112,16 @@ METADATA_KEYS = frozenset(
 # Names that a template finds without any step or workload key (spec: section 3).
 SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_loop", *WORKLOAD_WORDS})
 FUNCTIONS = frozenset({"range", "now", "uuid"})
-RETRY_WORDS = frozenset({"error", "status_code", "result", "attempt"})
+# What a condition of a retry finds beside; of those that are no mappings, what they are.
+PLAIN_RETRY_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "error": "a text, the message of the error",
+        "error_type": "a text",
+        "status_code": "a number",
+        "attempt": "a number",
+    }
+)
+RETRY_WORDS = frozenset({*PLAIN_RETRY_WORDS, "result"})
 
 # Inside `save`, these are the worker's too: what it is about to save, and the values of a `statement`.
 SAVED_WORDS = frozenset({"data", "params"})
