@@ -115,6 +115,7 @@ def test_a_key_of_another_execution_is_refused_with_its_id(command: Command, dat
         (["--from", "load", "--set", "fetch=3"], 2, "is not STEP.result=JSON"),
         (["--from", "load", "--set", "fetch.result=three"], 2, "is not JSON"),
         (["--from", "load", "--set", 'fetch.result={"n": NaN}'], 2, "is not JSON"),
+        (["--from", "load", "--set", 'fetch.result={"n": 1e400}'], 2, "the number 1e400 is too large"),
         (["--from", "load", "--set", 'fetch.result={"n": "\\u0000"}'], 2, "the database refuses the value"),
         (["--from", "load", "--set", "fetch.result={}"], 2, "step load cannot be entered with these results"),
         (["--from", "load", "--version", "7"], 1, "examples/load version 7 is registered; its latest version is 1"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from noetl_broker.playbook import Rules
 from noetl_broker.playbook import loader as module
 from noetl_broker.playbook.loader import load
+from noetl_broker.template import number_of
 from tests.playbook.documents import told_whole
 
 RULES = Rules()
@@ -167,7 +168,7 @@ def test_only_what_json_can_hold_is_taken() -> None:
     ]
 
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(allow_nan=False, allow_infinity=False).map(number_of)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**200), 2**200) | FINITE | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

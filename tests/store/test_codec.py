@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noetl_broker.store.codec import dump_json, load_json, load_jsonb
+from noetl_broker.template import number_of
 from tests.postgres import Database
 from tests.sessions import session
 
 INFINITY = float("inf")
-FINITE = st.floats(allow_nan=False, allow_infinity=False)
+FINITE = st.floats(allow_nan=False, allow_infinity=False).map(number_of)
 SCALARS = st.none() | st.booleans() | st.integers() | st.integers(-(10**60), 10**60) | FINITE
 TEXT = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
 VALUES = st.recursive(

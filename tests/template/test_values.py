@@ -43,6 +43,30 @@ def test_anything_else_gives_a_text(source: str, expected: Any) -> None:
     assert value_of(source, inputs={"n": 3}) == expected
 
 
+@pytest.mark.parametrize(
+    "source,expected",
+    [
+        ("{{ 1e16 }}", 10**16),
+        ("{{ -1e16 }}", -(10**16)),
+        ("{{ [1e23, {'a': 1e16}] }}", [10**23, {"a": 10**16}]),
+        ("{{ {'a': 1e16}.get('a') | default(1) }}", 10**16),
+        ("{{ 1e15 * 12.5 }}", 12_500_000_000_000_000),
+        ("{{ 9999999999999998.0 }}", 9999999999999998.0),
+        ("{{ 1e77 }}", 10**77),
+        ("{{ 1e78 }}", 1e78),
+        ("{{ 1e308 }}", 1e308),
+        ("{{ 0.0 * -1 }}", 0.0),
+        ("{{ 7.0 }}", 7.0),
+        ("{{ {'a': 1e16} | to_json }}", '{"a": 10000000000000000}'),
+        ("{{ n / 2 > 5 }}", True),
+    ],
+)
+def test_a_number_is_what_the_database_gives_back(source: str, expected: Any) -> None:
+    """From 1e16 on a float is an integer where 256 bits hold it, and no zero has a sign."""
+    found = value_of(source, inputs={"n": 1e308})
+    assert (repr(found), type(found)) == (repr(expected), type(expected))
+
+
 @pytest.mark.parametrize("text", ["007", "1", "true", "null", "[1]", '{"a": 1}', "1e3", " padded "])
 def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
     """Nothing is coerced, whether it is written, looked up or put together."""

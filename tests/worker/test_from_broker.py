@@ -14,6 +14,7 @@ from noetl_broker.broker.story import STORY_EXECUTION, play_turns, read_events
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.store.rows import node_id
 from noetl_broker.worker.execute import Success, execute
+from noetl_broker.worker.faults import Failure
 from noetl_broker.worker.tools.task import Lent
 from tests.stories import playbook
 from tests.worker.conftest import Site
@@ -35,7 +36,7 @@ def leased(job: Job, workload: Any) -> LeasedJob:
         node_name=job.step,
         node_type=job.node_type,
         action=json.dumps(job.action),
-        context=json.dumps({**job.context, "workload": workload}),
+        context=json.dumps({**job.context, "workload": workload}).replace("1e+308", f"{10**308}"),  # as jsonb does
         priority=job.priority,
         timeout_seconds=job.timeout,
     )
@@ -290,3 +291,55 @@ async def test_a_timeout_of_a_request_does_not_limit_the_loop_around_it(work: Wo
     answers = await work(body.replace("SECONDS", "1"))
     assert [answer and answer["status_code"] for answer in answers] == [200, 200, 200]
     assert await work(body.replace("SECONDS", "0.1")) == [None, None, None]
+
+
+NUMBERS = {"big": 1e16, "odd": 1.2345678901234568e17, "huge": 1e308, "long": 10**70, "minus": -0.0, "half": 0.5}
+TEXT = "10000000000000000 123456789012345680 1e+308 1" + "0" * 70 + " 0.0 0.5"
+
+
+async def test_a_save_sees_the_numbers_of_its_result_as_later_steps_do(work: Work, site: Site) -> None:
+    """From 1e16 on jsonb gives a float back as an integer; what 256 bits do not hold stays a float."""
+    read = "{{ result.big }} {{ result.odd }} {{ result.huge }} {{ result.long }} {{ result.minus }} {{ result.half }}"
+    await work(
+        f"""
+        workflow:
+        - {{step: start, next: a}}
+        - step: a
+          type: python
+          code: |
+            def main(): return {NUMBERS!r}
+          save: {{storage: http, url: URL, method: POST, data: {{x: "{read}"}}}}
+        """
+    )
+    assert json.loads(site.requests[0]["body"]) == {"x": TEXT}
+
+
+async def test_a_template_left_for_the_worker_sees_the_same_numbers(work: Work) -> None:
+    """In its context, beside a word of the worker's, and in what it makes of them."""
+    read = "{{ a.big }} {{ a.odd }} {{ a.huge }} {{ a.long }} {{ a.minus }} {{ a.half }}"
+    told = await work(
+        f"""
+        workflow:
+        - {{step: start, next: a}}
+        - {{step: a, type: python, code: x, next: s}}
+        - step: s
+          type: python
+          code: "ECHO"
+          args: {{x: "{read} {{{{ env.CITY }}}}", y: "{{{{ [a.huge > 5 and env.CITY, a.big * 3.7] }}}}"}}
+        """,
+        f"> action_completed a {json.dumps(NUMBERS)}",
+    )
+    assert told == {"x": f"{TEXT} Oslo", "y": ["Oslo", 37_000_000_000_000_000]}
+
+
+async def test_a_result_that_cannot_be_stored_is_not_saved(lent: Lent, site: Site) -> None:
+    """Its attempt fails, and another one would save again."""
+    action = {
+        "name": "a",
+        "type": "python",
+        "code": "def main(): return {'x': '\\x00'}",
+        "save": {"storage": "http", "url": site.url, "method": "POST", "data": {"x": 1}},
+    }
+    job = leased(Job("a", 1, "python", 0, action, {}, 5, 1, None), {})
+    assert isinstance(await execute(job, lent, time_limit_seconds=20), Failure)
+    assert site.requests == []

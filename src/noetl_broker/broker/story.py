@@ -40,6 +40,7 @@ from noetl_broker.broker.model import (
     Turn,
 )
 from noetl_broker.broker.state import ExecutionState
+from noetl_broker.template import read_integer, read_real
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -162,7 +163,7 @@ def read_events(text: str) -> Iterator[Event]:
         found = _LINE.match(line.strip())
         if found is None:
             raise ValueError(f"no event in the line {line!r}; it reads: > type step {{json}}")
-        data = json.loads(found["data"]) if found["data"] else None
+        data = json.loads(found["data"], parse_int=read_integer, parse_float=read_real) if found["data"] else None
         step, _, visit = (found["step"] or "").strip().partition("#")
         step = step.strip("`")
         event = _event(found["type"], step or None, int(visit or 1), data)

@@ -23,6 +23,7 @@ from noetl_broker.store import catalog, executions, recovery
 from noetl_broker.store.history import load_history
 from noetl_broker.store.pool import Connection
 from noetl_broker.store.session import session
+from noetl_broker.template import read_integer, read_real
 
 _SETTING = re.compile(r"(.+?)\.result=(.*)", re.DOTALL)
 
@@ -142,7 +143,9 @@ def _setting(text: str) -> tuple[str, Any]:
             f"--set {text!r} is not STEP.result=JSON; write for example --set 'fetch.result={{\"n\": 3}}'"
         )
     try:
-        return found[1], json.loads(found[2], parse_constant=_refuse_constant)
+        return found[1], json.loads(
+            found[2], parse_constant=_refuse_constant, parse_int=read_integer, parse_float=read_real
+        )
     except ValueError as error:
         hint = f"text stands in double quotes: --set '{found[1]}.result=\"text\"'"
         raise OperatorFault(f"the value in --set {text!r} is not JSON: {error}; {hint}") from error

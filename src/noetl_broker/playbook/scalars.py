@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 
+from noetl_broker.template import number_of
+
 MAX_INTEGER_BITS = 256
 _MAX_DIGITS = 80  # no integer of 256 bits has more
 
@@ -38,7 +40,7 @@ def resolve(text: str, *, tag: str | None, plain: bool) -> str | float | bool | 
     if _NAMES[type(value)] == wanted:
         return value
     if wanted == "float" and _NAMES[type(value)] == "int" and value is not None:
-        return float(value)
+        return number_of(float(value))
     if wanted in ("int", "float", "bool", "null"):
         raise ValueError(f"{text!r} is not of the type {wanted} that its tag says")
     raise ValueError(f"the tag {tag} is not supported")
@@ -55,7 +57,7 @@ def _plain(text: str) -> str | float | bool | None:
         number = float(text)
         if math.isinf(number):
             raise ValueError(f"the number {text} is too large")
-        return number
+        return number_of(number)
     if _NOT_FINITE.fullmatch(text):
         raise ValueError(f"{text} is a number that JSON does not have")
     return _storable(text)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from noetl_broker.broker.model import JSON, as_stored
 from noetl_broker.errors import BrokerError, JobFailed
 from noetl_broker.job import Job
+from noetl_broker.template import read_integer, read_real
 
 Answer = Any  # a JSON value, an exception, an InTurn, or a function of a Job that gives or raises one of the first two
 
@@ -111,6 +112,7 @@ def _called(function: Callable[[Job], Answer], job: Job) -> Answer:
 def as_json(value: Answer, job: Job) -> JSON:
     """The value as it comes back from the database; raises SimulationFault for what JSON cannot hold."""
     try:
-        return as_stored(json.loads(json.dumps(value, allow_nan=False)))
+        text = json.dumps(value, allow_nan=False)
+        return as_stored(json.loads(text, parse_int=read_integer, parse_float=read_real))
     except (TypeError, ValueError) as error:
         raise SimulationFault(f"the answer to job {job.name} is no JSON: {error}") from error

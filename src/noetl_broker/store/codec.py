@@ -1,7 +1,8 @@
 """JSON between Postgres and Python: fast where that is exact, exact everywhere.
 
 orjson reads integers past 64 bits as floats and refuses to write them; the standard library does neither, at a
-fifteenth of the speed. So a text that may hold such a number is left to the slow one.
+fifteenth of the speed. So a text that may hold such a number is left to the slow one, as is one with a float that would
+come back as an integer (`template/numbers.py` has the rule).
 
 Reading never fails on what Postgres takes for JSON: one stranger's event must not stop the whole batch that it came
 with. What Python cannot hold, or could not write back, stays the text that it is written as. Writing refuses what jsonb
@@ -17,18 +18,22 @@ from typing import Any
 
 import orjson
 
+from noetl_broker.template import read_integer, read_real
+
 # What is read is written back within something else, so there is room between the two; Python's own recursion ends
 # somewhere near 1,000. orjson reads 1,024 levels and writes 254.
 LEVELS_READ = 200
 LEVELS_WRITTEN = 400
 _LEVELS_OF_ORJSON = 254
 NUL = "text with a NUL character (U+0000) cannot be stored in the database"
-_LONG_NUMBER = re.compile(r"[0-9](?:[0-9]{18}|[eE][+-]?[0-9])")  # begins with one class: four times as fast
+# An integer past 64 bits, a fraction behind 1e16 or more, an exponent. It begins with one class: four times as fast.
+_LONG_NUMBER = re.compile(r"[0-9](?:[0-9]{18}|[0-9]{16}\.|[eE][+-]?[0-9])")
+_SIGNED_ZERO = re.compile(r"-0(?:\.0+)?(?![0-9.eE])")
 # Any digit as 0, any e as e, whatever opens as [: a plain search says where the expression has nothing to find, which
 # tries at every digit: in a text with many it takes ten times as long.
 _SIGNS = bytes.maketrans(b"123456789E{", b"000000000e[")
 _SHORT = 100  # characters, for which that is not worth its while
-_LONG, _EXPONENT, _OPENS = b"0" * 19, b"0e", b"["
+_LONG, _WIDE, _WIDE_FRACTION, _EXPONENT, _OPENS = b"0" * 19, b"0" * 17, b"0" * 17 + b".", b"0e", b"["
 _BRACKET_OR_STRING = re.compile(r'[\[\]{}]|"(?:[^"\\]++|\\.)*+"', re.DOTALL)  # possessive: a string costs no memory
 # Looked for where `u0000` is found: a text may be full of backslashes, which would hold a search for one of them up.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
@@ -37,10 +42,10 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 def load_json(text: str) -> Any:
     """The value of a JSON text; a number too large for Python, or all of a value too deep for it, as its text."""
     if len(text) <= _SHORT:
-        long = _LONG_NUMBER.search(text)
-        return json.loads(text, parse_int=_whole, parse_float=_real) if long else orjson.loads(text)
+        return _load_slowly(text) if _has_long_number(text) else orjson.loads(text)
     signs = text.encode().translate(_SIGNS)
-    return _load(text, perhaps_long=_LONG in signs or _EXPONENT in signs, opening=signs.count(_OPENS))
+    long = _LONG in signs or _WIDE_FRACTION in signs or _EXPONENT in signs or "-0" in text
+    return _load(text, perhaps_long=long, opening=signs.count(_OPENS))
 
 
 def load_jsonb(text: str) -> Any:
@@ -48,9 +53,15 @@ def load_jsonb(text: str) -> Any:
     if len(text) < len(_LONG):
         return orjson.loads(text)
     signs = text.encode().translate(_SIGNS)
-    if _LONG in signs or (len(text) > LEVELS_READ and signs.count(_OPENS) > LEVELS_READ):
-        return _load(text, perhaps_long=_LONG in signs, opening=signs.count(_OPENS))
+    long = _WIDE in signs and (_LONG in signs or _WIDE_FRACTION in signs)
+    if long or (len(text) > LEVELS_READ and signs.count(_OPENS) > LEVELS_READ):
+        return _load(text, perhaps_long=long, opening=signs.count(_OPENS))
     return orjson.loads(text)
+
+
+def load_plainly(text: str) -> Any:
+    """As `load_json`, by the standard library alone: of any depth that Python reads, and with half surrogate pairs."""
+    return _load_slowly(text) if _has_long_number(text) else json.loads(text)
 
 
 def dump_json(value: Any) -> str:
@@ -66,12 +77,20 @@ def dump_json(value: Any) -> str:
     return text
 
 
+def _has_long_number(text: str) -> bool:
+    return _LONG_NUMBER.search(text) is not None or ("-0" in text and _SIGNED_ZERO.search(text) is not None)
+
+
+def _load_slowly(text: str) -> Any:
+    return json.loads(text, parse_int=_whole, parse_float=_real)
+
+
 def _load(text: str, *, perhaps_long: bool, opening: int) -> Any:
     """The value of a text that may hold a long number, and has so many opening brackets."""
-    if perhaps_long and _LONG_NUMBER.search(text):
+    if perhaps_long and _has_long_number(text):
         if opening > LEVELS_READ and _levels(text) > LEVELS_READ:
             return text
-        return json.loads(text, parse_int=_whole, parse_float=_real)
+        return _load_slowly(text)
     return _load_perhaps_deep(text) if opening > LEVELS_READ else orjson.loads(text)
 
 
@@ -125,15 +144,17 @@ def _refuse_one(item: Any) -> None:
             raise ValueError(f"text with half a surrogate pair cannot be stored in the database: {text!a:.80}")
 
 
-def _whole(digits: str) -> int | str:
+def _whole(digits: str) -> float | str:
     """Python refuses to read over 4,300 digits; such a number stays the text that it is."""
     try:
-        return int(digits)
+        return read_integer(digits)
     except ValueError:
         return digits
 
 
 def _real(digits: str) -> float | str:
     """1e400 is a number for Postgres and infinity for Python, which could not write it back."""
-    value = float(digits)
-    return digits if value in {float("inf"), float("-inf")} else value
+    try:
+        return read_real(digits)
+    except ValueError:
+        return digits

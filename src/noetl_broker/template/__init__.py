@@ -5,6 +5,7 @@ from noetl_broker.template.closed import closed
 from noetl_broker.template.fault import TemplateError
 from noetl_broker.template.fuel import Evaluation
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
+from noetl_broker.template.numbers import number_of, read_integer, read_real
 from noetl_broker.template.render import Template, compile_condition, compile_text, hand_on
 from noetl_broker.template.scope import (
     JSON,
@@ -50,7 +51,10 @@ __all__ = [
     "compile_tree",
     "hand_on",
     "is_true",
+    "number_of",
     "read_by_text",
+    "read_integer",
+    "read_real",
     "unwrap",
     "wrap",
 ]

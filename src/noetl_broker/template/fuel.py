@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from jinja2 import Undefined
 from jinja2.exceptions import TemplateRuntimeError
 
+from noetl_broker.template.numbers import INTEGER_LIMIT
+
 if TYPE_CHECKING:
     from jinja2 import Environment
     from jinja2.nodes import EvalContext
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from noetl_broker.template.scope import Scope
 
 MAX_LIST_ITEMS: Final = 100_000  # of a list made by a template: the widest collection of an iterator
-INTEGER_LIMIT: Final = 1 << 256
 NODE_COST: Final = 2
 PLAIN: Final = frozenset({int, float, bool, type(None)})
 KINDS: Final = PLAIN | {str, list, tuple, dict, range}

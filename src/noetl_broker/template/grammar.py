@@ -10,7 +10,7 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
 
 from noetl_broker.template.filters import FILTERS
-from noetl_broker.template.fuel import INTEGER_LIMIT
+from noetl_broker.template.numbers import INTEGER_LIMIT, number_of
 from noetl_broker.template.questions import TESTS
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ def _is_plain(node: nodes.Node) -> bool:
     """Tell whether what the node gives can only be what the scope holds, or a plain value."""
     if type(node) is nodes.Filter:
         return node.name in PLAIN_FILTERS
+    if type(node) is nodes.Const:
+        return type(node.value) is not float or type(number_of(node.value)) is float
     if type(node) is nodes.List:
         return all(type(item) is nodes.Const for item in node.items)
     if type(node) is nodes.Pair:  # all that makes a mapping one or not

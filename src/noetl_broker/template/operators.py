@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from jinja2.exceptions import TemplateRuntimeError
 
-from noetl_broker.template.fuel import INTEGER_LIMIT, KINDS, PLAIN, Evaluation, bounded
+from noetl_broker.template.fuel import KINDS, PLAIN, Evaluation, bounded
 from noetl_broker.template.methods import room_to_search
+from noetl_broker.template.numbers import INTEGER_LIMIT
 from noetl_broker.template.output import text
 from noetl_broker.template.values import kind_of, solid
 

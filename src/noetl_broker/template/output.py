@@ -12,6 +12,7 @@ from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
 from noetl_broker.template.fuel import PLAIN, Evaluation, bounded
+from noetl_broker.template.numbers import WHOLE_FROM, number_of
 from noetl_broker.template.values import kind_of, solid
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ INT64: Final = 1 << 63
 
 
 def as_json(run: Evaluation, value: Any) -> Any:
-    """Give the value as JSON: tuples, ranges and generators become lists.
+    """Give the value as JSON: tuples, ranges and generators become lists, numbers are as the database keeps them.
 
     Raises TemplateRuntimeError naming the type for what JSON cannot hold: a non-finite number, a key that is no text,
     a NUL or a lone surrogate in a text, any other object. All its texts together are bounded like one text.
@@ -62,6 +63,8 @@ def only_integers(run: Evaluation, value: list[Any] | tuple[Any, ...] | range) -
 
 
 def _sound_number(run: Evaluation, value: Any) -> Any:
+    if type(value) is float:
+        return value or 0.0 if -WHOLE_FROM < value < WHOLE_FROM else number_of(bounded(value))
     if type(value) is int and not -INT64 <= value < INT64:
         run.spend(LONG_INTEGER_COST)
     return bounded(value)

@@ -15,6 +15,7 @@ import structlog
 
 from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import OWN_KEYS
+from noetl_broker.store.codec import load_json, load_plainly
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
@@ -114,8 +115,8 @@ class Run:
         finally:
             for stream, text in task.outputs.items():
                 log.info("job_output", queue_id=self.job.queue_id, step=task.name, stream=stream, text=text)
+        data = StepResult(unwrap(kept(result))) if saving else None
         for key, spec in saving.items():
-            data = StepResult(unwrap(result))
             await run.save(action, spec, (*path, key), {**words, "result": data, "this": data})
         return result
 
@@ -231,17 +232,17 @@ async def _run(run: Run, action: Mapping[str, Any]) -> Any:
     results = await iterate(iteration, replace(run, under=action).item if nested else run.item)
     if action.get("type") == "iterator":
         # A loop's save belongs to each item; an iterator's own comes once, after all.
-        data = StepResult(results)
         run = run.with_inputs(action, (), {})
-        for key in KEYS:
-            if action.get(key) is not None:
-                await run.save(action, action[key], (key,), {"result": data, "this": data})
+        saving = [key for key in KEYS if action.get(key) is not None]
+        data = StepResult(kept(results)) if saving else None
+        for key in saving:
+            await run.save(action, action[key], (key,), {"result": data, "this": data})
     return results
 
 
 def _mapping(text: str, what: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = load_plainly(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -274,6 +275,11 @@ def stored(result: Any) -> str:
             retryable=False,
         )
     return text
+
+
+def kept(result: Any) -> Any:
+    """Give a result as it will come back from the database; raises ToolFault where it cannot be stored."""
+    return load_json(stored(result))
 
 
 def unstorable(result: Any) -> str | None:
