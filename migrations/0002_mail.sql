@@ -153,14 +153,14 @@ before insert on noetl.event
 for each row when (new.catalog_id is null)
 execute function noetl.fill_catalog_id();
 
--- The data of a result: an envelope (a mapping with `data` and nothing but id, status, error, meta beside it) is unwrapped
--- once; the core does the same.
+-- The data of a result: an envelope (a mapping with `data` and nothing but id, status, error, meta, duration beside it) is
+-- unwrapped once; the core does the same.
 create or replace function noetl.unwrapped(result jsonb) returns jsonb
 language sql immutable parallel safe
 as $$
   select case
     when jsonb_typeof(result) = 'object' and result ? 'data'
-      and result - array['id', 'status', 'data', 'error', 'meta'] = '{}' then result -> 'data'
+      and result - array['id', 'status', 'data', 'error', 'meta', 'duration'] = '{}' then result -> 'data'
     else result
   end
 $$;

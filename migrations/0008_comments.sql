@@ -77,7 +77,7 @@ begin
       ('event', 'status', 'For readers: STARTED, RUNNING, PENDING, COMPLETED, FAILED, CANCELLED.'),
       ('event', 'duration', 'Seconds, where its writer knows them.'),
       ('event', 'context', 'What it was given: the payload of a start, the reason of a cancel, the place of an item.'),
-      ('event', 'result', 'What an action gave; an envelope {status, data, error, meta, id} is unwrapped once.'),
+      ('event', 'result', 'What an action gave; an envelope {status, data, error, meta, duration, id} is unwrapped once.'),
       ('event', 'error', 'What went wrong: a mapping with at least `message`.'),
       ('event', 'worker_id', 'The worker that reported it.'),
 
@@ -197,7 +197,7 @@ end
 $$;
 
 comment on function noetl.next_id() is 'A new id: 41 bits of milliseconds since 2024, 20 bits of a counter.';
-comment on function noetl.unwrapped(jsonb) is 'The data of a result: an envelope {status, data, error, meta, id} is unwrapped once.';
+comment on function noetl.unwrapped(jsonb) is 'The data of a result: an envelope {status, data, error, meta, duration, id} is unwrapped once.';
 comment on function noetl.item_node_id(text, int) is 'The node_id of an item of an iterator, from the iterator''s own and the place.';
 comment on function noetl.as_json(jsonb) is 'The value; for columns that are jsonb.';
 comment on function noetl.as_json(text) is 'The JSON in a text, null where it is none; for columns that a NoETL server made text.';

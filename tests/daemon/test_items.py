@@ -114,6 +114,7 @@ async def test_events_may_stand_in_for_the_functions(database: Database) -> None
         (None, None),
         ([1, [2]], [1, [2]]),
         ({"data": {"a": 1}, "status": "ok"}, {"a": 1}),
+        ({"id": "x", "status": "success", "duration": 0.25, "data": {"a": 1}}, {"a": 1}),
         ({"data": {"a": 1}, "more": 2}, {"data": {"a": 1}, "more": 2}),
         ("x" * 1_000_000, "x" * 1_000_000),
     ],

@@ -15,6 +15,7 @@ from tests.simulation.gathering import merged, reach, ready
 from tests.simulation.plans import Inputs, Iterate, Plan, Retry, Step
 from tests.simulation.tokens import Arc, Happened, Items, Said, Token, arcs_of
 
+ENVELOPE = {"id", "status", "data", "error", "meta", "duration"}
 MOST_STARTED = 100  # items that one turn starts
 NO_ERROR: Mapping[str, Any] = {}
 
@@ -447,7 +448,7 @@ class Reference:
 
 def _outcome(result: Any) -> Outcome:
     """Unwrap a result once, if it is an envelope."""
-    if isinstance(result, Mapping) and "data" in result and result.keys() <= {"id", "status", "data", "error", "meta"}:
+    if isinstance(result, Mapping) and "data" in result and result.keys() <= ENVELOPE:
         return Outcome(result["data"], result.get("status") or "COMPLETED", result.get("error"))
     return Outcome(result)
 

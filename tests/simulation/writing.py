@@ -19,6 +19,7 @@ from tests.simulation.tables import EXECUTION, INFINITY, Row, Tables, in_order, 
 Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
+ENVELOPE = {"id", "status", "data", "error", "meta", "duration"}
 SOURCES = slice(3, 8)  # their place among the arguments of write_turns
 # The columns of the rows of turns, events and steps, by their place; what is not there is null.
 TURN_COLUMNS = "turn outcome note facts failed"
@@ -355,7 +356,7 @@ def _gathered(tables: Tables, node: Row) -> list[Any]:
 
 
 def _unwrapped(result: Any) -> Any:
-    if isinstance(result, dict) and "data" in result and not result.keys() - {"id", "status", "data", "error", "meta"}:
+    if isinstance(result, dict) and "data" in result and not result.keys() - ENVELOPE:
         return result["data"]
     return result
 

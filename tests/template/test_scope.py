@@ -167,6 +167,7 @@ def test_a_name_that_is_also_a_function_can_be_data() -> None:
     [
         ({"data": 1}, 1),
         ({"id": "x", "status": "ok", "data": {"data": 2}, "error": None, "meta": {}}, {"data": 2}),
+        ({"id": "x", "status": "success", "duration": 0.25, "data": [1]}, [1]),
         ({"data": 1, "rows": 2}, {"data": 1, "rows": 2}),
         ({"status": "ok"}, {"status": "ok"}),
         ([{"data": 1}], [{"data": 1}]),

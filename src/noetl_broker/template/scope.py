@@ -29,7 +29,7 @@ Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
 
 WORKLOAD_WORDS: Final = ("workload", "work", "context")
 OLD_WORKLOAD_WORD: Final = "spec"
-ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta"})
+ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta", "duration"})
 UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
 
 
@@ -196,7 +196,7 @@ class Scope:
 def unwrap(result: JSON) -> JSON:
     """Give the data of a result: an envelope is unwrapped once, anything else is its own data.
 
-    An envelope is a mapping with `data` whose keys are all among id, status, data, error, meta.
+    An envelope is a mapping with `data` whose keys are all among id, status, data, error, meta, duration.
     """
     if type(result) is dict and "data" in result and ENVELOPE_KEYS.issuperset(result):
         return result["data"]
