@@ -1,17 +1,21 @@
 """A NoETL server and its worker as statements: what they write into the database, in the order in which they write it.
 
-The server makes its own ids, writes JSON as text and changes the rows of its queue itself. The worker reports events
-over a line that may lose them (`lost`), does not notice, and then has the server set the row.
+The server makes its own ids, writes JSON as text and changes the rows of its queue itself. The worker has the server
+render a job once more, takes the inputs where it looks for them, and runs the task. It reports events over a line that
+may lose them (`lost`), does not notice, and then has the server set the row. `tests/interop/` runs the real ones.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 from base64 import b64decode
-from collections.abc import Callable, Container
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field, replace
 from textwrap import dedent
 from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError
 
 from noetl_broker.broker.model import JSON
 from noetl_broker.playbook import Rules as PlaybookRules
@@ -72,7 +76,11 @@ REAP = "select r.woken + e from noetl.reap(1000, 5) r cross join noetl.reap_ende
 
 
 class Boom(Exception):
-    """A task failed; the message is the error."""
+    """A task failed; the message is the error. With a `result`, that is what its tool gave: it may say no error."""
+
+    def __init__(self, message: str | None, result: JSON = None) -> None:
+        super().__init__(message)
+        self.message, self.result = message, result
 
 
 @dataclass(slots=True)
@@ -90,14 +98,72 @@ class Job:
     context: dict[str, JSON]
 
 
-def run_python(job: Job) -> JSON:
-    """Run the Python of a job as that worker does, with its `args`; raises Boom with what it raised."""
-    names: dict[str, Any] = {}
-    exec(b64decode(job.action["code_b64"]), names)  # noqa: S102 - the tests' own playbooks
+# Where that worker looks for inputs, the strongest first. It never reads `args`.
+LOOKED_AT = ("data", "with", "payload", "input")
+TEMPLATES = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - no HTML
+
+
+def rendered(job: Job) -> Job:
+    """What the server makes of a job when the worker asks: its text as one template, as it was where that fails."""
+    text = json.dumps(job.action)
+    if "{{" not in text or "}}" not in text:
+        return job
     try:
-        return names["main"](**job.action.get("args", {}))
+        return replace(job, action=json.loads(TEMPLATES.from_string(text).render(**job.context)))
+    except (TemplateError, TypeError, ValueError):
+        return job
+
+
+def inputs_of(action: Mapping[str, JSON]) -> dict[str, JSON]:
+    """What that worker takes for the inputs of a job."""
+    inputs: dict[str, JSON] = {}
+    for word in reversed(LOOKED_AT):
+        if isinstance(action.get(word), dict):
+            inputs |= action[word]
+    return inputs
+
+
+def run_task(job: Job) -> JSON:
+    """Run a job as that worker does; raises Boom with the error that it would report."""
+    try:
+        if job.action["type"] == "iterator":
+            return [_run_item(job, place, item) for place, item in enumerate(job.action["collection"])]
+        return _run_python(job.action, inputs_of(job.action), job.context)
     except Exception as error:
         raise Boom(str(error)) from error
+
+
+def _run_item(job: Job, place: int, item: JSON) -> JSON:
+    """One item: its task sees nothing but what stands under its `with`, which is rendered here, and `value`."""
+    task, names = job.action["task"], {**job.context, job.action["element"]: item, "_loop": {"index": place}}
+    inputs = {key: _once_more(value, names) for key, value in (task.get("with") or {}).items()}
+    return _run_python(task, {"value": item, **inputs}, names)
+
+
+def _once_more(value: JSON, names: Mapping[str, JSON]) -> JSON:
+    """A string that is a template is rendered, and read as a number, a list or a mapping where it looks like one."""
+    if not isinstance(value, str) or "{{" not in value:
+        return value
+    text = TEMPLATES.from_string(value).render(**names)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _run_python(action: Mapping[str, JSON], inputs: Mapping[str, JSON], context: Mapping[str, JSON]) -> JSON:
+    """Call `main` with what its signature asks for, as far as there is such an input, or `context`."""
+    code = b64decode(action["code_b64"]).decode() if "code_b64" in action else action["code"]
+    names: dict[str, Any] = {}
+    # what the text imports or defines beside `main`, that does not see
+    exec(code, {"context": context}, names)  # noqa: S102 - the tests' own playbooks
+    main, known = names["main"], {"context": context, **inputs}
+    asked = inspect.signature(main).parameters
+    if list(asked) == ["input_data"]:
+        return main({**known, "with": inputs})
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values()):
+        return main(**known)
+    return main(**{name: known[name] for name in asked if name in known})
 
 
 @dataclass(slots=True)
@@ -164,11 +230,12 @@ class NoETL:
         job = await self.lease(patience=patience)
         if job is None:
             return None
+        job = rendered(job)
         await self.report(job, "action_started")
         try:
-            data = self.tasks.get(job.step, run_python)(job)
+            data = self.tasks.get(job.step, run_task)(job)
         except Boom as boom:
-            await self.fail(job, str(boom))
+            await self.fail(job, boom.message, boom.result)
         else:
             await self.complete(job, data)
         return job
@@ -179,9 +246,10 @@ class NoETL:
         await self.report(job, "step_result", data)
         await self.connection.execute(COMPLETE, job.queue_id)
 
-    async def fail(self, job: Job, message: str) -> None:
-        """The error, the row; a retry is told after it."""
-        await self.report(job, "action_error", {"error": message, "status": "error"}, error=message)
+    async def fail(self, job: Job, message: str | None, result: JSON = None) -> None:
+        """The error, the row; a retry is told after it. The http tool's error is none: its `result` has the status."""
+        envelope = result or {"id": str(job.queue_id), "status": "error", "error": message}
+        await self.report(job, "action_error", envelope, error=message)
         if self.retries and job.attempts < job.max_attempts:
             await self.connection.execute(RETRY, job.queue_id, 60.0)
             await self.report(job, "action_retry", {"attempt": job.attempts})
@@ -241,6 +309,12 @@ def fails_until(attempt: int) -> Any:
     return lambda job: {"attempt": job.attempts} if job.attempts >= attempt else boom(f"attempt {job.attempts}")
 
 
-def boom(message: str) -> Any:
-    """Fail with this message."""
-    raise Boom(message)
+def boom(message: str | None, result: JSON = None) -> Any:
+    """Fail with this message, or with what a tool gave that says none."""
+    raise Boom(message, result)
+
+
+def answered(status: int, body: JSON = "") -> dict[str, JSON]:
+    """What the http tool gives for an answer that is no success: no error, and the status in its data."""
+    answer = {"status_code": status, "headers": {}, "url": "http://x/?key=1", "elapsed": 0.1, "data": body}
+    return {"id": "x", "status": "error", "data": answer}

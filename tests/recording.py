@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,7 @@ def as_document(histories: list[History], texts: dict[str, str]) -> dict[str, An
     executions = []
     for history in histories:
         events = [_renumbered(_sparse(_told(turn.event)), ordinals) for turn in history.turns]
-        execution = _plain({"path": history.path, "rules": asdict(history.rules), "events": events})
+        execution = _plain({"path": history.path, "rules": history.rules.pinned(), "events": events})
         executions.append({**execution, **decide(execution, texts, ordinals[history.execution_id])})
     paths = sorted({str(history.path) for history in histories})
     return {"playbooks": {path: texts[path].splitlines() for path in paths}, "executions": executions}

@@ -7,7 +7,7 @@ of the turn that read it, and a time is the place of an event within its turn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from noetl_broker.template import MAX_OUTPUT_CHARS, MAX_STEPS
@@ -283,3 +283,11 @@ class Rules:
     template_max_steps: int = MAX_STEPS
     max_turns: int | None = None
     max_fan_out: int | None = None
+    noetl_jobs: bool = False  # jobs say their inputs where a NoETL worker looks for them too
+
+    def pinned(self) -> dict[str, JSON]:
+        """What is kept with an execution: `noetl_jobs` only where it is so, as nothing of old executions says it."""
+        kept = asdict(self)
+        if not self.noetl_jobs:
+            del kept["noetl_jobs"]
+        return kept

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON, Job, JobChange
+from noetl_broker.broker.noetl_jobs import tell_noetl
 from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
 from noetl_broker.playbook.fields import union_of_results, with_plain
 from noetl_broker.playbook.reads import ARGS, word_of_inputs
@@ -62,6 +63,8 @@ def enqueue_job(
         word, aliases = word_of_inputs(action), _keep_aliases(action, step.inputs, given)
         action[word] = inputs
         left += tuple(path for path in aliases if path[0] != word) + tuple((word, *path) for path in given.left)
+    if draft.known.rules.noetl_jobs:
+        left = tell_noetl(action, given, left)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     told = _told(draft, step, [template for _, template in reading], given, result) if left else inputs
     context: dict[str, JSON] = {**told, "step_name": step.name, "visit": visit}

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -75,6 +75,7 @@ class Service:
     counters: Counters = field(default_factory=Counters)
     bell: Bell | None = None
     serving: bool = False  # turns are taken: the schema is known, and the bell was heard once
+    beside_noetl: bool = False  # the database is a NoETL server's, whose workers run the jobs
     trouble: str | None = "it has not been reached yet"  # with the database, as of now
     progress_at: float = field(default_factory=time.monotonic)  # monotonic seconds
     tracer: Tracer | None = field(init=False)
@@ -184,9 +185,10 @@ class Service:
             await asyncio.wait_for(self.stopping.wait(), WAIT_SECONDS[0])
 
     async def _check_start(self, connection: Connection) -> None:
-        """Raises the fault that fits where the schema is not one that we know, or rights are missing."""
+        """See what database it is; raises the fault that fits where the schema is unknown, or rights are missing."""
         await check_version(connection)
         await check_rights(connection)
+        self.beside_noetl = bool(await connection.fetchval(sql("is_beside_noetl")))
         if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
             log.warning("the daemon runs as a superuser", hint="a role with the rights it needs is safer")
 
@@ -248,7 +250,7 @@ class Service:
         options = self.options
         return Evaluator(
             pool=pool,
-            rules=options.rules,
+            rules=replace(options.rules, noetl_jobs=self.beside_noetl),
             playbooks=Playbooks(options.playbook_rules),
             lanes=options.lanes,
             batch_size=options.batch_size,

@@ -10,7 +10,6 @@ and a row names its source and how many microseconds it is later. What few turns
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -75,7 +74,7 @@ class Columns:
                 self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
                 self.begun.append((
                     turn.execution_id, execution.catalog_id, dump_json(decision.begun.workload),
-                    dump_json(asdict(case.rules)),
+                    dump_json(case.rules.pinned()),
                 ))  # fmt: skip
             ends |= decision.ended is not None
             self._add_decision(execution, turn, decision)

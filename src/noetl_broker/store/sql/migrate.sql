@@ -26,6 +26,15 @@ select rolsuper
 from pg_roles
 where rolname = current_user;
 
+-- name: is_beside_noetl
+-- Whether the schema was made beside the tables of a NoETL server, and that server is not given back its own broker: see
+-- docs/beside-noetl.md.
+select exists (
+  select
+  from pg_trigger t
+  where t.tgrelid = to_regclass('noetl.queue') and t.tgname = 'noetl_receive_job'
+);
+
 -- name: missing_rights
 -- What a daemon's role (null: our own) may not do and must; deploy/roles.sql grants the same.
 with asked as (
