@@ -601,7 +601,8 @@ begin
     where not b.unread
   ), lost as materialized (
     select h.queue_id, h.queue_status, h.execution_id, h.catalog_id, h.event_id, h.node_id, h.node_name, h.node_type,
-      h.attempts, h.worker_id, h.completed, h.decided, h.result, coalesce(h.error, h.result -> 'error') as error
+      h.attempts, h.worker_id, h.completed, h.decided, h.result, coalesce(h.error, h.result -> 'error') as error,
+      h.event_type is not null as heard
     from heard h
     where h.overdue
       or h.decided and not h.completed and h.event_type is not null
@@ -612,12 +613,13 @@ begin
     select l.execution_id, l.catalog_id, l.event_id,
       case when l.completed then 'action_completed' else 'action_failed' end, l.node_id, l.node_name, l.node_type,
       case when l.completed then 'COMPLETED' else 'FAILED' end,
-      case when l.completed then l.result end,
+      -- an error that is not told beside its result is read from that by the core
+      case when l.completed or l.heard and coalesce(l.error #>> '{}', '') = '' then l.result end,
       case
         when l.completed then null
         when jsonb_typeof(l.error) = 'object' then l.error
         when l.error #>> '{}' <> '' then jsonb_build_object('message', l.error #>> '{}')
-        else jsonb_build_object(
+        when not l.heard then jsonb_build_object(
           'message', format('its job was set to %s, and no event says why', l.queue_status), 'type', 'missing_event'
         )
       end,

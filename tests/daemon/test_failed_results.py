@@ -9,6 +9,7 @@ import pytest
 from noetl_broker.broker.model import JSON
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.daemon.test_forks import answer, bring_back, differences, fork, inputs
+from tests.noetl import answered
 from tests.postgres import Database
 
 READ = 'args: {s: "{{ a.status }}", e: "{{ a.error }}", d: "{{ a }}", keys: "{{ a.error | list }}"}'
@@ -43,10 +44,19 @@ TOO_LARGE = {
     "message": "the result takes 3000002 bytes; the limit max_result_bytes is 2097152",
     "type": "max_result_bytes",
 }
+# What the http tool of a NoETL worker says of an answer that is no good: the event has no error.
+ANSWERED = answered(503, {"wait": 9})
+UNAVAILABLE = {
+    "message": "the server answered with status 503",
+    "type": "http",
+    "status_code": 503,
+    "response": '{"wait": 9}',
+}
 FAILURES: dict[str, tuple[str, tuple[str, JSON, JSON], dict[str, Any]]] = {
     "text": ("", ("action_failed", None, "boom"), {"step": "a", "message": "boom"}),
     "too large": ("", ("action_completed", MIB3, None), TOO_LARGE),
     "an item too large": (ITEMS, ("action_completed", MIB3, None), {**TOO_LARGE, "index": 0}),
+    "an answer": ("", ("action_error", ANSWERED, None), {"step": "a", **UNAVAILABLE}),
     "an envelope": ("", ("action_error", {"data": 1, "error": "full"}, None), {"step": "a", "message": "full"}),
     "nearly too long": ("", ("action_failed", None, {"message": "y" * 65_510}), {"step": "a", "message": "y" * 65_510}),
 }  # fmt: skip

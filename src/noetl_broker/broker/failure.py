@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FAILURES = frozenset({ACTION_FAILED, ITEM_FAILED})
 SHOWN_CHARACTERS = 80  # of a value that is complained about
+RESPONSE_CHARACTERS = 1_000  # of the answer of a server that is told in an error
 
 
 def error_of(event: Event) -> JSON:
@@ -31,8 +32,23 @@ def error_of(event: Event) -> JSON:
         return {"message": "the result of the event is no JSON", "type": "bad_result"}
     if event.bytes_over:
         return too_large(event)
-    result = result_beside(event)  # a NoETL worker reports an error inside its result envelope
-    return shortened((result.get("error") or result) if isinstance(result, dict) else result)
+    return shortened(_error_in(result_beside(event)))
+
+
+def _error_in(result: JSON) -> JSON:
+    """What a NoETL worker says of an error in its result; its http tool gives the answer there, and no error."""
+    if not isinstance(result, dict):
+        return result
+    if result.get("error"):
+        return result["error"]
+    answer = result.get("data")
+    status = answer.get("status_code") if isinstance(answer, dict) else None
+    if not isinstance(answer, dict) or type(status) is not int or result.get("message"):
+        return result
+    body = answer.get("data")
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    message = f"the server answered with status {status}"
+    return {"message": message, "type": "http", "status_code": status, "response": text[:RESPONSE_CHARACTERS]}
 
 
 def result_beside(event: Event) -> JSON:

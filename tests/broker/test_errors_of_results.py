@@ -1,0 +1,68 @@
+"""What is said of a failure whose event has no error of its own: what its result says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.model import Event
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import playbook
+
+ONE = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: http, url: u, retry: {max_attempts: 2, jitter: false, retry_when: "{{ status_code >= 500 }}"}}
+"""
+
+
+def answered(status: Any, body: Any = "") -> dict[str, Any]:
+    """What the http tool of a NoETL worker gives for an answer that is no success."""
+    return {"id": "x", "status": "error", "data": {"status_code": status, "url": "http://x/?key=1", "data": body}}
+
+
+def failed_with(result: Any, error: Any = None) -> tuple[str, Any]:
+    """The first event that comes of it, and its error."""
+    events = [*read_events("> execution_start"), Event("action_error", "a", 1, result=result, error=error)]
+    *_, (_, decision, _) = play_turns(playbook(ONE), events)
+    return decision.events[0].type, decision.events[0].error
+
+
+@pytest.mark.parametrize("status, event", [(503, "action_retry"), (404, "step_failed")])
+def test_the_status_of_an_answer_decides_about_a_retry(status: int, event: str) -> None:
+    """`status_code` in `retry_when` is the one in the data of the result."""
+    told, error = failed_with(answered(status))
+    message = f"the server answered with status {status}"
+    expected = {"step": "a", "message": message, "type": "http", "status_code": status, "response": ""}
+    assert (told, error) == (event, expected)
+
+
+@pytest.mark.parametrize(
+    "body, shown", [("no\n", "no\n"), ({"é": 1}, '{"é": 1}'), ("x" * 5000, "x" * 1000), (None, "null")]
+)
+def test_the_body_of_an_answer_is_told_as_text(body: Any, shown: str) -> None:
+    """No more than its beginning: every event that follows from a failure says its error again."""
+    assert failed_with(answered(500, body))[1]["response"] == shown
+
+
+@pytest.mark.parametrize(
+    "result, message",
+    [
+        ({**answered(500), "error": "no route"}, "no route"),
+        ({**answered(500), "message": "no luck"}, "no luck"),
+        (answered("500"), "the action failed"),
+        (answered(500.5), "the action failed"),
+        ({"data": [500]}, "the action failed"),
+        ("no", "no"),
+        (None, "the action failed"),
+    ],
+)
+def test_what_says_more_or_less_than_a_status_is_told_as_it_is(result: Any, message: str) -> None:
+    """An error or a message comes first; what is no status is none."""
+    assert failed_with(result)[1]["message"] == message
+
+
+def test_an_error_of_the_event_is_the_error() -> None:
+    """Whatever the result beside it says."""
+    assert failed_with(answered(404), "boom")[1] == {"step": "a", "message": "boom"}
