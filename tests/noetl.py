@@ -151,12 +151,23 @@ def _once_more(value: JSON, names: Mapping[str, JSON]) -> JSON:
         return text
 
 
+def _read(value: JSON) -> JSON:
+    """A text in brackets or braces is what it says, where it is JSON."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 def _run_python(action: Mapping[str, JSON], inputs: Mapping[str, JSON], context: Mapping[str, JSON]) -> JSON:
     """Call `main` with what its signature asks for, as far as there is such an input, or `context`."""
     code = b64decode(action["code_b64"]).decode() if "code_b64" in action else action["code"]
     names: dict[str, Any] = {}
     # what the text imports or defines beside `main`, that does not see
     exec(code, {"context": context}, names)  # noqa: S102 - the tests' own playbooks
+    inputs = {key: _read(value) for key, value in inputs.items()}
     main, known = names["main"], {"context": context, **inputs}
     asked = inspect.signature(main).parameters
     if list(asked) == ["input_data"]:
