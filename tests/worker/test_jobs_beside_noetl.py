@@ -1,0 +1,36 @@
+"""Jobs as they are said beside a NoETL server: this worker runs them as it runs any other."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.broker.model import Rules
+from tests.broker.test_jobs import jobs_of
+from tests.worker.conftest import Perform
+
+GIVEN = '"def main(**given): return given"'
+ITERATED = f"""
+workflow:
+- {{step: start, next: {{step: s, args: {{c: 3}}}}}}
+- step: s
+  type: iterator
+  collection: [1, 2]
+  element: n
+  data: {{a: "{{{{ env.CITY }}}}", b: 2}}
+  task: {{type: python, code: {GIVEN}, with: {{b: "{{{{ n }}}}"}}, data: {{d: "{{{{ b }}}} in {{{{ a }}}}"}}}}
+"""
+PLAIN = f"""
+workflow:
+- {{step: start, next: {{step: s, params: {{c: "{{{{ 1 + 2 }}}}"}}}}}}
+- {{step: s, type: python, code: {GIVEN}, data: {{a: "{{{{ env.CITY }}}}", b: 2}}}}
+"""
+
+
+@pytest.mark.parametrize("body", [ITERATED, PLAIN])
+async def test_a_job_comes_to_the_same(perform: Perform, body: str) -> None:
+    """What is said twice is finished alike, and an item sees the inputs of its step under its own."""
+    plain, beside = (jobs_of(body, rules=Rules(noetl_jobs=beside))[0] for beside in (False, True))
+    assert plain.action != beside.action
+    expected = await perform(plain.action, context=plain.context)
+    assert expected[0]["a"] == "Oslo" if isinstance(expected, list) else expected == {"a": "Oslo", "b": 2, "c": 3}
+    assert await perform(beside.action, context=beside.context) == expected
