@@ -200,6 +200,8 @@ class JobDatabase:
             listener = await connect(self._dsn, name=f"{self._name} listener", takes="writes")
             try:
                 await listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
+                # Whoever waits for the bell must not sleep on where nobody rings it any more.
+                listener.add_termination_listener(lambda _connection: self._rung.set())
             except BaseException:
                 listener.terminate()
                 raise

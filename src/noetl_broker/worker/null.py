@@ -11,7 +11,7 @@ from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.tally import Tally
-from noetl_broker.worker.waiting import Backoff, first
+from noetl_broker.worker.waiting import RETRY_SECONDS, Backoff, first
 
 log = structlog.get_logger(__name__)
 
@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.Event) -> Tally:
     """Complete every job of the asked types (None: any type at all) until the stop; say how many."""
     idle = Backoff(least=options.poll_min_seconds, most=options.poll_max_seconds)
-    broken = Backoff(least=0.1, most=5.0)
+    broken = Backoff(least=RETRY_SECONDS[0], most=RETRY_SECONDS[1])
     tally = Tally()
     while not stop.is_set():
         database.rung.clear()

@@ -30,43 +30,54 @@ from noetl_broker.worker.execute import TOOLS, Success, execute, types_with
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
 from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
-from noetl_broker.worker.report import Reporter, answer_of
+from noetl_broker.worker.report import Reporter, Said, answer_of
 from noetl_broker.worker.spans import attempt_span
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.tools.interpreters import Interpreters
 from noetl_broker.worker.tools.task import Lent, Tool
-from noetl_broker.worker.waiting import Backoff, beside, first, in_time
+from noetl_broker.worker.waiting import RETRY_SECONDS, Backoff, beside, first, in_time
 
 # Waiting does not mend these; they end the worker with an exit code of their own.
 FATAL = (PermissionFault, SchemaFault)
 LAST_WORDS_SECONDS = 5.0
-STOPPED, ANSWERED = "stopped", "answered"
+LAST_ANSWER_SECONDS = (0.1, 1.0)  # for one that comes as the time to stop is over: a tenth of that time, within these
+STOPPED = "stopped"
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Running:
-    """A job under way: its task, the end of its lease, and why it was cancelled."""
+    """A job under way: its task, the end of its lease, and why it was cancelled.
+
+    One that is `finished` has its outcome, and nobody cancels it any more.
+    """
 
     job: LeasedJob
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     ended_because: str | None = None
+    finished: bool = False
 
     def hold(self, until: float) -> None:
         """Kill the job at that moment of the loop's clock, unless this is called again: somebody else may have it."""
         self.release()
-        self.expiry = asyncio.get_running_loop().call_at(until, self.end, "lease not renewed")
+        if not self.finished:
+            self.expiry = asyncio.get_running_loop().call_at(until, self.end, "lease not renewed")
 
     def release(self) -> None:
         """Have no lease any more that could end."""
         if self.expiry is not None:
             self.expiry.cancel()
 
+    def finish(self) -> None:
+        """Have an outcome: from here on the end of the lease is the database's business alone."""
+        self.finished = True
+        self.release()
+
     def end(self, because: str) -> None:
-        """Kill the job, once."""
-        if self.ended_because is None and self.task is not None:
+        """Kill the job, once, unless it has its outcome already."""
+        if self.ended_because is None and not self.finished and self.task is not None:
             self.ended_because = because
             self.task.cancel()
 
@@ -87,7 +98,7 @@ class Pool:
     async def lease_until(self, stop: asyncio.Event) -> None:
         """Lease and start jobs until the stop."""
         idle = Backoff(least=self.options.poll_min_seconds, most=self.options.poll_max_seconds)
-        broken = Backoff(least=0.1, most=5.0)
+        broken = Backoff(least=RETRY_SECONDS[0], most=RETRY_SECONDS[1])
         while not stop.is_set():
             self.room.clear()
             free = self.options.concurrency - len(self.running)
@@ -150,21 +161,25 @@ class Pool:
                 if running.ended_because == STOPPED:
                     await self._let_go(running)
                 return
-            # After a kill by the stop there is little time; where the answer cannot be told, the lease runs out.
-            limit = LAST_WORDS_SECONDS if running.ended_because else None
-            counted = await asyncio.wait_for(self.reporter.report(answer_of(job.lease, outcome)), limit)
-            self.tally.add(done=isinstance(outcome, Success), counted=counted)
-            seconds = round(time.monotonic() - begun, 3)
-            log.info("job_ended", **fields, **ending(outcome), counted=counted, seconds=seconds)
-            if self.options.emit is not None:
-                running.ended_because = ANSWERED  # nobody need kill it for its lease, which is given back
+            said = await self.reporter.report(answer_of(job.lease, outcome))
+            self._tell_answer(said, outcome, fields | {"seconds": round(time.monotonic() - begun, 3)})
+            if self.options.emit is not None and said is not Said.NOT_SENT:
                 await self._tell_span(self.options.emit, job, outcome, began_at)
-        except (asyncio.CancelledError, TimeoutError):
-            log.warning("answer_lost", **fields, because=running.ended_because)
         finally:
             running.release()
             self.running.discard(running)
             self.room.set()
+
+    def _tell_answer(self, said: Said, outcome: Success | Failure, fields: dict[str, Any]) -> None:
+        """Count an answer, and log what became of it."""
+        self.tally.add(done=isinstance(outcome, Success), counted=said is Said.COUNTED)
+        fields |= ending(outcome)
+        if said is Said.TOO_LATE:
+            log.warning("answer_too_late", **fields)
+        elif said is Said.NOT_SENT:
+            log.warning("answer_not_sent", **fields, error=self.reporter.trouble)
+        else:
+            log.info("job_ended", **fields, counted=said is Said.COUNTED)
 
     async def _tell_span(self, emit: Emit, job: LeasedJob, outcome: Success | Failure, began_at: datetime) -> None:
         """The answer is given; a trace is worth no second try."""
@@ -180,11 +195,12 @@ class Pool:
         """Execute a job; None when it was killed: the answer is for whoever has its lease now, or will have it."""
         try:
             outcome = await execute(running.job, self.lent, time_limit_seconds=self.options.time_limit_seconds)
+            running.finish()
             await asyncio.sleep(0)  # a cancellation that the step has asked for comes now, and not to its answer
         except asyncio.CancelledError:
             if running.ended_because is not None:
                 return None
-            running.ended_because = ANSWERED  # by itself: nobody else need, and its last words are as short
+            running.finish()
             return failure_of(ToolFault("the task cancelled itself", kind="CancelledError"))
         return outcome
 
@@ -201,14 +217,18 @@ class Pool:
             log.warning("lease_kept", queue_id=running.job.queue_id, error=str(fault))
 
     async def keep_leases(self) -> None:
-        """Renew the leases of all jobs in one statement, each third of their length; kill the jobs of lost ones."""
+        """Renew the leases of all jobs in one statement, each third of their length; kill the jobs of lost ones.
+
+        Those whose answers wait are renewed as well: nobody else is to begin what is done.
+        """
         third = self.options.lease_seconds / 3
-        backoff = Backoff(least=min(0.1, third), most=max(third, 0.1))
+        backoff = Backoff(least=RETRY_SECONDS[0], most=min(RETRY_SECONDS[1], third))
         pause = third
         while True:
             await asyncio.sleep(pause)
             until = self._lease_until()
-            held = {running.job.queue_id: running for running in self.running}
+            # Of two attempts of one job the later: the answer of the earlier waits, and comes too late.
+            held = {running.job.queue_id: running for running in sorted(self.running, key=attempt_of)}
             try:
                 yours = await self._renew(held, patience=third)
             except DatabaseFault as fault:
@@ -234,16 +254,26 @@ class Pool:
         )
 
     async def drain(self) -> None:
-        """Let running jobs finish for `drain_seconds`, then kill what is left and let its leases run out."""
-        tasks = [running.task for running in self.running if running.task is not None]
-        if not tasks:
+        """Let running jobs finish and answers be sent for `drain_seconds`, then kill and give up what is left.
+
+        The leases of what was killed are let run out; an answer that has just come has a moment more.
+        """
+        left = {running.task for running in self.running if running.task is not None}
+        if not left:
             return
-        log.info("worker_draining", jobs=len(tasks), limit_seconds=self.options.drain_seconds)
-        _, left = await asyncio.wait(tasks, timeout=self.options.drain_seconds)
+        log.info("worker_draining", jobs=len(left), limit_seconds=self.options.drain_seconds)
+        _, left = await asyncio.wait(left, timeout=self.options.drain_seconds)
         for running in list(self.running):
             running.end(STOPPED)
-        if left:
-            await asyncio.wait(left)
+        moment = min(max(self.options.drain_seconds / 10, LAST_ANSWER_SECONDS[0]), LAST_ANSWER_SECONDS[1])
+        while left:
+            self.reporter.give_up(after_seconds=moment)
+            _, left = await asyncio.wait(left, timeout=moment)
+
+
+def attempt_of(running: Running) -> int:
+    """Give the number of a job's lease."""
+    return running.job.attempt
 
 
 def ending(outcome: Success | Failure) -> dict[str, Any]:

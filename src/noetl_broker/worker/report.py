@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import structlog
 
@@ -20,7 +23,7 @@ from noetl_broker.store.jobs import (
 )
 from noetl_broker.worker.execute import Success
 from noetl_broker.worker.faults import Failure
-from noetl_broker.worker.waiting import Backoff
+from noetl_broker.worker.waiting import RETRY_SECONDS, Backoff
 
 Answer = Completion | Failing
 
@@ -41,48 +44,105 @@ def refusal(answer: Answer, fault: RefusedFault | DatabaseFault) -> Failing:
     return Failing(answer.lease, {"message": message, "type": limit or "bad_result"}, retryable=False)
 
 
+class Said(StrEnum):
+    """What became of an answer."""
+
+    COUNTED = "counted"
+    TOO_LATE = "too late"  # the lease was taken over, or the attempt was ended: nothing was changed
+    REFUSED = "refused"  # the database takes it neither as it is nor as a failure
+    NOT_SENT = "not sent"  # the worker stops
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Waiting:
+    """An answer that waits for the database, and since when by the loop's clock."""
+
+    answer: Answer
+    since: float
+    said: asyncio.Future[Said]
+
+
 class Reporter:
-    """Takes answers from running jobs and says to each whether it counted."""
+    """Takes answers from running jobs and says to each what became of it.
+
+    An answer is tried for as long as the worker lives, whatever became of its lease: the database decides whether it
+    comes too late. Each keeps the slot of its job, so no more of them wait than the worker does jobs at a time.
+    """
 
     def __init__(self, database: JobDatabase, worker_id: str) -> None:
         self._database = database
         self._worker_id = worker_id
-        self._waiting: list[tuple[Answer, asyncio.Future[bool]]] = []
+        self._waiting: list[Waiting] = []
         self._arrived = asyncio.Event()
-        self._backoff = Backoff(least=0.1, most=5.0)
+        self._backoff = Backoff(least=RETRY_SECONDS[0], most=RETRY_SECONDS[1])
+        self._closed = False
+        self.trouble: str | None = None  # why answers wait
 
-    async def report(self, answer: Answer) -> bool:
-        """Wait until the database has the answer; false: the lease was taken over, and nothing was changed."""
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.append((answer, future))
+    async def report(self, answer: Answer) -> Said:
+        """Wait until the database has the answer, or the worker gives it up; whoever cancels the job ends neither."""
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(answer=answer, since=loop.time(), said=loop.create_future())
+        if self._closed:
+            return Said.NOT_SENT
+        self._waiting.append(waiting)
         self._arrived.set()
-        return bool(await future)
+        while not waiting.said.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([waiting.said])
+        return waiting.said.result()
+
+    def give_up(self, *, after_seconds: float = 0.0) -> None:
+        """Give up the answers that have waited for so long, for the worker stops."""
+        latest = asyncio.get_running_loop().time() - after_seconds
+        for waiting in self._waiting:
+            if waiting.since <= latest and not waiting.said.done():
+                waiting.said.set_result(Said.NOT_SENT)
 
     async def serve(self) -> None:
-        """Send what has gathered, again and again, until cancelled; an answer whose job gave up waiting is dropped."""
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            batch = [(answer, future) for answer, future in self._waiting if not future.done()]
-            self._waiting.clear()
-            try:
-                counted = await self._send([answer for answer, _ in batch])
-            except DatabaseFault as fault:
-                self._waiting[:0] = batch
-                self._arrived.set()
-                pause = self._backoff.next()
-                log.warning("answers_wait", answers=len(batch), error=str(fault), pause_seconds=round(pause, 2))
-                await asyncio.sleep(pause)
-                continue
-            self._backoff.reset()
-            for answer, future in batch:
-                if not future.done():
-                    future.set_result(counted.get(answer.lease.queue_id, False))
+        """Send what has gathered, again and again, until cancelled; what is left then is given up."""
+        try:
+            while True:
+                self._forget()
+                await self._arrived.wait()
+                self._arrived.clear()
+                self._forget()
+                await self._serve_batch(self._next_batch())
+        finally:
+            self._closed = True
+            self.give_up()
 
-    async def _send(self, answers: Sequence[Answer]) -> dict[int, bool]:
+    def _forget(self) -> None:
+        self._waiting = [waiting for waiting in self._waiting if not waiting.said.done()]
+
+    def _next_batch(self) -> list[Waiting]:
+        """Give what waits; of two answers to one job, for attempts that were both ours, the second comes later."""
+        batch: dict[int, Waiting] = {}
+        for waiting in self._waiting:
+            batch.setdefault(waiting.answer.lease.queue_id, waiting)
+        if len(batch) < len(self._waiting):
+            self._arrived.set()
+        return [*batch.values()]
+
+    async def _serve_batch(self, batch: Sequence[Waiting]) -> None:
+        try:
+            said = await self._send([waiting.answer for waiting in batch])
+        except DatabaseFault as fault:
+            self.trouble = str(fault)
+            self._arrived.set()
+            pause = self._backoff.next()
+            log.warning("answers_wait", answers=len(batch), error=self.trouble, pause_seconds=round(pause, 2))
+            await asyncio.sleep(pause)
+            return
+        self._backoff.reset()
+        for waiting in batch:
+            if not waiting.said.done():
+                waiting.said.set_result(said[waiting.answer.lease.queue_id])
+
+    async def _send(self, answers: Sequence[Answer]) -> dict[int, Said]:
         """Send a batch; where the database refuses a value in it, send one by one and fail the job of that value.
 
-        What it takes neither way is dropped: the lease of that job runs out, and nobody else waits for it.
+        What it takes neither way is dropped: the lease of that job runs out, and nobody else waits for it. Gives what
+        became of each, by `queue_id`.
         """
         try:
             return await self._send_batch(answers)
@@ -91,21 +151,21 @@ class Reporter:
                 raise
             if len(answers) == 1:
                 return await self._send_refusal(answers[0], fault)
-        counted: dict[int, bool] = {}
+        said: dict[int, Said] = {}
         for answer in answers:
-            counted |= await self._send([answer])
-        return counted
+            said |= await self._send([answer])
+        return said
 
-    async def _send_refusal(self, answer: Answer, fault: RefusedFault | DatabaseFault) -> dict[int, bool]:
+    async def _send_refusal(self, answer: Answer, fault: RefusedFault | DatabaseFault) -> dict[int, Said]:
         log.warning("answer_refused", queue_id=answer.lease.queue_id, error=str(fault))
         try:
             return await self._send_batch([refusal(answer, fault)])
         except (RefusedFault, DatabaseFault) as again:
             if not refuses(again):
                 raise
-            return {}
+            return {answer.lease.queue_id: Said.REFUSED}
 
-    async def _send_batch(self, answers: Sequence[Answer]) -> dict[int, bool]:
+    async def _send_batch(self, answers: Sequence[Answer]) -> dict[int, Said]:
         completions = [answer for answer in answers if isinstance(answer, Completion)]
         failings = [answer for answer in answers if isinstance(answer, Failing)]
         counted: dict[int, bool] = {}
@@ -113,4 +173,4 @@ class Reporter:
             counted |= await complete_jobs(self._database, self._worker_id, completions)
         if failings:
             counted |= await fail_jobs(self._database, self._worker_id, failings)
-        return counted
+        return {queue_id: Said.COUNTED if yours else Said.TOO_LATE for queue_id, yours in counted.items()}

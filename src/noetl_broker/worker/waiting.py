@@ -9,6 +9,9 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+# Between two tries to reach a database that is away: as long as anything waits, nobody waits much longer than it.
+RETRY_SECONDS = (0.1, 1.0)
+
 
 @dataclass(slots=True, kw_only=True)
 class Backoff:
