@@ -8,10 +8,12 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from noetl_broker.daemon import listener
+from noetl_broker.daemon.lane import Lane
 from noetl_broker.errors import EXIT_UNAVAILABLE, OperatorFault
 from noetl_broker.playbook.findings import Rules
 from noetl_broker.worker import WorkerOptions, run_worker
@@ -27,6 +29,7 @@ from tests.brokers import (
 )
 from tests.chaos.door import FOR_EVER, WORDS, Door
 from tests.chaos.extent import sample
+from tests.chaos.killing import broker
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
 from tests.roles import logins
@@ -178,10 +181,10 @@ async def process(database: Database, *arguments: str) -> AsyncIterator[asyncio.
         await made.wait()
 
 
-async def lines_until(made: asyncio.subprocess.Process, event: str) -> list[dict[str, str]]:
+async def lines_until(made: asyncio.subprocess.Process, event: str) -> list[dict[str, Any]]:
     """Read the log of a command up to the line of this event."""
     assert made.stderr is not None
-    lines: list[dict[str, str]] = []
+    lines: list[dict[str, Any]] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not lines or lines[-1]["event"] != event:
             lines.append(json.loads(await made.stderr.readline()))
@@ -203,6 +206,34 @@ async def test_the_log_says_what_the_server_said_at_its_door(database: Database)
     assert told[-1]["because"] == "the server has no connection left"
     assert told[-1]["sqlstate"] == "53300"
     assert told[-1]["error"].endswith("the database cannot be reached: sorry, too many clients already")
+
+
+async def test_a_daemon_waits_a_second_at_most_between_two_tries(database: Database) -> None:
+    """At its start, and of its listener, however long the database lets it in no more."""
+    async with Door(database) as door:
+        door.refuse("57P03", times=5)
+        async with process(door.database, "run") as daemon:
+            at_start = await lines_until(daemon, "ready")
+            door.refuse("57P03", times=6, named=BELL)
+            await value(database, TERMINATE, BELL)
+            await asyncio.wait_for(door.turned_away.wait(), PATIENCE_SECONDS)
+            told = [await lines_until(daemon, "the listener cannot connect, will try again") for _ in range(6)]
+    at_start_pauses = [line["pause_seconds"] for line in at_start if line["event"] == "waiting for the database"]
+    assert (len(at_start_pauses), at_start_pauses[-1]) == (5, 1.0)
+    assert told[-1][-1]["pause_seconds"] == 1.0
+
+
+async def test_a_lane_waits_a_second_at_most_between_two_tries(database: Database) -> None:
+    """However long it has no connection; and as little as before once it had one."""
+    async with Door(database) as door, broker(door.database) as evaluator:
+        lane = Lane(evaluator, lambda: None)
+        door.refuse("57P03", times=6)
+        pauses = []
+        for _ in range(7):
+            await lane.step()
+            pauses.append(lane.fault_pause)
+        assert door.refused == 6
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 0.05]
 
 
 @pytest.mark.parametrize("state", ["53300", "57P01", "57P03"])

@@ -34,7 +34,7 @@ from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
-WAIT_SECONDS = (0.2, 5.0)
+WAIT_SECONDS = (0.2, 1.0)
 LAST_SPANS_SECONDS = 2.0
 LAST_RING_SECONDS = 2.0
 

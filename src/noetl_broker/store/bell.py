@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHANNEL = "noetl_event"
-RECONNECT_SECONDS = (0.1, 5.0)
+RECONNECT_SECONDS = (0.1, 1.0)
 FULL_ENOUGH = 0.5  # of the notification queue, which is full at 1
 
 
