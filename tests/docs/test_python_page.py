@@ -68,3 +68,11 @@ def test_the_page_names_all_that_may_be_imported() -> None:
     missing = [name for name in noetl_broker.__all__ if name != "__version__" and f"`{name}`" not in told]
     assert missing == []
     assert [name for name in noetl_broker.__all__ if not hasattr(noetl_broker, name)] == []
+
+
+def test_the_program_hears_what_a_worker_tells(folder: Path) -> None:
+    """On stderr, in the words of the page."""
+    tells = "from noetl_broker.worker.pool import log; log.info('job_ended'); log.debug('job_started')"
+    program = f"{(folder / 'hear.py').read_text(encoding='utf-8')}\n{tells}"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert (answer.stdout, answer.stderr) == ("", "INFO:noetl_broker.worker.pool:job_ended\n")

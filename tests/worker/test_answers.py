@@ -13,6 +13,7 @@ import structlog
 from noetl_broker import logs
 from noetl_broker.store.jobs import Completion, JobDatabase, Lease
 from noetl_broker.worker import WorkerOptions, null, pool, report, run_worker
+from noetl_broker.worker.logger import Log
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.tools.task import Task
 from tests.brokers import value
@@ -101,7 +102,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Lines]:
     structlog.reset_defaults()
     structlog.configure(processors=[own.take])
     for module in (null, pool, report):
-        monkeypatch.setattr(module, "log", structlog.get_logger("test"))
+        monkeypatch.setattr(module, "log", Log("test"))
     yield own
     structlog.reset_defaults()
     logs.configure(level="error", form="console")

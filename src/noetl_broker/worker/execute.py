@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-import structlog
-
 from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import OWN_KEYS
 from noetl_broker.store.codec import load_json, load_plainly
@@ -21,6 +19,7 @@ from noetl_broker.template import StepResult, unwrap
 from noetl_broker.worker.faults import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
 from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
 from noetl_broker.worker.iterate import input_words, iterate, iterates, iteration_of
+from noetl_broker.worker.logger import Log
 from noetl_broker.worker.redaction import Redactor
 from noetl_broker.worker.save import KEYS, save
 from noetl_broker.worker.tools.http import run_http
@@ -45,7 +44,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
 # Done here, around the tools: a save is nothing but its `save`, an iterator repeats another tool.
 AROUND = frozenset({"save", "iterator"})
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

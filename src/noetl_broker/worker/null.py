@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 
-import structlog
-
 from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store.jobs import Completion, JobDatabase, RefusedFault, complete_jobs, lease_jobs
+from noetl_broker.worker.logger import Log
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.tally import Tally
 from noetl_broker.worker.waiting import RETRY_SECONDS, Backoff, first
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 async def run_null(options: WorkerOptions, database: JobDatabase, stop: asyncio.Event) -> Tally:

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from typing import Any
 
 import httpx
-import structlog
 
 from noetl_broker.broker.spans import Emit
 from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
@@ -28,6 +27,7 @@ from noetl_broker.store.jobs import (
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.execute import TOOLS, Success, execute, types_with
 from noetl_broker.worker.faults import Failure, ToolFault, failure_of
+from noetl_broker.worker.logger import Log
 from noetl_broker.worker.null import run_null
 from noetl_broker.worker.options import WorkerOptions
 from noetl_broker.worker.report import Reporter, Said, answer_of
@@ -43,7 +43,7 @@ LAST_WORDS_SECONDS = 5.0
 LAST_ANSWER_SECONDS = (0.1, 1.0)  # for one that comes as the time to stop is over: a tenth of that time, within these
 STOPPED = "stopped"
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import structlog
-
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.jobs import (
     Completion,
@@ -23,11 +21,12 @@ from noetl_broker.store.jobs import (
 )
 from noetl_broker.worker.execute import Success
 from noetl_broker.worker.faults import Failure
+from noetl_broker.worker.logger import Log
 from noetl_broker.worker.waiting import RETRY_SECONDS, Backoff
 
 Answer = Completion | Failing
 
-log = structlog.get_logger(__name__)
+log = Log(__name__)
 
 
 def answer_of(lease: Lease, outcome: Success | Failure) -> Answer:
