@@ -84,6 +84,7 @@ create table if not exists noetl.queue (
 alter table noetl.queue add column if not exists timeout_seconds double precision;
 alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
+alter table noetl.queue add column if not exists lease_seconds int;
 
 comment on table noetl.queue is 'Jobs for workers: at most one per visit of a step.';
 comment on column noetl.queue.status is

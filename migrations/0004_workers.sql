@@ -102,6 +102,7 @@ begin
         attempts = q.attempts + 1,
         worker_id = $1,
         lease_until = at + make_interval(secs => $3),
+        lease_seconds = $3,
         last_heartbeat = at,
         first_leased_at = coalesce(q.first_leased_at, at),
         -- the log is read by time, so what happens to a job is later than what happened before, whatever the clocks say
@@ -183,7 +184,7 @@ begin
     begin
       update noetl.queue q
       set status = 'leased', attempts = q.attempts + 1, worker_id = $1,
-          lease_until = at + make_interval(secs => $3), last_heartbeat = at,
+          lease_until = at + make_interval(secs => $3), lease_seconds = $3, last_heartbeat = at,
           first_leased_at = coalesce(q.first_leased_at, at),
           updated_at = greatest(at, q.updated_at + interval '1 microsecond')
       where q.queue_id = chosen
@@ -250,28 +251,32 @@ create or replace function noetl.heartbeat_job(
   queue_id bigint,
   worker_id text,
   attempt int,
-  lease_seconds int default 60
+  lease_seconds int default null
 ) returns boolean
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+  at timestamptz := clock_timestamp();
 begin
-  if $4 is null or $4 < 1 then
+  if $4 < 1 then
     raise exception using errcode = 'NB400',
-      message = format('heartbeat_job of job %s: lease_seconds %s must be 1 or more', $1, coalesce($4::text, 'null'));
+      message = format('heartbeat_job of job %s: lease_seconds %s must be 1 or more, or null', $1, $4);
   end if;
+  -- Whoever leases by statements of its own says no length; a NoETL server leases for a minute.
   update noetl.queue q
-  set lease_until = clock_timestamp() + make_interval(secs => $4),
-      last_heartbeat = clock_timestamp()
+  set lease_until = at + make_interval(secs => coalesce($4, q.lease_seconds, 60)),
+      lease_seconds = coalesce($4, q.lease_seconds),
+      last_heartbeat = at
   where q.queue_id = $1 and q.worker_id = $2 and q.attempts = $3 and q.status is not distinct from 'leased';
   return found;
 end
 $$;
 
 comment on function noetl.heartbeat_job(bigint, text, int, int) is
-  'Prolongs a lease; false means that it is no longer yours: stop the work.';
+  'Prolongs a lease by lease_seconds from now, and by as long from then on; null: by its own length; false: it is not yours, stop.';
 
 -- How many answers came after their lease was taken over. A refused answer leaves no row, and a counter in a table would
 -- make refused workers wait for each other; a sequence does neither. (A crash of the server may move it by up to 32.)

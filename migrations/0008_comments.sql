@@ -101,6 +101,7 @@ begin
       ('queue', 'updated_at', 'When its status last changed.'),
       ('queue', 'timeout_seconds', 'How long an attempt may take; null: as long as it likes.'),
       ('queue', 'lost_leases', 'How often a lease ran out without an answer.'),
+      ('queue', 'lease_seconds', 'The length of the lease, for heartbeats that say none; null: another program leased it.'),
 
       ('execution', 'execution_id', 'The id of the execution.'),
       ('execution', 'catalog_id', 'The version of the playbook that it keeps to its end.'),

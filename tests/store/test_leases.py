@@ -131,7 +131,6 @@ async def test_a_lease_is_an_event(database: Database) -> None:
         "lease_jobs(null)",
         "heartbeat_job(1, 'w', 1, 0)",
         "heartbeat_job(1, 'w', 1, -5)",
-        "heartbeat_job(1, 'w', 1, null)",
     ],
 )
 async def test_arguments_that_make_no_sense_are_refused(database: Database, call: str) -> None:
@@ -162,6 +161,54 @@ async def test_a_heartbeat_prolongs_the_lease(database: Database) -> None:
         assert row is not None
         assert timedelta(seconds=49) < row["rest"] < timedelta(seconds=51)
         assert row["first_leased_at"] < row["last_heartbeat"]
+
+
+@pytest.mark.parametrize("lease", ["lease_jobs", "lease_singly"])
+@pytest.mark.parametrize("length", ["", ", null"])
+async def test_a_heartbeat_without_a_length_keeps_the_lease_s(database: Database, lease: str, length: str) -> None:
+    """The one that it was leased for, or that the last heartbeat gave it, whatever others made of the times."""
+    beat = f"select noetl.heartbeat_job($1, 'w', 1{length})"
+    rest = "select lease_until - last_heartbeat from noetl.queue"
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await own.execute(f"select noetl.{lease}('w', 1, 900)")
+        for _ in range(2):
+            assert await own.fetchval(beat, queue_id) is True
+            assert await own.fetchval(rest) == timedelta(seconds=900)
+        await own.execute("select noetl.heartbeat_job($1, 'w', 1, 300)", queue_id)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp(), last_heartbeat = null")
+        assert await own.fetchval(beat, queue_id) is True
+        assert await own.fetchval(rest) == timedelta(seconds=300)
+
+
+async def test_each_lease_has_a_length_of_its_own(database: Database) -> None:
+    """A job that is leased anew does not keep the length of the lease that was lost."""
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await own.execute("select noetl.lease_jobs('w', 1, 900)")
+        await expire(own)
+        await own.execute("select noetl.lease_jobs('w', 1, 30)")
+        assert await own.fetchval("select noetl.heartbeat_job($1, 'w', 2)", queue_id) is True
+        assert await own.fetchval("select lease_until - last_heartbeat from noetl.queue") == timedelta(seconds=30)
+
+
+async def test_a_lease_that_others_took_is_prolonged_by_a_minute(database: Database) -> None:
+    """Its row says no length: a NoETL server leases for as long."""
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await own.execute("update noetl.queue set status = 'leased', worker_id = 'w', attempts = 1")
+        assert await own.fetchval("select noetl.heartbeat_job($1, 'w', 1)", queue_id) is True
+        assert await own.fetchval("select lease_until - last_heartbeat from noetl.queue") == timedelta(seconds=60)
+
+
+async def test_an_answer_after_the_end_of_the_lease_counts_until_it_is_taken_over(database: Database) -> None:
+    """The time alone takes nothing from a worker: what it has done is not done again."""
+    async with session(database) as own:
+        queue_id = await put_job(own)
+        await lease(own)
+        await own.execute("update noetl.queue set lease_until = clock_timestamp() - interval '1 hour'")
+        assert await own.fetchval("select noetl.complete_job($1, 'w', 1, '1')", queue_id) is True
+        assert await own.fetchval("select status from noetl.queue") == "done"
 
 
 @pytest.mark.parametrize(
