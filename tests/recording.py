@@ -17,7 +17,7 @@ from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn
 from noetl_broker.broker.history import History
 from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import EXECUTION_START, JSON, Decision, Event, Rules, Turn
+from noetl_broker.broker.model import EXECUTION_START, JSON, Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, encode
 from noetl_broker.broker.story import STORY_START
 from noetl_broker.playbook import Playbook, compile_playbook
@@ -61,7 +61,7 @@ def decide(execution: dict[str, Any], texts: dict[str, str], ordinal: int) -> di
     playbook = compile_playbook(texts[execution["path"]], rules=PlaybookRules())
     events = [Event(**event) for event in execution["events"]]
     decisions, state = [], ExecutionState()
-    for decision, after in _decisions(playbook, events, Rules(**execution["rules"]), ordinal):
+    for decision, after in _decisions(playbook, events, stored_rules(execution["rules"]), ordinal):
         decisions.append(_sparse(decision))
         state = after
     return _plain({"decisions": decisions, "state": encode(state)})

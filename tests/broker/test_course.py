@@ -129,6 +129,21 @@ def test_a_condition_that_fails_takes_no_arc() -> None:
     assert course_of(playbook(body), FAILED).trace.went_on == frozenset()
 
 
+def test_a_loser_that_fails_takes_no_arc() -> None:
+    """The execution goes on without it, whatever its `on_error` says: a template of its `next` failed."""
+    body = """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, type: python, code: x, next: j}
+        - {step: b, type: python, code: x, on_error: continue, next: [{when: "{{ b.x.y }}", step: j}, {else: [j]}]}
+        - {step: j, join: any, type: python, code: x}
+    """
+    story = "> execution_start\n> action_completed a 1\n> action_completed b {}\n> action_completed j 1"
+    told = course_of(playbook(body), story).trace
+    assert (told.went_on, [*told.errors]) == (frozenset(), ["b"])
+    assert arcs_taken(body, story)["b -> j"] == 0
+
+
 def test_retries_are_counted() -> None:
     """Each action_retry of a step."""
     body = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from noetl_broker.broker.model import Rules
 from noetl_broker.broker.plans import plan_retry
 from noetl_broker.errors import BrokerError
 from tests.forking import DIAMOND, fork_story, history_of, told
@@ -77,7 +78,7 @@ def test_a_failure_that_was_let_go_is_taken_over_as_one() -> None:
 
 
 def test_a_token_that_was_spent_and_failed_stays_spent() -> None:
-    """The join ran while it was under way; tried again, it is too late for it as it was."""
+    """The join ran while it was under way; tried again, it is too late for it as it was (a rule of before)."""
     source = history_of(
         playbook("""
         workflow:
@@ -91,6 +92,7 @@ def test_a_token_that_was_spent_and_failed_stays_spent() -> None:
         > action_completed a 1
         > action_failed b {"message": "boom"}
         """,
+        rules=Rules(spent_fails=True),
     )
     story = """
         > action_completed b 3

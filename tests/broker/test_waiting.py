@@ -285,3 +285,86 @@ def test_an_execution_in_which_nothing_moves_says_so() -> None:
         | {"state": {"status": "RUNNING", "seen": "1", "total": 1}, "turns": ()}
     )
     assert waits(history) == ["nothing lives in it and no mail waits: noetl-broker replay shows what is wrong"]
+
+
+SPENT = """
+workflow:
+- {step: start, next: [quick, slow, third]}
+- {step: quick, type: python, code: x, next: first}
+- {step: slow, type: python, code: x, next: SLOW}
+- {step: third, type: python, code: x, next: [both, first]}
+- {step: both, join: all, type: python, code: x, next: first}
+- {step: first, join: any, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+def test_a_spent_token_is_not_said_to_come_to_the_end() -> None:
+    """It ends at the join for which it was spent, and `end` only waits until it lives no more."""
+    body = SPENT.replace("SLOW", "first")
+    history = history_of(playbook(body), "> execution_start\n> action_completed quick 1\n> action_completed first 3")
+    assert step_lines(history, "end") == told("""
+        end of execution 1 (story version 1, RUNNING) waits before it runs
+          join end waits until nothing else lives
+            first came to it already
+            slow runs and comes to it no more: it ends at join first, for which it was spent
+            third runs and comes to it no more: it ends at join first, for which it was spent
+    """)
+
+
+def test_a_waiting_join_of_spent_tokens_is_not_said_to_come_to_the_end() -> None:
+    """What will leave it is spent as well."""
+    body = SPENT.replace("SLOW", "both")
+    story = "> execution_start\n> action_completed slow 1\n> action_completed quick 1\n> action_completed first 3"
+    history = history_of(playbook(body), story)
+    assert step_lines(history, "end") == told("""
+        end of execution 1 (story version 1, RUNNING) waits before it runs
+          join end waits until nothing else lives
+            first came to it already
+            third runs and comes to it no more: it ends at join first, for which it was spent
+            join both waits too, and comes to it no more: it ends at join first, for which it was spent
+    """)
+    assert step_lines(history, "both") == told("""
+        both of execution 1 (story version 1, RUNNING) waits before it runs
+          join both waits for what can reach it
+            slow came to it already
+            third runs and can still come to it
+    """)
+
+
+def test_a_spent_token_that_can_come_by_another_way_is_said_to_take_that() -> None:
+    """Not by the join at which it would end, though that way is shorter."""
+    body = """
+        workflow:
+        - {step: start, next: [quick, slow]}
+        - {step: quick, type: python, code: x, next: first}
+        - {step: slow, type: python, code: x, next: [first, audit]}
+        - {step: audit, type: python, code: x, next: note}
+        - {step: note, type: python, code: x, next: end}
+        - {step: first, join: any, type: python, code: x, next: end}
+        - {step: end}
+        """
+    history = history_of(playbook(body), "> execution_start\n> action_completed quick 1\n> action_completed first 3")
+    assert step_lines(history, "end").splitlines()[-1].strip() == (
+        "slow runs and can still come to it (slow → audit → note → end)"
+    )
+
+
+def test_a_spent_token_that_comes_to_another_join_of_the_group_is_said_so() -> None:
+    """The joins of a group wait for each other: `a` alone it could not come to."""
+    body = """
+        workflow:
+        - {step: start, next: [quick, slow]}
+        - {step: quick, type: python, code: x, next: first}
+        - {step: slow, type: python, code: x, next: [first, b]}
+        - {step: first, join: any, type: python, code: x, next: [a, b]}
+        - {step: a, join: all, type: python, code: x, next: b}
+        - {step: b, join: all, type: python, code: x, next: [{when: "{{ b == 1 }}", step: first}]}
+        """
+    history = history_of(playbook(body), "> execution_start\n> action_completed quick 1\n> action_completed first 3")
+    assert step_lines(history, "a") == told("""
+        a of execution 1 (story version 1, RUNNING) waits before it runs
+          join a waits for what can reach it
+            first came to it already
+            slow runs and can still come to join b, which waits together with it
+    """)

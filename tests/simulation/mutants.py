@@ -12,6 +12,7 @@ from noetl_broker.broker import (
     dispatcher,
     draft,
     entering,
+    failure,
     finalize,
     iterators,
     joins,
@@ -66,6 +67,8 @@ MUTANTS = (
     Mutant("one attempt too many", 0, retries.process_failed_action, "failures < retry.max", "failures <= retry.max"),
     Mutant("retryable is ignored", 65, retries.process_failed_action, "draft.event.retryable", "True"),
     Mutant("on_error: continue fails", 0, retries.process_failed_action, 'step.on_error == "continue"', "False"),
+    Mutant("a spent token's failure fails all", 0, failure.lost_races, "not spent or", "True or not spent or"),
+    Mutant("behind a race failures count no more", 130, failure.lost_races, "draft.playbook", "True or draft.playbook"),
     Mutant("stop_when is ignored", 105, retries._wanted, "retry.stop_when is not None and", "False and"),
     Mutant("a pause too long", 0, queue.retry_delay, "(failures - 1)", "failures"),
     # duplicates and latecomers

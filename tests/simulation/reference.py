@@ -145,7 +145,19 @@ class Reference:
         if self.steps[token.step].on_error == "continue":
             self._leave(token, Outcome(None, "FAILED", error), failed=True)
         else:
+            self.outcomes.setdefault(token.step, {})[token.visit] = Outcome(None, "FAILED", error)
+            self._fail_token(token, error)
+
+    def _fail_token(self, token: Token, error: Mapping[str, Any] = NO_ERROR) -> None:
+        """Fail a step where a token is, and with it the execution; of a spent one it is recorded, and fails nothing."""
+        if not self._is_lost(token):
             self._fail(token.node, error)
+        self._say("step_failed", token.node)
+        self.running = [other for other in self.running if other is not token]
+
+    def _is_lost(self, token: Token) -> bool:
+        """Tell whether a token has lost a race that it could still come to."""
+        return bool(token.spent & reach(self.arcs, Token(step=token.step)))
 
     def _fail(self, node: str, error: Mapping[str, Any] = NO_ERROR) -> None:
         """Fail a step, and with it the execution."""
@@ -170,8 +182,7 @@ class Reference:
         self.outcomes.setdefault(token.step, {})[token.visit] = outcome
         token.result = outcome.data
         # Whoever has lost a race that it could still come to counts no more.
-        lost = token.spent & reach(self.arcs, Token(step=token.step))
-        token.origins = frozenset() if lost else frozenset([token.step])
+        token.origins = frozenset() if self._is_lost(token) else frozenset([token.step])
         if token.step == "end":
             self.end = token
         self._follow(token, failed=failed)
@@ -182,7 +193,7 @@ class Reference:
         try:
             leaving = self._fired(step, token)
         except Unfit:
-            self._fail(token.node)
+            self._fail_token(token)
             return
         if token.step != "start" or step.kind != "router":
             self._say("step_failed" if failed else "step_completed", token.node)
@@ -320,12 +331,13 @@ class Reference:
         if step.kind != "router" or name not in {"start", "end"}:
             self._say("step_started", token.node)
         if name in token.passed:
-            self._fail(token.node)
+            self._fail_token(token)
+            return
         try:
             token.inputs = {**token.given, **_rendered(step.inputs, self._scope(token), without=token.given)}
             self._begin(step, token)
         except Unfit:
-            self._fail(token.node)
+            self._fail_token(token)
 
     def _begin(self, step: Step, token: Token) -> None:
         if step.kind == "router" and step.name == "end":
@@ -405,7 +417,8 @@ class Reference:
         if happened.kind == "item_failed":
             self._say("iteration_failed", token.node, place)
             if self.steps[token.step].on_error == "fail":
-                self._fail(token.node, happened.value)
+                self._failed(token, happened.value)
+                return
             items.results[place] = None
         else:
             self._say("iteration_completed", token.node, place)

@@ -38,6 +38,6 @@ def test_the_seeds_are_examples_of_everything() -> None:
         "an iterator", "a failed item", "a calm plan", "an execution that is COMPLETED", "an execution that is FAILED",
         "an execution that is CANCELLED", "an event that is duplicate", "an event that is after_end", "times crashes",
         "times hangs", "times lost_commits", "times deaths", "times repeats", "times late_commits", "times copies",
-        "times strangers", "times requeued", "times refused answers",
+        "times strangers", "times requeued", "times refused answers", "a failure of a spent token",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=61, seconds=1)

@@ -81,6 +81,8 @@ def _features(world: World) -> Iterator[str]:
     for event in tables.events.values():
         if event["event_type"] in SHOWN_BY_EVENTS:
             yield SHOWN_BY_EVENTS[event["event_type"]]
+        if event["event_type"] == "step_failed" and "spent" in (event["meta"] or {}):
+            yield "a failure of a spent token"
         if event["event_type"] == "step_started" and event["execution_id"] in tables.executions:
             yield from _features_of_visit(world, event)
     for execution in tables.executions.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.model import JSON
+from noetl_broker.broker.visits import tell_dropped
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import visit_name
 
@@ -68,6 +69,9 @@ class Absence:
     def _of_done(self, arc: Arc, visit: Visit, what: str, facts: dict[str, JSON]) -> Why:
         name = visit_name(*visit)
         facts = {**facts, "visit": visit[1]}
+        if visit in self._journey.dropped:
+            because = (tell_dropped(self._journey.dropped[visit]),)
+            return Why("failed", f"{what} was never taken: {name} failed", facts, because)
         read = self._read.get(visit)
         if read is None:
             return Why("before", f"{what}: {name} was done before this execution was forked", facts)

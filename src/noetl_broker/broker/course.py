@@ -165,7 +165,7 @@ class _Tally:
     def fail(self, step: Step, event: Emitted, *, stopped: bool) -> None:
         """A visit failed for good; with `on_error: continue` its token goes on all the same."""
         self.errors[step.name] = event.error
-        if step.on_error == "continue" and not stopped:
+        if step.on_error == "continue" and not stopped and "spent" not in (event.meta or {}):
             self.went_on.add(step.name)
             self.leave(step, event)
         else:

@@ -50,7 +50,7 @@ def tell_ending(history: History, facts: Facts) -> list[Why]:
             Why("cancelled", f"it was cancelled {by}", {**about, "error": facts.error}, because),
             *tell_way(journey),
         ]
-    failed = [event for event in last.events if event.type == "step_failed"]
+    failed = [event for event in last.events if event.type == "step_failed" and "spent" not in (event.meta or {})]
     where = f"{visit_name(failed[-1].step or '', failed[-1].visit)} failed {by}" if failed else f"it failed {by}"
     because = (*_retries(history, failed, last), *told, *tell_part(facts.error), *_lost(walked))
     return [Why("failed", where, {**about, "error": facts.error}, because), *tell_way(journey), *_tell_forks(facts)]

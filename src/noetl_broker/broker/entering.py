@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import call_child, too_deep
-from noetl_broker.broker.events import emit_step_completed, emit_step_failed, emit_step_started
-from noetl_broker.broker.failure import fail_execution, template_error
+from noetl_broker.broker.events import emit_step_completed, emit_step_started
+from noetl_broker.broker.failure import fail_entry, lost_races, template_error
 from noetl_broker.broker.given import Given, lay_own
 from noetl_broker.broker.inputs import reach, render_inputs
-from noetl_broker.broker.iterators import begin_iterator
+from noetl_broker.broker.iterators import begin_iterator, give_up
 from noetl_broker.broker.model import JSON, Row
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.state import Arrival, Leaving, Token
@@ -20,6 +20,7 @@ from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import follow_next
 from noetl_broker.broker.unfinished import unfinished_of
 from noetl_broker.broker.workflow import track_ended, track_started
+from noetl_broker.playbook.graph import NOBODY
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ def enter_step(draft: Draft, step: Step, arrival: Arrival, again: int | None = N
     draft.trail.append(Entered(step.name, visit, arrival))
     over = _over_limit(draft, step)
     if over is not None:
-        ordinal = emit_step_failed(draft, step, visit, over)
-        track_ended(draft, step, "FAILED", ordinal)
-        fail_execution(draft, over)
+        fail_entry(draft, step, visit, over, NOBODY)  # it is the limit of all tokens together
         return
-    draft.count_visit(step, visit)
+    deep = _too_deep(draft, step)
+    if deep is None or lost_races(draft, step, arrival.spent):
+        draft.count_visit(step, visit)
+    if deep is not None:
+        fail_entry(draft, step, visit, deep, arrival.spent)
+        return
     if step.kind != "control":
         _enter_task(draft, step, visit, arrival)
     elif step is draft.playbook.start:
@@ -60,8 +64,10 @@ def _enter_task(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
         begin = call_child if step.kind == "playbook" else enqueue_job
         begin(draft, step, visit, ordinal, given, arrival.result)
     except TemplateError as fault:
-        del draft.tokens[step.name, visit]
-        _fail_visit(draft, step, visit, template_error(step, fault))
+        token = draft.tokens.pop((step.name, visit))
+        if draft.jobs and draft.jobs[-1][:2] == (step.name, visit) and lost_races(draft, step, token.spent):
+            give_up(draft, step, token)  # of an iterator that had begun
+        fail_entry(draft, step, visit, template_error(step, fault), token.spent)
 
 
 def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
@@ -70,7 +76,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
     if step.name in arrival.passed:
         ring = " → ".join(draft.playbook.graph.cycle(step.name))
         error = {"step": step.name, "message": f"a ring of routers that no step leaves: {ring}", "type": "router_ring"}
-        _fail_visit(draft, step, visit, error)
+        fail_entry(draft, step, visit, error, arrival.spent)
         return
     passed = arrival.passed | {step.name}
     try:
@@ -79,7 +85,7 @@ def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         leaving = Leaving(arrival.result, arrival.sources, arrival.spent, passed)
         arrivals, conditions = follow_next(draft, step, visit, scope, given, leaving)
     except TemplateError as fault:
-        _fail_visit(draft, step, visit, template_error(step, fault))
+        fail_entry(draft, step, visit, template_error(step, fault), arrival.spent)
         return
     ordinal = emit_step_completed(draft, step, visit, conditions)
     track_ended(draft, step, "COMPLETED", ordinal)
@@ -93,7 +99,7 @@ def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None
         given = visit_inputs(draft, step, arrival)
         arrivals, _ = follow_next(draft, step, visit, draft.scope(given.values, None), given, Leaving())
     except TemplateError as fault:
-        _fail_visit(draft, step, visit, template_error(step, fault))
+        fail_entry(draft, step, visit, template_error(step, fault), arrival.spent)
         return
     draft.rows[step.name] = Row(step.name, "COMPLETED", 1, 0, 0)
     draft.arrivals.extend(arrivals)
@@ -103,7 +109,7 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival) -> None:
     try:
         draft.end = reach(step, arrival.result, visit_inputs(draft, step, arrival))
     except TemplateError as fault:
-        _fail_visit(draft, step, visit, template_error(step, fault))
+        fail_entry(draft, step, visit, template_error(step, fault), arrival.spent)
         return
     draft.ends.update(dict.fromkeys(arrival.sources))
     ordinal = max(len(draft.events) - 1, 0)
@@ -120,12 +126,6 @@ def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> Given:
     return lay_own(own, given)
 
 
-def _fail_visit(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:
-    ordinal = emit_step_failed(draft, step, visit, error)
-    track_ended(draft, step, "FAILED", ordinal)
-    fail_execution(draft, error)
-
-
 def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
     """The error of an execution that would go past a limit by entering this step."""
     limit = draft.playbook.max_visits or draft.known.rules.max_visits
@@ -138,5 +138,9 @@ def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
         limit = draft.known.rules.max_open_jobs
         message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
         return {"step": step.name, "message": message, "type": "max_open_jobs"}
+    return None
+
+
+def _too_deep(draft: Draft, step: Step) -> dict[str, JSON] | None:
     starts = step.kind == "playbook" or (step.iteration is not None and step.iteration.task.kind == "playbook")
     return too_deep(draft, step) if starts else None

@@ -26,12 +26,23 @@ def emit_step_completed(draft: Draft, step: Step, visit: int, conditions: list[d
 
 
 def emit_step_failed(
-    draft: Draft, step: Step, visit: int, error: dict[str, JSON], conditions: list[dict[str, JSON]] | None = None
+    draft: Draft,
+    step: Step,
+    visit: int,
+    error: dict[str, JSON],
+    conditions: list[dict[str, JSON]] | None = None,
+    spent: list[str] | None = None,
 ) -> int:
-    """A visit failed for good (`conditions` where its `next` decides all the same)."""
+    """A visit failed for good.
+
+    `conditions` where its `next` decides all the same; `spent` names the joins for which its token was spent, where
+    the failure fails nothing.
+    """
     meta: dict[str, JSON] = {"turn": draft.turn.number}
     if conditions:
         meta["next"] = conditions
+    if spent:
+        meta["spent"] = spent
     return _emit(draft, Emitted("step_failed", "FAILED", step.name, visit, step.type, meta, None, error))
 
 

@@ -7,14 +7,26 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
 from noetl_broker.broker.lengths import shortened, too_large
-from noetl_broker.broker.model import ACTION_FAILED, ITEM_FAILED, JSON, Decision, Emitted, Ended, Event, Row, Turn
+from noetl_broker.broker.model import (
+    ACTION_FAILED,
+    ITEM_FAILED,
+    JSON,
+    Decision,
+    Emitted,
+    Ended,
+    Event,
+    Row,
+    Turn,
+    as_stored,
+)
 from noetl_broker.broker.state import CANCELLED, FAILED, ExecutionState
-from noetl_broker.broker.trail import Lost
+from noetl_broker.broker.trail import Dropped, Lost
 from noetl_broker.broker.workflow import track_cancelled, track_ended
-from noetl_broker.template import TemplateError
+from noetl_broker.template import StepResult, TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import Step
     from noetl_broker.template import Tree
 
@@ -67,11 +79,37 @@ def wrong_value(tree: Tree, wanted: str, value: JSON) -> TemplateError:
     return TemplateError(f"{wanted}, it is {shown}", tree.source, tree.at)
 
 
-def fail_step(draft: Draft, step: Step, visit: int, error: dict[str, JSON]) -> None:
-    """What a visit waited for failed for good, and the execution with it."""
-    draft.failed = emit_step_failed(draft, step, visit, error)
-    track_ended(draft, step, "FAILED", draft.failed, visit)
-    fail_execution(draft, error)
+def fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
+    """What a visit waited for failed for good, and the execution with it; a spent token's failure is only recorded."""
+    lost = lost_races(draft, step, token.spent)
+    draft.failed = emit_step_failed(draft, step, token.visit, error, spent=lost)
+    track_ended(draft, step, "FAILED", draft.failed, token.visit)
+    if not lost:
+        fail_execution(draft, error)
+        return
+    draft.leave((step.name, token.visit), StepResult(None, "FAILED", as_stored(error)))
+    draft.trail.append(Dropped(step.name, token.visit, lost))
+
+
+def fail_entry(draft: Draft, step: Step, visit: int, error: dict[str, JSON], spent: frozenset[str]) -> None:
+    """A token that is `spent` for these joins cannot enter or pass a step: as `fail_step`, but there is no result."""
+    lost = lost_races(draft, step, spent)
+    ordinal = emit_step_failed(draft, step, visit, error, spent=lost)
+    track_ended(draft, step, "FAILED", ordinal)
+    if lost:
+        draft.trail.append(Dropped(step.name, visit, lost))
+    else:
+        fail_execution(draft, error)
+
+
+def lost_races(draft: Draft, step: Step, spent: frozenset[str]) -> list[str]:
+    """The joins that a token at this step was spent for and may still lead to: then its failure fails nothing.
+
+    Behind a join that it can come to no more it is a token like any other, as for the result of the execution.
+    """
+    if not spent or draft.known.rules.spent_fails:
+        return []
+    return sorted(join for join in spent if draft.playbook.graph.can_reach(step.name, join))
 
 
 def fail_execution(draft: Draft, error: dict[str, JSON]) -> None:

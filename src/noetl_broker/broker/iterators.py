@@ -175,8 +175,8 @@ def _go_on(draft: Draft, step: Step, token: Token) -> None:
     try:
         _start_items(draft, step, token, lambda: draft.request_of(step, token.visit))
     except TemplateError as fault:
-        _give_up(draft, step, token)
-        fail_step(draft, step, token.visit, template_error(step, fault))
+        give_up(draft, step, token)
+        fail_step(draft, step, token, template_error(step, fault))
 
 
 def _start_items(draft: Draft, step: Step, token: Token, asked: Callable[[], dict[str, JSON]]) -> None:
@@ -229,15 +229,16 @@ def _start_item(
 
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
     """The first failed item fails the step; its other items are given up."""
-    _give_up(draft, step, token)
+    give_up(draft, step, token)
     if step.on_error == "continue":
         draft.tokens[step.name, token.visit] = token
         pass_on(draft, step, token, error)
         return
-    fail_step(draft, step, token.visit, error)
+    fail_step(draft, step, token, error)
 
 
-def _give_up(draft: Draft, step: Step, token: Token) -> None:
+def give_up(draft: Draft, step: Step, token: Token) -> None:
+    """Nobody waits any more for what a visit has started."""
     draft.tokens.pop((step.name, token.visit), None)
     change_job(draft, step, token.visit, "dead")
     draft.abandoned.append((step.name, token.visit))

@@ -14,7 +14,7 @@ from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.memory import remember
 from noetl_broker.broker.model import EXECUTION_START, Decision
 from noetl_broker.broker.state import ExecutionState
-from noetl_broker.broker.trail import Absorbed, Entered, Left
+from noetl_broker.broker.trail import Absorbed, Dropped, Entered, Left
 from noetl_broker.errors import HistoryFault
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class Journey:
     left: dict[Visit, Left] = field(default_factory=dict)
     results: dict[Visit, Result] = field(default_factory=dict)
     absorbed: list[tuple[int, Arrival]] = field(default_factory=list)
+    dropped: dict[Visit, list[str]] = field(default_factory=dict)  # failed, and were spent for these joins
     pending: dict[str, list[Component]] = field(default_factory=dict)  # came to a step, and is no visit of it yet
     total: int = 0
 
@@ -130,6 +131,8 @@ class Journey:
             elif isinstance(trace, Absorbed):
                 self._take(trace.arrival)
                 self.absorbed.append((turn, trace.arrival))
+            elif isinstance(trace, Dropped):
+                self._drop(draft, trace, turn)
 
     def latest(self, step: str) -> int:
         """The highest number of a visit of the step that is done; 0: none."""
@@ -167,6 +170,12 @@ class Journey:
         self.left_in[visit], self.left[visit] = turn, trace
         for arrival in trace.arrivals:
             self.pending.setdefault(arrival.step, []).append(Component(visit, arrival))
+        if draft.own == visit:
+            self.results[visit] = Result(turn, "COMPLETED" if draft.failed is None else "FAILED")
+
+    def _drop(self, draft: Draft, trace: Dropped, turn: int) -> None:
+        visit = (trace.step, trace.visit)
+        self.left_in[visit], self.dropped[visit] = turn, trace.joins
         if draft.own == visit:
             self.results[visit] = Result(turn, "COMPLETED" if draft.failed is None else "FAILED")
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from noetl_broker.template import MAX_OUTPUT_CHARS, MAX_STEPS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
 JSON = Any  # None | bool | int | float | str | list | dict, checked where it enters
@@ -271,6 +272,7 @@ class Rules:
     """The settings that decide: pinned when an execution starts, so that a later change of them changes no history.
 
     A bound that is None holds nobody: that is how an execution stands which started before there was this bound.
+    A rule that changed its meaning has a field here: its default is the new meaning, `BEFORE` has the old one.
     """
 
     max_visits: int = 10_000
@@ -283,6 +285,7 @@ class Rules:
     template_max_steps: int = MAX_STEPS
     max_turns: int | None = None
     max_fan_out: int | None = None
+    spent_fails: bool = False  # whether the failure of a spent token fails its execution
     noetl_jobs: bool = False  # jobs say their inputs where a NoETL worker looks for them too
 
     def pinned(self) -> dict[str, JSON]:
@@ -291,3 +294,11 @@ class Rules:
         if not self.noetl_jobs:
             del kept["noetl_jobs"]
         return kept
+
+
+BEFORE = {"spent_fails": True}  # what an execution decides by whose rules do not name it
+
+
+def stored_rules(document: Mapping[str, JSON]) -> Rules:
+    """The rules that were pinned with an execution; one that they do not name decides as before there was it."""
+    return Rules(**{**BEFORE, **document})

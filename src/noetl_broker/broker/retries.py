@@ -53,7 +53,7 @@ def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
         pass_on(draft, step, token, described)
         return
     del draft.tokens[step.name, token.visit]
-    fail_step(draft, step, token.visit, described)
+    fail_step(draft, step, token, described)
 
 
 def describe_error(step: Step, error: JSON) -> dict[str, JSON]:

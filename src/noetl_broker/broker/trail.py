@@ -41,6 +41,14 @@ class Absorbed(NamedTuple):
     arrival: Arrival
 
 
+class Dropped(NamedTuple):
+    """A visit failed and its token ended there, which failed nothing: it was spent for these joins."""
+
+    step: str
+    visit: int
+    joins: list[str]
+
+
 class Lost(NamedTuple):
     """What lived when the execution ended: running visits, what waited at joins, what was on arcs."""
 
@@ -49,4 +57,4 @@ class Lost(NamedTuple):
     arrivals: tuple[Arrival, ...]
 
 
-Trace = Left | Entered | Absorbed
+Trace = Left | Entered | Absorbed | Dropped

@@ -49,9 +49,10 @@ def pass_on(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | Non
         leaving = Leaving(number, () if _is_spent(draft, token) else (step.name,), token.spent)
         arrivals, conditions = follow_next(draft, step, token.visit, scope, given, leaving)
     except TemplateError as fault:
-        fail_step(draft, step, token.visit, template_error(step, fault))
-        if error is None:
-            draft.failed = None  # its action has a result all the same, which a fork takes over
+        fail_step(draft, step, token, template_error(step, fault))
+        if error is None:  # its action has a result all the same, which a fork takes over
+            draft.failed = None
+            draft.leave((token.step, token.visit), None)
         return
     if error is None:
         ordinal = emit_step_completed(draft, step, token.visit, conditions)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from noetl_broker.broker.journey import Component
+    from noetl_broker.broker.model import Emitted
     from noetl_broker.broker.sources import Sources
     from noetl_broker.broker.state import Arrival, Visit
     from noetl_broker.playbook.model import Arc, Playbook
@@ -51,7 +52,7 @@ class Telling:
         for turn in self._sources.history.turns:
             for event in turn.events:
                 if event.type == "step_failed" and (event.step, event.visit) == visit:
-                    return [self._of_failure(turn.turn.number, event.error)]
+                    return [self._of_failure(turn.turn.number, event)]
         given = self._sources.data_of(visit)
         if given is None:
             return []
@@ -102,10 +103,13 @@ class Telling:
             says = "it is taken only where no condition of the list is true"
         return Why("not_read", says, {}, tuple(tell_condition(asked, read, self._sources) for asked in true))
 
-    def _of_failure(self, turn: int, error: JSON) -> Why:
+    def _of_failure(self, turn: int, event: Emitted) -> Why:
+        error = event.error
         message = error.get("message") if isinstance(error, dict) else error
         says = f"it failed on {self._sources.event_of(turn)}: {message}"
-        return Why("failed", says, {"turn": turn, "error": error}, tell_part(error))
+        spent = (event.meta or {}).get("spent")
+        because = (tell_dropped(spent),) if spent else ()
+        return Why("failed", says, {"turn": turn, "error": error}, (*because, *tell_part(error)))
 
     def _of_component(self, component: Component) -> Why:
         source, arrival = component
@@ -142,3 +146,10 @@ class Telling:
 
     def _at(self, turn: int) -> JSON:
         return next(one.turn.at for one in self._sources.history.turns if one.turn.number == turn)
+
+
+def tell_dropped(joins: list[str]) -> Why:
+    """Why a failure failed nothing: for which joins its token was spent."""
+    had = f"join {joins[0]} had" if len(joins) == 1 else f"the joins {listed(joins)} had"
+    says = f"that failed nothing: its token was spent, {had} run already"
+    return Why("spent", says, {"joins": joins})

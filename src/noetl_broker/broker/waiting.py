@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.facts import ChildFact, Facts, JobFact, Letter
-from noetl_broker.broker.joins import holding
+from noetl_broker.broker.joins import holding, merge_arrivals
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import listed, visit_name
 from noetl_broker.times import span
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from noetl_broker.broker.history import History
@@ -80,18 +81,14 @@ def tell_join(history: History, state: ExecutionState, name: str) -> Why:
     if isinstance(playbook, str):
         raise TypeError(playbook)
     live, groups = holding(playbook, playbook.steps[name], state.tokens, state.waiting)
-    visits, joins = [*live], [*groups]
     came = [_came(arrival, playbook) for arrival in state.waiting[name]]
     because = [Why("arrived", f"{listed(dict.fromkeys(came))} came to it already", {"from": came})]
-    for visit in visits:
-        path = _way(playbook, visit[0], name)
-        way = f" ({' → '.join(path)})" if len(path) > 2 else ""  # noqa: PLR2004 - a way of one arc says nothing more
-        says = f"{visit_name(*visit)} runs and can still come to it{way}"
-        because.append(Why("live", says, {"step": visit[0], "visit": visit[1]}))
-    because += [
-        Why("live", f"join {other} waits too, and can still come to it", {"step": other, "waiting": True})
-        for other in joins
-    ]
+    for visit in live:
+        says = _tell_coming(playbook, visit[0], state.tokens[visit].spent, name, state.waiting)
+        because.append(Why("live", f"{visit_name(*visit)} runs and {says}", {"step": visit[0], "visit": visit[1]}))
+    for other in groups:
+        says = _tell_coming(playbook, other, merge_arrivals(state.waiting[other]).spent, name, ())
+        because.append(Why("live", f"join {other} waits too, and {says}", {"step": other, "waiting": True}))
     what = (
         "until nothing else lives" if name == "end" and playbook.steps[name].join is None else "for what can reach it"
     )
@@ -216,8 +213,27 @@ def _came(arrival: Arrival, playbook: Playbook) -> str:
     return "the fork" if arrival.arc >= 0 or arrival.step != playbook.start.name else "the start"
 
 
-def _way(playbook: Playbook, source: str, target: str) -> list[str]:
-    """A shortest way by the graph."""
+def _tell_coming(playbook: Playbook, source: str, spent: frozenset[str], target: str, waiting: Collection[str]) -> str:
+    """Whether what lives at a step can still come to a join, and by which way; a spent token may not.
+
+    `waiting` are the joins that may wait as a group; without them no way is told.
+    """
+    path = _way(playbook, source, target, spent)
+    if path is not None:
+        told = f" ({' → '.join(path)})" if waiting and len(path) > 2 else ""  # noqa: PLR2004 - a way of one arc says nothing more
+        return f"can still come to it{told}"
+    lost = sorted(join for join in spent if playbook.graph.can_reach(source, join))
+    if not lost:
+        return "can still come to it"
+    if playbook.steps[target].join == "all":
+        with_it = next((join for join in waiting if _way(playbook, source, join, spent)), None)
+        return f"can still come to join {with_it}, which waits together with it" if with_it else "can still come to it"
+    ends = f"join {lost[0]}" if len(lost) == 1 else f"the joins {listed(lost)}"
+    return f"comes to it no more: it ends at {ends}, for which it was spent"
+
+
+def _way(playbook: Playbook, source: str, target: str, avoiding: frozenset[str]) -> list[str] | None:
+    """A shortest way by the graph that does not lead through the steps of `avoiding`; None where there is none."""
     before: dict[str, str] = {}
     layer = [source]
     while layer and target not in before:
@@ -226,10 +242,13 @@ def _way(playbook: Playbook, source: str, target: str) -> list[str]:
             for successor in playbook.graph.successors(step):
                 if successor not in before:
                     before[successor] = step
-                    following.append(successor)
+                    if successor not in avoiding:
+                        following.append(successor)
         layer = following
+    if target not in before:
+        return None
     way = [target]
-    while way[-1] in before and (way[-1] != source or len(way) == 1):
+    while way[-1] != source or len(way) == 1:
         way.append(before[way[-1]])
     return way[::-1]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from noetl_broker.broker.context import Found, result_of, want_step, want_turn
 from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn
+from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn, stored_rules
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.findings import Rules as PlaybookRules
@@ -133,7 +133,7 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **m
     return History(
         execution_id=head["execution_id"],
         playbook=playbook,
-        rules=Rules(**head["rules"]) if head["rules"] else Rules(),
+        rules=stored_rules(head["rules"]) if head["rules"] else Rules(),
         rows={row["step_id"]: RecordedRow(row["status"], row["visits"], row["result_visit"]) for row in rows},
         taken=_taken_of(taken),
         job_scope={

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.adoptions import LARGEST_PLACE
 from noetl_broker.broker.context import NOT_LOADED
-from noetl_broker.broker.model import Decision, Event, Rules, Turn
+from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.store.codec import load_json
 
@@ -204,7 +204,7 @@ def execution_of(row: Record) -> Execution:
 @lru_cache(maxsize=64)
 def rules_of(text: str) -> Rules:
     """The rules that are pinned with an execution: nearly all have the same."""
-    return Rules(**load_json(text))
+    return stored_rules(load_json(text))
 
 
 def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, rules: Rules) -> Case:

@@ -1,0 +1,360 @@
+"""A spent token's failure is recorded and fails nothing (spec section 2), however it fails."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from noetl_broker.broker.journey import walk
+from noetl_broker.broker.model import Rules
+from noetl_broker.broker.plans import plan_fork, plan_retry
+from tests.explaining import execution_lines, facts_of, step_lines
+from tests.forking import fork_story, history_of
+from tests.stories import assert_story, playbook
+
+BEFORE = Rules(spent_fails=True)
+RACE = """
+workflow:
+- {step: start, next: [quick, slow]}
+- {step: quick, type: python, code: x, next: first}
+- {step: slow, type: python, code: x, SLOW}
+- {step: first, join: any, type: python, code: x, next: end}
+- {step: end, result: "{{ [first, slow.status | default(none), slow.error.message | default(none)] }}"}
+MORE"""
+WON = "> execution_start\n> action_completed quick 1\n> action_completed first 3\n"
+ENTERED = "> execution_start\n> action_completed quick 1\n> action_completed slow 2\n"
+
+
+def race(slow: str = "next: first", more: str = "") -> str:
+    """A race that `quick` wins; `slow` has these keys, and there are these steps `more`."""
+    return RACE.replace("SLOW", slow).replace("MORE", dedent(more))
+
+
+def said_last(body: str, story: str, *, rules: Rules | None = None) -> list[str]:
+    """The events that the last turn of a story writes."""
+    turns = history_of(playbook(body), story, rules=rules).turns
+    return [f"{event.type} {event.step or ''}".strip() for event in turns[-1].events]
+
+
+def test_a_loser_that_fails_does_not_fail_what_was_won() -> None:
+    """Its failure is recorded, its token ends there, and `end` runs."""
+    assert_story(
+        race(),
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            job   quick
+            job   slow
+        > action_completed quick 1
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_failed slow {"message": "too late"}
+            event step_failed slow "too late"
+            dead  slow
+        > action_completed first 3
+            event step_completed first
+            event execution_complete [3, "FAILED", "too late"]
+        > action_failed slow {"message": "too late"}  (after_end)
+        """,
+    )
+
+
+def test_the_event_of_a_spent_failure_names_the_join() -> None:
+    """Whoever reads the log sees why the execution went on."""
+    history = history_of(playbook(race()), WON + '> action_failed slow {"message": "no"}')
+    failed = history.turns[-1].events[0]
+    assert (failed.type, failed.status, failed.meta) == ("step_failed", "FAILED", {"turn": 4, "spent": ["first"]})
+
+
+def test_a_loser_is_tried_again_before_it_has_failed() -> None:
+    """It goes on as it would have, until it fails for good; a late `end` waits for that."""
+    assert_story(
+        race("next: first, retry: {max_attempts: 2, jitter: false}"),
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            job   quick
+            job   slow
+        > action_completed quick 1
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_completed first 3
+            event step_completed first
+        > action_failed slow {"message": "no"}
+            event action_retry slow "no"
+            retry slow 1 s
+        > action_failed slow {"message": "no"}
+            event step_failed slow "no"
+            event execution_complete [3, "FAILED", "no"]
+            dead  slow
+        """,
+    )
+
+
+def running(action: str) -> str:
+    """The race, and what `slow` does in it."""
+    return race().replace(
+        "type: python, code: x, next: first}\n- {step: first", f"{action}, next: first}}\n- {{step: first"
+    )
+
+
+ITEMS = 'type: iterator, element: row, collection: "{{ [[1], []] }}", task: {type: playbook, path: p, args: {v: ARG}}'
+NO = '{"message": "no"}'
+WAYS = {
+    "its worker gives it up": (race(), f"action_failed slow {NO}; not retryable", ""),
+    "its result is no json": (race(), "action_completed slow 1; broken", ""),
+    "its result is too large": (race(), "action_completed slow 1; bytes 3000000", ""),
+    "a condition of its next": (race('next: [{when: "{{ slow.x.y }}", step: first}]'), "action_completed slow {}", ""),
+    "an input of its transition": (
+        race('next: [{step: first, args: {v: "{{ slow.x }}"}}]'), "action_completed slow {}", "",
+    ),
+    "its next although its failure goes on": (
+        race('on_error: continue, next: [{when: "{{ slow.x }}", step: first}]'), f"action_failed slow {NO}", "",
+    ),
+    "its child": (running("type: playbook, path: p"), f"action_failed slow {NO}", ""),
+    "its item": (
+        running(ITEMS.replace("ARG", "1")), f"execution_failed slow[0] {NO}", "iteration_failed slow, ",
+    ),
+    "an item that cannot be started": (
+        running(ITEMS.replace("ARG", '"{{ row[0] }}"')), "execution_complete slow[0] 1", "iteration_completed slow, ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_failure_of_a_visit_that_runs_is_recorded_alone(way: str) -> None:
+    """Whatever failed it: the execution completes with what won."""
+    body, event, before = WAYS[way]
+    assert ", ".join(said_last(body, f"{WON}> {event}")) == f"{before}step_failed slow, execution_complete"
+    assert said_last(body, f"{WON}> {event}", rules=BEFORE)[-1] == "execution_failed"
+
+
+AFTER = {
+    "the inputs of a step": (
+        '- {step: more, type: python, code: x, args: {v: "{{ slow.x }}"}, next: first}',
+        "step_started more, step_failed more",
+    ),
+    "the next of a router": (
+        '- {step: more, next: [{when: "{{ slow.x }}", step: first}, {else: [first]}]}',
+        "step_started more, step_failed more",
+    ),
+    "a ring of routers": (
+        '- {step: more, join: each, next: [{when: "{{ slow.x is defined }}", step: first}, {else: [more]}]}',
+        "step_started more, step_completed more, step_started more, step_failed more",
+    ),
+    "the items of an iterator": (
+        f"- {{step: more, {ITEMS.replace('[[1], []]', 'slow.x')}, next: first}}",
+        "step_started more, step_failed more",
+    ),
+    "the path of a playbook": (
+        '- {step: more, type: playbook, path: "{{ slow.x }}", next: first}', "step_started more, step_failed more",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", AFTER)
+def test_what_comes_of_a_spent_token_fails_nothing_either(way: str) -> None:
+    """The step that it enters, by a template or in a ring of routers."""
+    more, events = AFTER[way]
+    body, story = race("next: more", more), "> execution_start\n> action_completed quick 1\n> action_completed slow {}"
+    assert ", ".join(said_last(body, story)) == f"step_completed slow, {events}"
+    assert said_last(body, story, rules=BEFORE)[-1] == "execution_failed"
+    ended = history_of(playbook(body), story + "\n> action_completed first 3").ended
+    assert ended is not None
+    assert ended.status == "COMPLETED"
+
+
+def test_items_that_had_begun_are_given_up_with_a_spent_iterator() -> None:
+    """The first of them had a child already when the second could not be started: nobody waits for it."""
+    more = """
+        - step: more
+          type: iterator
+          collection: "{{ slow }}"
+          element: row
+          mode: async
+          task: {type: playbook, path: p, args: {v: "{{ row[0] }}"}}
+          next: first
+        """
+    assert_story(
+        race("next: more", more),
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            job   quick
+            job   slow
+        > action_completed quick 1
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_completed slow [[1], []]
+            event step_completed slow
+            event step_started more
+            event iterator_started more {"total": 2}
+            event iteration_started more {"index": 0}
+            event step_failed more "`row[0]` is undefined: there is no such key in a list"
+            child more[0] p {"v": 1}
+            dead  more
+            abandon more
+        > action_completed first 3
+            event step_completed first
+            event execution_complete [3, "COMPLETED", null]
+        """,
+    )
+
+
+def test_a_spent_playbook_that_would_be_too_deep_fails_nothing() -> None:
+    """Its visit counts, so that another one has a number of its own."""
+    body = race("next: [more, more]", "- {step: more, join: each, type: playbook, path: p, next: first}")
+    story = ENTERED.replace("start\n", "start; depth 32\n") + "> action_completed first 3"
+    history = history_of(playbook(body), story)
+    failed = [(event.step, event.visit) for event in history.turns[2].events if event.type == "step_failed"]
+    assert failed == [("more", 1), ("more", 2)]
+    assert history.ended is not None
+    assert history.ended.status == "COMPLETED"
+
+
+def test_a_limit_of_the_execution_ends_it_whoever_goes_past_it() -> None:
+    """The visits of a loser count as all others do."""
+    body = race("next: [{when: \"{{ slow == 'again' }}\", step: slow}, {else: [first]}], join: each")
+    story = "> execution_start\n> action_completed quick 1" + "".join(
+        f'\n> action_completed slow{"" if visit == 1 else f"#{visit}"} "again"' for visit in range(1, 4)
+    )
+    ended = history_of(playbook(body, metadata="max_visits: 6"), story).ended
+    assert ended is not None
+    assert (ended.status, ended.error["type"]) == ("FAILED", "max_visits")  # type: ignore[index]
+
+
+BESIDE = """
+workflow:
+- {step: start, next: [quick, slow]}
+- {step: quick, type: python, code: x, next: first}
+- {step: slow, type: python, code: x, next: [first, audit]}
+- {step: audit, type: python, code: x, next: end}
+- {step: first, join: any, type: python, code: x, next: end}
+- {step: end}
+"""
+
+
+def test_a_token_that_could_go_elsewhere_too_is_spent_as_a_whole() -> None:
+    """As long as its step may still lead to the join: its data would not count in the result either."""
+    assert said_last(BESIDE, f"{WON}> action_failed slow {NO}") == ["step_failed slow", "execution_complete"]
+
+
+@pytest.mark.parametrize("order", [("quick", "slow"), ("slow", "quick")])
+def test_a_failure_behind_the_race_fails_the_execution(order: tuple[str, str]) -> None:
+    """No way leads from it to the join any more: who came there first is nothing to it."""
+    story = "> execution_start" + "".join(f"\n> action_completed {step} 1" for step in order)
+    story += '\n> action_completed first 3\n> action_failed audit {"message": "no"}'
+    assert said_last(BESIDE, story) == ["step_failed audit", "execution_failed"]
+
+
+def test_what_a_spent_token_and_another_make_together_fails_the_execution() -> None:
+    """A merged token is spent only if all of it was."""
+    body = """
+        workflow:
+        - {step: start, next: [quick, slow]}
+        - {step: quick, type: python, code: x, next: [first, late]}
+        - {step: late, type: python, code: x, next: both}
+        - {step: slow, type: python, code: x, next: [{when: "{{ slow == 0 }}", step: first}, {else: [both]}]}
+        - {step: both, type: python, code: x, next: [{when: "{{ both == 0 }}", step: first}]}
+        - {step: first, join: any, type: python, code: x}
+        """
+    lost = ENTERED + '> action_completed late 1\n> action_failed both {"message": "no"}'
+    assert said_last(body, lost) == ["step_failed both"]  # `late` had lost the race too
+    mixed = body.replace("next: [first, late]", "next: first").replace("[quick, slow]", "[quick, slow, late]")
+    mixed = mixed.replace('next: [{when: "{{ both == 0 }}", step: first}]', "next: []")
+    assert said_last(mixed, lost) == ["step_failed both", "execution_failed"]
+
+
+def test_an_all_join_is_released_when_the_spent_token_before_it_has_failed() -> None:
+    """It keeps nothing waiting that it could still have come to by another way."""
+    body = """
+        workflow:
+        - {step: start, next: [quick, slow, third]}
+        - {step: quick, type: python, code: x, next: first}
+        - {step: slow, type: python, code: x, next: [first, both]}
+        - {step: third, type: python, code: x, next: both}
+        - {step: both, type: python, code: x}
+        - {step: first, join: any, type: python, code: x}
+        """
+    story = ENTERED.replace("slow 2", "third 1") + f"> action_failed slow {NO}"
+    assert said_last(body, story) == ["step_failed slow", "step_started both"]
+
+
+def test_where_all_that_lived_was_spent_and_failed_there_is_no_result() -> None:
+    """Each lost to the other: nothing was won, and nothing fails the execution."""
+    ring = """
+        workflow:
+        - {step: start, next: [a, b]}
+        - {step: a, join: any, type: python, code: x, next: b}
+        - {step: b, join: any, type: python, code: x, next: a}
+        """
+    ended = history_of(
+        playbook(ring), '> execution_start\n> action_failed a {"message": "no"}\n> action_failed b {"message": "no"}'
+    ).ended
+    assert ended is not None
+    assert (ended.status, ended.result) == ("COMPLETED", None)
+
+
+def test_an_execution_of_before_fails_as_it_did() -> None:
+    """The rule is pinned at the start, and a replay under it finds no difference."""
+    history = history_of(playbook(race()), WON + '> action_failed slow {"message": "no"}', rules=BEFORE)
+    assert history.ended is not None
+    assert history.ended.status == "FAILED"
+    assert [turn.agrees for turn in walk(history)] == [True] * 4
+
+
+def test_a_retry_takes_the_recorded_failure_over() -> None:
+    """Another step failed the execution: what comes after it sees how the loser ended, which does not run again."""
+    history = history_of(
+        playbook(race()),
+        '> execution_start\n> action_completed quick 1\n> action_failed slow {"message": "late"}\n'
+        '> action_failed first {"message": "no"}',
+    )
+    lines = fork_story(history, plan_retry(history), "> action_completed first 3").splitlines()
+    assert [line.strip() for line in lines] == [
+        "> fork",
+        "event step_started first",
+        "job   first",
+        "> action_completed first 3",
+        "event step_completed first",
+        'event execution_complete [3, "FAILED", "late"]',
+    ]
+
+
+def test_a_fork_from_the_loser_runs_it_again() -> None:
+    """It is the only token of the fork: there is no race that it could lose."""
+    history = history_of(playbook(race()), WON + '> action_failed slow {"message": "late"}')
+    lines = fork_story(history, plan_fork(history, "slow"), '> action_failed slow {"message": "again"}').splitlines()
+    assert [line.strip() for line in lines][-5:] == [
+        '> action_failed slow {"message": "again"}',
+        'event step_failed slow "again"',
+        'event execution_failed "again"',
+        "dead  slow",
+        "withdraw",
+    ]
+
+
+def test_explain_says_that_a_spent_failure_failed_nothing() -> None:
+    """Of the step, and of the way that the token would have gone."""
+    history = history_of(playbook(race()), WON + '> action_failed slow {"message": "late"}')
+    lines = [line.strip() for line in step_lines(history, "slow").splitlines()]
+    assert lines[0] == "slow of execution 1 (story version 1, COMPLETED) failed"
+    at = lines.index("it failed on action_failed (event 104, turn 4): late")
+    assert lines[at + 1] == "that failed nothing: its token was spent, join first had run already"
+    assert "it completed on action_failed (event 104, turn 4): nothing lived any more" in execution_lines(
+        history, facts_of(history)
+    )
+
+
+def test_explain_says_why_a_step_behind_a_spent_failure_never_ran() -> None:
+    """The visit before it failed, and its token ended there."""
+    history = history_of(playbook(BESIDE), WON + '> action_failed slow {"message": "late"}')
+    lines = [line.strip() for line in step_lines(history, "audit").splitlines()]
+    assert "the transition from slow was never taken: slow failed" in lines
