@@ -209,6 +209,21 @@ workflow:
     assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
 
 
+def test_the_type_of_an_error_is_the_same_all_the_way_up() -> None:
+    """Each parent names its own child; `status_code` is there for its `retry_when`."""
+    body = "workflow:\n  - {step: start, next: call}\n  - {step: call, type: playbook, path: NEXT, retry: RETRY}\n"
+    top = HEAD + body.replace("NEXT", "middle").replace("RETRY", "{max_attempts: 2, retry_when: status_code == 503}")
+    middle = (HEAD + body).replace("story", "middle").replace("NEXT", "low").replace("RETRY", "1")
+    low = (
+        HEAD.replace("story", "low") + "workflow:\n  - {step: start, next: get}\n  - {step: get, type: http, url: x}\n"
+    )
+    answers = {"low:get": JobFailed("busy", type="HTTPError", status_code=503)}
+    story = simulate(top, answers, playbooks=[middle, low])
+    assert (story.error["type"], story.error["status_code"], story.error["message"]) == ("HTTPError", 503, "busy")
+    assert (story.error["step"], story.error["child_step"]) == ("call", "call")
+    assert [child.path for child in story.children] == ["middle", "middle"]
+
+
 @pytest.mark.parametrize("step", ["type: http, url: x", "type: playbook, path: child"])
 def test_what_fails_in_the_turn_that_asks_for_it_is_not_done(step: str) -> None:
     """Its job is never given out, and its child never started: neither needs an answer."""

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.context import Known
 from noetl_broker.broker.core import take_turn_or_reject
 from noetl_broker.broker.model import JSON, Ended, Event, Rules, Turn
@@ -63,6 +64,39 @@ def test_the_error_of_a_child_is_read_as_that_of_any_action(retry: str, error: J
     events = read_events(f"> execution_start\n> action_failed a {json.dumps(error)}")
     *_, (_, decision, _) = play_turns(playbook(CALL.replace("RETRY", retry)), events)
     assert [change.status for change in decision.changes] == ["delegated" if again else "dead"]
+
+
+@pytest.mark.parametrize(
+    "status, error, told",
+    [
+        ("FAILED", {"step": "a", "message": "no"}, {"message": "no", "type": "child_failed", "child_step": "a"}),
+        (
+            "FAILED",
+            {"step": "a", "message": "busy", "type": "HTTPError", "status_code": 503},
+            {"message": "busy", "type": "HTTPError", "status_code": 503, "child_step": "a"},
+        ),
+        ("FAILED", {"message": "no", "type": None}, {"message": "no", "type": "child_failed", "child_step": None}),
+        ("FAILED", {"message": "x", "type": "deadline"}, {"message": "x", "type": "deadline", "child_step": None}),
+        (
+            "FAILED",
+            {"step": "a", "message": "no x", "template": "{{ x }}", "at": "workflow[1]"},
+            {
+                "message": "no x", "template": "{{ x }}", "type": "child_failed", "child_step": "a",
+                "child_at": "workflow[1]",
+            },
+        ),
+        ("CANCELLED", {"message": "why not"}, {"message": "why not", "type": "child_cancelled", "child_step": None}),
+        ("FAILED", {}, {"message": "the child failed", "type": "child_failed", "child_step": None}),
+        (
+            "FAILED",
+            {"step": "b", "message": "no", "type": "timeout", "child_step": "a", "child_execution_id": 9},
+            {"message": "no", "type": "timeout", "child_step": "b"},
+        ),
+    ],
+)  # fmt: skip
+def test_the_error_of_a_child_is_that_of_its_cause(status: str, error: dict[str, JSON], told: dict[str, JSON]) -> None:
+    """With its type, if it has one; the step is named as the child's."""
+    assert error_of_child(7, Ended(status, None, error)) == {**told, "child_execution_id": 7}
 
 
 VERSION = "the version of a playbook must be a whole number from 1 to 2147483647, it is"

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from noetl_broker.broker.model import JSON
 from noetl_broker.store.pool import connect
 from tests.brokers import (
     PATIENCE_SECONDS,
@@ -254,3 +255,38 @@ async def _work_for(database: Database, parent: int) -> None:
         )
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "busy", "type": "HTTPError", "status_code": 503},
+        {"message": "no"},
+        {"message": "", "type": None, "child_step": "x", "child_at": "y"},
+    ],
+)
+async def test_a_child_that_failed_is_told_of_alike_before_and_after_its_end(database: Database, error: JSON) -> None:
+    """The answer that is made in SQL has what the broker's has: the cause's type, and the place as the child's."""
+    failing = CHILD.replace("next: end}", "next: a}\n- {step: a, type: python, code: x, next: end}", 1)
+    broken = failing.replace("next: end}", 'next: [{when: "{{ a.b.c }}", step: end}]}')
+    fail = "select noetl.fail_job(queue_id, 'w', attempts, $1) from noetl.lease_jobs('w', 9) where node_name = 'a'"
+    complete = fail.replace("fail_job", "complete_job").replace("$1", "'{}'")
+    errors = "select error from noetl.event where execution_id = $1 and meta ?& array['child_execution_id', 'attempt']"
+    for path, body, end, arguments in (("failing", failing, fail, [error]), ("broken", broken, complete, [])):
+        told = []
+        await register(database, body, path=path)
+        for ends_first in (False, True):
+            if not await value(database, "select count(*) from noetl.catalog where path = 'story'"):
+                await register(database, PARENT)
+            [parent] = await start(database)
+            [child] = await start(database, path)
+            await drain(database)
+            await execute(database, *((end, *arguments) if ends_first else (TELL, parent, child, 0)))
+            await drain(database)
+            await execute(database, *((TELL, parent, child, 0) if ends_first else (end, *arguments)))
+            await drain(database)
+            [(answer,)] = await rows(database, errors, parent)
+            assert answer.pop("child_execution_id") == child
+            told.append(answer)
+        assert told[0] == told[1]
+        assert path == "failing" or "child_at" in told[0]

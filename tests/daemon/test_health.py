@@ -26,6 +26,7 @@ from tests.brokers import (
     running,
     start,
     until_ended,
+    value,
 )
 from tests.postgres import Database
 from tests.roles import logins
@@ -195,6 +196,18 @@ async def test_a_limit_that_ends_an_execution_is_counted(database: Database) -> 
     hit = Counter((await drain(database)).counters.limits)
     while await complete_jobs(database):
         hit.update((await drain(database)).counters.limits)
+    assert +hit == {"max_visits": 1}
+
+
+async def test_a_limit_that_ends_a_child_is_not_counted_again_for_its_parent(database: Database) -> None:
+    """The parent's error has the type of its child's, and went past no limit itself."""
+    await register(database, ENDLESS, metadata=", max_visits: 3", path="child")
+    await register(database, "workflow: [{step: start, next: a}, {step: a, type: playbook, path: child}]")
+    await start(database)
+    hit = Counter((await drain(database)).counters.limits)
+    while await complete_jobs(database):
+        hit.update((await drain(database)).counters.limits)
+    assert await value(database, "select error ->> 'type' from noetl.execution where path = 'story'") == "max_visits"
     assert +hit == {"max_visits": 1}
 
 

@@ -97,9 +97,15 @@ def start_child_again(draft: Draft, token: Token) -> None:
 
 
 def error_of_child(execution_id: int, ended: Ended) -> dict[str, JSON]:
-    """What a parent is told of a child that did not complete: its error, which names step and place as the child's."""
+    """What a parent is told of a child that did not complete: its error, which names step and place as the child's.
+
+    The type stays that of the cause, so that a parent can tell one failure from another. `adopt_children` in
+    `store/sql/family.sql` makes the same of a child that had ended before its parent was told of it.
+    """
     told = ended.error or {}
-    error = {**told, "message": told.get("message") or "the child failed", "type": f"child_{ended.status.lower()}"}
+    error = {**told, "message": told.get("message") or "the child failed"}
+    if error.get("type") in (None, ""):  # whatever else it is, a worker gave it
+        error["type"] = f"child_{ended.status.lower()}"
     error["child_step"] = error.pop("step", None)
     if "at" in error:  # a place in the child's playbook
         error["child_at"] = error.pop("at")

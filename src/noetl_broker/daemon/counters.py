@@ -90,8 +90,9 @@ class Counters:
             waits.observe(mail.waited)
             if decision.ended is not None:
                 _count(self.ended, decision.ended.status)
-                limit = (decision.ended.error or {}).get("type")
-                if isinstance(limit, str) and limit in LIMITS:
+                error = decision.ended.error or {}
+                limit = error.get("type")
+                if isinstance(limit, str) and limit in LIMITS and "child_execution_id" not in error:  # else its child's
                     _count(self.limits, limit)
 
     def tell_fault(self, error: BaseException) -> None:

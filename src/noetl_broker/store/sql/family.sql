@@ -186,12 +186,13 @@ with asked as materialized (
   select execution_id, event_id, cause,
     case when status = 'COMPLETED' then 'execution_complete' else 'execution_failed' end,
     node_id, format('%s[%s]', node_name, place), 'playbook', case when status = 'COMPLETED' then status else 'FAILED' end, result,
-    case when status <> 'COMPLETED' then error - 'step' || jsonb_build_object(
-      'message', coalesce(error ->> 'message', 'the child failed'),
-      'type', 'child_' || lower(status),
+    -- as `error_of_child` of the core has it
+    case when status <> 'COMPLETED' then error - array['step', 'at'] || jsonb_build_object(
+      'message', coalesce(nullif(error ->> 'message', ''), 'the child failed'),
+      'type', coalesce(nullif(nullif(error -> 'type', 'null'), '""'), to_jsonb('child_' || lower(status))),
       'child_step', error -> 'step',
       'child_execution_id', child_id
-    ) end,
+    ) || case when error ? 'at' then jsonb_build_object('child_at', error -> 'at') else '{}' end end,
     jsonb_build_object(
       'child_execution_id', child_id, 'attempt', 1, 'retryable', status <> 'CANCELLED', 'index', place
     )
