@@ -42,6 +42,17 @@ def test_an_error_is_told_with_its_place(lone_command: Command) -> None:
     assert "nowhere" in answer.stdout
 
 
+def test_of_thousands_of_errors_a_thousand_are_listed(lone_command: Command) -> None:
+    """`register` and `validate` end in seconds, and say how many more there are."""
+    targets = ", ".join(f"step_number_{number}" for number in range(12_000))
+    steps = "".join(f"  - {{step: stop_number_{number}}}\n" for number in range(3_000))
+    file = write_playbook(lone_command.folder, f"workflow:\n  - {{step: start, next: [{targets}]}}\n{steps}")
+    answer = lone_command("validate", file)
+    lines = answer.stdout.splitlines()
+    assert (answer.exit_code, len(lines)) == (1, 1_001)
+    assert lines[-1].endswith("error: … and 11,000 more errors (mend these, and check again)")
+
+
 def test_findings_are_one_list_for_programs(lone_command: Command) -> None:
     """All files in one JSON list of flat objects."""
     files = [write_playbook(lone_command.folder, BAD, path=path) for path in ("a/one", "a/two")]

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from noetl_broker.playbook import Rules
 from noetl_broker.playbook import loader as module
-from noetl_broker.playbook.loader import load
+from noetl_broker.playbook.findings import Report
+from noetl_broker.playbook.loader import Document, load_into
+from noetl_broker.playbook.work import Work
 from noetl_broker.template import number_of
 from tests.playbook.documents import told_whole
 
@@ -21,9 +23,17 @@ BOMB = "a: &a [1,1,1,1,1,1,1,1,1,1]\n" + "".join(
 )
 
 
+def load(text: str | bytes) -> tuple[Document, Report]:
+    """Load a document."""
+    document = Document()
+    report = Report(file="x", positions=document)
+    load_into(document, text, report, RULES, Work(RULES.most_work, RULES.most_seconds))
+    return document, report
+
+
 def value_of(text: str) -> object:
     """Load a document that has no findings."""
-    document, report = load(text, file="x", rules=RULES)
+    document, report = load(text)
     assert not report.findings
     return document.value
 
@@ -58,7 +68,7 @@ def test_tags_of_json_types_are_read_and_others_refused() -> None:
 
 def test_places_know_their_lines() -> None:
     """Every key and every value has a position, and what is absent that of the nearest above."""
-    document, _ = load("a:\n  - b: 1\n    c: [x, yy]\n", file="x", rules=RULES)
+    document, _ = load("a:\n  - b: 1\n    c: [x, yy]\n")
     assert document.where(("a", 0, "c", 1)) == (3, 12)
     assert document.where(("a", 0, "c"), key=True) == (3, 5)
     assert document.where(("a", 0, "d")) == (2, 5)
@@ -67,9 +77,9 @@ def test_places_know_their_lines() -> None:
 def test_the_pure_parser_reads_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where libyaml is absent, the values and the positions do not change."""
     text = "a: &x\n  - b: 1\n    'c': [x, \"y\\n\"]\nd: *x\ne: |\n  text\n"
-    first, _ = load(text, file="x", rules=RULES)
+    first, _ = load(text)
     monkeypatch.setattr(module, "LOADER", yaml.SafeLoader)
-    second, _ = load(text, file="x", rules=RULES)
+    second, _ = load(text)
     assert first.value == second.value
     assert [*first.marks.values()] == [*second.marks.values()]
 
@@ -179,7 +189,7 @@ values = st.recursive(
 @given(values)
 def test_json_comes_back_as_it_was(value: object) -> None:
     """JSON is YAML: whatever JSON holds is read unchanged, or refused where it cannot be stored."""
-    document, report = load(json.dumps(value), file="x", rules=RULES)
+    document, report = load(json.dumps(value))
     if not report.findings:
         assert document.value == value
 
@@ -187,5 +197,5 @@ def test_json_comes_back_as_it_was(value: object) -> None:
 @given(st.binary(max_size=200) | st.text(alphabet="&*!|>-?:[]{}'\"%@`#,ab1 \n\t", max_size=60).map(str.encode))
 def test_no_bytes_break_the_reader(data: bytes) -> None:
     """Whatever stands in a file ends in findings."""
-    document, report = load(data, file="x", rules=RULES)
+    document, report = load(data)
     assert document.value is not None or report.findings or data.strip() in (b"", b"~", b"null") or not document.fatal

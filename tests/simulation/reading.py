@@ -53,9 +53,10 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
     }
 
 
-def load_content(tables: Tables, catalog_id: int) -> list[Row]:
+def load_content(tables: Tables, catalog_id: int, _most_bytes: int) -> list[Row]:
     """Return the text of a playbook."""
-    return [tables.catalog[catalog_id]] if catalog_id in tables.catalog else []
+    row = tables.catalog.get(catalog_id)
+    return [] if row is None else [{**row, "bytes": len(row["content"])}]
 
 
 def load_results(

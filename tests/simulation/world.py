@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from random import Random
 from typing import Any, NamedTuple
@@ -57,10 +57,27 @@ class Held(NamedTuple):
 class Here:
     """What the broker asks of asyncio beside the world's own awaits, without an event loop: no thread, no clock."""
 
+    @classmethod
+    def get_running_loop(cls) -> type[Here]:
+        """Return what stands for the event loop."""
+        return cls
+
     @staticmethod
-    async def to_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    async def run_in_executor(_threads: object, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call it at once."""
-        return function(*arguments, **named)
+        return function(*arguments)
+
+    @staticmethod
+    def create_task(work: Coroutine[Any, Any, None], *, name: str) -> str:
+        """Do it at once: it waits for nobody."""
+        with suppress(StopIteration):
+            work.send(None)
+            raise AssertionError(f"{name} waits")
+        return name
+
+    @staticmethod
+    async def wait(_tasks: set[str], *, timeout: float) -> None:  # noqa: ASYNC109 - as asyncio has it
+        """They are done."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from noetl_broker.broker.waiting import tell_brokers, tell_join, tell_letter, te
 from noetl_broker.broker.why import Why
 from noetl_broker.broker.words import shown, visit_name
 from noetl_broker.errors import HistoryFault, OperatorFault
-from noetl_broker.playbook.findings import did_you_mean
+from noetl_broker.playbook.suggestions import did_you_mean
 from noetl_broker.times import span
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from noetl_broker.broker.model import JSON
 from noetl_broker.broker.shelf import Shelf, Wanted
 from noetl_broker.broker.state import FAILED, Arrival, Reached
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault
-from noetl_broker.playbook.findings import did_you_mean
+from noetl_broker.playbook.suggestions import did_you_mean
 from noetl_broker.template import NotLoaded, TemplateError
 
 if TYPE_CHECKING:

@@ -78,9 +78,7 @@ class Apart:
         now, mails = time.monotonic(), 0
         for execution_id, until in self._until.items():
             if now < until and execution_id in claim.mail:
-                mails += len(claim.mail.pop(execution_id))
-                del claim.executions[execution_id]
-        claim.missed += mails
+                mails += claim.leave(execution_id)
         return mails
 
     def parted(self, outcomes: Outcomes) -> tuple[Outcomes, list[Outcomes]]:

@@ -61,8 +61,9 @@ class Batch:
         self.first: int | None = None  # mail that it came upon, whether it could have it or not
         self.look_seconds = 0.0  # that it took to come upon it
         self.patience = PATIENCE_SECONDS
+        self.compile_patience = PATIENCE_SECONDS  # to wait for playbooks that nobody has compiled yet
         self.room = MOST_CHARS
-        self.left_out = 0  # mails of executions that are held
+        self.left_out = 0  # mails of executions that are held, or whose playbook is being compiled
         self.locks = 0  # not had
         self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
         self.posted = False  # whether it wrote mail itself
@@ -119,11 +120,19 @@ class Batch:
         return claim
 
     async def _open(self, connection: Connection, claim: unit.Claim, faults: Faults) -> list[Case]:
-        """Each execution with its playbook, its state and its rules; one that cannot be read is a fault."""
+        """Each execution with its playbook, its state and its rules; one that cannot be read is a fault.
+
+        Where the playbook is still being compiled, the mail of the execution is left for another batch.
+        """
         cases = []
-        for execution_id, execution in claim.executions.items():
+        for execution_id, execution in [*claim.executions.items()]:
             try:
-                playbook = await self.playbooks.of(connection, execution)
+                began = time.monotonic()
+                playbook = await self.playbooks.of(connection, execution, self.compile_patience)
+                self.compile_patience -= time.monotonic() - began
+                if playbook is None:
+                    self.left_out += claim.leave(execution_id)
+                    continue
                 cases.append(open_case(execution, claim.mail[execution_id], playbook, self.rules))
             except Exception as error:
                 if not is_of_the_mail(error):

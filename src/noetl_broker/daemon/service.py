@@ -88,8 +88,8 @@ class Service:
     async def drain(self) -> Counters:
         """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
         pool = await self._open_pool()
+        evaluator = self._evaluator(pool)
         try:
-            evaluator = self._evaluator(pool)
             while not self.stopping.is_set():
                 try:
                     await evaluator.drain()
@@ -100,6 +100,7 @@ class Service:
                 await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
             await self._tell_spans(pool)
         finally:
+            evaluator.playbooks.close()
             await pool.close()
         return self.counters
 
@@ -120,13 +121,15 @@ class Service:
         ]
         if self.tracer is not None:
             chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))
+        evaluator = self._evaluator(pool)
         try:
             log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
             self.serving = True
             self.on_ready()
-            await self._serve(self._evaluator(pool), bell, pool, listening)
+            await self._serve(evaluator, bell, pool, listening)
         finally:
             self.serving = False
+            evaluator.playbooks.close()
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)

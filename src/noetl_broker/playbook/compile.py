@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import NamedTuple
 
-from noetl_broker.playbook.findings import PlaybookError, Rules
+from noetl_broker.playbook.findings import PlaybookError, Report, Rules
 from noetl_broker.playbook.graph import Graph
-from noetl_broker.playbook.loader import load
+from noetl_broker.playbook.loader import Document, load_into
 from noetl_broker.playbook.model import Action, Inputs, Playbook, Raw, Step
 from noetl_broker.playbook.needs import reads_inputs, share_inputs
 from noetl_broker.playbook.outline import Outline, read_outline
-from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.reading import MADE, Part, Reading
 from noetl_broker.playbook.reads import reads_one_of, workload_paths
 from noetl_broker.playbook.steps import read_step
 from noetl_broker.playbook.unfinished import refuse_unfinished
 from noetl_broker.playbook.vocabulary import END, START, TYPE_KEYS
+from noetl_broker.playbook.work import TooMuchWork, Work
 from noetl_broker.template import WORKER_WORDS, Path, Tree
 
 
@@ -26,19 +28,36 @@ class Draft(NamedTuple):
     playbook: Playbook | None  # None where the workflow has no shape; otherwise it is whole only without errors
 
 
-def compile_playbook(source: str | bytes, *, file: str = "<catalog>", rules: Rules) -> Playbook:
-    """Compile a playbook; PlaybookError holds every error that prevents it."""
-    draft = read_document(source, file=file, rules=rules)
+def compile_playbook(
+    source: str | bytes, *, file: str = "<catalog>", rules: Rules, stopping: threading.Event | None = None
+) -> Playbook:
+    """Compile a playbook; PlaybookError holds every error that prevents it.
+
+    Raises Abandoned where `stopping` is set meanwhile.
+    """
+    draft = read_document(source, file=file, rules=rules, stopping=stopping)
     errors = draft.reading.report.errors
     if errors or draft.playbook is None:
         raise PlaybookError(errors)
     return draft.playbook
 
 
-def read_document(source: str | bytes, *, file: str, rules: Rules) -> Draft:
+def read_document(source: str | bytes, *, file: str, rules: Rules, stopping: threading.Event | None = None) -> Draft:
     """Read a document as far as it goes; errors are in the report, never raised."""
-    document, report = load(source, file=file, rules=rules)
-    reading = Reading(report=report, rules=rules)
+    work = Work(rules.most_work, rules.most_seconds, stopping)
+    document = Document()
+    reading = Reading(report=Report(file=file, positions=document), rules=rules, work=work)
+    try:
+        return _read(reading, document, source)
+    except TooMuchWork as too_much:
+        hint = "split it into playbooks that call each other"
+        reading.report.error("too-much-work", (), f"to read the document takes more than {too_much}", hint)
+        reading.broken = True
+        return Draft(reading, None)
+
+
+def _read(reading: Reading, document: Document, source: str | bytes) -> Draft:
+    load_into(document, source, reading.report, reading.rules, reading.work)
     if document.fatal:
         return Draft(reading, None)
     outline = read_outline(reading, document.value)
@@ -64,12 +83,15 @@ def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
     return {key: reading.tree(value, (*outline.workload_place, key), part) for key, value in outline.workload.items()}
 
 
-def _unfinished(workload: dict[str, Tree]) -> dict[Path, str]:
+def _unfinished(reading: Reading, workload: dict[str, Tree]) -> dict[Path, str]:
     """Give the defaults that only a worker can finish: those that name its words, and those that read such a one."""
     found: dict[Path, str] = {}
     for key, tree in workload.items():
-        reading = tree.leaving(reads_one_of(workload_paths(found, ())))
-        found |= {(key, *path): template.source for path, template in reading}
+        if tree.constant:
+            continue
+        reading.work.spend(MADE * len(found) * (1 + tree.templates))
+        left = tree.leaving(reads_one_of(workload_paths(found, ())))
+        found |= {(key, *path): template.source for path, template in left}
         found |= {(key, *path): text for path, text in tree.left_texts()}
     return found
 
@@ -91,7 +113,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         path=outline.path,
         name=outline.name,
         workload=workload,
-        unfinished=_unfinished(workload),
+        unfinished=_unfinished(reading, workload),
         steps=steps,
         start=steps[START],
         end=steps.get(END),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from difflib import get_close_matches
 from typing import Literal, Protocol
 
 from noetl_broker.errors import PlaybookFault
+from noetl_broker.playbook.suggestions import Suggestions
 from noetl_broker.template import MAX_SOURCE_CHARS
 
 Place = tuple[str | int, ...]  # keys and indices from the root of the document
 Severity = Literal["error", "warning"]
 Position = tuple[int, int]  # line and column, from 1
+MOST_FINDINGS = 1_000  # of each severity; a person reads no more, and each costs memory
 PRINTABLE_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -60,6 +61,8 @@ class Rules:
     max_nodes: int = 100_000
     max_templates: int = 10_000
     template_max_source_chars: int = MAX_SOURCE_CHARS
+    most_work: int = 3_000_000  # units of about a microsecond, for reading one document
+    most_seconds: float = 10.0  # of the processor's time, for the same
 
 
 class Positions(Protocol):
@@ -76,18 +79,34 @@ class Report:
     file: str
     positions: Positions
     findings: dict[Finding, None] = field(default_factory=dict)  # a set that keeps its order
+    kept: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
+    dropped: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
+    suggestions: Suggestions = field(default_factory=Suggestions)
 
     def error(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
         """Note what prevents the playbook from being registered; `key`: it stands at the key, not at its value."""
-        self._note("error", code, place, self.positions.where(place, key=key), (message, hint))
+        if self._has_room("error"):
+            self._note("error", code, place, self.positions.where(place, key=key), (message, hint))
 
     def error_at(self, code: str, place: Place, position: Position, message: str, hint: str) -> None:
         """Note an error at a place that is not in the document yet."""
-        self._note("error", code, place, position, (message, hint))
+        if self._has_room("error"):
+            self._note("error", code, place, position, (message, hint))
 
     def warning(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
         """Note what the author probably did not mean."""
-        self._note("warning", code, place, self.positions.where(place, key=key), (message, hint))
+        if self._has_room("warning"):
+            self._note("warning", code, place, self.positions.where(place, key=key), (message, hint))
+
+    def is_full(self, severity: Severity) -> bool:
+        """Whether there are findings enough."""
+        return self.kept[severity] >= MOST_FINDINGS
+
+    def _has_room(self, severity: Severity) -> bool:
+        """Whether one more is kept; else it is only counted."""
+        full = self.is_full(severity)
+        self.dropped[severity] += full
+        return not full
 
     def _note(self, severity: Severity, code: str, place: Place, position: Position, text: tuple[str, str]) -> None:
         finding = Finding(
@@ -100,7 +119,13 @@ class Report:
             path=path_text(place),
             hint=text[1],
         )
-        self.findings.setdefault(finding)  # a workbook action is read once for each step that calls it
+        if finding not in self.findings:  # a workbook action is read once for each step that calls it
+            self.findings[finding] = None
+            self.kept[severity] += 1
+
+    def did_you_mean(self, word: str, known: Collection[str]) -> str:
+        """Give a hint for a word that is not known; see `Suggestions`."""
+        return self.suggestions.did_you_mean(word, known)
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -108,8 +133,22 @@ class Report:
         return tuple(found for found in self.sorted() if found.severity == "error")
 
     def sorted(self) -> tuple[Finding, ...]:
-        """All findings in document order."""
-        return tuple(sorted(self.findings, key=lambda found: (found.line, found.column)))
+        """All findings in document order, and how many more there are."""
+        found = sorted(self.findings, key=lambda found: (found.line, found.column))
+        return (*found, *(self._more(severity, more) for severity, more in self.dropped.items() if more))
+
+    def _more(self, severity: Severity, more: int) -> Finding:
+        """Say at the head of the document that some findings are not listed."""
+        return Finding(
+            severity=severity,
+            code="too-many-findings",
+            message=f"… and {more:,} more {severity}s",
+            file=self.file,
+            line=1,
+            column=1,
+            path="",
+            hint="mend these, and check again",
+        )
 
 
 def path_text(place: Place) -> str:
@@ -123,14 +162,6 @@ def path_text(place: Place) -> str:
         else:
             text += f"[{part!r}]"
     return text
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Give a hint that names the closest of the known words, or lists them if they are few."""
-    near = get_close_matches(word, known, n=1, cutoff=0.7)
-    if near:
-        return f"did you mean `{near[0]}`?"
-    return f"known are: {', '.join(known)}" if 0 < len(known) <= 12 else ""  # noqa: PLR2004 - a longer list helps nobody
 
 
 def kind_of(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.inputs import is_one_template
 from noetl_broker.playbook.limits import read_priority, read_timeout
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
@@ -130,7 +130,7 @@ class _Keys:
         self.keys |= {key: (value, (*place, key)) for key, value in loop.items() if value is not None}
         for key in loop:
             if key not in ITERATION_KEYS:
-                hint = did_you_mean(key, sorted(ITERATION_KEYS))
+                hint = self.reading.report.did_you_mean(key, ITERATION_KEYS)
                 message = f"the key `{key}` means nothing in `loop`"
                 self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
 

@@ -10,13 +10,22 @@ from noetl_broker.playbook.paths import warn_joins, warn_loops, warn_overlaps, w
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.results import warn_missing_results
 from noetl_broker.playbook.retries import refuse_keys_of_words
+from noetl_broker.playbook.work import TooMuchWork, Work
 
 
 def check(source: str | bytes, *, file: str, rules: Rules) -> tuple[Finding, ...]:
     """Give all findings of a document; bad input is a finding, never an exception."""
     reading, playbook = read_document(source, file=file, rules=rules)
     if playbook is not None:
-        _examine(reading, playbook)
+        reading.work = Work(rules.most_work, rules.most_seconds)
+        try:
+            _examine(reading, playbook)
+        except TooMuchWork as too_much:
+            message = (
+                f"to look for all that may be meant otherwise takes more than {too_much}: some warnings are missing"
+            )
+            hint = "split it into playbooks that call each other"
+            reading.report.warning("too-much-work", (), message, hint)
     return reading.report.sorted()
 
 

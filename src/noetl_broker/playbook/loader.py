@@ -14,6 +14,7 @@ import yaml
 
 from noetl_broker.playbook.findings import Place, Position, Report, Rules, kind_of
 from noetl_broker.playbook.scalars import TAGS, resolve
+from noetl_broker.playbook.work import CHARS, Work
 
 LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -57,17 +58,15 @@ class _Open:
     key: str | None = None
     key_at: Position = (1, 1)
     drop: bool = False  # the next value belongs to a key that stood there already
+    chars: int = 0  # of the names that lead to the container
 
 
-def load(source: bytes | str, *, file: str, rules: Rules) -> tuple[Document, Report]:
-    """Read one document; whatever is wrong with it is in the report."""
-    document = Document()
-    report = Report(file=file, positions=document)
+def load_into(document: Document, source: bytes | str, report: Report, rules: Rules, work: Work) -> None:
+    """Read one document; whatever is wrong with it is in the report. Raises TooMuchWork where it asks for too much."""
     try:
-        _Reader(document, report, rules).read(_text(source, report, rules))
+        _Reader(document, report, rules, work).read(_text(source, report, rules))
     except _Stop:
         document.fatal = True
-    return document, report
 
 
 def _text(source: bytes | str, report: Report, rules: Rules) -> str:
@@ -102,8 +101,8 @@ def _bad_character(text: str) -> Position:
 class _Reader:
     """Builds the value of one document from the events of the YAML parser."""
 
-    def __init__(self, document: Document, report: Report, rules: Rules) -> None:
-        self.document, self.report, self.rules = document, report, rules
+    def __init__(self, document: Document, report: Report, rules: Rules, work: Work) -> None:
+        self.document, self.report, self.rules, self.work = document, report, rules, work
         self.stack: list[_Open] = []
         self.anchors: dict[str, tuple[Any, int, int] | None] = {}  # value, nodes, height; None while it is open
         self.nodes = 0
@@ -168,6 +167,9 @@ class _Reader:
 
     def _count(self, nodes: int, height: int) -> None:
         self.nodes += nodes
+        top = self.stack[-1] if self.stack else None
+        if top is not None:
+            self.work.spend(nodes * (1 + (top.chars + len(top.key or "")) // CHARS))
         if self.nodes > self.rules.max_nodes:
             limit = f"{self.rules.max_nodes:,} nodes"
             if nodes > 1:
@@ -227,7 +229,9 @@ class _Reader:
         self._add(value)
         if event.anchor:
             self.anchors[event.anchor] = None
-        self.stack.append(_Open(value, marks, event.anchor))
+        top = self.stack[-1] if self.stack else None
+        chars = 0 if top is None else top.chars + len(top.key or "")
+        self.stack.append(_Open(value, marks, event.anchor, chars=chars))
 
     def _close(self, _event: Any) -> None:
         done = self.stack.pop()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from noetl_broker.playbook.findings import Place, did_you_mean
+from noetl_broker.playbook.findings import Place
 from noetl_broker.playbook.given import given_to_steps
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, templates_of
+from noetl_broker.playbook.reading import MADE, NO_NAMES, Reading, Use, templates_of
 from noetl_broker.playbook.vocabulary import FUNCTIONS, SCOPE_WORDS
 from noetl_broker.template import OLD_WORKLOAD_WORD, WORKER_WORDS, TemplateError, compile_text
 
@@ -29,9 +29,10 @@ def warn_unknown_names(reading: Reading, playbook: Playbook) -> None:
         seen = own.seen_by(use) if own is not None else NO_NAMES
         unknown = use.names - common - use.part.names - use.part.worker
         if seen is not None and unknown:
+            reading.work.spend((len(common) + len(seen)) // MADE)
             _warn(reading, use, unknown - seen, common | use.part.names | seen)
         for name in sorted((use.results or frozenset()) - playbook.steps.keys()):
-            hint = did_you_mean(name, [*playbook.steps]) or "name a step"
+            hint = reading.report.did_you_mean(name, playbook.steps) or "name a step"
             message = f"the template reads results['{name}'], and there is no step of that name"
             reading.report.warning("unknown-name", use.place, message, hint)
 
@@ -40,7 +41,7 @@ def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[
     """Warn of unknown names in a use."""
     for place, text in templates_of(use) if unknown else ():
         for name in sorted(unknown & _names_of(text)):
-            near = did_you_mean(name, sorted(known)) if len(name) > 1 else ""
+            near = reading.report.did_you_mean(name, known) if len(name) > 1 else ""
             hint = REMEDIES.get(name) or (near if near.startswith("did") else PAYLOAD_REMEDY)
             reading.report.warning(
                 "unknown-name",

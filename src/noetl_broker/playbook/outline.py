@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_broker.playbook.amounts import PRIORITIES, SECONDS, Range, read_integer, read_number
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.reading import Reading
 from noetl_broker.playbook.vocabulary import METADATA_KEYS, ROOT_KEYS, START
@@ -52,7 +52,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         return None
     for key in document:
         if key not in ROOT_KEYS:
-            hint = did_you_mean(key, sorted(ROOT_KEYS))
+            hint = report.did_you_mean(key, ROOT_KEYS)
             report.warning("unknown-key", (key,), f"the key `{key}` means nothing in a playbook", hint, key=True)
     _require(reading, document, "apiVersion", API_VERSION)
     _require(reading, document, "kind", KIND)
@@ -101,7 +101,7 @@ def _metadata(reading: Reading, document: Raw) -> Raw:
     value, place = _part(reading, document, ("metadata",), dict)
     for key in value or ():
         if key not in METADATA_KEYS:
-            hint = did_you_mean(key, sorted(METADATA_KEYS))
+            hint = reading.report.did_you_mean(key, METADATA_KEYS)
             reading.report.warning(
                 "unknown-key", (*place, key), f"the key `{key}` means nothing in `metadata`", hint, key=True
             )

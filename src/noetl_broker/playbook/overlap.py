@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
+from noetl_broker.playbook.work import Work
+
 MOST_ALTERNATIVES = 32
 MISSING = object()
 
@@ -195,7 +197,7 @@ def _holds(fact: Fact, value: Any) -> bool:
     return bool(order[fact.operator])
 
 
-def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int) -> Iterator[tuple[int, int]]:
+def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int, work: Work) -> Iterator[tuple[int, int]]:
     """Give, for each condition that can be true with an earlier one, its number and that of the first such."""
     pairs = 0
     for place, (number, found) in enumerate(conditions):
@@ -203,6 +205,7 @@ def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int) -
             pairs += 1
             if pairs > most_pairs:
                 return
+            work.spend(1 + sum(map(len, found)) * sum(map(len, other)))
             if not exclude_each_other(found, other):
                 yield number, earlier
                 break

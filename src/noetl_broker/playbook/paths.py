@@ -10,9 +10,11 @@ from noetl_broker.playbook.findings import Place
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 from noetl_broker.playbook.overlap import alternatives, exclude_each_other, first_overlap
-from noetl_broker.playbook.reading import Reading
+from noetl_broker.playbook.reading import MADE, Reading
 from noetl_broker.playbook.vocabulary import END, START
+from noetl_broker.playbook.work import Work
 
+SHOWN_STEPS = 20  # of a loop
 MOST_PAIRS = 2_000  # of conditions compared in one step
 Places = Mapping[str, Place]
 Ways = Mapping[str, list[Target]]
@@ -36,8 +38,8 @@ def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
     routers = frozenset(
         name for name, step in playbook.steps.items() if step.kind == "control" and name not in (START, END)
     )
-    for ring in _loops(playbook, routers):
-        shown = " → ".join((*ring, ring[0]))
+    for ring in _loops(reading, playbook, routers):
+        shown = _shown(ring)
         reading.report.warning(
             "router-ring",
             places[ring[0]],
@@ -45,18 +47,28 @@ def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
             "let a step with an action stand in it",
         )
     graph = _until_end(playbook)
+    for step in playbook.steps.values():
+        reading.work.spend(len(step.next) * sum(entry.kind == "when" for entry in step.next) // MADE)
     endless = frozenset(name for name, step in playbook.steps.items() if not can_leave(step, _around(graph, name)))
     endless -= {END}
-    for loop in _loops(playbook, endless):
+    for loop in _loops(reading, playbook, endless):
         if routers.issuperset(loop):
             continue
-        shown = " → ".join((*loop, loop[0]))
+        shown = _shown(loop)
         reading.report.warning(
             "endless-loop",
             places[loop[0]],
             f"the loop {shown} has no conditional way out",
             'give one of its steps a `when`, such as {when: "{{ … }}", step: …}',
         )
+
+
+def _shown(loop: tuple[str, ...]) -> str:
+    """Write a loop; of a long one its beginning and its end."""
+    steps = (*loop, loop[0])
+    if len(steps) > SHOWN_STEPS:
+        steps = (*steps[: SHOWN_STEPS // 2], "…", *steps[-SHOWN_STEPS // 2 :])
+    return " → ".join(steps)
 
 
 def _until_end(playbook: Playbook) -> Graph:
@@ -93,7 +105,7 @@ def _fired(entries: tuple[Entry, ...], conditional: list[int], true: int | None)
             yield from entry.then
 
 
-def _loops(playbook: Playbook, within: frozenset[str]) -> list[tuple[str, ...]]:
+def _loops(reading: Reading, playbook: Playbook, within: frozenset[str]) -> list[tuple[str, ...]]:
     """Give one loop through each group of steps that reach each other inside `within`."""
     inner = [name for name in playbook.steps if name in within]
     arcs = [(arc.source, arc.target) for arc in playbook.arcs if {arc.source, arc.target} <= within]
@@ -102,6 +114,7 @@ def _loops(playbook: Playbook, within: frozenset[str]) -> list[tuple[str, ...]]:
     loops = []
     for name in inner:
         if name not in seen and graph.can_reach(name, name):
+            reading.work.spend(len(inner))
             loop = graph.cycle(name)
             loops.append(loop)
             seen |= {other for other in graph.reached_from(name) if graph.can_reach(other, name)}
@@ -119,7 +132,7 @@ def warn_overlaps(reading: Reading, playbook: Playbook, places: Places) -> None:
             if found is not None:
                 conditions.append((number, found))
         single = not isinstance(step.raw.get("next"), list)
-        for number, earlier in first_overlap(conditions, MOST_PAIRS):
+        for number, earlier in first_overlap(conditions, MOST_PAIRS, reading.work):
             place: Place = (*places[name][:-1], "next") if single else (*places[name][:-1], "next", number)
             other, _ = reading.report.positions.where((*places[name][:-1], "next", earlier))
             reading.report.warning(
@@ -148,9 +161,9 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
     for target in targets:
         for key in target.inputs.keys:
             giving[key].append(target)
-    ways = {
-        target.arc: _ways(playbook, name, target) for group in giving.values() if len(group) > 1 for target in group
-    }
+    shared = {target.arc: target for group in giving.values() if len(group) > 1 for target in group}
+    reading.work.spend(len(shared) * (len(playbook.arcs) + len(playbook.steps)))
+    ways = {arc: _ways(playbook, name, target) for arc, target in shared.items()}
     pairs = 0
     for key, group in giving.items():
         for place, target in enumerate(group):
@@ -159,7 +172,7 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
                 pairs += 1
                 if pairs > MOST_PAIRS:
                     return
-                if _meet(playbook, ways[earlier.arc], ways[target.arc]):
+                if _meet(reading.work, playbook, ways[earlier.arc], ways[target.arc]):
                     other = earlier
                     break
             if other is None:
@@ -189,13 +202,14 @@ def _ways(playbook: Playbook, join: str, target: Target) -> Ways:
     return ways
 
 
-def _meet(playbook: Playbook, one: Ways, other: Ways) -> bool:
+def _meet(work: Work, playbook: Playbook, one: Ways, other: Ways) -> bool:
     """Whether two tokens that part at some step may take these ways: by two of its arcs that may both be taken."""
-    return any(
-        left.arc != right.arc and not _alternative(playbook, left, right)
-        for source in one.keys() & other.keys()
-        for left, right in product(one[source], other[source])
-    )
+    for source in one.keys() & other.keys():
+        for left, right in product(one[source], other[source]):
+            work.spend(MADE + len(playbook.steps[source].next))
+            if left.arc != right.arc and not _alternative(playbook, left, right):
+                return True
+    return False
 
 
 def _alternative(playbook: Playbook, one: Target, other: Target) -> bool:

@@ -9,11 +9,15 @@ from typing import Any, Literal
 from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.findings import Place, Report, Rules, path_text
 from noetl_broker.playbook.model import Arc
+from noetl_broker.playbook.work import Work, weight_of
 from noetl_broker.template import WORKER_WORDS, Template, TemplateError, Tree, compile_condition, compile_tree
 
 Role = Literal["workload", "inputs", "fields", "next", "retry", "result", "iteration"]
 NO_NAMES: frozenset[str] = frozenset()
 QUOTED = 60  # characters of a template that a message repeats
+PARSED = 2  # units of work for a character of a template
+MADE = 4  # units of work for one of two lists that are held against each other, or for an entry of a copy
+READ_AGAIN = 20  # units of work, and a kilobyte, for each value of an action that one more step calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +47,26 @@ class Reading:
 
     report: Report
     rules: Rules
+    work: Work  # that may still be done
     steps: Mapping[str, int] = field(default_factory=dict)  # a step's place in the workflow
     actions: Mapping[str, tuple[dict[str, Any], Place]] = field(default_factory=dict)  # of the workbook
     arcs: list[Arc] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     broken: bool = False  # an arc could not be read, so the graph is not the author's
     templates: set[str] = field(default_factory=set)  # the texts read so far
+    paid: set[str] = field(default_factory=set)  # the strings whose reading was counted
+    weights: dict[str, int] = field(default_factory=dict)  # of the workbook's actions
 
     @property
     def worker_words(self) -> frozenset[str]:
         """The words that are the worker's in a step: one that a step is called means that step."""
         return WORKER_WORDS.difference(self.steps)
+
+    def pay_for_action(self, name: str) -> None:
+        """Count the work of reading an action of the workbook once more, for one more step that calls it."""
+        if name not in self.weights:
+            self.weights[name] = READ_AGAIN * weight_of(self.actions[name][0])
+        self.work.spend(self.weights[name])
 
     def tree(self, value: Any, place: Place, part: Part) -> Tree:
         """Compile a value whose strings may be templates; an error is reported for each bad string."""
@@ -62,7 +75,11 @@ class Reading:
             return compile_tree(None, at)
         try:
             tree = compile_tree(
-                value, at, worker_words=part.worker, max_source_chars=self.rules.template_max_source_chars
+                value,
+                at,
+                worker_words=part.worker,
+                max_source_chars=self.rules.template_max_source_chars,
+                before=self._pay_for,
             )
         except TemplateError as error:
             for where, what in [*self._bad_strings(value, place, part)] or [(place, error)]:
@@ -78,6 +95,7 @@ class Reading:
         """Compile a condition; None, and an error in the report, if it is not one expression."""
         if self._are_too_many((str(value),), place):
             return None
+        self._pay_for(str(value))
         try:
             template = compile_condition(
                 value,
@@ -92,6 +110,11 @@ class Reading:
         self.uses.append(Use(place=place, value=value, part=part, names=template.names, results=template.results))
         return template
 
+    def _pay_for(self, text: str) -> None:
+        """Count the work of reading a string; one that was read before is remembered."""
+        self.work.spend(1 if text in self.paid else 1 + PARSED * len(text))
+        self.paid.add(text)
+
     def _are_too_many(self, more: Iterable[str], place: Place) -> bool:
         """Count templates that differ; past the bound nothing more is compiled, and the first place is reported."""
         most = self.rules.max_templates
@@ -104,6 +127,9 @@ class Reading:
 
     def _bad_strings(self, value: Any, place: Place, part: Part) -> Iterator[tuple[Place, TemplateError]]:
         for where, text in strings(value, place):
+            if self.report.is_full("error"):
+                return
+            self.work.spend(PARSED * len(text))
             try:
                 compile_tree(
                     text,

@@ -17,6 +17,7 @@ AFTERWARDS = frozenset({"next", "result"})  # roles of templates that are evalua
 def warn_missing_results(reading: Reading, playbook: Playbook) -> None:
     """Warn of each template that names a step which runs nothing, or which comes only later."""
     given = given_to_steps(playbook)
+    often = any(other.join in ("any", "each") for other in playbook.steps.values())
     named = frozenset(playbook.steps) - playbook.workload.keys() - SCOPE_WORDS - {OLD_WORKLOAD_WORD}
     for use in reading.uses:
         steps = use.names & named
@@ -25,7 +26,7 @@ def warn_missing_results(reading: Reading, playbook: Playbook) -> None:
         step, seen = playbook.steps[use.part.step], given[use.part.step].seen_by(use)
         for place, text in templates_of(use):
             for name in sorted(needed_by(text) & steps - (seen or frozenset()) - use.part.names):
-                why = _why_none(playbook, step, playbook.steps[name], use)
+                why = _why_none(playbook, step, playbook.steps[name], use, often=often)
                 if why:
                     hint = OWN_REMEDY if name == step.name and step.kind != "control" else REMEDY
                     message = f"the template reads the result of the step `{name}`, {why}"
@@ -37,11 +38,14 @@ def _is_hidden(use: Use, given: Given) -> bool:
     return given.seen_by(use) is None or (use.part.role == "inputs" and not given.is_rendered(use))
 
 
-def _why_none(playbook: Playbook, step: Step, read: Step, use: Use) -> str:
-    """Say why a step has no result where a template of `step` reads it; an empty text where it may have one."""
+def _why_none(playbook: Playbook, step: Step, read: Step, use: Use, *, often: bool) -> str:
+    """Say why a step has no result where a template of `step` reads it; an empty text where it may have one.
+
+    `often`: some step may run once per arrival.
+    """
     if read.kind == "control":
         return "which runs nothing and so has none"
-    graph, often = playbook.graph, any(other.join in ("any", "each") for other in playbook.steps.values())
+    graph = playbook.graph
     if read is step:
         again = graph.can_reach(step.name, step.name)
         return "" if again or use.part.role in AFTERWARDS else "which has none before it ends"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from noetl_broker.playbook.amounts import DELAYS, Range, read_boolean, read_integer, read_number
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.model import Retry
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
 from noetl_broker.playbook.reads import reads_of
@@ -66,7 +66,7 @@ def refuse_keys_of_words(reading: Reading) -> None:
 def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place) -> Retry:
     for key in raw:
         if key not in RETRY_KEYS:
-            hint = NEWER_KEYS.get(key) or did_you_mean(key, RETRY_KEYS)
+            hint = NEWER_KEYS.get(key) or reading.report.did_you_mean(key, RETRY_KEYS)
             reading.report.error(CODE, (*place, key), f"the key `{key}` means nothing in `retry`", hint, key=True)
     default = Retry()
 

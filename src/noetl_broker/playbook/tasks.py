@@ -8,7 +8,7 @@ from typing import Any
 
 from noetl_broker.playbook.amounts import VERSIONS, read_whole
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of, path_text
+from noetl_broker.playbook.findings import Place, kind_of, path_text
 from noetl_broker.playbook.inputs import merge, read_inputs
 from noetl_broker.playbook.model import NO_INPUTS, ChildCall, Inputs, Raw, StepKind
 from noetl_broker.playbook.reading import NO_NAMES, Part, Reading, Role
@@ -122,9 +122,10 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         return Declared(type="workbook", kind="action", layers=(step,))
     if task not in reading.actions:
         known = [*reading.actions]
-        hint = did_you_mean(task, known) if known else "the playbook has no workbook"
+        hint = reading.report.did_you_mean(task, known) if known else "the playbook has no workbook"
         reading.report.error("unknown-action", where, f"the workbook has no action `{task}`", hint)
         return Declared(type="workbook", kind="action", layers=(step,), task_name=task)
+    reading.pay_for_action(task)
     action_raw, action_place = reading.actions[task]
     action = Layer(raw=without_texts_of(action_raw, raw), place=action_place)
     resolved = _written_type(reading, action_raw, action_place)
@@ -160,7 +161,7 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
         layer = layers[0]
         key = "type" if layer.raw.get("type") is not None else "tool"
         hint = "a type that your own workers run goes into the setting extra_step_types"
-        near = did_you_mean(declared, known)
+        near = reading.report.did_you_mean(declared, known)
         hint = f"{near} {hint}" if near else hint
         reading.report.error("unknown-type", (*layer.place, key), f"the type `{declared}` is not known", hint)
     return "action"
@@ -289,7 +290,7 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
             if key in known:
                 continue
             message = f"the key `{key}` means nothing on the {declared.type} step `{name}`"
-            hint = did_you_mean(key, sorted(known))
+            hint = reading.report.did_you_mean(key, known)
             if key == "pass":
                 hint = "the step always runs: put the condition into the `next` of the step before it"
             elif key in AFTERWARDS_KEYS:

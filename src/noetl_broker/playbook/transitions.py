@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from noetl_broker.playbook.findings import Place, did_you_mean, kind_of
+from noetl_broker.playbook.findings import Place, kind_of
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
-from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.reading import MADE, Part, Reading
 from noetl_broker.playbook.vocabulary import ENTRY_KEYS, ENTRY_WORDS, START, TARGET_KEYS
 from noetl_broker.template import Template
 
@@ -118,6 +118,7 @@ class _Entry:
             shown = "empty" if isinstance(name, str) else kind_of(name)
             self._error("bad-next", where, f"a target of `next` is {shown}", "write a step's name, or {step: name}")
             return None
+        self.reading.work.spend(1 + MADE * len(self.defaults.keys))  # each target has its own copy of them
         if inputs is None:
             inputs = merge(self.defaults, self._own_inputs(own, place))
         if not self._exists(name, where):
@@ -148,7 +149,9 @@ class _Entry:
             self._error("next-to-start", place, message, "lead to the step after `start`")
             return False
         if name not in self.reading.steps:
-            hint = did_you_mean(name, [*self.reading.steps]) or "add the step, or remove the transition"
+            hint = (
+                self.reading.report.did_you_mean(name, self.reading.steps) or "add the step, or remove the transition"
+            )
             self._error("unknown-step", place, f"there is no step `{name}`", hint)
             return False
         return True
@@ -157,7 +160,7 @@ class _Entry:
         for key in raw:
             if key not in known:
                 message = f"the key `{key}` means nothing in `next`"
-                hint = did_you_mean(key, sorted(known))
+                hint = self.reading.report.did_you_mean(key, known)
                 self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
 
     def _error(self, code: str, place: Place, message: str, hint: str) -> None:

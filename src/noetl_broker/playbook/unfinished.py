@@ -14,8 +14,9 @@ from typing import NamedTuple
 from noetl_broker.playbook.findings import Place, path_text
 from noetl_broker.playbook.given import Given, Names, arriving_inputs, given_to_steps
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Playbook, Step
-from noetl_broker.playbook.reading import NO_NAMES, Reading, Use, shortened, strings, templates_of
+from noetl_broker.playbook.reading import MADE, NO_NAMES, Reading, Use, shortened, strings, templates_of
 from noetl_broker.playbook.reads import ARGS, defaults_read, first_met, handed_on, input_paths, travels
+from noetl_broker.playbook.work import Work
 from noetl_broker.template import WORKER_WORDS, Path, Tree, read_by_text
 
 RETURN_IT = "let an action return what is needed here, and read its result"
@@ -41,7 +42,7 @@ def refuse_unfinished(reading: Reading, playbook: Playbook) -> None:
     """Report each template of the broker that reads a text which is still a template for the worker."""
     given = given_to_steps(playbook)
     arriving = arriving_inputs(playbook)
-    texts = {name: _texts_of(playbook, given, name, arriving.get(name, ())) for name in playbook.steps}
+    texts = {name: _texts_of(reading.work, playbook, given, name, arriving.get(name, ())) for name in playbook.steps}
     for use in reading.uses:
         if use.part.step is None:
             continue
@@ -74,7 +75,7 @@ def _calls(step: Step) -> bool:
 
 
 def _texts_of(
-    playbook: Playbook, given: Mapping[str, Given], name: str, arriving: Iterable[tuple[str, Inputs]]
+    work: Work, playbook: Playbook, given: Mapping[str, Given], name: str, arriving: Iterable[tuple[str, Inputs]]
 ) -> Texts:
     """Give the inputs that may still be such texts; an own input counts unless every transition overrides it."""
     step, found = playbook.steps[name], dict[Path, Text]()
@@ -82,13 +83,14 @@ def _texts_of(
     for source, inputs in arriving:
         left = given[source].names
         closed = NO_NAMES if left is None else left | {ARGS}
-        level = _level(inputs, Readable(playbook, {}, left))
+        level = _level(inputs, Readable(work, playbook, {}, left))
+        work.spend(len(found) + len(inputs.keys))
         found |= {path: text._replace(closed=closed) for path, text in level.items()}
         names = frozenset(inputs.keys)
         everywhere = names if everywhere is None else everywhere & names
     task = step.iteration.task.inputs if step.iteration is not None else NO_INPUTS
     for inputs in (step.inputs, task):
-        own = _level(inputs, Readable(playbook, found, given[name].arriving))
+        own = _level(inputs, Readable(work, playbook, found, given[name].arriving))
         found |= {path: text for path, text in own.items() if path[0] not in (everywhere or NO_NAMES)}
     return found
 
@@ -101,8 +103,11 @@ def _level(inputs: Inputs, readable: Readable) -> dict[Path, Text]:
         for read, inside in readable.by(inputs.whole.source) if path else ():
             if path and len(read) > len(path) and read[: len(path)] == path:
                 found[read[len(path) :]] = inside._replace(at=inputs.whole.at)
+    named = {path[0] for path in found}
     for key, tree in inputs.keys.items():
-        found = {path: text for path, text in found.items() if path[0] != key}
+        readable.work.spend(1 + len(found) * (key in named))
+        if key in named:
+            found = {path: text for path, text in found.items() if path[0] != key}
         for path, source in tree.left_texts():
             found[key, *path] = Text(source, _at(tree, path))
         for path, template in tree.leaving(lambda template: any(readable.by(template.source))):
@@ -114,6 +119,7 @@ def _level(inputs: Inputs, readable: Readable) -> dict[Path, Text]:
 class Readable(NamedTuple):
     """Such texts as templates read them that find inputs of these names (None: not known)."""
 
+    work: Work  # that may still be done
     playbook: Playbook
     inputs: Texts  # by their paths in the inputs
     names: Names
@@ -126,6 +132,7 @@ class Readable(NamedTuple):
     def defaults_by(self, source: str) -> Iterator[tuple[Path, Text]]:
         """Give the defaults of the workload among them."""
         defaults = self.playbook.unfinished
+        self.work.spend(MADE * len(defaults))
         for read, path in defaults_read(source, tuple(defaults)) if defaults else ():
             bare = read == path
             hidden = bare if self.names is None else read[0] in self.names
@@ -134,6 +141,7 @@ class Readable(NamedTuple):
                 yield read, Text(defaults[path], named, named)
 
     def _inputs_by(self, source: str) -> Iterator[tuple[Path, Text]]:
+        self.work.spend(MADE * len(self.inputs))
         for path, text in self.inputs.items():
             read = first_met(source, input_paths((path,), self.names or ()))
             if read is not None:
@@ -160,11 +168,12 @@ def _refuse_reads(reading: Reading, playbook: Playbook, use: Use, found: Texts, 
     seen = None if names is None else names | use.part.names
     words = use.part.names if use.part.role in ("retry", "iteration") else NO_NAMES  # these hide inputs
     for place, source in templates_of(use):
+        reading.work.spend(MADE * len(found))
         for path, text in found.items():
             paths = input_paths((path,), seen or ())
             if first_met(source, (path for path in paths if path[0] not in words)):
                 _report(reading, use, place, source, f"the input `{path_text(path)}`", text, RETURN_IT)
-        for text in dict.fromkeys(text for _, text in Readable(playbook, {}, seen).defaults_by(source)):
+        for text in dict.fromkeys(text for _, text in Readable(reading.work, playbook, {}, seen).defaults_by(source)):
             _report(reading, use, place, source, "", text, RETURN_IT)
 
 
@@ -172,6 +181,7 @@ def _refuse_changes(reading: Reading, playbook: Playbook, use: Use, found: Texts
     """Report an input of a transition that makes something of such a text; one that hands it on is finished later."""
     remedy = "write that template here, for the next worker, or let an action return the value and read its result"
     for place, source in templates_of(use):
+        reading.work.spend(MADE * len(found))
         for path, text in found.items():
             met = first_met(source, input_paths((path,), names or ()))
             lasting = handed_on(source) and travels(text.source, playbook, names or (), closed=text.closed)

@@ -43,7 +43,7 @@ class Versions:
     async def load(self, connection: Connection, catalog_ids: set[int]) -> None:
         """Compile those that are not kept yet."""
         for catalog_id in sorted(catalog_ids - self._kept.keys()):
-            found = await unit.load_content(connection, catalog_id)
+            found = await unit.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
             if found is not None:
                 self._kept[catalog_id] = _compile(*found, self._rules)
         while len(self._kept) > max(MOST_PLAYBOOKS, len(catalog_ids)):
@@ -72,7 +72,9 @@ def _refused(head: Any) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _compile(content: str, path: str, rules: PlaybookRules) -> Playbook | str:
+def _compile(content: str | None, path: str, content_bytes: int, rules: PlaybookRules) -> Playbook | str:
+    if content is None:
+        return f"playbook {path} does not compile: the document has {content_bytes:,} bytes"
     try:
         return compile_playbook(content, file=path, rules=rules)
     except PlaybookFault as fault:

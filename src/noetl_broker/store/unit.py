@@ -59,6 +59,13 @@ class Claim:
         self.first_mail_id: int | None = None  # of all that it came upon
         self.last_mail_id = 0
 
+    def leave(self, execution_id: int) -> int:
+        """Leave the mail of an execution in the inbox, as if another broker held it; gives how much."""
+        mails = len(self.mail.pop(execution_id))
+        del self.executions[execution_id]
+        self.missed += mails
+        return mails
+
     @property
     def mails(self) -> int:
         """How many mails it came upon."""
@@ -83,10 +90,12 @@ async def take(connection: Connection, look: Look, *, max_mail: int) -> Claim:
     return claim
 
 
-async def load_content(connection: Connection, catalog_id: int) -> tuple[str, str] | None:
-    """The text and the path of one catalog version; None when it is not there."""
-    row = await connection.fetchrow(sql("load_content"), catalog_id)
-    return (row["content"], row["path"]) if row else None
+async def load_content(
+    connection: Connection, catalog_id: int, *, most_bytes: int
+) -> tuple[str | None, str, int] | None:
+    """The text, the path and the size of one catalog version; None when it is not there. No text: it has more bytes."""
+    row = await connection.fetchrow(sql("load_content"), catalog_id, most_bytes)
+    return (row["content"], row["path"], row["bytes"]) if row else None
 
 
 async def load(connection: Connection, wants: Wants, *, event_ids: dict[tuple[int, int], int]) -> Answers:

@@ -41,6 +41,7 @@ class _Reading:
 
     worker_words: frozenset[str]
     max_source_chars: int | None
+    before: Callable[[str], object] | None
     names: set[str] = field(default_factory=set)
     worker_names: set[str] = field(default_factory=set)
     results: set[str] | None = field(default_factory=set)
@@ -54,16 +55,16 @@ class Tree:
 
     `names` and `results` are what the broker's templates read, as in `Template`. `worker_names`, `worker_results` are
     what the strings left for the worker read, without the worker's own words, and `left` are the paths of those strings
-    in the value. `constant`: it has no template at all.
+    in the value. `templates`: how many of them are the broker's. `constant`: it has no template at all.
     """
 
-    __slots__ = ("_root", "_templates", "at", "constant", "left", "names", "results", "worker_names", "worker_results")
+    __slots__ = ("_root", "at", "constant", "left", "names", "results", "templates", "worker_names", "worker_results")
 
     def __init__(self, at: str, root: Any, reading: _Reading) -> None:
         """Take what `compile_tree` made."""
         self.at = at
         self._root = root
-        self._templates = reading.templates
+        self.templates = reading.templates
         self.left: tuple[Path, ...] = tuple(reading.left)
         self.constant = not reading.templates and not self.left
         self.names = frozenset(reading.names)
@@ -78,7 +79,7 @@ class Tree:
         Templates that `leave` says so of stay as they are: see `leaving`.
         Raises TemplateError, with the place of the string; `NotLoaded` passes through.
         """
-        if not self._templates:
+        if not self.templates:
             return self._root
         run = Evaluation(scope)
         try:
@@ -119,12 +120,14 @@ def compile_tree(
     *,
     worker_words: frozenset[str] = NO_NAMES,
     max_source_chars: int | None = MAX_SOURCE_CHARS,
+    before: Callable[[str], object] | None = None,
 ) -> Tree:
     """Compile a JSON value. A string that names one of the worker's words is left as it is, string by string.
 
-    Keys of mappings are never templates. Raises TemplateError with the place of the string.
+    Keys of mappings are never templates. `before` is told each string before it is read, and may raise. Raises
+    TemplateError with the place of the string.
     """
-    reading = _Reading(worker_words=worker_words, max_source_chars=max_source_chars)
+    reading = _Reading(worker_words=worker_words, max_source_chars=max_source_chars, before=before)
     return Tree(at, _compiled(value, at, (), reading), reading)
 
 
@@ -153,6 +156,8 @@ def _same(compiled: Any, values: Any) -> bool:
 
 
 def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
+    if reading.before is not None:
+        reading.before(source)
     try:
         template = compile_text(source, at, max_source_chars=reading.max_source_chars)
     except TemplateError as fault:

@@ -87,6 +87,7 @@ join noetl.execution x
   on x.execution_id = wanted.child_id and x.parent_execution_id = wanted.execution_id and x.parent_node_id = wanted.node_id;
 
 -- name: load_content
-select c.content, c.path
+select c.path, octet_length(c.content) as bytes,
+  case when octet_length(c.content) <= $2::int then c.content end as content
 from noetl.catalog c
 where c.catalog_id = $1::bigint;
