@@ -43,21 +43,25 @@ def perform(lent: Lent) -> Perform:
     async def run(
         action: dict[str, Any], *, context: dict[str, Any] | None = None, limit: float = 20.0, using: Lent = lent
     ) -> Outcome:
-        job = LeasedJob(
-            queue_id=7,
-            attempt=1,
-            execution_id=42,
-            node_id="42:fetch",
-            node_name="fetch",
-            node_type=str(action.get("type")),
-            action=json.dumps({"name": "fetch"} | action),
-            context=json.dumps(context or {}),
-            priority=5,
-        )
-        outcome = await execute(job, using, time_limit_seconds=limit)
+        outcome = await execute(leased(action, context), using, time_limit_seconds=limit)
         return json.loads(outcome.result) if isinstance(outcome, Success) else outcome
 
     return run
+
+
+def leased(action: dict[str, Any], context: dict[str, Any] | None = None) -> LeasedJob:
+    """Make the job of an action, as it is leased."""
+    return LeasedJob(
+        queue_id=7,
+        attempt=1,
+        execution_id=42,
+        node_id="42:fetch",
+        node_name="fetch",
+        node_type=str(action.get("type")),
+        action=json.dumps({"name": "fetch"} | action),
+        context=json.dumps(context or {}),
+        priority=5,
+    )
 
 
 def failed(outcome: Outcome) -> dict[str, Any]:

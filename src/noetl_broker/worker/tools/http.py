@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
 
 from noetl_broker.worker.credentials import entries
 from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.tools.inflate import ACCEPTED, CodingFault, Decoder, too_large
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, mapping, seconds
 
 TIMEOUT_SECONDS = 30.0
@@ -20,6 +23,7 @@ WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 BODIES = ("json", "body", "payload", "data")
 FORM = "application/x-www-form-urlencoded"
 PORTS = range(65_536)
+Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]
 # What may follow a redirect to another server: all else among a step's headers may be a key. (Of cookies and the host
 # httpx takes care.)
 SENT_ANYWHERE = frozenset({"accept", "accept-language", "content-type", "cookie", "host", "user-agent"})
@@ -35,17 +39,16 @@ async def run_http(task: Task) -> Any:
     shown = f"{method} {request['url'].copy_with(query=None, userinfo=b'', fragment=None)}"
     said = task.first("timeout")
     limit = seconds(TIMEOUT_SECONDS if said is None else said, "timeout")
-    verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
-    follow = task.action.get("follow_redirects", True) is not False
-    hooks = _hooks(request["url"], request["headers"])
     try:
-        async with (
-            httpx.AsyncClient(verify=verify, timeout=limit, follow_redirects=follow, event_hooks=hooks) as client,
-            client.stream(method, **request) as response,
-        ):
-            body = await _body(response, shown)
-    except httpx.TimeoutException:
-        raise task.fault(f"{shown} did not answer within {limit:g} s", kind="timeout", retryable=True) from None
+        # One limit for all of it; those of httpx begin anew with each byte.
+        async with asyncio.timeout(limit), _closing() as trace, _client(task, request) as client:
+            auth = request.pop("auth", None)
+            sent = client.build_request(method, **request, extensions={"trace": trace})
+            follow = task.action.get("follow_redirects", True) is not False
+            response, body = await _exchange(client, sent, shown, auth=auth, follow=follow)
+    except (TimeoutError, httpx.TimeoutException):
+        message = f"{shown} did not answer in full within {limit:g} s"
+        raise task.fault(message, kind="timeout", retryable=True) from None
     except httpx.TooManyRedirects:
         raise task.fault(f"{shown} redirects without end", kind="http", retryable=True) from None
     except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL, ValueError) as error:
@@ -71,6 +74,30 @@ async def run_http(task: Task) -> Any:
     return told
 
 
+def _client(task: Task, request: Mapping[str, Any]) -> httpx.AsyncClient:
+    """Make the client of one request, without limits of time; it asks for the codings that are decoded here."""
+    verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
+    hooks = _hooks(request["url"], request["headers"])
+    headers = {"accept-encoding": ACCEPTED}
+    return httpx.AsyncClient(verify=verify, timeout=httpx.Timeout(None), event_hooks=hooks, headers=headers)
+
+
+@contextlib.asynccontextmanager
+async def _closing() -> AsyncIterator[Trace]:
+    """Close each connection at the end: httpx leaves one open whose TLS handshake is cancelled."""
+    opened: list[Any] = []
+
+    async def trace(event: str, told: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            opened.append(told["return_value"])
+
+    try:
+        yield trace
+    finally:
+        for stream in opened:
+            await stream.aclose()
+
+
 def _hooks(first: httpx.URL, headers: Mapping[str, str]) -> dict[str, list[Callable[[httpx.Request], Awaitable[None]]]]:
     """Look at each request of a chain of redirects before it is sent, in httpx' words."""
     keys = {name.lower() for name in headers} - SENT_ANYWHERE
@@ -92,21 +119,44 @@ def same_origin(url: httpx.URL, first: httpx.URL) -> bool:
     return url.host == first.host and (same or secured)
 
 
+async def _exchange(
+    client: httpx.AsyncClient, request: httpx.Request, shown: str, *, auth: tuple[str, str] | None, follow: bool
+) -> tuple[httpx.Response, bytes]:
+    """Send a request and give the last answer with its body; nobody reads what a redirect that is followed says."""
+    given: Any = auth
+    for _ in range(client.max_redirects + 1):
+        response = await client.send(request, auth=given, stream=True)
+        try:
+            if not follow or response.next_request is None:
+                return response, await _body(response, shown)
+        finally:
+            await response.aclose()
+        request, given = response.next_request, httpx.Auth()  # a login in the new address is not sent
+    raise httpx.TooManyRedirects("too many", request=request)
+
+
 async def _body(response: httpx.Response, shown: str) -> bytes:
-    """Read the answer, no more than a result may hold; an error's is cut off there."""
+    """Read the answer, no more than a result may hold; an error's is cut off there, or where it cannot be decoded."""
     body = bytearray()
-    async for part in response.aiter_bytes():
-        body += part
-        if len(body) > RESULT_BYTES:
-            if response.status_code >= FIRST_ERROR_STATUS:
-                break
-            raise ToolFault(
-                f"{shown} answers with more than the limit of {RESULT_BYTES} bytes",
-                kind="result_too_large",
-                retryable=False,
-                status_code=response.status_code,
-            )
+    try:
+        await _read(response, body)
+    except CodingFault as fault:
+        if response.status_code < FIRST_ERROR_STATUS:
+            message, details = f"{shown} {fault}", {"status_code": response.status_code}
+            raise ToolFault(message, kind=fault.kind, retryable=fault.retryable, **details) from None
     return bytes(body)
+
+
+async def _read(response: httpx.Response, body: bytearray) -> None:
+    """Put the decoded answer into `body`; raises CodingFault once it is larger than a result may be."""
+    decoder = None
+    async for part in response.aiter_raw():
+        # Only of a body: an answer without one may name any coding.
+        decoder = decoder or Decoder(response.headers.get("content-encoding", ""), RESULT_BYTES)
+        for portion in decoder.feed(part):
+            body += portion
+            if len(body) > RESULT_BYTES:
+                raise too_large(RESULT_BYTES)
 
 
 def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
