@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.store import executions
-from noetl_broker.store.pool import CLOSE_SECONDS, Connection, Pool, create_pool
+from noetl_broker.store.pool import CLOSE_SECONDS, Connection, Pool, create_pool, renewed
 from noetl_broker.store.session import translated
 
 LOOK_SECONDS = (0.02, 0.5)  # the first pause between two looks at an execution, and the longest
@@ -133,7 +133,7 @@ class Client:
             if self._pool is None:
                 self._pool = await create_pool(self._dsn, name="noetl-broker client", size=self._connections)
         with translated():
-            async with self._pool.acquire() as connection:
+            async with renewed(self._pool), self._pool.acquire() as connection:
                 yield connection
 
 

@@ -40,7 +40,23 @@ create trigger inject after insert on noetl.turn
 referencing new table as many for each statement execute function public.inject()"""
 MET = "select last_value >= $1 from public.tried"
 STATES = [
-    *("08006", "08003", "25006", "25P03", "25P04", "26000", "28P01", "3D000", "3F000", "40001", "40P01", "42501"),
+    *(
+        "08006",
+        "08003",
+        "08P01",
+        "25006",
+        "25P02",
+        "25P03",
+        "25P04",
+        "26000",
+        "28P01",
+        "3D000",
+        "3F000",
+        "40001",
+        "40P01",
+        "42501",
+        "42P05",
+    ),
     *(
         "42703",
         "42883",

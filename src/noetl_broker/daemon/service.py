@@ -281,7 +281,8 @@ class Service:
                 self.trouble = str(fault)
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
-                log.warning("waiting for the database", error=str(fault), pause_seconds=pause)
+                tell = log.error if kind_of(fault).loud else log.warning
+                tell("waiting for the database", error=str(fault), pause_seconds=pause)
                 self.progress()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopping.wait(), pause)

@@ -14,13 +14,14 @@ from typing import Any
 
 import asyncpg
 
-from noetl_broker.errors import PermissionFault, SchemaFault
+from noetl_broker.errors import DatabaseFault, PermissionFault, SchemaFault
 from noetl_broker.store import work_checks
 from noetl_broker.store.bell import CHANNEL
 from noetl_broker.store.faults import sentence
 from noetl_broker.store.findings import Finding, Limits
 from noetl_broker.store.migrate import check_applied, check_version, migrations, missing_rights
 from noetl_broker.store.pool import SESSION, Connection, connect
+from noetl_broker.store.poolers import REMEDY, refuse_mixing
 from noetl_broker.store.queries import sql
 from noetl_broker.store.session import translated
 
@@ -40,6 +41,9 @@ async def examine(dsn: str | None, limits: Limits | None = None) -> list[Finding
     limits = limits or Limits()
     connection = await connect(dsn, name=NAME, takes="reads")
     try:
+        mixes = await _mixes_up(dsn, connection)
+        if mixes:  # nothing else can be asked for that was not sent elsewhere
+            return mixes
         with translated():
             found = await _look_at_server(connection, limits)
             found += await _look_at_listening(dsn, connection, limits)
@@ -116,6 +120,20 @@ def _server(server: Server, trip: float, limits: Limits) -> Finding:
             "Run the broker near its database.", facts,
         )  # fmt: skip
     return Finding("connection", "ok", says, facts=facts)
+
+
+async def _mixes_up(dsn: str | None, connection: Connection) -> list[Finding]:
+    try:
+        await refuse_mixing(connection, lambda: connect(dsn, name=NAME))
+    except DatabaseFault as fault:
+        return [
+            Finding(
+                "pooler", "problem", str(fault).partition(":")[0],
+                "A statement may be another program's of the same name: brokers and workers wait, clients are refused.",
+                f"{REMEDY[:1].upper()}{REMEDY[1:]}.",
+            )
+        ]  # fmt: skip
+    return []
 
 
 def _pooler(connection: Connection, server: Server) -> list[Finding]:

@@ -42,13 +42,21 @@ _NOT_OURS: Final = Kind(Remedy.BLAME, "the mail cannot be decided on", loud=True
 _CHANGED: Final = Kind(Remedy.RECONNECT, "the schema was changed under a prepared statement")
 _DEAF_QUEUE: Final = Kind(Remedy.HUSH, "the notification queue is full: somebody listens and does not read", loud=True)
 _GONE: Final = Kind(Remedy.STOP, "a part of the schema is gone", loud=True)
+_MIXED_UP: Final = Kind(
+    Remedy.RECONNECT,
+    "the session lost its prepared statements, as behind a transaction pooler: connect to the server itself",
+    loud=True,
+)
 _NO_RIGHTS: Final = Kind(Remedy.WAIT, "a right is missing", loud=True)
 _NO_LOGIN: Final = Kind(Remedy.WAIT, "the login is refused", loud=True)
 
 # A code of five characters is looked for first, then its class, the first two.
 KINDS: Final[dict[str, Kind]] = {
     "08": _LOST,
-    "26000": Kind(Remedy.RECONNECT, "a prepared statement is gone: a transaction pooler?", loud=True),
+    "08P01": Kind(Remedy.RECONNECT, "something in between breaks the protocol, a pooler: connect past it", loud=True),
+    "25P02": _MIXED_UP,
+    "26000": _MIXED_UP,
+    "42P05": _MIXED_UP,
     "28": _NO_LOGIN,
     "3D000": Kind(Remedy.STOP, "the database is gone", loud=True),
     "40": Kind(Remedy.RETRY, "another transaction was first"),
@@ -69,6 +77,8 @@ KINDS: Final[dict[str, Kind]] = {
     "42703": _GONE,
     "42883": _GONE,
 }
+# That a statement is not there, or was there before: nothing but a pooler does that to us.
+MIXED_UP: Final = frozenset({"26000", "42P05"})
 # What one code means in one of the server's source files.
 _KINDS_IN: Final = {("54000", "async.c"): _DEAF_QUEUE, ("0A000", "plancache.c"): _CHANGED}
 # Faults that carry no code: the driver's, the system's, ours. The first that fits counts.
@@ -99,6 +109,11 @@ def kind_of(error: BaseException) -> Kind:
         place = (state, str(getattr(error, "server_source_filename", None)))
         return _KINDS_IN.get(place) or KINDS.get(state) or KINDS.get(state[:2]) or _NOT_OURS
     return next((kind for family, kind in _KINDS_WITHOUT_CODE if isinstance(error, family)), _NOT_OURS)
+
+
+def is_mixed_up(error: BaseException) -> bool:
+    """Whether a session is not what we made of it: somebody between us and the server gave us another one's."""
+    return getattr(error, "sqlstate", None) in MIXED_UP
 
 
 def is_transient(error: BaseException) -> bool:
@@ -136,7 +151,8 @@ def sentence(error: BaseException) -> str:
     if not isinstance(error, asyncpg.PostgresError):
         return str(error)
     message = str(error.args[0]) if error.args else type(error).__name__
-    hint = getattr(error, "hint", None)
+    # Of what a pooler mixes up the driver has a hint for programmers, and the server has none.
+    hint = None if is_mixed_up(error) else getattr(error, "hint", None)
     return f"{message}; {hint}" if hint else message
 
 

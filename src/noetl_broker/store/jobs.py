@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.faults import sentence
+from noetl_broker.store.faults import is_mixed_up, sentence
 from noetl_broker.store.pool import (
     ANSWER_SECONDS,
     CLOSE_SECONDS,
@@ -27,6 +27,7 @@ from noetl_broker.store.pool import (
     hang_up,
     lent,
 )
+from noetl_broker.store.poolers import pooler_fault
 from noetl_broker.store.queries import sql
 
 CHANNEL = "noetl_job"
@@ -249,6 +250,8 @@ async def database_faults() -> AsyncIterator[None]:
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise PermissionFault(f"the database refuses for want of rights: {sentence(error)}") from None
     except asyncpg.PostgresError as error:
+        if is_mixed_up(error):
+            raise pooler_fault() from None
         if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
             limit = getattr(error, "constraint_name", None)
             raise RefusedFault(f"the database refuses the value: {sentence(error)}", limit) from None

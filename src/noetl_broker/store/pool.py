@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import asyncpg
@@ -20,7 +21,8 @@ from asyncpg.connect_utils import SessionAttribute
 from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault, PermissionFault
 from noetl_broker.store.codec import dump_json, load_json, load_jsonb
 from noetl_broker.store.dsn import database_names, without_secrets
-from noetl_broker.store.faults import is_transient
+from noetl_broker.store.faults import Remedy, is_mixed_up, is_transient, kind_of
+from noetl_broker.store.poolers import pooler_fault, refuse_mixing
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -94,6 +96,7 @@ async def create_pool(
     try:
         if first.get_server_version().major >= TRANSACTION_TIMEOUT_SINCE:
             settings["transaction_timeout"] = "20s"
+        await _refuse_mixing(first, dsn)
         if check is not None:
             await check(first)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
@@ -102,7 +105,7 @@ async def create_pool(
         await hang_up(first)
     try:
         return await asyncpg.create_pool(
-            dsn, min_size=0, max_size=size, init=_set_codecs, server_settings=settings,
+            dsn, min_size=0, max_size=size, init=partial(_set_up, dsn=dsn), server_settings=settings,
             command_timeout=ANSWER_SECONDS, timeout=CONNECT_SECONDS, max_inactive_connection_lifetime=0, reset=_keep,
             target_session_attrs=_wanted(dsn, "writes"),
         )  # fmt: skip
@@ -117,6 +120,8 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
     """
     if isinstance(error, BrokerError):
         return error
+    if is_mixed_up(error):
+        return pooler_fault()
     if _lacks_user(error):
         return OperatorFault("the DSN names no user, and the account that runs this has no name to take instead")
     kinds: list[tuple[tuple[type[Exception], ...], Callable[[str], Exception], str]] = [
@@ -163,19 +168,31 @@ async def lent(pool: Pool, seconds: float) -> AsyncIterator[Connection]:
     The driver by itself would wait for ever: after a timeout it asks the server to cancel, on a way that is as dead.
     """
     ends_at = asyncio.get_running_loop().time() + seconds
-    connection = await pool.acquire(timeout=min(CONNECT_SECONDS, seconds))
+    async with renewed(pool):
+        connection = await pool.acquire(timeout=min(CONNECT_SECONDS, seconds))
+        try:
+            async with asyncio.timeout_at(ends_at):
+                yield connection
+        except TimeoutError:
+            connection.terminate()
+            await pool.expire_connections()  # the others may be as dead
+            raise
+        except asyncio.CancelledError:
+            connection.terminate()  # whoever ends us has no time for a server that may not answer
+            raise
+        finally:
+            await pool.release(connection)
+
+
+@contextlib.asynccontextmanager
+async def renewed(pool: Pool) -> AsyncIterator[None]:
+    """Let what is done next over the pool connect anew, where a fault says that the connections are spoiled."""
     try:
-        async with asyncio.timeout_at(ends_at):
-            yield connection
-    except TimeoutError:
-        connection.terminate()
-        await pool.expire_connections()  # the others may be as dead
+        yield
+    except Exception as error:
+        if kind_of(error).remedy is Remedy.RECONNECT:
+            await pool.expire_connections()
         raise
-    except asyncio.CancelledError:
-        connection.terminate()  # whoever ends us has no time for a server that may not answer
-        raise
-    finally:
-        await pool.release(connection)
 
 
 async def hang_up(connection: asyncpg.Connection[Any]) -> None:
@@ -225,6 +242,16 @@ async def _undo(connection: Connection, own: asyncpg.transaction.Transaction) ->
 
 async def _keep(_connection: Connection) -> None:
     """Our connections never change their session, so giving one back needs no round trip."""
+
+
+async def _set_up(connection: Connection, *, dsn: str | None) -> None:
+    """Make a connection of a pool one of ours; raises DatabaseFault where a pooler mixes up prepared statements."""
+    await _set_codecs(connection)
+    await _refuse_mixing(connection, dsn)
+
+
+async def _refuse_mixing(connection: Connection, dsn: str | None) -> None:
+    await refuse_mixing(connection, partial(connect, dsn, name="noetl-broker probe"))
 
 
 async def _set_codecs(connection: Connection) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.faults import sentence
+from noetl_broker.store.faults import is_mixed_up, sentence
 from noetl_broker.store.migrate import check_version
 from noetl_broker.store.pool import COMMAND_SECONDS, Connection, connect, hang_up
+from noetl_broker.store.poolers import pooler_fault
 
 # The errors that the SQL functions raise (docs: SQLSTATEs of class NB), by what they mean to a command.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
@@ -62,6 +63,8 @@ def translated(connection: Connection | None = None) -> Iterator[None]:
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:
     """Make the fault that a complaint of the server means."""
     state, message = str(error.sqlstate or ""), sentence(error)
+    if is_mixed_up(error):
+        return pooler_fault()
     if state in OWN_STATES:
         return OWN_STATES[state](message)
     kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (

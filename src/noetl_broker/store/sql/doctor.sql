@@ -113,3 +113,14 @@ where p.database = current_database()
   and p.prepared < clock_timestamp() - make_interval(secs => $1::float8)
 order by p.prepared
 limit 5;
+
+-- name: process_of_session
+select pg_backend_pid() as process_id;
+
+-- name: is_prepared
+-- Whether the server knows a statement of this session under the name that we gave it.
+select exists (
+  select
+  from pg_prepared_statements p
+  where p.name = $1
+) as is_prepared;
