@@ -25,9 +25,9 @@ class WorkerOptions:
     `dsn`: the database of the broker, None for the PG* variables. `types`: the job types to lease, None for all that
     the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: how long a job is ours without a
     heartbeat (one is sent each third). `poll_min_seconds` and `poll_max_seconds`: the bounds of the wait between two
-    looks that found nothing, where no bell rang. `drain_seconds`: how long a stop waits for running jobs.
-    `time_limit_seconds`: for a step without a timeout of its own. `null`: complete every job with {} in batches of
-    `null_batch`, for benchmarks. `emit`: takes a span for each attempt; None: there are no traces.
+    looks that found nothing, where no bell rang. `drain_seconds`: how long a stop waits for running jobs and their
+    answers. `time_limit_seconds`: for a step without a timeout of its own. `null`: complete every job with {} in
+    batches of `null_batch`, for benchmarks. `emit`: takes a span for each attempt; None: there are no traces.
     """
 
     dsn: str | None = field(repr=False)

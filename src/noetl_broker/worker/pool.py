@@ -320,9 +320,11 @@ async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping
         try:
             await beside(in_time(pool.lease_until(stop), stop, grace=LAST_WORDS_SECONDS), keepers)
         finally:
-            await pool.drain()
-            for keeper in keepers:
-                keeper.cancel()
+            try:
+                await pool.drain()
+            finally:  # whoever cancels the drain leaves no answer behind that is sent for ever
+                for keeper in keepers:
+                    keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
             await interpreters.close()
             log.info("worker_stopped", worker_id=options.worker_id, **asdict(pool.tally))

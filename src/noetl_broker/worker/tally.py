@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Tally:
     """Jobs that were `leased`, and answers that counted: `done`, or `failed`, which says nothing of a further attempt.
 
-    What is neither was let go at the stop, or had lost its lease.
+    What is neither was let go at the stop, had lost its lease, or could not be answered before the stop.
     """
 
     leased: int = 0
