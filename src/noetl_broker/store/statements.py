@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import PlaybookFault
+from noetl_broker.store.bounded import BoundedConnection, TooMuchFault
 from noetl_broker.store.dsn import without_secrets
 from noetl_broker.store.pool import hang_up, transaction
 from noetl_broker.store.results import readers_of, set_codecs
@@ -23,6 +24,8 @@ from noetl_broker.store.sql_text import copies_with_client, needs_no_transaction
 CONNECT_SECONDS = 15.0
 ROWS_AT_ONCE = 500
 SYNTAX_ERROR = "42601"
+# Rows are up to so many times as large on their way as they are as JSON: a 0 in a row(…) takes 16 bytes there.
+MOST_ON_THE_WAY = 8
 WHOLE = frozenset({"int2", "int4", "int8", "oid"})
 
 
@@ -68,16 +71,43 @@ class Rows:
     status: str
 
 
-async def run_statements(target: Target, statements: Sequence[Statement], *, largest_bytes: int) -> list[Rows]:
+@dataclass(slots=True, kw_only=True)
+class Room:
+    """What the rows of all statements take as JSON, and the most that they may."""
+
+    most_bytes: int
+    used: int = 0
+
+    def take(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Count some rows, and give them; raises StatementFault once there are too many."""
+        self.used += len(json.dumps(rows, ensure_ascii=False))
+        if self.used > self.most_bytes:
+            raise StatementFault(self.fault, retryable=False)
+        return rows
+
+    @property
+    def fault(self) -> str:
+        """What to tell of rows that are too large."""
+        return (
+            f"the rows are larger than the limit of {self.most_bytes} bytes; select fewer rows or columns, or a part "
+            "of a value (left, substr), or add a limit"
+        )
+
+
+async def run_statements(
+    target: Target, statements: Sequence[Statement], *, largest_bytes: int, names_differ: bool = False
+) -> list[Rows]:
     """Run the statements in one transaction and give what each gave.
 
     When one of them cannot run in a transaction (vacuum, call, create database, a begin of the author's own) each runs
-    by itself. Raises StatementFault; rows of more than about `largest_bytes` of JSON are refused.
+    by itself. Raises StatementFault; rows of more than about `largest_bytes` of JSON are refused. `names_differ`: so
+    are two columns of one name in the rows of the last statement that gives any.
     """
+    room = Room(most_bytes=largest_bytes)
     async with _connection(target) as connection:
+        connection.bound(largest_bytes * MOST_ON_THE_WAY, room.fault)
         alone = any(needs_no_transaction(statement.sql) for statement in statements)
         results: list[Rows] = []
-        room = largest_bytes
         async with contextlib.AsyncExitStack() as stack:
             if not alone:
                 await stack.enter_async_context(_translated("transaction: "))
@@ -85,30 +115,41 @@ async def run_statements(target: Target, statements: Sequence[Statement], *, lar
             for number, statement in enumerate(statements, 1):
                 place = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
                 async with _translated(place):
-                    rows, room = await _run(connection, statement, room=room, whole=alone)
-                results.append(rows)
+                    results.append(await _run(connection, statement, room=room, whole=alone))
+            if names_differ:
+                _refuse_twins(results)
         return results
 
 
-async def _run(connection: Any, statement: Statement, *, room: int, whole: bool) -> tuple[Rows, int]:
+def _refuse_twins(results: Sequence[Rows]) -> None:
+    """Raise StatementFault where the rows that count have two columns of one name: a mapping holds one of them."""
+    columns = next((result.columns for result in reversed(results) if result.columns is not None), ())
+    for name in columns:
+        if columns.count(name) > 1:
+            message = (
+                f"the rows have {columns.count(name)} columns of the name {name!r}, and a result holds one of each "
+                "name; give each a name of its own: select a.id as a_id, b.id as b_id"
+            )
+            raise StatementFault(message, retryable=False)
+
+
+async def _run(connection: Any, statement: Statement, *, room: Room, whole: bool) -> Rows:
     """Run one statement; rows come in portions, so that too large a result is refused before it fills memory."""
     prepared, values = await _prepared(connection, statement)
     attributes = prepared.get_attributes()
     columns = tuple(str(attribute.name) for attribute in attributes)
     readers = readers_of(attributes)
     if whole or not columns:
-        records = await prepared.fetch(*values)
-        rows, room = _taken(columns, readers, records, room)
+        rows = room.take(_read(columns, readers, await prepared.fetch(*values)))
     else:
         rows = []
         cursor = await prepared.cursor(*values)
         while records := await cursor.fetch(ROWS_AT_ONCE):
-            more, room = _taken(columns, readers, records, room)
-            rows += more
+            rows += room.take(_read(columns, readers, records))
     status = str(prepared.get_statusmsg() or "")
     tail = status.rpartition(" ")[2]
     count = len(rows) if columns or not tail.isdigit() else int(tail)
-    return Rows(columns=columns or None, rows=rows, count=count, status=status), room
+    return Rows(columns=columns or None, rows=rows, count=count, status=status)
 
 
 async def _prepared(connection: Any, statement: Statement) -> tuple[Any, list[str | None]]:
@@ -134,18 +175,13 @@ def _type_name(kind: Any) -> str:
     return f"{quoted_name(kind.schema)}.{quoted_name(bare)}{kind.name[len(bare) :]}"
 
 
-def _taken(
-    columns: tuple[str, ...], readers: Sequence[Callable[[Any], Any]], records: Sequence[Any], room: int
-) -> tuple[list[dict[str, Any]], int]:
-    rows = [
+def _read(
+    columns: tuple[str, ...], readers: Sequence[Callable[[Any], Any]], records: Sequence[Any]
+) -> list[dict[str, Any]]:
+    return [
         {name: read(value) for name, read, value in zip(columns, readers, record.values(), strict=True)}
         for record in records
     ]
-    room -= len(json.dumps(rows, ensure_ascii=False))
-    if room < 0:
-        message = "the rows are larger than the limit of a result; select fewer rows or columns, or add a limit"
-        raise StatementFault(message, retryable=False)
-    return rows, room
 
 
 def _literal(value: Any, type_name: str) -> str | None:
@@ -195,6 +231,7 @@ async def _connection(target: Target) -> AsyncIterator[Any]:
             target.dsn,
             timeout=CONNECT_SECONDS,
             statement_cache_size=0,
+            connection_class=BoundedConnection,
             server_settings=settings,
             **target.parts,
         )
@@ -211,7 +248,11 @@ async def _translated(place: str, dsn: str | None = None) -> AsyncIterator[None]
     """Turn what the driver raises into a StatementFault that names the statement and never the connection string."""
     try:
         yield
+    except TooMuchFault as error:
+        raise StatementFault(f"{place}{error}", retryable=False) from None
     except asyncpg.PostgresError as error:
+        if isinstance(error.__cause__, TooMuchFault):  # the connection was cut
+            raise StatementFault(f"{place}{error.__cause__}", retryable=False) from None
         sqlstate = str(error.sqlstate or "")
         parts = [place + without_secrets(str(error.args[0]) if error.args else "failed", dsn)]
         parts += [f"{name} {text}" for name in ("detail", "hint") if (text := getattr(error, name, None))]

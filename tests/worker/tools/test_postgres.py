@@ -69,6 +69,28 @@ async def test_the_last_rows_are_the_answer(on_database: OnDatabase) -> None:
     assert result["command_2"]["rows"] == [{"a": 1}, {"a": 2}]
 
 
+@pytest.mark.parametrize("more", ["", "; insert into t values (2)", "; commit"])
+async def test_two_columns_of_one_name_are_refused(
+    on_database: OnDatabase, rows_of: Callable[[str], Rows], more: str
+) -> None:
+    """A result would hold one of them; the error names it and the remedy. Nothing of the transaction is left."""
+    rows_of("create table t (id int); insert into t values (1)")
+    outcome = await on_database(sql(f"delete from t; select a.id, b.id from t a join t b using (id){more}"))
+    assert "2 columns of the name 'id'" in failed(outcome)["message"]
+    assert "select a.id as a_id, b.id as b_id" in failed(outcome)["message"]
+    assert not outcome.retryable
+    assert rows_of("select id from t") == ([] if "commit" in more else [(1,)])
+
+
+async def test_rows_that_nobody_wants_may_have_two_columns_of_one_name(on_database: OnDatabase) -> None:
+    """Those before the last, and those of a save."""
+    twins = "select setval('s', 1), setval('s', 2)"
+    result = await on_database(sql(f"create sequence s; {twins}; select last_value as a from s"))
+    assert result["rows"] == [{"a": 2}]
+    failed(await on_database(sql(twins)))
+    await on_database({"type": "save", "statement": twins, "data": {"b": 1}})
+
+
 async def test_a_list_of_commands_runs_in_order(on_database: OnDatabase) -> None:
     """Each base64 of its own."""
     texts = ["create table t (a int)", "insert into t values (5) returning a"]

@@ -32,7 +32,7 @@ INPUT_KEYS = frozenset(key for key in STEP_KEYS if key == "dsn" or key.startswit
 
 async def run_postgres(task: Task) -> Any:
     """Give {rows, columns, row_count, command_0, command_1, …}; the first three are of the last statement with rows."""
-    results = await run_sql(task, statements_of(task))
+    results = await run_sql(task, statements_of(task), names_differ=True)
     answer: dict[str, Any] = {"rows": [], "columns": [], "row_count": sum(result.count for result in results)}
     for number, result in enumerate(results):
         told = {"status": "success", "row_count": result.count, "message": result.status}
@@ -43,11 +43,14 @@ async def run_postgres(task: Task) -> Any:
     return answer
 
 
-async def run_sql(task: Task, statements: Sequence[Statement]) -> list[Rows]:
-    """Run statements at the step's target; raises ToolFault of kind `postgres` with `sqlstate`."""
+async def run_sql(task: Task, statements: Sequence[Statement], *, names_differ: bool = False) -> list[Rows]:
+    """Run statements at the step's target; raises ToolFault of kind `postgres` with `sqlstate`.
+
+    `names_differ`: somebody wants the rows, and two columns of one name are a fault.
+    """
+    target, largest_bytes = target_of(task), RESULT_BYTES // 2  # the rows of the last statement are there twice
     try:
-        # The rows of the last statement stand in the answer twice.
-        return await run_statements(target_of(task), statements, largest_bytes=RESULT_BYTES // 2)
+        return await run_statements(target, statements, largest_bytes=largest_bytes, names_differ=names_differ)
     except StatementFault as fault:
         raise ToolFault(
             f"step '{task.name}': {fault}", kind="postgres", retryable=fault.retryable, sqlstate=fault.sqlstate or None
