@@ -228,6 +228,75 @@ begin
 end
 $$;
 
+-- Beside a NoETL server: its API takes how an execution stands from its latest event by `created_at`, whatever that is of.
+-- So what anybody writes while an execution runs says RUNNING, and what comes after its end is dated before it; when it came
+-- then stands in its `meta`. (Events of turns are the core's: the last one of each says how the execution stands.)
+-- Whoever ends the execution at this moment has its lock. That server waits for the lock for a moment; others may not, who
+-- hold what that broker waits for: their event is dated so early that the end comes after it. The lock is given back at once,
+-- with the block: a broker that has it later has a later time too.
+create or replace function noetl.show_status() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set lock_timeout = '500ms'
+as $$
+declare
+  writer text := coalesce(current_setting('noetl.writer', true), '');
+  is_free boolean := false;
+  ended timestamptz;
+  last timestamptz;
+begin
+  if writer = 'broker' and noetl.as_json(new.meta) ? 'turn' then
+    return new;
+  end if;
+  select x.ended_at
+  into ended
+  from noetl.execution x
+  where x.execution_id = new.execution_id;
+  if not found then
+    return new; -- of an execution from before this broker, or its start
+  end if;
+  if ended is null and lower(new.event_type) in ('execution_start', 'execution_started', 'playbook_started') then
+    return new;
+  end if;
+  if ended is null then
+    begin
+      if writer = '' then
+        perform pg_advisory_xact_lock_shared(new.execution_id);
+        is_free := true;
+      else
+        is_free := pg_try_advisory_xact_lock_shared(new.execution_id);
+      end if;
+      select x.ended_at, s.last_at
+      into ended, last
+      from noetl.execution x
+      left join noetl.execution_state s on s.execution_id = x.execution_id
+      where x.execution_id = new.execution_id;
+      raise exception using errcode = 'NB000';
+    exception
+      when sqlstate 'NB000' or lock_not_available then
+        null; -- the lock is free again
+    end;
+  end if;
+  if ended is not null then
+    if new.created_at >= ended then
+      if jsonb_typeof(coalesce(noetl.as_json(new.meta), '{}')) = 'object' then
+        new.meta := coalesce(noetl.as_json(new.meta), '{}') || jsonb_build_object('came_at', new.created_at);
+      end if;
+      new.created_at := ended - interval '1 microsecond';
+    end if;
+    return new;
+  end if;
+  new.status := 'RUNNING';
+  if not is_free then
+    new.created_at := least(
+      new.created_at, greatest(last + interval '1 microsecond', new.created_at - interval '1 second')
+    );
+  end if;
+  return new;
+end
+$$;
+
 -- That server's catalog takes no kind that it has not heard of; it tells itself when it first registers something.
 create or replace function noetl.know_kind() returns trigger
 language plpgsql security definer
@@ -251,6 +320,9 @@ begin
   for each row
   when (new.status in ('leased', 'done', 'retry', 'dead') and coalesce(current_setting('noetl.writer', true), '') = '')
   execute function noetl.receive_job();
+  create or replace trigger noetl_show_status
+  before insert on noetl.event
+  for each row execute function noetl.show_status();
   create or replace trigger noetl_know_kind
   before insert on noetl.catalog
   for each row
@@ -274,4 +346,5 @@ revoke all on function noetl.as_error(text) from public;
 revoke all on function noetl.receive_events() from public;
 revoke all on function noetl.fill_catalog_id() from public;
 revoke all on function noetl.receive_job() from public;
+revoke all on function noetl.show_status() from public;
 revoke all on function noetl.know_kind() from public;

@@ -275,7 +275,8 @@ begin
       and (m.execution_id = any(early) and (lower(m.event_type) = any(starts)) is not true) is not true,
     -- later than the event, and than all that the execution has written, whatever the clocks say
     greatest(clock_timestamp(), m.created_at + interval '1 microsecond', m.last_at + interval '1 microsecond'),
-    coalesce(date_part('epoch', clock_timestamp() - m.created_at), 0),
+    -- what comes after the end is dated before it beside a NoETL server
+    coalesce(case when x.ended_at is null then date_part('epoch', clock_timestamp() - m.created_at) end, 0),
     m.event_type::text, m.node_id::text, m.node_name::text,
     case when m.comes and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
     -- a large result stays in the table until a template names it; beside a failure it is read as the event is

@@ -232,6 +232,8 @@ comment on function noetl.traceparent(bigint, text) is
   'The W3C traceparent of a visit: one trace for an execution, its children and the attempts of workers.';
 comment on function noetl.receive_job() is
   'Trigger: keeps what a NoETL server writes about the end of a job, until it is clear whether its event came.';
+comment on function noetl.show_status() is
+  'Trigger: beside a NoETL server, has the latest event of an execution say how it stands, for that is what its API shows.';
 comment on function noetl.know_kind() is 'Trigger: beside a NoETL server, tells its catalog of the kind Playbook before the first row of it.';
 comment on function noetl.reap_ended_jobs(int, float8, bigint) is
   'For the broker: decides by the row where a NoETL server ended a job and its event has not come; returns how many.';

@@ -52,7 +52,7 @@ async def test_after_the_way_back_that_server_is_alone(empty_database: Database)
     assert await value(empty_database, "select count(*) from noetl.inbox") == 0
     for migration in migrations():  # as `migrate --sql` prints them, for whoever moves over once more
         await noetl.connection.execute(migration.text)
-    assert await value(empty_database, triggers) == 6
+    assert await value(empty_database, triggers) == 7
     await noetl.connection.close()
 
 

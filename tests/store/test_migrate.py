@@ -291,6 +291,7 @@ async def test_only_where_a_server_keeps_the_queue_its_rows_are_listened_to(empt
     assert await rows(empty_database, triggers) == [
         ("noetl.catalog", "noetl_know_kind"),
         *everywhere,
+        ("noetl.event", "noetl_show_status"),
         ("noetl.queue", "noetl_receive_job"),
     ]
 

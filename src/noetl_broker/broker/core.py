@@ -16,6 +16,7 @@ from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.joins import deliver, release_join
 from noetl_broker.broker.lengths import too_long, too_wide
 from noetl_broker.broker.model import EXECUTION_CANCEL, EXECUTION_START, Decision, Event, Turn
+from noetl_broker.broker.noetl_status import in_words_of_noetl
 from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
 from noetl_broker.errors import PlaybookFault
 
@@ -82,5 +83,8 @@ def take_turn_or_reject(
     if state.status != RUNNING:
         return state, Decision("after_end")
     if event.kind == EXECUTION_CANCEL:
-        return cancel_without_playbook(state, event, turn)
+        ended, decision = cancel_without_playbook(state, event, turn)
+        if known.rules.noetl_jobs:
+            decision = decision._replace(events=in_words_of_noetl(decision.events, ended.status))
+        return ended, decision
     raise PlaybookFault(playbook)

@@ -36,6 +36,7 @@ from noetl_broker.broker.model import (
     Row,
     Turn,
 )
+from noetl_broker.broker.noetl_status import in_words_of_noetl
 from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached, Token, Visit
 from noetl_broker.broker.trail import Lost, Trace
 from noetl_broker.template.allowance import Allowance
@@ -119,8 +120,9 @@ class Draft:
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
             end, self.parent,
         )  # fmt: skip
+        events = in_words_of_noetl(self.events, self.status) if self.known.rules.noetl_jobs else tuple(self.events)
         return state, Decision(
-            DECIDED, self.note, tuple(self.events), tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
+            DECIDED, self.note, events, tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
             tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions), self.failed,
         )  # fmt: skip

@@ -286,7 +286,7 @@ class Rules:
     max_turns: int | None = None
     max_fan_out: int | None = None
     spent_fails: bool = False  # whether the failure of a spent token fails its execution
-    noetl_jobs: bool = False  # jobs say their inputs where a NoETL worker looks for them too
+    noetl_jobs: bool = False  # jobs say their inputs where a NoETL worker looks too, events the status as its API does
 
     def pinned(self) -> dict[str, JSON]:
         """What is kept with an execution: `noetl_jobs` only where it is so, as nothing of old executions says it."""
