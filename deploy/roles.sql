@@ -83,7 +83,8 @@ grant usage on sequence noetl.id_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.take_mail(int, boolean, bigint), noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean),
-  noetl.reap(int, int, timestamptz, bigint), noetl.reap_ended_jobs(int, float8, bigint),
+  noetl.reap(int, int, timestamptz, bigint, float8),
+  noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8), noetl.reap_ended_jobs(int, float8, bigint),
   noetl.next_id(),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
   noetl.shorten_error(jsonb), noetl.weight(anyelement),

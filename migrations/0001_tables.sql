@@ -85,6 +85,7 @@ alter table noetl.queue add column if not exists timeout_seconds double precisio
 alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
 alter table noetl.queue add column if not exists lease_seconds int;
+alter table noetl.queue add column if not exists foreign_attempt int;
 
 comment on table noetl.queue is 'Jobs for workers: at most one per visit of a step.';
 comment on column noetl.queue.status is
@@ -92,6 +93,8 @@ comment on column noetl.queue.status is
 comment on column noetl.queue.attempts is
   'How often it was leased (of a delegated job: its child was started): the fencing token of a lease, not a count of failures.';
 comment on column noetl.queue.priority is 'Higher goes first.';
+comment on column noetl.queue.foreign_attempt is
+  'The attempt that a NoETL server leased to a worker of its, which sends no heartbeat; another attempt is of our own leases.';
 comment on column noetl.queue.first_leased_at is 'First lease of the running attempt: the timeout of the step counts from here.';
 
 create index if not exists queue_ready on noetl.queue (priority desc, available_at, queue_id)

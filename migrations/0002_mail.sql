@@ -197,6 +197,9 @@ begin
   into execution
   from noetl.execution x
   where x.execution_id = old.execution_id and x.rules is not null;
+  if new.status = 'leased' then
+    new.foreign_attempt := new.attempts;
+  end if;
   if not found then
     return new; -- of an execution from before this broker
   end if;

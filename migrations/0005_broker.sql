@@ -322,13 +322,60 @@ create table if not exists noetl.withdrawn_job (
 comment on table noetl.withdrawn_job is
   'Jobs that somebody held when the broker withdrew them: cancelled once they are free, if they are still in the queue then.';
 
+-- Beside a NoETL server: whether a lease that it gave, and that ran out at this moment, is lost. Its workers lease for 60 s, send
+-- no heartbeat for a job, and work on for as long as they need. So it is lost where that server has called the pool of the worker
+-- offline for half a minute (it does once the pool's heartbeat has been missing for a minute, and right after its own start), or
+-- where no server has registered and the heartbeat itself is missing; and after the grace in any case. The worker names its pool
+-- in what it reports, where it has a name for it; else all pools must be lost.
+create or replace function noetl.is_lease_lost(
+  execution_id bigint, node_id text, ran_out_at timestamptz, at timestamptz, grace_seconds float8
+) returns boolean
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  lost_pools text[];
+  living_pools bigint;
+  own_pool text;
+begin
+  if $3 < $4 - make_interval(secs => $5) then
+    return true;
+  end if;
+  if to_regclass('noetl.runtime') is null then
+    return false;
+  end if;
+  select array_agg(p.name) filter (where p.is_lost), count(*) filter (where not p.is_lost)
+  into lost_pools, living_pools
+  from (
+    select r.name,
+      r.status = 'offline' and r.updated_at < $4 - interval '30 s'
+        or r.heartbeat < $4 - interval '1 minute'
+          and not exists (select from noetl.runtime s where s.kind = 'server_api') as is_lost
+    from noetl.runtime r
+    where r.kind = 'worker_pool'
+  ) p;
+  if lost_pools is null then
+    return false;
+  end if;
+  select noetl.as_json(e.meta) ->> 'worker_pool'
+  into own_pool
+  from noetl.event e
+  where e.execution_id = $1 and e.node_id = $2 and lower(e.event_type) = 'action_started'
+  order by e.created_at desc
+  limit 1;
+  return coalesce(own_pool = any(lost_pools), living_pools = 0);
+end
+$$;
+
 -- What time brings about: leases that ran out, actions and executions that took too long. At most max_rows of each.
 -- Leases that ran out before `since` are left for another call: while somebody holds an old snapshot, the index still names
 -- all that have ended since, and to walk over them with each look would take ever longer.
 -- `alone`: of one job or execution and no other, for whoever was refused all of it because somebody has put a trigger or a
--- constraint on our tables that will not have one row.
+-- constraint on our tables that will not have one row. `foreign_grace_seconds`: after which a lease that a NoETL server gave
+-- is lost, see above.
 create or replace function noetl.reap(
-  max_rows int, max_lost_leases int, since timestamptz default '-infinity', alone bigint default null
+  max_rows int, max_lost_leases int, since timestamptz default '-infinity', alone bigint default null,
+  foreign_grace_seconds float8 default 900
 ) returns table (requeued int, lost int, timed_out int, overdue int, woken int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -385,6 +432,10 @@ begin
           and r.queue_id <> all(expired)
           and r.execution_id <> all(busy)
           and (alone is null or r.queue_id = alone)
+          and (
+            r.foreign_attempt is distinct from r.attempts
+            or noetl.is_lease_lost(r.execution_id, r.node_id, r.lease_until, at, foreign_grace_seconds)
+          )
         order by r.lease_until
         limit max_rows - cardinality(expired)
         for update skip locked
@@ -678,5 +729,6 @@ $$;
 
 revoke all on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) from public;
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
-revoke all on function noetl.reap(int, int, timestamptz, bigint) from public;
+revoke all on function noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8) from public;
+revoke all on function noetl.reap(int, int, timestamptz, bigint, float8) from public;
 revoke all on function noetl.reap_ended_jobs(int, float8, bigint) from public;

@@ -219,7 +219,9 @@ comment on function noetl.check_digits() is 'Trigger: what a producer inserts ho
 comment on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) is
   'For take_mail: the mail that is left for another claim.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';
-comment on function noetl.reap(int, int, timestamptz, bigint) is
+comment on function noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8) is
+  'For the broker: whether a lease that a NoETL server gave, and that ran out, is lost: by its pool''s heartbeat, or after the grace.';
+comment on function noetl.reap(int, int, timestamptz, bigint, float8) is
   'For the broker: leases and timeouts that ran out, deadlines, pauses that are over.';
 comment on function noetl.check_large_result(bigint, jsonb) is
   'For complete_job and complete_jobs: refuses a result that takes more than 2 MiB, and warns past 256 KiB.';

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     missing_event_seconds: float = Field(
         30.0, ge=1, le=3600, description="seconds that the event of a job is waited for which a NoETL server has ended"
     )
+    foreign_lease_grace_seconds: float = Field(
+        900.0, ge=0, le=86_400, description="seconds after which a lease that a NoETL server gave is lost in any case"
+    )
     drain_seconds: float = Field(10.0, ge=0.1, le=300, description="seconds that a stop waits for turns under way")
     max_gathered_bytes: int = Field(
         64 << 20, ge=1024, le=240 << 20, description="bytes of all results of one iterator together, uncompressed"

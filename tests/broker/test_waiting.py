@@ -96,6 +96,11 @@ def started() -> History:
             "the lease of w1 on the job of a ran out 1 min 0 s ago: a broker queues it again",
         ),
         (
+            {"status": "leased", "worker": "w1", "attempts": 1, "lease_until": NOW - MINUTE, "foreign_lease": True},
+            {},
+            "the lease of w1 on the job of a ran out 1 min 0 s ago: it counts while its pool lives",
+        ),
+        (
             {"status": "done"},
             {},
             """

@@ -29,7 +29,7 @@ async def looks_of(database: Database) -> tuple[list[int], list[str]]:
     pool = await create_pool(database.dsn, name="reaper", size=1, hot=True)
     try:
         async with session(database) as own:
-            looking = Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0)
+            looking = Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
             found = [(await looking.look())["requeued"]]
             await put_lost(own, "lately", seconds_ago=1)
             await put_lost(own, "long_ago", seconds_ago=3600)

@@ -38,7 +38,7 @@ async def looking(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncI
     monkeypatch.setattr(reaper, "log", structlog.get_logger("test"))
     pool = await create_pool(database.dsn, name="reaper", size=1, hot=True)
     try:
-        yield Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0)
+        yield Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=900.0)
     finally:
         await pool.close()
 
@@ -149,7 +149,8 @@ async def test_a_step_that_is_decided_from_its_row_may_be_refused_too(
     await noetl.connection.execute(refuse)
     pool = await create_pool(empty_database.dsn, name="reaper", size=1, hot=True)
     try:
-        done, [line] = await look(Reaper(pool, max_lost_leases=5, missing_event_seconds=-1.0))
+        reaping = Reaper(pool, max_lost_leases=5, missing_event_seconds=-1.0, foreign_lease_grace_seconds=900.0)
+        done, [line] = await look(reaping)
     finally:
         await pool.close()
     assert done == {"from_rows": 1}

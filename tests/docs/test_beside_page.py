@@ -59,4 +59,5 @@ async def test_after_the_way_back_that_server_is_alone(empty_database: Database)
 def test_the_settings_are_those_of_the_program() -> None:
     """With the defaults that the page names."""
     assert Settings.model_fields["retry_owner"].default == "broker"
+    assert f"`foreign_lease_grace_seconds` ({Settings.model_fields['foreign_lease_grace_seconds'].default:g})" in PAGE
     assert f"`missing_event_seconds` ({Settings.model_fields['missing_event_seconds'].default:g})" in PAGE

@@ -39,6 +39,7 @@ class JobFact(NamedTuple):
     timeout: float | None = None
     said: str | None = None  # a NoETL server's word about its end, since `said_at`, as long as its event is waited for
     said_at: datetime | None = None
+    foreign_lease: bool = False  # a NoETL server gave the lease, whose workers send no heartbeats
 
 
 class Letter(NamedTuple):

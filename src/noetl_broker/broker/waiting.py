@@ -157,7 +157,8 @@ def _tell_leased(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) 
     lease = "the lease" if job.attempts == 1 else f"lease {job.attempts}"
     if job.lease_until is not None and job.lease_until < facts.read_at:
         late = span((facts.read_at - job.lease_until).total_seconds())
-        says = f"{lease} of {job.worker} on the job of {name} ran out {late} ago: a broker queues it again"
+        then = "it counts while its pool lives" if job.foreign_lease else "a broker queues it again"
+        says = f"{lease} of {job.worker} on the job of {name} ran out {late} ago: {then}"
         return Why("lease_lost", says, about, tuple(because))
     if job.last_heartbeat is not None:
         ends = span((job.lease_until - facts.read_at).total_seconds()) if job.lease_until is not None else "?"

@@ -208,6 +208,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
         max_lost_leases=settings.max_lost_leases,
         period_days=settings.period_days,
         missing_event_seconds=settings.missing_event_seconds,
+        foreign_lease_grace_seconds=settings.foreign_lease_grace_seconds,
         fail_fast=fail_fast,
         emit=emit,
     )

@@ -24,16 +24,13 @@ MARGIN_SECONDS: Final = 5.0
 PAUSE_FACTOR: Final = 1000  # times what a look at all leases took
 
 
-async def keep_reaping(
-    pool: Pool, counters: Counters, *, seconds: float, max_lost_leases: int, missing_event_seconds: float
-) -> None:
+async def keep_reaping(reaper: Reaper, counters: Counters, *, seconds: float) -> None:
     """Look every so many seconds; never ends.
 
     While somebody holds an old snapshot, to look at all leases takes ever longer: then most looks see those alone that
     ran out since the look before, and a bit earlier. What ran out before that was seen then, unless another
     session held it, or its worker committed late.
     """
-    reaper = Reaper(pool, max_lost_leases=max_lost_leases, missing_event_seconds=missing_event_seconds)
     while True:
         try:
             done = await reaper.look()
@@ -52,11 +49,14 @@ class Reaper:
     each row has a transaction of its own, and those that are refused are left out for a while: they stay as they are.
     """
 
-    def __init__(self, pool: Pool, *, max_lost_leases: int, missing_event_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, *, max_lost_leases: int, missing_event_seconds: float, foreign_lease_grace_seconds: float
+    ) -> None:
         """The first look is one at everything."""
         self._pool = pool
         self._max_lost_leases = max_lost_leases
         self._missing_event_seconds = missing_event_seconds
+        self._foreign_grace_seconds = foreign_lease_grace_seconds
         self._looked_at = self._due = 0.0  # monotonic seconds
         self._put_off: dict[int, float] = {}  # jobs and executions, and until when
 
@@ -92,7 +92,8 @@ class Reaper:
         """One by one, but for those that were refused within the last minute."""
         now = time.monotonic()
         self._put_off = {one: until for one, until in self._put_off.items() if now < until}
-        for row in await connection.fetch(sql("due"), MOST_ALONE, [*self._put_off], self._missing_event_seconds):
+        graces = self._missing_event_seconds, self._foreign_grace_seconds
+        for row in await connection.fetch(sql("due"), MOST_ALONE, [*self._put_off], *graces):
             if row["id"] in self._put_off:
                 continue  # of two kinds
             try:
@@ -109,7 +110,8 @@ class Reaper:
     async def _reap(
         self, connection: Connection, *, lately: float | None = None, alone: int | None = None
     ) -> dict[str, int]:
-        return dict(await connection.fetchrow(sql("reap"), MOST_ROWS, self._max_lost_leases, lately, alone) or {})
+        limits = MOST_ROWS, self._max_lost_leases, lately, alone, self._foreign_grace_seconds
+        return dict(await connection.fetchrow(sql("reap"), *limits) or {})
 
     async def _reap_ended_jobs(self, connection: Connection, *, alone: int | None = None) -> dict[str, int]:
         decided = await connection.fetchval(sql("reap_ended_jobs"), MOST_ROWS, self._missing_event_seconds, alone)

@@ -21,7 +21,7 @@ from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.listener import keep_listening, watch_listener
 from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
-from noetl_broker.daemon.reaper import keep_reaping
+from noetl_broker.daemon.reaper import Reaper, keep_reaping
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
@@ -57,6 +57,7 @@ class ServiceOptions:
     reap_seconds: float = 1.0
     max_lost_leases: int = 5
     missing_event_seconds: float = 30.0
+    foreign_lease_grace_seconds: float = 900.0
     max_gathered_bytes: int = 64 << 20
     period_days: int = 30
     fail_fast: bool = False
@@ -212,13 +213,13 @@ class Service:
 
     async def _keep_reaping(self, pool: Pool) -> None:
         options = self.options
-        await keep_reaping(
+        reaper = Reaper(
             pool,
-            self.counters,
-            seconds=options.reap_seconds,
             max_lost_leases=options.max_lost_leases,
             missing_event_seconds=options.missing_event_seconds,
+            foreign_lease_grace_seconds=options.foreign_lease_grace_seconds,
         )
+        await keep_reaping(reaper, self.counters, seconds=options.reap_seconds)
 
     async def _ring_at_stop(self, bell: Bell) -> None:
         """So that whoever sleeps needs to listen to one thing only."""

@@ -100,6 +100,7 @@ def _job(row: Any) -> JobFact:
         row["timeout_seconds"],
         row["said"],
         row["said_at"],
+        row["foreign_lease"],
     )
 
 

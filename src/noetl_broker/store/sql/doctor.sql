@@ -66,10 +66,11 @@ select count(*) as set_aside, count(distinct d.execution_id) as executions, min(
 from noetl.dead_letter d;
 
 -- name: examine_leases
--- A lease that ran out is put back within a second or two where any broker runs.
+-- A lease that ran out is put back within a second or two where any broker runs; one that a NoETL server gave is not.
 select count(*) as expired, max(extract(epoch from clock_timestamp() - q.lease_until))::float8 as late_seconds
 from noetl.queue q
-where q.status = 'leased' and q.lease_until < clock_timestamp() - make_interval(secs => $1::float8);
+where q.status = 'leased' and q.lease_until < clock_timestamp() - make_interval(secs => $1::float8)
+  and q.foreign_attempt is distinct from q.attempts;
 
 -- name: examine_jobs
 -- Jobs that any worker of their type may take, and none does.

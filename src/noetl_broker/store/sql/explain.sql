@@ -23,7 +23,8 @@ order by t.turn;
   select q.node_id, q.node_type, q.status, q.attempts, q.max_attempts, q.lost_leases,
     nullif(q.available_at, 'infinity')::timestamptz as available_at, q.created_at::timestamptz as created_at, q.priority,
     q.lease_until::timestamptz as lease_until, q.worker_id, q.last_heartbeat::timestamptz as last_heartbeat,
-    q.first_leased_at::timestamptz as first_leased_at, q.timeout_seconds, j.status as said, j.ended_at as said_at
+    q.first_leased_at::timestamptz as first_leased_at, q.timeout_seconds, j.status as said, j.ended_at as said_at,
+    coalesce(q.foreign_attempt = q.attempts, false) as foreign_lease
   from noetl.queue q
   left join noetl.ended_job j on j.queue_id = q.queue_id
   where q.execution_id = $1::bigint and q.node_id = any($2::text[])
@@ -33,7 +34,8 @@ union all
   select q.node_id, q.node_type, q.status, q.attempts, q.max_attempts, q.lost_leases,
     nullif(q.available_at, 'infinity')::timestamptz as available_at, q.created_at::timestamptz as created_at, q.priority,
     q.lease_until::timestamptz as lease_until, q.worker_id, q.last_heartbeat::timestamptz as last_heartbeat,
-    q.first_leased_at::timestamptz as first_leased_at, q.timeout_seconds, j.status as said, j.ended_at as said_at
+    q.first_leased_at::timestamptz as first_leased_at, q.timeout_seconds, j.status as said, j.ended_at as said_at,
+    coalesce(q.foreign_attempt = q.attempts, false) as foreign_lease
   from noetl.queue q
   left join noetl.ended_job j on j.queue_id = q.queue_id
   where q.execution_id = $1::bigint

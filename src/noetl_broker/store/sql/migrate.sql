@@ -74,7 +74,8 @@ union all
 select 'execute on ' || f.signature
 from unnest(array[
   'noetl.take_mail(int, boolean, bigint)', 'noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean)',
-  'noetl.reap(int, int, timestamptz, bigint)', 'noetl.reap_ended_jobs(int, float8, bigint)',
+  'noetl.reap(int, int, timestamptz, bigint, float8)',
+  'noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8)', 'noetl.reap_ended_jobs(int, float8, bigint)',
   'noetl.next_id()', 'noetl.as_json(jsonb)', 'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)',
   'noetl.shorten_error(jsonb)', 'noetl.weight(anyelement)', 'noetl.is_broken(jsonb)', 'noetl.is_broken(text)',
   'noetl.unwrapped(jsonb)', 'noetl.item_node_id(text, int)', 'noetl.root_of(bigint)',

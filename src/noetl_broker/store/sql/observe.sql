@@ -14,7 +14,7 @@ with oldest_mail as (
   order by q.priority desc, q.available_at, q.queue_id
   limit $1::int
 ), leased as materialized (
-  select q.lease_until
+  select case when q.foreign_attempt is distinct from q.attempts then q.lease_until end as lease_until
   from noetl.queue q
   where q.status = 'leased'
   order by q.lease_until

@@ -1,8 +1,9 @@
 -- name: reap
--- $3: of leases, those alone that ran out in so many seconds; null: all. $4: one job or execution; null: all.
+-- $3: of leases, those alone that ran out in so many seconds; null: all. $4: one job or execution; null: all. $5: seconds
+-- after which a lease that a NoETL server gave is lost.
 select requeued, lost, timed_out, overdue, woken
 from noetl.reap(
-  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity'), $4::bigint
+  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity'), $4::bigint, $5::float8
 );
 
 -- name: reap_ended_jobs
@@ -10,7 +11,8 @@ from noetl.reap(
 select noetl.reap_ended_jobs($1::int, $2::float8, $3::bigint);
 
 -- name: due
--- What these two would see to, $1 of each kind at most, without $2, to have it done one by one. $3: as $2 of the second.
+-- What these two would see to, $1 of each kind at most, without $2, to have it done one by one. $3: as $2 of the
+-- second; $4: as $5 of the first.
 (
   select 'timeout' as due, q.queue_id as id, q.queue_id, q.execution_id, q.node_id
   from noetl.queue q
@@ -27,6 +29,10 @@ union all
   from noetl.queue q
   where q.status = 'leased' and q.lease_until < clock_timestamp()
     and q.queue_id <> all($2)
+    and (
+      q.foreign_attempt is distinct from q.attempts
+      or noetl.is_lease_lost(q.execution_id, q.node_id, q.lease_until, clock_timestamp(), $4::float8)
+    )
   order by q.lease_until
   limit $1
 )

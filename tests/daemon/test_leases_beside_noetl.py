@@ -1,0 +1,136 @@
+"""Beside a NoETL server: its worker leases for 60 s and sends no heartbeat, so a lease that ran out may not be lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.daemon.reaper import Reaper
+from noetl_broker.settings import Settings
+from noetl_broker.store.pool import create_pool
+from tests.brokers import drain, execute, rows, value
+from tests.noetl import STEP, Job, NoETL, ended, faults
+from tests.postgres import Database
+
+RUNTIME = """
+create table noetl.runtime (
+  runtime_id bigint primary key, name text not null, kind text not null, status text not null,
+  heartbeat timestamptz not null default now(), updated_at timestamptz not null default now()
+);
+insert into noetl.runtime (runtime_id, name, kind, status)
+values (1, 'server', 'server_api', 'ready'), (2, 'one', 'worker_pool', 'ready'), (3, 'two', 'worker_pool', 'ready')"""
+OFFLINE = "update noetl.runtime set status = 'offline', updated_at = now() - make_interval(secs => $2) where name = $1"
+RAN_OUT = "update noetl.queue set lease_until = clock_timestamp() - make_interval(secs => $1)"
+STATUS = "select status, attempts, lost_leases from noetl.queue"
+
+
+async def leased(noetl: NoETL, database: Database, *, pool: str | None = "one") -> Job:
+    """A job that a worker of this pool has leased and told of the start; the lease ran out 10 s ago."""
+    await execute(database, RUNTIME)
+    await noetl.register(STEP)
+    await noetl.start(9)
+    await drain(database)
+    job = await noetl.lease()
+    assert job is not None
+    await noetl.report(job, "action_started")
+    if pool is not None:
+        await execute(
+            database,
+            """update noetl.event set meta = jsonb_build_object('worker_pool', $1::text)
+            where event_type = 'action_started'""",
+            pool,
+        )
+    await execute(database, RAN_OUT, 10.0)
+    return job
+
+
+async def look(database: Database, *, grace: float = 900.0) -> dict[str, int]:
+    """What the reaper of a daemon sees to."""
+    pool = await create_pool(database.dsn, name="reaper", size=1, hot=True)
+    try:
+        reaper = Reaper(pool, max_lost_leases=5, missing_event_seconds=30.0, foreign_lease_grace_seconds=grace)
+        return {name: rows for name, rows in (await reaper.look()).items() if rows}
+    finally:
+        pool.terminate()
+
+
+async def test_a_lease_that_ran_out_is_not_lost_while_its_worker_lives(noetl: NoETL, empty_database: Database) -> None:
+    """The job of 75 s runs once, and its answer counts."""
+    job = await leased(noetl, empty_database)
+    assert await look(empty_database) == {}
+    assert await rows(empty_database, STATUS) == [("leased", 1, 0)]
+    await noetl.complete(job, {"n": 1})
+    await drain(empty_database)
+    assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
+    assert await faults(noetl) == {}
+
+
+@pytest.mark.parametrize(
+    "pool, seconds, requeued", [("one", 31.0, 1), ("one", 5.0, 0), ("two", 31.0, 0), (None, 31.0, 0)]
+)
+async def test_it_is_lost_once_the_server_says_that_its_pool_is_offline(
+    noetl: NoETL, empty_database: Database, pool: str | None, seconds: float, requeued: int
+) -> None:
+    """For half a minute: after a restart of that server each pool is offline until its next heartbeat."""
+    await leased(noetl, empty_database, pool=pool)
+    await execute(empty_database, OFFLINE, "one", seconds)
+    assert await look(empty_database) == ({"requeued": 1} if requeued else {})
+
+
+async def test_a_job_that_names_no_pool_is_lost_with_the_last_of_them(noetl: NoETL, empty_database: Database) -> None:
+    """A worker tells the name of its pool only where a variable gives it one."""
+    await leased(noetl, empty_database, pool=None)
+    await execute(empty_database, OFFLINE, "one", 31.0)
+    await execute(empty_database, OFFLINE, "two", 31.0)
+    assert await look(empty_database) == {"requeued": 1}
+
+
+async def test_where_no_server_says_it_the_heartbeat_of_the_pool_does(noetl: NoETL, empty_database: Database) -> None:
+    """After the minute for which that server waits for it."""
+    await leased(noetl, empty_database)
+    await execute(empty_database, "update noetl.runtime set heartbeat = now() - interval '61 s' where name = 'one'")
+    assert await look(empty_database) == {}
+    await execute(empty_database, "delete from noetl.runtime where kind = 'server_api'")
+    assert await look(empty_database) == {"requeued": 1}
+
+
+async def test_past_the_grace_it_is_lost_whatever_its_pool_says(noetl: NoETL, empty_database: Database) -> None:
+    """The pool may live while the process that had the job does not."""
+    await leased(noetl, empty_database)
+    assert await look(empty_database, grace=11.0) == {}
+    assert await look(empty_database, grace=9.0) == {"requeued": 1}
+    assert await rows(empty_database, STATUS) == [("queued", 1, 1)]
+
+
+async def test_where_that_server_keeps_no_pools_the_grace_alone_counts(noetl: NoETL, empty_database: Database) -> None:
+    """Older ones have no such table."""
+    await leased(noetl, empty_database)
+    await execute(empty_database, "drop table noetl.runtime")
+    assert await look(empty_database) == {}
+    assert await look(empty_database, grace=9.0) == {"requeued": 1}
+
+
+async def test_a_lease_of_our_own_worker_is_lost_when_it_runs_out(noetl: NoETL, empty_database: Database) -> None:
+    """Beside that server too, also of a job that its worker had before."""
+    await leased(noetl, empty_database)
+    await look(empty_database, grace=9.0)
+    assert await value(empty_database, "select attempts from noetl.lease_jobs('ours', 1, 60)") == 2
+    await execute(empty_database, RAN_OUT, 1.0)
+    assert await look(empty_database) == {"requeued": 1}
+
+
+async def test_the_late_answer_of_a_worker_that_was_taken_for_lost_counts_once(
+    noetl: NoETL, empty_database: Database
+) -> None:
+    """The first answer counts, whoever gives it; the job is not given to another worker any more."""
+    job = await leased(noetl, empty_database)
+    await look(empty_database, grace=9.0)
+    await noetl.complete(job, {"n": 1})
+    await drain(empty_database)
+    assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
+    assert await noetl.lease() is None
+    assert await faults(noetl) == {}
+
+
+def test_the_grace_is_a_quarter_of_an_hour() -> None:
+    """By default."""
+    assert Settings.model_fields["foreign_lease_grace_seconds"].default == 900.0
