@@ -1,6 +1,9 @@
 """Playbooks in playbooks: children, their answers, and another try."""
 
-from tests.stories import assert_story
+import pytest
+
+from noetl_broker.broker.story import play_turns, read_events
+from tests.stories import assert_story, playbook
 
 
 def test_a_failed_child_is_started_again_after_a_pause() -> None:
@@ -38,6 +41,19 @@ def test_a_failed_child_is_started_again_after_a_pause() -> None:
             job   b {"t": 3, "city": "Rome"}
         """,
     )
+
+
+@pytest.mark.parametrize("version", ["3", "{{ workload.quoted }}", "{{ workload.whole }}"])
+def test_a_version_may_be_quoted(version: str) -> None:
+    """As NoETL's own playbooks have it; what a template gives may be text too."""
+    source = f"""
+        workload: {{quoted: "3", whole: 3}}
+        workflow:
+        - {{step: start, next: a}}
+        - {{step: a, type: playbook, path: p, version: "{version}"}}
+        """
+    [(_, decision, _)] = play_turns(playbook(source), read_events("> execution_start"))
+    assert [(child.path, child.version) for child in decision.children] == [("p", 3)]
 
 
 def test_a_step_waits_for_its_childs_answer() -> None:

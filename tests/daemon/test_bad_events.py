@@ -33,6 +33,7 @@ EVENTS: dict[str, tuple[dict[str, Any], str]] = {
     "of no type": ({"event_type": ""}, "unknown_type"),
     "of a very long type": ({"event_type": LONG}, "unknown_type"),
     "of a type in another script": ({"event_type": "дело_завершено"}, "unknown_type"),
+    "what a NoETL server notes of an error": ({"event_type": "error"}, "recorded"),
     "the broker's own kind": ({"event_type": "step_completed"}, "recorded"),
     "somebody's end": ({"event_type": "execution_complete"}, "recorded"),
     "a child's iteration": ({"event_type": "iteration_completed", "result": "[1]"}, "recorded"),

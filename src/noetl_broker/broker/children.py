@@ -13,7 +13,7 @@ from noetl_broker.broker.failure import wrong_value
 from noetl_broker.broker.model import JSON, Child, Ended
 from noetl_broker.broker.queue import delegate_job
 from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
-from noetl_broker.playbook.amounts import LAST_VERSION
+from noetl_broker.playbook.amounts import LAST_VERSION, as_version
 from noetl_broker.playbook.findings import path_text
 from noetl_broker.playbook.reads import at_path
 from noetl_broker.template import TemplateError
@@ -51,7 +51,7 @@ def render_call(
         raise TemplateError(message, text, call.path.at.removesuffix(".path"))
     scope = draft.scope(given.values, result, words)
     path = draft.render(call.path, scope)
-    version = draft.render(call.version, scope) if call.version is not None else None
+    version = as_version(draft.render(call.version, scope)) if call.version is not None else None
     answer = draft.render(call.return_step, scope) if call.return_step is not None else None
     if not isinstance(path, str) or not path:
         raise wrong_value(call.path, "the path of a playbook must be text", path)

@@ -43,6 +43,7 @@ RECORDED = frozenset({
     "action_started", "step_result", "step_started", "step_completed", "step_failed", "action_retry",
     "iterator_started", "iteration_completed", "iteration_failed",
     "execution_cancelled",
+    "error",  # a NoETL server's own note beside an `action_error`
 })  # fmt: skip
 
 

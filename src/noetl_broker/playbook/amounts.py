@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ PRIORITIES = Range(-32_768, 32_767)  # a smallint of the queue
 SECONDS = Range(0.001, 31_536_000)  # up to a year
 LAST_VERSION = 2**31 - 1  # an int4
 VERSIONS = Range(1, LAST_VERSION)
+QUOTED_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 DELAYS = Range(0, 31_536_000)  # seconds
 
 
@@ -53,6 +55,11 @@ def read_whole(reading: Reading, value: Any, place: Place, part: Part, allowed: 
         message = f"`{place[-1]}` is {_shown(value)}, not a whole number {allowed}"
         reading.report.error(code, place, message, "write it without quotes, or a template that gives one")
     return reading.tree(value, place, part)
+
+
+def as_version(value: Any) -> Any:
+    """A version that is written as text, such as "1", as a number; anything else as it is."""
+    return int(value) if isinstance(value, str) and QUOTED_VERSION.fullmatch(value) else value
 
 
 def read_boolean(reading: Reading, value: Any, place: Place, code: str = "bad-value") -> bool | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noetl_broker.playbook.amounts import VERSIONS, read_whole
+from noetl_broker.playbook.amounts import VERSIONS, as_version, read_whole
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.findings import Place, kind_of, path_text
 from noetl_broker.playbook.inputs import merge, read_inputs
@@ -262,7 +262,7 @@ def read_call(reading: Reading, name: str, declared: Declared, around: Surroundi
         reading.report.error("bad-value", of_answer, message, "write the name of a step of that playbook")
     return ChildCall(
         path=reading.tree(path, where, part),
-        version=None if version is None else read_whole(reading, version, place, part, VERSIONS),
+        version=None if version is None else read_whole(reading, as_version(version), place, part, VERSIONS),
         return_step=None if answer is None else reading.tree(answer, of_answer, part),
     )
 
