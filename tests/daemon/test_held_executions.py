@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
-from noetl_broker.daemon import apart
+from noetl_broker import logs
+from noetl_broker.daemon import apart, lane
 from noetl_broker.daemon.service import Service
 from noetl_broker.store import pool
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, execute, register, running, start, value
@@ -25,9 +29,10 @@ WAIT_FOR = """
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes seconds takes less."""
+    """What takes seconds takes less, and what lasts for them lasts."""
     monkeypatch.setitem(pool.SESSION, "lock_timeout", "500ms")
     monkeypatch.setattr(apart, "LEAVE_SECONDS", 1.0)
+    monkeypatch.setattr(apart, "LASTS_SECONDS", 0.5)
 
 
 async def until_told(database: Database, service: Service, trouble: str | None) -> None:
@@ -74,4 +79,34 @@ async def test_a_child_whose_start_is_not_committed_keeps_its_parent_waiting_alo
         await starter.execute("commit")
         await until(database, COMPLETED, 3)
         await until_told(database, service, None)
+    assert await broken_invariants(database) == {}
+
+
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What lanes log is kept from where it is below an error."""
+    logs.configure(level="info", form="console")
+    for module in (apart, lane):
+        monkeypatch.setattr(module, "log", structlog.get_logger("test"))
+    yield
+    logs.configure(level="error", form="console")
+
+
+@pytest.mark.usefixtures("talkative")
+async def test_a_row_that_is_held_for_a_moment_makes_no_warning(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a NoETL server holds rows of each execution that it starts, for as long as it is busy."""
+    monkeypatch.setattr(apart, "LASTS_SECONDS", 30.0)
+    await register(database, STEP)
+    with capture_logs() as lines:
+        async with running(database, lanes=1) as service:
+            executions = await start(database, count=2)
+            await until(database, QUEUED, 2)
+            async with held(database, executions[:1]):
+                await complete_jobs(database)
+                await until(database, COMPLETED, 1)
+                assert (service.counters.faults["55P03"], service.trouble) == (1, None)
+            await until(database, COMPLETED, 2)
+    assert {line["log_level"] for line in lines} == {"info"}
     assert await broken_invariants(database) == {}

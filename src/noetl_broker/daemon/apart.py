@@ -19,6 +19,7 @@ from noetl_broker.store.unit import Claim
 log = structlog.get_logger(__name__)
 
 LEAVE_SECONDS = 5.0
+LASTS_SECONDS = 30.0  # after which a person hears of it: a NoETL server may hold rows of what it starts for that long
 FORGET_SECONDS = 15.0  # after that: others have decided on it
 WARY_SECONDS = 60.0  # after the last one: so long batches are written with care, and wait for no lock as long as before
 LOCK_MILLISECONDS = 100  # for a lock, of a wary batch: it is held for longer only where somebody does nothing with it
@@ -33,6 +34,14 @@ class Fault(NamedTuple):
     error: Exception
 
 
+class Held(NamedTuple):
+    """An execution of which somebody holds a row, in monotonic seconds."""
+
+    since: float
+    until: float  # its mail is tried again
+    told: bool  # a person has heard of it
+
+
 Outcomes: TypeAlias = list[tuple[Case, Outcome]]
 Faults: TypeAlias = dict[int, Fault]  # by execution
 
@@ -43,7 +52,7 @@ class Apart:
     def __init__(self) -> None:
         """None yet."""
         self.singly: set[int] = set()  # one mail at a time, until all goes well again
-        self._until: dict[int, float] = {}  # when their mail is tried again, in monotonic seconds
+        self._held: dict[int, Held] = {}
         self._wary_until = 0.0
 
     @property
@@ -53,12 +62,13 @@ class Apart:
 
     @property
     def trouble(self) -> str | None:
-        """What a person should know of those that are held; one whose mail does not come again is forgotten."""
+        """What a person should know of those held for long; one whose mail does not come again is forgotten."""
         now = time.monotonic()
-        self._until = {one: until for one, until in self._until.items() if now < until + FORGET_SECONDS}
-        if not self._until:
+        self._held = {one: held for one, held in self._held.items() if now < held.until + FORGET_SECONDS}
+        lasting = [one for one, held in self._held.items() if now >= held.since + LASTS_SECONDS]
+        if not lasting:
             return None
-        first, *others = self._until
+        first, *others = lasting
         more = f" (and {len(others)} more)" if others else ""
         return f"another session holds a row of execution {first}{more} in an open transaction: its mail waits"
 
@@ -69,27 +79,30 @@ class Apart:
     def leave(self, execution_id: int) -> None:
         """A row of it is held: it is left out for some seconds."""
         self.be_wary()
-        if execution_id not in self._until:
+        now = time.monotonic()
+        held = self._held.get(execution_id, Held(now, now, told=False))
+        lasts = now >= held.since + LASTS_SECONDS
+        if lasts and not held.told:
             log.warning("another session holds a row of an execution, its mail waits", execution_id=execution_id)
-        self._until[execution_id] = time.monotonic() + LEAVE_SECONDS
+        self._held[execution_id] = Held(held.since, now + LEAVE_SECONDS, held.told or lasts)
 
     def leave_out(self, claim: Claim) -> int:
         """Take the mail of such executions out of a claim, as if another broker held it; gives how much."""
         now, mails = time.monotonic(), 0
-        for execution_id, until in self._until.items():
-            if now < until and execution_id in claim.mail:
+        for execution_id, held in self._held.items():
+            if now < held.until and execution_id in claim.mail:
                 mails += claim.leave(execution_id)
         return mails
 
     def parted(self, outcomes: Outcomes) -> tuple[Outcomes, list[Outcomes]]:
         """What was not held before, and the others one by one."""
-        if not self._until:
+        if not self._held:
             return outcomes, []
-        others = [one for one in outcomes if one[0].execution.execution_id not in self._until]
-        return others, [[one] for one in outcomes if one[0].execution.execution_id in self._until]
+        others = [one for one in outcomes if one[0].execution.execution_id not in self._held]
+        return others, [[one] for one in outcomes if one[0].execution.execution_id in self._held]
 
     def forget(self, outcomes: Outcomes) -> None:
         """They are written."""
-        if self._until:
+        if self._held:
             for case, _ in outcomes:
-                self._until.pop(case.execution.execution_id, None)
+                self._held.pop(case.execution.execution_id, None)

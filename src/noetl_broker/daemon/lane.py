@@ -244,7 +244,7 @@ class Lane:
         self.shared.counters.retries += 1
         self.shared.counters.tell_fault(error)
         kind = kind_of(error)
-        level = log.error if kind.loud else log.warning
+        level = log.error if kind.loud else log.info if kind.remedy is Remedy.LEAVE else log.warning
         if kind.remedy is Remedy.SHRINK:
             self.most = max(min(self.size, self.most, batch.mails or self.most) // 2, 1)
         elif kind.remedy is Remedy.HUSH:
@@ -252,8 +252,9 @@ class Lane:
         elif kind.remedy is Remedy.RECONNECT:
             await self.shared.pool.expire_connections()
         elif kind.remedy is Remedy.LEAVE:
-            self._leave(batch)
-            self.shared.on_trouble(self.shared.apart.trouble or kind.word)
+            self._leave(batch)  # no trouble unless it lasts
+            if self.shared.apart.trouble is not None:
+                self.shared.on_trouble(self.shared.apart.trouble)
         if kind.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
             self.shared.on_trouble(kind.word)
         level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
