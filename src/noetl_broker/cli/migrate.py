@@ -8,7 +8,7 @@ import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
-from noetl_broker.errors import OperatorFault
+from noetl_broker.errors import OperatorFault, PermissionFault
 from noetl_broker.store import migrate as schema
 from noetl_broker.store.session import translated
 
@@ -65,13 +65,31 @@ def _show_status(call: Call) -> None:
 def _apply(call: Call, *, roles: bool) -> None:
     with translated():
         names = asyncio.run(schema.migrate(call.dsn))
+        if not call.as_json:
+            _tell_applied(names)
         if roles:
-            asyncio.run(schema.create_roles(call.dsn))
+            _make_roles(call)
             names.append("roles.sql")
     if call.as_json:
         output.show_json({"applied": names})
-        return
+    elif roles:
+        click.echo("applied roles.sql")
+
+
+def _tell_applied(names: list[str]) -> None:
     for name in names:
         click.echo(f"applied {name}")
     if not names:
         click.echo("the schema is up to date")
+
+
+def _make_roles(call: Call) -> None:
+    """Make the roles; raises PermissionFault that says what is done all the same, and what is left."""
+    try:
+        asyncio.run(schema.create_roles(call.dsn))
+    except PermissionFault as fault:
+        message = (
+            f"the schema is applied, the roles are not: {fault}. Left to do: noetl-broker migrate --roles, with a login"
+            " that owns the schema and has createrole. A broker that logs in as the owner of the schema needs no roles"
+        )
+        raise PermissionFault(message) from fault

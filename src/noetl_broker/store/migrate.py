@@ -10,6 +10,7 @@ import asyncpg
 
 from noetl_broker.errors import PermissionFault, SchemaFault
 from noetl_broker.resources import migrations_folder, roles_file
+from noetl_broker.store.faults import sentence
 from noetl_broker.store.pool import connect
 from noetl_broker.store.queries import sql
 
@@ -127,7 +128,7 @@ async def create_roles(dsn: str | None) -> None:
             await connection.execute(sql("wait_for_migrations"))
             await connection.execute(roles())
     except asyncpg.InsufficientPrivilegeError as error:
-        message = f"the role may not make roles or grant: {error}; run migrate --roles as the owner, with createrole"
+        message = f"the role may not make roles or grant: {sentence(error)}"
         raise PermissionFault(message) from error
     finally:
         await connection.close()

@@ -42,6 +42,15 @@ where not exists (
   where t.tgrelid = to_regclass('noetl.event') and t.tgname = w.trigger_name and t.tgenabled in ('O', 'A')
 );
 
+-- name: examine_given_back
+-- Whether this is the database of a NoETL server that decides by itself again: none of our triggers is left on its tables.
+select to_regclass('noetl.resource') is not null and not exists (
+  select
+  from pg_trigger t
+  where t.tgrelid in (to_regclass('noetl.event'), to_regclass('noetl.queue'), to_regclass('noetl.catalog'))
+    and starts_with(t.tgname, 'noetl_')
+) as given_back;
+
 -- name: examine_brokers
 select count(*) filter (where a.application_name = 'noetl-broker bell') as listening,
   count(*) filter (where a.application_name = 'noetl-broker worker') as workers

@@ -11,6 +11,11 @@ select s.execution_id, s.turn as turns, (
 from noetl.execution_state s
 left join noetl.execution x on x.execution_id = s.execution_id
 where s.execution_id > $1::bigint
+  -- beside a NoETL server: an event of what another broker decides has a turn, and decided nothing
+  and (
+    x.execution_id is not null
+    or exists (select from noetl.turn t where t.execution_id = s.execution_id and t.outcome = 'decided')
+  )
   and ($2::text is null or x.path like $2)
   and ($3::text is null or x.status = $3)
   and ($4::timestamptz is null or x.started_at >= $4)
@@ -40,7 +45,11 @@ where s.execution_id = $1::bigint
 select count(*)
 from noetl.execution_state s
 left join noetl.execution x on x.execution_id = s.execution_id
-where ($1::text is null or x.path like $1)
+where (
+    x.execution_id is not null
+    or exists (select from noetl.turn t where t.execution_id = s.execution_id and t.outcome = 'decided')
+  )
+  and ($1::text is null or x.path like $1)
   and ($2::text is null or x.status = $2)
   and ($3::timestamptz is null or x.started_at >= $3)
   and not exists (

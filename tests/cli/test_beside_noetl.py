@@ -1,0 +1,89 @@
+"""Commands on the database of a NoETL server: what is not of this broker gives no alarm, also after going back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from noetl_broker.errors import EXIT_NO_PERMISSION
+from noetl_broker.store.migrate import migrate
+from tests.brokers import drain
+from tests.cli.conftest import Command, execute, rows
+from tests.postgres import Database
+from tests.roles import login
+from tests.store import noetl_server
+
+PAGE = (Path(__file__).parents[2] / "docs" / "beside-noetl.md").read_text(encoding="utf-8")
+GOING_BACK = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)[-1]
+LATE = """
+insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name)
+values (5, 77, 9, 'action_completed', '5:a', 'a')"""
+
+
+@pytest.fixture
+async def moved(empty_database: Database) -> Database:
+    """A database of such a server with an execution of its own broker, migrated."""
+    execute(empty_database, noetl_server.TABLES)
+    execute(empty_database, noetl_server.HISTORY)
+    await migrate(empty_database.dsn)
+    return empty_database
+
+
+@pytest.fixture
+def moved_command(moved: Database, bare_command: Command) -> Command:
+    """Give the command line on it."""
+    del moved
+    return bare_command
+
+
+def findings(command: Command) -> dict[str, str]:
+    """What `doctor` says, by its checks."""
+    return {one["check"]: one["state"] for one in json.loads(command("doctor", "--json").stdout)["findings"]}
+
+
+async def test_replay_leaves_out_what_another_broker_decided(moved: Database, moved_command: Command) -> None:
+    """An event of such an execution has a turn here, which decided nothing."""
+    execute(moved, LATE)
+    await drain(moved)
+    assert rows(moved, "select outcome from noetl.turn") == [("unknown_execution",)]
+    answer = await asyncio.to_thread(moved_command, "replay", "--all")
+    assert (answer.exit_code, "0 executions" in answer.stdout) == (0, True), answer.stdout
+    told = await asyncio.to_thread(moved_command, "replay", "5")
+    assert "noetl.execution has no row of it" in told.stdout + told.stderr
+
+
+def test_doctor_gives_no_advice_about_triggers_that_were_taken_away_to_go_back(
+    moved: Database, moved_command: Command
+) -> None:
+    """All of them are gone; where some are, it does."""
+    execute(moved, "drop trigger noetl_receive_events on noetl.event")
+    assert findings(moved_command)["triggers"] == "problem"
+    execute(moved, GOING_BACK.replace("drop trigger", "drop trigger if exists"))
+    assert findings(moved_command)["triggers"] == "ok"
+
+
+async def test_roles_that_may_not_be_made_leave_the_schema_applied(
+    bare_command: Command, empty_database: Database
+) -> None:
+    """The owner of the schema is often no maker of roles: it hears what is done and what is left.
+
+    Another test may have made the roles, which are the whole server's: so there is a table that it may not grant.
+    """
+    async with login(empty_database, "owner") as owner:
+        name = owner.dsn.partition("//")[2].partition(":")[0]
+        execute(empty_database, f"grant create on database {empty_database.name} to {name}")
+        await asyncio.to_thread(bare_command.run, "migrate", "--dsn", owner.dsn)
+        execute(empty_database, "alter table noetl.withdrawn_job owner to current_user")
+        answer = await asyncio.to_thread(bare_command.run, "migrate", "--roles", "--dsn", owner.dsn)
+        again = await asyncio.to_thread(bare_command.run, "migrate", "--roles", "--json", "--dsn", owner.dsn)
+        execute(empty_database, "drop schema noetl cascade")
+    assert (answer.returncode, again.returncode) == (EXIT_NO_PERMISSION, EXIT_NO_PERMISSION)
+    assert answer.stdout == "the schema is up to date\n"
+    for told in (answer.stderr, again.stderr):
+        assert told.startswith("noetl-broker: the schema is applied, the roles are not: ")
+        assert "noetl-broker migrate --roles" in told
+    assert again.stdout == ""
