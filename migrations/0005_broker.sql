@@ -338,6 +338,9 @@ declare
   living_pools bigint;
   own_pool text;
 begin
+  if not exists (select from noetl.execution x where x.execution_id = $1) then
+    return false; -- of an execution from before this broker
+  end if;
   if $3 < $4 - make_interval(secs => $5) then
     return true;
   end if;

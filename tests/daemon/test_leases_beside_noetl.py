@@ -109,6 +109,19 @@ async def test_where_that_server_keeps_no_pools_the_grace_alone_counts(noetl: No
     assert await look(empty_database, grace=9.0) == {"requeued": 1}
 
 
+async def test_a_lease_of_an_execution_before_this_broker_is_left_alone(noetl: NoETL, empty_database: Database) -> None:
+    """That server takes none back, and nobody else decides on it."""
+    await noetl.register(STEP)
+    await execute(
+        empty_database,
+        """insert into noetl.queue (execution_id, catalog_id, node_id, action, context)
+        select 5, c.catalog_id, '5:a', '{}', '{}' from noetl.catalog c""",
+    )
+    assert await noetl.lease() is not None
+    await execute(empty_database, RAN_OUT, 10.0)
+    assert await look(empty_database, grace=9.0) == {}
+
+
 async def test_a_lease_of_our_own_worker_is_lost_when_it_runs_out(noetl: NoETL, empty_database: Database) -> None:
     """Beside that server too, also of a job that its worker had before."""
     await leased(noetl, empty_database)
