@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.broker.model import Rules
 from tests.broker.test_jobs import job_of, jobs_of
 
-BESIDE = Rules(noetl_jobs=True)
+BESIDE = Rules(beside_noetl=True)
 ITERATOR = "type: iterator, collection: [1, 2], element: n, "
 
 

@@ -64,7 +64,7 @@ async def test_all_inputs_of_a_task_that_the_worker_repeats_arrive(noetl: NoETL,
 async def test_jobs_are_told_so_beside_that_server_alone(noetl: NoETL, empty_database: Database) -> None:
     """The daemon sees at its start what database it is, and pins it with each execution."""
     await noetl.register(PROBE)
-    pinned = "select (rules -> 'noetl_jobs')::text from noetl.execution where execution_id = $1"
+    pinned = "select (rules -> 'beside_noetl')::text from noetl.execution where execution_id = $1"
     await noetl.start(8)
     await run(noetl, empty_database)
     await noetl.connection.execute("drop trigger noetl_receive_job on noetl.queue")

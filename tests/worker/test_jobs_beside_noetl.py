@@ -29,7 +29,7 @@ workflow:
 @pytest.mark.parametrize("body", [ITERATED, PLAIN])
 async def test_a_job_comes_to_the_same(perform: Perform, body: str) -> None:
     """What is said twice is finished alike, and an item sees the inputs of its step under its own."""
-    plain, beside = (jobs_of(body, rules=Rules(noetl_jobs=beside))[0] for beside in (False, True))
+    plain, beside = (jobs_of(body, rules=Rules(beside_noetl=beside))[0] for beside in (False, True))
     assert plain.action != beside.action
     expected = await perform(plain.action, context=plain.context)
     assert expected[0]["a"] == "Oslo" if isinstance(expected, list) else expected == {"a": "Oslo", "b": 2, "c": 3}

@@ -84,7 +84,7 @@ def take_turn_or_reject(
         return state, Decision("after_end")
     if event.kind == EXECUTION_CANCEL:
         ended, decision = cancel_without_playbook(state, event, turn)
-        if known.rules.noetl_jobs:
+        if known.rules.beside_noetl:
             decision = decision._replace(events=in_words_of_noetl(decision.events, ended.status))
         return ended, decision
     raise PlaybookFault(playbook)

@@ -120,7 +120,7 @@ class Draft:
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
             end, self.parent,
         )  # fmt: skip
-        events = in_words_of_noetl(self.events, self.status) if self.known.rules.noetl_jobs else tuple(self.events)
+        events = in_words_of_noetl(self.events, self.status) if self.known.rules.beside_noetl else tuple(self.events)
         return state, Decision(
             DECIDED, self.note, events, tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
             self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),

@@ -286,13 +286,13 @@ class Rules:
     max_turns: int | None = None
     max_fan_out: int | None = None
     spent_fails: bool = False  # whether the failure of a spent token fails its execution
-    noetl_jobs: bool = False  # jobs say their inputs where a NoETL worker looks too, events the status as its API does
+    beside_noetl: bool = False  # inputs where a NoETL worker looks, statuses of events as a NoETL API reads them
 
     def pinned(self) -> dict[str, JSON]:
-        """What is kept with an execution: `noetl_jobs` only where it is so, as nothing of old executions says it."""
+        """What is kept with an execution: `beside_noetl` only where it is so, as nothing of old executions says it."""
         kept = asdict(self)
-        if not self.noetl_jobs:
-            del kept["noetl_jobs"]
+        if not self.beside_noetl:
+            del kept["beside_noetl"]
         return kept
 
 

@@ -63,7 +63,7 @@ def enqueue_job(
         word, aliases = word_of_inputs(action), _keep_aliases(action, step.inputs, given)
         action[word] = inputs
         left += tuple(path for path in aliases if path[0] != word) + tuple((word, *path) for path in given.left)
-    if draft.known.rules.noetl_jobs:
+    if draft.known.rules.beside_noetl:
         left = tell_noetl(action, given, left)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
     told = _told(draft, step, [template for _, template in reading], given, result) if left else inputs

@@ -254,7 +254,7 @@ class Service:
         options = self.options
         return Evaluator(
             pool=pool,
-            rules=replace(options.rules, noetl_jobs=self.beside_noetl),
+            rules=replace(options.rules, beside_noetl=self.beside_noetl),
             playbooks=Playbooks(options.playbook_rules),
             lanes=options.lanes,
             batch_size=options.batch_size,
