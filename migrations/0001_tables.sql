@@ -226,6 +226,7 @@ create table if not exists noetl.iteration (
   status text not null default 'WAITING' check (status in ('WAITING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED')),
   child_execution_id bigint,
   result_event_id bigint,
+  error jsonb,
   primary key (execution_id, node_id, place)
 ) partition by range (execution_id);
 

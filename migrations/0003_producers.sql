@@ -380,18 +380,36 @@ begin
   ), copied as (
     insert into noetl.event (
       execution_id, event_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
-      status, result, error, meta
+      status, result, error, context, meta
     )
     select id, n.event_id, playbook.catalog_id, start_id, begun + n.place * interval '1 microsecond', 'step_result',
       id || ':' || n.step || case when n.visit > 1 then '#' || n.visit else '' end, n.step, e.node_type, n.status,
       case when n.is_set then n.value when n.status = 'COMPLETED' then noetl.as_json(e.result) end,
       case when n.status <> 'COMPLETED' then coalesce(noetl.as_json(e.error), '{"message": "the action failed"}') end,
+      f.context,
       jsonb_strip_nulls(jsonb_build_object(
         'taken_from', case when not n.is_set then jsonb_build_object('execution_id', $1, 'event_id', n.source_id) end,
         'set', case when n.is_set then true end
       ))
     from named n
     left join noetl.event e on e.execution_id = $1 and e.event_id = n.source_id and not n.is_set
+    -- the failed items of an iterator, as `load_failed` of the broker has them: the fork has no rows of the items
+    left join lateral (
+      select coalesce(
+        (
+          select jsonb_build_object('failed', coalesce(
+            jsonb_agg(jsonb_build_object('index', i.place, 'error', i.error) order by i.place)
+              filter (where i.status = 'FAILED'),
+            '[]'
+          ))
+          from noetl.iteration i
+          where i.execution_id = $1 and i.node_id = e.node_id
+          having count(*) > 0
+        ),
+        case when e.event_type = 'step_result' and noetl.as_json(e.context) ? 'failed'
+          then jsonb_build_object('failed', noetl.as_json(e.context) -> 'failed') end
+      ) as context
+    ) f on true
     returning 1
   ), steps as (
     -- the broker's first turn finds here which event has the result of a step

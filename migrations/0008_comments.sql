@@ -165,6 +165,7 @@ begin
         'WAITING, RUNNING, COMPLETED, FAILED; CANCELLED: open when its iterator ended. What never began stays WAITING.'),
       ('iteration', 'child_execution_id', 'The execution of the item, where it has one.'),
       ('iteration', 'result_event_id', 'The event that ended it, with its result.'),
+      ('iteration', 'error', 'Of one that failed: its error as {{ it.failed }} tells it, cut where it is long.'),
 
       ('inbox', 'mail_id', 'Counts the mail; gives no order to rely on.'),
       ('inbox', 'execution_id', 'The execution that has something to read.'),

@@ -231,7 +231,7 @@ def test_a_failed_item_is_done_with_and_the_steps_own_inputs_stay() -> None:
         - step: each
           type: iterator
           distribute: true
-          collection: [1]
+          collection: [1, 2]
           element: i
           on_error: continue
           task: {type: python, code: x, args: {n: "{{ i }}"}}
@@ -241,16 +241,20 @@ def test_a_failed_item_is_done_with_and_the_steps_own_inputs_stay() -> None:
         """
         > execution_start
             event step_started each
-            event iterator_started each {"total": 1}
+            event iterator_started each {"total": 2}
             event iteration_started each {"index": 0}
             job   each[0] {"n": 1}
         > action_failed each[0] {"message": "no"}
             event iteration_failed each "no"
+            event iteration_started each {"index": 1}
+            job   each[1] {"n": 2}
             dead  each[0]
+        > action_completed each[1] 5
+            event iteration_completed each {"index": 1}
             post  iterator_completed each
         > action_failed each[0] {"message": "no"}  (duplicate)
         > action_completed each[7] 1  (not_open)
-        > iterator_completed each [null]
+        > iterator_completed each [null, 5]
             event step_completed each
             event step_started b
             job   b {"n": 9}

@@ -152,9 +152,8 @@ async def test_an_item_whose_workers_die_fails_like_any_job(database: Database) 
     await drain(database)
     failed = "select error ->> 'type' from noetl.event where event_type = 'iteration_failed'"
     assert await value(database, failed) == "lost_lease"
-    await complete_jobs(database)
-    await drain(database)
-    assert await value(database, "select result from noetl.execution") == [None]
+    ended = "select status, error ->> 'type' from noetl.execution"
+    assert await rows(database, ended) == [("FAILED", "all_items_failed")]
     assert await unsettled(database) == {}
 
 

@@ -146,7 +146,7 @@ async def test_of_what_one_execution_carries_beside_failures_a_few_come_at_a_tim
             )
     counters = (await drain(database)).counters
     assert counters.largest_batch == 2
-    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    assert await value(database, "select error ->> 'type' from noetl.execution") == "all_items_failed"
     assert await broken_invariants(database) == {}
     told = "select e.node_id from noetl.turn t join noetl.event e using (execution_id, event_id)"
     order = await rows(database, f"{told} where e.event_type = 'action_failed' order by t.turn")

@@ -26,11 +26,15 @@ class Missing(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step left behind: its data, and how it ended. A template that names the step gets the data."""
+    """What a step left behind: its data, and how it ended. A template that names the step gets the data.
+
+    `failed` are the places of the failed items of an iterator; None of any other step, or where nobody knows.
+    """
 
     data: Any = None
     status: str = "COMPLETED"
     error: Any = None
+    failed: tuple[int, ...] | None = None
 
 
 MISSING = Missing()
@@ -104,6 +108,21 @@ class Fallback(NamedTuple):
         """Return what is there, or the other value."""
         found = self.read.find(scope)
         return self.value if found is MISSING else found
+
+
+class FailedItems(NamedTuple):
+    """Which items of an iterator failed; none, where there is no iterator of that name."""
+
+    root: str
+
+    def text(self) -> str:
+        """Return it as Jinja writes it."""
+        return f"({self.root}.failed | default([]) | map(attribute='index') | list)"
+
+    def evaluate(self, scope: Scope) -> Any:
+        """Return their places, in order."""
+        found = scope(self.root)
+        return [*(found.failed or ())] if isinstance(found, Outcome) else []
 
 
 class Present(NamedTuple):
@@ -187,7 +206,7 @@ class Negated(NamedTuple):
         return not self.inner.evaluate(scope)
 
 
-Expression = Constant | Read | Fallback | Present | Compare | Plus | Both | Negated
+Expression = Constant | Read | Fallback | FailedItems | Present | Compare | Plus | Both | Negated
 
 
 class Sentence(NamedTuple):

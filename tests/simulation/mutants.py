@@ -80,6 +80,8 @@ MUTANTS = (
     Mutant("an item counts twice", 0, iterators.check_iterator_completions, '!= "RUNNING"', "is None"),
     # iterators
     Mutant("an item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),
+    Mutant("an iterator of failed items completes", 50, iterators._all_failed, "0 < counts", "0 > counts"),
+    Mutant("failed items are forgotten", 140, draft.Draft._failed_items, "known.ask(want_failed(*visit)) or ()", "()"),
     Mutant("the rest of a wide iterator is forgotten", 210, iterators._start_items, "room > started > 0", "False"),
     # batches, the store
     Mutant(

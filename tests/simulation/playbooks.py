@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any, Literal
 
-from tests.simulation.expressions import Compare, Constant, Fallback, Plus, Read, Value
+from tests.simulation.expressions import Compare, Constant, FailedItems, Fallback, Plus, Read, Value
 from tests.simulation.plans import Entry, Inputs, Iterate, Kind, Plan, Retry, Step, Target
 from tests.simulation.values import Values
 
@@ -228,6 +228,7 @@ def _end(chance: Random, names: list[str], *, calm: bool) -> Step:
                 ("answer", read),
                 ("size", Read("workload", ("size",))),
                 ("given", Read("args")),
+                ("failed", FailedItems(read.read.root)),
             )
         )
     elif chance.random() < 0.08:

@@ -121,6 +121,18 @@ def load_item_statuses(tables: Tables, executions: list[int], nodes: list[str], 
     return [tables.iterations[key] for key in keys if key in tables.iterations]
 
 
+def load_failed(
+    tables: Tables, executions: list[int], nodes: list[str], _steps: list[str], _visits: list[int]
+) -> list[Row]:
+    """Return the failed items of iterators."""
+    found = []
+    for execution, node in zip(executions, nodes, strict=True):
+        rows = [row for key, row in sorted(tables.iterations.items()) if key[:2] == (execution, node)]
+        failed = [{"index": row["place"], "error": row["error"]} for row in rows if row["status"] == "FAILED"]
+        found.append({"execution_id": execution, "node_id": node, "failed": failed, "fits": True})
+    return found
+
+
 def history_heads(tables: Tables, executions: list[int]) -> list[Row]:
     """Return where executions stand."""
     return [_head(tables, execution_id) for execution_id in sorted(executions)]

@@ -80,7 +80,8 @@ class Reference:
         elif self._is_old(token, happened):
             return
         elif happened.kind == "completed":
-            self._leave(token, _outcome(happened.value))
+            iterates = self.steps[token.step].iterate is not None
+            self._leave(token, _outcome(happened.value)._replace(failed=() if iterates else None))
         elif happened.kind == "failed":
             self._failed_attempt(token, happened)
         elif happened.kind == "due" and token.is_due and happened.lease in {None, token.failures + 1}:
@@ -143,10 +144,16 @@ class Reference:
     def _failed(self, token: Token, error: Any) -> None:
         """A step failed for good."""
         if self.steps[token.step].on_error == "continue":
-            self._leave(token, Outcome(None, "FAILED", error), failed=True)
+            failed = None if token.items is None else token.items.failed_in_order
+            self._leave(token, Outcome(None, "FAILED", error, failed), failed=True)
         else:
-            self.outcomes.setdefault(token.step, {})[token.visit] = Outcome(None, "FAILED", error)
-            self._fail_token(token, error)
+            self._fail_for_good(token, error)
+
+    def _fail_for_good(self, token: Token, error: Any) -> None:
+        """Fail a step, whatever its `on_error` says."""
+        failed = None if token.items is None else token.items.failed_in_order
+        self.outcomes.setdefault(token.step, {})[token.visit] = Outcome(None, "FAILED", error, failed)
+        self._fail_token(token, error)
 
     def _fail_token(self, token: Token, error: Mapping[str, Any] = NO_ERROR) -> None:
         """Fail a step where a token is, and with it the execution; of a spent one it is recorded, and fails nothing."""
@@ -408,7 +415,8 @@ class Reference:
     def _react_of_items(self, token: Token, items: Items, happened: Happened) -> None:
         place = happened.place
         if happened.kind == "gathered" and len(items.results) == len(items.values):
-            self._leave(token, Outcome([items.results[at] for at in range(len(items.values))]))
+            results = [items.results[at] for at in range(len(items.values))]
+            self._leave(token, Outcome(results, failed=items.failed_in_order))
         elif happened.kind == "more":
             self._start_items(token, items)
         if place is None or place not in items.open:
@@ -416,8 +424,12 @@ class Reference:
         items.open.remove(place)
         if happened.kind == "item_failed":
             self._say("iteration_failed", token.node, place)
+            items.failed.add(place)
             if self.steps[token.step].on_error == "fail":
                 self._failed(token, happened.value)
+                return
+            if len(items.failed) == len(items.values):
+                self._fail_for_good(token, happened.value)
                 return
             items.results[place] = None
         else:

@@ -65,6 +65,12 @@ class Items:
     next: int = 0
     open: set[int] = field(default_factory=set)
     results: dict[int, Any] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+    @property
+    def failed_in_order(self) -> tuple[int, ...]:
+        """The places of the items that failed."""
+        return tuple(sorted(self.failed))
 
 
 class Arc(NamedTuple):

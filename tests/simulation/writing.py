@@ -311,7 +311,7 @@ def write_items(*columns: Sequence[Any]) -> Pending:
                 key = (row["execution_id"], row["node_id"], place)
                 tables.iterations[key] = {
                     "execution_id": key[0], "node_id": key[1], "place": place, "item": item, "status": "WAITING",
-                    "child_execution_id": None, "result_event_id": None,
+                    "child_execution_id": None, "result_event_id": None, "error": None,
                 }  # fmt: skip
 
     return write
@@ -321,7 +321,8 @@ def change_items(*columns: Sequence[Any]) -> Pending:
     """Note where items stand."""
 
     def write(tables: Tables) -> None:
-        for row in _rows("execution_id node_id place status result_event_id", columns):
+        for row in _rows("execution_id node_id place status result_event_id error", columns):
+            row["error"] = jsonb(row["error"])
             tables.iterations[row["execution_id"], row["node_id"], row["place"]] |= row
 
     return write

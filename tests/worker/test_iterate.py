@@ -68,11 +68,45 @@ async def test_items_are_data(perform: Perform) -> None:
 
 
 async def test_a_failed_item_fails_the_step(perform: Perform) -> None:
-    """With its index; or it leaves a hole, where the iterator goes on."""
+    """With its index; or it leaves a hole, where the iterator goes on, and is told of beside the list."""
     task = {"type": "python", "code": "def main(x): return 1 // x", "args": {"x": "{{ item }}"}}
     error = failed(await perform(iterator([1, 0, 2], task)))
     assert (error["type"], error["index"]) == ("ZeroDivisionError", 1)
-    assert await perform(iterator([1, 0, 1], task, on_error="continue")) == [1, None, 1]
+    result = await perform(iterator([1, 0, 1], task, on_error="continue"))
+    [told] = result["meta"].pop("failed")
+    assert result == {"data": [1, None, 1], "meta": {}}
+    assert (told["index"], told["error"]["type"]) == (1, "ZeroDivisionError")
+    assert await perform(iterator([1, 1], task, on_error="continue")) == [1, 1]
+
+
+async def test_no_error_of_a_failed_item_tells_a_secret(perform: Perform) -> None:
+    """It is cleaned as that of a job."""
+    code = "def main(x): raise ValueError('it was ' + x)"
+    task = {"type": "python", "code": code, "args": {"x": "{{ secret.api_token }}"}}
+    result = await perform(iterator([1], task, on_error="continue"))
+    assert [one["error"]["message"] for one in result["meta"]["failed"]] == ["it was [secret]"]
+
+
+async def test_the_save_of_an_iterator_reads_which_items_failed(perform: Perform) -> None:
+    """As a later step does."""
+    code = "def main(x): return 1 // x"
+    task = {"type": "python", "code": code, "args": {"x": "{{ item }}"}}
+    save = {
+        "storage": "python",
+        "code": "def main(data): raise ValueError(str(data))",
+        "data": "{{ result.failed | length }}",
+    }
+    assert failed(await perform(iterator([1, 0, 0], task, on_error="continue", save=save)))["message"] == "2"
+
+
+async def test_the_errors_of_very_many_failed_items_are_left_out(perform: Perform) -> None:
+    """The result must stay within its limit; which items failed is told of all."""
+    task = {"type": "noop_not_there"}
+    result = await perform(iterator([*range(5000)], task, on_error="continue"))
+    failed = result["meta"]["failed"]
+    assert [one["index"] for one in failed] == [*range(5000)]
+    assert failed[0]["error"]["type"] == "unknown_type"
+    assert failed[-1]["error"] is None
 
 
 @pytest.mark.parametrize("given", ["{{ item }}", ["a"]])

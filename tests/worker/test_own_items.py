@@ -55,7 +55,8 @@ async def test_a_cancelled_item_leaves_a_hole_in_a_loop_that_goes_on(database: D
         queue_id = await queue.put_one({"type": "own", "args": {"n": "{{ n }}"}, "loop": loop})
         assert await queue.until(queue_id, "failed", "done") == "done"
     [(_, result, _)] = await queue.events(queue_id)
-    assert result == [2, None, 6, 8]
+    assert result["data"] == [2, None, 6, 8]
+    assert [(one["index"], one["error"]["type"]) for one in result["meta"]["failed"]] == [(1, "CancelledError")]
 
 
 async def cancels_itself_and_returns(_job: Job) -> None:
@@ -101,5 +102,6 @@ async def test_an_item_whose_result_cannot_be_stored_is_a_failed_one(
         assert await queue.until(ending, "failed", "done") == "failed"
     [(_, results, _)] = await queue.events(going_on)
     [(_, _, error)] = await queue.events(ending)
-    assert results == [1, None, 3]
+    assert results["data"] == [1, None, 3]
+    assert [one["index"] for one in results["meta"]["failed"]] == [1]
     assert (error["index"], error["type"]) == (1, "max_result_bytes" if len(str(result)) > 1000 else "bad_result")

@@ -10,15 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.context import want_child, want_item_status
-from noetl_broker.broker.iterators import Refused, gather_when_ended
+from noetl_broker.broker.iterators import Refused, fail_all, gather_when_ended
 from noetl_broker.broker.model import JSON, Adoption, Event
 from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts
 from noetl_broker.broker.transitions import process_completed_steps
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.state import Token
+    from noetl_broker.playbook.model import Step
 
 LARGEST_ID = 2**63 - 1
 LARGEST_PLACE = 2**31 - 1
@@ -50,12 +52,34 @@ def adopt_child(draft: Draft, token: Token) -> None:
 
 def complete_action(draft: Draft, token: Token) -> None:
     """A worker is done: its step completes, or waits for the children that the worker started."""
-    if token.items is None:
+    step = draft.playbook.steps[token.step]
+    failed = _failed_items(draft, step, token) if token.items is None else []
+    if token.items is None and not failed:
         process_completed_steps(draft, token)
         return
     if not draft.event.settled:
-        change_job(draft, draft.playbook.steps[token.step], token.visit, "done")
-    gather_when_ended(draft, token._replace(answered=True))
+        change_job(draft, step, token.visit, "done")
+    if token.items is not None:
+        gather_when_ended(draft, token._replace(answered=True))
+        return
+    item = failed[0] if isinstance(failed[0], dict) else {}
+    error = None if item.get("error") is None else describe_error(step, item["error"])
+    fail_all(draft, step, token, _of_item(error, item.get("index")), total=len(failed))
+
+
+def _failed_items(draft: Draft, step: Step, token: Token) -> list[JSON]:
+    """What a worker that iterates says of its failed items, if these are all that there were; else nothing."""
+    iteration = step.iteration
+    if iteration is None or iteration.on_error == "fail" or not draft.known.rules.failed_items:
+        return []
+    draft.leave((step.name, token.visit), None)
+    result = draft.own_result()
+    failed = result.failed if isinstance(result.failed, list) else []
+    return failed if isinstance(result.data, list) and len(result.data) == len(failed) else []
+
+
+def _of_item(error: dict[str, JSON] | None, index: JSON) -> dict[str, JSON] | None:
+    return error if error is None or not _is_whole(index, LARGEST_PLACE) else {**error, "index": index}
 
 
 def child_of(event: Event) -> int | None:

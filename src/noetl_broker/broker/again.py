@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.closing import render_handed
-from noetl_broker.broker.context import Found, Known, result_of, want_step, want_turn
+from noetl_broker.broker.context import Found, Known, result_of, want_failed, want_failing, want_step, want_turn
 from noetl_broker.broker.draft import Draft
 from noetl_broker.broker.entering import visit_inputs
 from noetl_broker.broker.given import NOTHING_GIVEN, Given
@@ -40,6 +40,8 @@ class World:
                 result = result_of(STEP_RESULT, wanted.value, None)
                 answers[want_turn(wanted.name)] = result
                 answers[want_step(wanted.step)] = Found(wanted.visit, result)
+                for want in (want_failed(wanted.step, wanted.visit), want_failing(wanted.step, wanted.visit)):
+                    answers.pop(want, None)
         state = ExecutionState(RUNNING)
         turn = history.turns[-1].turn
         known = Known(history.rules, answers, complete=True)

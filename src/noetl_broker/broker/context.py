@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model import ACTION_COMPLETED, ITERATOR_COMPLETED, JSON, STEP_RESULT, Rules, kind_of
+from noetl_broker.broker.model import (
+    ACTION_COMPLETED,
+    ITERATOR_COMPLETED,
+    JSON,
+    STEP_RESULT,
+    ItemEnd,
+    Rules,
+    as_stored,
+    kind_of,
+)
 from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
 
 if TYPE_CHECKING:
@@ -55,6 +64,25 @@ def want_child(step: str, visit: int, child_execution_id: int) -> tuple[str, str
     return ("child", step, visit, child_execution_id)
 
 
+def want_failed(step: str, visit: int) -> tuple[str, str, int]:
+    """The wish for the failed items of an iterator: answered by a list of {index, error}, None where there is none.
+
+    `want_failing` has those that turns found which are not written yet.
+    """
+    return ("failed", step, visit)
+
+
+def want_failing(step: str, visit: int) -> tuple[str, str, int]:
+    """The failed items of an iterator that turns have told of since its tables were read: no wish, nobody loads it."""
+    return ("failing", step, visit)
+
+
+def failed_item(end: ItemEnd) -> dict[str, JSON]:
+    """A failed item as `{{ it.failed }}` lists it."""
+    item: dict[str, JSON] = as_stored({"index": end.place, "error": end.error})
+    return item
+
+
 class Found(NamedTuple):
     """The latest result of a step, and the visit that it is of."""
 
@@ -70,7 +98,10 @@ def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
     data = unwrap(result)
     if data is result:
         return StepResult(data, "COMPLETED", None)
-    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"))
+    meta = result.get("meta")
+    failed = meta.get("failed") if isinstance(meta, dict) else None  # what a worker says that iterates
+    told = failed if isinstance(failed, list) else None
+    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"), told)
 
 
 class Known:
@@ -100,7 +131,7 @@ class Known:
         if answer is NOT_LOADED and want[0] == "items":
             answer = self._part_of_items(*want[1:])
         if answer is NOT_LOADED:
-            if self.complete and want[0] in {"step", "item", "child"}:
+            if self.complete and want[0] in {"step", "item", "child", "failed"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer

@@ -14,8 +14,11 @@ from noetl_broker.broker.context import (
     WORKLOAD,
     Found,
     Known,
+    failed_item,
     result_of,
     want_action,
+    want_failed,
+    want_failing,
     want_step,
     want_turn,
 )
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 DECIDED = "decided"
 SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
 OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on together
+MOST_ITEM_ERRORS = 10_000  # that the list of an iterator's failed items tells; also in the SQL that loads it
 ENOUGH_CHARS = 4_194_304  # after which a turn starts no further item
 
 
@@ -197,14 +201,14 @@ class Draft:
                 self._own_result = self.known.ask(want_turn(self.turn.number))
             else:
                 self._own_result = result_of(event.type, event.result, event.error)
-        return self._own_result
+        return self._with_failed(self.own, self._own_result)
 
     def turn_result(self, number: int) -> StepResult:
         """The result that the event of an earlier turn, or of this one, carries."""
         if number == self.turn.number:
             return self.own_result()
         carried: StepResult = self.known.ask(want_turn(number))
-        return carried
+        return self._with_failed(None, carried)  # whose it is, a number does not say
 
     def step_result(self, name: str) -> StepResult | None:
         """The result of the step's highest-numbered visit that has one; None while it has none."""
@@ -214,12 +218,31 @@ class Draft:
         own = self.own
         if own is None or own[0] != name:
             found = self.known.ask(want_step(name))
-            return found.result if isinstance(found, Found) else None
+            return self._with_failed((name, found.visit), found.result) if isinstance(found, Found) else None
         if own[1] != self.visits(step):
             found = self.known.ask(want_step(name))
             if isinstance(found, Found) and found.visit > own[1]:
-                return found.result
+                return self._with_failed((name, found.visit), found.result)
         return self.own_result()
+
+    def _with_failed(self, visit: Visit | None, result: StepResult) -> StepResult:
+        """The result of a visit, of an iterator with its failed items: they are looked for when a template asks."""
+        step = self.playbook.steps[visit[0]] if visit is not None else None
+        iteration = step.iteration if step is not None and self.known.rules.failed_items else None
+        if visit is None or iteration is None or (result.status == "FAILED" and not iteration.expanded):
+            return result if result.failed is None else result._replace(failed=None)
+        if result.failed is not None:  # a worker that iterates has said it
+            return result
+        return result._replace(failed=Lazy(lambda: self._failed_items(visit)))
+
+    def _failed_items(self, visit: Visit) -> list[JSON]:
+        """The failed items of a visit by index, {index, error}; past so many the error is null."""
+        known = self.known
+        found = [*(known.ask(want_failed(*visit)) or ()), *known.answers.get(want_failing(*visit), ())]  # type: ignore[misc]
+        found += [failed_item(end) for end in self.item_ends if end[:2] == visit and end.status == "FAILED"]
+        found.sort(key=lambda item: item["index"])
+        rest = [{**item, "error": None} for item in found[MOST_ITEM_ERRORS:]]
+        return [*found[:MOST_ITEM_ERRORS], *rest]
 
     def request_of(self, step: Step, visit: int) -> dict[str, JSON]:
         """What an earlier turn wrote into the job of a visit."""

@@ -17,6 +17,7 @@ from noetl_broker.broker.events import emit_iteration, emit_iterator_started
 from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
 from noetl_broker.broker.given import lay_over, lay_own, lay_task, without
 from noetl_broker.broker.inputs import asked_about, given_by, render_inputs, said_of
+from noetl_broker.broker.lengths import brief
 from noetl_broker.broker.model import (
     ITEM_COMPLETED,
     ITERATION_DUE,
@@ -87,18 +88,21 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
         raise Refused("not_open" if stands in {None, "WAITING"} else "duplicate")
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
     status = "COMPLETED" if completed else "FAILED"
-    draft.item_ends.append(ItemEnd(step.name, token.visit, index, status))
+    error = None if completed else describe_error(step, error_of(event))
+    told = brief(error) if error is not None and draft.known.rules.failed_items else None
+    draft.item_ends.append(ItemEnd(step.name, token.visit, index, status, told))
     if runs_items(step) and _iteration(step).task.call is None and not (completed and event.settled):
         change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
     token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
-    error = None if completed else describe_error(step, error_of(event))
     emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
     if error is not None and (step.iteration is None or step.iteration.on_error == "fail"):
         _fail_step(draft, step, token, {**error, "index": index})
-    elif runs_items(step):
-        _go_on(draft, step, token)
+    elif not runs_items(step):
+        gather_when_ended(draft, token, error and {**error, "index": index})
+    elif _all_failed(draft, token):
+        fail_all(draft, step, token, error and {**error, "index": index})
     else:
-        gather_when_ended(draft, token)
+        _go_on(draft, step, token)
 
 
 def continue_iterator(draft: Draft, token: Token) -> None:
@@ -119,11 +123,40 @@ def runs_items(step: Step) -> bool:
     return step.iteration is not None and step.iteration.expanded
 
 
-def gather_when_ended(draft: Draft, token: Token) -> None:
-    """Keep the token; where a worker is done and all children that it started have ended, gather their results."""
+def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
+    """Keep the token; where a worker is done and all children that it started have ended, gather their results.
+
+    `error` is that of the child that has just failed. Where all of them failed, the step does.
+    """
     draft.tokens[token.step, token.visit] = token
     if token.answered and token.items is not None and token.items.ended == token.items.total:
-        draft.posts.append(Post(ITERATOR_COMPLETED, token.step, token.visit))
+        if _all_failed(draft, token):
+            fail_all(draft, draft.playbook.steps[token.step], token, error)
+        else:
+            draft.posts.append(Post(ITERATOR_COMPLETED, token.step, token.visit))
+
+
+def _all_failed(draft: Draft, token: Token) -> bool:
+    """Whether there were items and none of them did anything."""
+    counts = token.items or Counts(0)
+    return draft.known.rules.failed_items and 0 < counts.total == counts.failed
+
+
+def fail_all(
+    draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, *, total: int | None = None
+) -> None:
+    """All items failed: the step fails, whatever the iterator's `on_error` says of each of them.
+
+    `error` is that of one of them. A step that a `loop` repeats has an `on_error` of its own, beside that of its items.
+    """
+    counted = total if total is not None else (token.items or Counts(0)).total
+    message = "the only item failed" if counted == 1 else f"all {counted} items failed"
+    if error is not None:
+        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
+    told = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
+    if runs_items(step):
+        give_up(draft, step, token)
+    _leave_failed(draft, step, token, told, goes_on=step.on_error == "continue" and step.type != "iterator")
 
 
 def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
@@ -230,10 +263,15 @@ def _start_item(
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
     """The first failed item fails the step; its other items are given up."""
     give_up(draft, step, token)
-    if step.on_error == "continue":
+    _leave_failed(draft, step, token, error, goes_on=step.on_error == "continue")
+
+
+def _leave_failed(draft: Draft, step: Step, token: Token, error: dict[str, JSON], *, goes_on: bool) -> None:
+    if goes_on:
         draft.tokens[step.name, token.visit] = token
         pass_on(draft, step, token, error)
         return
+    draft.tokens.pop((step.name, token.visit), None)
     fail_step(draft, step, token, error)
 
 

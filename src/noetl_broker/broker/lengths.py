@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_ERROR_CHARS = 65_536  # of an error that came in a result; any other is shortened where it is read, by the database
 MOST_MESSAGE_CHARS, MOST_FIELD_CHARS, MOST_FIELDS = 4_000, 500, 9
+MOST_ITEM_ERROR_CHARS = 500  # of an error in the list of an iterator's failed items
+MOST_ITEM_MESSAGE_CHARS, MOST_ITEM_FIELD_CHARS, MOST_ITEM_FIELDS = 250, 40, 5
 
 
 def too_long(draft: Draft) -> dict[str, JSON] | None:
@@ -52,9 +54,20 @@ def shortened(error: JSON) -> JSON:
     """
     if size_of(error) <= MOST_ERROR_CHARS:
         return error
+    return _cut(error, MOST_MESSAGE_CHARS, MOST_FIELD_CHARS, MOST_FIELDS)
+
+
+def brief(error: JSON) -> JSON:
+    """The error as the list of an iterator's failed items has it: there may be a hundred thousand of them."""
+    if size_of(error) <= MOST_ITEM_ERROR_CHARS:
+        return error
+    return _cut(error, MOST_ITEM_MESSAGE_CHARS, MOST_ITEM_FIELD_CHARS, MOST_ITEM_FIELDS)
+
+
+def _cut(error: JSON, message_chars: int, field_chars: int, fields: int) -> JSON:
     told = error if isinstance(error, dict) else {"message": error}
-    small = [(key, value) for key, value in told.items() if size_of([key, value]) <= MOST_FIELD_CHARS]
-    short: dict[str, JSON] = dict(small[:MOST_FIELDS])
+    small = [(key, value) for key, value in told.items() if size_of([key, value]) <= field_chars]
+    short: dict[str, JSON] = dict(small[:fields])
     if isinstance(told.get("message"), str):
-        short["message"] = told["message"][:MOST_MESSAGE_CHARS]
+        short["message"] = told["message"][:message_chars]
     return {**short, "original_bytes": len(json.dumps(error, ensure_ascii=False).encode())}

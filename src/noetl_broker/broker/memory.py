@@ -9,9 +9,11 @@ from noetl_broker.broker.context import (
     WORKLOAD,
     Found,
     Known,
+    failed_item,
     result_of,
     want_action,
     want_child,
+    want_failing,
     want_item_status,
     want_step,
     want_turn,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state import ExecutionState
 
 MOST_KEPT = 256  # answers, before it is looked for those that nobody will ask for again
+OF_RESULTS = frozenset({"failed", "failing"})  # kinds that belong to the result of a visit
 LASTING = frozenset({"workload", "step"})  # kinds of answers that any later turn may ask for
 
 
@@ -69,6 +72,18 @@ def _remember_items(known: Known, decision: Decision) -> None:
         answers[want_child(adopted.step, adopted.visit, adopted.child_execution_id)] = True
     for end in decision.item_ends:
         answers[want_item_status(end.step, end.visit, end.place)] = end.status
+        if end.error is not None:
+            failing = answers.setdefault(want_failing(end.step, end.visit), [])
+            if isinstance(failing, list):
+                failing.append(failed_item(end))
+
+
+def _lasts(known: Known, state: ExecutionState, want: tuple[object, ...]) -> bool:
+    """Whether something of a visit may be asked for: while it lives; its failed items with its result."""
+    if want[1:3] in state.tokens:
+        return True
+    latest = known.answers.get(want_step(str(want[1]))) if want[0] in OF_RESULTS else None
+    return isinstance(latest, Found) and latest.visit == want[2]
 
 
 def _carried(answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn, decision: Decision) -> StepResult:
@@ -100,6 +115,6 @@ def forget(known: Known, state: ExecutionState, limit: int) -> int:
     known.answers = {
         want: answer
         for want, answer in known.answers.items()
-        if want[0] in LASTING or (want[1] in named if want[0] == "turn" else want[1:3] in state.tokens)
+        if want[0] in LASTING or (want[1] in named if want[0] == "turn" else _lasts(known, state, want))
     }
     return MOST_KEPT + 2 * len(known.answers)

@@ -179,12 +179,16 @@ class Adoption(NamedTuple):
 
 
 class ItemEnd(NamedTuple):
-    """An item of an iterator ended; the event of this turn carries its result. Status COMPLETED or FAILED."""
+    """An item of an iterator ended; the event of this turn carries its result. Status COMPLETED or FAILED.
+
+    `error` is what `{{ it.failed }}` tells of one that failed, cut where it is long.
+    """
 
     step: str
     visit: int
     place: int
     status: str
+    error: JSON = None
 
 
 class Post(NamedTuple):
@@ -286,6 +290,7 @@ class Rules:
     max_turns: int | None = None
     max_fan_out: int | None = None
     spent_fails: bool = False  # whether the failure of a spent token fails its execution
+    failed_items: bool = True  # whether an iterator tells its failed items, and fails where all of them failed
     beside_noetl: bool = False  # inputs where a NoETL worker looks, statuses of events as a NoETL API reads them
 
     def pinned(self) -> dict[str, JSON]:
@@ -296,7 +301,7 @@ class Rules:
         return kept
 
 
-BEFORE = {"spent_fails": True}  # what an execution decides by whose rules do not name it
+BEFORE = {"spent_fails": True, "failed_items": False}  # what an execution decides by whose rules do not name it
 
 
 def stored_rules(document: Mapping[str, JSON]) -> Rules:

@@ -31,6 +31,7 @@ RESULT_WORDS = frozenset({"result", "this"})
 TOLD_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished", "levels"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
+COMPLETED = {"status": "COMPLETED", "error": None}
 SHORT_CHARS = 4096  # of program text that is remembered encoded
 
 
@@ -63,10 +64,11 @@ def enqueue_job(
         word, aliases = word_of_inputs(action), _keep_aliases(action, step.inputs, given)
         action[word] = inputs
         left += tuple(path for path in aliases if path[0] != word) + tuple((word, *path) for path in given.left)
+    tells = any("failed" in str(_at(action, path)) for path in left)
     if draft.known.rules.beside_noetl:
         left = tell_noetl(action, given, left)
     action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
-    told = _told(draft, step, [template for _, template in reading], given, result) if left else inputs
+    told = _told(draft, step, [template for _, template in reading], given, result, tells=tells) if left else inputs
     context: dict[str, JSON] = {**told, "step_name": step.name, "visit": visit}
     if left and item is not None:
         context |= {"words": words, "workload": draft.workload()}
@@ -138,11 +140,14 @@ def _priority(draft: Draft, step: Step) -> int:
     return DEFAULT_PRIORITY
 
 
-def _told(draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None) -> dict[str, JSON]:
+def _told(
+    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None, *, tells: bool
+) -> dict[str, JSON]:
     """The inputs, and what the templates left for the worker name beside its own words: it finishes them from these.
 
     `results` of steps, and the `result` that the visit was handed, with the `outcomes` of those that did not simply
-    complete; and which strings of the workload are `unfinished`. Nothing that they do not name.
+    complete; and which strings of the workload are `unfinished`. Nothing that they do not name. `tells`: one of them
+    may read the failed items of an iterator.
     """
     names, results = step.fields.worker_names, step.fields.worker_results
     texts = [read_by_text(_at(given.values, path)) for path in given.left]
@@ -160,7 +165,8 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
     found = _latest_results(draft, named)
     if found:
         context["results"] = {name: result.data for name, result in found.items()}
-    outcomes = {name: _outcome(end) for name, end in {**ends, **found}.items() if end != StepResult(end.data)}
+    ended = {name: _outcome(end, tells=tells) for name, end in {**ends, **found}.items()}
+    outcomes = {name: outcome for name, outcome in ended.items() if outcome != COMPLETED}
     if outcomes:
         context["outcomes"] = outcomes
     if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
@@ -171,8 +177,9 @@ def _told(draft: Draft, step: Step, reading: list[Template], given: Given, resul
     return {key: value for key, value in given.values.items() if key not in TOLD_WORDS} | context
 
 
-def _outcome(result: StepResult) -> dict[str, JSON]:
-    return {"status": result.status, "error": result.error}
+def _outcome(result: StepResult, *, tells: bool) -> dict[str, JSON]:
+    outcome: dict[str, JSON] = {"status": result.status, "error": result.error}
+    return {**outcome, "failed": result.failed_items} if tells and result.failed is not None else outcome
 
 
 def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, StepResult]:

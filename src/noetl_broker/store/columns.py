@@ -134,11 +134,12 @@ class Columns:
         for job in decision.jobs:
             if job.place is not None:
                 node = node_id(owner, job.step, job.visit)
-                self.item_changes.append((owner, node, job.place, "RUNNING", None))
+                self.item_changes.append((owner, node, job.place, "RUNNING", None, None))
         for step, visit, place, child_id in decision.adoptions:
             self.adoptions.append((owner, node_id(owner, step, visit), place, child_id))
-        for step, visit, place, status in decision.item_ends:
-            self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id))
+        for step, visit, place, status, error in decision.item_ends:
+            told = json_or_null(error)
+            self.item_changes.append((owner, node_id(owner, step, visit), place, status, mail.event_id, told))
         for event_type, step, visit in decision.posts:
             self.posts.append((owner, node_id(owner, step, visit), event_type))
         abandoned = {(owner, node_id(owner, step, visit)) for step, visit in decision.abandoned}
@@ -155,7 +156,7 @@ class Columns:
                 kept.append(row)
             elif isinstance(ordinal := row[-1], int):  # of an item: its iteration_started names no child then
                 del _rare(self.events[ordinal - 1])["starts_child"]
-                self.item_changes.append((*row[:3], "CANCELLED", None))
+                self.item_changes.append((*row[:3], "CANCELLED", None, None))
         self.children = kept
 
     @property
@@ -177,7 +178,7 @@ class Columns:
 
     def item_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_items`."""
-        return _columns(self.item_changes, 5)
+        return _columns(self.item_changes, 6)
 
     def adoption_arguments(self) -> Iterator[list[list[Any]]]:
         """The arguments of `adopt_children`, one execution after another: each sees whom those before adopted."""

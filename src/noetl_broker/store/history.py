@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from noetl_broker.broker.context import Found, result_of, want_step, want_turn
+from noetl_broker.broker.context import Found, result_of, want_failed, want_step, want_turn
 from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn, stored_rules
 from noetl_broker.errors import NotFoundFault, PlaybookFault
@@ -162,6 +162,8 @@ def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
         step, visit, _ = _node(row["node_id"])
         result = result_of(row["event_type"], row["result"], row["error"])
         answers[want_turn(-row["event_id"])] = result
+        if row["failed"] is not None:
+            answers[want_failed(step, visit)] = row["failed"]
         before = answers.get(want_step(step))
         if not isinstance(before, Found) or before.visit < visit:
             answers[want_step(step)] = Found(visit, result)

@@ -288,6 +288,16 @@ async def _load_item_statuses(connection: Connection, wishes: list[tuple[int, Wa
     return set()
 
 
+async def _load_failed(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
+    """The failed items of iterators, each {index, error}."""
+    asked = [(owner, node_id(owner, str(w[1]), int(str(w[2]))), w[1], w[2]) for owner, w in wishes]
+    rows = await connection.fetch(sql("load_failed"), *map(list, zip(*asked, strict=True)))
+    for row in rows:
+        step, visit, _ = parse_node(row["node_id"], None)
+        answers[row["execution_id"]]["failed", step, visit] = row["failed"]
+    return _left(rows)
+
+
 async def _load_children(connection: Connection, wishes: list[tuple[int, Want]], answers: Answers) -> Left:
     """Whether visits wait for these executions."""
     for owner, wish in wishes:
@@ -304,5 +314,6 @@ LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Await
     "action": _load_actions,
     "items": _load_items,
     "item": _load_item_statuses,
+    "failed": _load_failed,
     "child": _load_children,
 }

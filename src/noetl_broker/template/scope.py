@@ -34,11 +34,20 @@ UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
 
 
 class StepResult(NamedTuple):
-    """What templates can read of a step whose action ended: its data, its status, its error."""
+    """What templates can read of a step whose action ended: its data, its status, its error.
+
+    `failed` lists the failed items of an iterator, or is a `Lazy` of that list; None: it is none, or does not say.
+    """
 
     data: JSON
     status: str = "COMPLETED"
     error: JSON = None
+    failed: object = None
+
+    @property
+    def failed_items(self) -> JSON:
+        """The list of failed items as it is read; None where there is none. Raises `NotLoaded`."""
+        return self.failed.read() if type(self.failed) is Lazy else self.failed
 
 
 class NotLoaded(Exception):

@@ -23,7 +23,7 @@ LOOP_WORDS: Final = frozenset(
     {"index", "index0", "first", "last", "length", "revindex", "revindex0", "previtem", "nextitem", "depth", "depth0"}
 )
 STEP_COST: Final = 10
-FACETS: Final = frozenset({"data", "result", "status", "error"})
+FACETS: Final = frozenset({"data", "result", "status", "error", "failed"})
 # Integers below this have hashes of their own; larger ones can be chosen to collide, and a mapping of them takes hours.
 KEY_LIMIT: Final = 1 << 60
 
@@ -129,12 +129,15 @@ def item(value: Any, key: Any, path: str) -> Any:
 
 
 def facet(run: Evaluation, value: Any, root: str, name: str, path: str) -> Any:
-    """Give `step.data`, `step.result`, `step.status` or `step.error`: the data's own key of that name comes first."""
+    """Give `step.data`, `.result`, `.status`, `.error` or `.failed`: the data's own key of that name comes first.
+
+    Only an iterator has `failed`.
+    """
     if type(value) is dict and name in value:
         return value[name]
     if type(value) is not Missing:
         found = run.scope.find(root)
-        if type(found) is StepResult and found.data is value:
+        if type(found) is StepResult and found.data is value and _has(found, name):
             return _of_result(found, name)
     return attribute(value, name, path)
 
@@ -143,14 +146,20 @@ def result_facet(results: Any, key: Any, name: str, path: str) -> Any:
     """Give the same of `results[key]`."""
     if type(results) is Results:
         found = results.find(key)
-        if found is not None and not (type(found.data) is dict and name in found.data):
+        if found is not None and not (type(found.data) is dict and name in found.data) and _has(found, name):
             return _of_result(found, name)
     return attribute(item(results, key, path.rpartition(".")[0]), name, path)
+
+
+def _has(result: StepResult, name: str) -> bool:
+    return name != "failed" or result.failed is not None
 
 
 def _of_result(result: StepResult, name: str) -> Any:
     if name == "status":
         return result.status
+    if name == "failed":
+        return result.failed_items
     return result.error if name == "error" else result.data
 
 

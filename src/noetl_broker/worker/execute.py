@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from noetl_broker.broker.lengths import brief
 from noetl_broker.playbook.reads import word_of_inputs
 from noetl_broker.playbook.vocabulary import OWN_KEYS
 from noetl_broker.store.codec import load_json, load_plainly
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import StepResult, unwrap
+from noetl_broker.template.output import size_of
 from noetl_broker.worker.faults import TRACEBACK_CHARACTERS, Failure, ToolFault, failure_of
 from noetl_broker.worker.finish import Finisher, Left, Path, finisher_of, marked
 from noetl_broker.worker.iterate import input_words, iterate, iterates, iteration_of
@@ -29,6 +31,7 @@ from noetl_broker.worker.tools.python import run_python
 from noetl_broker.worker.tools.secrets import run_secrets
 from noetl_broker.worker.tools.task import RESULT_BYTES, Lent, Task, Tool, decoded, seconds
 
+FAILED_CHARACTERS = 524_288  # about, of the errors of failed items that stand in the result of an iteration
 ENCODED = ("command_b64", "commands_b64", "sql_b64")
 
 TOOLS: Mapping[str, Tool] = MappingProxyType(
@@ -228,15 +231,32 @@ async def _run(run: Run, action: Mapping[str, Any]) -> Any:
         return await run.step(action, (), {})
     nested = action.get("type") == "iterator" and not isinstance(action.get("loop"), Mapping)
     iteration = iteration_of(action, run.finisher)
-    results = await iterate(iteration, replace(run, under=action).item if nested else run.item)
+    results, faults = await iterate(iteration, replace(run, under=action).item if nested else run.item)
+    failed = _told(faults, run.lent.redactor)
     if action.get("type") == "iterator":
         # A loop's save belongs to each item; an iterator's own comes once, after all.
         run = run.with_inputs(action, (), {})
         saving = [key for key in KEYS if action.get(key) is not None]
-        data = StepResult(kept(results)) if saving else None
+        data = StepResult(kept(results), failed=failed) if saving else None
         for key in saving:
             await run.save(action, action[key], (key,), {"result": data, "this": data})
-    return results
+    return {"data": results, "meta": {"failed": failed}} if failed else results
+
+
+def _told(faults: Mapping[int, ToolFault], redactor: Redactor) -> list[dict[str, Any]]:
+    """List the failed items by index, {index, error}, as the broker lists its own; without errors past a size."""
+    room = FAILED_CHARACTERS
+    told = []
+    for index, fault in sorted(faults.items()):
+        error: dict[str, Any] | None = None
+        if room > 0:
+            error = _failed(fault, redactor).error
+            if unstorable(error):
+                error = {key: error[key] for key in ("message", "type")}
+            error = brief(error)
+            room -= size_of(error)
+        told.append({"index": index, "error": error})
+    return told
 
 
 def _mapping(text: str, what: str) -> dict[str, Any]:

@@ -194,7 +194,7 @@ def ended(data: Any, name: str, context: Mapping[str, Any]) -> StepResult:
     outcome = outcomes.get(name) if isinstance(outcomes, Mapping) else None
     if not isinstance(outcome, Mapping):
         return StepResult(data)
-    return StepResult(data, str(outcome.get("status") or "COMPLETED"), outcome.get("error"))
+    return StepResult(data, str(outcome.get("status") or "COMPLETED"), outcome.get("error"), outcome.get("failed"))
 
 
 def refused(fault: TemplateError) -> ToolFault:

@@ -177,13 +177,14 @@ def words_of(element: str, item: Any, index: int, count: int) -> dict[str, Any]:
     return {element: item, "_loop": {"index": index, "count": count, "item": item}}
 
 
-async def iterate(iteration: Iteration, run: Run) -> list[Any]:
-    """Run the task for each item, `concurrency` at a time, and give the results by index.
+async def iterate(iteration: Iteration, run: Run) -> tuple[list[Any], dict[int, ToolFault]]:
+    """Run the task for each item, `concurrency` at a time, and give the results by index, and the faults.
 
     With `on_error: continue` a failed item's place holds None; otherwise the first failure ends the others and is
     raised.
     """
     results: list[Any] = [None] * len(iteration.items)
+    failed: dict[int, ToolFault] = {}
     following = iter(enumerate(iteration.items))
 
     async def lane() -> None:
@@ -195,6 +196,7 @@ async def iterate(iteration: Iteration, run: Run) -> list[Any]:
                 if iteration.failing_ends:
                     fault.details.setdefault("index", index)
                     raise
+                failed[index] = fault
 
     side_by_side = min(iteration.concurrency, len(iteration.items))
     try:
@@ -205,7 +207,7 @@ async def iterate(iteration: Iteration, run: Run) -> list[Any]:
     if any(task.cancelled() for task in lanes):
         # A group takes that for a good end, though nobody cancelled the group and items are missing.
         raise ToolFault("the task of an item cancelled itself", kind="CancelledError")
-    return results
+    return results, failed
 
 
 def first_of(group: BaseExceptionGroup[ToolFault]) -> ToolFault:

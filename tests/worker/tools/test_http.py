@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from noetl_broker.template import unwrap
 from noetl_broker.worker.tools.http import same_origin
 from tests.worker.conftest import Perform, Site, failed
 
@@ -206,7 +207,7 @@ async def test_one_bad_address_is_null_in_a_loop_that_goes_on(perform: Perform, 
     urls = [site.url, f"{site.url}:abc", "http://127.0.0.1:99999"]
     loop = {"collection": urls, "element": "base", "on_error": "continue"}
     action = http(site, url="{{ base }}", loop=loop, unfinished=[["url"]])
-    first, *others = await perform(action)
+    first, *others = unwrap(await perform(action))
     assert (first["status_code"], others) == (200, [None, None])
 
 
@@ -225,7 +226,8 @@ async def test_what_no_request_can_carry_is_refused(perform: Perform, site: Site
     outcome = await perform(http(site, **more))
     assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
     assert "cannot be sent" in failed(outcome)["message"]
-    assert await perform(http(site, **more, loop={"collection": [1], "element": "n", "on_error": "continue"})) == [None]
+    loop = {"collection": [1], "element": "n", "on_error": "continue"}
+    assert unwrap(await perform(http(site, **more, loop=loop))) == [None]
     assert site.requests == []
 
 
@@ -241,7 +243,8 @@ async def test_an_answer_that_is_not_packed_as_it_says_may_be_retried(perform: P
     outcome = await perform(http(site))
     assert (failed(outcome)["type"], outcome.retryable) == ("http", True)
     assert f"GET {site.url}/things answers with what cannot be read" in failed(outcome)["message"]
-    assert await perform(http(site, loop={"collection": [1], "element": "n", "on_error": "continue"})) == [None]
+    loop = {"collection": [1], "element": "n", "on_error": "continue"}
+    assert unwrap(await perform(http(site, loop=loop))) == [None]
 
 
 async def test_a_redirect_to_an_impossible_port_may_be_retried(perform: Perform, site: Site) -> None:

@@ -212,9 +212,9 @@ cross join jsonb_array_elements(c.items::jsonb) with ordinality e (item, place);
 -- name: change_items
 -- After write_items: those whose jobs were queued, and those that ended.
 update noetl.iteration i
-set status = n.status, result_event_id = n.result_event_id
-from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::bigint[])
-  n (execution_id, node_id, place, status, result_event_id)
+set status = n.status, result_event_id = n.result_event_id, error = n.error::jsonb
+from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[])
+  n (execution_id, node_id, place, status, result_event_id, error)
 where i.execution_id = n.execution_id and i.node_id = n.node_id and i.place = n.place;
 
 -- name: write_posts

@@ -104,7 +104,7 @@ order by e.execution_id,
 -- name: history_taken
 -- The results that forks brought along: events of their own that no turn read.
 select e.execution_id, e.event_id, e.node_id, e.event_type, noetl.as_json(e.result) as result,
-  noetl.as_json(e.error) as error
+  noetl.as_json(e.error) as error, noetl.as_json(e.context) -> 'failed' as failed
 from noetl.execution x
 join noetl.event e on e.execution_id = x.execution_id
 where x.execution_id = any($1::bigint[])

@@ -80,6 +80,48 @@ from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, 
 join noetl.iteration i
   on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.place = wanted.place;
 
+-- name: load_failed
+-- The failed items of iterators, by index; the errors of the first 10,000 come along (`MOST_ITEM_ERRORS` of the core). Of a
+-- visit that a fork brought along, which has no rows, the event of its result says them.
+with found as materialized (
+  select w.execution_id, w.node_id, coalesce(
+    (
+      select coalesce(
+        jsonb_agg(
+          jsonb_build_object('index', f.place, 'error', case when f.number <= 10000 then f.error end) order by f.place
+        ) filter (where f.failed),
+        '[]'
+      )
+      from (
+        select i.place, i.error, i.status = 'FAILED' as failed,
+          count(*) filter (where i.status = 'FAILED') over (order by i.place) as number
+        from noetl.iteration i
+        where i.execution_id = w.execution_id and i.node_id = w.node_id
+        offset 0 -- by the key, as in write_posts
+      ) f
+      having count(*) > 0
+    ),
+    (
+      select noetl.as_json(e.context) -> 'failed'
+      from noetl.workflow s
+      join noetl.event e on e.execution_id = s.execution_id and e.event_id = s.result_event_id
+      where s.execution_id = w.execution_id and s.step_id = w.step and s.result_visit = w.visit
+        and e.event_type = 'step_result'
+    ),
+    '[]'
+  ) as failed
+  from unnest($1::bigint[], $2::text[], $3::text[], $4::int[]) w (execution_id, node_id, step, visit)
+)
+select execution_id, node_id, fits, case when fits then failed end as failed
+from (
+  select w.*, w.together <= 4194304 or w.together = w.own as fits
+  from (
+    select f.*, sum(pg_column_size(f.failed)) over (order by f.execution_id) as together,
+      sum(pg_column_size(f.failed)) over (partition by f.execution_id) as own
+    from found f
+  ) w
+) weighed;
+
 -- name: load_children
 select wanted.execution_id, wanted.node_id, wanted.child_id
 from unnest($1::bigint[], $2::text[], $3::bigint[]) wanted (execution_id, node_id, child_id)
