@@ -107,7 +107,7 @@ VERSION = "the version of a playbook must be a whole number from 1 to 2147483647
     [
         ("path: '{{ 5 }}'", "the path of a playbook must be text, it is 5"),
         ("path: \"{{ '' }}\"", 'the path of a playbook must be text, it is ""'),
-        ("path: p, version: \"{{ '3' }}\"", f'{VERSION} "3"'),
+        ("path: p, version: \"{{ 'three' }}\"", f'{VERSION} "three"'),
         ("path: p, version: '{{ 0 }}'", f"{VERSION} 0"),
         ("path: p, version: '{{ 1.5 }}'", f"{VERSION} 1.5"),
         ("path: p, version: '{{ 3000000000 }}'", f"{VERSION} 3000000000"),
