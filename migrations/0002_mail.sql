@@ -8,7 +8,8 @@ create table if not exists noetl.inbox (
   mail_id bigint generated always as identity primary key,
   execution_id bigint not null,
   event_id bigint not null,
-  adopts boolean not null default false
+  adopts boolean not null default false,
+  oversize text
 ) with (
   -- rows live for milliseconds: vacuum by count, never by a share of the table
   autovacuum_vacuum_scale_factor = 0,
@@ -20,6 +21,8 @@ create table if not exists noetl.inbox (
 create index if not exists inbox_adopts on noetl.inbox (execution_id) where adopts;
 
 comment on table noetl.inbox is 'Events that the broker has not decided on yet.';
+comment on column noetl.inbox.oversize is
+  'What of the event is larger than the broker reads, and its bytes: `context 50000012`. Its writer has measured it.';
 comment on column noetl.inbox.adopts is 'A worker has started a child: what the worker says after that is not decided on before.';
 
 -- JSON columns are text on the database of a NoETL server; these read either form. Text that is no JSON gives SQL null.
@@ -65,6 +68,28 @@ as $$
   select coalesce(
     octet_length($1::text) > 65536 and octet_length($1::text) > 32 * pg_column_size(jsonb_build_array($1)), false
   )
+$$;
+
+-- How many bytes a value has as JSON text, where it is more than the broker reads of one event; null: it is not. To unpack
+-- it is dear, so only what may be as much is unpacked.
+create or replace function noetl.bytes_past_limit(value jsonb) returns int
+language sql stable parallel safe
+as $$
+  select case
+    when pg_column_size($1) > case when pg_column_compression($1) is null then 1048576 else 8192 end
+      and octet_length($1::text) > 16777216 then octet_length($1::text)
+  end
+$$;
+
+create or replace function noetl.bytes_past_limit(value text) returns int
+language sql stable parallel safe
+as $$ select case when octet_length($1) > 16777216 then octet_length($1) end $$;
+
+-- What stands for the error of an event of which something is too large to be read.
+create or replace function noetl.unread_error(oversize text) returns jsonb
+language sql immutable parallel safe
+as $$
+  select jsonb_build_object('message', format('the error was not read: the event is too large (%s bytes)', $1))
 $$;
 
 -- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
@@ -114,10 +139,19 @@ begin
   if current_setting('noetl.writer', true) = 'broker' then
     return null;
   end if;
-  insert into noetl.inbox (execution_id, event_id, adopts)
-  select execution_id, event_id, coalesce(lower(event_type), '') = 'iteration_started'
-  from arrived
-  where coalesce(lower(event_type), '') not in ('action_started', 'step_result');
+  insert into noetl.inbox (execution_id, event_id, adopts, oversize)
+  select m.execution_id, m.event_id, m.kind = 'iteration_started' and m.oversize is null, m.oversize
+  from (
+    select a.execution_id, a.event_id, coalesce(lower(left(a.event_type, 40)), '') as kind,
+      coalesce(
+        -- of an action's end the broker reads no context
+        'context ' || case when lower(left(a.event_type, 6)) <> 'action' then noetl.bytes_past_limit(a.context) end,
+        'meta ' || noetl.bytes_past_limit(a.meta),
+        'error ' || noetl.bytes_past_limit(a.error)
+      ) as oversize
+    from arrived a
+  ) m
+  where m.kind not in ('action_started', 'step_result');
   if found and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
     perform pg_notify('noetl_event', '');
   end if;
@@ -343,6 +377,9 @@ revoke all on function noetl.is_broken(jsonb) from public;
 revoke all on function noetl.is_broken(text) from public;
 revoke all on function noetl.weight(anyelement) from public;
 revoke all on function noetl.is_inflated(jsonb) from public;
+revoke all on function noetl.bytes_past_limit(jsonb) from public;
+revoke all on function noetl.bytes_past_limit(text) from public;
+revoke all on function noetl.unread_error(text) from public;
 revoke all on function noetl.shorten_error(jsonb) from public;
 revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;

@@ -28,6 +28,16 @@ begin
     raise exception using errcode = 'NB400', message = 'start_execution needs the path of a playbook',
       hint = 'select noetl.start_execution(''examples/weather'', ''{"city": "Paris"}'')';
   end if;
+  if length($1) > 1024 then
+    raise exception using errcode = 'NB400',
+      message = format('the path %s… has %s characters; it may have 1024', left($1, 40), length($1)),
+      hint = 'noetl-broker register FILE tells the path of a playbook';
+  end if;
+  if noetl.bytes_past_limit($2) is not null then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s takes %s bytes; the limit max_payload_bytes is 16777216', $1, octet_length($2::text)),
+      hint = 'pass large data where it can be found';
+  end if;
   if jsonb_typeof(coalesce($2, '{}')) <> 'object' then
     raise exception using errcode = 'NB400',
       message = format('the payload of %s is a JSON %s; it must be an object', $1, jsonb_typeof($2)),
@@ -124,7 +134,7 @@ begin
     with ended as (
       update noetl.execution x
       set status = 'CANCELLED', ended_at = clock_timestamp(),
-          error = jsonb_build_object('message', coalesce(nullif($2, ''), 'cancelled'))
+          error = jsonb_build_object('message', coalesce(nullif(left($2, 4000), ''), 'cancelled'))
       where x.execution_id = $1 and x.status = 'RUNNING' and x.path is null
       returning x.execution_id, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index, x.error
     )
@@ -144,7 +154,7 @@ begin
       execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
     ) values (
       $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
-      jsonb_strip_nulls(jsonb_build_object('reason', $2))
+      jsonb_strip_nulls(jsonb_build_object('reason', left($2, 4000)))
     );
   end if;
   perform set_config('noetl.writer', writer, true);
@@ -201,6 +211,31 @@ as $$
 declare
   refused record;
 begin
+  select left(a.event_type, 100) as event_type, a.execution_id, v.name, v.size, v.most into refused
+  from arrived a
+  cross join lateral (values
+    ('context', noetl.bytes_past_limit(a.context), 16777216), ('result', noetl.bytes_past_limit(a.result), 16777216),
+    ('meta', noetl.bytes_past_limit(a.meta), 16777216), ('event_type', length(a.event_type), 100),
+    ('node_id', length(a.node_id), 1024), ('node_name', length(a.node_name), 1024)
+  ) v (name, size, most)
+  where v.size > v.most
+  limit 1;
+  if found then
+    raise exception using errcode = 'NB400',
+      message = format('the %s of %s for execution %s is %s long; it may be %s',
+        refused.name, refused.event_type, refused.execution_id, refused.size, refused.most),
+      hint = 'pass large data where it can be found';
+  end if;
+  select left(a.event_type, 100) as event_type, a.execution_id into refused
+  from arrived a
+  where length(noetl.as_json(a.context) ->> 'path') > 1024
+  limit 1;
+  if found then
+    raise exception using errcode = 'NB400',
+      message = format('the path in the context of %s for execution %s has more than 1024 characters',
+        refused.event_type, refused.execution_id),
+      hint = 'noetl-broker register FILE tells the path of a playbook';
+  end if;
   select a.event_type, a.execution_id, v.name into refused
   from arrived a
   cross join lateral (values
@@ -243,12 +278,8 @@ begin
     where d.execution_id = $1
     returning d.event_id
   )
-  insert into noetl.inbox (execution_id, event_id, adopts)
-  select $1, m.event_id, exists (
-    select
-    from noetl.event e
-    where e.execution_id = $1 and e.event_id = m.event_id and lower(e.event_type) = 'iteration_started'
-  )
+  insert into noetl.inbox (execution_id, event_id, adopts, oversize)
+  select $1, m.event_id, coalesce(r.kind = 'iteration_started' and r.oversize is null, false), r.oversize
   from (
     select event_id
     from back
@@ -263,6 +294,15 @@ begin
       and not exists (select from noetl.turn t where t.execution_id = $1 and t.event_id = e.event_id)
       and not exists (select from noetl.dead_letter d where d.execution_id = $1 and d.event_id = e.event_id)
   ) m
+  left join lateral (
+    select lower(left(e.event_type, 40)) as kind, coalesce(
+      'context ' || case when lower(left(e.event_type, 6)) <> 'action' then noetl.bytes_past_limit(e.context) end,
+      'meta ' || noetl.bytes_past_limit(e.meta),
+      'error ' || noetl.bytes_past_limit(e.error)
+    ) as oversize
+    from noetl.event e
+    where e.execution_id = $1 and e.event_id = m.event_id
+  ) r on true
   where not exists (select from noetl.inbox i where i.execution_id = $1 and i.event_id = m.event_id)
   order by m.event_id;
   get diagnostics letters = row_count;

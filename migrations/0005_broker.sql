@@ -50,7 +50,7 @@ create or replace function noetl.take_mail(max_mail int, newest boolean, from_ma
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, at timestamptz, waited float8,
   event_type text, node_id text, node_name text,
-  context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, job_attempts int,
+  context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, oversize text, job_attempts int,
   catalog_id bigint, path text, version int, name text, rules json, turn int, tokens json,
   parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )
@@ -64,10 +64,12 @@ declare
   events bigint[];
   locks boolean[];
   adopting boolean[];
+  sizes text[];
   behind bigint[];
   fresh bigint[];
   starting bigint[];
   start_events bigint[];
+  start_sizes text[];
   parents bigint[];
   held_up bigint[];
   early bigint[];
@@ -77,10 +79,10 @@ begin
   perform set_config('noetl.writer', 'broker', true);
 
   if newest then
-    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts)
-    into mails, executions, events, adopting
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts), array_agg(m.oversize)
+    into mails, executions, events, adopting, sizes
     from (
-      select i.mail_id, i.execution_id, i.event_id, i.adopts
+      select i.mail_id, i.execution_id, i.event_id, i.adopts, i.oversize
       from noetl.inbox i
       where i.mail_id >= from_mail_id
       order by i.mail_id desc
@@ -88,10 +90,10 @@ begin
       for update skip locked
     ) m;
   else
-    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts)
-    into mails, executions, events, adopting
+    select array_agg(m.mail_id), array_agg(m.execution_id), array_agg(m.event_id), array_agg(m.adopts), array_agg(m.oversize)
+    into mails, executions, events, adopting, sizes
     from (
-      select i.mail_id, i.execution_id, i.event_id, i.adopts
+      select i.mail_id, i.execution_id, i.event_id, i.adopts, i.oversize
       from noetl.inbox i
       where i.mail_id >= from_mail_id
       order by i.mail_id
@@ -140,18 +142,18 @@ begin
     and not exists (select from noetl.execution x where x.execution_id = u.execution_id and x.rules is not null);
   if fresh is not null then
     -- An execution_start that somebody inserted by hand has no execution row yet, or one by which a parent waits for it.
-    select array_agg(h.execution_id), array_agg(h.event_id), array_agg(h.parent_execution_id)
-    into starting, start_events, parents
+    select array_agg(h.execution_id), array_agg(h.event_id), array_agg(h.parent_execution_id), array_agg(h.oversize)
+    into starting, start_events, parents, start_sizes
     from (
-      select v.execution_id, v.event_id,
+      select v.execution_id, v.event_id, m.oversize,
         coalesce(x.parent_execution_id, v.parent_execution_id, case
-          when noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
+          when m.oversize is null and noetl.as_json(v.meta) ->> 'parent_execution_id' ~ '^[0-9]{1,18}$'
             then (noetl.as_json(v.meta) ->> 'parent_execution_id')::bigint
         end) as parent_execution_id
-      from unnest(executions, events) m (execution_id, event_id)
+      from unnest(executions, events, sizes) m (execution_id, event_id, oversize)
       join noetl.event v on v.execution_id = m.execution_id and v.event_id = m.event_id
       left join noetl.execution x on x.execution_id = v.execution_id
-      where lower(v.event_type) = any(starts)
+      where lower(left(v.event_type, 40)) = any(starts)
         and v.execution_id = any(fresh)
         and x.path is null
     ) h;
@@ -170,13 +172,16 @@ begin
         e.execution_id, c.catalog_id, coalesce(c.path, e.path), coalesce(c.version, e.version), e.created_at,
         e.parent_execution_id
       from (
-        select v.execution_id, v.event_id, v.catalog_id, b.parent_execution_id,
+        select b.execution_id, b.event_id, v.catalog_id, b.parent_execution_id,
           least(greatest(v.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') as created_at,
-          noetl.as_json(v.context) ->> 'path' as path,
-          case when noetl.as_json(v.context) ->> 'version' ~ '^[0-9]{1,9}$'
-            then (noetl.as_json(v.context) ->> 'version')::int end as version
-        from unnest(starting, start_events, parents) b (execution_id, event_id, parent_execution_id)
-        join noetl.event v on v.execution_id = b.execution_id and v.event_id = b.event_id
+          case when length(v.context ->> 'path') <= 1024 then v.context ->> 'path' end as path,
+          case when v.context ->> 'version' ~ '^[0-9]{1,9}$' then (v.context ->> 'version')::int end as version
+        from unnest(starting, start_events, parents, start_sizes) b (execution_id, event_id, parent_execution_id, oversize)
+        join lateral (
+          select w.catalog_id, w.created_at, case when b.oversize is null then noetl.as_json(w.context) end as context
+          from noetl.event w
+          where w.execution_id = b.execution_id and w.event_id = b.event_id
+        ) v on true
         where (b.execution_id = any(held_up)) is not true
       ) e
       left join lateral (
@@ -225,7 +230,7 @@ begin
       offset 0 -- before any event is looked at: one that never starts may have many
     ) n
     join noetl.event b on b.execution_id = n.execution_id
-    where lower(b.event_type) = any(starts)
+    where lower(left(b.event_type, 40)) = any(starts)
       and b.event_id <> all(events)
       and not exists (
         select
@@ -241,19 +246,23 @@ begin
 
   return query
   with found as materialized (
-    select u.mail_id, u.execution_id, u.event_id, e.event_type, e.node_id, e.node_name, e.context,
+    -- no type of ours, no step's name and no node of one is as long
+    select u.mail_id, u.execution_id, u.event_id, left(e.event_type, 100) as event_type,
+      left(e.node_id, 1024) as node_id, left(e.node_name, 1024) as node_name, e.context,
       -- a NoETL server's column has no bounds, and infinity is nothing to reckon with
       case when e.created_at is not null
         then least(greatest(e.created_at::timestamptz, '1900-01-01Z'), '9000-01-01Z') end as created_at,
       e.result, e.error, e.meta, s.turn, s.last_at, s.tokens, u.is_held,
-      lower(e.event_type) in ('action_failed', 'action_error') as fails,
+      lower(left(e.event_type, 40)) in ('action_failed', 'action_error') as fails,
+      u.oversize,
       case
         when not u.is_held then 0
-        when lower(e.event_type) in ('action_failed', 'action_error') then noetl.weight(s.tokens) + noetl.weight(e.result)
-        when lower(e.event_type) like 'action%' then noetl.weight(s.tokens)
+        when u.oversize is not null then noetl.weight(s.tokens)
+        when lower(left(e.event_type, 40)) in ('action_failed', 'action_error') then noetl.weight(s.tokens) + noetl.weight(e.result)
+        when lower(left(e.event_type, 40)) like 'action%' then noetl.weight(s.tokens)
         else noetl.weight(s.tokens) + noetl.weight(e.context)
       end as bytes
-    from unnest(mails, executions, events, locks) u (mail_id, execution_id, event_id, is_held)
+    from unnest(mails, executions, events, locks, sizes) u (mail_id, execution_id, event_id, is_held, oversize)
     left join noetl.event e on e.execution_id = u.execution_id and e.event_id = u.event_id
     left join noetl.execution_state s on s.execution_id = u.execution_id
   ), large as (
@@ -278,20 +287,22 @@ begin
     -- what comes after the end is dated before it beside a NoETL server
     coalesce(case when x.ended_at is null then date_part('epoch', clock_timestamp() - m.created_at) end, 0),
     m.event_type::text, m.node_id::text, m.node_name::text,
-    case when m.comes and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
+    case when m.comes and m.oversize is null and lower(m.event_type) not like 'action%' then noetl.as_json(m.context) end,
     -- a large result stays in the table until a template names it; beside a failure it is read as the event is
     case
       when pg_column_size(m.result) <= 8192 or m.comes and m.fails and octet_length(m.result::text) <= 2097152
         then noetl.as_json(m.result)
     end,
     coalesce(pg_column_size(m.result) > 8192 and not m.fails, false),
-    noetl.as_error(m.error), noetl.as_json(m.meta),
-    noetl.is_broken(m.result) or noetl.is_broken(m.context),
+    case when m.oversize is null or m.error is null then noetl.as_error(m.error) else noetl.unread_error(m.oversize) end,
+    case when m.oversize is null then noetl.as_json(m.meta) end,
+    noetl.is_broken(m.result) or m.oversize is null and noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
     case
       when m.comes and pg_column_size(m.result) > 8192 and (m.fails or lower(m.event_type) = 'action_completed')
         and octet_length(m.result::text) > 2097152 then octet_length(m.result::text)
     end,
+    case when m.comes then m.oversize end,
     case when m.fails then (
       select q.attempts
       from noetl.queue q

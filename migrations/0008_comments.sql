@@ -209,6 +209,10 @@ comment on function noetl.weight(anyelement) is
   'About how many bytes a value is when it is read: as it is stored, ten times where it is compressed.';
 comment on function noetl.is_inflated(jsonb) is
   'Whether a value is far larger as text than as it is stored, for numbers such as 1e100000: it is refused at the door.';
+comment on function noetl.bytes_past_limit(jsonb) is
+  'The bytes of a value as JSON text, where they are more than the 16 MiB that the broker reads of one event; else null.';
+comment on function noetl.bytes_past_limit(text) is 'The same of text that holds JSON.';
+comment on function noetl.unread_error(text) is 'What stands for the error of an event that is too large to be read.';
 comment on function noetl.shorten_error(jsonb) is
   'An error as it is; of one past 64 KiB its message, its type and its small fields, and how many `original_bytes` it had.';
 comment on function noetl.as_error(jsonb) is 'The error of an event as JSON; past 64 KiB it is shortened.';
@@ -216,7 +220,7 @@ comment on function noetl.as_error(text) is 'The error of an event as JSON; a te
 comment on function noetl.receive_events() is 'Trigger: puts events that need the broker into the inbox, and rings.';
 comment on function noetl.fill_catalog_id() is 'Trigger: an event whose writer names no version gets that of its execution.';
 comment on function noetl.check_producer() is 'Trigger: a producer may insert starts and cancels into the log, and nothing else.';
-comment on function noetl.check_digits() is 'Trigger: what a producer inserts holds no number of a hundred thousand digits.';
+comment on function noetl.check_digits() is 'Trigger: what a producer inserts is not too large, and holds no number of a hundred thousand digits.';
 comment on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) is
   'For take_mail: the mail that is left for another claim.';
 comment on function noetl.take_mail(int, boolean, bigint) is 'For the broker: claims up to max_mail events under the locks of their executions.';

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     max_open_jobs: int = Field(10_000, ge=1, le=1_000_000, description="open jobs of one execution")
     max_turns: int = Field(1_000_000, ge=100, le=10_000_000, description="turns of one execution, one for each event")
     max_fan_out: int = Field(1_000, ge=1, le=100_000, description="transitions that one turn takes")
+    max_payload_keys: int = Field(
+        100_000, ge=100, le=10_000_000, description="keys of a payload, of all mappings in it together"
+    )
     default_max_attempts: int = Field(1, ge=1, le=100, description="attempts of a step without a `retry`")
     undefined_when: Literal["error", "false"] = Field("error", description="what an undefined name in a `when` does")
     retry_owner: Literal["broker", "worker"] = Field(

@@ -112,6 +112,31 @@ def test_a_turn_that_takes_too_many_transitions_fails_its_execution() -> None:
     )
 
 
+def test_a_payload_of_too_many_keys_fails_its_execution() -> None:
+    """Those of mappings in lists count as well."""
+    assert_story(
+        WIDE,
+        """
+        > execution_start {"a": [{"b": 1}]}
+            event execution_failed "the payload has more than 1 keys; the limit max_payload_keys is 1"
+            withdraw
+        """,
+        rules=Rules(max_payload_keys=1),
+    )
+
+
+def test_a_start_of_which_too_much_came_was_not_read() -> None:
+    """The event says what was too large, and the execution fails with it."""
+    assert_story(
+        WIDE,
+        """
+        > execution_start; oversize context 50000012
+            event execution_failed "the context of execution_start takes 50000012 bytes; the limit max_payload_bytes is 16777216"
+            withdraw
+        """,  # noqa: E501 - a story is one line for each event
+    )
+
+
 def test_one_open_job_too_many_fails_its_execution() -> None:
     """The third of three steps that would run beside each other."""
     assert_story(
@@ -193,4 +218,4 @@ def test_an_execution_from_before_these_bounds_has_none() -> None:
     """Rules that were stored without them decide as they did."""
     stored = json.loads('{"max_visits": 10000}')
     rules = Rules(**stored)
-    assert (rules.max_turns, rules.max_fan_out) == (None, None)
+    assert (rules.max_turns, rules.max_fan_out, rules.max_payload_keys) == (None, None, None)

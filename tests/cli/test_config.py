@@ -162,7 +162,7 @@ def test_a_name_of_a_worker_that_could_be_a_line_of_the_log_is_refused(lone_comm
 def test_the_defaults_are_those_of_the_rules() -> None:
     """A daemon without settings decides as the core does by itself, but for bounds that older executions lack."""
     call = Call(settings=Settings.model_validate({}), dsn=None, given_dsns=(), as_json=False, config=None, debug=False)
-    assert service_options(call).rules == Rules(max_turns=1_000_000, max_fan_out=1_000)
+    assert service_options(call).rules == Rules(max_turns=1_000_000, max_fan_out=1_000, max_payload_keys=100_000)
     assert service_options(call).playbook_rules == PlaybookRules()
 
 
@@ -174,4 +174,10 @@ def test_the_bounds_of_templates_are_handed_down() -> None:
     call = Call(settings=settings, dsn=None, given_dsns=(), as_json=False, config=None, debug=False)
     options = service_options(call)
     assert options.playbook_rules == PlaybookRules(template_max_source_chars=300)
-    assert options.rules == Rules(template_max_output_chars=2000, template_max_steps=3000, max_turns=200, max_fan_out=3)
+    assert options.rules == Rules(
+        template_max_output_chars=2000,
+        template_max_steps=3000,
+        max_turns=200,
+        max_fan_out=3,
+        max_payload_keys=100_000,
+    )

@@ -50,6 +50,7 @@ def _told(server: Server, mail: Row, missing: dict[int, Row]) -> Row:
         "tokens": load_json(state["tokens"]) if state else None,
         "workload": execution.get("workload"),
         "bytes_over": None,
+        "oversize": None,
     }
 
 

@@ -1,6 +1,8 @@
-"""Numbers of ten bytes that are a hundred thousand digits: refused at each door, before a broker has to hold them."""
+"""What no broker could hold is refused at each door: numbers of a hundred thousand digits, texts of many megabytes."""
 
 from __future__ import annotations
+
+import json
 
 from tests.brokers import drain, register, start
 from tests.noetl import open_noetl
@@ -24,6 +26,31 @@ async def test_a_payload_is_refused(database: Database) -> None:
         async with refused("NB400", "payload of story holds numbers of 11[0-9]{4} digits together"):
             await own.fetchval("select noetl.start_execution('story', $1::text::jsonb)", INFLATED)
         assert await own.fetchval("select count(*) from noetl.execution") == 0
+
+
+async def test_a_payload_or_a_path_past_its_limit_is_refused(database: Database) -> None:
+    """By name, with its size and the limit."""
+    await register(database, ONE_STEP)
+    async with session(database) as own:
+        async with refused("NB400", "payload of story takes 17000009 bytes; the limit max_payload_bytes is 16777216"):
+            await own.fetchval("select noetl.start_execution('story', jsonb_build_object('x', repeat('x', 17000000)))")
+        async with refused("NB400", "the path xxx.* has 50000000 characters; it may have 1024"):
+            await own.fetchval("select noetl.start_execution(repeat('x', 50000000))")
+        assert await own.fetchval("select count(*) from noetl.execution") == 0
+
+
+async def test_what_is_too_large_is_refused_of_a_producer(database: Database) -> None:
+    """The context as a whole, and the path in it."""
+    insert = (
+        "insert into noetl.event (execution_id, event_type, context) values (1, 'execution_start', $1::text::jsonb)"
+    )
+    async with logins(database) as roles, session(roles.producer) as own:
+        async with refused(
+            "NB400", "the context of execution_start for execution 1 is 17000012 long; it may be 16777216"
+        ):
+            await own.execute(insert, json.dumps({"path": "x" * 17_000_000}))
+        async with refused("NB400", "the path in the context of execution_start for execution 1 has more than 1024"):
+            await own.execute(insert, json.dumps({"path": "x" * 1_025}))
 
 
 async def test_a_result_is_refused(database: Database) -> None:

@@ -14,7 +14,7 @@ from noetl_broker.broker.finalize import finalize_execution
 from noetl_broker.broker.initial import reject_execution
 from noetl_broker.broker.iterators import Refused
 from noetl_broker.broker.joins import deliver, release_join
-from noetl_broker.broker.lengths import too_long, too_wide
+from noetl_broker.broker.lengths import oversized_start, too_long, too_wide
 from noetl_broker.broker.model import EXECUTION_CANCEL, EXECUTION_START, Decision, Event, Turn
 from noetl_broker.broker.noetl_status import in_words_of_noetl
 from noetl_broker.broker.state import NEW, RUNNING, ExecutionState
@@ -78,7 +78,8 @@ def take_turn_or_reject(
         return take_turn(playbook, state, event, turn, known)
     if state.status == NEW:
         if event.kind == EXECUTION_START:
-            return reject_execution(event, turn, {"message": playbook})
+            error = oversized_start(event) if event.oversize else {"message": playbook}
+            return reject_execution(event, turn, error)
         return state, Decision("unknown_execution")
     if state.status != RUNNING:
         return state, Decision("after_end")

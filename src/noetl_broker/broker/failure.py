@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
-from noetl_broker.broker.lengths import shortened, too_large
+from noetl_broker.broker.lengths import MOST_MESSAGE_CHARS, shortened, too_large
 from noetl_broker.broker.model import (
     ACTION_FAILED,
     ITEM_FAILED,
@@ -135,7 +135,7 @@ def cancel_without_playbook(state: ExecutionState, event: Event, turn: Turn) -> 
 
 def _why_cancelled(event: Event) -> dict[str, JSON]:
     reason = event.context.get("reason") if isinstance(event.context, dict) else None
-    return {"message": str(reason) if reason else "cancelled"}
+    return {"message": str(reason)[:MOST_MESSAGE_CHARS] if reason else "cancelled"}
 
 
 def pass_deadline(draft: Draft) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.failure import fail_execution
 from noetl_broker.broker.forks import Malformed, fork_of, take_over
 from noetl_broker.broker.given import NOTHING_GIVEN
+from noetl_broker.broker.lengths import oversized_start, too_many_keys
 from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn, as_stored
 from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
 from noetl_broker.broker.unfinished import unfinished_of
@@ -23,15 +24,10 @@ def dispatch_first_step(draft: Draft) -> None:
     """`execution_start`: render the workload, merge the payload over it, enter `start`."""
     draft.status = RUNNING
     draft.parent = parent_of(draft.event)
-    if draft.event.broken:
-        fail_execution(draft, {"message": "the context of execution_start is no JSON"})
-        return
     payload = _payload(draft.event.context)
-    if not isinstance(payload, dict):
-        # The store hands on as text what nests too deeply to be read.
-        deep = isinstance(payload, str) and payload.startswith(("{", "["))
-        fault = "nests too deeply, see the bounds of a playbook's data" if deep else "is no mapping"
-        fail_execution(draft, {"message": f"the workload in the context of execution_start {fault}: {payload!r:.100}"})
+    refused = _refused(draft, payload)
+    if refused is not None:
+        fail_execution(draft, refused)
         return
     try:
         workload = make_workload(draft, payload)
@@ -40,9 +36,8 @@ def dispatch_first_step(draft: Draft) -> None:
         return
     asked = draft.parent.return_step if draft.parent is not None else None
     if asked is not None and asked not in draft.playbook.steps:
-        message = (
-            f"the parent asks for the data of step {asked}; playbook {draft.playbook.path} has no step of that name"
-        )
+        there = f"playbook {draft.playbook.path} has no step of that name"
+        message = f"the parent asks for the data of step {asked:.300}; {there}"
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
     draft.begun = Begun(workload, draft.playbook.deadline)
@@ -54,6 +49,23 @@ def dispatch_first_step(draft: Draft) -> None:
         take_over(draft, fork)
     except Malformed as malformed:
         fail_execution(draft, {"message": f"the fork in the meta of execution_start is malformed: {malformed}"})
+
+
+def _refused(draft: Draft, payload: JSON) -> dict[str, JSON] | None:
+    """Why a start cannot be read, or its payload is none."""
+    if draft.event.oversize:
+        return oversized_start(draft.event)
+    if draft.event.broken:
+        return {"message": "the context of execution_start is no JSON"}
+    if not isinstance(payload, dict):
+        # The store hands on as text what nests too deeply to be read.
+        deep = isinstance(payload, str) and payload.startswith(("{", "["))
+        fault = "nests too deeply, see the bounds of a playbook's data" if deep else "is no mapping"
+        return {"message": f"the workload in the context of execution_start {fault}: {payload!r:.100}"}
+    over = too_many_keys(draft, payload)
+    if over is not None:
+        draft.begun = Begun({}, draft.playbook.deadline)  # the rules by which it was refused are kept with it
+    return over
 
 
 def parent_of(start: Event) -> Parent | None:

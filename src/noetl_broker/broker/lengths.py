@@ -6,9 +6,9 @@ What ends it has a bound too: a long error is shortened.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from noetl_broker.broker.model import MAX_RESULT_BYTES
+from noetl_broker.broker.model import MAX_PATH_CHARS, MAX_PAYLOAD_BYTES, MAX_RESULT_BYTES
 from noetl_broker.broker.state import RUNNING
 from noetl_broker.template.output import size_of
 
@@ -45,6 +45,35 @@ def too_large(event: Event) -> dict[str, JSON]:
     """The error of an attempt whose result is larger than the database takes from workers."""
     message = f"the result takes {event.bytes_over} bytes; the limit max_result_bytes is {MAX_RESULT_BYTES}"
     return {"message": message, "type": "max_result_bytes"}
+
+
+def oversized_start(event: Event) -> dict[str, JSON]:
+    """The error of an execution whose start was not read, because a part of it is larger than the broker reads."""
+    part, _, size = event.oversize.partition(" ")
+    if part == "path":
+        message = f"the path in the context of execution_start has {size} characters; it may have {MAX_PATH_CHARS}"
+        return {"message": message, "type": "max_path_chars"}
+    message = f"the {part} of execution_start takes {size} bytes; the limit max_payload_bytes is {MAX_PAYLOAD_BYTES}"
+    return {"message": message, "type": "max_payload_bytes"}
+
+
+def too_many_keys(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON] | None:
+    """The error of an execution whose payload is wider than a turn can carry: the keys of all mappings in it count."""
+    limit = draft.known.rules.max_payload_keys
+    if limit is None:
+        return None
+    keys, level = 0, [cast("JSON", payload)]
+    while level:
+        item = level.pop()
+        if isinstance(item, dict):
+            keys += len(item)
+            if keys > limit:
+                message = f"the payload has more than {limit} keys; the limit max_payload_keys is {limit}"
+                return {"message": message, "type": "max_payload_keys"}
+            level += [value for value in item.values() if isinstance(value, dict | list)]
+        else:
+            level += [value for value in item if isinstance(value, dict | list)]
+    return None
 
 
 def shortened(error: JSON) -> JSON:

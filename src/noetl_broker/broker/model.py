@@ -74,6 +74,8 @@ def kind_of(event_type: str) -> str:
     return kind
 
 
+MAX_PAYLOAD_BYTES = 16 << 20  # of an event's context as JSON text, and of its meta; also in the SQL that reads them
+MAX_PATH_CHARS = 1024  # of a playbook's path; also in the SQL that looks for it
 MAX_RESULT_BYTES = 2 << 20  # of a result as JSON text; also in the SQL through which it comes in
 
 
@@ -107,6 +109,7 @@ class Event(NamedTuple):
     place: int | None = None  # of an item of an iterator, from 0
     stale: bool = False  # it speaks of another lease than the job's, and its sender did not go through the job
     bytes_over: int = 0  # the bytes of its result, where they are more than MAX_RESULT_BYTES
+    oversize: str = ""  # what of it was not read because it is too large, and its bytes: `context 50000012`
 
     @property
     def kind(self) -> str:
@@ -289,6 +292,7 @@ class Rules:
     template_max_steps: int = MAX_STEPS
     max_turns: int | None = None
     max_fan_out: int | None = None
+    max_payload_keys: int | None = None
     spent_fails: bool = False  # whether the failure of a spent token fails its execution
     failed_items: bool = True  # whether an iterator tells its failed items, and fails where all of them failed
     beside_noetl: bool = False  # inputs where a NoETL worker looks, statuses of events as a NoETL API reads them

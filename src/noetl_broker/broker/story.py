@@ -114,6 +114,8 @@ def _marks(event: Event, *, attempt: bool) -> Iterator[str]:
         yield f"attempt {event.attempt}"
     if event.bytes_over:
         yield f"bytes {event.bytes_over}"
+    if event.oversize:
+        yield f"oversize {event.oversize}"
     yield from (mark for mark, fields in _FLAGS.items() if event == event._replace(**fields))
     parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
     if isinstance(parent, dict) and type(parent.get("depth")) is int:
@@ -129,10 +131,12 @@ def _marked(event: Event, marks: str) -> Event:
             event = event._replace(attempt=int(number))
         elif word == "bytes" and number.isdigit():
             event = event._replace(bytes_over=int(number))
+        elif mark.startswith("oversize ") and number.isdigit():
+            event = event._replace(oversize=mark.removeprefix("oversize "))
         elif word == "depth" and number.isdigit():
             event = event._replace(meta={"parent": {"depth": int(number), "attempt": 1}})
         else:
-            known = ", ".join([*_FLAGS, "attempt 1", "bytes 1", "depth 1"])
+            known = ", ".join([*_FLAGS, "attempt 1", "bytes 1", "oversize context 1", "depth 1"])
             raise ValueError(f"no mark reads {mark!r}; there are {known}")
     return event
 

@@ -192,6 +192,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
             max_nesting=settings.max_nesting,
             max_turns=settings.max_turns,
             max_fan_out=settings.max_fan_out,
+            max_payload_keys=settings.max_payload_keys,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
             retry_owner=settings.retry_owner,

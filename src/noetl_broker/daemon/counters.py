@@ -20,6 +20,7 @@ LATE_SECONDS = 0.1  # mail that waited longer than any pause between two looks
 KINDS = {**ALIASES, **{kind: kind for kind in (*REACTIONS, *RECORDED)}}
 LIMITS = frozenset({
     "max_visits", "max_open_jobs", "max_nesting", "max_turns", "max_fan_out", "max_result_bytes", "max_gathered_bytes",
+    "max_payload_bytes", "max_payload_keys", "max_path_chars",
 })  # fmt: skip
 MOST_STATES = 100  # SQLSTATEs that are counted apart: a trigger of anybody may raise what it likes
 OTHER = "other"

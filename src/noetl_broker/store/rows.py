@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.adoptions import LARGEST_PLACE
 from noetl_broker.broker.context import NOT_LOADED
-from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
+from noetl_broker.broker.model import MAX_PATH_CHARS, Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.store.codec import load_json
 
@@ -142,8 +142,14 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
     """The event of a row, with its facts; what a stranger wrote into it becomes an event that the core can refuse."""
     step, visit, place = parse_node(row["node_id"], row["node_name"], row["execution_id"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
-    attempt = meta.get("attempt")
     facts: dict[str, JSON] = {}
+    oversize, context = row["oversize"] or "", row["context"]
+    if isinstance(context, dict) and isinstance(path := context.get("path"), str) and len(path) > MAX_PATH_CHARS:
+        oversize = f"path {len(path)}"
+    if oversize:
+        facts["oversize"] = oversize
+        context, meta = None, {}
+    attempt = meta.get("attempt")
     if not isinstance(attempt, int) or isinstance(attempt, bool):
         attempt = row["job_attempts"] or 0
         if attempt:
@@ -162,7 +168,7 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
         visit,
         NOT_LOADED if row["result_left"] else row["result"],
         row["error"],
-        row["context"],
+        context,
         attempt,
         meta.get("retryable") is not False,
         "queue_id" in meta,
@@ -171,6 +177,7 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
         place if place is not None else _place(meta),
         stale,
         row["bytes_over"] or 0,
+        oversize,
     )
     return event, facts
 

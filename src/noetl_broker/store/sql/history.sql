@@ -76,10 +76,15 @@ order by wanted.execution_id;
 -- name: history_turns
 -- Each turn with the event that it read, in the form in which the broker took it.
 select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id,
-  e.event_type, e.node_id, e.node_name,
-  case when lower(e.event_type) like 'action%' then null else noetl.as_json(e.context) end as context,
+  left(e.event_type, 100) as event_type, left(e.node_id, 1024) as node_id, left(e.node_name, 1024) as node_name,
+  case
+    when t.facts ? 'oversize' or lower(left(e.event_type, 40)) like 'action%' then null
+    else noetl.as_json(e.context)
+  end as context,
   noetl.as_json(e.result) as result, false as result_left,
-  noetl.as_error(e.error) as error, noetl.as_json(e.meta) as meta,
+  case when t.facts ->> 'oversize' is null or t.facts ->> 'oversize' like 'path%' or e.error is null
+    then noetl.as_error(e.error) else noetl.unread_error(t.facts ->> 'oversize') end as error,
+  case when t.facts ? 'oversize' then null else noetl.as_json(e.meta) end as meta, t.facts ->> 'oversize' as oversize,
   coalesce(t.facts -> 'broken' = 'true', false) as broken,
   case when t.facts ->> 'bytes_over' ~ '^[0-9]{1,9}$' then (t.facts ->> 'bytes_over')::int end as bytes_over,
   case when t.facts ->> 'attempt' ~ '^[0-9]{1,9}$' then (t.facts ->> 'attempt')::int end as job_attempts

@@ -1,7 +1,7 @@
 -- name: take_mail
 -- The mail that this transaction will decide on, with everything that nearly every decision needs.
 select mail_id, execution_id, event_id, locked, at, waited, event_type, node_id, node_name,
-  context, result, result_left, error, meta, broken, bytes_over, job_attempts,
+  context, result, result_left, error, meta, broken, bytes_over, oversize, job_attempts,
   catalog_id, path, version, name, rules::text as rules, turn, tokens,
   parent_execution_id, parent_event_id, parent_node_id, parent_index, workload
 from noetl.take_mail($1::int, $2::boolean, $3::bigint);
