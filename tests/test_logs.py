@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -62,6 +64,37 @@ def test_a_line_on_a_console_is_an_event_or_stands_behind_a_bar(capsys: pytest.C
     events = [line for line in lines if not line.startswith("  | ")]
     assert [line.split("]", 1)[0].split("[")[1].strip() for line in events] == ["warning", "error"]
     assert [line for line in lines if FORGED in line and line.startswith(FORGED)] == []
+
+
+def test_what_libraries_say_is_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of asyncio, of the driver, and a warning: a line each, with no traceback and nothing of a row."""
+    logs.configure(level="info", form="json")
+    for name in ("asyncio", "asyncpg"):
+        try:
+            fail()
+        except ValueError as error:
+            logging.getLogger(name).exception("socket.accept() out of system resource\nsocket: 7", exc_info=error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=False)
+        logging.captureWarnings(capture=True)
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["library"]) for line in lines] == [
+        ("a library complains", name) for name in ("asyncio", "asyncpg", "py.warnings")
+    ]
+    assert lines[0]["says"] == "socket.accept() out of system resource"
+    assert lines[0]["error"] == "ValueError: a"
+    assert "DeprecationWarning: old" in lines[2]["says"]
+
+
+def test_what_a_library_repeats_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand times within a minute."""
+    logs.configure(level="info", form="json")
+    for number in range(1000):
+        logging.getLogger("asyncio").error("no resource %s", number)
+    [line] = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["says"] == "no resource 0"
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

@@ -82,17 +82,52 @@ async def test_who_sends_nothing_is_cut_off(open_port: int, monkeypatch: pytest.
     assert await send(open_port, b"GET /hello HT") == b""
 
 
-async def test_past_32_connections_a_new_one_is_refused(open_port: int) -> None:
-    """And as soon as one is free, the next is served."""
+async def test_a_head_that_does_not_come_is_cut_off(open_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sooner than an answer that takes its time."""
+    monkeypatch.setattr(port_module, "MOST_HEAD_SECONDS", 0.05)
+    assert await send(open_port, b"GET /hello HT") == b""
+
+
+async def test_past_32_connections_the_longest_silent_one_gives_way(open_port: int) -> None:
+    """Who only connects keeps nobody out; the others that were there are answered."""
     idle = [await asyncio.open_connection("127.0.0.1", open_port) for _ in range(port_module.MOST_CONNECTIONS)]
-    with pytest.raises(ConnectionResetError):
-        await ask(open_port, "/hello")
+    assert (await ask(open_port, "/hello")).status == 200
     for _, writer in idle:
         writer.write(b"GET /hello HTTP/1.1\r\n\r\n")
-    assert [(await reader.read()).split(b"\r\n")[0] for reader, _ in idle] == [b"HTTP/1.1 200 OK"] * len(idle)
+    heard = [await _read(reader) for reader, _ in idle]
     for _, writer in idle:
         writer.close()
-    assert (await ask(open_port, "/hello")).status == 200
+    assert heard == [b"", *[b"HTTP/1.1 200 OK"] * (len(idle) - 1)]
+
+
+async def test_who_is_answered_gives_way_to_nobody() -> None:
+    """Where all 32 have asked, a new one is refused; as soon as one is answered, the next is served."""
+    goes_on = asyncio.Event()
+
+    async def slow() -> Answer:
+        await goes_on.wait()
+        return await _hello()
+
+    port = Port({"/slow": slow, "/hello": _hello})
+    number = await port.open("127.0.0.1", 0)
+    asking = [asyncio.create_task(ask(number, "/slow")) for _ in range(port_module.MOST_CONNECTIONS)]
+    while len(port._tasks) - len(port._silent) < len(asking):  # noqa: ASYNC110 - the port tells nobody whom it serves
+        await asyncio.sleep(0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", number)
+    refused = await _read(reader)
+    writer.close()
+    goes_on.set()
+    assert {(await each).status for each in asking} == {200}
+    assert (refused, (await ask(number, "/hello")).status) == (b"", 200)
+    await port.close()
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """The first line of an answer; nothing where the other side has hung up."""
+    try:
+        return (await reader.read()).split(b"\r\n")[0]
+    except ConnectionResetError:
+        return b""
 
 
 async def test_closing_cuts_who_is_still_connected() -> None:
