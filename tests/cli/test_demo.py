@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+
+import pytest
 
 from tests.cli.conftest import Command
 
@@ -23,6 +26,18 @@ def test_the_demo_prints_the_sequence_of_the_first_description(demo: Command) ->
         assert [line for line in answer.stdout.splitlines() if " | " in line] == LOG
         assert (demo.folder / ".demo" / "data").exists()
         assert not (demo.folder / ".demo" / "data" / "postmaster.pid").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_demo_with_all_that_it_started(demo: Command, number: signal.Signals) -> None:
+    """Its Postgres too, in good order."""
+    process = demo.start("demo")
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("migrated"):
+        pass
+    process.send_signal(number)
+    assert process.wait(30) == 128 + number
+    assert not (demo.folder / ".demo" / "data" / "postmaster.pid").exists()
 
 
 def test_the_demo_makes_one_document_for_programs(lone_command: Command) -> None:

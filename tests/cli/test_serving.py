@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
@@ -21,6 +22,8 @@ from noetl_broker.daemon.report import Account, Report
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
 from tests.postgres import Database
 
+ONE_STEP = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+WAITS = "select pid from pg_locks where not granted"
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
 
@@ -33,14 +36,50 @@ def read_until(process: subprocess.Popen[str], word: str) -> str:
     raise AssertionError(f"the command ended with {process.wait()} and never said {word!r}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_broker_with_0(command: Command, number: signal.Signals) -> None:
-    """It lets go of what it does and says so."""
-    process = command.start("run")
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_broker_with_0(command: Command, number: signal.Signals, processes: int) -> None:
+    """It lets go of what it does and says so; SIGHUP comes when a terminal is closed."""
+    process = command.start("run", "--processes", processes)
     read_until(process, "ready")
     process.send_signal(number)
     read_until(process, "stopped")
     assert process.wait(PATIENCE_SECONDS) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sighup_that_comes_twice_is_no_second_signal(command: Command, database: Database, processes: int) -> None:
+    """A shell and the system both send it, and systemd sends it after SIGTERM: what is under way is still finished."""
+    command("register", write_playbook(command.folder, ONE_STEP))
+    process = command.start("run", "--processes", processes)
+    read_until(process, "all processes are ready" if processes > 1 else "ready")
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("lock table noetl.turn in share mode")  # a turn cannot be written before we let it
+        command("start", "examples/story")
+        while not rows(database, WAITS):
+            pass
+        process.send_signal(signal.SIGHUP)
+        read_until(process, "stopping")
+        process.send_signal(signal.SIGHUP)
+    read_until(process, "stopped")
+    assert process.wait(PATIENCE_SECONDS) == 0
+    assert rows(database, "select count(*) from noetl.turn") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", ["run", "worker"])
+def test_sighup_that_is_ignored_stays_ignored(command: Command, kind: str) -> None:
+    """As under nohup: the terminal goes, the service stays."""
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" HUP; exec "$0" -m noetl_broker "$@"', sys.executable, kind],
+        cwd=command.folder, env=command.environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    read_until(process, "ready" if kind == "run" else "worker_started")
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    assert "SIGTERM" in read_until(process, "stopping")
+    assert process.wait(PATIENCE_SECONDS) == 0
+    process.communicate()
 
 
 def test_a_signal_ends_a_broker_that_waits_for_its_database(lone_command: Command) -> None:
@@ -232,12 +271,13 @@ def test_a_second_signal_ends_at_once(command: Command, database: Database) -> N
     assert rows(database, "select status from noetl.queue") == [("leased",)]
 
 
-def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Database) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_worker_does_jobs_and_ends_at_a_signal(command: Command, database: Database, number: signal.Signals) -> None:
     """Started with the types that it may do."""
     start_sleeping(command, 0)
     process = command.start("worker", "--types", "sleep,noop", "--worker-id", "w9")
     read_until(process, "job_ended")
-    process.terminate()
+    process.send_signal(number)
     assert process.wait(PATIENCE_SECONDS) == 0
     assert rows(database, "select status, worker_id from noetl.queue") == [("done", "w9")]
 

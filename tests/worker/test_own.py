@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -230,3 +232,24 @@ async def test_a_function_that_never_returns_does_not_outlive_the_stop(database:
         if program.returncode is None:
             program.kill()
             await program.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_lets_the_running_job_finish(database: Database, queue: Queue, number: signal.Signals) -> None:
+    """SIGHUP comes when the terminal is closed; the program goes on after `run`."""
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(_job: Job) -> int:
+        began.set()
+        await goes_on.wait()
+        return 1
+
+    worker = Worker(database.dsn, poll_max_seconds=0.2)
+    worker.task("own")(waits)
+    task = asyncio.create_task(worker.run())
+    queue_id = await queue.put_one({"type": "own"})
+    await asyncio.wait_for(began.wait(), PATIENCE_SECONDS)
+    os.kill(os.getpid(), number)
+    goes_on.set()
+    await asyncio.wait_for(task, PATIENCE_SECONDS)
+    assert await queue.status(queue_id) == "done"

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
-
 from noetl_broker.cli import output
 from noetl_broker.cli.follow import follow_to_end
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.cli.requests import what_went_wrong
 from noetl_broker.cli.run import service_options
+from noetl_broker.cli.serving import exit_at_signal
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
@@ -66,7 +65,7 @@ def demo(call: Call) -> None:
     """
     if call.given_dsns:
         raise OperatorFault("the demo starts a Postgres of its own: leave --dsn out")
-    tell: Callable[[str], None] = _stay_silent if call.as_json else click.echo
+    tell: Callable[[str], None] = _stay_silent if call.as_json else output.show_text
     began = time.monotonic()
     try:
         postgres = embedded.start(FOLDER, settings=POSTGRES)
@@ -74,7 +73,7 @@ def demo(call: Call) -> None:
         raise OperatorFault(
             f"the demo cannot write to {FOLDER.absolute()}: {error}; run it in another folder"
         ) from error
-    with postgres:
+    with postgres, exit_at_signal():
         if postgres.notice:
             output.note(postgres.notice)
         tell(f"Postgres started in {_shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from noetl_broker.cli.serving import SIGNALS, notify
+from noetl_broker.cli.serving import is_second, notify, signals_for_us
 from noetl_broker.cli.stderr import end_at_once
 from noetl_broker.daemon.figures import NO_DATABASE, Figures, Ledger, enter
 from noetl_broker.daemon.health import Census
@@ -58,7 +58,7 @@ class Family:
     async def run(self) -> int:
         """Keep the children until a signal, or a child that ends in a way that cannot be mended; give the exit code."""
         loop = asyncio.get_running_loop()
-        for number in SIGNALS:
+        for number in signals_for_us():
             loop.add_signal_handler(number, self._on_signal, number)
         codes = await asyncio.gather(*(self._keep(place) for place in range(self.size)))
         return max(codes)
@@ -167,8 +167,10 @@ class Family:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.stopping.is_set():
-            self._kill()
-            end_at_once(128 + number)
+            if is_second(number):
+                self._kill()
+                end_at_once(128 + number)
+            return
         log.info("stopping", signal=number.name, hint="a second signal ends at once")
         self._stop(number)
 

@@ -1,13 +1,18 @@
-"""Runs what serves until it is stopped: a first signal asks it to finish, a second one ends the process at once."""
+"""Runs what serves until it is stopped: a first signal asks it to finish, a second one ends the process at once.
+
+SIGHUP, which comes when a terminal is closed, is such a first signal, and never a second one: a shell and the system
+may both send it, and some supervisors send it after SIGTERM. Where it is ignored, as under nohup, it stays so.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import sdnotify  # type: ignore[import-untyped]
 import structlog
@@ -18,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, drain_seconds: float) -> Result | None:
@@ -26,8 +31,8 @@ async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, d
 
     What is then still under way is rolled back by the database when our connections close.
     """
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    loop, signals = asyncio.get_running_loop(), signals_for_us()
+    for number in signals:
         loop.add_signal_handler(number, _on_signal, number, stopping)
     task = asyncio.ensure_future(work)
     stop = asyncio.create_task(stopping.wait())
@@ -46,13 +51,43 @@ async def serve(work: Coroutine[Any, Any, Result], stopping: asyncio.Event, *, d
         raise
     finally:
         stop.cancel()
-        for number in SIGNALS:
+        for number in signals:
             loop.remove_signal_handler(number)
+
+
+def signals_for_us() -> list[signal.Signals]:
+    """Those that ask a service to finish; not what whoever started us has said to ignore."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def is_second(number: signal.Signals) -> bool:
+    """Whether a signal that comes while a service finishes ends it at once."""
+    return number != signal.SIGHUP
+
+
+@contextlib.contextmanager
+def exit_at_signal() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end what does not serve as an error would: what it has started is stopped."""
+    before = {number: signal.getsignal(number) for number in signals_for_us() if number != signal.SIGINT}
+    for number in before:
+        signal.signal(number, exit_with)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_with(number: int, _frame: object) -> NoReturn:
+    """Handle a signal: the exit code says which it was."""
+    raise SystemExit(128 + number)
 
 
 def _on_signal(number: signal.Signals, stopping: asyncio.Event) -> None:
     if stopping.is_set():
-        end_at_once(128 + number)
+        if is_second(number):
+            end_at_once(128 + number)
+        return
     notify("STOPPING=1")
     log.info("stopping", signal=number.name, hint="a second signal ends at once")
     stopping.set()

@@ -41,8 +41,8 @@ def worker(
 ) -> None:
     """Run the reference worker: lease jobs, do them, report.
 
-    SIGTERM and SIGINT let running jobs finish and exit 0; a second signal exits at once. --json tells at the end how
-    many there were.
+    SIGTERM, SIGINT and SIGHUP let running jobs finish and exit 0; a second SIGTERM or SIGINT exits at once. --json
+    tells at the end how many there were.
     """
     call.log_as_set()
     names = tuple(name.strip() for word in types for name in word.split(",") if name.strip())

@@ -65,7 +65,7 @@ class Worker:
         return keep
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
-        """Work until `stop` is set, or SIGTERM or SIGINT comes; running jobs have `drain_seconds` to finish.
+        """Work until `stop` is set, or SIGTERM, SIGINT or SIGHUP comes; running jobs have `drain_seconds` to finish.
 
         Raises OperatorFault for options that cannot work, PermissionFault and SchemaFault where the database will not
         have this worker; while the database is away it waits.
@@ -82,7 +82,10 @@ class Worker:
 def _signals(stopping: asyncio.Event) -> Iterator[None]:
     """Set the event at a signal; where we are not in the main thread, signals are not ours."""
     loop, taken = asyncio.get_running_loop(), []
-    for number in (signal.SIGTERM, signal.SIGINT):
+    wanted = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        wanted.append(signal.SIGHUP)
+    for number in wanted:
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stopping.set)
             taken.append(number)
