@@ -210,7 +210,7 @@ async def test_a_clock_that_is_wrong_is_found(database: Database) -> None:
 async def test_a_database_that_is_set_to_read_only_is_found(database: Database) -> None:
     """No turn could be written."""
     await execute(database, f"alter database {database.name} set default_transaction_read_only = on")
-    assert "but the server is set to read only" in await problems(database)
+    assert f"but the database {database.name} is set to read only" in await problems(database)
 
 
 async def test_a_long_way_is_a_notice(database: Database) -> None:

@@ -23,6 +23,7 @@ from noetl_broker.store.migrate import check_applied, check_version, migrations,
 from noetl_broker.store.pool import SESSION, Connection, connect
 from noetl_broker.store.poolers import REMEDY, refuse_mixing
 from noetl_broker.store.queries import sql
+from noetl_broker.store.read_only import Why, why_read_only
 from noetl_broker.store.session import translated
 
 NAME = "noetl-broker doctor"
@@ -79,8 +80,9 @@ async def _look_at_server(connection: Connection, limits: Limits) -> list[Findin
     looks = [await _ask(connection) for _ in range(TRIPS)]
     # The quickest tells most of the way, and least of what else was going on.
     trip, here, server = min(looks, key=lambda look: look[0])
+    row = await connection.fetchrow(sql("examine_read_only"))
     return [
-        _server(server, trip, limits),
+        _server(server, trip, limits, why_read_only(dict(row)) if row is not None else None),
         *_pooler(connection, server),
         *_version(server),
         _clock(server, here, limits),
@@ -99,19 +101,18 @@ async def _ask(connection: Connection) -> tuple[float, float, Server]:
     return seconds, here + seconds / 2, dict(row)
 
 
-def _server(server: Server, trip: float, limits: Limits) -> Finding:
+def _server(server: Server, trip: float, limits: Limits, why: Why | None) -> Finding:
     facts = {"version": server["version"], "database": server["database"], "role": server["role"]}
     facts |= {"round_trip_seconds": round(trip, 6)}
     says = (
         f"PostgreSQL {server['version'].split()[0]}, database {server['database']} as {server['role']},"
         f" a round trip takes {trip * 1000:.1f} ms"
     )
-    if server["is_replica"] or server["is_read_only"]:
-        what = "a replica" if server["is_replica"] else "set to read only"
+    if why is not None:
         return Finding(
-            "connection", "problem", f"{says}; but the server is {what}",
+            "connection", "problem", f"{says}; but {why.what}",
             "A broker writes in every turn, and on a replica LISTEN is refused.",
-            "Name the primary in the DSN, or several hosts and target_session_attrs=read-write.", facts,
+            f"{why.remedy[:1].upper()}{why.remedy[1:]}.", facts,
         )  # fmt: skip
     if trip > limits.slow_trip_seconds:
         return Finding(

@@ -70,7 +70,9 @@ KINDS: Final[dict[str, Kind]] = {
     "53300": Kind(Remedy.WAIT, "the server has no connection left", loud=True),
     "57": Kind(Remedy.WAIT, "the server stops, starts or has ended the connection"),
     "58": Kind(Remedy.WAIT, "the server's machine fails it", loud=True),
-    "25006": Kind(Remedy.RECONNECT, "the server takes no writes: a replica, or no longer the primary", loud=True),
+    "25006": Kind(
+        Remedy.RECONNECT, "the server takes no writes: a replica, or set to read only; doctor says which", loud=True
+    ),
     "42501": _NO_RIGHTS,
     "3F000": _GONE,
     "42P01": _GONE,

@@ -23,6 +23,8 @@ from noetl_broker.store.codec import dump_json, load_json, load_jsonb
 from noetl_broker.store.dsn import database_names, without_secrets
 from noetl_broker.store.faults import Remedy, is_mixed_up, is_transient, kind_of
 from noetl_broker.store.poolers import pooler_fault, refuse_mixing
+from noetl_broker.store.queries import sql
+from noetl_broker.store.read_only import Why, read_only_fault, why_read_only
 
 Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -78,9 +80,27 @@ async def connect(
         except BaseException:
             connection.terminate()
             raise
+    except asyncpg.exceptions.TargetServerAttributeNotMatched:
+        raise read_only_fault(await _why_read_only(dsn, name)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told as a fault of its owner
         raise connection_fault(error, dsn) from None
     return connection
+
+
+async def _why_read_only(dsn: str | None, name: str) -> Why | None:
+    """Ask a server that takes no writes why; None where it does not say."""
+    try:
+        connection = await connect(dsn, name=name)
+    except BrokerError:
+        return None
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            row = await connection.fetchrow(sql("examine_read_only"))
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return None
+    finally:
+        connection.terminate()
+    return why_read_only(dict(row)) if row is not None else None
 
 
 async def create_pool(

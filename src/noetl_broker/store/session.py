@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.faults import is_mixed_up, sentence
+from noetl_broker.store.faults import is_mixed_up, kind_of, sentence
 from noetl_broker.store.migrate import check_version
 from noetl_broker.store.pool import COMMAND_SECONDS, Connection, connect, hang_up
 from noetl_broker.store.poolers import pooler_fault
@@ -67,6 +67,8 @@ def fault_of(error: asyncpg.PostgresError) -> BrokerError:
         return pooler_fault()
     if state in OWN_STATES:
         return OWN_STATES[state](message)
+    if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+        return DatabaseFault(f"{kind_of(error).word}: {message}")
     kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (
         ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights: {}"),
         (

@@ -5,10 +5,18 @@ select current_setting('server_version') as version,
   current_database()::text as database,
   current_user::text as role,
   pg_backend_pid() as process_id,
-  pg_is_in_recovery() as is_replica,
-  current_setting('default_transaction_read_only')::boolean as is_read_only,
   current_setting('statement_timeout') as statement_timeout,
   extract(epoch from clock_timestamp())::float8 as now_seconds;
+
+-- name: examine_read_only
+-- Whether sessions may write, and where it is set that they may not.
+select pg_is_in_recovery() as is_replica,
+  s.setting = 'on' as is_read_only,
+  s.source,
+  quote_ident(current_user) as role,
+  quote_ident(current_database()) as database
+from pg_settings s
+where s.name = 'default_transaction_read_only';
 
 -- name: examine_durability
 select s.name, s.setting
