@@ -31,6 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "job": set(),
     "resources": {"errors"},
     "times": set(),
+    "visible": set(),
     "template": {"errors"},
     "playbook": {"errors", "template"},
     "broker": {"errors", "times", "template", "playbook"},
@@ -42,7 +43,7 @@ LAYERS: dict[str, set[str]] = {
     "client": {"errors", "store"},
     "testing": {"__init__"},
     "settings": {"errors"},
-    "logs": {"errors"},
+    "logs": {"errors", "visible"},
     "tracing": {"__init__", "errors", "broker"},
 }
 LAYERS["cli"] = {*LAYERS}
@@ -85,6 +86,10 @@ SQL_TEXT = re.compile(
     r"|copy|grant|revoke|lock\s+table)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
+# Whoever prints by one of these goes past what makes text visible (cli/output.py).
+PRINTS = {"print", "echo", "secho", "echo_via_pager", "Console", "print_exc", "print_exception", "pprint"}
+STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
+WRITES = {"write", "writelines", "buffer"}
 # Functions whose statement has a part that no parameter can stand for, with the reason.
 SQL_MADE_OF_PARTS: dict[str, str] = {
     "worker.save.insertions": "the playbook names the table and its columns; both are quoted as names",
@@ -278,6 +283,30 @@ def _is_sql_of_parts(node: ast.AST) -> bool:
         case ast.Call(func=ast.Attribute(attr="format", value=ast.Constant(value=str(text)))):
             return SQL_TEXT.fullmatch(text) is not None
     return False
+
+
+def printing(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what writes to a standard stream by itself."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in PRINTS:
+                yield node
+        elif isinstance(node, ast.Attribute) and node.attr in WRITES and getattr(node.value, "attr", "") in STREAMS:
+            yield node
+
+
+def test_only_one_module_prints() -> None:
+    """So that no command can forget to make visible what it prints."""
+    assert [
+        module.at(node) for module in modules() if module.name != "cli.output" for node in printing(module.tree)
+    ] == []
+
+
+def test_a_new_way_to_print_is_found() -> None:
+    """Each of these would bypass the one module."""
+    ways = ("click.echo(x)", "print(x)", "sys.stdout.write(x)", "sys.stderr.buffer", "Console()", "click.secho(x)")
+    assert [way for way in ways if not [*printing(ast.parse(way))]] == []
 
 
 def test_every_statement_is_used() -> None:

@@ -103,7 +103,7 @@ def test_debug_shows_where_an_error_comes_from(lone_command: Command) -> None:
     """The traceback is there for who asks for it, and the sentence still stands last."""
     answer = lone_command("executions", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--debug")
     assert answer.exit_code == 69
-    assert answer.stderr.startswith("Traceback")
+    assert answer.stderr.startswith("  | Traceback")
     assert answer.stderr.splitlines()[-1].startswith("noetl-broker: the database cannot be reached")
 
 

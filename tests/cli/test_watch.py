@@ -107,7 +107,7 @@ def test_a_terminal_gets_one_picture_that_changes(command: Command, database: Da
     while (piece := _read(ours)) != b"":
         seen += piece
     assert process.wait(PATIENCE_SECONDS) == 1
-    assert b"failed in step fetch: disk  [5A full" in seen
+    assert rb"failed in step fetch: disk \x1b[5A full" in seen
     assert b"\x1b[1A" in seen  # the picture before is drawn over
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
-
 from noetl_broker.broker.against import Comparing, Found
 from noetl_broker.broker.contrast import Note
 from noetl_broker.broker.history import History
@@ -151,19 +149,19 @@ class Summary:
             columns = ("executions", "at step", "what", "because", "was", "instead", "for example")
             rows = [(group.executions, *key, group.examples[0]["execution_id"]) for key, group in groups]
             output.show_table(columns, rows)
-            click.echo()
+            output.say()
         for key, group in groups:
             for place, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:
                 told = [output.compact_json(value, longest=LONGEST_VALUE) for value in (was, now)]
-                click.echo(
+                output.say(
                     f"{key[0]}: {place} was {told[0]}, would be {told[1]} (in {group.examples[0]['execution_id']})"
                 )
         for note, count in self._notes.most_common():
-            click.echo(f"noted in {count}: {note.step}: {note.what}")
+            output.say(f"noted in {count}: {note.step}: {note.what}")
         for reason, count in self._unreadable.most_common():
-            click.echo(f"not compared: {count} ({reason})")
+            output.say(f"not compared: {count} ({reason})")
         running = f" ({self._running} of them still running)" if self._running else ""
-        click.echo(
+        output.say(
             f"{self._pace.executions} executions against {self._file}: {self._same} go the same way{running}, "
             f"{self._parted} part ({self._pace.per_second:,.0f} executions/s)"
         )

@@ -44,7 +44,7 @@ def archive(call: Call, *, older_than: float | None, dry_run: bool, restore: str
         if call.as_json:
             output.show_json({"restored": period.name, "tables": period.detached})
         else:
-            click.echo(f"period {period.name} is back, {len(period.detached)} tables")
+            output.say(f"period {period.name} is back, {len(period.detached)} tables")
         return
     if older_than is None:
         raise OperatorFault("archive needs --older-than, for example --older-than 90d")
@@ -125,7 +125,7 @@ def _tell(outcome: Outcome, *, dry_run: bool) -> None:
     output.show_table(columns, lines)
     for period, _ in outcome.periods:
         for execution_id, reason in period.holders:
-            click.echo(f"{period.name} execution {execution_id}: {reason}")
+            output.say(f"{period.name} execution {execution_id}: {reason}")
     if outcome.executions:
         did = "would move" if dry_run else f"{outcome.rows} rows moved"
-        click.echo(f"outside of periods: {outcome.executions} executions, {did}")
+        output.say(f"outside of periods: {outcome.executions} executions, {did}")

@@ -30,4 +30,4 @@ def completion(call: Call, *, shell: str) -> None:
     if call.as_json:
         output.show_json({"shell": shell, "script": script})
     else:
-        click.echo(script)
+        output.show_text(script)

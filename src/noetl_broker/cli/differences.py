@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from typing import Any
 
-import click
-
 from noetl_broker.broker.history import RecordedTurn
 from noetl_broker.broker.replay import Difference
+from noetl_broker.cli import output
 
 CONTEXT_LINES = 2
 MOST_LINES = 60
@@ -30,12 +29,12 @@ def heading(difference: Difference, recorded: RecordedTurn | None) -> str:
 
 def show_difference(difference: Difference, recorded: RecordedTurn | None) -> None:
     """Print it: red what was written, green what is decided, on a terminal."""
-    click.echo(f"  {heading(difference, recorded)}")
+    output.say(f"  {heading(difference, recorded)}")
     lines = [*diff(difference.written, difference.decided)]
     for line in lines[:MOST_LINES]:
-        click.secho(f"    {line}", fg=COLOURS.get(line[:1]))
+        output.say(output.Styled(f"    {line}", COLOURS.get(line[:1])))
     if len(lines) > MOST_LINES:
-        click.echo(f"    … and {len(lines) - MOST_LINES} more lines; --json has them all")
+        output.say(f"    … and {len(lines) - MOST_LINES} more lines; --json has them all")
 
 
 def diff(written: Any, decided: Any) -> Iterator[str]:

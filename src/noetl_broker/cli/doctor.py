@@ -7,8 +7,6 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-import click
-
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.errors import EXIT_FAILED, BrokerError
@@ -49,10 +47,10 @@ def doctor(call: Call) -> int:
     else:
         for name, each in looked_at.items():
             if len(call.dsns) > 1:
-                click.echo(f"{name}:")
+                output.say(f"{name}:")
             _tell(each)
-        click.echo()
-        click.echo(_sum(problems, notices))
+        output.say()
+        output.say(_sum(problems, notices))
     return EXIT_FAILED if problems else 0
 
 
@@ -87,11 +85,11 @@ def misspelled(environ: dict[str, str]) -> list[Finding]:
 def _tell(found: Sequence[Finding]) -> None:
     widest = max(len(finding.check) for finding in found)
     for finding in found:
-        state = click.style(finding.state.ljust(len("problem")), fg=COLOURS[finding.state])
-        click.echo(f"{state}  {finding.check.ljust(widest)}  {output.one_line(finding.says)}")
+        state = output.Styled(finding.state.ljust(len("problem")), COLOURS[finding.state])
+        output.say(state, f"  {finding.check.ljust(widest)}  {output.one_line(finding.says)}")
         for word, text in (("why", finding.why), ("do", finding.do)):
             if text is not None:
-                click.echo(f"{' ' * 9}{click.style(word.rjust(widest), dim=True)}  {output.one_line(text)}")
+                output.say(" " * 9, output.Styled(word.rjust(widest), dim=True), f"  {output.one_line(text)}")
 
 
 def _sum(problems: int, notices: int) -> str:

@@ -51,12 +51,11 @@ def explain(call: Call, *, execution_id: int, step: str | None) -> None:
         output.show_json(why.as_json())
         return
     for line in _lines(why, 0):
-        click.echo(line)
+        output.say(line)
 
 
-def _lines(why: Why, depth: int) -> Iterator[str]:
-    says = "".join(letter if letter.isprintable() else " " for letter in why.says)
-    yield INDENT * depth + (click.style(says, bold=True) if depth == 0 else says)
+def _lines(why: Why, depth: int) -> Iterator[output.Styled]:
+    yield output.Styled(INDENT * depth + output.one_line(why.says), bold=depth == 0)
     for answer in why.because:
         yield from _lines(answer, depth + 1)
 

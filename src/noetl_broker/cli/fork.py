@@ -97,7 +97,7 @@ def _tell(call: Call, execution_id: int, step: str, new: int, plan: Plan, row: d
             }
         )
         return
-    click.echo(new)
+    output.say(new)
     results = f"the results of {', '.join(taken)}" if taken else "no results"
     output.note(f"it goes on from {step} with {results}")
     if plan.left_out:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from typing import Any
 import click
 
 from noetl_broker import logs
+from noetl_broker.cli import output
 from noetl_broker.cli.arguments import ExecutionId
-from noetl_broker.cli.output import one_line
 from noetl_broker.cli.stderr import never_waiting
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
 from noetl_broker.playbook import Rules as PlaybookRules
@@ -157,8 +156,8 @@ def _unwritten(error: Exception) -> str | None:
 
 def _tell(message: str, *, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    click.echo(f"noetl-broker: {' '.join(one_line(message).split())}", err=True)
+        output.show_traceback()
+    output.note(f"noetl-broker: {' '.join(message.split())}")
 
 
 def _end(code: int) -> None:

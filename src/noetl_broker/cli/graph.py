@@ -104,7 +104,7 @@ def _picture_of_path(call: Call, path: str, version: int | None) -> Picture:
 
 def _hand_over(text: str, target: Path | None) -> None:
     if target is None:
-        click.echo(text, nl=False)
+        output.show_text(text, newline=False)
         return
     try:
         target.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """The group of all commands, each loaded when it is asked for: `--help` must not load a database driver.
 
-The table says of each command which module holds it and what it does. Nothing else may be imported here but click.
+The table says of each command which module holds it and what it does. Nothing heavy may be imported here but click.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker import __version__
+from noetl_broker.visible import visible
 
 
 class Entry(NamedTuple):
@@ -79,6 +81,18 @@ class LazyGroup(click.Group):
             ctx.fail(f"There is no command {args[0]}.{meant}")
         return super().resolve_command(ctx, args)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group."""
+        with _errors_made_visible():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        with _errors_made_visible():
+            return super().invoke(ctx)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Offer commands by the table."""
         names = [name for name in COMMANDS if name.startswith(incomplete)]
@@ -89,6 +103,20 @@ class LazyGroup(click.Group):
         """Write the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.sentence) for name, entry in COMMANDS.items()])
+
+
+@contextmanager
+def _errors_made_visible() -> Iterator[None]:
+    """Let no argument that an error repeats forge a line or move the cursor: it may be a name of somebody's."""
+    try:
+        yield
+    except click.MissingParameter:
+        raise  # nobody's words but ours
+    except click.UsageError as error:
+        text = error.format_message()
+        if text == visible(text):
+            raise
+        raise click.UsageError(visible(text), ctx=error.ctx) from None
 
 
 @click.group(

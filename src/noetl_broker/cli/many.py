@@ -149,7 +149,7 @@ async def treat(
     if call.as_json:
         output.show_json({"found": len(found), "done": done, "failed": failed})
     else:
-        click.echo(f"{what}: {len(done)} of {_counted(len(found))}")
+        output.say(f"{what}: {len(done)} of {_counted(len(found))}")
     return EXIT_FAILED if failed else 0
 
 
@@ -168,10 +168,10 @@ def _preview(call: Call, found: Sequence[dict[str, Any]], what: str) -> None:
             [(count, *group) for group, count in groups.most_common(GROUPS_SHOWN)],
         )
         if len(groups) > GROUPS_SHOWN:
-            click.echo(f"… and {len(groups) - GROUPS_SHOWN} more groups")
-        click.echo()
+            output.say(f"… and {len(groups) - GROUPS_SHOWN} more groups")
+        output.say()
     again = "; nothing was done, --yes does it" if found else ""
-    click.echo(f"{what}: {_counted(len(found))}{again}")
+    output.say(f"{what}: {_counted(len(found))}{again}")
 
 
 def _counted(number: int) -> str:

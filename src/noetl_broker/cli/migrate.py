@@ -49,7 +49,7 @@ def _print_sql(call: Call, *, roles: bool) -> None:
         output.show_json(files)
         return
     for file in files:
-        click.echo(f"-- {file['name']}\n\n{file['text']}")
+        output.show_text(f"-- {file['name']}\n\n{file['text']}")
 
 
 def _show_status(call: Call) -> None:
@@ -73,14 +73,14 @@ def _apply(call: Call, *, roles: bool) -> None:
     if call.as_json:
         output.show_json({"applied": names})
     elif roles:
-        click.echo("applied roles.sql")
+        output.say("applied roles.sql")
 
 
 def _tell_applied(names: list[str]) -> None:
     for name in names:
-        click.echo(f"applied {name}")
+        output.say(f"applied {name}")
     if not names:
-        click.echo("the schema is up to date")
+        output.say("the schema is up to date")
 
 
 def _make_roles(call: Call) -> None:

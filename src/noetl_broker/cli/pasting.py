@@ -9,7 +9,6 @@ from dataclasses import asdict
 from textwrap import indent
 from typing import Any
 
-import click
 import yaml
 
 from noetl_broker.broker.history import History
@@ -22,6 +21,7 @@ from noetl_broker.cli.walking import Chosen, walk
 from noetl_broker.errors import EXIT_FAILED, HistoryFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.playbook.model import Playbook
+from noetl_broker.visible import is_visible
 
 HEAD = ("apiVersion", "kind", "metadata", "name", "path")  # the keys that a test's own playbook gets from its helper
 WIDTH = 110
@@ -48,7 +48,7 @@ async def show_stories(call: Call, execution_ids: tuple[int, ...]) -> int:
 
 
 def _show(pasted: dict[str, Any]) -> None:
-    click.echo(pasted["test"])
+    output.show_text(pasted["test"])
     if pasted["parts_at"]:
         output.note(
             f"execution {pasted['execution_id']} went another way at turn {pasted['parts_at']} than this story: "
@@ -97,7 +97,7 @@ def _test(history: History, playbook: Playbook, body: str, retelling: Retelling)
 
 def _literal(text: str) -> str:
     """A text as a Python literal over several lines, indented as an argument is: the reader takes the margin away."""
-    for quotes in ('"""', "'''"):
+    for quotes in ('"""', "'''") if is_visible(text) else ():
         if quotes not in text:
             return f"r{quotes}\n{indent(text, MARGIN)}\n{MARGIN}{quotes}"
     return repr(text)

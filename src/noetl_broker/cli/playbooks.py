@@ -59,9 +59,9 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
     else:
         for file in checked:
             for found in file.findings:
-                click.echo(str(found))
+                output.say(str(found))
             if not file.findings:
-                click.echo(f"{file.path}: ok")
+                output.say(f"{file.path}: ok")
     return EXIT_FAILED if any(file.errors for file in checked) else 0
 
 
@@ -96,7 +96,7 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
         output.show_json([{name: getattr(entry, name) for name in fields} for entry in registered])
     else:
         for entry in registered:
-            click.echo(f"{entry.path} version {entry.version}{'' if entry.new else ' (unchanged)'}")
+            output.say(f"{entry.path} version {entry.version}{'' if entry.new else ' (unchanged)'}")
     return 0
 
 

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from noetl_broker.cli import output
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def bar(total: int | None) -> Iterator[Callable[[int], object]]:
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+        *columns, console=output.console(on_stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
     ) as progress:
         task = progress.add_task("executions", total=total, pace="")
 
@@ -42,5 +43,5 @@ def working(sentence: str) -> Iterator[None]:
     if not sys.stderr.isatty():
         yield
         return
-    with Console(stderr=True).status(sentence):
+    with output.console(on_stderr=True).status(sentence):
         yield

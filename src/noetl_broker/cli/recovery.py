@@ -121,9 +121,9 @@ async def _retry_one(call: Call, connection: Connection, execution_id: int) -> N
     new = told["brought_back_as"]
     if before is not None:
         further = f"; noetl-broker retry {new} brings that one back" if before["status"] == "FAILED" else ""
-        click.echo(f"execution {execution_id} was brought back as {new}, which is {before['status']}{further}")
+        output.say(f"execution {execution_id} was brought back as {new}, which is {before['status']}{further}")
     else:
-        click.echo(f"execution {new} goes on from {', '.join(told['steps'])}; it brings back {execution_id}")
+        output.say(f"execution {new} goes on from {', '.join(told['steps'])}; it brings back {execution_id}")
     parent = row["parent_execution_id"]
     if parent is not None:
         output.note(f"its parent {parent} has been told of the failure, and does not wait for the new one")
@@ -150,6 +150,6 @@ def _tell_put_back(call: Call, execution_id: int, count: int) -> None:
     if call.as_json:
         output.show_json({"execution_id": execution_id, "put_back": count})
     elif count:
-        click.echo(f"execution {execution_id}: {count} {'event is' if count == 1 else 'events are'} put back")
+        output.say(f"execution {execution_id}: {count} {'event is' if count == 1 else 'events are'} put back")
     else:
-        click.echo(f"execution {execution_id} has no mail that was set aside or lost")
+        output.say(f"execution {execution_id} has no mail that was set aside or lost")

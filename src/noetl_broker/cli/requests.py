@@ -47,7 +47,7 @@ def start(call: Call, *, path: str, payload: str, version: int | None, idempoten
                 connection, path, document, version=version, idempotency_key=idempotency_key
             )
             if not call.as_json:
-                click.echo(started)
+                output.say(started)
             elif not wait:
                 output.show_json({"execution_id": started})
             if not wait:
@@ -108,9 +108,9 @@ def cancel(call: Call, *, execution_id: int, reason: str | None) -> int:
     if call.as_json:
         output.show_json({"execution_id": execution_id, "requested": asked, "status": status})
     elif asked:
-        click.echo(f"cancelling execution {execution_id}")
+        output.say(f"cancelling execution {execution_id}")
     else:
-        click.echo(f"execution {execution_id} has already ended: {status}")
+        output.say(f"execution {execution_id} has already ended: {status}")
     return 0 if asked or status == "CANCELLED" else EXIT_FAILED
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from noetl_broker.broker.history import History, RecordedTurn
 from noetl_broker.broker.replay import Difference, Retaking
 from noetl_broker.broker.state import RUNNING
@@ -67,7 +65,7 @@ class Retold:
             )
         elif not alone:
             failed = f", {unreadable} cannot be replayed" if unreadable else ""
-            click.echo(
+            output.say(
                 f"{self._pace.executions} executions, {self._turns} turns, {different} different{failed} "
                 f"({self._pace.per_second:,.0f} executions/s)"
             )
@@ -88,7 +86,7 @@ class Retold:
         self._count["unreadable"] += 1
         history = execution.history
         if not self._as_json:
-            click.echo(str(fault))
+            output.say(str(fault))
         elif len(self._told["unreadable"]) < MOST_TOLD:
             entry = {"execution_id": history.execution_id, "path": history.path, "reason": fault.reason}
             self._told["unreadable"].append(entry)
@@ -118,7 +116,7 @@ class _Execution:
             self._turns += 1
             if self._story and not self.found:
                 for line in tell_turn(recorded.event, taken.decision):
-                    click.echo(line)
+                    output.say(line)
             for difference in taken.found:
                 self._find(difference, recorded)
         if part.last:
@@ -132,16 +130,16 @@ class _Execution:
             first = self.found[0][0]
             where = f", the first in turn {first.turn}" if first.turn is not None else ""
             things = "1 difference" if self.count == 1 else f"{self.count} differences{where}"
-            click.echo(f"{name}: {things}")
+            output.say(f"{name}: {things}")
             show_difference(*self.found[0])
         elif self._story:
             running = self._retaking is not None and self._retaking.state.status == RUNNING
             so_far = " so far (it is running)" if running else ""
-            click.echo(f"{name}: {self._turns} turns{so_far}, no difference")
+            output.say(f"{name}: {self._turns} turns{so_far}, no difference")
         if self._story and self.history.set_aside:
             one = self.history.set_aside == 1
             events = "1 event of it was" if one else f"{self.history.set_aside} events of it were"
-            click.echo(f"{events} set aside and has no turn; noetl-broker status {self.history.execution_id} says why")
+            output.say(f"{events} set aside and has no turn; noetl-broker status {self.history.execution_id} says why")
 
     def _find(self, difference: Difference, recorded: RecordedTurn | None) -> None:
         self.count += 1

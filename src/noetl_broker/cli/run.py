@@ -52,8 +52,8 @@ def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool
     """Run the broker: decide on events until it is stopped.
 
     Any number of brokers run beside each other on one database, and one serves any number of databases: --dsn again for
-    each. One that fails does not stop the others. SIGTERM and SIGINT let the turns under way commit and
-    exit 0; a second signal exits at once. --json tells at the end what was counted.
+    each. One that fails does not stop the others. SIGTERM, SIGINT and SIGHUP let the turns under way commit and
+    exit 0; a second SIGTERM or SIGINT exits at once. --json tells at the end what was counted.
     """
     call.log_as_set()
     if processes > 1:
@@ -134,8 +134,7 @@ class Teller:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    output.say(line)
 
 
 def _show_counted(call: Call, ledger: Ledger, *, drain: bool) -> None:
@@ -148,7 +147,7 @@ def _show_counted(call: Call, ledger: Ledger, *, drain: bool) -> None:
     elif drain:
         for name, totals in found.items():
             place = f"{name}: " if several else ""
-            click.echo(f"{place}took {totals['turns']} turns in {totals['batches']} transactions")
+            output.say(f"{place}took {totals['turns']} turns in {totals['batches']} transactions")
 
 
 def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> int:

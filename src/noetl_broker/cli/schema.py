@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-import click
-
 from noetl_broker.cli import output
 from noetl_broker.cli.frame import Call, command
 from noetl_broker.playbook.schema import playbook_schema
@@ -22,4 +20,4 @@ def schema(call: Call) -> None:
     if call.as_json:
         output.show_json(made)
     else:
-        click.echo(json.dumps(made, ensure_ascii=False, indent=2))
+        output.show_text(json.dumps(made, ensure_ascii=False, indent=2))

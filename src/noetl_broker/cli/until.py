@@ -6,8 +6,6 @@ import re
 from contextlib import aclosing
 from typing import Any
 
-import click
-
 from noetl_broker.broker.history import History
 from noetl_broker.broker.replay import Retaken, Retaking
 from noetl_broker.broker.standing import Standing, where_it_stands
@@ -70,13 +68,13 @@ def _show(call: Call, history: History, taken: Retaken, standing: Standing) -> N
         )
         return
     at = output.moment(recorded.turn.at)
-    click.echo(f"execution {history.execution_id}  {history.path}  {standing.status} after turn {_number(taken)}, {at}")
-    click.echo()
+    output.say(f"execution {history.execution_id}  {history.path}  {standing.status} after turn {_number(taken)}, {at}")
+    output.say()
     for line in tell_turn(recorded.event, decision):
-        click.echo(line)
+        output.say(line)
     _show_standing(standing)
     for sentence in taken.differences:
-        click.echo(f"differs: {sentence}")
+        output.say(f"differs: {sentence}")
 
 
 def _number(taken: Retaken) -> int:
@@ -85,15 +83,15 @@ def _number(taken: Retaken) -> int:
 
 def _show_standing(standing: Standing) -> None:
     if standing.live:
-        click.echo()
+        output.say()
         jobs = [(_visit(one.step, one.visit), one.type, one.failures, one.inputs, _items(one)) for one in standing.live]
         output.show_table(("open job", "type", "failures", "inputs", "items"), jobs)
     if standing.waiting:
-        click.echo()
+        output.say()
         joins = [(one.step, one.join, ", ".join(one.arrived), _awaited(one)) for one in standing.waiting]
         output.show_table(("waiting", "join", "arrived from", "waits for"), joins)
     if standing.results:
-        click.echo()
+        output.say()
         results = [
             (_visit(step, found["visit"]), found["status"], output.compact_json(_told(found), longest=LONGEST_VALUE))
             for step, found in standing.results.items()

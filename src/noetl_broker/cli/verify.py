@@ -95,6 +95,6 @@ def _tell(report: Report, seconds: float) -> None:
     output.show_table(("invariant", "broken", "what must hold"), rows)
     for verdict in report.verdicts:
         for execution_id, detail in verdict.examples:
-            click.echo(f"{verdict.check.invariant} execution {execution_id}: {output.cell(detail)}")
+            output.say(f"{verdict.check.invariant} execution {execution_id}: {output.cell(detail)}")
     sum_of_all = f"{report.broken} broken" if report.broken else "all hold"
-    click.echo(f"{report.executions} executions, {report.running} that run, {output.span(seconds)}: {sum_of_all}")
+    output.say(f"{report.executions} executions, {report.running} that run, {output.span(seconds)}: {sum_of_all}")

@@ -117,7 +117,10 @@ def events(call: Call, *, execution_id: int, keep_on: bool) -> None:
                 return
             async for new in follow(connection, execution_id):
                 for event in new:
-                    click.echo(output.compact_json(event) if call.as_json else event_line(event))
+                    if call.as_json:
+                        output.show_json_line(event)
+                    else:
+                        output.say(event_line(event))
 
     asyncio.run(ask())
 

@@ -8,8 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import click
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 
 from noetl_broker.cli import output
@@ -44,7 +43,7 @@ async def _looks(connection: Connection, execution_id: int) -> AsyncIterator[Fou
 
 async def _as_picture(looks: AsyncIterator[Found]) -> Found:
     found: Found = {}
-    with Live(console=Console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+    with Live(console=output.console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
         async for found in looks:
             live.update(Group(*(part.drawn() for part in standing(found))), refresh=True)
         live.vertical_overflow = "visible"  # the last one stays, all of it
@@ -57,7 +56,7 @@ async def _as_lines(looks: AsyncIterator[Found]) -> Found:
     async for found in looks:
         now = standings(found)
         for line in changes(before, now):
-            click.echo(f"{output.moment(found['read_at'])}  {line}")
+            output.say(f"{output.moment(found['read_at'])}  {line}")
         before = now
     output.Lines(tuple(ending(found))).show()
     return found
@@ -69,7 +68,7 @@ async def _as_documents(looks: AsyncIterator[Found]) -> Found:
     async for found in looks:
         now = standings(found)
         if now != before:
-            click.echo(output.compact_json(found))
+            output.show_json_line(found)
         before = now
     return found
 

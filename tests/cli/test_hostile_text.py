@@ -1,0 +1,147 @@
+"""Whatever names and messages hold: no command prints a letter that nobody sees, and no line but ours begins one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from noetl_broker.visible import is_visible
+from tests.brokers import complete_jobs, drain, execute, start, value
+from tests.cli.conftest import Command
+from tests.postgres import Database
+
+FORGED = "turn 9  execution_complete"
+EVIL = f"a\n{FORGED}\x1b[2J\x1b]0;t\x07\u202e\u200b\u2028\x9b1m\r\u3164z"
+PLAYBOOK = f"""
+apiVersion: noetl.io/v1
+kind: Playbook
+metadata: {{name: story, path: story, description: {json.dumps(EVIL)}}}
+workload: {{text: {json.dumps(EVIL)}}}
+workflow:
+- {{step: start, desc: {json.dumps(EVIL)}, next: a}}
+- {{step: a, type: python, code: x, args: {{text: {json.dumps(EVIL)}}}, next: b}}
+- {{step: b, type: python, code: {json.dumps(EVIL)}}}
+"""
+OF_ONE = [
+    *(
+        ["replay"],
+        ["replay", "--until", "1"],
+        ["replay", "--until", "3"],
+        ["replay", "--story"],
+        ["events"],
+        ["status"],
+    ),
+    *(["explain"], ["graph"], ["reevaluate"], ["cancel", "--reason", EVIL], ["fork", "--from", EVIL], ["retry"]),
+    ["status", "--watch"],
+]
+OF_ALL = [
+    *(["executions"], ["executions", "--path", EVIL], ["dead-letters"], ["verify"], ["doctor"], ["replay", "--all"]),
+    *(
+        ["status", EVIL],
+        ["start", EVIL],
+        ["graph", EVIL],
+        [EVIL],
+        ["start", "story", EVIL],
+        ["config", "--config", EVIL],
+    ),
+    *([f"--{EVIL}"], ["status", f"--{EVIL}"], ["validate", EVIL], ["register", EVIL], ["worker", "--types", EVIL]),
+]
+
+
+@pytest.fixture
+async def hostile(database: Database) -> int:
+    """Run an execution in which all that strangers can name or say is hostile; give its id."""
+    await execute(
+        database,
+        "insert into noetl.catalog (path, version, name, content) values ('story', 1, $1, $2)",
+        EVIL.replace("\x00", ""),
+        PLAYBOOK,
+    )
+    [execution_id] = await start(database, payload={"text": EVIL, EVIL: EVIL})
+    await drain(database)
+    await execute(
+        database,
+        "insert into noetl.event (execution_id, event_type, node_name, node_id) values ($1, $2, $2, $2)",
+        execution_id,
+        EVIL,
+    )
+    await drain(database)
+    await complete_jobs(database, {"text": EVIL, EVIL: 1})
+    await drain(database)
+    await value(
+        database,
+        "select noetl.fail_job(queue_id, $1, attempts, $2, false) from noetl.lease_jobs($1, 1, 60)",
+        EVIL,
+        {"message": EVIL, "type": EVIL},
+    )
+    await drain(database)
+    await execute(
+        database,
+        "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, $2)",
+        execution_id,
+        EVIL,
+    )
+    return execution_id
+
+
+def faults(text: str) -> list[str]:
+    """The lines that hold what nobody sees, or that begin with the forged words."""
+    return [line for line in text.split("\n") if not is_visible(line) or line.lstrip().startswith(FORGED)]
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
+def test_no_command_prints_what_nobody_sees(command: Command, hostile: int, *, as_json: bool) -> None:
+    """In a pipe, on either stream, as text and as JSON, where it works and where it fails."""
+    calls = [[name, str(hostile), *rest] for name, *rest in OF_ONE] + OF_ALL
+    found = {}
+    for call in calls:
+        answer = command(*call, *(["--json"] if as_json else []))
+        if bad := faults(answer.stdout) + faults(answer.stderr):
+            found[" ".join(call[:3]).replace(EVIL, "EVIL")] = bad[:2]
+    assert found == {}
+
+
+def test_a_terminal_is_not_moved(database: Database, hostile: int) -> None:
+    """Of what is drawn for one, only the colours are escapes: none that a name brought."""
+    for call in ("executions", "dead-letters", f"status {hostile}", f"replay {hostile}", f"events {hostile}"):
+        leader, follower = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "noetl_broker", *call.split(), "--dsn", database.dsn],
+            stdout=follower, stderr=follower, stdin=follower, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
+        )  # fmt: skip
+        os.close(follower)
+        seen = b""
+        try:
+            while part := os.read(leader, 65_536):
+                seen += part
+        except OSError:
+            pass  # the other end is closed
+        process.wait()
+        os.close(leader)
+        text = seen.decode()
+        assert [bad for bad in ("\x1b[2J", "\x1b]", "\x07", "\u202e", "\u200b", "\u2028", "\x9b") if bad in text] == []
+        assert [line for line in text.replace("\r", "").split("\n") if line.lstrip().startswith(FORGED)] == []
+
+
+def test_json_holds_the_same_values(command: Command, hostile: int) -> None:
+    """Escapes are of the document, not of what it says."""
+    told = json.loads(command.run("events", hostile, "--json").stdout)
+    assert EVIL in [event["event_type"] for event in told]
+
+
+def test_a_story_with_hostile_text_is_still_a_test(command: Command, hostile: int) -> None:
+    """It is pasted as a literal with escapes, which reads the same."""
+    answer = command.run("replay", hostile, "--story")
+    assert answer.returncode in {0, 1}
+    compile(answer.stdout, "pasted", "exec")
+
+
+def test_a_traceback_forges_no_line(command: Command) -> None:
+    """With --debug, an error of a file of that name."""
+    answer = command.run("validate", EVIL, "--debug")
+    assert faults(answer.stderr) == []
