@@ -1,4 +1,7 @@
-"""Python processes started ahead of the jobs, each used for one job and then killed with its whole process group.
+"""Python processes started ahead of the jobs, each used for one job and then ended with all that it started.
+
+Each has a keeper between it and the worker (python_child.py), which finds what the step's code has started, and which
+ends it when the worker lets go of a pipe, the leash, or dies.
 
 A fresh interpreter per job keeps one step's modules, threads and memory out of the next; that it was started while the
 job before was running keeps its start (some 60 ms) out of the step's time. A forking server would start faster still,
@@ -25,6 +28,7 @@ OUTPUT_BYTES = 8_192
 BYTES_OF_A_CHARACTER = 4  # at most
 FRAME_HEADER_BYTES = 8
 AFTER_KILL_SECONDS = 2.0
+KEEPER_SECONDS = 10.0  # for killing what a step has started
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,12 +62,13 @@ class Output:
 
 
 class Interpreter:
-    """One process that waits for its one job, in a session (and so a process group) of its own."""
+    """One process that waits for its one job; `process` is its keeper, which ends as it does."""
 
-    def __init__(self, process: Process, channel: int) -> None:
+    def __init__(self, process: Process, channel: int, leash: int) -> None:
         self.process = process
         self.outputs = {"stdout": Output(), "stderr": Output()}
         self._channel = channel
+        self._leash = leash
         self._readers: list[asyncio.Task[None]] = []
 
     @property
@@ -95,12 +100,12 @@ class Interpreter:
             transport.close()
 
     async def _exchange(self, request: bytes, reader: asyncio.StreamReader, largest: int) -> bytes | int | None:
-        leash = self.process.stdin
-        if leash is None:
+        stdin = self.process.stdin
+        if stdin is None:
             return None
         with contextlib.suppress(ConnectionError):
-            leash.write(len(request).to_bytes(FRAME_HEADER_BYTES, "big") + request)
-            await leash.drain()
+            stdin.write(len(request).to_bytes(FRAME_HEADER_BYTES, "big") + request)
+            await stdin.drain()
         try:
             size = int.from_bytes(await reader.readexactly(FRAME_HEADER_BYTES), "big")
             return size if size > largest else await reader.readexactly(size)
@@ -111,16 +116,22 @@ class Interpreter:
             return None
 
     async def end(self) -> None:
-        """Kill the process and all that it started in its group, take its last output, and reap it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """End the process and all that it started, take its last output, and reap its keeper."""
+        if self._leash >= 0:
+            os.close(self._leash)
+            self._leash = -1
         if self._channel >= 0:
             os.close(self._channel)
             self._channel = -1
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.process.wait(), AFTER_KILL_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGCONT)  # the step's code may have stopped it
+        try:
+            await asyncio.wait_for(self.process.wait(), KEEPER_SECONDS)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
         if self._readers:
-            # A grandchild in a session of its own may hold the streams open for ever: its output is not waited for.
+            # A process that the keeper could not find may hold the streams open for ever: it is not waited for.
             _, pending = await asyncio.wait(self._readers, timeout=AFTER_KILL_SECONDS)
             for reader in pending:
                 reader.cancel()
@@ -134,24 +145,26 @@ async def drain(stream: asyncio.StreamReader | None, output: Output) -> None:
 
 async def start_interpreter(environment: Mapping[str, str]) -> Interpreter:
     """Start one process; `-P` keeps the script's folder off its path: modules there are named like standard ones."""
-    channel, answer = os.pipe()
+    (channel, answer), (held, leash) = os.pipe(), os.pipe()
     try:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", "-u", str(CHILD), str(answer)),
+            *("-P", "-u", str(CHILD), str(answer), str(held)),
             stdin=PIPE,
             stdout=PIPE,
             stderr=PIPE,
-            pass_fds=(answer,),
+            pass_fds=(answer, held),
             env=dict(environment),
             start_new_session=True,
         )
     except BaseException:
         os.close(channel)
+        os.close(leash)
         raise
     finally:
         os.close(answer)
-    return Interpreter(process, channel)
+        os.close(held)
+    return Interpreter(process, channel, leash)
 
 
 class Interpreters:

@@ -1,31 +1,44 @@
 """Runs the code of one python step in an interpreter of its own, started ahead and used once.
 
-The worker starts this file as a script, so it imports nothing of the package. The job comes as one frame (eight bytes
-of length, then JSON) on standard input; the outcome goes as one into the pipe whose number is the first argument.
-Standard output and error belong to the step's code. After the outcome the process waits to be killed by the worker,
-with all that it started: so its process group cannot be reused by another before that.
+The worker starts this file as a script, so it imports nothing of the package. There are two processes. The first is the
+keeper: it starts the second, the runner, and ends it with all that it started. The keeper does so when the runner ends,
+and when the worker closes its end of the leash, a pipe whose number is the second argument, or dies.
+
+The job comes to the runner as one frame (eight bytes of length, then JSON) on standard input; the outcome goes as one
+into the pipe whose number is the first argument. Standard output and error belong to the step's code. After the outcome
+the runner waits to be killed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import json
 import keyword
 import linecache
 import math
 import os
+import resource
+import select
 import signal
 import sys
-import threading
 import time
 import traceback
 import types
+from pathlib import Path
+
+try:
+    import ctypes
+except ImportError:  # a Python that was built without libffi
+    ctypes = None  # type: ignore[assignment]
 
 WHOLE_INPUTS = ("input_data", "args", "data", "input", "params", "payload")
 MODULE_NAME = "playbook_step"
 FRAME_HEADER_BYTES = 8
 TRACEBACK_CHARACTERS = 1_000_000  # the worker keeps less; so much is more than the longest secret of an environment
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of Linux
+PROCESSES = "/proc"
 MOST_BITS = 14_000  # Python writes out no number of more than 4,300 digits
 
 
@@ -63,20 +76,117 @@ def close_once(channels: list[int]) -> None:
         os.close(channels.pop())
 
 
-def die_with_the_worker(leash: int) -> None:
-    """Kill the whole process group when the worker's end of the leash closes."""
-    while os.read(leash, 4096):
-        pass
-    os.killpg(0, signal.SIGKILL)
+def stay_behind(channel: int, leash: int) -> None:
+    """Start the runner, which is where this returns; the process that called this is its keeper, and never returns.
+
+    On Linux the keeper is a subreaper: a descendant whose parent ends becomes its child, whatever session it is in.
+    Elsewhere it ends the runner's process group alone.
+    """
+    if Path(PROCESSES, "self/stat").exists():
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    keeper, runner = os.getpid(), os.fork()
+    if runner == 0:
+        os.close(leash)
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != keeper:
+            os._exit(1)
+        return
+    os.close(channel)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # whoever stops the worker may tell all processes
+        signal.signal(number, signal.SIG_IGN)
+    for stream in (0, 1, 2):
+        replace_by_nothing(stream)
+    end_like(end_all(runner, watch(runner, leash)))
 
 
-def take_the_leash() -> int:
-    """Keep the worker's pipe under a private number and leave the step's code an empty standard input."""
-    leash = os.dup(0)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+def prctl(option: int, value: int) -> None:
+    """Ask something of Linux for this process; where it cannot be asked, nothing changes."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0)))
+
+
+def replace_by_nothing(stream: int) -> None:
+    """Put the empty file in the place of a stream."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, stream)
     os.close(nothing)
-    return leash
+
+
+def watch(runner: int, leash: int) -> int | None:
+    """Wait until the runner ends, and give its status; or until the worker lets go of the leash: None."""
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    poll = select.poll()
+    poll.register(woken, select.POLLIN)
+    poll.register(leash, select.POLLIN)
+    while True:
+        for pid, status in reaped():
+            if pid == runner:
+                return status
+        if leash in dict(poll.poll()):
+            return None
+        os.read(woken, 4096)
+
+
+def reaped() -> list[tuple[int, int]]:
+    """Give process id and status of each child that has ended."""
+    found = []
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            found.append(ended)
+    return found
+
+
+def end_all(runner: int, status: int | None) -> int:
+    """Kill the runner and all that it started, wait for them, and give the runner's status."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(runner, signal.SIGKILL)
+    if status is None:
+        status = os.waitpid(runner, 0)[1]
+    with contextlib.suppress(ChildProcessError):
+        # Each that dies leaves its own children to this process; the last one leaves none.
+        while True:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                for child in children():
+                    kill_with_group(child)
+                os.waitpid(-1, 0)
+    return status
+
+
+def children() -> list[int]:
+    """Give the children of this process, those too that have ended and were not waited for."""
+    own, found = os.getpid(), []
+    for entry in os.scandir(PROCESSES):
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            parent = Path(entry.path, "stat").read_bytes().rpartition(b")")[2].split()[1]
+            if int(parent) == own:
+                found.append(int(entry.name))
+    return found
+
+
+def kill_with_group(child: int) -> None:
+    """Kill a child with its process group at once: nobody in it can start another one meanwhile."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        group = os.getpgid(child)
+        os.kill(child, signal.SIGKILL)
+        if group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+
+
+def end_like(status: int) -> None:
+    """End as the runner did: the worker tells that."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(max(code, 0))
 
 
 def imports_of(libs: object) -> str:
@@ -240,8 +350,9 @@ def outcome_of(job: dict[str, object]) -> dict[str, object]:
         return {"error": {"message": message, "type": kind, "traceback": own_traceback(error, file), "retryable": True}}
 
 
-def serve_one(channel: int) -> None:
+def serve_one(channel: int, leash: int) -> None:
     """Wait for the job, run it, answer, wait for the end."""
+    stay_behind(channel, leash)
     os.set_inheritable(channel, False)  # noqa: FBT003 - the standard library's own form
     channels = [channel]
     # Open in a fork that lives on, it would hide that this process has died.
@@ -253,7 +364,7 @@ def serve_one(channel: int) -> None:
     body = read_exactly(0, size)
     if len(body) < size:
         return
-    threading.Thread(target=die_with_the_worker, args=(take_the_leash(),), daemon=True).start()
+    replace_by_nothing(0)
     job = json.loads(body)
     os.environ.update(job["env"])
     time.tzset()
@@ -271,4 +382,4 @@ def serve_one(channel: int) -> None:
 
 
 if __name__ == "__main__":
-    serve_one(int(sys.argv[1]))
+    serve_one(int(sys.argv[1]), int(sys.argv[2]))
