@@ -68,21 +68,22 @@ grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
   noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.ended_job,
-  noetl.withdrawn_job, noetl.schema_version, noetl.period, noetl.archived
+  noetl.withdrawn_job, noetl.clock, noetl.schema_version, noetl.period, noetl.archived
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
-  noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job
+  noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock
   to noetl_broker;
 grant update on
   noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter,
-  noetl.ended_job
+  noetl.ended_job, noetl.clock
   to noetl_broker;
 grant delete on noetl.inbox, noetl.ended_job, noetl.withdrawn_job to noetl_broker;
 grant usage on sequence noetl.id_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.take_mail(int, boolean, bigint), noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean),
+  noetl.mind_clock(int, boolean),
   noetl.reap(int, int, timestamptz, bigint, float8),
   noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8), noetl.reap_ended_jobs(int, float8, bigint),
   noetl.next_id(),

@@ -85,13 +85,6 @@ create or replace function noetl.bytes_past_limit(value text) returns int
 language sql stable parallel safe
 as $$ select case when octet_length($1) > 16777216 then octet_length($1) end $$;
 
--- What stands for the error of an event of which something is too large to be read.
-create or replace function noetl.unread_error(oversize text) returns jsonb
-language sql immutable parallel safe
-as $$
-  select jsonb_build_object('message', format('the error was not read: the event is too large (%s bytes)', $1))
-$$;
-
 -- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
 -- is cut where it is read: its message and its type, a few others of its fields, the small ones first.
 create or replace function noetl.shorten_error(error jsonb) returns jsonb
@@ -379,7 +372,6 @@ revoke all on function noetl.weight(anyelement) from public;
 revoke all on function noetl.is_inflated(jsonb) from public;
 revoke all on function noetl.bytes_past_limit(jsonb) from public;
 revoke all on function noetl.bytes_past_limit(text) from public;
-revoke all on function noetl.unread_error(text) from public;
 revoke all on function noetl.shorten_error(jsonb) from public;
 revoke all on function noetl.as_error(jsonb) from public;
 revoke all on function noetl.as_error(text) from public;

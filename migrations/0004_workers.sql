@@ -23,7 +23,9 @@ declare
   chosen bigint[] := '{}';
   took interval;
 begin
-  if mark[1] = of_types and extract(epoch from at) < mark[2]::numeric then
+  if mark[3]::numeric > extract(epoch from at) then
+    perform set_config('noetl.lease_mark', '', false); -- the clock has stepped back: nothing before the mark was seen
+  elsif mark[1] = of_types and extract(epoch from at) < mark[2]::numeric then
     since := to_timestamp(mark[3]::float8);
     least_priority := mark[4];
   end if;

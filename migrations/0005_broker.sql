@@ -294,7 +294,10 @@ begin
         then noetl.as_json(m.result)
     end,
     coalesce(pg_column_size(m.result) > 8192 and not m.fails, false),
-    case when m.oversize is null or m.error is null then noetl.as_error(m.error) else noetl.unread_error(m.oversize) end,
+    case
+      when m.oversize is null or m.error is null then noetl.as_error(m.error)
+      else jsonb_build_object('message', format('the error was not read: the event is too large (%s bytes)', m.oversize))
+    end,
     case when m.oversize is null then noetl.as_json(m.meta) end,
     noetl.is_broken(m.result) or m.oversize is null and noetl.is_broken(m.context),
     -- noetl.complete_job refuses it; this one was inserted by hand
@@ -378,6 +381,152 @@ begin
   order by e.created_at desc
   limit 1;
   return coalesce(own_pool = any(lost_pools), living_pools = 0);
+end
+$$;
+
+-- The latest moment that a reaper has seen on the server's clock. Where the clock steps back (it was wrong, or another server
+-- took over), what was due is due again only hours later, and nothing else would say so. The first look writes the row: a
+-- restore of the data brings its own.
+create table if not exists noetl.clock (
+  is_only boolean primary key default true check (is_only),
+  seen_at timestamptz not null default clock_timestamp(),
+  stepped_at timestamptz,
+  behind_seconds double precision,
+  ahead_until timestamptz,
+  steps int not null default 0,
+  is_pulling boolean not null default false
+);
+comment on table noetl.clock is 'One row: the latest time that a broker saw on the clock of the server, and its last step back.';
+
+-- Whether the server's clock has stepped back by more than a second, and what was written before that with times that lie
+-- ahead of it. Those are pulled back by as much: jobs that wait for a worker or for their delay, leases, timeouts, deadlines.
+-- A lease is given its whole length again, since its worker works. All is done with the step itself but for the jobs in the
+-- queue: a million may be ready, so each call sees to max_rows of them, and the last one to those with a delay. A row says by
+-- its own times that it was written before the step. (Its updated_at stays: what happens to it later must be later in the log.)
+-- `look_at_jobs`: look as well for jobs that were written while no reaper was there to see the time.
+-- Returns by how many seconds it stepped back, if it did just now, and how many rows were pulled back; another reaper may be
+-- at it.
+create or replace function noetl.mind_clock(max_rows int, look_at_jobs boolean default false)
+returns table (stepped_seconds float8, pulled int)
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set enable_seqscan = off
+as $$
+declare
+  at timestamptz;
+  noted noetl.clock;
+  latest timestamptz;
+  behind interval;
+  moved int;
+begin
+  pulled := 0;
+  select c.is_only, c.seen_at, c.stepped_at, c.behind_seconds, c.ahead_until, c.steps, c.is_pulling
+  into noted
+  from noetl.clock c
+  for update skip locked;
+  at := clock_timestamp(); -- under the lock: nobody has written a later one since
+  if not found then -- another reaper has it, or nobody has looked yet
+    insert into noetl.clock (is_only)
+    values (true)
+    on conflict do nothing;
+    get diagnostics moved = row_count;
+    if moved = 0 then
+      return next;
+      return;
+    end if;
+    noted.seen_at := at;
+    noted.steps := 0;
+    noted.is_pulling := false;
+  end if;
+  latest := noted.seen_at;
+  if look_at_jobs or latest > at + interval '1 second' then
+    select greatest(latest, max(w.written_at))
+    into latest
+    from (
+      select greatest(q.created_at, q.updated_at) as written_at from noetl.queue q where q.status in ('queued', 'retry')
+      union all
+      select greatest(q.updated_at, q.last_heartbeat) from noetl.queue q where q.status = 'leased'
+      union all
+      select q.updated_at from noetl.queue q where q.status = 'delegated'
+    ) w
+    where w.written_at > greatest(at, noted.ahead_until) + interval '1 second';
+  end if;
+  if latest <= at + interval '1 second' then
+    if at > noted.seen_at + interval '500 ms' then
+      update noetl.clock
+      set seen_at = at;
+    end if;
+    if not noted.is_pulling then
+      return next;
+      return;
+    end if;
+  else
+    behind := latest - at;
+    stepped_seconds := extract(epoch from behind);
+    noted.ahead_until := greatest(noted.ahead_until, latest);
+    update noetl.clock
+    set seen_at = at, stepped_at = at, behind_seconds = stepped_seconds, ahead_until = noted.ahead_until,
+        steps = noted.steps + 1, is_pulling = true;
+    perform set_config('noetl.writer', 'broker', true); -- beside a NoETL server its trigger minds who writes a job
+
+    update noetl.queue q
+    set available_at = q.available_at - behind
+    where q.status = 'delegated' and q.available_at > at and q.available_at < 'infinity' and q.updated_at > at;
+    get diagnostics moved = row_count;
+    pulled := pulled + moved;
+    update noetl.queue q
+    set lease_until = at + (q.lease_until - q.last_heartbeat), last_heartbeat = at
+    where q.status = 'leased' and q.last_heartbeat > at and q.lease_until > q.last_heartbeat;
+    get diagnostics moved = row_count;
+    pulled := pulled + moved;
+    update noetl.queue q
+    set lease_until = q.lease_until - behind
+    where q.status = 'leased' and q.last_heartbeat is null and q.lease_until > latest; -- beside a NoETL server
+    get diagnostics moved = row_count;
+    pulled := pulled + moved;
+    update noetl.queue q
+    set first_leased_at = q.first_leased_at - behind
+    where q.status in ('leased', 'delegated', 'queued') and q.timeout_seconds is not null and q.first_leased_at > at;
+    update noetl.execution_state s
+    set deadline_at = s.deadline_at - behind
+    where s.deadline_at > at and s.last_at > at;
+    get diagnostics moved = row_count;
+    pulled := pulled + moved;
+    update noetl.ended_job j
+    set ended_at = at
+    where j.ended_at > at;
+  end if;
+
+  perform set_config('noetl.writer', 'broker', true);
+  update noetl.queue q
+  set available_at = at
+  where q.queue_id = any(array(
+    select r.queue_id
+    from noetl.queue r
+    where r.status in ('queued', 'retry')
+      and r.available_at > at and r.available_at <= noted.ahead_until + interval '1 second' and r.updated_at > at
+    order by r.available_at
+    limit max_rows
+    for update skip locked
+  ));
+  get diagnostics moved = row_count;
+  pulled := pulled + moved;
+  if moved < max_rows then
+    update noetl.clock
+    set is_pulling = false;
+    -- At the end: what is left of its delay must not be taken for a job that is ready.
+    update noetl.queue q
+    set available_at = q.available_at - coalesce(behind, make_interval(secs => noted.behind_seconds))
+    where q.status in ('queued', 'retry')
+      and q.available_at > noted.ahead_until + interval '1 second' and q.available_at < 'infinity' and q.updated_at > at;
+    get diagnostics moved = row_count;
+    pulled := pulled + moved;
+  end if;
+  if pulled > 0 and pg_notification_queue_usage() < 0.9 then
+    perform pg_notify('noetl_job', '');
+  end if;
+  return next;
 end
 $$;
 
@@ -743,6 +892,7 @@ $$;
 
 revoke all on function noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean) from public;
 revoke all on function noetl.take_mail(int, boolean, bigint) from public;
+revoke all on function noetl.mind_clock(int, boolean) from public;
 revoke all on function noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8) from public;
 revoke all on function noetl.reap(int, int, timestamptz, bigint, float8) from public;
 revoke all on function noetl.reap_ended_jobs(int, float8, bigint) from public;

@@ -180,6 +180,13 @@ begin
       ('ended_job', 'status', 'What the server wrote: done, retry, dead.'),
       ('ended_job', 'ended_at', 'When it wrote that.'),
 
+      ('clock', 'is_only', 'There is one row.'),
+      ('clock', 'seen_at', 'The latest time that a reaper saw, twice a second at most.'),
+      ('clock', 'stepped_at', 'When the last step back was noticed, by the clock after it; null: there was none.'),
+      ('clock', 'behind_seconds', 'How far the clock stepped back then.'),
+      ('clock', 'ahead_until', 'What is dated up to this time and ahead of the clock was written before that step.'),
+      ('clock', 'steps', 'How often it stepped back.'),
+      ('clock', 'is_pulling', 'Jobs that were ready before that step are still being pulled back.'),
       ('withdrawn_job', 'execution_id', 'The execution.'),
       ('withdrawn_job', 'node_id', 'The visit, or the item, that the job is of.'),
 
@@ -212,7 +219,6 @@ comment on function noetl.is_inflated(jsonb) is
 comment on function noetl.bytes_past_limit(jsonb) is
   'The bytes of a value as JSON text, where they are more than the 16 MiB that the broker reads of one event; else null.';
 comment on function noetl.bytes_past_limit(text) is 'The same of text that holds JSON.';
-comment on function noetl.unread_error(text) is 'What stands for the error of an event that is too large to be read.';
 comment on function noetl.shorten_error(jsonb) is
   'An error as it is; of one past 64 KiB its message, its type and its small fields, and how many `original_bytes` it had.';
 comment on function noetl.as_error(jsonb) is 'The error of an event as JSON; past 64 KiB it is shortened.';
@@ -242,5 +248,7 @@ comment on function noetl.receive_job() is
 comment on function noetl.show_status() is
   'Trigger: beside a NoETL server, has the latest event of an execution say how it stands, for that is what its API shows.';
 comment on function noetl.know_kind() is 'Trigger: beside a NoETL server, tells its catalog of the kind Playbook before the first row of it.';
+comment on function noetl.mind_clock(int, boolean) is
+  'For the broker: where the clock of the server has stepped back, pulls back what was due; says by how many seconds.';
 comment on function noetl.reap_ended_jobs(int, float8, bigint) is
   'For the broker: decides by the row where a NoETL server ended a job and its event has not come; returns how many.';

@@ -139,6 +139,18 @@ async def test_a_lease_that_nobody_takes_back_is_found(database: Database) -> No
     assert "leases: 1 lease ran out up to 2 h 0 min ago, and no broker" in await problems(database)
 
 
+async def test_a_clock_of_the_server_that_stepped_back_is_found(database: Database) -> None:
+    """A problem as long as no broker has seen it, a notice for a week after that."""
+    await execute(database, "insert into noetl.clock (seen_at) values (clock_timestamp() + interval '2 h 10 s')")
+    found = await problems(database)
+    assert found == "clock steps: the server's clock is 2 h 0 min behind a time that brokers have seen on it"
+    await execute(database, "select noetl.mind_clock(1000)")
+    [notice] = [one for one in await examine(database.dsn) if one.check == "clock steps"]
+    assert (notice.state, notice.says[:45]) == ("notice", "the server's clock stepped back by 2 h 0 min,")
+    await execute(database, "update noetl.clock set stepped_at = stepped_at - interval '8 days'")
+    assert [one for one in await examine(database.dsn) if one.check == "clock steps"] == []
+
+
 async def test_jobs_that_no_worker_takes_are_found_by_their_type(database: Database) -> None:
     """Each with how long the oldest has waited."""
     async with session(database) as own:

@@ -94,6 +94,19 @@ def test_a_job_is_told_from_the_queue_to_its_lease_and_its_next_attempt(
     assert retried[2] == "    attempt 1 of 2 failed: no network"
 
 
+def test_a_job_that_waits_for_a_clock_which_stepped_back_is_told(
+    command: Command, database: Database, started: int
+) -> None:
+    """As long as no broker has pulled it back, there is nothing else that says why no worker takes it."""
+    decide(database)
+    execute(
+        database,
+        "update noetl.queue set created_at = created_at + '2 h 10 s', available_at = available_at + '2 h 10 s'",
+    )
+    told = explained(command, started, "get")
+    assert "its times lie 2 h 0 min ahead of the server's clock, which has stepped back" in told[2]
+
+
 def test_a_step_says_why_it_did_not_run_by_events_of_the_log(
     command: Command, database: Database, started: int
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.facts import ChildFact, Facts, JobFact, Letter
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from noetl_broker.playbook.model import Playbook
 
 MOST_TOLD = 5  # of children or items of one step
+CLOCK_TOLERANCE = timedelta(seconds=1)  # smaller steps of the server's clock hold nothing up
 
 
 def tell_token(token: Token, history: History, facts: Facts) -> Why:
@@ -115,12 +117,23 @@ def tell_brokers(facts: Facts) -> Why | None:
     return Why("no_broker", "no broker is connected to this database: noetl-broker run", {"brokers": 0})
 
 
+def _tell_clock(job: JobFact, facts: Facts) -> list[Why]:
+    """That a job waits for a time which the server's clock had before it stepped back."""
+    if job.available_at is None or not job.available_at >= job.created_at > facts.read_at + CLOCK_TOLERANCE:
+        return []
+    ahead = span((job.created_at - facts.read_at).total_seconds())
+    says = (
+        f"its times lie {ahead} ahead of the server's clock, which has stepped back: a running broker pulls them back"
+    )
+    return [Why("clock", says, {"created_at": job.created_at, "available_at": job.available_at})]
+
+
 def _tell_queued(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> Why:
     ready = job.available_at or job.created_at
     since = max(ready, job.created_at)
     lost = f", after {_times(job.lost_leases, 'lost lease')}" if job.lost_leases else ""
     says = f"the job of {name} waits for a worker of type {job.type} for {_ago(facts, since)}{lost}"
-    return Why("queued", says, about, tuple(_tell_type(job, facts)))
+    return Why("queued", says, about, (*_tell_clock(job, facts), *_tell_type(job, facts)))
 
 
 def _tell_type(job: JobFact, facts: Facts) -> list[Why]:
@@ -141,7 +154,7 @@ def _tell_retry(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -
         return _tell_queued(name, about, job, facts)
     left = span((job.available_at - facts.read_at).total_seconds())
     says = f"{name} is tried again in {left}"
-    return Why("retry", says, about)
+    return Why("retry", says, about, tuple(_tell_clock(job, facts)))
 
 
 def _tell_leased(name: str, about: dict[str, JSON], job: JobFact, facts: Facts) -> Why:

@@ -25,7 +25,7 @@ LIMITS = frozenset({
 MOST_STATES = 100  # SQLSTATEs that are counted apart: a trigger of anybody may raise what it likes
 OTHER = "other"
 STATUSES = ("COMPLETED", "FAILED", "CANCELLED")
-REAPED = ("requeued", "lost", "timed_out", "overdue", "woken")
+REAPED = ("requeued", "lost", "timed_out", "overdue", "woken", "pulled_back")
 
 
 class Histogram:
@@ -54,7 +54,8 @@ class Counters:
     """Counts; `drains`: how often it looked for mail, `largest_batch`: the most turns that one transaction held.
 
     `swept`: mail that nobody had rung for, found by the look after `sweep_seconds`; `deaf`: how often the listener did
-    not hear its probe; `spans`: ends that were told to who reads traces. By label: `outcomes` turns by event type and
+    not hear its probe; `spans`: ends that were told to who reads traces; `clock_steps`: how often the server's clock
+    stepped back, and by how many seconds in all. By label: `outcomes` turns by event type and
     outcome, `ended` executions by status, `limits` executions ended by a limit, `faults` of the database by SQLSTATE,
     `reaped` what the reaper did.
     """
@@ -70,6 +71,8 @@ class Counters:
     deaf: int = 0
     spans: int = 0
     spans_dropped: int = 0
+    clock_steps: int = 0
+    clock_step_seconds: float = 0.0
     outcomes: dict[tuple[str, str], int] = field(default_factory=dict)
     # What is known beforehand is there from the start: an alert sees the first of them as a rise.
     ended: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATUSES, 0))

@@ -77,6 +77,7 @@ METRICS = (
     Metric("swept_mail_total", "counter", "Mail that nobody had rung for, found by the look after sweep_seconds"),
     Metric("executions_ended_total", "counter", "Executions that ended, by status", ("status",)),
     Metric("limits_hit_total", "counter", "Executions that a limit ended, by the limit", ("limit",)),
+    Metric("clock_step_seconds_total", "counter", "By how many seconds this broker saw the server's clock step back"),
     Metric("reaped_total", "counter", "What the reaper did: leases put back, given up, timeouts, deadlines", ("what",)),
     Metric("listener_connected", "gauge", "Processes whose listener is connected"),
     Metric("listener_reconnects_total", "counter", "How often a listener connected again"),

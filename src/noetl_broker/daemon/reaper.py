@@ -18,13 +18,14 @@ from noetl_broker.store.queries import sql
 log = structlog.get_logger(__name__)
 
 MOST_ROWS: Final = 1000
+MOST_PULLED: Final = 10_000
 MOST_ALONE: Final = 100
 PUT_OFF_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 5.0
 PAUSE_FACTOR: Final = 1000  # times what a look at all leases took
 
 
-async def keep_reaping(reaper: Reaper, counters: Counters, *, seconds: float) -> None:
+async def keep_reaping(reaper: Reaper, clock: Clock, counters: Counters, *, seconds: float) -> None:
     """Look every so many seconds; never ends.
 
     While somebody holds an old snapshot, to look at all leases takes ever longer: then most looks see those alone that
@@ -33,6 +34,10 @@ async def keep_reaping(reaper: Reaper, counters: Counters, *, seconds: float) ->
     """
     while True:
         try:
+            await clock.look()
+        except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
+            tell_fault_of_chore("the server's clock could not be looked at, will try again", error)
+        try:
             done = await reaper.look()
             if any(done.values()):
                 counters.tell_reaped(done.items())
@@ -40,6 +45,35 @@ async def keep_reaping(reaper: Reaper, counters: Counters, *, seconds: float) ->
         except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
             tell_fault_of_chore("the reaper failed, will try again", error)
         await asyncio.sleep(seconds)
+
+
+class Clock:
+    """Looks whether the clock of the server has stepped back, and has what was due pulled back: `noetl.mind_clock`."""
+
+    def __init__(self, pool: Pool, counters: Counters) -> None:
+        """The first look is at the jobs as well: they may have been written while no broker saw the time."""
+        self._pool = pool
+        self._counters = counters
+        self._is_first = True
+
+    async def look(self) -> None:
+        """Look once; of many rows only some are pulled back, the rest by later looks."""
+        is_first, self._is_first = self._is_first, False  # where that takes too long, it is not tried again and again
+        async with lent(self._pool, ANSWER_SECONDS) as connection:
+            row = await connection.fetchrow(sql("mind_clock"), MOST_PULLED, is_first)
+        if row is None:
+            return
+        if row["stepped_seconds"] is not None:
+            self._counters.clock_steps += 1
+            self._counters.clock_step_seconds += row["stepped_seconds"]
+            log.error(
+                "the clock of the database server has stepped back, what was due is pulled back",
+                seconds=round(row["stepped_seconds"], 3),
+                hint="find out what sets it: NTP slews, a person or another server steps",
+            )
+        if row["pulled"]:
+            self._counters.tell_reaped([("pulled_back", row["pulled"])])
+            log.info("pulled back", rows=row["pulled"])
 
 
 class Reaper:

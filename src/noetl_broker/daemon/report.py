@@ -101,6 +101,7 @@ def _figures(service: Service) -> Figures:
         "listener_connected": bell is not None and bell.connected,
         "listener_reconnects_total": max(bell.reconnects - 1, 0) if bell is not None else 0,
         "listener_deaf_total": counters.deaf,
+        "clock_step_seconds_total": counters.clock_step_seconds,
         "spans_total": counters.spans,
         "spans_dropped_total": counters.spans_dropped,
     }.items():

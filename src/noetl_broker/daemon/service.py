@@ -21,7 +21,7 @@ from noetl_broker.daemon.evaluator import Evaluator
 from noetl_broker.daemon.listener import keep_listening, watch_listener
 from noetl_broker.daemon.periods import keep_periods
 from noetl_broker.daemon.playbooks import Playbooks
-from noetl_broker.daemon.reaper import Reaper, keep_reaping
+from noetl_broker.daemon.reaper import Clock, Reaper, keep_reaping
 from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
@@ -219,7 +219,7 @@ class Service:
             missing_event_seconds=options.missing_event_seconds,
             foreign_lease_grace_seconds=options.foreign_lease_grace_seconds,
         )
-        await keep_reaping(reaper, self.counters, seconds=options.reap_seconds)
+        await keep_reaping(reaper, Clock(pool, self.counters), self.counters, seconds=options.reap_seconds)
 
     async def _ring_at_stop(self, bell: Bell) -> None:
         """So that whoever sleeps needs to listen to one thing only."""

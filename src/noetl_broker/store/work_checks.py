@@ -67,6 +67,37 @@ async def look_at_dead_letters(connection: Connection, _limits: Limits) -> list[
     ]  # fmt: skip
 
 
+async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding]:
+    """Whether the server's clock has stepped back: what was due then waits until it is as late again."""
+    row = await connection.fetchrow(sql("examine_clock"))
+    if row is None:
+        return []
+    facts = {"behind_seconds": round(row["behind_seconds"], 3), "steps": row["steps"]}
+    if row["behind_seconds"] > 1.0:
+        return [
+            Finding(
+                "clock steps", "problem",
+                f"the server's clock is {span(row['behind_seconds'])} behind a time that brokers have seen on it",
+                "Jobs, retries, leases and deadlines from before it stepped back wait until it is as late again.",
+                "Is a broker running (below)? Within a second or two it pulls them back. Then find out what set the"
+                " clock.",
+                facts,
+            )
+        ]  # fmt: skip
+    if row["stepped_at"] is None:
+        return []
+    facts |= {"step_seconds": round(row["step_seconds"], 3), "stepped_at": row["stepped_at"]}
+    done = "is being pulled back" if row["is_pulling"] else "was pulled back"
+    return [
+        Finding(
+            "clock steps", "notice",
+            f"the server's clock stepped back by {span(row['step_seconds'])}, to {row['stepped_at']:%Y-%m-%d %H:%M:%S}",
+            f"What was due {done}. Delays and leases of that moment may be a bit off.",
+            "Let NTP slew the clock; after a failover, look at the clock of the new server.", facts,
+        )
+    ]  # fmt: skip
+
+
 async def look_at_leases(connection: Connection, limits: Limits) -> list[Finding]:
     """Leases that ran out and that no broker has put back."""
     row = await connection.fetchrow(sql("examine_leases"), limits.lease_seconds)
@@ -170,6 +201,7 @@ async def look_at_notify_queue(connection: Connection, limits: Limits) -> list[F
 
 
 CHECKS: tuple[Callable[[Connection, Limits], Awaitable[list[Finding]]], ...] = (
+    look_at_clock,
     look_at_brokers,
     look_at_mail,
     look_at_dead_letters,

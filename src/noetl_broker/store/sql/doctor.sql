@@ -89,6 +89,13 @@ from noetl.queue q
 where q.status = 'leased' and q.lease_until < clock_timestamp() - make_interval(secs => $1::float8)
   and q.foreign_attempt is distinct from q.attempts;
 
+-- name: examine_clock
+-- How far the server's clock is behind what brokers have seen on it, and its last step back, where that was within a week.
+select extract(epoch from c.seen_at - clock_timestamp())::float8 as behind_seconds, c.steps, c.is_pulling,
+  case when c.stepped_at > clock_timestamp() - interval '7 days' then c.stepped_at end as stepped_at,
+  c.behind_seconds as step_seconds
+from noetl.clock c;
+
 -- name: examine_jobs
 -- Jobs that any worker of their type may take, and none does.
 select q.node_type as type, count(*) as waiting,

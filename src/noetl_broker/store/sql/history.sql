@@ -82,8 +82,12 @@ select t.execution_id, t.turn, t.outcome, t.note, t.decided_at, t.event_id,
     else noetl.as_json(e.context)
   end as context,
   noetl.as_json(e.result) as result, false as result_left,
-  case when t.facts ->> 'oversize' is null or t.facts ->> 'oversize' like 'path%' or e.error is null
-    then noetl.as_error(e.error) else noetl.unread_error(t.facts ->> 'oversize') end as error,
+  case
+    when coalesce(t.facts ->> 'oversize', 'path') like 'path%' or e.error is null then noetl.as_error(e.error)
+    else jsonb_build_object(
+      'message', format('the error was not read: the event is too large (%s bytes)', t.facts ->> 'oversize')
+    )
+  end as error,
   case when t.facts ? 'oversize' then null else noetl.as_json(e.meta) end as meta, t.facts ->> 'oversize' as oversize,
   coalesce(t.facts -> 'broken' = 'true', false) as broken,
   case when t.facts ->> 'bytes_over' ~ '^[0-9]{1,9}$' then (t.facts ->> 'bytes_over')::int end as bytes_over,

@@ -45,15 +45,16 @@ with asked as (
     values
       ('select', array[
         'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
-         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'withdrawn_job', 'schema_version',
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'ended_job', 'withdrawn_job', 'clock', 'schema_version',
          'period', 'archived'
       ]),
       ('insert', array[
         'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
-        'iteration', 'inbox', 'dead_letter', 'withdrawn_job'
+        'iteration', 'inbox', 'dead_letter', 'withdrawn_job', 'clock'
       ]),
       ('update', array[
-        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job'
+        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'ended_job',
+        'clock'
       ]),
       ('delete', array['inbox', 'ended_job', 'withdrawn_job'])
   ) r (right_name, relations)
@@ -74,6 +75,7 @@ union all
 select 'execute on ' || f.signature
 from unnest(array[
   'noetl.take_mail(int, boolean, bigint)', 'noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean)',
+  'noetl.mind_clock(int, boolean)',
   'noetl.reap(int, int, timestamptz, bigint, float8)',
   'noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8)', 'noetl.reap_ended_jobs(int, float8, bigint)',
   'noetl.next_id()', 'noetl.as_json(jsonb)', 'noetl.as_json(text)', 'noetl.as_error(jsonb)', 'noetl.as_error(text)',

@@ -6,6 +6,10 @@ from noetl.reap(
   $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity'), $4::bigint, $5::float8
 );
 
+-- name: mind_clock
+select stepped_seconds, pulled
+from noetl.mind_clock($1::int, $2::boolean);
+
 -- name: reap_ended_jobs
 -- A statement of its own: what the other one has locked is free again.
 select noetl.reap_ended_jobs($1::int, $2::float8, $3::bigint);
