@@ -597,6 +597,10 @@ begin
           and (alone is null or r.queue_id = alone)
           and (
             r.foreign_attempt is distinct from r.attempts
+              and ( -- neither our functions gave it nor do we know the execution: it is of a NoETL server's own broker
+                r.lease_seconds is not null
+                or exists (select from noetl.execution x where x.execution_id = r.execution_id)
+              )
             or noetl.is_lease_lost(r.execution_id, r.node_id, r.lease_until, at, foreign_grace_seconds)
           )
         order by r.lease_until

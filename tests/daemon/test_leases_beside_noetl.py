@@ -109,9 +109,13 @@ async def test_where_that_server_keeps_no_pools_the_grace_alone_counts(noetl: No
     assert await look(empty_database, grace=9.0) == {"requeued": 1}
 
 
-async def test_a_lease_of_an_execution_before_this_broker_is_left_alone(noetl: NoETL, empty_database: Database) -> None:
-    """That server takes none back, and nobody else decides on it."""
+@pytest.mark.parametrize("trigger", ["enable", "disable"])
+async def test_a_lease_of_an_execution_before_this_broker_is_left_alone(
+    noetl: NoETL, empty_database: Database, trigger: str
+) -> None:
+    """That server takes none back, and nobody else decides on it; the lease may be from before `migrate` too."""
     await noetl.register(STEP)
+    await execute(empty_database, f"alter table noetl.queue {trigger} trigger noetl_receive_job")
     await execute(
         empty_database,
         """insert into noetl.queue (execution_id, catalog_id, node_id, action, context)

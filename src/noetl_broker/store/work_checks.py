@@ -19,6 +19,8 @@ async def look_at_brokers(connection: Connection, _limits: Limits) -> list[Findi
     facts = {"brokers": listening, "worker_connections": workers}
     if listening:
         return [Finding("brokers", "ok", f"{_count(listening, 'broker listens', 'brokers listen')}", facts=facts)]
+    if await connection.fetchval(sql("examine_given_back")):
+        return [Finding("brokers", "ok", "none is connected: the server's own broker decides here", facts=facts)]
     return [
         Finding(
             "brokers", "problem", "no broker is connected to this database",

@@ -87,7 +87,8 @@ from noetl.dead_letter d;
 select count(*) as expired, max(extract(epoch from clock_timestamp() - q.lease_until))::float8 as late_seconds
 from noetl.queue q
 where q.status = 'leased' and q.lease_until < clock_timestamp() - make_interval(secs => $1::float8)
-  and q.foreign_attempt is distinct from q.attempts;
+  and q.foreign_attempt is distinct from q.attempts
+  and (q.lease_seconds is not null or exists (select from noetl.execution x where x.execution_id = q.execution_id));
 
 -- name: examine_clock
 -- How far the server's clock is behind what brokers have seen on it, and its last step back, where that was within a week.

@@ -35,6 +35,10 @@ union all
     and q.queue_id <> all($2)
     and (
       q.foreign_attempt is distinct from q.attempts
+        and (
+          q.lease_seconds is not null
+          or exists (select from noetl.execution x where x.execution_id = q.execution_id)
+        )
       or noetl.is_lease_lost(q.execution_id, q.node_id, q.lease_until, clock_timestamp(), $4::float8)
     )
   order by q.lease_until
