@@ -72,18 +72,27 @@ $$;
 
 -- How many bytes a value has as JSON text, where it is more than the broker reads of one event; null: it is not. To unpack
 -- it is dear, so only what may be as much is unpacked.
+-- (In plpgsql, because what is put into the statement of a trigger costs each of its callers the making of it.)
 create or replace function noetl.bytes_past_limit(value jsonb) returns int
-language sql stable parallel safe
+language plpgsql stable parallel safe
 as $$
-  select case
-    when pg_column_size($1) > case when pg_column_compression($1) is null then 1048576 else 8192 end
-      and octet_length($1::text) > 16777216 then octet_length($1::text)
-  end
+declare
+  bytes int;
+begin
+  if pg_column_size(value) > (case when pg_column_compression(value) is null then 1048576 else 8192 end) then
+    bytes := octet_length(value::text);
+  end if;
+  return case when bytes > 16777216 then bytes end;
+end
 $$;
 
 create or replace function noetl.bytes_past_limit(value text) returns int
-language sql stable parallel safe
-as $$ select case when octet_length($1) > 16777216 then octet_length($1) end $$;
+language plpgsql stable parallel safe
+as $$
+begin
+  return case when octet_length(value) > 16777216 then octet_length(value) end;
+end
+$$;
 
 -- What follows from a failure says its error again: the step's end, the execution's, the parent's. So one of more than 64 KiB
 -- is cut where it is read: its message and its type, a few others of its fields, the small ones first.
@@ -136,12 +145,14 @@ begin
   select m.execution_id, m.event_id, m.kind = 'iteration_started' and m.oversize is null, m.oversize
   from (
     select a.execution_id, a.event_id, coalesce(lower(left(a.event_type, 40)), '') as kind,
-      coalesce(
-        -- of an action's end the broker reads no context
-        'context ' || case when lower(left(a.event_type, 6)) <> 'action' then noetl.bytes_past_limit(a.context) end,
-        'meta ' || noetl.bytes_past_limit(a.meta),
-        'error ' || noetl.bytes_past_limit(a.error)
-      ) as oversize
+      case when pg_column_size(a.context) > 8192 or pg_column_size(a.meta) > 8192 or pg_column_size(a.error) > 8192
+        then coalesce(
+          -- of an action's end the broker reads no context
+          'context ' || case when lower(left(a.event_type, 6)) <> 'action' then noetl.bytes_past_limit(a.context) end,
+          'meta ' || noetl.bytes_past_limit(a.meta),
+          'error ' || noetl.bytes_past_limit(a.error)
+        )
+      end as oversize
     from arrived a
   ) m
   where m.kind not in ('action_started', 'step_result');

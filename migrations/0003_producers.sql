@@ -33,7 +33,7 @@ begin
       message = format('the path %s… has %s characters; it may have 1024', left($1, 40), length($1)),
       hint = 'noetl-broker register FILE tells the path of a playbook';
   end if;
-  if noetl.bytes_past_limit($2) is not null then
+  if pg_column_size($2) > 8192 and noetl.bytes_past_limit($2) is not null then
     raise exception using errcode = 'NB400',
       message = format('the payload of %s takes %s bytes; the limit max_payload_bytes is 16777216', $1, octet_length($2::text)),
       hint = 'pass large data where it can be found';

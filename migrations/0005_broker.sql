@@ -50,7 +50,8 @@ create or replace function noetl.take_mail(max_mail int, newest boolean, from_ma
 returns table (
   mail_id bigint, execution_id bigint, event_id bigint, locked boolean, at timestamptz, waited float8,
   event_type text, node_id text, node_name text,
-  context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, oversize text, job_attempts int,
+  context jsonb, result jsonb, result_left boolean, error jsonb, meta jsonb, broken boolean, bytes_over int, oversize text,
+  job_attempts int,
   catalog_id bigint, path text, version int, name text, rules json, turn int, tokens json,
   parent_execution_id bigint, parent_event_id bigint, parent_node_id text, parent_index int, workload jsonb
 )

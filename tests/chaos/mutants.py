@@ -102,7 +102,9 @@ _LOCK = """\
     from unnest(executions) with ordinality u (execution_id, place)
   ) l;
 """
-_READ = "    from unnest(mails, executions, events, locks) u (mail_id, execution_id, event_id, is_held)\n"
+_READ = """\
+    from unnest(mails, executions, events, locks, sizes) u (mail_id, execution_id, event_id, is_held, oversize)
+"""
 _LOCK_IN_READ = """\
   join (
     select a.execution_id

@@ -167,6 +167,7 @@ def _turn(tables: Tables, row: Row) -> Row:
         "result_left": False,
         "broken": facts.get("broken", False),
         "bytes_over": facts.get("bytes_over"),
+        "oversize": facts.get("oversize"),
         "job_attempts": facts.get("attempt"),
     }
 
