@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psycopg
@@ -28,11 +29,16 @@ NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
 
 def read_until(process: subprocess.Popen[str], word: str) -> str:
-    """Read the log of a command up to the line with this word."""
+    """Read the log of a command up to the line with this word; one that never says it is killed."""
     assert process.stderr is not None
-    for line in process.stderr:
-        if word in line:
-            return line
+    too_late = threading.Timer(PATIENCE_SECONDS, process.kill)
+    too_late.start()
+    try:
+        for line in process.stderr:
+            if word in line:
+                return line
+    finally:
+        too_late.cancel()
     raise AssertionError(f"the command ended with {process.wait()} and never said {word!r}")
 
 

@@ -18,8 +18,8 @@ async def put_lost(own: Session[Any], node: str, *, seconds_ago: float) -> None:
     await put_job(own, node)
     lost = """
         update noetl.queue
-        set status = 'leased', attempts = 1, lease_seconds = 60, worker_id = 'gone', first_leased_at = clock_timestamp(),
-          lease_until = clock_timestamp() - make_interval(secs => $1)
+        set status = 'leased', attempts = 1, lease_seconds = 60, worker_id = 'gone',
+          first_leased_at = clock_timestamp(), lease_until = clock_timestamp() - make_interval(secs => $1)
         where node_name = $2"""
     await own.execute(lost, seconds_ago, node)
 
