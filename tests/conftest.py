@@ -28,9 +28,7 @@ _ordinals = itertools.count(1)
 def pytest_configure(config: pytest.Config) -> None:
     """Appoint the landlord in the process that owns the run; it does nothing until it is asked."""
     logs.configure(level="error", form="console")
-    signal.signal(
-        signal.SIGHUP, signal.SIG_DFL
-    )  # under nohup all that tests start would ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup all that tests start would ignore it
     if not hasattr(config, "workerinput"):
         config.stash[_LANDLORD] = Landlord()
 
