@@ -35,7 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "template": {"errors"},
     "playbook": {"errors", "template"},
     "broker": {"errors", "times", "template", "playbook"},
-    "drawing": {"errors", "times", "template", "playbook", "broker"},
+    "drawing": {"errors", "times", "visible", "template", "playbook", "broker"},
     "store": {"errors", "resources", "times", "template", "playbook", "broker"},
     "daemon": {"__init__", "errors", "template", "playbook", "broker", "store"},
     "worker": {"__init__", "errors", "job", "template", "playbook", "broker", "store"},

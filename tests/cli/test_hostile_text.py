@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from noetl_broker.broker.words import shown
 from noetl_broker.visible import is_visible
 from tests.brokers import complete_jobs, drain, execute, start, value
 from tests.cli.conftest import Command
@@ -132,6 +133,11 @@ def test_json_holds_the_same_values(command: Command, hostile: int) -> None:
     """Escapes are of the document, not of what it says."""
     told = json.loads(command.run("events", hostile, "--json").stdout)
     assert EVIL in [event["event_type"] for event in told]
+
+
+def test_explain_says_the_value_that_there_is() -> None:
+    """What nobody sees of it is made visible where it is printed; in JSON it stays itself."""
+    assert shown("red\u202eevil") == '"red\u202eevil"'
 
 
 def test_a_story_with_hostile_text_is_still_a_test(command: Command, hostile: int) -> None:

@@ -81,7 +81,7 @@ def test_hostile_names_are_text_and_nothing_else() -> None:
     assert elements == {"svg", "title", "desc", "style", "rect", "g", "path", "text"}
 
 
-def test_what_xml_cannot_hold_is_left_out() -> None:
+def test_what_xml_cannot_hold_stands_there_as_an_escape() -> None:
     """A control character in an error of a worker, half a character in a name."""
     body = """
         workflow:
@@ -92,7 +92,7 @@ def test_what_xml_cannot_hold_is_left_out() -> None:
         > execution_start
         > action_failed a {"message": "red \\u001b[31m \\ud800 alert\\n\\u0000 <b>"}
     """
-    assert "red [31m alert <b>" in Drawing(as_svg(picture_of_story(body, story))).words
+    assert r"red \x1b[31m \ud800 alert \x00 <b>" in Drawing(as_svg(picture_of_story(body, story))).words
 
 
 def test_it_needs_nothing_beside_itself() -> None:

@@ -16,7 +16,6 @@ LONGEST_VALUE = 160  # characters of a value that is told
 def shown(value: JSON, *, longest: int = LONGEST_VALUE) -> str:
     """Give a value as JSON on one line, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 

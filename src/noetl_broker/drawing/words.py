@@ -8,6 +8,7 @@ from typing import NamedTuple
 from noetl_broker.broker.course import Items
 from noetl_broker.drawing.picture import Line, Node, State, Stay
 from noetl_broker.times import clock, span
+from noetl_broker.visible import visible
 
 LONGEST_LINE = 40  # characters of one line in a box
 LONGEST_CONDITION = 34  # characters of one line of a condition
@@ -173,24 +174,24 @@ def bare(condition: str) -> str:
 
 def shortened(text: str, most: int) -> str:
     """A text on one line, cut at its end if it has more characters."""
-    line = " ".join(printable(text).split())
+    line = printable(text)
     return line if len(line) <= most else line[: most - 1].rstrip() + CUT
 
 
 def cut_at_front(text: str, most: int) -> str:
     """A path on one line, without its beginning if it has more characters: its end says most."""
-    line = " ".join(printable(text).split())
+    line = printable(text)
     return line if len(line) <= most else CUT + line[1 - most :]
 
 
 def printable(text: str) -> str:
-    """A text in which what no picture can show (control characters, half surrogates) is a space."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    """A text on one line, with an escape for each letter that nobody would see as itself."""
+    return visible(" ".join(text.split()))
 
 
 def wrapped(text: str, width: int, most: int) -> tuple[str, ...]:
     """A text on at most so many lines, broken between words where that is possible, cut at its end if it is longer."""
-    rest = " ".join(printable(text).split())
+    rest = printable(text)
     lines: list[str] = []
     while len(rest) > width and len(lines) < most - 1:
         blank = rest.rfind(" ", width // 2, width + 1)

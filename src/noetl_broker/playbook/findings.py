@@ -13,6 +13,7 @@ from noetl_broker.template import MAX_SOURCE_CHARS
 Place = tuple[str | int, ...]  # keys and indices from the root of the document
 Severity = Literal["error", "warning"]
 Position = tuple[int, int]  # line and column, from 1
+NOT_LISTED = "too-many-findings"  # the code of the finding that counts the rest
 MOST_FINDINGS = 1_000  # of each severity; a person reads no more, and each costs memory
 PRINTABLE_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
@@ -47,7 +48,8 @@ class PlaybookError(PlaybookFault):
         self.findings = tuple(findings)
         first = self.findings[0]
         more = len(self.findings) - 1
-        rest = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
+        at_least = "at least " if self.findings[-1].code == NOT_LISTED else ""
+        rest = f" (and {at_least}{more} more error{'s' if more > 1 else ''})" if more else ""
         super().__init__(f"{first.file}:{first.line}:{first.column}: {first.message}{rest}")
 
 
@@ -141,7 +143,7 @@ class Report:
         """Say at the head of the document that some findings are not listed."""
         return Finding(
             severity=severity,
-            code="too-many-findings",
+            code=NOT_LISTED,
             message=f"… and {more:,} more {severity}s",
             file=self.file,
             line=1,
