@@ -338,10 +338,10 @@ comment on table noetl.withdrawn_job is
   'Jobs that somebody held when the broker withdrew them: cancelled once they are free, if they are still in the queue then.';
 
 -- Beside a NoETL server: whether a lease that it gave, and that ran out at this moment, is lost. Its workers lease for 60 s, send
--- no heartbeat for a job, and work on for as long as they need. So it is lost where that server has called the pool of the worker
--- offline for half a minute (it does once the pool's heartbeat has been missing for a minute, and right after its own start), or
--- where no server has registered and the heartbeat itself is missing; and after the grace in any case. The worker names its pool
--- in what it reports, where it has a name for it; else all pools must be lost.
+-- no heartbeat for a job, and work on for as long as they need. It is lost after the grace, or with the worker's pool: once that
+-- server has called the pool offline for half a minute (it does when the pool's heartbeat has been missing for a minute, and right
+-- after its own start). Where no server has registered, the heartbeat itself decides. A worker may name its pool in what it
+-- reports; if it does not, all pools must be lost.
 create or replace function noetl.is_lease_lost(
   execution_id bigint, node_id text, ran_out_at timestamptz, at timestamptz, grace_seconds float8
 ) returns boolean
