@@ -34,7 +34,7 @@ class Tables:
         self.workflow: dict[tuple[int, str], Row] = {}
         self.iterations: dict[tuple[int, str, int], Row] = {}
         self.dead_letters: list[Row] = []
-        self._ids = 0
+        self.last_id = 0
 
     def clock(self) -> datetime:
         """Return the time; no two moments are the same."""
@@ -43,8 +43,8 @@ class Tables:
 
     def next_id(self) -> int:
         """Return an id that was not given before."""
-        self._ids += 1
-        return self._ids
+        self.last_id += 1
+        return self.last_id
 
     def insert_event(self, event: Row, *, is_mail: bool = True) -> Row:
         """Insert an event; those of others than the broker are mail, as the trigger on the table has it."""

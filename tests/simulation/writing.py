@@ -215,7 +215,7 @@ def _has_parent(tables: Tables, end: Row) -> bool:
 def _write_ends(tables: Tables, ended: list[Row], moved: list[Row]) -> None:
     """Write where executions stand."""
     for end in ended:
-        end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_at": tables.clock()}
+        end |= {"result": jsonb(end["result"]), "error": jsonb(end["error"]), "over_id": tables.last_id}
         tables.executions[end["execution_id"]] |= end
     for state in moved:
         _move(tables, state)
