@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.worker.tools import interpreters
 from tests.worker.alone import start_alone
 from tests.worker.conftest import Perform, failed
 
@@ -187,3 +188,11 @@ def main(path):
 async def test_an_orphan_that_ended_is_reaped(perform: Perform, left: Left) -> None:
     """While the step still runs."""
     assert await perform(python(ORPHAN, left)) is False
+
+
+async def test_an_interpreter_is_ended_as_soon_as_it_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keeper has started it, and it has no session of its own yet: that one must not wait for it."""
+    monkeypatch.setattr(interpreters, "KEEPER_SECONDS", 2 * PATIENCE_SECONDS)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for _ in range(10):
+            await (await interpreters.start_interpreter({})).end()

@@ -145,6 +145,7 @@ def end_all(runner: int, status: int | None) -> int:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(runner, signal.SIGKILL)
     if status is None:
+        os.kill(runner, signal.SIGKILL)  # it may have no group of its own yet
         status = os.waitpid(runner, 0)[1]
     with contextlib.suppress(ChildProcessError):
         # Each that dies leaves its own children to this process; the last one leaves none.
