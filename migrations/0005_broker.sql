@@ -338,10 +338,10 @@ comment on table noetl.withdrawn_job is
   'Jobs that somebody held when the broker withdrew them: cancelled once they are free, if they are still in the queue then.';
 
 -- Beside a NoETL server: whether a lease that it gave, and that ran out at this moment, is lost. Its workers lease for 60 s, send
--- no heartbeat for a job, and work on for as long as they need. It is lost after the grace, or with the worker's pool: once that
--- server has called the pool offline for half a minute (it does when the pool's heartbeat has been missing for a minute, and right
--- after its own start). Where no server has registered, the heartbeat itself decides. A worker may name its pool in what it
--- reports; if it does not, all pools must be lost.
+-- no heartbeat for a job, and work on for as long as they need. It is lost after the grace, or with the worker's pool.
+-- A pool is lost once that server has called it offline for half a minute. The server does so when the pool's heartbeat has been
+-- missing for a minute, and right after its own start. Where no server has registered, the heartbeat itself decides. A worker may
+-- name its pool in what it reports; if it does not, all pools must be lost.
 create or replace function noetl.is_lease_lost(
   execution_id bigint, node_id text, ran_out_at timestamptz, at timestamptz, grace_seconds float8
 ) returns boolean
@@ -402,7 +402,7 @@ comment on table noetl.clock is 'One row: the latest time that a broker saw on t
 -- Whether the server's clock has stepped back by more than a second, and what was written before that with times that lie
 -- ahead of it. Those are pulled back by as much: jobs that wait for a worker or for their delay, leases, timeouts, deadlines.
 -- A lease is given its whole length again, since its worker works. All is done with the step itself but for the jobs in the
--- queue: a million may be ready, so each call sees to max_rows of them, and the last one to those with a delay. A row says by
+-- queue. A million may be ready, so each call sees to max_rows of them, and the last call to those with a delay. A row says by
 -- its own times that it was written before the step. (Its updated_at stays: what happens to it later must be later in the log.)
 -- `look_at_jobs`: look as well for jobs that were written while no reaper was there to see the time.
 -- Returns by how many seconds it stepped back, if it did just now, and how many rows were pulled back; another reaper may be
