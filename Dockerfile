@@ -1,6 +1,6 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
-# Without pip in it: nothing is ever installed into the image.
+# Without pip: nothing is installed into the image later.
 RUN python -m venv --without-pip /opt/noetl-broker
 COPY pyproject.toml README.md ./
 COPY src src
@@ -9,8 +9,8 @@ COPY playbooks playbooks
 COPY deploy/roles.sql deploy/roles.sql
 RUN pip --python /opt/noetl-broker/bin/python install --no-cache-dir --disable-pip-version-check .
 
-# The image holds the program and its libraries, no compiler and no tests. It writes nothing: it runs with a read-only root
-# (a worker's jobs want a writable /tmp), as an account without a name, a home or rights.
+# The image has the program and its libraries, no compiler and no tests. It works with a read-only root (a worker needs a writable
+# /tmp), as a user without a name, a home or rights.
 FROM python:3.13-slim
 COPY --from=build /opt/noetl-broker /opt/noetl-broker
 ENV PATH=/opt/noetl-broker/bin:$PATH \
@@ -22,7 +22,7 @@ ENV PATH=/opt/noetl-broker/bin:$PATH \
 WORKDIR /
 USER 65532:65532
 EXPOSE 9464
-# Of a broker; a worker has no such port, and is started with its check switched off.
+# For a broker. A worker has no health port: use --no-healthcheck.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['NOETL_BROKER_HEALTH_PORT'] + '/ready', timeout=2)"]
 ENTRYPOINT ["noetl-broker"]

@@ -1,48 +1,71 @@
-# noetl-broker: `make help` lists what can be done. Needs make and Python >= 3.11; nothing else, root or not.
+# `make help` lists the targets. Needs make and Python >= 3.11; works as root and as a normal user.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 SHELL := /bin/sh
+# Images of Python often set it. Without compiled files, each command compiles the program anew: 0.2 s.
+unexport PYTHONDONTWRITEBYTECODE
 
-VENV   := .venv
+# COMPILED=1 with setup, test, simulate, chaos, bench or soak: the hot path compiled to machine code. It needs a C compiler. The
+# program is then a wheel in .venv-compiled, made again when a source is newer. src never gets a compiled module.
+COMPILED ?=
+COMPILE  := HATCH_BUILD_HOOK_ENABLE_CUSTOM=true
+
+VENV   := $(if $(COMPILED),.venv-compiled,.venv)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := src tests $(wildcard benchmarks)
+READY  := $(if $(COMPILED),$(VENV)/.compiled,$(STAMP))
+PROGRAM := $(VENV)/.program
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Plain: the checkout itself.
+INSTALL := $(if $(COMPILED),$(COMPILE) $(PIP) install,$(PIP) install --editable)
+PYTEST  := $(BIN)/python -m pytest $(if $(COMPILED),-o pythonpath=.)
+CODE   := src tests hatch_build.py $(wildcard benchmarks)
 # `make setup PYTHON=/path/to/python3.12` chooses the interpreter; `make test PYTEST_ARGS="-k loop"` narrows a run.
 PYTHON ?=
 PYTEST_ARGS ?=
 PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/requirements.txt)))
 
-# `make setup LOCKED=1` installs what constraints.txt says, of everything; without it, the newest that pyproject.toml allows.
+# `make setup LOCKED=1` installs the versions of constraints.txt; without it, the newest that pyproject.toml allows.
 LOCKED ?=
 
-# `make simulate SEEDS=100 START=4000` plays the seeds from 4000 to 4099.
+# `make simulate SEEDS=100 START=4000` runs the seeds 4000 to 4099.
 SEEDS ?= 10000
 START ?= 0
 MINUTES ?= 10
 RATE ?= 500
 
-.PHONY: help setup demo test simulate chaos soak bench check format golden docs constraints clean
+.PHONY: help setup dev demo test test-matrix simulate chaos soak bench check format golden docs wheels constraints clean
 
 help: ## show this list
-	@echo "noetl-broker. Start with: make demo"
+	@echo "noetl-broker. Start with: make dev"
 	@echo
 	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## create .venv with the program and its development tools
+setup: $(READY) ## create .venv with the program and its development tools
 
-demo: $(STAMP) ## run an example playbook: own Postgres, broker and worker, nothing to configure
+# Before `make setup`, these two install the program without the development tools: half the time.
+# The data of dev are in .noetl/ of the checkout; FRESH=1 begins without those of earlier runs.
+dev: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run Postgres, broker, worker and console for playbooks/, until Ctrl-C
+	@$(BIN)/noetl-broker dev playbooks --home . $(if $(FRESH),--fresh)
+
+demo: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run example playbooks with an own Postgres, broker and worker
 	@$(BIN)/noetl-broker demo
 
-test: check ## check, then every test (starts its own Postgres)
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+test: $(if $(COMPILED),$(READY),check) ## run check, then every test; starts its own Postgres
+	$(PYTEST) -n auto $(PYTEST_ARGS)
 
-chaos: $(STAMP) ## every fault at every point, in its long form; prints what was tried and what came of it
-	NOETL_CHAOS=long $(BIN)/python -m pytest -n auto -m chaos $(PYTEST_ARGS)
+# QUICK=1 runs a selection. `.venv/bin/python -m tests.matrix --list` lists what this machine has.
+test-matrix: $(STAMP) ## test Python 3.11 to 3.14 with Postgres 15 to 18, as far as this machine has them
+	$(BIN)/python -m tests.matrix $(if $(QUICK),--quick)
 
-# Small sizes with QUICK=1: whether everything runs. BENCH="drain core" narrows a run. Peers live in environments of their own.
-bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and plot in benchmarks/results (QUICK=1: small)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+chaos: $(READY) ## test every fault at every point; print what was tried
+	NOETL_CHAOS=long $(PYTEST) -n auto -m chaos $(PYTEST_ARGS)
+
+# QUICK=1 shows that everything runs, not how fast. BENCH="drain core" narrows a run. Each peer has its own environment.
+# Table, JSON and plot go to benchmarks/results.
+bench: $(READY) ## measure everything beside its bar and its peers; QUICK=1 for small sizes
+	$(INSTALL) '.[dev,bench]'
 	@for peer in $(PEERS); do \
 	  stamp=.venv-peers/$$peer/.installed; wanted=benchmarks/peers/$$peer/requirements.txt; \
 	  if [ -e $$stamp ] && [ ! $$wanted -nt $$stamp ]; then continue; fi; \
@@ -51,43 +74,71 @@ bench: $(STAMP) ## every figure beside its bar and its peers: table, JSON and pl
 	    && touch $$stamp || echo "make: $$peer cannot be installed: it is left out" >&2; \
 	done
 	$(BIN)/python -m benchmarks $(BENCH) $(if $(QUICK),--quick)
-	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.performance_page
 
-simulate: $(STAMP) ## play 10,000 random executions through crashes and duplicates, each against a reference
+simulate: $(READY) ## run 10,000 random executions with crashes and duplicates against a reference
 	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)
 
-# `make soak MINUTES=60 RATE=1000` keeps 1,000 transitions a second going for an hour, twice.
-soak: $(STAMP) ## the same load for MINUTES, twice, the second time beside an old snapshot: does anything drift?
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench]'
+# `make soak MINUTES=60 RATE=1000` runs 1,000 transitions a second for an hour, twice.
+soak: $(READY) ## run one load for MINUTES, twice, and report what drifts
+	$(INSTALL) '.[dev,bench]'
+	NOETL_LIMITED_SECONDS=600 $(BIN)/python -m pytest -q -n 0 -p no:cacheprovider tests/chaos/test_job_limits.py
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --rate $(RATE)
 
-check: $(STAMP) ## lint, formatting and types; changes nothing
+check: $(STAMP) ## check lint, formatting and types; change nothing
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-format: $(STAMP) ## mend formatting and what the linter can mend
+format: $(STAMP) ## fix formatting and what the linter can fix
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-golden: $(STAMP) ## record the histories of all examples anew: what the core decides from now on
+golden: $(STAMP) ## record the histories of all examples again
 	$(BIN)/python -m pytest -n auto tests/golden/record.py
 
-docs: $(STAMP) ## write the generated pages anew: docs/playbook-reference.md, docs/tables.md
+docs: $(STAMP) ## write the generated pages: docs/playbook-reference.md, tables.md, api-routes.md
 	$(BIN)/python -m pytest tests/docs/record.py
 
-constraints: $(STAMP) ## write down in constraints.txt which versions .venv holds, for installs that come out the same
-	@echo "# What the tests ran with; pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
+wheels: $(STAMP) ## build two wheels into dist: plain, and compiled for this Python and platform
+	rm -f dist/noetl_broker-*.whl
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(COMPILE) $(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+constraints: $(STAMP) ## write the versions of .venv to constraints.txt
+	@echo "# The versions that the tests ran with: pip install -c constraints.txt, or make setup LOCKED=1. Made by make constraints." > constraints.txt
 	$(BIN)/python -m pip freeze --exclude-editable --disable-pip-version-check >> constraints.txt
 
-clean: ## remove .venv, build results and caches
-	rm -rf $(VENV) .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+clean: ## remove environments, build results and caches
+	rm -rf .venv .venv-compiled .venv-peers .venv-matrix build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is newer than pyproject.toml exactly when .venv holds what it asks for.
-# An interpreter is asked, not guessed from its name: a version manager's stand-in may exist and refuse to run.
+# A stamp is newer than pyproject.toml if .venv is up to date.
 $(STAMP): pyproject.toml
-	@set -eu; \
+	@$(create_venv)
+	$(PIP) install $(if $(LOCKED),-c constraints.txt) $(if $(COMPILED),,--editable) '.[dev]'
+	@touch $@
+
+# Its time is that of the beginning: a source that changes meanwhile is newer.
+ifneq ($(COMPILED),)
+$(READY): $(STAMP) hatch_build.py $(shell find src migrations playbooks deploy/roles.sql -type f ! -name '*.pyc')
+	@touch $@.begun
+	$(INSTALL) --no-deps --force-reinstall .
+	@$(BIN)/noetl-broker --version | grep compiled
+	@mv $@.begun $@
+endif
+
+$(PROGRAM): pyproject.toml
+	@$(create_venv)
+	$(PIP) install $(if $(LOCKED),-c constraints.txt) --editable '.[embedded,console]'
+	@touch $@
+
+# Creates .venv, unless it has the program already.
+# Each interpreter is run: a shim of a version manager may exist and refuse.
+define create_venv
+	set -eu; \
+	if [ $(PROGRAM) -nt pyproject.toml ] && [ -z "$(PYTHON)" ]; then exit 0; fi; \
 	chosen=; \
 	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3); do \
 	  if "$$candidate" -c 'import sys; raise SystemExit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
@@ -108,5 +159,4 @@ $(STAMP): pyproject.toml
 	fi; \
 	echo "$(VENV): $$("$$chosen" --version) ($$chosen)"; \
 	"$$chosen" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(LOCKED),-c constraints.txt) --editable '.[dev]'
-	@touch $@
+endef

@@ -1,4 +1,4 @@
-"""What every benchmark stands on: a Postgres of our own with fsync on, a fresh database, a daemon as it is shipped."""
+"""Shared by all benchmarks: a Postgres with fsync on, a new database, a daemon with default settings."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from typing import IO, Any, TypeAlias
 
 import asyncpg
 
-from benchmarks.processes import Daemon, Ear, tree_seconds
+from benchmarks.processes import Daemon, ReadySocket, tree_seconds
 from benchmarks.results import Probe
-from noetl_broker.store.embedded import EmbeddedPostgres
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import connect
+from noetl_broker.embedded_postgres.server import EmbeddedPostgres
+from noetl_broker.store import dsn as store
+from noetl_broker.store.connection import connect
+from noetl_broker.store.migrations import migrate
 
 Connection: TypeAlias = "asyncpg.Connection[Any]"
 PROBES = 20
-# What a server of this use would have; whatever makes a commit durable is as Postgres ships it.
+# Usual settings of such a server. All that makes a commit durable is the default of Postgres.
 SETTINGS = MappingProxyType({"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "150"})
-SILENCE_SECONDS = 0.02  # after which one looks though nothing rang
-LONG_SECONDS = 1800.0  # of one statement: some fill a table with millions of rows
+POLL_SECONDS = 0.02  # without a notification
+LONG_SECONDS = 1800.0  # for one statement: some insert millions of rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """One run of the benchmarks: the server, and whether it is a quick one."""
+    """One run of the benchmarks: the server, and whether sizes are small."""
 
     postgres: EmbeddedPostgres
     quick: bool
@@ -42,55 +43,60 @@ class Bench:
 
     @property
     def rounds(self) -> int:
-        """Never fewer than three: a median of two is a guess."""
+        """The number of rounds: at least three, because a median of two says little."""
         return 3 if self.quick else 5
 
     def scaled(self, full: int, quick: int) -> int:
-        """The size for this kind of run."""
+        """Return the size for this run."""
         return quick if self.quick else full
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[Database]:
-        """A new database with the schema in it, gone afterwards."""
+        """Create a migrated database; drop it afterwards."""
         name = f"bench_{self.numbers()}"
-        admin = await connect(self.postgres.dsn(), name="benchmark", command_timeout=LONG_SECONDS)
+        admin = await connect(store.Database(dsn=self.postgres.dsn()), name="benchmark", command_timeout=LONG_SECONDS)
         try:
             await admin.execute(f"create database {name}")
             dsn = self.postgres.dsn(name)
-            await migrate(dsn)
-            connection = await connect(dsn, name="benchmark", command_timeout=LONG_SECONDS)
+            await migrate(store.Database(dsn=dsn))
+            connection = await connect(store.Database(dsn=dsn), name="benchmark", command_timeout=LONG_SECONDS)
             await connection.execute("set statement_timeout = 0")
             try:
                 yield Database(bench=self, dsn=dsn, connection=connection)
             finally:
                 await connection.close()
                 await admin.execute(f"drop database {name} with (force)")
-                await admin.execute("checkpoint")  # untimed: what one figure left behind is not the next one's work
+                await admin.execute("checkpoint")  # so that the next benchmark does not pay for it
         finally:
             await admin.close()
 
     async def on(self, dsn: str) -> Database:
-        """Another connection to a database that is there; whoever asks closes it."""
-        return Database(bench=self, dsn=dsn, connection=await connect(dsn, name="benchmark"))
+        """Open another connection to a database; the caller closes it."""
+        return Database(bench=self, dsn=dsn, connection=await connect(store.Database(dsn=dsn), name="benchmark"))
 
     def server_seconds(self, *, but: int) -> float:
-        """What the server and all its backends have used of the processor so far, without the backend `but`."""
+        """Return the processor seconds of the server with all backends, without the backend `but`."""
         pid_file = self.postgres.folder / "data" / "postmaster.pid"
         return tree_seconds(int(pid_file.read_text().split()[0]), but=but)
 
 
 @dataclass(slots=True, kw_only=True)
 class Database:
-    """A database, with a connection that whoever measures may use.
+    """A database, with a connection for the benchmark.
 
-    `rings`: how often a commit was heard that queued jobs or ended executions, twice where it did both.
+    `notifications`: received notifications of queued jobs and of ended executions.
     """
 
     bench: Bench
     dsn: str
     connection: Connection
-    rings: int = 0
-    rung: asyncio.Event = field(default_factory=asyncio.Event)
+    notifications: int = 0
+    notified: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def target(self) -> store.Database:
+        """The database for the program's `connect`."""
+        return store.Database(dsn=self.dsn)
 
     async def register(self, path: str, content: str) -> None:
         """Put a playbook into the catalog."""
@@ -99,7 +105,7 @@ class Database:
         )
 
     async def start(self, path: str, payload: Any = None, *, many: int = 1) -> list[int]:
-        """Start executions; gives their ids."""
+        """Start executions; return their ids."""
         rows = await self.connection.fetch(
             "select noetl.start_execution($1, $2) from generate_series(1, $3)", path, payload or {}, many
         )
@@ -109,40 +115,51 @@ class Database:
     async def daemon(
         self, *, processes: int = 1, log: IO[bytes] | int | None = None, **settings: str
     ) -> AsyncIterator[Daemon]:
-        """`noetl-broker run` beside us, ready; stopped afterwards."""
+        """Start `noetl-broker run`, wait until it is ready, and stop it afterwards."""
         arguments = ("run", "--processes", str(processes))
         environment = {"NOETL_BROKER_DSN": self.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
-        environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}  # nobody looks
+        environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}  # no other load
         environment |= {f"NOETL_BROKER_{name.upper()}": value for name, value in settings.items()}
-        with ear() as hearing:
-            daemon = await Daemon.start(arguments, environment, hearing, log=log)
+        with ready_socket() as socket:
+            daemon = await Daemon.start(arguments, environment, socket, log=log)
             try:
                 await daemon.ready()
                 yield daemon
             finally:
                 await daemon.stop()
 
-    async def until_read(self, commits: int = 0) -> None:
-        """Wait until the inbox is empty, which takes so many commits at least.
+    @asynccontextmanager
+    async def worker(self, module: str, *arguments: str) -> AsyncIterator[Daemon]:
+        """Start a module as a worker of this database, and stop it afterwards; nothing says when it is ready."""
+        environment = {"NOETL_BROKER_DSN": self.dsn, "NOETL_BROKER_LOG_LEVEL": "error"}
+        with ready_socket() as socket:
+            worker = await Daemon.start(arguments, environment, socket, module=module)
+            try:
+                yield worker
+            finally:
+                await worker.stop()
 
-        It is looked at when a commit rings, from that one on, for each look takes from who is measured.
+    async def until_read(self, commits: int = 0) -> None:
+        """Wait until the inbox is empty; that takes at least `commits` commits.
+
+        Before those, and between notifications, it is not read: each read takes time from what is measured.
         """
         for channel in ("noetl_job", "noetl_end"):
-            await self.connection.add_listener(channel, self._hear)
-        enough = self.rings + commits
-        while self.rings < enough or await self.connection.fetchval("select exists (select from noetl.inbox)"):
-            self.rung.clear()
+            await self.connection.add_listener(channel, self._on_notify)
+        enough = self.notifications + commits
+        while self.notifications < enough or await self.connection.fetchval("select exists (select from noetl.inbox)"):
+            self.notified.clear()
             try:
-                await asyncio.wait_for(self.rung.wait(), SILENCE_SECONDS)
+                await asyncio.wait_for(self.notified.wait(), POLL_SECONDS)
             except TimeoutError:
                 enough = 0
 
-    def _hear(self, *_: object) -> None:
-        self.rings += 1
-        self.rung.set()
+    def _on_notify(self, *_: object) -> None:
+        self.notifications += 1
+        self.notified.set()
 
     async def probe(self) -> Probe:
-        """How fast the disk and a commit are at this moment."""
+        """Measure fdatasync and a commit."""
         await self.connection.execute("create table if not exists public.probe (n int)")
         times = []
         for _ in range(PROBES):
@@ -153,18 +170,18 @@ class Database:
 
 
 @contextmanager
-def ear() -> Iterator[Ear]:
-    """A socket on which a daemon says that it is ready, as it does to systemd."""
+def ready_socket() -> Iterator[ReadySocket]:
+    """Open a socket on which a daemon reports that it is ready, as it does to systemd."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        hearing = Ear(Path(folder) / "notify")
+        socket = ReadySocket(Path(folder) / "notify")
         try:
-            yield hearing
+            yield socket
         finally:
-            hearing.close()
+            socket.close()
 
 
 def fdatasync_milliseconds() -> float:
-    """The median time in which 8 kB reach the disk, appended to a file as the server does it."""
+    """Return the median time to append 8 kB to a file and sync it, as the server does."""
     times = []
     with tempfile.TemporaryFile() as file:
         for _ in range(PROBES):
@@ -176,5 +193,5 @@ def fdatasync_milliseconds() -> float:
 
 
 def program(*arguments: str) -> tuple[str, ...]:
-    """The command line of the program in this environment."""
+    """Return the command line of the program in this environment."""
     return (str(Path(sys.executable).with_name("noetl-broker")), *arguments)

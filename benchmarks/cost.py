@@ -1,4 +1,4 @@
-"""What a transition costs beside time: commits, round trips, WAL, dead tuples; and the memory of a large backlog."""
+"""The cost of a transition in commits, round trips, WAL and dead tuples; the memory at a large backlog."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.bench import SETTINGS, Bench, Database
 from benchmarks.drain import complete
 from benchmarks.playbooks import STEPS, chain, leaf
 from benchmarks.results import Row, at_most
-from noetl_broker.store import embedded
+from noetl_broker import embedded_postgres
 
 ROUNDS: Final = 3
 COUNTING: Final = {"shared_preload_libraries": "pg_stat_statements"}
@@ -20,7 +20,7 @@ CALLS: Final = """
     from pg_stat_statements s
     join pg_database d on d.oid = s.dbid and d.datname = current_database()
     where s.toplevel and s.query !~ '(exists [(]select from noetl.inbox|complete_job|pg_stat)'"""
-# An updated or deleted row version is dead until vacuum takes it; of index entries nothing is said.
+# An updated or deleted row version is dead until vacuum removes it. Index entries are not counted.
 DEAD: Final = """
     select (pg_stat_clear_snapshot() is null)::int::float8
       + coalesce(sum(n_tup_upd + n_tup_del), 0)::float8 as dead
@@ -30,9 +30,9 @@ UNITS: Final = {"commits": "", "round trips": "", "WAL": "bytes", "dead tuples":
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """Per turn of the drain, from the server's own counters; on a server of its own, for counting slows it a little."""
+    """Measure per turn of the drain, by the server's counters; on another server, because counting slows it."""
     rounds: list[dict[str, float]] = []
-    with embedded.start(settings=SETTINGS | COUNTING) as counting:
+    with embedded_postgres.start(settings=SETTINGS | COUNTING) as counting:
         for _ in range(ROUNDS):
             async with replace(bench, postgres=counting).database() as database:
                 rounds.append(await _counted(database, bench.scaled(2_000, 300)))
@@ -51,7 +51,7 @@ async def _counted(database: Database, executions: int) -> dict[str, float]:
         await database.start("ten", many=executions)
         await database.until_read()
         for _ in range(STEPS):
-            # Completing is the worker's part: its transaction has no share in what is counted.
+            # The worker completes jobs: its transaction is not counted.
             async with database.connection.transaction():
                 await complete(database)
                 await database.connection.fetchval("select pg_stat_statements_reset()")
@@ -60,10 +60,10 @@ async def _counted(database: Database, executions: int) -> dict[str, float]:
             totals["commits"] += row["commits"]
             totals["round trips"] += row["calls"]
             totals["WAL"] += row["wal"]
-    # A process hands its counts in when it has a moment, at the latest when it ends, as the daemon has.
+    # A backend reports its counts at its end at the latest; the daemon has ended.
     dead = (await database.connection.fetch(DEAD))[0]["dead"]
     turns = executions * STEPS
-    worker = executions * STEPS * 2  # a lease and an end each rewrite the job's row
+    worker = executions * STEPS * 2  # a lease and an end rewrite the row of the job
     return {name: total / turns for name, total in totals.items()} | {"dead tuples": (dead - worker) / turns}
 
 

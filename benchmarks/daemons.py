@@ -1,4 +1,4 @@
-"""Several processes and several daemons against one, and what a daemon uses that has nothing to do."""
+"""Several processes and daemons against one; the processor time of an idle daemon."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from benchmarks.drain import drained
 from benchmarks.results import Row, at_least, at_most, ratios
 
 ROUNDS = 3
-SHARE = 0.2  # so four of them and the server's sessions stay below two cores
+SHARE = 0.2  # so that four of them and the server fit two cores
 ARRANGEMENTS = {"1": (1, 1), "--processes 2": (2, 1), "2 daemons": (1, 2), "4 daemons": (1, 4)}  # processes, daemons
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """The same drain by one, by two and by four; `drained` raises where anything is lost.
+    """Measure the same drain by one, two and four daemons; `drained` raises if anything is lost.
 
-    At full speed one of them and its sessions fill two cores. Held to a share of a core each, as if each had a machine
-    of its own and the server were large, they show whether they add up.
+    At full speed, one daemon with its sessions uses two cores. With a share of a core each, as if each had its own
+    machine, the measurement shows whether their rates add up.
     """
     rows: list[Row] = []
     for figure, share in (("daemons", None), (f"daemons, {SHARE:g} of a core each", SHARE)):
-        rows += await _added_up(bench, figure, share)
+        rows += await _scaling(bench, figure, share)
     return [*rows, await _idle(bench)]
 
 
-async def _added_up(bench: Bench, figure: str, share: float | None) -> list[Row]:
+async def _scaling(bench: Bench, figure: str, share: float | None) -> list[Row]:
     executions = bench.scaled(2_000, 300)
     rates: dict[str, list[float]] = {name: [] for name in ARRANGEMENTS}
     for _ in range(ROUNDS):

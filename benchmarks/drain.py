@@ -1,8 +1,8 @@
-"""The drain: all jobs of 2,000 executions are completed in one statement, then the daemon decides on all of them.
+"""The drain: one statement completes all jobs of 2,000 executions, then the daemon decides on all of them.
 
-A round is one database and all ten steps; the shipped daemon with one process, with two, and the ideal batch on one
-connection (ideal.py) take turns. The clock runs from the commit of the statement until the inbox is empty, so what the
-bell takes counts too.
+A round is one database with all ten steps. A daemon with one process, one with two, and the ideal batch on one
+connection (ideal.py) take turns. The time runs from the commit of the statement until the inbox is empty, so
+notifications count.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.bench import Bench, Database
 from benchmarks.playbooks import RESULT, STEPS, chain
 from benchmarks.results import Probe, Row, at_least, ratios
 from benchmarks.throttle import Throttle
-from noetl_broker.store.pool import HOT_PATH, connect
+from noetl_broker.store.connection import HOT_PATH, connect
 
 FAST_DISK_MS: Final = 0.2
 BATCH: Final = 200  # mails that one commit reads at most
@@ -28,7 +28,7 @@ COMPLETE: Final = """
 
 
 class Drained(NamedTuple):
-    """Turns a second, and what each took of the processor, in the daemon and in the server, in microseconds."""
+    """Turns a second, and processor microseconds a turn, of the daemon and of the server."""
 
     rate: float
     daemon: float
@@ -36,7 +36,7 @@ class Drained(NamedTuple):
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """One process, two processes, and each against the ideal."""
+    """Measure one process, two processes, and the ratio of each to the ideal."""
     executions = bench.scaled(2_000, 500)
     ones, twos, ideals, probes = [], [], [], []
     for _ in range(3):
@@ -76,17 +76,17 @@ async def drained(
     daemons: int = 1,
     share: float | None = None,
     path: str = "ten",
-    spoil: Callable[[list[int]], Awaitable[int]] | None = None,
+    break_executions: Callable[[list[int]], Awaitable[int]] | None = None,
 ) -> Drained:
-    """One round with daemons as they are shipped; raises RuntimeError where anything was lost.
+    """Run one round with default daemons; raises RuntimeError if anything was lost.
 
-    `share`: of a core, which each process gets at most.
-    `spoil` is told which executions have started, and gives how many of them it made such that none can decide on them.
+    `share`: of a core, for each process.
+    `break_executions`: gets the ids of the started executions, makes some of them undecidable, and returns how many.
     """
     await database.register(path, chain(path))
     bench = database.bench
     async with AsyncExitStack() as stack:
-        log = subprocess.DEVNULL if spoil else None  # it has a lot to say of what was spoilt
+        log = subprocess.DEVNULL if break_executions else None  # broken executions would fill the log
         running = [
             await stack.enter_async_context(database.daemon(processes=processes, log=log)) for _ in range(daemons)
         ]
@@ -96,10 +96,10 @@ async def drained(
             throttle = await stack.enter_async_context(Throttle(share, process_ids))
         started = await database.start(path, many=executions)
         await database.until_read()
-        spoilt = await spoil(started) if spoil else 0
-        us = database.connection.get_server_pid()
+        broken = await break_executions(started) if break_executions else 0
+        own_pid = database.connection.get_server_pid()
         taken = 0.0
-        own_before, server_before = sum(daemon.seconds() for daemon in running), bench.server_seconds(but=us)
+        own_before, server_before = sum(daemon.seconds() for daemon in running), bench.server_seconds(but=own_pid)
         for step in range(STEPS):
             completed = await complete(database)
             began = time.perf_counter()
@@ -107,33 +107,33 @@ async def drained(
             if throttle is not None:
                 await throttle.settled()
             taken += time.perf_counter() - began
-            if completed != executions - (spoilt if step else 0):
-                raise RuntimeError(f"{completed} jobs were there, of {executions} executions with {spoilt} spoilt")
+            if completed != executions - (broken if step else 0):
+                raise RuntimeError(f"{completed} jobs were there, of {executions} executions with {broken} broken")
         own = sum(daemon.seconds() for daemon in running) - own_before
-        server = bench.server_seconds(but=us) - server_before
+        server = bench.server_seconds(but=own_pid) - server_before
         ended = await database.connection.fetchval(
             "select count(*) from noetl.execution where status = 'COMPLETED' and path = $1", path
         )
-    if ended != executions - spoilt:
-        raise RuntimeError(f"{ended} executions are completed, not {executions - spoilt}")
-    turns = (executions - spoilt) * STEPS
+    if ended != executions - broken:
+        raise RuntimeError(f"{ended} executions are completed, not {executions - broken}")
+    turns = (executions - broken) * STEPS
     return Drained(turns / taken, own / turns * 1e6, server / turns * 1e6)
 
 
 async def complete(database: Database) -> int:
-    """End all jobs with one statement; gives their number."""
+    """Complete all jobs with one statement; return their number."""
     return int(await database.connection.fetchval(COMPLETE, RESULT))
 
 
 async def _ideal(database: Database, executions: int) -> float:
-    """All steps but the last, which would end the executions: the rows of a turn are the same in each."""
+    """Drain all steps except the last, which would end the executions: each turn writes the same rows."""
     await database.register("ten", chain("ten"))
     async with database.daemon():
         await database.start("ten", many=executions)
         await database.until_read()
-    connection = await connect(database.dsn, name="ideal")
+    connection = await connect(database.target, name="ideal")
     try:
-        # The broker's own session: its events are no mail, and its plans go by index.
+        # As in the broker: its events are no mail, and plans use indexes.
         await connection.execute("set noetl.writer = 'broker'")
         for name, value in HOT_PATH.items():
             await connection.execute(f"set {name} = {value}")

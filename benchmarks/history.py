@@ -1,4 +1,4 @@
-"""Whether a transition costs the same at the end of a long history as at its beginning."""
+"""Whether a transition costs the same at the start and at the end of a long history."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from benchmarks.playbooks import chain, loop
 from benchmarks.results import Probe, Row, at_most
 
 ROUNDS = 3
-SHARE = 100  # transitions at either end
+SHARE = 100  # transitions at the start and at the end
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """A playbook of a thousand steps, and a loop of nine thousand visits."""
+    """Measure a playbook of a thousand steps, and a loop of nine thousand visits."""
     steps, visits = bench.scaled(1_000, 250), bench.scaled(9_000, 400)
     async with bench.database() as database, database.daemon():
         await database.register("long", chain("long", steps, kind="http"))

@@ -1,7 +1,7 @@
-"""The ideal batch: the rows of a turn on one connection, without a rule, a template or a look at what is there.
+"""The ideal batch: writes the rows of turns on one connection, without rules, templates or reads of other rows.
 
-It takes mail, locks and reads each state, and writes what a turn of the ten-step playbook writes, in as few statements
-as there can be: two and a commit, two hundred executions at a time.
+It takes mail, locks and reads each state, and writes what a turn of the ten-step playbook writes. For two hundred
+executions that takes two statements and a commit.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WRITE: Final = """
       insert into noetl.turn (execution_id, turn, event_id, outcome, decided_at)
       select execution_id, turn, event_id, 'decided', clock_timestamp()
       from given
-    ), told as materialized (
+    ), given_events as materialized (
       select noetl.next_id() as event_id, g.execution_id, t.ordinal, t.type, g.ended, g.began, g.event_id as cause
       from given g
       cross join (values (1, 'step_completed'), (2, 'step_started')) t (ordinal, type)
@@ -43,13 +43,13 @@ WRITE: Final = """
         event_id, execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, meta
       )
       select event_id, execution_id, 1, cause, type, began, began, 'python', 'COMPLETED', '{"turn": 1, "visit": 1}'
-      from told
+      from given_events
     ), jobs as (
       insert into noetl.queue (
         execution_id, catalog_id, node_id, node_name, node_type, action, context, event_id, parent_event_id
       )
       select execution_id, 1, began, began, 'python', $7, $8::jsonb, event_id, event_id
-      from told
+      from given_events
       where ordinal = 2
     ), ended as (
       update noetl.workflow w
@@ -74,7 +74,7 @@ CONTEXT: Final = (
 
 
 async def drain(connection: Connection, step: int) -> float:
-    """Take all mail of this step's answers and write what follows; gives the seconds."""
+    """Decide on all answers of this step; return the seconds."""
     ended, began = f"s{step}", f"s{step + 1}"
     take, write = await connection.prepare(TAKE), await connection.prepare(WRITE)
     start = time.perf_counter()

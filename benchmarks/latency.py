@@ -1,4 +1,4 @@
-"""From the commit of `action_completed` to the moment when the next job can be seen."""
+"""The time from the commit of `action_completed` until the next job is visible."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, Self
 from benchmarks.bench import Bench, Connection, Database
 from benchmarks.playbooks import RESULT, chain
 from benchmarks.results import Row, at_most, percentile
-from noetl_broker.store.pool import connect
+from noetl_broker.store.connection import connect
 
 BEAT_SECONDS: Final = 0.01
 COMPLETE: Final = """
@@ -21,7 +21,7 @@ COMPLETE: Final = """
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """One execution at a time: each round gives its own percentiles."""
+    """Measure one execution at a time; each round has its percentiles."""
     halves, tails, probes = [], [], []
     async with bench.database() as database, database.daemon():
         await database.register("probe", chain("probe", kind="http"))
@@ -41,7 +41,7 @@ async def measure(bench: Bench) -> list[Row]:
 
 
 async def measure_loaded(bench: Bench) -> list[Row]:
-    """The same beside 1,000 transitions a second; the pace that was really held stands beside."""
+    """Measure the same during 1,000 other transitions a second; `per second` is the measured rate."""
     halves, tails, paces, probes = [], [], [], []
     async with bench.database() as database, database.daemon():
         await database.register("probe", chain("probe", kind="http"))
@@ -66,32 +66,32 @@ async def measure_loaded(bench: Bench) -> list[Row]:
 
 @dataclass(slots=True)
 class Watch:
-    """A worker that does one job at a time and looks at the clock: it hears of a job as every worker does."""
+    """A worker that runs one job at a time and measures when it is notified of the next."""
 
     database: Database
     connection: Connection
-    rung: asyncio.Event
-    alone: bool  # nobody else's jobs ring: what a ring tells of is ours, and can be seen from the ring on
-    rung_at: float = 0.0
+    notified: asyncio.Event
+    alone: bool  # no other jobs: a notification is of our job, which is visible from then on
+    notified_at: float = 0.0
 
     @classmethod
     @contextlib.asynccontextmanager
     async def on(cls, database: Database, *, alone: bool = False) -> AsyncIterator[Self]:
         """Listen for jobs."""
-        connection = await connect(database.dsn, name="watch")
+        connection = await connect(database.target, name="watch")
         watch = cls(database, connection, asyncio.Event(), alone)
-        await connection.add_listener("noetl_job", watch._hear)
+        await connection.add_listener("noetl_job", watch._on_notify)
         try:
             yield watch
         finally:
             await connection.close()
 
-    def _hear(self, *_: object) -> None:
-        self.rung_at = time.perf_counter()
-        self.rung.set()
+    def _on_notify(self, *_: object) -> None:
+        self.notified_at = time.perf_counter()
+        self.notified.set()
 
     async def spans(self, executions: int, *, path: str = "probe", counting: bool = False) -> list[float]:
-        """Milliseconds from each answer's commit to the next job; `counting`: the n-th answer says n."""
+        """Return milliseconds from each answer's commit to the next job; `counting`: the n-th answer has n."""
         spans = []
         for _ in range(executions):
             execution_id = (await self.database.start(path))[0]
@@ -107,7 +107,7 @@ class Watch:
                 await self.connection.fetchval("select queue_id from noetl.lease_jobs('watch', 1, 60, array['http'])")
                 answers += 1
                 result = RESULT | {"n": answers} if counting else RESULT
-                self.rung.clear()  # what rang before is no answer to this
+                self.notified.clear()  # earlier notifications are of other jobs
                 await self.connection.fetchval("select noetl.complete_job($1, 'watch', 1, $2)", job, result)
                 committed = time.perf_counter()
         if not spans:
@@ -115,33 +115,32 @@ class Watch:
         return spans
 
     async def _next(self, execution_id: int, node: str, *, answered: bool) -> tuple[int, float] | None:
-        """The next job and when it could be seen; None at the end of the execution.
+        """Return the next job and when it was visible; None at the end of the execution.
 
-        Who is alone and has answered waits for the ring that comes of it: a look before that would take a processor
-        from the daemon. The job is found by its key whatever the planner thinks: a look through all that is queued
-        would walk over all that ever was while somebody holds an old snapshot, one through all that the execution had
-        grows with its history, and we would measure ourselves.
+        If `alone`, it waits for the notification after an answer, because a query would take processor time from the
+        daemon. The query reads the job by its key: other queries slow down with an old snapshot or a long history, and
+        would measure themselves.
         """
-        woken_at, waits = None, self.alone and answered
+        seen_at, must_wait = None, self.alone and answered
         while True:
-            if waits:
+            if must_wait:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.rung.wait(), 0.05)
-                woken_at = self.rung_at if self.alone and self.rung.is_set() else None
-            waits = True
-            self.rung.clear()
+                    await asyncio.wait_for(self.notified.wait(), 0.05)
+                seen_at = self.notified_at if self.alone and self.notified.is_set() else None
+            must_wait = True
+            self.notified.clear()
             (found,) = await self.connection.fetch(
                 "select x.status, q.queue_id from noetl.execution x left join noetl.queue q on"
                 " q.execution_id = x.execution_id and q.node_id = $2 where x.execution_id = $1", execution_id, node,
             )  # fmt: skip
             if found["queue_id"] is not None:
-                return found["queue_id"], woken_at or time.perf_counter()
+                return found["queue_id"], seen_at or time.perf_counter()
             if found["status"] != "RUNNING":
                 return None
 
 
 def _node(execution_id: int, number: int, *, looping: bool) -> str:
-    """The node of the job with this number: of a visit of the loop, or of a step of the chain."""
+    """Return the node id of the n-th job: of a visit of the loop, or of a step of the chain."""
     if looping:
         return f"{execution_id}:again" if number == 1 else f"{execution_id}:again#{number}"
     return f"{execution_id}:s{number}"
@@ -149,7 +148,7 @@ def _node(execution_id: int, number: int, *, looping: bool) -> str:
 
 @dataclass(slots=True)
 class Load:
-    """Completes so many jobs of other executions a second, and starts new ones as they end."""
+    """Completes `per_second` jobs of other executions, and starts new executions as they end."""
 
     database: Database
     connection: Connection
@@ -159,8 +158,8 @@ class Load:
     @classmethod
     @contextlib.asynccontextmanager
     async def on(cls, database: Database, *, per_second: int) -> AsyncIterator[Self]:
-        """Keep the pace until the block ends."""
-        connection = await connect(database.dsn, name="load")
+        """Keep the rate until the block ends."""
+        connection = await connect(database.target, name="load")
         load = cls(database, connection, per_second)
         await database.start("load", many=per_second // 2)
         await database.until_read()
@@ -175,17 +174,17 @@ class Load:
 
     async def _run(self) -> None:
         beat = time.perf_counter()
-        due = owed = 0.0
+        due = starts_due = 0.0
         while True:
             due += self.per_second * BEAT_SECONDS
             if due >= 1:
                 self.completed += await self.connection.fetchval(COMPLETE, "load", int(due), "python", RESULT)
                 due -= int(due)
-            owed += self.per_second * BEAT_SECONDS / 10
-            if owed >= 1:
+            starts_due += self.per_second * BEAT_SECONDS / 10
+            if starts_due >= 1:
                 await self.connection.fetch(
-                    "select noetl.start_execution('load', '{}') from generate_series(1, $1)", int(owed)
+                    "select noetl.start_execution('load', '{}') from generate_series(1, $1)", int(starts_due)
                 )
-                owed -= int(owed)
+                starts_due -= int(starts_due)
             beat += BEAT_SECONDS
             await asyncio.sleep(max(0.0, beat - time.perf_counter()))

@@ -1,4 +1,4 @@
-"""Whether the drain costs the same among ten million old events as in empty tables."""
+"""Whether the drain costs the same with ten million old events as with empty tables."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from benchmarks.drain import drained
 from benchmarks.results import Row, at_most, ratios
 
 ROUNDS: Final = 3
-# What ended executions of 30 events, 10 jobs and 10 turns leave behind, in ids from before ours.
-# The trigger is off: these are no mail.
+# The rows of ended executions with 30 events, 10 jobs and 10 turns each, with older ids. The trigger is off: no mail.
 FILL: Final = (
     "set session_replication_role = replica",
     """
@@ -41,7 +40,7 @@ FILL: Final = (
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """Each round drains in the full database and in a new one."""
+    """Measure the drain in the full database and in a new one, in turns."""
     executions, events = bench.scaled(2_000, 300), bench.scaled(10_000_000, 200_000)
     full, empty, probes = [], [], []
     async with bench.database() as old:

@@ -1,4 +1,4 @@
-"""The playbooks that are measured, and the result that a worker gives."""
+"""The playbooks of the benchmarks, and the result of their jobs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Final
 
 STEPS: Final = 10
 RESULT: Final = {"n": 7, "pad": "x" * 1000}  # more than a kilobyte
-# What a job of each type must say; which of them is of no concern here, but a worker can lease one type alone.
+# The required keys of each job type. A worker can lease one type, so that two loads are separate.
 BODIES: Final = {"python": 'code: "def main(x): return x"', "http": "url: http://127.0.0.1/"}
 HEAD: Final = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n"
 
 
 def chain(path: str, steps: int = STEPS, *, kind: str = "python") -> str:
-    """Steps in a row, each with one condition and one rendered input."""
+    """Return a playbook of steps in a row, each with one condition and one rendered input."""
     lines = [HEAD.format(path=path), "workload: {limit: 5}\nworkflow:\n- {step: start, next: s1}\n"]
     for number in range(1, steps + 1):
         following = f"s{number + 1}" if number < steps else "end"
@@ -29,7 +29,7 @@ def chain(path: str, steps: int = STEPS, *, kind: str = "python") -> str:
 
 
 def loop(path: str, visits: int) -> str:
-    """One step that comes back to itself so many times."""
+    """Return a playbook with one step that loops `visits` times."""
     return HEAD.format(path=path) + (
         "workload: {limit: 5}\nworkflow:\n- {step: start, next: again}\n"
         "- step: again\n  type: http\n  url: http://127.0.0.1/\n"
@@ -39,7 +39,7 @@ def loop(path: str, visits: int) -> str:
 
 
 def wide(path: str, concurrency: int, *, child: str) -> str:
-    """An iterator whose items are executions of another playbook."""
+    """Return a playbook with an iterator whose items are executions of another playbook."""
     return HEAD.format(path=path) + (
         "workload: {n: 100}\nworkflow:\n- {step: start, next: each}\n"
         '- step: each\n  type: iterator\n  collection: "{{ range(workload.n) | list }}"\n'
@@ -50,7 +50,7 @@ def wide(path: str, concurrency: int, *, child: str) -> str:
 
 
 def leaf(path: str) -> str:
-    """What runs for each item."""
+    """Return the playbook of one item."""
     return HEAD.format(path=path) + (
         'workflow:\n- {step: start, next: end}\n- {step: end, result: {i: "{{ workload.i }}"}}\n'
     )

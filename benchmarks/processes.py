@@ -1,8 +1,9 @@
-"""Daemons as processes of their own: started as an operator starts them, with what they use of the processor."""
+"""Daemons as processes, with their processor time and memory."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Self
 
-PATIENCE_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 60.0
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
-class Ear:
-    """What listens in systemd's place for READY=1; it goes on reading, for a full socket would hold up the daemon."""
+class ReadySocket:
+    """Receives READY=1 in place of systemd; it reads on, because a full socket would block the daemon."""
 
     def __init__(self, path: Path) -> None:
         """Listen at this path."""
@@ -30,11 +31,11 @@ class Ear:
         asyncio.get_running_loop().add_reader(self._socket, self._read)
 
     async def ready(self) -> None:
-        """Return when the daemon has said that it is ready."""
-        await asyncio.wait_for(self._ready.wait(), PATIENCE_SECONDS)
+        """Return when the daemon is ready."""
+        await asyncio.wait_for(self._ready.wait(), TIMEOUT_SECONDS)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket."""
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
@@ -45,46 +46,52 @@ class Ear:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
-    """A running daemon, `began` by the clock of `time.perf_counter`."""
+    """A running daemon; `began` is a time of `time.perf_counter`."""
 
     process: asyncio.subprocess.Process
-    ear: Ear
+    socket: ReadySocket
     began: float
 
     @classmethod
     async def start(
-        cls, arguments: tuple[str, ...], environment: Mapping[str, str], ear: Ear, *, log: IO[bytes] | int | None = None
+        cls,
+        arguments: tuple[str, ...],
+        environment: Mapping[str, str],
+        socket: ReadySocket,
+        *,
+        log: IO[bytes] | int | None = None,
+        module: str = "noetl_broker",
     ) -> Self:
-        """Start the program with these arguments; `log`: where its log goes, ours if none is given."""
+        """Start a module with these arguments; `log` gets its log, our standard error by default."""
         began = time.perf_counter()
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "noetl_broker",
+            module,
             *arguments,
-            env=os.environ | dict(environment) | {"NOTIFY_SOCKET": str(ear.path)},
+            env=os.environ | dict(environment) | {"NOTIFY_SOCKET": str(socket.path)},
             stderr=log,
         )
-        return cls(process=process, ear=ear, began=began)
+        return cls(process=process, socket=socket, began=began)
 
     async def ready(self) -> None:
-        """Return when it can take turns."""
-        await self.ear.ready()
+        """Return when it is ready."""
+        await self.socket.ready()
 
     def seconds(self) -> float:
-        """What it and its children have used of the processor."""
+        """Return the processor seconds of the daemon and of all processes below it."""
         return tree_seconds(self.process.pid)
 
     def process_ids(self) -> list[int]:
-        """It, and its children."""
+        """Return the ids of the daemon and its children."""
         return [process_id for process_id, _ in _tree(self.process.pid)]
 
     def resident_bytes(self) -> int:
-        """The memory that it holds now."""
+        """Return the current memory."""
         return self._memory("VmRSS:")
 
     def peak_bytes(self) -> int:
-        """The most memory that it ever held."""
+        """Return the peak memory."""
         return self._memory("VmHWM:")
 
     def _memory(self, name: str) -> int:
@@ -92,29 +99,27 @@ class Daemon:
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
     async def stop(self) -> None:
-        """Ask it to stop, and wait."""
+        """Stop it and wait."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), PATIENCE_SECONDS)
+            await asyncio.wait_for(self.process.wait(), TIMEOUT_SECONDS)
 
 
 def tree_seconds(root: int, *, but: int = 0) -> float:
-    """Processor seconds of a process, its children without `but`, and the children that it has buried."""
-    ticks = 0
-    for process_id, fields in _tree(root):
-        if process_id != but:  # a buried child's part is in the last two
-            ticks += sum(map(int, fields[11 : 15 if process_id == root else 13]))
+    """Return processor seconds of a process and all below it without `but`, each with its own ended children."""
+    ticks = sum(sum(map(int, fields[11:15])) for process_id, fields in _tree(root) if process_id != but)
     return ticks / TICKS
 
 
 def _tree(root: int) -> Iterator[tuple[int, list[str]]]:
-    """A process and its children, each with what the kernel says of it from its state on (proc_pid_stat(5))."""
+    """Yield a process and all below it, each with the fields of proc_pid_stat(5) from its state on."""
+    found: dict[int, list[str]] = {}
     for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue  # it ended while we looked
-        if root in (int(entry.name), int(fields[1])):
-            yield int(entry.name), fields
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has just ended
+                found[int(entry.name)] = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+    below = [root]
+    for process_id in below:
+        if process_id in found:
+            yield process_id, found[process_id]
+            below += [child for child, fields in found.items() if int(fields[1]) == process_id]

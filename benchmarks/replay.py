@@ -1,4 +1,4 @@
-"""`replay --all` over stored executions of ten steps: the core alone, and the whole command by the clock."""
+"""`replay --all` of executions of ten steps: the core only, and the whole command."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from itertools import islice
 from benchmarks.bench import Bench, Database, program
 from benchmarks.drain import drained
 from benchmarks.results import Row, at_least
-from noetl_broker.broker.replay import Retaking
-from noetl_broker.playbook.findings import Rules
-from noetl_broker.store import histories
+from noetl_broker.history.replay import Replay
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store import history_scan
+from noetl_broker.store.executions import Filter
 from noetl_broker.store.history import Versions
 
 CORE = 2_000  # executions that fit into memory at once
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """Executions a second."""
+    """Measure executions a second."""
     executions = bench.scaled(10_000, 500)
     async with bench.database() as database:
         await drained(database, executions)
         probe = await database.probe()
         stored = await _stored(database, min(executions, CORE))
-        cores = [_retake(stored) for _ in range(bench.rounds)]
+        cores = [_replay(stored) for _ in range(bench.rounds)]
         commands = [await _command(database, executions) for _ in range(bench.rounds)]
     rates, spent = zip(*commands, strict=True)
     beside = {"command µs/execution": sorted(spent)[len(spent) // 2]}
@@ -38,12 +39,12 @@ async def measure(bench: Bench) -> list[Row]:
     ]  # fmt: skip
 
 
-async def _stored(database: Database, executions: int) -> list[histories.Part]:
-    """So many histories, read and kept."""
-    versions = Versions(Rules())
-    parts: list[histories.Part] = []
-    async for load in histories.weigh(database.connection, histories.ALL):
-        async with aclosing(histories.read(database.connection, load, versions)) as loaded:
+async def _stored(database: Database, executions: int) -> list[history_scan.Part]:
+    """Read this many histories into memory."""
+    versions = Versions(PlaybookRules())
+    parts: list[history_scan.Part] = []
+    async for batch in history_scan.measure_sizes(database.connection, Filter()):
+        async with aclosing(history_scan.read(database.connection, batch, versions)) as loaded:
             async for read in loaded:
                 parts += islice(read, executions - len(parts))
         if len(parts) >= executions:
@@ -51,27 +52,27 @@ async def _stored(database: Database, executions: int) -> list[histories.Part]:
     return parts
 
 
-def _retake(parts: list[histories.Part]) -> float:
-    """The processor's own time: a busy machine does not make the core slower."""
+def _replay(parts: list[history_scan.Part]) -> float:
+    """Return executions a second of processor time, which does not depend on other load."""
     began = time.thread_time()
     for part in parts:
-        retaking = Retaking(part.history, in_parts=False)
-        found = [difference for turn in part.readable_turns() for difference in retaking.take(turn).found]
-        if found or retaking.end():
-            raise RuntimeError(f"execution {part.history.execution_id} is retaken otherwise than it was decided")
+        replay = Replay(part.history, in_parts=False)
+        found = [difference for turn in part.readable_turns() for difference in replay.apply(turn).differences]
+        if found or replay.finish():
+            raise RuntimeError(f"execution {part.history.execution_id} is decided differently than it was written")
     return len(parts) / (time.thread_time() - began)
 
 
 async def _command(database: Database, executions: int) -> tuple[float, float]:
-    """Executions a second by the clock, and microseconds of the processor for each."""
+    """Return executions a second, and processor microseconds for each."""
     arguments = program("replay", "--all", "--json", "--dsn", database.dsn)
     began, before = time.perf_counter(), _children_seconds()
     process = await asyncio.create_subprocess_exec(*arguments, stdout=asyncio.subprocess.PIPE)
     answer, _ = await process.communicate()
     taken = time.perf_counter() - began
-    told = json.loads(answer)
-    if told["executions"] != executions or told["differing"]:
-        raise RuntimeError(f"{told['executions']} executions replayed, {told['differing']} differ")
+    report = json.loads(answer)
+    if report["executions"] != executions or report["differing"]:
+        raise RuntimeError(f"{report['executions']} executions replayed, {report['differing']} differ")
     return executions / taken, (_children_seconds() - before) / executions * 1e6
 
 

@@ -1,4 +1,4 @@
-"""One table, and the same as JSON and as a plot: with versions, so that two results can be compared or kept apart."""
+"""The results as a table and as JSON, with the versions that were measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def show(rows: list[Row]) -> None:
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """The line of the table for a line of the JSON."""
+    """Return the cells of the table for a row of the JSON."""
     beside = ", ".join(f"{name} {number(value)}" for name, value in row["beside"].items())
     probes = (
         f"{statistics.median(row[name]):.2f}" if row[name] else "" for name in ("fdatasync_ms", "commit_ms")
@@ -51,12 +51,12 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, or all that stand before the point."""
+    """Return a number with three significant digits, or as an integer."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
 
 
 def keep(rows: list[Row], *, folder: Path, name: str, postgres: str, failed: list[str]) -> Path:
-    """Write the results under this name; gives the path."""
+    """Write the results under this name; return the path."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = {
         "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,10 +73,10 @@ def keep(rows: list[Row], *, folder: Path, name: str, postgres: str, failed: lis
 
 
 def markdown(kept: dict[str, Any]) -> str:
-    """The table of docs/performance.md."""
+    """Return the table of docs/performance.md."""
     lines = ["| figure | what | median | min | max | bar | | fdatasync ms | commit ms |", "|" + "---|" * 9]
     lines += [f"| {' | '.join(cells(row))} |" for row in kept["rows"]]
     machine = f"{kept['machine']['cores']} cores, {kept['machine']['system']} {kept['machine']['architecture']}"
     versions = ", ".join(f"{name} {found}" for name, found in kept["versions"].items())
-    without = f" Not measured, it failed: {', '.join(kept['failed'])}." if kept["failed"] else ""
+    without = f" Failed: {', '.join(kept['failed'])}." if kept["failed"] else ""
     return f"Taken {kept['taken_at'][:10]} on {machine}; {versions}.{without}\n\n" + "\n".join(lines) + "\n"

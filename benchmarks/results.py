@@ -1,4 +1,4 @@
-"""What a benchmark says: rounds of one quantity, what they are held against, and how fast the disk was meanwhile."""
+"""Results of benchmarks: the rounds of one quantity, its bar, and the speed of the disk during the rounds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, NamedTuple
 
 
 class Bar(NamedTuple):
-    """What is asked of the median."""
+    """A limit for the median."""
 
     limit: float
     at_most: bool
 
     def holds(self, value: float) -> bool:
-        """Whether the value passes."""
+        """Tell whether the value meets the bar."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
-        """As in the table."""
+        """Return the bar as in the table."""
         return f"{'≤' if self.at_most else '≥'} {self.limit:,g}"
 
 
 class Probe(NamedTuple):
-    """How fast the machine was beside a round, in milliseconds: one fdatasync, and one commit of one row."""
+    """The speed of the machine in a round, in milliseconds: one fdatasync, and one commit of one row."""
 
     fdatasync: float
     commit: float
@@ -32,28 +32,28 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table: a value for each round, in the order in which they were measured."""
+    """One row of the table: a value for each round, in order."""
 
     figure: str
     what: str
     unit: str
     values: tuple[float, ...]
     bar: Bar | None = None
-    beside: dict[str, float] = field(default_factory=dict)  # measured in the same rounds, medians
+    beside: dict[str, float] = field(default_factory=dict)  # medians of other values of the same rounds
     probes: tuple[Probe, ...] = ()
 
     @property
     def median(self) -> float:
-        """The middle of the rounds: what the bar is held against."""
+        """The median of the rounds, which the bar is for."""
         return statistics.median(self.values)
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is reached; None where there is none."""
+        """Whether the bar is met; None if there is no bar."""
         return None if self.bar is None else self.bar.holds(self.median)
 
     def as_json(self) -> dict[str, Any]:
-        """The line as it is kept."""
+        """Return the row as JSON."""
         return {
             "figure": self.figure,
             "what": self.what,
@@ -71,21 +71,21 @@ class Row:
 
 
 def at_most(limit: float) -> Bar:
-    """The median must not be above it."""
+    """Return an upper limit."""
     return Bar(limit, at_most=True)
 
 
 def at_least(limit: float) -> Bar:
-    """The median must not be below it."""
+    """Return a lower limit."""
     return Bar(limit, at_most=False)
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, ...]:
-    """Round by round: what was measured side by side is divided side by side."""
+    """Return the ratio of each round."""
     return tuple(one / other for one, other in zip(above, below, strict=True))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all is not above."""
+    """Return the smallest value that is not below this share of all values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -(-len(ordered) * int(share * 1000) // 1000) - 1))]

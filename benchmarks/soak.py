@@ -1,11 +1,11 @@
-"""`python -m benchmarks.soak --minutes N`: the same load for a long time, once as it is, once beside an old snapshot.
+"""`python -m benchmarks.soak --minutes N`: the same load for a long time, without and with an old snapshot.
 
-The daemon is the shipped one, behind it a worker that keeps so many transitions a second going and one that looks at
-the clock. The time is cut into windows; what the last quarter of them says is held against what the first quarter said.
+A daemon with default settings, a worker that keeps the rate, and a worker that measures latency. The time is divided
+into windows. The last quarter of the windows is compared with the first.
 
-A shared machine is twice as slow in one minute as in another. So each window has a young side as well: a new database
-with a daemon and a load of its own, on the same server at the same moment. What has lasted long is held against it
-too: where the p99 has drifted and the quotient has not, it was the machine, or something that slows both.
+A shared machine may be twice as slow in one minute as in another. So each window also has a young side: a new database
+with its own daemon and load, on the same server at the same time. If p99 drifts but its ratio to the young side does
+not, the machine has slowed, or something that slows both.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from benchmarks.latency import Load, Watch
 from benchmarks.playbooks import chain
 from benchmarks.processes import Daemon
 from benchmarks.results import percentile
-from noetl_broker import logs
-from noetl_broker.store import embedded
-from noetl_broker.store.pool import connect
+from noetl_broker import embedded_postgres, logs
+from noetl_broker.store.connection import connect
 
 WINDOWS: Final = 16
 WARM_SECONDS: Final = 5.0
@@ -43,7 +42,7 @@ DEAD: Final = """
 
 
 class Window(NamedTuple):
-    """What one piece of the time showed: transitions a second, milliseconds, a count, megabytes."""
+    """The values of one window: transitions a second, milliseconds, a count, megabytes."""
 
     rate: float
     step_p99: float
@@ -55,7 +54,7 @@ class Window(NamedTuple):
 
 
 class Bound(NamedTuple):
-    """What is asked of the last quarter against the first."""
+    """The limits for the ratio of the last quarter to the first."""
 
     what: str
     of: Callable[[Window], float]
@@ -76,7 +75,7 @@ BOUNDS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """A database under load, and what is looked at there."""
+    """A database under load, with its daemon, load and measurements."""
 
     daemon: Daemon
     watch: Watch
@@ -86,7 +85,7 @@ class Side:
     @classmethod
     @contextlib.asynccontextmanager
     async def of(cls, bench: Bench, *, rate: int, old_snapshot: bool) -> AsyncIterator[Self]:
-        """So many transitions a second, until the block ends."""
+        """Run this rate until the block ends."""
         with tempfile.TemporaryFile() as log:
             async with (
                 bench.database() as database,
@@ -100,7 +99,7 @@ class Side:
                     yield cls(daemon=daemon, watch=watch, load=load, log=log)
 
     async def p99s(self, seconds: float) -> tuple[float, float]:
-        """Of a step and of a claim, in milliseconds."""
+        """Return the p99 of a step and of a claim, in milliseconds."""
         began, place = time.perf_counter(), self.log.seek(0, 2)
         spans: list[float] = []
         while time.perf_counter() - began < seconds:
@@ -111,13 +110,13 @@ class Side:
 
 
 def main() -> None:
-    """Soak; exit 1 where something drifts."""
+    """Run the soak; exit 1 if a value drifts."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="of each of the two parts (default: %(default)s)")
     parser.add_argument("--rate", type=int, default=500, help="transitions a second (default: %(default)s)")
     asked = parser.parse_args()
     logs.configure(level="error", form="console")
-    with embedded.start(settings=SETTINGS) as postgres:
+    with embedded_postgres.start(settings=SETTINGS) as postgres:
         bench = Bench(postgres=postgres, quick=False)
         parts = {
             name: asyncio.run(_soak(bench, minutes=asked.minutes, rate=asked.rate, old_snapshot=old))
@@ -125,7 +124,7 @@ def main() -> None:
         }
     drifted = [_show(name, windows, old_snapshot=name != "as it is") for name, windows in parts.items()]
     if any(drifted):
-        sys.exit("something drifted, see above")
+        sys.exit("a value drifted, see above")
 
 
 async def _soak(bench: Bench, *, minutes: float, rate: int, old_snapshot: bool) -> list[Window]:
@@ -135,8 +134,8 @@ async def _soak(bench: Bench, *, minutes: float, rate: int, old_snapshot: bool) 
 
 @contextlib.asynccontextmanager
 async def _snapshot(database: Database, *, held: bool) -> AsyncIterator[None]:
-    """A session that sees everything as it was at the start, so that no vacuum may take a row away."""
-    connection = await connect(database.dsn, name="snapshot")
+    """Hold an old snapshot if `held`, so that vacuum can remove no row."""
+    connection = await connect(database.target, name="snapshot")
     try:
         if held:
             await connection.execute("set idle_in_transaction_session_timeout = 0")
@@ -167,7 +166,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _show(name: str, windows: list[Window], *, old_snapshot: bool) -> bool:
-    """Print the part; gives whether anything drifted. Under an old snapshot dead tuples cannot but grow."""
+    """Print the table of a part; return whether a value drifted. Dead tuples grow under an old snapshot."""
     table = Table(title=f"soak, {name}: {len(windows)} windows")
     for heading in ("what", "first quarter", "last quarter", "ratio", "allowed", ""):
         table.add_column(heading, justify="left" if heading == "what" else "right")

@@ -1,7 +1,7 @@
-"""Steps end to end: workflows of ten trivial steps, 500 in flight, one worker process; beside what others do.
+"""Steps end to end: workflows of ten trivial steps, 500 at a time, one worker process; beside other programs.
 
-Ours is the shipped daemon and the null worker, which leases and completes by the batch. A peer runs in an environment
-of its own (peers/NAME), is told a database on the same server, and prints one line of JSON: its steps and seconds.
+Ours is a daemon with default settings and the null worker, which leases and completes in batches. A peer runs in its
+own environment (peers/NAME), gets a database on the same server, and prints one line of JSON: its steps and seconds.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from benchmarks.results import Row, at_least, ratios
 ROUNDS: Final = 3
 PEERS: Final = Path(__file__).parent / "peers"
 ENVIRONMENTS: Final = Path(__file__).parent.parent / ".venv-peers"
-PATIENCE_SECONDS: Final = 240.0
+TIMEOUT_SECONDS: Final = 240.0
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """Steps a second, in turns with every peer that is installed."""
+    """Measure steps a second, in turns with each installed peer."""
     workflows = bench.scaled(500, 100)
-    names = sorted(folder.name for folder in PEERS.iterdir() if (ENVIRONMENTS / folder.name / ".installed").exists())
+    names = installed_peers()
     ours, probes = [], []
     theirs: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(ROUNDS):
         for name, found in theirs.items():
             async with bench.database() as database:
-                found.append(await _peer(name, database.dsn, workflows))
+                found.append(await run_peer(name, database.dsn, workflows))
         async with bench.database() as database:
             probes.append(await database.probe())
-            await database.register("steps", _steps())
+            await database.register("steps", ten_steps("python"))
             ours.append(await _ours(database.dsn, bench, workflows))
     rows = [Row(figure="steps", what="noetl-broker", unit="/s", values=tuple(ours), probes=tuple(probes))]
     rows += [Row(figure="steps", what=name, unit="/s", values=tuple(found)) for name, found in theirs.items()]
@@ -48,12 +48,17 @@ async def measure(bench: Bench) -> list[Row]:
     return rows
 
 
-def _steps() -> str:
-    """Ten steps in a row that say nothing, for a worker that says nothing."""
+def installed_peers() -> list[str]:
+    """Return the names of the peers that have an environment."""
+    return sorted(folder.name for folder in PEERS.iterdir() if (ENVIRONMENTS / folder.name / ".installed").exists())
+
+
+def ten_steps(kind: str) -> str:
+    """Return a playbook of ten steps without inputs and results."""
     lines = [HEAD.format(path="steps"), "workflow:\n- {step: start, next: s1}\n"]
     for number in range(1, STEPS + 1):
         following = f"s{number + 1}" if number < STEPS else "end"
-        lines.append(f'- {{step: s{number}, type: python, code: "def main(): return 1", next: {following}}}\n')
+        lines.append(f'- {{step: s{number}, type: {kind}, code: "def main(): return 1", next: {following}}}\n')
     return "".join([*lines, "- {step: end}\n"])
 
 
@@ -65,8 +70,8 @@ async def _ours(dsn: str, bench: Bench, workflows: int) -> float:
     )  # fmt: skip
     try:
         async with database.daemon():
-            await _run(dsn, bench, 10)  # the worker is connected, the plans are made
-            seconds = await _run(dsn, bench, workflows)
+            await run_workflows(dsn, bench, 10)  # warm-up: the worker connects, plans are made
+            seconds = await run_workflows(dsn, bench, workflows)
     finally:
         worker.terminate()
         await worker.wait()
@@ -74,18 +79,19 @@ async def _ours(dsn: str, bench: Bench, workflows: int) -> float:
     return workflows * STEPS / seconds
 
 
-async def _run(dsn: str, bench: Bench, workflows: int) -> float:
+async def run_workflows(dsn: str, bench: Bench, workflows: int) -> float:
+    """Start so many executions of `steps`; return the seconds until all have completed."""
     database = await bench.on(dsn)
-    rung = asyncio.Event()
-    await database.connection.add_listener("noetl_end", lambda *_: rung.set())
+    notified = asyncio.Event()
+    await database.connection.add_listener("noetl_end", lambda *_: notified.set())
     began = time.perf_counter()
     await database.start("steps", many=workflows)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while await database.connection.fetchval(
             "select exists (select from noetl.execution where status = 'RUNNING')"
         ):
-            await rung.wait()
-            rung.clear()
+            await notified.wait()
+            notified.clear()
     seconds = time.perf_counter() - began
     ended = await database.connection.fetchval("select count(*) from noetl.execution where status <> 'COMPLETED'")
     await database.connection.close()
@@ -94,18 +100,20 @@ async def _run(dsn: str, bench: Bench, workflows: int) -> float:
     return seconds
 
 
-async def _peer(name: str, dsn: str, workflows: int) -> float:
+async def run_peer(name: str, dsn: str, workflows: int, concurrency: int | None = None) -> float:
+    """Return the steps a second of a peer; `concurrency` None: what it usually has."""
+    given = () if concurrency is None else (str(concurrency),)
     process = await asyncio.create_subprocess_exec(
-        str(ENVIRONMENTS / name / "bin" / "python"), str(PEERS / name / "run.py"), str(workflows), str(STEPS),
-        env=os.environ | {"PEER_DSN": dsn},  # arguments can be read by everybody on the machine
+        str(ENVIRONMENTS / name / "bin" / "python"), str(PEERS / name / "run.py"), str(workflows), str(STEPS), *given,
+        env=os.environ | {"PEER_DSN": dsn},  # not an argument: all users of the machine can read those
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        told, complaints = await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
+        output, errors = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
     except TimeoutError:
         process.kill()
         raise
     if process.returncode:
-        raise RuntimeError(f"{name}: {complaints.decode()[-2000:]}")
-    answer = json.loads(told.decode().strip().splitlines()[-1])
+        raise RuntimeError(f"{name}: {errors.decode()[-2000:]}")
+    answer = json.loads(output.decode().strip().splitlines()[-1])
     return float(answer["steps"] / answer["seconds"])

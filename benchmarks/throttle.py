@@ -1,8 +1,8 @@
-"""Processes that get a share of a core each, as if each had a slow machine of its own.
+"""Limits processes to a share of a core each, as if each had a slow machine of its own.
 
-Every few milliseconds it is looked at what each has used: who has had more than its share is stopped until it is paid
-for, as cpulimit does it, which needs no rights and no control groups. Nobody saves up while it is idle, and a time that
-is measured ends when all have paid, so that it holds no processor's time for nothing.
+Every few milliseconds a process that has used more than its share is stopped until it is even, as cpulimit does. That
+needs no rights and no control groups. Idle time is not saved up. A measurement ends when no process is stopped, so that
+each has paid for what it used.
 """
 
 from __future__ import annotations
@@ -16,58 +16,58 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-LOOK_SECONDS: Final = 0.002
+CHECK_SECONDS: Final = 0.002
 
 
 class Throttle:
-    """Holds processes to a share of a core each while it is entered; afterwards they go on unhindered."""
+    """Limits processes to a share of a core each until the block ends."""
 
     def __init__(self, share: float, process_ids: Sequence[int]) -> None:
-        """Nothing is held before it is entered."""
+        """The limit begins when it is entered."""
         self._share = share
         self._process_ids = process_ids
 
     async def __aenter__(self) -> Self:
-        """From now on."""
+        """Begin to limit."""
         self._used = {process_id: _seconds(process_id) for process_id in self._process_ids}
         self._owed = dict.fromkeys(self._process_ids, 0.0)  # seconds of the processor
         self._stopped: set[int] = set()
-        self._looked = time.perf_counter()
+        self._checked_at = time.perf_counter()
         self._holding = asyncio.create_task(self._hold())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Raises what went wrong meanwhile, with everybody going on."""
+        """Continue all processes; raises an error of the task."""
         self._holding.cancel()
         with suppress(asyncio.CancelledError):
             await self._holding
 
     async def settled(self) -> None:
-        """Return when nobody owes anything."""
-        self._look()
+        """Return when no process is stopped."""
+        self._check()
         while self._stopped:
-            await asyncio.sleep(LOOK_SECONDS)
-            self._look()
+            await asyncio.sleep(CHECK_SECONDS)
+            self._check()
 
     async def _hold(self) -> None:
         try:
             while True:
-                await asyncio.sleep(LOOK_SECONDS)
-                self._look()
+                await asyncio.sleep(CHECK_SECONDS)
+                self._check()
         finally:
             for process_id in self._process_ids:
                 with suppress(ProcessLookupError):
                     os.kill(process_id, signal.SIGCONT)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = time.perf_counter()
-        earned = self._share * (now - self._looked)
-        self._looked = now
+        earned = self._share * (now - self._checked_at)
+        self._checked_at = now
         for process_id in self._process_ids:
             seconds = _seconds(process_id)
             owed = self._owed[process_id] + seconds - self._used[process_id] - earned
             self._used[process_id] = seconds
-            # Who was stopped has earned all of that; who was not has left unused what it did not owe.
+            # A running process cannot save unused time.
             self._owed[process_id] = owed if process_id in self._stopped else max(owed, 0.0)
             if (self._owed[process_id] > 0) != (process_id in self._stopped):
                 os.kill(process_id, signal.SIGCONT if process_id in self._stopped else signal.SIGSTOP)
@@ -75,9 +75,9 @@ class Throttle:
 
 
 def _seconds(process_id: int) -> float:
-    """What the threads of a process have used of the processor, by the scheduler's own count of nanoseconds."""
+    """Return the processor seconds of all threads of a process, by the scheduler's nanoseconds."""
     nanoseconds = 0
     for task in Path(f"/proc/{process_id}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             nanoseconds += int((task / "schedstat").read_text().split()[0])
     return nanoseconds / 1e9

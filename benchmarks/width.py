@@ -1,4 +1,4 @@
-"""Whether an item of an iterator costs the same among a hundred and among a hundred thousand, gathering included."""
+"""Whether an item of an iterator costs the same among a hundred and a hundred thousand, with gathering."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.results import Row, at_most, ratios
 
 
 async def measure(bench: Bench) -> list[Row]:
-    """Microseconds an item, narrow and wide in turns, with eight items at a time and with all at once."""
+    """Measure microseconds an item, narrow and wide in turns, with eight items at a time and with all at once."""
     many = bench.scaled(100_000, 2_000)
     rows = []
     for what, concurrency in (("8 at a time", 8), ("all at once", 100_000)):
@@ -34,10 +34,10 @@ async def measure(bench: Bench) -> list[Row]:
 
 
 async def _per_item(database: Database, items: int, times: int) -> float:
-    rung = asyncio.Event()
+    notified = asyncio.Event()
 
     def ring(*_: object) -> None:
-        rung.set()
+        notified.set()
 
     connection = database.connection
     await connection.add_listener("noetl_end", ring)
@@ -45,8 +45,8 @@ async def _per_item(database: Database, items: int, times: int) -> float:
     for _ in range(times):
         execution_id = (await database.start("wide", {"n": items}))[0]
         while (status := await _status(database, execution_id)) == "RUNNING":
-            await rung.wait()
-            rung.clear()
+            await notified.wait()
+            notified.clear()
         if status != "COMPLETED":
             raise RuntimeError(f"the iterator of {items} items is {status}")
     taken = time.perf_counter() - began

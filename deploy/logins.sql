@@ -1,8 +1,10 @@
--- Logins for brokers and workers, in the roles that `noetl-broker migrate --roles` has made. For psql, as the owner:
--- the passwords come from the variables BROKER_PASSWORD and WORKER_PASSWORD. It may be run again, with new passwords.
+-- Logins for a broker, a worker and an operator, in the roles of `noetl-broker migrate --roles`. Run it with psql as the owner.
+-- The passwords come from the variables BROKER_PASSWORD, WORKER_PASSWORD and OPERATOR_PASSWORD; without the last one, no
+-- operator is made. Run it again to change them.
 \set ON_ERROR_STOP on
 \getenv broker_password BROKER_PASSWORD
 \getenv worker_password WORKER_PASSWORD
+\getenv operator_password OPERATOR_PASSWORD
 
 select format('create role %I login in role %I', l.name, l.member_of)
 from (
@@ -13,3 +15,10 @@ where to_regrole(l.name) is null
 
 alter role broker_1 password :'broker_password';
 alter role worker_1 password :'worker_password';
+
+\if :{?operator_password}
+  select 'create role operator_1 login in role noetl_operator'
+  where to_regrole('operator_1') is null
+  \gexec
+  alter role operator_1 password :'operator_password';
+\endif

@@ -1,27 +1,29 @@
--- The roles of noetl-broker and what each may do: `noetl-broker migrate --roles` runs this file in one transaction.
+-- The roles of noetl-broker and their rights. `noetl-broker migrate --roles` runs this file in one transaction.
 --
--- Run it as the owner of the schema, who may create roles; where the four are there already, owning the schema is enough.
--- Again after each migrate: rights in the schema noetl that are not in this file are taken from the four roles.
--- They are groups without a login: `create role broker_1 login password '…' in role noetl_broker`.
--- docs/security.md has the same as a table, and says why.
+-- Run it as the owner of the schema, with the right to create roles if they do not exist yet. Run it again after
+-- each migrate. It revokes from the roles all rights in the schema noetl that it does not grant. The roles are
+-- groups without a login: `create role broker_1 login password '…' in role noetl_broker`. docs/security.md has the same
+-- as a table, with the reasons.
 
 do $$
 declare
   name text;
 begin
-  foreach name in array array['noetl_broker', 'noetl_worker', 'noetl_producer', 'noetl_reader'] loop
+  foreach name in array array[
+    'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver'
+  ] loop
     begin
       if to_regrole(name) is null then
         execute format('create role %I nologin', name);
       end if;
     exception when duplicate_object or unique_violation then
-      null; -- roles belong to all databases of a server: somebody is doing the same beside us
+      null; -- roles belong to the whole server: another session is creating it too
     end;
   end loop;
 end
 $$;
 
--- What an earlier version of this file granted, or somebody by hand.
+-- Revoke what an earlier version of this file granted, or a person.
 do $$
 declare
   granted record;
@@ -30,7 +32,9 @@ begin
     with roles as (
       select r.oid, r.rolname
       from pg_roles r
-      where r.rolname in ('noetl_broker', 'noetl_worker', 'noetl_producer', 'noetl_reader')
+      where r.rolname in (
+        'noetl_broker', 'noetl_operator', 'noetl_worker', 'noetl_producer', 'noetl_reader', 'noetl_approver'
+      )
     ), grants as (
       select 'table' as kind, c.oid::regclass::text as thing, a.grantee
       from pg_class c
@@ -62,38 +66,92 @@ begin
 end
 $$;
 
-grant usage on schema noetl to noetl_broker, noetl_worker, noetl_producer, noetl_reader;
+grant usage on schema noetl to noetl_broker, noetl_operator, noetl_worker, noetl_producer, noetl_reader,
+  noetl_approver;
 
--- The daemon, and the commands that read: it decides, so it sees everything; facts it can add and not change.
+-- The daemon. It sees everything, and can add events but not change them.
 grant select on
   noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
-  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.ended_job,
-  noetl.withdrawn_job, noetl.clock, noetl.schema_version, noetl.period, noetl.archived
+  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
+  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox,
+  noetl.dead_letter, noetl.withdrawn_job, noetl.clock, noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule,
+  noetl.path_pause, noetl.unheld_job, noetl.limit, noetl.limit_bucket, noetl.limit_look, noetl.log, noetl.undo, noetl.place,
+  noetl.place_claim, noetl.executions, noetl.undos
   to noetl_broker;
 grant insert on
   noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload, noetl.workflow,
-  noetl.transition, noetl.workbook, noetl.iteration, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock
+  noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
+  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock,
+  noetl.unheld_job, noetl.undo, noetl.place, noetl.place_claim
   to noetl_broker;
 grant update on
-  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.inbox, noetl.dead_letter,
-  noetl.ended_job, noetl.clock
+  noetl.queue, noetl.execution, noetl.execution_state, noetl.workflow, noetl.iteration, noetl.wait, noetl.timer, noetl.look,
+  noetl.signal, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.clock, noetl.path_pause, noetl.limit_bucket,
+  noetl.limit_look, noetl.undo, noetl.place, noetl.place_claim
   to noetl_broker;
-grant delete on noetl.inbox, noetl.ended_job, noetl.withdrawn_job to noetl_broker;
-grant usage on sequence noetl.id_seq to noetl_broker;
+grant delete on
+  noetl.inbox, noetl.withdrawn_job, noetl.timer, noetl.unheld_job, noetl.signal, noetl.look, noetl.on_signal,
+  noetl.place, noetl.place_claim
+  to noetl_broker;
+grant usage on sequence noetl.id_seq, noetl.place_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
-  noetl.take_mail(int, boolean, bigint), noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean),
-  noetl.mind_clock(int, boolean),
-  noetl.reap(int, int, timestamptz, bigint, float8),
-  noetl.is_lease_lost(bigint, text, timestamptz, timestamptz, float8), noetl.reap_ended_jobs(int, float8, bigint),
-  noetl.next_id(),
-  noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text),
-  noetl.shorten_error(jsonb), noetl.weight(anyelement),
-  noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb), noetl.item_node_id(text, int),
+  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text),
+  noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text), noetl.next_id(),
+  noetl.notify(boolean, boolean),
+  noetl.notify_cancel(),
+  noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text), noetl.shorten_error(jsonb),
+  noetl.weight(anyelement), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb),
+  noetl.lock_mail(int, boolean, bigint), noetl.lock_executions(bigint[], bigint[], boolean[]),
+  noetl.prepare_starts(bigint[], bigint[], text[], boolean[]),
+  noetl.insert_started(bigint[], bigint[], text[], bigint[]), noetl.executions_before_start(bigint[], bigint[]),
+  noetl.too_large_together(bigint[], bigint[], bigint[], bigint[], boolean), noetl.take_mail(int, boolean, bigint),
+  noetl.is_doubled_signal(bigint, bigint, jsonb), noetl.is_path_paused(text, jsonb),
   noetl.root_of(bigint), noetl.lock_root(bigint),
-  noetl.is_archived(bigint), noetl.add_partition(int)
+  noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
+  noetl.reap_timeouts(int, timestamptz),
+  noetl.lock_lost_leases(int, timestamptz, timestamptz, float8),
+  noetl.reap_leases(int, int, timestamptz, timestamptz, float8), 
+  noetl.reap_withdrawn_jobs(int, timestamptz),
+  noetl.reap(int, int, timestamptz, float8), noetl.latest_ahead(timestamptz, timestamptz),
+  noetl.pull_back(timestamptz, timestamptz, interval), noetl.mind_clock(int, boolean),
+  noetl.is_archived(bigint), noetl.add_partition(int),
+  noetl.reap_holds(int), noetl.hold_jobs(bigint, text, int),
+  noetl.withdrawn_error(), noetl.undo_node_id(text), noetl.is_undo(text), noetl.item_action(bigint, text, int), noetl.undo_origin(bigint),
+  noetl.undo_inputs(noetl.undo), noetl.undo_result(noetl.undo), noetl.undo_error(bigint),
+  noetl.undo_executions(bigint), noetl.success_turn(noetl.undo), noetl.is_over(bigint, text),
+  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.brought_back_as(bigint),
+  noetl.take_over_undo(bigint, bigint, boolean),
+  noetl.start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint),
+  noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[]), noetl.admit_executions(text, int),
+  noetl.lock_places(text[], text[]), noetl.paired_places(text[], text[]), noetl.could_run(noetl.place_claim),
+  noetl.places_of(bigint[]),
+  noetl.ask_places(bigint[], text[], text[], int[]), noetl.lock_freed_places(bigint[], text[], text[]),
+  noetl.hand_over(text[], text[]), noetl.hand_over_past(text, text), noetl.count_places(text[], text[]),
+  noetl.send_to_executions(bigint[], text, jsonb, jsonb),
+  noetl.cancel_running(bigint[], text[], text[]),
+  noetl.write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
+  noetl.sweep_places(int), noetl.break_rings(int),
+  noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8),
+  noetl.ring_looks(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.tell_waits(bigint[], text[]),
+  noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
+  noetl.burst_of(noetl.limit), noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
+  noetl.look_at_limits(int),
+  noetl.sweep_limits(int, text, text), noetl.limit_standing(noetl.queue),
+  noetl.look_again_at_schedules(timestamptz), noetl.lock_due_schedules(int),
+  noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   to noetl_broker;
--- The tables of a NoETL server make their ids with functions and sequences of its own; without such a server there are none.
+-- What compat_noetl.sql makes beside a NoETL server.
+do $$
+begin
+  if to_regclass('noetl.ended_job') is not null then
+    grant select, update, delete on noetl.ended_job to noetl_broker;
+    grant select on noetl.ended_job to noetl_operator;
+    grant execute on function noetl.reap_ended_jobs(int, float8), noetl.waiting_ended_jobs(bigint[]) to noetl_broker;
+  end if;
+end
+$$;
+-- The tables of a NoETL server make ids with sequences of its own.
 do $$
 declare
   own regclass;
@@ -103,29 +161,76 @@ begin
     from pg_class c
     where c.relnamespace = 'noetl'::regnamespace
       and c.relkind = 'S'
-      and c.relname not in ('id_seq', 'stale_answer_seq')
+      and c.relname not in ('id_seq', 'stale_answer_seq', 'pause_seq')
       and not exists (select from pg_depend d where d.objid = c.oid and d.deptype = 'i') -- of an identity column
   loop
     execute format('grant usage on sequence %s to noetl_broker', own);
   end loop;
 end
 $$;
--- For people whose login is a member: mail back to the broker, and executions that take over results.
-grant execute on function noetl.put_back(bigint), noetl.fork_execution(bigint, jsonb, bigint, text) to noetl_broker;
-
--- A worker: its own jobs, through functions alone.
+-- An operator: a person, or the console for people. It reads everything, and acts through functions only: it writes no table.
+-- A new action is a row of the last list.
+grant select on
+  noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state, noetl.turn, noetl.workload,
+  noetl.workflow, noetl.transition, noetl.workbook, noetl.iteration, noetl.wait, noetl.timer, noetl.signal,
+  noetl.signal_taken, noetl.look, noetl.on_signal, noetl.inbox, noetl.dead_letter, noetl.withdrawn_job, noetl.clock,
+  noetl.schema_version, noetl.period, noetl.archived, noetl.start_schedule, noetl.step_type, noetl.path_pause,
+  noetl.unheld_job, noetl.log, noetl.undo, noetl.place, noetl.place_claim, noetl.limit, noetl.limit_bucket, noetl.limit_look,
+  noetl.pending_approvals,
+  noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
+  noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos,
+  noetl.limits
+  to noetl_operator;
+-- What the statements of reading commands call.
 grant execute on function
-  noetl.lease_jobs(text, int, int, text[]), noetl.lease_singly(text, int, int, text[]),
+  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text),
+  noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
+  noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text), noetl.shorten_error(jsonb),
+  noetl.weight(anyelement), noetl.is_broken(jsonb), noetl.is_broken(text), noetl.unwrapped(jsonb),
+  noetl.root_of(bigint), noetl.traceparent(bigint, text), noetl.is_archived(bigint), noetl.original_start(bigint),
+  noetl.undo_node_id(text), noetl.is_undo(text), noetl.undo_executions(bigint),
+  noetl.success_turn(noetl.undo),
+  noetl.is_undo_execution(bigint), noetl.undoes(bigint), noetl.brought_back_as(bigint),
+  noetl.undo_origin(bigint), noetl.live_ancestor(bigint), noetl.is_over(bigint, text), noetl.refuse_undo(bigint, text),
+  noetl.places_of(bigint[]), noetl.could_run(noetl.place_claim),
+  noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
+  noetl.limit_standing(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
+  noetl.schedule_key(text, timestamptz), noetl.first_id_at(timestamptz)
+  to noetl_operator;
+grant execute on function
+  noetl.start_execution(text, jsonb, int, text), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.cancel_execution(bigint, text),
+  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text),
+  noetl.decide_approval(bigint, text, boolean, text, jsonb),
+  noetl.ask_to_hold(bigint, text, text), noetl.pause_execution(bigint, text), noetl.resume_execution(bigint),
+  noetl.pause_path(text, text), noetl.resume_path(text), noetl.admit_executions(text, int),
+  noetl.put_back(bigint), noetl.undo_execution(bigint, boolean, int), noetl.abandon_execution(bigint, text),
+  noetl.fork_execution(bigint, jsonb, bigint, text),
+  noetl.put_schedule(text, text, text, interval, jsonb, text, int, interval, interval, text, text),
+  noetl.pause_schedule(text), noetl.resume_schedule(text), noetl.delete_schedule(text),
+  noetl.start_scheduled(text, timestamptz, text, boolean),
+  noetl.put_limit(text, int, float8, int), noetl.delete_limit(text),
+  noetl.announce_step_types(text[]), noetl.remove_step_types(text[]),
+  noetl.check_api_token(bytea)
+  to noetl_operator;
+
+-- A worker: its own jobs, only through functions.
+grant execute on function
+  noetl.lease_jobs(text, int, int, text[]),
   noetl.heartbeat_job(bigint, text, int, int),
   noetl.complete_job(bigint, text, int, jsonb), noetl.complete_jobs(text, bigint[], int[], jsonb[]),
   noetl.fail_job(bigint, text, int, jsonb, boolean),
-  noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text)
+  noetl.wait_for_child(bigint, text, int, bigint, int), noetl.traceparent(bigint, text),
+  noetl.log_job(bigint, text, int, text, text, bigint), noetl.report_progress(bigint, text, int, jsonb),
+  noetl.announce_step_types(text[])
   to noetl_worker;
 
--- A producer: starts and cancels, by function or by event. A trigger holds the events to their types; the columns leave
--- out what would speak for somebody else (a parent, a turn, a result) or choose ids and times.
+-- A producer: starts and cancels, by function or by event. A trigger checks the types of its events. It may not insert
+-- the columns for parents, results, ids and times.
 grant execute on function
-  noetl.start_execution(text, jsonb, int, text), noetl.cancel_execution(bigint, text)
+  noetl.start_execution(text, jsonb, int, text), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.cancel_execution(bigint, text),
+  noetl.send_signal(text, text, jsonb, text, interval), noetl.signal_execution(bigint, text, jsonb, text)
   to noetl_producer;
 grant insert (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context) on noetl.event
   to noetl_producer;
@@ -135,5 +240,11 @@ grant usage on sequence noetl.id_seq to noetl_producer;
 -- A reader: the views without payloads.
 grant select on
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
-  noetl.jobs, noetl.unread, noetl.dead_letters
+  noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos, noetl.limits
   to noetl_reader;
+grant execute on function noetl.is_live(text) to noetl_reader;
+
+-- An approver: sees what waits for a person, and decides. The broker's login calls doctor, which counts what waits.
+grant select on noetl.pending_approvals to noetl_approver, noetl_broker;
+grant execute on function noetl.decide_approval(bigint, text, boolean, text, jsonb), noetl.decision_of(bigint, text, int)
+  to noetl_approver;

@@ -1,57 +1,97 @@
-"""What the tests of the daemon share: playbooks in a database, daemons that run beside a test, and the invariants."""
+"""Playbooks in a test's database, daemons that run during a test, and checks of the invariants."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from textwrap import dedent
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from noetl_broker.broker.model import JSON, Rules
 from noetl_broker.daemon.service import Service, ServiceOptions
-from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.pool import connect
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.connection import Pool, connect
 from noetl_broker.store.verify import Scope, verify
 from tests.postgres import Database
+from tests.sessions import close_idle_sessions, reused_session
+from tests.stories import document
 
 PATIENCE_SECONDS = 30.0
 
-# What holds only when nothing moves any more, beside what `verify` asks for at any moment: a row for each fault.
-AT_REST = {
+# The idle connections of `drain`, by database and lanes. A generator holds each pool; its event loop closes it.
+_Held = tuple[Pool, AsyncGenerator[Pool, None]]
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[Database, int], list[_Held]]] = WeakKeyDictionary()
+
+# Checks that hold only when nothing is left to do; `verify` has those that hold always. A row for each fault.
+WHEN_IDLE = {
     "no unread mail": "select execution_id, event_id from noetl.inbox",
     "nothing set aside": "select execution_id, event_id, reason from noetl.dead_letter",
-    "every execution ended": "select execution_id from noetl.execution where status = 'RUNNING'",
+    "every execution ended": "select execution_id from noetl.execution where noetl.is_live(status)",
 }
 
 
 def options(database: Database, **changes: Any) -> ServiceOptions:
-    """Options of a daemon on this database, with these changed."""
+    """Return options of a daemon on this database, with these changes."""
     settings: dict[str, Any] = {"rules": Rules(), "playbook_rules": PlaybookRules(), **changes}
-    return ServiceOptions(dsn=database.dsn, **settings)
+    return ServiceOptions(database=database, **settings)
 
 
-async def register(database: Database, body: str, *, path: str = "story", metadata: str = "") -> None:
-    """Put a playbook of this workload and workflow into the catalog, unchecked."""
-    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}{metadata}}}\n"
+async def register(database: Database, body: str, *, path: str = "story", metadata: str = "", version: int = 1) -> None:
+    """Put a playbook with this workload and workflow into the catalog, without a check."""
     await execute(
         database,
-        "insert into noetl.catalog (path, version, name, content) values ($1, 1, $1, $2)",
+        "insert into noetl.catalog (path, version, name, content) values ($1, $3, $1, $2)",
         path,
-        head + dedent(body),
+        document(body, path=path, metadata=metadata),
+        version,
     )
 
 
 async def drain(database: Database, **changes: Any) -> Service:
-    """Evaluate what is waiting, as `run --drain` does; gives the service, for its counters."""
+    """Decide on all mail, as `run --drain` does; return the service, which has the counters.
+
+    The next drain of the test gets its connections: new ones cost 40 ms of processor time.
+    """
     service = Service(options(database, **changes))
-    await service.drain()
+    kept = _pools.setdefault(asyncio.get_running_loop(), {}).setdefault((database, service.options.lanes), [])
+    if kept:
+        pool, holder = kept.pop()
+        async with pool.acquire() as connection:
+            await service.check_start(connection)
+    else:
+        holder = _pool_of_loop(service)
+        pool = await anext(holder)
+    try:
+        await service.drain_on(pool)
+    except BaseException:
+        await holder.aclose()
+        raise
+    kept.append((pool, holder))
     return service
+
+
+async def _pool_of_loop(service: Service) -> AsyncGenerator[Pool, None]:
+    """Hold a pool until the event loop closes this generator at its end."""
+    pool = await service.open_pool()
+    try:
+        yield pool
+    finally:
+        await pool.close()
+
+
+async def close_kept_connections(database: Database) -> None:
+    """Close those that `drain` and the statements of this module have left open."""
+    pools = _pools.get(asyncio.get_running_loop(), {})
+    for key in [key for key in pools if key[0] == database]:
+        for _, holder in pools.pop(key):
+            await holder.aclose()
+    await close_idle_sessions(database)
 
 
 @asynccontextmanager
 async def running(database: Database, **changes: Any) -> AsyncIterator[Service]:
-    """A daemon that runs beside the test, and is stopped with it."""
+    """Run a daemon until the block ends."""
     ready = asyncio.Event()
     service = Service(options(database, **changes), on_ready=ready.set)
     task = asyncio.create_task(service.run())
@@ -68,99 +108,104 @@ async def running(database: Database, **changes: Any) -> AsyncIterator[Service]:
 
 
 async def execute(database: Database, statement: str, *arguments: object) -> None:
-    """One statement on a connection of its own."""
-    connection = await connect(database.dsn, name="test")
-    try:
+    """Run one statement, which leaves nothing behind in the session."""
+    async with reused_session(database) as connection:
         await connection.execute(statement, *arguments)
-    finally:
-        await connection.close()
 
 
 async def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
-    """The rows of one statement."""
-    connection = await connect(database.dsn, name="test")
-    try:
+    """Return the rows of one statement."""
+    async with reused_session(database) as connection:
         return [tuple(row) for row in await connection.fetch(statement, *arguments)]
-    finally:
-        await connection.close()
 
 
 async def value(database: Database, statement: str, *arguments: object) -> Any:
-    """The first column of the first row."""
+    """Return the first column of the first row."""
     found = await rows(database, statement, *arguments)
     return found[0][0] if found else None
 
 
 async def start(database: Database, path: str = "story", payload: JSON = None, *, count: int = 1) -> list[int]:
-    """Start executions; gives their ids."""
+    """Start executions; return their ids."""
     statement = "select noetl.start_execution($1, $2) from generate_series(1, $3)"
     return [row[0] for row in await rows(database, statement, path, payload or {}, count)]
 
 
-async def complete_jobs(database: Database, result: JSON = None, *, most: int = 100_000) -> int:
-    """Lease all jobs and complete each with this result, in one statement; gives their number."""
+async def complete_jobs(database: Database, result: JSON = None, *, limit: int = 100_000) -> int:
+    """Lease up to `limit` jobs and complete each with this result, in one statement; return their number."""
     statement = """
         with leased as (select queue_id, attempts from noetl.lease_jobs('test', $1))
         select count(noetl.complete_job(queue_id, 'test', attempts, $2)) from leased"""
-    return int(await value(database, statement, most, result))
+    return int(await value(database, statement, limit, result))
 
 
 async def until_ended(database: Database) -> None:
-    """Wait until no execution is running: the broker rings `noetl_end` at each commit that ends some."""
-    rung = asyncio.Event()
-    connection = await connect(database.dsn, name="test")
+    """Wait until no execution is running; `noetl_end` is notified by each commit that ends one."""
+    notified = asyncio.Event()
+    connection = await connect(database, name="test")
     try:
-        await connection.add_listener("noetl_end", lambda *_: rung.set())
+        await connection.add_listener("noetl_end", lambda *_: notified.set())
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while await connection.fetchval("select count(*) from noetl.execution where status = 'RUNNING'"):
-                await rung.wait()
-                rung.clear()
+            while await connection.fetchval("select count(*) from noetl.execution where noetl.is_live(status)"):
+                await notified.wait()
+                notified.clear()
     finally:
         await connection.close()
 
 
-async def broken_invariants(database: Database, *, but: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
-    """What `verify` finds over all executions, and what is not at rest; `but` names what the test leaves so on purpose.
-
-    By the sentence of each check with its invariant before it, or the words of AT_REST.
-    """
-    connection = await connect(database.dsn, name="test")
+async def until_so_many_ended(database: Database, count: int) -> None:
+    """Wait until so many executions have ended."""
+    notified = asyncio.Event()
+    connection = await connect(database, name="test")
     try:
-        report = await verify(connection, Scope())
-        found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in AT_REST.items()}
+        await connection.add_listener("noetl_end", lambda *_: notified.set())
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await connection.fetchval("select count(*) from noetl.execution where ended_at is not null") < count:
+                await notified.wait()
+                notified.clear()
     finally:
         await connection.close()
+
+
+async def broken_invariants(database: Database, *, ignore: Iterable[str] = ()) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the faults by check: those of `verify` over all executions, and those of WHEN_IDLE.
+
+    `ignore` names the checks that the test breaks on purpose. Checks of `verify` are named by invariant and sentence.
+    """
+    async with reused_session(database) as connection:
+        report = await verify(connection, Scope())
+        found = {name: [tuple(row) for row in await connection.fetch(text)] for name, text in WHEN_IDLE.items()}
     for verdict in report.verdicts:
         found[f"{verdict.check.invariant} {verdict.check.sentence}"] = [tuple(fault) for fault in verdict.examples]
-    return {name: faults for name, faults in found.items() if faults and name not in but}
+    return {name: faults for name, faults in found.items() if faults and name not in ignore}
 
 
 class Writer:
     """Starts one execution at a time and waits for its end, on one connection."""
 
     def __init__(self, database: Database, path: str = "story") -> None:
-        """Not connected yet: it is a context manager."""
+        """Connects when it is entered."""
         self._database = database
         self._path = path
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         """Connect and listen."""
-        self._connection = await connect(self._database.dsn, name="test")
-        await self._connection.add_listener("noetl_end", lambda *_: self._rung.set())
+        self._connection = await connect(self._database, name="test")
+        await self._connection.add_listener("noetl_end", lambda *_: self._notified.set())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Hang up."""
+        """Close the connection."""
         await self._connection.close()
 
     async def start_and_wait(self) -> int:
-        """One execution from its start to its end; gives its id."""
+        """Run one execution to its end; return its id."""
         execution_id = int(await self._connection.fetchval("select noetl.start_execution($1)", self._path))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self._connection.fetchval(
                 "select status = 'RUNNING' from noetl.execution where execution_id = $1", execution_id
             ):
-                await self._rung.wait()
-                self._rung.clear()
+                await self._notified.wait()
+                self._notified.clear()
         return execution_id

@@ -1,11 +1,13 @@
-"""What all tests may ask for: a database of their own, migrated or empty, in milliseconds."""
+"""Fixtures of all tests: a database for one test, migrated or empty, in milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,60 +18,95 @@ from pytest_postgresql import factories
 from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker import logs
-from noetl_broker.store.migrate import migrate
-from tests.chaos import table
-from tests.postgres import Database, Landlord, Server, knock
+from noetl_broker.form import installed_form
+from noetl_broker.store.migrations import migrate
+from tests.chaos import fault_table
+from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner
 
-_LANDLORD = pytest.StashKey[Landlord]()
-_DOOR = "postgres_door"
+_OWNER = pytest.StashKey[ServerOwner]()
+_ADDRESS = "postgres_owner"
+LONG = (
+    "tests/browser", "tests/simulation", "tests/packaging", "tests/chaos", "tests/deploy", "tests/worker", "tests/cli",
+    "tests/daemon", "tests/template/test_escapes.py",
+)  # fmt: skip
 _ordinals = itertools.count(1)
+_ended: list[str] = []  # names of databases whose test is over
+
+
+def pytest_report_header() -> str:
+    """Say which form of the program is tested."""
+    return f"noetl-broker: the {installed_form()} form"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Appoint the landlord in the process that owns the run; it does nothing until it is asked."""
+    """Create the server's owner in the process that owns the run; it starts no server yet."""
     logs.configure(level="error", form="console")
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup all that tests start would ignore it
+    os.environ.update(SCHEMA_VARIABLE)
+    # Images of Python often set it. Then each process of a test compiles the program anew: 0.2 s.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Under nohup or in the background of a shell, processes of tests would inherit that signals are ignored.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
-        config.stash[_LANDLORD] = Landlord()
+        config.stash[_OWNER] = ServerOwner()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker process of pytest-xdist where the landlord's door is."""
-    node.workerinput[_DOOR] = node.config.stash[_LANDLORD].door()
+    """Give a worker process of pytest-xdist the address of the server's owner."""
+    node.workerinput[_ADDRESS] = node.config.stash[_OWNER].address()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Start three test processes for two cores with `-n auto`: a part of a test's time is waiting."""
+    cores = os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()
+    return max((cores or 1) * 3 // 2, 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files that take long, so that no test process ends long after the others."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Leave the collected tests out of garbage collections: a full one, as after each chaos test, took 0.1 s."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the run's Postgres, if one was started."""
-    landlord = config.stash.get(_LANDLORD, None)
-    if landlord is not None:
-        landlord.close()
+    """Stop the run's Postgres, if a test started it."""
+    owner = config.stash.get(_OWNER, None)
+    if owner is not None:
+        owner.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print which faults were tried and what came of them, where any were."""
+    """Print a table of the tried faults and their outcomes, if there were any."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)]
-    if told := table.lines(reports):
+    if lines := fault_table.lines(reports):
         terminalreporter.section("faults tried")
-        terminalreporter.write_line("\n".join(told))
+        terminalreporter.write_line("\n".join(lines))
 
 
 @pytest.fixture(scope="session")
 def postgres_server(pytestconfig: pytest.Config) -> Server:
-    """Return where the run's Postgres is; the first to ask waits about half a second for its start."""
-    landlord = pytestconfig.stash.get(_LANDLORD, None)
-    if landlord is not None:
-        return landlord.server()
-    door: tuple[str, str] = pytestconfig.workerinput[_DOOR]  # type: ignore[attr-defined] # pytest-xdist puts it there
-    return knock(door)
+    """Return the run's Postgres; the first test that asks waits half a second for its start."""
+    owner = pytestconfig.stash.get(_OWNER, None)
+    if owner is not None:
+        return owner.server()
+    address: tuple[str, str] = pytestconfig.workerinput[_ADDRESS]  # type: ignore[attr-defined] # pytest-xdist puts it there
+    return ask_owner(address)
 
 
 def _migrate_template(**connection: Any) -> None:
-    """Migrate the template that each test's database is cloned from; called once in each test process."""
+    """Migrate the template of the test databases; called once in each test process."""
     server = Server(**{key: connection[key] for key in ("host", "port", "user", "password")})
-    # A runner of its own loop, so that pytest-asyncio's current loop stays as it is.
+    # A new event loop: the current one belongs to pytest-asyncio.
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(migrate(server.database(connection["dbname"]).dsn))
+        runner.run(migrate(server.database(connection["dbname"])))
 
 
 migrated_template = factories.postgresql_noproc(
@@ -79,7 +116,7 @@ migrated_template = factories.postgresql_noproc(
 
 @pytest.fixture(scope="session")
 def maintenance(postgres_server: Server) -> Iterator[psycopg.Connection]:
-    """Yield a superuser's connection on which databases are created and dropped."""
+    """Yield a superuser's connection, to create and drop databases."""
     dsn = postgres_server.database(postgres_server.maintenance_dbname).dsn
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
@@ -89,25 +126,26 @@ def maintenance(postgres_server: Server) -> Iterator[psycopg.Connection]:
 def database(
     maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
 ) -> Iterator[Database]:
-    """Yield a migrated database that this test has to itself."""
-    yield from lend(maintenance, postgres_server, migrated_template.template_dbname)
+    """Yield a migrated database that only this test uses."""
+    yield from cloned(maintenance, postgres_server, migrated_template.template_dbname)
 
 
 @pytest.fixture
 def empty_database(maintenance: psycopg.Connection, postgres_server: Server) -> Iterator[Database]:
-    """Yield a database with nothing in it that this test has to itself."""
-    yield from lend(maintenance, postgres_server, postgres_server.template_dbname)
+    """Yield an empty database that only this test uses."""
+    yield from cloned(maintenance, postgres_server, postgres_server.template_dbname)
 
 
-def lend(maintenance: psycopg.Connection, server: Server, template: str) -> Iterator[Database]:
-    """Create a database as a copy of `template`, lend it, drop it and throw out who is still connected.
+def cloned(maintenance: psycopg.Connection, server: Server, template: str) -> Iterator[Database]:
+    """Create a database as a copy of `template`, yield it, and drop it before the next one with all its connections.
 
-    `wal_log` copies through the log. `file_copy` is as fast on an idle server, but first makes a checkpoint of all that
-    the other workers' tests have written.
+    `file_copy` takes half the processor time of `wal_log`. A database that is dropped at once waits 100 ms for sessions
+    that are about to end.
     """
+    while _ended:
+        maintenance.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(_ended.pop())))
     database = server.database(f"test_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}_{next(_ordinals)}")
-    name = sql.Identifier(database.name)
-    create = sql.SQL("create database {} template {} strategy wal_log")
-    maintenance.execute(create.format(name, sql.Identifier(template)))
+    create = sql.SQL("create database {} template {} strategy file_copy")
+    maintenance.execute(create.format(sql.Identifier(database.name), sql.Identifier(template)))
     yield database
-    maintenance.execute(sql.SQL("drop database {} with (force)").format(name))
+    _ended.append(database.name)

@@ -1,16 +1,9 @@
-"""Histories for tests to look at: executions that had nearly everything happen to them, on a real database."""
+"""Runs an execution with a loop, a retry, a join, a child and items on a real database, for tests of replays."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from noetl_broker.broker.history import History, RecordedTurn
-from noetl_broker.broker.model import Rules, Turn
-from noetl_broker.broker.story import STORY_EXECUTION, STORY_START, play_turns, read_events
-from noetl_broker.playbook import Playbook
 from tests.brokers import drain, execute, register, rows, start, value
 from tests.postgres import Database
-from tests.stories import playbook
 
 # A loop, a retry with another lease, a join of two branches, a child, items as children and as jobs.
 EVENTFUL = """
@@ -61,7 +54,7 @@ FAIL = "select noetl.fail_job($1, 'w', $2, $3)"
 
 
 async def run_eventful(database: Database) -> int:
-    """Run one to its end, one job after the other; gives its id. Its first `count` fails once, twice told."""
+    """Run it to its end, job by job; return its id. The first `count` fails once, and its failure is sent twice."""
     await register(database, EVENTFUL)
     await register(database, CHILD, path="child")
     [execution_id] = await start(database)
@@ -74,17 +67,17 @@ async def run_eventful(database: Database) -> int:
                 failed = True
                 await execute(database, FAIL, queue_id, attempt, {"message": "no \\luck", "at": "line 1\nline 2"})
                 await drain(database)
-                await say_again(database, execution_id, "action_failed")
+                await resend_event(database, execution_id, "action_failed")
                 continue
             answer = {"n": inputs["n"] + (step == "count")} if step in {"count", "work"} else {"got": inputs}
             await execute(database, COMPLETE, queue_id, attempt, answer)
-    await say_again(database, execution_id, "action_completed")
+    await resend_event(database, execution_id, "action_completed")
     await drain(database)
     return execution_id
 
 
-async def say_again(database: Database, execution_id: int, event_type: str) -> None:
-    """Send an event of the execution once more, as a worker does that got no answer."""
+async def resend_event(database: Database, execution_id: int, event_type: str) -> None:
+    """Insert an event again, like a worker that got no answer."""
     await execute(
         database,
         "insert into noetl.event (execution_id, event_type, node_id, node_name, result, error, meta)"
@@ -93,17 +86,3 @@ async def say_again(database: Database, execution_id: int, event_type: str) -> N
         execution_id,
         event_type,
     )
-
-
-def recorded(body: str, story: str, *, rules: Rules | None = None) -> History:
-    """What the store would remember of a story on a playbook of this workload and workflow."""
-    return history_of(playbook(body), story, rules=rules)
-
-
-def history_of(own: Playbook, story: str, *, rules: Rules | None = None) -> History:
-    """What the store would remember of a story: the events of its lines with `>`, decided on by this playbook."""
-    turns = []
-    for number, (event, decision, _) in enumerate(play_turns(own, read_events(story), rules=rules), 1):
-        turn = Turn(STORY_EXECUTION, number, STORY_START + timedelta(seconds=number))
-        turns.append(RecordedTurn(turn, event, decision.outcome, decision.note, decision.events, 100 + number))
-    return History(execution_id=STORY_EXECUTION, playbook=own, rules=rules or Rules(), turns=tuple(turns))

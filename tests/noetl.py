@@ -1,8 +1,8 @@
-"""A NoETL server and its worker as statements: what they write into the database, in the order in which they write it.
+"""Imitates a NoETL server and its worker: the statements that they run on the database, in their order.
 
-The server makes its own ids, writes JSON as text and changes the rows of its queue itself. The worker has the server
-render a job once more, takes the inputs where it looks for them, and runs the task. It reports events over a line that
-may lose them (`lost`), does not notice, and then has the server set the row. `tests/interop/` runs the real ones.
+The server makes its own ids, writes JSON as text and changes rows of its queue itself. The worker lets the server
+render a job again, reads the inputs by its own rules, and runs the task. Its reported events may get lost (`lost`); it
+does not notice, and lets the server change the row. `tests/interop/` runs the real server and worker.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import json
 from base64 import b64decode
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
-from textwrap import dedent
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.playbook import Rules as PlaybookRules
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import Connection, connect
+from noetl_broker.playbook import PlaybookRules
+from noetl_broker.store.connection import Connection, connect
+from noetl_broker.store.migrations import migrate
 from noetl_broker.store.verify import Scope, verify
 from tests.brokers import drain, execute
 from tests.postgres import Database
 from tests.store import noetl_server
+from tests.stories import document
 
 OWNERS = ("broker", "worker")
 STEP = """
@@ -70,13 +70,17 @@ START = """
     limit 1"""
 
 
-# All that time brings about, as though it were over: pauses of children, and the grace of jobs that ended.
-DUE = "update noetl.queue set available_at = now() where status = 'delegated' and available_at < 'infinity'"
-REAP = "select r.woken + e from noetl.reap(1000, 5) r cross join noetl.reap_ended_jobs(1000, -1) e"
+# What waits for a time becomes due: children that are retried, and jobs that ended.
+DUE = "update noetl.timer set due_at = now() where purpose = 'child'"
+REAP = """
+    select t.fired + e
+    from noetl.reap(1000, 5) r
+    cross join noetl.fire_timers(1000) t
+    cross join noetl.reap_ended_jobs(1000, -1) e"""
 
 
-class Boom(Exception):
-    """A task failed; the message is the error. With a `result`, that is what its tool gave: it may say no error."""
+class TaskError(Exception):
+    """A task failed: the message is the error, `result` what the tool returned, if it did."""
 
     def __init__(self, message: str | None, result: JSON = None) -> None:
         super().__init__(message)
@@ -85,7 +89,7 @@ class Boom(Exception):
 
 @dataclass(slots=True)
 class Job:
-    """A row of the queue as the server hands it to a worker."""
+    """A row of the queue as the server gives it to a worker."""
 
     queue_id: int
     execution_id: int
@@ -98,13 +102,13 @@ class Job:
     context: dict[str, JSON]
 
 
-# Where that worker looks for inputs, the strongest first. It never reads `args`.
-LOOKED_AT = ("data", "with", "payload", "input")
+# The keys of an action from which that worker reads inputs; the first wins. It never reads `args`.
+INPUT_KEYS = ("data", "with", "payload", "input")
 TEMPLATES = Environment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - no HTML
 
 
 def rendered(job: Job) -> Job:
-    """What the server makes of a job when the worker asks: its text as one template, as it was where that fails."""
+    """Return the job as the server renders it for the worker: one template; unchanged if it cannot be rendered."""
     text = json.dumps(job.action)
     if "{{" not in text or "}}" not in text:
         return job
@@ -115,33 +119,33 @@ def rendered(job: Job) -> Job:
 
 
 def inputs_of(action: Mapping[str, JSON]) -> dict[str, JSON]:
-    """What that worker takes for the inputs of a job."""
+    """Return the inputs that this worker reads from a job."""
     inputs: dict[str, JSON] = {}
-    for word in reversed(LOOKED_AT):
-        if isinstance(action.get(word), dict):
-            inputs |= action[word]
+    for key in reversed(INPUT_KEYS):
+        if isinstance(action.get(key), dict):
+            inputs |= action[key]
     return inputs
 
 
 def run_task(job: Job) -> JSON:
-    """Run a job as that worker does; raises Boom with the error that it would report."""
+    """Run a job as this worker does; raises TaskError with the error that it would report."""
     try:
         if job.action["type"] == "iterator":
             return [_run_item(job, place, item) for place, item in enumerate(job.action["collection"])]
         return _run_python(job.action, inputs_of(job.action), job.context)
     except Exception as error:
-        raise Boom(str(error)) from error
+        raise TaskError(str(error)) from error
 
 
 def _run_item(job: Job, place: int, item: JSON) -> JSON:
-    """One item: its task sees nothing but what stands under its `with`, which is rendered here, and `value`."""
+    """Run one item; the task gets only `value` and its own `with`, which the worker renders."""
     task, names = job.action["task"], {**job.context, job.action["element"]: item, "_loop": {"index": place}}
-    inputs = {key: _once_more(value, names) for key, value in (task.get("with") or {}).items()}
+    inputs = {key: _rendered_value(value, names) for key, value in (task.get("with") or {}).items()}
     return _run_python(task, {"value": item, **inputs}, names)
 
 
-def _once_more(value: JSON, names: Mapping[str, JSON]) -> JSON:
-    """A string that is a template is rendered, and read as a number, a list or a mapping where it looks like one."""
+def _rendered_value(value: JSON, names: Mapping[str, JSON]) -> JSON:
+    """Return a value rendered if it is a template, and parsed if the result is JSON."""
     if not isinstance(value, str) or "{{" not in value:
         return value
     text = TEMPLATES.from_string(value).render(**names)
@@ -151,8 +155,8 @@ def _once_more(value: JSON, names: Mapping[str, JSON]) -> JSON:
         return text
 
 
-def _read(value: JSON) -> JSON:
-    """A text in brackets or braces is what it says, where it is JSON."""
+def _parsed(value: JSON) -> JSON:
+    """Return a string parsed if it is a JSON list or object."""
     if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
         return value
     try:
@@ -162,26 +166,27 @@ def _read(value: JSON) -> JSON:
 
 
 def _run_python(action: Mapping[str, JSON], inputs: Mapping[str, JSON], context: Mapping[str, JSON]) -> JSON:
-    """Call `main` with what its signature asks for, as far as there is such an input, or `context`."""
+    """Call `main` with those inputs, and `context`, that are parameters of it."""
     code = b64decode(action["code_b64"]).decode() if "code_b64" in action else action["code"]
     names: dict[str, Any] = {}
-    # what the text imports or defines beside `main`, that does not see
+    # `main` does not see what the code imports or defines outside of it
     exec(code, {"context": context}, names)  # noqa: S102 - the tests' own playbooks
-    inputs = {key: _read(value) for key, value in inputs.items()}
+    inputs = {key: _parsed(value) for key, value in inputs.items()}
     main, known = names["main"], {"context": context, **inputs}
-    asked = inspect.signature(main).parameters
-    if list(asked) == ["input_data"]:
+    parameters = inspect.signature(main).parameters
+    if list(parameters) == ["input_data"]:
         return main({**known, "with": inputs})
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in asked.values()):
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return main(**known)
-    return main(**{name: known[name] for name in asked if name in known})
+    return main(**{name: known[name] for name in parameters if name in known})
 
 
 @dataclass(slots=True)
 class NoETL:
-    """Both on one connection; `tasks` says what a step's task gives for its job, `lost` which events never come.
+    """Server and worker on one connection.
 
-    `retries`: a worker tries a task again as long as the attempts of the row are not used up; else it never does.
+    `tasks`: by step, what its task returns for a job. `lost`: types of reported events that get lost. `retries`: the
+    worker retries a task until the attempts of its row are used up; else it never does.
     """
 
     connection: Connection
@@ -190,20 +195,19 @@ class NoETL:
     retries: bool = True
 
     async def register(self, body: str, *, path: str = "mine") -> None:
-        """Put a playbook into the catalog, as the server does: the kind first."""
-        head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n"
+        """Put a playbook into the catalog as the server does."""
         await self.connection.execute("insert into noetl.resource (name) values ('Playbook') on conflict do nothing")
         await self.connection.execute(
             """insert into noetl.catalog (catalog_id, path, version, kind, content)
             values (noetl.snowflake_id(), $1, 1, 'Playbook', $2)""",
             path,
-            head + dedent(body),
+            document(body, path=path),
         )
 
     async def start(
         self, execution_id: int, *, path: str = "mine", payload: JSON = None, meta: dict[str, JSON] | None = None
     ) -> int:
-        """What the server does when it is to execute: a workload of its own, written three times, and the event."""
+        """Start an execution as the server does: it writes a workload three times, then the event."""
         for data in ({}, {"path": path}, {"path": path, "workload": {"n": "not this"}}):
             await self.connection.execute(
                 """insert into noetl.workload (execution_id, data) values ($1, $2)
@@ -218,7 +222,7 @@ class NoETL:
     async def report(
         self, job: Job, kind: str, result: JSON = None, *, error: str | None = None, context: JSON = None
     ) -> None:
-        """Send an event of a job, if the line lets it through; it has no id of the worker's."""
+        """Report an event of a job, unless its type is in `lost`; it has no worker id."""
         if kind not in self.lost:
             status = {"action_started": "RUNNING", "action_error": "FAILED", "action_retry": "RUNNING"}
             await self.connection.execute(
@@ -226,9 +230,9 @@ class NoETL:
                 json.dumps(context or {}), json.dumps(result), error,
             )  # fmt: skip
 
-    async def lease(self, *, patience: float = 0.0) -> Job | None:
-        """Lease one job; `patience`: one that is due within so many seconds counts as due."""
-        row = await self.connection.fetchrow(LEASE, "worker", patience)
+    async def lease(self, *, due_in: float = 0.0) -> Job | None:
+        """Lease one job that is due, or that becomes due within `due_in` seconds."""
+        row = await self.connection.fetchrow(LEASE, "worker", due_in)
         if row is None:
             return None
         return Job(
@@ -236,29 +240,29 @@ class NoETL:
             row["max_attempts"], json.loads(row["action"]), row["context"],
         )  # fmt: skip
 
-    async def work(self, *, patience: float = 0.0) -> Job | None:
-        """Lease a job, run its task, tell of it, and have the server set the row."""
-        job = await self.lease(patience=patience)
+    async def work(self, *, due_in: float = 0.0) -> Job | None:
+        """Lease a job, run its task, report events, and let the server change the row."""
+        job = await self.lease(due_in=due_in)
         if job is None:
             return None
         job = rendered(job)
         await self.report(job, "action_started")
         try:
             data = self.tasks.get(job.step, run_task)(job)
-        except Boom as boom:
-            await self.fail(job, boom.message, boom.result)
+        except TaskError as error:
+            await self.fail(job, error.message, error.result)
         else:
             await self.complete(job, data)
         return job
 
     async def complete(self, job: Job, data: JSON) -> None:
-        """The envelope, the step's result right after it, the row."""
+        """Report the envelope and the step's result, then change the row."""
         await self.report(job, "action_completed", {"id": str(job.queue_id), "status": "success", "data": data})
         await self.report(job, "step_result", data)
         await self.connection.execute(COMPLETE, job.queue_id)
 
     async def fail(self, job: Job, message: str | None, result: JSON = None) -> None:
-        """The error, the row; a retry is told after it. The http tool's error is none: its `result` has the status."""
+        """Report the error, then change the row, then report a retry. The http tool has no message, but a `result`."""
         envelope = result or {"id": str(job.queue_id), "status": "error", "error": message}
         await self.report(job, "action_error", envelope, error=message)
         if self.retries and job.attempts < job.max_attempts:
@@ -269,32 +273,32 @@ class NoETL:
 
 
 async def open_noetl(database: Database) -> NoETL:
-    """A NoETL database, migrated, with both of them at work on it; close the connection."""
+    """Return server and worker on a migrated NoETL database; the caller closes the connection."""
     await execute(database, noetl_server.TABLES)
-    await migrate(database.dsn)
-    return NoETL(await connect(database.dsn, name="test"))
+    await migrate(database)
+    return NoETL(await connect(database, name="test"))
 
 
 async def run(noetl: NoETL, database: Database, *, turns: int = 50, **changes: Any) -> None:
-    """Broker and worker by turns, until there is neither mail nor a job; what is late counts as due."""
+    """Let broker and worker work in turns until there is neither mail nor a job; all that waits becomes due."""
     for _ in range(turns):
         await drain(database, **changes)
-        if await noetl.work(patience=1000.0) is not None:
+        if await noetl.work(due_in=1000.0) is not None:
             continue
         await noetl.connection.execute(DUE)
         if not await noetl.connection.fetchval(REAP):
             return
-    raise AssertionError("it does not end")
+    raise AssertionError("the executions do not end")
 
 
-async def faults(noetl: NoETL) -> dict[str, list[str]]:
-    """Everything that `verify --deep` finds, by its sentence."""
+async def verify_faults(noetl: NoETL) -> dict[str, list[str]]:
+    """Return the faults that `verify --deep` finds, by the sentence of the check."""
     report = await verify(noetl.connection, Scope(), deep=PlaybookRules())
     return {v.check.sentence: [fault.detail for fault in v.examples] for v in report.verdicts if v.broken}
 
 
 async def ended(noetl: NoETL) -> list[tuple[Any, ...]]:
-    """How each execution ended."""
+    """Return status, result and error message of each execution."""
     found = await noetl.connection.fetch(
         "select status, result, error ->> 'message' from noetl.execution order by execution_id"
     )
@@ -302,13 +306,13 @@ async def ended(noetl: NoETL) -> list[tuple[Any, ...]]:
 
 
 async def log(noetl: NoETL) -> list[str]:
-    """The event types in the order that the server's own listing gives."""
+    """Return the event types in the order in which the server lists events."""
     found = await noetl.connection.fetch("select event_type from noetl.event order by created_at, event_id")
     return [row[0] for row in found]
 
 
-async def overlook(noetl: NoETL, seconds: float = 30.0) -> int:
-    """What the reaper decides from rows whose jobs ended so many seconds ago."""
+async def reap_ended_jobs(noetl: NoETL, seconds: float = 30.0) -> int:
+    """Reap as if the jobs had ended `seconds` earlier; return how many the reaper decided on."""
     await noetl.connection.execute(
         "update noetl.ended_job set ended_at = ended_at - make_interval(secs => $1)", seconds
     )
@@ -316,16 +320,16 @@ async def overlook(noetl: NoETL, seconds: float = 30.0) -> int:
 
 
 def fails_until(attempt: int) -> Any:
-    """A task that fails until this attempt."""
-    return lambda job: {"attempt": job.attempts} if job.attempts >= attempt else boom(f"attempt {job.attempts}")
+    """Return a task that fails before this attempt."""
+    return lambda job: {"attempt": job.attempts} if job.attempts >= attempt else fail_task(f"attempt {job.attempts}")
 
 
-def boom(message: str | None, result: JSON = None) -> Any:
-    """Fail with this message, or with what a tool gave that says none."""
-    raise Boom(message, result)
+def fail_task(message: str | None, result: JSON = None) -> Any:
+    """Raise the error of a task with this message, or with the result of a tool."""
+    raise TaskError(message, result)
 
 
-def answered(status: int, body: JSON = "") -> dict[str, JSON]:
-    """What the http tool gives for an answer that is no success: no error, and the status in its data."""
+def http_error(status: int, body: JSON = "") -> dict[str, JSON]:
+    """Return what the http tool returns for a response that is no success: no error, but the status in its data."""
     answer = {"status_code": status, "headers": {}, "url": "http://x/?key=1", "elapsed": 0.1, "data": body}
     return {"id": "x", "status": "error", "data": answer}

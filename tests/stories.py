@@ -1,33 +1,40 @@
-"""Stories as tests: a workflow, the events that come in, and everything that comes of them."""
+"""Stories as tests: a workflow, its events, and everything that the core decides on them."""
 
 from __future__ import annotations
 
 from textwrap import dedent
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.story import play_turns, read_events, tell
+from noetl_broker.history.story import format_story, play_turns, read_events
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 
 
-def playbook(body: str, *, metadata: str = "") -> Playbook:
-    """A playbook named `story` with this workload and workflow; `metadata` such as "max_visits: 3"."""
+def dedented(text: str) -> str:
+    """Return the lines of a text in a test, without indentation and without empty lines around them."""
+    return dedent(text).strip("\n")
+
+
+def document(body: str, *, path: str = "story", metadata: str = "") -> str:
+    """Return the text of a playbook with this workload and workflow; `metadata` such as "max_visits: 3"."""
     extra = f", {metadata}" if metadata else ""
-    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: story, path: story{extra}}}\n"
-    return compile_playbook(head + dedent(body), rules=PlaybookRules())
+    head = f"apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}{extra}}}\n"
+    return head + dedent(body)
+
+
+def playbook(body: str, *, metadata: str = "") -> Playbook:
+    """Return a playbook named `story`; arguments as of `document`."""
+    return compile_playbook(document(body, metadata=metadata), rules=PlaybookRules())
 
 
 def assert_story(body: str, story: str, *, metadata: str = "", rules: Rules | None = None) -> None:
-    """The events of the story (its lines with `>`) through the core give the story, to the letter.
-
-    And no turn changes what came in or what others said.
-    """
+    """Assert that the core decides exactly this story, and that no turn changes an event or an earlier decision."""
     expected = dedent(story).strip()
     events = [*read_events(expected)]
-    given, turns, told = repr(events), [], []
+    events_before, turns, turns_before = repr(events), [], []
     for turn in play_turns(playbook(body, metadata=metadata), events, rules=rules):
         turns.append(turn)
-        told.append(repr(turn))
-    assert tell((event, decision) for event, decision, _ in turns) == expected
-    assert (repr(events), [*map(repr, turns)]) == (given, told)
+        turns_before.append(repr(turn))
+    assert format_story((event, decision) for event, decision, _ in turns) == expected
+    assert (repr(events), [*map(repr, turns)]) == (events_before, turns_before)

@@ -1,4 +1,4 @@
-"""Nobody but the program writes a line of the log, whatever names and messages hold."""
+"""Only the program can write a line of the log, whatever names and messages contain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVIL = f"a\n{FORGED} \x1b[2J\x1b]0;t\x07 \u2028 \u202e\r\x85z"
 
 @pytest.fixture(autouse=True)
 def reset() -> Iterator[None]:
-    """Leave the log as the other tests have it."""
+    """Restore the log for other tests."""
     yield
     structlog.reset_defaults()
     logs.configure(level="error", form="console")
@@ -34,7 +34,7 @@ def fail() -> None:
 
 
 def written(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Log hostile text in every place that takes any; give the lines."""
+    """Log hostile text in each place; return the lines."""
     logs.configure(level="debug", form=form)
     log = structlog.get_logger("test")
     log.warning(EVIL, path=EVIL, within={EVIL: [EVIL]})
@@ -45,29 +45,29 @@ def written(form: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.split("\n")[:-1]
 
 
-def test_a_line_of_json_is_one_event(capsys: pytest.CaptureFixture[str]) -> None:
-    """Two events, two lines, and what was logged can be read back."""
+def test_each_event_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two events are two lines, and the logged text can be read."""
     first, second = map(json.loads, written("json", capsys))
     assert (first["event"], first["path"], first["within"]) == (EVIL, EVIL, {EVIL: [EVIL]})
     assert second["exception"].endswith(f"ValueError: {EVIL}")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_no_letter_moves_a_terminals_cursor(form: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every line is printable: no escape, no carriage return, nothing that turns the direction of writing."""
+def test_no_logged_character_controls_a_terminal(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every line is printable: no escape, no carriage return, nothing that changes the direction of text."""
     assert [line for line in written(form, capsys) if not line.isprintable()] == []
 
 
-def test_a_line_on_a_console_is_an_event_or_stands_behind_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    """The forged line begins none."""
+def test_each_console_line_is_an_event_or_begins_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    """A forged line in a name begins no line."""
     lines = written("console", capsys)
     events = [line for line in lines if not line.startswith("  | ")]
     assert [line.split("]", 1)[0].split("[")[1].strip() for line in events] == ["warning", "error"]
     assert [line for line in lines if FORGED in line and line.startswith(FORGED)] == []
 
 
-def test_what_libraries_say_is_an_event(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of asyncio, of the driver, and a warning: a line each, with no traceback and nothing of a row."""
+def test_messages_of_libraries_are_events(capsys: pytest.CaptureFixture[str]) -> None:
+    """asyncio, the driver and a warning: one line each, without traceback and without values of a row."""
     logs.configure(level="info", form="json")
     for name in ("asyncio", "asyncpg"):
         try:
@@ -88,7 +88,7 @@ def test_what_libraries_say_is_an_event(capsys: pytest.CaptureFixture[str]) -> N
     assert "DeprecationWarning: old" in lines[2]["says"]
 
 
-def test_what_a_library_repeats_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repeated_message_of_a_library_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     """A thousand times within a minute."""
     logs.configure(level="info", form="json")
     for number in range(1000):
@@ -98,8 +98,8 @@ def test_what_a_library_repeats_is_told_once(capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_line_is_written_at_once(form: str) -> None:
-    """Several processes share one log, and their lines stay apart. Of such a socket each piece is one write."""
+def test_a_line_is_written_with_one_call(form: str) -> None:
+    """Several processes share one log, and their lines must not mix."""
     program = f"""
 import structlog
 from noetl_broker import logs

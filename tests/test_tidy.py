@@ -1,4 +1,4 @@
-"""The rules of the house that no linter knows: who imports whom, what the core may touch, how long things are."""
+"""The project's own rules: imports between packages, the purity of the core, lengths, and where SQL is written."""
 
 from __future__ import annotations
 
@@ -16,41 +16,57 @@ import asyncpg
 
 import noetl_broker
 from noetl_broker.store import queries
-from noetl_broker.store.sql_text import split_statements
-from tests.postgres import Database
+from noetl_broker.store.migrations import compat_noetl
+from noetl_broker.worker.sql.split import split_statements
+from tests.postgres import Database, asyncpg_connect
 
 PACKAGE = Path(noetl_broker.__file__).parent
 ROOT = Path(__file__).parent.parent
 FILE_LINES = 500
 FUNCTION_LINES = 60
+SQL_LINES = 120  # of a function in migrations, and of a named statement
+SQL_FUNCTION = re.compile(r"^create or replace function ([\w.]+).*?^\$\$;$", re.MULTILINE | re.DOTALL)
+SQL_STATEMENT = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
-# Who may import whom; a part may always import itself. Values are passed down: only the outermost parts see settings.
+# What each package may import beside itself. Only `cli` sees settings; it passes values down.
 LAYERS: dict[str, set[str]] = {
-    "__init__": {"errors", "job", "simulation", "client", "worker"},
+    "__init__": {"errors", "job", "testing", "client", "worker"},
     "errors": set(),
-    "job": set(),
+    "job": {"text"},
+    "form": set(),
     "resources": {"errors"},
-    "times": set(),
+    "text": set(),
     "visible": set(),
+    "waits": set(),
     "template": {"errors"},
     "playbook": {"errors", "template"},
-    "broker": {"errors", "times", "template", "playbook"},
-    "drawing": {"errors", "times", "visible", "template", "playbook", "broker"},
-    "store": {"errors", "resources", "times", "template", "playbook", "broker"},
-    "daemon": {"__init__", "errors", "template", "playbook", "broker", "store"},
-    "worker": {"__init__", "errors", "job", "template", "playbook", "broker", "store"},
-    "simulation": {"errors", "job", "template", "playbook", "broker"},
-    "client": {"errors", "store"},
-    "testing": {"__init__"},
-    "settings": {"errors"},
+    "broker": {"errors", "text", "template", "playbook"},
+    "history": {"errors", "text", "template", "playbook", "broker"},
+    "explain": {"errors", "text", "template", "playbook", "broker", "history"},
+    "diagram": {"errors", "text", "visible", "template", "playbook", "broker", "history"},
+    "store": {"errors", "resources", "text", "template", "playbook", "broker", "history", "explain", "waits"},
+    "embedded_postgres": {"errors"},
+    "tracing": {"__init__", "errors", "text", "template", "playbook", "broker"},
+    "daemon": {"__init__", "errors", "logs", "template", "playbook", "broker", "store", "tracing", "waits"},
+    "worker": {"__init__", "errors", "job", "template", "playbook", "broker", "store", "tracing", "waits"},
+    "testing": {"errors", "job", "template", "playbook", "broker", "history"},
+    "client": {"errors", "broker", "store"},
+    "operations": {"errors", "text", "template", "playbook", "broker", "history", "explain", "diagram", "store"},
+    "pytest_plugin": {"__init__"},
+    "dev_folder": {"errors"},
+    "settings": {"errors", "store", "dev_folder"},
     "logs": {"errors", "visible"},
-    "tracing": {"__init__", "errors", "broker"},
+}
+LAYERS["console"] = {
+    *("__init__", "errors", "text", "visible", "template", "playbook", "broker", "history", "explain", "diagram"),
+    *("store", "operations", "testing", "client", "waits"),
 }
 LAYERS["cli"] = {*LAYERS}
 LAYERS["__main__"] = {"cli"}
 
-# What a decision may be made with: no clock, no die, no door.
-PURE = {
+# The pure packages (no clock, randomness or I/O), and the libraries that they may import.
+PURE_PARTS = {"broker", "history", "explain"}
+PURE_LIBRARIES = {
     "__future__",
     "base64",
     "bisect",
@@ -86,11 +102,11 @@ SQL_TEXT = re.compile(
     r"|copy|grant|revoke|lock\s+table)\b.*",
     re.IGNORECASE | re.DOTALL,
 )
-# Whoever prints by one of these goes past what makes text visible (cli/output.py).
+# These print without cli/output.py, which makes control characters visible.
 PRINTS = {"print", "echo", "secho", "echo_via_pager", "Console", "print_exc", "print_exception", "pprint"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 WRITES = {"write", "writelines", "buffer"}
-# Functions whose statement has a part that no parameter can stand for, with the reason.
+# Functions whose statement has a part that cannot be a parameter, with the reason.
 SQL_MADE_OF_PARTS: dict[str, str] = {
     "worker.save.insertions": "the playbook names the table and its columns; both are quoted as names",
 }
@@ -107,7 +123,7 @@ class Module:
     tree: ast.Module
 
     def at(self, node: ast.AST) -> str:
-        """Return where a node stands, as an editor understands it."""
+        """Return the place of a node as `file:line`."""
         return f"{self.path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
 
 
@@ -124,7 +140,7 @@ def modules() -> tuple[Module, ...]:
 
 
 def imported(module: Module) -> Iterator[tuple[ast.stmt, str]]:
-    """Yield each import with the dotted name of the module that it names; a name of a package counts as its module."""
+    """Yield each import with the dotted name of its module; for a name of a package, that of the package."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -136,7 +152,7 @@ def imported(module: Module) -> Iterator[tuple[ast.stmt, str]]:
 
 
 def below(name: str) -> str:
-    """Return a dotted name without the package's own; `__init__` for the package itself."""
+    """Return a dotted name below the package; `__init__` for the package itself."""
     return name.removeprefix("noetl_broker").removeprefix(".") or "__init__"
 
 
@@ -148,7 +164,7 @@ def functions(module: Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def test_imports_go_one_way() -> None:
-    """Each part of the program imports only the parts that LAYERS allows it."""
+    """Each package imports only what LAYERS allows."""
     assert [
         f"{module.at(node)} {module.name} imports {name}"
         for module in modules()
@@ -157,8 +173,8 @@ def test_imports_go_one_way() -> None:
     ] == []
 
 
-def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Inside a part as well there is an order in which its modules can be read."""
+def test_no_modules_import_each_other() -> None:
+    """The modules of a package have an order of reading."""
     names = {module.name for module in modules()}
     graph = {
         module.name: {below(name) for _, name in imported(module) if name.startswith("noetl_broker")} & names
@@ -173,18 +189,18 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert [name for name in order if name.startswith("circle")] == []
 
 
-def test_only_the_store_speaks_to_the_database() -> None:
-    """The driver is imported in store/ and nowhere else."""
+def test_only_the_store_uses_the_driver() -> None:
+    """The driver is imported in store/ and, for the worker's `postgres` step, in worker/sql/."""
     assert [
         module.at(node)
         for module in modules()
         for node, name in imported(module)
-        if name.split(".")[0] == "asyncpg" and module.part != "store"
+        if name.split(".")[0] == "asyncpg" and module.part != "store" and not module.name.startswith("worker.sql.")
     ] == []
 
 
-def test_only_the_command_line_reads_a_command_line() -> None:
-    """What draws, decides or remembers is called by programs as well."""
+def test_only_the_command_line_uses_click() -> None:
+    """Programs call the other packages, too."""
     assert [
         module.at(node)
         for module in modules()
@@ -193,23 +209,33 @@ def test_only_the_command_line_reads_a_command_line() -> None:
     ] == []
 
 
-def test_the_core_imports_nothing_that_acts() -> None:
-    """A decision has no clock, no die, no database and no log to reach for."""
-    assert [
-        f"{module.at(node)} {name}"
-        for module in modules()
-        if module.part == "broker"
-        for node, name in imported(module)
-        if name.split(".")[0] not in PURE
-    ] == []
-
-
-def test_the_core_calls_nothing_that_acts() -> None:
-    """Nor does it wait, read the time, make an id, or change a global."""
+def test_only_the_console_uses_its_extra() -> None:
+    """A plain install has no FastAPI."""
     assert [
         module.at(node)
         for module in modules()
-        if module.part == "broker"
+        for node, name in imported(module)
+        if name.split(".")[0] in {"fastapi", "starlette", "uvicorn"} and module.part != "console"
+    ] == []
+
+
+def test_the_core_imports_only_pure_libraries() -> None:
+    """Decisions use no clock, randomness, database or log."""
+    assert [
+        f"{module.at(node)} {name}"
+        for module in modules()
+        if module.part in PURE_PARTS
+        for node, name in imported(module)
+        if name.split(".")[0] not in PURE_LIBRARIES
+    ] == []
+
+
+def test_the_core_calls_only_pure_functions() -> None:
+    """Decisions do not wait, read the time, make random ids, or change globals."""
+    assert [
+        module.at(node)
+        for module in modules()
+        if module.part in PURE_PARTS
         for node in ast.walk(module.tree)
         if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith | ast.Global)
         or (isinstance(node, ast.Name) and node.id in IMPURE_NAMES)
@@ -218,14 +244,14 @@ def test_the_core_calls_nothing_that_acts() -> None:
 
 
 def test_files_are_short() -> None:
-    """A file that grows past the limit holds two subjects."""
+    """A longer file has two subjects."""
     files = [path for pattern in ("*.py", "*.sql") for path in sorted(PACKAGE.rglob(pattern))]
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {path: count for path, count in lines.items() if count > FILE_LINES} == {}
 
 
-def test_functions_fit_a_screen() -> None:
-    """A function that does not fit does several things."""
+def test_functions_are_short() -> None:
+    """A longer function does several things."""
     assert {
         f"{module.at(node)} {node.name}": length
         for module in modules()
@@ -234,8 +260,11 @@ def test_functions_fit_a_screen() -> None:
     } == {}
 
 
-def test_imports_stand_at_the_top() -> None:
-    """An import inside a function hides a dependency; only the command line and the package load when asked."""
+def test_imports_are_at_the_top() -> None:
+    """An import in a function hides a dependency.
+
+    Only the command line and the package load names on demand; so do the processes of python steps, to be forked fast.
+    """
     nested = {
         module.at(node)
         for module in modules()
@@ -246,7 +275,7 @@ def test_imports_stand_at_the_top() -> None:
     by_name = {
         module.at(node)
         for module in modules()
-        if module.part not in {"cli", "__init__"}
+        if module.part not in {"cli", "__init__"} and not module.name.startswith("worker.tools.python_")
         for node in ast.walk(module.tree)
         if isinstance(node, ast.Attribute | ast.Name) and ast.unparse(node).split(".")[-1] == "import_module"
     }
@@ -254,7 +283,7 @@ def test_imports_stand_at_the_top() -> None:
 
 
 def test_every_module_begins_with_a_sentence() -> None:
-    """The first line says to a stranger what the module is."""
+    """The first line says what the module is."""
     assert [
         module.at(module.tree)
         for module in modules()
@@ -262,8 +291,8 @@ def test_every_module_begins_with_a_sentence() -> None:
     ] == []
 
 
-def test_sql_is_not_put_together() -> None:
-    """Statements stand in store/sql; what is put together from parts can be broken by a part."""
+def test_sql_is_not_built_from_strings() -> None:
+    """Statements are in store/sql. A statement that is built from parts can be broken by a part."""
     offenders = []
     for module in modules():
         for function in functions(module):
@@ -274,7 +303,7 @@ def test_sql_is_not_put_together() -> None:
 
 
 def _is_sql_of_parts(node: ast.AST) -> bool:
-    """Tell whether a node is an f-string, `…%…`, `…+…` or `….format(…)` that begins as SQL does."""
+    """Tell whether a node is an f-string, `…%…`, `…+…` or `….format(…)` that begins like SQL."""
     match node:
         case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
             return SQL_TEXT.fullmatch(text) is not None
@@ -286,7 +315,7 @@ def _is_sql_of_parts(node: ast.AST) -> bool:
 
 
 def printing(tree: ast.AST) -> Iterator[ast.AST]:
-    """Yield what writes to a standard stream by itself."""
+    """Yield writes to a standard stream."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -297,20 +326,20 @@ def printing(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def test_only_one_module_prints() -> None:
-    """So that no command can forget to make visible what it prints."""
+    """So each command makes control characters visible."""
     assert [
         module.at(node) for module in modules() if module.name != "cli.output" for node in printing(module.tree)
     ] == []
 
 
 def test_a_new_way_to_print_is_found() -> None:
-    """Each of these would bypass the one module."""
+    """Each of these bypasses the output module."""
     ways = ("click.echo(x)", "print(x)", "sys.stdout.write(x)", "sys.stderr.buffer", "Console()", "click.secho(x)")
     assert [way for way in ways if not [*printing(ast.parse(way))]] == []
 
 
 def test_every_statement_is_used() -> None:
-    """A named statement that no module names is dead."""
+    """A statement that no module names is dead code."""
     assert sorted(set(queries.load()) - _texts()) == []
 
 
@@ -319,9 +348,22 @@ def _texts() -> set[str]:
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
+def test_no_sql_function_or_statement_is_long() -> None:
+    """A longer function or statement must be split."""
+    texts: dict[str, str] = {}
+    for file in (ROOT / "migrations").glob("*.sql"):
+        texts |= {found[1]: found[0] for found in SQL_FUNCTION.finditer(file.read_text(encoding="utf-8"))}
+    for file in (ROOT / "src/noetl_broker/store/sql").glob("*/*.sql"):
+        _, *parts = SQL_STATEMENT.split(file.read_text(encoding="utf-8"))
+        texts |= dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
+    lengths = {name: len(text.splitlines()) for name, text in texts.items()}
+    assert {name: length for name, length in lengths.items() if length > SQL_LINES} == {}
+
+
 async def test_every_statement_prepares(database: Database) -> None:
-    """Postgres understands each one on the migrated schema: its names, its parameters and their types."""
-    connection = await asyncpg.connect(database.dsn)
+    """Postgres can PREPARE each statement on the migrated schema."""
+    connection = await asyncpg_connect(database)
+    await connection.execute(compat_noetl().text)
     faults = {}
     for name, text in queries.load().items():
         for statement in split_statements(text):
@@ -338,8 +380,8 @@ _MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|root|tmp|home|Users)/\w")
 _REGISTRY = re.compile(r"\b(?:(?:pypi|pythonhosted|npmjs|debian|golang)\.org|(?:docker|ghcr|quay|crates)\.io)\b")
 
 
-def test_no_file_knows_a_machine_or_a_registry() -> None:
-    """The project is built wherever Python is, with the package sources that are configured there."""
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    """The project builds with the package index that a machine has configured."""
     offenders = []
     for path in project_files():
         try:
@@ -353,7 +395,7 @@ def test_no_file_knows_a_machine_or_a_registry() -> None:
 
 
 def project_files() -> list[Path]:
-    """Return the files of the project: what git would track, or (without git) all but what tools leave behind."""
+    """Return the files of the project: those of git, or without git all except caches of tools."""
     answer = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - git of the machine
         cwd=ROOT,

@@ -1,4 +1,4 @@
-"""What nobody would see as itself is shown as an escape."""
+"""Characters that are not visible become escapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERYTHING = [chr(code) for code in range(sys.maxunicode + 1)]
 
 
 def test_every_hidden_category_is_escaped() -> None:
-    """By the table of this Python's Unicode."""
+    """By the Unicode table of this Python."""
     assert [
         hex(ord(letter))
         for letter in EVERYTHING
@@ -23,8 +23,8 @@ def test_every_hidden_category_is_escaped() -> None:
     ] == []
 
 
-def test_what_can_be_seen_stays() -> None:
-    """All letters, marks, numbers, signs and spaces, but those that look like nothing."""
+def test_visible_characters_stay() -> None:
+    """All letters, marks, numbers, signs and spaces, except those without a shape."""
     changed = {
         letter
         for letter in EVERYTHING
@@ -43,19 +43,19 @@ def test_what_can_be_seen_stays() -> None:
         ("\U000e0041", "\\U000e0041"),
     ],
 )
-def test_an_escape_says_which_letter_it_was(hidden: str, shown: str) -> None:
-    """As Python writes it."""
+def test_an_escape_has_the_code_of_the_character(hidden: str, shown: str) -> None:
+    """The escape of Python."""
     assert visible(hidden) == shown
 
 
-def test_lines_of_ours_stay_lines() -> None:
-    """Newlines and tabs alone."""
+def test_newlines_and_tabs_of_our_texts_stay() -> None:
+    """Other control characters become escapes."""
     assert visible_lines("a\n\tb\r\x1b") == "a\n\tb\\r\\x1b"
     assert (is_visible("a\n\tb"), is_visible("a\u202e")) == (True, False)
 
 
-def test_json_stays_the_same_value() -> None:
-    """And a terminal can show it."""
+def test_escaped_json_is_the_same_value() -> None:
+    """The text can be printed to a terminal."""
     value = {"".join(letter for letter in EVERYTHING if unicodedata.category(letter) != "Cs"): ["\u202e", "\x7f"]}
     text = visible_json(json.dumps(value, ensure_ascii=False, indent=2))
     assert json.loads(text) == value

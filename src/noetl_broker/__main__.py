@@ -1,4 +1,4 @@
-"""Lets `python -m noetl_broker` be the command line."""
+"""The command line as `python -m noetl_broker`."""
 
 from __future__ import annotations
 

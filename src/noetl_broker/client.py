@@ -1,24 +1,31 @@
-"""Executions asked for by a program: started, awaited, looked at, cancelled."""
+"""The client for programs: starts, awaits, shows and cancels executions, sends signals, and decides approvals."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
 
+from noetl_broker.broker.state import is_live
 from noetl_broker.errors import BrokerError, OperatorFault
-from noetl_broker.store import executions
-from noetl_broker.store.pool import CLOSE_SECONDS, Connection, Pool, create_pool, renewed
-from noetl_broker.store.session import translated
+from noetl_broker.store import approvals, executions, signals
+from noetl_broker.store.approvals import Approval
+from noetl_broker.store.connection import CLOSE_SECONDS, Connection, Pool, create_pool, reconnecting
+from noetl_broker.store.dsn import Database
+from noetl_broker.store.schema_name import DEFAULT_SCHEMA
+from noetl_broker.store.session import translate_faults
+
+__all__ = ["Approval", "Client", "Ended", "ExecutionFailed"]
 
 LOOK_SECONDS = (0.02, 0.5)  # the first pause between two looks at an execution, and the longest
 
 
 class ExecutionFailed(BrokerError):
-    """An execution that was waited for did not complete; `ended` is how it ended."""
+    """An execution did not complete; `ended` has its status, result and error."""
 
     def __init__(self, ended: Ended) -> None:
         """The error's message is that of the execution."""
@@ -32,9 +39,10 @@ class ExecutionFailed(BrokerError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """Where an execution stands: `status` is RUNNING, COMPLETED, FAILED or CANCELLED.
+    """The state of an execution: `status` is COMPLETED, FAILED or CANCELLED.
 
-    `error` is a mapping with `message`, and mostly `step`.
+    One that has not ended is RUNNING, QUEUED or PAUSED.
+    `error` is a mapping with `message` and usually `step`.
     """
 
     execution_id: int
@@ -45,7 +53,7 @@ class Ended:
     error: Any = None
 
     def or_raise(self) -> Any:
-        """Give the result of an execution that completed; raises ExecutionFailed for any other end."""
+        """The result of a completed execution; raises ExecutionFailed for any other status."""
         if self.status != "COMPLETED":
             raise ExecutionFailed(self)
         return self.result
@@ -60,19 +68,20 @@ class Client:
         ended = await client.wait(execution_id)
     ```
 
-    `dsn` None: the PG* variables. Every method raises DatabaseFault where the database does not answer, PermissionFault
-    and SchemaFault where waiting would not help, NotFoundFault for what is not there. Safe to share between tasks.
+    `dsn` None: the PG* variables; `schema`: where the broker's tables are. Every method raises DatabaseFault if the
+    database does not answer. PermissionFault and SchemaFault: waiting does not help. NotFoundFault: it does not exist.
+    Safe to share between tasks.
     """
 
-    def __init__(self, dsn: str | None = None, *, connections: int = 4) -> None:
-        """Connect when it is first needed, `connections` at most."""
-        self._dsn = dsn
+    def __init__(self, dsn: str | None = None, *, schema: str = DEFAULT_SCHEMA, connections: int = 4) -> None:
+        """Connect on demand, with at most `connections`."""
+        self._database = Database(dsn=dsn, schema=schema)
         self._connections = connections
         self._pool: Pool | None = None
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
-        """Give itself."""
+        """Return itself."""
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -80,7 +89,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; one that does not answer is cut."""
+        """Close all connections within a time limit."""
         pool, self._pool = self._pool, None
         if pool is not None:
             try:
@@ -96,19 +105,39 @@ class Client:
         version: int | None = None,
         idempotency_key: str | None = None,
     ) -> int:
-        """Start an execution of a registered playbook (None: its latest version), give its id.
+        """Start an execution of a registered playbook; returns its id. `version` None: the latest.
 
-        The same path and `idempotency_key` again start nothing and give the id of the first. Raises BrokerError where a
-        fork has that key.
+        A second call with the same path and `idempotency_key` returns the id of the first execution. Raises BrokerError
+        if the first had another payload, or a fork has that key.
         """
-        text = _text(payload or {})
+        text = mapping_text(payload or {})
         async with self._connection() as connection:
             return await executions.start_execution(
                 connection, path, text, version=version, idempotency_key=idempotency_key
             )
 
+    async def start_many(
+        self,
+        path: str,
+        payloads: Sequence[Mapping[str, Any] | None],
+        *,
+        version: int | None = None,
+        idempotency_keys: Sequence[str | None] | None = None,
+    ) -> list[int]:
+        """Start an execution for each payload in one transaction; returns their ids in the same order.
+
+        All start, or none. At most 10,000 payloads. An error says the number of the payload, counted from 1.
+        `idempotency_keys` has a key, or None, for each payload; a repeated key gives the same id, as in `start`.
+        """
+        texts = [
+            mapping_text(payload or {}, f"payload {n} of {len(payloads)}") for n, payload in enumerate(payloads, 1)
+        ]
+        keys = None if idempotency_keys is None else list(idempotency_keys)
+        async with self._connection() as connection:
+            return await executions.start_executions(connection, path, texts, version=version, idempotency_keys=keys)
+
     async def status(self, execution_id: int) -> Ended:
-        """Where an execution stands."""
+        """The state of an execution."""
         async with self._connection() as connection:
             row = await executions.find_execution(connection, execution_id)
         return Ended(**{name: row[name] for name in Ended.__dataclass_fields__})
@@ -117,28 +146,86 @@ class Client:
         """Wait until an execution has ended; raises TimeoutError after `seconds` (None: no limit)."""
         pause, longest = LOOK_SECONDS
         async with asyncio.timeout(seconds):
-            while (found := await self.status(execution_id)).status == executions.OPEN:
+            while is_live((found := await self.status(execution_id)).status):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, longest)
         return found
 
     async def cancel(self, execution_id: int, reason: str | None = None) -> bool:
-        """Ask the broker to cancel an execution and its children; false when it has ended already."""
+        """Request a cancel of an execution and its children; False if it has ended."""
         async with self._connection() as connection:
             return await executions.cancel_execution(connection, execution_id, reason)
+
+    async def signal(
+        self,
+        name: str,
+        key: str | float,
+        payload: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        keep: timedelta = signals.KEEP,
+    ) -> int:
+        """Send a signal to the executions that wait for its name and key; returns its id.
+
+        `payload` is anything that JSON can hold. It is kept for `keep` for a wait that begins later. A second call with
+        the same name, key and `idempotency_key` returns the id of the first one. Raises BrokerError if that had another
+        payload.
+        """
+        text = None if payload is None else json_text(payload)
+        about = key if isinstance(key, str) else json.dumps(key)
+        async with self._connection() as connection:
+            return await signals.send_signal(connection, name, about, text, idempotency_key=idempotency_key, keep=keep)
+
+    async def signal_execution(
+        self, execution_id: int, name: str, payload: Any = None, *, idempotency_key: str | None = None
+    ) -> int | None:
+        """Send a signal to one execution, which is kept until that ends; returns its id, None if it has ended."""
+        text = None if payload is None else json_text(payload)
+        async with self._connection() as connection:
+            return await signals.signal_execution(connection, execution_id, name, text, idempotency_key=idempotency_key)
+
+    async def approvals(self, *, path: str | None = None, assignee: str | None = None) -> list[Approval]:
+        """What waits for a person, oldest first; `path` may hold `*`. Needs the role noetl_approver."""
+        async with self._connection() as connection:
+            return await approvals.list_approvals(connection, path=path, assignee=assignee)
+
+    async def decide(
+        self,
+        approval: Approval,
+        *,
+        approved: bool,
+        by: str,
+        form: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Approve or reject; `form` has its fields and `comment`. False if it was decided or timed out before.
+
+        Raises OperatorFault where the form does not fit. Needs the role noetl_approver.
+        """
+        text = mapping_text(form or {}, "form")
+        async with self._connection() as connection:
+            return await approvals.decide_approval(connection, approval, approved=approved, decided_by=by, form=text)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
         async with self._lock:
             if self._pool is None:
-                self._pool = await create_pool(self._dsn, name="noetl-broker client", size=self._connections)
-        with translated():
-            async with renewed(self._pool), self._pool.acquire() as connection:
+                self._pool = await create_pool(self._database, name="noetl-broker client", size=self._connections)
+        with translate_faults():
+            async with reconnecting(self._pool), self._pool.acquire() as connection:
                 yield connection
 
 
-def _text(payload: Mapping[str, Any]) -> str:
+def json_text(payload: Any) -> str:
+    """The JSON text of a payload; raises OperatorFault for what JSON cannot hold."""
+    try:
+        return json.dumps(payload, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OperatorFault(f"the payload must be a value that JSON can hold: {error}") from error
+
+
+def mapping_text(payload: Mapping[str, Any], what: str = "payload") -> str:
+    """The JSON text of a mapping; raises OperatorFault, which calls it `what`, for what JSON cannot hold."""
     try:
         return json.dumps(dict(payload), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise OperatorFault(f"the payload must be a mapping that JSON can hold: {error}") from error
+        raise OperatorFault(f"the {what} must be a mapping that JSON can hold: {error}") from error

@@ -1,6 +1,6 @@
-"""The few exceptions of the program, grouped by whose fault they are.
+"""The exceptions of the program, by whose fault they are.
 
-Every message is one clear sentence that names the value, the place and the remedy: it reaches a person as it is.
+A message is one sentence for people: what is wrong with which value, where, and what to do.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ EXIT_SCHEMA = 78
 
 
 class BrokerError(Exception):
-    """Base of all; `exit_code` is what a command ends with when it reaches the command line."""
+    """Base of all; a command that it reaches exits with `exit_code`."""
 
     exit_code = EXIT_FAILED
 
 
 class PlaybookFault(BrokerError):
-    """The author of a playbook, or its data: ends that execution with a reason, and nothing else."""
+    """A fault of a playbook or its data: its execution fails with this reason."""
 
 
 class JobFailed(PlaybookFault):
-    """What a function that does a job raises to say how it failed; in `simulate` an answer may be one.
+    """Raised by the function of a job to fail it; also an answer in `simulate`.
 
-    `kind` is the `type` of the error that the step carries. `retryable` false: the same job can never succeed, whatever
-    the step's `retry` says. `details` are further keys of the error (`status_code` is one that `retry_when` reads); in
-    a worker, what JSON has no type for becomes text.
+    `kind` is the `type` of the step's error. With `retryable` false the job is never retried, whatever `retry` says.
+    `details` are more keys of the error, such as the `status_code` that `retry_when` reads. Values that JSON cannot
+    hold become text.
     """
 
     def __init__(
         self, message: str | Exception, *, kind: str = "failure", retryable: bool = True, **details: Any
     ) -> None:
-        """A sentence for people, and what programs read of it."""
+        """Take a message for people and the fields for programs."""
         super().__init__(message)
         self.message = str(message)  # an exception is a message too
         self.kind = kind
@@ -44,42 +44,46 @@ class JobFailed(PlaybookFault):
 
 
 class OperatorFault(BrokerError):
-    """A setting, an argument, a file: the person at the command line mends it."""
+    """A wrong setting, argument or file, which the operator corrects."""
 
     exit_code = EXIT_USAGE
 
 
+class UnknownStepFault(OperatorFault):
+    """A name that is of no step, or of no visit, of the execution or playbook that was given."""
+
+
 class NotFoundFault(BrokerError):
-    """What was asked for by name or id is not there."""
+    """A name or id that does not exist."""
 
 
 class OversizeFault(BrokerError):
-    """What turns would write together is more than the server takes in one statement."""
+    """The turns of a batch write more than the server takes in one statement."""
 
 
 class HistoryFault(BrokerError):
-    """What is remembered of an execution does not suffice to take its turns again; `reason` without its id."""
+    """A history that cannot be replayed; `reason` is without the execution's id."""
 
     def __init__(self, execution_id: int, reason: str) -> None:
-        """The reason is a part of a sentence."""
+        """Take the reason as a part of a sentence."""
         super().__init__(f"execution {execution_id} cannot be replayed: {reason}")
         self.reason = reason
 
 
 class DatabaseFault(BrokerError):
-    """The database cannot be reached or does not answer; `sqlstate` is what it said at its door, where it said one."""
+    """The database cannot be reached or does not answer; `sqlstate` is its reason for refusing, if it gave one."""
 
     exit_code = EXIT_UNAVAILABLE
     sqlstate: str | None = None
 
 
 class PermissionFault(DatabaseFault):
-    """The database refuses for want of rights."""
+    """A right is missing in the database."""
 
     exit_code = EXIT_NO_PERMISSION
 
 
 class SchemaFault(DatabaseFault):
-    """The schema in the database is not one that this version serves."""
+    """This version does not serve the schema in the database."""
 
     exit_code = EXIT_SCHEMA

@@ -1,7 +1,6 @@
-"""Where the files that ship with the program are: migrations, the roles and example playbooks.
+"""Where the files of the program are: migrations, roles and example playbooks.
 
-An installed wheel carries them inside the package; a source checkout (which an editable install runs from) keeps them
-at its top level, where a reader looks for them.
+A wheel has them in the package, a source checkout at its top level.
 """
 
 from __future__ import annotations

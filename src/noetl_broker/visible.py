@@ -1,7 +1,7 @@
-"""Text from anybody as a person may see it: what is invisible, or moves a cursor, stands there as an escape.
+"""Text with escapes in place of invisible characters and those that move the cursor.
 
-Names, types and messages come from playbooks, producers and servers. Shown as they are, one of them could end a line
-and forge the next, move a terminal's cursor, or turn the direction of writing.
+Names, types and messages come from playbooks, producers and servers. Unescaped, they could forge a line, move a
+terminal's cursor, or turn the direction of writing.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Unicode's categories Cc, Cf, Cs, Co, Zl and Zp: controls, formats (direction of writing, zero width), halves of pairs,
-# private letters, ends of lines. As ranges, since to ask for each letter's category takes a third of a second.
+# Unicode's categories Cc, Cf, Cs, Co, Zl and Zp: controls, formats (direction of writing, zero width), surrogates,
+# private characters, ends of lines. As ranges, because to look up each character's category takes a third of a second.
 _CATEGORIES: Final = (
     r"\x00-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
     r"\u2060-\u206f\ud800-\uf8ff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     r"\U0001d173-\U0001d17a\U000e0000-\U000e0fff\U000f0000-\U0010ffff"
 )
-# Letters by their category, nothing by their look.
+# Letters that are invisible.
 _FILLERS: Final = r"\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0"
 _HIDDEN: Final = re.compile(f"[{_CATEGORIES}{_FILLERS}]")
 _HIDDEN_IN_LINES: Final = re.compile(rf"(?![\n\t])[{_CATEGORIES}{_FILLERS}]")
@@ -25,22 +25,22 @@ _ONE_BYTE, _TWO_BYTES = 0xFF, 0xFFFF
 
 
 def visible(text: str) -> str:
-    r"""Give a text on one line, with an escape such as `\x1b` for each letter that nobody would see as itself."""
+    r"""Give a text on one line, with an escape such as `\x1b` for each invisible character."""
     return _HIDDEN.sub(_escape, text)
 
 
 def visible_lines(text: str) -> str:
-    """Give a text of ours whose lines are wanted: newlines and tabs stay."""
+    """Give a text of several lines; newlines and tabs stay."""
     return _HIDDEN_IN_LINES.sub(_escape, text)
 
 
 def visible_json(document: str) -> str:
-    """Give JSON of the same value in which no string holds such a letter; newlines between its parts stay."""
+    """Give JSON with the same value and no invisible characters in its strings."""
     return _HIDDEN_IN_LINES.sub(_escape_json, document)
 
 
 def is_visible(text: str) -> bool:
-    """Whether a text can be shown as it is, in lines."""
+    """Whether a text of several lines needs no escape."""
     return _HIDDEN_IN_LINES.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""`Client` and `Worker`: a program that starts an execution, and functions that do its jobs, with a broker between."""
+"""`Client` and `Worker` with a broker between them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from noetl_broker import Client, ExecutionFailed, Job, JobFailed, Worker
-from noetl_broker.errors import NotFoundFault, OperatorFault
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import broken_invariants, drain, register, running, value
 from tests.postgres import Database
 
@@ -29,7 +29,7 @@ async def at_work(database: Database, worker: Worker, body: str = DOUBLE) -> Asy
     """The playbook `story` registered, a broker and the worker at work, and a client."""
     await register(database, body)
     stop = asyncio.Event()
-    async with running(database, playbook_rules=RULES), Client(database.dsn) as client:
+    async with running(database, playbook_rules=RULES), Client(database.dsn, schema=database.schema) as client:
         task = asyncio.create_task(worker.run(stop))
         try:
             yield client
@@ -38,9 +38,9 @@ async def at_work(database: Database, worker: Worker, body: str = DOUBLE) -> Asy
             await task
 
 
-async def test_an_execution_is_started_done_by_a_function_and_awaited(database: Database) -> None:
-    """The whole way of the readme: start, a function with a decorator, the result."""
-    worker = Worker(database.dsn)
+async def test_client_starts_an_execution_and_waits_for_its_result(database: Database) -> None:
+    """A decorated function runs its job, as in the README."""
+    worker = Worker(database.dsn, schema=database.schema)
 
     @worker.task("doubling")
     async def double(job: Job) -> int:
@@ -52,9 +52,9 @@ async def test_an_execution_is_started_done_by_a_function_and_awaited(database: 
     assert await broken_invariants(database) == {}
 
 
-async def test_a_plain_function_runs_beside_the_loop(database: Database) -> None:
-    """In a thread, and sees the whole job."""
-    worker, seen = Worker(database.dsn), []
+async def test_a_plain_function_runs_in_a_thread(database: Database) -> None:
+    """It gets the whole job."""
+    worker, seen = Worker(database.dsn, schema=database.schema), []
 
     @worker.task("doubling")
     def double(job: Job) -> int:
@@ -67,9 +67,9 @@ async def test_a_plain_function_runs_beside_the_loop(database: Database) -> None
     assert seen == [("double", "doubling", 1, "story", execution_id, {"n": 2})]
 
 
-async def test_a_function_says_how_it_failed(database: Database) -> None:
-    """What JobFailed holds becomes the error of the step; waiting for the result raises it."""
-    worker = Worker(database.dsn)
+async def test_job_failed_becomes_the_error_of_the_step(database: Database) -> None:
+    """Waiting for the result raises it."""
+    worker = Worker(database.dsn, schema=database.schema)
 
     @worker.task("doubling")
     async def double(job: Job) -> int:
@@ -84,8 +84,8 @@ async def test_a_function_says_how_it_failed(database: Database) -> None:
 
 
 async def test_any_other_exception_fails_the_attempt_with_its_name(database: Database) -> None:
-    """And its message and traceback."""
-    worker = Worker(database.dsn)
+    """With its message and traceback."""
+    worker = Worker(database.dsn, schema=database.schema)
 
     @worker.task("doubling")
     def double(job: Job) -> int:
@@ -97,9 +97,9 @@ async def test_any_other_exception_fails_the_attempt_with_its_name(database: Dat
     assert "return int(job.args" in ended.error["traceback"]
 
 
-async def test_a_worker_with_functions_leaves_all_other_jobs_alone(database: Database) -> None:
-    """It has no tool for them."""
-    worker, reached = Worker(database.dsn), asyncio.Event()
+async def test_a_worker_leases_only_jobs_that_it_has_functions_for(database: Database) -> None:
+    """A worker leases only jobs that it has functions for."""
+    worker, reached = Worker(database.dsn, schema=database.schema), asyncio.Event()
 
     @worker.task("doubling")
     async def double(job: Job) -> int:
@@ -119,18 +119,34 @@ workflow:
         assert (await client.status(execution_id)).status == "RUNNING"
 
 
-async def test_one_key_starts_one_execution(database: Database) -> None:
-    """The second call gives the id of the first."""
+async def test_an_idempotency_key_starts_one_execution(database: Database) -> None:
+    """The second call returns the id of the first."""
     await register(database, DOUBLE)
-    async with Client(database.dsn) as client:
+    async with Client(database.dsn, schema=database.schema) as client:
         first = await client.start("story", idempotency_key="order 17")
         assert await client.start("story", idempotency_key="order 17") == first
 
 
-async def test_an_execution_is_cancelled(database: Database) -> None:
-    """Once: the second request finds it ended."""
+async def test_many_executions_start_in_one_call(database: Database) -> None:
+    """Ids come in the order of the payloads; an error says the number of the payload, and nothing starts."""
     await register(database, DOUBLE)
-    async with Client(database.dsn) as client:
+    async with Client(database.dsn, schema=database.schema) as client:
+        keys = ["a", None, "a"]
+        first, second, again = await client.start_many("story", [{"n": 1}, None, {"n": 1}], idempotency_keys=keys)
+        assert (first == again, first == second) == (True, False)
+        with pytest.raises(OperatorFault, match="payload 2 of 2 must be a mapping that JSON can hold"):
+            await client.start_many("story", [{}, {"n": object()}])
+        with pytest.raises(BrokerError, match=r"payload 2 of 2: the idempotency key a of story is used"):
+            await client.start_many("story", [{}, {"n": 3}], idempotency_keys=["b", "a"])
+        with pytest.raises(NotFoundFault, match="stori"):
+            await client.start_many("stori", [{}])
+    assert await value(database, "select count(*) from noetl.execution") == 2
+
+
+async def test_an_execution_is_cancelled_once(database: Database) -> None:
+    """The second request finds it ended."""
+    await register(database, DOUBLE)
+    async with Client(database.dsn, schema=database.schema) as client:
         execution_id = await client.start("story")
         asked = await client.cancel(execution_id, "changed my mind")
         await drain(database, playbook_rules=RULES)
@@ -139,19 +155,19 @@ async def test_an_execution_is_cancelled(database: Database) -> None:
     assert (asked, again, ended.status, ended.error["message"]) == (True, False, "CANCELLED", "changed my mind")
 
 
-async def test_waiting_has_an_end(database: Database) -> None:
-    """Nobody decides here, so nothing ends."""
+async def test_waiting_for_a_result_times_out(database: Database) -> None:
+    """No broker runs, so nothing ends."""
     await register(database, DOUBLE)
-    async with Client(database.dsn) as client:
+    async with Client(database.dsn, schema=database.schema) as client:
         execution_id = await client.start("story")
         with pytest.raises(TimeoutError):
             await client.wait(execution_id, seconds=0.1)
 
 
-async def test_what_cannot_be_is_said(database: Database) -> None:
-    """An unknown playbook, an unknown execution, a payload that is no JSON."""
+async def test_client_errors_name_the_cause(database: Database) -> None:
+    """An unknown playbook, an unknown execution, a payload that is not JSON."""
     await register(database, DOUBLE)
-    async with Client(database.dsn) as client:
+    async with Client(database.dsn, schema=database.schema) as client:
         with pytest.raises(NotFoundFault, match="stori"):
             await client.start("stori")
         with pytest.raises(NotFoundFault, match="no execution 7"):
@@ -160,11 +176,29 @@ async def test_what_cannot_be_is_said(database: Database) -> None:
             await client.start("story", {"n": object()})
 
 
-async def test_a_worker_needs_functions_of_different_types() -> None:
-    """None at all, or two for one type, are mistakes."""
+async def test_a_worker_needs_functions_for_different_types() -> None:
+    """None, or two for one type, is an error."""
     worker = Worker("postgresql://127.0.0.1:1/none")
     with pytest.raises(OperatorFault, match="the worker has no function"):
         await worker.run()
     worker.task("doubling")(lambda job: job)
     with pytest.raises(OperatorFault, match="has a function for doubling already"):
         worker.task("doubling")(lambda job: job)
+
+
+async def test_a_program_decides_for_a_person(database: Database) -> None:
+    """It lists what waits, and decides once."""
+    await register(
+        database, "workflow: [{step: start, next: ask}, {step: ask, type: approval, form: {n: {type: integer}}}]"
+    )
+    async with Client(database.dsn, schema=database.schema) as client:
+        execution_id = await client.start("story")
+        await drain(database)
+        [approval] = await client.approvals(path="sto*")
+        assert (approval.execution_id, approval.step, approval.title) == (execution_id, "ask", "ask")
+        with pytest.raises(OperatorFault, match="n: is 'one', it must be integer"):
+            await client.decide(approval, approved=True, by="ann", form={"n": "one"})
+        assert await client.decide(approval, approved=True, by="ann", form={"n": 1})
+        assert not await client.decide(approval, approved=False, by="ann")
+        await drain(database)
+        assert (await client.wait(execution_id)).or_raise()["n"] == 1

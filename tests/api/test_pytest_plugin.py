@@ -1,4 +1,4 @@
-"""The pytest plugin, in a pytest of its own: another process, in a folder that knows nothing of this project."""
+"""The pytest plugin, in a pytest of its own: another process, in a folder that is not this project."""
 
 from __future__ import annotations
 
@@ -39,15 +39,35 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, test: str) -> tuple[int, str]:
-    """Run pytest on one test file; gives how it ended and what it printed."""
+    """Run pytest on one test file; gives its exit code and its output."""
     (folder / "test_shop.py").write_text(dedent(test))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
     answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
     return answer.returncode, answer.stdout + answer.stderr
 
 
-def test_a_playbook_of_the_folder_is_played_with_those_that_it_calls(folder: Path) -> None:
-    """By its path, or the name of its file."""
+def test_one_simulation_may_know_more_step_types(folder: Path) -> None:
+    """Beside those of the settings; without them the playbook does not compile."""
+    (folder / "flows" / "wide.yaml").write_text(
+        "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {path: shop/wide}\n"
+        "workflow: [{step: start, next: [a, b]}, {step: a, type: teleport}, {step: b, type: resize}]\n"
+    )
+    code, output = run(
+        folder,
+        """
+        import pytest
+
+        def test_wide(playbooks):
+            with pytest.raises(Exception, match="the type `resize` is not known"):
+                playbooks.simulate("shop/wide")
+            assert playbooks.simulate("shop/wide", {"a": 1, "b": 2}, extra_step_types=["resize"]).status == "COMPLETED"
+        """,
+    )
+    assert (code, "1 passed" in output) == (0, True), output
+
+
+def test_the_fixture_simulates_a_playbook_with_those_that_it_calls(folder: Path) -> None:
+    """By its path or its file name."""
     code, output = run(
         folder,
         """
@@ -62,8 +82,8 @@ def test_a_playbook_of_the_folder_is_played_with_those_that_it_calls(folder: Pat
     assert (code, "3 passed" in output) == (0, True), output
 
 
-def test_the_story_is_shown_where_a_test_fails(folder: Path) -> None:
-    """Under a heading that says how the execution ended."""
+def test_a_failed_test_shows_the_story(folder: Path) -> None:
+    """The heading says how the execution ended."""
     code, output = run(
         folder,
         """
@@ -76,8 +96,8 @@ def test_the_story_is_shown_where_a_test_fails(folder: Path) -> None:
     assert "event execution_complete 5" in output
 
 
-def test_a_playbook_that_is_not_there_is_said(folder: Path) -> None:
-    """With those that are."""
+def test_an_unknown_playbook_is_an_error_that_lists_the_known_ones(folder: Path) -> None:
+    """An unknown playbook is an error that lists the known ones."""
     code, output = run(
         folder,
         """

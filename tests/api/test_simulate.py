@@ -1,4 +1,4 @@
-"""`simulate`: a playbook played to its end without a database, with the answers of a test."""
+"""`simulate`: a playbook without database and worker, with the answers of a test."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ from typing import Any
 import pytest
 
 from noetl_broker import Job, JobFailed, SimulationFault, Story, in_turn, run_code, simulate
-from noetl_broker.broker.story import play
-from noetl_broker.playbook import PlaybookError, Rules, compile_playbook
+from noetl_broker.history.story import play_story
+from noetl_broker.playbook import PlaybookError, PlaybookRules, compile_playbook
+from noetl_broker.playbook.blocks import all_blocks
 from noetl_broker.resources import playbooks_folder
+from tests.playbooks.outside import simulated
 from tests.playbooks.test_examples import RUNS
 
 EXAMPLES = playbooks_folder()
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
 # Their workers need a database, or run the items of an iterator themselves.
-NOT_IN_PYTHON = {"iterator", "nested_child", "nested_iterator"}
+NOT_IN_PYTHON = {"import_orders", "iterator", "nested_child", "nested_iterator"}
 
 
 def every_step(file: Path) -> list[str]:
-    """The steps that are given a job."""
-    steps = compile_playbook(file.read_bytes(), rules=Rules()).steps.values()
+    """The steps that have jobs."""
+    outer = compile_playbook(file.read_bytes(), rules=PlaybookRules())
+    steps = [step for playbook in (outer, *all_blocks(outer)) for step in playbook.steps.values()]
     tasks = [step if step.iteration is None else step.iteration.task for step in steps]
     return [task.name for task in tasks if task.kind == "action"]
 
 
-def played(name: str, answers: dict[str, Any], payload: dict[str, Any] | None = None) -> Story:
-    """An example played with these answers and all other examples at hand."""
-    return simulate(EXAMPLES / f"{name}.yaml", answers, payload=payload, playbooks=EXAMPLES.glob("*.yaml"))
+def played(name: str, answers: dict[str, Any], payload: dict[str, Any] | None = None, **outside: Any) -> Story:
+    """The story of an example with these answers and all other examples."""
+    return simulate(EXAMPLES / f"{name}.yaml", answers, payload=payload, playbooks=EXAMPLES.glob("*.yaml"), **outside)
 
 
 @pytest.mark.parametrize("name,payload,result", [run for run in RUNS if run[0] not in NOT_IN_PYTHON])
@@ -39,21 +42,22 @@ def test_examples_give_the_results_that_they_give_with_a_broker(
     name: str, payload: dict[str, Any], result: object
 ) -> None:
     """With their own code as the answers; tests/playbooks/test_examples.py has the same results from a database."""
-    files = [EXAMPLES / f"{name}.yaml", *EXAMPLES.glob(f"{name}_*.yaml")]
+    children = (*EXAMPLES.glob(f"{name}_*.yaml"), EXAMPLES / "checked_order.yaml")
+    files = [EXAMPLES / f"{name}.yaml", *children]
     answers = dict.fromkeys([step for file in files for step in every_step(file)], run_code)
-    story = played(name, answers, payload)
+    story = played(name, answers, payload, **simulated(name, payload))
     assert (story.status, story.result, story.error) == ("COMPLETED", result, None)
 
 
 def test_the_story_of_a_simulation_can_be_played() -> None:
-    """What `str` gives goes through the core again, to the letter."""
+    """The core decides the same on the text of `str(story)`."""
     story = played("diamond", dict.fromkeys(every_step(EXAMPLES / "diamond.yaml"), run_code), {"amount": 5000})
-    playbook = compile_playbook((EXAMPLES / "diamond.yaml").read_bytes(), rules=Rules())
-    assert play(playbook, str(story)) == str(story)
+    playbook = compile_playbook((EXAMPLES / "diamond.yaml").read_bytes(), rules=PlaybookRules())
+    assert play_story(playbook, str(story)) == str(story)
 
 
-def test_visits_are_told_in_order_with_inputs_and_results() -> None:
-    """A router, as `start` is here, has none."""
+def test_visits_are_in_order_with_inputs_and_results() -> None:
+    """A router, like `start` here, has none."""
     story = played("conditional", {"measure": {"city": "Rome", "temperature": 30}, "warn": {"message": "hot"}})
     assert [(visit.step, visit.inputs, visit.status, visit.result) for visit in story.steps] == [
         ("measure", {"city": "Paris"}, "COMPLETED", {"city": "Rome", "temperature": 30}),
@@ -61,8 +65,8 @@ def test_visits_are_told_in_order_with_inputs_and_results() -> None:
     ]
 
 
-def test_answers_in_turn_are_those_of_the_attempts() -> None:
-    """Exceptions fail an attempt; the broker decides by its error whether there is another."""
+def test_answers_in_turn_are_used_for_attempts() -> None:
+    """An exception fails an attempt; the core decides whether to retry."""
     busy = ZeroDivisionError("division by zero")
     story = played("retry", {"prepare": None, "unreliable": in_turn(busy, busy, {"attempts": 3})})
     assert (story.result, [job.attempt for job in story.jobs if job.step == "unreliable"]) == (
@@ -71,16 +75,16 @@ def test_answers_in_turn_are_those_of_the_attempts() -> None:
     )
 
 
-def test_a_failure_says_all_that_the_step_carries() -> None:
-    """Its kind as the `type`, its details, and that trying again is of no use."""
+def test_a_failed_step_has_type_details_and_retryable() -> None:
+    """As given to JobFailed."""
     gone = JobFailed("gone", kind="http", retryable=False, status_code=410)
     story = played("retry", {"prepare": None, "unreliable": gone})
     expected = {"step": "unreliable", "message": "gone", "type": "http", "status_code": 410}
     assert (story.status, story.error, story.names) == ("FAILED", expected, ["prepare", "unreliable"])
 
 
-def test_a_function_is_given_the_job_of_each_item() -> None:
-    """Results are gathered by the place of the item; a failed one leaves null."""
+def test_a_function_answers_the_job_of_each_item() -> None:
+    """Results are gathered by index; a failed item gives null."""
     seen = []
 
     def convert(job: Job) -> float:
@@ -91,8 +95,8 @@ def test_a_function_is_given_the_job_of_each_item() -> None:
     assert (story.result["fahrenheit"], seen[2]) == ([12.0, 17.5, None, 9.0], ("convert[2]", 2))
 
 
-def test_a_called_playbook_is_played_and_started_again_when_it_fails() -> None:
-    """Each start is an execution of its own among the children."""
+def test_a_called_playbook_is_simulated_and_restarted_when_it_fails() -> None:
+    """Each start is a child execution."""
     ring = in_turn(ZeroDivisionError("division by zero"), {"rows": [{"rings": 2}]})
     story = played("nested_child", {"ring": ring, "sign": run_code})
     assert [child.status for child in story.children] == ["FAILED", "COMPLETED"]
@@ -110,29 +114,29 @@ def test_code_finds_what_its_step_imports() -> None:
     assert simulate(HEAD + dedent(body), {"join": run_code}).result == "a/b"
 
 
-def test_an_answer_stands_for_a_playbook_that_a_step_calls() -> None:
-    """The child is then not played, and need not be there."""
+def test_an_answer_replaces_the_child() -> None:
+    """The playbook is not simulated and need not exist."""
     story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": {"received": "a book"}})
     assert (story.result, story.children, story.jobs[0].args["parcel"]) == ({"received": "a book"}, (), "a book")
 
 
-def test_an_answer_that_stands_for_a_playbook_is_asked_for_again_when_it_failed() -> None:
+def test_an_answer_that_replaces_a_child_is_retried_when_it_failed() -> None:
     """As the child would be started again."""
     answer = in_turn(ZeroDivisionError("division by zero"), {"received": 1})
     story = simulate(EXAMPLES / "nested_child.yaml", {"deliver": answer})
     assert (story.result, [job.attempt for job in story.jobs]) == ({"received": 1}, [1, 2])
 
 
-def test_an_answer_stands_for_the_playbook_of_each_item() -> None:
-    """The jobs are the items; each answers by itself."""
+def test_an_answer_replaces_the_child_of_each_item() -> None:
+    """Each item is one job."""
     charge = in_turn({"amount": 5}, JobFailed("no"))
     story = played("iterator_playbook", {"charge": charge})
     assert [(job.name, job.args["number"]) for job in story.jobs] == [("charge[0]", 1), ("charge[1]", 2)]
     assert (story.status, story.error["message"], story.error["index"]) == ("FAILED", "no", 1)
 
 
-def test_a_childs_result_that_looks_like_an_envelope_is_whole_for_its_parent() -> None:
-    """Each child's own `id` and `status`, from a step's child and from an iterator's, played or answered for."""
+def test_a_result_of_a_child_that_looks_like_an_envelope_is_not_unwrapped() -> None:
+    """Of a step's child and of an iterator's, simulated or answered."""
     body = """\
 workflow:
   - {step: start, next: each}
@@ -155,22 +159,22 @@ def test_an_iterator_that_a_worker_runs_is_one_job() -> None:
     assert story.result == {"shouted": [{"word": "A"}], "bought": ["free"]}
 
 
-def test_a_visit_that_failed_and_went_on_tells_its_error() -> None:
-    """`on_error: continue` goes on with the next step."""
+def test_a_failed_visit_with_on_error_continue_has_its_error() -> None:
+    """The next step runs."""
     [visit] = played("error_handling", {"divide": JobFailed("no"), "report": {}}).visits("divide")
     assert (visit.status, visit.result, visit.error["message"]) == ("FAILED", None, "no")
 
 
-def test_answers_may_name_the_playbook_of_a_step() -> None:
-    """`path:step` wins over `step`."""
+def test_an_answer_for_path_and_step_wins_over_one_for_the_step() -> None:
+    """An answer for path and step wins over one for the step."""
     path = "examples/conditional"
     cold = {"city": "Oslo", "temperature": 0}
     story = played("conditional", {"note": {"message": ""}, f"{path}:measure": cold, "measure": 2})
     assert story.names == ["measure", "note"]
 
 
-def test_the_most_urgent_job_is_answered_first() -> None:
-    """As a worker would lease them."""
+def test_the_job_with_the_highest_priority_is_answered_first() -> None:
+    """As a worker would lease it."""
     body = """
 workflow:
   - {step: start, next: [slow, quick]}
@@ -182,7 +186,7 @@ workflow:
 
 
 def test_a_failed_branch_cancels_the_other() -> None:
-    """Its job is withdrawn, and its visit ends with the execution."""
+    """Its job is withdrawn and its visit is CANCELLED."""
     body = """
 workflow:
   - {step: start, next: [one, two]}
@@ -194,8 +198,8 @@ workflow:
     assert len(story.jobs) == 1
 
 
-def test_the_children_of_an_execution_that_failed_are_cancelled() -> None:
-    """Nobody waits for them any more."""
+def test_children_of_a_failed_execution_are_cancelled() -> None:
+    """Children of a failed execution are cancelled."""
     body = """
 workflow:
   - {step: start, next: [call, fail]}
@@ -209,8 +213,8 @@ workflow:
     assert (story.status, [(one.status, one.jobs) for one in story.children]) == ("FAILED", [("CANCELLED", ())])
 
 
-def test_the_type_of_an_error_is_the_same_all_the_way_up() -> None:
-    """Each parent names its own child; `status_code` is there for its `retry_when`."""
+def test_the_type_of_an_error_is_kept_in_every_parent() -> None:
+    """Each parent names its own child; `retry_when` can read `status_code`."""
     body = "workflow:\n  - {step: start, next: call}\n  - {step: call, type: playbook, path: NEXT, retry: RETRY}\n"
     top = HEAD + body.replace("NEXT", "middle").replace("RETRY", "{max_attempts: 2, retry_when: status_code == 503}")
     middle = (HEAD + body).replace("story", "middle").replace("NEXT", "low").replace("RETRY", "1")
@@ -225,8 +229,8 @@ def test_the_type_of_an_error_is_the_same_all_the_way_up() -> None:
 
 
 @pytest.mark.parametrize("step", ["type: http, url: x", "type: playbook, path: child"])
-def test_what_fails_in_the_turn_that_asks_for_it_is_not_done(step: str) -> None:
-    """Its job is never given out, and its child never started: neither needs an answer."""
+def test_jobs_and_children_of_a_turn_that_fails_are_not_started(step: str) -> None:
+    """They need no answers."""
     body = f"""
 workflow:
   - {{step: start, next: [a, b]}}
@@ -242,38 +246,40 @@ workflow:
     "playbook,answers,complaint",
     [
         ("conditional", {}, "step measure (type python) of examples/conditional has no answer"),
-        ("conditional", {"mesure": 1}, "no step is called so; did you mean"),
+        ("conditional", {"mesure": 1}, "there is no such step; did you mean"),
         (
             "retry",
             {"prepare": in_turn(), "unreliable": 1},
-            "job prepare of examples/retry is one more than the 0 answers",
+            "job prepare of examples/retry needs one more answer than the 0",
         ),
-        ("conditional", {"measure": object()}, "the answer to job measure is no JSON"),
+        ("conditional", {"measure": object()}, "the answer to job measure is not JSON"),
     ],
 )
-def test_what_is_missing_is_said(playbook: str, answers: dict[str, Any], complaint: str) -> None:
-    """With the remedy, as an error of the test and not as a failure of the step."""
+def test_a_missing_or_invalid_answer_is_an_error_of_the_test(
+    playbook: str, answers: dict[str, Any], complaint: str
+) -> None:
+    """With a remedy, and not a failure of the step."""
     with pytest.raises(SimulationFault) as caught:
         played(playbook, answers)
     assert complaint in str(caught.value)
 
 
-def test_a_playbook_that_is_not_at_hand_is_said() -> None:
-    """Where to give it, or how to do without."""
+def test_a_missing_child_playbook_is_an_error_of_the_test() -> None:
+    """With a remedy."""
     with pytest.raises(
         SimulationFault, match=r"calls examples/nested_child_courier, which the simulation does not have"
     ):
         simulate(EXAMPLES / "nested_child.yaml")
 
 
-def test_a_wrong_playbook_is_refused_as_at_registration() -> None:
-    """With all its errors and their places."""
+def test_an_invalid_playbook_is_refused_as_at_registration() -> None:
+    """With all errors and their places."""
     with pytest.raises(PlaybookError, match="nowhere"):
         simulate(HEAD + "workflow:\n  - {step: start, next: nowhere}\n")
 
 
 def test_a_failed_assertion_in_an_answer_fails_the_test() -> None:
-    """It is no failure of the step."""
+    """It does not fail the step."""
 
     def check(job: Job) -> None:
         assert job.args == {"city": "Rome"}
@@ -282,8 +288,8 @@ def test_a_failed_assertion_in_an_answer_fails_the_test() -> None:
         played("conditional", {"measure": check})
 
 
-def test_a_simulation_loads_no_driver_and_no_worker() -> None:
-    """A test of a playbook needs neither."""
+def test_a_simulation_imports_neither_asyncpg_nor_the_worker() -> None:
+    """A simulation imports neither asyncpg nor the worker."""
     code = "import sys, noetl_broker; noetl_broker.simulate; print({'asyncpg', 'httpx', 'click'} & sys.modules.keys())"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "set()"

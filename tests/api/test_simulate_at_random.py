@@ -1,4 +1,4 @@
-"""`simulate` on random families of playbooks: they end as the naive reference of the seeded simulation says."""
+"""`simulate` on random families of playbooks: they end as the reference of the seeded simulation does."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import pytest
 from noetl_broker import Job, JobFailed
 from noetl_broker.broker.model import Rules
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Step
-from noetl_broker.simulation.answers import Answers
-from noetl_broker.simulation.play import Simulation
-from noetl_broker.store.codec import dump_json
-from tests.simulation.alone import End, play_alone
+from noetl_broker.store.json_codec import dump_json
+from noetl_broker.testing.answers import Answers
+from noetl_broker.testing.simulate import Simulation
 from tests.simulation.plans import document
-from tests.simulation.scenarios import CALM_EVERY, Scenario, answer, scenario
+from tests.simulation.reference_run import End, run_reference
+from tests.simulation.scenarios import STABLE_EVERY, Scenario, answer, scenario
 
 pytestmark = pytest.mark.simulation
 
 
 def lineage(simulation: Simulation, number: int) -> str:
-    """The name of an execution's place in its family, as the scenarios have it."""
+    """The name of an execution in its family, as in scenarios."""
     execution = simulation.executions[number - 1]
-    parent, told = execution.parent, execution.state.parent
-    if parent is None or told is None:
+    parent, source = execution.parent, execution.state.parent
+    if parent is None or source is None:
         return "0"
     node = parent.step if parent.visit == 1 else f"{parent.step}#{parent.visit}"
-    return f"{lineage(simulation, parent.execution.number)}/{node}.{parent.place}@{told.attempt}"
+    return f"{lineage(simulation, parent.execution.number)}/{node}.{parent.place}@{source.attempt}"
 
 
 def played(tried: Scenario) -> tuple[End, int]:
-    """How a scenario's first execution ends in a simulation, and of how many executions it is one."""
+    """How the first execution of a scenario ends, and how many executions there are."""
     family = {
         one.path: compile_playbook(dump_json(document(one)), rules=PlaybookRules()) for one in tried.plan.family()
     }
@@ -53,12 +53,12 @@ def played(tried: Scenario) -> tuple[End, int]:
         if not calls_playbook(step)
     }
     simulation = Simulation(family, Answers(steps), Rules())
-    story = simulation.play(family[tried.plan.path], dict(tried.payload)).story()
+    story = simulation.run(family[tried.plan.path], dict(tried.payload)).story()
     return End(story.status, story.result), len(simulation.executions)
 
 
 def calls_playbook(step: Step) -> bool:
-    """Whether an answer to the step would stand for a playbook."""
+    """Whether an answer would replace a child."""
     return (step if step.iteration is None else step.iteration.task).call is not None
 
 
@@ -66,9 +66,9 @@ def calls_playbook(step: Step) -> bool:
 def test_random_families_end_as_the_reference_says(first: int) -> None:
     """Joins, loops, retries, iterators and children, with failures among the answers."""
     seen: Counter[str] = Counter()
-    for seed in range(first, first + 200, CALM_EVERY):
+    for seed in range(first, first + 200, STABLE_EVERY):
         tried = scenario(seed)
         end, executions = played(tried)
-        assert (seed, end) == (seed, play_alone(tried, 0))
+        assert (seed, end) == (seed, run_reference(tried, 0))
         seen.update([end.status, "family" if executions > 1 else "alone"])
     assert seen.keys() == {"COMPLETED", "FAILED", "family", "alone"}

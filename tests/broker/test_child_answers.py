@@ -1,4 +1,4 @@
-"""What a child answers, and what its parent makes of it: results, failures, and starts that cannot be."""
+"""Answers of children: results, failures, and children that cannot start."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 import pytest
 
 from noetl_broker.broker.children import error_of_child
-from noetl_broker.broker.context import Known
-from noetl_broker.broker.core import take_turn_or_reject
-from noetl_broker.broker.model import JSON, Ended, Event, Rules, Turn
-from noetl_broker.broker.state import ExecutionState, Parent
-from noetl_broker.broker.story import STORY_START, play_turns, read_events
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.model import JSON, Event, ExecutionEnd
+from noetl_broker.broker.state import Parent
+from noetl_broker.history.story import STORY_START, play_turns, read_events
 from tests.stories import assert_story, playbook
 
 CALL = """
@@ -22,7 +21,7 @@ workflow:
 
 
 def test_a_child_is_started_once_for_each_attempt() -> None:
-    """What is said twice is heard once; while the pause lasts no child runs, so nobody can answer for one."""
+    """Duplicate answers change nothing. No child runs during the delay of a retry."""
     assert_story(
         CALL.replace("RETRY", "retry_when: 'attempt < 2'"),
         """
@@ -35,7 +34,7 @@ def test_a_child_is_started_once_for_each_attempt() -> None:
             delegated a 1 s
             abandon a
         > action_failed a {"message": "timeout"}  (duplicate)
-        > action_completed a 1  (duplicate)
+        > action_completed a 1; attempt 1  (duplicate)
         > child_due a
             child a p
         > child_due a  (duplicate)
@@ -59,15 +58,15 @@ def test_a_child_is_started_once_for_each_attempt() -> None:
         ("retry_when: nothing.here", {"message": "no"}, False),
     ],
 )
-def test_the_error_of_a_child_is_read_as_that_of_any_action(retry: str, error: JSON, *, again: bool) -> None:
-    """By `retry_when` and `stop_when`, with what the child's own action reported."""
+def test_retry_conditions_read_the_error_of_a_child(retry: str, error: JSON, *, again: bool) -> None:
+    """`retry_when` and `stop_when` read the error of the child's action."""
     events = read_events(f"> execution_start\n> action_failed a {json.dumps(error)}")
     *_, (_, decision, _) = play_turns(playbook(CALL.replace("RETRY", retry)), events)
     assert [change.status for change in decision.changes] == ["delegated" if again else "dead"]
 
 
 @pytest.mark.parametrize(
-    "status, error, told",
+    "status, error, expected",
     [
         ("FAILED", {"step": "a", "message": "no"}, {"message": "no", "type": "child_failed", "child_step": "a"}),
         (
@@ -94,9 +93,11 @@ def test_the_error_of_a_child_is_read_as_that_of_any_action(retry: str, error: J
         ),
     ],
 )  # fmt: skip
-def test_the_error_of_a_child_is_that_of_its_cause(status: str, error: dict[str, JSON], told: dict[str, JSON]) -> None:
-    """With its type, if it has one; the step is named as the child's."""
-    assert error_of_child(7, Ended(status, None, error)) == {**told, "child_execution_id": 7}
+def test_a_child_error_keeps_the_type_of_its_cause(
+    status: str, error: dict[str, JSON], expected: dict[str, JSON]
+) -> None:
+    """The error has the step of the child, and a type if the cause has one."""
+    assert error_of_child(7, ExecutionEnd(status, None, error)) == {**expected, "child_execution_id": 7}
 
 
 VERSION = "the version of a playbook must be a whole number from 1 to 2147483647, it is"
@@ -115,8 +116,8 @@ VERSION = "the version of a playbook must be a whole number from 1 to 2147483647
         ("path: p, return_step: '{{ [] }}'", "the return_step of a playbook must be text, it is []"),
     ],
 )
-def test_a_child_that_cannot_be_named_fails_the_step(call: str, message: str) -> None:
-    """Before anything starts."""
+def test_a_bad_path_or_version_of_a_child_fails_the_step(call: str, message: str) -> None:
+    """No child starts."""
     assert_story(
         f"""
         workflow:
@@ -134,15 +135,18 @@ def test_a_child_that_cannot_be_named_fails_the_step(call: str, message: str) ->
 
 
 @pytest.mark.parametrize(
-    "told, ended",
+    "parent, ended",
     [
-        ({"depth": 1, "attempt": 1}, Ended("COMPLETED", {"a": 1, "b": None}, answer={"a": 1, "b": None})),
-        ({"depth": 1, "attempt": 1, "return_step": "a"}, Ended("COMPLETED", {"a": 1, "b": None}, answer=1)),
-        ({"depth": 1, "attempt": 1, "return_step": "b"}, Ended("COMPLETED", {"a": 1, "b": None}, answer=None)),
-        ({"depth": 1, "attempt": 1, "return_step": "start"}, Ended("COMPLETED", {"a": 1, "b": None}, answer=None)),
+        ({"depth": 1, "attempt": 1}, ExecutionEnd("COMPLETED", {"a": 1, "b": None}, answer={"a": 1, "b": None})),
+        ({"depth": 1, "attempt": 1, "return_step": "a"}, ExecutionEnd("COMPLETED", {"a": 1, "b": None}, answer=1)),
+        ({"depth": 1, "attempt": 1, "return_step": "b"}, ExecutionEnd("COMPLETED", {"a": 1, "b": None}, answer=None)),
+        (
+            {"depth": 1, "attempt": 1, "return_step": "start"},
+            ExecutionEnd("COMPLETED", {"a": 1, "b": None}, answer=None),
+        ),
         (
             {"depth": 1, "attempt": 1, "return_step": "c"},
-            Ended(
+            ExecutionEnd(
                 "FAILED",
                 error={
                     "message": "the parent asks for the data of step c; playbook story has no step of that name",
@@ -152,8 +156,8 @@ def test_a_child_that_cannot_be_named_fails_the_step(call: str, message: str) ->
         ),
     ],
 )
-def test_the_answer_is_the_result_or_the_data_of_a_step(told: JSON, ended: Ended) -> None:
-    """Null where the step did not run; a step that the playbook has not fails the child before it does anything."""
+def test_return_step_selects_the_answer_of_a_child(parent: JSON, ended: ExecutionEnd) -> None:
+    """Null if the step did not run. An unknown step fails the child at its start."""
     compiled = playbook(
         """
         workflow:
@@ -164,20 +168,20 @@ def test_the_answer_is_the_result_or_the_data_of_a_step(told: JSON, ended: Ended
         """
     )
     first, *rest = read_events("> execution_start\n> action_completed a 1")
-    events = [first._replace(meta={"parent": told}), *rest]
+    events = [first._replace(meta={"parent": parent}), *rest]
     endings = [decision.ended for _, decision, _ in play_turns(compiled, events) if decision.ended is not None]
     assert endings == [ended]
 
 
 @pytest.mark.parametrize("back", [{}, {"return_step": "a"}])
-def test_an_answer_that_looks_like_an_envelope_is_told_in_one(back: dict[str, JSON]) -> None:
-    """So the parent, which unwraps it once as any result, finds what the child gave, with its `status`."""
+def test_an_answer_that_looks_like_an_envelope_is_wrapped(back: dict[str, JSON]) -> None:
+    """The parent unwraps it once and finds the whole answer."""
     gave = {"id": 2, "status": "bad", "data": {"n": 2}}
     child = playbook("workflow:\n- {step: start, next: a}\n- {step: a, type: python, code: x}")
     first, *rest = read_events(f"> execution_start\n> action_completed a {json.dumps({'data': gave})}")
     events = [first._replace(meta={"parent": {"depth": 1, "attempt": 1, **back}}), *rest]
     *_, (_, decision, _) = play_turns(child, events)
-    assert decision.ended == Ended("COMPLETED", gave, answer={"data": gave})
+    assert decision.ended == ExecutionEnd("COMPLETED", gave, answer={"data": gave})
     assert_story(
         """
         workflow:
@@ -200,21 +204,41 @@ def test_an_answer_that_looks_like_an_envelope_is_told_in_one(back: dict[str, JS
 @pytest.mark.parametrize(
     "body", ["workload: {a: '{{ nothing.b }}'}\nworkflow: [{step: start}]", "workflow: [{step: start}]"]
 )
-def test_however_early_a_child_fails_its_answer_says_which_start_it_was(body: str) -> None:
-    """Else the second attempt's failure would pass for the first one's, and the parent would wait for ever."""
+def test_the_answer_of_a_child_that_cannot_start_names_its_attempt(body: str) -> None:
+    """Without it a second failure would be a duplicate, and the parent would wait forever."""
     meta = {"parent": {"depth": 2, "attempt": 2, "return_step": "nowhere"}}
     start = Event("execution_start", context={"workload": {}}, meta=meta)
     [(_, decision, state)] = play_turns(playbook(body), [start])
     assert (decision.ended and decision.ended.status, state.parent) == ("FAILED", Parent(2, "nowhere", 2))
-    known = Known(Rules(), complete=True)
-    state, decision = take_turn_or_reject("no such playbook", ExecutionState(), start, Turn(1, 1, STORY_START), known)
-    assert (decision.ended and decision.ended.status, state.parent) == ("FAILED", Parent(2, "nowhere", 2))
+    session = Session("no such playbook")
+    decision = session.apply(start, STORY_START)
+    assert (decision.ended and decision.ended.status, session.state.parent) == ("FAILED", Parent(2, "nowhere", 2))
 
 
-def test_who_answers_in_the_place_of_a_child_has_it_given_up() -> None:
-    """An operator completes the step by hand: nobody waits for the child any more, so it need not run."""
+def test_an_answer_of_an_operator_cancels_the_child() -> None:
+    """No step waits for that child."""
     events = [*read_events("> execution_start\n> action_completed a 1")]
     by_hand = [events[0], events[1]._replace(meta={})]
     by_child = [events[0], events[1]._replace(meta={"child_execution_id": 7, "attempt": 1})]
     compiled = playbook(CALL.replace("RETRY", ""))
-    assert [[*play_turns(compiled, told)][-1][1].abandoned for told in (by_hand, by_child)] == [(("a", 1),), ()]
+    assert [[*play_turns(compiled, events)][-1][1].abandoned for events in (by_hand, by_child)] == [(("a", 1),), ()]
+
+
+def test_an_answer_of_an_operator_completes_the_step_during_the_delay_of_a_retry() -> None:
+    """The child is not started again."""
+    assert_story(
+        CALL.replace("RETRY", "initial_delay: 1"),
+        """
+        > execution_start
+            event step_started a
+            child a p
+        > action_failed a {"message": "no"}; attempt 1
+            event action_retry a "no"
+            delegated a 1 s
+            abandon a
+        > action_completed a 1
+            event step_completed a
+            event execution_complete 1
+        > child_due a; attempt 2  (after_end)
+        """,
+    )

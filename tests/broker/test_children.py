@@ -1,13 +1,13 @@
-"""Playbooks in playbooks: children, their answers, and another try."""
+"""Child executions: answers, retries, and children that a worker starts."""
 
 import pytest
 
-from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 
 
-def test_a_failed_child_is_started_again_after_a_pause() -> None:
-    """By the step's own `retry`; its answer is the step's result, and its inputs are seen by `next`."""
+def test_a_failed_child_is_started_again_after_a_delay() -> None:
+    """The `retry` of the step counts. The answer is its result, and `next` reads its inputs."""
     assert_story(
         """
         workload: {city: Rome}
@@ -44,8 +44,8 @@ def test_a_failed_child_is_started_again_after_a_pause() -> None:
 
 
 @pytest.mark.parametrize("version", ["3", "{{ workload.quoted }}", "{{ workload.whole }}"])
-def test_a_version_may_be_quoted(version: str) -> None:
-    """As NoETL's own playbooks have it; what a template gives may be text too."""
+def test_the_version_of_a_child_may_be_text(version: str) -> None:
+    """Playbooks of NoETL quote it, and a template may give text."""
     source = f"""
         workload: {{quoted: "3", whole: 3}}
         workflow:
@@ -56,8 +56,8 @@ def test_a_version_may_be_quoted(version: str) -> None:
     assert [(child.path, child.version) for child in decision.children] == [("p", 3)]
 
 
-def test_a_step_waits_for_its_childs_answer() -> None:
-    """Success or failure, as of any action; `on_error` decides as for any."""
+def test_a_step_waits_for_the_answer_of_its_child() -> None:
+    """Success or failure, as of any action; `on_error` counts."""
     assert_story(
         """
         workflow:
@@ -82,8 +82,8 @@ def test_a_step_waits_for_its_childs_answer() -> None:
     )
 
 
-def test_what_the_broker_finds_wrong_with_the_childrens_results_fails_the_step() -> None:
-    """The worker has answered; nobody else would ever move the step again."""
+def test_too_large_results_of_children_fail_the_step() -> None:
+    """The worker has already answered, so nothing else would end the step."""
     assert_story(
         """
         workflow:
@@ -112,7 +112,7 @@ def test_what_the_broker_finds_wrong_with_the_childrens_results_fails_the_step()
 
 
 def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
-    """When the worker is done and the last child has ended, the step completes with their results by index."""
+    """It completes after the worker and the last child, with results by index."""
     assert_story(
         """
         workflow:
@@ -146,8 +146,8 @@ def test_a_step_waits_for_the_children_that_its_worker_started() -> None:
     )
 
 
-def test_a_child_without_a_place_has_the_one_above_all_that_are_taken() -> None:
-    """However many there are, and wherever: one that is told of again has its place already."""
+def test_a_child_without_an_index_gets_the_next_one() -> None:
+    """A child that is reported twice keeps its index."""
     assert_story(
         """
         workflow:
@@ -179,8 +179,8 @@ def test_a_child_without_a_place_has_the_one_above_all_that_are_taken() -> None:
     )
 
 
-def test_an_iteration_without_a_child_is_a_note_of_the_worker() -> None:
-    """Nothing waits for it; nor does a step that the broker runs itself wait for a stranger's child."""
+def test_an_iteration_started_without_a_child_is_only_recorded() -> None:
+    """A step that the broker runs does not wait for a foreign child."""
     assert_story(
         """
         workflow:
@@ -206,7 +206,7 @@ def test_an_iteration_without_a_child_is_a_note_of_the_worker() -> None:
 
 
 def test_a_failed_child_of_a_worker_fails_the_step() -> None:
-    """Its other children are given up, and the worker's answer comes too late."""
+    """Its other children are cancelled, and the answer of the worker is late."""
     assert_story(
         """
         workflow:
@@ -231,8 +231,8 @@ def test_a_failed_child_of_a_worker_fails_the_step() -> None:
     )
 
 
-def test_a_worker_iterates_over_children_that_may_fail() -> None:
-    """With `on_error: continue` on an iterator that a worker iterates, a failed child's place holds null."""
+def test_a_failed_child_of_a_worker_with_on_error_continue_is_null() -> None:
+    """The worker runs the iterator."""
     assert_story(
         """
         workflow:
@@ -263,3 +263,14 @@ def test_a_worker_iterates_over_children_that_may_fail() -> None:
             event execution_complete [null, 2]
         """,
     )
+
+
+def test_a_block_is_a_child_of_the_same_version() -> None:
+    """Version 0 says so. Its path is that of the playbook and the step."""
+    source = """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: playbook, args: {n: 1}, workflow: [{step: start}]}
+        """
+    [(_, decision, _)] = play_turns(playbook(source), read_events("> execution_start"))
+    assert [(child.path, child.version, child.payload) for child in decision.children] == [("story#a", 0, {"n": 1})]

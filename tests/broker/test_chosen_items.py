@@ -1,4 +1,4 @@
-"""What an iterator that the broker runs goes through: its collection, chosen, ordered, cut and named."""
+"""The items of an iterator that the broker runs: filtered, sorted, limited and named."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import pytest
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 
 EACH = """
@@ -19,19 +19,21 @@ workflow:
   mode: async
   element: n
   {keys}
-  task: {{{task}, args: {{it: "{{{{ {shown} }}}}"}}}}
+  task: {{{task}, args: {{it: "{{{{ {expression} }}}}"}}}}
 """
 
 
-def first_turn(keys: str, shown: str = "n") -> tuple[list[JSON], str | None]:
-    """Give what the children of the items are told, and the message where the step failed; `keys` stand between `|`."""
-    compiled = playbook(EACH.format(keys=keys.replace(" | ", "\n  "), shown=shown, task="type: playbook, path: p"))
+def first_turn(keys: str, expression: str = "n") -> tuple[list[JSON], str | None]:
+    """Return the inputs of the children and the message of a failed step. `|` separates `keys`."""
+    compiled = playbook(
+        EACH.format(keys=keys.replace(" | ", "\n  "), expression=expression, task="type: playbook, path: p")
+    )
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
     failed = [event.error["message"] for event in decision.events if event.type == "step_failed"]
     return [child.payload["it"] for child in decision.children], failed[0] if failed else None
 
 
-# Keys of the iterator, and the items that it then goes through.
+# Keys of the iterator, and its items.
 CHOSEN: list[tuple[str, JSON]] = [
     ('collection: "{{ workload.cities }}"', ["Rome", "Oslo", "Bonn"]),
     ("collection: cities", ["Rome", "Oslo", "Bonn"]),
@@ -73,12 +75,12 @@ CHOSEN: list[tuple[str, JSON]] = [
 
 
 @pytest.mark.parametrize("keys, items", CHOSEN)
-def test_the_items_are_those_chosen(keys: str, items: JSON) -> None:
-    """`where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order; equals keep the order that they had."""
+def test_items_are_filtered_ordered_limited_and_chunked(keys: str, items: JSON) -> None:
+    """In the order `where`, `order_by`, `limit`, `enumerate`, `chunk`. The sort is stable."""
     assert json.dumps(first_turn(keys)) == json.dumps((items, None))
 
 
-# Where an input has the item's name.
+# An input has the name of the element.
 ENTERED_WITH = """
 workflow:
 - {{step: start, next: [{{step: each, args: {{x: 9, _loop: none}}}}]}}
@@ -94,14 +96,14 @@ ABOUT_ITEMS: list[tuple[str, JSON]] = [
 
 
 @pytest.mark.parametrize("keys, items", ABOUT_ITEMS)
-def test_the_item_hides_an_input_of_its_name_where_items_are_chosen(keys: str, items: JSON) -> None:
-    """`where` and `order_by` ask about the item; `args` has the input, and so has what is no question about items."""
+def test_the_element_hides_an_input_of_its_name_in_where_and_order_by(keys: str, items: JSON) -> None:
+    """`args` still has the input. Other expressions read the input."""
     compiled = playbook(ENTERED_WITH.format(keys=f"distribute: true, {keys}"))
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
     assert [chosen.values for chosen in decision.items] == [items]
 
 
-# Keys with which it cannot go on, and what it says of them.
+# Keys of the iterator that fail the step, and the message.
 WRONG = [
     ("collection: none", "`collection` must be a list or a mapping, it is null"),
     ("collection: '''abc'''", '`collection` must be a list or a mapping, it is "abc"'),
@@ -120,15 +122,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize("keys, message", WRONG)
-def test_what_cannot_be_iterated_fails_the_step(keys: str, message: str) -> None:
-    """Before anything of it starts, with the value that is wrong; `on_error: continue` is about items alone."""
+def test_bad_values_of_an_iterator_fail_the_step(keys: str, message: str) -> None:
+    """No item starts. The error has the value. `on_error: continue` covers items only."""
     for on_error in ("fail", "continue"):
-        children, told = first_turn(f"{keys} | on_error: {on_error}")
-        assert (children, message in (told or "")) == ([], True), told
+        children, error = first_turn(f"{keys} | on_error: {on_error}")
+        assert (children, message in (error or "")) == ([], True), error
 
 
 @pytest.mark.parametrize(
-    "shown, first",
+    "expression, first",
     [
         ("n", "Rome"),
         ("_loop", {"index": 0, "count": 3, "item": "Rome"}),
@@ -139,6 +141,6 @@ def test_what_cannot_be_iterated_fails_the_step(keys: str, message: str) -> None
         ("n ~ uuid()", "Romeb8074a1d-784a-5143-b52c-c4eead8a8555"),
     ],
 )
-def test_a_template_of_the_task_sees_the_item_beside_the_rest(shown: str, first: JSON) -> None:
-    """The inputs of the step, the element, `_loop`, the workload, and what the turn gives."""
-    assert first_turn("collection: cities", shown)[0][0] == first
+def test_a_template_of_the_task_reads_the_item_and_the_usual_names(expression: str, first: JSON) -> None:
+    """The inputs of the step, the element, `_loop`, the workload, and words of the turn."""
+    assert first_turn("collection: cities", expression)[0][0] == first

@@ -1,4 +1,4 @@
-"""What an execution says of the error that ended it: the failing step's own name, and a message that is text."""
+"""The error of an execution names the failed step and has a text message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.forking import history_of
+from tests.forks import history_of
 from tests.stories import playbook
 
 ONE = """
@@ -19,7 +19,7 @@ UNKNOWN = "the action failed"
 
 
 def error_of(error: Any, body: str = ONE, step: str = "a") -> Any:
-    """The error of the execution whose step failed with this one."""
+    """Return the error of an execution whose step failed with this error."""
     started = f"> execution_start\n> action_failed {step} "
     ended = history_of(playbook(body), started + json.dumps(error)).ended
     assert ended is not None
@@ -27,7 +27,7 @@ def error_of(error: Any, body: str = ONE, step: str = "a") -> Any:
 
 
 @pytest.mark.parametrize(
-    "told, expected",
+    "reported, expected",
     [
         ({"message": "m", "step": None}, {"step": "a", "message": "m"}),
         ({"message": "m", "step": "a"}, {"step": "a", "message": "m"}),
@@ -35,13 +35,13 @@ def error_of(error: Any, body: str = ONE, step: str = "a") -> Any:
         ({"message": "m", "step": [1], "reported_step": 5}, {"step": "a", "message": "m", "reported_step": 5}),
     ],
 )
-def test_the_step_is_the_one_that_failed(told: Any, expected: Any) -> None:
-    """Whatever else its worker calls a step is kept beside it."""
-    assert error_of(told) == expected
+def test_an_error_names_the_step_that_failed(reported: Any, expected: Any) -> None:
+    """A `step` of the worker is kept beside it."""
+    assert error_of(reported) == expected
 
 
 @pytest.mark.parametrize(
-    "told, message",
+    "reported, message",
     [
         ({"message": "m"}, "m"),
         ({"message": 404}, "404"),
@@ -57,13 +57,13 @@ def test_the_step_is_the_one_that_failed(told: Any, expected: Any) -> None:
         (0, "0"),
     ],
 )
-def test_the_message_is_text(told: Any, message: str) -> None:
-    """What is no text stands there as JSON; only where there is none it says that much."""
-    assert error_of(told) == {"step": "a", "message": message}
+def test_the_message_of_an_error_is_text(reported: Any, message: str) -> None:
+    """Other values become JSON; an error without a message says so."""
+    assert error_of(reported) == {"step": "a", "message": message}
 
 
-def test_what_else_an_error_says_is_kept() -> None:
-    """Its other keys are nobody's business."""
+def test_other_fields_of_an_error_are_kept() -> None:
+    """They are not interpreted."""
     assert error_of({"message": "m", "code": 7, "step": "zzz"}) == {
         "step": "a",
         "message": "m",
@@ -72,8 +72,8 @@ def test_what_else_an_error_says_is_kept() -> None:
     }
 
 
-def test_the_error_of_an_item_is_told_alike() -> None:
-    """An item's, and of the step that it fails."""
+def test_the_error_of_an_item_has_the_same_form() -> None:
+    """Both the item's error and the step's."""
     body = """
         workflow:
         - {step: start, next: a}
@@ -87,8 +87,8 @@ def test_the_error_of_an_item_is_told_alike() -> None:
     }
 
 
-def test_a_condition_on_errors_reads_the_text() -> None:
-    """`error` in `retry_when` is the message."""
+def test_error_in_a_retry_condition_is_the_message() -> None:
+    """In `retry_when` and `stop_when`."""
     body = """
         workflow:
         - {step: start, next: a}
@@ -105,7 +105,7 @@ def test_a_condition_on_errors_reads_the_text() -> None:
 
 
 @pytest.mark.parametrize(
-    "told, condition",
+    "reported, condition",
     [
         ({"message": "m", "type": "timeout"}, "error_type == 'timeout'"),
         ({"message": "m", "type": "TimeoutError"}, "'timeout' in error_type.lower()"),
@@ -116,15 +116,15 @@ def test_a_condition_on_errors_reads_the_text() -> None:
     ],
 )
 @pytest.mark.parametrize("word", ["retry_when", "stop_when"])
-def test_a_condition_on_errors_reads_their_type(told: Any, condition: str, word: str) -> None:
-    """`error_type` is a text, empty where the error has no type."""
+def test_error_type_in_a_retry_condition_is_text(reported: Any, condition: str, word: str) -> None:
+    """It is empty if the error has no type."""
     retry = f'{{max_attempts: 2, jitter: false, {word}: "{condition}"}}'
     body = f"""
         workflow:
         - {{step: start, next: a}}
         - {{step: a, type: python, code: x, retry: {retry}}}
         """
-    history = history_of(playbook(body), f"> execution_start\n> action_failed a {json.dumps(told)}")
+    history = history_of(playbook(body), f"> execution_start\n> action_failed a {json.dumps(reported)}")
     again = "action_retry" in [event.type for turn in history.turns for event in turn.events]
     assert again == (word == "retry_when")
     assert "retry_error" not in json.dumps([event.error for turn in history.turns for event in turn.events])

@@ -1,10 +1,11 @@
-"""The end: results, cancel, deadline, and events that come too late or from nowhere."""
+"""Ends of executions: results, cancel, deadline, and late or unknown events."""
 
+from noetl_broker.playbook.durations import TIMEOUT_FORMS
 from tests.stories import assert_story
 
 
 def test_a_start_and_an_end_may_carry_an_action() -> None:
-    """The data of an `end` with an action is the result."""
+    """The data of an `end` with an action are the result."""
     assert_story(
         """
         workflow:
@@ -27,7 +28,7 @@ def test_a_start_and_an_end_may_carry_an_action() -> None:
 
 
 def test_several_branch_ends_give_a_mapping_by_step() -> None:
-    """A control step stands for the step with data before it; an envelope is unwrapped once."""
+    """A control step gives the data of the step before it. Envelopes are unwrapped once."""
     assert_story(
         """
         workflow:
@@ -59,7 +60,7 @@ def test_several_branch_ends_give_a_mapping_by_step() -> None:
     )
 
 
-def test_the_data_of_a_branch_end_is_its_highest_visits() -> None:
+def test_the_data_of_a_branch_end_are_those_of_its_last_visit() -> None:
     """In whatever order the visits end."""
     assert_story(
         """
@@ -92,7 +93,7 @@ def test_the_data_of_a_branch_end_is_its_highest_visits() -> None:
     )
 
 
-def test_a_playbook_of_a_start_alone_completes_at_once() -> None:
+def test_a_playbook_with_only_a_start_completes_at_once() -> None:
     """Its result is null."""
     assert_story(
         """
@@ -127,7 +128,7 @@ def test_the_data_that_end_would_save_is_the_result() -> None:
 
 
 def test_a_cancelled_execution_withdraws_its_jobs() -> None:
-    """What comes later is accounted for and changes nothing."""
+    """Later events are recorded and change nothing."""
     assert_story(
         """
         workflow:
@@ -148,7 +149,7 @@ def test_a_cancelled_execution_withdraws_its_jobs() -> None:
 
 
 def test_an_execution_past_its_deadline_fails() -> None:
-    """`metadata.deadline`, told by the reaper."""
+    """The reaper reports `metadata.deadline`."""
     assert_story(
         """
         workflow:
@@ -167,8 +168,26 @@ def test_an_execution_past_its_deadline_fails() -> None:
     )
 
 
-def test_strange_and_doubled_events_are_accounted_for_and_change_nothing() -> None:
-    """Each with its reason; types are read in any case and by any alias."""
+def test_a_deadline_that_is_no_duration_fails_the_execution_at_its_start() -> None:
+    """A template is rendered once, from the workload."""
+    assert_story(
+        """
+        workload: {limit: 5}
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x}
+        """,
+        f"""
+        > execution_start {{"limit": "soon"}}
+            event execution_failed "`deadline` must be {TIMEOUT_FORMS}, it is \\"soon\\""
+            withdraw
+        """,
+        metadata='deadline: "{{ workload.limit }}"',
+    )
+
+
+def test_unknown_and_duplicate_events_are_recorded_and_ignored() -> None:
+    """Each with its reason. Types may have any case and any alias."""
     assert_story(
         """
         workflow:

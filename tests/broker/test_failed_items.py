@@ -1,4 +1,4 @@
-"""`{{ it.failed }}` lists the failed items of an iterator; one all of whose items failed fails (spec section 12)."""
+"""`{{ it.failed }}` lists the failed items of an iterator; an iterator fails if all its items failed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from noetl_broker import JobFailed, simulate
-from noetl_broker.broker.lengths import brief
+from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model import JSON, Rules
-from noetl_broker.broker.plans import plan_retry
-from noetl_broker.broker.replay import retake
-from noetl_broker.broker.story import play, play_turns, read_events
+from noetl_broker.history.replay import replay_history
+from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.story import play_story, play_turns, read_events
 from noetl_broker.template.output import size_of
-from noetl_broker.worker.finish import finisher_of, marked
-from tests.forking import history_of
+from noetl_broker.worker.deferred import mark_deferred, renderer_of
+from tests.forks import history_of
 from tests.stories import assert_story, playbook
 
 BEFORE = Rules(failed_items=False)
@@ -35,29 +35,29 @@ START = "> execution_start\n"
 
 
 def each(how: str = "children", *, items: int = 3) -> str:
-    """An iterator over some items that goes on where they fail."""
+    """Return an iterator over some items with `on_error: continue`."""
     return EACH.replace("COLLECTION", str([*range(items)])).replace("HOW", HOW[how])
 
 
 def ends(how: str, *outcomes: JSON) -> str:
-    """The items end in their order: with a result, or a text with which they fail."""
+    """End the items in order: with a result, or fail them with a text."""
     words = {"children": ("execution_complete", "execution_failed"), "jobs": ("action_completed", "action_failed")}[how]
-    told = ""
+    story = ""
     for index, outcome in enumerate(outcomes):
         failed = isinstance(outcome, str)
-        told += f"> {words[failed]} it[{index}] {json.dumps({'message': outcome} if failed else outcome)}\n"
-    return told
+        story += f"> {words[failed]} it[{index}] {json.dumps({'message': outcome} if failed else outcome)}\n"
+    return story
 
 
 def jobs(body: str, story: str, *, rules: Rules | None = None) -> list[dict[str, Any]]:
-    """The inputs of the jobs of a story, of the step `see`."""
+    """Return the inputs of the jobs of the step `see`."""
     turns = play_turns(playbook(body), read_events(story), rules=rules)
     return [job.action["args"] for _, decision, _ in turns for job in decision.jobs if job.step == "see"]
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_later_steps_can_tell_which_items_failed(how: str) -> None:
-    """Each with its index and its error, in the order of the items; nothing of those that completed."""
+def test_later_steps_read_which_items_failed(how: str) -> None:
+    """Index and error of each, in the order of the items."""
     story = START + ends(how, "no", 2, "never") + "> iterator_completed it [null, 2, null]\n"
     failed = [
         {"error": {"step": "it", "message": "no"}, "index": 0},
@@ -70,30 +70,30 @@ def test_later_steps_can_tell_which_items_failed(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_where_no_item_failed_the_list_is_empty(how: str) -> None:
-    """It is there all the same, over no item too."""
+def test_without_failed_items_the_list_is_empty(how: str) -> None:
+    """For a collection without items too."""
     assert jobs(each(how, items=1), START + ends(how, 1) + "> iterator_completed it [1]") == [{"failed": [], "ok": [1]}]
     assert jobs(each(how, items=0), START + "> iterator_completed it []") == [{"failed": [], "ok": []}]
 
 
 @pytest.mark.parametrize("template", ["it.failed | length", "results['it'].failed | length"])
-def test_the_next_of_the_iterator_itself_reads_it(template: str) -> None:
+def test_the_next_of_the_iterator_reads_its_failed_items(template: str) -> None:
     """In the turn in which it completes."""
     body = each().replace("next: see}", f'next: [{{when: "{{{{ {template} > 1 }}}}", step: end}}, {{else: [see]}}]}}')
     some = START + ends("children", "no", 2, "no") + "> iterator_completed it [null, 2, null]"
-    assert play(playbook(body), some).splitlines()[-1].startswith("    event execution_complete")
+    assert play_story(playbook(body), some).splitlines()[-1].startswith("    event execution_complete")
     assert jobs(body, some.replace('failed it[2] {"message": "no"}', "complete it[2] 3")) != []
 
 
-def test_result_has_it_where_it_is_the_iterators_own() -> None:
-    """`next` hands it on by the word, too."""
+def test_result_has_failed_items_of_the_iterator() -> None:
+    """`next` reads it as `result.failed`."""
     body = each().replace("next: see}", 'next: [{step: see, args: {failed: "{{ result.failed | length }}"}}]}')
     story = START + ends("children", "no", 2, 3) + "> iterator_completed it [null, 2, 3]"
     assert jobs(body, story) == [{"failed": 1, "ok": [None, 2, 3]}]
 
 
-def test_a_step_that_does_not_iterate_has_no_such_list() -> None:
-    """Its data may have a key of that name; else it is undefined, as any other."""
+def test_a_step_without_items_has_no_failed_items() -> None:
+    """Its data may have the key `failed`. Else it is undefined."""
     body = """
         workflow:
         - {step: start, next: it}
@@ -102,28 +102,28 @@ def test_a_step_that_does_not_iterate_has_no_such_list() -> None:
         """
     assert jobs(body, START + "> action_completed it [1]") == [{"failed": "none"}]
     assert jobs(body, START + '> action_completed it {"failed": 4}') == [{"failed": 4}]
-    said = '{"data": [1], "meta": {"failed": [{"index": 0, "error": null}]}}'
-    assert jobs(body, f"{START}> action_completed it {said}") == [{"failed": "none"}]
+    envelope = '{"data": [1], "meta": {"failed": [{"index": 0, "error": null}]}}'
+    assert jobs(body, f"{START}> action_completed it {envelope}") == [{"failed": "none"}]
 
 
-def test_a_later_visit_has_a_list_of_its_own() -> None:
-    """The name stands for the latest visit, as it does for the list of results."""
+def test_failed_items_are_those_of_the_latest_visit() -> None:
+    """As the list of results."""
     body = each(items=2).replace("next: see}", 'next: [{when: "{{ it.failed }}", step: it}, {else: [see]}]}')
     story = START + ends("children", "no", 2) + "> iterator_completed it [null, 2]\n"
     story += "> execution_complete it#2[0] 1\n> execution_complete it#2[1] 2\n> iterator_completed it#2 [1, 2]"
     assert jobs(body, story) == [{"failed": [], "ok": [1, 2]}]
 
 
-def test_the_execution_of_before_has_no_list_and_completes() -> None:
-    """Its pinned rules do not name it."""
+def test_an_execution_with_old_rules_has_no_failed_items_and_completes() -> None:
+    """Its pinned rules do not have the setting."""
     body = each().replace("it.failed }}", "it.failed | default('none') }}")
     story = START + ends("children", "a", "b", "c") + "> iterator_completed it [null, null, null]"
     assert jobs(body, story, rules=BEFORE) == [{"failed": "none", "ok": [None] * 3}]
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_an_iterator_all_of_whose_items_failed_fails(how: str) -> None:
-    """With the last item that failed, and whatever `on_error` says."""
+def test_an_iterator_fails_if_all_items_failed(how: str) -> None:
+    """The last failed item ends it, whatever `on_error`."""
     dead = "            dead  it[{}]\n" if how == "jobs" else ""
     given = "job   it[{}]" if how == "jobs" else 'child it[{}] p {{"v": {}}}'
     started = "".join(f"            {given.format(n, n)}\n" for n in range(2))
@@ -149,8 +149,8 @@ def test_an_iterator_all_of_whose_items_failed_fails(how: str) -> None:
     )
 
 
-def test_the_error_says_that_all_failed_and_what_one_of_them_said() -> None:
-    """`type` tells it from the failure of one item; the rest is of the last."""
+def test_the_error_of_failed_items_names_their_number_and_one_message() -> None:
+    """Its `type` differs from that of one item. The other fields are those of the last item."""
     history = history_of(
         playbook(each(items=1)), START + '> execution_failed it[0] {"message": "no", "type": "x", "status_code": 404}'
     )
@@ -162,7 +162,7 @@ def test_the_error_says_that_all_failed_and_what_one_of_them_said() -> None:
 
 
 def test_a_loop_has_an_on_error_beside_that_of_its_items() -> None:
-    """The step that failed goes on by its own; the items' does not save it."""
+    """The `on_error` of the items does not apply to the step."""
     body = """
         workflow:
         - {step: start, next: it}
@@ -196,15 +196,15 @@ workflow:
 FAILED = {"index": 0, "error": {"message": "no", "type": "x"}}
 
 
-def test_a_worker_that_iterates_says_in_its_result_what_failed() -> None:
-    """In `meta.failed` of the envelope around its list; a list alone says that nothing did."""
+def test_a_worker_that_iterates_reports_failed_items_in_its_result() -> None:
+    """In `meta.failed` of the envelope of its list. A plain list means no failed items."""
     story = f"{START}> action_completed it {json.dumps({'data': [None, 2], 'meta': {'failed': [FAILED]}})}"
     assert jobs(BY_WORKER, story) == [{"failed": [FAILED], "ok": [None, 2]}]
     assert jobs(BY_WORKER, f"{START}> action_completed it [1, 2]") == [{"failed": [], "ok": [1, 2]}]
 
 
-def test_a_worker_all_of_whose_items_failed_fails_its_step() -> None:
-    """It has done its job: the broker decides what that means, by the rules of the execution."""
+def test_a_worker_whose_items_all_failed_fails_its_step() -> None:
+    """The worker completes its job, and the rules of the execution decide."""
     failed = [FAILED, {"index": 1, "error": None}]
     result = json.dumps({"data": [None, None], "meta": {"failed": failed}})
     assert_story(
@@ -225,22 +225,22 @@ def test_a_worker_all_of_whose_items_failed_fails_its_step() -> None:
 
 
 @pytest.mark.parametrize("last", ["worker", "child"])
-def test_children_of_a_worker_that_iterates_all_of_which_failed_fail_its_step(last: str) -> None:
-    """As soon as the last of them, and the worker, are done."""
-    told = '> iteration_started it {"child_execution_id": 71}\n> execution_failed it[0] {"message": "no"}\n'
-    events = [told, "> action_completed it [null]\n"]
+def test_a_worker_whose_children_all_failed_fails_its_step(last: str) -> None:
+    """When both the worker and the last child have ended."""
+    child_failed = '> iteration_started it {"child_execution_id": 71}\n> execution_failed it[0] {"message": "no"}\n'
+    events = [child_failed, "> action_completed it [null]\n"]
     if last == "child":
-        first, _, second = told.partition("\n")
+        first, _, second = child_failed.partition("\n")
         events = [f"{first}\n> action_completed it [null]\n", second]
-    lines = play(playbook(BY_WORKER), START + "".join(events)).splitlines()
+    lines = play_story(playbook(BY_WORKER), START + "".join(events)).splitlines()
     message = "the only item failed" + ("; item 0: no" if last == "child" else "")
     assert [line.strip() for line in lines[-3:]] == [
         f'event step_failed it "{message}"', f'event execution_failed "{message}"', "withdraw",
     ]  # fmt: skip
 
 
-def test_an_iterator_that_one_item_failed_lists_that_one() -> None:
-    """Where the failure fails nothing, for its token was spent."""
+def test_a_spent_iterator_that_an_item_failed_lists_it() -> None:
+    """The failure of a spent token does not fail the execution."""
     body = """
         workflow:
         - {step: start, next: [quick, it]}
@@ -254,36 +254,36 @@ def test_an_iterator_that_one_item_failed_lists_that_one() -> None:
     assert jobs(body, story) == [{"failed": [1]}]
 
 
-def test_a_template_left_for_a_worker_reads_it() -> None:
-    """The list travels in the job where such a template may name it, and only there."""
+def test_a_deferred_string_reads_failed_items() -> None:
+    """The job has the list if a deferred string can read it."""
     body = each().replace("it.failed }}", "secret.x }} of {{ it.failed | length }}", 1)
     story = START + ends("children", "no", 2, 3) + "> iterator_completed it [null, 2, 3]"
     turns = play_turns(playbook(body), read_events(story))
     [job] = [job for _, decision, _ in turns for job in decision.jobs if job.step == "see"]
-    action = marked(json.loads(json.dumps(job.action)))
-    finisher = finisher_of(
+    action = mark_deferred(json.loads(json.dumps(job.action)))
+    renderer = renderer_of(
         action, {**job.context, "workload": {}}, {"execution_id": 1, "node_id": "1:see"}, {"NOETL_SECRET_X": "key"}
     )
-    assert finisher.finish(action["args"], ("args",))["failed"] == "key of 1"
+    assert renderer.render(action["args"], ("args",))["failed"] == "key of 1"
     plain = body.replace(" of {{ it.failed | length }}", " of {{ it | length }}")
     turns = play_turns(playbook(plain), read_events(story))
     assert [job.context.get("outcomes") for _, one, _ in turns for job in one.jobs if job.step == "see"] == [None]
 
 
-def test_a_long_error_is_cut_in_the_list_alone() -> None:
-    """There may be a hundred thousand of them; the item's event has all of it."""
+def test_a_long_error_is_cut_in_the_list_of_failed_items() -> None:
+    """The event of the item has the whole error."""
     error = {"message": "m" * 1000, "type": "KeyError", "status_code": 500, "traceback": "t" * 4000}
-    told = brief({"step": "it", **error})
-    assert told == {
-        "step": "it", "type": "KeyError", "status_code": 500, "message": "m" * 250,
+    short = shorten_error({"step": "it", **error}, ITEM_ERROR)
+    assert short == {
+        "step": "it", "type": "KeyError", "status_code": 500, "message": "m" * 250, "traceback": "t" * 40,
         "original_bytes": len(json.dumps({"step": "it", **error})),
     }  # fmt: skip
-    assert size_of(told) < 500
+    assert size_of(short) < 500
     history = history_of(playbook(each()), f"{START}> execution_failed it[0] {json.dumps(error)}")
     assert history.turns[-1].events[0].error["traceback"] == error["traceback"]
 
 
-def test_a_simulation_tells_them() -> None:
+def test_a_simulation_lists_failed_items() -> None:
     """As a broker does."""
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
     story = simulate(
@@ -294,20 +294,32 @@ def test_a_simulation_tells_them() -> None:
     assert story.result == [{"index": 1, "error": error}]
 
 
-def test_a_retry_after_the_iterator_still_reads_them() -> None:
-    """What the plan takes over names the iterator's result, with which the list comes along."""
+def test_a_retry_after_the_iterator_reads_its_failed_items() -> None:
+    """The plan has the result of the iterator with its list."""
     story = START + ends("children", "no", 2, 3) + "> iterator_completed it [null, 2, 3]\n"
     source = history_of(playbook(each()), story + '> action_failed see {"message": "no"}')
     [taken] = [one for one in plan_retry(source).document["results"] if one["step"] == "it"]
     assert (taken["status"], taken["visit"]) == ("COMPLETED", 1)
 
 
-def test_a_replay_remembers_the_failed_items_of_a_long_history() -> None:
-    """Though it lets go of what no later turn can ask for."""
+def test_a_replay_of_a_long_history_keeps_failed_items() -> None:
+    """It drops data that no later turn can read."""
     body, items = each(items=400).replace("mode: async", "mode: async, concurrency: 400"), range(400)
     story = START + "> iteration_due it\n" * 3
     story += ends("children", *("no" if n % 2 else n for n in items))
     story += f"> iterator_completed it {json.dumps([None if n % 2 else n for n in items])}\n"
-    [*_, last] = retake(history_of(playbook(body), story))
+    [*_, last] = replay_history(history_of(playbook(body), story))[0]
     [job] = last.decision.jobs
     assert [one["index"] for one in job.action["args"]["failed"]] == [*range(1, 400, 2)]
+
+
+def test_a_worker_that_does_not_know_tolerate_fails_its_step_all_the_same() -> None:
+    """The broker counts the failed items that the worker reports."""
+    body = BY_WORKER.replace("[1, 2]", "[1, 2, 3, 4]").replace("on_error: continue", "tolerate: 1")
+    failed = [FAILED, {**FAILED, "index": 2}]
+    story = f"{START}> action_completed it {json.dumps({'data': [None, 2, None, 4], 'meta': {'failed': failed}})}"
+    ended = history_of(playbook(body), story).ended
+    assert ended is not None
+    assert ended.error is not None
+    assert ended.error["message"] == "2 of 4 items failed, and tolerate is 1; item 0: no"
+    assert jobs(body.replace("tolerate: 1", "tolerate: 50%"), story) == [{"failed": failed, "ok": [None, 2, None, 4]}]

@@ -1,4 +1,4 @@
-"""What is known of a step that failed and went on: the same in its own `next` and in every later turn."""
+"""The failure of a step that went on is the same in its `next` and in later turns."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.model import JSON, Decision, Event
-from noetl_broker.broker.plans import plan_fork
-from noetl_broker.broker.story import play_turns, read_events
-from tests.forking import fork_history, history_of
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.story import play_turns, read_events
+from tests.forks import fork_history, history_of
 from tests.stories import playbook
 
 READ = 'args: {s: "{{ a.status }}", e: "{{ a.error }}", d: "{{ a }}"}'
@@ -23,7 +23,7 @@ workflow:
 - {step: c, type: python, code: x}
 """
 LOOPED = 'loop: {collection: [1, 2], element: n, distribute: true, mode: async}, args: {n: "{{ n }}"}'
-# `j` waits with what a handed on until b is done; of the two it hands on what comes last in the document.
+# `j` has the result of a and waits for b. It passes on the result of the last transition in the document.
 GATHERED = """
 workflow:
 - {step: start, next: [b, a]}
@@ -45,7 +45,7 @@ def _chain(more: str = "") -> str:
 
 
 def _inputs(body: str, events: list[Event]) -> dict[str, Any]:
-    """The inputs of all jobs that come of these events, by step."""
+    """Return the inputs of all jobs of these events, by step."""
     turns: list[Decision] = [decision for _, decision, _ in play_turns(playbook(body), events)]
     return {job.step: job.action.get("args") for decision in turns for job in decision.jobs if job.place is None}
 
@@ -78,8 +78,8 @@ def _inputs(body: str, events: list[Event]) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_failure_that_went_on_is_the_same_in_every_turn(more: str, story: str, error: JSON) -> None:
-    """Status, error and data: in the step's own `next`, and in that of the next one."""
+def test_later_turns_read_the_same_failure_as_next(more: str, story: str, error: JSON) -> None:
+    """Status, error and data, with `on_error: continue`."""
     events = [*read_events(f"> execution_start\n{story}\n> action_completed b 1")]
     found = _inputs(_chain(more), events)
     assert json.dumps(found["b"]["e"], sort_keys=True) == json.dumps(error, sort_keys=True)
@@ -87,24 +87,24 @@ def test_a_failure_that_went_on_is_the_same_in_every_turn(more: str, story: str,
     assert json.dumps(found["c"]) == json.dumps(found["b"])  # to the order of the keys
 
 
-def test_an_error_in_a_result_envelope_is_the_same_in_every_turn() -> None:
-    """A NoETL worker says it there and nowhere else."""
+def test_later_turns_read_the_same_envelope_error_as_next() -> None:
+    """A NoETL worker reports errors only there."""
     envelope = {"id": "1", "status": "error", "data": None, "error": "disk full"}
     start, completed = read_events("> execution_start\n> action_completed b 1")
     found = _inputs(_chain(), [start, Event("action_error", "a", 1, result=envelope), completed])
     assert found["b"] == found["c"] == {"s": "FAILED", "e": {"step": "a", "message": "disk full"}, "d": None}
 
 
-def test_what_a_failed_step_hands_on_is_its_failure_when_it_is_read_later() -> None:
-    """At a join that waits, `result` is what the step's own `next` would have seen."""
+def test_a_failed_step_passes_its_failure_on_as_result() -> None:
+    """At a waiting join `result` equals that of the step's own `next`."""
     events = read_events("> execution_start\n> action_completed a 5; bytes 3000000\n> action_completed b 1")
     found = _inputs(GATHERED.replace("HANDED", HANDED), [*events])
     assert found["c"] == {"s": "FAILED", "e": TOO_LARGE, "d": None}
 
 
 @pytest.mark.parametrize("story", ['> action_failed a "boom"', "> action_completed a 5; bytes 3000000"])
-def test_a_fork_takes_a_failure_over(story: str) -> None:
-    """A result that was refused does not pass for data, and what is told of the failure is what was told before."""
+def test_a_fork_keeps_a_failure(story: str) -> None:
+    """A refused result does not become data, and the error stays the same."""
     own = playbook(_chain())
     source = history_of(own, f"> execution_start\n{story}\n> action_completed b 1")
     plan = plan_fork(source, "c", values={"b": 2})
@@ -116,8 +116,8 @@ def test_a_fork_takes_a_failure_over(story: str) -> None:
     assert again.document["enter"][0]["inputs"] == arrival["inputs"]
 
 
-def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
-    """The action did not fail: with a better playbook the execution goes on from what it gave."""
+def test_a_fork_keeps_a_result_whose_transition_failed() -> None:
+    """The action did not fail. A better playbook continues from its result."""
     body = """
     workflow:
     - {step: start, next: a}
@@ -130,7 +130,7 @@ def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "event, told",
+    "event, retried",
     [
         (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}), False),
         (Event("action_failed", "a", 1, result={"code": "busy"}, error={"message": "m"}, bytes_over=3_000_000), True),
@@ -138,9 +138,9 @@ def test_a_result_whose_transition_failed_is_taken_over_as_it_is() -> None:
         (Event("action_completed", "a", 1, result={"code": "busy"}, broken=True), True),
     ],
 )
-def test_a_result_that_was_refused_is_none_for_a_retry(event: Event, told: bool) -> None:  # noqa: FBT001 - pytest's
-    """Whoever takes the turn again may have it, and must decide as it was decided without it."""
+def test_a_retry_condition_reads_no_refused_result(event: Event, retried: bool) -> None:  # noqa: FBT001 - pytest's
+    """A replay may have the result and must decide as without it."""
     more = 'retry: {max_attempts: 2, jitter: false, retry_when: "{{ result is none }}"}'
     [start] = read_events("> execution_start")
     *_, (_, decision, _) = play_turns(playbook(_chain(more)), [start, event])
-    assert (decision.events[0].type == "action_retry") is told
+    assert (decision.events[0].type == "action_retry") is retried

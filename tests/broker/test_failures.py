@@ -1,10 +1,10 @@
-"""Failure: retry, `on_error`, conditions on errors, and what a failing template does."""
+"""Failures: `retry`, `on_error`, retry conditions, and templates that fail."""
 
 from tests.stories import assert_story
 
 
-def test_an_action_is_tried_again_with_growing_delays_until_its_attempts_are_used_up() -> None:
-    """Then the step fails, the execution fails, and what is queued is withdrawn."""
+def test_an_action_is_retried_with_growing_delays() -> None:
+    """After the last attempt step and execution fail, and queued jobs are withdrawn."""
     assert_story(
         """
         workflow:
@@ -38,7 +38,7 @@ def test_an_action_is_tried_again_with_growing_delays_until_its_attempts_are_use
 
 
 def test_the_words_of_a_retry_hide_inputs_of_their_names() -> None:
-    """`args` still has those; an input of another name is read as ever."""
+    """`args` still has these inputs. Other inputs are read as usual."""
     assert_story(
         """
         workflow:
@@ -68,7 +68,7 @@ def test_the_words_of_a_retry_hide_inputs_of_their_names() -> None:
 
 
 def test_stop_when_and_retry_when_decide_about_another_attempt() -> None:
-    """`stop_when` is read first; an error in either means no retry."""
+    """`stop_when` comes first. An error in either means no retry."""
     assert_story(
         """
         workflow:
@@ -124,7 +124,7 @@ def test_stop_when_and_retry_when_decide_about_another_attempt() -> None:
 
 
 def test_a_failed_step_with_on_error_continue_counts_as_done() -> None:
-    """Its status and error can be read, its data is null, its `next` decides."""
+    """Its status and error can be read, its data are null, and its `next` runs."""
     assert_story(
         """
         workflow:
@@ -153,8 +153,8 @@ def test_a_failed_step_with_on_error_continue_counts_as_done() -> None:
     )
 
 
-def test_an_error_in_a_when_fails_the_step_that_is_left() -> None:
-    """In place of its step_completed; it never counts as no match."""
+def test_an_error_in_a_when_fails_the_step() -> None:
+    """In place of `step_completed`; it does not count as false."""
     assert_story(
         """
         workflow:
@@ -177,8 +177,8 @@ def test_an_error_in_a_when_fails_the_step_that_is_left() -> None:
     )
 
 
-def test_an_error_in_a_steps_own_inputs_fails_that_step_without_a_job() -> None:
-    """step_started, step_failed, execution_failed."""
+def test_an_error_in_inputs_fails_the_step_without_a_job() -> None:
+    """`step_started`, `step_failed`, `execution_failed`."""
     assert_story(
         """
         workflow:
@@ -201,7 +201,7 @@ def test_an_error_in_a_steps_own_inputs_fails_that_step_without_a_job() -> None:
 
 
 def test_inputs_that_are_one_template_must_give_a_mapping() -> None:
-    """The mapping is merged under the stronger aliases; anything else is an error."""
+    """Stronger words are merged over it. Any other value is an error."""
     assert_story(
         """
         workload: {m: {x: 1, y: 2}}
@@ -245,7 +245,7 @@ def test_an_error_in_the_result_of_end_fails_end() -> None:
 
 
 def test_an_end_with_an_action_ends_once() -> None:
-    """Its step_failed stands in place of its step_completed."""
+    """`step_failed` replaces `step_completed`."""
     assert_story(
         """
         workflow:
@@ -264,8 +264,8 @@ def test_an_end_with_an_action_ends_once() -> None:
     )
 
 
-def test_an_error_that_is_only_text_is_the_message() -> None:
-    """A worker may say no more than that."""
+def test_an_error_that_is_text_is_the_message() -> None:
+    """A worker may send only a text."""
     assert_story(
         """
         workflow:

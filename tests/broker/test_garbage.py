@@ -1,13 +1,10 @@
-"""What a turn leaves behind: nothing that only the garbage collector can free."""
+"""A turn leaves no objects that only the garbage collector can free."""
 
 import gc
 from datetime import UTC, datetime
 
-from noetl_broker.broker.context import Known
-from noetl_broker.broker.core import take_turn
-from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import Event, Turn
-from noetl_broker.broker.state import ExecutionState
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.model import Event
 from tests.stories import playbook
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -25,12 +22,12 @@ LOOP = playbook(
 
 
 def test_a_turn_is_freed_when_it_ends() -> None:
-    """A ring of objects in every turn would have cost the daemon a tenth of its time."""
+    """Cycles of objects in every turn would cost a tenth of the daemon's time."""
     events = [
         Event("execution_start", context={"workload": {}}),
         *(Event("action_completed", "fetch", n, {"n": n}) for n in (1, 2, 3)),
     ]
-    _play(events)  # what is made once, at the first evaluation, is made
+    _play(events)  # The first evaluation fills caches.
     gc.collect()
     gc.disable()
     try:
@@ -42,9 +39,7 @@ def test_a_turn_is_freed_when_it_ends() -> None:
 
 
 def _play(events: list[Event]) -> None:
-    state, known = ExecutionState(), Known(complete=True)
-    for number, event in enumerate(events, 1):
-        turn = Turn(1, number, AT)
-        state, decision = take_turn(LOOP, state, event, turn, known)
-        remember(known, event, turn, decision)
-    assert state.status == "COMPLETED"
+    session = Session(LOOP)
+    for event in events:
+        session.apply(event, AT)
+    assert session.state.status == "COMPLETED"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.history.story import play_turns, read_events
 from tests.stories import assert_story, playbook
 
 
 def test_an_own_key_that_a_transition_overrides_is_not_rendered() -> None:
-    """And a rendered value is never rendered again."""
+    """A rendered value is never rendered again."""
     assert_story(
         """
         workflow:
@@ -31,7 +31,7 @@ def test_an_own_key_that_a_transition_overrides_is_not_rendered() -> None:
 
 
 def test_a_default_that_the_payload_replaces_is_not_rendered() -> None:
-    """It is no default then, and cannot fail."""
+    """So it cannot fail."""
     assert_story(
         """
         workload: {a: "{{ nope }}", b: {c: 1}}
@@ -64,8 +64,8 @@ def test_a_default_that_the_payload_replaces_is_not_rendered() -> None:
         ("{}", None),
     ],
 )
-def test_a_default_that_the_payload_replaces_is_never_rendered(payload: str, made: JSON) -> None:
-    """However deep it stands: it cannot fail. One that may give a mapping is, where the payload has one to merge."""
+def test_a_nested_default_that_the_payload_replaces_is_not_rendered(payload: str, made: JSON) -> None:
+    """A default for a mapping of the payload is rendered and merged."""
     body = """
     workload: {db: {host: "{{ workload.h }}", port: 1, near: {a: 0, b: ["{{ two }}", 3]}}}
     workflow: [{step: start, next: s}, {step: s, type: python, code: x}]
@@ -75,7 +75,7 @@ def test_a_default_that_the_payload_replaces_is_never_rendered(payload: str, mad
 
 
 def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:
-    """Defaults see the payload and the defaults before them; mappings merge all the way down."""
+    """Defaults read the payload and earlier defaults. Mappings merge at every level."""
     assert_story(
         """
         workload: {a: "{{ b }}", c: {d: 1, e: 2}, f: "{{ a }}-{{ c.d }}", g: 1}
@@ -91,8 +91,8 @@ def test_workload_defaults_are_rendered_once_and_the_payload_never() -> None:
     )
 
 
-def test_a_default_may_be_all_of_the_workload_so_far() -> None:
-    """The payload and the defaults before it, and not itself; how deep it stands does not matter."""
+def test_a_default_may_read_the_whole_workload_before_it() -> None:
+    """The payload and earlier defaults at any depth, not itself."""
     assert_story(
         """
         workload: {a: 1, all: "{{ workload }}", b: {c: ["{{ work }}"]}}
@@ -109,8 +109,8 @@ def test_a_default_may_be_all_of_the_workload_so_far() -> None:
 
 
 @pytest.mark.parametrize("own", ["", ", args: [a, b]", ", args: [a, b], data: {own: 1}", ", data: {own: 1}"])
-def test_what_follows_a_container_sees_its_inputs_beside_its_argument_list(own: str) -> None:
-    """Also those of the transition, and a `retry_when` may ask about them."""
+def test_steps_after_a_container_read_its_inputs_beside_its_argument_list(own: str) -> None:
+    """With inputs of the transition. `retry_when` reads them too."""
     body = f"""
     workflow:
     - {{step: start, next: [{{step: c, args: {{x: 1}}}}]}}

@@ -1,4 +1,4 @@
-"""Items end in any order and in any way, and with them the iterator: failures, strangers, limits, cancels."""
+"""Ends of items and of their iterator: failures, unknown events, limits, cancels."""
 
 from tests.stories import assert_story
 
@@ -23,8 +23,8 @@ BEGUN = """
             event iteration_started each {"index": 1}"""
 
 
-def test_who_is_not_asked_changes_nothing() -> None:
-    """Items that are not there, not begun or over; an answer of the whole step; more of what is done."""
+def test_events_about_items_that_are_not_open_change_nothing() -> None:
+    """Unknown, waiting and ended items; an answer of the whole step; duplicates."""
     assert_story(
         CHILDREN,
         BEGUN
@@ -50,7 +50,7 @@ def test_who_is_not_asked_changes_nothing() -> None:
 
 
 def test_the_job_of_a_failed_item_is_dead() -> None:
-    """It is not tried again; with the step its other items are given up, and late answers change nothing."""
+    """It is not retried. Other items are cancelled with the step; late answers change nothing."""
     assert_story(
         JOBS,
         BEGUN
@@ -70,8 +70,8 @@ def test_the_job_of_a_failed_item_is_dead() -> None:
     )
 
 
-def test_a_step_may_go_on_without_its_items() -> None:
-    """`on_error: continue` beside a loop that fails: its `next` reads which item failed and why."""
+def test_on_error_continue_lets_a_step_go_on_without_its_items() -> None:
+    """Its `next` reads which item failed and why."""
     assert_story(
         """
         workflow:
@@ -111,7 +111,7 @@ def test_a_step_may_go_on_without_its_items() -> None:
 
 
 def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
-    """In the first turn or in a later one, whatever `on_error` says: an error in a template is never passed over."""
+    """In any turn and with any `on_error`: a template error is never ignored."""
     body = """
         workflow:
         - {step: start, next: each}
@@ -156,8 +156,8 @@ def test_an_item_that_cannot_be_rendered_fails_the_step() -> None:
     )
 
 
-def test_an_iterator_that_takes_too_long_gives_its_items_up() -> None:
-    """The time of the step is that of all its items together; it is not begun again."""
+def test_an_iterator_that_times_out_cancels_its_items() -> None:
+    """The time limit covers all items together. There is no retry."""
     assert_story(
         CHILDREN,
         BEGUN
@@ -174,8 +174,8 @@ def test_an_iterator_that_takes_too_long_gives_its_items_up() -> None:
     )
 
 
-def test_cancelling_an_iterator_withdraws_it() -> None:
-    """Its children are cancelled with it."""
+def test_cancel_withdraws_an_iterator() -> None:
+    """Its children are cancelled."""
     assert_story(
         CHILDREN,
         BEGUN
@@ -190,8 +190,8 @@ def test_cancelling_an_iterator_withdraws_it() -> None:
     )
 
 
-def test_a_visit_of_an_iterator_has_items_of_its_own() -> None:
-    """In a loop of steps the second visit is another list, and its inputs are those of its transition."""
+def test_each_visit_of_an_iterator_has_its_own_items() -> None:
+    """A second visit has another list, with inputs of its transition."""
     assert_story(
         """
         workflow:
@@ -235,7 +235,7 @@ def test_a_visit_of_an_iterator_has_items_of_its_own() -> None:
 
 
 def test_a_join_does_not_wait_for_an_iterator_that_it_spent() -> None:
-    """`join: any`: the iterator runs on, its token ends at the join, and only then is the execution over."""
+    """With `join: any` the iterator runs on and ends at the join; the execution then ends."""
     assert_story(
         """
         workflow:
@@ -269,7 +269,7 @@ def test_a_join_does_not_wait_for_an_iterator_that_it_spent() -> None:
 
 
 def test_start_and_end_may_iterate() -> None:
-    """As any step: the list of `end` is the result."""
+    """The list of `end` is the result."""
     assert_story(
         """
         workflow:
@@ -306,8 +306,8 @@ def test_start_and_end_may_iterate() -> None:
     )
 
 
-def test_an_items_failure_that_names_another_lease_is_stale() -> None:
-    """As that of a step: the item runs on."""
+def test_a_failure_of_an_item_with_another_lease_is_stale() -> None:
+    """The item runs on."""
     assert_story(
         JOBS,
         BEGUN

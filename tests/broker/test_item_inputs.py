@@ -1,11 +1,11 @@
-"""What each item of an iterator is given, whoever runs it: inputs of three levels, `result`, limits, leftovers."""
+"""Inputs of each item of an iterator: three levels, `result`, limits and deferred strings."""
 
 from __future__ import annotations
 
 import pytest
 
 from noetl_broker.broker.model import JSON, Decision, Job
-from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.history.story import play_turns, read_events
 from noetl_broker.playbook import PlaybookError
 from tests.stories import assert_story, playbook
 
@@ -27,14 +27,14 @@ workflow:
 """
 
 
-def decided(body: str, *events: str) -> list[Decision]:
-    """The decisions of a story."""
+def decisions_of(body: str, *events: str) -> list[Decision]:
+    """Return the decisions of a story."""
     text = "\n".join(["> execution_start", *events])
     return [decision for _, decision, _ in play_turns(playbook(body), read_events(text))]
 
 
 def items_of(decision: Decision) -> list[JSON]:
-    """What the children or the jobs of items are given."""
+    """Return the inputs of the children or jobs of items."""
     jobs = [job.action.get("args") for job in decision.jobs if job.place is not None]
     return [child.payload for child in decision.children] + jobs
 
@@ -47,8 +47,8 @@ def items_of(decision: Decision) -> list[JSON]:
     ],
 )
 def test_the_inputs_of_a_task_are_over_those_of_its_step(body: str, second: str) -> None:
-    """For the first item as for those of later turns; a child sees nothing else of its parent."""
-    first, later = decided(body, f"> {second} each[0] 1")
+    """In the first and later turns. A child reads nothing else of its parent."""
+    first, later = decisions_of(body, f"> {second} each[0] 1")
     rest = {"tone": "loud", "of": "task", "own": "loud", "said": "loud"}
     assert [items_of(first), items_of(later)] == [[{**rest, "n": 1}], [{**rest, "n": 2}]]
 
@@ -67,8 +67,8 @@ def test_the_inputs_of_a_task_are_over_those_of_its_step(body: str, second: str)
     ],
 )
 def test_the_inputs_of_a_loop_are_those_of_its_step(task: str, more: str, second: str, given: dict[str, JSON]) -> None:
-    """Workbook action under step under transition, as where nothing loops."""
-    first, later = decided(LOOP.format(task=task, more=more), f"> {second} each[0] 1")
+    """Workbook action under step under transition."""
+    first, later = decisions_of(LOOP.format(task=task, more=more), f"> {second} each[0] 1")
     expected = [{key: n if item == "later" else item for key, item in given.items()} | {"n": n} for n in (1, 2)]
     assert [*items_of(first), *items_of(later)] == expected
 
@@ -76,8 +76,8 @@ def test_the_inputs_of_a_loop_are_those_of_its_step(task: str, more: str, second
 @pytest.mark.parametrize(
     "task", ['type: playbook, path: p, args: {x: "{{ result.y }}{{ n }}"}', 'type: http, url: "{{ result.y }}{{ n }}"']
 )
-def test_every_item_sees_the_result_that_the_step_was_handed(task: str) -> None:
-    """Also those that are started long after it."""
+def test_every_item_reads_the_result_that_its_step_was_given(task: str) -> None:
+    """Items that start in later turns too."""
     body = f"""
     workflow:
     - {{step: start, next: find}}
@@ -85,7 +85,7 @@ def test_every_item_sees_the_result_that_the_step_was_handed(task: str) -> None:
     - {{step: each, {task}, loop: {{collection: "{{{{ result.all }}}}", element: n, distribute: true}}}}
     """
     ended = "execution_complete" if "playbook" in task else "action_completed"
-    *_, first, later = decided(body, '> action_completed find {"y": "a", "all": [1, 2]}', f"> {ended} each[0] 1")
+    *_, first, later = decisions_of(body, '> action_completed find {"y": "a", "all": [1, 2]}', f"> {ended} each[0] 1")
     found = [child.payload["x"] for turn in (first, later) for child in turn.children]
     assert found + [job.action["url"] for turn in (first, later) for job in turn.jobs if job.place is not None] == [
         "a1",
@@ -94,7 +94,7 @@ def test_every_item_sees_the_result_that_the_step_was_handed(task: str) -> None:
 
 
 def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
-    """The job of the only item of a distributed iterator."""
+    """Return the job of the only item of a distributed iterator."""
     body = f"""
     workflow:
     - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
@@ -115,19 +115,21 @@ def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
         (", priority: 9, timeout: 3", ", priority: 7, timeout: 60", "priority: 2", (9, 3)),
     ],
 )
-def test_limits_of_an_items_job(task: str, step: str, metadata: str, limits: tuple[int, float | None]) -> None:
-    """The priority of the task, else of the step, else of the playbook; its own timeout: the step's is for all."""
+def test_the_job_of_an_item_has_its_priority_and_timeout(
+    task: str, step: str, metadata: str, limits: tuple[int, float | None]
+) -> None:
+    """The priority of the task, else step, else playbook. The timeout is the task's."""
     job = job_of_item(f"type: python, code: x{task}", step=step, metadata=metadata)
     assert (job.priority, job.timeout) == limits
 
 
-def test_what_an_items_job_leaves_to_the_worker_finds_its_element_there() -> None:
-    """In the context, beside the words of the worker; in later turns the input left open is still a template."""
+def test_the_context_of_an_items_job_has_the_element_for_deferred_strings() -> None:
+    """In later turns the deferred input is still a template."""
     job = job_of_item(
         'type: http, url: "{{ k }}/{{ n }}", headers: {at: "{{ env.A }}{{ _loop.index }}", plain: "{{ n }}"}'
     )
     assert job.action["headers"]["plain"] == 1
-    assert job.action["unfinished"] == [["headers", "at"], ["url"], ["args", "k"]]
+    assert job.action["unfinished"] == [["url"], ["headers", "at"], ["args", "k"]]
     assert job.context["words"] == {"n": 1, "_loop": {"index": 0, "count": 1, "item": 1}}
 
 
@@ -142,8 +144,8 @@ def test_what_an_items_job_leaves_to_the_worker_finds_its_element_there() -> Non
         "a, type: iterator, collection: [1], where: n == k, distribute: true, element: n, task: {type: http, url: x}",
     ],
 )
-def test_what_only_a_worker_can_finish_starts_no_playbook(steps: str) -> None:
-    """A child would get its text, and the broker would iterate it: refused at registration."""
+def test_a_child_gets_no_deferred_string(steps: str) -> None:
+    """Registration refuses it, and a deferred collection too."""
     body = f"""
     workflow:
     - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
@@ -154,8 +156,8 @@ def test_what_only_a_worker_can_finish_starts_no_playbook(steps: str) -> None:
     assert {finding.code for finding in refused.value.findings} == {"unfinished-input"}
 
 
-def test_whoever_starts_a_playbook_for_an_item_says_which() -> None:
-    """Path, version and `return_step` are templates of the item."""
+def test_the_item_may_select_its_child() -> None:
+    """`path`, `version` and `return_step` are templates of the item."""
     assert_story(
         """
         workflow:
@@ -189,10 +191,8 @@ def test_whoever_starts_a_playbook_for_an_item_says_which() -> None:
     [("type: playbook, path: p", "execution_complete"), ("type: python, code: x, distribute: true", "")],
 )
 @pytest.mark.parametrize("given", ["", ", args: {mode: late}"])
-def test_what_chooses_the_items_of_a_loop_and_what_follows_see_its_own_inputs(
-    task: str, ended: str, given: str
-) -> None:
-    """Those that it reads, and that name neither the element nor `_loop`, once; a transition may override them."""
+def test_the_collection_and_the_next_of_a_loop_read_its_own_inputs(task: str, ended: str, given: str) -> None:
+    """Once, if they name neither the element nor `_loop`. A transition may override them."""
     loop = "collection: '{{ rows }}', where: 'r != skip', element: r"
     if not ended:
         task, loop = task.removesuffix(", distribute: true"), f"{loop}, distribute: true"
@@ -208,7 +208,7 @@ def test_what_chooses_the_items_of_a_loop_and_what_follows_see_its_own_inputs(
     - {{step: done, type: python, code: x}}
     """
     end = ended or "action_completed"
-    first, second, *_, last = decided(
+    first, second, *_, last = decisions_of(
         body, f"> {end} each[0] 1", f"> {end} each[1] 1", "> iterator_completed each [1, 1]"
     )
     mode = "late" if given else "fast"
@@ -217,13 +217,13 @@ def test_what_chooses_the_items_of_a_loop_and_what_follows_see_its_own_inputs(
     assert [job.action["args"] for job in last.jobs] == [{"seen": f"{mode} outside 3"}]
 
 
-def test_the_inputs_of_each_item_are_its_own() -> None:
-    """Also where a function makes them; and a template for all of them is rendered for each where it names the item."""
+def test_each_item_renders_its_own_inputs() -> None:
+    """With functions too, and with one template for all inputs that names the item."""
     looped = "type: playbook, path: p, args: %s, loop: {collection: [1, 2], element: n, mode: async}"
     body = "workflow: [{step: start, next: a}, {step: a, %s}]"
-    [turn] = decided(body % (looped % '{id: "{{ uuid() }}"}'))
+    [turn] = decisions_of(body % (looped % '{id: "{{ uuid() }}"}'))
     assert len({child.payload["id"] for child in turn.children}) == 2
-    [turn] = decided(body % (looped % "\"{{ {'n': n} }}\""))
+    [turn] = decisions_of(body % (looped % "\"{{ {'n': n} }}\""))
     assert [child.payload for child in turn.children] == [{"n": 1}, {"n": 2}]
 
 
@@ -231,7 +231,7 @@ BY_THE_BROKER = ["type: playbook, path: p", "type: python, code: x, distribute: 
 
 
 def looping(task: str, *, args: str, loop: str, after: str = "", workload: str = "{}") -> str:
-    """The body of a workflow whose step `each` repeats the task in a loop."""
+    """Return a workflow whose step `each` repeats the task in a loop."""
     task, distribute = task.removesuffix(", distribute: true"), str("distribute" in task).lower()
     return f"""
     workload: {workload}
@@ -248,12 +248,12 @@ def looping(task: str, *, args: str, loop: str, after: str = "", workload: str =
 @pytest.mark.parametrize("task", BY_THE_BROKER)
 @pytest.mark.parametrize("after", ["", "next: [{when: '{{ each | length > skip }}', step: each}]"])
 def test_a_loop_without_items_needs_no_input_of_an_item(task: str, after: str) -> None:
-    """It completes with `[]` at once: what only an item reads is not rendered, though it names no element."""
+    """It completes with `[]`. Inputs that only items read are not rendered."""
     args = '{first: "{{ workload.rows[0].id }}", i: "{{ n }}", skip: 9}'
     body = looping(
         task, args=args, loop='collection: "{{ workload.rows }}", element: n', workload="{rows: []}", after=after
     )
-    first, *_, last = decided(body, "> iterator_completed each []")
+    first, *_, last = decisions_of(body, "> iterator_completed each []")
     assert [event.type for event in first.events] == ["step_started", "iterator_started"]
     assert last.ended is not None
     assert (last.ended.status, last.ended.result) == ("COMPLETED", [])
@@ -261,15 +261,15 @@ def test_a_loop_without_items_needs_no_input_of_an_item(task: str, after: str) -
 
 @pytest.mark.parametrize("task", BY_THE_BROKER)
 @pytest.mark.parametrize("where", ["", ', where: "city != n"'])
-def test_the_inputs_of_a_loop_do_not_see_each_other(task: str, where: str) -> None:
-    """Whether they are rendered once or for each item: they see what the transition gave, and the workload."""
+def test_the_inputs_of_a_loop_cannot_read_each_other(task: str, where: str) -> None:
+    """They read inputs of the transition and the workload."""
     args = (
         '{city: "{{ workload.city | upper }}", label: "{{ city }}-{{ n }}", other: "{{ city }}", all: "{{ args }}",'
         ' mode: fast, of: "{{ mode }}-{{ n }}"}'
     )
     body = looping(task, args=args, loop=f"collection: [1, 2], element: n{where}", workload="{city: paris}")
     second = "execution_complete" if "playbook" in task else "action_completed"
-    first, later = decided(body, f"> {second} each[0] 1")
+    first, later = decisions_of(body, f"> {second} each[0] 1")
     rest = {"city": "PARIS", "other": "paris", "mode": "late", "all": {"mode": "late"}}
     expected = [{**rest, "label": f"paris-{n}", "of": f"late-{n}"} for n in (1, 2)]
     assert [*items_of(first), *items_of(later)] == expected

@@ -1,10 +1,10 @@
-"""Iterators that the broker runs: items chosen once, bounded openness, results by index."""
+"""Iterators that the broker runs: items, open items, and results by index."""
 
 from tests.stories import assert_story
 
 
-def test_an_iterator_over_a_playbook_keeps_so_many_children_open() -> None:
-    """The next starts when one ends; an end sent twice counts once; the letter to itself completes the step."""
+def test_an_iterator_over_a_playbook_starts_as_many_children_as_may_be_open() -> None:
+    """The next starts when one ends. Duplicate ends count once. An event to itself completes the step."""
     assert_story(
         """
         workload: {cities: [Rome, Oslo, Bonn]}
@@ -47,7 +47,7 @@ def test_an_iterator_over_a_playbook_keeps_so_many_children_open() -> None:
 
 
 def test_the_first_failed_item_fails_the_step() -> None:
-    """Its other children are given up; a mapping is iterated as pairs."""
+    """Its other children are cancelled. A mapping gives pairs."""
     assert_story(
         """
         workflow:
@@ -77,7 +77,7 @@ def test_the_first_failed_item_fails_the_step() -> None:
 
 
 def test_with_on_error_continue_a_failed_item_leaves_null() -> None:
-    """`where`, `order_by`, `limit`, `enumerate`, `chunk` choose the items, in this order."""
+    """`where`, `order_by`, `limit`, `enumerate` and `chunk` choose the items, in this order."""
     assert_story(
         """
         workflow:
@@ -115,7 +115,7 @@ def test_with_on_error_continue_a_failed_item_leaves_null() -> None:
 
 
 def test_an_empty_collection_completes_with_an_empty_list() -> None:
-    """By the same letter as any other."""
+    """Through the same event as other collections."""
     assert_story(
         """
         workflow:
@@ -135,7 +135,7 @@ def test_an_empty_collection_completes_with_an_empty_list() -> None:
 
 
 def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
-    """Any workers may share them."""
+    """Several workers may share them."""
     assert_story(
         """
         workflow:
@@ -168,8 +168,8 @@ def test_a_distributed_iterator_makes_a_job_for_each_item() -> None:
     )
 
 
-def test_each_item_sees_what_the_iterator_was_given() -> None:
-    """The first item's job stands under the same visit, and must not pass for the iterator's own."""
+def test_each_item_reads_the_inputs_of_the_iterator() -> None:
+    """The first item's job belongs to the same visit but is not the iterator's job."""
     assert_story(
         """
         workflow:
@@ -204,8 +204,8 @@ def test_each_item_sees_what_the_iterator_was_given() -> None:
     )
 
 
-def test_a_collection_that_is_none_fails_the_step() -> None:
-    """Visibly, with what it is."""
+def test_a_collection_that_is_no_list_fails_the_step() -> None:
+    """The error has its type."""
     assert_story(
         """
         workflow:
@@ -222,8 +222,8 @@ def test_a_collection_that_is_none_fails_the_step() -> None:
     )
 
 
-def test_a_failed_item_is_done_with_and_the_steps_own_inputs_stay() -> None:
-    """The item's job is dead once it is counted; `next` sees what the step was given, not what an item was."""
+def test_the_job_of_a_failed_item_is_dead_and_next_reads_the_steps_inputs() -> None:
+    """`next` reads the inputs of the step, not of the item."""
     assert_story(
         """
         workflow:
@@ -262,8 +262,8 @@ def test_a_failed_item_is_done_with_and_the_steps_own_inputs_stay() -> None:
     )
 
 
-def test_a_mapping_is_iterated_in_one_order() -> None:
-    """That in which Postgres keeps its keys, whether the collection has been there and back or not."""
+def test_a_mapping_is_iterated_in_the_order_of_jsonb() -> None:
+    """Whether or not it was stored before."""
     assert_story(
         """
         workload: {sizes: {long: 3, s: 1, mid: 2}}

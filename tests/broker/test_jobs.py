@@ -1,4 +1,4 @@
-"""What a job says to its worker: its action, its context, and how urgent and how patient it is."""
+"""Jobs: action, context, priority, attempts and timeout."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.model import Job, Rules
-from noetl_broker.broker.story import play_turns, read_events
+from noetl_broker.history.story import play_turns, read_events
 from tests.stories import playbook
 
 START = "> execution_start"
 
 
 def jobs_of(body: str, story: str = START, *, metadata: str = "", rules: Rules | None = None) -> list[Job]:
-    """All jobs that the events of a story bring, in order."""
+    """Return all jobs of the events of a story, in order."""
     turns = play_turns(playbook(body, metadata=metadata), read_events(story), rules=rules)
     return [job for _, decision, _ in turns for job in decision.jobs]
 
 
 def job_of(step: str, *, workload: str = "{}", **more: Any) -> Job:
-    """The job of a step that comes right after `start`; `step` is its keys in YAML's flow style."""
+    """Return the job of the step after `start`; `step` has its keys in the flow style of YAML."""
     [job] = jobs_of(f"workload: {workload}\nworkflow:\n- {{step: start, next: s}}\n- {{step: s, {step}}}\n", **more)
     return job
 
 
 def encoded(text: str) -> str:
-    """Base64."""
+    """Encode in base64."""
     return base64.b64encode(text.encode()).decode()
 
 
 def test_an_action_has_every_key_of_the_step_but_next() -> None:
-    """Its name and its type; what only the broker reads is told as it is written."""
+    """With name and type. Keys for the broker are copied as written."""
     job = job_of(
         "type: http, desc: d, url: u, method: GET, headers: {A: b}, auth: pg, custom: [1], timeout: 5, priority: 1, "
         "on_error: continue, join: all, next_mode: exclusive, retry: {max_attempts: 2, retry_when: '{{ status_code }}'}"
@@ -57,7 +57,7 @@ def test_an_action_has_every_key_of_the_step_but_next() -> None:
 
 
 def test_a_field_is_rendered() -> None:
-    """With the visit's inputs, and all its strings."""
+    """All strings of the field, with the inputs of the visit."""
     job = job_of(
         'type: http, url: "{{ base }}/{{ city }}", n: ["{{ n }}"], args: {city: Oslo}', workload="{base: b, n: 3}"
     )
@@ -84,28 +84,28 @@ def test_a_field_is_rendered() -> None:
         ("type: container, command: [a, b]", "command_b64", [encoded("a"), encoded("b")]),
     ],
 )
-def test_program_text_travels_in_base64(step: str, key: str, value: Any) -> None:
-    """And the plain key is gone; `code` is never rendered, the others are."""
+def test_program_text_is_encoded_in_base64(step: str, key: str, value: Any) -> None:
+    """The plain key is dropped. `code` is never rendered, other program texts are."""
     assert job_of(step, workload="{n: 3}").action == {"name": "s", "type": step.split()[1].rstrip(","), key: value} | {
         "unfinished": []
     }
 
 
-def test_inputs_are_args_and_the_author_s_own_word() -> None:
-    """Each word keeps the keys that stood under it."""
+def test_inputs_are_under_args_and_the_word_of_the_author() -> None:
+    """Each word keeps its own keys."""
     job = job_of("type: python, code: x, with: {a: 1, b: 2}, args: {b: 3}")
     assert job.action["args"] == {"a": 1, "b": 3}
     assert job.action["with"] == {"a": 1, "b": 3}
 
 
-def test_inputs_that_are_one_template_stand_under_both_words() -> None:
-    """As the mapping that it gives."""
+def test_inputs_of_one_template_are_under_both_words() -> None:
+    """As the mapping that the template gives."""
     job = job_of('type: python, code: x, data: "{{ workload.all }}"', workload="{all: {a: 1}}")
     assert job.action["args"] == job.action["data"] == {"a": 1}
 
 
-def test_a_transition_s_inputs_are_args_only() -> None:
-    """They win over the step's own, under the step's word too."""
+def test_inputs_of_a_transition_are_under_args_only() -> None:
+    """They win over inputs of the step, under its word too."""
     [job] = jobs_of(
         """
         workflow:
@@ -118,13 +118,13 @@ def test_a_transition_s_inputs_are_args_only() -> None:
     assert "data" not in job.action
 
 
-def test_without_inputs_there_are_no_args() -> None:
-    """Nor the word."""
+def test_a_job_without_inputs_has_no_args() -> None:
+    """The word of the author is absent too."""
     assert "args" not in job_of("type: python, code: x").action
 
 
-def test_inputs_beside_a_list_of_arguments_stand_under_data() -> None:
-    """All of them, those that only the worker can finish too."""
+def test_inputs_beside_a_list_of_arguments_are_under_data() -> None:
+    """With deferred inputs."""
     job = job_of('type: container, image: i, args: [x], params: {p: "{{ env.P }}"}, data: {a: "{{ env.A }}"}')
     assert job.action["args"] == ["x"]
     assert job.action["data"] == {"p": "{{ env.P }}", "a": "{{ env.A }}"}
@@ -140,7 +140,7 @@ def test_inputs_beside_a_list_of_arguments_stand_under_data() -> None:
         ("type: container, image: i, args: [x, y], data: {a: 3}", "args", ["x", "y"]),
     ],
 )
-def test_a_key_of_the_type_s_own_is_no_input(step: str, key: str, value: Any) -> None:
+def test_a_key_of_the_type_is_no_input(step: str, key: str, value: Any) -> None:
     """`params` of an http step is its query string."""
     job = job_of(step)
     assert job.action[key] == value
@@ -148,8 +148,8 @@ def test_a_key_of_the_type_s_own_is_no_input(step: str, key: str, value: Any) ->
     assert job.context["a"] == 3
 
 
-def test_a_workbook_action_stands_under_its_step() -> None:
-    """A job has the action's type, and the step's name; the step's keys and inputs win."""
+def test_a_step_overrides_its_workbook_action() -> None:
+    """The job has the type of the action and the name of the step."""
     [job] = jobs_of(
         """
         workbook:
@@ -173,13 +173,13 @@ def test_a_workbook_action_stands_under_its_step() -> None:
 
 
 def test_a_context_has_the_inputs_at_its_top_level() -> None:
-    """With the step and the visit; what is the same for all jobs of an execution the store adds."""
+    """With step and visit. The store adds data of the execution."""
     job = job_of("type: python, code: x, args: {a: 1, b: [2]}")
     assert job.context == {"a": 1, "b": [2], "step_name": "s", "visit": 1}
 
 
-def test_a_later_visit_says_its_number() -> None:
-    """From 1."""
+def test_a_job_has_the_number_of_its_visit() -> None:
+    """Visits count from 1."""
     first, second = jobs_of(
         """
         workflow:
@@ -210,8 +210,8 @@ def test_a_job_has_priority_attempts_and_timeout(
 
 
 @pytest.mark.parametrize("own, loop, expected", [("", "", 7), (", priority: 2", "", 2), ("", ", distribute: true", 7)])
-def test_a_workbook_actions_priority_lies_under_its_steps(own: str, loop: str, expected: int) -> None:
-    """For the one job of a worker that iterates its `loop`, and for each item's, which is no iterator any more."""
+def test_the_priority_of_a_step_wins_over_its_workbook_action(own: str, loop: str, expected: int) -> None:
+    """For the one job of a worker with a `loop`, and for the job of each item."""
     jobs = jobs_of(f"""
     workbook: [{{name: w, type: python, code: x, priority: 7, loop: {{collection: [1], element: n{loop}}}}}]
     workflow: [{{step: start, next: s}}, {{step: s, type: workbook, task: w{own}}}]

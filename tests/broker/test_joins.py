@@ -1,10 +1,10 @@
-"""Joins: `all`, `any`, `each`, groups of joins that reach each other, and `end`."""
+"""Joins: `all`, `any`, `each`, joins that reach each other, and `end`."""
 
 from tests.stories import assert_story
 
 
-def test_an_exclusive_choice_that_merges_does_not_wait_for_the_branch_not_taken() -> None:
-    """By the graph, no other live token can reach the join."""
+def test_a_join_does_not_wait_for_a_branch_that_was_not_taken() -> None:
+    """No other token can reach the join."""
     assert_story(
         """
         workflow:
@@ -39,8 +39,8 @@ def test_an_exclusive_choice_that_merges_does_not_wait_for_the_branch_not_taken(
     )
 
 
-def test_a_fan_out_waits_for_all_and_merges_its_inputs_by_arc() -> None:
-    """Inputs merge in the order of the arcs, own keys under them; `result` is the last arc's."""
+def test_an_all_join_merges_inputs_in_the_order_of_its_transitions() -> None:
+    """Inputs of transitions win over own keys. `result` is the last transition's."""
     assert_story(
         """
         workflow:
@@ -69,7 +69,7 @@ def test_a_fan_out_waits_for_all_and_merges_its_inputs_by_arc() -> None:
 
 
 def test_an_any_join_runs_at_the_first_arrival() -> None:
-    """The other token is spent: it ends silently on arriving there."""
+    """The other token is spent and ends at the join."""
     assert_story(
         """
         workflow:
@@ -99,7 +99,7 @@ def test_an_any_join_runs_at_the_first_arrival() -> None:
 
 
 def test_arrivals_of_one_turn_at_an_any_join_make_one_visit() -> None:
-    """Two arcs to it and one through a router: the first runs, the rest is spent."""
+    """Two transitions to it and one through a router: the first runs, the others are spent."""
     assert_story(
         """
         workflow:
@@ -126,7 +126,7 @@ def test_arrivals_of_one_turn_at_an_any_join_make_one_visit() -> None:
 
 
 def test_an_each_join_makes_a_visit_per_arrival() -> None:
-    """`{{ step }}` is the latest visit's with a result; `result` and inputs are the visit's own."""
+    """The name of the step reads the latest visit with a result. `result` and inputs are the visit's."""
     assert_story(
         """
         workflow:
@@ -167,8 +167,8 @@ def test_an_each_join_makes_a_visit_per_arrival() -> None:
     )
 
 
-def test_a_spent_token_keeps_nothing_waiting_through_that_join() -> None:
-    """The join behind does not wait for a token that could reach it only through the `any` join."""
+def test_a_later_join_does_not_wait_for_a_spent_token() -> None:
+    """The token could reach it only through the `any` join."""
     assert_story(
         """
         workflow:
@@ -207,7 +207,7 @@ def test_a_spent_token_keeps_nothing_waiting_through_that_join() -> None:
 
 
 def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
-    """A group is ready when nothing outside it can reach it."""
+    """A group is ready when no token outside the group can reach it."""
     assert_story(
         """
         workflow:
@@ -248,8 +248,8 @@ def test_joins_that_reach_each_other_are_released_in_document_order() -> None:
     )
 
 
-def test_what_waits_before_one_step_is_spent_as_the_one_token_that_it_will_be() -> None:
-    """`c` gathers an arrival that is spent for `a` and one that is not: merged, it can reach `b` through `a`."""
+def test_tokens_that_wait_at_one_step_are_spent_together_or_not_at_all() -> None:
+    """`c` merges a spent token and another one. The merged token can reach `b` through `a`."""
     assert_story(
         """
         workflow:
@@ -285,8 +285,8 @@ def test_what_waits_before_one_step_is_spent_as_the_one_token_that_it_will_be() 
     )
 
 
-def test_a_group_sees_what_is_spent() -> None:
-    """A waiting token that is spent for an `any` join reaches nothing through it, so it belongs to no group there."""
+def test_joins_that_reach_each_other_ignore_spent_tokens() -> None:
+    """A waiting token that is spent for an `any` join reaches no join through it."""
     assert_story(
         """
         workflow:
@@ -326,8 +326,8 @@ def test_a_group_sees_what_is_spent() -> None:
     )
 
 
-def test_end_waits_until_nothing_else_lives() -> None:
-    """A branch that does not lead to `end` keeps it waiting all the same."""
+def test_end_waits_for_all_open_steps() -> None:
+    """A branch that does not lead to `end` counts too."""
     assert_story(
         """
         workflow:
@@ -355,8 +355,8 @@ def test_end_waits_until_nothing_else_lives() -> None:
     )
 
 
-def test_an_end_with_a_join_of_its_own_follows_that() -> None:
-    """`join: each` on `end`: one visit per arrival."""
+def test_the_join_of_end_counts() -> None:
+    """`join: each` makes one visit per arrival."""
     assert_story(
         """
         workflow:

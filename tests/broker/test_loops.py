@@ -1,10 +1,10 @@
-"""Loops: visits, and their limit."""
+"""Loops: visits and their limit."""
 
 from tests.stories import assert_story
 
 
 def test_a_transition_back_makes_a_new_visit() -> None:
-    """Visits are numbered, and a visit's `next` sees that visit's own inputs."""
+    """Visits have numbers. `next` of a visit reads the inputs of that visit."""
     assert_story(
         """
         workflow:
@@ -34,7 +34,7 @@ def test_a_transition_back_makes_a_new_visit() -> None:
 
 
 def test_a_step_that_is_entered_again_in_the_turn_of_its_end_keeps_its_result() -> None:
-    """The tracking row tells both: a visit ended with a result, and another one runs."""
+    """Its tracking row shows the result of the ended visit and a running visit."""
     assert_story(
         """
         workflow:
@@ -61,7 +61,7 @@ def test_a_step_that_is_entered_again_in_the_turn_of_its_end_keeps_its_result() 
     )
 
 
-def test_the_visit_limit_ends_the_execution_by_name() -> None:
+def test_an_execution_over_the_visit_limit_fails() -> None:
     """The error names the step and the loop."""
     assert_story(
         """

@@ -1,4 +1,4 @@
-"""An `end` that other tokens outlive: what it was given counts until the execution is over, in whatever order."""
+"""An `end` that other tokens outlive keeps its inputs until the execution ends."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.context import Known
-from noetl_broker.broker.core import take_turn
-from noetl_broker.broker.forks import Malformed, decode_fork
-from noetl_broker.broker.memory import remember
-from noetl_broker.broker.model import Turn
-from noetl_broker.broker.plans import plan_fork, plan_retry
-from noetl_broker.broker.replay import retake
-from noetl_broker.broker.state import ExecutionState, decode, encode
-from noetl_broker.broker.story import STORY_EXECUTION, STORY_START, read_events
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.forks import MalformedFork, decode_fork
+from noetl_broker.broker.state import decode, encode
 from noetl_broker.errors import OperatorFault
-from tests.explaining import execution_lines, facts_of
-from tests.forking import fork_history, fork_story, history_of, told
-from tests.stories import assert_story, playbook
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.replay import replay_history
+from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.story import STORY_START, read_events
+from tests.explanations import execution_lines, facts_of
+from tests.forks import fork_history, fork_story, history_of
+from tests.stories import assert_story, dedented, playbook
 
 ANY = """
 workflow:
@@ -40,16 +38,13 @@ workflow:
 
 
 def states_of(body: str, story: str) -> list[dict[str, Any]]:
-    """The states after the turns of a story, each read back from its row before the next; and how it ended."""
-    compiled, known = playbook(body), Known(complete=True)
-    state, rows = ExecutionState(), []
-    for number, event in enumerate(read_events(dedent(story)), 1):
-        turn = Turn(STORY_EXECUTION, number, STORY_START)
-        state, decision = take_turn(compiled, state, event, turn, known)
-        remember(known, event, turn, decision)
-        written = json.dumps(encode(state))
-        assert decode(json.loads(written)) == state
-        state = decode(json.loads(written))
+    """Return the states after the turns of a story and its outcome. Each state is read back from its row."""
+    session, rows = Session(playbook(body)), []
+    for event in read_events(dedent(story)):
+        decision = session.apply(event, STORY_START)
+        written = json.dumps(encode(session.state))
+        assert decode(json.loads(written)) == session.state
+        session.state = decode(json.loads(written))
         ended = {} if decision.ended is None else {"result": decision.ended.result, "error": decision.ended.error}
         rows.append(json.loads(written) | ended)
     return rows
@@ -57,15 +52,15 @@ def states_of(body: str, story: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_an_end_with_a_join_gives_the_same_result_in_any_order(order: str) -> None:
-    """What the transition gave it is still there when the other token ends."""
+    """The inputs of its transition are kept until the other token ends."""
     first, second = order[0], order[1]
     story = f"> execution_start\n> action_completed {first} 1\n> action_completed {second} 2"
     *_, last = states_of(ANY, story)
     assert (last["status"], last["result"]) == ("COMPLETED", 1)
 
 
-def test_an_end_with_an_action_remembers_its_inputs() -> None:
-    """Those of its transition and its own, though two turns come after its own."""
+def test_an_end_with_an_action_keeps_its_inputs() -> None:
+    """Inputs of its transition and its own, over two later turns."""
     assert_story(
         OWN,
         """
@@ -92,7 +87,7 @@ def test_an_end_with_an_action_remembers_its_inputs() -> None:
 
 
 def test_the_latest_visit_of_an_end_counts() -> None:
-    """`join: each`: its inputs and what it was handed."""
+    """With `join: each`: its inputs and `result`."""
     assert_story(
         """
         workflow:
@@ -121,41 +116,26 @@ def test_the_latest_visit_of_an_end_counts() -> None:
     )
 
 
-def test_what_only_a_worker_can_finish_is_no_value_later_either() -> None:
-    """The text of a template that was left for a worker never passes for the value."""
-    body = """
-        workload: {t: {x: "{{ secret.token }}"}}
-        workflow:
-        - {step: start, next: [a, b]}
-        - {step: a, type: python, code: x, next: {step: end, args: "{{ workload.t }}"}}
-        - {step: b, type: python, code: x}
-        - {step: end, join: any, result: "{{ x }}"}
-        """
-    _, reached, over = states_of(body, "> execution_start\n> action_completed a 1\n> action_completed b 2")
-    assert (reached["end_inputs"], reached["end_left"]) == ({"x": "{{ secret.token }}"}, [["x"]])
-    assert (over["status"], over["error"]["message"]) == ("FAILED", "only a worker can finish `x`")
-
-
-def test_the_state_keeps_what_the_result_reads_and_no_longer_than_needed() -> None:
-    """Neither inputs that nobody reads again, nor those of an execution that is over."""
+def test_the_state_keeps_inputs_of_end_that_the_result_reads() -> None:
+    """Other inputs are dropped, and all inputs after the end."""
     _, reached, over = states_of(ANY, "> execution_start\n> action_completed a 1\n> action_completed b 2")
     assert (reached["end_turn"], reached["end_inputs"]) == (2, {"x": 1})
     assert (over["end_reached"], over["end_turn"], over.get("end_inputs")) == (True, 2, None)
 
 
-def test_a_state_from_before_is_read() -> None:
-    """It says that `end` was reached, and nothing of inputs."""
+def test_a_state_without_the_inputs_of_end_is_read() -> None:
+    """It only says that `end` was reached."""
     old = {"status": "RUNNING", "seen": "f", "total": 3, "end_reached": True, "end_turn": 2}
     state = decode(old)
     assert state.end is not None
-    assert (state.end.result, state.end.inputs, state.end.left) == (2, {}, ())
+    assert (state.end.result, state.end.inputs) == (2, {})
     assert encode(state) == old
 
 
-def test_a_retry_takes_over_what_end_was_given() -> None:
-    """The execution failed after it had reached `end`; brought back, it has that result."""
+def test_a_retry_keeps_the_inputs_of_end() -> None:
+    """The execution failed after it had reached `end`."""
     source = history_of(playbook(ANY), '> execution_start\n> action_completed a 1\n> action_failed b {"message": "no"}')
-    assert fork_story(source, plan_retry(source), "> action_completed b 2") == told("""
+    assert fork_story(source, plan_retry(source), "> action_completed b 2") == dedented("""
         > fork
             event step_started b
             job   b
@@ -165,18 +145,18 @@ def test_a_retry_takes_over_what_end_was_given() -> None:
     """)
 
 
-def test_a_fork_whose_end_has_no_inputs_but_something_else_is_refused() -> None:
-    """It is data from outside."""
+def test_a_fork_whose_inputs_of_end_are_no_mapping_is_refused() -> None:
+    """A fork plan is data from outside."""
     source = history_of(playbook(ANY), '> execution_start\n> action_completed a 1\n> action_failed b {"message": "no"}')
     document = plan_retry(source).document
     results = [{**one, "event_id": 7} for one in document["results"]]
     assert decode_fork({**document, "results": results}).end is not None
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedFork):
         decode_fork({**document, "results": results, "end": {"result": None, "inputs": [1]}})
 
 
-def test_a_result_that_failed_later_is_told_with_what_end_was_given() -> None:
-    """Not with what the step saw that ended last."""
+def test_explain_shows_the_inputs_of_end_for_a_failed_result() -> None:
+    """Not those of the step that ended last."""
     body = ANY.replace("{{ x }}", "{{ x.y }}")
     history = history_of(playbook(body), "> execution_start\n> action_completed a 1\n> action_completed b 2")
     lines = [line.strip() for line in execution_lines(history, facts_of(history)).splitlines()]
@@ -191,24 +171,24 @@ ROUTED = ANY.replace("{{ workload }}", "{{ a }}").replace(
 
 
 def last_line(text: str) -> str:
-    """The last thing that a story tells."""
+    """Return the last line of a story."""
     return text.splitlines()[-1].strip()
 
 
-def test_a_fork_from_a_step_after_it_takes_over_what_end_was_given() -> None:
-    """As a retry does; and so does a fork of that fork."""
+def test_a_fork_from_a_later_step_keeps_the_inputs_of_end() -> None:
+    """A fork of that fork does too."""
     source = history_of(playbook(OWN), FORKED + TO_C)
     plan = plan_fork(source, "c")
     done = "> action_completed c 1"
     assert last_line(fork_story(source, plan, done)) == 'event execution_complete {"x": 1, "y": 8}'
     fork = fork_history(source, plan, done)
-    assert [turn.decision.events for turn in retake(fork)] == [turn.events for turn in fork.turns]
+    assert [turn.decision.events for turn in replay_history(fork)[0]] == [turn.events for turn in fork.turns]
     again = plan_fork(fork, "c")
     assert last_line(fork_story(fork, again, done)) == 'event execution_complete {"x": 1, "y": 8}'
 
 
-def test_a_fork_from_a_step_before_it_reaches_end_anew() -> None:
-    """What it was given then counts no more."""
+def test_a_fork_from_an_earlier_step_reaches_end_again() -> None:
+    """Its old inputs do not count."""
     source = history_of(playbook(OWN), FORKED + TO_C)
     assert "end" not in plan_fork(source, "a").document
     assert "end" not in plan_fork(source, "end").document
@@ -224,8 +204,8 @@ def test_a_fork_from_a_step_before_it_reaches_end_anew() -> None:
         ("next: {step: end,", "next: {step: c,", 1),
     ],
 )
-def test_a_fork_on_an_edited_playbook_reaches_end_again_there(old: str, new: str, result: int) -> None:
-    """Its transition and its inputs are those of that playbook; as it was, where no transition leads to it there."""
+def test_a_fork_on_an_edited_playbook_renders_the_inputs_of_end_again(old: str, new: str, result: int) -> None:
+    """Without a transition to `end` the old inputs stay."""
     source = history_of(playbook(ROUTED), FORKED + "> action_completed b 1")
     assert last_line(fork_story(source, plan_fork(source, "c"))) == "event execution_complete 1"
     edited = playbook(ROUTED.replace(old, new))
@@ -233,8 +213,8 @@ def test_a_fork_on_an_edited_playbook_reaches_end_again_there(old: str, new: str
     assert last_line(fork_story(source, plan, playbook=edited)) == f"event execution_complete {result}"
 
 
-def test_a_fork_with_a_result_given_by_hand_gives_end_what_comes_of_it() -> None:
-    """The transition to `end` is rendered again; what its action was given stays."""
+def test_a_fork_with_a_given_result_renders_the_inputs_of_end_again() -> None:
+    """The inputs of its action do not change."""
     source = history_of(playbook(ROUTED.replace("x: 1", 'x: "{{ a + 1 }}"')), FORKED + "> action_completed b 1")
     assert last_line(fork_story(source, plan_fork(source, "c", values={"a": 2}))) == "event execution_complete 3"
     with pytest.raises(OperatorFault, match="step end cannot be entered with these results"):
@@ -244,8 +224,8 @@ def test_a_fork_with_a_result_given_by_hand_gives_end_what_comes_of_it() -> None
     assert last_line(story) == 'event execution_complete {"x": 1, "y": 8}'
 
 
-def test_a_fork_on_a_playbook_that_reads_more_of_an_end_with_an_action_has_it() -> None:
-    """Also where the old one read none of its inputs, so that nothing kept them."""
+def test_a_fork_on_a_playbook_that_reads_more_inputs_of_end_has_them() -> None:
+    """The old playbook read none of them, so no state has them."""
     source = history_of(playbook(OWN.replace("{{ args }}", "{{ result }}")), FORKED + TO_C)
     edited = playbook(OWN.replace("{{ args }}", "{{ args.x + args.y }}"))
     story = fork_story(source, plan_fork(source, "c", playbook=edited), "> action_completed c 1", playbook=edited)
@@ -253,7 +233,7 @@ def test_a_fork_on_a_playbook_that_reads_more_of_an_end_with_an_action_has_it() 
 
 
 def test_a_fork_on_a_playbook_without_an_end_has_the_data_of_its_branches() -> None:
-    """There is nothing that was reached."""
+    """The result is that of the branch ends."""
     source = history_of(playbook(OWN), FORKED + TO_C)
     body = OWN.replace("next: {step: end, args: {x: 1}}", "next: []").rpartition("- {step: end")[0]
     plan = plan_fork(source, "c", playbook=playbook(body))

@@ -1,11 +1,11 @@
-"""Retry where the worker decides about it: an error decides nothing, what becomes of the job does (spec section 9)."""
+"""With `retry_owner: worker` the end of the job decides, not an error event."""
 
 from __future__ import annotations
 
 import pytest
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.story import play
+from noetl_broker.history.story import play_story
 from tests.stories import assert_story, playbook
 
 WORKER = Rules(retry_owner="worker")
@@ -18,8 +18,8 @@ workflow:
 
 
 @pytest.mark.parametrize("kind", ["action_error", "action_failed"])
-def test_an_error_alone_decides_nothing(kind: str) -> None:
-    """However often the worker says it: the visit lives on, and a later attempt completes it."""
+def test_an_error_event_does_not_fail_a_step_that_its_worker_retries(kind: str) -> None:
+    """The visit stays open, and a later attempt completes it."""
     assert_story(
         ONE,
         f"""
@@ -37,8 +37,8 @@ def test_an_error_alone_decides_nothing(kind: str) -> None:
     )
 
 
-def test_the_end_of_the_job_decides() -> None:
-    """The row of the job was set to `dead`: the step has failed, whatever its `retry` says."""
+def test_a_dead_job_fails_a_step_that_its_worker_retries() -> None:
+    """The `retry` of the step does not count."""
     assert_story(
         ONE,
         """
@@ -57,8 +57,8 @@ def test_the_end_of_the_job_decides() -> None:
     )
 
 
-def test_what_no_worker_decides_is_still_the_brokers() -> None:
-    """A timeout is told through the job; the worker has no say in it, and the step's `retry` holds."""
+def test_the_broker_retries_timeouts_and_lost_leases() -> None:
+    """The `retry` of the step counts."""
     assert_story(
         ONE.replace("retry: 5", "retry: {max_attempts: 2, initial_delay: 3, jitter: false}"),
         """
@@ -78,8 +78,8 @@ def test_what_no_worker_decides_is_still_the_brokers() -> None:
     )
 
 
-def test_a_child_that_fails_is_an_answer() -> None:
-    """Nobody but the broker runs the step: its `retry` holds, though no worker has a job of it."""
+def test_the_broker_retries_a_failed_child() -> None:
+    """No worker has a job of the step."""
     body = """
         workflow:
         - {step: start, next: c}
@@ -97,11 +97,11 @@ def test_a_child_that_fails_is_an_answer() -> None:
     abandon c
     withdraw
 """
-    assert play(playbook(body), story.replace('"no"}', '"no"}; beside its job'), rules=WORKER) == story.strip()
+    assert play_story(playbook(body), story.replace('"no"}', '"no"}; beside its job'), rules=WORKER) == story.strip()
 
 
-def test_an_item_waits_for_its_job_too() -> None:
-    """Jobs of items are the same worker's: an error beside the job leaves the item running."""
+def test_an_error_event_does_not_fail_an_item_that_its_worker_retries() -> None:
+    """Its job decides too."""
     assert_story(
         """
         workflow:
@@ -140,8 +140,8 @@ def test_an_item_waits_for_its_job_too() -> None:
     )
 
 
-def test_where_the_broker_decides_an_error_is_an_attempt() -> None:
-    """The default: the same event has the job tried again."""
+def test_an_error_event_is_an_attempt_if_the_broker_retries() -> None:
+    """This is the default."""
     story = """
 > execution_start
     event step_started a
@@ -151,4 +151,4 @@ def test_where_the_broker_decides_an_error_is_an_attempt() -> None:
     retry a 3 s
 """
     body = ONE.replace("retry: 5", "retry: {max_attempts: 2, initial_delay: 3, jitter: false}")
-    assert play(playbook(body), story.replace('"boom"\n', '"boom"; beside its job\n', 1)) == story.strip()
+    assert play_story(playbook(body), story.replace('"boom"\n', '"boom"; beside its job\n', 1)) == story.strip()

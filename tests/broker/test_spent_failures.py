@@ -1,4 +1,4 @@
-"""A spent token's failure is recorded and fails nothing (spec section 2), however it fails."""
+"""The failure of a spent token is recorded and does not fail the execution."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from textwrap import dedent
 
 import pytest
 
-from noetl_broker.broker.journey import walk
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.plans import plan_fork, plan_retry
-from tests.explaining import execution_lines, facts_of, step_lines
-from tests.forking import fork_story, history_of
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.timeline import trace_turns
+from tests.explanations import execution_lines, facts_of, step_lines
+from tests.forks import fork_story, history_of
 from tests.stories import assert_story, playbook
 
 BEFORE = Rules(spent_fails=True)
@@ -27,18 +28,18 @@ ENTERED = "> execution_start\n> action_completed quick 1\n> action_completed slo
 
 
 def race(slow: str = "next: first", more: str = "") -> str:
-    """A race that `quick` wins; `slow` has these keys, and there are these steps `more`."""
+    """Return a playbook whose race `quick` wins. `slow` has these keys, and `more` has further steps."""
     return RACE.replace("SLOW", slow).replace("MORE", dedent(more))
 
 
-def said_last(body: str, story: str, *, rules: Rules | None = None) -> list[str]:
-    """The events that the last turn of a story writes."""
+def last_events(body: str, story: str, *, rules: Rules | None = None) -> list[str]:
+    """Return the events of the last turn of a story."""
     turns = history_of(playbook(body), story, rules=rules).turns
     return [f"{event.type} {event.step or ''}".strip() for event in turns[-1].events]
 
 
-def test_a_loser_that_fails_does_not_fail_what_was_won() -> None:
-    """Its failure is recorded, its token ends there, and `end` runs."""
+def test_the_failure_of_a_spent_token_does_not_fail_the_execution() -> None:
+    """Its token ends and `end` runs."""
     assert_story(
         race(),
         """
@@ -63,14 +64,14 @@ def test_a_loser_that_fails_does_not_fail_what_was_won() -> None:
 
 
 def test_the_event_of_a_spent_failure_names_the_join() -> None:
-    """Whoever reads the log sees why the execution went on."""
+    """The log shows why the execution went on."""
     history = history_of(playbook(race()), WON + '> action_failed slow {"message": "no"}')
     failed = history.turns[-1].events[0]
     assert (failed.type, failed.status, failed.meta) == ("step_failed", "FAILED", {"turn": 4, "spent": ["first"]})
 
 
-def test_a_loser_is_tried_again_before_it_has_failed() -> None:
-    """It goes on as it would have, until it fails for good; a late `end` waits for that."""
+def test_a_spent_token_is_retried_before_it_fails() -> None:
+    """`end` waits for the retries."""
     assert_story(
         race("next: first, retry: {max_attempts: 2, jitter: false}"),
         """
@@ -97,7 +98,7 @@ def test_a_loser_is_tried_again_before_it_has_failed() -> None:
 
 
 def running(action: str) -> str:
-    """The race, and what `slow` does in it."""
+    """Return the race, and how `slow` fails."""
     return race().replace(
         "type: python, code: x, next: first}\n- {step: first", f"{action}, next: first}}\n- {{step: first"
     )
@@ -127,11 +128,11 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_every_failure_of_a_visit_that_runs_is_recorded_alone(way: str) -> None:
-    """Whatever failed it: the execution completes with what won."""
+def test_every_kind_of_failure_of_a_spent_visit_is_only_recorded(way: str) -> None:
+    """The execution completes with the data of the winner."""
     body, event, before = WAYS[way]
-    assert ", ".join(said_last(body, f"{WON}> {event}")) == f"{before}step_failed slow, execution_complete"
-    assert said_last(body, f"{WON}> {event}", rules=BEFORE)[-1] == "execution_failed"
+    assert ", ".join(last_events(body, f"{WON}> {event}")) == f"{before}step_failed slow, execution_complete"
+    assert last_events(body, f"{WON}> {event}", rules=BEFORE)[-1] == "execution_failed"
 
 
 AFTER = {
@@ -158,19 +159,19 @@ AFTER = {
 
 
 @pytest.mark.parametrize("way", AFTER)
-def test_what_comes_of_a_spent_token_fails_nothing_either(way: str) -> None:
-    """The step that it enters, by a template or in a ring of routers."""
+def test_steps_after_a_spent_token_do_not_fail_the_execution(way: str) -> None:
+    """The next step fails by a template or by a loop of routers."""
     more, events = AFTER[way]
     body, story = race("next: more", more), "> execution_start\n> action_completed quick 1\n> action_completed slow {}"
-    assert ", ".join(said_last(body, story)) == f"step_completed slow, {events}"
-    assert said_last(body, story, rules=BEFORE)[-1] == "execution_failed"
+    assert ", ".join(last_events(body, story)) == f"step_completed slow, {events}"
+    assert last_events(body, story, rules=BEFORE)[-1] == "execution_failed"
     ended = history_of(playbook(body), story + "\n> action_completed first 3").ended
     assert ended is not None
     assert ended.status == "COMPLETED"
 
 
-def test_items_that_had_begun_are_given_up_with_a_spent_iterator() -> None:
-    """The first of them had a child already when the second could not be started: nobody waits for it."""
+def test_a_spent_iterator_that_fails_cancels_its_items() -> None:
+    """The first item has a child when the second cannot start."""
     more = """
         - step: more
           type: iterator
@@ -208,8 +209,8 @@ def test_items_that_had_begun_are_given_up_with_a_spent_iterator() -> None:
     )
 
 
-def test_a_spent_playbook_that_would_be_too_deep_fails_nothing() -> None:
-    """Its visit counts, so that another one has a number of its own."""
+def test_a_spent_token_past_max_nesting_does_not_fail_the_execution() -> None:
+    """Its visit keeps its number."""
     body = race("next: [more, more]", "- {step: more, join: each, type: playbook, path: p, next: first}")
     story = ENTERED.replace("start\n", "start; depth 32\n") + "> action_completed first 3"
     history = history_of(playbook(body), story)
@@ -219,8 +220,8 @@ def test_a_spent_playbook_that_would_be_too_deep_fails_nothing() -> None:
     assert history.ended.status == "COMPLETED"
 
 
-def test_a_limit_of_the_execution_ends_it_whoever_goes_past_it() -> None:
-    """The visits of a loser count as all others do."""
+def test_a_spent_token_past_max_visits_fails_the_execution() -> None:
+    """Visits of spent tokens count as all visits."""
     body = race("next: [{when: \"{{ slow == 'again' }}\", step: slow}, {else: [first]}], join: each")
     story = "> execution_start\n> action_completed quick 1" + "".join(
         f'\n> action_completed slow{"" if visit == 1 else f"#{visit}"} "again"' for visit in range(1, 4)
@@ -241,21 +242,21 @@ workflow:
 """
 
 
-def test_a_token_that_could_go_elsewhere_too_is_spent_as_a_whole() -> None:
-    """As long as its step may still lead to the join: its data would not count in the result either."""
-    assert said_last(BESIDE, f"{WON}> action_failed slow {NO}") == ["step_failed slow", "execution_complete"]
+def test_a_token_that_could_also_go_elsewhere_is_spent() -> None:
+    """It is spent while its step may still lead to the join."""
+    assert last_events(BESIDE, f"{WON}> action_failed slow {NO}") == ["step_failed slow", "execution_complete"]
 
 
 @pytest.mark.parametrize("order", [("quick", "slow"), ("slow", "quick")])
-def test_a_failure_behind_the_race_fails_the_execution(order: tuple[str, str]) -> None:
-    """No way leads from it to the join any more: who came there first is nothing to it."""
+def test_a_failure_after_the_join_fails_the_execution(order: tuple[str, str]) -> None:
+    """The token can no longer reach the join."""
     story = "> execution_start" + "".join(f"\n> action_completed {step} 1" for step in order)
     story += '\n> action_completed first 3\n> action_failed audit {"message": "no"}'
-    assert said_last(BESIDE, story) == ["step_failed audit", "execution_failed"]
+    assert last_events(BESIDE, story) == ["step_failed audit", "execution_failed"]
 
 
-def test_what_a_spent_token_and_another_make_together_fails_the_execution() -> None:
-    """A merged token is spent only if all of it was."""
+def test_a_merged_token_that_is_not_wholly_spent_fails_the_execution() -> None:
+    """A merged token is spent only if all its parts are spent."""
     body = """
         workflow:
         - {step: start, next: [quick, slow]}
@@ -266,14 +267,14 @@ def test_what_a_spent_token_and_another_make_together_fails_the_execution() -> N
         - {step: first, join: any, type: python, code: x}
         """
     lost = ENTERED + '> action_completed late 1\n> action_failed both {"message": "no"}'
-    assert said_last(body, lost) == ["step_failed both"]  # `late` had lost the race too
+    assert last_events(body, lost) == ["step_failed both"]  # the token of `late` is spent too
     mixed = body.replace("next: [first, late]", "next: first").replace("[quick, slow]", "[quick, slow, late]")
     mixed = mixed.replace('next: [{when: "{{ both == 0 }}", step: first}]', "next: []")
-    assert said_last(mixed, lost) == ["step_failed both", "execution_failed"]
+    assert last_events(mixed, lost) == ["step_failed both", "execution_failed"]
 
 
 def test_an_all_join_is_released_when_the_spent_token_before_it_has_failed() -> None:
-    """It keeps nothing waiting that it could still have come to by another way."""
+    """The token could have reached it by another path."""
     body = """
         workflow:
         - {step: start, next: [quick, slow, third]}
@@ -284,11 +285,11 @@ def test_an_all_join_is_released_when_the_spent_token_before_it_has_failed() -> 
         - {step: first, join: any, type: python, code: x}
         """
     story = ENTERED.replace("slow 2", "third 1") + f"> action_failed slow {NO}"
-    assert said_last(body, story) == ["step_failed slow", "step_started both"]
+    assert last_events(body, story) == ["step_failed slow", "step_started both"]
 
 
-def test_where_all_that_lived_was_spent_and_failed_there_is_no_result() -> None:
-    """Each lost to the other: nothing was won, and nothing fails the execution."""
+def test_if_all_remaining_tokens_are_spent_and_fail_there_is_no_result() -> None:
+    """Each token lost a race. The execution completes."""
     ring = """
         workflow:
         - {step: start, next: [a, b]}
@@ -302,16 +303,16 @@ def test_where_all_that_lived_was_spent_and_failed_there_is_no_result() -> None:
     assert (ended.status, ended.result) == ("COMPLETED", None)
 
 
-def test_an_execution_of_before_fails_as_it_did() -> None:
-    """The rule is pinned at the start, and a replay under it finds no difference."""
+def test_an_execution_with_old_rules_fails_with_a_spent_token() -> None:
+    """The rule is pinned at the start; a replay finds no difference."""
     history = history_of(playbook(race()), WON + '> action_failed slow {"message": "no"}', rules=BEFORE)
     assert history.ended is not None
     assert history.ended.status == "FAILED"
-    assert [turn.agrees for turn in walk(history)] == [True] * 4
+    assert [turn.agrees for turn in trace_turns(history)] == [True] * 4
 
 
-def test_a_retry_takes_the_recorded_failure_over() -> None:
-    """Another step failed the execution: what comes after it sees how the loser ended, which does not run again."""
+def test_a_retry_keeps_the_recorded_failure_of_a_spent_token() -> None:
+    """Another step failed the execution. The loser does not run again."""
     history = history_of(
         playbook(race()),
         '> execution_start\n> action_completed quick 1\n> action_failed slow {"message": "late"}\n'
@@ -328,8 +329,8 @@ def test_a_retry_takes_the_recorded_failure_over() -> None:
     ]
 
 
-def test_a_fork_from_the_loser_runs_it_again() -> None:
-    """It is the only token of the fork: there is no race that it could lose."""
+def test_a_fork_from_a_spent_step_runs_it_again() -> None:
+    """Its token is the only one of the fork, so it cannot lose."""
     history = history_of(playbook(race()), WON + '> action_failed slow {"message": "late"}')
     lines = fork_story(history, plan_fork(history, "slow"), '> action_failed slow {"message": "again"}').splitlines()
     assert [line.strip() for line in lines][-5:] == [
@@ -341,20 +342,101 @@ def test_a_fork_from_the_loser_runs_it_again() -> None:
     ]
 
 
-def test_explain_says_that_a_spent_failure_failed_nothing() -> None:
-    """Of the step, and of the way that the token would have gone."""
+def test_explain_says_that_a_spent_failure_has_no_effect() -> None:
+    """For the step, and for the transition that its token did not take."""
     history = history_of(playbook(race()), WON + '> action_failed slow {"message": "late"}')
     lines = [line.strip() for line in step_lines(history, "slow").splitlines()]
     assert lines[0] == "slow of execution 1 (story version 1, COMPLETED) failed"
     at = lines.index("it failed on action_failed (event 104, turn 4): late")
-    assert lines[at + 1] == "that failed nothing: its token was spent, join first had run already"
-    assert "it completed on action_failed (event 104, turn 4): nothing lived any more" in execution_lines(
-        history, facts_of(history)
+    assert lines[at + 1] == "the execution continued: join first had already run, so the token was spent"
+    assert (
+        "it completed when the broker read action_failed (event 104, turn 4): no step was left to run"
+        in execution_lines(history, facts_of(history))
     )
 
 
 def test_explain_says_why_a_step_behind_a_spent_failure_never_ran() -> None:
-    """The visit before it failed, and its token ended there."""
+    """The token ended at the step before it."""
     history = history_of(playbook(BESIDE), WON + '> action_failed slow {"message": "late"}')
     lines = [line.strip() for line in step_lines(history, "audit").splitlines()]
     assert "the transition from slow was never taken: slow failed" in lines
+
+
+def test_a_step_whose_next_fails_keeps_its_data_and_has_an_error() -> None:
+    """As with a `catch`, whether a worker or a signal gave the data."""
+    assert_story(
+        """
+        workflow:
+          - {step: start, next: [quick, slow, told]}
+          - {step: quick, type: python, code: x, next: first}
+          - {step: slow, type: python, code: x, next: {when: "{{ slow.x.y }}", step: first}}
+          - step: told
+            type: wait
+            signal: news
+            next: [{when: "{{ told.x.y }}", step: first}, {else: [after]}]
+          - {step: after, type: python, code: x}
+          - {step: first, join: any, type: python, code: x, next: last}
+          - {step: last, join: any, type: python, code: x, args: {slow: "{{ slow }}", told: "{{ told.x }}",
+             status: "{{ [results['slow'].status, told.status] }}", error: "{{ told.error.step }}"}}
+        """,
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            event step_started told
+            job   quick
+            job   slow
+            wait  told signal news 1
+        > action_completed quick
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_completed slow {"x": 7}
+            event step_failed slow "`slow.x.y` is undefined: there is no such key in a number"
+        > execution_signal told {"name": "news", "key": "1", "payload": {"x": 8}, "at": "now"}
+            event step_failed told "`told.x.y` is undefined: there is no such key in a number"
+        > action_completed first
+            event step_completed first
+            event step_started last
+            job   last {"slow": {"x": 7}, "told": 8, "status": ["FAILED", "FAILED"], "error": "told"}
+        """,
+    )
+
+
+def test_a_step_that_a_token_cannot_enter_has_a_status_too() -> None:
+    """And what it made in that turn stays: here the signal that it sent."""
+    assert_story(
+        """
+        workflow:
+          - {step: start, next: [quick, slow]}
+          - {step: quick, type: python, code: x, next: first}
+          - {step: slow, type: python, code: x, next: [more, tell]}
+          - {step: more, type: python, code: x, args: {v: "{{ slow.x }}"}, next: first}
+          - {step: tell, type: signal, signal: news, payload: "{{ more.status }}",
+             next: {when: "{{ tell.x }}", step: first}}
+          - {step: first, join: any, type: python, code: x, next: last}
+          - {step: last, type: python, code: x, args: {more: "{{ more.status }}", told: "{{ tell.name }}"}}
+        """,
+        """
+        > execution_start
+            event step_started quick
+            event step_started slow
+            job   quick
+            job   slow
+        > action_completed quick
+            event step_completed quick
+            event step_started first
+            job   first
+        > action_completed slow {}
+            event step_completed slow
+            event step_started more
+            event step_failed more "`slow.x` is undefined: there is no such key in a mapping"
+            event step_started tell
+            event step_failed tell "`tell.x` is undefined: there is no such key in a mapping"
+            send  tell news 1 "FAILED"
+        > action_completed first
+            event step_completed first
+            event step_started last
+            job   last {"more": "FAILED", "told": "news"}
+        """,
+    )

@@ -1,4 +1,4 @@
-"""What a spent token gives does not count in the execution's result (spec section 6), wherever it ends."""
+"""The data of a spent token are no part of the execution's result."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from noetl_broker.broker.plans import plan_fork, plan_retry
-from tests.explaining import execution_lines, facts_of, step_lines
-from tests.forking import fork_story, history_of
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.retry_plan import plan_retry
+from tests.explanations import execution_lines, facts_of, step_lines
+from tests.forks import fork_story, history_of
 from tests.stories import playbook
 
 RACE = """
@@ -24,7 +25,7 @@ LOST = "> execution_start\n> action_completed quick 1\n> action_completed slow 2
 
 
 def result_of(body: str, story: str) -> object:
-    """What the execution that a story makes gives."""
+    """Return the result of the execution of a story."""
     ended = history_of(playbook(body), story).ended
     assert ended is not None
     assert ended.status == "COMPLETED"
@@ -33,14 +34,14 @@ def result_of(body: str, story: str) -> object:
 
 @pytest.mark.parametrize("otherwise", ["", ", {else: [end]}", ", {else: [r]}"])
 @pytest.mark.parametrize("behind", ["end", "r", "[]"])
-def test_what_lost_a_race_does_not_count_wherever_it_ends(otherwise: str, behind: str) -> None:
-    """It takes no transition, or comes to a control step: alone, or together with what won."""
+def test_the_data_of_a_spent_token_is_no_part_of_the_result(otherwise: str, behind: str) -> None:
+    """It ends at its step or at a control step, alone or with the winner."""
     body = RACE.format(otherwise=otherwise, behind=behind)
     assert result_of(body, LOST) == 3
 
 
-def test_what_ended_before_the_race_was_over_counts() -> None:
-    """It could come to the join no more when that ran: it was never spent."""
+def test_a_branch_that_ended_before_the_join_counts() -> None:
+    """It could not reach the join when the join ran, so it was never spent."""
     body = RACE.format(otherwise=", {else: [end]}", behind="end")
     story = "> execution_start\n> action_completed slow 2\n> action_completed quick 1\n> action_completed first 3"
     assert result_of(body, story) == {"slow": 2, "first": 3}
@@ -57,14 +58,14 @@ workflow:
 
 
 @pytest.mark.parametrize("order", [("quick", "slow"), ("slow", "quick")])
-def test_a_step_that_has_left_the_race_behind_counts(order: tuple[str, str]) -> None:
-    """No way leads from it to the join: who was there first is nothing to it."""
+def test_a_step_that_no_longer_leads_to_the_join_counts(order: tuple[str, str]) -> None:
+    """Its token cannot reach the join."""
     events = "".join(f"\n> action_completed {step} 1" for step in (*order, "first", "more"))
     assert result_of(MORE, f"> execution_start{events}") == {"first": 1, "more": 1}
 
 
-def test_a_step_that_gathers_a_spent_token_and_another_counts() -> None:
-    """What comes of it is spent only if all of it was."""
+def test_a_step_that_joins_a_spent_token_and_another_counts() -> None:
+    """The merged token is spent only if all its parts are spent."""
     body = RACE.format(otherwise=", {else: [both]}", behind="both") + "- {step: both, type: python, code: x}\n"
     assert result_of(body, f"{LOST}\n> action_completed both 4") == 4
 
@@ -78,17 +79,17 @@ workflow:
 """
 
 
-def test_what_is_spent_on_its_way_counts_no_more() -> None:
-    """Of two tokens of one turn the first one comes to the join; the other still passes a router, and ends there."""
+def test_a_token_that_is_spent_in_a_transition_does_not_count() -> None:
+    """Another token of the turn reaches the join first. This one ends behind a router."""
     story = "> execution_start\n> action_completed a 1\n> action_completed j 3"
     assert result_of(ON_THE_WAY, story) == 3
     history = history_of(playbook(ON_THE_WAY), story)
     lines = [line.strip() for line in step_lines(history, "r").splitlines()]
-    assert "a was done with action_completed (event 102, turn 2)" in lines
+    assert "a finished with action_completed (event 102, turn 2)" in lines
 
 
-def test_what_is_spent_while_it_waits_counts_no_more() -> None:
-    """Both that a router gathers could have come to the join, and one of them waited when that ran."""
+def test_a_token_that_is_spent_while_it_waits_does_not_count() -> None:
+    """Both tokens of a router could have reached the join while one waited."""
     body = """
         workflow:
         - {step: start, next: [quick, slow, slower]}
@@ -114,8 +115,8 @@ workflow:
 
 
 @pytest.mark.parametrize("order", ["xyab", "yxab", "xyba", "ybxa"])
-def test_what_lost_one_race_and_won_the_last_counts(order: str) -> None:
-    """It came too late for the first join, and went past it."""
+def test_a_token_that_is_past_the_join_it_was_spent_for_counts(order: str) -> None:
+    """It was late at the first join and passed it."""
     events = "".join(f"\n> action_completed {step} {ord(step)}" for step in order)
     assert result_of(CROSSED, f"> execution_start{events}") == ord("b")
 
@@ -129,18 +130,18 @@ workflow:
 """
 
 
-def test_where_all_that_ended_was_spent_there_is_no_result() -> None:
-    """Each lost a race that it could still come to; `end` was reached all the same, and may say what the result is."""
+def test_if_all_branches_are_spent_there_is_no_result() -> None:
+    """Each lost a race. `end` was reached and may have a result."""
     story = "> execution_start\n> action_completed a 3\n> action_completed b 4"
     assert result_of(RING % "", story) is None
     assert result_of(RING % ", result: '{{ b }}'", story) == 4
     history = history_of(playbook(RING % ""), story)
     lines = [line.strip() for line in execution_lines(history, facts_of(history)).splitlines()]
-    assert "it has no result: no branch ended with data, but for spent tokens" in lines
+    assert "it has no result: no branch ended with data (spent tokens do not count)" in lines
 
 
-def test_what_was_spent_counts_no_more_in_a_retry() -> None:
-    """The execution failed after it had ended."""
+def test_spent_data_does_not_count_in_a_retry() -> None:
+    """The execution failed after the spent token had ended."""
     body = RACE.format(otherwise="", behind="end")
     source = history_of(
         playbook(body), LOST.replace("action_completed first 3", 'action_failed first {"message": "no"}')
@@ -151,8 +152,8 @@ def test_what_was_spent_counts_no_more_in_a_retry() -> None:
 
 
 @pytest.mark.parametrize("quick, result", [("false", {"quick": False}), ("true", 7)])
-def test_the_only_token_of_a_fork_has_lost_no_race(quick: str, result: object) -> None:
-    """It goes where it may: what it gives counts, and the join runs for it."""
+def test_the_only_token_of_a_fork_is_not_spent(quick: str, result: object) -> None:
+    """Its data count, and the join runs for it."""
     source = history_of(
         playbook("""
             workflow:

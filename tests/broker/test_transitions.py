@@ -1,10 +1,10 @@
-"""Which entries of `next` fire: the four rules, `then`, `else`, aliases, `next_mode`, and routers."""
+"""Which entries of `next` fire: the four rules, aliases, `next_mode` and routers."""
 
 from tests.stories import assert_story
 
 
 def test_unconditional_entries_before_the_first_condition_always_fire() -> None:
-    """Rule 1 and 2: what stands before the first condition fires, and every true condition; `otherwise` does not."""
+    """With every true condition; `otherwise` does not fire."""
     assert_story(
         """
         workflow:
@@ -34,8 +34,8 @@ def test_unconditional_entries_before_the_first_condition_always_fire() -> None:
     )
 
 
-def test_without_a_true_condition_the_rest_fires() -> None:
-    """Rule 3: no condition true, so only-`else` entries and unconditional ones after a condition fire."""
+def test_without_a_true_condition_else_and_later_entries_fire() -> None:
+    """Entries with `else` only, and unconditional entries after a condition."""
     assert_story(
         """
         workflow:
@@ -70,7 +70,7 @@ def test_without_a_true_condition_the_rest_fires() -> None:
 
 
 def test_every_true_condition_fires_with_all_its_targets() -> None:
-    """Rule 2: all true entries fire, by any alias of `when`, and an `else` beside a false one."""
+    """With any alias of `when`, and beside an `else` that does not fire."""
     assert_story(
         """
         workflow:
@@ -106,7 +106,7 @@ def test_every_true_condition_fires_with_all_its_targets() -> None:
 
 
 def test_an_exclusive_step_stops_at_its_first_true_condition() -> None:
-    """`next_mode: exclusive`: conditions after the first true one are not even evaluated."""
+    """`next_mode: exclusive` does not evaluate later conditions."""
     assert_story(
         """
         workflow:
@@ -139,8 +139,8 @@ def test_an_exclusive_step_stops_at_its_first_true_condition() -> None:
     )
 
 
-def test_a_token_ends_where_nothing_fires() -> None:
-    """No condition true and no `else`: the branch ends there, and its data is the result."""
+def test_a_token_ends_if_no_entry_fires() -> None:
+    """The data of the branch are the result."""
     assert_story(
         """
         workflow:
@@ -163,8 +163,8 @@ def test_a_token_ends_where_nothing_fires() -> None:
     )
 
 
-def test_a_start_without_an_action_routes() -> None:
-    """Conditions on `start` are evaluated like any other, and `start` leaves no event."""
+def test_a_start_without_an_action_is_a_router() -> None:
+    """It evaluates conditions and writes no event of its own."""
     assert_story(
         """
         workload: {mode: fast}
@@ -187,8 +187,8 @@ def test_a_start_without_an_action_routes() -> None:
     )
 
 
-def test_routers_are_passed_in_the_same_turn_and_hand_the_result_on() -> None:
-    """A router sees `result`, its inputs, and has no result of its own."""
+def test_routers_are_passed_in_the_same_turn_and_pass_the_result_on() -> None:
+    """A router reads `result` and its inputs, and has no result."""
     assert_story(
         """
         workflow:
@@ -219,8 +219,8 @@ def test_routers_are_passed_in_the_same_turn_and_hand_the_result_on() -> None:
     )
 
 
-def test_a_ring_of_routers_fails_the_execution_at_once() -> None:
-    """A router that one token enters twice in one turn."""
+def test_a_loop_of_routers_fails_the_execution() -> None:
+    """One token enters a router twice in a turn."""
     assert_story(
         """
         workflow:

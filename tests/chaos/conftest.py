@@ -1,4 +1,4 @@
-"""What chaos tests may ask for: a row in the table of faults that the run prints at its end."""
+"""Fixtures of the chaos tests: each adds a row to the table of faults that the run prints at its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
-from tests.chaos.table import PROPERTY
-from tests.conftest import lend
+from tests.chaos.fault_table import PROPERTY
+from tests.conftest import cloned
 from tests.postgres import Database, Server
 
 CHAOS = Path(__file__).parent
@@ -20,7 +20,7 @@ CHAOS = Path(__file__).parent
 
 @pytest.fixture
 def tried(record_property: Callable[[str, object], None]) -> Callable[[str, object], None]:
-    """Give what adds a row: the fault, and what came of it."""
+    """Give a function that adds a row to the table: the fault and its outcome."""
     return lambda fault, outcome: record_property(PROPERTY, (fault, str(outcome)))
 
 
@@ -28,12 +28,12 @@ def tried(record_property: Callable[[str, object], None]) -> Callable[[str, obje
 def new_database(
     maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
 ) -> Callable[[], AbstractContextManager[Database]]:
-    """Give what lends a migrated database, again and again."""
-    return lambda: contextmanager(lend)(maintenance, postgres_server, migrated_template.template_dbname)
+    """Give a function that makes a migrated database at each call."""
+    return lambda: contextmanager(cloned)(maintenance, postgres_server, migrated_template.template_dbname)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A connection that is cut on purpose is found open by the collector: here that is no fault."""
+    """Ignore ResourceWarnings of connections that a test cut on purpose."""
     for item in items:
         if CHAOS in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"))
@@ -41,6 +41,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
-    """Let the collector find what was cut while the test that cut it is still there, and not in one after it."""
+    """Collect the garbage of the test's cut connections before the next test begins."""
     yield
     gc.collect()

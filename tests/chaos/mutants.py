@@ -1,4 +1,4 @@
-"""The program with one of its rules broken: patches that the tests apply to it, each to be caught."""
+"""The rules of the hot path, each broken by a patch that the probes must notice."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import pytest
 
 from noetl_broker.store import queries
 from tests.brokers import execute, value
-from tests.postgres import Database
+from tests.postgres import Database, named
 
 
 class Statement(NamedTuple):
-    """A patch of a named statement of the store."""
+    """A patch of a statement of the store."""
 
     name: str
     old: str
     new: str
 
     async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Replace it among those that are loaded."""
+        """Replace the loaded statement."""
         monkeypatch.setitem(queries.load(), self.name, replaced(queries.sql(self.name), self.old, self.new))
 
 
 class Function(NamedTuple):
-    """A patch of a function in the database."""
+    """A patch of a SQL function."""
 
     name: str
     old: str
     new: str
 
     async def apply(self, database: Database, _monkeypatch: pytest.MonkeyPatch) -> None:
-        """Create it anew."""
-        source = await value(database, "select pg_get_functiondef($1::text::regproc)", self.name)
-        await execute(database, replaced(source, self.old, self.new))
+        """Create the patched function."""
+        source = await value(database, "select pg_get_functiondef($1::text::regproc)", named(self.name))
+        await execute(database, replaced(source, named(self.old), named(self.new)))
 
 
 class Schema(NamedTuple):
@@ -45,12 +45,12 @@ class Schema(NamedTuple):
     statement: str
 
     async def apply(self, database: Database, _monkeypatch: pytest.MonkeyPatch) -> None:
-        """Carry it out."""
+        """Execute the change."""
         await execute(database, self.statement)
 
 
 class Method(NamedTuple):
-    """A patch of the source of a method, as it reads without the indentation of its class."""
+    """A patch of the source of a method, without the indentation of its class."""
 
     module: str
     owner: str
@@ -59,7 +59,7 @@ class Method(NamedTuple):
     new: str
 
     async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Compile the patched source where the method stood."""
+        """Compile the patched source and replace the method."""
         module = import_module(self.module)
         owner = getattr(module, self.owner)
         source = textwrap.dedent(_source(getattr(owner, self.name)))
@@ -75,7 +75,7 @@ Patch = Statement | Function | Schema | Method
 
 
 def replaced(text: str, old: str, new: str) -> str:
-    """Replace what stands there exactly once; a patch that does not fit any more is told."""
+    """Replace `old`, which must occur exactly once. A patch that does not fit any more raises."""
     assert text.count(old) == 1, f"the patch fits {text.count(old)} times: {old}"
     return text.replace(old, new)
 
@@ -140,8 +140,8 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     ),
     "a cursor on ids": (
         _run(
-            "self.look = look",
-            'self.look = look = unit.Look(getattr(self.playbooks, "read_to", 0), newest=False)',
+            "self.start = start",
+            'self.start = start = turn_store.ClaimStart(getattr(self.playbooks, "read_to", 0), newest=False)',
         ),
         _run(
             _COUNT,
@@ -149,8 +149,25 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
         ),
     ),
     "lock and read in one statement": (
-        Function("noetl.take_mail", _LOCK, "  locks := array_fill(true, array[cardinality(executions)]);\n"),
+        Function("noetl.lock_executions", _LOCK, "  locks := array_fill(true, array[cardinality(executions)]);\n"),
         Function("noetl.take_mail", _READ, _READ + _LOCK_IN_READ),
     ),
     "no unique turn": NO_SECOND_WALL,
+    "a turn that ends leaves its workers": (Statement("withdraw_jobs", "stop = q.status = 'leased'", "stop = false"),),
+    "a turn that ends notifies no worker": (Statement("withdraw_jobs", "from closed c where c.stop", "where false"),),
+    "an uncommitted lease is forgotten": (
+        Function("noetl.reap_withdrawn_jobs", "stop = q.status = 'leased'", "stop = false"),
+    ),
+    "a wait that begins looks for no signal": (Statement("write_waits", "where w.kind = 'signal'", "where false"),),
+    "a wait that did not take its signal looks no more": (
+        Statement("reopen_waits", "  from opened\n)", "  from opened\n  where false\n)"),
+    ),
+    "a look at a locked wait is dropped": (
+        Function(
+            "noetl.tell_waits",
+            "from unnest(executions, nodes) c (execution_id, node_id)\n    except",
+            "from unnest(executions, nodes) c (execution_id, node_id)\n    where false\n    except",
+        ),
+    ),
+    "a heartbeat of a cancelled job is true": (Function("noetl.heartbeat_job", "and not q.stop", ""),),
 }

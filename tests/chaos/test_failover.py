@@ -1,4 +1,4 @@
-"""The primary dies and its standby takes over: what was acknowledged is there, and the daemon finds it by itself."""
+"""The primary dies and its standby takes over: nothing acknowledged is lost, and the daemon finds the new primary."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from noetl_broker.store import embedded
-from noetl_broker.store.binaries import choose_account
-from noetl_broker.store.embedded import EmbeddedPostgres
-from noetl_broker.store.migrate import migrate
+from noetl_broker import embedded_postgres
+from noetl_broker.daemon.metrics import registry as metric
+from noetl_broker.embedded_postgres.binaries import choose_account
+from noetl_broker.embedded_postgres.server import EmbeddedPostgres
+from noetl_broker.store.migrations import migrate
 from tests.brokers import broken_invariants, execute, running, start, value
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.chaos
 
 
 class Pair(NamedTuple):
-    """A primary, and a standby without which it acknowledges nothing."""
+    """A primary and its synchronous standby."""
 
     primary: EmbeddedPostgres
     standby: EmbeddedPostgres
@@ -30,8 +31,8 @@ class Pair(NamedTuple):
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """Yield the two, in step."""
-    with embedded.start() as primary:
+    """Yield both, in sync."""
+    with embedded_postgres.start() as primary:
         account = choose_account()
         folder = primary.folder / "standby"
         folder.mkdir()
@@ -43,22 +44,22 @@ def pair() -> Iterator[Pair]:
         )  # fmt: skip
         assert answer.returncode == 0, answer.stderr
         (folder / "password").write_text(primary.password, encoding="ascii")
-        with embedded.start(folder) as standby:
+        with embedded_postgres.start(folder) as standby:
             yield Pair(primary, standby)
 
 
 def on_both(pair: Pair) -> Database:
-    """The database as a daemon knows it: two hosts, whoever of them takes writes."""
+    """Give the database as a daemon knows it: a DSN with two hosts, of which the writable one is used."""
     one, other = pair
     address = f"{one.host}:{one.port},{other.host}:{other.port}"
     return Database(name="postgres", dsn=f"postgresql://{one.user}:{one.password}@{address}/postgres")
 
 
 async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried: Tried) -> None:
-    """Killed under load; the standby is promoted; every execution that was acknowledged ends there."""
+    """The primary is killed under load and the standby promoted; every acknowledged execution ends there."""
     first = Database(name="postgres", dsn=pair.primary.dsn())
     second = Database(name="postgres", dsn=pair.standby.dsn())
-    await migrate(first.dsn)
+    await migrate(first)
     await execute(first, "alter system set synchronous_standby_names = 'standby'")
     await execute(first, "select pg_reload_conf()")
     await until(first, "select count(*) = 1 from pg_stat_replication where sync_state = 'sync'")
@@ -74,11 +75,11 @@ async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried:
         await until(first, "select count(*) > 100 from noetl.turn")
         await asyncio.to_thread(pair.primary.stop, "immediate")
         await asyncio.gather(producing, return_exceptions=True)
-        before, began = service.counters.turns, time.monotonic()
+        before, began = service.metrics.total(metric.TURNS), time.monotonic()
         assert await value(second, "select pg_promote()")
         await start(second)
         async with asyncio.timeout(30):
-            while service.counters.turns == before:
+            while service.metrics.total(metric.TURNS) == before:
                 await value(second, "select 1")
         seconds = time.monotonic() - began
         await finish_all(second, patience=60)
@@ -88,10 +89,10 @@ async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried:
     tried("failover to a synchronous standby", f"0 of {known} acknowledged lost; turns again after {seconds:.1f} s")
 
 
-async def test_a_server_that_becomes_read_only_is_waited_for(pair: Pair, tried: Tried) -> None:
-    """The primary takes no writes for a while; nothing is set aside, and the daemon goes on when it does again."""
+async def test_a_daemon_waits_while_the_server_is_read_only(pair: Pair, tried: Tried) -> None:
+    """No mail becomes a dead letter, and the daemon goes on when the server takes writes again."""
     first = Database(name="postgres", dsn=pair.primary.dsn())
-    await migrate(first.dsn)
+    await migrate(first)
     await prepare(first)
     async with running(first) as service:
         await execute(first, "alter system set default_transaction_read_only = on")
@@ -99,7 +100,7 @@ async def test_a_server_that_becomes_read_only_is_waited_for(pair: Pair, tried: 
         await until(first, "select current_setting('default_transaction_read_only') = 'on'")
         await execute(first, "begin read write; select noetl.start_execution('story'); commit")
         async with asyncio.timeout(20):
-            while service.counters.retries < 2:
+            while service.metrics.retries < 2:
                 await value(first, "select 1")
         await execute(first, "alter system reset default_transaction_read_only")
         await execute(first, "select pg_reload_conf()")

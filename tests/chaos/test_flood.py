@@ -1,6 +1,6 @@
-"""Somebody rings the bell as fast as the server can, and the daemon's work goes on.
+"""A flood of notifications, as fast as the server can send them, does not stop the daemon.
 
-How seldom it looks for rings in vain is held by tests/daemon/test_junk_rings.py; here its share of a processor is told.
+tests/daemon/lanes/test_needless_notifications.py counts needless looks. Here we measure CPU time.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ import pytest
 
 from tests.brokers import broken_invariants, complete_jobs, start, value
 from tests.chaos.daemons import daemon, processor_seconds
-from tests.chaos.extent import LONG
+from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, prepare, until
 from tests.postgres import Database
 from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-EXECUTIONS = 100 if LONG else 5  # one after the other, while it rings
-RINGS = 10_000  # in one transaction; a notification of one text is sent once in it, so each has a text of its own
+EXECUTIONS = 100 if LONG else 5  # one after the other, during the flood
+RINGS = 10_000  # in one transaction, each with another text: equal ones are sent once
 RING = "select pg_notify('noetl_event', gen_random_uuid()::text) from generate_series(1, $1::int)"
 ENDED = "select status = 'COMPLETED' from noetl.execution where execution_id = $1"
 
 
-async def test_a_flood_of_rings_keeps_nobody_waiting(database: Database, tried: Tried) -> None:
-    """Executions start and end amid it; a daemon that waited for its sweep would come later than `until` waits."""
+async def test_a_flood_of_notifications_delays_no_execution(database: Database, tried: Tried) -> None:
+    """Executions start and end during it, sooner than the next sweep would find them."""
     await prepare(database)
-    rung = 0
+    notifications = 0
     stopping = asyncio.Event()
 
-    async def ring() -> None:
-        nonlocal rung
+    async def notify() -> None:
+        nonlocal notifications
         async with session(database) as own:
             while not stopping.is_set():
                 await own.execute(RING, RINGS)
-                rung += RINGS
+                notifications += RINGS
 
     async with daemon(database, sweep_seconds="60") as pid:
         await until(
             database, "select exists (select from pg_stat_activity where application_name like 'noetl-broker%')"
         )
-        flood = asyncio.create_task(ring())
+        flood = asyncio.create_task(notify())
         began, used = time.monotonic(), processor_seconds(pid)
         for _ in range(EXECUTIONS):
             (execution_id,) = await start(database)
@@ -52,10 +52,10 @@ async def test_a_flood_of_rings_keeps_nobody_waiting(database: Database, tried: 
         took, used = time.monotonic() - began, processor_seconds(pid) - used
         stopping.set()
         await flood
-    assert rung > 0
+    assert notifications > 0
     assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == EXECUTIONS
     assert await broken_invariants(database) == {}
     tried(
-        f"{rung / took:,.0f} rings a second in vain",
+        f"{notifications / took:,.0f} needless notifications a second",
         f"{EXECUTIONS} executions in {took:.1f} s meanwhile; the daemon used {used / took:.0%} of a processor",
     )

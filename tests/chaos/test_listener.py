@@ -1,4 +1,4 @@
-"""The listener goes deaf in every way that it can; what it would have heard is read all the same."""
+"""The listener stops hearing in every possible way; mail is read anyway."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from noetl_broker.store import embedded
-from noetl_broker.store.embedded import EmbeddedPostgres
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import connect
+from noetl_broker import embedded_postgres
+from noetl_broker.embedded_postgres.server import EmbeddedPostgres
+from noetl_broker.store.connection import connect
+from noetl_broker.store.migrations import migrate
 from tests.brokers import broken_invariants, running, start, value
-from tests.chaos.swallow import Swallower
+from tests.chaos.silent_proxy import SilentProxy
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
 from tests.sessions import Session, session
@@ -30,7 +30,17 @@ GATE = """exists (
     and database = (select oid from pg_database where datname = current_database())
 )"""
 GATE_HELD = f"select {GATE}"
+NOTHING_RUNS = """
+    select not exists (
+        select from pg_stat_activity
+        where datname = current_database() and application_name like 'noetl-broker run%' and state <> 'idle')"""
 LISTENER = b"noetl-broker bell"
+TAKES_MAIL = """
+select exists (
+  select
+  from pg_stat_activity
+  where datname = current_database() and query like '%take_mail%' and wait_event_type = 'Lock'
+)"""
 LET_GO_SINCE = """
 select exists (
   select
@@ -40,13 +50,19 @@ select exists (
 )"""
 
 
-@pytest.mark.parametrize("name", ["noetl-broker bell", "noetl-broker run"])
-async def test_a_connection_that_is_half_open_is_found(database: Database, name: str, tried: Tried) -> None:
-    """Its bytes vanish, and nobody hangs up: within 15 seconds the daemon has another one, and reads what came."""
+@pytest.mark.parametrize("name, sweep_seconds", [("noetl-broker bell", 1.0), ("noetl-broker run", 60.0)])
+async def test_a_half_open_connection_is_replaced(
+    database: Database, name: str, sweep_seconds: float, tried: Tried
+) -> None:
+    """Within 15 seconds the daemon has a new connection and reads the mail.
+
+    It does nothing when the connection is lost. A lost transaction keeps its locks at the server for longer.
+    """
     await prepare(database)
-    async with Swallower(database) as wire, running(wire.database, sweep_seconds=1.0):
+    async with SilentProxy(database) as proxy, running(proxy.database, sweep_seconds=sweep_seconds):
         await until(database, GATE_HELD)
-        assert wire.swallow(name.encode()) > 0
+        await until(database, NOTHING_RUNS)
+        assert proxy.drop_all(name.encode()) > 0
         await start(database, count=5)
         seconds = await until(database, "select count(*) = 5 from noetl.turn")
         assert seconds < MOST_SECONDS
@@ -55,60 +71,60 @@ async def test_a_connection_that_is_half_open_is_found(database: Database, name:
     tried(f"'{name}' half open", f"0 lost; read after {seconds:.1f} s")
 
 
-async def test_a_listener_whose_answers_come_late_keeps_nobody_waiting(database: Database, tried: Tried) -> None:
-    """It hears every ring, but whether it has the gate nobody knows: mail is read meanwhile."""
+async def test_mail_is_read_while_the_answer_about_the_gate_is_late(database: Database, tried: Tried) -> None:
+    """The listener hears notifications, but does not know whether it has the gate."""
     await prepare(database)
     longest = 0.0
-    async with Swallower(database) as wire, running(wire.database) as service, session(database) as other:
+    async with SilentProxy(database) as proxy, running(proxy.database) as service, session(database) as other:
         await asleep_again(database, other)
-        assert wire.keep_answers(LISTENER) == 1
-        async with a_mail_that_is_held(other):
-            await until(database, f"select not {GATE}")  # its answer is kept
+        assert proxy.hold_answers(LISTENER) == 1
+        async with held_mail(other):
+            await until(database, f"select not {GATE}")  # its answer is held
         for _ in range(3):
             await start(database, count=5)
             longest = max(longest, await until(database, "select not exists (select from noetl.inbox)"))
-        assert service.bell is not None
-        assert service.bell.reconnects == 1  # before the answer was given up for lost
+        assert service.listener is not None
+        assert service.listener.reconnects == 1  # before the answer counts as lost
         await finish_all(database)
     assert await broken_invariants(database) == {}
     tried("a listener whose answers do not come", f"0 lost; read after {longest:.2f} s at most")
 
 
-async def test_a_gate_that_comes_late_is_let_go_while_there_is_work(database: Database) -> None:
-    """The broker is at work again when it hears that it has the gate: writers should not ring for all that time."""
+async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: Database) -> None:
+    """Otherwise writers would send needless notifications."""
     await prepare(database)
     async with (
-        Swallower(database) as wire,
-        running(wire.database, sweep_seconds=60.0) as service,
+        SilentProxy(database) as proxy,
+        running(proxy.database, sweep_seconds=60.0) as service,
         session(database) as other,
     ):
         await asleep_again(database, other)
-        wire.keep_answers(LISTENER)
-        async with a_mail_that_is_held(other):
+        proxy.hold_answers(LISTENER)
+        async with held_mail(other):
             await until(database, f"select not {GATE}")
         await until(database, "select not exists (select from noetl.inbox)")
-        async with a_mail_that_is_held(other):
-            missed, now = service.counters.misses, None
-            while service.counters.misses == missed:
-                now = await other.fetchval("select clock_timestamp()")
-            wire.give_answers()
+        async with other.transaction():
+            await other.execute("lock table noetl.inbox in access exclusive mode")
+            await until(database, TAKES_MAIL)  # and cannot: there is work while the answer comes
+            now = await other.fetchval("select clock_timestamp()")
+            proxy.release_answers()
             await until(database, LET_GO_SINCE, now)
         await until(database, GATE_HELD)
-        assert service.bell is not None
-        assert service.bell.reconnects == 1  # it was this answer that came late
+        assert service.listener is not None
+        assert service.listener.reconnects == 1  # this answer came late
 
 
 async def asleep_again(database: Database, other: Session[Any]) -> None:
-    """Wait until the daemon has let the gate go and taken it again: from then on its statements are prepared."""
+    """Wait until the daemon has released and taken the gate again: then its statements are prepared."""
     await until(database, GATE_HELD)
-    async with a_mail_that_is_held(other):
+    async with held_mail(other):
         await until(database, f"select not {GATE}")
     await until(database, GATE_HELD)
 
 
 @asynccontextmanager
-async def a_mail_that_is_held(other: Session[Any]) -> AsyncIterator[None]:
-    """An execution that the daemon must wait for, as if another broker had it; it is at work for so long."""
+async def held_mail(other: Session[Any]) -> AsyncIterator[None]:
+    """Keep the daemon awake with mail of an execution whose lock this session holds."""
     await other.execute("begin")
     execution_id = await other.fetchval("select noetl.start_execution('story')")
     await other.execute("select pg_advisory_lock($1)", execution_id)
@@ -119,11 +135,11 @@ async def a_mail_that_is_held(other: Session[Any]) -> AsyncIterator[None]:
         await other.execute("select pg_advisory_unlock($1)", execution_id)
 
 
-async def test_behind_a_proxy_that_drops_notifications_mail_is_read(database: Database, tried: Tried) -> None:
-    """The listener hears nothing for ever: each sweep reads what is there."""
+async def test_mail_is_read_behind_a_proxy_that_drops_notifications(database: Database, tried: Tried) -> None:
+    """Each sweep finds it."""
     await prepare(database)
     longest = 0.0
-    async with Swallower(database, deaf=b"noetl-broker bell") as wire, running(wire.database, sweep_seconds=0.3):
+    async with SilentProxy(database, deaf=b"noetl-broker bell") as proxy, running(proxy.database, sweep_seconds=0.3):
         for _ in range(5):
             await until(database, GATE_HELD)
             await start(database)
@@ -136,12 +152,12 @@ async def test_behind_a_proxy_that_drops_notifications_mail_is_read(database: Da
 @pytest.fixture
 def small_queue() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres whose notification queue is soon full."""
-    with embedded.start(settings={"max_notify_queue_pages": "64", "fsync": "off"}) as postgres:
+    with embedded_postgres.start(settings={"max_notify_queue_pages": "64", "fsync": "off"}) as postgres:
         yield postgres
 
 
 async def fill_queue(writer: asyncpg.Connection, share: float) -> None:
-    """Notify a channel of nobody's until the queue is so full."""
+    """Notify an unused channel until this share of the queue is full."""
     while await writer.fetchval("select pg_notification_queue_usage()") < share:
         try:
             await writer.execute("select pg_notify('other', repeat('x', 3000) || g) from generate_series(1, 4) g")
@@ -150,14 +166,14 @@ async def fill_queue(writer: asyncpg.Connection, share: float) -> None:
 
 
 async def test_a_full_notification_queue_fails_no_producer(small_queue: EmbeddedPostgres, tried: Tried) -> None:
-    """A stranger listens and does not read: producers commit, the daemon reads, nobody's mail is set aside."""
+    """A client listens and does not read. Producers commit, the daemon reads, and there are no dead letters."""
     database = Database(name="postgres", dsn=small_queue.dsn())
-    await migrate(database.dsn)
+    await migrate(database)
     await prepare(database)
-    stranger, writer = await connect(database.dsn, name="test"), await connect(database.dsn, name="test")
+    listener, writer = await connect(database, name="test"), await connect(database, name="test")
     try:
-        await stranger.execute("set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0; listen other")
-        await stranger.execute("begin; select 1")
+        await listener.execute("set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0; listen other")
+        await listener.execute("begin; select 1")
         async with running(database, sweep_seconds=0.3):
             await fill_queue(writer, 0.6)
             await until(database, f"select not {GATE}")
@@ -167,9 +183,9 @@ async def test_a_full_notification_queue_fails_no_producer(small_queue: Embedded
             await start(database, count=50)
             seconds = await finish_all(database)
             assert await value(database, "select pg_notification_queue_usage() > 0.9")
-            await stranger.execute("rollback")
+            await listener.execute("rollback")
             await until(database, GATE_HELD)
         assert await broken_invariants(database) == {}
     finally:
-        await asyncio.gather(stranger.close(), writer.close())
+        await asyncio.gather(listener.close(), writer.close())
     tried("a full notification queue", f"no producer failed, 0 lost; 50 executions in {seconds:.1f} s")

@@ -1,4 +1,4 @@
-"""Any number of brokers on the same executions: with the lock switched off, the unique turn alone keeps them apart."""
+"""Many brokers on the same executions: without the lock, the unique turn alone prevents doubled turns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from noetl_broker.store import unit
-from noetl_broker.store.faults import is_conflict
+from noetl_broker.store import turn_store
+from noetl_broker.store.sqlstates import is_conflict
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
-from tests.chaos.extent import LONG
-from tests.chaos.killing import broker, drain
+from tests.chaos.killed_brokers import broker, drain
 from tests.chaos.probes import LOCK, WIDE
+from tests.chaos.sampling import LONG
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -22,28 +22,28 @@ pytestmark = pytest.mark.chaos
 BROKERS = (1, 2, 4, 8)
 LANES = 2
 TURNS_EACH = 10  # a start, eight answers of the branches, one of the join
-# All together: enough that a key which did not hold would have been seen.
+# In all runs together: enough to show a broken key.
 EXECUTIONS = 1_050 if LONG else 60
 LEAST_CONFLICTS = 100 if LONG else 10
 
 
 @pytest.fixture
 def conflicts(monkeypatch: pytest.MonkeyPatch) -> dict[int, BaseException]:
-    """Give where each refusal of a turn that another broker took is told, once however often it is asked about."""
+    """Record each turn conflict once, however often the error is checked."""
     seen: dict[int, BaseException] = {}
 
-    def told(error: BaseException) -> bool:
+    def record(error: BaseException) -> bool:
         conflict = is_conflict(error)
         if conflict:
             seen[id(error)] = error
         return conflict
 
-    monkeypatch.setattr(unit, "is_conflict", told)
+    monkeypatch.setattr(turn_store, "is_conflict", record)
     return seen
 
 
 async def run_wide(database: Database, *, brokers: int, executions: int) -> None:
-    """Run wide executions through, all answers of a stage at once and every broker on all of them."""
+    """Run wide executions; answer all jobs of a stage at once and let every broker decide all of them."""
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(session(database))
         running = [
@@ -56,30 +56,32 @@ async def run_wide(database: Database, *, brokers: int, executions: int) -> None
             await complete_jobs(database, {"ok": True})
 
 
-async def test_without_the_lock_n_brokers_are_kept_apart_by_the_turn_key(
+async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(
     database: Database, conflicts: dict[int, BaseException], tried: Callable[[str, object], None]
 ) -> None:
-    """The try-lock answers true to everybody; enough turns and conflicts must be seen for it to be a proof."""
-    unlocked, locks = LOCK.subn("true", await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)"))
+    """The try-lock always succeeds. There must be enough turns and conflicts for a proof."""
+    unlocked, locks = LOCK.subn(
+        "true", await value(database, "select pg_get_functiondef('noetl.lock_executions'::regproc)")
+    )
     assert locks == 1
     await execute(database, unlocked)
     await register(database, WIDE)
-    told = []
+    counts = []
     for brokers in BROKERS:
         before = len(conflicts)
         await run_wide(database, brokers=brokers, executions=EXECUTIONS // len(BROKERS))
-        told.append(f"{brokers}: {len(conflicts) - before}")
+        counts.append(f"{brokers}: {len(conflicts) - before}")
     turns = await value(database, "select count(*) from noetl.turn")
     assert await broken_invariants(database) == {}
     assert turns == EXECUTIONS // len(BROKERS) * len(BROKERS) * TURNS_EACH
-    tried(f"lock off, 1 to 8 brokers, {turns} turns", f"0 doubled; conflicts by brokers {', '.join(told)}")
+    tried(f"lock off, 1 to 8 brokers, {turns} turns", f"0 doubled; conflicts by brokers {', '.join(counts)}")
     assert len(conflicts) >= LEAST_CONFLICTS
 
 
-async def test_with_the_lock_n_brokers_never_meet(
+async def test_with_the_lock_brokers_have_no_conflicts(
     database: Database, conflicts: dict[int, BaseException], tried: Callable[[str, object], None]
 ) -> None:
-    """The lock is the first wall: behind it nobody tries a turn that another has taken."""
+    """No broker tries a turn that another has taken."""
     await register(database, WIDE)
     for brokers in BROKERS:
         await run_wide(database, brokers=brokers, executions=EXECUTIONS // len(BROKERS))

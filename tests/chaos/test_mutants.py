@@ -1,4 +1,4 @@
-"""The rules of the hot path, broken one by one: probes that are not told which is broken find each."""
+"""Mutation tests of the hot path: each rule is broken by a patch, and the probes must notice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 import pytest
 
 from tests.brokers import register, start
-from tests.chaos.extent import LONG
-from tests.chaos.killing import broker, drain
+from tests.chaos.killed_brokers import broker, drain
 from tests.chaos.mutants import MUTANTS, Patch
 from tests.chaos.probes import PROBES, standstill
+from tests.chaos.sampling import LONG
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -22,9 +22,9 @@ pytestmark = pytest.mark.chaos
 async def detect(
     patches: tuple[Patch, ...], new_database: Callable[[], AbstractContextManager[Database]], *, all_probes: bool
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """What each probe sees on a database of its own; unless `all_probes`, the first that sees something is enough.
+    """Give the faults that the probes find, each on its own database, and the probes that ran out of time.
 
-    Apart from that, which of them ran out of time: that says nothing about the program.
+    Unless `all_probes`, stops at the first fault. A timeout says nothing about the program.
     """
     found: dict[str, str] = {}
     late: dict[str, str] = {}
@@ -45,31 +45,31 @@ async def detect(
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
-async def test_a_broken_rule_is_caught(
+async def test_a_broken_rule_is_noticed(
     mutant: str,
     new_database: Callable[[], AbstractContextManager[Database]],
     tried: Callable[[str, object], None],
 ) -> None:
-    """The patches of a mutant are applied; the program without any passes all the probes."""
+    """The program without a patch passes all probes."""
     patches = MUTANTS[mutant]
     found, late = await detect(patches, new_database, all_probes=LONG)
-    told = "; ".join(f"{probe}: {fault}" for probe, fault in (found | late).items())
-    tried(f"mutant: {mutant}", told or "no fault seen")
-    assert bool(found) == bool(patches), told
-    assert not late or patches, told
+    faults = "; ".join(f"{probe}: {fault}" for probe, fault in (found | late).items())
+    tried(f"mutant: {mutant}", faults or "no fault seen")
+    assert bool(found) == bool(patches), faults
+    assert not late or patches, faults
 
 
-async def test_time_that_runs_out_is_no_fault(database: Database) -> None:
-    """Nobody has mail to read; or somebody holds it; or nobody tries to read it."""
+async def test_a_timeout_of_a_probe_is_no_fault(database: Database) -> None:
+    """There is no mail, another session holds it, or nothing tries to read it."""
     await register(database, "workflow:\n- {step: start}\n")
-    async with broker(database) as evaluator, session(database) as other, session(database) as connection:
+    async with broker(database) as lanes, session(database) as other, session(database) as connection:
         with pytest.raises(TimeoutError, match="0 mails are held by nobody"):
-            await standstill(asyncio.sleep(60), (evaluator,), database, 0.1)
+            await standstill(asyncio.sleep(60), (lanes,), database, 0.1)
         await start(database)
         with pytest.raises(TimeoutError, match="1 mails are held by nobody, 0 tries"):
-            await standstill(asyncio.sleep(60), (evaluator,), database, 0.1)
+            await standstill(asyncio.sleep(60), (lanes,), database, 0.1)
         async with other.transaction():
             await other.execute("select from noetl.inbox for update")
             with pytest.raises(TimeoutError, match="0 mails are held by nobody"):
-                await standstill(drain(evaluator, connection), (evaluator,), database, 1.0)
-        assert await standstill(drain(evaluator, connection), (evaluator,), database, 20.0) is None
+                await standstill(drain(lanes, connection), (lanes,), database, 1.0)
+        assert await standstill(drain(lanes, connection), (lanes,), database, 20.0) is None

@@ -1,12 +1,13 @@
-"""Executions on which nobody can decide: set aside with a reason, they hold nobody up, and come back when mended."""
+"""Executions that cannot be decided become dead letters, delay no others, and come back after a repair."""
 
 from __future__ import annotations
 
 import pytest
 
+from noetl_broker.daemon.metrics.registry import SET_ASIDE
 from noetl_broker.store import recovery
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start
-from tests.chaos.extent import LONG
+from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried
 from tests.postgres import Database
 from tests.sessions import session
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.chaos
 
 EXECUTIONS = 20_000 if LONG else 1_000
 LANES = 3
-EVERY = 500  # execution: one that the core cannot read, the next that the database refuses
+EVERY = 500  # execution: the core cannot read one, the database refuses the next
 CHAIN = """
 workflow:
 - {step: start, next: a}
@@ -34,8 +35,10 @@ MEND = """
     where k.execution_id = s.execution_id"""
 
 
-async def test_poison_is_set_aside_and_comes_back_after_the_mend(database: Database, tried: Tried) -> None:
-    """Half of it raises in the core and half fails in the database."""
+async def test_undecidable_mail_becomes_dead_letters_and_comes_back_after_a_repair(
+    database: Database, tried: Tried
+) -> None:
+    """Half of it raises in the core, and half fails in the database."""
     await register(database, CHAIN)
     started = await start(database, count=EXECUTIONS)
     await drain(database)
@@ -48,13 +51,13 @@ async def test_poison_is_set_aside_and_comes_back_after_the_mend(database: Datab
             f"alter table noetl.turn add constraint refused check (execution_id <> all ('{{{listed}}}')) not valid"
         )
         await complete_jobs(database)
-        first = (await drain(database, lanes=LANES)).counters
-        # After the first that fails, batches are careful: each further fault is found by the one that comes upon it.
+        first = (await drain(database, lanes=LANES)).metrics
+        # After the first failure, batches isolate failing mail: each further fault is found by its own batch.
         assert 1 <= first.retries <= LANES
-        assert first.set_aside == len(in_core + in_database)
+        assert first.total(SET_ASIDE) == len(in_core + in_database)
         await complete_jobs(database)
-        then = (await drain(database, lanes=LANES)).counters
-        assert (then.retries, then.set_aside) == (0, 0)
+        then = (await drain(database, lanes=LANES)).metrics
+        assert (then.retries, then.total(SET_ASIDE)) == (0, 0)
         dead = await connection.fetch("select execution_id, reason from noetl.dead_letter order by execution_id")
         assert [row["execution_id"] for row in dead] == sorted(in_core + in_database)
         reasons = {row["execution_id"]: row["reason"] for row in dead}

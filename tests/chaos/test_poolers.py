@@ -1,4 +1,4 @@
-"""Behind a pooler: one that mixes up prepared statements is refused by name, and nothing is set aside because of it."""
+"""Poolers: one that mixes up prepared statements is named in the log, and causes no dead letters."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from noetl_broker.client import Client
+from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store.examining import examine
-from noetl_broker.store.pool import Connection
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.doctor import examine
 from noetl_broker.store.session import session
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import (
@@ -28,8 +29,8 @@ from tests.brokers import (
     until_ended,
     value,
 )
-from tests.chaos.bouncer import bouncer
-from tests.chaos.mixer import Mixer
+from tests.chaos.mixing_pooler import MixingPooler
+from tests.chaos.pgbouncer import pgbouncer
 from tests.chaos.test_sqlstates import INJECT
 from tests.chaos.under_load import finish_all, prepare
 from tests.postgres import Database
@@ -44,7 +45,7 @@ workflow:
 - {step: a, type: sleep, seconds: 0, next: end}
 - {step: end}
 """
-# A trigger that does to the session what a pooler does between two transactions: its prepared statements are gone.
+# Like a pooler between two transactions, this trigger drops the session's prepared statements.
 FORGETS = """
 create sequence public.forgot;
 create function public.forget() returns trigger language plpgsql as $$
@@ -59,20 +60,20 @@ create trigger forget after {what} for each statement execute function public.fo
 
 @asynccontextmanager
 async def mixed(database: Database) -> AsyncIterator[Database]:
-    """Behind a transaction pooler of our own."""
-    async with Mixer(database) as mixer:
-        yield mixer.database
+    """Give the database behind our own transaction pooler."""
+    async with MixingPooler(database) as pooler:
+        yield pooler.database
 
 
-@pytest.fixture(params=[mixed, bouncer], ids=["mixer", "pgbouncer"])
+@pytest.fixture(params=[mixed, pgbouncer], ids=["mixing", "pgbouncer"])
 def between(request: pytest.FixtureRequest) -> Between:
-    """Give what stands between the program and its database, and mixes up prepared statements."""
+    """Give a pooler that mixes up prepared statements between the program and its database."""
     made: Between = request.param
     return made
 
 
-async def test_a_broker_waits_and_says_why(database: Database, between: Between) -> None:
-    """No turn is taken, no mail is set aside, and what is waited for says what to do."""
+async def test_a_broker_waits_behind_a_mixing_pooler_and_logs_why(database: Database, between: Between) -> None:
+    """It takes no turn and makes no dead letter; its status names the remedy."""
     await prepare(database)
     await start(database, count=5)
     async with between(database) as behind:
@@ -88,15 +89,15 @@ async def test_a_broker_waits_and_says_why(database: Database, between: Between)
     assert await value(database, "select count(*) from noetl.inbox") == 5
 
 
-async def test_a_broker_that_waits_for_nothing_ends(database: Database, between: Between) -> None:
-    """With --fail-fast, by 69."""
+async def test_with_fail_fast_a_broker_ends_behind_a_mixing_pooler(database: Database, between: Between) -> None:
+    """With exit code 69."""
     async with between(database) as behind:
         with pytest.raises(DatabaseFault, match=REMEDY):
             await drain(behind, fail_fast=True)
 
 
-async def test_a_worker_says_why_it_leases_nothing(database: Database, between: Between) -> None:
-    """It waits, and every line of its log says what to do."""
+async def test_a_worker_logs_why_it_leases_nothing_behind_a_mixing_pooler(database: Database, between: Between) -> None:
+    """It waits, and each log line names the remedy."""
     await prepare(database)
     await start(database, count=1)
     await drain(database)
@@ -115,34 +116,34 @@ async def test_a_worker_says_why_it_leases_nothing(database: Database, between: 
     assert await value(database, "select status from noetl.queue") == "queued"
 
 
-async def test_a_client_says_why_it_starts_nothing(database: Database, between: Between) -> None:
-    """A program of a producer's that uses ours to connect."""
+async def test_a_client_raises_why_it_cannot_start_an_execution(database: Database, between: Between) -> None:
+    """The client of this package, as a producer uses it."""
     await prepare(database)
-    async with between(database) as behind, Client(behind.dsn) as client:
+    async with between(database) as behind, Client(behind.dsn, schema=behind.schema) as client:
         with pytest.raises(DatabaseFault, match=REMEDY):
             await client.start("story")
 
 
 async def test_doctor_finds_a_pooler_that_mixes_up_statements(database: Database, between: Between) -> None:
-    """It says what kind of pooler that is."""
+    """The finding names the kind of pooler."""
     async with between(database) as behind:
-        found = [finding for finding in await examine(behind.dsn) if finding.check == "pooler"]
+        found = [finding for finding in await examine(behind) if finding.check == "pooler"]
     assert [(finding.state, "prepared statements" in finding.says) for finding in found] == [("problem", True)]
     assert "max_prepared_statements" in (found[0].do or "")
 
 
 @pytest.mark.parametrize("mode, prepared", [("transaction", 100), ("session", 0)])
-async def test_a_pooler_that_keeps_statements_apart_is_served(database: Database, mode: str, prepared: int) -> None:
-    """One that renames them, and one that gives each connection a session of its own."""
+async def test_a_pooler_that_supports_prepared_statements_works(database: Database, mode: str, prepared: int) -> None:
+    """One that renames statements, and one that gives each connection its own session."""
     await prepare(database)
-    async with bouncer(database, mode=mode, prepared=prepared) as behind, running(behind, sweep_seconds=0.2):
+    async with pgbouncer(database, mode=mode, prepared=prepared) as behind, running(behind, sweep_seconds=0.2):
         await start(database, count=20)
         await finish_all(database)
     assert await broken_invariants(database) == {}
 
 
-async def test_a_broker_whose_sessions_forget_their_statements_connects_again(database: Database) -> None:
-    """Three times in the midst of a turn: nothing is lost, nothing set aside, and the same daemon goes on."""
+async def test_a_broker_reconnects_when_sessions_lose_prepared_statements(database: Database) -> None:
+    """Three times during a turn: nothing is lost, and no mail becomes a dead letter."""
     await prepare(database)
     await execute(database, FORGETS.format(what="insert on noetl.turn"))
     async with running(database, lanes=1):
@@ -154,15 +155,13 @@ async def test_a_broker_whose_sessions_forget_their_statements_connects_again(da
 
 
 @pytest.mark.parametrize("null", [True, False], ids=["null", "reference"])
-async def test_a_worker_whose_sessions_forget_their_statements_connects_again(
-    database: Database, *, null: bool
-) -> None:
-    """Its next calls fail once on each connection, and all jobs are done by the same worker."""
+async def test_a_worker_reconnects_when_sessions_lose_prepared_statements(database: Database, *, null: bool) -> None:
+    """One call fails on each connection, and the same worker completes all jobs."""
     await register(database, SLEEPS)
     await execute(database, FORGETS.format(what="update on noetl.queue"))
     stop = asyncio.Event()
     async with running(database):
-        task = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, null=null), stop))
+        task = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, schema=database.schema, null=null), stop))
         for _ in range(3):
             await start(database, count=5)
             await until_ended(database)
@@ -172,26 +171,26 @@ async def test_a_worker_whose_sessions_forget_their_statements_connects_again(
 
 
 @pytest.mark.parametrize("state", ["08P01", "25P02", "26000", "42P05"])
-async def test_what_a_pooler_does_to_one_event_sets_nothing_aside(database: Database, state: str) -> None:
-    """It fails alone, six times: as often as an event of its own would be looked for and set aside."""
+async def test_pooler_faults_of_one_event_make_no_dead_letter(database: Database, state: str) -> None:
+    """The event fails alone six times; a fault of its own would make it a dead letter."""
     await prepare(database)
     await execute(database, INJECT.format(state=state, times=6))
     async with running(database, lanes=1) as service:
         await start(database)
         await finish_all(database)
-    assert (service.counters.set_aside, service.counters.faults) == (0, {state: 6})
+    assert (service.metrics.total(metric.SET_ASIDE), service.metrics.by_label(metric.FAULTS)) == (0, {state: 6})
     assert await broken_invariants(database) == {}
 
 
-async def test_a_command_says_what_mixes_up_its_statements(database: Database) -> None:
-    """Another holds the session in which it prepared its statement."""
-    async with mixed(database) as behind, session(behind.dsn, name="one") as one:
+async def test_a_command_names_the_pooler_that_mixes_up_its_statements(database: Database) -> None:
+    """Another client uses the session in which the command prepared its statement."""
+    async with mixed(database) as behind, session(behind, name="one") as one:
         with pytest.raises(DatabaseFault, match=REMEDY):
             await _ask_beside(behind, one)
 
 
 async def _ask_beside(behind: Database, one: Connection) -> None:
-    async with session(behind.dsn, name="other") as other:
+    async with session(behind, name="other") as other:
         await other.fetchval("select $1::int", 1)
         async with one.transaction():
             await other.fetchval("select $1::int", 1)

@@ -1,4 +1,4 @@
-"""Postgres goes away in every way that it can, whole or one connection at a time; work goes on where it stood."""
+"""Postgres restarts or terminates connections; work continues."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from noetl_broker.store import embedded
-from noetl_broker.store.embedded import EmbeddedPostgres, Mode
-from noetl_broker.store.migrate import migrate
-from tests.brokers import broken_invariants, running, start, value
-from tests.chaos.extent import LONG
+from noetl_broker import embedded_postgres
+from noetl_broker.daemon.metrics import registry as metric
+from noetl_broker.embedded_postgres.server import EmbeddedPostgres, Mode
+from noetl_broker.store.migrations import migrate
+from tests.brokers import broken_invariants, register, rows, running, start, value
+from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, finish_all, load, prepare, until
 from tests.postgres import Database
 
@@ -22,45 +23,45 @@ KILLS = 100 if LONG else 8
 TERMINATE = """
 select count(pg_terminate_backend(pid))
 from pg_stat_activity
-where datname = current_database() and application_name = $1"""
+where datname = current_database() and application_name in ($1::text, $1 || ' noetl')"""
 CONNECTED = """
 select count(*) > 0
 from pg_stat_activity
-where datname = current_database() and application_name = $1"""
+where datname = current_database() and application_name in ($1::text, $1 || ' noetl')"""
 
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[EmbeddedPostgres]:
-    """Yield a Postgres that may be restarted; its commits are on the disk when it says so."""
-    with embedded.start() as postgres:
+    """Yield a Postgres that the test may restart; its commits are durable."""
+    with embedded_postgres.start() as postgres:
         yield postgres
 
 
 @pytest.fixture
 async def own_database(own_postgres: EmbeddedPostgres) -> Database:
-    """Give its one database, migrated."""
+    """Give a migrated database on it."""
     database = Database(name="postgres", dsn=own_postgres.dsn())
-    await migrate(database.dsn)
+    await migrate(database)
     return database
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_a_restart_loses_nothing(
+async def test_a_restart_of_postgres_loses_nothing(
     own_postgres: EmbeddedPostgres, own_database: Database, mode: Mode, tried: Tried
 ) -> None:
-    """Restarted under load; the daemon goes on by itself, and all that was acknowledged ends."""
+    """Under load. The daemon reconnects, and all acknowledged executions end."""
     database = own_database
     if not await value(database, "select exists (select from noetl.catalog)"):
         await prepare(database)
     async with running(database) as service:
         acknowledged = await start(database, count=200)
         await until(database, "select count(*) > 20 from noetl.turn")
-        before = service.counters.turns
+        before = service.metrics.total(metric.TURNS)
         await asyncio.to_thread(own_postgres.restart, mode)
         began = time.monotonic()
         acknowledged += await start(database, count=1)
         async with asyncio.timeout(30):
-            while service.counters.turns == before:
+            while service.metrics.total(metric.TURNS) == before:
                 await value(database, "select 1")
         seconds = time.monotonic() - began
         await finish_all(database)
@@ -70,9 +71,46 @@ async def test_a_restart_loses_nothing(
     tried(f"Postgres restarted ({mode}) under load", f"0 lost; turns again after {seconds:.2f} s")
 
 
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_timers_that_are_due_during_a_restart_fire_once(
+    own_postgres: EmbeddedPostgres, own_database: Database, mode: Mode, tried: Tried
+) -> None:
+    """Beside two brokers; the moments are before, during and after the restart."""
+    database = own_database
+    if not await value(database, "select exists (select from noetl.catalog where path = 'cool')"):
+        body = """
+        workflow:
+        - {step: start, next: cool}
+        - {step: cool, type: wait, for: 1h, next: end}
+        - {step: end}
+        """
+        await register(database, body, path="cool")
+    started = await start(database, "cool", count=500)
+    waiting = "select count(*) = 500 from noetl.wait where status = 'open' and execution_id = any ($1::bigint[])"
+    async with running(database), running(database):
+        await until(database, waiting, started)
+        spread = "update noetl.timer set due_at = clock_timestamp() + random() * interval '2 s'"
+        await value(
+            database, f"with moved as ({spread} returning due_at) select noetl.ring_timers(min(due_at)) from moved"
+        )
+        await asyncio.to_thread(own_postgres.restart, mode)
+        ended = """
+            select count(*) = 500
+            from noetl.execution
+            where status = 'COMPLETED' and execution_id = any ($1::bigint[])"""
+        await until(database, ended, started)
+    fired = """
+        select count(*), count(distinct execution_id)
+        from noetl.event
+        where event_type = 'timer_due' and execution_id = any ($1::bigint[])"""
+    assert await rows(database, fired, started) == [(500, 500)]
+    assert await rows(database, "select * from noetl.timer") == []
+    tried(f"Postgres restarted ({mode}) while timers were due", "0 lost, 0 doubled")
+
+
 @pytest.mark.parametrize("name", ["noetl-broker run", "noetl-broker bell"])
-async def test_connections_of_the_daemon_are_terminated(database: Database, name: str, tried: Tried) -> None:
-    """Each kind of connection is ended by the server again and again under load; the daemon makes it anew."""
+async def test_the_daemon_replaces_terminated_connections(database: Database, name: str, tried: Tried) -> None:
+    """The server terminates each kind of connection repeatedly under load."""
     await prepare(database)
     ended, longest = 0, 0.0
     async with running(database):

@@ -1,4 +1,4 @@
-"""Two who end the same thing at once, and playbooks that change under a running execution."""
+"""Two writers end the same thing at once, and playbooks change under running executions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.brokers import (
     start,
     until_ended,
 )
-from tests.chaos.extent import LONG
+from tests.chaos.sampling import LONG
+from tests.consistency import inconsistencies
 from tests.postgres import Database
 from tests.sessions import session
-from tests.settled import unsettled
 
 pytestmark = pytest.mark.chaos
 
@@ -68,10 +68,10 @@ END_EVENTS = """
     having count(*) <> 1"""
 
 
-async def test_a_cancel_races_a_completion_and_there_is_one_end(
+async def test_a_cancel_and_a_completion_at_once_make_one_end(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:
-    """Both are sent at once from two sessions, while two brokers read; each must win some, or it was no race."""
+    """Two sessions send them while two brokers read. Each must win sometimes, or there was no race."""
     await register(database, CHAIN)
     await start(database, count=RACES)
     await drain(database)
@@ -91,8 +91,10 @@ async def test_a_cancel_races_a_completion_and_there_is_one_end(
     assert set(ends) == {"COMPLETED", "CANCELLED"}
 
 
-async def test_parent_and_child_end_at_once(database: Database, tried: Callable[[str, object], None]) -> None:
-    """The child's last job is done while a branch of the parent fails, which withdraws the child."""
+async def test_a_parent_and_a_child_that_end_at_once_both_end(
+    database: Database, tried: Callable[[str, object], None]
+) -> None:
+    """The last job of the child completes while a branch of the parent fails, which cancels the child."""
     families = RACES // 5
     await register(database, PARENT)
     await register(database, CHAIN, path="child")
@@ -110,7 +112,7 @@ async def test_parent_and_child_end_at_once(database: Database, tried: Callable[
             half = len(done) // 2
             await worker.fetch(COMPLETE, [job[1] for job in done[:half]], [job[2] for job in done[:half]])
             await other.fetch(FAIL, [job[1] for job in failed], [job[2] for job in failed])
-            # The other half is done while the first of the letters that withdraw them are read.
+            # The other half completes while the broker reads the first failures, which withdraw these jobs.
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await other.fetchval(WITHDRAWN, [job[0] for job in done[half:]]):
                     pass
@@ -119,16 +121,16 @@ async def test_parent_and_child_end_at_once(database: Database, tried: Callable[
         await until_ended(database)
     await drain(database)
     assert await rows(database, END_EVENTS) == []
-    assert await unsettled(database) == {}
+    assert await inconsistencies(database) == {}
     ends = {f"{path} {status}": count for path, status, count in await rows(database, ENDS)}
     tried(f"parent and child end at once, {families} families", f"one end each: {ends}")
     assert set(ends) == {"child CANCELLED", "child COMPLETED", "story FAILED"}
 
 
-async def test_a_playbook_registered_anew_changes_no_running_execution(
+async def test_a_new_version_of_a_playbook_changes_no_running_execution(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:
-    """A version that does otherwise comes between two stages: who began before it ends as it began."""
+    """The new version is registered between two stages, and decides differently."""
     await register(database, CHAIN)
     [old] = await start(database)
     await drain(database)
@@ -143,14 +145,14 @@ async def test_a_playbook_registered_anew_changes_no_running_execution(
     await drain(database)
     found = await rows(database, "select execution_id, version, result from noetl.execution order by execution_id")
     assert found == [(old, 1, True), (new, 2, "anew")]
-    assert await unsettled(database) == {}
+    assert await inconsistencies(database) == {}
     tried("a playbook registered anew in mid-run", "each ends on its own version")
 
 
-async def test_a_catalog_row_removed_under_a_broker_that_knows_the_playbook(
+async def test_a_broker_with_a_cached_playbook_needs_no_catalog_row(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:
-    """The broker at work goes on with what it has compiled; nothing is set aside."""
+    """The row is deleted; no mail becomes a dead letter."""
     await register(database, CHAIN)
     async with running(database):
         await start(database)

@@ -1,4 +1,4 @@
-"""What a daemon does about each fault of the database: nothing is lost, no mail is set aside without fault."""
+"""What a daemon does about each database fault: nothing is lost, and there are no needless dead letters."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import pytest
 
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import SchemaFault
-from noetl_broker.store.faults import KINDS, Remedy
+from noetl_broker.store.sqlstates import FAULT_CLASSES, Remedy
 from tests.brokers import broken_invariants, execute, options, rows, running, start, value
-from tests.chaos.extent import sample
+from tests.chaos.sampling import sample
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
 
 TIMES = 3
-# A sequence counts what is rolled back as well.
+# A sequence also counts attempts that are rolled back.
 INJECT = """
 create sequence public.tried;
 create function public.inject() returns trigger language plpgsql as $$
@@ -75,14 +75,14 @@ STATES = [
 ]
 
 
-def test_every_fault_of_the_table_is_tried() -> None:
-    """Each code of the table, and each class of it, is among those that are injected."""
-    assert {name for name in KINDS if not any(state.startswith(name) for state in STATES)} == set()
+def test_every_sqlstate_of_the_table_is_tested() -> None:
+    """Each code and each class of the table is injected."""
+    assert {name for name in FAULT_CLASSES if not any(state.startswith(name) for state in STATES)} == set()
 
 
 @pytest.mark.parametrize("state", sample(STATES, 12))
-async def test_a_fault_that_passes_sets_no_mail_aside(database: Database, state: str, tried: Tried) -> None:
-    """The write fails three times with this SQLSTATE; then all that was started ends, by the same daemon."""
+async def test_a_passing_fault_makes_no_dead_letter(database: Database, state: str, tried: Tried) -> None:
+    """The write fails three times with this SQLSTATE; then the same daemon completes all executions."""
     await prepare(database)
     await execute(database, INJECT.format(state=state, times=TIMES))
     async with running(database, lanes=1):
@@ -95,10 +95,10 @@ async def test_a_fault_that_passes_sets_no_mail_aside(database: Database, state:
     tried(f"SQLSTATE {state} three times in the write", f"0 lost, 0 set aside, went on after {seconds:.2f} s")
 
 
-async def test_a_fault_of_the_mail_is_set_aside(database: Database) -> None:
-    """What the table does not name is the mail's: looked for by halves, set aside, and the others go on."""
+async def test_a_fault_of_the_mail_makes_a_dead_letter(database: Database) -> None:
+    """The table does not name this SQLSTATE: the batch is halved until the failing mail is found. Others go on."""
     await prepare(database)
-    await execute(database, INJECT.format(state="22012", times=3))  # the batch, the same with care, the first of it
+    await execute(database, INJECT.format(state="22012", times=3))  # the batch, the same batch isolated, its first mail
     async with running(database, lanes=1):
         await start(database, count=3)
         await until(database, "select count(*) = 1 from noetl.dead_letter")
@@ -107,7 +107,7 @@ async def test_a_fault_of_the_mail_is_set_aside(database: Database) -> None:
 
 
 async def test_a_batch_too_large_for_the_lock_table_is_halved(database: Database, tried: Tried) -> None:
-    """The server carries 30 events at a time: the daemon finds a size that it carries."""
+    """The server can lock 30 executions: the daemon finds a batch size that works."""
     await prepare(database)
     await execute(database, TOO_MANY)
     await start(database, count=200)
@@ -119,8 +119,8 @@ async def test_a_batch_too_large_for_the_lock_table_is_halved(database: Database
     tried("53200 above 30 events a transaction", f"0 lost, 400 turns in {len(sizes)} transactions, {seconds:.1f} s")
 
 
-async def test_a_right_that_is_taken_away_stops_nothing_for_good(database: Database, tried: Tried) -> None:
-    """Without its right the daemon waits, sets nothing aside, and goes on when it has it again."""
+async def test_a_daemon_waits_for_a_revoked_right(database: Database, tried: Tried) -> None:
+    """It makes no dead letter, and continues when the right is granted again."""
     await prepare(database)
     role = f"broker_of_{database.name}"
     await execute(
@@ -139,7 +139,7 @@ async def test_a_right_that_is_taken_away_stops_nothing_for_good(database: Datab
             await execute(database, f"revoke insert on noetl.turn from {role}")
             await start(database, count=5)
             async with asyncio.timeout(20):
-                while service.counters.retries < 3:
+                while service.metrics.retries < 3:
                     await value(database, "select 1")
             await execute(database, f"grant insert on noetl.turn to {role}")
             seconds = await finish_all(database)
@@ -150,8 +150,8 @@ async def test_a_right_that_is_taken_away_stops_nothing_for_good(database: Datab
 
 
 @pytest.mark.parametrize("table", ["turn", "inbox"])
-async def test_a_schema_that_is_gone_ends_the_daemon(database: Database, table: str, tried: Tried) -> None:
-    """A daemon at work, or asleep, whose table is dropped raises what the command line ends with 78 for."""
+async def test_a_dropped_table_ends_the_daemon(database: Database, table: str, tried: Tried) -> None:
+    """At work or asleep, with exit code 78."""
     await prepare(database)
     ready = asyncio.Event()
     service = Service(options(database, sweep_seconds=0.2), on_ready=ready.set)
@@ -167,6 +167,6 @@ async def test_a_schema_that_is_gone_ends_the_daemon(database: Database, table: 
     tried(f"noetl.{table} dropped under a daemon", "ends with 78 and a word")
 
 
-def test_nothing_that_the_table_names_is_blamed_on_the_mail() -> None:
-    """The table holds what is not the mail's; the rest is."""
-    assert [name for name, kind in KINDS.items() if kind.remedy is Remedy.BLAME] == []
+def test_no_sqlstate_of_the_table_blames_the_mail() -> None:
+    """SQLSTATEs outside the table do."""
+    assert [name for name, fault_class in FAULT_CLASSES.items() if fault_class.remedy is Remedy.BLAME] == []

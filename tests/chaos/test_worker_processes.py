@@ -1,4 +1,4 @@
-"""Reference workers as processes that are killed, frozen past their leases and cut off, with clocks an hour wrong."""
+"""Worker processes are killed, stopped past their leases and cut off; their clocks are an hour off."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.playbook.findings import Rules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import broken_invariants, register, rows, running, start, value
-from tests.chaos.extent import LONG
+from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, until
 from tests.postgres import Database
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.chaos
 EXECUTIONS = 400 if LONG else 30
 INCIDENTS = 60 if LONG else 6
 LEASE_SECONDS = 1
-# What a worker reads of the time, an hour away from what the database reads.
+# Shifts the clock of a worker by an hour.
 SHIFTED = """
 import datetime, time
 class Shifted(datetime.datetime):
@@ -44,7 +44,7 @@ workflow:
 - {step: j, type: sleep, seconds: 0, next: end}
 - {step: end}
 """
-KNOWN = Rules(extra_step_types=frozenset({"sleep"}))
+KNOWN = PlaybookRules(extra_step_types=frozenset({"sleep"}))
 TAKEN_OVER = "select not exists (select from noetl.queue where status = 'leased' and worker_id = $1)"
 ENDED = "select count(*) = $1 from noetl.execution where status = 'COMPLETED'"
 OF_ANOTHER = """
@@ -59,14 +59,14 @@ TERMINATE = """
 
 
 class Crew:
-    """Three workers: one with the right time, one an hour early, one an hour late; a dead one is replaced."""
+    """Three workers: one with the right time, one an hour early, one an hour late. Dead ones are replaced."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database = database
         self.clocks = [self._clock(folder, seconds) for seconds in (0, -3600, 3600)]
         self.workers: list[asyncio.subprocess.Process] = []
         self.names: list[str] = ["", "", ""]
-        self.hired = 0
+        self.started = 0
 
     @staticmethod
     def _clock(folder: Path, seconds: int) -> dict[str, str]:
@@ -75,10 +75,10 @@ class Crew:
         (place / "sitecustomize.py").write_text(SHIFTED.format(seconds=seconds))
         return {"PYTHONPATH": str(place)}
 
-    async def hire(self, place: int) -> asyncio.subprocess.Process:
-        """Start the worker of this place."""
-        self.hired += 1
-        self.names[place] = f"worker {self.hired}"
+    async def start(self, place: int) -> asyncio.subprocess.Process:
+        """Start the worker with this index."""
+        self.started += 1
+        self.names[place] = f"worker {self.started}"
         environment = os.environ | self.clocks[place] | {"NOETL_BROKER_DSN": self.database.dsn}
         arguments = (
             "worker",
@@ -92,13 +92,13 @@ class Crew:
         return await asyncio.create_subprocess_exec(sys.executable, "-m", "noetl_broker", *arguments, env=environment)
 
     async def kill(self, place: int) -> None:
-        """Kill it without a word, and start another."""
+        """Kill it with SIGKILL, and start another."""
         self.workers[place].kill()
         await self.workers[place].wait()
-        self.workers[place] = await self.hire(place)
+        self.workers[place] = await self.start(place)
 
-    async def freeze(self, place: int) -> None:
-        """Stop it until its leases are another's, so that no heartbeat is sent; then let it come back as a zombie."""
+    async def pause(self, place: int) -> None:
+        """Stop it until another worker has its leases; then let it continue."""
         worker = self.workers[place]
         worker.send_signal(signal.SIGSTOP)
         try:
@@ -107,15 +107,15 @@ class Crew:
             worker.send_signal(signal.SIGCONT)
 
     async def cut(self, _place: int) -> None:
-        """Terminate the connections of all."""
+        """Terminate the connections of all workers."""
         await value(self.database, TERMINATE)
 
 
 @asynccontextmanager
 async def crew_of(database: Database, folder: Path) -> AsyncIterator[Crew]:
-    """Hire a crew; all are killed with the test."""
+    """Start a crew; kill all its workers after the test."""
     crew = Crew(database, folder)
-    crew.workers = [await crew.hire(place) for place in range(len(crew.clocks))]
+    crew.workers = [await crew.start(place) for place in range(len(crew.clocks))]
     try:
         yield crew
     finally:
@@ -124,13 +124,13 @@ async def crew_of(database: Database, folder: Path) -> AsyncIterator[Crew]:
             await worker.wait()
 
 
-async def test_workers_that_are_killed_frozen_and_cut_off_lose_and_double_nothing(
+async def test_workers_that_are_killed_stopped_or_cut_off_lose_and_repeat_nothing(
     database: Database, tmp_path: Path, tried: Tried
 ) -> None:
-    """Whatever their clocks say: a lease is the database's."""
+    """Leases depend on the database's clock alone."""
     await register(database, WORK)
     dice = random.Random(11)  # noqa: S311 - the same run each time
-    seen = dict.fromkeys(("kill", "freeze", "cut"), 0)
+    seen = dict.fromkeys(("kill", "pause", "cut"), 0)
     settings = {"reap_seconds": 0.1, "max_lost_leases": 1000, "playbook_rules": KNOWN}
     async with running(database, **settings), crew_of(database, tmp_path) as crew:
         for number in range(INCIDENTS):
@@ -145,7 +145,7 @@ async def test_workers_that_are_killed_frozen_and_cut_off_lose_and_double_nothin
         "select event_type, count(*) from noetl.event where event_type in ('step_failed', 'step_completed') group by 1"
     )
     assert await rows(database, statement) == [("step_completed", 3 * total)]
-    assert await value(database, OF_ANOTHER) == 0  # a zombie's answer counts for nothing
+    assert await value(database, OF_ANOTHER) == 0  # a zombie's answer does not count
     assert await broken_invariants(database) == {}
-    told = ", ".join(f"{count} × {name}" for name, count in seen.items())
-    tried(f"workers as processes, clocks an hour off: {told}", f"{total} executions, 0 lost, 0 doubled")
+    counts = ", ".join(f"{count} × {name}" for name, count in seen.items())
+    tried(f"workers as processes, clocks an hour off: {counts}", f"{total} executions, 0 lost, 0 doubled")

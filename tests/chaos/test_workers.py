@@ -1,4 +1,4 @@
-"""Workers that die, come back too late, and say everything twice: a job ends once, by the one that holds its lease."""
+"""Workers die, answer too late or answer twice: a job ends once, by the worker that has its lease."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.brokers import broken_invariants, running, start, value
-from tests.chaos.extent import LONG
+from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
 from tests.sessions import session
@@ -20,19 +20,19 @@ COMPLETE = "select noetl.complete_job($1, $2, $3, $4)"
 EXPIRED = "select not exists (select from noetl.queue where status = 'leased')"
 
 
-async def test_zombies_and_repeated_answers_change_nothing(database: Database, tried: Tried) -> None:
-    """A third of the jobs is answered twice; the workers of the others lose their leases, and answer too late."""
+async def test_late_and_repeated_answers_change_nothing(database: Database, tried: Tried) -> None:
+    """A third of the jobs is answered twice. The other workers lose their leases and answer too late."""
     await prepare(database)
     dice = random.Random(7)  # noqa: S311 - the same run each time
     async with session(database) as connection, running(database, reap_seconds=0.1, max_lost_leases=100):
         await start(database, count=JOBS)
         await until(database, "select count(*) = $1 from noetl.queue", JOBS)
         leased = await connection.fetch(LEASE, "first", JOBS)
-        lively = [job for job in leased if dice.random() < 1 / 3]
-        zombies = [job for job in leased if job not in lively]
+        answered = [job for job in leased if dice.random() < 1 / 3]
+        zombies = [job for job in leased if job not in answered]
         answers = [
             await connection.fetchval(COMPLETE, queue_id, "first", attempt, {"by": "first"})
-            for queue_id, attempt in lively * 2
+            for queue_id, attempt in answered * 2
         ]
         assert all(answers)
         await until(database, EXPIRED)
@@ -44,7 +44,7 @@ async def test_zombies_and_repeated_answers_change_nothing(database: Database, t
     assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == JOBS
     assert await value(database, "select count(*) from noetl.event where result ->> 'by' = 'zombie'") == 0
     assert await broken_invariants(database) == {}
-    tried(f"{len(zombies)} zombies, {len(lively)} answers repeated", "0 doubled, 0 lost; no late answer counted")
+    tried(f"{len(zombies)} zombies, {len(answered)} answers repeated", "0 doubled, 0 lost; no late answer counted")
 
 
 def _by(worker: str, job: tuple[int, int]) -> tuple[int, str, int]:

@@ -1,4 +1,4 @@
-"""Work for a daemon that something happens to: executions of one step, and the wait until all of them have ended."""
+"""Load for a daemon that meets faults: executions of one step, and the wait until all have ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def prepare(database: Database) -> None:
 
 
 async def finish_all(database: Database, *, patience: float = PATIENCE_SECONDS) -> float:
-    """Answer jobs until no execution runs; gives the seconds that it took."""
+    """Answer jobs until no execution runs; gives the seconds it took."""
     began = time.monotonic()
     async with asyncio.timeout(patience):
         while await value(database, "select count(*) from noetl.execution where status = 'RUNNING'"):
@@ -34,7 +34,7 @@ async def finish_all(database: Database, *, patience: float = PATIENCE_SECONDS) 
 
 
 async def until(database: Database, condition: str, *arguments: object, patience: float = PATIENCE_SECONDS) -> float:
-    """Wait until a statement gives true; gives the seconds that it took."""
+    """Wait until a statement returns true; gives the seconds it took."""
     began = time.monotonic()
     async with asyncio.timeout(patience):
         while not await value(database, condition, *arguments):
@@ -44,7 +44,7 @@ async def until(database: Database, condition: str, *arguments: object, patience
 
 @asynccontextmanager
 async def load(database: Database) -> AsyncIterator[None]:
-    """Start executions and answer jobs beside the block, one round after the other."""
+    """Start executions and answer jobs in the background of the block."""
     stopping = asyncio.Event()
 
     async def go_on() -> None:

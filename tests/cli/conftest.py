@@ -1,71 +1,84 @@
-"""How the tests run commands: each in a process of its own on the test's database, or in this process where quick."""
+"""How the tests run commands: in their own processes on the test's database, or faster in this process."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
-import psycopg
 import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from noetl_broker.cli.group import cli
+from noetl_broker.cli.main import cli
+from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
-from tests.postgres import Database
+from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
+from tests.processes import Process, start_command
 
 PATIENCE_SECONDS = 30.0
 
 
+def as_default(output: str) -> str:
+    """Give an output as it is for the schema `noetl`: messages name another schema in each command."""
+    if SCHEMA == DEFAULT_SCHEMA:
+        return output
+    return output.replace(f" --schema {SCHEMA}", "").replace(
+        f"no broker serves schema {SCHEMA}", "no broker is connected to this database"
+    )
+
+
 def plain_environment() -> dict[str, str]:
-    """Give this process' environment without what would configure a command."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("NOETL_BROKER_", "PG"))}
+    """Give this process's environment without settings of the broker, except the schema of the tests."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NOETL_BROKER_", "PG"))}
+    return kept | SCHEMA_VARIABLE
 
 
 class Command:
-    """Runs the command line on one database (or, without one, on none)."""
+    """Runs commands on one database, or on none."""
 
     def __init__(self, folder: Path, dsn: str | None) -> None:
         self.folder = folder
-        # Tests run beside each other, and a port can be had once: those that want one choose it.
+        # Tests run in parallel, so commands serve no port by default.
         alone = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
         self.environment = plain_environment() | alone | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
-        self._processes: list[subprocess.Popen[str]] = []
+        self._processes: list[Process] = []
 
-    def start(self, *arguments: str | int | Path, **environment: str) -> subprocess.Popen[str]:
-        """Start a command in a process of its own; it is ended with the test."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "noetl_broker", *map(str, arguments)],
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str | int | Path, **environment: str) -> Process:
+        """Start a command in its own process; the test ends it."""
+        return self.start_with(subprocess.PIPE, subprocess.PIPE, *arguments, **environment)
+
+    def start_with(self, stdout: int, stderr: int, *arguments: str | int | Path, **environment: str) -> Process:
+        """Start a command that writes to these descriptors."""
+        own = self.environment | environment
+        process = start_command([*map(str, arguments)], cwd=self.folder, env=own, stdout=stdout, stderr=stderr)
         self._processes.append(process)
         return process
 
     def run(self, *arguments: str | int | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end in a process of its own."""
+        """Run a command to its end in its own process."""
         process = self.start(*arguments, **environment)
         out, err = process.communicate(timeout=PATIENCE_SECONDS)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return subprocess.CompletedProcess(process.args, process.wait(), as_default(out), as_default(err))
 
-    def __call__(self, *arguments: str | int | Path) -> Result:
-        """Run a command in this process: what it prints and its exit code are those of a process of its own."""
-        cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - self.environment.keys())
-        return CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | self.environment, prog_name="noetl-broker")
+    def __call__(self, *arguments: str | int | Path, **environment: str) -> Result:
+        """Run a command in this process; output and exit code equal those of a process of its own."""
+        wanted = self.environment | environment
+        cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - wanted.keys())
+        with contextlib.chdir(self.folder):
+            result = CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | wanted, prog_name="noetl-broker")
+        for stream in ("stdout_bytes", "stderr_bytes", "output_bytes"):
+            setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
+        return result
 
     def close(self) -> None:
-        """End what still runs."""
+        """End all processes that still run."""
         for process in self._processes:
             process.kill()
             process.communicate()
@@ -91,7 +104,7 @@ def lone_command(tmp_path: Path) -> Iterator[Command]:
 
 @pytest.fixture
 def demo(lone_command: Command) -> Iterator[Command]:
-    """Yield the command line in a folder that the account of Postgres can reach, also where root runs the tests."""
+    """Yield the command line in a folder that the account of Postgres can reach, also if root runs the tests."""
     with tempfile.TemporaryDirectory(prefix="noetl-broker-demo-") as folder:
         lone_command.folder = Path(folder)
         lone_command.folder.chmod(0o755)
@@ -101,7 +114,7 @@ def demo(lone_command: Command) -> Iterator[Command]:
 def _lend(command: Command) -> Iterator[Command]:
     yield command
     command.close()
-    # A command run in this process has set the log to a stream that is closed by now.
+    # A command in this process has bound the log to a stream that is closed now.
     structlog.reset_defaults()
 
 
@@ -115,17 +128,17 @@ def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> 
 
 
 def decide(database: Database) -> None:
-    """Let a broker in this process decide on what is waiting: faster than a process of its own."""
+    """Let a broker in this process decide all mail: faster than a process of its own."""
     asyncio.run(drain(database))
 
 
 def execute(database: Database, statement: str) -> None:
-    """Run one statement that gives no rows."""
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    """Run one statement without rows."""
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute(statement)
 
 
 def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
     """Give the rows of one statement."""
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    with psycopg_connect(database, autocommit=True) as connection:
         return connection.execute(statement, arguments).fetchall()

@@ -1,4 +1,4 @@
-"""`archive`: what would leave, what keeps it back, what has left, and the way back."""
+"""`archive`: due periods, what keeps a period, archived periods, and how they are restored."""
 
 from __future__ import annotations
 
@@ -6,20 +6,19 @@ import asyncio
 import json
 import time
 
-import psycopg
 import pytest
 
 from noetl_broker.store.session import session
 from tests.brokers import PATIENCE_SECONDS
 from tests.cli.conftest import Command, execute, rows
 from tests.periods import LATER, LONG_AGO, ended_in
-from tests.postgres import Database
+from tests.postgres import Database, named, psycopg_connect
 
 PERIODS = "select name, archived_at is not null from noetl.period order by first_id"
 
 
-def test_a_dry_run_shows_what_would_leave_and_changes_nothing(command: Command, database: Database) -> None:
-    """With sizes, and with the executions that keep the rest back."""
+def test_a_dry_run_shows_due_periods_and_changes_nothing(command: Command, database: Database) -> None:
+    """With sizes, and the executions that keep the other periods."""
     asyncio.run(ended_in(database, LONG_AGO))
     [held] = asyncio.run(ended_in(database, LATER))
     execute(database, f"update noetl.execution set status = 'RUNNING' where execution_id = {held}")
@@ -29,7 +28,7 @@ def test_a_dry_run_shows_what_would_leave_and_changes_nothing(command: Command, 
     lines = answer.stdout.splitlines()
     assert lines[0].split() == ["period", "from", "until", "partitions", "executions", "rows", "bytes", "outcome"]
     first = lines[1].split()
-    assert first[:5] == [LONG_AGO, "2025-01-01", "2025-02-01", "8", "1"]
+    assert first[:5] == [LONG_AGO, "2025-01-01", "2025-02-01", "12", "1"]
     assert first[-2:] == ["would", "leave"]
     assert int(first[5]) == 15  # 6 events, 2 turns, 1 job, 3 steps, 2 arcs, 1 workload
     assert int(first[6]) > 8 * 8192
@@ -38,8 +37,8 @@ def test_a_dry_run_shows_what_would_leave_and_changes_nothing(command: Command, 
     assert rows(database, PERIODS)[:2] == [(LONG_AGO, False), (LATER, False)]
 
 
-def test_what_is_due_leaves(command: Command, database: Database) -> None:
-    """And is told so; called again, there is nothing to do."""
+def test_a_due_period_is_archived(command: Command, database: Database) -> None:
+    """The output says so; a second call has nothing to do."""
     asyncio.run(ended_in(database, LONG_AGO))
     outcomes = []
     for _ in range(2):
@@ -51,40 +50,40 @@ def test_what_is_due_leaves(command: Command, database: Database) -> None:
     assert rows(database, PERIODS)[0] == (LONG_AGO, True)
 
 
-def test_two_calls_at_once_come_one_after_the_other(command: Command, database: Database) -> None:
-    """Both have begun before the first can take anything; the second finds nothing left to do."""
+def test_two_archive_calls_wait_for_each_other(command: Command, database: Database) -> None:
+    """Both start before the first can archive; the second finds nothing left to do."""
     asyncio.run(ended_in(database, LONG_AGO))
-    with psycopg.connect(database.dsn) as reader:
+    with psycopg_connect(database) as reader:
         reader.execute("select from noetl.event limit 1")
         calls = [command.start("archive", "--older-than", "0s", "--json") for _ in range(2)]
         _until_at_work(database, 2)
     answers = [call.communicate(timeout=PATIENCE_SECONDS) for call in calls]
-    assert [(call.returncode, said) for call, (_, said) in zip(calls, answers, strict=True)] == [(0, "")] * 2
-    assert sorted(json.loads(told)["periods"][0]["outcome"] for told, _ in answers) == ["archived", "left now"]
+    assert [(call.returncode, stderr) for call, (_, stderr) in zip(calls, answers, strict=True)] == [(0, "")] * 2
+    assert sorted(json.loads(stdout)["periods"][0]["outcome"] for stdout, _ in answers) == ["archived", "left now"]
 
 
 def _until_at_work(database: Database, count: int) -> None:
-    """Return when so many calls wait for a table, or for each other; nothing signals that, so it is polled."""
+    """Poll until so many calls wait for a table, or for each other; there is no signal for it."""
     ends_at = time.monotonic() + PATIENCE_SECONDS
-    waits = "select from pg_stat_activity where application_name = 'noetl-broker archive' and query ~ 'detach|advisory'"
+    waits = "select from pg_stat_activity where application_name ~ 'broker archive' and query ~ 'detach|advisory'"
     while len(rows(database, waits)) < count:
         assert time.monotonic() < ends_at
 
 
-def test_a_period_comes_back(command: Command, database: Database) -> None:
-    """What `replay` of it proposes is what brings it back."""
+def test_restore_brings_a_period_back(command: Command, database: Database) -> None:
+    """The command that `replay` suggests restores it."""
     [gone] = asyncio.run(ended_in(database, LONG_AGO))
     command("archive", "--older-than", "0s")
-    told = command("replay", gone)
-    assert told.exit_code == 1
-    assert f"noetl-broker archive --restore {LONG_AGO} brings it back" in told.stderr
+    replayed = command("replay", gone)
+    assert replayed.exit_code == 1
+    assert f"noetl-broker archive --restore {LONG_AGO} brings it back" in replayed.stderr
     answer = command("archive", "--restore", LONG_AGO)
-    assert (answer.exit_code, answer.stdout) == (0, f"period {LONG_AGO} is back, 8 tables\n")
+    assert (answer.exit_code, answer.stdout) == (0, f"period {LONG_AGO} is back, 12 tables\n")
     assert command("replay", gone).exit_code == 0
 
 
-def test_the_driver_cuts_nothing_short(command: Command, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long a table is read: that Postgres sets no limit would be of no use."""
+def test_archive_has_no_command_timeout(command: Command, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the server's timeout, the driver's own must not end a long read."""
     asyncio.run(ended_in(database, LONG_AGO))
     monkeypatch.setitem(session.__wrapped__.__kwdefaults__, "command_timeout", 1e-9)  # type: ignore[attr-defined]
     assert command("status", 1).exit_code == 69
@@ -92,17 +91,17 @@ def test_the_driver_cuts_nothing_short(command: Command, database: Database, mon
     assert command("archive", "--restore", LONG_AGO).exit_code == 0
 
 
-def test_status_of_what_has_left_says_so(command: Command, database: Database) -> None:
+def test_status_of_an_archived_execution_says_so(command: Command, database: Database) -> None:
     """It is no error: the row of the execution is there."""
     [gone] = asyncio.run(ended_in(database, LONG_AGO))
     command("archive", "--older-than", "0s")
     answer = command("status", gone)
     assert answer.exit_code == 0
-    assert "archived: its steps, events and jobs are in the schema noetl_archive" in answer.stdout
+    assert "archived: its steps, events and jobs are in the schema of the archive" in answer.stdout
 
 
-def test_how_old_must_be_said(command: Command) -> None:
-    """Nobody's retention is a default of ours."""
+def test_archive_needs_an_age(command: Command) -> None:
+    """There is no default retention."""
     assert command("archive").exit_code == 2
     assert command("archive", "--older-than", "1d", "--restore", LONG_AGO).exit_code == 2
     assert command("archive", "--restore", "20200101").exit_code == 1
@@ -115,14 +114,14 @@ def test_how_old_must_be_said(command: Command) -> None:
         ("replay", "--until", "turn:1"), ("replay", "--story"), ("fork", "--from", "work"),
     ],
 )  # fmt: skip
-def test_commands_say_of_what_has_left_where_it_is(
+def test_commands_name_the_archive_of_an_archived_execution(
     command: Command, database: Database, words: tuple[str, ...]
 ) -> None:
-    """In one sentence, and with a code that is no success."""
+    """In one sentence, with an exit code that is not 0."""
     [gone] = asyncio.run(ended_in(database, LONG_AGO))
-    execute(database, "update noetl.execution set status = 'FAILED'")  # only then is there something to retry
+    execute(database, "update noetl.execution set status = 'FAILED'")  # only a failed execution can be retried
     command("archive", "--older-than", "0s")
     answer = command(*words, gone)
     assert answer.exit_code != 0
     assert f"execution {gone} is archived" in answer.output
-    assert "noetl_archive" in answer.output
+    assert named("noetl_archive") in answer.output

@@ -1,4 +1,4 @@
-"""Commands on the database of a NoETL server: what is not of this broker gives no alarm, also after going back."""
+"""Commands on the database of a NoETL server: its own objects cause no findings, also after going back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from noetl_broker.errors import EXIT_NO_PERMISSION
-from noetl_broker.store.migrate import migrate
+from noetl_broker.store.migrations import migrate
 from tests.brokers import drain
 from tests.cli.conftest import Command, execute, rows
 from tests.postgres import Database
@@ -26,10 +26,10 @@ values (5, 77, 9, 'action_completed', '5:a', 'a')"""
 
 @pytest.fixture
 async def moved(empty_database: Database) -> Database:
-    """A database of such a server with an execution of its own broker, migrated."""
+    """Give a migrated database of such a server with an execution of its own broker."""
     execute(empty_database, noetl_server.TABLES)
     execute(empty_database, noetl_server.HISTORY)
-    await migrate(empty_database.dsn)
+    await migrate(empty_database)
     return empty_database
 
 
@@ -41,25 +41,23 @@ def moved_command(moved: Database, bare_command: Command) -> Command:
 
 
 def findings(command: Command) -> dict[str, str]:
-    """What `doctor` says, by its checks."""
+    """Give the findings of `doctor`, by check."""
     return {one["check"]: one["state"] for one in json.loads(command("doctor", "--json").stdout)["findings"]}
 
 
-async def test_replay_leaves_out_what_another_broker_decided(moved: Database, moved_command: Command) -> None:
-    """An event of such an execution has a turn here, which decided nothing."""
+async def test_replay_skips_executions_of_the_other_broker(moved: Database, moved_command: Command) -> None:
+    """An event of such an execution has a turn that decided nothing."""
     execute(moved, LATE)
     await drain(moved)
     assert rows(moved, "select outcome from noetl.turn") == [("unknown_execution",)]
     answer = await asyncio.to_thread(moved_command, "replay", "--all")
     assert (answer.exit_code, "0 executions" in answer.stdout) == (0, True), answer.stdout
-    told = await asyncio.to_thread(moved_command, "replay", "5")
-    assert "noetl.execution has no row of it" in told.stdout + told.stderr
+    replayed = await asyncio.to_thread(moved_command, "replay", "5")
+    assert "noetl.execution has no row of it" in replayed.stdout + replayed.stderr
 
 
-def test_doctor_gives_no_advice_about_triggers_that_were_taken_away_to_go_back(
-    moved: Database, moved_command: Command
-) -> None:
-    """All of them are gone; where some are, it does. Nor does it miss a broker there."""
+def test_doctor_accepts_triggers_removed_by_give_back(moved: Database, moved_command: Command) -> None:
+    """If all are removed, a broker need not run either. If only some are, there is a finding."""
     execute(moved, "drop trigger noetl_receive_events on noetl.event")
     assert findings(moved_command)["triggers"] == "problem"
     execute(moved, GOING_BACK.replace("drop trigger", "drop trigger if exists"))
@@ -67,12 +65,10 @@ def test_doctor_gives_no_advice_about_triggers_that_were_taken_away_to_go_back(
     assert (found["triggers"], found["brokers"]) == ("ok", "ok")
 
 
-async def test_roles_that_may_not_be_made_leave_the_schema_applied(
-    bare_command: Command, empty_database: Database
-) -> None:
-    """The owner of the schema is often no maker of roles: it hears what is done and what is left.
+async def test_migrate_without_createrole_applies_the_schema(bare_command: Command, empty_database: Database) -> None:
+    """The owner of the schema often cannot create roles: the output lists what is done and what is left.
 
-    Another test may have made the roles, which are the whole server's: so there is a table that it may not grant.
+    Roles belong to the whole server, so another test may have made them: the login cannot grant one table.
     """
     async with login(empty_database, "owner") as owner:
         name = owner.dsn.partition("//")[2].partition(":")[0]
@@ -84,7 +80,7 @@ async def test_roles_that_may_not_be_made_leave_the_schema_applied(
         execute(empty_database, "drop schema noetl cascade")
     assert (answer.returncode, again.returncode) == (EXIT_NO_PERMISSION, EXIT_NO_PERMISSION)
     assert answer.stdout == "the schema is up to date\n"
-    for told in (answer.stderr, again.stderr):
-        assert told.startswith("noetl-broker: the schema is applied, the roles are not: ")
-        assert "noetl-broker migrate --roles" in told
+    for stderr in (answer.stderr, again.stderr):
+        assert stderr.startswith("noetl-broker: the schema is applied, the roles are not: ")
+        assert "noetl-broker migrate --roles" in stderr
     assert again.stdout == ""

@@ -1,4 +1,4 @@
-"""What a shell offers: commands without the database, paths, ids and steps from it, nothing where it is away."""
+"""Shell completion: commands without the database, paths, ids and steps from it, nothing if it is away."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ workflow:
 
 
 def offered(command: Command, typed: str, **environment: str) -> list[str]:
-    """What is offered for the last word of what is typed, as bash asks it; nothing is said beside it."""
+    """Give the completions of the last word, as bash asks for them; nothing else is printed."""
     words = typed.split(" ")
-    answer = command.run(
+    answer = command(
         _NOETL_BROKER_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1), **environment
     )
-    assert (answer.returncode, answer.stderr) == (0, "")
+    assert (answer.exit_code, answer.stderr) == (0, "")
     return [line.partition(",")[2] for line in answer.stdout.splitlines() if line]
 
 
 def test_commands_and_options_are_completed_without_a_database(lone_command: Command) -> None:
-    """From the table; the options of a command from itself."""
-    assert offered(lone_command, "noetl-broker re") == ["register", "reevaluate", "retry", "replay"]
+    """Commands come from the table, options from the command itself."""
+    assert offered(lone_command, "noetl-broker ret") == ["retry"]
     assert offered(lone_command, "noetl-broker status --wa") == ["--watch"]
     assert offered(lone_command, "noetl-broker run --pro") == ["--processes"]
 
 
 def test_completing_a_command_loads_no_driver() -> None:
-    """A shell asks at every key."""
+    """A shell runs it at every key."""
     program = (
         "import sys\n"
-        "from noetl_broker.cli.group import cli\n"
+        "from noetl_broker.cli.main import cli\n"
         "from click.shell_completion import BashComplete\n"
-        "found = BashComplete(cli, {}, 'noetl-broker', '_NOETL_BROKER_COMPLETE').get_completions([], 'st')\n"
+        "found = BashComplete(cli, {}, 'noetl-broker', '_NOETL_BROKER_COMPLETE').get_completions([], 'sta')\n"
         "print([item.value for item in found], sorted({'asyncpg', 'pydantic', 'rich'} & set(sys.modules)))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -55,7 +55,7 @@ def test_completing_a_command_loads_no_driver() -> None:
 
 
 def test_paths_ids_and_steps_come_from_the_database(command: Command, database: Database) -> None:
-    """The ids of the newest executions first, the steps of the one that is named."""
+    """The newest executions first, and the steps of the named execution."""
     command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
     command("register", write_playbook(command.folder, FETCH, path="examples_too/fetch"))
     started = [command("start", "examples/fetch").stdout.strip() for _ in range(2)]
@@ -68,26 +68,28 @@ def test_paths_ids_and_steps_come_from_the_database(command: Command, database: 
     assert offered(command, "noetl-broker graph examples/") == ["examples/fetch"]
 
 
-def test_the_database_is_the_one_that_is_typed(lone_command: Command, command: Command, database: Database) -> None:
+def test_completion_uses_the_dsn_on_the_command_line(
+    lone_command: Command, command: Command, database: Database
+) -> None:
     """`--dsn` wins over the settings, as for the command itself."""
     command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
     assert offered(lone_command, f"noetl-broker start --dsn {database.dsn} ex") == ["examples/fetch"]
 
 
-def test_a_database_that_is_away_or_mute_offers_nothing_and_soon(lone_command: Command) -> None:
-    """And no word of it: the line is being typed."""
+def test_completion_without_a_database_offers_nothing_quickly(lone_command: Command) -> None:
+    """And prints no error into the line."""
     assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN="postgresql://127.0.0.1:1/none") == []
-    with socket.create_server(("127.0.0.1", 0)) as mute:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
-        dsn = f"postgresql://127.0.0.1:{mute.getsockname()[1]}/none"
+        dsn = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
         assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN=dsn) == []
     assert time.monotonic() - began < 5
     assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_LANES="many") == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_a_script(lone_command: Command, shell: str) -> None:
-    """Which calls us back."""
+def test_each_shell_has_a_completion_script(lone_command: Command, shell: str) -> None:
+    """The script calls the program."""
     script = json.loads(lone_command("completion", shell, "--json").stdout)["script"]
     assert f"_NOETL_BROKER_COMPLETE={shell}_complete" in script
     assert script.strip() == lone_command("completion", shell).stdout.strip()
@@ -95,7 +97,7 @@ def test_each_shell_gets_a_script(lone_command: Command, shell: str) -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 def test_bash_completes_with_the_script(command: Command) -> None:
-    """As if somebody had pressed the tabulator."""
+    """As if the user had pressed Tab."""
     command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
     program = (
         'eval "$(noetl-broker completion bash)"; COMP_WORDS=(noetl-broker start exa); COMP_CWORD=2;'
@@ -123,10 +125,10 @@ def test_bash_completes_with_the_script(command: Command) -> None:
         (("status", "9223372036854775808"), "is not the id of an execution"),
     ],
 )  # fmt: skip
-def test_a_typing_error_is_told_with_what_was_meant(command: Command, call: tuple[str, ...], sentence: str) -> None:
+def test_a_typing_error_gets_a_suggestion(command: Command, call: tuple[str, ...], sentence: str) -> None:
     """Names of playbooks, types of jobs, settings and their values."""
     (command.folder / "lane.yaml").write_text("lane: 3\n", encoding="utf-8")
     (command.folder / "gatd.yaml").write_text("notify: gatd\n", encoding="utf-8")
     command("register", write_playbook(command.folder, FETCH, path="examples/weather"))
-    answer = command.run(*call)
-    assert sentence in answer.stderr
+    in_folder = command.run if call[0] in {"worker", "config"} else command
+    assert sentence in in_folder(*call).stderr

@@ -1,4 +1,4 @@
-"""`demo`: the whole system in a few seconds, and nothing left over."""
+"""`demo` runs the whole system in a few seconds, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LOG = [
 ]
 
 
-def test_the_demo_prints_the_sequence_of_the_first_description(demo: Command) -> None:
-    """Twice in one folder, which keeps its data, and nothing is left running."""
+def test_the_demo_prints_the_documented_sequence_of_events(demo: Command) -> None:
+    """Twice in one folder, which keeps its data. No process is left running."""
     for _ in range(2):
         answer = demo.run("demo")
         assert (answer.returncode, answer.stderr) == (0, "")
@@ -30,7 +30,7 @@ def test_the_demo_prints_the_sequence_of_the_first_description(demo: Command) ->
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_demo_with_all_that_it_started(demo: Command, number: signal.Signals) -> None:
-    """Its Postgres too, in good order."""
+    """Its Postgres also shuts down cleanly."""
     process = demo.start("demo")
     assert process.stdout is not None
     while not process.stdout.readline().startswith("migrated"):
@@ -40,21 +40,21 @@ def test_a_signal_ends_the_demo_with_all_that_it_started(demo: Command, number: 
     assert not (demo.folder / ".demo" / "data" / "postmaster.pid").exists()
 
 
-def test_the_demo_makes_one_document_for_programs(lone_command: Command) -> None:
-    """The log, the tables that were made, and both executions."""
-    shown = json.loads(lone_command.run("demo", "--json").stdout)
-    assert [f"{event_type:<18} | {node_name}" for event_type, node_name in shown["log"]] == LOG
-    assert [(table["schema"], table["name"]) for table in shown["tables"]] == [
+def test_the_demo_prints_one_json_document(lone_command: Command) -> None:
+    """The log, the tables, and both executions."""
+    document = json.loads(lone_command.run("demo", "--json").stdout)
+    assert [f"{event_type:<18} | {node_name}" for event_type, node_name in document["log"]] == LOG
+    assert [(table["schema"], table["name"]) for table in document["tables"]] == [
         ("demo", "flat"),
         ("demo", "nested"),
         ("demo", "summary"),
     ]
-    assert min(table["rows"] for table in shown["tables"]) > 0
-    assert [shown["first"]["status"], shown["second"]["status"]] == ["COMPLETED", "COMPLETED"]
+    assert min(table["rows"] for table in document["tables"]) > 0
+    assert [document["first"]["status"], document["second"]["status"]] == ["COMPLETED", "COMPLETED"]
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(lone_command: Command) -> None:
-    """A file stands where the demo's folder should be made."""
+def test_the_demo_in_a_read_only_folder_prints_one_sentence(lone_command: Command) -> None:
+    """A file has the name of the demo's folder."""
     (lone_command.folder / ".demo").write_text("in the way")
     answer = lone_command.run("demo")
     assert answer.returncode == 2
@@ -62,10 +62,10 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(lone_command: Command) 
     assert ".demo" in answer.stderr
 
 
-def test_a_postgres_that_is_not_there_is_one_sentence(lone_command: Command) -> None:
-    """With what to install."""
+def test_the_demo_without_postgres_prints_one_sentence(lone_command: Command) -> None:
+    """It says what to install."""
     answer = lone_command.run("demo", NOETL_BROKER_PG_BINDIR="/nowhere/bin")
     assert answer.returncode == 2
     assert answer.stderr == (
-        "noetl-broker: NOETL_BROKER_PG_BINDIR is /nowhere/bin, where there are no programs postgres and initdb.\n"
+        "noetl-broker: NOETL_BROKER_PG_BINDIR is /nowhere/bin: there are no programs postgres and initdb.\n"
     )

@@ -1,4 +1,4 @@
-"""`doctor`: each thing that it finds is made true on a real Postgres, and is told with what to do about it."""
+"""`doctor`: each finding is caused on a real Postgres, and has a remedy."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import replace
 
 import pytest
 
+from noetl_broker import embedded_postgres
+from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.errors import DatabaseFault
-from noetl_broker.store import embedded
-from noetl_broker.store.embedded import EmbeddedPostgres
-from noetl_broker.store.examining import examine
-from noetl_broker.store.findings import Finding, Limits
-from noetl_broker.store.migrate import create_roles, migrate
-from noetl_broker.store.pool import connect
-from tests.brokers import execute, register, running, start
-from tests.chaos.swallow import Swallower
+from noetl_broker.store.connection import connect
+from noetl_broker.store.doctor import examine
+from noetl_broker.store.doctor_checks import Finding, Limits
+from noetl_broker.store.migrations import create_roles, migrate
+from tests.brokers import drain, execute, register, running, start
+from tests.chaos.silent_proxy import SilentProxy
 from tests.cli.conftest import Command
-from tests.postgres import Database
+from tests.postgres import Database, named
 from tests.roles import login, logins
 from tests.sessions import put_job, session
 
-# From where on the tests do not wait for something to become old.
+# Low limits, so that the tests need not wait.
 AT_ONCE = replace(Limits(), unread_seconds=0, lease_seconds=0, job_seconds=0, snapshot_seconds=0, dead_rows=1000)
 ONE_STEP = """
     workflow:
@@ -35,8 +35,8 @@ ONE_STEP = """
 
 
 async def problems(database: Database, limits: Limits | None = None, *, but: tuple[str, ...] = ("brokers",)) -> str:
-    """What `examine` finds wrong, one a line, each of them with a reason and a remedy; no broker runs here."""
-    found = await examine(database.dsn, limits)
+    """Give the problems that `examine` finds, one a line; each has a reason and a remedy. No broker runs here."""
+    found = await examine(database, limits)
     assert [finding.check for finding in found if finding.state != "ok" and not (finding.why and finding.do)] == []
     return "\n".join(_line(finding) for finding in found if finding.state == "problem" and finding.check not in but)
 
@@ -45,48 +45,49 @@ def _line(finding: Finding) -> str:
     return f"{finding.check}: {finding.says}"
 
 
-async def test_all_is_well_where_a_broker_runs_with_its_own_login(database: Database) -> None:
-    """But for what the tests' own server is switched to."""
+async def test_doctor_finds_no_problem_with_a_running_broker(database: Database) -> None:
+    """Except for the settings of the tests' own server."""
     async with logins(database) as all_logins, running(all_logins.broker):
-        found = await examine(all_logins.broker.dsn)
+        found = await examine(all_logins.broker)
     assert [finding.check for finding in found if finding.state != "ok"] == ["durability"]
 
 
-def test_a_problem_is_told_with_its_reason_and_its_remedy_and_is_1(command: Command) -> None:
-    """A line for each thing that was looked at, and two more where it is not well."""
+def test_a_problem_has_a_reason_and_a_remedy_and_exits_with_1(command: Command) -> None:
+    """One line for each check, and two more for a problem."""
     answer = command("doctor")
     assert answer.exit_code == 1
-    told = answer.stdout.partition("no broker is connected to this database\n")[2]
-    assert [line.split()[0] for line in told.splitlines()[:2]] == ["why", "do"]
+    after_connection = answer.stdout.partition("no broker is connected to this database\n")[2]
+    assert [line.split()[0] for line in after_connection.splitlines()[:2]] == ["why", "do"]
     assert answer.stdout.splitlines()[-1] == "1 problem, 2 notices"
 
 
-async def test_notices_alone_are_0(database: Database, command: Command) -> None:
-    """A superuser and a server that does not sync are told, and keep no broker from working."""
+async def test_notices_alone_exit_with_0(database: Database, command: Command) -> None:
+    """A superuser and a server without fsync do not prevent work."""
     async with running(database):
         answer = await asyncio.to_thread(command.run, "doctor", "--json")
-    told = json.loads(answer.stdout)
-    assert (answer.returncode, told["problems"], told["notices"]) == (0, 0, 2)
-    assert {"database", "check", "state", "says", "why", "do", "facts"} == set(told["findings"][0])
+    document = json.loads(answer.stdout)
+    assert (answer.returncode, document["problems"], document["notices"]) == (0, 0, 2)
+    assert {"database", "check", "state", "says", "why", "do", "facts"} == set(document["findings"][0])
 
 
-def test_no_connection_at_all_is_69(lone_command: Command) -> None:
-    """There is nothing more to look at."""
+def test_no_connection_exits_with_69(lone_command: Command) -> None:
+    """Nothing else can be checked."""
     answer = lone_command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere")
     assert (answer.exit_code, answer.stderr.count("\n")) == (69, 1)
 
 
-def test_each_of_several_databases_is_looked_at(command: Command, database: Database) -> None:
-    """One that cannot be reached is a problem of its own."""
+def test_doctor_checks_each_of_several_databases(command: Command, database: Database) -> None:
+    """A database that cannot be reached is a problem of its own."""
     answer = command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--dsn", database.dsn)
     lines = answer.stdout.splitlines()
     first, second = (place for place, line in enumerate(lines) if line.endswith(":"))
-    assert (lines[first], lines[first + 1].split()[:2]) == ("127.0.0.1:1/nowhere:", ["problem", "connection"])
+    assert lines[first].startswith("127.0.0.1:1/nowhere")
+    assert lines[first + 1].split()[:2] == ["problem", "connection"]
     assert (lines[second + 1].split()[:2], answer.exit_code) == (["ok", "connection"], 1)
 
 
-def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Command) -> None:
-    """Nothing else would say that it changes nothing."""
+def test_a_misspelled_variable_gets_a_suggestion(command: Command) -> None:
+    """It changes nothing, and no other command reports it."""
     answer = command.run("doctor", "--json", NOETL_BROKER_SWEEP_SECOND="3")
     [finding] = [finding for finding in json.loads(answer.stdout)["findings"] if finding["check"] == "settings"]
     assert (finding["state"], finding["facts"]["meant"]) == ("notice", "NOETL_BROKER_SWEEP_SECONDS")
@@ -97,7 +98,7 @@ def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Comm
     [
         ("delete from noetl.schema_version where version > 3", "schema: the schema is at version 3, this"),
         ("insert into noetl.schema_version values (99, '0099_x.sql', '')", "schema: the schema is at version 99"),
-        ("update noetl.schema_version set checksum = '' where version = 2", "schema: migration 0002_mail.sql was"),
+        ("update noetl.schema_version set checksum = '' where version = 2", "schema: migration 0002_values.sql was"),
         ("drop schema noetl cascade", "schema: the database has no noetl schema of ours"),
         ("alter table noetl.event disable trigger noetl_receive_events", "triggers: the trigger noetl_receive_events"),
         ("insert into noetl.dead_letter values (7, 1, 'the audit table is full')",
@@ -105,24 +106,57 @@ def test_a_misspelled_variable_is_told_with_the_one_that_was_meant(command: Comm
         ("alter table noetl.inbox set (autovacuum_enabled = off)", "bloat: autovacuum is switched off for noetl.inbox"),
     ],
 )  # fmt: skip
-async def test_what_one_statement_spoils_is_found(database: Database, statement: str, problem: str) -> None:
-    """And nothing else is."""
+async def test_doctor_finds_the_one_thing_that_a_statement_breaks(
+    database: Database, statement: str, problem: str
+) -> None:
+    """It finds nothing else."""
+    problem = named(problem)
     await execute(database, statement)
     found = await problems(database)
     assert (found[: len(problem)], found.count("\n")) == (problem, 0)
 
 
-async def test_a_login_that_may_see_nothing_is_found(database: Database) -> None:
-    """The rest of what can be looked at is told, and what to do about the rights."""
-    async with login(database, "stranger_of") as stranger:
-        found = await examine(stranger.dsn)
+@pytest.mark.parametrize(
+    "statement, starts",
+    [
+        ("update noetl.schema_version set checksum = '' where version = 2", True),
+        (
+            "insert into noetl.schema_version (version, name, checksum, serves_from) values (99, '0099_x.sql', '', 1)",
+            True,
+        ),
+        ("delete from noetl.schema_version where version > 3", False),
+    ],
+)
+async def test_a_finding_about_the_schema_says_whether_brokers_start(
+    command: Command, database: Database, statement: str, *, starts: bool
+) -> None:
+    """`run` does as the finding says. A changed or newer migration that is served stops only `migrate`."""
+    await execute(database, statement)
+    [schema] = [finding for finding in await examine(database) if finding.check == "schema"]
+    assert (schema.state, str(schema.why).startswith("Brokers start, but")) == ("problem", starts)
+    assert command.run("run", "--drain", "--fail-fast").returncode == (0 if starts else 78)
+    assert command.run("migrate").returncode == (78 if starts else 0)
+
+
+async def test_a_login_without_any_right_is_a_problem(database: Database) -> None:
+    """The other checks run, and the remedy names the rights."""
+    async with login(database, "no_role") as no_role:
+        found = await examine(no_role)
     assert {"connection": "ok", "listen": "ok", "schema": "problem"}.items() <= {one[:2] for one in found}
     [schema] = [one for one in found if one.state == "problem"]
     assert schema.says.startswith("this login may not see it: ")
-    assert "in the role noetl_broker" in str(schema.do)
+    assert named("in the role noetl_operator") in str(schema.do)
 
 
-async def test_mail_that_nobody_reads_is_found(database: Database) -> None:
+async def test_an_operator_needs_no_right_of_a_broker(database: Database) -> None:
+    """It makes every check; the rights are those of the group of brokers."""
+    async with logins(database) as as_role:
+        found = await examine(as_role.operator)
+    assert [one for one in found if "right" in one.says] == []
+    assert [one.facts["role"] for one in found if one.check == "rights"] == [named("noetl_broker")]
+
+
+async def test_unread_mail_is_a_problem(database: Database) -> None:
     """The lag is the age of the oldest event."""
     await register(database, ONE_STEP)
     await start(database, count=3)
@@ -130,8 +164,45 @@ async def test_mail_that_nobody_reads_is_found(database: Database) -> None:
     assert (await problems(database)).startswith("mail: 3 unread, the oldest for 3 h 0 min (execution ")
 
 
-async def test_a_lease_that_nobody_takes_back_is_found(database: Database) -> None:
-    """A broker would have done so within a second or two."""
+async def test_a_schedule_that_no_broker_moves_or_that_fails_is_a_problem(database: Database) -> None:
+    """A schedule alone is none."""
+    await execute(database, "insert into noetl.catalog (path, version, content) values ('x', 1, 'x')")
+    await execute(database, "select noetl.put_schedule('nightly', 'x', '@daily')")
+    assert await problems(database) == ""
+    await execute(database, "update noetl.start_schedule set updated_at = now() - interval '1 hour'")
+    assert (await problems(database)).startswith("schedules: 1 schedule, 0 paused, 1 overdue, the first since ")
+    await execute(
+        database, "update noetl.start_schedule set due_at = 'infinity', error = 'bad minute', error_at = now()"
+    )
+    assert await problems(database) == "schedules: 1 schedule, 0 paused, 1 with an error, such as nightly: bad minute"
+
+
+async def test_queued_executions_of_no_paused_playbook_are_a_problem(database: Database) -> None:
+    """Those of a paused one wait for a person."""
+    await register(database, ONE_STEP)
+    await execute(database, "select noetl.pause_path('story')")
+    await start(database, count=2)
+    await drain(database)
+    assert await problems(database) == ""
+    await execute(database, "select noetl.resume_path('story')")
+    expected = "pauses: 0 executions paused, 2 queued, 2 of playbooks that are not paused"
+    assert await problems(database) == expected
+
+
+async def test_approvals_that_wait_are_no_problem(database: Database) -> None:
+    """The oldest and the next timeout are told; without an approval there is no line."""
+    await register(database, "workflow: [{step: start, next: ask}, {step: ask, type: approval, timeout: 1d}]")
+    await start(database, count=2)
+    assert [one for one in await examine(database) if one.check == "approvals"] == []
+    await drain(database)
+    [found] = [one for one in await examine(database) if one.check == "approvals"]
+    since, due = found.facts["since"], found.facts["times_out_at"]
+    oldest = f"2 approvals wait for a person, the oldest since {since:%Y-%m-%d %H:%M:%S}"
+    assert (found.state, found.says) == ("ok", f"{oldest}; the next times out at {due:%Y-%m-%d %H:%M:%S}")
+
+
+async def test_an_expired_lease_is_a_problem(database: Database) -> None:
+    """A broker would have requeued the job within two seconds."""
     async with session(database) as own:
         await put_job(own)
         await own.execute("select from noetl.lease_jobs('w1', 1, 60)")
@@ -139,20 +210,20 @@ async def test_a_lease_that_nobody_takes_back_is_found(database: Database) -> No
     assert "leases: 1 lease ran out up to 2 h 0 min ago, and no broker" in await problems(database)
 
 
-async def test_a_clock_of_the_server_that_stepped_back_is_found(database: Database) -> None:
-    """A problem as long as no broker has seen it, a notice for a week after that."""
+async def test_a_server_clock_that_stepped_back_is_found(database: Database) -> None:
+    """A problem until a broker has seen it, then a notice for a week."""
     await execute(database, "insert into noetl.clock (seen_at) values (clock_timestamp() + interval '2 h 10 s')")
     found = await problems(database)
-    assert found == "clock steps: the server's clock is 2 h 0 min behind a time that brokers have seen on it"
+    assert found == "clock steps: the server's clock is 2 h 0 min behind the latest time that brokers saw on it"
     await execute(database, "select noetl.mind_clock(1000)")
-    [notice] = [one for one in await examine(database.dsn) if one.check == "clock steps"]
+    [notice] = [one for one in await examine(database) if one.check == "clock steps"]
     assert (notice.state, notice.says[:45]) == ("notice", "the server's clock stepped back by 2 h 0 min,")
     await execute(database, "update noetl.clock set stepped_at = stepped_at - interval '8 days'")
-    assert [one for one in await examine(database.dsn) if one.check == "clock steps"] == []
+    assert [one for one in await examine(database) if one.check == "clock steps"] == []
 
 
-async def test_jobs_that_no_worker_takes_are_found_by_their_type(database: Database) -> None:
-    """Each with how long the oldest has waited."""
+async def test_jobs_without_a_worker_are_found_by_type(database: Database) -> None:
+    """With the waiting time of the oldest job."""
     async with session(database) as own:
         await put_job(own, "a", node_type="dbt")
         await put_job(own, "b", node_type="dbt")
@@ -161,8 +232,8 @@ async def test_jobs_that_no_worker_takes_are_found_by_their_type(database: Datab
     assert found == "jobs: 2 jobs of type dbt wait for a worker, the oldest for 2 h 0 min"
 
 
-async def test_dead_rows_and_who_keeps_them_are_found(database: Database) -> None:
-    """A snapshot that stands open, and what vacuum may not take away because of it."""
+async def test_dead_rows_and_the_transaction_that_keeps_them_are_found(database: Database) -> None:
+    """An open snapshot, and the rows that vacuum cannot remove because of it."""
     async with session(database) as reader, session(database) as own:
         await reader.execute("begin isolation level repeatable read; select 1")
         await own.execute(
@@ -171,27 +242,27 @@ async def test_dead_rows_and_who_keeps_them_are_found(database: Database) -> Non
         await own.execute("delete from noetl.inbox")
         await own.execute("select pg_stat_force_next_flush()")
         found = await problems(database, AT_ONCE)
-    assert "bloat: noetl.inbox has 3000 dead rows beside 0 live ones" in found
+    assert named("bloat: noetl.inbox has 3000 dead rows beside 0 live ones") in found
     assert "snapshots: process " in found
     assert "idle in transaction) has a transaction open for " in found
 
 
-async def test_a_listener_that_hears_nothing_is_found(database: Database) -> None:
-    """As behind a transaction pooler: LISTEN is answered well, and no notification ever comes."""
-    async with Swallower(database, deaf=b"noetl-broker doctor") as wire:
-        found = await problems(wire.database, replace(Limits(), probe_seconds=0.3))
+async def test_listen_without_notifications_is_found(database: Database) -> None:
+    """Behind a transaction pooler, LISTEN succeeds and no notification arrives."""
+    async with SilentProxy(database, deaf=b"noetl-broker doctor") as proxy:
+        found = await problems(proxy.database, replace(Limits(), probe_seconds=0.3))
     assert found == "listen: a notification was not heard within 0.3 s"
 
 
 async def test_a_pooler_is_found_by_its_greeting(database: Database) -> None:
-    """It greets with a number of its own, and another process does the work."""
-    async with Swallower(database, greets_as=77) as wire:
-        found = await problems(wire.database)
+    """Its process id is not that of the server's process."""
+    async with SilentProxy(database, greets_as=77) as proxy:
+        found = await problems(proxy.database)
     assert found.startswith("pooler: a pooler stands between here and the server: it greets as process 77 and works as")
 
 
 async def test_a_pooler_that_refuses_our_settings_is_named() -> None:
-    """PgBouncer's answer to what it does not know, before there is a session."""
+    """PgBouncer refuses unknown settings before there is a session."""
     refusal = b"SFATAL\0C08P01\0Munsupported startup parameter: statement_timeout\0\0"
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -205,7 +276,7 @@ async def test_a_pooler_that_refuses_our_settings_is_named() -> None:
         with pytest.raises(
             DatabaseFault, match="a pooler in between refuses our session, connect to the server itself"
         ):
-            await examine(f"postgresql://somebody@127.0.0.1:{port}/any?sslmode=disable")
+            await examine(Database(dsn=f"postgresql://somebody@127.0.0.1:{port}/any?sslmode=disable"))
 
 
 async def test_a_clock_that_is_wrong_is_found(database: Database) -> None:
@@ -220,54 +291,66 @@ async def test_a_clock_that_is_wrong_is_found(database: Database) -> None:
 
 
 async def test_a_database_that_is_set_to_read_only_is_found(database: Database) -> None:
-    """No turn could be written."""
+    """No turn can be written."""
     await execute(database, f"alter database {database.name} set default_transaction_read_only = on")
     assert f"but the database {database.name} is set to read only" in await problems(database)
 
 
-async def test_a_long_way_is_a_notice(database: Database) -> None:
-    """It bounds how fast a step follows a step."""
-    found = await examine(database.dsn, replace(Limits(), slow_trip_seconds=0))
+async def test_a_slow_connection_is_a_notice(database: Database) -> None:
+    """It limits how fast steps follow each other."""
+    found = await examine(database, replace(Limits(), slow_trip_seconds=0))
     assert [finding.state for finding in found if finding.check == "connection"] == ["notice"]
 
 
 async def test_rights_that_an_upgrade_did_not_grant_are_found(database: Database) -> None:
-    """Asked as the owner, who may do everything: the brokers' role may not."""
-    await create_roles(database.dsn)
+    """The owner, who may do everything, asks: the brokers' role lacks them."""
+    await create_roles(database)
     await execute(database, "revoke insert on noetl.turn from noetl_broker")
-    assert await problems(database) == "rights: the role noetl_broker lacks insert on noetl.turn"
+    assert await problems(database) == named("rights: the role noetl_broker lacks insert on noetl.turn")
 
 
-async def test_a_login_without_rights_is_told_what_it_lacks(database: Database) -> None:
-    """And what it may not look at, so that nobody takes it for well."""
+async def test_rights_that_operators_lack_are_found(database: Database) -> None:
+    """A table that they read, and a function with commas in its arguments."""
+    await create_roles(database)
+    await execute(database, "revoke select on noetl.log from noetl_operator")
+    await execute(database, "revoke execute on function noetl.pause_path(text, text) from noetl_operator")
+    assert await problems(database) == named(
+        "rights: the role noetl_operator lacks select on noetl.log, execute on noetl.pause_path(text, text)"
+    )
+
+
+async def test_missing_rights_of_a_login_are_named(database: Database) -> None:
+    """Checks that it may not run are problems, too."""
     async with login(database, "guest") as guest:
         name = guest.dsn.partition("://")[2].partition(":")[0]
         await execute(database, f"grant usage on schema noetl to {name}")
         await execute(database, f"grant select on noetl.schema_version to {name}")
-        found = await examine(guest.dsn)
-    said = [_line(finding) for finding in found if finding.state != "ok"]
-    assert any(line.startswith(f"rights: the role {name} lacks select on noetl.catalog") for line in said)
-    assert "mail: this login may not look: permission denied for table inbox" in said
+        found = await examine(guest)
+    problem_lines = [_line(finding) for finding in found if finding.state != "ok"]
+    assert any(
+        line.startswith(named(f"rights: the role {name} lacks select on noetl.catalog")) for line in problem_lines
+    )
+    assert "mail: this login lacks the right: permission denied for table inbox" in problem_lines
 
 
 @pytest.fixture(scope="module")
 def narrow_server() -> Iterator[EmbeddedPostgres]:
-    """Yield a Postgres with room for few connections and few notifications, and without vacuum."""
+    """Yield a Postgres with few connections, a small notification queue and no vacuum."""
     settings = {"max_notify_queue_pages": "64", "max_prepared_transactions": "2", "max_connections": "10",
                 "autovacuum": "off", "fsync": "off"}  # fmt: skip
-    with embedded.start(settings=settings) as postgres:
+    with embedded_postgres.start(settings=settings) as postgres:
         yield postgres
 
 
-async def test_a_server_that_is_too_narrow_is_found(narrow_server: EmbeddedPostgres) -> None:
-    """No vacuum, hardly a connection left, a queue that fills up, and a transaction that somebody has forgotten."""
+async def test_a_server_with_too_few_connections_is_found(narrow_server: EmbeddedPostgres) -> None:
+    """No vacuum, hardly a free connection, a full notification queue, and a forgotten transaction."""
     database = Database(name="postgres", dsn=narrow_server.dsn())
-    await migrate(database.dsn)
-    others = [await connect(database.dsn, name="test") for _ in range(5)]
-    stranger, writer = others[:2]
+    await migrate(database)
+    others = [await connect(database, name="test") for _ in range(5)]
+    listener, writer = others[:2]
     try:
-        await stranger.execute("set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0; listen other")
-        await stranger.execute("begin; select 1")
+        await listener.execute("set idle_in_transaction_session_timeout = 0; set transaction_timeout = 0; listen other")
+        await listener.execute("begin; select 1")
         while await writer.fetchval("select pg_notification_queue_usage()") < 0.2:
             await writer.execute("select pg_notify('other', repeat('x', 3000) || g) from generate_series(1, 4) g")
         await writer.execute("begin; select pg_current_xact_id(); prepare transaction 'forgotten'")

@@ -1,4 +1,4 @@
-"""`explain`: from the tables to sentences, for executions that wait, run, failed and ended."""
+"""`explain`: sentences from the tables, for executions that wait, run, failed and ended."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def started(command: Command) -> int:
 
 @pytest.fixture
 def broker(command: Command, database: Database) -> Iterator[None]:
-    """Run a broker beside the test; it is there when its listener is."""
+    """Run a broker in the background; its listener is connected."""
     command.start("run")
     while not rows(database, "select from pg_stat_activity where application_name = 'noetl-broker bell'"):
         pass
@@ -45,100 +45,110 @@ def broker(command: Command, database: Database) -> Iterator[None]:
 
 
 def explained(command: Command, *arguments: str | int) -> list[str]:
-    """The lines that `explain` prints."""
+    """Give the lines that `explain` prints."""
     answer = command("explain", *arguments)
     assert answer.exit_code == 0, answer.output
     return answer.stdout.splitlines()
 
 
 def kinds(command: Command, *arguments: str | int) -> list[str]:
-    """The kinds of what the first sentence rests on."""
+    """Give the kinds of facts behind the first sentence."""
     return [answer["kind"] for answer in json.loads(command("explain", *arguments, "--json").stdout)["because"]]
 
 
 def test_a_start_that_nobody_read_waits_for_a_broker(command: Command, started: int) -> None:
     """There are no turns yet."""
     first, unread, nobody = explained(command, started)
-    assert first.startswith(f"execution {started} (examples/weather version 1) is RUNNING for ")
+    assert first.startswith(f"execution {started} (examples/weather version 1) has been RUNNING for ")
     assert unread.strip().startswith("execution_start (event ")
-    assert nobody == "  no broker is connected to this database: noetl-broker run"
+    assert nobody == "  no broker is connected to this database (start one: noetl-broker run)"
     assert explained(command, started, "get")[0] == "get cannot be explained: no broker has read its start yet"
 
 
 @pytest.mark.usefixtures("broker")
-def test_a_broker_that_is_connected_is_not_missed(command: Command, database: Database, started: int) -> None:
-    """By the connection of its listener."""
+def test_a_connected_broker_is_mentioned(command: Command, database: Database, started: int) -> None:
+    """Its listener is connected."""
     while not rows(database, "select from noetl.turn"):
         pass
     assert kinds(command, started) == ["queued", "way"]
 
 
-def test_a_job_is_told_from_the_queue_to_its_lease_and_its_next_attempt(
-    command: Command, database: Database, started: int
-) -> None:
+def test_explain_shows_a_job_queued_leased_and_retried(command: Command, database: Database, started: int) -> None:
     """Its worker, its attempts, what failed, and when it is due."""
     decide(database)
-    assert explained(command, started)[1].startswith("  the job of get waits for a worker of type python for ")
+    assert explained(command, started)[1].startswith(
+        "  the job of get has been waiting for a worker of type python for "
+    )
     assert (
-        "1 job of type python waits, none is leased; no worker was seen for it lately" in explained(command, started)[2]
+        "1 job of type python waits, none is leased; no such worker was seen lately" in explained(command, started)[2]
     )
     [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
     held = explained(command, started)
-    assert held[1].startswith("  worker w1 works on get for ")
+    assert held[1].startswith("  worker w1 has been working on get for ")
     assert held[2].startswith("    the lease ends in ")
     rows(database, "select noetl.fail_job(%s, 'w1', 1, '{\"message\": \"no network\"}')", queue_id)
-    assert explained(command, started)[1:3][0] == "  get has ended or failed, and no broker has decided on it yet"
+    assert explained(command, started)[1:3][0] == "  get has an event that no broker has read yet"
     decide(database)
     retried = explained(command, started, "get")
-    assert retried[1].startswith("  get is tried again in ")
+    assert retried[1].startswith("  get will be retried in ")
     assert retried[2] == "    attempt 1 of 2 failed: no network"
 
 
-def test_a_job_that_waits_for_a_clock_which_stepped_back_is_told(
+def test_explain_shows_the_deadline(command: Command, database: Database) -> None:
+    """From the timer that will fail the execution."""
+    file = write_playbook(command.folder, WEATHER, path="examples/weather")
+    file.write_text(file.read_text().replace("weather}", "weather, deadline: 5410}", 1))
+    command("register", file)
+    execution_id = int(command("start", "examples/weather").stdout)
+    decide(database)
+    assert explained(command, execution_id)[-1].startswith("  it fails in 1 h 30 min, at ")
+
+
+def test_explain_shows_a_job_that_waits_for_a_clock_that_stepped_back(
     command: Command, database: Database, started: int
 ) -> None:
-    """As long as no broker has pulled it back, there is nothing else that says why no worker takes it."""
+    """Until a broker pulls it back, only the clock explains why no worker leases it."""
     decide(database)
     execute(
         database,
         "update noetl.queue set created_at = created_at + '2 h 10 s', available_at = available_at + '2 h 10 s'",
     )
-    told = explained(command, started, "get")
-    assert "its times lie 2 h 0 min ahead of the server's clock, which has stepped back" in told[2]
+    lines = explained(command, started, "get")
+    assert "its times are 2 h 0 min ahead of the server's clock, which was set back" in lines[2]
 
 
-def test_a_step_says_why_it_did_not_run_by_events_of_the_log(
+def test_explain_names_the_events_that_kept_a_step_from_running(
     command: Command, database: Database, started: int
 ) -> None:
-    """The event that carried the value stands in the log under that id."""
+    """The event with the value is in the log under that id."""
     decide(database)
     rows(database, "select noetl.complete_job(queue_id, 'w1', 1, '{\"temp\": 20}') from noetl.lease_jobs('w1')")
     decide(database)
     [(event_id,)] = rows(database, "select event_id from noetl.event where event_type = 'action_completed'")
     assert explained(command, started, "alert")[:-1] == [
         f"alert of execution {started} (examples/weather version 1, RUNNING) has not run",
-        "  the transition from get (when {{ get.temp > limit }}) was not taken when get was done",
+        "  the transition from get (when {{ get.temp > limit }}) was not taken when get finished",
         "    the condition {{ get.temp > limit }} was false: get.temp was 20, limit was 25",
         f"      get was the result of get: action_completed from w1 (event {event_id}, turn 2)",
-        "      limit came from the workload, out of the defaults of the playbook",
+        "      limit came from the workload's defaults",
     ]
     document = json.loads(command("explain", started, "alert", "--json").stdout)
     result = document["because"][0]["because"][0]["because"][0]
     assert (result["facts"]["event_id"], result["facts"]["worker_id"]) == (event_id, "w1")
 
 
-def test_mail_that_was_set_aside_is_told(command: Command, database: Database, started: int) -> None:
+def test_explain_shows_dead_letters(command: Command, database: Database, started: int) -> None:
     """With the reason, and the command that puts it back."""
     execute(database, f"alter table noetl.turn add constraint poison check (execution_id <> {started})")
     decide(database)
     lines = explained(command, started)
-    assert "was set aside" in lines[1]
+    assert "was moved to the dead letters" in lines[1]
     assert "poison" in lines[1]
-    assert lines[2] == f"    when that is mended: noetl-broker reevaluate {started}"
+    assert lines[2] == f"    after that is fixed: noetl-broker reevaluate {started}"
 
 
-def test_a_child_and_the_items_of_an_iterator_are_told(command: Command, database: Database, started: int) -> None:
-    """The child with where it stands; the items with their jobs."""
+def test_explain_shows_children_and_iterator_items(command: Command, database: Database, started: int) -> None:
+    """The child with its status, the items with their jobs."""
     body = """\
 workflow:
   - {step: start, next: [call, each]}
@@ -158,27 +168,28 @@ workflow:
     decide(database)
     [(child,)] = rows(database, "select execution_id from noetl.execution where parent_execution_id = %s", family)
     lines = [line.strip() for line in explained(command, family)]
-    assert lines[1] == "call waits for the playbook that it started"
-    assert lines[2].startswith(f"execution {child} (examples/weather) runs for ")
+    assert lines[1] == "call is waiting for the playbook that it started"
+    assert lines[2].startswith(f"execution {child} (examples/weather) has been running for ")
     assert lines[2].endswith(", at get")
-    assert lines[3] == "each has 3 items: 0 ended (0 failed), 2 open, 1 not begun"
+    assert lines[3] == "each has 3 items: 0 ended (0 failed), 2 open, 1 not started"
     assert [line[:15] for line in lines[4:8:2]] == ["the job of each"] * 2
     assert kinds(command, child)[0] == "queued"
     assert explained(command, child)[0].endswith(f"; a child of {family}")
     assert started
 
 
-def test_an_end_is_told(command: Command, database: Database, started: int) -> None:
-    """Failed: the step, the message, the retry; and then who brought it back."""
+def test_explain_shows_how_an_execution_ended(command: Command, database: Database, started: int) -> None:
+    """Failed: the step, the message, the retry; then the execution that retries it."""
     decide(database)
     rows(database, "select noetl.complete_job(queue_id, 'w1', 1, '{}') from noetl.lease_jobs('w1')")
     decide(database)
     lines = explained(command, started)
     assert "failed after" in lines[0]
-    assert lines[0].endswith("in step get: `get.temp` is undefined: there is no such key in a mapping")
-    assert lines[-1] == f"  noetl-broker retry {started} brings it back from where it failed"
+    complaint = "`get.temp` is undefined: there is no such key in a mapping (at workflow[1].next[0].when)"
+    assert lines[0].endswith(f"in step get: {complaint}")
+    assert lines[-1] == f"  noetl-broker retry {started} continues it from the failure"
     new = json.loads(command("retry", started, "--json").stdout)["brought_back_as"]
-    assert explained(command, started)[-1] == f"  it was brought back as execution {new}, which is RUNNING"
+    assert explained(command, started)[-1] == f"  it was retried as execution {new}, which is RUNNING"
     decide(database)
     assert kinds(command, new, "get")[:2] == ["queued", "entered"]
 
@@ -192,7 +203,7 @@ def test_an_end_is_told(command: Command, database: Database, started: int) -> N
         (["{started}", "get#x"], 2, "get#x names no visit: write for example get#2 for the second"),
     ],
 )
-def test_what_is_not_there_is_told(
+def test_explain_reports_a_missing_execution_or_step(
     command: Command, database: Database, started: int, arguments: list[str], code: int, complaint: str
 ) -> None:
     """In one sentence."""
@@ -203,7 +214,7 @@ def test_what_is_not_there_is_told(
     assert answer.stderr.count("\n") == 1
 
 
-def test_what_strangers_wrote_cannot_move_the_cursor(command: Command, database: Database, started: int) -> None:
+def test_explain_escapes_control_characters(command: Command, database: Database, started: int) -> None:
     """Messages are shown without control characters."""
     decide(database)
     error = json.dumps({"message": "red \x1b[31m alert\nsecond line"})
@@ -212,3 +223,33 @@ def test_what_strangers_wrote_cannot_move_the_cursor(command: Command, database:
     text = command("explain", started).stdout + command("explain", started, "get").stdout
     assert "\x1b" not in text
     assert "alert second line" in text
+
+
+def test_an_approval_says_what_is_asked_and_until_when(command: Command, database: Database) -> None:
+    """And the commands that decide it."""
+    body = """
+    workflow:
+    - {step: start, next: ask}
+    - {step: ask, type: approval, title: "Order {{ workload.order }}", timeout: 36h, assignees: finance}
+    """
+    command("register", write_playbook(command.folder, body, path="examples/order"))
+    execution = command("start", "examples/order", "--payload", '{"order": 7}').stdout.strip()
+    decide(database)
+    lines = explained(command, execution, "ask")
+    assert "  ask has been waiting for a person's decision for" in "\n".join(lines)
+    assert f"noetl-broker approve {execution} ask, or noetl-broker reject {execution} ask" in "\n".join(lines)
+    assert "it times out in 1 d 1" in "\n".join(lines)  # 12 h, or 11 h some seconds later
+
+
+def test_a_failed_execution_names_its_alarm(command: Command, database: Database) -> None:
+    """And the alarm names the execution that failed."""
+    file = write_playbook(command.folder, "workflow: [{step: start, next: a}, {step: a, type: http, url: '{{ x }}'}]")
+    text = file.read_text().replace("path: examples/story", "path: examples/story, on_failure: {path: ops/alarm}")
+    file.write_text(text)
+    command("register", file)
+    command("register", write_playbook(command.folder, "workflow: [{step: start}]", path="ops/alarm"))
+    failed = int(command("start", "examples/story").stdout)
+    decide(database)
+    [alarm] = [row[0] for row in rows(database, "select execution_id from noetl.execution where path = 'ops/alarm'")]
+    assert f"  its on_failure started execution {alarm} (ops/alarm), which is COMPLETED" in explained(command, failed)
+    assert explained(command, alarm)[0].endswith(f"; started because {failed} failed")

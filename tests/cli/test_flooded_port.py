@@ -1,4 +1,4 @@
-"""Somebody opens connections to the health port and says nothing: the broker works, and answers whoever asks."""
+"""A flood of silent connections to the health port: the broker works and answers others."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from tests.cli.conftest import Command, write_playbook
-from tests.cli.test_serving import read_until
-from tests.cli.test_watching import BODY, end, free_port, hear, on_port, stop
+from tests.cli.test_health_port import BODY, end, free_port, http_get, on_port, stop
+from tests.cli.test_services import read_until
 from tests.postgres import Database
+from tests.processes import LineProcess
 
 IDLE = 152
 DESCRIPTORS = 64
@@ -20,9 +21,9 @@ FLOOD_SECONDS = 3.0
 
 
 @contextmanager
-def few_descriptors(command: Command, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def few_descriptors(command: Command, *arguments: str, **environment: str) -> Iterator[LineProcess]:
     """Run a command that may open 64 files and connections."""
-    process = subprocess.Popen(
+    process = LineProcess(
         ["/bin/sh", "-c", f'ulimit -n {DESCRIPTORS}; exec "$0" -m noetl_broker "$@"', sys.executable, *arguments],
         cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -35,12 +36,12 @@ def few_descriptors(command: Command, *arguments: str, **environment: str) -> It
 
 
 def idle(port: int, stack: ExitStack) -> None:
-    """Open a connection that says nothing."""
+    """Open a connection and send nothing."""
     stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
 
 
-def test_a_flood_of_idle_connections_stops_nothing(command: Command, database: Database) -> None:
-    """152 of them and 64 descriptors: executions end, /live and /metrics answer, and the log stays a log."""
+def test_idle_connections_do_not_block_the_health_port(command: Command, database: Database) -> None:
+    """152 connections and 64 descriptors: executions end, /live and /metrics answer, and the log stays short."""
     command("register", write_playbook(command.folder, BODY))
     port = free_port()
     with few_descriptors(command, "run", **on_port(port)) as process, ExitStack() as stack:
@@ -51,7 +52,7 @@ def test_a_flood_of_idle_connections_stops_nothing(command: Command, database: D
         while time.monotonic() < until:
             idle(port, stack)
             end(command, database, 1)
-        answers = [hear(port, path).status for path in ("/live", "/ready", "/metrics")]
+        answers = [http_get(port, path).status for path in ("/live", "/ready", "/metrics")]
         end(command, database, 3)
         code = stop(process)
         lines = (process.stderr.read() if process.stderr else "").splitlines()

@@ -1,4 +1,4 @@
-"""`fork`: a new execution that takes over the results of another and goes on from a step."""
+"""`fork`: a new execution that copies the results of another and continues from a step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ workload: {city: Rome}
 workflow:
   - {step: start, next: fetch}
   - {step: fetch, type: python, code: "def main(): ...", next: [{step: load, args: {n: "{{ result.n }}"}}]}
-  - {step: load, type: python, code: "def main(): ...", next: end}
+  - {step: load, type: python, code: "def main(n=0): ...", next: end}
   - {step: end}
 """
 ARGS = "select action::jsonb -> 'args' from noetl.queue where execution_id = %s"
@@ -33,10 +33,10 @@ def done(command: Command, database: Database) -> int:
     return started
 
 
-def test_a_fork_prints_its_id_and_says_what_it_took(command: Command, database: Database, done: int) -> None:
-    """The id alone on stdout, so that a script can take it; the workload is that of the other."""
+def test_a_fork_prints_its_id_and_the_results_that_it_has(command: Command, database: Database, done: int) -> None:
+    """Only the id is on stdout, for scripts; the workload is that of the other."""
     answer = command("fork", done, "--from", "load")
-    assert answer.stderr == "it goes on from load with the results of fetch\n"
+    assert answer.stderr == "it starts from load with the results of fetch\n"
     new = int(answer.stdout)
     decide(database)
     assert rows(database, ARGS, new) == [({"n": 3},)]
@@ -48,18 +48,18 @@ def test_a_fork_prints_its_id_and_says_what_it_took(command: Command, database: 
     assert command("replay", new, "--against", file).exit_code == 0
 
 
-def test_a_result_may_be_given(command: Command, database: Database, done: int) -> None:
+def test_a_fork_replaces_a_result_with_a_given_one(command: Command, database: Database, done: int) -> None:
     """The transition into the step sees it."""
-    told = json.loads(command("fork", done, "--from", "load", "--set", 'fetch.result={"n": 9}', "--json").stdout)
-    new = told.pop("execution_id")
-    assert told == {
+    document = json.loads(command("fork", done, "--from", "load", "--set", 'fetch.result={"n": 9}', "--json").stdout)
+    new = document.pop("execution_id")
+    assert document == {
         "forked_from": done, "from": "load", "path": "examples/load", "version": 1, "taken": ["fetch"], "left_out": [],
     }  # fmt: skip
     decide(database)
     assert rows(database, ARGS, new) == [({"n": 9},)]
 
 
-def test_a_fork_may_go_on_with_another_playbook(command: Command, database: Database, done: int) -> None:
+def test_a_fork_can_use_another_playbook(command: Command, database: Database, done: int) -> None:
     """It is registered, once, and the fork runs on that version."""
     changed = LOAD.replace("result.n", "result.n * 2").replace("end}\n  - {step: end}", "check}\n  - {step: check}")
     file = write_playbook(command.folder, changed, path="examples/load")
@@ -76,7 +76,7 @@ def test_a_fork_may_go_on_with_another_playbook(command: Command, database: Data
 def test_a_playbook_that_is_registered_under_an_older_version_is_not_registered_again(
     command: Command, database: Database, done: int
 ) -> None:
-    """The fork runs on the version that has its text."""
+    """The fork runs on the version with its text."""
     old = write_playbook(command.folder, LOAD, path="examples/load").read_text()
     command("register", write_playbook(command.folder, LOAD.replace("n:", "m:"), path="examples/load"))
     file = command.folder / "old.yaml"
@@ -86,25 +86,25 @@ def test_a_playbook_that_is_registered_under_an_older_version_is_not_registered_
 
 
 def test_one_key_forks_once(command: Command, done: int) -> None:
-    """However often it is sent."""
+    """However often the command is repeated."""
     first, second = (command("fork", done, "--from", "load", "--idempotency-key", "k").stdout for _ in range(2))
     assert first == second != ""
 
 
 def test_a_key_of_another_execution_is_refused_with_its_id(command: Command, database: Database, done: int) -> None:
-    """Neither the one that was started with it passes for a fork, nor the fork of another, nor a fork for a start."""
+    """A start with this key is no fork; another execution's fork is none either. A fork is no start."""
     key = ("--idempotency-key", "monday")
     started = int(command("start", "examples/load", *key).stdout)
     decide(database)
     answers = [command("fork", execution_id, "--from", "load", *key) for execution_id in (started, done)]
-    used = "noetl-broker: the idempotency key monday of examples/load has been used: execution"
+    used = "noetl-broker: the idempotency key monday of examples/load is used: execution"
     assert [(answer.exit_code, answer.stdout, answer.stderr) for answer in answers] == [
         (1, "", f"{used} {started} was started with it; choose another key\n")
     ] * 2
     new = int(command("fork", done, "--from", "load", "--idempotency-key", "tuesday").stdout)
     forked = command("start", "examples/load", "--idempotency-key", "tuesday")
     assert (forked.exit_code, forked.stdout) == (1, "")
-    assert f"tuesday of examples/load has been used: execution {new} was forked from {done} with it" in forked.stderr
+    assert f"tuesday of examples/load is used: execution {new} was forked from {done} with it" in forked.stderr
     assert rows(database, "select count(*) from noetl.execution") == [(3,)]
 
 
@@ -124,10 +124,10 @@ def test_a_key_of_another_execution_is_refused_with_its_id(command: Command, dat
         ([], 2, "--from"),
     ],
 )
-def test_a_fork_that_cannot_be_is_refused(
+def test_an_impossible_fork_is_refused(
     command: Command, database: Database, done: int, arguments: list[Any], code: int, complaint: str
 ) -> None:
-    """With one sentence, and nothing is written."""
+    """In one sentence, and nothing is written."""
     answer = command("fork", done, *arguments)
     assert answer.exit_code == code
     assert complaint in answer.stderr
@@ -135,7 +135,7 @@ def test_a_fork_that_cannot_be_is_refused(
 
 
 def test_a_playbook_with_errors_is_not_registered(command: Command, database: Database, done: int) -> None:
-    """Its errors are told."""
+    """Its errors are printed."""
     file = write_playbook(command.folder, LOAD.replace("next: end", "next: ende"), path="examples/load")
     answer = command("fork", done, "--from", "load", "--playbook", file)
     assert answer.exit_code == 1

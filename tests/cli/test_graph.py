@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.cli.conftest import Command, plain_environment, rows, write_playbook
-from tests.drawing.drawn import Drawing
+from tests.diagram.drawn import Drawing
 from tests.postgres import Database
 
 FETCH = """\
@@ -27,15 +27,15 @@ def finished(command: Command, database: Database) -> int:
     """Run an execution to its end; give its id."""
     command("register", write_playbook(command.folder, FETCH, path="examples/fetch"))
     started = int(command("start", "examples/fetch").stdout)
-    command.run("run", "--drain")
+    command("run", "--drain")
     [(queue_id,)] = rows(database, "select queue_id from noetl.lease_jobs('w1', 1, 60)")
     rows(database, "select noetl.complete_job(%s, 'w1', 1, '{\"n\": 2}')", queue_id)
-    command.run("run", "--drain")
+    command("run", "--drain")
     return started
 
 
 def test_a_file_is_drawn_without_a_database(lone_command: Command) -> None:
-    """As Mermaid, where nobody says otherwise."""
+    """As Mermaid by default."""
     answer = lone_command("graph", write_playbook(lone_command.folder, FETCH, path="examples/fetch"))
     assert (answer.exit_code, answer.stdout[: len(HEAD)]) == (0, HEAD)
 
@@ -51,8 +51,10 @@ def test_stdin_is_a_file(lone_command: Command) -> None:
 @pytest.mark.parametrize(
     "options,begins", [((), "<svg"), (("--format", "mermaid"), "---"), (("--format", "svg"), "<svg")]
 )
-def test_the_suffix_decides_unless_somebody_does(lone_command: Command, options: tuple[str, ...], begins: str) -> None:
-    """An output that ends in .svg is one."""
+def test_the_format_follows_the_suffix_unless_given(
+    lone_command: Command, options: tuple[str, ...], begins: str
+) -> None:
+    """A name that ends in .svg gives an SVG."""
     file = write_playbook(lone_command.folder, FETCH)
     target = lone_command.folder / "picture.svg"
     answer = lone_command("graph", file, "--output", target, *options)
@@ -61,14 +63,14 @@ def test_the_suffix_decides_unless_somebody_does(lone_command: Command, options:
 
 
 def test_any_other_suffix_is_mermaid(lone_command: Command) -> None:
-    """For example .mmd, which its own tools read."""
+    """For example .mmd, which Mermaid's own tools read."""
     target = lone_command.folder / "picture.mmd"
     lone_command("graph", write_playbook(lone_command.folder, FETCH), "--output", target)
     assert target.read_text(encoding="utf-8").startswith("---\n")
 
 
 def test_a_path_of_the_catalog_is_drawn_in_its_version(command: Command) -> None:
-    """The latest, or the one that is asked for."""
+    """The latest version, or the requested one."""
     for target in ("end", "log"):
         body = FETCH.replace("next: fetch}", f"next: {target}}}")
         command("register", write_playbook(command.folder, body, path="examples/fetch"))
@@ -78,7 +80,7 @@ def test_a_path_of_the_catalog_is_drawn_in_its_version(command: Command) -> None
 
 
 def test_an_execution_is_drawn_with_its_path(command: Command, finished: int) -> None:
-    """What was taken, what was not, and how each step stands."""
+    """Transitions taken and not taken, and the status of each step."""
     drawing = Drawing(command("graph", finished, "--format", "svg").stdout)
     assert {(arc.source, arc.target): arc.fate for arc in drawing.arcs} == {
         ("start", "fetch"): "taken",
@@ -90,8 +92,8 @@ def test_an_execution_is_drawn_with_its_path(command: Command, finished: int) ->
     assert any(word.startswith(f"execution {finished}: ✓ completed after ") for word in drawing.words)
 
 
-def test_programs_get_nodes_and_arcs(command: Command, finished: int) -> None:
-    """One document: of an execution with its state, times and outcomes."""
+def test_graph_json_has_nodes_and_arcs(command: Command, finished: int) -> None:
+    """One document: for an execution with its state, times and outcomes."""
     found = json.loads(command("graph", finished, "--json").stdout)
     assert (found["execution_id"], found["path"], found["version"], found["status"]) == (
         finished,
@@ -117,8 +119,8 @@ def test_programs_get_nodes_and_arcs(command: Command, finished: int) -> None:
     ]
 
 
-def test_a_playbook_for_programs_has_no_states(lone_command: Command) -> None:
-    """Only what its author wrote."""
+def test_graph_json_of_a_playbook_has_no_states(lone_command: Command) -> None:
+    """Only what the playbook says."""
     found = json.loads(lone_command("graph", write_playbook(lone_command.folder, FETCH), "--json").stdout)
     assert "execution_id" not in found
     assert {*found["nodes"][1]}.isdisjoint({"state", "visits", "started_at"})
@@ -141,17 +143,21 @@ def test_a_playbook_for_programs_has_no_states(lone_command: Command) -> None:
         ),
         (("x" * 300,), 1, "no playbook " + "x" * 300 + " is registered"),
         (("5",), 1, "no execution 5; noetl-broker executions lists them"),
-        (("99999999999999999999",), 2, "99999999999999999999 is no id of an execution: ids go from 1 to {largest}"),
+        (
+            ("99999999999999999999",),
+            2,
+            "99999999999999999999 is not the id of an execution: ids go from 1 to {largest}",
+        ),
         (
             ("5", "--version", "1"),
             2,
-            "--version belongs to a PATH of the catalog; an execution runs on the version that it started with",
+            "--version belongs to a PATH of the catalog; an execution keeps the version that it started with",
         ),
         (("{file}", "--version", "1"), 2, "--version belongs to a PATH of the catalog; a file has no versions"),
         (
             ("{file}", "--json", "--format", "svg"),
             2,
-            "--json prints nodes and arcs, --format and --output draw them: ask for one of both",
+            "--json excludes --format and --output: it prints nodes and arcs, they draw them",
         ),
         (
             ("{file}", "--output", "no/where.svg"),
@@ -160,8 +166,10 @@ def test_a_playbook_for_programs_has_no_states(lone_command: Command) -> None:
         ),
     ],
 )
-def test_what_cannot_be_drawn_is_said(command: Command, arguments: tuple[str, ...], code: int, sentence: str) -> None:
-    """In one sentence, with what may have been meant."""
+def test_graph_refuses_unknown_files_paths_and_formats(
+    command: Command, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    """In one sentence, with a suggestion."""
     file = write_playbook(command.folder, FETCH, path="examples/fetch")
     command("register", file)
     answer = command("graph", *(argument.format(file=file) for argument in arguments))
@@ -169,7 +177,7 @@ def test_what_cannot_be_drawn_is_said(command: Command, arguments: tuple[str, ..
 
 
 def test_a_playbook_with_errors_is_not_drawn(lone_command: Command) -> None:
-    """The first of them is named with its place."""
+    """The first error is printed with its place."""
     file = write_playbook(lone_command.folder, FETCH.replace("next: fetch}", "next: fitch}"))
     answer = lone_command("graph", file)
     assert (answer.exit_code, answer.stdout) == (1, "")

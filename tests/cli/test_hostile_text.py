@@ -1,19 +1,17 @@
-"""Whatever names and messages hold: no command prints a letter that nobody sees, and no line but ours begins one."""
+"""Hostile names and messages: no command prints invisible characters of others, and no text of others forges a line."""
 
 from __future__ import annotations
 
 import json
 import os
 import pty
-import subprocess
-import sys
 
 import pytest
 
-from noetl_broker.broker.words import shown
+from noetl_broker.text import short_json
 from noetl_broker.visible import is_visible
 from tests.brokers import complete_jobs, drain, execute, start, value
-from tests.cli.conftest import Command
+from tests.cli.conftest import PATIENCE_SECONDS, Command
 from tests.postgres import Database
 
 FORGED = "turn 9  execution_complete"
@@ -39,6 +37,9 @@ OF_ONE = [
     ),
     *(["explain"], ["graph"], ["reevaluate"], ["cancel", "--reason", EVIL], ["fork", "--from", EVIL], ["retry"]),
     ["status", "--watch"],
+    ["status", "--traceback"],
+    ["events", "--traceback"],
+    ["logs"],
 ]
 OF_ALL = [
     *(["executions"], ["executions", "--path", EVIL], ["dead-letters"], ["verify"], ["doctor"], ["replay", "--all"]),
@@ -56,7 +57,7 @@ OF_ALL = [
 
 @pytest.fixture
 async def hostile(database: Database) -> int:
-    """Run an execution in which all that strangers can name or say is hostile; give its id."""
+    """Run an execution in which every name and message of others is hostile; give its id."""
     await execute(
         database,
         "insert into noetl.catalog (path, version, name, content) values ('story', 1, $1, $2)",
@@ -78,9 +79,16 @@ async def hostile(database: Database) -> int:
         database,
         "select noetl.fail_job(queue_id, $1, attempts, $2, false) from noetl.lease_jobs($1, 1, 60)",
         EVIL,
-        {"message": EVIL, "type": EVIL},
+        {"message": EVIL, "type": EVIL, "traceback": EVIL},
     )
     await drain(database)
+    await execute(
+        database,
+        "insert into noetl.log (execution_id, node_id, attempt, ordinal, step, level, first_byte, message)"
+        " values ($1, $2, 1, 1, $2, 'info', 0, $2)",
+        execution_id,
+        EVIL,
+    )
     await execute(
         database,
         "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, $2)",
@@ -91,13 +99,13 @@ async def hostile(database: Database) -> int:
 
 
 def faults(text: str) -> list[str]:
-    """The lines that hold what nobody sees, or that begin with the forged words."""
+    """Give the lines with invisible characters, and those that begin with the forged words."""
     return [line for line in text.split("\n") if not is_visible(line) or line.lstrip().startswith(FORGED)]
 
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["plain", "json"])
-def test_no_command_prints_what_nobody_sees(command: Command, hostile: int, *, as_json: bool) -> None:
-    """In a pipe, on either stream, as text and as JSON, where it works and where it fails."""
+def test_no_command_prints_control_characters(command: Command, hostile: int, *, as_json: bool) -> None:
+    """In a pipe, on both streams, as text and as JSON, after success and failure."""
     calls = [[name, str(hostile), *rest] for name, *rest in OF_ONE] + OF_ALL
     found = {}
     for call in calls:
@@ -107,47 +115,47 @@ def test_no_command_prints_what_nobody_sees(command: Command, hostile: int, *, a
     assert found == {}
 
 
-def test_a_terminal_is_not_moved(database: Database, hostile: int) -> None:
-    """Of what is drawn for one, only the colours are escapes: none that a name brought."""
+def test_a_terminal_gets_no_control_characters_of_others(command: Command, hostile: int) -> None:
+    """The only escape sequences are our own colours."""
+    started = []
     for call in ("executions", "dead-letters", f"status {hostile}", f"replay {hostile}", f"events {hostile}"):
         leader, follower = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "noetl_broker", *call.split(), "--dsn", database.dsn],
-            stdout=follower, stderr=follower, stdin=follower, env=os.environ | {"TERM": "xterm", "COLUMNS": "200"},
-        )  # fmt: skip
+        process = command.start_with(follower, follower, *call.split(), TERM="xterm", COLUMNS="200")
         os.close(follower)
+        started.append((leader, process))
+    for leader, process in started:
         seen = b""
         try:
             while part := os.read(leader, 65_536):
                 seen += part
         except OSError:
-            pass  # the other end is closed
-        process.wait()
+            pass  # the peer has closed its end
+        process.wait(PATIENCE_SECONDS)
         os.close(leader)
         text = seen.decode()
         assert [bad for bad in ("\x1b[2J", "\x1b]", "\x07", "\u202e", "\u200b", "\u2028", "\x9b") if bad in text] == []
         assert [line for line in text.replace("\r", "").split("\n") if line.lstrip().startswith(FORGED)] == []
 
 
-def test_json_holds_the_same_values(command: Command, hostile: int) -> None:
-    """Escapes are of the document, not of what it says."""
-    told = json.loads(command.run("events", hostile, "--json").stdout)
-    assert EVIL in [event["event_type"] for event in told]
+def test_escaped_json_has_the_same_values(command: Command, hostile: int) -> None:
+    """JSON escapes change the text of the document, not its values."""
+    events = json.loads(command("events", hostile, "--json").stdout)
+    assert EVIL in [event["event_type"] for event in events]
 
 
-def test_explain_says_the_value_that_there_is() -> None:
-    """What nobody sees of it is made visible where it is printed; in JSON it stays itself."""
-    assert shown("red\u202eevil") == '"red\u202eevil"'
+def test_explain_keeps_the_value_in_json() -> None:
+    """Text output shows invisible characters as escapes; JSON keeps the value."""
+    assert short_json("red\u202eevil") == '"red\u202eevil"'
 
 
 def test_a_story_with_hostile_text_is_still_a_test(command: Command, hostile: int) -> None:
-    """It is pasted as a literal with escapes, which reads the same."""
-    answer = command.run("replay", hostile, "--story")
-    assert answer.returncode in {0, 1}
+    """Its literals have escapes with the same value."""
+    answer = command("replay", hostile, "--story")
+    assert answer.exit_code in {0, 1}
     compile(answer.stdout, "pasted", "exec")
 
 
 def test_a_traceback_forges_no_line(command: Command) -> None:
-    """With --debug, an error of a file of that name."""
+    """With --debug, an error about a file with that name."""
     answer = command.run("validate", EVIL, "--debug")
     assert faults(answer.stderr) == []

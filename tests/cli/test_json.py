@@ -1,4 +1,4 @@
-"""`--json`: each command prints one document and nothing beside it, of what is there as of what is not."""
+"""`--json`: each command prints one document and nothing else, also if there is nothing to show."""
 
 from __future__ import annotations
 
@@ -7,41 +7,61 @@ from collections.abc import Iterator
 
 import pytest
 
-from noetl_broker.cli.group import COMMANDS
+from noetl_broker.cli.main import COMMANDS
 from noetl_broker.resources import playbooks_folder
 from tests.cli.conftest import Command, decide
 from tests.postgres import Database
 
 FILE = playbooks_folder() / "conditional.yaml"
-# With their option, these are tested where they serve: test_serving.py, test_demo.py.
-SERVING = {"demo", "run", "worker"}
-# Each command as it is called on a database where nothing has ever run; the code that it ends with stands last.
+# test_services.py, test_demo.py and test_dev.py test these with --json.
+SERVING = {"console", "demo", "dev", "run", "worker"}
+# test_approvals.py tests these with --json.
+DECIDING = {"approve", "reject"}
+# test_undo.py tests these with --json.
+UNDOING = {"undo", "abandon"}
+# The call of each command on a database without executions, and its exit code.
 EMPTY = (
     ("migrate", 0), ("migrate --status", 0), ("migrate --sql", 0), ("migrate --roles", 0), ("validate FILE", 0),
     ("register FILE", 0), ("schema", 0), ("executions", 0), ("dead-letters", 0), ("retry --all", 0),
     ("reevaluate --all", 0), ("replay --all", 0), ("replay --all --against FILE", 0), ("verify", 0),
     ("verify --deep --all", 0), ("archive --older-than 1d --dry-run", 0), ("archive --older-than 1d", 0), ("doctor", 1),
-    ("completion bash", 0), ("config", 0),
+    ("completion bash", 0), ("config", 0), ("schedule list", 0), ("step-type list", 0), ("pause --all", 0),
+    ("resume --all", 0),
+    ("cancel --all", 0), ("fork --all --from measure", 0), ("pause --path examples/conditional", 0),
+    ("resume --path examples/conditional", 0), ("approvals", 0),
+    ("signal payment --key 42 --payload 5", 0), ("token create ci --role viewer", 0), ("token list", 0),
+    ("limit put api --concurrency 5", 0), ("limit list", 0), ("limit list api", 0), ("limit delete api", 0),
 )  # fmt: skip
-# And of an execution that waits for its first job.
+# The calls about an execution that waits for its first job.
 OF_ONE = (
     ("start examples/conditional", 0), ("status ID", 0), ("events ID", 0), ("explain ID", 0), ("explain ID note", 0),
+    ("logs ID", 0),
     ("graph ID", 0), ("graph examples/conditional", 0), ("replay ID", 0), ("replay ID --until turn:1", 0),
     ("replay ID --story", 0), ("replay ID --against FILE", 0), ("verify ID", 0), ("reevaluate ID", 0),
-    ("fork ID --from measure", 0), ("cancel ID", 0),
+    ("fork ID --from measure", 0), ("schedule put s examples/conditional --every 1d", 0), ("schedule show s", 0),
+    ("schedule next s", 0), ("schedule pause s", 0), ("schedule resume s", 0), ("schedule backfill s --from 5d", 0),
+    ("schedule backfill s --from 5d --yes", 0), ("schedule delete s", 0), ("pause ID", 0), ("resume ID", 0),
+    ("signal go --execution ID", 0), ("cancel ID", 0),
 )  # fmt: skip
-# Errors are told on stderr alone.
+# Errors are printed on stderr only.
 REFUSED = (
     ("register nowhere.yaml", 2), ("start examples/nothing", 1), ("start examples/conditional --payload {", 2),
     ("explain ID nothing", 2), ("fork ID --from nothing", 2), ("retry ID", 1), ("replay", 2), ("archive", 2),
+    ("logs ID nothing", 1), ("logs 5", 1),
     ("archive --restore 20200101", 1), ("graph examples/nothing", 1),
     *((f"{name} 5", 1) for name in ("status", "events", "explain", "reevaluate", "retry", "graph", "replay", "verify")),
-    ("cancel 5", 1), ("fork 5 --from measure", 1),
+    ("limit list api", 1), ("limit put api", 2), ("undo ID", 1), ("undo 5", 1), ("abandon ID", 1), ("abandon 5", 1),
+    ("token revoke ci", 1), ("token create ci", 2),
+    ("signal go", 2), ("signal go --execution 5", 1), ("signal go --key 1 --payload {", 2),
+    ("pause 5", 1), ("resume 5", 1), ("pause --path x", 1), ("pause --path x*", 2),
+    ("cancel 5", 1), ("fork 5 --from measure", 1), ("schedule show s", 1), ("schedule put s nowhere --every 1d", 1),
+    ("approve 5 a", 1), ("reject 5 a", 1), ("schedule put s examples/conditional", 2),
+    ("schedule backfill s --from 5d", 1),
 )  # fmt: skip
 
 
 def words(call: str, started: str = "") -> Iterator[str]:
-    """Give a call of the tables as a shell would."""
+    """Give the arguments of a call, as a shell would."""
     places = {"FILE": str(FILE), "ID": started}
     for word in call.split():
         yield places.get(word, word)
@@ -49,20 +69,20 @@ def words(call: str, started: str = "") -> Iterator[str]:
 
 @pytest.fixture
 def started(command: Command, database: Database) -> str:
-    """An execution that waits for its first job."""
+    """Give an execution that waits for its first job."""
     command("register", FILE)
     answer = command("start", "examples/conditional")
     decide(database)
     return answer.stdout.strip()
 
 
-def test_every_command_is_here() -> None:
-    """But for those that serve."""
-    assert {call.split()[0] for call, _ in (*EMPTY, *OF_ONE)} == COMMANDS.keys() - SERVING
+def test_every_command_is_tested_for_json() -> None:
+    """Except services, and those that need a question for a person, or an undo."""
+    assert {call.split()[0] for call, _ in (*EMPTY, *OF_ONE)} == COMMANDS.keys() - SERVING - DECIDING - UNDOING
 
 
-def test_each_command_prints_one_document_where_nothing_has_run(command: Command) -> None:
-    """Of which there is mostly nothing to say."""
+def test_each_command_prints_one_document_on_an_empty_database(command: Command) -> None:
+    """Mostly an empty one."""
     for call, code in EMPTY:
         answer = command(*words(call), "--json")
         assert (call, answer.exit_code, answer.stderr) == (call, code, "")
@@ -70,15 +90,15 @@ def test_each_command_prints_one_document_where_nothing_has_run(command: Command
 
 
 def test_each_command_prints_one_document_of_an_execution(command: Command, started: str) -> None:
-    """Which is cancelled last."""
+    """The last call cancels it."""
     for call, code in OF_ONE:
         answer = command(*words(call, started), "--json")
         assert (call, answer.exit_code, answer.stderr) == (call, code, "")
         json.loads(answer.stdout)
 
 
-def test_what_is_refused_is_one_sentence_and_no_document(command: Command, started: str) -> None:
-    """With its code."""
+def test_an_error_prints_no_document(command: Command, started: str) -> None:
+    """It exits with its code."""
     for call, code in REFUSED:
         answer = command(*words(call, started), "--json")
         assert (call, answer.exit_code, answer.stdout, answer.stderr.count("\n")) == (call, code, "", 1)

@@ -1,29 +1,29 @@
-"""`migrate`: applied once, shown, or printed."""
+"""`migrate`: applied once, listed, or printed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 
-import psycopg
 import pytest
 
 from noetl_broker.errors import EXIT_SCHEMA, EXIT_UNAVAILABLE
+from noetl_broker.store.schema_name import application_name
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
-from tests.cli.test_cut_off import SENTENCE, WAITS, cut
-from tests.postgres import Database
+from tests.cli.test_lost_connection import SENTENCE, WAITS, cut
+from tests.postgres import Database, named, psycopg_connect
 from tests.roles import login
 
 
-def test_it_migrates_once(bare_command: Command) -> None:
+def test_migrate_applies_each_file_once(bare_command: Command) -> None:
     """The second time there is nothing to do."""
     first, second = bare_command("migrate"), bare_command("migrate")
     assert first.stdout.startswith("applied 0001_tables.sql\n")
     assert (second.exit_code, second.stdout) == (0, "the schema is up to date\n")
 
 
-def test_status_tells_what_is_pending_and_changes_nothing(bare_command: Command) -> None:
-    """An operator looks before acting."""
+def test_migrate_status_lists_pending_files(bare_command: Command) -> None:
+    """An operator checks before acting."""
     for _ in range(2):
         answer = bare_command("migrate", "--status", "--json")
         assert {entry["pending"] for entry in json.loads(answer.stdout)} == {True}
@@ -33,38 +33,38 @@ def test_status_tells_what_is_pending_and_changes_nothing(bare_command: Command)
 
 
 def test_sql_is_printed_without_a_database(lone_command: Command) -> None:
-    """For who may not, or will not, let a program change a schema."""
+    """For operators who let no program change a schema."""
     answer = lone_command("migrate", "--sql", "--dsn", "postgresql://127.0.0.1:1/nowhere")
     assert answer.exit_code == 0
     assert answer.stdout.startswith("-- 0001_tables.sql\n")
-    assert "create table if not exists noetl.event" in answer.stdout
+    assert named("create table if not exists noetl.event") in answer.stdout
 
 
 def test_roles_are_made_beside_the_schema(bare_command: Command) -> None:
-    """In one command, and again as often as one likes; `--sql` prints them too."""
+    """In one command, any number of times; `--sql` prints them too."""
     first, second = bare_command("migrate", "--roles"), bare_command("migrate", "--roles", "--json")
     assert first.stdout.endswith("applied roles.sql\n")
     assert json.loads(second.stdout) == {"applied": ["roles.sql"]}
-    assert "grant usage on schema noetl" in bare_command("migrate", "--sql", "--roles").stdout
-    assert "grant usage on schema noetl" not in bare_command("migrate", "--sql").stdout
+    assert named("grant usage on schema noetl") in bare_command("migrate", "--sql", "--roles").stdout
+    assert named("grant usage on schema noetl") not in bare_command("migrate", "--sql").stdout
     assert bare_command("migrate", "--status", "--roles").exit_code == 2
 
 
-async def test_status_without_rights_is_77(command: Command, database: Database) -> None:
-    """As any other command: it is no fault of the program."""
-    async with login(database, "stranger_of") as stranger:
-        answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", stranger.dsn)
+async def test_migrate_status_without_rights_exits_with_77(command: Command, database: Database) -> None:
+    """As any other command: it is no bug of the program."""
+    async with login(database, "no_role") as no_role:
+        answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", no_role.dsn)
     assert (answer.returncode, answer.stdout) == (77, "")
     assert answer.stderr.startswith("noetl-broker: the database refuses for want of rights: permission denied")
 
 
 @pytest.mark.parametrize("options", [(), ("--status",), ("--roles",)])
-def test_a_connection_that_is_lost_is_69(command: Command, database: Database, options: tuple[str, ...]) -> None:
-    """It stood before a table that somebody else has locked; no fault of the program."""
-    with psycopg.connect(database.dsn) as other:
+def test_a_lost_connection_exits_with_69(command: Command, database: Database, options: tuple[str, ...]) -> None:
+    """It waits for a locked table when its connection is terminated; it is no bug of the program."""
+    with psycopg_connect(database) as other:
         other.execute("lock table noetl.schema_version in access exclusive mode")
         asking = command.start("migrate", *options)
-        while not rows(database, WAITS, "noetl-broker migrate"):
+        while not rows(database, WAITS, application_name("noetl-broker migrate", database.schema)):
             assert asking.poll() is None
         cut(database, "noetl-broker migrate")
         out, err = asking.communicate(timeout=PATIENCE_SECONDS)
@@ -74,9 +74,9 @@ def test_a_connection_that_is_lost_is_69(command: Command, database: Database, o
 @pytest.mark.parametrize(
     "there", ["create table noetl.execution (a int)", "create view noetl.queue as select 1 as queue_id"]
 )
-def test_what_stands_in_the_way_is_78(bare_command: Command, empty_database: Database, there: str) -> None:
-    """With the migration and what the server says of it; nothing of it is done."""
-    with psycopg.connect(empty_database.dsn) as owner:
+def test_a_conflicting_object_exits_with_78(bare_command: Command, empty_database: Database, there: str) -> None:
+    """With the migration and the server's message. The migration is rolled back."""
+    with psycopg_connect(empty_database) as owner:
         owner.execute(f"create schema noetl; {there}")
     answer = bare_command("migrate")
     assert (answer.exit_code, answer.stdout) == (EXIT_SCHEMA, "")

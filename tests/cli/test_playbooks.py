@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.cli.conftest import Command, rows, write_playbook
 from tests.postgres import Database
 
@@ -17,7 +19,7 @@ workflow:
   - {step: start, next: nowhere}
   - {step: end}
 """
-# A loop that no condition leaves: runs, but was hardly meant.
+# A loop without an exit condition: valid, but hardly intended.
 ODD = """\
 workflow:
   - {step: start, next: end}
@@ -27,13 +29,13 @@ workflow:
 
 
 def test_a_good_playbook_is_ok(lone_command: Command) -> None:
-    """It needs no database to say so."""
+    """The check needs no database."""
     file = write_playbook(lone_command.folder, GOOD)
     answer = lone_command("validate", file)
     assert (answer.exit_code, answer.stdout) == (0, f"{file}: ok\n")
 
 
-def test_an_error_is_told_with_its_place(lone_command: Command) -> None:
+def test_an_error_has_file_line_and_column(lone_command: Command) -> None:
     """In the form that editors follow: file, line, column, severity, sentence."""
     file = write_playbook(lone_command.folder, BAD)
     answer = lone_command("validate", file)
@@ -50,11 +52,11 @@ def test_of_thousands_of_errors_a_thousand_are_listed(lone_command: Command) -> 
     answer = lone_command("validate", file)
     lines = answer.stdout.splitlines()
     assert (answer.exit_code, len(lines)) == (1, 1_001)
-    assert lines[-1].endswith("error: … and 11,000 more errors (mend these, and check again)")
+    assert lines[-1].endswith("error: … and 11,000 more errors (fix these, and check again)")
 
 
 def test_findings_are_one_list_for_programs(lone_command: Command) -> None:
-    """All files in one JSON list of flat objects."""
+    """One JSON list of flat objects for all files."""
     files = [write_playbook(lone_command.folder, BAD, path=path) for path in ("a/one", "a/two")]
     answer = lone_command("validate", *files, "--json")
     findings = json.loads(answer.stdout)
@@ -64,7 +66,7 @@ def test_findings_are_one_list_for_programs(lone_command: Command) -> None:
 
 
 def test_warnings_pass_unless_strict(lone_command: Command) -> None:
-    """`--strict` takes them as errors, and names them so."""
+    """`--strict` makes them errors."""
     file = write_playbook(lone_command.folder, ODD)
     plain, strict = lone_command("validate", file), lone_command("validate", "--strict", file)
     assert (plain.exit_code, strict.exit_code) == (0, 1)
@@ -72,15 +74,26 @@ def test_warnings_pass_unless_strict(lone_command: Command) -> None:
     assert ": error: " in strict.stdout
 
 
-def test_a_file_that_is_not_there_is_2(lone_command: Command) -> None:
+def test_a_missing_file_exits_with_2(lone_command: Command) -> None:
     """A usage error, not a finding."""
     answer = lone_command("validate", "missing.yaml")
     assert answer.exit_code == 2
     assert "missing.yaml" in answer.stderr
 
 
+@pytest.mark.parametrize("name", ["validate", "register"])
+def test_a_directory_is_no_file(lone_command: Command, name: str) -> None:
+    """The error says what to give."""
+    folder = lone_command.folder
+    answer = lone_command(name, folder)
+    assert (answer.exit_code, answer.stderr) == (
+        2,
+        f"noetl-broker: {folder} is a directory: give files, such as {folder}/*.yaml\n",
+    )
+
+
 def test_registering_makes_a_version(command: Command, database: Database) -> None:
-    """The row has the text, and from it the name, the kind and the document."""
+    """The row has the text, and the name, kind and document from it."""
     file = write_playbook(command.folder, GOOD)
     answer = command("register", file)
     assert (answer.exit_code, answer.stdout) == (0, "examples/story version 1\n")
@@ -100,7 +113,7 @@ def test_the_same_text_makes_no_new_version(command: Command) -> None:
     assert [(entry["version"], entry["new"]) for entry in json.loads(changed.stdout)] == [(2, True)]
 
 
-def test_one_error_registers_nothing(command: Command, database: Database) -> None:
+def test_a_file_with_an_error_prevents_the_registration_of_all(command: Command, database: Database) -> None:
     """All files or none, so that a set of playbooks that call each other stays one set."""
     files = [write_playbook(command.folder, GOOD, path="a/good"), write_playbook(command.folder, BAD, path="a/bad")]
     answer = command("register", *files)
@@ -111,7 +124,7 @@ def test_one_error_registers_nothing(command: Command, database: Database) -> No
 
 
 def test_registering_at_once_gives_each_text_its_version(command: Command, database: Database) -> None:
-    """Two operators never get one number."""
+    """Two operators never get the same number."""
     files = []
     for number in range(4):
         folder = command.folder / str(number)
@@ -123,3 +136,46 @@ def test_registering_at_once_gives_each_text_its_version(command: Command, datab
     printed = sorted(process.communicate()[0] for process in processes)
     assert printed == [f"examples/story version {number}\n" for number in range(1, 5)]
     assert rows(database, "select count(distinct content) from noetl.catalog") == [(4,)]
+
+
+CALLS = """\
+workflow:
+  - {step: start, next: [a, b, c]}
+  - {step: a, type: playbook, path: examples/child}
+  - {step: b, type: playbook, path: examples/child, version: 3}
+  - {step: c, type: playbook, path: examples/nobody}
+"""
+
+
+def test_validate_looks_for_called_playbooks_in_the_database(command: Command) -> None:
+    """And among the files that are validated with it. Without a database nothing is said."""
+    parent = write_playbook(command.folder, CALLS, path="examples/parent")
+    child = write_playbook(command.folder, "workflow: [{step: start}]\n", path="examples/child")
+    answer = command("validate", parent)
+    assert answer.exit_code == 0
+    assert answer.stdout.count("no playbook `examples/child` is registered") == 2
+    assert command("validate", parent, child).stdout.count("is registered") == 1
+    command("register", child)
+    assert [line.partition(": ")[2] for line in command("validate", parent).stdout.splitlines()] == [
+        "warning: the playbook `examples/child` has no version 3 (its latest version is 1)",
+        "warning: no playbook `examples/nobody` is registered (register it before the playbook runs)",
+    ]
+    assert command("validate", "--strict", parent).exit_code == 1
+    del command.environment["NOETL_BROKER_DSN"]
+    assert "is registered" not in command("validate", parent).stdout
+
+
+def test_validate_goes_on_where_the_database_does_not_answer(command: Command) -> None:
+    """It says so, and checks what needs none."""
+    file = write_playbook(command.folder, CALLS, path="examples/parent")
+    answer = command("validate", file, "--dsn", "postgresql://127.0.0.1:1/nothing")
+    assert answer.exit_code == 0
+    assert "checked without the database" in answer.stderr
+
+
+def test_validate_knows_the_step_types_of_the_database(command: Command) -> None:
+    """It refuses nothing that `register` accepts."""
+    file = write_playbook(command.folder, "workflow: [{step: start, next: a}, {step: a, type: resize}]\n", path="p")
+    assert command("validate", file).exit_code == 1
+    command("step-type", "add", "resize")
+    assert command("validate", file).exit_code == 0

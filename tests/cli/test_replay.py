@@ -1,4 +1,4 @@
-"""`replay` as an operator uses it: of one, of many, where one stood, as a test that pastes, against an edit."""
+"""`replay` for operators: one execution, many, a past state, as a test, against an edited playbook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -26,13 +25,13 @@ workflow:
 - {step: start, next: measure}
 - step: measure
   type: python
-  code: x
+  code: result = 1
   next:
   - {when: "{{ measure.n > workload.limit }}", step: high}
   - else: [{step: low}]
-- {step: high, type: python, code: x, args: {n: "{{ measure.n }}"}, next: both}
-- {step: low, type: python, code: x, next: both}
-- {step: both, type: python, code: x}
+- {step: high, type: python, code: result = 1, args: {n: "{{ measure.n }}"}, next: both}
+- {step: low, type: python, code: result = 1, next: both}
+- {step: both, type: python, code: result = 1}
 """
 
 
@@ -51,7 +50,7 @@ async def forked(database: Database) -> int:
 
 
 async def complete_jobs_of_others(database: Database, execution_id: int) -> None:
-    """Complete what is queued, but not of this execution."""
+    """Complete the queued jobs of all other executions."""
     hold = "update noetl.queue set available_at = {} where execution_id = {} and status = 'queued'"
     execute(database, hold.format("'infinity'", execution_id))
     await complete_jobs(database, {"n": 3})
@@ -64,8 +63,8 @@ async def eventful(database: Database) -> int:
     return await run_eventful(database)
 
 
-def test_of_one_execution_the_story_is_told(command: Command, forked: int) -> None:
-    """Of one that runs as far as it has got."""
+def test_replay_of_an_id_prints_the_story(command: Command, forked: int) -> None:
+    """Up to the current turn of a running execution."""
     result = command("replay", forked)
     assert result.exit_code == 0
     assert result.stdout == (
@@ -80,8 +79,8 @@ def test_of_one_execution_the_story_is_told(command: Command, forked: int) -> No
     )
 
 
-def test_of_many_the_sum_is_told(command: Command, forked: int) -> None:
-    """Without a bar in a pipe; filters say which."""
+def test_replay_of_a_filter_prints_totals(command: Command, forked: int) -> None:
+    """Filters choose the executions. In a pipe there is no progress bar."""
     assert _sum(command("replay", "--all")) == "3 executions, 10 turns, 0 different"
     assert _sum(command("replay", "--path", "sto*", "--status", "completed")) == "2 executions, 8 turns, 0 different"
     assert _sum(command("replay", "--path", "other")) == "0 executions, 0 turns, 0 different"
@@ -92,40 +91,34 @@ def test_of_many_the_sum_is_told(command: Command, forked: int) -> None:
 
 def _sum(result: Result) -> str:
     assert (result.exit_code, result.stderr) == (0, "")
-    told, pace, rest = result.stdout.partition(" (")
+    summary, pace, rest = result.stdout.partition(" (")
     assert re.fullmatch(r"[\d,]+ executions/s\)\n", rest), pace
-    return told
+    return summary
 
 
-def test_a_bar_is_drawn_on_a_terminal_alone(command: Command, forked: int) -> None:
-    """Where stderr is one; what is printed goes where stdout does."""
+def test_a_progress_bar_is_for_terminals_only(command: Command, forked: int) -> None:
+    """If stderr is one. stdout has the output."""
     assert forked
     terminal, end = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "noetl_broker", "replay", "--all"],
-        cwd=command.folder,
-        env=command.environment | {"TERM": "xterm"},
-        stdout=subprocess.PIPE,
-        stderr=end,
-    )
+    process = command.start_with(subprocess.PIPE, end, "replay", "--all", TERM="xterm")
     os.close(end)
-    told, _ = process.communicate(timeout=30)
+    summary, _ = process.communicate(timeout=30)
     drawn = os.read(terminal, 1 << 16).decode()
     os.close(terminal)
-    assert told.startswith(b"3 executions, 10 turns, 0 different (")
+    assert summary.startswith("3 executions, 10 turns, 0 different (")
     assert "3/3" in drawn
     assert "turns" not in drawn
 
 
 def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, forked: int) -> None:
-    """With its place; the story goes as far. Exit 1."""
+    """With its place; the story ends there. Exit code 1."""
     execute(database, f"update noetl.queue set priority = 9 where node_id = '{forked}:high'")
     result = command("replay", forked)
     assert result.exit_code == 1
-    story, _, told = result.stdout.partition(f"execution {forked}: 1 difference\n")
+    story, _, summary = result.stdout.partition(f"execution {forked}: 1 difference\n")
     assert story.endswith('    job   high {"n": 2}\n')
     [event_id] = rows(database, "select event_id from noetl.turn where turn = 2 and execution_id = %s", forked)[0]
-    assert told == (
+    assert summary == (
         f"  turn 2, action_completed measure (event {event_id}): job high#1\n"
         "    --- written\n"
         "    +++ decided\n"
@@ -137,7 +130,7 @@ def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, f
         "     }\n"
     )
     of_all = command("replay", "--all")
-    assert (of_all.exit_code, told in of_all.stdout) == (1, True)
+    assert (of_all.exit_code, summary in of_all.stdout) == (1, True)
     found = json.loads(command("replay", "--all", "--json").stdout)
     assert (found["executions"], found["turns"], found["differing"]) == (3, 10, 1)
     [difference] = found["different"][0]["differences"]
@@ -165,23 +158,23 @@ DEAD_ENDS = {
 
 
 @pytest.mark.parametrize("change,words", DEAD_ENDS.values(), ids=DEAD_ENDS)
-def test_a_dead_end_is_told_in_words(
+def test_replay_reports_a_missing_playbook(
     command: Command, database: Database, forked: int, change: str, words: str
 ) -> None:
-    """By every form of the command, and the others go on."""
+    """In every form of the command, and the other executions are replayed."""
     execute(database, change)
     result = command("replay", "--all", "--debug")
     assert (words in result.stdout, result.stderr) == (True, ""), result.stdout
     assert "3 executions, " in result.stdout
     assert result.exit_code == (0 if words == "0 different" else 1)
     for form in (["--until", "turn:2"], ["--story"], ["--against", write_playbook(command.folder, FORK, path="story")]):
-        asked = command("replay", forked, *form)
-        assert "fault of the program" not in asked.stderr
-        assert "Traceback" not in asked.stderr
+        answer = command("replay", forked, *form)
+        assert "fault of the program" not in answer.stderr
+        assert "Traceback" not in answer.stderr
 
 
 def test_an_execution_without_turns_says_why(command: Command, database: Database, forked: int) -> None:
-    """Not there at all; not read yet; set aside; of the time before the broker."""
+    """It does not exist, is unread, is a dead letter, or is older than the broker."""
     assert command("replay", 5).stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
     [(waiting,)] = rows(database, "select noetl.start_execution('story')")
     assert "has no turns yet: its start waits for a broker" in command("replay", waiting).stderr
@@ -194,8 +187,8 @@ def test_an_execution_without_turns_says_why(command: Command, database: Databas
     assert "1 event of it was set aside and has no turn" in command("replay", forked).stdout
 
 
-def test_where_an_execution_stood_is_shown(command: Command, database: Database, eventful: int) -> None:
-    """By the number of a turn, or the id of an event: what lived, what waited for whom, what was known."""
+def test_replay_until_shows_the_state_after_a_turn(command: Command, database: Database, eventful: int) -> None:
+    """By turn number or event id: tokens, joins and results."""
     found = json.loads(command("replay", eventful, "--until", "turn:3", "--json").stdout)
     assert found["decision"][-1] == "    retry count 0 s"
     assert [(live["step"], live["inputs"], live["failures"]) for live in found["live"]] == [("count", {"n": 0}, 1)]
@@ -222,8 +215,8 @@ def test_where_an_execution_stood_is_shown(command: Command, database: Database,
     assert "has no event 7" in command("replay", eventful, "--until", "7").stderr
 
 
-def test_a_story_pastes_into_a_test(command: Command, database: Database, eventful: int) -> None:
-    """The printed test, run as it is, gives the story to the letter: of the parent and of each of its children."""
+def test_a_printed_story_is_a_test_that_passes(command: Command, database: Database, eventful: int) -> None:
+    """The printed test gives the same story: for the parent and each of its children."""
     ids = [row[0] for row in rows(database, "select execution_id from noetl.execution order by 1")]
     printed = command("replay", *ids, "--story")
     assert (printed.exit_code, printed.stderr) == (0, "")
@@ -237,20 +230,21 @@ def test_a_story_pastes_into_a_test(command: Command, database: Database, eventf
         assert expected in printed.stdout
 
 
-def test_a_story_that_goes_another_way_than_the_execution_says_so(command: Command) -> None:
-    """Its id and its times are others in a test, and a condition may read them."""
+def test_a_story_that_diverges_from_its_execution_says_so(command: Command) -> None:
+    """A test has other ids and times, and a condition may read them."""
     body = (
-        "workflow:\n- {step: start, next: [{when: 'execution_id > 1', step: a}]}\n- {step: a, type: python, code: x}\n"
+        "workflow:\n- {step: start, next: [{when: 'execution_id > 1', step: a}]}\n"
+        "- {step: a, type: python, code: result = 1}\n"
     )
     command("register", write_playbook(command.folder, body))
     execution_id = int(command("start", "examples/story").stdout)
     command("run", "--drain")
     printed = command("replay", execution_id, "--story")
-    assert (printed.exit_code, "went another way at turn 1 than this story" in printed.stderr) == (1, True)
+    assert (printed.exit_code, "diverges from execution" in printed.stderr) == (1, True)
 
 
-def test_an_edited_playbook_is_tried_on_what_happened(command: Command, forked: int) -> None:
-    """Without ids all executions of its path: a table counts where they part and why."""
+def test_replay_against_an_edited_playbook_counts_divergences(command: Command, forked: int) -> None:
+    """Without ids all executions of its path: a table counts where and why they diverge."""
     edited = write_playbook(command.folder, FORK.replace("> workload.limit", "> 2"), path="story")
     result = command("replay", "--against", edited)
     assert result.exit_code == 1
@@ -268,12 +262,12 @@ def test_an_edited_playbook_is_tried_on_what_happened(command: Command, forked: 
     }
     same = command("replay", forked, "--against", write_playbook(command.folder, FORK, path="story"))
     assert same.exit_code == 0
-    assert same.stdout.startswith("1 executions against ")
-    assert "1 go the same way (1 of them still running), 0 part" in same.stdout
+    assert same.stdout.startswith("1 execution against ")
+    assert "1 go the same way (1 of them still running), 0 diverge" in same.stdout
 
 
-def test_an_edited_playbook_with_errors_is_not_tried(command: Command, forked: int) -> None:
-    """Its errors are told as `validate` tells them."""
+def test_replay_against_a_playbook_with_errors_is_refused(command: Command, forked: int) -> None:
+    """Its errors are printed as by `validate`."""
     result = command("replay", forked, "--against", write_playbook(command.folder, "workflow: []", path="story"))
     assert result.exit_code == 1
     assert "error" in result.stderr
@@ -283,18 +277,15 @@ def test_an_edited_playbook_with_errors_is_not_tried(command: Command, forked: i
 @pytest.mark.parametrize(
     "arguments,words",
     [
-        ([], "takes the IDs of executions, or --all, or a filter"),
-        (["7", "--all"], "takes the IDs of executions, or --all, or a filter"),
         (["7", "--until", "x"], "--until takes the id of an event, or turn:4"),
         (["--all", "--until", "turn:1"], "--until takes the ID of one execution"),
         (["--all", "--story"], "--story takes the IDs of executions"),
-        (["7", "--story", "--until", "turn:1"], "ask one at a time"),
+        (["7", "--story", "--until", "turn:1"], "exclude each other"),
         (["7", "--ways-only"], "--ways-only belongs to --against"),
-        (["--since", "yesterday"], '"yesterday" is no moment'),
         (["7", "--against", "missing.yaml"], "missing.yaml cannot be read"),
     ],
 )
-def test_a_wrong_call_says_what_is_right(command: Command, arguments: list[str], words: str) -> None:
-    """Usage: exit 2."""
+def test_a_wrong_call_of_replay_says_what_is_right(command: Command, arguments: list[str], words: str) -> None:
+    """A usage error: exit code 2."""
     result = command("replay", *arguments)
     assert (result.exit_code, words in result.stderr) == (2, True), result.stderr

@@ -1,4 +1,4 @@
-"""`validate --sarif`: findings in the form that code hosts and editors take."""
+"""`validate --sarif`: findings in the format of code hosts and editors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import noetl_broker
 from noetl_broker.cli.sarif import RULES
-from noetl_broker.playbook import Rules, check
+from noetl_broker.playbook import PlaybookRules, check
 from tests.cli.conftest import Command, write_playbook
 
 PACKAGE = Path(noetl_broker.__file__).parent
@@ -22,7 +22,7 @@ workflow:
 
 
 def run_of(printed: str) -> dict[str, Any]:
-    """Give the one run of a document."""
+    """Give the single run of a document."""
     document = json.loads(printed)
     assert document["version"] == "2.1.0"
     (run,) = document["runs"]
@@ -51,23 +51,23 @@ def test_each_finding_is_a_result_with_its_place(lone_command: Command) -> None:
     }
 
 
-def test_the_rules_are_those_that_were_found(lone_command: Command) -> None:
-    """Each result points at its rule, which says what it asks for and what to write instead."""
+def test_sarif_lists_the_rules_of_its_findings(lone_command: Command) -> None:
+    """Each result points at its rule, which has an explanation and an example."""
     run = run_of(lone_command("validate", "--sarif", write_playbook(lone_command.folder, ODD)).stdout)
     rules = run["tool"]["driver"]["rules"]
     assert [rules[result["ruleIndex"]]["id"] for result in run["results"]] == ["unknown-step", "unused-key"]
     assert rules[1] == {
         "id": "unused-key",
-        "shortDescription": {"text": "Each key is read where it stands."},
+        "shortDescription": {"text": "The key is not read at this place."},
         "help": {
-            "text": "Each key is read where it stands.\n"
-            "- write type: save on it; as it is, its data is at most the result of the execution"
+            "text": "The key is not read at this place.\n"
+            "- write type: save; without it, `data` is only the execution's result"
         },
     }
 
 
 def test_a_relative_file_stays_relative(lone_command: Command) -> None:
-    """A code host lays it over its checkout; what a URI cannot hold is escaped."""
+    """So that a code host finds it in its checkout; special characters are escaped."""
     write_playbook(lone_command.folder, ODD, path="an odd one")
     answer = lone_command.run("validate", "--sarif", "an odd one.yaml")
     location = run_of(answer.stdout)["results"][0]["locations"][0]
@@ -75,7 +75,7 @@ def test_a_relative_file_stays_relative(lone_command: Command) -> None:
 
 
 def test_strict_raises_the_level(lone_command: Command) -> None:
-    """As in the other forms."""
+    """As in the other formats."""
     file = write_playbook(lone_command.folder, ODD)
     levels = [
         [result["level"] for result in run_of(lone_command("validate", "--sarif", file, *strict).stdout)["results"]]
@@ -85,31 +85,31 @@ def test_strict_raises_the_level(lone_command: Command) -> None:
 
 
 def test_a_good_playbook_is_a_run_without_results(lone_command: Command) -> None:
-    """The empty list tells a code host that earlier findings are mended."""
+    """With an empty list a code host closes earlier findings."""
     file = write_playbook(lone_command.folder, "workflow: [{step: start, next: end}, {step: end}]\n")
     answer = lone_command("validate", "--sarif", file)
     assert (answer.exit_code, run_of(answer.stdout)["results"]) == (0, [])
 
 
-def test_one_form_is_asked_for(lone_command: Command) -> None:
-    """Two are a usage error."""
+def test_json_and_sarif_exclude_each_other(lone_command: Command) -> None:
+    """Both together are a usage error."""
     answer = lone_command("validate", "--sarif", "--json", write_playbook(lone_command.folder, ODD))
     assert answer.exit_code == 2
-    assert answer.stderr == "noetl-broker: --json and --sarif are two forms of one answer: ask for one of them\n"
+    assert answer.stderr == "noetl-broker: --json and --sarif exclude each other: give one of them\n"
 
 
-def test_every_code_has_its_sentence() -> None:
-    """What the sources hand to a report as a code stands in the table, and nothing else does."""
+def test_every_code_has_a_rule() -> None:
+    """The table has exactly the codes of the sources."""
     texts = {
         node.value
-        for source in (PACKAGE / "playbook").glob("*.py")
+        for source in (PACKAGE / "playbook").rglob("*.py")
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert RULES.keys() - texts == set()
     called = {
         node.args[0].value
-        for source in (PACKAGE / "playbook").glob("*.py")
+        for source in (PACKAGE / "playbook").rglob("*.py")
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
@@ -119,4 +119,4 @@ def test_every_code_has_its_sentence() -> None:
         and isinstance(node.args[0].value, str)
     }
     assert called - RULES.keys() == set()
-    assert {found.code for found in check(b"- 1", file="list", rules=Rules())} <= RULES.keys()
+    assert {found.code for found in check(b"- 1", file="list", rules=PlaybookRules())} <= RULES.keys()

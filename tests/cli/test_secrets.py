@@ -1,7 +1,7 @@
-"""Nothing secret is rendered by the broker, or written to the database or a log, and yet the worker uses it.
+"""No secret is rendered by the broker or written to the database or a log, but the worker uses it.
 
-Broker and worker run for real, with debug logs; secrets stand in the environment of both, in the worker's credentials
-and in the DSN. Afterwards the whole database is dumped and searched, and so is all that the processes have printed.
+Broker and worker run for real with debug logs; secrets are in their environments, in the worker's credentials and in
+the DSN. Then the whole database dump and all output of the processes is searched.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import psycopg
+import httpx
 import pytest
 from psycopg import sql
 
-from noetl_broker.store.binaries import find_bin_folder
+from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
-from tests.cli.test_watching import free_port, hear
-from tests.postgres import Database
+from tests.cli.test_health_port import free_port, http_get
+from tests.postgres import Database, named, psycopg_connect
 
 MARK = "CANARY"  # in every secret, and nowhere else
 SECRET, PASSWORD, TOKEN, PLAIN, VARIABLE, DSN = (f"{word}-{MARK}-{n:04}/+ü" for n, word in enumerate("spkxed", 1))
@@ -60,8 +60,8 @@ workflow:
       payload: {status: "{{ result.status_code }}", token: "{{ workload.token }}", event: "{{ execution_id }}"}
     next: [{step: given, args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}]
   - {step: given, type: http, url: "{{ site }}/given", headers: {T: "{{ t }}", W: "{{ w }}"},
-     next: [{step: handed, args: "{{ args }}"}]}
-  - {step: handed, type: workbook, task: tell, args: {i: "{{ t }}{{ given.status }}"}, next: action}
+     next: [{step: handed, args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}]}
+  - {step: handed, type: workbook, task: tell, args: {i: "{{ secret.api_token }}{{ given.status }}"}, next: action}
   - {step: action, type: workbook, task: ask, next: each}
   - step: each
     type: iterator
@@ -127,12 +127,20 @@ workflow:
   - {step: use, type: http, url: "{{ site }}/child", headers: {K: "{{ secret[workload.name] }}"}, next: end}
   - {step: end, result: {status: "{{ use.status_code }}"}}
 """
-# What tells of an execution, of settings or of the database; ID stands for the execution.
+# The commands that show an execution, settings or the database; ID stands for the execution.
 SHOWING = (
     ("executions", "--json"), ("config",), ("config", "--json"), ("doctor",), ("doctor", "--json"), ("dead-letters",),
     ("status", "ID"), ("status", "ID", "--json"), ("events", "ID"), ("events", "ID", "--json"), ("graph", "ID"),
     ("explain", "ID"), ("explain", "ID", "given"), ("explain", "ID", "--json"), ("replay", "ID", "--story"),
-    ("verify", "ID", "--deep"),
+    ("verify", "ID", "--deep"), ("logs", "ID"), ("logs", "ID", "--json"), ("status", "ID", "--traceback"),
+    ("events", "ID", "--traceback"), ("explain", "ID", "raises", "--traceback"),
+)  # fmt: skip
+# The routes of the HTTP API that show an execution or the database.
+ROUTES = (
+    "executions", "executions/ID", "executions/ID/events", "executions/ID/jobs", "executions/ID/items",
+    "executions/ID/logs", "executions/ID/explain", "executions/ID/explain?step=raises", "executions/ID/graph",
+    "executions/ID/snapshot?turn=9", "executions/ID/replay", "executions/ID/verify", "workers", "dead-letters",
+    "health/findings",
 )  # fmt: skip
 PORT = ("/live", "/ready", "/metrics")
 REFUSED = """
@@ -143,17 +151,17 @@ workflow:
 
 
 class Site:
-    """A web server that remembers what it was asked, and answers a path `/refused` with 500 and all headers."""
+    """A web server that records its requests, and answers a path `/refused` with 500 and all headers."""
 
     def __init__(self) -> None:
-        self.asked: dict[str, tuple[dict[str, str], str]] = {}
+        self.requests: dict[str, tuple[dict[str, str], str]] = {}
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0))).decode()
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                site.asked[self.path] = headers, body
+                site.requests[self.path] = headers, body
                 refused = self.path == "/refused"
                 answer = json.dumps(headers if refused else {"ok": True}).encode()
                 self.send_response(500 if refused else 200)
@@ -185,20 +193,20 @@ def site() -> Iterator[Site]:
 
 @contextmanager
 def account(database: Database, name: str, password: str) -> Iterator[str]:
-    """Create a superuser with this password; give the DSN that logs in as it."""
+    """Create a superuser with this password; give its DSN."""
     parts = urlsplit(database.dsn)
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute(sql.SQL("create role {} superuser login password {}").format(sql.Identifier(name), password))
     try:
         quoted = "".join(f"%{byte:02X}" for byte in password.encode())
         yield urlunsplit(parts._replace(netloc=f"{name}:{quoted}@{parts.hostname}:{parts.port}"))
     finally:
-        with psycopg.connect(database.dsn, autocommit=True) as connection:
+        with psycopg_connect(database, autocommit=True) as connection:
             connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
 
 
 def secrets(database: Database) -> dict[str, str]:
-    """Give the environment of broker and worker: what a careless operator might set on both."""
+    """Give the environment of broker and worker: what a careless operator might set in both."""
     parts = urlsplit(database.dsn)
     store = {"host": parts.hostname, "port": parts.port, "user": parts.username, "database": database.name}
     return {
@@ -214,9 +222,9 @@ def secrets(database: Database) -> dict[str, str]:
 
 
 def traces(text: str) -> list[str]:
-    """Give the lines in which a secret is, as it is or in base64 at any place of a longer text."""
+    """Give the lines that contain a secret, plain or in base64 at any place of a longer text."""
     encoded = {base64.b64encode(b"x" * shift + MARK.encode())[shift + 1 : 8].decode() for shift in range(3)}
-    names = ("PLAIN_CANARY", "CANARY_PASSWORD")  # the names of variables may be told
+    names = ("PLAIN_CANARY", "CANARY_PASSWORD")  # the names of variables may be shown
     found = []
     for line in text.splitlines():
         rest = line
@@ -228,8 +236,8 @@ def traces(text: str) -> list[str]:
 
 
 def test_no_secret_is_written_and_every_secret_is_used(command: Command, database: Database, site: Site) -> None:
-    """Neither by events, jobs, results and errors, nor by the logs of broker and worker."""
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    """Events, jobs, results, errors and the logs of broker and worker."""
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute("create table public.picky (word text check (length(word) < 3))")
     printed = ""
     port = free_port()
@@ -239,8 +247,8 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
             write_playbook(command.folder, body, path=path)
             for path, body in (("examples/canary", PLAYBOOK), ("examples/child", CHILD), ("examples/no", REFUSED))
         ]
-        registered = [command.run("register", file) for file in files]
-        assert [answer.returncode for answer in registered] == [0, 0, 1]
+        registered = [command("register", file) for file in files]
+        assert [answer.exit_code for answer in registered] == [0, 0, 1]
         services = [
             command.start("run", NOETL_BROKER_HEALTH_PORT=str(port), NOETL_BROKER_VERIFY_SECONDS="0.5"),
             command.start("worker", NOETL_BROKER_LOG_FORMAT="json"),
@@ -248,31 +256,49 @@ def test_no_secret_is_written_and_every_secret_is_used(command: Command, databas
         payload = json.dumps({"site": site.url})
         ended = command.run("start", "examples/canary", "--payload", payload, "--wait", "--json")
         started = json.loads(ended.stdout)["execution_id"]
-        shown = [command.run(*(str(started) if word == "ID" else word for word in words)) for words in SHOWING]
-        printed += "".join(hear(port, path).body for path in PORT)
+        answers = [command(*(str(started) if word == "ID" else word for word in words)) for words in SHOWING]
+        printed += "".join(http_get(port, path).body for path in PORT)
+        printed += _read_routes(command, started)
         for service in services:
             service.send_signal(signal.SIGTERM)
             out, err = service.communicate(timeout=PATIENCE_SECONDS)
-            assert "job_output" in err or "batch" in err
+            assert "job_ended" in err or "batch" in err
             printed += out + err
         dump = subprocess.run(
             [find_bin_folder() / "pg_dump", "--inserts", dsn], capture_output=True, text=True, check=True
         )
-    assert [answer.returncode for answer in shown] == [0] * len(SHOWING)
-    for answer in (*registered, ended, *shown):
+    assert [answer.exit_code for answer in answers] == [0] * len(SHOWING)
+    for answer in (*registered, *answers):
         printed += answer.stdout + answer.stderr
+    printed += ended.stdout + ended.stderr
     result = json.loads(ended.stdout)["result"]
     assert traces(dump.stdout) == []
     assert traces(printed) == []
-    assert "insert into noetl.event" in dump.stdout.lower()
+    assert "x" * 100 in printed  # a log is shown, without the token that it ends in
+    assert named("insert into noetl.event") in dump.stdout.lower()
     assert result["me"] == urlsplit(database.dsn).username
     _assert_used(site, database)
 
 
+def _read_routes(command: Command, execution_id: int) -> str:
+    """Serve the HTTP API; give all its answers, and what the console printed and logged."""
+    port = free_port()
+    console = command.start("console", "--port", str(port))
+    assert console.stdout is not None
+    printed = console.stdout.readline()
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}/api/v1/", trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        for route in ROUTES:
+            answer = client.get(route.replace("ID", str(execution_id)))
+            assert (answer.status_code, route) == (200, route), answer.text
+            printed += answer.text
+    console.send_signal(signal.SIGTERM)
+    return printed + "".join(console.communicate(timeout=PATIENCE_SECONDS))
+
+
 def _assert_used(site: Site, database: Database) -> None:
     token = ASCII[SECRET]
-    headers = {path.partition("?")[0]: told for path, (told, _) in site.asked.items()}
-    bodies = {path.partition("?")[0]: json.loads(body) for path, (_, body) in site.asked.items() if body}
+    headers = {path.partition("?")[0]: request_headers for path, (request_headers, _) in site.requests.items()}
+    bodies = {path.partition("?")[0]: json.loads(body) for path, (_, body) in site.requests.items() if body}
     assert headers["/fields"]["authorization"] == f"Bearer {token}"
     assert headers["/fields"]["x-env"] == ASCII[VARIABLE]
     assert headers["/fields"]["x-key"] == ASCII[TOKEN]

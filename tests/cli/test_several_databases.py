@@ -1,4 +1,4 @@
-"""`run` over several databases in one process: each is served, and one that fails stops no other."""
+"""`run` over several databases in one process: each is served, and a failing one stops no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import select
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +15,9 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows
-from tests.conftest import lend
-from tests.postgres import Database, Server
+from tests.conftest import cloned
+from tests.postgres import SCHEMA_SUFFIX, Database, Server, psycopg_connect
+from tests.processes import Process
 
 PLAYBOOK = """apiVersion: noetl.io/v1
 kind: Playbook
@@ -34,10 +34,10 @@ def databases(
     maintenance: psycopg.Connection, postgres_server: Server, migrated_template: NoopExecutor
 ) -> Iterator[list[Database]]:
     """Yield three migrated databases, each with a playbook."""
-    lent = [lend(maintenance, postgres_server, migrated_template.template_dbname) for _ in range(3)]
+    lent = [cloned(maintenance, postgres_server, migrated_template.template_dbname) for _ in range(3)]
     found = [next(each) for each in lent]
     for database in found:
-        with psycopg.connect(database.dsn, autocommit=True) as connection:
+        with psycopg_connect(database, autocommit=True) as connection:
             connection.execute(
                 "insert into noetl.catalog (path, version, name, content) values ('story', 1, 'story', %s)", (PLAYBOOK,)
             )
@@ -47,13 +47,13 @@ def databases(
 
 
 def arguments(*dsns: str) -> list[str]:
-    """The options that name them."""
+    """Give the options that name them."""
     return [word for dsn in dsns for word in ("--dsn", dsn)]
 
 
 def run_an_execution(database: Database) -> None:
-    """Start one and wait for its end: the broker rings at it."""
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    """Start one and wait for the broker's notification of its end."""
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute("listen noetl_end")
         row = connection.execute("select noetl.start_execution('story')").fetchone()
         assert row is not None
@@ -63,13 +63,13 @@ def run_an_execution(database: Database) -> None:
             assert list(connection.notifies(timeout=PATIENCE_SECONDS, stop_after=1)) != []
 
 
-def read_until(process: subprocess.Popen[str], pattern: str) -> str:
-    """Read the log of a command up to the line that matches."""
+def read_until(process: Process, pattern: str) -> str:
+    """Read the log up to the line that matches."""
     assert process.stderr is not None
     for line in process.stderr:
         if re.search(pattern, line):
             return line
-    raise AssertionError(f"the command ended with {process.wait()} and never said {pattern!r}")
+    raise AssertionError(f"the command ended with {process.wait()} and never printed {pattern!r}")
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -85,8 +85,8 @@ def test_one_broker_serves_three_databases(lone_command: Command, databases: lis
     assert [rows(each, "select status from noetl.execution") for each in databases] == [[("COMPLETED",)]] * 3
 
 
-def test_the_environment_names_several(lone_command: Command, databases: list[Database]) -> None:
-    """As a list; it counts before the one database of `dsn`."""
+def test_the_environment_can_name_several_databases(lone_command: Command, databases: list[Database]) -> None:
+    """As a list; it has precedence over `dsn`."""
     process = lone_command.start(
         "run", NOETL_BROKER_DSN=NOWHERE, NOETL_BROKER_DSNS=json.dumps([database.dsn for database in databases])
     )
@@ -96,7 +96,7 @@ def test_the_environment_names_several(lone_command: Command, databases: list[Da
 
 
 def test_the_log_names_the_database_and_no_password(lone_command: Command, databases: list[Database]) -> None:
-    """Host and name of the database; what else stands in the DSN stays there."""
+    """Only host and database name of the DSN."""
     process = lone_command.start(
         "run", *arguments(databases[0].dsn, NOWHERE), NOETL_BROKER_LOG_FORMAT="json", NOETL_BROKER_DRAIN_SECONDS="1"
     )
@@ -104,16 +104,21 @@ def test_the_log_names_the_database_and_no_password(lone_command: Command, datab
     process.terminate()
     _, rest = process.communicate(timeout=PATIENCE_SECONDS)
     host = databases[0].dsn.rpartition("@")[2]
-    assert [json.loads(line)["database"] for line in lines] == [host, "127.0.0.1:1/nowhere"]
+    assert [json.loads(line)["database"] for line in lines] == [
+        host + SCHEMA_SUFFIX,
+        "127.0.0.1:1/nowhere" + SCHEMA_SUFFIX,
+    ]
     assert "topsecret" not in "".join([*lines, rest])
 
 
 @pytest.mark.parametrize("fault", ["is not there", "has no schema"])
-def test_one_that_fails_stops_no_other(lone_command: Command, databases: list[Database], fault: str) -> None:
-    """From the start: the others are served, and the process does not say that it is ready."""
+def test_a_failing_database_does_not_stop_the_others(
+    lone_command: Command, databases: list[Database], fault: str
+) -> None:
+    """From the start: the others are served, and the process does not report ready."""
     broken = NOWHERE if fault == "is not there" else databases[2].dsn
     if fault == "has no schema":
-        with psycopg.connect(databases[2].dsn, autocommit=True) as connection:
+        with psycopg_connect(databases[2], autocommit=True) as connection:
             connection.execute("drop schema noetl cascade")
     process = lone_command.start("run", *arguments(databases[0].dsn, broken, databases[1].dsn))
     read_until(process, "waiting for the database|a database is not served")
@@ -125,10 +130,10 @@ def test_one_that_fails_stops_no_other(lone_command: Command, databases: list[Da
     assert "all databases are ready" not in log
 
 
-def test_one_that_loses_its_schema_stops_no_other(
+def test_a_lost_schema_does_not_stop_the_other_databases(
     lone_command: Command, databases: list[Database], tmp_path: Path
 ) -> None:
-    """While it runs; the supervisor goes on hearing of the process."""
+    """While it runs; the supervisor still gets messages."""
     address = str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(address)
@@ -137,11 +142,11 @@ def test_one_that_loses_its_schema_stops_no_other(
         process = lone_command.start("run", *dsns, NOTIFY_SOCKET=address, NOETL_BROKER_SWEEP_SECONDS="0.1")
         while not heard.recv(1000).startswith(b"READY=1"):
             pass
-        with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
-            connection.execute("alter schema noetl rename to gone")  # to drop it takes locks that the broker has
+        with psycopg_connect(databases[1], autocommit=True) as connection:
+            connection.execute("alter schema noetl rename to gone")  # a drop would wait for the broker's locks
         read_until(process, "a database is not served")
         while heard in select.select([heard], [], [], 0)[0]:
-            heard.recv(1000)  # what it had said before
+            heard.recv(1000)  # earlier messages
         run_an_execution(databases[0])
         run_an_execution(databases[2])
         assert heard.recv(1000).startswith(b"WATCHDOG=1")
@@ -149,51 +154,51 @@ def test_one_that_loses_its_schema_stops_no_other(
         assert process.wait(PATIENCE_SECONDS) == 0
 
 
-def test_where_none_can_be_served_the_broker_ends(lone_command: Command, databases: list[Database]) -> None:
+def test_a_broker_without_any_database_ends(lone_command: Command, databases: list[Database]) -> None:
     """With the code of the fault, as with one database."""
     for database in databases:
-        with psycopg.connect(database.dsn, autocommit=True) as connection:
+        with psycopg_connect(database, autocommit=True) as connection:
             connection.execute("drop schema noetl cascade")
     answer = lone_command.run("run", *arguments(*(database.dsn for database in databases)))
     assert answer.returncode == 78
 
 
-def test_fail_fast_waits_for_none(lone_command: Command, databases: list[Database]) -> None:
-    """One that is not there is enough."""
+def test_fail_fast_waits_for_no_database(lone_command: Command, databases: list[Database]) -> None:
+    """One missing database is enough."""
     answer = lone_command.run("run", "--fail-fast", *arguments(databases[0].dsn, NOWHERE))
     assert answer.returncode == 69
     assert "topsecret" not in answer.stderr
 
 
-def test_drain_tells_of_each(lone_command: Command, databases: list[Database]) -> None:
-    """One line or one object for each database, in the order in which they were named."""
-    with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
+def test_drain_prints_the_counts_of_each_database(lone_command: Command, databases: list[Database]) -> None:
+    """One line or one object for each database, in the order of the options."""
+    with psycopg_connect(databases[1], autocommit=True) as connection:
         connection.execute("select noetl.start_execution('story')")
     answer = lone_command.run("run", "--drain", "--json", *arguments(*(database.dsn for database in databases)))
     assert answer.returncode == 0
-    told = [(found["database"], found["turns"]) for found in json.loads(answer.stdout)]
-    assert told == [(each.dsn.rpartition("@")[2], int(each is databases[1])) for each in databases]
+    turns = [(found["database"], found["turns"]) for found in json.loads(answer.stdout)]
+    assert turns == [(each.dsn.rpartition("@")[2] + SCHEMA_SUFFIX, int(each is databases[1])) for each in databases]
 
 
-def test_drain_of_one_that_fails_says_so_by_its_code(lone_command: Command, databases: list[Database]) -> None:
+def test_drain_exits_with_the_code_of_a_failed_database(lone_command: Command, databases: list[Database]) -> None:
     """The others are drained."""
-    with psycopg.connect(databases[0].dsn, autocommit=True) as connection:
+    with psycopg_connect(databases[0], autocommit=True) as connection:
         connection.execute("drop schema noetl cascade")
-    with psycopg.connect(databases[1].dsn, autocommit=True) as connection:
+    with psycopg_connect(databases[1], autocommit=True) as connection:
         connection.execute("select noetl.start_execution('story')")
     answer = lone_command.run("run", "--drain", *arguments(*(database.dsn for database in databases)))
     assert answer.returncode == 78
     assert rows(databases[1], "select status from noetl.execution") == [("COMPLETED",)]
 
 
-def test_the_parent_hands_no_password_on_in_arguments(lone_command: Command, databases: list[Database]) -> None:
-    """Everybody on the machine can read them."""
+def test_a_parent_passes_no_password_as_an_argument(lone_command: Command, databases: list[Database]) -> None:
+    """Everybody on the machine can read arguments."""
     process = lone_command.start("run", *arguments(*(each.dsn for each in databases)), "--processes", 2)
     line = read_until(process, "started a process")
     found = re.search(r"process_id=(\d+)", line)
     assert found is not None
-    told = Path(f"/proc/{found[1]}/cmdline").read_bytes()
+    arguments_of_child = Path(f"/proc/{found[1]}/cmdline").read_bytes()
     process.terminate()
     assert process.wait(PATIENCE_SECONDS) == 0
-    assert b"postgresql://" not in told
-    assert os.fsencode(databases[0].name) not in told
+    assert b"postgresql://" not in arguments_of_child
+    assert os.fsencode(databases[0].name) not in arguments_of_child

@@ -1,4 +1,4 @@
-"""What a service says on standard error: in order, whole lines, and how many of them nobody will read."""
+"""A service's standard error: in order, whole lines, and a count of lost ones."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 import structlog
 
 from noetl_broker import logs
-from noetl_broker.cli import stderr
-from noetl_broker.cli.stderr import never_waiting
+from noetl_broker.logs import stderr
+from noetl_broker.logs.stderr import non_blocking_stderr
 from tests.cli.conftest import PATIENCE_SECONDS
 
 
 @pytest.fixture(autouse=True)
 def reset() -> Iterator[None]:
-    """Leave the log as the other tests have it."""
+    """Restore the log configuration."""
     yield
     structlog.reset_defaults()
     logs.configure(level="error", form="console")
@@ -29,20 +29,20 @@ def reset() -> Iterator[None]:
 
 @contextlib.contextmanager
 def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[str]]:
-    """Make a pipe this process' standard error; yield the end where it is read."""
+    """Replace this process's standard error by a pipe; yield its reading end."""
     reading, writing = os.pipe()
     with os.fdopen(reading, encoding="utf-8") as reader, os.fdopen(writing, "w", encoding="utf-8") as direct:
         monkeypatch.setattr(sys, "stderr", direct)
         yield reader
 
 
-def test_what_was_lost_is_counted_when_the_log_is_read_again(
+def test_lost_log_lines_are_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Nobody reads while more is said than waits: the rest is let go at once, and what is read is whole."""
-    monkeypatch.setattr(stderr, "MOST_WAITING", 100_000)
+    """The buffer fills because no process reads: further lines are dropped at once, and all read lines are whole."""
+    monkeypatch.setattr(stderr, "MAX_QUEUE_BYTES", 100_000)
     count = 5_000
-    with read(monkeypatch) as reader, never_waiting():
+    with read(monkeypatch) as reader, non_blocking_stderr():
         logs.configure(level="info", form="json")
         log = structlog.get_logger("test")
         for number in range(count):
@@ -58,21 +58,23 @@ def test_what_was_lost_is_counted_when_the_log_is_read_again(
     assert 0 < len(numbers) < count
 
 
-def test_a_log_that_nobody_reads_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it held is what a pipe holds; the end comes all the same."""
+def test_an_unread_log_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what fits into the pipe is kept."""
     with read(monkeypatch) as reader:
-        with never_waiting():
+        with non_blocking_stderr():
             sys.stderr.write("." * 1_000_000)
-        assert len(reader.read(1_000_000)) == 1_000_000  # the rest of it comes while there is somebody
+        assert len(reader.read(1_000_000)) == 1_000_000  # the rest is written while the pipe is read
 
 
 @pytest.mark.parametrize("ending", ["end_at_once(3)", "raise SystemExit(3)", "raise RuntimeError(3)"])
 def test_the_last_lines_are_not_lost(ending: str) -> None:
-    """However a process ends by itself; what it says of an error stands last."""
+    """However a process ends by itself. Its error is the last line."""
     program = f"""
 import sys
-from noetl_broker.cli.stderr import end_at_once, never_waiting
-with never_waiting():
+from noetl_broker.logs import stderr
+from noetl_broker.logs.stderr import end_at_once, non_blocking_stderr
+stderr.FLUSH_SECONDS = {PATIENCE_SECONDS}  # a busy machine may need longer than the program waits
+with non_blocking_stderr():
     for number in range(10_000):
         print(number, file=sys.stderr)
     {ending}

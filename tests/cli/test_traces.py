@@ -1,4 +1,4 @@
-"""`traces = "otlp"` from the command line: spans on the wire, and a clear word where the library is missing."""
+"""`traces = "otlp"` on the command line: spans over the network, and a clear error if the library is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
 
 
 class Collector(HTTPServer):
-    """Takes what an exporter sends."""
+    """Records what an exporter sends."""
 
     def __init__(self) -> None:
         self.requests: list[ExportTraceServiceRequest] = []
@@ -24,12 +24,12 @@ class Collector(HTTPServer):
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Says yes to every request."""
+    """Accepts every request."""
 
     server: Collector
 
     def do_POST(self) -> None:
-        """Keep one export."""
+        """Record one export."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
@@ -38,12 +38,12 @@ class Answering(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """Yield a collector that listens."""
+    """Yield a listening collector."""
     with Collector() as collector:
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
@@ -52,21 +52,21 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def test_spans_go_to_where_the_usual_variables_say(command: Command, collector: Collector) -> None:
-    """What is left is sent before the command ends."""
+def test_spans_go_to_the_endpoint_of_the_otel_variables(command: Command, collector: Collector) -> None:
+    """The rest is sent before the command ends."""
     command("register", write_playbook(command.folder, BODY))
     command("start", "examples/story")
     endpoint = f"http://127.0.0.1:{collector.server_port}"
     answer = command.run("run", "--drain", NOETL_BROKER_TRACES="otlp", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint)
     assert answer.returncode == 0
     [request] = collector.requests
-    [told] = request.resource_spans
-    assert [span.name for scope in told.scope_spans for span in scope.spans] == ["examples/story"]
-    assert {pair.key: pair.value.string_value for pair in told.resource.attributes}["service.name"] == "noetl-broker"
+    [spans] = request.resource_spans
+    assert [span.name for scope in spans.scope_spans for span in scope.spans] == ["examples/story"]
+    assert {pair.key: pair.value.string_value for pair in spans.resource.attributes}["service.name"] == "noetl-broker"
 
 
-def test_without_the_library_it_is_2_and_says_what_to_install(command: Command) -> None:
-    """Only where traces were asked for."""
+def test_traces_without_the_library_exit_with_2(command: Command) -> None:
+    """Only if traces are on."""
     package = command.folder / "opentelemetry"
     package.mkdir()
     (package / "__init__.py").write_text("raise ModuleNotFoundError('no', name='opentelemetry')\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A log that nobody reads, or that cannot be written, stops no service, and no signal waits for it."""
+"""A log that nobody reads, or that cannot be written, stops no service and delays no signal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
-from tests.cli.test_serving import start_sleeping
-from tests.postgres import Database
+from tests.cli.test_services import start_sleeping
+from tests.postgres import Database, psycopg_connect
+from tests.processes import LineProcess, Process
 
 FULL = Path("/dev/full")
 LOGS = ["unread", "dead", "closed", pytest.param("full", marks=pytest.mark.skipif(not FULL.exists(), reason="no such"))]
@@ -45,7 +45,7 @@ def opened(log: str) -> Iterator[int]:
 
 
 def fill(pipe: int) -> None:
-    """Write until nothing more goes in."""
+    """Write until the pipe is full."""
     os.set_blocking(pipe, False)
     for piece in (b"." * 4096, b"."):
         with contextlib.suppress(BlockingIOError):
@@ -55,15 +55,17 @@ def fill(pipe: int) -> None:
 
 
 @contextlib.contextmanager
-def serving(command: Command, log: str, *arguments: str | int, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def serving(command: Command, log: str, *arguments: str | int, **environment: str) -> Iterator[Process]:
     """Run a command with such a log, or with one that is `closed`."""
-    closing = ["sh", "-c", 'exec "$@" 2>&-', "sh"] if log == "closed" else []
+    closing = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-m", "noetl_broker", *map(str, arguments)]
     with opened(log) as descriptor:
-        process = subprocess.Popen(
-            [*closing, sys.executable, "-m", "noetl_broker", *map(str, arguments)],
-            cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL, stderr=descriptor,
-        )  # fmt: skip
+        if log == "closed":
+            process: Process = LineProcess(
+                closing, cwd=command.folder, env=command.environment | environment, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+        else:
+            process = command.start_with(subprocess.DEVNULL, descriptor, *arguments, **environment)
         try:
             yield process
         finally:
@@ -73,7 +75,7 @@ def serving(command: Command, log: str, *arguments: str | int, **environment: st
 
 def until_ended(database: Database) -> None:
     """Wait until no execution is running."""
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
+    with psycopg_connect(database, autocommit=True) as connection:
         connection.execute("listen noetl_end")
         while rows(database, "select count(*) from noetl.execution where status = 'RUNNING'") != [(0,)]:
             assert next(connection.notifies(timeout=PATIENCE_SECONDS), None) is not None
@@ -81,7 +83,7 @@ def until_ended(database: Database) -> None:
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("log", LOGS)
-def test_a_broker_whose_log_nobody_reads_decides_and_ends(
+def test_a_broker_with_an_unread_log_decides_and_ends(
     command: Command, database: Database, log: str, processes: int
 ) -> None:
     """It takes its turns, and a signal ends it with 0."""
@@ -94,16 +96,16 @@ def test_a_broker_whose_log_nobody_reads_decides_and_ends(
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_second_signal_waits_for_no_reader_either(
+def test_a_second_signal_ends_at_once_with_an_unread_log(
     command: Command, database: Database, log: str, tmp_path: Path
 ) -> None:
-    """Of a worker whose job goes on for long; a supervisor hears of the first."""
+    """Of a worker with a long job; a supervisor gets the message of the first signal."""
     start_sleeping(command, 600)
-    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "NOETL_BROKER_DRAIN_SECONDS": "300"}
+    environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "NOETL_BROKER_DRAIN_SECONDS": "300"}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor, contextlib.ExitStack() as stack:
-        supervisor.bind(told["NOTIFY_SOCKET"])
+        supervisor.bind(environment["NOTIFY_SOCKET"])
         supervisor.settimeout(PATIENCE_SECONDS)
-        worker = stack.enter_context(serving(command, log, "worker", "--types", "sleep", "--debug", **told))
+        worker = stack.enter_context(serving(command, log, "worker", "--types", "sleep", "--debug", **environment))
         deadline = time.monotonic() + PATIENCE_SECONDS
         while rows(database, "select count(*) from noetl.queue where status = 'leased'") == [(0,)]:
             assert time.monotonic() < deadline
@@ -115,15 +117,15 @@ def test_a_second_signal_waits_for_no_reader_either(
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_service_that_fails_waits_for_no_reader(lone_command: Command, log: str) -> None:
-    """What it would say of that has no room; its exit code says it."""
+def test_a_failing_service_ends_with_an_unread_log(lone_command: Command, log: str) -> None:
+    """Its error message has no room; its exit code shows the failure."""
     dsn = "postgresql://127.0.0.1:1/nowhere"
     with serving(lone_command, log, "run", "--fail-fast", "--dsn", dsn) as broker:
         assert broker.wait(PATIENCE_SECONDS) == 69
 
 
 @pytest.mark.parametrize("log", LOGS)
-def test_a_command_that_says_nothing_needs_no_log(lone_command: Command, log: str) -> None:
-    """Nothing went wrong, so it ends with 0."""
-    with serving(lone_command, log, "config") as shown:
-        assert shown.wait(PATIENCE_SECONDS) == 0
+def test_a_closed_stderr_is_no_error(lone_command: Command, log: str) -> None:
+    """The command succeeds, so it ends with 0."""
+    with serving(lone_command, log, "config") as process:
+        assert process.wait(PATIENCE_SECONDS) == 0

@@ -1,6 +1,6 @@
-"""What becomes of real playbooks: registered or refused, run to their ends, and what of them no run has reached.
+"""Surveys playbooks from elsewhere: whether they are accepted, how runs of them end, and what no run reaches.
 
-As a script it prints the table: `python -m tests.corpus.survey`, from the checkout.
+`python -m tests.corpus.survey`, in the checkout, prints a table.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from random import Random
 from typing import NamedTuple, TextIO
 
 from noetl_broker.broker.model import Decision, Emitted, Event
-from noetl_broker.playbook import Finding, Playbook, Rules, check
+from noetl_broker.playbook import Finding, Playbook, PlaybookRules, check
 from noetl_broker.playbook.compile import read_document
 from noetl_broker.playbook.model import Step
-from noetl_broker.playbook.reading import Reading
+from noetl_broker.playbook.reader import Reading
 from noetl_broker.template import Template
-from tests.corpus.scripted import Run, World, play_to_end
-from tests.corpus.worlds import LEAVES, Worlds
+from tests.corpus.scripted_run import Run, Script, run_to_end
+from tests.corpus.scripts import LEAVES, ScriptWriter
 
 VARIABLE = "NOETL_BROKER_CORPUS"
 FOLDER = Path(__file__).parents[2].parent / "shared" / "corpus"
-RANDOM_WORLDS = 20
+RANDOM_SCRIPTS = 20
 FAILURES = (
     {"message": "busy", "status_code": 503},
     {"message": "gone", "status_code": 404},
@@ -35,11 +35,11 @@ FAILURES = (
 )
 LIMITS = frozenset({"max_visits", "max_open_jobs", "max_nesting", "router_ring"})
 UNREACHABLE = "no path from `start` leads to it"
-NO_FAILURE = "no failure that was tried makes it so"
+NO_FAILURE = "no tried failure leads to it"
 
 
 class Condition(NamedTuple):
-    """A condition of a step, and where in the playbook it stands."""
+    """A condition of a step, and its place in the playbook."""
 
     step: str
     at: str
@@ -47,7 +47,7 @@ class Condition(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Survey:
-    """What was found of one document: how its runs ended, and what no run reached, with the reason (empty: unknown)."""
+    """The survey of one document: how runs ended, and what no run reached, with the reason (empty: unknown)."""
 
     name: str
     findings: tuple[Finding, ...]
@@ -58,7 +58,7 @@ class Survey:
 
     @property
     def verdict(self) -> str:
-        """Whether it is accepted, warned of, or refused."""
+        """Whether it is accepted, accepted with warnings, or refused."""
         severities = {found.severity for found in self.findings}
         return "refused" if "error" in severities else "warned" if severities else "accepted"
 
@@ -70,21 +70,21 @@ class Survey:
 
 
 def documents() -> list[Path]:
-    """Give the files of the corpus; none where it is not there."""
+    """Return the files of the corpus; none if there is no corpus."""
     return sorted(Path(os.environ.get(VARIABLE) or FOLDER).glob("*.yaml"))
 
 
 def survey(path: Path) -> Survey:
-    """Check one document and, if it is accepted, run it in many worlds; raises what the core raises."""
+    """Check one document; if it is accepted, run it with many scripts. Raises what the core raises."""
     source = path.read_bytes()
-    found = Survey(name=path.name, findings=check(source, file=path.name, rules=Rules()))
-    reading, playbook = read_document(source, file=path.name, rules=Rules())
+    found = Survey(name=path.name, findings=check(source, file=path.name, rules=PlaybookRules()))
+    reading, playbook, *_ = read_document(source, file=path.name, rules=PlaybookRules())
     if found.verdict == "refused" or playbook is None:
         return found
     seen = _Seen(playbook)
-    for world in worlds_of(playbook, reading, Random(zlib.crc32(source))):  # noqa: S311 - the same worlds each time
-        run = play_to_end(playbook, world)
-        seen.look_at(run)
+    for script in scripts_of(playbook, reading, Random(zlib.crc32(source))):  # noqa: S311 - the same scripts each time
+        run = run_to_end(playbook, script)
+        seen.add_run(run)
         found.ends[run.state.status] += 1
         if run.error.get("type") in LIMITS:
             found.past_limits.add(str(run.error["message"]))
@@ -98,23 +98,23 @@ def survey(path: Path) -> Survey:
     return found
 
 
-def worlds_of(playbook: Playbook, reading: Reading, random: Random) -> Iterator[World]:
-    """Give worlds: empty, plausible, made for each condition, with failing steps, and random ones."""
-    worlds = Worlds(playbook, reading)
-    yield World({}, {})
-    yield from (worlds.plausible(leaf) for leaf in LEAVES)
+def scripts_of(playbook: Playbook, reading: Reading, random: Random) -> Iterator[Script]:
+    """Yield scripts: empty, plausible, for each condition, with failing steps, and random ones."""
+    scripts = ScriptWriter(playbook, reading)
+    yield Script({}, {})
+    yield from (scripts.plausible(leaf) for leaf in LEAVES)
     for step in playbook.steps.values():
         for condition in _conditions(step):
             for outcome in (True, False):
-                yield from worlds.for_condition(step, condition, outcome=outcome)
-        if step.kind != "control":
+                yield from scripts.for_condition(step, condition, outcome=outcome)
+        if step.has_action:
             for failure in FAILURES:
-                yield from (worlds.plausible()._replace(failures={step.name: [failure] * often}) for often in (1, 20))
-    yield from (worlds.plausible(random=random) for _ in range(RANDOM_WORLDS))
+                yield from (scripts.plausible()._replace(failures={step.name: [failure] * often}) for often in (1, 20))
+    yield from (scripts.plausible(random=random) for _ in range(RANDOM_SCRIPTS))
 
 
 class _Seen:
-    """The steps that runs have visited, the outcomes of conditions, and the templates that ended runs."""
+    """What runs have shown: visited steps, outcomes of conditions, templates that ended runs."""
 
     def __init__(self, playbook: Playbook) -> None:
         self.playbook = playbook
@@ -127,13 +127,13 @@ class _Seen:
             for template in (*_conditions(step), *_retry_conditions(step))
         ]
 
-    def look_at(self, run: Run) -> None:
-        """Note what one run has shown."""
+    def add_run(self, run: Run) -> None:
+        """Add what one run shows."""
         self.steps |= {step.name for step in self.playbook.steps.values() if run.state.seen >> step.index & 1}
         if "at" in run.error:
             step = str(run.error.get("step", "start"))
             self.errors[step][run.error["at"], str(run.error["message"])] += 1
-        if run.turns[0][1].begun is not None and not any(one.step == "start" for one in run.turns[0][1].events):
+        if run.turns[0][1].begun is not None and not any(event.step == "start" for event in run.turns[0][1].events):
             self._note_start(run.turns[0][1])
         for event, decision in run.turns:
             for emitted in decision.events:
@@ -142,7 +142,7 @@ class _Seen:
                     self._note(of_step, event, emitted)
 
     def why_not(self, name: str) -> str:
-        """Say why no run came to a step, or past it: the template that failed last on the way."""
+        """Return why no run reached or passed a step: the last template that failed on the way."""
         can_reach = self.playbook.graph.can_reach
         if name != "start" and not can_reach("start", name):
             return UNREACHABLE
@@ -153,7 +153,7 @@ class _Seen:
         return ": ".join(self.errors[last].most_common(1)[0][0]) if last else ""
 
     def why_never(self, condition: Condition, *, outcome: bool) -> str:
-        """Say why a condition never had an outcome."""
+        """Return why a condition never had this outcome."""
         own = [message for at, message in self.errors.get(condition.step, ()) if at == condition.at]
         if own:
             return own[0]
@@ -162,15 +162,15 @@ class _Seen:
         return self.why_not(condition.step)
 
     def _note(self, step: Step, event: Event, emitted: Emitted) -> None:
-        told = (emitted.meta or {}).get("next", ())
-        for condition, one in zip(_conditions(step), told, strict=False):
-            self.outcomes.add((Condition(step.name, condition.at), one["outcome"]))
+        recorded = (emitted.meta or {}).get("next", ())
+        for condition, entry in zip(_conditions(step), recorded, strict=False):
+            self.outcomes.add((Condition(step.name, condition.at), entry["outcome"]))
         if emitted.type in {"action_retry", "step_failed"} and event.error is not None:
             self._note_retry(step, event, emitted)
 
     def _note_start(self, decision: Decision) -> None:
-        """`start` leaves no event: which of its arcs were taken says what its conditions were."""
-        taken = {arc for one in decision.events for arc in (one.meta or {}).get("arcs", ())}
+        """Infer the outcomes of `start`, which has no event, from the arcs that were taken."""
+        taken = {arc for event in decision.events for arc in (event.meta or {}).get("arcs", ())}
         ended = any(row.step == "end" for row in decision.rows)
         for entry in self.playbook.start.next:
             if entry.condition is not None:
@@ -196,8 +196,8 @@ def _retry_conditions(step: Step) -> list[Template]:
     return [template for template in templates if template is not None]
 
 
-def tell(surveys: list[Survey], out: TextIO) -> None:
-    """Print the table, and what no run has reached."""
+def print_table(surveys: list[Survey], out: TextIO) -> None:
+    """Print the table, and what no run reached."""
     lines = [f"{len(surveys)} documents"]
     for verdict in ("accepted", "warned", "refused"):
         of_kind = [found for found in surveys if found.verdict == verdict]
@@ -210,15 +210,13 @@ def tell(surveys: list[Survey], out: TextIO) -> None:
     for found in surveys:
         for why in dict.fromkeys(found.unvisited.values()):
             steps = ", ".join(step for step, reason in found.unvisited.items() if reason == why)
-            lines.append(f"  {found.name}: {steps}\n    {why or 'nothing shows why'}")
+            lines.append(f"  {found.name}: {steps}\n    {why or 'reason unknown'}")
     lines.append(f"outcomes that no condition had: {sum(len(found.missing) for found in surveys)}")
     for found in surveys:
         for (condition, outcome), why in found.missing.items():
-            lines.append(
-                f"  {found.name}: {condition.at} never {str(outcome).lower()}\n    {why or 'nothing shows why'}"
-            )
+            lines.append(f"  {found.name}: {condition.at} never {str(outcome).lower()}\n    {why or 'reason unknown'}")
     print("\n".join(lines), file=out)
 
 
 if __name__ == "__main__":
-    tell([survey(path) for path in documents()], sys.stdout)
+    print_table([survey(path) for path in documents()], sys.stdout)

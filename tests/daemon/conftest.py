@@ -1,4 +1,4 @@
-"""What several tests of the daemon ask for."""
+"""Fixtures of the daemon's tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.postgres import Database
 
 @pytest.fixture
 async def noetl(empty_database: Database) -> AsyncIterator[NoETL]:
-    """That server and its worker, on a database of theirs that was migrated."""
+    """Give a NoETL server and its worker on their own migrated database."""
     both = await open_noetl(empty_database)
     try:
         yield both

@@ -1,4 +1,4 @@
-"""The Dockerfile, instruction by instruction: what can be carried out without a container engine is carried out."""
+"""The Dockerfile, instruction by instruction. Whatever can run without a container engine is run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from typing import NamedTuple
 import pytest
 from click.testing import CliRunner
 
-from noetl_broker.cli.group import cli
+from noetl_broker.cli.main import cli
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command, plain_environment, write_playbook
-from tests.cli.test_serving import read_until
-from tests.cli.test_watching import free_port
+from tests.cli.test_health_port import free_port
+from tests.cli.test_services import read_until
 from tests.postgres import Database
+from tests.processes import LineProcess
 
 ROOT = Path(__file__).parents[2]
 INSTALL_SECONDS = 300.0
 
 
 class Instruction(NamedTuple):
-    """One line of a Dockerfile, with those that continue it: `COPY` and what stands behind it."""
+    """One instruction of a Dockerfile with its continuation lines: a word such as `COPY` and its arguments."""
 
     word: str
     rest: str
@@ -39,8 +40,8 @@ class Instruction(NamedTuple):
 
 def _instructions() -> list[Instruction]:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    whole = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
-    return [Instruction(*line.split(None, 1)) for line in whole.splitlines() if line.strip()]
+    joined = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE))
+    return [Instruction(*line.split(None, 1)) for line in joined.splitlines() if line.strip()]
 
 
 INSTRUCTIONS = _instructions()
@@ -48,25 +49,25 @@ LAST_STAGE = INSTRUCTIONS[max(place for place, one in enumerate(INSTRUCTIONS) if
 
 
 def of(word: str, among: list[Instruction] = INSTRUCTIONS) -> list[str]:
-    """What stands behind each instruction of a kind."""
+    """Give the arguments of all instructions with this word."""
     return [one.rest for one in among if one.word == word]
 
 
 def exec_form(word: str) -> list[str]:
-    """The words of an instruction of the last stage that stands in exec form: no shell is in between."""
+    """Give the arguments of an instruction of the last stage in exec form: without a shell."""
     (rest,) = of(word, LAST_STAGE)
     words: list[str] = json.loads(rest[rest.index("[") :])
     return words
 
 
 def variables() -> dict[str, str]:
-    """What the image sets in the environment."""
+    """Give the environment variables that the image sets."""
     (rest,) = of("ENV", LAST_STAGE)
     return dict(word.split("=", 1) for word in shlex.split(rest))
 
 
 def test_the_image_runs_the_broker_as_nobody() -> None:
-    """Process 1 is the program itself, so that it gets the signals, under a number that has no rights."""
+    """Process 1 is the program, so that it gets the signals. Its user id has no rights."""
     assert (exec_form("ENTRYPOINT"), exec_form("CMD")) == (["noetl-broker"], ["run"])
     user, group = of("USER", LAST_STAGE)[0].split(":")
     assert (int(user) > 0, int(group) > 0) == (True, True)
@@ -80,7 +81,7 @@ def test_the_variables_of_the_image_are_settings() -> None:
 
 
 def _is_ignored(path: str) -> bool:
-    """Whether .dockerignore keeps a file out: the last pattern that fits decides, `!` lets in."""
+    """Tell whether .dockerignore excludes a file: the last matching pattern decides, `!` includes."""
     ignored = False
     for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines():
         pattern = line.removeprefix("!")
@@ -91,13 +92,13 @@ def _is_ignored(path: str) -> bool:
 
 
 def _copied() -> list[tuple[list[str], str]]:
-    """What is copied from the project, and where to."""
+    """Give each copied path of the project and its target."""
     lines = [line.split() for line in of("COPY") if not line.startswith("--from")]
     return [(sources, target) for *sources, target in lines]
 
 
-def test_what_is_copied_reaches_the_build() -> None:
-    """And what the package is made of is copied: its build leaves out silently what is not there."""
+def test_dockerignore_keeps_the_copied_files() -> None:
+    """Also the sources of the package, because its build ignores missing ones."""
     copied = [source for sources, _ in _copied() for source in sources]
     assert [name for name in copied if _is_ignored(name) or not (ROOT / name).exists()] == []
     made_of = re.findall(r"only-include = \[(.*)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[0]
@@ -106,7 +107,7 @@ def test_what_is_copied_reaches_the_build() -> None:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Path]:
-    """Carry out each COPY and RUN of the build below a scratch folder; yield that folder."""
+    """Run each COPY and RUN of the build below a temporary folder; yield the folder."""
     root = Path(tempfile.mkdtemp(prefix="noetl-broker-image-"))
     root.chmod(0o755)  # the user of the image reads it
     folder, programs = root / of("WORKDIR")[0].strip("/"), root / "programs"
@@ -138,11 +139,11 @@ def image() -> Iterator[Path]:
 
 
 def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, database: Database) -> None:
-    """With all that it ships: migrations, roles, libraries."""
+    """With its migrations, roles and libraries."""
     environment = plain_environment() | {"NOETL_BROKER_DSN": database.dsn, "PYTHONDONTWRITEBYTECODE": "1"}
     program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
     for arguments, word in (
-        (["migrate", "--status"], "0006_reader.sql"),
+        (["migrate", "--status"], "0012_reader.sql"),
         (["migrate", "--roles"], "roles.sql"),
         (["run", "--drain"], "took 0 turns"),
         (["worker", "--help"], "Run the reference worker"),
@@ -154,7 +155,7 @@ def test_each_command_of_the_build_gives_a_program_that_runs(image: Path, databa
     assert list((image / "opt").rglob("pip")) == []
 
 
-# What `--read-only --cap-drop ALL --tmpfs` comes to, and the user of the image.
+# The equivalent of `--read-only --cap-drop ALL --tmpfs`, and the user of the image.
 JAIL = """\
 for place in / /tmp /var/tmp; do
   mount --bind "$place" "$place" && mount -o remount,bind,ro "$place" || exit 1
@@ -165,7 +166,7 @@ exec setpriv --reuid {user} --regid {group} --clear-groups --no-new-privs --boun
 
 
 def jailed(*words: str | Path) -> list[str]:
-    """The words that run a program as the image would."""
+    """Give the command that runs a program as the image would."""
     user, group = of("USER", LAST_STAGE)[0].split(":")
     begin = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "/bin/sh", "-c"]
     return [*begin, JAIL.format(user=user, group=group), "jail", *map(str, words)]
@@ -175,7 +176,7 @@ def _can_be_jailed() -> bool:
     wanted = {"unshare", "setpriv"}
     if any(shutil.which(name) is None for name in wanted):
         return False
-    # Who starts it may still reach an interpreter that lies where only its owner may go; what it starts may not.
+    # The jailed user cannot run an interpreter in a folder that only its owner may enter.
     again = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
     answer = subprocess.run(jailed(sys._base_executable, "-c", again), capture_output=True, check=False)  # type: ignore[attr-defined]
     return answer.returncode == 0
@@ -183,12 +184,12 @@ def _can_be_jailed() -> bool:
 
 @pytest.mark.skipif(not _can_be_jailed(), reason="nobody here may mount, or run the interpreter as somebody else")
 def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, command: Command) -> None:
-    """A broker and a worker, without rights or a name; only the worker's place for its jobs takes writes."""
+    """A broker and a worker, without rights or a user name. Only the worker's job folder is writable."""
     subprocess.run(["/bin/chmod", "-R", "a+rX", str(image)], check=True)
     program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
     command("register", ROOT / "playbooks" / "diamond.yaml")
     started = command("start", "examples/diamond").stdout.strip()
-    # As a container engine says it of a user without a name; a tmpfs for what jobs write.
+    # Like a container engine for a user without a name; jobs write to a tmpfs.
     environment = command.environment | variables() | {"HOME": "/", "PATH": os.environ["PATH"], "TMPDIR": "/dev/shm"}  # noqa: S108
     environment["NOETL_BROKER_HEALTH_PORT"] = "0"
     processes = [
@@ -208,8 +209,8 @@ def test_the_program_runs_as_nobody_where_nothing_can_be_written(image: Path, co
 
 
 @pytest.mark.skipif(not _can_be_jailed(), reason="nobody here may mount, or run the interpreter as somebody else")
-def test_an_account_without_a_name_needs_one_in_the_dsn(image: Path) -> None:
-    """It is told so; a database is not waited for."""
+def test_a_user_without_a_name_needs_one_in_the_dsn(image: Path) -> None:
+    """The error says so, and the command does not wait for a database."""
     program = image / "opt" / "noetl-broker" / "bin" / exec_form("ENTRYPOINT")[0]
     words = jailed(program, "run", "--dsn", "postgresql://127.0.0.1:1/nowhere")
     environment = plain_environment() | {"HOME": "/", "NOETL_BROKER_HEALTH_PORT": "0"}
@@ -220,7 +221,7 @@ def test_an_account_without_a_name_needs_one_in_the_dsn(image: Path) -> None:
 
 
 def test_the_health_check_of_the_image(command: Command) -> None:
-    """It is 0 for a broker that is ready, and not for one that is not there."""
+    """0 for a broker that is ready, another code without a broker."""
     port = str(free_port())
     words = [sys.executable, *exec_form("HEALTHCHECK")[1:]]
 
@@ -240,12 +241,12 @@ def _can_be_process_1() -> bool:
 
 @pytest.mark.skipif(not _can_be_process_1(), reason="no process here may begin a namespace of its own")
 class TestAsProcess1:
-    """The first process of a namespace gets no signal that it has not asked for: it would not hear of a stop."""
+    """The first process of a namespace gets only signals that it handles. Otherwise it would ignore a stop."""
 
-    def start(self, command: Command, *arguments: str) -> tuple[subprocess.Popen[str], int]:
-        """Start a command as process 1 of a namespace; gives the process of unshare, and the number of ours outside."""
-        process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "noetl_broker", *arguments],  # noqa: S607
+    def start(self, command: Command, *arguments: str) -> tuple[LineProcess, int]:
+        """Start a command as process 1 of a namespace; gives the process of unshare, and the outside process id."""
+        process = LineProcess(
+            ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-m", "noetl_broker", *arguments],
             env=command.environment | {"PYTHONUNBUFFERED": "1"}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -254,14 +255,14 @@ class TestAsProcess1:
             assert process.poll() is None
         return process, int(found[0])
 
-    def until(self, process: subprocess.Popen[str], word: str) -> None:
-        """Read what it says up to this word."""
+    def until(self, process: LineProcess, word: str) -> None:
+        """Read the output up to this word."""
         assert process.stdout is not None
         assert any(word in line for line in process.stdout), f"it never said {word!r}"
 
     @pytest.mark.parametrize("processes", ["1", "2"])
     def test_a_broker_drains_and_ends_with_0(self, command: Command, processes: str) -> None:
-        """With its children, where it has some."""
+        """With its child processes, if it has some."""
         process, inside = self.start(command, "run", "--processes", processes)
         self.until(process, "ready  " if processes == "1" else "all processes are ready")
         os.kill(inside, signal.SIGTERM)
@@ -269,15 +270,15 @@ class TestAsProcess1:
         assert (process.returncode, out.count("stopped")) == (0, int(processes))
 
     def test_a_worker_ends_with_0(self, command: Command) -> None:
-        """It has nothing to do, and is told to stop."""
+        """It has no job and gets a stop signal."""
         process, inside = self.start(command, "worker", "--debug")
         self.until(process, "worker_started")
         os.kill(inside, signal.SIGTERM)
         process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0
 
-    def test_a_command_that_only_shows_ends_too(self, command: Command) -> None:
-        """There is nothing to drain: it ends at once, with the code of a signal."""
+    def test_a_watching_command_ends_as_process_1(self, command: Command) -> None:
+        """It has nothing to drain: it ends at once, with the code of a signal."""
         command("register", write_playbook(command.folder, "workflow: [{step: start}]\n"))
         started = command("start", "examples/story").stdout.strip()
         process, inside = self.start(command, "status", started, "--watch")

@@ -1,6 +1,6 @@
-"""The stacks for compose and Kubernetes: every command, variable and secret in them is one that the program knows.
+"""The stacks for compose and Kubernetes: the program knows every command, variable and secret in them.
 
-The stack for compose is also played without containers: the same commands, environments and order on a Postgres here.
+The stack for compose also runs without containers: the same commands, environments and order on a local Postgres.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from noetl_broker import __version__
-from noetl_broker.cli.group import cli
+from noetl_broker import __version__, embedded_postgres
+from noetl_broker.cli.main import cli
+from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
-from noetl_broker.store import embedded
-from noetl_broker.store.binaries import find_bin_folder
 from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
 
 FOLDER = Path(__file__).parents[2] / "deploy"
@@ -38,7 +37,7 @@ PASSWORDS = {"OWNER_PASSWORD": "o'w\"n $er", "BROKER_PASSWORD": "b' r", "WORKER_
 
 
 def environment_of(service: dict[str, Any]) -> dict[str, str]:
-    """What compose would set: with the variables of the file .env in it."""
+    """Give the environment that compose sets, with the variables of its .env file."""
     return {
         name: re.sub(r"\$\{(\w+):\?[^}]*\}", lambda found: PASSWORDS[found[1]], value)
         for name, value in service.get("environment", {}).items()
@@ -46,8 +45,8 @@ def environment_of(service: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_each_service_calls_us_with_what_we_know(name: str) -> None:
-    """Its command, its options and its variables; it runs without rights, on a root that nobody writes to."""
+def test_each_service_uses_known_commands_and_settings(name: str) -> None:
+    """Its command, options and variables. It runs without rights on a read-only root."""
     service = OURS[name]
     files = [word for word in service["command"] if word.startswith("/")]
     assert (
@@ -59,7 +58,7 @@ def test_each_service_calls_us_with_what_we_know(name: str) -> None:
 
 
 def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None:
-    """And those when the schema is there, and that when Postgres is."""
+    """Logins need the schema, and the schema needs Postgres."""
     waits = {
         name: {on: how["condition"] for on, how in service.get("depends_on", {}).items()}
         for name, service in SERVICES.items()
@@ -72,15 +71,15 @@ def test_two_brokers_and_two_workers_start_when_their_logins_are_there() -> None
 
 
 def test_only_a_broker_is_asked_for_its_health() -> None:
-    """The check of the image is a broker's; what serves no port would never be healthy."""
+    """The image's health check is for brokers; services without a port would never be healthy."""
     assert [name for name, one in OURS.items() if one.get("healthcheck") != {"disable": True}] == ["broker"]
 
 
 @contextmanager
 def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
-    """Play the stack on a Postgres of its own; yields the operator's environment, and brokers and workers."""
+    """Run the stack on its own Postgres; yields the operator's environment, and brokers and workers."""
     with ExitStack() as ends:
-        postgres = ends.enter_context(embedded.start(settings={"fsync": "off"}))
+        postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
         wanted = environment_of(SERVICES["postgres"])
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
             password = psycopg.sql.Literal(wanted["POSTGRES_PASSWORD"])
@@ -115,7 +114,7 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
 
 
 def test_the_stack_runs_a_playbook_to_its_end() -> None:
-    """With each part's own login; a stop ends all of them with 0."""
+    """With each part's own login. A stop ends all of them with 0."""
     with stack() as (operator, running):
 
         def call(*words: str) -> str:
@@ -136,8 +135,8 @@ def test_the_stack_runs_a_playbook_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("name", PODS)
-def test_each_pod_calls_us_with_what_we_know(name: str) -> None:
-    """Its arguments and variables; it runs without rights, on a root that nobody writes to."""
+def test_each_pod_uses_known_commands_and_settings(name: str) -> None:
+    """Its arguments and variables. It runs without rights on a read-only root."""
     (container,) = PODS[name]["containers"]
     assert CliRunner().invoke(cli, [*container["args"], "--help"]).exit_code == 0
     assert {variable["name"] for variable in container["env"]} - KNOWN == set()
@@ -152,7 +151,7 @@ def test_each_pod_calls_us_with_what_we_know(name: str) -> None:
 
 @pytest.mark.parametrize("name", PODS)
 def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
-    """In one file of the secret, which is all of the secret that it sees."""
+    """In one file of the secret; the pod sees no other part of it."""
     (container,) = PODS[name]["containers"]
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "dsn"]
     (secret,) = [volume["secret"] for volume in PODS[name]["volumes"] if volume["name"] == "dsn"]
@@ -164,22 +163,22 @@ def test_each_pod_finds_its_dsn_where_it_looks(name: str) -> None:
 
 
 def test_a_broker_is_asked_for_its_health_where_it_serves_it() -> None:
-    """Its main loop says whether it is alive; that it waits for a database is no reason to be ended."""
+    """Liveness is about its main loop. A broker that waits for its database is not killed."""
     (container,) = PODS["noetl-broker"]["containers"]
     (port,) = container["ports"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("liveness", "startup", "readiness")}
-    assert {probe: get["path"] for probe, get in asked.items()} == {
+    probes = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("liveness", "startup", "readiness")}
+    assert {probe: get["path"] for probe, get in probes.items()} == {
         "liveness": "/live",
         "startup": "/live",
         "readiness": "/ready",
     }
-    assert {get["port"] for get in asked.values()} == {port["name"]}
+    assert {get["port"] for get in probes.values()} == {port["name"]}
     assert variables["NOETL_BROKER_HEALTH_PORT"] == str(port["containerPort"])
 
 
 def test_a_stop_leaves_time_to_drain() -> None:
-    """Kubernetes kills after its grace period, compose too."""
+    """Kubernetes and compose kill after their grace periods."""
     drain = Settings.model_validate({}).drain_seconds
     graces = [pod["terminationGracePeriodSeconds"] for name, pod in PODS.items() if name != "noetl-broker-schema"]
     graces += [int(service["stop_grace_period"].removesuffix("s")) for service in OURS.values()]
@@ -187,7 +186,7 @@ def test_a_stop_leaves_time_to_drain() -> None:
 
 
 def test_objects_find_each_other_by_their_labels() -> None:
-    """A deployment its pods, the budget the brokers."""
+    """A deployment selects its pods, the disruption budget the brokers."""
     labels = {
         one["metadata"]["name"]: one["spec"]["template"]["metadata"]["labels"]
         for one in OBJECTS
@@ -198,6 +197,6 @@ def test_objects_find_each_other_by_their_labels() -> None:
 
 
 def test_a_cluster_pulls_the_image_of_this_version() -> None:
-    """Wherever the file names it."""
+    """In every place of the file."""
     named = re.findall(r"image: noetl-broker:(\S+)", (FOLDER / "kubernetes.yaml").read_text(encoding="utf-8"))
     assert set(named) == {__version__}

@@ -1,4 +1,4 @@
-"""The systemd units: what they say holds of the program, and the program keeps to their protocol."""
+"""The systemd units: their settings are right for the program, and the program follows their protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from noetl_broker import errors
-from noetl_broker.cli.group import cli
+from noetl_broker.cli.main import cli
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, Command
 from tests.postgres import Database
@@ -26,7 +26,7 @@ UNITS = ("noetl-broker.service", "noetl-worker.service")
 of_both = pytest.mark.parametrize("unit", UNITS)
 MOST_EXPOSED = 1.5  # of 10, as systemd-analyze counts
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
-# A process whose main loop stands still at a signal, while the process itself lives on.
+# A process whose main loop blocks at a signal, while the process lives on.
 FREEZING = (
     "import signal, time\n"
     "from noetl_broker.cli import main\n"
@@ -35,15 +35,15 @@ FREEZING = (
 )
 
 
-def said(unit: str, name: str) -> str:
-    """The value of a setting of a unit that stands there once."""
+def setting_of(unit: str, name: str) -> str:
+    """Give the value of a setting that a unit has once."""
     text = (FOLDER / unit).read_text(encoding="utf-8")
     (value,) = re.findall(rf"^{name}=(.*)$", text, re.MULTILINE)
     return str(value)
 
 
 def analyze(*arguments: str) -> str:
-    """Run systemd-analyze, which must find nothing wrong; gives what it prints."""
+    """Run systemd-analyze without findings; gives its output."""
     answer = subprocess.run(
         ["systemd-analyze", *arguments],  # noqa: S607 - the machine's own
         capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
@@ -54,8 +54,8 @@ def analyze(*arguments: str) -> str:
 
 @needs_systemd
 @of_both
-def test_the_unit_exposes_little(unit: str) -> None:
-    """What is left is what it needs: the network, and the host's own folders to read the program from."""
+def test_the_unit_is_sandboxed(unit: str) -> None:
+    """Allowed are the network, and reading the program from the host's folders."""
     told = analyze("security", "--offline=yes", "--no-pager", str(FOLDER / unit))
     [level] = re.findall(r"Overall exposure level for \S+: ([0-9.]+)", told)
     assert float(level) <= MOST_EXPOSED
@@ -64,42 +64,42 @@ def test_the_unit_exposes_little(unit: str) -> None:
 @needs_systemd
 @of_both
 def test_systemd_understands_every_line(unit: str, tmp_path: Path) -> None:
-    """But for the program's place, which is this machine's here."""
+    """Only the program's path is replaced by the one of this machine."""
     text = (
         (FOLDER / unit).read_text(encoding="utf-8").replace("/opt/noetl-broker/bin", str(Path(sys.executable).parent))
     )
     (tmp_path / unit).write_text(text, encoding="utf-8")
-    # Of other units, the machine's own, it may say something.
+    # It may report other units of the machine.
     assert [line for line in analyze("verify", "--man=no", str(tmp_path / unit)).splitlines() if unit in line] == []
 
 
 @of_both
-def test_the_command_line_of_the_unit_is_one_of_ours(unit: str) -> None:
-    """Its command and options are known; the variable that it sets is a setting, and finds the credential."""
-    _, *arguments = said(unit, "ExecStart").split()
+def test_the_command_of_the_unit_is_valid(unit: str) -> None:
+    """Its command, its options and its variable are known; the DSN comes from the credential."""
+    _, *arguments = setting_of(unit, "ExecStart").split()
     assert CliRunner().invoke(cli, [*arguments, "--help"]).exit_code == 0
     assert "dsn_file" in Settings.model_fields
-    credential = said(unit, "LoadCredential").partition(":")[0]
-    assert said(unit, "Environment") == f"{PREFIX}DSN_FILE=%d/{credential}"
+    credential = setting_of(unit, "LoadCredential").partition(":")[0]
+    assert setting_of(unit, "Environment") == f"{PREFIX}DSN_FILE=%d/{credential}"
 
 
 @of_both
-def test_what_a_person_must_mend_is_not_tried_again(unit: str) -> None:
-    """Wrong usage, missing rights, a schema of another version; a database that is away is waited for."""
-    codes = {int(code) for code in said(unit, "RestartPreventExitStatus").split()}
+def test_the_unit_does_not_restart_after_usage_errors(unit: str) -> None:
+    """Nor after missing rights or another schema version. A missing database is waited for."""
+    codes = {int(code) for code in setting_of(unit, "RestartPreventExitStatus").split()}
     assert codes == {errors.EXIT_USAGE, errors.EXIT_NO_PERMISSION, errors.EXIT_SCHEMA}
 
 
 def test_the_times_of_the_unit_leave_room_for_those_of_the_program() -> None:
-    """A stop may drain to its end, and an idle broker is no frozen one."""
+    """A stop may drain to its end, and an idle broker sends watchdog messages in time."""
     settings = Settings.model_validate({})
-    assert [int(said(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True, True]
-    assert int(said("noetl-broker.service", "WatchdogSec")) > 2 * settings.sweep_seconds
+    assert [int(setting_of(unit, "TimeoutStopSec")) > settings.drain_seconds for unit in UNITS] == [True, True]
+    assert int(setting_of("noetl-broker.service", "WatchdogSec")) > 2 * settings.sweep_seconds
 
 
 @contextmanager
 def supervisor(folder: Path) -> Iterator[socket.socket]:
-    """Listen where systemd would."""
+    """Listen on a notify socket like systemd."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(str(folder / "notify"))
         heard.settimeout(PATIENCE_SECONDS)
@@ -107,25 +107,25 @@ def supervisor(folder: Path) -> Iterator[socket.socket]:
 
 
 def hear(heard: socket.socket, word: str) -> None:
-    """Read what is told up to this word."""
+    """Read messages up to this word."""
     while word not in heard.recv(1000).decode().splitlines():
         pass
 
 
 def count_until_silent(heard: socket.socket, seconds: float) -> int:
-    """How often anything is told until there is silence for so long."""
+    """Count messages until none comes for so long."""
     heard.settimeout(seconds)
     for count in range(100):
         try:
             heard.recv(1000)
         except TimeoutError:
             return count
-    raise AssertionError("it is told of again and again")
+    raise AssertionError("messages do not end")
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_the_protocol_of_the_unit(lone_command: Command, database: Database, tmp_path: Path, processes: str) -> None:
-    """The DSN comes as a credential; READY, then WATCHDOG again and again, STOPPING at SIGTERM, 0 at the end."""
+    """The DSN is a credential. READY, then WATCHDOG repeatedly, STOPPING at SIGTERM, exit code 0."""
     (tmp_path / "dsn").write_text(f"{database.dsn}\n", encoding="utf-8")
     with supervisor(tmp_path) as heard:
         process = lone_command.start(
@@ -140,8 +140,8 @@ def test_the_protocol_of_the_unit(lone_command: Command, database: Database, tmp
     assert (process.returncode, database.dsn in log) == (0, False)
 
 
-def test_a_broker_whose_main_loop_stands_still_is_not_heard_of(command: Command, tmp_path: Path) -> None:
-    """The process lives, and does nothing: the watchdog must hear that."""
+def test_a_blocked_main_loop_sends_no_watchdog(command: Command, tmp_path: Path) -> None:
+    """The process lives but does nothing, so systemd must restart it."""
     watchdog_seconds = 1.0
     with supervisor(tmp_path) as heard:
         process = subprocess.Popen(
@@ -159,7 +159,7 @@ def test_a_broker_whose_main_loop_stands_still_is_not_heard_of(command: Command,
             for _ in range(3):
                 hear(heard, "WATCHDOG=1")
             process.send_signal(signal.SIGUSR1)
-            told = count_until_silent(heard, 3 * watchdog_seconds)  # systemd would have ended it by then
+            told = count_until_silent(heard, 3 * watchdog_seconds)  # longer than systemd would wait
             assert (told <= 1, process.poll()) == (True, None)  # one may have been under way
         finally:
             process.kill()
@@ -170,10 +170,10 @@ def test_a_broker_whose_main_loop_stands_still_is_not_heard_of(command: Command,
     "text, sentence",
     [(None, "the setting dsn_file names a file that cannot be read"), (" \n", "is empty; write the DSN into it")],
 )
-def test_a_credential_that_is_not_there_is_told_with_its_file(
+def test_a_missing_credential_names_its_file(
     lone_command: Command, tmp_path: Path, text: str | None, sentence: str
 ) -> None:
-    """It is wrong usage: no restart mends it."""
+    """It is a usage error: no restart repairs it."""
     file = tmp_path / "dsn"
     if text is not None:
         file.write_text(text, encoding="utf-8")
@@ -182,7 +182,7 @@ def test_a_credential_that_is_not_there_is_told_with_its_file(
 
 
 def test_a_dsn_that_is_given_wins_over_the_file(lone_command: Command, tmp_path: Path) -> None:
-    """And `config` says which it was."""
+    """`config` shows which one is used."""
     (tmp_path / "dsn").write_text("postgresql://u:topsecret@file/d", encoding="utf-8")
     file = {"NOETL_BROKER_DSN_FILE": str(tmp_path / "dsn")}
     from_file = lone_command.run("config", **file).stdout

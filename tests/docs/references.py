@@ -1,4 +1,4 @@
-"""The generated pages: the keys of playbooks out of the models, tables and functions out of a migrated database."""
+"""Generates two pages: the keys of playbooks from the models, tables and functions from a migrated database."""
 
 from __future__ import annotations
 
@@ -7,33 +7,41 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from noetl_broker.playbook.document import PlaybookModel
-from noetl_broker.playbook.schema import playbook_schema
-from noetl_broker.playbook.vocabulary import OWN_KEYS
+from noetl_broker.playbook.json_schema import PlaybookModel, playbook_schema
+from noetl_broker.playbook.keywords import OWN_KEYS
 from tests.brokers import rows
 from tests.postgres import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLAYBOOKS, TABLES = DOCS / "playbook-reference.md", DOCS / "tables.md"
 
-# The mappings of a document in the order in which an author meets them, each with its heading.
+# The models in the order of a document, each with its heading.
 HEADINGS = {
     "": "The document",
     "MetadataModel": "`metadata`",
+    "ScheduleModel": "`metadata.schedule`",
+    "OnSignalModel": "A signal that starts it",
+    "ConcurrencyModel": "`metadata.concurrency`",
+    "OnFailureModel": "What starts after a failure",
     "StepModel": "A step",
     "EntryModel": "An entry of `next`",
     "TargetModel": "A target",
+    "CatchModel": "An entry of `catch`",
+    "JoinModel": "`join`",
     "LoopModel": "`loop`",
     "RetryModel": "`retry`",
+    "ThrottleModel": "`throttle`",
     "ActionModel": "An action of `workbook`",
-    "TaskModel": "The `task` of an iterator",
+    "TaskModel": "`compensate`",
+    "IteratorTaskModel": "The `task` of an iterator",
+    "ItemCatchModel": "An entry of its `catch`",
 }
 KEYS_ABOUT = """\
-Generated from the models that `noetl-broker schema` is made of (`make docs`); what they do together is told in
-[Writing playbooks](playbooks.md). Keys that are not named here are let through, with a warning by `validate`."""
+Generated from the models of `noetl-broker schema` by `make docs`. [Writing playbooks](playbooks.md) explains them.
+Other keys are accepted, with a warning of `validate`."""
 TABLES_ABOUT = """\
-Everything in the schema `noetl`, generated from the comments in a migrated database (`make docs`). How producers and
-workers use it: [Writing workers and producers](workers.md); who may do what: [Security](security.md)."""
+Everything in the schema `noetl`, generated from the comments of a migrated database by `make docs`.
+[Worker protocol](worker-protocol.md) says how to use it, [Security](security.md#rights) who may."""
 WORDS = {
     "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "object": "mapping",
     "array": "list", "null": "",
@@ -41,7 +49,7 @@ WORDS = {
 
 
 def playbook_reference() -> str:
-    """The page of all keys."""
+    """Return the page of all keys."""
     schema = playbook_schema()
     parts = [
         "# Keys of a playbook",
@@ -52,36 +60,38 @@ def playbook_reference() -> str:
         described = str(model.get("description") or PlaybookModel.__doc__).strip()
         parts += [f"## {heading}", described, _table(("key", "holds", "meaning"), _keys(model))]
     kinds = [(f"`{name}`", ", ".join(f"`{key}`" for key in sorted(keys))) for name, keys in sorted(OWN_KEYS.items())]
-    parts += ["## Types", "What each type of step has beside the keys above.", _table(("type", "its own keys"), kinds)]
+    parts += ["## Types", "The keys of each step type, besides those above.", _table(("type", "its own keys"), kinds)]
     return "\n\n".join(parts) + "\n"
 
 
 def _keys(model: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
-    for key, told in model["properties"].items():
-        yield f"`{key}`", _holds(told), str(told.get("description", "")) + _default(told)
+    for key, schema in model["properties"].items():
+        yield f"`{key}`", _holds(schema), str(schema.get("description", "")) + _default(schema)
 
 
-def _holds(told: Mapping[str, Any]) -> str:
-    """What a key may hold, in words."""
-    if "anyOf" in told:
-        return " or ".join(dict.fromkeys(word for option in told["anyOf"] if (word := _holds(option))))
-    if "enum" in told:
-        return "a type, see below" if len(told["enum"]) > 6 else " or ".join(f"`{value}`" for value in told["enum"])
-    if "const" in told:
-        return f"`{told['const']}`"
-    if "$ref" in told:
-        name = str(told["$ref"]).rpartition("/")[2]
+def _holds(schema: Mapping[str, Any]) -> str:
+    """Return what a key may hold, in words."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(word for option in schema["anyOf"] if (word := _holds(option))))
+    if "enum" in schema:
+        return "a type, see below" if len(schema["enum"]) > 6 else " or ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rpartition("/")[2]
         heading = HEADINGS[name]
-        return f"[{heading}](#{re.sub(r'[^a-z ]', '', heading.lower()).replace(' ', '-')})"
-    if told.get("type") == "array" and (item := _holds(told.get("items", {}))) not in {"", "anything"}:
+        return f"[{heading}](#{re.sub(r'[^a-z_ ]', '', heading.lower()).replace(' ', '-')})"
+    if schema.get("type") == "array" and (item := _holds(schema.get("items", {}))) not in {"", "anything"}:
         return f"list of {item}"
-    return WORDS.get(str(told.get("type")), "anything")
+    return WORDS.get(str(schema.get("type")), "anything")
 
 
-def _default(told: Mapping[str, Any]) -> str:
-    default = told.get("default")
-    if default is None or "const" in told:
+def _default(schema: Mapping[str, Any]) -> str:
+    default = schema.get("default")
+    if default is None or "const" in schema:
         return ""
+    if isinstance(default, str):
+        return f" Default {default}."
     text = str(default).lower() if isinstance(default, bool) else f"{default:g}"
     return f" Default {text}."
 
@@ -110,23 +120,23 @@ order by p.proname collate "C", pg_get_function_identity_arguments(p.oid) collat
 
 
 async def tables_reference(database: Database) -> str:
-    """The page of tables, views and functions."""
+    """Return the page of tables, views and functions."""
     parts = [
         "# Tables and functions",
         TABLES_ABOUT,
         "## Tables",
     ]
-    told: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
+    tables: dict[tuple[str, str, str], list[tuple[str, str, str]]] = {}
     for name, kind, comment, *column in await rows(database, COLUMNS):
         attribute, data_type, required, meaning = column
-        shown = f"{data_type}{', required' if required else ''}"
-        told.setdefault((name, kind, comment), []).append((f"`{attribute}`", shown, meaning))
-    for (name, _, comment), columns in (item for item in told.items() if item[0][1] != "v"):
+        column_type = f"{data_type}{', required' if required else ''}"
+        tables.setdefault((name, kind, comment), []).append((f"`{attribute}`", column_type, meaning))
+    for (name, _, comment), columns in (item for item in tables.items() if item[0][1] != "v"):
         parts += [f"### noetl.{name}", comment, _table(("column", "type", "meaning"), columns)]
     parts += ["## Views", "The columns are those of the tables."]
     views = [
         (f"`noetl.{name}`", comment, ", ".join(column[0] for column in columns))
-        for (name, kind, comment), columns in told.items()
+        for (name, kind, comment), columns in tables.items()
         if kind == "v"
     ]
     parts += [_table(("view", "shows", "columns"), views), "## Functions"]

@@ -1,4 +1,4 @@
-"""Runs what a page tells its reader to type, as a shell would, with the command of this checkout."""
+"""Runs the commands of a page in a shell, with the program of this checkout."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tests.cli.conftest import plain_environment
 from tests.postgres import Database
 
 PATIENCE_SECONDS = 120
-# What was put into the background ends with the script, however that ends.
+# Commands in the background end with the script.
 SCRIPT = "set -eu\nothers=\ntrap 'for other in $others; do kill $other; done; wait' EXIT\n"
 
 
 def blocks(page: str, form: str = "sh") -> list[str]:
-    """The code blocks of a page in one language, in its order."""
+    """Return the code blocks of a page in one language, in order."""
     return re.findall(rf"^```{form}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
 
 
 def run_script(commands: str, folder: Path, database: Database | None = None) -> subprocess.CompletedProcess[str]:
-    """Run shell commands in a folder, each of which must work, the first that does not ends it."""
+    """Run shell commands in a folder; the first that fails ends the run, and the test."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # Tests run beside each other, and a port can be had once.
+    # Tests run in parallel, and only one process can have the port.
     environment = plain_environment() | {"PATH": path, "NOETL_BROKER_HEALTH_PORT": "0"}
     if database is not None:
         environment["NOETL_BROKER_DSN"] = database.dsn

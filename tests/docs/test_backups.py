@@ -1,4 +1,4 @@
-"""The backups of docs/operations.md are taken and restored as the page says, and brokers go on from them."""
+"""The backups of docs/recover.md can be taken and restored, and brokers continue from them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from noetl_broker.store.binaries import find_bin_folder
-from tests.brokers import broken_invariants, execute, rows, running, start, until_ended, value
+from noetl_broker.embedded_postgres.binaries import find_bin_folder
+from tests.brokers import broken_invariants, running, start, until_ended, value
 from tests.chaos.under_load import finish_all, prepare
-from tests.docs.shell import blocks, run_script
+from tests.docs.pages import code_blocks, read_page
+from tests.docs.shell import run_script
+from tests.periods import copy_periods, drop_periods
 from tests.postgres import Database
-from tests.test_tidy import ROOT
 
-PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-[SECTION] = re.findall(r"^## Backups\n(.*?)^## ", PAGE, re.DOTALL | re.MULTILINE)
-WHOLE, DATA = blocks(SECTION)
+WHOLE, DATA = [block for block in code_blocks(read_page("recover"), "sh") if "pg_dump" in block]
 COUNTED = ("event", "inbox", "execution", "turn", "queue", "catalog", "workflow", "transition", "workload")
 AFTER_MIGRATE = re.compile(r"(?=^PGOPTIONS)", re.MULTILINE)
 
 
 @pytest.fixture
 def restored(database: Database, maintenance: psycopg.Connection) -> Iterator[Database]:
-    """Yield where the restored database will be, and drop it afterwards."""
+    """Yield a database that does not exist yet, and drop it afterwards."""
     name = f"restored_{database.name}"
     yield Database(name=name, dsn=f"{database.dsn.rpartition('/')[0]}/{name}")
     maintenance.execute(f"drop database if exists {name} with (force)".encode())
 
 
 async def _at_work(database: Database) -> None:
-    """Have executions that ended, that run, and that nobody has read yet."""
+    """Make executions that ended, that run, and that no broker has read."""
     await prepare(database)
     async with running(database):
         await start(database, count=5)
@@ -43,13 +42,13 @@ async def _at_work(database: Database) -> None:
 
 
 async def finish_all_but_jobs(database: Database) -> None:
-    """Wait until all mail is read."""
+    """Wait until the inbox is empty."""
     while await value(database, "select count(*) from noetl.inbox"):
         pass
 
 
 def _here(commands: str, database: Database, restored: Database) -> str:
-    """The commands of the page on the databases of this test."""
+    """Return the commands of the page for the databases of this test."""
     folder, where = find_bin_folder(), database.dsn.rpartition("/")[0]
     commands = commands.replace("postgresql://owner:…@host/other", restored.dsn)
     commands = re.sub(r"^createdb \w+", f"psql --dbname {database.dsn} --command 'create database {restored.name}'",
@@ -60,7 +59,7 @@ def _here(commands: str, database: Database, restored: Database) -> str:
 
 
 async def _goes_on(database: Database, restored: Database) -> None:
-    """All rows are there, and a broker finishes what was under way, once."""
+    """Assert that all rows are there, and that a broker ends each execution once."""
     for table in COUNTED:
         count = f"select count(*) from noetl.{table}"
         assert (table, await value(restored, count)) == (table, await value(database, count))
@@ -72,48 +71,40 @@ async def _goes_on(database: Database, restored: Database) -> None:
     assert await broken_invariants(restored) == {}
 
 
-async def test_a_dump_of_all_is_restored(database: Database, restored: Database, tmp_path: Path) -> None:
+async def test_a_whole_dump_can_be_restored(database: Database, restored: Database, tmp_path: Path) -> None:
     """Into an empty database."""
     await _at_work(database)
     run_script(_here(WHOLE, database, restored), tmp_path)
     await _goes_on(database, restored)
 
 
-async def test_a_dump_of_the_data_is_restored(database: Database, restored: Database, tmp_path: Path) -> None:
-    """Into a schema that was migrated in another month: it has none of the partitions."""
+async def test_a_dump_of_data_alone_can_be_restored(database: Database, restored: Database, tmp_path: Path) -> None:
+    """The schema has none of the dump's partitions."""
     await _at_work(database)
     before, after = AFTER_MIGRATE.split(_here(DATA, database, restored))
     run_script(before, tmp_path)
-    for (name,) in await rows(restored, "select name from noetl.period"):
-        for (table,) in await rows(restored, PARTITIONS, name):
-            await execute(restored, f"drop table noetl_history.{table}")
-        await execute(restored, "delete from noetl.period where name = $1", name)
+    await drop_periods(restored)
     run_script(after, tmp_path)
     await _goes_on(database, restored)
 
 
-async def test_without_its_root_disable_triggers_is_enough(
+async def test_disable_triggers_is_enough_for_the_same_partitions(
     database: Database, restored: Database, tmp_path: Path
 ) -> None:
-    """Where the schema has the same partitions."""
+    """Without `--load-via-partition-root`."""
     await _at_work(database)
     commands = _here(DATA, database, restored).replace("--load-via-partition-root ", "")
-    commands = re.sub(r"^PGOPTIONS.*\n", "", commands, flags=re.MULTILINE)
-    run_script(commands.replace("--data-only", "--data-only --disable-triggers"), tmp_path)
+    before, after = AFTER_MIGRATE.split(commands)
+    run_script(before, tmp_path)
+    await copy_periods(database, restored)
+    after = re.sub(r"^PGOPTIONS.*\n", "", after, flags=re.MULTILINE)
+    run_script(after.replace("--data-only", "--data-only --disable-triggers"), tmp_path)
     await _goes_on(database, restored)
 
 
-async def test_data_with_triggers_is_refused(database: Database, restored: Database, tmp_path: Path) -> None:
-    """As the page warns."""
+async def test_data_cannot_be_restored_with_triggers_on(database: Database, restored: Database, tmp_path: Path) -> None:
+    """The restore ends with the error that the page names."""
     await _at_work(database)
     commands = _here(DATA, database, restored)
     with pytest.raises(AssertionError, match='duplicate key value violates unique constraint "inbox_pkey"'):
         run_script(re.sub(r"^PGOPTIONS.*$", "env \\\\", commands, flags=re.MULTILINE), tmp_path)
-
-
-PARTITIONS = """
-select c.relname::text
-from pg_class c
-where c.relnamespace = 'noetl_history'::regnamespace
-  and c.relkind = 'r'
-  and c.relname like '%\\_' || $1"""

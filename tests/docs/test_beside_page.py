@@ -1,4 +1,4 @@
-"""The page about NoETL servers keeps its word: its statements run on such a database, and take away what they say."""
+"""docs/beside-noetl.md: its statements run on the database of a NoETL server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from noetl_broker.settings import Settings
-from noetl_broker.store.migrate import migrations
+from noetl_broker.store.migrations import compat_noetl, migrations
 from tests.brokers import drain, rows, value
 from tests.noetl import open_noetl
 from tests.postgres import Database
@@ -22,8 +22,8 @@ workflow:
 """
 
 
-async def test_the_looks_show_what_is_waited_for_and_what_was_decided(empty_database: Database) -> None:
-    """Of a job that was set to `done`, and of one that was decided on after that."""
+async def test_the_statements_show_missing_events_and_their_replacements(empty_database: Database) -> None:
+    """One job was set to `done`; another one was decided after that."""
     noetl = await open_noetl(empty_database)
     await noetl.register(BODY)
     noetl.tasks |= {"a": lambda _: 1, "b": lambda _: 2}
@@ -41,8 +41,8 @@ async def test_the_looks_show_what_is_waited_for_and_what_was_decided(empty_data
     assert await value(empty_database, running) == 1
 
 
-async def test_after_the_way_back_that_server_is_alone(empty_database: Database) -> None:
-    """No trigger is left on its tables, and what it writes goes nowhere else."""
+async def test_going_back_removes_all_triggers(empty_database: Database) -> None:
+    """Its tables have no trigger of ours."""
     noetl = await open_noetl(empty_database)
     await noetl.connection.execute(STATEMENTS[-1])
     triggers = "select count(*) from pg_trigger where not tgisinternal and tgname like 'noetl%'"
@@ -50,14 +50,14 @@ async def test_after_the_way_back_that_server_is_alone(empty_database: Database)
     await noetl.register(BODY)
     await noetl.start(9)
     assert await value(empty_database, "select count(*) from noetl.inbox") == 0
-    for migration in migrations():  # as `migrate --sql` prints them, for whoever moves over once more
+    for migration in (*migrations(), compat_noetl()):  # as `migrate --sql` prints them
         await noetl.connection.execute(migration.text)
-    assert await value(empty_database, triggers) == 7
+    assert await value(empty_database, triggers) == 8
     await noetl.connection.close()
 
 
-def test_the_settings_are_those_of_the_program() -> None:
-    """With the defaults that the page names."""
+def test_the_defaults_are_those_of_the_program() -> None:
+    """With the defaults of the page."""
     assert Settings.model_fields["retry_owner"].default == "broker"
     assert f"`foreign_lease_grace_seconds` ({Settings.model_fields['foreign_lease_grace_seconds'].default:g})" in PAGE
     assert f"`missing_event_seconds` ({Settings.model_fields['missing_event_seconds'].default:g})" in PAGE

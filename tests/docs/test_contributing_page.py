@@ -1,4 +1,4 @@
-"""docs/contributing.md names files, targets and words that are there."""
+"""CONTRIBUTING.md names files, words and targets that exist."""
 
 from __future__ import annotations
 
@@ -6,38 +6,55 @@ import re
 
 from tests.test_tidy import ROOT
 
-PAGE = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
-# Where the page says that a word stands.
+PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PATH = re.compile(r"`((?:src|tests|migrations|deploy)/[\w/.]+)`")
+# A word of the page, and the file in which the page says that it is.
 WORDS = {
     "REACTIONS": "src/noetl_broker/broker/dispatcher.py",
-    "def refusal": "src/noetl_broker/broker/dispatcher.py",
+    "RECORDED": "src/noetl_broker/broker/event_types.py",
+    "STATUS_TABLE": "src/noetl_broker/broker/dispatcher.py",
+    "VISIT_TABLE": "src/noetl_broker/broker/dispatcher.py",
+    "KINDS": "src/noetl_broker/broker/steps.py",
+    "lock_executions": "migrations/0007_claim.sql",
+    "EVENT_TYPES": "src/noetl_broker/broker/event_types.py",
     "class Decision": "src/noetl_broker/broker/model.py",
     "class ExecutionState": "src/noetl_broker/broker/state.py",
-    "OWN_KEYS": "src/noetl_broker/playbook/vocabulary.py",
-    "TOOLS": "src/noetl_broker/worker/execute.py",
-    "class ToolFault": "src/noetl_broker/worker/faults.py",
+    "noetl.is_mail": "migrations/0002_values.sql",
+    "BROKER_TYPES": "src/noetl_broker/playbook/keywords.py",
+    "StepKind": "src/noetl_broker/playbook/model.py",
+    "def _kind": "src/noetl_broker/playbook/tasks.py",
+    "OBSERVED": "src/noetl_broker/daemon/metrics/database.py",
+    "observe": "src/noetl_broker/store/sql/daemon/metrics.sql",
+    "OWN_KEYS": "src/noetl_broker/playbook/keywords.py",
+    "TOOLS": "src/noetl_broker/worker/tools/__init__.py",
+    "class ToolFault": "src/noetl_broker/worker/errors.py",
     "class Task": "src/noetl_broker/worker/tools/task.py",
-    "SERVED_VERSIONS": "src/noetl_broker/store/migrate.py",
-    "serves-from": "src/noetl_broker/store/migrate.py",
+    "COMMANDS": "src/noetl_broker/cli/main.py",
+    "METRICS": "src/noetl_broker/daemon/metrics/registry.py",
+    "OWN_FILTERS": "src/noetl_broker/template/filters.py",
+    "FROM_JINJA": "src/noetl_broker/template/filters.py",
+    "COSTS": "src/noetl_broker/template/filter_costs.py",
+    "SERVED_VERSIONS": "src/noetl_broker/store/migrations.py",
+    "serves-from": "src/noetl_broker/store/migrations.py",
     "def assert_story": "tests/stories.py",
-    "missing_rights": "src/noetl_broker/store/sql/migrate.sql",
+    "missing_rights": "src/noetl_broker/store/sql/admin/migrate.sql",
 }
 
 
-def test_the_files_of_the_page_are_there() -> None:
-    """And so are its folders."""
-    named = set(re.findall(r"`((?:src|tests|migrations|deploy)/[\w/.]+)`", PAGE)) - {"migrations/NNNN_what.sql"}
+def test_each_named_file_exists() -> None:
+    """Folders, too."""
+    named = set(PATH.findall(PAGE)) - {"migrations/NNNN_what.sql"}
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
     assert set(WORDS.values()) - named == set()
 
 
-def test_its_words_stand_where_it_says() -> None:
-    """A file that was divided takes them along."""
-    gone = {word: file for word, file in WORDS.items() if word not in (ROOT / file).read_text(encoding="utf-8")}
-    assert gone == {}
+def test_each_word_is_in_its_file() -> None:
+    """A word that moves to another file moves on the page."""
+    missing = {word: file for word, file in WORDS.items() if word not in (ROOT / file).read_text(encoding="utf-8")}
+    assert missing == {}
 
 
-def test_its_targets_are_those_of_the_makefile() -> None:
-    """Each `make …` can be made."""
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    assert set(re.findall(r"`make ([a-z]+)", PAGE)) - targets == set()
+def test_each_make_target_exists() -> None:
+    """In the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", PAGE)) - targets == set()

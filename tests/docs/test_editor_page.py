@@ -1,4 +1,4 @@
-"""The page about editors keeps its word: its commands run, its settings name the file that they write."""
+"""docs/editor.md: its commands run, and its settings name the file that they write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from noetl_broker.playbook import Rules, check
+from noetl_broker.playbook import PlaybookRules, check
 
 PAGE = (Path(__file__).parents[2] / "docs" / "editor.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
@@ -20,7 +20,7 @@ FILE = "noetl-playbook.schema.json"
 
 
 def test_every_command_runs(tmp_path: Path) -> None:
-    """In the order of the page, beside its playbook: a schema with the operator's type, and no finding."""
+    """In order, beside the page's playbook."""
     (tmp_path / "hello.yaml").write_text(EXAMPLE, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("NOETL_BROKER_", "PG"))}
     printed = [
@@ -41,7 +41,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
 
 
 def test_the_example_and_the_settings_name_the_schema() -> None:
-    """By the name under which the first command writes it."""
+    """By the name that the first command writes."""
     assert EXAMPLE.splitlines()[0] == f"# yaml-language-server: $schema={FILE}"
     assert [*json.loads(SETTINGS)["yaml.schemas"]] == [f"./{FILE}"]
-    assert check(EXAMPLE, file="page", rules=Rules()) == ()
+    assert check(EXAMPLE, file="page", rules=PlaybookRules()) == ()

@@ -1,6 +1,6 @@
-"""The page about pictures keeps its word: its commands run, tables and pictures are the program's.
+"""docs/graph.md: its commands run, and its tables and pictures are those of the program.
 
-`python -m tests.docs.test_graph_page` draws the pictures again where they are meant to change.
+`python -m tests.docs.test_graph_page` draws the pictures again.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.drawing.compose import picture_of_execution, picture_of_playbook
-from noetl_broker.drawing.picture import Picture, as_document
-from noetl_broker.drawing.svg import as_svg
-from noetl_broker.drawing.words import STATES
-from noetl_broker.playbook import Playbook, Rules, compile_playbook
+from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
+from noetl_broker.diagram.labels import STATES
+from noetl_broker.diagram.model import Picture, as_document
+from noetl_broker.diagram.svg import render_svg
+from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from tests.cli.conftest import plain_environment
-from tests.courses import course_of
+from tests.paths import path_of
 from tests.postgres import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -37,15 +37,15 @@ STORY = """
 
 
 def diamond() -> Playbook:
-    """The playbook that the page shows."""
-    return compile_playbook((playbooks_folder() / "diamond.yaml").read_bytes(), rules=Rules())
+    """The playbook of the page."""
+    return compile_playbook((playbooks_folder() / "diamond.yaml").read_bytes(), rules=PlaybookRules())
 
 
 def pictures() -> dict[str, Picture]:
-    """What the page shows, by file."""
+    """The pictures of the page, by file."""
     return {
         "graph.svg": picture_of_playbook(diamond()),
-        "graph-execution.svg": picture_of_execution(diamond(), course_of(diamond(), STORY)),
+        "graph-execution.svg": picture_of_execution(diamond(), path_of(diamond(), STORY)),
     }
 
 
@@ -56,18 +56,18 @@ def rows_of_table(header: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("file", pictures())
-def test_the_pictures_are_what_is_drawn(file: str) -> None:
-    """To the letter."""
-    assert (DOCS / file).read_text(encoding="utf-8") == as_svg(pictures()[file])
+def test_the_pictures_are_up_to_date(file: str) -> None:
+    """Exactly."""
+    assert (DOCS / file).read_text(encoding="utf-8") == render_svg(pictures()[file])
 
 
-def test_the_pictures_stand_on_the_page() -> None:
-    """Each of them, with words for who cannot see it."""
+def test_the_page_shows_the_pictures() -> None:
+    """Each has a text of at least 20 characters."""
     assert re.findall(r"!\[[^\]]{20,}\]\((.*?)\)", PAGE) == [*pictures()]
 
 
 def test_every_command_runs(database: Database, tmp_path: Path) -> None:
-    """Beside the examples, and with them in the catalog."""
+    """In a folder with the examples; one is in the catalog."""
     shutil.copytree(playbooks_folder(), tmp_path / "playbooks")
     for line in ["noetl-broker register playbooks/diamond.yaml", *COMMANDS]:
         subprocess.run(
@@ -80,23 +80,23 @@ def test_every_command_runs(database: Database, tmp_path: Path) -> None:
     assert {file.suffix for file in tmp_path.glob("diamond.*")} == {".svg", ".mmd"}
 
 
-def test_the_table_of_states_is_the_programs() -> None:
-    """Each state with its symbol and its words."""
-    told = dict(rows_of_table("symbol | state"))
-    assert {look.symbol for look in STATES.values()} == told.keys()
+def test_the_table_of_states_is_that_of_the_program() -> None:
+    """Each state has its symbol and its words."""
+    listed = dict(rows_of_table("symbol | state"))
+    assert {look.symbol for look in STATES.values()} == listed.keys()
     assert [
-        look for look in STATES.values() if not {*look.words.split()} <= {*re.findall(r"\w+,?", told[look.symbol])}
+        look for look in STATES.values() if not {*look.words.split()} <= {*re.findall(r"\w+,?", listed[look.symbol])}
     ] == []
 
 
-def test_the_table_of_keys_is_the_programs() -> None:
-    """Every key of the document of an execution, and no other."""
+def test_the_table_of_keys_is_that_of_the_program() -> None:
+    """Exactly the keys of an execution's document."""
     document = as_document(pictures()["graph-execution.svg"])
     nodes, arcs = document.pop("nodes"), document.pop("arcs")
-    told: dict[str, list[str]] = {}
+    listed: dict[str, list[str]] = {}
     for keys, of, _ in rows_of_table("key | of | what"):
-        told.setdefault(of, []).extend(re.findall(r"`(\w+)`", keys))
-    assert {of: sorted(keys) for of, keys in told.items()} == {
+        listed.setdefault(of, []).extend(re.findall(r"`(\w+)`", keys))
+    assert {of: sorted(keys) for of, keys in listed.items()} == {
         "": sorted(document),
         "node": sorted(nodes[0]),
         "arc": sorted(arcs[0]),
@@ -105,4 +105,4 @@ def test_the_table_of_keys_is_the_programs() -> None:
 
 if __name__ == "__main__":
     for name, picture in pictures().items():
-        (DOCS / name).write_text(as_svg(picture), encoding="utf-8")
+        (DOCS / name).write_text(render_svg(picture), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The page about observability, the dashboard and the alerts name what there is: metrics, labels, statements."""
+"""docs/observability.md, the dashboard and the alerts use existing metrics, labels and statements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import promql_parser
 import pytest
 import yaml
 
-from noetl_broker.daemon.figures import BY_NAME, METRICS, PREFIX
+from noetl_broker.daemon.metrics.registry import BY_NAME, METRICS, PREFIX
 from tests.postgres import Database
 
 ROOT = Path(__file__).parents[2]
@@ -25,13 +25,13 @@ SCRAPED = {"job", "instance"}  # Prometheus itself adds these
 
 
 def cells(head: str) -> list[list[str]]:
-    """Give the rows of a table of the page; `head` is the beginning of its first line."""
+    """Return the rows of a table; `head` is the start of its first line."""
     lines = PAGE.split(f"\n{head}", 1)[1].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:
-    """Yield the title of each panel with each of its queries, as Grafana sends them."""
+    """Yield each query of the dashboard with the title of its panel."""
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):
             query = target["expr"].replace("$__rate_interval", "5m").replace("$database", ".*")
@@ -42,7 +42,7 @@ QUERIES = [*panel_queries(), *((rule["alert"], rule["expr"]) for rule in RULES)]
 
 
 def parts(expression: Any) -> Iterator[Any]:
-    """Yield an expression of PromQL and all that it is made of."""
+    """Yield a PromQL expression and all its parts."""
     yield expression
     for name in ("lhs", "rhs", "expr", "param", "vector_selector"):
         inner = getattr(expression, name, None)
@@ -53,12 +53,12 @@ def parts(expression: Any) -> Iterator[Any]:
 
 
 def selectors(query: str) -> list[Any]:
-    """Give each selection of a metric in a query."""
+    """Return the metric selectors of a query."""
     return [part for part in parts(promql_parser.parse(query)) if isinstance(part, promql_parser.VectorSelector)]
 
 
 def metric_of(selector: Any) -> str:
-    """Give the metric of the table that a selector reads."""
+    """Return the metric that a selector reads."""
     name = str(selector.name)
     for part in PARTS:
         found = BY_NAME.get(name.removeprefix(PREFIX).removesuffix(part))
@@ -67,24 +67,24 @@ def metric_of(selector: Any) -> str:
     return name.removeprefix(PREFIX)
 
 
-def test_every_metric_is_on_the_page_with_its_type_its_labels_and_its_meaning() -> None:
-    """In the order of the table in figures.py."""
+def test_each_metric_is_on_the_page() -> None:
+    """In the order of the declarations in metrics/registry.py."""
     assert [row[:4] for row in cells("| metric")] == [
-        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.all_labels), metric.sentence]
+        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.all_labels), metric.help]
         for metric in METRICS
     ]
 
 
-def test_every_alert_is_on_the_page_with_its_reason() -> None:
-    """And how urgent it is."""
+def test_each_alert_is_on_the_page() -> None:
+    """With its severity."""
     assert cells("| alert") == [
         [f"`{rule['alert']}`", rule["labels"]["severity"], rule["annotations"]["reason"]] for rule in RULES
     ]
 
 
 @pytest.mark.parametrize("place, query", QUERIES)
-def test_every_query_is_promql_over_metrics_that_there_are(place: str, query: str) -> None:
-    """Each with labels that the metric has; a rate is of a counter."""
+def test_each_query_uses_existing_metrics(place: str, query: str) -> None:
+    """With labels of the metric; a rate needs a counter."""
     found = selectors(query)
     assert found != []
     for selector in found:
@@ -99,21 +99,21 @@ def test_every_query_is_promql_over_metrics_that_there_are(place: str, query: st
         assert of_counter.endswith(("_total", *PARTS))
 
 
-def test_every_metric_is_shown_by_the_dashboard_or_rings_an_alert() -> None:
-    """What nobody looks at need not be counted."""
+def test_each_metric_is_used_by_the_dashboard_or_an_alert() -> None:
+    """Otherwise it need not be counted."""
     used = {metric_of(selector) for _, query in QUERIES for selector in selectors(query)}
     assert {metric.name for metric in METRICS} - used == set()
 
 
-def test_every_alert_says_why_it_is_there_and_what_to_do() -> None:
-    """With a summary, a reason, an action and a severity that there is; each name once."""
+def test_each_alert_has_a_reason_and_an_action() -> None:
+    """Each has a summary, a reason, an action, a severity and its own name."""
     assert [set(rule["annotations"]) for rule in RULES] == [{"summary", "reason", "action"}] * len(RULES)
     assert {rule["labels"]["severity"] for rule in RULES} == {"page", "ticket"}
     assert len({rule["alert"] for rule in RULES}) == len(RULES)
 
 
 async def test_the_statements_of_the_alerts_run(database: Database) -> None:
-    """A person at night copies them."""
+    """Operators copy them."""
     statements = re.findall(r"`(select [^`]*)`", " ".join(rule["annotations"]["action"] for rule in RULES))
     connection = await asyncpg.connect(database.dsn)
     try:
@@ -125,12 +125,12 @@ async def test_the_statements_of_the_alerts_run(database: Database) -> None:
 
 
 def test_counters_are_named_as_counters() -> None:
-    """Prometheus' convention: a counter ends in _total, and nothing else does."""
+    """Only counters end in _total, by Prometheus' convention."""
     assert [metric.name for metric in METRICS if (metric.kind == "counter") != metric.name.endswith("_total")] == []
 
 
 def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
-    """Each place of the grid is taken once, and each id."""
+    """Each place and each id is used once."""
     taken = [
         (x, y)
         for grid in (panel["gridPos"] for panel in DASHBOARD["panels"])

@@ -1,77 +1,93 @@
-"""README.md keeps its word: its first playbook, its commands and its worker in SQL run as they stand there."""
+"""README.md: its playbook, its commands and its outputs are real."""
 
 from __future__ import annotations
 
-import json
 import re
+import signal
 from pathlib import Path
 
-import psycopg
+import pytest
 
-from noetl_broker.playbook import Rules, check
+from noetl_broker.playbook import PlaybookRules, check
 from tests.cli.conftest import Command, decide, rows
-from tests.docs.shell import blocks, run_script
+from tests.docs.pages import code_blocks
+from tests.docs.shell import run_script
+from tests.docs.shown_output import without_changing_parts
 from tests.postgres import Database
+from tests.running_dev import RunningDev, folder_for_every_account
 from tests.test_tidy import ROOT
 
 PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
-[PLAYBOOK] = blocks(PAGE, "yaml")
-FIRST, SCHEMA = blocks(PAGE)
-[WORKER] = blocks(PAGE, "sql")
-DEMO, _ = blocks(PAGE, "console")
+[PLAYBOOK] = code_blocks(PAGE, "yaml")
+INSTALL, START = code_blocks(PAGE, "sh")
+DEV, EXPLAIN = code_blocks(PAGE, "console")
 
 
-def test_the_first_playbook_has_no_finding() -> None:
-    """As `validate` looks at it."""
-    assert check(PLAYBOOK, file="hello.yaml", rules=Rules()) == ()
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the playbook."""
+    (tmp_path / "order.yaml").write_text(PLAYBOOK, encoding="utf-8")
+    return tmp_path
 
 
-def test_the_first_commands_run_the_first_playbook(empty_database: Database, tmp_path: Path) -> None:
-    """In their order, on an empty database; it is installed here, and where the database is, the test says."""
-    (tmp_path / "hello.yaml").write_text(PLAYBOOK, encoding="utf-8")
-    install, export, *commands = FIRST.splitlines(keepends=True)
-    assert [install.split()[0], export.split("=")[0]] == ["pip", "export NOETL_BROKER_DSN"]
-    answer = run_script("".join(commands), tmp_path, empty_database)
-    assert answer.stdout.splitlines()[-1] == '"Hello, Ada!"'
-    assert rows(empty_database, "select path, status, result from noetl.execution") == [
-        ("examples/hello", "COMPLETED", "Hello, Ada!")
-    ]
+def test_the_playbook_is_short_and_valid() -> None:
+    """Ten lines, and no finding of `validate`."""
+    assert len(PLAYBOOK.splitlines()) == 10
+    assert check(PLAYBOOK, file="order.yaml", rules=PlaybookRules()) == ()
 
 
-def test_the_commands_for_an_editor_write_what_they_say(tmp_path: Path) -> None:
-    """The schema, and the playbook with the line that names it."""
-    (tmp_path / "hello.yaml").write_text(PLAYBOOK, encoding="utf-8")
-    run_script(SCHEMA, tmp_path)
-    first, *rest = (tmp_path / "with-schema.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
-    [name] = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)\n", first).groups()  # type: ignore[union-attr]
-    assert json.loads((tmp_path / name).read_text(encoding="utf-8"))["title"] == "NoETL playbook"
-    assert "".join(rest) == PLAYBOOK
+def test_the_playbook_runs_in_a_folder_of_ones_own() -> None:
+    """The first command installs the program; the test has done so."""
+    install, dev = INSTALL.splitlines()
+    assert (install.split()[0], dev) == ("pip", "noetl-broker dev")
+    with folder_for_every_account() as folder:
+        (folder / "order.yaml").write_text(PLAYBOOK, encoding="utf-8")
+        command = Command(folder, None)
+        running = RunningDev(command)
+        assert run_script(START, folder).stdout.splitlines()[-1] == '"not reviewed"'
+        assert running.end(signal.SIGINT) == 0
+        command.close()
 
 
-def test_the_worker_in_sql_does_the_job_of_the_first_playbook(database: Database) -> None:
-    """It leases what the broker has queued and completes it, and the execution ends with what it said."""
-    statement = "insert into noetl.catalog (path, version, name, content) values ('examples/hello', 1, 'hello', %s)"
-    lease, complete = WORKER.split("\n\n")
-    with psycopg.connect(database.dsn, autocommit=True) as connection:
-        connection.execute(statement, (PLAYBOOK,))
-        connection.execute("select noetl.start_execution('examples/hello')")
-        decide(database)
-        [(_, attempt, step, arguments)] = connection.execute(lease).fetchall()
-        assert (attempt, step, arguments) == (1, "greet", {"name": "world"})
-        assert connection.execute(complete).fetchall() == [(True,)]
+def test_explain_prints_what_is_shown(database: Database, folder: Path) -> None:
+    """Except for ids."""
+    command = Command(folder, database.dsn)
+    command("register", folder / "order.yaml")
+    execution_id = command("start", "examples/order", "--payload", '{"amount": 200}').stdout.strip()
     decide(database)
-    assert rows(database, "select status, result from noetl.execution") == [("COMPLETED", "Hello, Ada!")]
+    complete = "select noetl.complete_job(queue_id, 'w1', attempts, '{\"risk\": 0.2}') from noetl.lease_jobs('w1')"
+    assert rows(database, complete) == [(True,)]
+    decide(database)
+    call, shown = EXPLAIN.split("\n", 1)
+    assert call == "$ noetl-broker explain 96217895280836641 review"
+    answer = command("explain", execution_id, "review")
+    assert _comparable(answer.stdout) == _comparable(shown)
 
 
-def test_the_demo_prints_what_is_shown(demo: Command) -> None:
-    """Line by line, but for times and for what is cut short with an ellipsis."""
-    _, *shown, last = DEMO.splitlines()
-    answer = run_script("noetl-broker demo", demo.folder)
-    assert last == "…"
-    for line, printed in zip(map(_timeless, shown), map(_timeless, answer.stdout.splitlines()), strict=False):
-        assert printed.startswith(line.removesuffix("…")), printed
-        assert line.endswith("…") or printed == line
+def _comparable(text: str) -> str:
+    return re.sub(r"from \S+ \(event", "from WORKER (event", without_changing_parts(text))
 
 
-def _timeless(line: str) -> str:
-    return re.sub(r"\d+(\.\d+)? m?s\b", "SPAN", line)
+def test_dev_prints_what_is_shown() -> None:
+    """Except for the password and the ports."""
+    call, _dots, *shown = DEV.splitlines()
+    assert call == "$ make dev"
+    with folder_for_every_account() as folder:
+        command = Command(folder, None)
+        running = RunningDev(command, ROOT / "playbooks", "--home", ".")
+        assert _without_places("\n".join(shown)) in _without_places(running.start)
+        assert running.end(signal.SIGINT) == 0
+        command.close()
+
+
+def _without_places(text: str) -> str:
+    text = re.sub(r"\S*/noetl-broker", "noetl-broker", text)
+    return re.sub(r":\d+\b", ":PORT", re.sub(r":[^:@/\s]+@", ":PASSWORD@", text))
+
+
+def test_the_commands_of_make_are_targets() -> None:
+    """`make dev`, `make demo` and `make test`."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in ("dev", "demo", "test"):
+        assert f"make {target}" in PAGE
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

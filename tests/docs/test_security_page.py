@@ -1,4 +1,4 @@
-"""The page about security keeps its word: each role may do what its table says, and nothing else."""
+"""docs/security.md: each role has exactly the rights of the table."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from noetl_broker.errors import PermissionFault
-from noetl_broker.store.migrate import check_rights, create_roles
-from noetl_broker.store.pool import connect
+from noetl_broker.store.connection import connect
+from noetl_broker.store.migrations import check_rights, create_roles, missing_operator_rights
 from tests.brokers import execute, rows, value
 from tests.postgres import Database
 from tests.roles import ROLES, login
+from tests.sessions import reused_session
 
-# For people, whom the broker's role serves too; no daemon calls them.
-OF_PEOPLE = {"execute on noetl.put_back(bigint)", "execute on noetl.fork_execution(bigint,jsonb,bigint,text)"}
+# For doctor, which people call with the broker's login; no daemon reads it.
+OF_PEOPLE = {"select on noetl.pending_approvals"}
 PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
 
 # Every right that exists, on every thing that there is, asked of Postgres for one role.
@@ -61,15 +62,15 @@ THINGS = """
 
 
 def _table() -> Iterator[tuple[str, list[str]]]:
-    """Give each thing of the table of rights with its cells."""
+    """Yield each object of the table of rights with its cells."""
     lines = PAGE.split("\n| in the schema", 1)[1].split("\n\n")[0].splitlines()[2:]
     for line in lines:
         thing, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-        yield thing.strip("`"), cells
+        yield thing.strip("`"), [*cells, *[""] * (len(ROLES) - len(cells))]  # a row may leave out its last cells
 
 
 async def _promised(database: Database) -> dict[str, set[tuple[str, str, str]]]:
-    """Give what the page grants each role, named as Postgres names things."""
+    """Return the rights of each role, with the names of Postgres."""
     promised: dict[str, set[tuple[str, str, str]]] = {role: set() for role in ROLES}
     for thing, cells in _table():
         kind, name = await _known(database, thing)
@@ -87,20 +88,22 @@ async def _known(database: Database, thing: str) -> tuple[str, str]:
         return "schema", "noetl"
     if "(" in thing:
         return "routine", str(await value(database, "select $1::text::regprocedure::text", thing))
-    kind = await value(database, "select relkind::text from pg_class where oid = $1::text::regclass", thing)
-    return "sequence" if kind == "S" else "table", thing
+    [(kind, name)] = await rows(
+        database, "select relkind::text, oid::regclass::text from pg_class where oid = $1::text::regclass", thing
+    )
+    return "sequence" if kind == "S" else "table", str(name)
 
 
-async def test_each_role_may_do_what_the_page_says_and_nothing_else(database: Database) -> None:
-    """Role by thing by verb, with columns: no difference."""
-    await create_roles(database.dsn)
+async def test_each_role_has_exactly_the_rights_of_the_page(database: Database) -> None:
+    """Role by role, object by object, with columns."""
+    await create_roles(database)
     held = {role: {tuple(row) for row in await rows(database, HELD, role)} for role in ROLES}
     assert held == await _promised(database)
 
 
-async def test_partitions_are_the_owners_alone(database: Database) -> None:
-    """They are reached through their tables; what was archived is reached by nobody else."""
-    await create_roles(database.dsn)
+async def test_only_the_owner_has_rights_on_partitions(database: Database) -> None:
+    """Other roles read them through their tables; archived rows they cannot read."""
+    await create_roles(database)
     statement = """
         select n.nspname, r.name
         from pg_namespace n
@@ -117,53 +120,63 @@ async def test_partitions_are_the_owners_alone(database: Database) -> None:
     assert {role: await rows(database, statement, role) for role in ROLES} == {role: [] for role in ROLES}
 
 
-async def test_everything_in_the_schema_stands_in_the_table(database: Database) -> None:
-    """Whoever adds a table, a view or a function says who may use it."""
+async def test_the_table_lists_everything_in_the_schema(database: Database) -> None:
+    """A new table, view or function needs a row."""
     named = {(await _known(database, thing))[1] for thing, _ in _table()}
     there = {row[0] for row in await rows(database, THINGS)}
     assert named - {"noetl"} == there
 
 
-async def test_a_login_without_a_role_may_do_nothing(database: Database) -> None:
-    """Nothing is granted to PUBLIC."""
-    async with login(database, "stranger_of") as stranger:
-        name = stranger.dsn.split("//")[1].partition(":")[0]
+async def test_a_login_without_a_role_has_no_rights(database: Database) -> None:
+    """PUBLIC has no right."""
+    async with login(database, "no_role") as no_role:
+        name = no_role.dsn.split("//")[1].partition(":")[0]
         assert await rows(database, HELD, name) == []
 
 
-async def test_rights_that_the_page_does_not_name_are_taken_away(database: Database) -> None:
-    """By the next `migrate --roles`, on tables, columns, functions and the schema; what it names comes back."""
-    await create_roles(database.dsn)
+async def test_migrate_roles_revokes_other_rights(database: Database) -> None:
+    """`migrate --roles` also grants missing rights again."""
+    await create_roles(database)
     await execute(database, "grant create on schema noetl to noetl_reader")
     await execute(database, "grant select (result), update on noetl.event to noetl_producer")
     await execute(database, "grant execute on function noetl.start_execution(text, jsonb, int, text) to noetl_worker")
     await execute(database, "revoke insert on noetl.event from noetl_broker")
-    await create_roles(database.dsn)
+    await create_roles(database)
     held = {role: {tuple(row) for row in await rows(database, HELD, role)} for role in ROLES}
     assert held == await _promised(database)
 
 
-async def test_a_daemon_asks_at_its_start_for_all_that_its_role_has(database: Database) -> None:
-    """What it would miss later it names at once."""
+async def test_a_broker_names_every_missing_right_at_its_start(database: Database) -> None:
+    """So it does not fail later."""
     promised = await _promised(database)
     expected = {f"{right} on {name}" for kind, name, right in promised["noetl_broker"] if kind != "schema"}
     assert expected > OF_PEOPLE
     async with login(database, "poor_of") as poor:
         await execute(database, f"grant usage on schema noetl to {poor.dsn.split('//')[1].partition(':')[0]}")
-        connection = await connect(poor.dsn, name="test")
+        connection = await connect(poor, name="test")
         try:
             await check_rights(connection)
-            told = ""
+            message = ""
         except PermissionFault as fault:
-            told = str(fault)
+            message = str(fault)
         finally:
             await connection.close()
-    missing = re.findall(r"(select|insert|update|delete|usage|execute) on (noetl\.\w+(?:\([^)]*\))?)", told)
+    missing = re.findall(r"(select|insert|update|delete|usage|execute) on (noetl\.\w+(?:\([^)]*\))?)", message)
     assert {f"{right} on {(await _known(database, thing))[1]}" for right, thing in missing} == expected - OF_PEOPLE
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
-    """A promise without its test is none."""
+async def test_doctor_names_every_right_that_an_operator_lacks(database: Database) -> None:
+    """By the file that grants them."""
+    promised = await _promised(database)
+    expected = {f"{right} on {name}" for kind, name, right in promised["noetl_operator"] if kind != "schema"}
+    async with login(database, "poor_of") as poor, reused_session(database) as connection:
+        missing = await missing_operator_rights(connection, poor.dsn.split("//")[1].partition(":")[0])
+    found = [each.partition(" on ") for each in missing]
+    assert {f"{right} on {(await _known(database, thing))[1]}" for right, _, thing in found} == expected
+
+
+def test_each_named_test_exists() -> None:
+    """The page names at least one."""
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", PAGE))
     assert named
     assert [name for name in sorted(named) if not (Path(__file__).parents[2] / name).is_file()] == []

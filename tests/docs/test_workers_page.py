@@ -1,15 +1,14 @@
-"""The page about workers keeps its word: its statements run, in its order, with a broker beside them."""
+"""docs/workers.md and docs/worker-protocol.md: their statements run in order, beside a broker."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from pathlib import Path
 from typing import Any
 
-from noetl_broker.store import embedded
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import connect
+from noetl_broker import embedded_postgres
+from noetl_broker.store.connection import connect
+from noetl_broker.store.migrations import migrate
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -22,19 +21,19 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.docs.pages import code_blocks, read_page
 from tests.postgres import Database
 from tests.sessions import refused
 
-PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
+STATEMENTS = [*code_blocks(read_page("workers"), "sql"), *code_blocks(read_page("worker-protocol"), "sql")]
 
 
-async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> None:
-    """From the catalog to the result, then a user's own trigger, then an event inserted by hand."""
-    statements = re.findall(r"```sql\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+async def test_an_execution_runs_with_sql_alone(database: Database) -> None:
+    """Register, start, lease, complete; then start from a trigger, cancel by an event, and get a traceparent."""
     answers: list[list[tuple[Any, ...]]] = []
-    connection = await connect(database.dsn, name="psql")
+    connection = await connect(database, name="psql")
     try:
-        for statement in statements:
+        for statement in STATEMENTS:
             if statement.startswith("select"):
                 answers.append([tuple(row) for row in await connection.fetch(statement)])
             else:
@@ -42,11 +41,14 @@ async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> 
             await drain(database)
     finally:
         await connection.close()
-    started, leased, alive, completed, ended, traced = answers
+    started, leased, renewed, logged, completed, ended, announced, many, reported, still_held, traced = answers
     assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", traced[0][0])
     assert isinstance(started[0][0], int)
+    assert len(many[0][0]) == 2
     assert list(leased[0][1:]) == [1, "greet", "python", {"name": "Ada"}]
-    assert alive == completed == [(True,)]
+    assert (renewed, logged, completed) == ([(True,)], [(True,)], [(True,)])
+    assert (reported, still_held) == ([], [])
+    assert announced == [(2,)]
     assert ended == [("COMPLETED", {"said": "Hello, Ada!"})]
     orders = await rows(
         database,
@@ -54,16 +56,16 @@ async def test_an_execution_is_driven_by_nothing_but_sql(database: Database) -> 
         " from noetl.execution where idempotency_key like 'order%' order by execution_id",
     )
     assert orders == [("RUNNING", "Grace", None), ("CANCELLED", "Edsger", "the order was withdrawn")]
-    assert await broken_invariants(database, but=("every execution ended",)) == {}
+    assert await broken_invariants(database, ignore=("every execution ended",)) == {}
 
 
-async def test_a_transaction_that_starts_an_execution_is_prepared_where_no_broker_wants_the_bell() -> None:
-    """With `notify = off`; beside a broker that sleeps at its bell Postgres refuses, as the page says."""
+async def test_a_start_can_be_prepared_with_notify_off() -> None:
+    """Beside a sleeping broker with `notify = gated`, Postgres refuses."""
     prepared = "begin; select noetl.start_execution('story'); prepare transaction 'two'"
-    asleep = "select count(*) from pg_locks where locktype = 'advisory' and mode = 'ExclusiveLock' and objsubid = 2"
-    with embedded.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
+    asleep = "select count(*) from pg_locks where mode = 'ExclusiveLock' and (classid, objid) = (1852794228, 1)"
+    with embedded_postgres.start(settings={"max_prepared_transactions": "2", "fsync": "off"}) as postgres:
         database = Database(name="postgres", dsn=postgres.dsn())
-        await migrate(database.dsn)
+        await migrate(database)
         await register(database, "workflow:\n- {step: start}\n")
         async with running(database, notify="gated"):
             async with asyncio.timeout(PATIENCE_SECONDS):

@@ -1,4 +1,4 @@
-"""Records the golden histories: every example runs for real, one job after the other; `make golden` asks for it."""
+"""`make golden`: runs each example on a database, one job after the other, and records its history."""
 
 from __future__ import annotations
 
@@ -7,42 +7,60 @@ import asyncio
 import pytest
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.replay import compare_end, retake
-from noetl_broker.playbook import Rules, compile_playbook
+from noetl_broker.history.replay import replay_history
+from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.store.catalog import register
+from noetl_broker.store.connection import connect
 from noetl_broker.store.history import load_history
-from noetl_broker.store.pool import connect
 from noetl_broker.worker import WorkerOptions, run_worker
-from tests.brokers import rows, running, start, until_ended
+from tests.brokers import drain, execute, rows, running, start, until_ended
+from tests.golden_histories import as_document, examples, runs, write
+from tests.playbooks.outside import act, needs_act, prepare
 from tests.postgres import Database
-from tests.recording import as_document, examples, runs, write
 
 
 @pytest.mark.parametrize("file,path,payload", runs())
 async def test_the_history_is_written_down(database: Database, file: str, path: str, payload: JSON) -> None:
-    """As it was on a database; a replay of that finds no difference."""
-    connection = await connect(database.dsn, name="test")
+    """Run an example on a database and record it; a replay must find no difference."""
+    connection = await connect(database, name="test")
     try:
         texts = examples()
-        await register(connection, [(compile_playbook(text, rules=Rules()), text) for text in texts.values()])
-        await _run(database, path, payload)
+        await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text) for text in texts.values()])
+        await prepare(database, path.rpartition("/")[2])
+        await _run(database, path, payload, pauses=file.endswith("-paused"))
         ids = await rows(database, "select execution_id from noetl.execution order by execution_id")
-        histories = [await load_history(connection, execution_id, Rules()) for (execution_id,) in ids]
+        histories = [await load_history(connection, execution_id, PlaybookRules()) for (execution_id,) in ids]
     finally:
         await connection.close()
     for history in histories:
-        taken = [*retake(history)]
-        assert [text for turn in taken for text in turn.differences] + compare_end(history, taken) == []
+        assert replay_history(history)[1] == []
     write(file, as_document(histories, texts))
 
 
-async def _run(database: Database, path: str, payload: JSON) -> None:
-    """One lane, one job at a time: so that the order of the events is the same another time."""
+async def _run(database: Database, path: str, payload: JSON, *, pauses: bool) -> None:
+    """Run with one lane and one job at a time, so that the order of events is always the same.
+
+    `pauses`: pause the execution after its first turn, and resume it after one job has ended.
+    """
     stop = asyncio.Event()
+    if pauses:
+        (execution_id,) = await start(database, path, payload)
+        await drain(database)
+        leased = await rows(database, "select queue_id, attempts from noetl.lease_jobs('w', 1)")
+        await execute(database, "select noetl.pause_execution($1, 'a fix')", execution_id)
+        await drain(database)
+        await execute(database, 'select noetl.complete_job($1, \'w\', $2, \'["ALPHA", "BETA", "GAMMA"]\')', *leased[0])
+        await drain(database)
+        await execute(database, "select noetl.resume_execution($1)", execution_id)
     async with running(database, lanes=1):
-        worker = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, concurrency=1), stop))
+        worker = asyncio.create_task(
+            run_worker(WorkerOptions(dsn=database.dsn, schema=database.schema, concurrency=1), stop)
+        )
         try:
-            await start(database, path, payload)
+            if not pauses:
+                await start(database, path, payload)
+            if needs_act(path.rpartition("/")[2], payload):
+                await act(database, path.rpartition("/")[2])
             await until_ended(database)
         finally:
             stop.set()

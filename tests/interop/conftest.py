@@ -1,4 +1,4 @@
-"""The real NoETL server and worker for the tests that ask for them, where there is a checkout."""
+"""The fixture with a real NoETL server and worker, if there is a checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.interop.real import RealNoETL, home, real_noetl
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNoETL]:
-    """Both of them, for the tests of a module; skips without a checkout."""
+    """Yield server and worker for the tests of a module; skip without a checkout."""
     found = home()
     if isinstance(found, str):
         pytest.skip(found)

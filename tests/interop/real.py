@@ -1,6 +1,6 @@
-"""The real NoETL server and worker as processes, at work on a Postgres with that server's own tables, migrated.
+"""A real NoETL server and worker as processes, on a Postgres with the tables of that server, migrated.
 
-Nothing of NoETL is in this repository: NOETL_HOME names a checkout of it.
+This repository has no code of NoETL: NOETL_HOME names a checkout of it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any, Self
 import httpx
 import psycopg
 
+from noetl_broker import embedded_postgres
 from noetl_broker.broker.model import JSON
-from noetl_broker.store import embedded
-from noetl_broker.store.migrate import migrate
+from noetl_broker.store.migrations import migrate
 from tests.cli.conftest import plain_environment
-from tests.cli.test_watching import free_port
+from tests.cli.test_health_port import free_port
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -39,7 +39,7 @@ from noetl.worker.worker import ScalableQueueWorkerPool
 asyncio.run(ScalableQueueWorkerPool(max_workers=4, check_interval=0.2, worker_poll_interval=0.1).run_forever())
 """
 DDL = Path("noetl", "database", "ddl", "postgres", "schema_ddl.sql")
-# That server reads its settings from the environment, and demands each of them.
+# That server reads its settings from the environment, and requires each of them.
 SETTINGS = {
     "POSTGRES_USER": "noetl",
     "POSTGRES_PASSWORD": "noetl",
@@ -59,7 +59,7 @@ SETTINGS = {
     "NOETL_WORKER_POOL_RUNTIME": "cpu",
     "NOETL_WORKER_POOL_NAME": "interop",
     "TZ": "UTC",
-    # whoever asks another machine for something is refused at once
+    # requests to other machines fail at once
     "HTTPS_PROXY": "http://127.0.0.1:9",
     "NO_PROXY": "127.0.0.1",
 }
@@ -71,26 +71,26 @@ POLL_SECONDS = 0.1
 
 
 def home() -> tuple[Path, str] | str:
-    """Where the checkout of NoETL is and which Python runs it, or why they are not to be had."""
+    """Return the checkout of NoETL and its Python, or the reason why there is none."""
     named = os.environ.get("NOETL_HOME")
     if not named:
-        return "NOETL_HOME names no checkout of NoETL (repository noetl/noetl): its server and worker are not run"
+        return "NOETL_HOME is not set: name a checkout of noetl/noetl to run its server and worker"
     if not (folder := Path(named)).joinpath(DDL).is_file():
-        raise AssertionError(f"NOETL_HOME names {folder}, and there is no {DDL}: name a checkout of noetl/noetl")
+        raise AssertionError(f"NOETL_HOME is {folder}, which has no {DDL}: name a checkout of noetl/noetl")
     python = os.environ.get("NOETL_PYTHON") or str(folder / ".venv" / "bin" / "python")
     if shutil.which(python) is None:
-        raise AssertionError(f"{python} is no program: let NOETL_PYTHON name a Python with NoETL's requirements")
+        raise AssertionError(f"{python} is no program: set NOETL_PYTHON to a Python with NoETL's requirements")
     return folder, python
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealNoETL:
-    """Both of them, through the server's API; `folder` is the checkout, `database` what they work on."""
+    """Server and worker, used through the server's API; `folder` is the checkout."""
 
     folder: Path
     url: str
     database: Database
-    asked: Asked
+    web: WebServer
 
     async def register(self, text: str) -> None:
         """Put a playbook into the catalog."""
@@ -98,21 +98,21 @@ class RealNoETL:
         await self._ask("POST", "/api/catalog/register", {"content_base64": content})
 
     async def start(self, path: str, payload: JSON = None) -> int:
-        """Have an execution started; gives its id."""
+        """Start an execution; return its id."""
         answer = await self._ask("POST", "/api/execute", {"path": path, "parameters": payload or {}})
         return int(answer["execution_id"])
 
     async def status(self, execution_id: int) -> str:
-        """What the API says of an execution."""
+        """Return the status of an execution by the API."""
         return str((await self._ask("GET", f"/api/executions/{execution_id}"))["status"])
 
     async def ended(self, *execution_ids: int) -> dict[int, tuple[str, JSON, str | None]]:
-        """Wait until these have ended and the worker has told all that it had to tell: status, result, message."""
-        rung = asyncio.Event()
+        """Wait until executions have ended and their jobs are reported; return status, result and message."""
+        notified = asyncio.Event()
         async with AsyncExitStack() as stack:
             own = await stack.enter_async_context(session(self.database))
-            # the broker rings at the commit that ends some; of what the worker tells afterwards its row is the last
-            await own.add_listener("noetl_end", lambda *_: rung.set())
+            # notified at the end of an execution; later reports of the worker end with the row of the job
+            await own.add_listener("noetl_end", lambda *_: notified.set())
             statement = """
                 select x.execution_id, x.status, x.result, x.error ->> 'message'
                 from noetl.execution x
@@ -122,9 +122,9 @@ class RealNoETL:
                     select from noetl.queue q where q.execution_id = x.execution_id and q.status = 'leased')"""
             async with asyncio.timeout(END_SECONDS):
                 while len(found := await own.fetch(statement, [*execution_ids])) < len(execution_ids):
-                    rung.clear()
+                    notified.clear()
                     try:
-                        await asyncio.wait_for(rung.wait(), POLL_SECONDS)
+                        await asyncio.wait_for(notified.wait(), POLL_SECONDS)
                     except TimeoutError:
                         continue
         return {number: (status, result, message) for number, status, result, message in found}
@@ -138,9 +138,9 @@ class RealNoETL:
 
 @contextmanager
 def real_noetl(folder: Path, python: str, scratch: Path) -> Iterator[RealNoETL]:
-    """Start Postgres, the server without its own broker and the worker; end them, the last first."""
+    """Start Postgres, the server without its broker, and the worker; stop them in reverse order."""
     with ExitStack() as stack:
-        postgres = embedded.start(settings={"fsync": "off", "max_connections": "200"})
+        postgres = embedded_postgres.start(settings={"fsync": "off", "max_connections": "200"})
         stack.callback(postgres.close)
         database = _prepare(postgres, folder)
         port = free_port()
@@ -152,7 +152,7 @@ def real_noetl(folder: Path, python: str, scratch: Path) -> Iterator[RealNoETL]:
         processes = Processes(scratch, environment)
         stack.callback(processes.end)
         arguments = ("--factory", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
-        # it would ask itself for something at its start, and with every execution, and wait for the answer in vain
+        # the server sends requests to itself and waits for answers that never come; this address refuses them
         server = processes.start(
             "server", python, "-m", "uvicorn", "without_broker:create_app", *arguments, NOETL_SERVER_URL=NOWHERE
         )
@@ -160,12 +160,12 @@ def real_noetl(folder: Path, python: str, scratch: Path) -> Iterator[RealNoETL]:
         for name in CREDENTIALS:
             _give_credential(url, name, postgres)
         processes.start("worker", python, "-c", WORKER)
-        asked = stack.enter_context(Asked.served())
-        yield RealNoETL(folder=folder, url=url, database=database, asked=asked)
+        web = stack.enter_context(WebServer.served())
+        yield RealNoETL(folder=folder, url=url, database=database, web=web)
 
 
-def _prepare(postgres: embedded.EmbeddedPostgres, folder: Path) -> Database:
-    """A database with that server's own tables, and then with ours."""
+def _prepare(postgres: embedded_postgres.EmbeddedPostgres, folder: Path) -> Database:
+    """Create a database with the tables of that server, and migrate it."""
     admin = f"postgresql://{postgres.user}:{postgres.password}@{postgres.host}:{postgres.port}"
     with psycopg.connect(f"{admin}/postgres", autocommit=True) as connection:
         connection.execute("create role noetl login password 'noetl'")
@@ -174,11 +174,11 @@ def _prepare(postgres: embedded.EmbeddedPostgres, folder: Path) -> Database:
         connection.execute((folder / DDL).read_bytes())
     database = Database(name="noetl", dsn=f"postgresql://noetl:noetl@{postgres.host}:{postgres.port}/noetl")
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        runner.run(migrate(database.dsn))
+        runner.run(migrate(database))
     return database
 
 
-def _give_credential(url: str, name: str, postgres: embedded.EmbeddedPostgres) -> None:
+def _give_credential(url: str, name: str, postgres: embedded_postgres.EmbeddedPostgres) -> None:
     data = {
         "db_host": postgres.host,
         "db_port": str(postgres.port),
@@ -191,14 +191,14 @@ def _give_credential(url: str, name: str, postgres: embedded.EmbeddedPostgres) -
 
 
 class Processes:
-    """Programs that run beside the tests, each with a log of its own in `scratch`."""
+    """Processes that run during the tests, each with a log in `scratch`."""
 
     def __init__(self, scratch: Path, environment: Mapping[str, str]) -> None:
         self.scratch, self.environment = scratch, environment
         self._running: list[subprocess.Popen[bytes]] = []
 
     def start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start one; what it prints goes into `<name>.log`."""
+        """Start one; its output goes to `<name>.log`."""
         with self.scratch.joinpath(f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -212,7 +212,7 @@ class Processes:
         return process
 
     def await_answer(self, process: subprocess.Popen[bytes], url: str) -> None:
-        """Wait until the server answers; where it ends instead, its log says why."""
+        """Wait until the server answers; raise with its log if it ends."""
         for _ in range(int(START_SECONDS / POLL_SECONDS)):
             try:
                 if httpx.get(url, timeout=5.0).status_code == 200:
@@ -228,7 +228,7 @@ class Processes:
         raise AssertionError(f"the NoETL server does not answer; see NOETL_PYTHON\n{log}")
 
     def end(self) -> None:
-        """End them all, the last one first."""
+        """Stop all, the last one first."""
         while self._running:
             process = self._running.pop()
             process.terminate()
@@ -240,8 +240,8 @@ class Processes:
 
 
 @dataclass(slots=True)
-class Asked:
-    """A web server on this machine: `/status/503` answers so; `requests` are what it was asked."""
+class WebServer:
+    """A web server on this machine that records `requests`; `/status/503` answers with that status."""
 
     url: str = ""
     requests: list[tuple[str, str, JSON]] = field(default_factory=list)
@@ -250,31 +250,31 @@ class Asked:
     @contextmanager
     def served(cls) -> Iterator[Self]:
         """Serve until the end of the block."""
-        asked = cls()
+        web = cls()
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                asked.requests.append((self.command, self.path, json.loads(body) if body else None))
+                web.requests.append((self.command, self.path, json.loads(body) if body else None))
                 _, kind, *rest = self.path.split("?")[0].split("/")
-                told = b'{"told": "so"}'
+                content = b'{"ok": true}'
                 self.send_response(int(rest[0]) if kind == "status" else 200)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(told)))
+                self.send_header("content-length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(content)
 
             do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the library's names
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Do not log requests."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            asked.url = f"http://127.0.0.1:{server.server_port}"
-            thread = threading.Thread(target=server.serve_forever, name="asked")
+            web.url = f"http://127.0.0.1:{server.server_port}"
+            thread = threading.Thread(target=server.serve_forever, name="web")
             thread.start()
             try:
-                yield asked
+                yield web
             finally:
                 server.shutdown()
                 thread.join()

@@ -1,4 +1,4 @@
-"""The broker beside the real NoETL server and worker: its playbooks and ours, and what its API says of them."""
+"""The broker beside a real NoETL server and worker, with playbooks of both projects."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ import pytest
 import yaml
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.playbook import Rules as PlaybookRules
+from noetl_broker.playbook import PlaybookRules
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.verify import Scope, verify
 from tests.brokers import value
 from tests.chaos.daemons import daemon
-from tests.daemon.test_beside_noetl import EXAMPLES
-from tests.daemon.test_inputs_beside_noetl import ITERATED, PROBE
-from tests.daemon.test_replay import differences
+from tests.daemon.beside_noetl.test_examples import EXAMPLES
+from tests.daemon.beside_noetl.test_inputs import ITERATED, PROBE
+from tests.daemon.history.test_replay import differences
 from tests.interop.real import RealNoETL
 from tests.sessions import session
+from tests.stories import document
 
 pytestmark = pytest.mark.slow
 
 FIXTURES = "tests/fixtures/playbooks"
 USER = {"name": "Ann", "age": 30, "department": "HR", "years_experience": 2, "performance_rating": 3}
-# That worker gives `main(input_data)` a mapping with all inputs, whatever an input of that name is.
+# That worker gives `main(input_data)` a mapping of all inputs, also if there is an input of this name.
 NOT_THE_INPUT = "Missing required field: name"
 NO_START = "does not compile"
 NO_COMMAND = "No command_b64 or commands_b64 field found"
-# Playbooks of NoETL's repository, with a payload, and how they end: the status, and a part of the message.
+# Playbooks of NoETL's repository: path, payload, status at the end, and a part of the message.
 FOUND: list[tuple[str, dict[str, JSON], str, str]] = [
     (f"{FIXTURES}/test_start_with_action", {}, "COMPLETED", ""),
     (f"{FIXTURES}/test_end_with_action", {}, "COMPLETED", ""),
@@ -52,8 +53,8 @@ FOUND: list[tuple[str, dict[str, JSON], str, str]] = [
     ("test_retry_http500", {"test_url": "/status/500"}, "FAILED", "with status 500"),
     ("test_storage_structures", {}, "FAILED", "`step` is undefined"),
 ]
-# One of our examples counts its attempts in a table. Its postgres tool wants an `auth` there, commits each statement,
-# and numbers the results.
+# One of our examples counts its attempts in a table. NoETL's postgres tool requires `auth`, commits each statement, and
+# numbers the results.
 ITS_POSTGRES = [
     ("type: postgres\n", "type: postgres\n    auth: pg_local\n"),
     ("      commit;\n", ""),
@@ -62,12 +63,11 @@ ITS_POSTGRES = [
 OUR_TEXTS = [file.read_text(encoding="utf-8") for file in sorted(playbooks_folder().glob("*.yaml"))]
 for ours, its in ITS_POSTGRES:
     OUR_TEXTS = [text.replace(ours, its) if "demo.rings" in text else text for text in OUR_TEXTS]
-HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {{name: {path}, path: {path}}}\n"
 
 
 @asynccontextmanager
 async def served(real: RealNoETL, *, owner: str = "worker") -> AsyncIterator[None]:
-    """A daemon serves until the end of the block; then replay and `verify` find nothing in all that ran."""
+    """Run a daemon until the block ends; then replay and `verify` must find nothing in the new executions."""
     before = await value(real.database, "select array_agg(execution_id) from noetl.execution")
     async with daemon(real.database, retry_owner=owner, reap_seconds="0.2"):
         yield
@@ -79,18 +79,18 @@ async def served(real: RealNoETL, *, owner: str = "worker") -> AsyncIterator[Non
 
 
 async def results(real: RealNoETL, *bodies: str) -> list[JSON]:
-    """Register playbooks of these bodies, run each once, and give what they come to."""
+    """Register playbooks with these bodies, run each once, and return the results or error messages."""
     numbers = []
     for place, body in enumerate(bodies):
         path = f"probe{place}"
-        await real.register(HEAD.format(path=path) + body)
+        await real.register(document(body, path=path))
         numbers.append(await real.start(path))
     found = await real.ended(*numbers)
     return [found[number][2] or found[number][1] for number in numbers]
 
 
 async def test_its_hello_world_runs(real: RealNoETL) -> None:
-    """The first thing that anybody tries."""
+    """The first playbook of NoETL's documentation."""
     text = (real.folder / FIXTURES / "hello_world" / "hello_world.yaml").read_text(encoding="utf-8")
     async with served(real):
         await real.register(text)
@@ -101,50 +101,50 @@ async def test_its_hello_world_runs(real: RealNoETL) -> None:
 
 
 async def test_our_examples_run(real: RealNoETL) -> None:
-    """With the results that they have with our own worker, and its API says that they completed."""
+    """With the results of our own worker, and the API reports them as completed."""
     async with served(real):
         for text in OUR_TEXTS:
             await real.register(text)
         started = [await real.start(f"examples/{name}", payload) for name, payload, _ in EXAMPLES]
         found = await real.ended(*started)
-        told = [await real.status(number) for number in started]
+        statuses = [await real.status(number) for number in started]
     assert [found[number] for number in started] == [("COMPLETED", result, None) for _, _, result in EXAMPLES]
-    assert told == ["COMPLETED"] * len(EXAMPLES)
+    assert statuses == ["COMPLETED"] * len(EXAMPLES)
 
 
 async def test_its_own_playbooks_run(real: RealNoETL) -> None:
-    """Each ends as its worker lets it, with a reason where it fails, and its API says the same."""
+    """Each ends as its worker can run it, with a reason if it fails; the API reports the same."""
     started: dict[int, str] = {}
     async with served(real):
         for file, payload, *_ in FOUND:
             text = (real.folder / f"{file}.yaml").read_text(encoding="utf-8")
             await real.register(text)
-            here = {"test_url": real.asked.url + payload["test_url"]} if "test_url" in payload else payload
+            here = {"test_url": real.web.url + payload["test_url"]} if "test_url" in payload else payload
             started[await real.start(yaml.safe_load(text)["metadata"]["path"], here)] = file
         found = await real.ended(*started)
-        told = {file: await real.status(number) for number, file in started.items()}
+        statuses = {file: await real.status(number) for number, file in started.items()}
     expected = {file: (status, message) for file, _, status, message in FOUND}
     ends = {started[number]: (status, message or "") for number, (status, _, message) in found.items()}
     assert {
         file: (status, part if (part := expected[file][1]) in message else message)
         for file, (status, message) in ends.items()
     } == expected
-    assert told == {file: status for file, (status, _) in expected.items()}
+    assert statuses == {file: status for file, (status, _) in expected.items()}
     saved = "select array_agg(item_value order by id) from public.iterator_save_test"
     assert await value(real.database, saved) == [100, 200, 300]
 
 
 async def test_every_input_of_the_probes_arrives(real: RealNoETL) -> None:
-    """Twelve of a step, and of a task that the worker repeats those of its step too."""
+    """Twelve inputs of a step, and those of a step for a task that the worker repeats."""
     async with served(real):
         found = await results(real, PROBE, ITERATED)
     repeated = [[*(f"n{number}" for number in range(1, 7)), "value"]]
     assert found == [sorted(f"n{number}" for number in range(1, 13)), repeated]
 
 
-async def test_its_http_tool_sends_what_a_step_says(real: RealNoETL) -> None:
-    """The query of a GET, the body of a POST, wherever the step says them."""
-    real.asked.requests.clear()
+async def test_its_http_tool_sends_query_and_body(real: RealNoETL) -> None:
+    """The query of a GET and the body of a POST, under each key that a step may use."""
+    real.web.requests.clear()
     steps = (
         "params: {a: 1}, args: {b: 2}",
         "params: {a: 1, query: q}",
@@ -154,9 +154,9 @@ async def test_its_http_tool_sends_what_a_step_says(real: RealNoETL) -> None:
     )
     body = "workflow:\n- {{step: start, next: s}}\n- {{step: s, type: http, url: {url}/{place}, {step}}}\n"
     async with served(real):
-        url = real.asked.url
+        url = real.web.url
         await results(real, *(body.format(url=url, place=place, step=step) for place, step in enumerate(steps)))
-    assert sorted(real.asked.requests, key=lambda request: request[1]) == [
+    assert sorted(real.web.requests, key=lambda request: request[1]) == [
         ("GET", "/0?a=1&b=2", None),
         ("GET", "/1?a=1&query=q", None),
         ("POST", "/2", {"a": 1}),
@@ -165,27 +165,27 @@ async def test_its_http_tool_sends_what_a_step_says(real: RealNoETL) -> None:
     ]
 
 
-async def test_its_server_renders_a_job_once_more(real: RealNoETL) -> None:
-    """What looks like a template in a result is one; where one in a job fails, the whole job stays as it is."""
+async def test_its_server_renders_a_job_again(real: RealNoETL) -> None:
+    """A template in a result is rendered; if one in a job fails, the whole job stays as it is."""
     body = """
 workflow:
 - {{step: start, next: a}}
 - {{step: a, type: python, code: "def main(): return {text!r}", next: b}}
 - {{step: b, type: python, args: {{n: "{{{{ a }}}}"}}, code: "def main(n): return n"}}
 """
-    texts = ("{" * 2 + " 6 * 7 }}", "{" * 2 + " 6 * 7 }} {" + "{ nobody }}")
+    texts = ("{" * 2 + " 6 * 7 }}", "{" * 2 + " 6 * 7 }} {" + "{ unknown }}")
     async with served(real):
         found = await results(real, *(body.format(text=text) for text in texts))
     assert found == ["42", texts[1]]
 
 
 async def test_the_status_of_an_answer_decides_about_a_retry(real: RealNoETL) -> None:
-    """Where the broker decides: `retry_when` sees what the http tool says in its result alone."""
+    """With `retry_owner: broker`, `retry_when` reads the status from the result of the http tool."""
     body = "workflow:\n- {{step: start, next: s}}\n- {{step: s, type: http, url: {url}/status/{status}, {retry}}}\n"
     retry = "retry: {max_attempts: 2, initial_delay: 0.1, jitter: false, retry_when: '{{ status_code >= 500 }}'}"
-    real.asked.requests.clear()
+    real.web.requests.clear()
     async with served(real, owner="broker"):
-        url = real.asked.url
+        url = real.web.url
         found = await results(real, *(body.format(url=url, status=status, retry=retry) for status in (503, 404)))
     assert found == [f"the server answered with status {status}" for status in (503, 404)]
-    assert sorted(path for _, path, _ in real.asked.requests) == ["/status/404", "/status/503", "/status/503"]
+    assert sorted(path for _, path, _ in real.web.requests) == ["/status/404", "/status/503", "/status/503"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from noetl_broker.store.migrate import SERVED_VERSIONS
+from noetl_broker.store.migrations import SERVED_VERSIONS
 from tests.packaging.wheels import Program, as_the_next, build, copy_of_the_tree, install
 
 ADDITIVE = f"-- serves-from: {SERVED_VERSIONS[-1]}\nalter table noetl.execution add column note text;\n"
@@ -27,13 +27,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="session")
 def additive(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """A next version whose migration only adds, and says so."""
+    """A next version whose migration only adds, and declares it."""
     return _next(tmp_path_factory, ADDITIVE)
 
 
 @pytest.fixture(scope="session")
 def breaking(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """A next version whose migration takes away what this version reads."""
+    """A next version whose migration removes a column that this version reads."""
     return _next(tmp_path_factory, BREAKING)
 
 

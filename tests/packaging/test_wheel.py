@@ -7,14 +7,13 @@ import zipfile
 from pathlib import Path
 
 import noetl_broker
-from noetl_broker.store.migrate import migrations
+from noetl_broker.store.migrations import compat_noetl, migrations
 from tests.packaging.wheels import Program
-from tests.postgres import Database
 from tests.test_tidy import ROOT
 
 
 def test_the_wheel_holds_what_the_program_reads(wheel: Path) -> None:
-    """Statements, migrations, roles, playbooks, and the mark that it is typed."""
+    """Statements, migrations, roles, playbooks, and the marker of type hints."""
     held = set(zipfile.ZipFile(wheel).namelist())
     expected = {f"noetl_broker/_migrations/{file.name}" for file in (ROOT / "migrations").glob("*.sql")}
     expected |= {f"noetl_broker/_playbooks/{file.name}" for file in (ROOT / "playbooks").glob("*.yaml")}
@@ -25,7 +24,7 @@ def test_the_wheel_holds_what_the_program_reads(wheel: Path) -> None:
 
 
 def test_the_command_says_its_version(installed: Program) -> None:
-    """The one of the package."""
+    """The version of the package."""
     answer = installed.run("--version")
     assert (answer.returncode, noetl_broker.__version__ in answer.stdout) == (0, True), answer.stderr
 
@@ -33,24 +32,16 @@ def test_the_command_says_its_version(installed: Program) -> None:
 def test_the_package_is_the_command(installed: Program) -> None:
     """`python -m noetl_broker`, from the wheel and not from this checkout."""
     answer = installed.start(installed.python, "-m", "noetl_broker", "migrate", "--sql", "--json")
-    assert [entry["name"] for entry in json.loads(answer.stdout)] == [migration.name for migration in migrations()]
-    asked = "import noetl_broker; print(noetl_broker.__file__)"
-    where = installed.start(installed.python, "-c", asked).stdout
+    assert [entry["name"] for entry in json.loads(answer.stdout)] == [
+        migration.name for migration in (*migrations(), compat_noetl())
+    ]
+    code = "import noetl_broker; print(noetl_broker.__file__)"
+    where = installed.start(installed.python, "-c", code).stdout
     assert str(installed.folder) in where
 
 
-def test_the_public_names_are_there(installed: Program) -> None:
-    """Of the wheel as of the checkout."""
-    asked = "import noetl_broker as n; print([name for name in n.__all__ if not hasattr(n, name)])"
-    answer = installed.start(installed.python, "-c", asked)
+def test_the_wheel_has_all_public_names(installed: Program) -> None:
+    """In the wheel as in the checkout."""
+    code = "import noetl_broker as n; print([name for name in n.__all__ if not hasattr(n, name)])"
+    answer = installed.start(installed.python, "-c", code)
     assert answer.stdout.strip() == "[]", answer.stderr
-
-
-def test_an_empty_database_becomes_one_that_runs_playbooks(installed: Program, empty_database: Database) -> None:
-    """Migrated, an example registered, started, and decided on."""
-    example = str(ROOT / "playbooks" / "conditional.yaml")
-    for arguments in (("migrate",), ("register", example), ("start", "examples/conditional"), ("run", "--drain")):
-        answer = installed.run(*arguments, database=empty_database)
-        assert answer.returncode == 0, answer.stderr
-    shown = installed.run("executions", "--json", database=empty_database)
-    assert [row["status"] for row in json.loads(shown.stdout)] == ["RUNNING"]

@@ -1,4 +1,4 @@
-"""Wheels of this tree, and of a tree as the next version may be, each installed into an environment of its own."""
+"""Wheels of this tree and of a next version, each installed into its own environment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 import noetl_broker
-from noetl_broker.store.migrate import SERVED_VERSIONS
+from noetl_broker.store.migrations import SERVED_VERSIONS
 from tests.postgres import Database
 from tests.test_tidy import ROOT
 
@@ -52,7 +52,7 @@ class Program(NamedTuple):
         )
 
     def serve(self, command: str, database: Database) -> subprocess.Popen[bytes]:
-        """Start a command that goes on until it is stopped."""
+        """Start a command that runs until it is stopped."""
         program = self.folder / "bin" / "noetl-broker"
         return subprocess.Popen(
             [program, command], cwd=self.folder, env=_environment(database), stderr=subprocess.DEVNULL
@@ -61,26 +61,28 @@ class Program(NamedTuple):
 
 def _environment(database: Database | None) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "NOETL_"))}
-    environment["NOETL_BROKER_HEALTH_PORT"] = "0"  # tests run beside each other, and a port can be had once
-    return environment | ({"NOETL_BROKER_DSN": database.dsn} if database is not None else {})
+    environment["NOETL_BROKER_HEALTH_PORT"] = "0"  # tests run in parallel, so a program serves no port
+    if database is not None:
+        environment |= {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_SCHEMA": database.schema}
+    return environment
 
 
 def copy_of_the_tree(folder: Path) -> Path:
-    """What a wheel is built of, without what stands in a checkout by accident."""
+    """Copy the files of which a wheel is built."""
     for name in ("src", "migrations", "playbooks", "deploy"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
 
 def as_the_next(tree: Path, migration: str) -> Path:
-    """Make of a copy the version after this one: a higher number, and one more migration."""
+    """Make a copy the next version: a higher number, and one more migration."""
     version = SERVED_VERSIONS[-1] + 1
     (tree / "migrations" / f"{version:04}_next.sql").write_text(migration, encoding="utf-8")
     _replace(tree / "src/noetl_broker/__init__.py", re.escape(noetl_broker.__version__), NEXT_VERSION)
     served = f"SERVED_VERSIONS = range({version}, {version + 1})"
-    _replace(tree / "src/noetl_broker/store/migrate.py", r"SERVED_VERSIONS = range\(.*\)", served)
+    _replace(tree / "src/noetl_broker/store/migrations.py", r"SERVED_VERSIONS = range\(.*\)", served)
     return tree
 
 
@@ -91,7 +93,7 @@ def _replace(file: Path, pattern: str, text: str) -> None:
 
 
 def build(tree: Path, target: Path) -> Path:
-    """Build the wheel of a tree with the back-end that it names, without asking any registry for it."""
+    """Build the wheel of a tree with its declared back-end, without a registry."""
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
     subprocess.run(command, cwd=tree, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
     [wheel] = target.glob("*.whl")
@@ -99,11 +101,11 @@ def build(tree: Path, target: Path) -> Path:
 
 
 def install_from_index(wheel: Path, folder: Path, *parts: str) -> Program:
-    """Install a wheel and what it asks for into an empty environment, as a reader does.
+    """Install a wheel and its libraries, or its extras `parts`, into an empty environment, as a reader does.
 
-    Skips where there is no index.
+    Skips without an index.
     """
-    program = _empty_environment(folder)
+    program = Program(folder) if parts else _empty_environment(folder)
     wanted = f"{wheel}[{','.join(parts)}]" if parts else str(wheel)
     answer = subprocess.run(
         _pip(program, "--no-compile", wanted),
@@ -120,9 +122,9 @@ def install_from_index(wheel: Path, folder: Path, *parts: str) -> Program:
 
 
 def install(wheel: Path, folder: Path) -> Program:
-    """Install a wheel into an environment of its own, quickly: its libraries are lent by the one that runs the tests.
+    """Install a wheel into its own environment, with the libraries of the tests' environment.
 
-    They stand behind the environment's own packages, so nothing of this checkout is found before the wheel's.
+    The environment's own packages come first, so Python finds the wheel before this checkout.
     """
     program = _empty_environment(folder)
     subprocess.run(_pip(program, "--no-index", "--no-deps", str(wheel)), check=True, timeout=PATIENCE_SECONDS)
@@ -132,7 +134,7 @@ def install(wheel: Path, folder: Path) -> Program:
 
 
 def _empty_environment(folder: Path) -> Program:
-    """An environment with nothing in it, not even pip: that of the tests installs into it."""
+    """Make an environment without packages, not even pip: the tests' pip installs into it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=PATIENCE_SECONDS)
     return Program(folder)
 

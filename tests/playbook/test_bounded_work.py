@@ -1,4 +1,4 @@
-"""Documents that ask for far more work than their size: each is read in seconds, and its findings are a list."""
+"""Documents that need far more work than their size are checked in seconds."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from noetl_broker.playbook import Rules, check
-from tests.playbook.documents import HEAD, RULES, told, told_whole
+from noetl_broker.playbook import PlaybookRules, check
+from tests.playbook.documents import HEAD, RULES, document_findings, findings_of
 
-# Of the processor's time, on a machine that is slow and busy; without bounds each of these takes minutes or hours.
+# Processor time on a slow machine. Without limits each document takes minutes or hours.
 MOST_SECONDS = 20.0
 
 
 def many(form: str, count: int) -> str:
-    """Give a text so many times, with its number in place of #."""
+    """Return a text repeated, with its number in place of `#`."""
     return "".join(form.replace("#", str(number)) for number in range(count))
 
 
@@ -59,7 +59,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 def test_every_document_is_read_in_seconds(body: str) -> None:
-    """What is found is a list of some length, whatever the document."""
+    """Its findings are a list."""
     began = time.process_time()
     found = check(HEAD + body, file="hostile.yaml", rules=RULES)
     assert time.process_time() - began < MOST_SECONDS
@@ -68,32 +68,32 @@ def test_every_document_is_read_in_seconds(body: str) -> None:
 
 
 def test_findings_past_a_thousand_are_counted() -> None:
-    """The last line says how many more there are, and what is an error stays one."""
-    found = told("workload: {" + "k: 1, " * 1_500 + "}\nworkflow: [{step: start}]\n")
+    """The last line has the number of further findings. An error among them stays an error."""
+    found = findings_of("workload: {" + "k: 1, " * 1_500 + "}\nworkflow: [{step: start}]\n")
     assert len(found) == 1_001
-    assert found[-1] == "-2:1 error too-many-findings : … and 499 more errors (mend these, and check again)"
+    assert found[-1] == "-2:1 error too-many-findings : … and 499 more errors (fix these, and check again)"
 
 
 def test_a_thousand_warnings_hide_no_error() -> None:
-    """Errors and warnings are counted apart."""
+    """Errors and warnings have separate limits."""
     keys = many("k#: 1, ", 1_500)
-    found = told(f"workflow:\n- {{step: start, next: a}}\n- {{step: a, type: http, {keys} join: 1}}\n")
+    found = findings_of(f"workflow:\n- {{step: start, next: a}}\n- {{step: a, type: http, {keys} join: 1}}\n")
     assert [one for one in found if " error " in one] == [one for one in found if "bad-value" in one or "`join`" in one]
     assert sum(" error " in one for one in found) == 1
 
 
-def test_a_document_that_asks_for_too_much_is_refused_by_name() -> None:
-    """An author sees what to do."""
+def test_a_document_that_takes_too_much_work_is_refused() -> None:
+    """The hint has the remedy."""
     source = HEAD + STEPS + many("- {step: s#}\n", 50)
-    [found] = told_whole(source, Rules(most_work=100))
+    [found] = document_findings(source, PlaybookRules(most_work=100))
     assert found.startswith(
-        "1:1 error too-much-work : to read the document takes more than 100 steps of work (split it"
+        "1:1 error too-much-work : reading the document takes more than 100 steps of work (split it"
     )
 
 
-def test_the_first_mistakes_have_a_suggestion_however_many_there_are() -> None:
-    """Only so many words are held against each other."""
+def test_the_first_findings_have_a_suggestion() -> None:
+    """The number of words to compare is limited."""
     targets = many("step_numbr_#, ", 300)
-    found = told(f"workflow:\n- {{step: start, next: [{targets}]}}\n" + many("- {step: step_number_#}\n", 300))
+    found = findings_of(f"workflow:\n- {{step: start, next: [{targets}]}}\n" + many("- {step: step_number_#}\n", 300))
     assert "(did you mean `step_number_0`?)" in found[0]
     assert "(add the step, or remove the transition)" in found[-1]

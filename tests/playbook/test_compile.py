@@ -1,4 +1,4 @@
-"""What a document becomes: steps, arcs, workbook, workload."""
+"""The compiled form of a document: steps, transitions, workbook, workload."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import time
 
 import pytest
 
-from noetl_broker.playbook import PlaybookError, Rules, compile_playbook
+from noetl_broker.playbook import PlaybookError, PlaybookRules, compile_playbook
 from noetl_broker.template import JSON
-from tests.playbook.documents import HEAD, compiled, told
+from tests.playbook.documents import HEAD, compiled, findings_of
 
 STEPS = 1_000
 
 
-def step(body: str, name: str = "a", rules: Rules | None = None) -> object:
-    """Compile a document and give one step."""
-    return compiled(body, rules or Rules()).steps[name]
+def step(body: str, name: str = "a", rules: PlaybookRules | None = None) -> object:
+    """Compile a document and return one step."""
+    return compiled(body, rules or PlaybookRules()).steps[name]
 
 
-def test_a_playbook_knows_its_frame() -> None:
+def test_a_playbook_has_its_name_path_and_limits() -> None:
     """Name, path, limits, workload in key order, and the document itself."""
     playbook = compile_playbook(
         "apiVersion: noetl.io/v1\nkind: Playbook\n"
         "metadata: {path: a/b, max_visits: 9, deadline: 60, priority: 3}\n"
         "spec: {z: 1, y: '{{ z }}'}\nsteps: [{name: start}]\n",
-        rules=Rules(),
+        rules=PlaybookRules(),
     )
     assert (playbook.name, playbook.path) == ("b", "a/b")
     assert (playbook.max_visits, playbook.deadline, playbook.priority) == (9, 60.0, 3)
@@ -35,15 +35,15 @@ def test_a_playbook_knows_its_frame() -> None:
     assert playbook.start.name == "start"
 
 
-def test_names_at_the_top_are_taken_from_old_files() -> None:
-    """A path alone gives the name, a name alone the path."""
+def test_old_files_have_name_and_path_at_the_top() -> None:
+    """A path alone gives the name; a name alone gives the path."""
     text = "apiVersion: noetl.io/v1\nkind: Playbook\nname: x\nworkflow: [{step: start}]\n"
-    playbook = compile_playbook(text, rules=Rules())
+    playbook = compile_playbook(text, rules=PlaybookRules())
     assert (playbook.name, playbook.path) == ("x", "x")
 
 
-def test_an_error_tells_the_first_and_the_count() -> None:
-    """The exception holds them all."""
+def test_the_error_shows_the_first_finding_and_the_count() -> None:
+    """The exception has all findings."""
     with pytest.raises(PlaybookError) as caught:
         compiled("workflow: [{step: start, next: [x, y]}]")
     assert str(caught.value) == "<catalog>:4:33: there is no step `x` (and 1 more error)"
@@ -52,16 +52,16 @@ def test_an_error_tells_the_first_and_the_count() -> None:
 
 def test_warnings_do_not_prevent_compiling() -> None:
     """Only errors do."""
-    assert compiled("workflow: [{step: start, colour: red}]").start.kind == "control"
+    assert compiled("workflow: [{step: start, colour: red}]").start.kind == "start"
 
 
 @pytest.mark.parametrize(
     "text, kind, resolved",
     [
-        ("{step: a}", "control", "route"),
-        ("{step: a, type: noop}", "control", "noop"),
-        ("{step: a, type: router}", "control", "router"),
-        ("{step: a, type: python}", "control", "python"),
+        ("{step: a}", "router", "route"),
+        ("{step: a, type: noop}", "router", "noop"),
+        ("{step: a, type: router}", "router", "router"),
+        ("{step: a, type: python}", "router", "python"),
         ("{step: a, tool: python, code: x}", "action", "python"),
         ("{step: a, type: python, code_b64: eA==}", "action", "python"),
         ("{step: a, type: python, script: {path: x.py}}", "action", "python"),
@@ -75,7 +75,7 @@ def test_warnings_do_not_prevent_compiling() -> None:
     ],
 )
 def test_a_type_says_who_runs_a_step(text: str, kind: str, resolved: str) -> None:
-    """A workbook step has its action's type."""
+    """A workbook step has the type of its action."""
     body = f"""
     workbook:
       - {{name: fetch, type: http, url: x}}
@@ -84,12 +84,12 @@ def test_a_type_says_who_runs_a_step(text: str, kind: str, resolved: str) -> Non
       - {{step: start, next: a}}
       - {text}
     """
-    found = compiled(body, Rules(extra_step_types=frozenset({"dbt"}))).steps["a"]
+    found = compiled(body, PlaybookRules(extra_step_types=frozenset({"dbt"}))).steps["a"]
     assert (found.kind, found.type) == (kind, resolved)
 
 
-def test_start_and_end_may_act() -> None:
-    """With an action they are action steps, without one control steps of their own type."""
+def test_start_and_end_may_have_an_action() -> None:
+    """Without one they are control steps of their own type."""
     playbook = compiled("""
     workflow:
       - {step: start, type: postgres, command: select 1, next: end}
@@ -97,11 +97,11 @@ def test_start_and_end_may_act() -> None:
     """)
     assert (playbook.start.kind, playbook.start.type) == ("action", "postgres")
     assert playbook.end is not None
-    assert (playbook.end.kind, playbook.end.type) == ("control", "end")
+    assert (playbook.end.kind, playbook.end.type) == ("end", "end")
 
 
-def test_fields_are_the_tasks_keys_without_the_brokers() -> None:
-    """Code is kept apart, also inside `save`; the broker's keys are told as they are, inputs and `next` are neither."""
+def test_fields_are_the_keys_that_the_broker_does_not_read() -> None:
+    """Program text is separate, in `save` too. Inputs and `next` are no fields."""
     found = compiled("""
     workflow:
       - {step: start, next: a}
@@ -130,8 +130,8 @@ def test_fields_are_the_tasks_keys_without_the_brokers() -> None:
     assert (found.timeout, found.priority, found.description) == (3.0, 4, "text")
 
 
-def test_a_save_leaves_result_and_data_to_the_worker() -> None:
-    """Both are the worker's there; elsewhere `result` is the step just completed."""
+def test_strings_of_a_save_that_name_result_or_data_are_deferred() -> None:
+    """They are the worker's in `save`. Elsewhere `result` is the completed step."""
     found = compiled("""
     workflow:
       - {step: start, next: a}
@@ -144,8 +144,8 @@ def test_a_save_leaves_result_and_data_to_the_worker() -> None:
     assert found.fields.worker_names == {"start"}
 
 
-def test_an_action_lies_under_its_step() -> None:
-    """Fields, inputs, retry and time limit of the action stand unless the step has its own."""
+def test_keys_of_a_step_replace_those_of_its_workbook_action() -> None:
+    """Fields, inputs, retry and time limit."""
     playbook = compiled("""
     workbook:
       - {name: fetch, type: http, url: x, method: GET, with: {a: 1, b: 2}, retry: 4, save: {table: t},
@@ -156,7 +156,7 @@ def test_an_action_lies_under_its_step() -> None:
     """)
     found = playbook.steps["a"]
     assert found.fields.constant
-    assert {key: tree.render(None) for key, tree in found.fields.parts.items()} == {  # type: ignore[arg-type] # constant
+    assert {key: tree.fixed for key, tree in found.fields.parts.items()} == {
         "url": "x",
         "method": "POST",
         "sink": {"table": "u"},
@@ -183,20 +183,20 @@ def test_an_action_lies_under_its_step() -> None:
         ("sql: a", "command: null", {"sql": "a", "command": None}, {}),
     ],
 )
-def test_a_steps_text_stands_for_its_actions_under_whatever_word(
+def test_the_program_text_of_a_step_replaces_that_of_its_action_under_any_word(
     action: str, own: str, parts: dict[str, JSON], plain: dict[str, JSON]
 ) -> None:
-    """Else the action's would win where its word is the one that is encoded last."""
+    """A job has one program text."""
     step = compiled(f"""
     workbook: [{{name: w, type: postgres, {action}}}]
     workflow: [{{step: start, type: workbook, task: w, {own}}}]
     """).start
-    rendered = {key: tree.render(None) for key, tree in step.fields.parts.items()}  # type: ignore[arg-type] # constant
+    rendered = {key: tree.fixed for key, tree in step.fields.parts.items()}
     assert (rendered, {key: value for key, value in step.plain.items() if key != "task"}) == (parts, plain)
 
 
-def test_an_http_timeout_in_the_workbook_is_the_tools_own() -> None:
-    """On the step it is the attempt's time limit too."""
+def test_an_http_timeout_in_the_workbook_limits_the_request_only() -> None:
+    """On the step it limits the attempt too."""
     body = """
     workbook: [{{name: fetch, type: http, url: x, timeout: 10}}]
     workflow:
@@ -208,8 +208,8 @@ def test_an_http_timeout_in_the_workbook_is_the_tools_own() -> None:
     assert "timeout" in plain.fields.parts
 
 
-def test_joins_are_effective() -> None:
-    """`all` where several arcs come in, none where one does, none for `end` without its own."""
+def test_a_step_with_two_incoming_transitions_is_an_all_join() -> None:
+    """With one transition it is no join; `end` needs its own `join`."""
     playbook = compiled("""
     workflow:
       - {step: start, next: [a, b, b]}
@@ -227,8 +227,8 @@ def test_joins_are_effective() -> None:
     }
 
 
-def test_end_has_a_result_and_what_it_saves() -> None:
-    """`save.data`, or `sink.args`, stands in where there is no result."""
+def test_the_result_of_end_defaults_to_the_data_that_it_saves() -> None:
+    """`save.data` or `sink.args`."""
     end = compiled("""
     workflow:
       - {step: start, next: end}
@@ -247,6 +247,7 @@ def test_end_has_a_result_and_what_it_saves() -> None:
         ("true", (3, 1.0, 2.0, 60.0, True)),
         ("false", (1, 1.0, 2.0, 60.0, True)),
         ("5", (5, 1.0, 2.0, 60.0, True)),
+        ("{initial_delay: 90s, max_delay: 2h}", (3, 90.0, 2.0, 7_200.0, True)),
         (
             "{max_attempts: 2, initial_delay: 0.5, backoff_multiplier: 1, max_delay: 9, jitter: false}",
             (2, 0.5, 1, 9, False),
@@ -254,31 +255,64 @@ def test_end_has_a_result_and_what_it_saves() -> None:
     ],
 )
 def test_a_retry_has_four_forms(text: str, expected: tuple[object, ...]) -> None:
-    """What is not said has its default."""
+    """Missing keys have defaults."""
     retry = compiled(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]").start.retry
     assert retry is not None
     found = (retry.max_attempts, retry.initial_delay, retry.backoff_multiplier, retry.max_delay, retry.jitter)
     assert found == expected
 
 
-def test_a_step_without_retry_leaves_it_to_the_setting() -> None:
-    """None is not one attempt."""
+@pytest.mark.parametrize("text, seconds", [("60", 60.0), ("24h", 86_400.0), ("P1D", 86_400.0)])
+def test_a_deadline_is_a_duration(text: str, seconds: float) -> None:
+    """A number is in seconds."""
+    head = "apiVersion: noetl.io/v1\nkind: Playbook\n"
+    source = f"{head}metadata: {{name: x, deadline: {text}}}\nworkflow: [{{step: start}}]\n"
+    assert compile_playbook(source, rules=PlaybookRules()).deadline == seconds
+
+
+def test_a_step_without_retry_follows_the_setting() -> None:
+    """This differs from one attempt."""
     assert compiled("workflow: [{step: start, type: http, url: x}]").start.retry is None
 
 
 def test_retry_conditions_see_the_error() -> None:
     """No warning names `error`, `error_type`, `status_code`, `result` or `attempt`."""
     text = "{retry_when: status_code >= 500 and attempt < 9, stop_when: error or error_type or result}"
-    assert told(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
+    assert findings_of(f"workflow: [{{step: start, type: http, url: x, retry: {text}}}]") == []
 
 
-def test_a_thousand_steps_compile_at_once() -> None:
-    """A second time, with the templates in the cache; the bound is wide, machines differ."""
+def test_a_thousand_steps_compile_in_two_seconds() -> None:
+    """Of processor time, with the templates in the cache."""
     body = "".join(
         f"  - {{step: s{n}, type: python, code: x, args: {{x: '{{{{ workload }}}}'}}, next: [s{n + 1}]}}\n"
         for n in range(STEPS)
     )
     text = f"{HEAD}workflow:\n  - {{step: start, next: s0}}\n{body}  - {{step: s{STEPS}}}\n"
-    began = time.perf_counter()
-    assert len(compile_playbook(text, rules=Rules()).steps) == STEPS + 2
-    assert time.perf_counter() - began < 2
+    began = time.thread_time()
+    assert len(compile_playbook(text, rules=PlaybookRules()).steps) == STEPS + 2
+    assert time.thread_time() - began < 2
+
+
+def test_a_version_from_before_waits_has_them_as_actions() -> None:
+    """With any keys and inputs: they were steps of people's own workers."""
+    body = """
+    workflow:
+    - {step: start, next: a}
+    - {step: a, type: wait, signal: paid, for: 3d, retry: 2, payload: {x: 1}}
+    """
+    old = compiled(body, PlaybookRules().of_version(1)).steps["a"]
+    assert (old.kind, old.type, sorted(old.fields.parts), sorted(old.inputs.keys)) == (
+        "action",
+        "wait",
+        ["for", "signal"],
+        ["x"],
+    )
+    assert compiled("workflow: [{step: start, next: a}, {step: a, type: wait, for: 3d}]").steps["a"].kind == "wait"
+
+
+def test_any_type_of_a_version_is_an_action() -> None:
+    """Registration alone asks which types there are."""
+    body = "workflow: [{step: start, next: a}, {step: a, type: dbt}]"
+    assert compiled(body, PlaybookRules().of_version(2)).steps["a"].kind == "action"
+    with pytest.raises(PlaybookError, match="the type `dbt` is not known"):
+        compiled(body)

@@ -1,10 +1,10 @@
-"""How inputs merge: six words, two levels, and templates for the whole."""
+"""Merging of inputs: six words, two levels, and templates for all inputs."""
 
 from __future__ import annotations
 
 from noetl_broker.playbook.inputs import merge
 from noetl_broker.playbook.model import Inputs
-from tests.playbook.documents import compiled, told
+from tests.playbook.documents import compiled, findings_of
 
 
 def inputs_of(text: str, step_type: str = "python") -> Inputs:
@@ -12,7 +12,7 @@ def inputs_of(text: str, step_type: str = "python") -> Inputs:
     return compiled(f"workflow:\n  - {{step: start, type: {step_type}, code: x, url: x, {text}}}\n").start.inputs
 
 
-def test_words_merge_by_their_strength() -> None:
+def test_input_words_merge_by_their_strength() -> None:
     """With < payload < input < params < data < args."""
     words = ("args", "data", "params", "input", "payload", "with")
     text = ", ".join(
@@ -20,13 +20,13 @@ def test_words_merge_by_their_strength() -> None:
     )
     found = inputs_of(text)
     expected = {f"k{place}": "args" for place in range(6)}
-    assert {key: tree.render(None) for key, tree in found.keys.items()} == expected  # type: ignore[arg-type] # constant
+    assert {key: tree.fixed for key, tree in found.keys.items()} == expected
     assert found.aliases["with"] == ("k5",)
     assert {*found.aliases} == {*words}
 
 
-def test_a_types_own_keys_are_no_inputs() -> None:
-    """`params` and `payload` of an http step are its own, and fields."""
+def test_keys_of_the_type_are_no_inputs() -> None:
+    """`params` and `payload` of an http step are fields."""
     start = compiled(
         "workflow: [{step: start, type: http, url: x, params: {a: 1}, payload: {b: 2}, data: {c: 3}}]"
     ).start
@@ -34,15 +34,15 @@ def test_a_types_own_keys_are_no_inputs() -> None:
     assert [*start.fields.parts] == ["url", "params", "payload"]
 
 
-def test_a_containers_argument_list_is_its_own() -> None:
-    """A list is its argument vector, a mapping its inputs."""
+def test_the_argument_list_of_a_container_is_no_input() -> None:
+    """A mapping is inputs."""
     body = "workflow: [{{step: start, type: container, image: x, args: {}}}]"
     assert "args" in compiled(body.format("[ls, /]")).start.fields.parts
     assert [*compiled(body.format("{a: 1}")).start.inputs.keys] == ["a"]
 
 
-def test_one_template_may_give_the_whole() -> None:
-    """Keys of a stronger word lie over it."""
+def test_one_template_may_give_all_inputs() -> None:
+    """Keys of a stronger word win over it."""
     found = inputs_of("data: '{{ workload }}', args: {a: 1}")
     assert found.whole is not None
     assert found.whole.names == {"workload"}
@@ -50,8 +50,8 @@ def test_one_template_may_give_the_whole() -> None:
     assert found.aliases == {"data": None, "args": ("a",)}
 
 
-def test_a_whole_over_keys_keeps_them_as_its_base() -> None:
-    """A stronger word that is one template lies over weaker keys."""
+def test_a_template_for_all_inputs_keeps_weaker_inputs_under_it() -> None:
+    """Its keys win over those of weaker words."""
     found = inputs_of("data: {a: 1}, args: '{{ workload }}'")
     assert found.base is not None
     assert [*found.base.keys] == ["a"]
@@ -60,12 +60,12 @@ def test_a_whole_over_keys_keeps_them_as_its_base() -> None:
 
 
 def test_null_inputs_are_none() -> None:
-    """A word without a value gives nothing."""
+    """A word without a value gives no inputs."""
     assert inputs_of("args: null").empty
 
 
-def test_levels_merge_with_the_base_at_the_bottom() -> None:
-    """Under a whole over keys, the weaker level goes to the very bottom."""
+def test_inputs_of_the_workbook_action_stay_under_those_of_the_step() -> None:
+    """Also if the step has one template for all inputs."""
     under = inputs_of("args: {z: 1}")
     over = inputs_of("data: {a: 1}, args: '{{ workload }}'")
     merged = merge(under, over)
@@ -76,7 +76,7 @@ def test_levels_merge_with_the_base_at_the_bottom() -> None:
 
 
 def test_an_overridden_input_is_not_warned_of() -> None:
-    """What neither the step nor a transition leaves to be rendered cannot fail."""
+    """It is never rendered, so it cannot fail."""
     body = """
     workbook: [{name: w, type: http, url: x, with: {city: "{{ city }}"}}]
     workflow:
@@ -84,4 +84,4 @@ def test_an_overridden_input_is_not_warned_of() -> None:
       - {step: a, type: workbook, task: w, args: {city: 1}}
       - {step: b, type: http, url: "{{ town }}", args: {town: "{{ town }}"}}
     """
-    assert told(body) == []
+    assert findings_of(body) == []

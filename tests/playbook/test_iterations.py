@@ -1,11 +1,12 @@
-"""What iterators and playbook steps become."""
+"""The compiled form of iterators and playbook steps."""
 
 from __future__ import annotations
 
 import pytest
 
 from noetl_broker.playbook.model import Iteration, Step
-from tests.playbook.documents import compiled, told
+from tests.playbook.documents import compiled, findings_of
+from tests.template.evaluating import scope_with
 
 
 def iterating(text: str) -> tuple[Step, Iteration]:
@@ -17,13 +18,12 @@ def iterating(text: str) -> tuple[Step, Iteration]:
       - {{step: start, next: a}}
       - {{step: a, {text}}}
     """).steps["a"]
-    assert step.kind == "iterator"
     assert step.iteration is not None
     return step, step.iteration
 
 
 def test_an_iterator_over_a_playbook_is_expanded() -> None:
-    """The broker starts a child for each item, with the element in the scope of the task's inputs."""
+    """The broker starts a child for each item. Inputs of the task read the element."""
     step, iteration = iterating(
         "type: iterator, collection: '{{ workload.cities }}', element: city, mode: async, concurrency: 3, "
         "on_error: continue, where: city.ok, order_by: '{{ city.n }}', limit: 5, chunk: '{{ 2 }}', enumerate: true, "
@@ -44,8 +44,8 @@ def test_an_iterator_over_a_playbook_is_expanded() -> None:
     assert not step.fields.parts
 
 
-def test_a_worker_iterates_any_other_task() -> None:
-    """What names the element stays a template in the one job; code inside the task is never rendered."""
+def test_one_worker_repeats_any_other_task() -> None:
+    """Templates that read the element stay templates in its one job. Program text is never rendered."""
     step, iteration = iterating(
         "type: iterator, collection: '{{ workload.cities }}', element: city, mode: parallel, "
         "task: {type: python, code: '{{ no }}', args: {x: '{{ city }}'}, "
@@ -59,18 +59,18 @@ def test_a_worker_iterates_any_other_task() -> None:
     assert iteration.task.type == "python"
 
 
-def test_a_workers_task_holds_its_workbook_action() -> None:
-    """A worker knows no workbook; a task may be named by a string alone."""
+def test_the_task_of_a_worker_has_its_workbook_action() -> None:
+    """A worker does not know the workbook. A task may be a name."""
     step, iteration = iterating("type: iterator, collection: [1], element: city, task: fetch")
     assert step.fields.constant is False
-    task = step.fields.parts["task"].render(None)  # type: ignore[arg-type] # every template in it is the worker's
+    task = step.fields.parts["task"].render(scope_with())
     given = {"args": {"a": 1}, "with": {"a": 1}}
     assert task == {"name": "fetch", "type": "http", "task": "fetch", "url": "{{ city }}", **given}
     assert iteration.task.task_name == "fetch"
 
 
 def test_a_loop_repeats_its_step() -> None:
-    """The step itself is the task; a worker gets the loop with it."""
+    """The step is the task. A worker gets the loop with it."""
     step, iteration = iterating(
         "tool: http, url: '{{ city }}', args: {x: '{{ city.id }}'}, loop: {collection: workload.cities, element: city}"
     )
@@ -84,14 +84,13 @@ def test_a_loop_repeats_its_step() -> None:
 
 @pytest.mark.parametrize("own", ["", ", loop: {collection: [2], element: n}", ", loop: null"])
 def test_a_loop_in_the_workbook_repeats_each_step_that_calls_it(own: str) -> None:
-    """Unless the step has its own, which is over it whole; the job says the one that counts, as templates."""
+    """A loop of the step replaces it. The job has the loop as templates."""
     step = compiled(f"""
     workbook: [{{name: w, type: http, url: "{{{{ n }}}}", loop: {{collection: workload.ns, element: n, mode: async}}}}]
     workload: {{ns: []}}
     workflow: [{{step: start, next: a}}, {{step: a, type: workbook, task: w{own}}}]
     """).steps["a"]
     whose, mode = ("workflow[1]", "sequential") if "[2]" in own else ("workbook[0]", "async")
-    assert step.kind == "iterator"
     assert step.iteration is not None
     assert (step.iteration.collection.at, step.iteration.mode) == (f"{whose}.loop.collection", mode)
     assert step.fields.parts["loop"].at == f"{whose}.loop"
@@ -100,8 +99,8 @@ def test_a_loop_in_the_workbook_repeats_each_step_that_calls_it(own: str) -> Non
 
 
 @pytest.mark.parametrize("word", ["name", "task"])
-def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates(word: str) -> None:
-    """Like one of the workflow: a worker evaluates no bare expression. Either word may call it."""
+def test_an_iterator_in_the_workbook_has_its_expressions_as_templates(word: str) -> None:
+    """As in the workflow: a worker evaluates no bare expression. Either word may call it."""
     step = compiled(f"""
     workload: {{ns: [1]}}
     workbook:
@@ -109,11 +108,11 @@ def test_an_iterator_in_the_workbook_tells_its_expressions_as_templates(word: st
     workflow: [{{step: start, next: a}}, {{step: a, type: workbook, {word}: w}}]
     """).steps["a"]
     assert step.fields.parts["collection"].names == {"workload"}
-    assert step.fields.parts["task"].left == (("url",),)
+    assert step.fields.parts["task"].deferred == (("url",),)
 
 
 def test_an_iterator_in_the_workbook_over_a_playbook_is_called_by_task() -> None:
-    """As by its name: `task` is the call, and the action's own is what it repeats."""
+    """`task` of the step is the call; `task` of the action is repeated."""
     step = compiled("""
     workbook: [{name: w, type: iterator, collection: [1], element: n, task: {type: playbook, path: p}}]
     workflow: [{step: start, next: a}, {step: a, type: workbook, task: w}]
@@ -123,34 +122,34 @@ def test_an_iterator_in_the_workbook_over_a_playbook_is_called_by_task() -> None
 
 
 @pytest.mark.parametrize("task", ["n", "[a, b]", "3"])
-def test_the_inputs_of_a_workers_task_are_a_mapping(task: str) -> None:
-    """Or one template that the broker evaluates: it knows no element, and a worker would have to guess."""
+def test_the_inputs_of_the_task_of_a_worker_are_a_mapping(task: str) -> None:
+    """Or one template without the element, which the broker renders."""
     body = f"""
     workflow:
       - {{step: start, next: a}}
       - {{step: a, type: iterator, collection: [1], element: n, task: {{type: http, url: x, args: {task}}}}}
     """
-    [error] = told(body.replace("args: n", 'args: "{{ n }}"'))
+    [error] = findings_of(body.replace("args: n", 'args: "{{ n }}"'))
     assert error.startswith(
-        "4:93 error worker-word workflow[1].task.args: `args` is one template, which the broker evaluates, and it "
+        "4:93 error worker-word workflow[1].task.args: `args` is one template, and it names a word "
         if task == "n"
         else "4:93 error bad-inputs workflow[1].task.args: `args` is a "
     )
 
 
-def test_the_fields_of_a_workers_task_may_name_its_inputs() -> None:
-    """Also those of its workbook action, and no warning says that there is no such name."""
+def test_the_fields_of_the_task_of_a_worker_may_read_its_inputs() -> None:
+    """Inputs of its workbook action too, without a warning."""
     body = """
     workbook: [{name: w, type: http, url: "{{ base }}/{{ id }}", args: {base: x}}]
     workflow:
       - {step: start, next: a}
       - {step: a, type: iterator, collection: [1], element: n, task: {type: workbook, task: w, args: {id: "{{ n }}"}}}
     """
-    assert told(body) == []
+    assert findings_of(body) == []
 
 
-def test_an_action_that_loops_is_no_task_of_an_iterator() -> None:
-    """Like a task with a `loop` of its own; what is wrong in the workbook is told once, and there."""
+def test_an_action_with_a_loop_cannot_be_the_task_of_an_iterator() -> None:
+    """A task with a `loop` cannot either. An error of the workbook is reported once."""
     body = """
     workbook:
       - {name: w, type: http, url: x, loop: {collection: [1], element: n, modes: async}}
@@ -160,16 +159,14 @@ def test_an_action_that_loops_is_no_task_of_an_iterator() -> None:
       - {step: a, type: workbook, task: w}
       - {step: b, type: workbook, task: v}
     """
-    looping, number, nested = told(body)
-    assert looping.startswith(
-        "3:71 warning unknown-key workbook[0].loop.modes: the key `modes` means nothing in `loop`"
-    )
+    looping, number, nested = findings_of(body)
+    assert looping.startswith("3:71 error unknown-key workbook[0].loop.modes: unknown key `modes` in `loop`")
     assert number.startswith("4:41 error bad-iterator workbook[1].loop: the iterator `b` has a `loop` that is a number")
     assert nested.startswith("6:70 error bad-iterator workflow[0].task: the iterator `start` has a task that iterates")
 
 
 def test_distribute_makes_a_job_of_each_item() -> None:
-    """Then the broker renders the task for each item itself."""
+    """The broker renders the task for each item."""
     step, iteration = iterating(
         "tool: http, url: '{{ city }}', loop: {collection: [1], element: city, distribute: true}"
     )
@@ -182,7 +179,7 @@ def test_distribute_makes_a_job_of_each_item() -> None:
 
 
 def test_a_loop_over_a_playbook_is_expanded() -> None:
-    """Its inputs belong to each child."""
+    """Its inputs are those of each child."""
     step, iteration = iterating(
         "type: playbook, path: p, args: {x: '{{ city }}'}, loop: {collection: [1], element: city}"
     )
@@ -192,7 +189,7 @@ def test_a_loop_over_a_playbook_is_expanded() -> None:
     assert step.call is None
 
 
-def test_a_playbook_step_calls() -> None:
+def test_a_playbook_step_has_path_version_and_return_step() -> None:
     """Path and version may be templates."""
     call = compiled("""
     workload: {p: x}
@@ -205,8 +202,8 @@ def test_a_playbook_step_calls() -> None:
     assert call.return_step is not None
 
 
-def test_an_iterators_names_are_known() -> None:
-    """The element and `_loop` are not warned of."""
+def test_the_element_and_loop_are_known_names() -> None:
+    """They have no warning."""
     body = """
     workflow:
       - step: start
@@ -216,11 +213,11 @@ def test_an_iterators_names_are_known() -> None:
         where: n > 0 and _loop.index < 5
         task: {type: http, url: "{{ n }}/{{ _loop.count }}"}
     """
-    assert told(body) == []
+    assert findings_of(body) == []
 
 
-def test_what_does_nothing_on_an_iterator_is_told() -> None:
-    """Keys that nobody reads there, and an element that a step of its name hides."""
+def test_keys_without_effect_on_an_iterator_are_warned_of() -> None:
+    """Unused keys, and an element that a step of its name hides."""
     body = """
     workflow:
       - step: start
@@ -233,19 +230,18 @@ def test_what_does_nothing_on_an_iterator_is_told() -> None:
         next: end
       - {step: end, type: http, url: "{{ n }}", retry: 2, loop: {collection: [1], element: n, concurrency: 1}}
     """
-    assert [line.partition(": ")[0] for line in told(body)] == [
+    assert [line.partition(": ")[0] for line in findings_of(body)] == [
         "6:14 warning shadowed-name workflow[0].element",
         "7:5 warning unused-key workflow[0].concurrency",
         "8:5 warning unused-key workflow[0].retry",
         "9:37 warning unused-key workflow[0].task.next",
-        "9:48 warning unused-key workflow[0].task.retry",
         "9:58 warning unused-key workflow[0].task.on_error",
     ]
 
 
 def test_an_input_that_names_the_element_is_not_known_after_the_loop() -> None:
-    """There is one for each item then, and none for the step."""
-    warning, another = told("""
+    """Each item has its own; the step has none."""
+    warning, another = findings_of("""
     workload: {rows: [1]}
     workflow:
       - {step: start, next: a}

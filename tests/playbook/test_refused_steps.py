@@ -1,69 +1,70 @@
-"""What is refused on a step: its type, its workbook action, its values."""
+"""Errors of steps: type, workbook action, values."""
 
 from __future__ import annotations
 
 import pytest
 
-from noetl_broker.playbook import Rules
-from tests.playbook.documents import compiled, told
+from noetl_broker.playbook import PlaybookRules
+from tests.playbook.documents import compiled, findings_of
 
 
-def test_a_type_is_known() -> None:
-    """A misspelt type is refused with the nearest one."""
+def test_an_unknown_step_type_is_refused() -> None:
+    """The hint has the nearest type."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: pithon, code: "x"}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:21 error unknown-type workflow[1].type: the type `pithon` is not known (did you mean "
-            "`python`? a type that your own workers run goes into the setting extra_step_types)"
+            "`python`? add a type of your own workers: noetl-broker step-type add, and give --dsn; or name it in the "
+            "setting extra_step_types)"
         ),
     ]
 
 
-def test_a_type_of_the_operators_own_needs_the_setting() -> None:
-    """The hint names the setting."""
+def test_an_own_step_type_has_to_be_added() -> None:
+    """The hint names the command and the setting."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, tool: dbt}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
-            "4:21 error unknown-type workflow[1].tool: the type `dbt` is not known (a type that your own "
-            "workers run goes into the setting extra_step_types)"
+            "4:21 error unknown-type workflow[1].tool: the type `dbt` is not known (add a type of your own "
+            "workers: noetl-broker step-type add, and give --dsn; or name it in the setting extra_step_types)"
         ),
     ]
 
 
-def test_a_type_is_a_name() -> None:
-    """A mapping (of a newer dialect) is refused."""
+def test_a_step_type_that_is_not_a_name_is_refused() -> None:
+    """Newer dialects have a mapping there."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, tool: {kind: python}}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "4:21 error bad-type workflow[1].tool: `tool` is a mapping (write the name of a type)",
     ]
 
 
-def test_type_and_tool_are_one_key() -> None:
-    """Two aliases that differ contradict each other."""
+def test_different_values_of_type_and_tool_are_refused() -> None:
+    """They are aliases."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: http, tool: python, url: x}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "4:33 error bad-type workflow[1].tool: `tool` says 'python' and `type` says 'http' (keep one)",
     ]
 
 
-def test_a_workbook_action_exists() -> None:
-    """A misspelt action is refused with the nearest one."""
+def test_an_unknown_workbook_action_is_refused() -> None:
+    """The hint has the nearest action."""
     source = """
     workbook:
       - {name: fetch, type: http, url: x}
@@ -71,19 +72,19 @@ def test_a_workbook_action_exists() -> None:
       - {step: start, next: a}
       - {step: a, type: workbook, name: fetsh}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "6:37 error unknown-action workflow[1].name: the workbook has no action `fetsh` (did you mean `fetch`?)",
     ]
 
 
 def test_a_workbook_step_needs_a_workbook() -> None:
-    """There is none to look in."""
+    """The document has none."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: workbook, task: fetch}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:37 error unknown-action workflow[1].task: the workbook has no action `fetch` (the playbook "
             "has no workbook)"
@@ -91,14 +92,14 @@ def test_a_workbook_step_needs_a_workbook() -> None:
     ]
 
 
-def test_a_workbook_step_names_its_action() -> None:
-    """Neither `task` nor `name` is given."""
+def test_a_workbook_step_without_an_action_is_refused() -> None:
+    """It has neither `task` nor `name`."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: workbook}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:5 error unknown-action workflow[1].name: the workbook step `a` names no action (write task: "
             "name-of-the-action)"
@@ -106,8 +107,8 @@ def test_a_workbook_step_names_its_action() -> None:
     ]
 
 
-def test_a_workbook_action_has_a_type() -> None:
-    """Without one no worker can run it."""
+def test_a_workbook_action_without_a_type_is_refused() -> None:
+    """No worker can run it."""
     source = """
     workbook:
       - {name: fetch, url: x}
@@ -115,20 +116,20 @@ def test_a_workbook_action_has_a_type() -> None:
       - {step: start, next: a}
       - {step: a, type: workbook, task: fetch}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "3:5 error bad-type workbook[0]: the workbook action `fetch` has no type (write type: python, http, …)",
     ]
 
 
-def test_templates_compile() -> None:
-    """Each bad string is an error of its own."""
+def test_templates_that_do_not_compile_are_refused() -> None:
+    """Each has its own error."""
     source = """
     workload: {x: 1}
     workflow:
       - {step: start, next: a}
       - {step: a, type: http, url: "{{ x", headers: {a: "{{ x | nope }}"}}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "5:32 error bad-template workflow[1].url: the template `{{ x` does not compile: unexpected end "
             "of template, expected 'end of print statement' (write text with {{ expression }} in it)"
@@ -140,15 +141,15 @@ def test_templates_compile() -> None:
     ]
 
 
-def test_a_template_has_the_length_that_the_operator_allows() -> None:
-    """In a text and in a condition; a text without a template may be longer."""
+def test_a_template_over_the_configured_length_is_refused() -> None:
+    """In a text and in a condition. Plain text may be longer."""
     source = """
     workflow:
       - {step: start, next: [{when: "1 == 1 or 2 == 2 or 3 == 3", step: a}]}
       - {step: a, type: http, url: "{{ execution_id }}/and/more", headers: {a: "a long text without a template"}}
     """
     limit = "characters long, more than the allowed 20 (template_max_source_chars)"
-    assert told(source, Rules(template_max_source_chars=20)) == [
+    assert findings_of(source, PlaybookRules(template_max_source_chars=20)) == [
         (
             f"3:33 error bad-when workflow[0].next[0].when: bad `when`: it is 26 {limit} "
             '(write when: "{{ expression }}")'
@@ -158,25 +159,25 @@ def test_a_template_has_the_length_that_the_operator_allows() -> None:
             f"it is 27 {limit} (write text with {{{{ expression }}}} in it)"
         ),
     ]
-    assert told(source, Rules(template_max_source_chars=27)) == []
+    assert findings_of(source, PlaybookRules(template_max_source_chars=27)) == []
 
 
-def test_a_playbook_has_not_too_many_templates() -> None:
-    """Those that differ count, and the first beyond the bound is named."""
+def test_a_playbook_with_too_many_templates_is_refused() -> None:
+    """Different templates count. The error names the first one over the limit."""
     source = """
     workload: {w: ["{{ 1 }}", "{{ 1 }}", "{{ 2 }}"]}
     workflow:
       - {step: start, next: [{when: "3", step: a}]}
       - {step: a, type: http, url: "{{ 4 }}", headers: {a: "{{ 5 }}"}}
     """
-    assert told(source, Rules(max_templates=5)) == []
-    assert [line.split(" (")[0] for line in told(source, Rules(max_templates=2))] == [
-        "5:52 error too-many-templates workflow[1].headers: it has more than 2 different templates",
+    assert findings_of(source, PlaybookRules(max_templates=5)) == []
+    assert [line.split(" (")[0] for line in findings_of(source, PlaybookRules(max_templates=2))] == [
+        "5:52 error too-many-templates workflow[1].headers: the playbook has more than 2 different templates",
     ]
 
 
-def test_a_retry_has_a_form() -> None:
-    """Every wrong key of every retry is told."""
+def test_bad_keys_of_a_retry_are_refused() -> None:
+    """Each of every retry is reported."""
     source = """
     workflow:
       - {step: start, next: a}
@@ -187,7 +188,7 @@ def test_a_retry_has_a_form() -> None:
         url: x
         retry: {max_attempts: "3", initial_delay: -1, jitter: 1, retry_wen: x, retry_when: "a b", on_success: {}}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:42 error bad-retry workflow[1].retry: `retry` is a string (write true, false, a number of "
             "attempts, or {max_attempts: 3, …})"
@@ -201,12 +202,12 @@ def test_a_retry_has_a_form() -> None:
             "1 to 1000 (write it without quotes or template)"
         ),
         (
-            "9:47 error bad-retry workflow[3].retry.initial_delay: `initial_delay` is -1, not a number from "
-            "0 to 31536000 (write a number from 0 to 31536000)"
+            "9:47 error bad-retry workflow[3].retry.initial_delay: `initial_delay` is -1, not a duration from "
+            "0 to 31536000 seconds (write a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H)"
         ),
         "9:59 error bad-retry workflow[3].retry.jitter: `jitter` is 1, not true or false (write true or false)",
         (
-            "9:62 error bad-retry workflow[3].retry.retry_wen: the key `retry_wen` means nothing in `retry` "
+            "9:62 error bad-retry workflow[3].retry.retry_wen: unknown key `retry_wen` in `retry` "
             "(did you mean `retry_when`?)"
         ),
         (
@@ -214,20 +215,20 @@ def test_a_retry_has_a_form() -> None:
             "print statement', got 'b' (write retry_when: \"{{ expression }}\")"
         ),
         (
-            "9:95 error bad-retry workflow[3].retry.on_success: the key `on_success` means nothing in "
+            "9:95 error bad-retry workflow[3].retry.on_success: unknown key `on_success` in "
             "`retry` (the broker does not repeat a step that succeeded: make a loop of steps with a condition)"
         ),
     ]
 
 
-def test_small_values_have_bounds_and_words() -> None:
+def test_values_out_of_their_bounds_are_refused() -> None:
     """Join, mode, reaction, time limit and priority."""
     source = """
     workflow:
       - {step: start, next: a, join: some}
       - {step: a, type: http, url: x, next_mode: first, on_error: stop, timeout: 0, priority: high, join: 3}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "3:34 error bad-value workflow[0].join: `join` is some, not one of all, any, each (the default is all)",
         (
             "4:46 error bad-value workflow[1].next_mode: `next_mode` is first, not one of inclusive, "
@@ -238,25 +239,28 @@ def test_small_values_have_bounds_and_words() -> None:
             "default is fail)"
         ),
         (
-            "4:78 error bad-value workflow[1].timeout: `timeout` is 0, not a number from 0.001 to 31536000 "
-            "(write a number from 0.001 to 31536000)"
+            "4:78 error bad-value workflow[1].timeout: `timeout` is 0, not a number of seconds, 90s, 15m, 2h30m, "
+            "3d, 2w or P3DT12H, from 0.001 s to 365 days (write timeout: 90s, or a template that gives a duration)"
         ),
         (
             "4:91 error bad-value workflow[1].priority: `priority` is 'high', not an integer from -32768 to "
             "32767 (write it without quotes or template)"
         ),
-        ("4:103 error bad-value workflow[1].join: `join` is a number, not one of all, any, each (the default is all)"),
+        (
+            "4:103 error bad-value workflow[1].join: `join` is a number, not one of all, any, each (the default is "
+            "all; for a number of arrivals write {need: 2})"
+        ),
     ]
 
 
-def test_a_playbook_step_says_which_playbook() -> None:
-    """Without a path there is no child."""
+def test_a_playbook_step_needs_a_path() -> None:
+    """Without one there is no child."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: playbook}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:5 error missing-key workflow[1].path: the playbook step `a` has no `path` (write path: "
             "folder/of/the/playbook)"
@@ -265,7 +269,7 @@ def test_a_playbook_step_says_which_playbook() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys, told_of",
+    "keys, place",
     [
         ("path: 5", "path: `path` is a number, not the path of a playbook (write path: folder/of/the/playbook)"),
         ("path: p, version: 0", "version: `version` is 0, not a whole number from 1 to 2147483647"),
@@ -283,40 +287,40 @@ def test_a_playbook_step_says_which_playbook() -> None:
         ("path: p, version: null, return_step: null", ""),
     ],
 )
-def test_a_call_of_a_playbook_that_can_never_work_is_refused(keys: str, told_of: str) -> None:
-    """A constant of the wrong kind, or out of bounds; what a template gives is seen when it is rendered."""
-    found = told(f"""
+def test_a_playbook_step_with_a_wrong_version_or_return_step_is_refused(keys: str, place: str) -> None:
+    """A constant of the wrong type or out of range. Templates are checked when rendered."""
+    found = findings_of(f"""
     workload: {{x: 1}}
     workflow: [{{step: start, next: a}}, {{step: a, type: playbook, {keys}}}]
     """)
-    assert len(found) == bool(told_of)
-    assert all(f"workflow[1].{told_of}" in line for line in found)
+    assert len(found) == bool(place)
+    assert all(f"workflow[1].{place}" in line for line in found)
 
 
 @pytest.mark.parametrize(
     "keys, doubled",
     [
-        ('type: postgres, command: "select 1", sql: "select 2"', "`sql` says again what `command` says"),
-        ('type: postgres, sql: "select 2", command: "select 1"', "`command` says again what `sql` says"),
-        ('type: duckdb, command: "select 1", command_b64: eA==', "`command_b64` says again what `command` says"),
+        ('type: postgres, command: "select 1", sql: "select 2"', "`sql` repeats `command`"),
+        ('type: postgres, sql: "select 2", command: "select 1"', "`command` repeats `sql`"),
+        ('type: duckdb, command: "select 1", command_b64: eA==', "`command_b64` repeats `command`"),
         (
             'type: postgres, commands: ["select 1"], commands_b64: [eA==]',
-            "`commands_b64` says again what `commands` says",
+            "`commands_b64` repeats `commands`",
         ),
-        ("type: python, code: x, code_b64: eA==", "`code_b64` says again what `code` says"),
-        ("type: dbt, command: x, sql: y", "`sql` says again what `command` says"),
+        ("type: python, code: x, code_b64: eA==", "`code_b64` repeats `code`"),
+        ("type: dbt, command: x, sql: y", "`sql` repeats `command`"),
         ('type: postgres, command: "select 1", sql: null', ""),
         ("type: python, code: x, loop: {collection: [1], element: n}, script: {}", ""),
     ],
 )
-def test_a_program_text_stands_under_one_word(keys: str, doubled: str) -> None:
-    """A job has it under one name, and one of two would be lost."""
+def test_a_program_text_under_two_words_is_refused(keys: str, doubled: str) -> None:
+    """A job has one program text."""
     first, second = (doubled.split("`")[place] for place in (3, 1)) if doubled else ("", "")
-    found = told(
+    found = findings_of(
         f"""
     workflow: [{{step: start, next: a}}, {{step: a, {keys}}}]
     """,
-        Rules(extra_step_types=frozenset({"dbt"})),
+        PlaybookRules(extra_step_types=frozenset({"dbt"})),
     )
     assert [line.partition(" ")[2] for line in found] == [
         f"error doubled-text workflow[1].{second}: {doubled} (keep `{first}`, or keep `{second}`)"
@@ -339,13 +343,13 @@ def test_a_program_text_stands_under_one_word(keys: str, doubled: str) -> None:
         ("type: http, url: u, body: {code: {a: 1}}", ""),
     ],
 )
-def test_a_program_is_text(keys: str, wrong: str) -> None:
-    """Of the types that run one; also in the task of an iterator."""
+def test_a_program_that_is_not_text_is_refused(keys: str, wrong: str) -> None:
+    """On types that run one, and in the task of an iterator."""
     tail = "(write the program itself, as one text)"
-    alone = told(f"""
+    alone = findings_of(f"""
     workflow: [{{step: start, next: a}}, {{step: a, {keys}}}]
     """)
-    inside = told(f"""
+    inside = findings_of(f"""
     workflow: [{{step: start, type: iterator, collection: [1], element: n, task: {{{keys}}}}}]
     """)
     assert [line.partition(" ")[2] for line in alone] == [f"error bad-value workflow[1].{wrong} {tail}"] * bool(wrong)
@@ -355,7 +359,7 @@ def test_a_program_is_text(keys: str, wrong: str) -> None:
 
 
 def of_retry(conditions: str) -> str:
-    """A playbook whose one step has these conditions of another attempt, from line 4, column 29."""
+    """Return a playbook whose step has these retry conditions, from line 4, column 29."""
     return f"""
     workflow:
     - {{step: start, type: http, url: x,
@@ -379,13 +383,13 @@ def of_retry(conditions: str) -> str:
     ],
 )
 @pytest.mark.parametrize("word", ["retry_when", "stop_when"])
-def test_a_retry_reads_no_key_of_a_text_or_a_number(
+def test_a_retry_condition_that_reads_a_key_of_a_text_is_refused(
     condition: str, read: str, what: str, instead: str, word: str
 ) -> None:
-    """It would never be there: the finding says what to write."""
+    """A text has no keys. The hint has the right name."""
     found = f"4:{31 + len(word)} error bad-retry workflow[0].retry.{word}: `{word}` reads `{read}`, and {what}"
-    remedy = f"write `{instead}`; a condition of a retry finds error, error_type, status_code, attempt and result"
-    assert told(of_retry(f'{word}: "{{{{ {condition} }}}}"')) == [f"{found} ({remedy})"]
+    remedy = f"write `{instead}`; a condition of a retry can read error, error_type, status_code, attempt and result"
+    assert findings_of(of_retry(f'{word}: "{{{{ {condition} }}}}"')) == [f"{found} ({remedy})"]
 
 
 @pytest.mark.parametrize(
@@ -399,21 +403,21 @@ def test_a_retry_reads_no_key_of_a_text_or_a_number(
         "status_code >= 500 and attempt < 3 and error_type in ['timeout', '']",
     ],
 )
-def test_a_retry_reads_all_that_is_there(condition: str) -> None:
-    """Characters and methods of a text, keys of the result, whatever inputs have."""
-    assert told(of_retry(f'retry_when: "{{{{ {condition} }}}}"')) == []
+def test_a_retry_condition_reads_its_words(condition: str) -> None:
+    """Methods of a text, keys of the result, keys of inputs."""
+    assert findings_of(of_retry(f'retry_when: "{{{{ {condition} }}}}"')) == []
 
 
-def test_a_step_called_as_a_word_of_a_retry_has_keys() -> None:
-    """The step hides the word, and there is a warning for that."""
+def test_a_step_named_like_a_retry_word_has_keys() -> None:
+    """The step hides the word, with a warning."""
     source = """
     workflow:
     - {step: start, type: http, url: x, next: error}
     - {step: error, type: http, url: x, retry: {max_attempts: 2, retry_when: "{{ error.type == 'x' }}"}}
     """
-    assert [line.split()[2] for line in told(source)] == ["shadowed-name"]
+    assert [line.split()[2] for line in findings_of(source)] == ["shadowed-name"]
 
 
-def test_what_is_in_the_catalog_compiles_with_a_key_of_a_word() -> None:
-    """Only registration refuses it: an execution goes on as it did, and fails to try again."""
+def test_a_registered_playbook_with_a_bad_retry_condition_compiles() -> None:
+    """Only registration refuses it. Its executions do not retry."""
     assert compiled(of_retry("retry_when: error.type == 'x'")).start.retry is not None

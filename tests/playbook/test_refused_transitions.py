@@ -1,31 +1,31 @@
-"""What is refused in `next`."""
+"""Errors of `next`."""
 
 from __future__ import annotations
 
-from tests.playbook.documents import told
+from tests.playbook.documents import findings_of
 
 
-def test_a_target_exists() -> None:
-    """A misspelt step is refused with the nearest name."""
+def test_an_unknown_target_is_refused() -> None:
+    """The hint has the nearest step."""
     source = """
     workflow:
       - {step: start, next: fetsh}
       - {step: fetch, next: end}
       - {step: end}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "3:25 error unknown-step workflow[0].next: there is no step `fetsh` (did you mean `fetch`?)",
     ]
 
 
-def test_nothing_leads_back_to_start() -> None:
-    """A loop goes to the step after it."""
+def test_a_transition_to_start_is_refused() -> None:
+    """A loop goes back to the step after `start`."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, next: start}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:21 error next-to-start workflow[1].next: `next` of step `a` leads back to `start` (lead to "
             "the step after `start`)"
@@ -33,21 +33,21 @@ def test_nothing_leads_back_to_start() -> None:
     ]
 
 
-def test_end_has_no_next() -> None:
-    """Nothing comes after the end."""
+def test_a_next_of_end_is_refused() -> None:
+    """No step follows `end`."""
     source = """
     workflow:
       - {step: start, next: end}
       - {step: end, next: other}
       - {step: other}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "4:23 error end-with-next workflow[1].next: `end` has a `next` (remove it, or rename the step)",
     ]
 
 
-def test_an_else_needs_a_condition_in_its_list() -> None:
-    """Otherwise it could never fire."""
+def test_an_else_without_a_condition_is_refused() -> None:
+    """It could never fire."""
     source = """
     workflow:
       - step: start
@@ -55,16 +55,16 @@ def test_an_else_needs_a_condition_in_its_list() -> None:
           - else: [a]
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
-            "5:9 error only-else workflow[0].next[0].else: `next` of step `start` has an `else` and no "
+            "5:9 error only-else workflow[0].next[0].else: `next` of step `start` has an `else` but no "
             'condition (add an entry with a condition: {when: "{{ … }}", step: …})'
         ),
     ]
 
 
-def test_an_else_stands_beside_a_condition_or_alone() -> None:
-    """Beside a target that always fires it means nothing."""
+def test_an_else_beside_an_unconditional_target_is_refused() -> None:
+    """The target always fires."""
     source = """
     workflow:
       - step: start
@@ -72,16 +72,16 @@ def test_an_else_stands_beside_a_condition_or_alone() -> None:
       - {step: a}
       - {step: b}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
-            "4:27 error bad-next workflow[0].next.else: `else` stands beside a target without a condition "
+            "4:27 error bad-next workflow[0].next.else: `else` has no condition beside it "
             "(add `when`, or make it its own entry)"
         ),
     ]
 
 
-def test_entries_and_targets_have_a_shape() -> None:
-    """Each entry that is none says why."""
+def test_entries_and_targets_of_a_wrong_shape_are_refused() -> None:
+    """Each has its reason."""
     source = """
     workflow:
       - step: start
@@ -95,7 +95,7 @@ def test_entries_and_targets_have_a_shape() -> None:
           - ""
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         "5:9 error bad-next workflow[0].next[0]: an entry of `next` is a number (write {step: name})",
         "6:9 error bad-next workflow[0].next[1]: an entry of `next` has no target (add step: name)",
         (
@@ -115,15 +115,15 @@ def test_entries_and_targets_have_a_shape() -> None:
     ]
 
 
-def test_a_condition_is_one_expression() -> None:
-    """Text outside the braces would make it a string that is always true."""
+def test_a_condition_with_text_outside_its_braces_is_refused() -> None:
+    """It would be a text that is always true."""
     source = """
     workflow:
       - step: start
         next: {when: "{{ x }} and", step: a}
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:18 error bad-when workflow[0].next.when: bad `when`: a condition is one expression: text "
             'outside the braces is not allowed (write when: "{{ expression }}")'
@@ -131,15 +131,15 @@ def test_a_condition_is_one_expression() -> None:
     ]
 
 
-def test_a_condition_is_not_null() -> None:
-    """Null is more often a slip than a meaning."""
+def test_a_null_condition_is_refused() -> None:
+    """Null is usually a mistake."""
     source = """
     workflow:
       - step: start
         next: {when: null, step: a}
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:18 error bad-when workflow[0].next.when: bad `when`: a condition is one expression, not null "
             '(write when: "{{ expression }}")'
@@ -147,15 +147,15 @@ def test_a_condition_is_not_null() -> None:
     ]
 
 
-def test_a_condition_is_not_empty() -> None:
-    """An empty condition is no expression."""
+def test_an_empty_condition_is_refused() -> None:
+    """It is no expression."""
     source = """
     workflow:
       - step: start
         next: {when: "", step: a}
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:18 error bad-when workflow[0].next.when: bad `when`: a condition is empty: write an "
             'expression (write when: "{{ expression }}")'
@@ -163,15 +163,15 @@ def test_a_condition_is_not_empty() -> None:
     ]
 
 
-def test_a_condition_names_nothing_that_only_workers_know() -> None:
-    """The broker decides conditions."""
+def test_a_transition_that_reads_a_word_of_the_worker_is_refused() -> None:
+    """The broker evaluates conditions."""
     source = """
     workflow:
       - step: start
         next: {when: "{{ env.HOME == 'x' }}", step: a}
       - {step: a}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
             "4:18 error bad-when workflow[0].next.when: bad `when`: `env` is known to workers only, and the "
             'broker decides conditions (write when: "{{ expression }}")'
@@ -179,8 +179,8 @@ def test_a_condition_names_nothing_that_only_workers_know() -> None:
     ]
 
 
-def test_a_condition_is_given_once() -> None:
-    """Two aliases in one entry contradict each other."""
+def test_two_aliases_of_when_are_refused() -> None:
+    """An entry has one condition."""
     source = """
     workload: {x: 1}
     workflow:
@@ -188,26 +188,26 @@ def test_a_condition_is_given_once() -> None:
         next: {when: "{{ x }}", condition: "{{ x }}", step: a}
       - {step: a}
     """
-    assert told(source) == [
-        "5:40 error bad-when workflow[0].next.condition: `condition` says again what `when` says (keep one)",
+    assert findings_of(source) == [
+        "5:40 error bad-when workflow[0].next.condition: `condition` repeats `when` (keep one)",
     ]
 
 
-def test_inputs_are_a_mapping_or_one_template() -> None:
-    """A list or a text cannot be merged."""
+def test_inputs_that_are_no_mapping_are_refused() -> None:
+    """A list or a text cannot be merged. One template is allowed."""
     source = """
     workflow:
       - {step: start, next: a}
       - {step: a, type: python, code: x, args: [1], next: {step: b, data: text}}
       - {step: b}
     """
-    assert told(source) == [
+    assert findings_of(source) == [
         (
-            "4:44 error bad-inputs workflow[1].args: `args` is a list, and inputs are a mapping or one "
+            "4:44 error bad-inputs workflow[1].args: `args` is a list, not a mapping or one "
             'template that gives one (write args: {name: value} or args: "{{ step }}")'
         ),
         (
-            "4:71 error bad-inputs workflow[1].next.data: `data` is a string, and inputs are a mapping or "
+            "4:71 error bad-inputs workflow[1].next.data: `data` is a string, not a mapping or "
             'one template that gives one (write data: {name: value} or data: "{{ step }}")'
         ),
     ]

@@ -1,4 +1,4 @@
-"""What `next` becomes: entries, targets with their inputs, arcs."""
+"""The compiled form of `next`: entries, targets with inputs, transitions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.playbook.documents import compiled
 
 
 def entries(text: str) -> tuple[Entry, ...]:
-    """Compile the `next` of a start with three steps after it."""
+    """Compile the `next` of a `start` with three steps after it."""
     return compiled(
         f"workload: {{x: 1}}\nworkflow:\n  - step: start\n    next: {text}\n"
         "  - {step: a}\n  - {step: b}\n  - {step: c}\n"
@@ -17,7 +17,7 @@ def entries(text: str) -> tuple[Entry, ...]:
 
 
 def shape(entry: Entry) -> tuple[str, list[str], list[str]]:
-    """Give an entry's kind and the names of its targets."""
+    """Return the kind of an entry and the names of its targets."""
     return entry.kind, [target.step for target in entry.then], [target.step for target in entry.otherwise]
 
 
@@ -46,19 +46,19 @@ def test_next_has_many_forms(text: str, expected: list[object]) -> None:
 
 
 def constants(inputs: Inputs) -> dict[str, object]:
-    """Give inputs that are no templates."""
-    return {key: tree.render(None) for key, tree in inputs.keys.items()}  # type: ignore[arg-type] # constant
+    """Return inputs that are no templates."""
+    return {key: tree.fixed for key, tree in inputs.keys.items()}
 
 
-def test_an_entrys_inputs_are_defaults_for_each_target() -> None:
-    """A target's own win, key by key."""
+def test_inputs_of_an_entry_are_defaults_of_its_targets() -> None:
+    """Inputs of the target win, key by key."""
     (entry,) = entries("{when: x, args: {k: 1, l: 2}, then: [a, {step: b, data: {k: 3}}], else: [{step: c}]}")
     found = [constants(target.inputs) for target in (*entry.then, *entry.otherwise)]
     assert found == [{"k": 1, "l": 2}, {"k": 3, "l": 2}, {"k": 1, "l": 2}]
 
 
-def test_arcs_are_counted_in_document_order() -> None:
-    """Two arcs to one target are two, and each says under which condition it stands."""
+def test_transitions_are_numbered_in_document_order() -> None:
+    """Two transitions to one target are two. Each has its condition."""
     playbook = compiled("""
     workload: {x: 1}
     workflow:
@@ -84,11 +84,3 @@ def test_next_mode_is_on_the_step() -> None:
     body = "workflow: [{{step: start{}}}]"
     assert compiled(body.format(", next_mode: exclusive")).start.exclusive
     assert not compiled(body.format("")).start.exclusive
-
-
-def test_a_target_may_leave_an_input_to_the_worker() -> None:
-    """A string that names a worker's word stays a template in the inputs of a transition."""
-    (entry,) = entries("{step: a, args: {k: '{{ env.HOME }}', l: '{{ x }}'}}")
-    keys = entry.then[0].inputs.keys
-    assert keys["k"].names == frozenset()
-    assert keys["l"].names == {"x"}

@@ -1,4 +1,4 @@
-"""Every playbook in playbooks/ runs for real: through the daemon, the worker, and the database."""
+"""Each playbook in playbooks/ runs with daemon, worker and database."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from contextlib import asynccontextmanager
 import pytest
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.playbook import Rules, check, compile_playbook
+from noetl_broker.playbook import PlaybookRules, check, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register
-from noetl_broker.store.pool import connect
+from noetl_broker.store.connection import connect
 from noetl_broker.worker import WorkerOptions, run_worker
 from tests.brokers import execute, rows, running, start, until_ended, value
+from tests.consistency import inconsistencies
+from tests.playbooks.outside import ACTS, PREPARE, act, needs_act, prepare
 from tests.postgres import Database
-from tests.settled import unsettled
 
 FILES = sorted(playbooks_folder().glob("*.yaml"))
 
@@ -59,24 +60,88 @@ RUNS: list[tuple[str, JSON, JSON]] = [
     ),
     ("iterator_playbook", {"lines": []}, {"invoice": [], "total": 0}),
     ("distributed_iterator", {}, {"fahrenheit": [53.6, 63.5, None, 48.2], "failed": 1}),
+    (
+        "nightly_report",
+        {"schedule": {"name": "examples/nightly_report#nightly", "at": "2026-11-28T02:00:00+01:00"}},
+        {"schedule": "examples/nightly_report#nightly", "message": "2026-11-27: 42 EUR"},
+    ),
+    (
+        "nightly_import",
+        {"schedule": {"name": "examples/nightly_import#nightly", "at": "2026-11-28T01:30:00+01:00"}},
+        {"at": "2026-11-28T01:30:00+01:00", "loaded": 7},
+    ),
+    ("customer_jobs", {"amount": 5}, {"booked": 5}),
+    ("rebuild_index", {}, {"documents": 3}),
+    ("checked_order", {"order_id": "o-7", "total": 19.99, "priority": "high"}, {"booked": "o-7", "cents": 1999}),
+    ("place_order", {}, {"booked": "o-1", "refused": []}),
+    (
+        "place_order",
+        {"order": {"order_id": "", "total": -1}},
+        {
+            "booked": None,
+            "refused": [
+                {"path": "order_id", "message": "has 0 characters, the least is 1"},
+                {"path": "total", "message": "is -1, the least is 0"},
+            ],
+        },
+    ),
+    ("ship_items", {}, [{"shipped": "2 x mug", "label": 7}, {"ordered": "1 x pen"}]),
+    (
+        "ten_calls_a_second",
+        {"orders": [1, 2]},
+        [{"order": 1, "paid": True}, {"order": 2, "paid": False}],
+    ),
+    ("watched_import", {}, {"imported": 3}),
+    (
+        "alarm",
+        {"path": "examples/watched_import", "step": "load", "text": "no rows"},
+        {"to": "operations", "text": "examples/watched_import failed in load: no rows"},
+    ),
+    (
+        "flaky_api",
+        {},
+        {
+            "answers": [
+                {"city": "Rome", "letters": 4},
+                {"city": "Oslo", "letters": 4},
+                {"city": "Bonn", "letters": 4},
+                {"city": "Lima", "letters": 4},
+            ],
+            "lost": [2],
+        },
+    ),
+    ("quarantine", {}, {"loaded": 42, "set_aside": [2]}),
+    ("two_offers", {}, {"seller": "south", "price": 17}),
+    ("order_approval", {}, {"shipped": True, "invoice": 114.0}),
+    ("order_approval", {"patience": 0.1}, {"shipped": False, "reason": "nobody decided in time"}),
+    ("order_refund", {}, {"charge": "c-o-7", "shipped_to": "Main Street 1"}),
+    ("order_by_hand", {}, "Main Street 1"),
+    ("refund_by_hand", {}, {"refunded": 10, "charge": "c-1", "by": "ann"}),
+    ("payment", {}, {"shipped": True, "paid": 30}),
+    ("payment_or_three_days", {}, {"status": "shipped"}),
+    ("payment_or_three_days", {"patience": 0.1}, {"status": "cancelled"}),
+    ("reminder", {"patience": 2}, {"comes": True, "reminders": 1}),
+    ("poll_until_ready", {"pause": 0.1}, {"asked": 3}),
+    ("fan_out_deadline", {"patience": 1.5}, {"best": "south", "came": ["north", "south"]}),
+    ("import_orders", {}, {"day": "2026-11-27", "amount": 42}),
     ("nested_child", {}, {"received": "a book", "rings": 2}),
     ("nested_iterator", {}, [[1, 2, 3, 4], [2, 4, 6, 8], [3, 6, 9, 12]]),
 ]
-MORE = {"create_tables", "retry"}  # each has a test of its own
+MORE = {"create_tables", "retry"}  # these have their own tests
 
 
 @asynccontextmanager
 async def everything_running(database: Database) -> AsyncIterator[None]:
-    """All playbooks registered, a daemon and a worker at work."""
-    connection = await connect(database.dsn, name="test")
+    """Register all playbooks; run a daemon and a worker."""
+    connection = await connect(database, name="test")
     try:
         texts = [file.read_text(encoding="utf-8") for file in FILES]
-        await register(connection, [(compile_playbook(text, rules=Rules()), text) for text in texts])
+        await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text) for text in texts])
     finally:
         await connection.close()
     stop = asyncio.Event()
     async with running(database):
-        worker = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn), stop))
+        worker = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, schema=database.schema), stop))
         try:
             yield
         finally:
@@ -85,34 +150,104 @@ async def everything_running(database: Database) -> AsyncIterator[None]:
 
 
 def test_every_example_is_without_a_finding() -> None:
-    """Examples are what people copy: no error, and no warning either."""
-    found = {file.name: check(file.read_bytes(), file=file.name, rules=Rules()) for file in FILES}
+    """People copy examples: they have no errors and no warnings."""
+    found = {file.name: check(file.read_bytes(), file=file.name, rules=PlaybookRules()) for file in FILES}
     assert {name: findings for name, findings in found.items() if findings} == {}
 
 
-@pytest.mark.parametrize("name,payload,result", RUNS)
-async def test_the_example_gives_its_result(database: Database, name: str, payload: JSON, result: JSON) -> None:
-    """From its start to its end, with what its author meant it to answer."""
+ENDED = "select status, result, error from noetl.execution where execution_id = $1"
+ALONE = [run for run in RUNS if run[0] in ACTS or run[0] in PREPARE]  # the world outside knows one of them
+TOGETHER = [run for run in RUNS if run not in ALONE]
+
+
+@pytest.mark.parametrize("name,payload,result", ALONE)
+async def test_an_example_that_waits_for_others_gives_its_result(
+    database: Database, name: str, payload: JSON, result: JSON
+) -> None:
+    """From start to end, with the expected result."""
     async with everything_running(database):
+        await prepare(database, name)
         [started] = await start(database, f"examples/{name}", payload)
+        if needs_act(name, payload):
+            await act(database, name)
         await until_ended(database)
-    ended = await rows(database, "select status, result, error from noetl.execution where execution_id = $1", started)
-    assert ended == [("COMPLETED", result, None)]
-    assert await unsettled(database) == {}
+    assert await rows(database, ENDED, started) == [("COMPLETED", result, None)]
+    assert await inconsistencies(database) == {}
+
+
+async def test_each_other_example_gives_its_result(database: Database) -> None:
+    """Beside each other, from start to end, with the expected results."""
+    async with everything_running(database):
+        started = [await start(database, f"examples/{name}", payload) for name, payload, _ in TOGETHER]
+        await until_ended(database)
+    ended = [await rows(database, ENDED, *ids) for ids in started]
+    wrong = [(run, found) for run, found in zip(TOGETHER, ended, strict=True) if found != [("COMPLETED", run[2], None)]]
+    assert wrong == []
+    assert await inconsistencies(database) == {}
 
 
 def test_every_example_runs_here() -> None:
-    """By itself, or as the child of one that does."""
-    playbooks = [compile_playbook(file.read_bytes(), rules=Rules()) for file in FILES]
+    """Alone, or as the child of another one."""
+    playbooks = [compile_playbook(file.read_bytes(), rules=PlaybookRules()) for file in FILES]
     steps = [step for playbook in playbooks for step in playbook.steps.values()]
     tasks = [step if step.iteration is None else step.iteration.task for step in steps]
-    children = {task.raw["path"] for task in tasks if task.call is not None}
+    children = {task.raw["path"] for task in tasks if task.call is not None and task.call.block is None}
     paths = {f"examples/{name}" for name in MORE.union(name for name, _, _ in RUNS)}
     assert {playbook.path for playbook in playbooks} == paths | children
 
 
+async def test_a_failed_example_raises_its_alarm(database: Database) -> None:
+    """With its args and what failed."""
+    async with everything_running(database):
+        await start(database, "examples/watched_import", {"rows": 0})
+        await until_ended(database)
+    ended = await rows(database, "select path, status, result ->> 'text' from noetl.execution order by execution_id")
+    text = "examples/watched_import failed in load: 2026-11-27 is missing: the file has no rows"
+    assert ended == [("examples/watched_import", "FAILED", None), ("examples/alarm", "COMPLETED", text)]
+    assert await inconsistencies(database) == {}
+
+
+async def test_a_failed_order_is_refunded_and_its_stock_released(database: Database) -> None:
+    """The last success first, with what the actions returned and why the order failed."""
+    async with everything_running(database):
+        [order] = await start(database, "examples/order_refund", {"address": ""})
+        [shipped] = await start(database, "examples/order_refund")
+        await until_ended(database)
+        taken_back = await value(database, "select noetl.undo_execution($1)", shipped)
+        await until_ended(database)
+    undone = """
+        select event_type, node_name, result
+        from noetl.event
+        where execution_id = $1 and (event_type = 'compensation_completed' or node_name like '%!undo')
+          and event_type not in ('action_started')
+        order by created_at"""
+    assert await rows(database, undone, order) == [
+        ("action_completed", "charge!undo", {"refunded": 30, "charge": "c-o-7", "why": "the order has no address"}),
+        ("compensation_completed", "charge", None),
+        ("action_completed", "reserve!undo", {"released": "r-o-7"}),
+        ("compensation_completed", "reserve", None),
+    ]
+    [(_, _, refund), _] = [one for one in await rows(database, undone, taken_back) if one[2]]
+    assert refund["why"] == "it is undone after it completed"
+    ended = await rows(database, "select status from noetl.execution order by execution_id")
+    assert ended == [("FAILED",), ("COMPLETED",), ("COMPLETED",)]
+    assert await inconsistencies(database) == {}
+
+
+async def test_a_person_decides_about_the_refund_of_a_failed_order(database: Database) -> None:
+    """The order has failed once the refund is made."""
+    async with everything_running(database):
+        await start(database, "examples/order_by_hand", {"address": ""})
+        await act(database, "order_by_hand")
+        await until_ended(database)
+    ended = await rows(database, "select path, status, result -> 'by' from noetl.execution order by execution_id")
+    assert ended == [("examples/order_by_hand", "FAILED", None), ("examples/refund_by_hand", "COMPLETED", "ann")]
+    assert await rows(database, "select step, status from noetl.undo") == [("charge", "done")]
+    assert await inconsistencies(database) == {}
+
+
 async def test_create_tables_creates_them_and_leaves_the_log_of_the_seed(database: Database) -> None:
-    """The contract: this sequence, read with the seed's own statement, and tables that are really there."""
+    """The contract with the seed: this sequence of events, read with its statement, and the created tables."""
     async with everything_running(database):
         await start(database, "examples/create_tables")
         await until_ended(database)
@@ -131,7 +266,7 @@ async def test_create_tables_creates_them_and_leaves_the_log_of_the_seed(databas
         ORDER BY created_at;"""
     assert await rows(database, seed) == expected
     assert await rows(database, "select name, rows from demo.summary order by name") == [("flat", 3), ("nested", 3)]
-    assert await unsettled(database) == {}
+    assert await inconsistencies(database) == {}
 
 
 async def test_retry_tries_until_it_succeeds(database: Database) -> None:
@@ -146,11 +281,11 @@ async def test_retry_tries_until_it_succeeds(database: Database) -> None:
         2,
         1,
     ]
-    assert await unsettled(database) == {}
+    assert await inconsistencies(database) == {}
 
 
 async def test_two_versions_run_beside_each_other(database: Database) -> None:
-    """An execution stays on the version that it started with, whatever is registered meanwhile."""
+    """An execution keeps the version that it started with; later registered versions do not change it."""
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: v, path: v}\nworkflow:\n"
     steps = "- {step: start, next: a}\n- {step: a, type: python, code: x, next: end}\n- {step: end, result: VERSION}\n"
     for version in (1, 2):

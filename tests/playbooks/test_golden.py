@@ -1,17 +1,17 @@
-"""Golden histories: what the core once decided on every example, it still decides (docs/architecture.md says why)."""
+"""Golden histories: the core decides what it decided when they were recorded (docs/architecture.md)."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.recording import FOLDER, decide, read, runs
+from tests.golden_histories import FOLDER, decide, read, runs
 
 FILES = sorted(file.stem for file in FOLDER.glob("*.json"))
 
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_core_decides_as_it_did(file: str) -> None:
-    """On the playbook that was recorded beside it, whatever the example says today."""
+    """With the recorded playbook, not the current example."""
     document = read(file)
     texts = {path: "\n".join(lines) + "\n" for path, lines in document["playbooks"].items()}
     for number, execution in enumerate(document["executions"], 1):
@@ -22,5 +22,5 @@ def test_the_core_decides_as_it_did(file: str) -> None:
 
 
 def test_every_example_has_its_golden_histories() -> None:
-    """One for each payload that is tried with it; `make golden` records what is missing."""
+    """One for each payload; `make golden` records missing ones."""
     assert sorted(file for file, _, _ in runs()) == FILES

@@ -1,4 +1,6 @@
-"""Every playbook in playbooks/ as a story: the events that its workers send, and everything that comes of them."""
+"""Each playbook in playbooks/ as a story: the events of its workers, and all decisions."""
+
+# ruff: noqa: E501 - lines of stories
 
 from __future__ import annotations
 
@@ -6,11 +8,24 @@ from textwrap import dedent
 
 import pytest
 
-from noetl_broker.broker.story import play
-from noetl_broker.playbook import Rules, compile_playbook
+from noetl_broker.history.story import play_story
+from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 
 STORIES = {
+    "checked_order": """
+        > execution_start {"order_id": "o-1", "total": -1}
+            event execution_failed "the workload does not fit workload_schema: total is -1, the least is 0"
+            withdraw
+    """,
+    "place_order": """
+        > execution_start
+            event step_started place
+            child place examples/checked_order {"total": 19.99, "order_id": "o-1"}
+        > action_completed place {"booked": "o-1", "cents": 1999}
+            event step_completed place
+            event execution_complete {"booked": "o-1", "refused": []}
+    """,
     "conditional": """
         > execution_start
             event step_started measure
@@ -54,6 +69,69 @@ STORIES = {
         > action_completed book {"booked": 123}
             event step_completed book
             event execution_complete {"booked": 123}
+    """,
+    "flaky_api": """
+        > execution_start {"cities": ["Rome", "Oslo", "Atlantis", "Bonn", "Lima"]}
+            event step_started ask
+            event iterator_started ask {"total": 5}
+            event iteration_started ask {"index": 0}
+            event iteration_started ask {"index": 1}
+            event iteration_started ask {"index": 2}
+            event iteration_started ask {"index": 3}
+            event iteration_started ask {"index": 4}
+            job   ask[0] {"city": "Rome", "attempt": "{{ job.attempt }}"}
+            job   ask[1] {"city": "Oslo", "attempt": "{{ job.attempt }}"}
+            job   ask[2] {"city": "Atlantis", "attempt": "{{ job.attempt }}"}
+            job   ask[3] {"city": "Bonn", "attempt": "{{ job.attempt }}"}
+            job   ask[4] {"city": "Lima", "attempt": "{{ job.attempt }}"}
+        > action_failed ask[0] {"message": "the service is busy", "type": "ConnectionError"}; attempt 1
+            event action_retry ask "the service is busy"
+            retry ask[0] 0.036 s
+        > action_completed ask[1] {"city": "Oslo", "letters": 4}
+            event iteration_completed ask {"index": 1}
+        > action_failed ask[2] {"message": "no such city", "type": "LookupError"}; attempt 1
+            event iteration_failed ask "no such city"
+            dead  ask[2]
+        > action_completed ask[3] {"city": "Bonn", "letters": 4}
+            event iteration_completed ask {"index": 3}
+        > action_completed ask[4] {"city": "Lima", "letters": 4}
+            event iteration_completed ask {"index": 4}
+        > action_completed ask[0] {"city": "Rome", "letters": 4}; attempt 2
+            event iteration_completed ask {"index": 0}
+            post  iterator_completed ask
+        > iterator_completed ask [{"city": "Rome", "letters": 4}, {"city": "Oslo", "letters": 4}, null, {"city": "Bonn", "letters": 4}, {"city": "Lima", "letters": 4}]
+            event step_completed ask
+            event execution_complete {"answers": [{"city": "Rome", "letters": 4}, {"city": "Oslo", "letters": 4}, {"city": "Bonn", "letters": 4}, {"city": "Lima", "letters": 4}], "lost": [2]}
+    """,
+    "quarantine": """
+        > execution_start
+            event step_started check
+            event iterator_started check {"total": 3}
+            event iteration_started check {"index": 0}
+            event iteration_started check {"index": 1}
+            event iteration_started check {"index": 2}
+            job   check[0] {"row": {"id": 1, "amount": "30"}}
+            job   check[1] {"row": {"id": 2, "amount": "many"}}
+            job   check[2] {"row": {"id": 3, "amount": "12"}}
+        > action_completed check[0] {"id": 1, "amount": 30}
+            event iteration_completed check {"index": 0}
+        > action_failed check[1] {"message": "invalid literal for int() with base 10: 'many'", "type": "ValueError"}
+            event iteration_completed check "invalid literal for int() with base 10: 'many'" {"bad": {"id": 2, "amount": "many"}, "why": "invalid literal for int() with base 10: 'many'"}
+            dead  check[1]
+        > action_completed check[2] {"id": 3, "amount": 12}
+            event iteration_completed check {"index": 2}
+            post  iterator_completed check
+        > iterator_completed check [{"id": 1, "amount": 30}, {"bad": {"id": 2, "amount": "many"}, "why": "invalid literal for int() with base 10: 'many'"}, {"id": 3, "amount": 12}]
+            event step_completed check
+            event step_started set_aside
+            job   set_aside {"rows": [{"bad": {"id": 2, "amount": "many"}, "why": "invalid literal for int() with base 10: 'many'"}]}
+        > action_completed set_aside [2]
+            event step_completed set_aside
+            event step_started load
+            job   load {"rows": [{"id": 1, "amount": 30}, {"id": 3, "amount": 12}]}
+        > action_completed load 42
+            event step_completed load
+            event execution_complete {"loaded": 42, "set_aside": [2]}
     """,
     "distributed_iterator": """
         > execution_start {"readings": ["12", "broken"]}
@@ -219,6 +297,45 @@ STORIES = {
             event step_completed multiply
             event execution_complete [10]
     """,
+    "nightly_report": """
+        > execution_start {"schedule": {"name": "nightly", "at": "2026-11-28T02:00:00+01:00"}, "orders": []}
+            event step_started count
+            job   count {"at": "2026-11-28T02:00:00+01:00", "orders": []}
+        > action_completed count {"day": "2026-11-27", "orders": 0, "total": 0}
+            event step_completed count
+            event step_started report
+            job   report {"day": "2026-11-27", "total": 0}
+        > action_completed report {"message": "nothing"}
+            event step_completed report
+            event execution_complete {"schedule": "nightly", "message": "nothing"}
+    """,
+    "nightly_import": """
+        > execution_start {"schedule": {"name": "nightly", "at": "2026-11-28T01:30:00+01:00"}}; overlap nightly skip, place busy
+            event execution_cancelled "skipped: no place is free: schedule nightly"
+            withdraw
+    """,
+    "customer_jobs": """
+        > execution_start; place busy
+            event execution_queued {"reason": "waits for a place: customer c-7"}
+        > place_free; given
+            event execution_admitted
+            event step_started book
+            job   book {"customer": "c-7", "amount": 12}
+        > action_completed book {"customer": "c-7", "booked": 12}
+            event step_completed book
+            event execution_complete {"booked": 12}
+    """,
+    "rebuild_index": """
+        > execution_start; place busy
+            event execution_queued {"reason": "waits for a place: playbook examples/rebuild_index"}
+        > place_free; given
+            event execution_admitted
+            event step_started rebuild
+            job   rebuild {"documents": ["a", "b", "c"]}
+        > execution_cancel {"reason": "execution 5 took its place (on_limit: cancel_running)"}
+            event execution_cancelled "execution 5 took its place (on_limit: cancel_running)"
+            withdraw
+    """,
     "retry": """
         > execution_start
             event step_started prepare
@@ -261,12 +378,265 @@ STORIES = {
             event step_completed first
             event execution_complete ["a", "b"]
     """,
+    "two_offers": """
+        > execution_start
+            event step_started north
+            event step_started south
+            event step_started west
+            job   north {"price": 20}
+            job   south {"price": 17}
+            wait  west timer
+            timer west wait 2026-01-01T01:00:01.000000Z
+        > action_completed south 17
+            event step_completed south
+        > action_completed north 20
+            event step_completed north
+            event step_cancelled west
+            event step_started choose
+            job   choose {"north": 20, "south": 17}
+            close west
+        > action_completed choose {"seller": "south", "price": 17}
+            event step_completed choose
+            event execution_complete {"seller": "south", "price": 17}
+    """,
+    "order_approval": """
+        > execution_start
+            event step_started approve
+            wait  approve approval {"title": "Order 7: 120 EUR", "details": {"customer": "Ada"}, "form": {"discount": {"type": "number", "minimum": 0, "maximum": 30, "default": 0}}, "assignees": ["finance"]}
+            timer approve timeout 2026-01-02T00:00:01.000000Z
+        > approval_decided approve {"approved": true, "by": "ann", "at": "2026-01-01T09:00:00.000000Z", "form": {"discount": 5, "comment": null}}
+            event step_completed approve {"comment": null, "discount": 5, "approved": true, "by": "ann", "at": "2026-01-01T09:00:00.000000Z"}
+            event step_started ship
+            job   ship {"total": 120, "discount": 5}
+        > action_completed ship {"shipped": true, "invoice": 114}
+            event step_completed ship
+            event execution_complete {"shipped": true, "invoice": 114}
+    """,
+    "order_refund": """
+        > execution_start {"address": ""}
+            event step_started reserve
+            job   reserve {"order_id": "o-7"}
+        > action_completed reserve {"reservation": "r-o-7"}
+            event step_completed reserve
+            event step_started charge
+            job   charge {"order_id": "o-7", "total": 30}
+            undo  reserve
+        > action_completed charge {"charge": "c-o-7", "amount": 30}
+            event step_completed charge
+            event step_started ship
+            job   ship {"address": ""}
+            undo  charge
+        > action_failed ship {"message": "the order has no address", "type": "ValueError"}
+            event step_failed ship "the order has no address"
+            event execution_compensating "the order has no address"
+            event compensation_started charge
+            job   charge!undo {"charge": "c-o-7", "amount": 30, "why": "the order has no address"}
+            dead  ship
+            withdraw
+        > action_completed charge!undo {"refunded": 30}
+            event compensation_completed charge
+            event compensation_started reserve
+            job   reserve!undo {"reservation": "r-o-7"}
+        > action_completed reserve!undo {"released": "r-o-7"}
+            event compensation_completed reserve
+            event execution_failed "the order has no address"
+    """,
+    "order_by_hand": """
+        > execution_start {"address": ""}
+            event step_started charge
+            job   charge {"order_id": "o-7", "total": 300}
+        > action_completed charge {"charge": "c-o-7", "amount": 300}
+            event step_completed charge
+            event step_started ship
+            job   ship {"address": ""}
+            undo  charge
+        > action_failed ship {"message": "the order has no address", "type": "ValueError"}
+            event step_failed ship "the order has no address"
+            event execution_compensating "the order has no address"
+            event compensation_started charge
+            child charge!undo examples/refund_by_hand {"charge": "c-o-7", "amount": 300, "why": "the order has no address"}
+            dead  ship
+            withdraw
+        > action_completed charge!undo {"refunded": 300, "by": "ann"}
+            event compensation_completed charge
+            event execution_failed "the order has no address"
+    """,
+    "refund_by_hand": """
+        > execution_start {"charge": "c-o-7", "amount": 300}
+            event step_started ask
+            wait  ask approval {"title": "Refund 300 EUR of charge c-o-7?", "details": {"why": "the customer changed his mind"}, "assignees": ["finance"]}
+        > approval_decided ask {"approved": false, "by": "ann", "at": "2026-01-01T09:00:00.000000Z", "form": {"comment": null}}
+            event step_completed ask {"comment": null, "approved": false, "by": "ann", "at": "2026-01-01T09:00:00.000000Z"}
+            event step_started refuse
+            event step_failed refuse "ann refuses the refund of c-o-7"
+            event execution_failed "ann refuses the refund of c-o-7"
+            withdraw
+    """,
+    "payment": """
+        > execution_start
+            event step_started paid
+            wait  paid signal payment 42
+            timer paid timeout 2026-01-02T00:00:01.000000Z
+        > execution_signal {"name": "payment", "key": "42", "payload": {"amount": 5}, "at": "2026-01-01T09:00:00.000000Z"}
+        > execution_signal {"name": "payment", "key": "42", "payload": {"amount": 30}, "at": "2026-01-01T09:00:01.000000Z"}
+            event step_completed paid {"amount": 30}
+            event step_started ship
+            job   ship {"amount": 30}
+        > action_completed ship {"shipped": true, "paid": 30}
+            event step_completed ship
+            event execution_complete {"shipped": true, "paid": 30}
+    """,
+    "payment_or_three_days": """
+        > execution_start
+            event step_started paid
+            event step_started three_days
+            wait  paid signal payment 42
+            wait  three_days timer
+            timer three_days wait 2026-01-04T00:00:01.000000Z
+        > timer_due three_days {"purpose": "wait", "due_at": "2026-01-04T00:00:01.000000Z"}
+            event step_completed three_days {"waited_until": "2026-01-04T00:00:01.000000Z"}
+            event step_cancelled paid
+            event step_started settle
+            job   settle
+            close paid
+        > action_completed settle {"status": "cancelled"}
+            event step_completed settle
+            event execution_complete {"status": "cancelled"}
+    """,
+    "reminder": """
+        > execution_start
+            event step_started invite
+            job   invite {"guest": "Ada"}
+        > action_completed invite {"sent": "Dear Ada, please come"}
+            event step_completed invite
+            event step_started answered
+            wait  answered signal answer Ada
+            timer answered timeout 2026-01-04T00:00:02.000000Z
+        > timer_due answered {"purpose": "timeout", "due_at": "2026-01-04T00:00:02.000000Z"}
+            event step_failed answered "no signal came in time"
+            event step_started remind
+            job   remind {"guest": "Ada", "count": 1}
+        > action_completed remind {"sent": "Dear Ada, do you come?", "count": 1}
+            event step_completed remind
+            event step_started answered#2
+            wait  answered#2 signal answer Ada
+            timer answered#2 timeout 2026-01-04T00:00:04.000000Z
+        > execution_signal {"name": "answer", "key": "Ada", "payload": {"comes": true}, "at": "2026-01-05T09:00:01.000000Z"}
+            event step_completed answered#2 {"comes": true}
+            event execution_complete {"comes": true, "reminders": 1}
+    """,
+    "poll_until_ready": """
+        > execution_start
+            event step_started ask
+            job   ask {"asked": 1}
+        > action_completed ask {"asked": 1, "ready": false}
+            event step_completed ask
+            event step_started rest
+            wait  rest timer
+            timer rest wait 2026-01-01T00:00:32.000000Z
+        > timer_due rest {"purpose": "wait", "due_at": "2026-01-01T00:00:32.000000Z"}
+            event step_completed rest {"waited_until": "2026-01-01T00:00:32.000000Z"}
+            event step_started ask#2
+            job   ask#2 {"asked": 2}
+        > action_completed ask#2 {"asked": 2, "ready": true}
+            event step_completed ask#2
+            event execution_complete {"asked": 2}
+    """,
+    "fan_out_deadline": """
+        > execution_start
+            event step_started north
+            event step_started south
+            event step_started west
+            event step_started deadline
+            job   north
+            job   south
+            wait  west timer
+            wait  deadline timer
+            timer west wait 2026-01-01T01:00:01.000000Z
+            timer deadline wait 2026-01-01T00:02:01.000000Z
+        > action_completed north 20
+            event step_completed north
+        > action_completed south 17
+            event step_completed south
+        > timer_due deadline {"purpose": "wait", "due_at": "2026-01-01T00:02:01.000000Z"}
+            event step_completed deadline {"waited_until": "2026-01-01T00:02:01.000000Z"}
+            event step_cancelled west
+            event step_started collect
+            job   collect {"offers": {"north": 20, "south": 17, "west": null}}
+            close west
+        > action_completed collect {"best": "south", "came": ["north", "south"]}
+            event step_completed collect
+            event execution_complete {"best": "south", "came": ["north", "south"]}
+    """,
+    "import_orders": """
+        > execution_start
+            event step_started fetch
+            job   fetch {"day": "2026-11-27"}
+        > action_completed fetch {"day": "2026-11-27", "amounts": [30, 12]}
+            event step_completed fetch
+            event step_started load
+            job   load {"day": "2026-11-27", "amount": 42}
+        > action_failed load {"message": "relation shop.sales does not exist"}
+            event step_failed load "relation shop.sales does not exist"
+            event execution_failed "relation shop.sales does not exist"
+            dead  load
+            withdraw
+    """,
+    "ship_items": """
+        > execution_start
+            event step_started ship
+            event iterator_started ship {"total": 2}
+            event iteration_started ship {"index": 0}
+            event iteration_started ship {"index": 1}
+            child ship[0] examples/ship_items#ship {"sku": "mug", "count": 2, "stock": 5}
+            child ship[1] examples/ship_items#ship {"sku": "pen", "count": 1, "stock": 0}
+        > execution_complete ship[1] {"ordered": "1 x pen"}
+            event iteration_completed ship {"index": 1}
+        > execution_complete ship[0] {"label": 7, "shipped": "2 x mug"}
+            event iteration_completed ship {"index": 0}
+            post  iterator_completed ship
+        > iterator_completed ship [{"label": 7, "shipped": "2 x mug"}, {"ordered": "1 x pen"}]
+            event step_completed ship
+            event execution_complete [{"label": 7, "shipped": "2 x mug"}, {"ordered": "1 x pen"}]
+    """,
+    "ten_calls_a_second": """
+        > execution_start {"orders": [7]}
+            event step_started ask
+            event iterator_started ask {"total": 1}
+            event iteration_started ask {"index": 0}
+            job   ask[0] {"order": 7}; limit rates_service shop
+        > action_completed ask[0] {"order": 7, "paid": true}
+            event iteration_completed ask {"index": 0}
+            post  iterator_completed ask
+        > iterator_completed ask [{"order": 7, "paid": true}]
+            event step_completed ask
+            event execution_complete [{"order": 7, "paid": true}]
+    """,
+    "watched_import": """
+        > execution_start {"rows": 0}
+            event step_started load
+            job   load {"day": "2026-11-27", "rows": 0}
+        > action_failed load {"message": "no rows", "type": "ValueError"}
+            event step_failed load "no rows"
+            event execution_failed "no rows"
+            dead  load
+            withdraw
+            start examples/alarm {"team": "data", "text": "2026-11-27 is missing: no rows", "execution_id": 1, "path": "examples/watched_import", "step": "load", "error": {"step": "load", "message": "no rows", "type": "ValueError"}}
+    """,
+    "alarm": """
+        > execution_start {"path": "examples/watched_import", "step": "load"}
+            event step_started tell
+            job   tell {"team": "operations", "text": "examples/watched_import failed in load: something failed"}
+        > action_completed tell {"to": "operations"}
+            event step_completed tell
+            event execution_complete {"to": "operations"}
+    """,
 }
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in playbooks_folder().glob("*.yaml")))
 def test_the_core_tells_the_story_of_the_example(name: str) -> None:
-    """To the letter; an example without a story is a failure too."""
+    """Each example has a story, and decides it exactly."""
     text = (playbooks_folder() / f"{name}.yaml").read_text(encoding="utf-8")
     expected = dedent(STORIES[name]).strip()
-    assert play(compile_playbook(text, rules=Rules()), expected) == expected
+    assert play_story(compile_playbook(text, rules=PlaybookRules()), expected) == expected

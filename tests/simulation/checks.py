@@ -1,4 +1,4 @@
-"""What must hold when a simulation is over: equality with the reference, replay, and the invariants of section 8."""
+"""Checks of an ended simulation: equality with the reference, replay, and the invariants."""
 
 from __future__ import annotations
 
@@ -9,77 +9,62 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from noetl_broker.broker.model import Decision, Emitted
-from noetl_broker.broker.replay import Retaken, compare_end, retake
-from noetl_broker.broker.story import tell
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.history.replay import ReplayedTurn, replay_history, sentences
+from noetl_broker.history.story import format_story
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.history import load_history
-from tests.simulation.alone import End, play_alone
 from tests.simulation.connection import Connection
+from tests.simulation.effects import ENDS, effects_of, reference_event
 from tests.simulation.plans import Plan
 from tests.simulation.reference import Reference
-from tests.simulation.tables import Row
-from tests.simulation.tokens import Happened, Said
-from tests.simulation.world import World
+from tests.simulation.reference_model import Effect
+from tests.simulation.reference_run import End, run_reference
+from tests.simulation.reference_undo import UndoRow
+from tests.simulation.signals import broken_rules
+from tests.simulation.simulator import Simulator
+from tests.simulation.tables import LIVE, Row
+from tests.simulation.undo_checks import broken_undos
 
-KINDS = {
-    "execution_start": "start",
-    "execution_started": "start",
-    "playbook_started": "start",
-    "execution_cancel": "cancel",
-    "execution_deadline": "deadline",
-    "action_completed": "completed",
-    "action_failed": "failed",
-    "action_error": "failed",
-    "execution_complete": "completed",
-    "execution_failed": "failed",
-    "iterator_completed": "gathered",
-    "iteration_due": "more",
-    "child_due": "due",
-}
-VISIT_ENDS = frozenset({"step_completed", "step_failed"})
-ENDS = frozenset({"execution_complete", "execution_failed", "execution_cancelled"})
+VISIT_ENDS = frozenset({"step_completed", "step_failed", "step_cancelled"})
 
 
-class Telling(NamedTuple):
-    """One execution as it went: its turns taken again, and the events that they read."""
+class ReplayedExecution(NamedTuple):
+    """One execution, replayed: its turns, and the events that they read."""
 
-    execution: Row
+    row: Row
     plan: Plan
-    retaken: list[Retaken]
+    turns: list[ReplayedTurn]
     events: list[Row]
 
     def story(self) -> str:
-        """Return it as text."""
-        return tell((turn.recorded.event, turn.decision) for turn in self.retaken)
+        """Return its story."""
+        return format_story((turn.recorded.event, turn.decision) for turn in self.turns)
 
 
 class Difference(NamedTuple):
-    """Something that must not be; with the execution that shows it, where it is one alone."""
+    """A fault that was found, with its execution if it is of one execution."""
 
     message: str
-    telling: Telling | None = None
+    execution: ReplayedExecution | None = None
 
 
-def tellings(world: World) -> Iterator[tuple[Telling, list[str]]]:
-    """Yield each execution with the differences that its replay finds."""
-    plans = {plan.path: plan for plan in world.scenario.plan.family()}
-    for execution_id in world.tables.states:
-        execution = world.tables.executions.get(execution_id)
-        if execution is None:  # somebody spoke of an execution that never was
+def replayed_executions(simulator: Simulator) -> Iterator[tuple[ReplayedExecution, list[str]]]:
+    """Yield each execution with the differences that its replay found."""
+    plans = simulator.scenario.plan.by_path()
+    for execution_id in simulator.tables.states:
+        execution = simulator.tables.executions.get(execution_id)
+        if execution is None:  # an event of an execution that does not exist
             continue
-        connection: Any = Connection(world.server)
+        connection: Any = Connection(simulator.server)
         history = _result(load_history(connection, execution_id, PlaybookRules()))
-        retaken = [*retake(history)]
-        found = [text for turn in retaken for text in turn.differences]
-        found += compare_end(history, retaken)
-        turns = sorted(key for key in world.tables.turns if key[0] == execution_id)
-        events = [world.tables.events[world.tables.turns[key]["event_id"]] for key in turns]
-        yield Telling(execution, plans[execution["path"]], retaken, events), found
+        replayed, found = replay_history(history)
+        turns = sorted(key for key in simulator.tables.turns if key[0] == execution_id)
+        events = [simulator.tables.events[simulator.tables.turns[key]["event_id"]] for key in turns]
+        yield ReplayedExecution(execution, plans[execution["path"]], replayed, events), sentences(found)
 
 
 def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine that never waits for anybody."""
+    """Run a coroutine that never waits."""
     try:
         while True:
             coroutine.send(None)
@@ -87,110 +72,91 @@ def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return end.value
 
 
-def differences(world: World) -> Iterator[Difference]:
-    """Yield all that must not be, the most telling first."""
-    for telling, replayed in tellings(world):
-        message = unlike_reference(telling, world.server.leases_seen)
+def differences(simulator: Simulator) -> Iterator[Difference]:
+    """Yield all faults, those that explain most first."""
+    references: dict[int, Reference] = {}
+    for execution, replay_differences in replayed_executions(simulator):
+        message = reference_difference(execution, simulator.server.leases_seen, references)
         if message is not None:
-            yield Difference(message, telling)
-        for text in replayed:
-            yield Difference(f"replay: {text}", telling)
-    for message in (*broken_invariants(world), *unlike_alone(world)):
+            yield Difference(message, execution)
+        for text in replay_differences:
+            yield Difference(f"replay: {text}", execution)
+    for message in (*broken_invariants(simulator), *order_differences(simulator)):
         yield Difference(message)
 
 
 # The reference.
 
 
-def unlike_reference(telling: Telling, leases: Mapping[int, int]) -> str | None:
-    """Return the first turn on which the core and the reference do not agree; `leases` of the jobs, by event."""
-    reference = Reference(telling.plan)
-    for turn, event in zip(telling.retaken, telling.events, strict=True):
-        happened = happened_of(event, leases.get(event["event_id"], 0))
-        expected = [] if happened is None else reference.take(happened)
-        decided = [*said_by(turn.decision)]
+def reference_difference(
+    execution: ReplayedExecution, leases: Mapping[int, int], references: dict[int, Reference]
+) -> str | None:
+    """Return the first turn on which core and reference differ; `leases`: by event, how many its job had.
+
+    `references` are those of earlier executions; this one is added.
+    """
+    reference = references[execution.row["execution_id"]] = Reference(execution.plan, execution.row["execution_id"])
+    for turn, event in zip(execution.turns, execution.events, strict=True):
+        known = reference_event(event, leases.get(event["event_id"], 0))
+        is_undo = "undo" in (event["meta"] or {}) and not reference.undo.is_own  # its start may come twice
+        if known is not None and known.kind == "start" and is_undo:
+            known = known._replace(
+                undone=_taken_over(event["meta"]["undo"], reference, references, event["parent_execution_id"])
+            )
+        if known is not None and turn.recorded.event.path_paused:
+            known = known._replace(path_is_paused=True)
+        if known is not None and known.kind == "signal" and turn.recorded.event.stale:
+            known = None  # it came by another event
+        expected = [] if known is None else reference.apply(known)
+        decided = [*effects_of(turn.decision)]
         if _sorted(expected) != _sorted(decided):
             return (
                 f"turn {turn.recorded.turn.number} on {event['event_type']} {event['node_id']}:"
-                f"\n    reference: {_told(expected)}\n    core:      {_told(decided)}  ({turn.decision.outcome})"
+                f"\n    reference: {_text(expected)}\n    core:      {_text(decided)}  ({turn.decision.outcome})"
             )
-    status = telling.execution["status"]
-    return None if status == reference.status else f"it ended {status}, in the reference {reference.status}"
+    status = execution.row["status"]
+    return None if status == reference.status else f"it is {status}, in the reference {reference.status}"
 
 
-def happened_of(event: Row, leases: int) -> Happened | None:
-    """Return what an event says, read without the broker's own code; None where it asks for nothing."""
-    kind = KINDS.get(event["event_type"].lower())
-    if kind is None:
-        return None
-    meta = event["meta"] or {}
-    node, index = "", meta.get("index")
-    if not event["event_type"].lower().startswith(("execution_start", "execution_cancel", "execution_deadline")):
-        node = (event["node_id"] or "").partition(":")[2]
-        node, dot, place = node.partition(".")
-        if dot:
-            index = int(place)
-        node = node.removesuffix("#1")
-    if index is not None:
-        kind = f"item_{kind}"
-    value = (event["context"] or {}).get("workload") or {} if kind == "start" else event["result"]
-    if kind in {"failed", "item_failed"}:
-        value = event["error"] or {}
-    return Happened(
-        kind, node, index, value, meta.get("retryable") is not False, meta.get("attempt"), leases, "queue_id" in meta
-    )
+def _taken_over(
+    undo: Row, reference: Reference, references: Mapping[int, Reference], parent: int | None
+) -> tuple[UndoRow, ...]:
+    """Return the rows that an undo execution takes over from another one, with the error of that one."""
+    source = references[undo["execution_id"]]
+    reference.error = references[undo["execution_id"] if parent is None else parent].undo_error
+    statuses = {"open", "failed", "unknown"} if undo.get("unknown") else {"open", "failed"}
+    sources = [source]
+    for one in sources:
+        sources += [taker for taker in one.takers if taker not in sources]
+    ended = [one for one in sources if one.status not in LIVE]
+    for one in ended:
+        one.takers.append(reference)
+    return tuple(row for one in ended for row in one.undo.rows if row.status in statuses)
 
 
-def said_by(decision: Decision) -> Iterator[Said]:
-    """Yield what a decision of the core says, in the words of the reference."""
-    for event in decision.events:
-        yield Said(event.type, _node(event.step, event.visit), _detail(event))
-    for job in decision.jobs:
-        if not job.delegated:
-            inputs = job.action.get("args", {})
-            detail = inputs if job.place is None else (job.place, None, inputs)
-            yield Said("job", _node(job.step, job.visit), detail)
-    for child in decision.children:
-        yield Said("child", _node(child.step, child.visit), (child.place, child.path, child.payload))
-    for post in decision.posts:
-        yield Said("post", _node(post.step, post.visit), post.type)
-
-
-def _node(step: str | None, visit: int) -> str:
-    return "" if step is None else step if visit == 1 else f"{step}#{visit}"
-
-
-def _detail(event: Emitted) -> Any:
-    if event.type == "action_retry" and event.meta:
-        return float(event.meta["delay_seconds"])
-    if event.type == "iterator_started" and event.context:
-        return event.context["total"]
-    return event.context["index"] if event.context else event.result
-
-
-def _sorted(said: list[Said]) -> list[bytes]:
-    return sorted(_plain([*one]) for one in said)
+def _sorted(effects: list[Effect]) -> list[bytes]:
+    return sorted(_plain([*effect]) for effect in effects)
 
 
 def _plain(value: Any) -> bytes:
-    """Return a value as text, in which 1 and true are not the same."""
+    """Return a value as JSON: 1 and true differ."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _told(said: list[Said]) -> str:
+def _text(effects: list[Effect]) -> str:
     return (
-        "; ".join(f"{what} {node} {'' if detail is None else detail}".strip() for what, node, detail in said)
+        "; ".join(f"{what} {node} {'' if detail is None else detail}".strip() for what, node, detail in effects)
         or "nothing"
     )
 
 
-def unlike_alone(world: World) -> Iterator[str]:
-    """Yield each execution of a calm scenario that the reference alone, in another order, ends in another way."""
-    if not world.scenario.calm:
+def order_differences(simulator: Simulator) -> Iterator[str]:
+    """Yield each execution of a stable scenario that ends otherwise in the reference with another order."""
+    if not simulator.scenario.stable:
         return
-    for owner, execution in world.tables.executions.items():
+    for owner, execution in simulator.tables.executions.items():
         if "root" in execution:
-            expected = play_alone(world.scenario, execution["root"])
+            expected = run_reference(simulator.scenario, execution["root"])
             found = End(execution["status"], execution["result"])
             if found.status != expected.status or _plain(found.result) != _plain(expected.result):
                 yield f"execution {owner} ended with {found}, in another order with {expected}"
@@ -199,9 +165,9 @@ def unlike_alone(world: World) -> Iterator[str]:
 # The invariants.
 
 
-def broken_invariants(world: World) -> Iterator[str]:
-    """Yield each invariant of section 8 that is broken, as far as the tables show it (the rest is replay's)."""
-    tables = world.tables
+def broken_invariants(simulator: Simulator) -> Iterator[str]:
+    """Yield each broken invariant that the tables show; the replay checks the others."""
+    tables = simulator.tables
     turns = Counter((row["execution_id"], row["event_id"]) for row in tables.turns.values())
     ends: Counter[tuple[int, str]] = Counter()
     closes: Counter[int] = Counter()
@@ -209,14 +175,14 @@ def broken_invariants(world: World) -> Iterator[str]:
     numbers = {(row["execution_id"], row["event_id"]): row["turn"] for row in tables.turns.values()}
     for event in tables.events.values():
         owner, kind, meta = event["execution_id"], event["event_type"].lower(), event["meta"] or {}
-        is_lease = kind == "action_started" and event["event_id"] not in world.copies
-        # by ids: of a row that is leased a moment after it was written, the time is set a microsecond ahead
+        is_lease = kind == "action_started" and event["event_id"] not in simulator.copies
+        # compared by id: the time of a lease may be set ahead by a microsecond
         if is_lease and event["event_id"] > tables.executions[owner].get("over_id", math.inf):
-            yield f"I4: a worker was given {event['node_id']} after the end"
+            yield f"I4: {event['node_id']} was leased after the end"
         if "turn" not in meta:
             if kind not in {"action_started", "step_result"} and turns[owner, event["event_id"]] != 1:
                 yield f"I1: {kind} {event['event_id']} has {turns[owner, event['event_id']]} turns"
-            if kind == "action_completed" and "queue_id" in meta and event["event_id"] not in world.copies:
+            if kind == "action_completed" and "queue_id" in meta and event["event_id"] not in simulator.copies:
                 completions[meta["queue_id"], meta["attempt"]] += 1
             continue
         ends[owner, event["node_id"]] += kind in VISIT_ENDS
@@ -229,16 +195,25 @@ def broken_invariants(world: World) -> Iterator[str]:
     yield from (f"I1: visit {node} ended {count} times" for (_, node), count in ends.items() if count > 1)
     yield from (f"I9: job and attempt {key} completed {count} times" for key, count in completions.items() if count > 1)
     yield from (f"I5: unread mail {row}" for row in tables.inbox.values())
-    yield from (f"set aside: {row}" for row in tables.dead_letters)
-    yield from _of_executions(world, closes)
-    yield from _of_jobs(world, ends)
+    yield from (f"dead letter: {row}" for row in tables.dead_letters)
+    yield from (f"job {node} was leased while its execution was paused" for node in tables.leased_while_paused)
+    yield from (f"I2: wait {node} is left {wait['status']}" for node, wait in tables.waits.items() if _is_open(wait))
+    yield from (f"I2: timer {timer} is left" for timer in tables.timers)
+    yield from (*simulator.lost, *broken_rules(tables))
+    yield from broken_undos(tables, simulator.scenario.plan.by_path())
+    yield from _of_executions(simulator, closes)
+    yield from _of_jobs(simulator, ends)
 
 
-def _of_executions(world: World, closes: Counter[int]) -> Iterator[str]:
-    tables = world.tables
-    plans = {plan.path: plan for plan in world.scenario.plan.family()}
+def _is_open(wait: Row) -> bool:
+    return wait["status"] in {"open", "told"}
+
+
+def _of_executions(simulator: Simulator, closes: Counter[int]) -> Iterator[str]:
+    tables = simulator.tables
+    plans = simulator.scenario.plan.by_path()
     for owner, execution in tables.executions.items():
-        if execution["status"] == "RUNNING" or closes[owner] != 1:
+        if execution["status"] in LIVE or closes[owner] != 1:
             yield f"I3: execution {owner} is {execution['status']} with {closes[owner]} ends"
         rows = [row for key, row in tables.turns.items() if key[0] == owner]
         if sorted(row["turn"] for row in rows) != [*range(1, len(rows) + 1)]:
@@ -254,16 +229,19 @@ def _of_executions(world: World, closes: Counter[int]) -> Iterator[str]:
         )
 
 
-def _of_jobs(world: World, ends: Counter[tuple[int, str]]) -> Iterator[str]:
-    tables = world.tables
+def _of_jobs(simulator: Simulator, ends: Counter[tuple[int, str]]) -> Iterator[str]:
+    tables = simulator.tables
+    ended = tables.events.values()
+    closed = {(event["execution_id"], event["node_id"]) for event in ended if event["event_type"] == "step_cancelled"}
     for (owner, node), job in tables.queue.items():
         begun = tables.events.get(job["event_id"])
-        if begun is None or begun["event_type"] not in {"step_started", "iteration_started"}:
+        if begun is None or begun["event_type"] not in {"step_started", "iteration_started", "compensation_started"}:
             yield f"I2: job {node} has no step_started"
         completed = tables.executions[owner]["status"] == "COMPLETED"
-        # What a worker reports after the end of its visit changes nothing, so its job stays as the worker left it.
+        # After the end of its visit, an answer changes nothing: the job keeps the status that the worker wrote.
         visit = tables.queue.get((owner, node.partition(".")[0].removesuffix("#1")), job)
         given_up = not completed or (visit is not job and visit["status"] == "dead")
+        given_up |= (owner, visit["node_id"]) in closed
         if job["status"] not in {"done", "dead", "cancelled"} | ({"failed"} if given_up else set()):
             yield f"I2: job {node} of an execution that is {tables.executions[owner]['status']} is {job['status']}"
         if completed and begun is not None and begun["event_type"] == "step_started" and ends[owner, node] != 1:

@@ -1,7 +1,7 @@
-"""A connection to the tables in memory, on which the real `Batch` and `load_history` run their named statements.
+"""A connection to the tables in memory, on which the daemon's `Batch` and `load_history` run their statements.
 
-Each await is a place where the world may go on with somebody else, or where this broker may die. What a transaction
-writes is kept until its commit, as others see nothing of it before; what it locked is free when it ends, however.
+At each await the simulator may go on with another broker, or this one may crash. A transaction writes at its commit,
+because others see nothing before. It frees its locks at its end.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import Any, Self
 import asyncpg
 
 from noetl_broker.store.queries import load
-from tests.simulation import reading, writing
-from tests.simulation.procedures import STARTS
+from tests.simulation import read_statements, write_statements
+from tests.simulation.sql_functions import STARTS
 from tests.simulation.tables import Row, Tables
-from tests.simulation.writing import Pending
+from tests.simulation.write_statements import Pending
 
 NAMES = {text: name for name, text in load().items()}
 
 
 @types.coroutine
 def pause(place: str) -> Generator[str, None, None]:
-    """Let the world decide who goes on."""
+    """Return to the simulator, which chooses what goes on."""
     yield place
 
 
 class Server:
-    """What the transactions of all brokers share: the tables, the locks, and how faithful they are."""
+    """The tables and locks that all transactions share."""
 
-    def __init__(self, tables: Tables, *, large_bytes: int = 8192, sloppy: frozenset[str] = frozenset()) -> None:
-        """`sloppy` names what a broken store would leave out: see mutants.py."""
+    def __init__(self, tables: Tables, *, large_bytes: int = 8192, defects: frozenset[str] = frozenset()) -> None:
+        """`defects` names the rules that this store breaks: see mutants.py."""
         self.tables = tables
         self.large_bytes = large_bytes
-        self.sloppy = sloppy
+        self.defects = tables.defects = defects
         self.open: list[Transaction] = []
-        self.leases_seen: dict[int, int] = {}  # by event: the lease of its job when the event was last read
+        self.leases_seen: dict[int, int] = {}  # by event: how many leases its job had when it was last read
         self.missed = 0
 
     def holder(self, kind: str, key: int) -> Transaction | None:
-        """Return the transaction that holds a lock: on a mail, on an execution, or on the row of its state."""
-        return next((one for one in self.open if (kind, key) in one.locks), None)
+        """Return the transaction that holds a lock on mail, an execution, or the row of its state."""
+        return next((other for other in self.open if (kind, key) in other.locks), None)
 
 
 class Transaction:
-    """One transaction: `async with`, as asyncpg has it."""
+    """One transaction, used with `async with` like that of asyncpg."""
 
     def __init__(self, server: Server) -> None:
-        """Not begun yet."""
+        """Begins when it is entered."""
         self.server = server
         self.locks: set[tuple[str, int]] = set()
         self.pending: list[Pending] = []
@@ -75,18 +75,18 @@ class Transaction:
         await pause("committed")
 
     def abort(self) -> None:
-        """Free the locks; what was not committed is gone."""
+        """End without a commit, and free the locks."""
         if self.is_open:
             self.is_open = False
             self.server.open.remove(self)
 
     def check(self) -> None:
-        """Raise if the server has ended the session meanwhile."""
+        """Raise if the server has ended the session."""
         if not self.is_open:
             raise asyncpg.ConnectionFailureError("the connection was lost")
 
     async def wait_for_states(self, executions: Sequence[int]) -> None:
-        """Wait for those who have written the same states and not committed: a row is locked until then."""
+        """Lock the rows of these states; wait for transactions that have locked one of them."""
         while True:
             others = (self.server.holder("state", execution) for execution in executions)
             self.waits_for = next((other for other in others if other not in {None, self}), None)
@@ -103,17 +103,17 @@ class Connection:
     """One session of a broker."""
 
     def __init__(self, server: Server) -> None:
-        """Connected."""
+        """Open a connection."""
         self.server = server
         self._transaction: Transaction | None = None
 
     def transaction(self, **_how: object) -> Transaction:
-        """Return a transaction, not begun yet; all of them see what is committed when they look."""
+        """Return a transaction; each statement in it sees what is committed at that time."""
         self._transaction = Transaction(self.server)
         return self._transaction
 
     def abort(self) -> None:
-        """End the session at the server's side: its next statement fails."""
+        """End the session in the server: its next statement fails."""
         if self._transaction is not None:
             self._transaction.abort()
 
@@ -130,7 +130,7 @@ class Connection:
             self._transaction.check()
         if name == "take_mail" and self._transaction is not None:
             return await take_mail(self.server, self._transaction, *arguments)
-        rows: list[Row] = getattr(reading, name)(self.server.tables, *arguments)
+        rows: list[Row] = getattr(read_statements, name)(self.server.tables, *arguments)
         return rows
 
     async def fetchrow(self, statement: str, *arguments: Any) -> Row | None:
@@ -141,28 +141,28 @@ class Connection:
         await pause("write_turns")
         transaction = self._transaction
         transaction.check()
-        await transaction.wait_for_states([source["execution_id"] for source in writing.sources(arguments)])
-        row, pending = writing.write_turns(self.server.tables, arguments, sloppy=self.server.sloppy)
+        await transaction.wait_for_states([source["execution_id"] for source in write_statements.sources(arguments)])
+        row, pending = write_statements.write_turns(self.server.tables, arguments, defects=self.server.defects)
         transaction.pending.append(pending)
         return row
 
     async def execute(self, statement: str, *arguments: Any) -> str:
-        """Keep what a statement writes for the commit."""
+        """Keep the writes of a statement for the commit."""
         name = NAMES[statement]
         await pause(name)
         if self._transaction is None:
             raise RuntimeError(f"{name} outside a transaction")
         self._transaction.check()
-        write: Callable[..., Pending] = getattr(writing, name)
+        write: Callable[..., Pending] = getattr(write_statements, name)
         self._transaction.pending.append(write(*arguments))
         return name
 
 
 async def take_mail(server: Server, own: Transaction, most: int, newest: bool, first: int) -> list[Row]:  # noqa: FBT001
-    """Claim by row, then by lock, then look: three statements, between which others may go on."""
+    """Claim rows, then lock executions, then read: three statements; others may go on between them."""
     tables = server.tables
-    in_order = sorted(tables.inbox.values(), key=lambda row: row["mail_id"], reverse=newest)
-    free = [row for row in in_order if row["mail_id"] >= first and server.holder("mail", row["mail_id"]) is None]
+    by_age = sorted(tables.inbox.values(), key=lambda row: row["mail_id"], reverse=newest)
+    free = [row for row in by_age if row["mail_id"] >= first and server.holder("mail", row["mail_id"]) is None]
     claimed = sorted(free[:most], key=lambda row: row["mail_id"])
     own.locks.update(("mail", row["mail_id"]) for row in claimed)
     if not claimed:
@@ -171,32 +171,32 @@ async def take_mail(server: Server, own: Transaction, most: int, newest: bool, f
     own.check()
     wanted = {row["execution_id"] for row in claimed}
     seen = []
-    if "look_before_lock" in server.sloppy:
-        seen = reading.mail_rows(server, claimed, writing.missing_executions(tables, claimed, wanted))
+    if "read_before_lock" in server.defects:
+        seen = read_statements.mail_rows(server, claimed, write_statements.missing_executions(tables, claimed, wanted))
         await pause("lock")
         own.check()
-    if "no_lock" in server.sloppy:
+    if "no_lock" in server.defects:
         held = wanted
     else:
         held = {execution for execution in wanted if server.holder("execution", execution) is None}
     own.locks.update(("execution", execution) for execution in held)
-    await pause("look")
+    await pause("read")
     own.check()
-    missing = writing.missing_executions(tables, claimed, held)
-    own.pending.append(writing.insert_executions(missing))
-    rows = seen or reading.mail_rows(server, claimed, missing)
+    missing = write_statements.missing_executions(tables, claimed, held)
+    own.pending.append(write_statements.insert_executions(missing))
+    rows = seen or read_statements.mail_rows(server, claimed, missing)
     for row in rows:
-        row["locked"] = row["execution_id"] in held and not _waits_for_its_start(tables, row, claimed)
+        row["locked"] = row["execution_id"] in held and not _start_is_elsewhere(tables, row, claimed)
     server.missed += len(rows) - sum(row["locked"] for row in rows)
-    if "ack_before_commit" in server.sloppy:
+    if "ack_before_commit" in server.defects:
         for row in rows:
             if row["locked"]:
                 tables.inbox.pop(row["mail_id"], None)
-    return rows[::-1]  # in no order that anybody may count on
+    return rows[::-1]  # callers may not rely on an order
 
 
-def _waits_for_its_start(tables: Tables, mail: Row, claimed: list[Row]) -> bool:
-    """Tell whether the start of the execution is there, and neither read nor among what is claimed."""
+def _start_is_elsewhere(tables: Tables, mail: Row, claimed: list[Row]) -> bool:
+    """Tell whether the start of the execution is unread mail that is not among the claimed."""
     if mail["turn"] is not None or mail["event_type"].lower() in STARTS:
         return False
     here = {row["event_id"] for row in claimed} | {row["event_id"] for row in tables.dead_letters}

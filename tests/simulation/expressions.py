@@ -1,4 +1,4 @@
-"""Expressions that know their Jinja text and, without Jinja, their value: one is written, the other expected."""
+"""Expressions with a Jinja text for playbooks and, computed without Jinja, an expected value."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-class Unfit(Exception):
-    """A template cannot be evaluated, which ends its execution."""
+class EvaluationError(Exception):
+    """A template cannot be evaluated; its execution fails."""
 
 
 class Missing(NamedTuple):
-    """What a name gives that is not there; it stays so along a chain."""
+    """The value of an unknown name, and of each key of it."""
 
 
 class Outcome(NamedTuple):
-    """What a step left behind: its data, and how it ended. A template that names the step gets the data.
+    """The result of a step: its data, and how it ended. A template that names the step gets the data.
 
-    `failed` are the places of the failed items of an iterator; None of any other step, or where nobody knows.
+    `failed` are the places of failed items of an iterator; None for other steps, and if they are not known.
     """
 
     data: Any = None
@@ -42,47 +42,47 @@ Scope = Callable[[str], Any]
 
 
 class Constant(NamedTuple):
-    """A value written as such."""
+    """A literal."""
 
     value: Any
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return str(self.value).lower() if self.value is None or isinstance(self.value, bool) else repr(self.value)
 
-    def evaluate(self, scope: Scope) -> Any:  # noqa: ARG002 - all expressions are evaluated in a scope
+    def evaluate(self, scope: Scope) -> Any:  # noqa: ARG002 - the signature of all expressions
         """Return the value."""
         return self.value
 
 
 class Read(NamedTuple):
-    """A name and what stands under it: `a.x`; by `results['a']` where the name is a step's."""
+    """A name with keys: `a.x`, or `results['a'].x` for a step."""
 
     root: str
     keys: tuple[str, ...] = ()
     by_results: bool = False
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return ".".join((f"results['{self.root}']" if self.by_results else self.root, *self.keys))
 
     def find(self, scope: Scope) -> Any:
-        """Return what is there, or MISSING."""
+        """Return the value, or MISSING."""
         value = scope(self.root)
         for key in self.keys:
-            value = _under(value, key)
+            value = _value_of(value, key)
         return value.data if isinstance(value, Outcome) else value
 
     def evaluate(self, scope: Scope) -> Any:
-        """Return what is there; nothing there is an error."""
+        """Return the value; a missing one is an error."""
         value = self.find(scope)
         if value is MISSING:
-            raise Unfit(f"{self.text()} is undefined")
+            raise EvaluationError(f"{self.text()} is undefined")
         return value
 
 
-def _under(value: Any, key: str) -> Any:
-    """Look a key up: the data's own keys first, then what is known of the step."""
+def _value_of(value: Any, key: str) -> Any:
+    """Return the value of a key: keys of the data first, then those of the step."""
     if isinstance(value, Outcome):
         data = value.data
         if isinstance(data, Mapping) and key in data:
@@ -94,97 +94,102 @@ def _under(value: Any, key: str) -> Any:
     return MISSING
 
 
-class Fallback(NamedTuple):
+class Default(NamedTuple):
     """`a.x | default(3)`."""
 
     read: Read
     value: Any
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"({self.read.text()} | default({Constant(self.value).text()}))"
 
     def evaluate(self, scope: Scope) -> Any:
-        """Return what is there, or the other value."""
+        """Return the value, or the default."""
         found = self.read.find(scope)
         return self.value if found is MISSING else found
 
 
 class FailedItems(NamedTuple):
-    """Which items of an iterator failed; none, where there is no iterator of that name."""
+    """The places of failed items of an iterator; empty if the name is no iterator."""
 
     root: str
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"({self.root}.failed | default([]) | map(attribute='index') | list)"
 
     def evaluate(self, scope: Scope) -> Any:
-        """Return their places, in order."""
+        """Return the places in order; data with a key `failed` hides them."""
         found = scope(self.root)
-        return [*(found.failed or ())] if isinstance(found, Outcome) else []
+        hiding = _value_of(found, "failed")
+        if hiding is MISSING:
+            return [*(found.failed or ())] if isinstance(found, Outcome) else []
+        if hiding:  # places, as results of playbooks have them
+            raise EvaluationError("a number has no index")
+        return []
 
 
-class Present(NamedTuple):
+class IsDefined(NamedTuple):
     """`a.x is defined`."""
 
     read: Read
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"{self.read.text()} is defined"
 
     def evaluate(self, scope: Scope) -> bool:
-        """Tell whether it is there."""
+        """Tell whether the value exists."""
         return self.read.find(scope) is not MISSING
 
 
 class Compare(NamedTuple):
-    """Two values, compared as Python does."""
+    """A comparison of two values, as in Python."""
 
     left: Expression
     sign: str
     right: Expression
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"{self.left.text()} {self.sign} {self.right.text()}"
 
     def evaluate(self, scope: Scope) -> bool:
-        """Compare; what Python cannot compare is an error."""
+        """Compare; an error if Python cannot compare them."""
         left, right = self.left.evaluate(scope), self.right.evaluate(scope)
         try:
             return OPERATORS[self.sign](left, right)
         except TypeError as error:
-            raise Unfit(str(error)) from error
+            raise EvaluationError(str(error)) from error
 
 
-class Plus(NamedTuple):
-    """A number and one more."""
+class Add(NamedTuple):
+    """The sum of a number and a constant."""
 
     left: Expression
     right: int
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"{self.left.text()} + {self.right}"
 
     def evaluate(self, scope: Scope) -> int:
-        """Add; only numbers can be added."""
+        """Add; an error if the value is no number."""
         left = self.left.evaluate(scope)
         if not isinstance(left, int):
-            raise Unfit(f"{left!r} is no number")
+            raise EvaluationError(f"{left!r} is no number")
         return left + self.right
 
 
-class Both(NamedTuple):
-    """`… and …`; the right side is looked at only if it matters."""
+class And(NamedTuple):
+    """`… and …`; the right side is evaluated only if the left side is true."""
 
     left: Expression
     right: Expression
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"({self.left.text()}) and ({self.right.text()})"
 
     def evaluate(self, scope: Scope) -> Any:
@@ -192,13 +197,13 @@ class Both(NamedTuple):
         return self.left.evaluate(scope) and self.right.evaluate(scope)
 
 
-class Negated(NamedTuple):
+class Not(NamedTuple):
     """`not …`."""
 
     inner: Expression
 
     def text(self) -> str:
-        """Return it as Jinja writes it."""
+        """Return the Jinja text."""
         return f"not ({self.inner.text()})"
 
     def evaluate(self, scope: Scope) -> bool:
@@ -206,11 +211,11 @@ class Negated(NamedTuple):
         return not self.inner.evaluate(scope)
 
 
-Expression = Constant | Read | Fallback | FailedItems | Present | Compare | Plus | Both | Negated
+Expression = Constant | Read | Default | FailedItems | IsDefined | Compare | Add | And | Not
 
 
-class Sentence(NamedTuple):
-    """A text with one expression in it: always a text."""
+class Text(NamedTuple):
+    """A string with one expression in it."""
 
     before: str
     expression: Expression
@@ -220,18 +225,18 @@ class Sentence(NamedTuple):
         return f"{self.before} {{{{ {self.expression.text()} }}}}"
 
     def evaluate(self, scope: Scope) -> str:
-        """Return the text."""
+        """Return the string."""
         return f"{self.before} {self.expression.evaluate(scope)}"
 
 
-Value = Expression | Sentence
+Value = Expression | Text
 
 
 def template(value: Value) -> Any:
-    """Return a value as a playbook writes it: plain, or a template."""
+    """Return a value as it is in a playbook: a literal or a template."""
     if isinstance(value, Constant):
         return value.value
-    return value.text() if isinstance(value, Sentence) else f"{{{{ {value.text()} }}}}"
+    return value.text() if isinstance(value, Text) else f"{{{{ {value.text()} }}}}"
 
 
 def is_true(value: Any) -> bool:

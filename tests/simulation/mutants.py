@@ -1,4 +1,4 @@
-"""Faults put into the core and the store on purpose: a simulation that finds none of them proves nothing."""
+"""Mutants: faults added to the core and the store. The simulation must find each of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,36 @@ from textwrap import dedent
 from typing import Any, NamedTuple
 
 from noetl_broker.broker import (
+    approval,
+    children,
+    closing,
+    context,
+    core,
     dispatcher,
     draft,
-    entering,
-    failure,
+    failures,
     finalize,
+    items,
     iterators,
     joins,
-    memory,
-    queue,
+    pauses,
     retries,
+    signals,
     state,
+    steps,
     transitions,
+    wait,
 )
-from noetl_broker.store import columns
-from tests.simulation.scenarios import scenario
-from tests.simulation.trials import Trial, attempt
+from noetl_broker.store import claimed_rows, turn_rows
+from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
+from tests.simulation.scenarios import CATCHES_FROM, ITEMS_FROM, PAUSES_FROM, scenario
+from tests.simulation.trials import Trial, run_trial
 
 
 class Mutant(NamedTuple):
-    """One fault: a line of a function changed, or something that the store leaves out (see `Server`).
+    """One fault: a changed line of a function, or a defect of the store (see `Server`).
 
-    `seed`: one soon after which it was seen; many must be tried for a rare one.
+    `seed`: where to start; a seed soon after it shows the fault.
     """
 
     name: str
@@ -38,93 +46,306 @@ class Mutant(NamedTuple):
     function: Callable[..., Any] | None = None
     line: str = ""
     changed: str = ""
-    sloppy: frozenset[str] = frozenset()
+    defects: frozenset[str] = frozenset()
 
 
 MUTANTS = (
+    # decisions as rows
+    Mutant("a plain decision changes jobs", 0, turn_rows.Columns.add, "if decision.has_rare", "if decision.begun"),
     # joins
     Mutant("a join runs at its first arrival", 0, joins._is_ready, "return next", "return True or next"),
-    Mutant("end runs before the rest is done", 0, joins.holding, "return iter(tokens)", "return iter(())"),
-    Mutant("a join does not see waiting joins", 15, joins.holding, "if other not in group", "if False"),
+    Mutant(
+        "end runs before other tokens have ended",
+        0,
+        joins.waits_for,
+        "(visit for visit, token in tokens.items() if not token.draining)",
+        "iter(())",
+    ),
+    Mutant("a join does not see waiting joins", 15, joins.waits_for, "if other not in group", "if False"),
     Mutant("joins are released last first", 10, joins.release_join, "step.index)", "-step.index)"),
     Mutant("a join merges in the order of arrival", 45, joins.merge_arrivals, "arrival: arrival.arc", "arrival: 0"),
-    Mutant("any does not spend running tokens", 0, joins._spend_others, "token.spent | {name}", "token.spent"),
-    Mutant("any does not spend what waits", 0, joins._spend_others, "_spent_for(arrival, name)", "arrival"),
-    Mutant("any does not spend what is on its way", 0, joins._spend, "_spent_for(arrival, join)", "arrival"),
-    Mutant("what waits counts though it was spent", 520, joins._spent_for, ", sources=()", ""),
-    Mutant("a spent token enters all the same", 0, joins.deliver, "step.name in arrival.spent", "False"),
-    # transitions
-    Mutant("exclusive reads on", 30, transitions._choose, "step.exclusive and matched", "False"),
-    Mutant("otherwise fires always", 0, transitions._choose, "seen_condition and not matched", "seen_condition"),
-    Mutant("a branch end is forgotten", 0, transitions.pass_on, "elif not arrivals", "elif False"),
-    Mutant("what a spent token gives counts", 0, transitions.pass_on, "() if _is_spent(draft, token) else ", ""),
-    Mutant("routers forget what they passed", 10, entering._pass_router, "arrival.passed | {step.name}", "frozenset()"),
-    Mutant("a visit too many", 80, entering._over_limit, "draft.total >= limit", "draft.total > limit"),
-    Mutant("what a child gave is unwrapped twice", 250, finalize._answer, "return wrap(result)", "return result"),
-    Mutant("one branch end gives a mapping", 0, finalize.execution_result, "len(data) == 1", "False"),
-    Mutant("end forgets its inputs", 440, state.decode, ', *decode_inputs(document, "end_"))', ")"),
-    # failures
-    Mutant("one attempt too many", 0, retries.process_failed_action, "failures < retry.max", "failures <= retry.max"),
-    Mutant("retryable is ignored", 65, retries.process_failed_action, "draft.event.retryable", "True"),
-    Mutant("on_error: continue fails", 0, retries.process_failed_action, 'step.on_error == "continue"', "False"),
-    Mutant("a spent token's failure fails all", 0, failure.lost_races, "not spent or", "True or not spent or"),
-    Mutant("behind a race failures count no more", 130, failure.lost_races, "draft.playbook", "True or draft.playbook"),
-    Mutant("stop_when is ignored", 105, retries._wanted, "retry.stop_when is not None and", "False and"),
-    Mutant("a pause too long", 0, queue.retry_delay, "(failures - 1)", "failures"),
-    # duplicates and latecomers
     Mutant(
-        "a failure counts twice", 0, dispatcher._action_refusal, "0 < event.attempt <= token.failed_attempt", "False"
+        "any does not spend running tokens", 0, joins._mark_other_tokens_spent, "token.spent | {name}", "token.spent"
     ),
-    Mutant("a failure of a lost lease counts", 1420, dispatcher._action_refusal, "if event.stale", "if False"),
-    Mutant("a child is started twice", 1390, dispatcher._child_refusal, "if rests and event", "if event"),
-    Mutant("an item counts twice", 0, iterators.check_iterator_completions, '!= "RUNNING"', "is None"),
+    Mutant(
+        "any does not spend waiting tokens", 15, joins._mark_other_tokens_spent, "_mark_spent(arrival, name)", "arrival"
+    ),
+    Mutant(
+        "any does not spend moving tokens", 0, joins._mark_spent_if_it_reaches, "_mark_spent(arrival, join)", "arrival"
+    ),
+    Mutant("a join needs one arrival more", NEEDS_FROM, joins._count_arrival, "< step.need", "<= step.need"),
+    Mutant("a join with too few arrivals runs", NEEDS_FROM, joins.release_join, 'if step.join == "any":', "if False:"),
+    Mutant("a join with too few arrivals fails first", NEEDS_FROM, joins.release_join, '(step.join == "any", ', "("),
+    Mutant("a spent token may make up the number", NEEDS_FROM + 3550, joins._may_arrive, "join not in spent and ", ""),
+    Mutant(
+        "losers are closed only if they are running",
+        NEEDS_FROM,
+        joins._close_losers,
+        "arrival.step == name or loses",
+        "False and loses",
+    ),
+    Mutant(
+        "losers that run are not closed",
+        NEEDS_FROM,
+        joins._close_losers,
+        "and loses(token.step",
+        "and False and loses(token.step",
+    ),
+    Mutant(
+        "losers that wait are not closed",
+        NEEDS_FROM + 20,
+        joins._close_losers,
+        "if loses(step,",
+        "if False and loses(step,",
+    ),
+    Mutant(
+        "end cancels only what can reach it", NEEDS_FROM + 20, joins._close_losers, "join is draft.playbook.end or ", ""
+    ),
+    Mutant(
+        "a closed visit's job stays",
+        NEEDS_FROM + 20,
+        closing.close_visit,
+        "draft.writes.rare.closed.append(visit)",
+        "pass",
+    ),
+    Mutant(
+        "a wait for nothing stays open",
+        WAITS_FROM + 100,
+        joins._mark_other_tokens_spent,
+        "if are_all",
+        "if False and are_all",
+    ),
+    Mutant(
+        "a spent wait begins for nothing", WAITS_FROM + 75, steps._enter_action, "if arrival.spent and", "if False and"
+    ),
+    Mutant(
+        "a wait before a merging join is closed",
+        WAITS_FROM + 55,
+        steps.are_all_ways_spent,
+        "if target.join ==",
+        "if False and target.join ==",
+    ),
+    Mutant(
+        "a wait with a way out is closed", WAITS_FROM + 540, steps.are_all_ways_spent, "if not targets:", "if False:"
+    ),
+    Mutant("a spent waiting token counts", 540, joins._mark_spent, ", sources=()", ""),
+    Mutant("a spent token enters", 0, joins.deliver, "step.name in arrival.spent", "False"),
+    # transitions
+    Mutant("exclusive reads later conditions", 30, transitions._choose, "step.exclusive and matched", "False"),
+    Mutant("otherwise fires always", 0, transitions._choose, "seen_condition and not matched", "seen_condition"),
+    Mutant("a branch end is forgotten", 0, transitions._leave, "elif not arrivals", "elif False"),
+    Mutant(
+        "the result of a spent token counts", 0, transitions._leave_visit, "() if _is_spent(draft, token) else ", ""
+    ),
+    Mutant("routers forget what they passed", 10, steps._pass_router, "arrival.passed | {step.name}", "frozenset()"),
+    Mutant("one visit too many", 80, steps._over_limit, "draft.total >= limit", "draft.total > limit"),
+    Mutant("a child's result is unwrapped twice", 250, finalize._answer, "return wrap(result)", "return result"),
+    Mutant("one branch end gives a mapping", 0, finalize.execution_result, "len(data) == 1", "False"),
+    Mutant("end forgets its inputs", 440, state.decode, ', document.get("end_inputs", {})', ""),
+    # failures
+    Mutant("one attempt too many", 0, retries.retry_or_fail, "failures < retry.max", "failures <= retry.max"),
+    Mutant("retryable is ignored", 65, retries.retry_or_fail, "draft.event.retryable", "True"),
+    Mutant("on_error: continue fails", 0, retries.retry_or_fail, 'step.on_error == "continue"', "False"),
+    Mutant("a spent token's failure fails all", 0, failures.spent_joins, "not spent or", "True or not spent or"),
+    Mutant(
+        "failures behind a race do not count", 130, failures.spent_joins, "draft.playbook", "True or draft.playbook"
+    ),
+    Mutant("stop_when is ignored", 105, retries.wants_retry, "retry.stop_when is not None and", "False and"),
+    Mutant("a delay too long", 0, retries.retry_delay, "(failures - 1)", "failures"),
+    # duplicate and late events
+    Mutant("a failure counts twice", 105, dispatcher._row, "0 < event.attempt <= failed", "False"),
+    Mutant("a failure of a lost lease counts", 1420, dispatcher._row, "elif event.stale:", "elif False:"),
+    Mutant("a child is started twice", 1390, children.waits_for_child, " > token.failed_attempt", ""),
+    Mutant(
+        "an item's failure of a lost lease counts",
+        26666,
+        dispatcher._row,
+        "(event.stale and kind != CHILD_DUE)",
+        "False",
+    ),
+    Mutant(
+        "a failed child's answer counts in the delay",
+        595,
+        dispatcher._by_visit,
+        "token.failures if",
+        "token.failed_attempt if",
+    ),
+    Mutant("an item counts twice", 65, iterators.check_iterator_completions, 'stands.status != "RUNNING"', "False"),
     # iterators
-    Mutant("an item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),
+    Mutant("one item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),
     Mutant("an iterator of failed items completes", 50, iterators._all_failed, "0 < counts", "0 > counts"),
     Mutant("failed items are forgotten", 140, draft.Draft._failed_items, "known.ask(want_failed(*visit)) or ()", "()"),
     Mutant("the rest of a wide iterator is forgotten", 210, iterators._start_items, "room > started > 0", "False"),
+    # pauses
+    Mutant("a paused execution enters steps", PAUSES_FROM, core._move_tokens, "draft.status == RUNNING", "True"),
+    Mutant(
+        "a paused execution starts items", PAUSES_FROM + 185, iterators._start_items, "draft.status != RUNNING", "False"
+    ),
+    Mutant(
+        "a paused execution starts children again",
+        PAUSES_FROM + 265,
+        children.start_child_again,
+        "!= RUNNING",
+        "is None",
+    ),
+    Mutant("a resume forgets what was kept", PAUSES_FROM, pauses._run_on, "extend(hold.kept)", "extend(())"),
+    Mutant(
+        "a resume delivers the last first", PAUSES_FROM, pauses._run_on, "extend(hold.kept)", "extend(hold.kept[::-1])"
+    ),
+    Mutant("a resume forgets what is due", PAUSES_FROM + 185, pauses._run_on, "waiting.due and", "False and"),
+    Mutant("a late pause counts", PAUSES_FROM, pauses.row_of_pause, "number is not None and", "False and"),
+    Mutant("a pause leaves no number", PAUSES_FROM, pauses._counted, "if number is None", "if True"),
+    Mutant(
+        "a resume of the parent ends all pauses",
+        PAUSES_FROM,
+        pauses.resume_execution,
+        "cause == PARENT and",
+        "False and",
+    ),
+    Mutant("a queued execution is resumed", PAUSES_FROM + 10, pauses.resume_execution, "if hold.admitted", "if True"),
+    Mutant(
+        "jobs of a paused execution are retried",
+        PAUSES_FROM + 105,
+        turn_rows.Columns._add_status,
+        'change[2] = "held"',
+        "pass",
+    ),
+    # approvals
+    Mutant("a rejection approves", APPROVALS_FROM, approval._result_of, 'context["approved"]', "True"),
+    Mutant("a decision loses the form", APPROVALS_FROM, approval._result_of, "isinstance(form, dict)", "False"),
+    Mutant("a decision leaves its wait open", APPROVALS_FROM, approval.decide_approval, ', "done"', ', "open"'),
+    Mutant(
+        "an approval that timed out is decided", APPROVALS_FROM, wait.timer_due, "== TIMEOUT", '== "no such purpose"'
+    ),
+    Mutant("a closed approval stays open", APPROVALS_FROM, closing.close_visit, "closed.append(visit)", "closed"),
+    # signals
+    Mutant("a signal is taken twice", SIGNALS_FROM + 15, claimed_rows.event_of, 'if row["is_doubled"]', "if False"),
+    Mutant("a kept signal is forgotten", SIGNALS_FROM + 40, signals._keep, "draft.signals.append(arrived)", "pass"),
+    Mutant(
+        "a kept signal is taken again",
+        SIGNALS_FROM + 40,
+        signals.begin_signal_wait,
+        "draft.signals.remove(kept)",
+        "pass",
+    ),
+    Mutant(
+        "the youngest wait takes a signal",
+        SIGNALS_FROM + 15,
+        signals.oldest_first,
+        "entry[:3])",
+        "entry[:3], reverse=True)",
+    ),
+    Mutant(
+        "a wait that refused a signal stays told",
+        SIGNALS_FROM,
+        signals.receive_signal,
+        "draft.writes.rare.reopened.append(told)",
+        "pass",
+    ),
+    Mutant("a failed `when` fits", SIGNALS_FROM, signals._holds, "return False", "return True"),
+    Mutant("a signal that is too old fits", SIGNALS_FROM + 20, signals.fits, "kept.before <= awaited.since", "True"),
+    Mutant("a wait does not look again", SIGNALS_FROM, defects=frozenset({"no_look_when_reopened"})),
+    Mutant("looks at held waits are dropped", SIGNALS_FROM, defects=frozenset({"no_look_at_held_waits"})),
+    # catch, output, and items that fail
+    Mutant("a catch that is false is taken", CATCHES_FROM, transitions._read_catch, "if not true:", "if False:"),
+    Mutant(
+        "on_error is read before catch",
+        CATCHES_FROM + 40,
+        transitions.fail_visit,
+        "if step.catch:",
+        "if step.catch and not continues:",
+    ),
+    Mutant(
+        "a caught step loses its data",
+        CATCHES_FROM,
+        transitions._take_catch,
+        "result=wrap(data)",
+        "result=wrap(None)",
+    ),
+    Mutant(
+        "an output does not replace the result",
+        CATCHES_FROM,
+        transitions._leave_visit,
+        "draft.end_visit((step.name, token.visit), StepResult(as_stored(data)))",
+        "None",
+    ),
+    Mutant(
+        "a step whose next fails loses its output",
+        CATCHES_FROM + 25,
+        transitions._fail_leaving,
+        'origin != "output" and',
+        "True and",
+    ),
+    Mutant("a caught error has no type", CATCHES_FROM + 45, failures.complete_error, '"type": kind', '"type": ""'),
+    Mutant("the catch of an item is not read", ITEMS_FROM, items.catch_item, "if not iteration.catch", "if True"),
+    Mutant("an item takes a catch that is false", ITEMS_FROM, items.catch_item, "entry.when is None or", "True or"),
+    Mutant(
+        "a caught item counts as failed",
+        ITEMS_FROM,
+        iterators._end_item,
+        "(error if caught is None else None)",
+        "error",
+    ),
+    Mutant(
+        "an item has one attempt more",
+        ITEMS_FROM + 35,
+        items.is_retried,
+        "failures >= retry.max",
+        "failures > retry.max",
+    ),
+    Mutant(
+        "an iterator tolerates one item more",
+        ITEMS_FROM + 105,
+        iterators._is_too_much,
+        "counts.failed, counts.total",
+        "counts.failed - 1, counts.total",
+    ),
     # batches, the store
     Mutant(
-        "the latest result is the last to come", 10, draft.Draft.step_result, "own[1] != self.visits(step)", "False"
+        "the latest result is the last to arrive",
+        10,
+        draft.Draft.step_result,
+        "own[1] != self.visits(step)",
+        "False",
     ),
-    Mutant("a batch forgets what the store knows", 185, memory._is_latest, "visit == row.visits", "True"),
-    Mutant("retries survive the end", 1805, columns.Columns._withdraw, "change[2] in NOT_HELD", "False"),
-    Mutant("neither lock nor turn key", 5, sloppy=frozenset({"no_lock", "no_turn_key"})),
-    Mutant("looked before locked, and no turn key", 60, sloppy=frozenset({"look_before_lock", "no_turn_key"})),
-    Mutant("mail is gone before the commit", 0, sloppy=frozenset({"ack_before_commit"})),
+    Mutant("a batch forgets what the store knows", 330, context._is_latest, "visit == row.visits", "True"),
+    Mutant("retries survive the end", 1805, turn_rows.Columns._withdraw, "change[2] in NOT_HELD", "False"),
+    Mutant("neither lock nor turn key", 5, defects=frozenset({"no_lock", "no_turn_key"})),
+    Mutant("read before the lock, and no turn key", 90, defects=frozenset({"read_before_lock", "no_turn_key"})),
+    Mutant("mail is deleted before the commit", 0, defects=frozenset({"ack_before_commit"})),
 )
 
-# The lock and the turn key are two walls: each alone is enough.
-HARMLESS = (frozenset({"no_lock"}), frozenset({"look_before_lock"}), frozenset({"no_turn_key"}))
+# Lock and turn key protect twice: each is enough.
+HARMLESS = (frozenset({"no_lock"}), frozenset({"read_before_lock"}), frozenset({"no_turn_key"}))
 
 
 @contextmanager
-def put_in(mutant: Mutant) -> Iterator[None]:
-    """Let the fault be there for a while, for all who have imported the function already."""
+def applied(mutant: Mutant) -> Iterator[None]:
+    """Apply the fault until the block ends, also for modules that have imported the function."""
     function = mutant.function
     if function is None:
         yield
         return
     source = dedent(inspect.getsource(function))
     if source.count(mutant.line) != 1:
-        raise ValueError(f"{mutant.name}: {mutant.line!r} must stand once in {function.__name__}")
+        raise ValueError(f"{mutant.name}: {mutant.line!r} must be once in {function.__name__}")
     module = inspect.getmodule(function)
     names: dict[str, Any] = dict(vars(module))
     changed = "from __future__ import annotations\n" + source.replace(mutant.line, mutant.changed)
     exec(compile(changed, function.__code__.co_filename, "exec"), names)  # noqa: S102 - our own source, one line changed
-    sound = function.__code__
+    original = function.__code__
     function.__code__ = names[function.__name__].__code__
     try:
         yield
     finally:
-        function.__code__ = sound
+        function.__code__ = original
 
 
-def first_found(mutant: Mutant, *, most: int) -> Trial | None:
-    """Return the first trial that shows the fault, of so many."""
-    with put_in(mutant):
-        for seed in range(mutant.seed, mutant.seed + most):
-            trial = attempt(scenario(seed), sloppy=mutant.sloppy)
-            if trial.wrong:
+def first_failure(mutant: Mutant, *, seeds: int) -> Trial | None:
+    """Return the first trial that shows the fault; None if no seed does."""
+    with applied(mutant):
+        for seed in range(mutant.seed, mutant.seed + seeds):
+            trial = run_trial(scenario(seed), defects=mutant.defects)
+            if trial.differences:
                 return trial
     return None

@@ -1,4 +1,4 @@
-"""`make simulate`: many seeds on all processors; a seed that fails prints its story, made as small as it can be."""
+"""`make simulate`: runs many seeds on all processors. A failing seed is reduced and its story is printed."""
 
 from __future__ import annotations
 
@@ -16,62 +16,62 @@ from noetl_broker import logs
 from tests.simulation.plans import document
 from tests.simulation.scenarios import Scenario, scenario
 from tests.simulation.shrink import shrink
-from tests.simulation.trials import Trial, attempt, is_valid
+from tests.simulation.trials import Trial, is_valid, run_trial
 
-MOST_REPORTED = 3
+MAX_REPORTED = 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Try the seeds; returns 1 if any of them fails."""
+    """Run the seeds; return 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10_000, help="how many (default: %(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="the first one (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=10_000, help="number of seeds (default: %(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="the first seed (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="default: %(default)s")
     chosen = parser.parse_args(arguments)
-    _be_quiet()
+    _log_errors_only()
     began = time.monotonic()
     seen: Counter[str] = Counter()
     failed: list[int] = []
     seeds = range(chosen.start, chosen.start + chosen.seeds)
-    with Pool(chosen.processes, initializer=_be_quiet) as pool:
-        for trial in pool.imap_unordered(try_seed, seeds, chunksize=20):
-            seen.update(trial.seen)
-            if trial.wrong:
+    with Pool(chosen.processes, initializer=_log_errors_only) as pool:
+        for trial in pool.imap_unordered(run_seed, seeds, chunksize=20):
+            seen.update(trial.counts)
+            if trial.differences:
                 failed.append(trial.scenario.seed)
-                if len(failed) <= MOST_REPORTED:
+                if len(failed) <= MAX_REPORTED:
                     _print(report(trial))
     seconds = time.monotonic() - began
     _print(summary(seen, seeds=chosen.seeds, seconds=seconds))
     if failed:
         _print(f"{len(failed)} of {chosen.seeds} seeds failed: {', '.join(map(str, sorted(failed)[:20]))}")
-        _print(f"one alone: make simulate SEEDS=1 START={min(failed)}")
+        _print(f"to run one: make simulate SEEDS=1 START={min(failed)}")
         return 1
-    _print(f"{chosen.seeds} seeds from {chosen.start}: as the reference has it")
+    _print(f"{chosen.seeds} seeds from {chosen.start}: no difference from the reference")
     return 0
 
 
-def try_seed(seed: int) -> Trial:
-    """Try one seed."""
-    return attempt(scenario(seed))
+def run_seed(seed: int) -> Trial:
+    """Run one seed."""
+    return run_trial(scenario(seed))
 
 
-def report(trial: Trial, *, sloppy: frozenset[str] = frozenset()) -> str:
-    """Return what a person needs to understand a failing seed: shrunk, with playbooks, story and first difference."""
+def report(trial: Trial, *, defects: frozenset[str] = frozenset()) -> str:
+    """Return a report of a failing seed: the reduced scenario with playbooks, story and first difference."""
 
     def fails(candidate: Scenario) -> bool:
-        return is_valid(candidate.plan) and bool(attempt(candidate, sloppy=sloppy).wrong)
+        return is_valid(candidate.plan) and bool(run_trial(candidate, defects=defects).differences)
 
-    small = attempt(shrink(trial.scenario, fails), sloppy=sloppy)
-    told = small if small.wrong else trial
-    playbooks = [yaml.safe_dump(document(plan), sort_keys=False) for plan in told.scenario.plan.family()]
-    rest = told.scenario._replace(plan=None)  # type: ignore[arg-type] # printed above, and long
+    small = run_trial(shrink(trial.scenario, fails), defects=defects)
+    shown = small if small.differences else trial
+    playbooks = [yaml.safe_dump(document(plan), sort_keys=False) for plan in shown.scenario.plan.family()]
+    rest = shown.scenario._replace(plan=None)  # type: ignore[arg-type] # its playbooks are printed above
     return "\n".join(
         [
-            f"seed {trial.scenario.seed} fails: {trial.wrong[0]}",
-            "made as small as it still fails:",
+            f"seed {trial.scenario.seed} fails: {trial.differences[0]}",
+            "the smallest scenario that was found to fail:",
             *(f"---\n{playbook}" for playbook in playbooks),
-            *told.stories,
-            f"first of {len(told.wrong)} differences: {told.wrong[0]}",
+            *shown.stories,
+            f"first of {len(shown.differences)} differences: {shown.differences[0]}",
             f"scenario: {rest}",
             "",
         ]
@@ -79,7 +79,7 @@ def report(trial: Trial, *, sloppy: frozenset[str] = frozenset()) -> str:
 
 
 def summary(seen: Counter[str], *, seeds: int, seconds: float) -> str:
-    """Return what the seeds were examples of."""
+    """Return how often each feature and fault was simulated."""
     lines = [f"{seeds} seeds in {seconds:.1f} s, {seeds / seconds:.0f}/s"]
     counts = {name: count for name, count in seen.items() if not name.startswith(("a ", "an "))}
     lines += [f"  {count:>8} {name}" for name, count in sorted(counts.items())]
@@ -88,8 +88,8 @@ def summary(seen: Counter[str], *, seeds: int, seconds: float) -> str:
     return "\n".join(lines)
 
 
-def _be_quiet() -> None:
-    """Log nothing that a simulated broker has to say of its simulated troubles."""
+def _log_errors_only() -> None:
+    """Do not log the warnings that simulated faults cause."""
     logs.configure(level="error", form="console")
 
 

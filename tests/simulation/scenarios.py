@@ -1,4 +1,4 @@
-"""What one seed stands for: plans, how many serve them, what goes wrong, and what each action answers."""
+"""The scenario of a seed: plans, brokers, workers, faults, and what each action answers."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.simulation.plans import Plan
-from tests.simulation.playbooks import plan
+from tests.simulation.random_catches import with_catches
+from tests.simulation.random_items import with_items
+from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM, plan
+from tests.simulation.random_undos import with_undos
 from tests.simulation.tables import Row, Tables
 
-CALM_EVERY = 5
+STABLE_EVERY = 5
 WORDS = ("007", "no", "Yes", " FALSE ", "text", "")
 
 
 class Faults(NamedTuple):
-    """How often each thing goes wrong at most; so that everything ends."""
+    """The maximal number of each fault."""
 
-    crashes: int = 0  # a broker dies at an await; what it had not committed is gone
-    hangs: int = 0  # the server gives a broker's session up, and the broker hears of it later
-    lost_commits: int = 0  # a broker's commit took place, and it never learns of it
-    deaths: int = 0  # a worker dies with a job, or answers when its lease is long over
-    repeats: int = 0  # a worker sends its answer again
-    late_commits: int = 0  # an answer becomes visible long after its event was given an id
-    copies: int = 0  # an event of anybody is inserted again
-    strangers: int = 0  # events that fit nothing, or that pass the job by
-    cancels: int = 0  # somebody cancels an execution
+    crashes: int = 0  # a broker crashes at an await, without a commit
+    hangs: int = 0  # the server ends a broker's session; the broker notices later
+    lost_commits: int = 0  # a commit succeeds, and the broker does not get the answer
+    worker_deaths: int = 0  # a worker dies with a job, or answers after its lease
+    repeated_answers: int = 0  # a worker sends its answer again
+    late_commits: int = 0  # an answer is committed long after its event got an id
+    copies: int = 0  # an event is inserted again
+    stray_events: int = 0  # unknown events, and answers that do not come through the job
+    cancels: int = 0  # an execution is cancelled
 
 
 class Scenario(NamedTuple):
-    """Everything that decides how a simulation goes; equal ones go alike, to the last microsecond.
+    """Everything that a simulation depends on: equal scenarios give equal runs, to the last microsecond.
 
-    `luck` changes who is first and what goes wrong when, and nothing else.
+    `variant` changes only the order, and when faults occur.
     """
 
     seed: int
     plan: Plan
     faults: Faults = Faults()
-    luck: int = 0
+    variant: int = 0
     roots: int = 1
     brokers: int = 1
     workers: int = 1
@@ -45,43 +48,99 @@ class Scenario(NamedTuple):
     max_lost_leases: int = 5
     failing: float = 0.1
     payload: Mapping[str, Any] = {}
-    calm: bool = False  # it ends alike in whatever order its actions end
+    stable: bool = False  # its end does not depend on the order in which actions end
+    pauses: int = 0  # how often an execution or a path is paused, and resumed later
+    signals: int = 0  # how many signals are sent from outside
+    undos: int = 0  # how often an undo is abandoned, or gone on with in another execution
+
+
+PAUSES_FROM = 5_000_000  # executions and paths of these seeds are paused; half of their plans have waits
+CATCHES_FROM = 7_000_000  # plans of these seeds have `catch`, `output` and steps that fail; some have joins or waits
+ITEMS_FROM = 8_000_000  # plans of these seeds have more iterators, with retries, `catch` and `tolerate`
+UNDOS_FROM = 9_000_000  # plans of these seeds have `compensate`; no plan is stable
+BASES = (0, 0, 0, NEEDS_FROM, WAITS_FROM, APPROVALS_FROM, SIGNALS_FROM)  # of seeds that add to the plan of another seed
 
 
 def scenario(seed: int) -> Scenario:
     """Return the scenario of a seed."""
-    chance = Random(f"scenario {seed}")
-    wild = chance.random() < 0.75
-    faults = Faults(*(chance.choice((0, 0, 1, 5)) for _ in Faults._fields)) if wild else Faults()
+    if seed >= CATCHES_FROM:
+        return _with_words(seed)
+    if PAUSES_FROM <= seed < SIGNALS_FROM:
+        pauses = Random(f"pauses {seed}").choice((1, 3, 10))
+        base = seed - PAUSES_FROM
+        return scenario(base + WAITS_FROM * (base % 2))._replace(seed=seed, pauses=pauses)
+    if seed >= SIGNALS_FROM:
+        outside = Random(f"outside {seed}")
+        signals, pauses = outside.choice((0, 5, 20, 40)), outside.choice((0, 0, 2))
+        return _scenario(seed)._replace(signals=signals, pauses=pauses)
+    return _scenario(seed)
+
+
+def _with_words(seed: int) -> Scenario:
+    """Return the scenario of a seed that adds words to the plan of another seed."""
+    random = Random(f"words {seed}")
+    if seed >= UNDOS_FROM:
+        made = scenario(_unstable(_base(seed - UNDOS_FROM)))
+        added = made.plan
+        if random.random() < 0.4:
+            added = with_catches(random, added, stable=False)
+        if random.random() < 0.3:
+            added = with_items(random, added, stable=False)
+        faults = made.faults._replace(cancels=random.choice((0, 0, 1, 3)))
+        undos = random.choice((0, 1, 4))
+        return made._replace(seed=seed, plan=with_undos(random, added), faults=faults, undos=undos)
+    if seed >= ITEMS_FROM:
+        made = scenario(_base(seed - ITEMS_FROM))
+        added = with_items(random, made.plan, stable=made.stable)
+        if random.random() < 0.3:
+            added = with_catches(random, added, stable=made.stable)
+        return made._replace(seed=seed, plan=added)
+    made = scenario(_base(seed - CATCHES_FROM))
+    return made._replace(seed=seed, plan=with_catches(random, made.plan, stable=made.stable))
+
+
+def _unstable(seed: int) -> int:
+    return seed + 1 if seed % STABLE_EVERY == 0 else seed
+
+
+def _base(number: int) -> int:
+    """Return a seed whose scenario is added to; a stable one stays stable."""
+    return number + (0 if number % STABLE_EVERY == 0 else Random(f"base {number}").choice(BASES))
+
+
+def _scenario(seed: int) -> Scenario:
+    random = Random(f"scenario {seed}")
+    has_faults = random.random() < 0.75
+    faults = Faults(*(random.choice((0, 0, 1, 5)) for _ in Faults._fields)) if has_faults else Faults()
     faults = faults._replace(cancels=int(faults.cancels == 5))
-    if seed % CALM_EVERY == 0:
-        # Whoever cancels, passes the job by or loses a lease too often decides how it ends; all else must not.
+    if seed % STABLE_EVERY == 0:
+        # Cancels, stray answers and too many lost leases change the end of an execution. Other faults must not.
         return Scenario(
             seed,
-            plan(seed, calm=True),
-            faults._replace(cancels=0, strangers=0),
-            calm=True,
+            plan(seed, stable=True),
+            faults._replace(cancels=0, stray_events=0),
+            stable=True,
             roots=2,
             brokers=2,
-            workers=chance.choice((2, 4)),
-            failing=chance.choice((0.0, 0.1)),
+            workers=random.choice((2, 4)),
+            failing=random.choice((0.0, 0.1)),
         )
     return Scenario(
         seed,
         plan(seed),
         faults,
-        roots=chance.choice((1, 1, 2)),
-        brokers=chance.choice((1, 2, 3)),
-        workers=chance.choice((1, 2, 4)),
-        large_bytes=chance.choice((8192, 8192, 20)),
-        max_lost_leases=chance.choice((5, 5, 1, 0)),
-        failing=chance.choice((0.0, 0.1, 0.2, 0.4)),
-        payload=chance.choice(({}, {"size": 5}, {"deep": {"x": 9, "z": [1]}, "more": "{{ not.a.template }}"})),
+        roots=random.choice((1, 1, 2)),
+        brokers=random.choice((1, 2, 3)),
+        workers=random.choice((1, 2, 4)),
+        large_bytes=random.choice((8192, 8192, 20)),
+        max_lost_leases=random.choice((5, 5, 1, 0)),
+        failing=random.choice((0.0, 0.1, 0.2, 0.4)),
+        payload=random.choice(({}, {"size": 5}, {"deep": {"x": 9, "z": [1]}, "more": "{{ not.a.template }}"})),
     )
 
 
 class Answer(NamedTuple):
-    """What a worker reports: a result, or an error."""
+    """The answer of a worker: a result or an error."""
 
     result: Any = None
     error: dict[str, Any] | None = None
@@ -89,14 +148,14 @@ class Answer(NamedTuple):
 
 
 def answer(scenario: Scenario, family: str, node: str, failures: int) -> Answer:
-    """Return what an action gives: it depends on its execution's place in the family, its visit, and its failures."""
-    chance = Random(f"{scenario.seed} {family} {node} {failures}")
-    if chance.random() < scenario.failing:
-        error = {"message": chance.choice(("busy", "no")), "status_code": chance.choice((400, 503, None))}
-        return Answer(error={key: value for key, value in error.items() if value}, retryable=chance.random() > 0.1)
-    items = [chance.randint(0, 9) for _ in range(chance.choice((0, 1, 2, 4)))]
-    data = {"x": chance.randint(0, 9), "flag": chance.random() < 0.5, "word": chance.choice(WORDS), "items": items}
-    [shape] = chance.choices(("plain", "envelope", "number", "null", "list", "odd", "nested"), (54, 12, 4, 4, 4, 14, 8))
+    """Return an action's answer; it depends on the execution's place in its family, the visit, and its failures."""
+    random = Random(f"{scenario.seed} {family} {node} {failures}")
+    if random.random() < scenario.failing:
+        error = {"message": random.choice(("busy", "no")), "status_code": random.choice((400, 503, None))}
+        return Answer(error={key: value for key, value in error.items() if value}, retryable=random.random() > 0.1)
+    items = [random.randint(0, 9) for _ in range(random.choice((0, 1, 2, 4)))]
+    data = {"x": random.randint(0, 9), "flag": random.random() < 0.5, "word": random.choice(WORDS), "items": items}
+    [shape] = random.choices(("plain", "envelope", "number", "null", "list", "odd", "nested"), (54, 12, 4, 4, 4, 14, 8))
     shaped: dict[str, Any] = {
         "plain": data,
         "envelope": {"status": "success", "data": data},
@@ -110,13 +169,13 @@ def answer(scenario: Scenario, family: str, node: str, failures: int) -> Answer:
 
 
 def answer_of(scenario: Scenario, tables: Tables, job: Row) -> Answer:
-    """Return what the action of a job gives now."""
+    """Return the answer of a job's action."""
     family = lineage(tables, job["execution_id"])
     return answer(scenario, family, job["node_id"].partition(":")[2], job["failures"])
 
 
 def lineage(tables: Tables, execution_id: int) -> str:
-    """Return a name for an execution's place in its family, which does not depend on who was first."""
+    """Return a name for an execution's place in its family; it does not depend on the order of starts."""
     execution = tables.executions[execution_id]
     parent = execution["parent_execution_id"]
     if parent is None:

@@ -1,4 +1,4 @@
-"""A failing scenario made small: whatever can be left out while it still fails, is."""
+"""Reduces a failing scenario: leaves out parts as long as it still fails."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from tests.simulation.plans import Entry, Plan, Step, Target
+from tests.simulation.plans import Catch, Entry, Iterate, Plan, Step, Target
 from tests.simulation.scenarios import Faults, Scenario
 
-MOST_TRIALS = 600
-LUCKS = 3  # what is left out changes who is first, so each smaller scenario has several chances
+MAX_TRIALS = 600
+VARIANTS = 3  # a smaller scenario has another order, so several orders are tried
 
 
 def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
-    """Return a scenario that still fails and of which no single part can be left out, or the smallest found in time."""
-    left = MOST_TRIALS
+    """Return a failing scenario without parts that can be left out; the smallest found in MAX_TRIALS."""
+    left = MAX_TRIALS
     smaller = True
     while smaller and left > 0:
         smaller = False
         for candidate in candidates(scenario):
-            lucky = None
-            for luck in range(LUCKS):
+            failing = None
+            for variant in range(VARIANTS):
                 left -= 1
-                if fails(candidate._replace(luck=luck)):
-                    lucky = candidate._replace(luck=luck)
+                if fails(candidate._replace(variant=variant)):
+                    failing = candidate._replace(variant=variant)
                     break
-            if lucky is not None:
-                scenario, smaller = lucky, True
+            if failing is not None:
+                scenario, smaller = failing, True
                 break
             if left <= 0:
                 break
@@ -35,14 +35,14 @@ def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
 
 
 def candidates(scenario: Scenario) -> Iterator[Scenario]:
-    """Yield scenarios with one thing less, the largest things first."""
+    """Yield scenarios without one part, the largest parts first."""
     if scenario.faults != Faults():
         yield scenario._replace(faults=Faults())
     for plan in _smaller_plans(scenario.plan):
         yield scenario._replace(plan=plan)
-    plainest = Scenario(scenario.seed, scenario.plan, failing=0.0)
-    for name in ("roots", "brokers", "workers", "large_bytes", "failing", "payload"):
-        less: dict[str, Any] = {name: getattr(plainest, name)}
+    default = Scenario(scenario.seed, scenario.plan, failing=0.0)
+    for name in ("roots", "brokers", "workers", "large_bytes", "failing", "payload", "signals"):
+        less: dict[str, Any] = {name: getattr(default, name)}
         if getattr(scenario, name) != less[name]:
             yield scenario._replace(**less)
     for name, number in scenario.faults._asdict().items():
@@ -51,7 +51,7 @@ def candidates(scenario: Scenario) -> Iterator[Scenario]:
 
 
 def _smaller_plans(plan: Plan) -> Iterator[Plan]:
-    """Yield plans with one step, arc, key or child less."""
+    """Yield plans without one step, arc, key or child."""
     for step in plan.steps:
         if step.name != "start":
             yield _without(plan, step.name)
@@ -61,12 +61,21 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
         if child.path not in used:
             yield replace(plan, children=others)
         for smaller in _smaller_plans(child):
-            yield replace(plan, children=(*others, smaller))
+            yield replace(plan, steps=_callers(plan.steps, smaller), children=(*others, smaller))
     for place, step in enumerate(plan.steps):
         for simpler in _simpler_steps(step):
             yield replace(plan, steps=(*plan.steps[:place], simpler, *plan.steps[place + 1 :]))
     if plan.deadline is not None:
         yield replace(plan, deadline=None)
+
+
+def _callers(steps: tuple[Step, ...], child: Plan) -> tuple[Step, ...]:
+    """Return steps that return no step that the child lacks: the reference does not know that error."""
+    names = {step.name for step in child.steps}
+    return tuple(
+        replace(step, return_step=None) if step.path == child.path and step.return_step not in names else step
+        for step in steps
+    )
 
 
 def _without(plan: Plan, name: str) -> Plan:
@@ -79,27 +88,65 @@ def _without(plan: Plan, name: str) -> Plan:
         thinned = (entry._replace(then=kept(entry.then), otherwise=kept(entry.otherwise)) for entry in step.entries)
         return tuple(entry for entry in thinned if entry.then or entry.otherwise)
 
-    return replace(plan, steps=tuple(replace(step, entries=entries(step)) for step in plan.steps if step.name != name))
+    def catch(step: Step) -> tuple[Catch, ...]:
+        return tuple(entry for entry in step.catch if entry.target != name)
+
+    rest = (step for step in plan.steps if step.name != name)
+    return replace(plan, steps=tuple(replace(step, entries=entries(step), catch=catch(step)) for step in rest))
 
 
 def _simpler_steps(step: Step) -> Iterator[Step]:
-    """Yield a step with one thing less."""
+    """Yield the step without one of its parts."""
     for place, entry in enumerate(step.entries):
         before, after = step.entries[:place], step.entries[place + 1 :]
         yield replace(step, entries=(*before, *after))
         for simpler in _simpler_entries(entry):
             yield replace(step, entries=(*before, simpler, *after))
-    plainest = Step(name=step.name)
-    for name in ("inputs", "retry", "join", "exclusive", "on_error", "timeout", "result", "return_step"):
-        if getattr(step, name) != getattr(plainest, name):
-            yield replace(step, **{name: getattr(plainest, name)})
+    default = Step(name=step.name)
+    for name in (
+        "inputs",
+        "retry",
+        "losers",
+        "need",
+        "join",
+        "exclusive",
+        "on_error",
+        "timeout",
+        "result",
+        "output",
+        "catch",
+        "compensate",
+        "return_step",
+    ):
+        if getattr(step, name) != getattr(default, name):
+            yield replace(step, **{name: getattr(default, name)})
     if step.iterate:
-        for name in ("where", "order_by", "limit", "chunk", "concurrency"):
-            if getattr(step.iterate, name) is not None:
-                less: dict[str, Any] = {name: None}
+        default_task = Iterate(step.iterate.collection, ())
+        for name in Iterate._fields[3:]:
+            if getattr(step.iterate, name) != getattr(default_task, name):
+                less: dict[str, Any] = {name: getattr(default_task, name)}
                 yield replace(step, iterate=step.iterate._replace(**less))
-    if step.kind in {"iterator", "playbook"}:
-        yield replace(step, kind="action", iterate=None, path=None, return_step=None)
+    if step.kind in {"iterator", "playbook", "wait", "signal", "fail"}:
+        less = {"iterate": None, "path": None, "return_step": None, "seconds": None, "signal": None, "failure": None}
+        yield replace(step, kind="action", **less)
+    yield from _simpler_signals(step)
+    yield from _simpler_catches(step)
+
+
+def _simpler_catches(step: Step) -> Iterator[Step]:
+    for place, entry in enumerate(step.catch):
+        before, after = step.catch[:place], step.catch[place + 1 :]
+        yield replace(step, catch=(*before, *after))
+        if entry.when is not None or entry.inputs:
+            yield replace(step, catch=(*before, entry._replace(when=None, inputs=()), *after))
+
+
+def _simpler_signals(step: Step) -> Iterator[Step]:
+    if step.signal:
+        for name in ("key", "when", "since", "payload"):
+            if getattr(step.signal, name) is not None:
+                less: dict[str, Any] = {name: None}
+                yield replace(step, signal=step.signal._replace(**less))
 
 
 def _simpler_entries(entry: Entry) -> Iterator[Entry]:

@@ -1,6 +1,6 @@
-"""The tables of the store in memory: what migrations/ and store/sql say of them, as far as executions can tell.
+"""The tables of the store in memory, with the behaviour of migrations/ that executions depend on.
 
-Rows are dictionaries by column name. JSON columns hold what `jsonb` would give back: its keys come in its own order.
+Rows are dictionaries by column name. The keys of JSON columns have the order of `jsonb`.
 """
 
 from __future__ import annotations
@@ -8,21 +8,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from noetl_broker.store.codec import load_json
+from noetl_broker.store.json_codec import load_json
 
 Row = dict[str, Any]
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 INFINITY = datetime.max.replace(tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
 NO_MAIL = frozenset({"action_started", "step_result"})
 
 
 class Tables:
-    """All rows, the clock of the database, and its generator of ids."""
+    """All rows, the clock of the database, and its ids."""
 
     def __init__(self) -> None:
-        """Empty."""
+        """Create empty tables."""
         self.now = BEGINNING
         self.catalog: dict[int, Row] = {}
         self.events: dict[int, Row] = {}
@@ -33,21 +34,30 @@ class Tables:
         self.states: dict[int, Row] = {}
         self.workflow: dict[tuple[int, str], Row] = {}
         self.iterations: dict[tuple[int, str, int], Row] = {}
+        self.waits: dict[tuple[int, str], Row] = {}
+        self.timers: list[Row] = []
+        self.signals: dict[int, Row] = {}
+        self.looks: dict[int, Row] = {}
+        self.taken: dict[tuple[int, int], int] = {}  # by execution and signal: the event
+        self.undos: dict[tuple[int, str], Row] = {}
+        self.defects: frozenset[str] = frozenset()
         self.dead_letters: list[Row] = []
+        self.paused_paths: set[str] = set()
+        self.leased_while_paused: list[str] = []  # nodes
         self.last_id = 0
 
     def clock(self) -> datetime:
-        """Return the time; no two moments are the same."""
+        """Return the time; each call returns a later one."""
         self.now += MICROSECOND
         return self.now
 
     def next_id(self) -> int:
-        """Return an id that was not given before."""
+        """Return a new id."""
         self.last_id += 1
         return self.last_id
 
     def insert_event(self, event: Row, *, is_mail: bool = True) -> Row:
-        """Insert an event; those of others than the broker are mail, as the trigger on the table has it."""
+        """Insert an event, and its mail, as the trigger does; `is_mail` is false for events of the broker."""
         row = {**EVENT, **event}
         row["event_id"] = row["event_id"] or self.next_id()
         row["created_at"] = row["created_at"] or self.clock()
@@ -57,11 +67,11 @@ class Tables:
             row["catalog_id"] = own.get("catalog_id") or parent.get("catalog_id")
         self.events[row["event_id"]] = row
         if is_mail and row["event_type"].lower() not in NO_MAIL:
-            self.post(row["execution_id"], row["event_id"], row.pop("mail_id", None))
+            self.add_mail(row["execution_id"], row["event_id"], row.pop("mail_id", None))
         return row
 
-    def post(self, execution_id: int, event_id: int, mail_id: int | None = None) -> None:
-        """Put an event into the inbox."""
+    def add_mail(self, execution_id: int, event_id: int, mail_id: int | None = None) -> None:
+        """Add an event to the inbox."""
         number = self.next_id() if mail_id is None else mail_id
         self.inbox[number] = {"mail_id": number, "execution_id": execution_id, "event_id": event_id}
 
@@ -72,7 +82,7 @@ class Tables:
         return found or execution["path"]
 
     def children_of(self, execution_id: int, node_id: str | None = None) -> list[Row]:
-        """Return the executions that an execution, or one visit of it, has started."""
+        """Return the executions that an execution, or one visit of it, started."""
         return [
             row
             for row in self.executions.values()
@@ -98,16 +108,25 @@ EXECUTION: Row = {
 }  # fmt: skip
 
 
+ENVELOPE = frozenset({"id", "status", "data", "error", "meta", "duration"})  # the keys of a result in an envelope
+
+
+def execution_event(execution_id: int, event_type: str, status: str, **columns: Any) -> Row:
+    """Return an event of a whole execution."""
+    node = {"node_id": str(execution_id), "node_type": "playbook"}
+    return {"execution_id": execution_id, "event_type": event_type, "status": status, **node, **columns}
+
+
 def jsonb(text: str | None) -> Any:
-    """Return what a jsonb column gives back of a text: shorter keys stand first."""
-    return None if text is None else in_order(load_json(text))
+    """Return the value that a jsonb column returns for a JSON text."""
+    return None if text is None else jsonb_order(load_json(text))
 
 
-def in_order(value: Any) -> Any:
-    """Return a value with the keys of its mappings as jsonb orders them."""
+def jsonb_order(value: Any) -> Any:
+    """Return a value with keys in the order of jsonb: shorter keys first."""
     if isinstance(value, dict):
-        return {key: in_order(value[key]) for key in sorted(value, key=_rank)}
-    return [in_order(item) for item in value] if isinstance(value, list) else value
+        return {key: jsonb_order(value[key]) for key in sorted(value, key=_rank)}
+    return [jsonb_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _rank(key: str) -> tuple[int, bytes]:
@@ -116,5 +135,5 @@ def _rank(key: str) -> tuple[int, bytes]:
 
 
 def item_node_id(node_id: str, place: int) -> str:
-    """Return the node of one item of an iterator, as `noetl.item_node_id` does."""
+    """Return the node id of an iterator's item, as `noetl.item_node_id` does."""
     return f"{node_id if '#' in node_id else node_id + '#1'}.{place}"

@@ -1,28 +1,30 @@
-"""Some of the seeds for real: two daemons, and a worker that speaks SQL, against the same reference."""
+"""Some seeds on Postgres: two daemons and a worker, compared with the reference."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 
-from noetl_broker.broker.replay import compare_end, retake
-from noetl_broker.playbook.findings import Rules
-from noetl_broker.store.codec import dump_json
+from noetl_broker.history.replay import replay_history, sentences
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.connection import Connection
 from noetl_broker.store.history import load_history
-from noetl_broker.store.pool import Connection, connect
+from noetl_broker.store.json_codec import dump_json
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running
 from tests.postgres import Database
-from tests.simulation.checks import Telling, unlike_reference
+from tests.sessions import session
+from tests.simulation.checks import ReplayedExecution, reference_difference
 from tests.simulation.plans import Plan, Step, document
+from tests.simulation.random_plans import SIGNALS_FROM
+from tests.simulation.reference import Reference
 from tests.simulation.scenarios import Scenario, answer, scenario
 
 SEEDS = range(40)
+SIGNAL_SEEDS = range(SIGNALS_FROM, SIGNALS_FROM + 40)
 pytestmark = pytest.mark.simulation
 
 LEASE = """
@@ -41,10 +43,15 @@ insert into noetl.event (execution_id, event_type, node_id, node_name, status, r
 select execution_id, upper(event_type), node_id, node_name, status, result, error, meta - 'queue_id'
 from noetl.event
 where meta -> 'queue_id' = to_jsonb($1::bigint) and event_type in ('action_completed', 'action_failed')"""
-HURRY = """
-update noetl.queue
-set available_at = clock_timestamp()
-where status in ('retry', 'delegated') and available_at < 'infinity'"""
+MAKE_DUE = """
+with jobs as (
+  update noetl.queue
+  set available_at = clock_timestamp()
+  where status = 'retry'
+)
+update noetl.timer
+set due_at = clock_timestamp()
+where timer_id in (select timer_id from noetl.timer where purpose <> 'deadline' for update skip locked)"""
 EVENTS = """
 select e.event_id, e.event_type, e.node_id, e.meta, e.context, e.result, e.error
 from noetl.turn t
@@ -53,63 +60,84 @@ where t.execution_id = $1
 order by t.turn"""
 
 
+# To each open wait, so that no execution waits for ever.
+SEND = """
+select count(noetl.send_signal(
+  w.names[1 + $1::int % cardinality(w.names)], w.key, jsonb_build_object('n', $1::int % 10)
+))
+from noetl.wait w
+where w.kind = 'signal' and w.status = 'open'"""
+PENDING = "select execution_id, node_id from noetl.pending_approvals"
+BUSY = """
+select exists (select from noetl.execution where status = 'RUNNING')
+  or exists (select from noetl.inbox) or exists (select from noetl.look)"""
+
+
 class Worker:
-    """Answers what the scenarios say; now and then its answer comes twice, or its lease is lost."""
+    """Answers as the scenarios say; sometimes it answers twice or loses a lease."""
 
     def __init__(self, connection: Connection, families: dict[int, tuple[Scenario, str]]) -> None:
         self.connection = connection
         self.families = families
-        self.chance = Random("postgres")
-        self.rung = asyncio.Event()
+        self.random = Random("postgres")
+        self.notified = asyncio.Event()
+        self.sent = 0
 
     async def work(self) -> None:
-        """Work until every execution has ended."""
+        """Work until every execution has ended, and all mail is read."""
         for channel in ("noetl_job", "noetl_end"):
-            await self.connection.add_listener(channel, lambda *_: self.rung.set())
-        while await self.connection.fetchval("select exists (select from noetl.execution where status = 'RUNNING')"):
-            self.rung.clear()
+            await self.connection.add_listener(channel, lambda *_: self.notified.set())
+        while await self.connection.fetchval(BUSY):
+            self.notified.clear()
             jobs = await self.connection.fetch(LEASE)
             for job in jobs:
                 await self._answer(job)
-            # What waits for a time of its own does so without a bell, and need not wait here.
-            await self.connection.execute(HURRY)
+            # What waits for a time is not notified; it becomes due at once.
+            await self.connection.execute(MAKE_DUE)
             await self.connection.execute("select noetl.reap(1000, 100)")
             if not jobs:
-                await self._heard()
+                await self._send()
+                await self._wait()
 
-    async def _heard(self) -> None:
+    async def _send(self) -> None:
+        self.sent += 1
+        await self.connection.execute(SEND, self.sent)
+        for node in await self.connection.fetch(PENDING):
+            await self.connection.execute("select noetl.decide_approval($1, $2, true, 'ann')", *node)
+
+    async def _wait(self) -> None:
         try:
-            await asyncio.wait_for(self.rung.wait(), 0.1)
+            await asyncio.wait_for(self.notified.wait(), 0.1)
         except TimeoutError:
             return
 
     async def _answer(self, job: Any) -> None:
-        if self.chance.random() < 0.05:
+        if self.random.random() < 0.05:
             lost = "update noetl.queue set lease_until = clock_timestamp() - interval '1 s' where queue_id = $1"
             await self.connection.execute(lost, job["queue_id"])
             return
-        told, family = await self._family(job["execution_id"])
-        given = answer(told, family, job["node"], job["failures"])
-        if given.error is None:
+        scenario_, family = await self._family(job["execution_id"])
+        answered = answer(scenario_, family, job["node"], job["failures"])
+        if answered.error is None:
             complete = "select noetl.complete_job($1, 'simulated', $2, $3)"
-            await self.connection.execute(complete, job["queue_id"], job["attempts"], given.result)
+            await self.connection.execute(complete, job["queue_id"], job["attempts"], answered.result)
         else:
             fail = "select noetl.fail_job($1, 'simulated', $2, $3, $4)"
-            await self.connection.execute(fail, job["queue_id"], job["attempts"], given.error, given.retryable)
-        if self.chance.random() < 0.1:
+            await self.connection.execute(fail, job["queue_id"], job["attempts"], answered.error, answered.retryable)
+        if self.random.random() < 0.1:
             await self.connection.execute(COPY, job["queue_id"])
 
     async def _family(self, execution_id: int) -> tuple[Scenario, str]:
         if execution_id not in self.families:
             row = await self.connection.fetchrow(PARENT, execution_id)
             assert row is not None
-            told, above = await self._family(row["parent"])
-            self.families[execution_id] = told, f"{above}/{row['node']}.{row['index']}@{row['attempt']}"
+            scenario_, parent = await self._family(row["parent"])
+            self.families[execution_id] = scenario_, f"{parent}/{row['node']}.{row['index']}@{row['attempt']}"
         return self.families[execution_id]
 
 
 def renamed(plan: Plan, suffix: str) -> Plan:
-    """Return a plan under paths of its own, as all seeds share a catalog."""
+    """Return a plan with other paths, because all seeds share a catalog."""
 
     def step(one: Step) -> Step:
         iterate = one.iterate
@@ -119,16 +147,6 @@ def renamed(plan: Plan, suffix: str) -> Plan:
 
     children = tuple(renamed(child, suffix) for child in plan.children)
     return replace(plan, path=plan.path + suffix, steps=tuple(map(step, plan.steps)), children=children)
-
-
-@asynccontextmanager
-async def session(database: Database) -> AsyncIterator[Connection]:
-    """Lend a connection."""
-    connection = await connect(database.dsn, name="test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def begin(connection: Connection, scenarios: list[Scenario]) -> dict[int, tuple[Scenario, str]]:
@@ -144,27 +162,31 @@ async def begin(connection: Connection, scenarios: list[Scenario]) -> dict[int, 
 
 
 async def differences(connection: Connection, plans: dict[str, Plan]) -> list[str]:
-    """Hold every execution against the reference, in the order of its turns, and against its replay."""
+    """Compare each execution with the reference and with its replay."""
     found: list[str] = []
+    references: dict[int, Reference] = {}
     for execution in await connection.fetch("select execution_id, path, status from noetl.execution order by 1"):
-        history = await load_history(connection, execution["execution_id"], Rules())
-        retaken = [*retake(history)]
+        history = await load_history(connection, execution["execution_id"], PlaybookRules())
+        turns, found_by_replay = replay_history(history)
         events = [dict(row) for row in await connection.fetch(EVENTS, execution["execution_id"])]
-        telling = Telling(dict(execution), plans[execution["path"]], retaken, events)
-        unlike = unlike_reference(telling, {})
-        replayed = [text for turn in retaken for text in turn.differences] + compare_end(history, retaken)
-        found += [f"{execution['path']}: {text}" for text in ([] if unlike is None else [unlike]) + replayed]
+        replayed = ReplayedExecution(dict(execution), plans[execution["path"]], turns, events)
+        difference = reference_difference(replayed, {}, references)
+        texts = sentences(found_by_replay)
+        found += [f"{execution['path']}: {text}" for text in ([] if difference is None else [difference]) + texts]
     return found
 
 
-async def test_seeds_go_on_postgres_as_the_reference_says(database: Database) -> None:
-    """The real store and the real daemon, with duplicates and lost leases: every turn of every execution."""
-    scenarios = [one._replace(plan=renamed(one.plan, f"-{one.seed}")) for one in map(scenario, SEEDS)]
+@pytest.mark.parametrize("seeds", [SEEDS, SIGNAL_SEEDS], ids=["jobs", "signals"])
+async def test_seeds_on_postgres_equal_the_reference(database: Database, seeds: range) -> None:
+    """With duplicates and lost leases, each turn decides what the reference decides."""
+    scenarios = [one._replace(plan=renamed(one.plan, f"-{one.seed}")) for one in map(scenario, seeds)]
     plans = {plan.path: plan for one in scenarios for plan in one.plan.family()}
     async with session(database) as own:
         families = await begin(own, scenarios)
         async with running(database), running(database):
             await asyncio.wait_for(Worker(own, families).work(), 2 * PATIENCE_SECONDS)
         assert await differences(own, plans) == []
-        assert await own.fetchval("select count(*) from noetl.execution") >= len(SEEDS)
+        assert await own.fetchval("select count(*) from noetl.execution") >= len(seeds)
+        taken = await own.fetchval("select count(*) from noetl.signal_taken")
+        assert bool(taken) == (seeds is SIGNAL_SEEDS)
     assert await broken_invariants(database) == {}

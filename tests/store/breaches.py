@@ -1,6 +1,6 @@
-"""The invariants broken by hand: what is done to which execution, and the checks that must see it there.
+"""Breaches of the invariants, and the checks that must report each.
 
-A check stands under the name of its statement, or of its invariant where the core tells.
+A check is named by its SQL statement, or by its invariant if the core checks it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from typing import NamedTuple
 
 
 class Breach(NamedTuple):
-    """What is broken of the execution of this path, everything that must be `seen` there, and how (`:id` is its id)."""
+    """A fault that is written into the execution of `path`.
+
+    `statements` write it; `:id` is the execution. `seen` has all checks that must report it.
+    """
 
     what: str
     path: str
@@ -29,6 +32,27 @@ BREACHES = (
     Breach("the start of an execution lost its mail", "done", {"verify_standstill", "verify_turns"}, """
         select noetl.start_execution('done');
         delete from noetl.inbox"""),
+    Breach("a schedule is due and no broker moves it", "done", {"verify_schedules"}, """
+        select noetl.put_schedule('late', 'done', '@daily');
+        update noetl.start_schedule set last_execution_id = :id, updated_at = now() - interval '1 hour'"""),
+    Breach("a declared schedule is not in its playbook", "done", {"verify_schedules"}, """
+        update noetl.catalog set payload = '{"metadata": {"schedule": [{"name": "a"}]}}' where path = 'done';
+        select noetl.put_schedule('done#' || n, 'done', '@daily', declared_in => 'done') from unnest(array['a', 'b']) n;
+        update noetl.start_schedule set last_execution_id = :id where name = 'done#b'"""),
+    Breach("an execution that ended holds a place", "done", {"verify_places"}, """
+        insert into noetl.place (path, key, held) values ('done', 'a', 1);
+        insert into noetl.place_claim (execution_id, path, key, number, held_at)
+        values (:id, 'done', 'a', 1, now())"""),
+    Breach("an execution is queued for a place without a number", "cooling", {"verify_places", "verify_rows"}, """
+        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id"""),
+    Breach("a place is free and waited for", "cooling", {"verify_places", "verify_rows"}, """
+        insert into noetl.place (path, key, is_waited_for) values ('cooling', 'a', true);
+        insert into noetl.place_claim (execution_id, path, key, number) values (:id, 'cooling', 'a', 1);
+        update noetl.execution set status = 'QUEUED', waits_for_place = true where execution_id = :id"""),
+    Breach("a job waits for a place that is free", "fresh", {"verify_held_jobs"}, """
+        insert into noetl.limit (name, concurrency) values ('api', 1);
+        update noetl.queue set status = 'held', held_for = array['limit'], limit_name = 'api', limit_key = ''
+        where execution_id = :id"""),
     Breach("an execution lost its row", "done", {"verify_rows"}, """
         delete from noetl.execution where execution_id = :id"""),
     Breach("an event has two turns", "done", {"verify_turns"}, """
@@ -78,6 +102,46 @@ BREACHES = (
         update noetl.queue set status = 'cancelled' where execution_id = :id and node_name = 'b'"""),
     Breach("a live visit has a job whose end nobody told", "fresh", {"verify_visits"}, """
         update noetl.queue set status = 'done' where execution_id = :id and node_name = 'b'"""),
+    Breach("the job of a closed visit was left", "half", {"verify_closed_visits", "verify_transactions"}, """
+        update noetl.event
+        set event_type = 'step_cancelled'
+        where execution_id = :id and event_type = 'step_completed' and node_name = 'a';
+        update noetl.queue set status = 'leased' where execution_id = :id and node_name = 'a'"""),
+    Breach("the timer of a wait is gone", "cooling", {"verify_standstill", "verify_visits"}, """
+        delete from noetl.timer where execution_id = :id"""),
+    Breach("a timer is left after the end", "cooled", {"verify_waits"}, """
+        insert into noetl.timer (execution_id, node_id, step, purpose, due_at)
+        values (:id, ':id:cool', 'cool', 'wait', clock_timestamp())"""),
+    Breach("a wait is open after the end", "cooled", {"verify_waits"}, """
+        update noetl.wait set status = 'open' where execution_id = :id"""),
+    Breach("a wait says that it is over, and its visit lives", "cooling", {"verify_waits"}, """
+        update noetl.wait set status = 'done' where execution_id = :id"""),
+    Breach("a timer is due and nobody fires it", "cooling", {"verify_silence"}, """
+        update noetl.timer
+        set due_at = due_at - interval '4 days', created_at = created_at - interval '4 days'
+        where execution_id = :id"""),
+    Breach("a timer of a visit has no wait", "cooling", {"verify_waits"}, """
+        insert into noetl.timer (execution_id, node_id, step, purpose, due_at)
+        values (:id, ':id:nowhere', 'nowhere', 'wait', clock_timestamp())"""),
+    Breach("a wait was told a signal that never comes", "cooling", {"verify_signals"}, """
+        update noetl.wait set kind = 'signal', status = 'told', names = '{a}', key = 'k' where execution_id = :id"""),
+    Breach("a signal is forgotten", "cooling", {"verify_signals"}, """
+        select noetl.send_signal('a', 'k');
+        delete from noetl.look;
+        update noetl.wait
+        set kind = 'signal', names = '{a}', key = 'k', since_at = '2026-01-01T00:00:00Z'
+        where execution_id = :id"""),
+    Breach("a wait that should time out has no timer", "cooling", {"verify_waits"}, """
+        update noetl.wait
+        set kind = 'signal', details = '{"times_out_at": "2026-01-01T00:00:00.000000Z"}'
+        where execution_id = :id;
+        delete from noetl.timer where execution_id = :id"""),
+    Breach("the child of a closed visit runs", "calling", {"verify_closed_visits"}, """
+        delete from noetl.inbox;
+        insert into noetl.event (execution_id, event_type, node_id, node_name, parent_event_id, meta)
+        select execution_id, 'step_cancelled', node_id, node_name, parent_event_id, meta
+        from noetl.event
+        where execution_id = :id and event_type = 'step_started' and node_name = 'call'"""),
     Breach("the child that a visit waits for is gone", "calling", {"verify_standstill", "verify_visits"}, """
         delete from noetl.execution where parent_execution_id = :id;
         delete from noetl.execution_state s where not exists (
@@ -120,6 +184,8 @@ BREACHES = (
         limit 1"""),
     Breach("a job was left when an execution ended", "cancelled", {"verify_after_end"}, """
         update noetl.queue set status = 'queued' where execution_id = :id and status = 'cancelled'"""),
+    Breach("a worker works on after the end, and nobody stops it", "done", {"verify_after_end"}, """
+        update noetl.queue set status = 'leased', stop = false where execution_id = :id and node_name = 'b'"""),
     Breach("a job is to be tried again after the end", "done", {"verify_after_end"}, """
         update noetl.queue set status = 'retry' where execution_id = :id and node_name = 'b'"""),
     Breach("mail of an event that was read is still there", "done", {"verify_mail"}, """
@@ -131,6 +197,15 @@ BREACHES = (
         insert into noetl.event (execution_id, event_type, created_at)
         values (:id, 'execution_cancel', clock_timestamp() - interval '10 minutes');
         update noetl.execution_state set last_at = last_at - interval '10 minutes'"""),
+    Breach("an undo that no event tells of is done", "done", {"verify_undos"}, """
+        insert into noetl.undo (execution_id, node_id, step, visit, turn, status)
+        values (:id, ':id:b', 'b', 1, 2, 'done')"""),
+    Breach("an undo runs in an execution that has ended", "done", {"verify_undos"}, """
+        insert into noetl.undo (execution_id, node_id, step, visit, turn, status)
+        values (:id, ':id:b', 'b', 1, 2, 'running')"""),
+    Breach("an undo that was taken over is not there", "done", {"verify_undos"}, """
+        insert into noetl.undo (execution_id, node_id, step, visit, turn, status, taken_by)
+        values (:id, ':id:b', 'b', 1, 2, 'taken', 1)"""),
     Breach("an item that ended says that it runs", "family", {"verify_items"}, """
         update noetl.iteration set status = 'RUNNING' where execution_id = :id and place = 0"""),
     Breach("an item that its events tell of is gone", "family", {"verify_items"}, """
@@ -176,6 +251,15 @@ BREACHES = (
         update noetl.execution set rules = (rules::jsonb || '{"max_visits": 2}')::json where execution_id = :id"""),
     Breach("more open jobs than are allowed", "fresh", {"verify_limits"}, """
         update noetl.execution set rules = (rules::jsonb || '{"max_open_jobs": 1}')::json where execution_id = :id"""),
+    Breach("a log is longer than is allowed", "done", {"verify_logs"}, """
+        insert into noetl.log (execution_id, node_id, attempt, ordinal, step, level, first_byte, message)
+        select execution_id, node_id, attempts, 1, node_name, 'info', 0, repeat('x', 65537)
+        from noetl.queue
+        where execution_id = :id
+        limit 1"""),
+    Breach("a log has no job", "done", {"verify_logs"}, """
+        insert into noetl.log (execution_id, node_id, attempt, ordinal, step, level, first_byte, message)
+        values (:id, :id::text || ':gone', 1, 1, 'gone', 'info', 0, 'x')"""),
     Breach("an event of a turn was written by another transaction", "done", {"verify_transactions"}, """
         update noetl.event set status = status where execution_id = :id and event_type = 'step_started'"""),
     Breach("an event claims a turn that did not write it", "done", {"verify_ends_of_visits", "verify_transactions"}, """

@@ -1,11 +1,11 @@
-"""Executions of every kind, run for real and left where they are: what the tests of `verify` break by hand."""
+"""Executions of every kind, run by a broker; the tests of `verify` damage them."""
 
 from __future__ import annotations
 
 from tests.brokers import complete_jobs, drain, execute, register, start, value
 from tests.postgres import Database
 
-# Two branches, the second tried again, a join, a router, and a loop back while the join's result says so.
+# Two branches, a retry of the second, a join, a router, and a loop back to the join while its result says so.
 FORK = """
 workflow:
 - {step: start, next: [a, b]}
@@ -48,18 +48,28 @@ TELL = """
 insert into noetl.event (execution_id, event_type, node_id, node_name, context)
 select $1::bigint, 'iteration_started', $1::bigint || ':work', 'work',
   jsonb_build_object('child_execution_id', $2::bigint)"""
-UNHEARD = 77  # an execution that one waits for and nobody has started
+UNKNOWN_CHILD = 77  # a child that does not exist
 FAIL = "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}') from noetl.lease_jobs('w', $1)"
 PATHS = ("done", "half", "fresh", "failed", "cancelled", "late")
 
 
-async def make_histories(database: Database) -> None:
-    """One execution of each path, and children; those of `half`, `fresh`, `calling` and `waiting` run on.
+COOL = """
+workflow:
+- {step: start, next: cool}
+- {step: cool, type: wait, for: 3d, next: end}
+- {step: end}
+"""
 
-    `done`: to its end, with a retry and a loop. `half`: one branch waits at the join, the other's job is queued again.
-    `fresh`: started, both jobs queued. `failed`, `cancelled`: while a worker held a job. `late`: a duplicate, and an
-    answer after the end. `family`: a child, two in an iterator, three jobs in another. `calling`: waits for its child.
-    `adopting`: waited for a child that its worker started; `waiting`: for one that nobody has started.
+
+async def make_histories(database: Database) -> None:
+    """Run one execution of each path, with its children.
+
+    `half`, `fresh`, `calling`, `cooling` and `waiting` do not end.
+    `done`: completes, with a retry and a loop. `half`: one token waits at the join, the job of the other is requeued.
+    `fresh`: both jobs are queued. `failed`, `cancelled`: ended while a worker held a job. `late`: has a duplicate,
+    and an answer after its end. `family`: a child, an iterator over two children, an iterator of three jobs.
+    `calling`: waits for its child. `cooling`: waits for a moment. `cooled`: was cancelled meanwhile.
+    `adopting`: its worker started a child, which ended. `waiting`: its worker reported a child that does not exist.
     """
     for path in PATHS:
         await register(database, FORK, path=path)
@@ -67,6 +77,8 @@ async def make_histories(database: Database) -> None:
         await register(database, FAMILY, path=path)
     for path in ("child", "adopting", "waiting"):
         await register(database, CHILD, path=path)
+    for path in ("cooling", "cooled"):
+        await register(database, COOL, path=path)
     await _end(database, "done")
     await _end(database, "late")
     late = await value(database, "select execution_id from noetl.execution where path = 'late'")
@@ -82,16 +94,20 @@ async def make_histories(database: Database) -> None:
     await _adopt(database)
     await start(database, "half")
     await drain(database)
-    await complete_jobs(database, {"ok": True}, most=1)
+    await complete_jobs(database, {"ok": True}, limit=1)
     await drain(database)
     await execute(database, FAIL, 1)
     await start(database, "fresh")
     await start(database, "calling")
+    await start(database, "cooling")
+    [cooled] = await start(database, "cooled")
+    await drain(database)
+    await execute(database, "select noetl.cancel_execution($1)", cooled)
     await drain(database)
 
 
 async def _end(database: Database, path: str) -> None:
-    """The first attempt of `b` fails; `j` is entered twice, once from the loop; `last` follows."""
+    """Run `done` or `late`: the first attempt of `b` fails, the loop enters `j` twice, then `last` runs."""
     await start(database, path)
     await drain(database)
     first = """
@@ -108,7 +124,7 @@ async def _end(database: Database, path: str) -> None:
 
 
 async def _fail(database: Database) -> None:
-    """Both branches are with a worker; the one that may not try again fails."""
+    """Fail the step that may not retry while a worker holds the job of each branch."""
     await start(database, "failed")
     await drain(database)
     fail = """
@@ -128,12 +144,12 @@ async def _cancel(database: Database) -> None:
 
 
 async def _adopt(database: Database) -> None:
-    """Two workers tell of a child each and are done; one of the children is there and ends."""
+    """Report a child from each of two workers and complete their jobs; one child exists and ends."""
     [parent], [waiting] = await start(database, "adopting"), await start(database, "waiting")
     [child] = await start(database, "child")
     await drain(database)
     await execute(database, TELL, parent, child)
-    await execute(database, TELL, waiting, UNHEARD)
+    await execute(database, TELL, waiting, UNKNOWN_CHILD)
     await drain(database)
     await complete_jobs(database, 1)
     await drain(database)

@@ -1,6 +1,6 @@
-"""The tables of a NoETL server of the seed's time, as migrations meet them, and what that server writes.
+"""The tables of a NoETL server before `migrate`, and the rows that the server writes.
 
-JSON in text columns, times without a zone, ids from a function of its own, keys and defaults that differ from ours.
+JSON is in text columns, times have no zone. The server has its own function for ids, keys and defaults.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ create table noetl.catalog (
   created_at timestamp not null default current_timestamp,
   credential_id integer,
   unique (path, version)
+);
+create table noetl.schedule (
+  schedule_id bigserial primary key,
+  playbook_path text not null,
+  cron text,
+  next_run_at timestamptz
 );
 create table noetl.workload (
   execution_id bigint primary key,
@@ -96,7 +102,7 @@ create table noetl.queue (
 );
 """
 
-# An execution of before, at its end.
+# An execution from before the migration that has ended.
 OLD = 5
 HISTORY = """
 insert into noetl.resource (name) values ('Playbook');
@@ -115,7 +121,7 @@ insert into noetl.workbook (execution_id, task_id) values (5, 't');
 insert into noetl.transition (execution_id, from_step, to_step, condition) values (5, 'start', 'a', '');
 """
 
-# What the server does when it is asked to execute: rows of its own first, then the event, without an id of ours.
+# The server starts an execution: it writes its own rows, then the event without an id of ours.
 START = """
 insert into noetl.workload (execution_id, data) values ({execution_id}, '{{"from": "the server"}}');
 insert into noetl.workflow (execution_id, step_id, step_name, step_type, raw_config)

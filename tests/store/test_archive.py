@@ -1,26 +1,27 @@
-"""Archiving: whole periods leave, nothing of what lives is touched, and whoever asks for what has left is told so."""
+"""The archive moves whole periods and never a running execution. Commands on archived executions say so."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import asyncpg
 import pytest
 
-from noetl_broker.daemon import periods
+from noetl_broker.daemon import partitions as partition_keeper
 from noetl_broker.errors import NotFoundFault, OperatorFault, PermissionFault
-from noetl_broker.playbook.findings import Rules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store import archive
-from noetl_broker.store.courses import load_course
-from noetl_broker.store.executions import find_execution, list_events, start_execution
-from noetl_broker.store.facts import look_closely
-from noetl_broker.store.histories import ALL, count_histories, weigh
+from noetl_broker.store.connection import Connection, connect
+from noetl_broker.store.execution_path import load_execution_path
+from noetl_broker.store.executions import Filter, find_execution, list_events, start_execution
+from noetl_broker.store.explain_facts import load_history_and_facts
 from noetl_broker.store.history import find_turn, load_history
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import Connection, connect
+from noetl_broker.store.history_scan import count_histories, measure_sizes
+from noetl_broker.store.migrations import migrate
 from noetl_broker.store.session import session as command_session
 from noetl_broker.store.verify import Scope, verify
 from tests.brokers import (
@@ -37,31 +38,50 @@ from tests.brokers import (
     value,
 )
 from tests.periods import BODY, LATER, LONG_AGO, add_period, ended_in, partitions, set_clock
-from tests.postgres import Database
+from tests.postgres import Database, named
 from tests.roles import logins
 from tests.sessions import blocked, session
 from tests.store import noetl_server
 
-TABLES = sorted(["event", "turn", "queue", "workflow", "iteration", "transition", "workload", "workbook"])
+TABLES = sorted(
+    (
+        "event",
+        "turn",
+        "queue",
+        "workflow",
+        "iteration",
+        "transition",
+        "workload",
+        "workbook",
+        "wait",
+        "signal_taken",
+        "log",
+        "undo",
+    )
+)
 HISTORY = "select event_id, event_type, result::text, meta::text from {} where execution_id = $1 order by event_id"
+# The table has the days: migrate may have run yesterday.
+LAST_PERIOD_REMOVED = (
+    "delete from noetl.period where first_id = (select max(first_id) from noetl.period) returning name"
+)
 
 
-async def archive_all(database: Database, older_than: float = 0.0) -> dict[str, tuple[archive.Holder, ...]]:
-    """Archive what is due; gives who keeps the rest of the old periods back, by period."""
+async def archive_all(database: Database, older_than: float = 0.0) -> dict[str, tuple[archive.Blocker, ...]]:
+    """Archive all periods that are due. Return the executions that keep rows in a period, by period."""
     async with session(database) as connection:
-        held = {}
+        blockers = {}
         for period in await archive.list_periods(connection, older_than):
             if period.is_due:
-                held[period.name] = await archive.archive_period(connection, period, older_than)
+                blockers[period.name] = await archive.archive_period(connection, period, older_than)
             elif period.is_old and period.archived_at is None:
-                held[period.name] = period.holders
+                blockers[period.name] = period.blockers
         async for batch in archive.outside_periods(connection, older_than):
             await archive.archive_rows(connection, batch)
-    return held
+    return blockers
 
 
-async def test_a_new_database_has_partitions_for_what_comes(database: Database) -> None:
-    """Two periods of each table of history, and a default partition that holds nothing."""
+async def test_migrate_makes_partitions_of_this_period_and_the_next(database: Database) -> None:
+    """Each table of the history has two periods and an empty default partition."""
     assert await value(database, "select count(*) from noetl.period") == 2
     [(first,), (second,)] = await rows(database, "select name from noetl.period order by first_id")
     found = [await partitions(database, "noetl_history", name) for name in (first, second, "default")]
@@ -70,21 +90,19 @@ async def test_a_new_database_has_partitions_for_what_comes(database: Database) 
     await start(database)
     await drain(database)
     assert await rows(database, "select distinct tableoid::regclass::text from noetl.event") == [
-        (f"noetl_history.event_{first}",)
+        (named(f"noetl_history.event_{first}"),)
     ]
 
 
 async def test_a_daemon_makes_the_partitions_of_the_next_period(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the last one has begun; a new length counts from there on."""
-    await execute(database, "delete from noetl.period where first_id = (select max(first_id) from noetl.period)")
-    [(last, begins)] = await rows(
-        database, "select to_char(now() + interval '30 days', 'YYYYMMDD'), next_id from noetl.period"
-    )
+    """It does so when the last period has begun. A new length counts from the next period."""
+    last = await value(database, LAST_PERIOD_REMOVED)
+    begins = await value(database, "select next_id from noetl.period")
     for table in TABLES:
         await execute(database, f"drop table noetl_history.{table}_{last}")
-    monkeypatch.setattr(periods, "AGAIN_SECONDS", 0.1)  # a machine under load may not have the lock at once
+    monkeypatch.setattr(partition_keeper, "RETRY_SECONDS", 0.1)  # a machine under load may not have the lock at once
     async with running(database, period_days=40):
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await partitions(database, "noetl_history", last) != TABLES:
@@ -93,8 +111,8 @@ async def test_a_daemon_makes_the_partitions_of_the_next_period(
     assert await value(database, length, begins) == 40 * 86_400_000
 
 
-async def test_who_makes_partitions_gives_way_to_a_long_reader(database: Database) -> None:
-    """All others wait behind a lock that is waited for: so not for long, nor often. There is a whole period's time."""
+async def test_making_partitions_does_not_wait_long_for_a_reader(database: Database) -> None:
+    """Other sessions queue behind a lock that is waited for. The daemon tries again later."""
     name = await value(database, "select max(name) from noetl.period")
     await execute(database, f"drop table noetl_history.event_{name}")
     async with session(database) as reader, session(database) as broker:
@@ -103,13 +121,13 @@ async def test_who_makes_partitions_gives_way_to_a_long_reader(database: Databas
         with pytest.raises(asyncpg.LockNotAvailableError):
             await archive.add_partition(broker, 30)
         waited = time.monotonic() - began
-        assert (waited < 0.8, waited / periods.AGAIN_SECONDS < 0.02) == (True, True)
+        assert (waited < 0.8, waited / partition_keeper.RETRY_SECONDS < 0.02) == (True, True)
         await reader.execute("commit")
         assert await archive.add_partition(broker, 30) == f"event_{name}"
 
 
-async def test_a_period_whose_rows_came_before_its_partition_stays_in_the_default(database: Database) -> None:
-    """Nothing fails: of that table there is no partition of that period, of the others there is."""
+async def test_rows_before_their_partition_stay_in_the_default_partition(database: Database) -> None:
+    """Their table gets no partition of that period; the other tables do."""
     [(name, first)] = await rows(database, "select name, first_id from noetl.period order by first_id desc limit 1")
     for table in TABLES:
         await execute(database, f"drop table noetl_history.{table}_{name}")
@@ -119,8 +137,8 @@ async def test_a_period_whose_rows_came_before_its_partition_stays_in_the_defaul
     assert await partitions(database, "noetl_history", name) == [table for table in TABLES if table != "turn"]
 
 
-async def test_a_large_default_partition_gets_no_other_beside_it(database: Database) -> None:
-    """Postgres would read it from end to end while nobody may use it."""
+async def test_no_partition_is_made_beside_a_large_default_partition(database: Database) -> None:
+    """Postgres would scan the whole default partition under a lock."""
     name = await value(database, "select max(name) from noetl.period")
     for table in ("turn", "workload"):
         await execute(database, f"drop table noetl_history.{table}_{name}")
@@ -131,103 +149,107 @@ async def test_a_large_default_partition_gets_no_other_beside_it(database: Datab
     assert [await value(database, "select noetl.add_partition(30)") for _ in range(2)] == [f"workload_{name}", None]
 
 
-async def test_a_period_leaves_with_all_that_is_in_it(database: Database) -> None:
-    """Nothing is deleted; the row of the execution stays, and so does what else there is."""
-    [gone] = await ended_in(database, LONG_AGO)
+async def test_archiving_a_period_moves_all_its_rows(database: Database) -> None:
+    """Nothing is deleted. The row of the execution stays."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     await set_clock(database, LATER)
     await add_period(database, LATER)
-    before = await rows(database, HISTORY.format("noetl.event"), gone)
+    before = await rows(database, HISTORY.format("noetl.event"), ended_id)
     [lives] = await start(database)
     await drain(database)
-    assert [name for name, held in (await archive_all(database)).items() if held] == [LATER]
+    assert [name for name, blockers in (await archive_all(database)).items() if blockers] == [LATER]
     assert await partitions(database, "noetl_archive", LONG_AGO) == TABLES
     assert await partitions(database, "noetl_history", LONG_AGO) == []
-    assert await rows(database, HISTORY.format(f"noetl_archive.event_{LONG_AGO}"), gone) == before != []
+    assert await rows(database, HISTORY.format(f"noetl_archive.event_{LONG_AGO}"), ended_id) == before != []
     assert await rows(database, "select execution_id from noetl.event group by execution_id") == [(lives,)]
     assert await rows(database, "select execution_id, status from noetl.execution order by 1") == [
-        (gone, "COMPLETED"), (lives, "RUNNING"),
+        (ended_id, "COMPLETED"), (lives, "RUNNING"),
     ]  # fmt: skip
     await complete_jobs(database)
     await drain(database)
     assert await broken_invariants(database) == {}
 
 
-async def unread(database: Database, gone: int) -> None:
-    """Mail waits."""
-    await execute(database, "insert into noetl.inbox (execution_id, event_id) values ($1, 1)", gone)
+async def unread_mail(database: Database, ended_id: int) -> None:
+    """The execution has mail."""
+    await execute(database, "insert into noetl.inbox (execution_id, event_id) values ($1, 1)", ended_id)
 
 
-async def set_aside(database: Database, gone: int) -> None:
-    """A dead letter is there."""
-    await execute(database, "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, 'x')", gone)
+async def dead_letter(database: Database, ended_id: int) -> None:
+    """The execution has a dead letter."""
+    await execute(
+        database, "insert into noetl.dead_letter (execution_id, event_id, reason) values ($1, 1, 'x')", ended_id
+    )
 
 
-async def a_leased_job(database: Database, gone: int) -> None:
-    """A worker has not answered yet."""
-    await execute(database, "update noetl.queue set status = 'leased' where execution_id = $1", gone)
+async def leased_job(database: Database, ended_id: int) -> None:
+    """A worker holds a job of the execution."""
+    await execute(database, "update noetl.queue set status = 'leased' where execution_id = $1", ended_id)
 
 
-async def a_live_parent(database: Database, gone: int) -> None:
-    """The one that started it."""
+async def running_parent(database: Database, ended_id: int) -> None:
+    """The parent execution runs."""
     await execute(database, "insert into noetl.execution (execution_id) values (1)")
-    await execute(database, "update noetl.execution set parent_execution_id = 1 where execution_id = $1", gone)
+    await execute(database, "update noetl.execution set parent_execution_id = 1 where execution_id = $1", ended_id)
 
 
-async def a_live_child(database: Database, gone: int) -> None:
-    """One that it started."""
-    await execute(database, "insert into noetl.execution (execution_id, parent_execution_id) values (1, $1)", gone)
+async def running_child(database: Database, ended_id: int) -> None:
+    """A child execution runs."""
+    await execute(database, "insert into noetl.execution (execution_id, parent_execution_id) values (1, $1)", ended_id)
 
 
-async def alive(database: Database, gone: int) -> None:
-    """It goes on."""
-    await execute(database, "update noetl.execution set status = 'RUNNING' where execution_id = $1", gone)
+async def no_longer_ended(database: Database, ended_id: int, status: str = "RUNNING") -> None:
+    """The execution runs, or is held."""
+    await execute(database, "update noetl.execution set status = $2 where execution_id = $1", ended_id, status)
 
 
-async def no_end(database: Database, gone: int) -> None:
-    """Nobody knows when it ended."""
-    await execute(database, "update noetl.execution set ended_at = null where execution_id = $1", gone)
+async def unknown_end(database: Database, ended_id: int) -> None:
+    """The execution has no end time."""
+    await execute(database, "update noetl.execution set ended_at = null where execution_id = $1", ended_id)
 
 
 @pytest.mark.parametrize(
     "what, reason",
     [
-        (unread, "event 1 of it is not read yet"),
-        (set_aside, "event 1 of it is set aside"),
-        (a_leased_job, "a worker holds its job"),
-        (a_live_parent, "its parent 1 runs"),
-        (a_live_child, "its child 1 runs"),
-        (alive, "it runs"),
-        (no_end, "it ended only lately"),
+        (unread_mail, "event 1 of it is not read yet"),
+        (dead_letter, "event 1 of it is set aside"),
+        (leased_job, "a worker holds its job"),
+        (running_parent, "its parent 1 runs"),
+        (running_child, "its child 1 runs"),
+        (no_longer_ended, "it runs"),
+        (partial(no_longer_ended, status="PAUSED"), "it runs"),
+        (partial(no_longer_ended, status="QUEUED"), "it runs"),
+        (unknown_end, "it ended only lately"),
     ],
 )
-async def test_what_lives_keeps_its_period(
+async def test_an_execution_that_is_not_over_keeps_its_period(
     database: Database, what: Callable[[Database, int], Awaitable[None]], reason: str
 ) -> None:
-    """It is named with the reason, and nothing of the period is touched."""
+    """The report names the execution and the reason; no row of the period moves."""
     ids = await ended_in(database, LONG_AGO, count=3)
     await what(database, ids[1])
-    [(held, why)] = (await archive_all(database))[LONG_AGO]
-    assert (held, why[: len(reason)]) == (ids[1], reason)
+    [(blockers, why)] = (await archive_all(database))[LONG_AGO]
+    assert (blockers, why[: len(reason)]) == (ids[1], reason)
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
 
 
-async def test_an_execution_that_ended_lately_keeps_its_period(database: Database) -> None:
-    """Its period is old, its end is not."""
-    [gone] = await ended_in(database, LONG_AGO)
-    assert await archive_all(database, 3600.0) == {LONG_AGO: (archive.Holder(gone, "it ended only lately"),)}
+async def test_an_execution_that_ended_recently_keeps_its_period(database: Database) -> None:
+    """The age counts from the end, not from the start."""
+    [ended_id] = await ended_in(database, LONG_AGO)
+    assert await archive_all(database, 3600.0) == {LONG_AGO: (archive.Blocker(ended_id, "it ended only lately"),)}
 
 
-async def test_a_period_that_is_not_over_is_not_asked_about(database: Database) -> None:
-    """However little happens in it."""
+async def test_the_current_period_is_not_archived(database: Database) -> None:
+    """This holds for an empty period too."""
     async with session(database) as connection:
         periods = await archive.list_periods(connection, 0.0)
     assert [(period.is_old, period.is_due) for period in periods] == [(False, False)] * 2
 
 
-async def test_what_begins_while_a_period_leaves_keeps_it(database: Database) -> None:
-    """A transaction that has an id of the period and is not committed yet: the period waits for it, and stays."""
+async def test_an_uncommitted_start_keeps_its_period(database: Database) -> None:
+    """The archive waits for the transaction and then finds its execution."""
     await ended_in(database, LONG_AGO)
-    late = await connect(database.dsn, name="late")
+    late = await connect(database, name="late")
     try:
         begun = late.transaction()
         await begun.start()
@@ -236,7 +258,7 @@ async def test_what_begins_while_a_period_leaves_keeps_it(database: Database) ->
         async with session(database) as own:
             await blocked(own)
         await begun.commit()
-        assert [holder.execution_id for holder in (await leaving)[LONG_AGO]] == [execution_id]
+        assert [blocker.execution_id for blocker in (await leaving)[LONG_AGO]] == [execution_id]
     finally:
         await late.close()
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
@@ -246,8 +268,8 @@ async def test_what_begins_while_a_period_leaves_keeps_it(database: Database) ->
     assert await broken_invariants(database) == {}
 
 
-async def test_an_interrupted_archive_goes_on(database: Database) -> None:
-    """The events are away and the period is marked; the rest follows with the next call."""
+async def test_an_interrupted_archive_continues(database: Database) -> None:
+    """Only the events have moved. The next call moves the rest."""
     await ended_in(database, LONG_AGO)
     async with session(database) as connection:
         await connection.fetchval("select noetl.detach_partition('event', $1)", LONG_AGO)
@@ -257,85 +279,85 @@ async def test_an_interrupted_archive_goes_on(database: Database) -> None:
     assert await broken_invariants(database) == {}
 
 
-async def test_an_answer_that_comes_after_all_changes_nothing(database: Database) -> None:
-    """It is read like any event of an execution that is over, and follows what has left with the next call."""
-    [gone] = await ended_in(database, LONG_AGO)
+async def test_events_of_an_archived_execution_change_nothing(database: Database) -> None:
+    """They get turns as after any end. The next call archives them."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     await archive_all(database)
     await execute(
         database,
         "insert into noetl.event (execution_id, event_type, node_id, node_name) values"
         " ($1, 'action_completed', 'x:work', 'work'), ($1, 'execution_start', 'x', 'story')",
-        gone,
+        ended_id,
     )
     await drain(database)
     turns = "select outcome from {} where execution_id = $1"
-    assert await rows(database, turns.format("noetl_history.turn_default"), gone) == [
+    assert await rows(database, turns.format("noetl_history.turn_default"), ended_id) == [
         ("after_end",), ("duplicate",),
     ]  # fmt: skip
     assert await value(database, "select count(*) from noetl.queue") == 0
     assert await broken_invariants(database) == {}
     await archive_all(database)
     assert await value(database, "select count(*) from noetl.event") == 0
-    assert len(await rows(database, turns.format("noetl_archive.turn"), gone)) == 2
+    assert len(await rows(database, turns.format("noetl_archive.turn"), ended_id)) == 2
 
 
-async def test_a_period_comes_back_as_it_was(database: Database) -> None:
-    """With what came meanwhile; then it can be replayed again."""
-    [gone] = await ended_in(database, LONG_AGO)
+async def test_restore_brings_a_period_back_unchanged(database: Database) -> None:
+    """Late events come back with it, and the execution can be replayed."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     await archive_all(database)
     late = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'action_completed', 'work')"
-    await execute(database, late, gone)
+    await execute(database, late, ended_id)
     await drain(database)
     await archive_all(database)
-    await execute(database, late, gone)
+    await execute(database, late, ended_id)
     await drain(database)
     async with session(database) as connection:
         await archive.restore_period(connection, LONG_AGO)
-        history = await load_history(connection, gone, Rules())
+        history = await load_history(connection, ended_id, PlaybookRules())
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
     assert [turn.outcome for turn in history.turns] == ["decided", "decided", "after_end", "after_end"]
     assert await broken_invariants(database) == {}
     assert await archive_all(database) == {LONG_AGO: ()}
 
 
-async def test_nobody_waits_while_what_comes_back_is_read(database: Database) -> None:
-    """Postgres reads nothing of it when it is attached: it was read before, with no lock on what others use."""
+async def test_restore_scans_no_table_under_a_lock(database: Database) -> None:
+    """A constraint is validated before, so Postgres attaches the table without a scan."""
     await ended_in(database, LONG_AGO)
     await archive_all(database)
-    told = []
+    messages = []
     async with session(database) as connection:
-        connection.add_log_listener(lambda _, said: told.append(said.message))
+        connection.add_log_listener(lambda _, message: messages.append(message.message))
         await connection.execute("set client_min_messages = debug1")
         await archive.restore_period(connection, LONG_AGO)
         await connection.execute("reset client_min_messages")
     implied = 'partition constraint for table "{}_{}" is implied by existing constraints'
-    assert sorted(said for said in told if "partition constraint" in said) == [
+    assert sorted(message for message in messages if "partition constraint" in message) == [
         implied.format(table, LONG_AGO) for table in TABLES
     ]
     assert await value(database, "select count(*) from pg_constraint where conname = 'in_period'") == 0
 
 
-async def test_a_period_that_left_before_its_tables_got_a_column_comes_back(database: Database) -> None:
-    """As do the rows that came late and left one by one before; what they lack is what the table gives by itself."""
-    [gone] = await ended_in(database, LONG_AGO)
+async def test_restore_adds_columns_that_archived_tables_lack(database: Database) -> None:
+    """Rows that were archived one by one come back too. New columns get their defaults."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     late = "insert into noetl.event (execution_id, event_type, node_name) values ($1, 'action_completed', 'work')"
     await archive_all(database)
-    await execute(database, late, gone)
+    await execute(database, late, ended_id)
     await drain(database)
     await archive_all(database)
     await execute(
         database,
         """alter table noetl.event add column gone text;
            alter table noetl.event drop column gone, add column "Trace id" text,
-             add column weight numeric(4, 1) not null default 1.5""",
+             add column size numeric(4, 1) not null default 1.5""",
     )
-    await execute(database, late, gone)
+    await execute(database, late, ended_id)
     await execute(database, "update noetl.event set \"Trace id\" = 'late'")
     async with session(database) as connection:
         await archive.restore_period(connection, LONG_AGO)
     assert await rows(
         database,
-        """select event_type, "Trace id", weight::text from noetl.event where event_type <> 'step_started'
+        """select event_type, "Trace id", size::text from noetl.event where event_type <> 'step_started'
              and event_type <> 'action_started' order by created_at""",
     ) == [
         ("execution_start", None, "1.5"), ("action_completed", None, "1.5"), ("step_completed", None, "1.5"),
@@ -344,8 +366,8 @@ async def test_a_period_that_left_before_its_tables_got_a_column_comes_back(data
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES
 
 
-async def test_only_what_is_archived_comes_back(database: Database) -> None:
-    """A name that nobody knows, and a period that is there."""
+async def test_only_archived_periods_can_be_restored(database: Database) -> None:
+    """An unknown name and a period that is not archived are refused."""
     await ended_in(database, LONG_AGO)
     async with session(database) as connection:
         with pytest.raises(NotFoundFault, match="no period 20200101"):
@@ -354,8 +376,8 @@ async def test_only_what_is_archived_comes_back(database: Database) -> None:
             await archive.restore_period(connection, LONG_AGO)
 
 
-async def test_the_same_idempotency_key_gives_the_same_execution_for_ever(database: Database) -> None:
-    """Its row stays."""
+async def test_an_idempotency_key_names_its_execution_after_archiving(database: Database) -> None:
+    """The row of the execution stays."""
     await register(database, BODY)
     await add_period(database, LONG_AGO)
     await set_clock(database, LONG_AGO)
@@ -370,84 +392,84 @@ async def test_the_same_idempotency_key_gives_the_same_execution_for_ever(databa
         assert await start_execution(connection, "story", "{}", **again) == first
 
 
-Asking = Callable[[Connection, int], Awaitable[object]]
-ASKED: dict[str, Asking] = {
+Command = Callable[[Connection, int], Awaitable[object]]
+COMMANDS: dict[str, Command] = {
     "events": list_events,
-    "replay": lambda connection, gone: load_history(connection, gone, Rules()),
-    "replay --until": lambda connection, gone: find_turn(connection, gone, 1),
-    "explain": lambda connection, gone: look_closely(connection, gone, Rules()),
-    "graph": lambda connection, gone: load_course(connection, gone, Rules()),
-    "verify": lambda connection, gone: verify(connection, Scope(gone)),
-    "reevaluate": lambda connection, gone: connection.fetchval("select noetl.put_back($1)", gone),
-    "fork": lambda connection, gone: connection.fetchval(
-        "select noetl.fork_execution($1, $2)", gone, {"results": []}
+    "replay": lambda connection, ended_id: load_history(connection, ended_id, PlaybookRules()),
+    "replay --until": lambda connection, ended_id: find_turn(connection, ended_id, 1),
+    "explain": lambda connection, ended_id: load_history_and_facts(connection, ended_id, PlaybookRules()),
+    "graph": lambda connection, ended_id: load_execution_path(connection, ended_id, PlaybookRules()),
+    "verify": lambda connection, ended_id: verify(connection, Scope(ended_id)),
+    "reevaluate": lambda connection, ended_id: connection.fetchval("select noetl.put_back($1)", ended_id),
+    "fork": lambda connection, ended_id: connection.fetchval(
+        "select noetl.fork_execution($1, $2)", ended_id, {"results": []}
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("asked", ASKED)
-async def test_who_asks_for_what_has_left_is_told_where_it_is(database: Database, asked: str) -> None:
-    """And not that there is no such execution, or that it did nothing."""
-    [gone] = await ended_in(database, LONG_AGO)
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_commands_say_that_an_execution_is_archived(database: Database, command: str) -> None:
+    """No command reports an unknown or an empty execution."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     await archive_all(database)
     with pytest.raises(NotFoundFault, match="is archived"):
-        async with command_session(database.dsn, name="test") as connection:
-            await ASKED[asked](connection, gone)
+        async with command_session(database, name="test") as connection:
+            await COMMANDS[command](connection, ended_id)
 
 
-async def test_status_says_that_it_is_archived(database: Database) -> None:
-    """What the row of the execution has is told."""
-    [gone] = await ended_in(database, LONG_AGO)
+async def test_status_says_that_an_execution_is_archived(database: Database) -> None:
+    """It still shows the row of the execution."""
+    [ended_id] = await ended_in(database, LONG_AGO)
     await archive_all(database)
     async with session(database) as connection:
-        found = await find_execution(connection, gone)
+        found = await find_execution(connection, ended_id)
     assert (found["status"], found["archived"]) == ("COMPLETED", True)
 
 
-async def test_what_has_left_is_in_no_list_of_histories(database: Database) -> None:
-    """`replay --all` and `verify --all` go over what is there."""
+async def test_commands_over_all_executions_skip_archived_ones(database: Database) -> None:
+    """These are `replay --all` and `verify --all`."""
     await ended_in(database, LONG_AGO)
-    kept = await ended_in(database, LATER)
+    remaining = await ended_in(database, LATER)
     async with session(database) as connection:
         for period in (await archive.list_periods(connection, 0.0))[:1]:
             await archive.archive_period(connection, period, 0.0)
-        assert [weight.execution_id async for load in weigh(connection, ALL) for weight in load] == kept
-        assert await count_histories(connection, ALL) == 1
-        report = await verify(connection, Scope(), deep=Rules())
+        assert [size.execution_id async for load in measure_sizes(connection, Filter()) for size in load] == remaining
+        assert await count_histories(connection, Filter()) == 1
+        report = await verify(connection, Scope(), deep=PlaybookRules())
     assert (report.executions, report.broken) == (1, 0)
 
 
-async def test_brokers_go_on_beside_it(database: Database) -> None:
-    """Periods leave while executions are decided on: nothing is lost, nothing doubled."""
+async def test_brokers_decide_while_periods_are_archived(database: Database) -> None:
+    """No decision is lost or repeated."""
     for name in (LONG_AGO, LATER):
         await ended_in(database, name, count=20)
     await execute(database, "create or replace function noetl.next_id() returns bigint language sql volatile as $$"
                   " select noetl.first_id_at(clock_timestamp()) | (nextval('noetl.id_seq') & 1048575) $$")  # fmt: skip
     await start(database, count=300)
     async with running(database):
-        left = asyncio.create_task(archive_all(database))
+        archiving = asyncio.create_task(archive_all(database))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await value(database, "select count(*) from noetl.execution where status = 'RUNNING'"):
-                await complete_jobs(database, {"n": 1}, most=50)
+                await complete_jobs(database, {"n": 1}, limit=50)
         await until_ended(database)
-        assert await left == {LONG_AGO: (), LATER: ()}
+        assert await archiving == {LONG_AGO: (), LATER: ()}
     assert await value(database, "select count(*) from noetl.event where event_type = 'execution_complete'") == 300
     assert await broken_invariants(database) == {}
 
 
-async def test_beside_a_noetl_server_rows_are_moved(empty_database: Database) -> None:
-    """Its tables have no partitions: what ended goes, what lives and what ran before this broker stays."""
+async def test_beside_a_noetl_server_rows_are_archived_one_by_one(empty_database: Database) -> None:
+    """Its tables have no partitions. Running executions and rows from before this broker stay."""
     database = empty_database
     await execute(database, noetl_server.TABLES)
     await execute(database, noetl_server.HISTORY)
-    await migrate(database.dsn)
+    await migrate(database)
     await execute(
         database,
         "insert into noetl.catalog (catalog_id, path, version, kind, content) values (78, 'mine', 1, 'Playbook', $1)",
         noetl_server.PLAYBOOK,
     )
-    over, alive = 9, 11
-    for execution_id in (over, alive):
+    over, running_id = 9, 11
+    for execution_id in (over, running_id):
         await execute(database, noetl_server.START.format(execution_id=execution_id))
     await drain(database)
     await execute(database, "select noetl.cancel_execution($1)", over)
@@ -456,32 +478,32 @@ async def test_beside_a_noetl_server_rows_are_moved(empty_database: Database) ->
     await archive_all(database)
     ids = "select distinct execution_id from noetl.{} order by 1"
     assert [await rows(database, ids.format(table)) for table in ("event", "turn", "queue", "workflow")] == [
-        [(noetl_server.OLD,), (alive,)], [(alive,)], [(noetl_server.OLD,), (alive,)], [(noetl_server.OLD,), (alive,)],
+        [(noetl_server.OLD,), (running_id,)], [(running_id,)],
+        [(noetl_server.OLD,), (running_id,)], [(noetl_server.OLD,), (running_id,)],
     ]  # fmt: skip
     assert await rows(database, "select event_id from noetl_archive.event order by 1") == before
     assert await rows(database, "select execution_id from noetl.archived") == [(over,)]
-    assert await broken_invariants(database, but=["every execution ended"]) == {}
+    assert await broken_invariants(database, ignore=["every execution ended"]) == {}
     async with session(database) as connection:
         with pytest.raises(NotFoundFault, match="is archived"):
             await list_events(connection, over)
 
 
-async def test_a_broker_makes_partitions_and_may_not_take_them_away(database: Database) -> None:
-    """Making them is a function with its owner's rights; what leaves is the owner's to say."""
+async def test_the_broker_role_may_make_partitions_but_not_archive_them(database: Database) -> None:
+    """A function with its owner's rights makes partitions. Only the owner archives."""
     await ended_in(database, LONG_AGO)
-    await execute(database, "delete from noetl.period where first_id = (select max(first_id) from noetl.period)")
-    name = await value(database, "select to_char(now() + interval '30 days', 'YYYYMMDD')")
+    name = await value(database, LAST_PERIOD_REMOVED)
     await execute(database, f"drop table noetl_history.turn_{name}")
     async with logins(database) as those:
-        async with command_session(those.broker.dsn, name="test") as connection:
+        async with command_session(those.broker, name="test") as connection:
             assert await archive.add_partition(connection, 30) == f"turn_{name}"
             assert await archive.add_partition(connection, 30) is None
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await archive.list_periods(connection, 0.0)
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.fetchval("select noetl.detach_partition('event', $1)", LONG_AGO)
-        for stranger in (those.worker, those.producer, those.reader):
+        for role in (those.worker, those.producer, those.reader):
             with pytest.raises(PermissionFault):
-                async with command_session(stranger.dsn, name="test") as connection:
+                async with command_session(role, name="test") as connection:
                     await archive.add_partition(connection, 30)
     assert await partitions(database, "noetl_history", LONG_AGO) == TABLES

@@ -1,11 +1,11 @@
-"""Archiving executions one by one, beside events that come for them at that moment."""
+"""Archiving of single executions while events for them arrive."""
 
 from __future__ import annotations
 
 import asyncio
 
 from noetl_broker.store import archive
-from noetl_broker.store.migrate import migrations
+from noetl_broker.store.migrations import migrations
 from tests.brokers import (
     PATIENCE_SECONDS,
     broken_invariants,
@@ -25,8 +25,8 @@ LATE = "insert into noetl.event (execution_id, event_type, node_name) values ($1
 EVENTS = "select count(*) from {}.event where execution_id = $1"
 
 
-async def ended_outside(database: Database, *, count: int) -> list[int]:
-    """Executions that have ended, with rows that no period has partitions for."""
+async def ended_without_partitions(database: Database, *, count: int) -> list[int]:
+    """Return executions that have ended and whose rows are in no partition of a period."""
     await register(database, BODY)
     await set_clock(database, LONG_AGO)
     ids = await start(database, count=count)
@@ -36,9 +36,9 @@ async def ended_outside(database: Database, *, count: int) -> list[int]:
     return ids
 
 
-async def test_an_event_that_came_meanwhile_keeps_its_execution_back(database: Database) -> None:
-    """The others leave; it follows when the event is read."""
-    late, *others = await ended_outside(database, count=3)
+async def test_an_execution_with_unread_mail_is_not_archived(database: Database) -> None:
+    """The others are archived. It follows when the event has a turn."""
+    late, *others = await ended_without_partitions(database, count=3)
     async with session(database) as connection:
         [over] = [batch async for batch in archive.outside_periods(connection, 0.0)]
         await execute(database, LATE, late)
@@ -53,9 +53,9 @@ async def test_an_event_that_came_meanwhile_keeps_its_execution_back(database: D
     assert await value(database, "select count(*) from noetl.event") == 0
 
 
-async def test_an_event_that_comes_while_the_rows_move_stays_with_its_mail(database: Database) -> None:
-    """It commits after the move has begun and before the events are deleted; a lock holds that moment open."""
-    [late] = await ended_outside(database, count=1)
+async def test_an_event_that_arrives_during_the_move_keeps_its_mail(database: Database) -> None:
+    """It commits after the move began and before the events are deleted."""
+    [late] = await ended_without_partitions(database, count=1)
     async with session(database) as connection, session(database) as producer:
         await producer.execute("begin")
         await producer.execute("lock table noetl_history.event_default in share row exclusive mode")
@@ -70,9 +70,9 @@ async def test_an_event_that_comes_while_the_rows_move_stays_with_its_mail(datab
     assert await broken_invariants(database) == {}
 
 
-async def test_mail_that_is_set_aside_keeps_its_execution_too(database: Database) -> None:
-    """Whoever mends what it failed for and tries again must find the event."""
-    [late] = await ended_outside(database, count=1)
+async def test_an_execution_with_a_dead_letter_is_not_archived(database: Database) -> None:
+    """`dead-letters retry` needs the event."""
+    [late] = await ended_without_partitions(database, count=1)
     async with session(database) as connection:
         [over] = [batch async for batch in archive.outside_periods(connection, 0.0)]
         await execute(database, LATE, late)
@@ -87,9 +87,9 @@ async def test_mail_that_is_set_aside_keeps_its_execution_too(database: Database
     assert await value(database, EVENTS.format("noetl"), late) > 1
 
 
-async def test_a_table_that_got_a_column_since_others_left_it_is_archived_too(database: Database) -> None:
-    """Each row keeps what it had."""
-    [first] = await ended_outside(database, count=1)
+async def test_archiving_adds_columns_that_the_archive_lacks(database: Database) -> None:
+    """Each row keeps its values."""
+    [first] = await ended_without_partitions(database, count=1)
     async with session(database) as connection:
         await archive.archive_rows(connection, [first])
         await execute(database, "alter table noetl.event add column trace text not null default 'none'")
@@ -103,9 +103,9 @@ async def test_a_table_that_got_a_column_since_others_left_it_is_archived_too(da
     assert await rows(database, traces) == [(first, "none"), (second, "seen")]
 
 
-async def test_rows_leave_and_come_back_where_all_tables_are_published(database: Database) -> None:
-    """Postgres refuses to delete from a published table whose rows nothing identifies."""
-    ids = await ended_outside(database, count=1)
+async def test_archive_and_restore_work_with_a_publication_of_all_tables(database: Database) -> None:
+    """Postgres refuses to delete from a published table without a replica identity."""
+    ids = await ended_without_partitions(database, count=1)
     await execute(database, "create publication everything for all tables")
     async with session(database) as connection:
         assert (await archive.archive_rows(connection, ids)).executions == 1
@@ -118,8 +118,8 @@ async def test_rows_leave_and_come_back_where_all_tables_are_published(database:
     assert await value(database, "select count(*) from noetl_archive.transition") == 0
 
 
-async def test_whatever_is_deleted_or_changed_has_an_identity(database: Database) -> None:
-    """Of all our tables, and of the partitions that are made later."""
+async def test_every_table_has_a_replica_identity(database: Database) -> None:
+    """New partitions have one too."""
     await execute(database, "drop table noetl_history.transition_default")
     for migration in migrations():
         await execute(database, migration.text)

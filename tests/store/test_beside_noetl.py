@@ -1,4 +1,4 @@
-"""Beside a NoETL server: its plain INSERTs into its own tables drive an execution, and our functions work there."""
+"""Plain INSERTs of a NoETL server drive executions, and our functions work on its tables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.plans import plan_fork
-from noetl_broker.broker.replay import compare_end, retake
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.replay import replay_history
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store import recovery
 from noetl_broker.store.catalog import register
+from noetl_broker.store.connection import connect
 from noetl_broker.store.history import load_history
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import connect
+from noetl_broker.store.migrations import migrate
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
 from tests.sessions import blocked, refused, session
@@ -28,10 +28,10 @@ EXECUTION = 9
 
 @pytest.fixture
 async def server_database(empty_database: Database) -> Database:
-    """The database of a NoETL server with an execution in it, migrated."""
+    """Yield a migrated database of a NoETL server with one finished execution."""
     await execute(empty_database, noetl_server.TABLES)
     await execute(empty_database, noetl_server.HISTORY)
-    await migrate(empty_database.dsn)
+    await migrate(empty_database)
     await execute(
         empty_database,
         "insert into noetl.catalog (catalog_id, path, version, kind, content) values (78, 'mine', 1, 'Playbook', $1)",
@@ -40,13 +40,13 @@ async def server_database(empty_database: Database) -> Database:
     return empty_database
 
 
-async def test_events_are_written_while_migrate_builds_the_indexes_of_a_long_queue(empty_database: Database) -> None:
-    """A session that uses the queue holds that moment open: only whoever changes the queue waits for migrate."""
+async def test_migrate_blocks_no_events_while_it_indexes_the_queue(empty_database: Database) -> None:
+    """A session that changes the queue keeps `migrate` waiting; events are written meanwhile."""
     await execute(empty_database, noetl_server.TABLES)
     await execute(empty_database, noetl_server.HISTORY)
     async with session(empty_database) as worker, session(empty_database) as server:
         await worker.execute("begin; lock table noetl.queue in row exclusive mode")
-        migrating = asyncio.create_task(migrate(empty_database.dsn))
+        migrating = asyncio.create_task(migrate(empty_database))
         await blocked(server)
         await server.execute(
             """insert into noetl.event (execution_id, catalog_id, event_id, event_type)
@@ -57,16 +57,16 @@ async def test_events_are_written_while_migrate_builds_the_indexes_of_a_long_que
         await migrating
 
 
-async def test_history_is_no_mail(server_database: Database) -> None:
-    """What the old broker has decided stays decided, and nobody blames it for having no turns."""
+async def test_events_from_before_the_migration_are_no_mail(server_database: Database) -> None:
+    """`verify` does not report that they have no turns."""
     assert await value(server_database, "select count(*) from noetl.inbox") == 0
     await drain(server_database)
     assert await value(server_database, "select count(*) from noetl.turn") == 0
     assert await broken_invariants(server_database) == {}
 
 
-async def test_what_was_under_way_when_the_broker_came_is_accounted_for(server_database: Database) -> None:
-    """An execution that the old broker started is no one's now: what is told of it is read, and changes nothing."""
+async def test_events_of_executions_from_before_the_migration_are_recorded(server_database: Database) -> None:
+    """The old broker started them, so no event changes them."""
     await execute(
         server_database,
         """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
@@ -79,16 +79,16 @@ async def test_what_was_under_way_when_the_broker_came_is_accounted_for(server_d
     assert await broken_invariants(server_database) == {}
 
 
-async def test_an_execution_that_the_server_starts_runs_to_its_end(server_database: Database) -> None:
-    """Started and answered by plain INSERTs with text, as that server and its worker write them."""
+async def test_the_broker_runs_an_execution_that_a_noetl_server_started(server_database: Database) -> None:
+    """The server and its worker write text with plain INSERTs."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await answer(server_database, "a", {"n": 21})
     await drain(server_database)
     await answer(server_database, "b", 1)
     await drain(server_database)
-    told = "select event_type, node_name from noetl.event where execution_id = $1 order by created_at"
-    assert [row for row in await rows(server_database, told, EXECUTION) if row[0] != "step_result"] == [
+    statement = "select event_type, node_name from noetl.event where execution_id = $1 order by created_at"
+    assert [row for row in await rows(server_database, statement, EXECUTION) if row[0] != "step_result"] == [
         ("execution_start", "mine"),
         ("step_started", "a"),
         ("action_completed", "a"),
@@ -104,18 +104,18 @@ async def test_an_execution_that_the_server_starts_runs_to_its_end(server_databa
     assert await broken_invariants(server_database) == {}
 
 
-async def test_what_the_old_broker_decided_is_not_put_back(server_database: Database) -> None:
-    """Its events have no turns, and are no lost mail."""
+async def test_put_back_ignores_events_of_the_old_broker(server_database: Database) -> None:
+    """Their missing turns are no lost mail."""
     assert await value(server_database, "select noetl.put_back($1)", noetl_server.OLD) == 0
 
 
-async def test_an_execution_that_the_server_started_can_be_forked(server_database: Database) -> None:
-    """Results are copied from text into text; the fork runs to its end, and a replay finds no difference."""
+async def test_an_execution_that_a_noetl_server_started_can_be_forked(server_database: Database) -> None:
+    """Results are copied as text. A replay of the fork finds no difference."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await answer(server_database, "a", {"n": 21})
     await drain(server_database)
-    connection = await connect(server_database.dsn, name="test")
+    connection = await connect(server_database, name="test")
     history = await load_history(connection, EXECUTION, PlaybookRules())
     fork = await recovery.fork_execution(connection, EXECUTION, plan_fork(history, "b"))
     await drain(server_database)
@@ -125,16 +125,15 @@ async def test_an_execution_that_the_server_started_can_be_forked(server_databas
         fork,
     )
     await drain(server_database)
-    told = "select status, result from noetl.execution where execution_id = $1"
-    assert await rows(server_database, told, fork) == [("COMPLETED", {"answer": 21})]
+    statement = "select status, result from noetl.execution where execution_id = $1"
+    assert await rows(server_database, statement, fork) == [("COMPLETED", {"answer": 21})]
     history = await load_history(connection, fork, PlaybookRules())
     await connection.close()
-    turns = list(retake(history))
-    assert [text for turn in turns for text in turn.differences] + compare_end(history, turns) == []
+    assert replay_history(history)[1] == []
 
 
-async def test_the_job_holds_what_the_server_hands_to_its_worker(server_database: Database) -> None:
-    """`action` is text, `context` carries the workload of the start event and not the server's own row."""
+async def test_a_job_has_the_columns_that_a_noetl_worker_reads(server_database: Database) -> None:
+    """`action` is text. `context` has the workload of the start event."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     [(queue_id, action, context)] = await rows(
@@ -145,8 +144,8 @@ async def test_the_job_holds_what_the_server_hands_to_its_worker(server_database
     assert context["workload"] == {"n": 20}
 
 
-async def test_rows_that_the_server_tracked_before_are_kept_and_filled(server_database: Database) -> None:
-    """Its steps get their place and state; its arcs stay, and those that it lacks are added."""
+async def test_tracking_rows_of_the_server_are_kept_and_completed(server_database: Database) -> None:
+    """Steps get node ids and states; missing transitions are added."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     steps = "select step_name, ordinal, status from noetl.workflow where execution_id = $1 order by ordinal"
@@ -160,8 +159,8 @@ async def test_rows_that_the_server_tracked_before_are_kept_and_filled(server_da
     assert await rows(server_database, arcs, EXECUTION) == [("a", "b"), ("a", "end"), ("b", "end"), ("start", "a")]
 
 
-async def test_an_error_that_is_plain_text_is_told(server_database: Database) -> None:
-    """That server's `error` column is text for people; it is the message of the failure."""
+async def test_a_plain_text_error_becomes_the_message(server_database: Database) -> None:
+    """The `error` column of the server is text."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -175,10 +174,8 @@ async def test_an_error_that_is_plain_text_is_told(server_database: Database) ->
 
 
 @pytest.mark.parametrize("text", ["{broken", "NaN", "'single'", "[1,", '{"a": "\\u0000"}', '"\\ud800"'])
-async def test_a_result_that_is_no_json_fails_the_step_and_is_accounted_for(
-    server_database: Database, text: str
-) -> None:
-    """The event cannot be read; the execution ends with a reason, and the inbox is empty."""
+async def test_a_result_that_is_not_json_fails_the_step(server_database: Database, text: str) -> None:
+    """The execution ends with the reason, and the inbox is empty."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -195,8 +192,8 @@ async def test_a_result_that_is_no_json_fails_the_step_and_is_accounted_for(
 
 
 @pytest.mark.parametrize("size", [10, 20_000])
-async def test_a_large_result_that_is_no_json_fails_the_step_too(server_database: Database, size: int) -> None:
-    """A large one does not come along with its event: it is found out when it is loaded."""
+async def test_a_large_result_that_is_not_json_fails_the_step(server_database: Database, size: int) -> None:
+    """Large results are loaded after the claim, so they fail later."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -212,8 +209,8 @@ async def test_a_large_result_that_is_no_json_fails_the_step_too(server_database
 
 
 @pytest.mark.parametrize("text", ["null", "{}", "", None])
-async def test_an_empty_result_is_none(server_database: Database, text: str | None) -> None:
-    """How that server writes nothing; `a.n` is then undefined, which the condition says aloud."""
+async def test_an_empty_result_text_is_no_result(server_database: Database, text: str | None) -> None:
+    """A condition that reads `a.n` reports an undefined value."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -227,8 +224,8 @@ async def test_an_empty_result_is_none(server_database: Database, text: str | No
     assert error["template"] == "{{ a.n > 20 }}"
 
 
-async def test_a_start_whose_context_is_no_json_fails_with_a_reason(server_database: Database) -> None:
-    """Its version comes from the catalog_id; its payload cannot be read."""
+async def test_a_start_whose_context_is_not_json_fails_the_execution(server_database: Database) -> None:
+    """The `catalog_id` gives the version; the payload is unreadable."""
     await execute(
         server_database,
         """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_name, context)
@@ -240,8 +237,8 @@ async def test_a_start_whose_context_is_no_json_fails_with_a_reason(server_datab
     assert await broken_invariants(server_database) == {}
 
 
-async def test_an_event_that_the_server_writes_twice_is_a_duplicate(server_database: Database) -> None:
-    """A resend has an id of its own there; the second one changes nothing."""
+async def test_an_event_that_is_inserted_twice_is_a_duplicate(server_database: Database) -> None:
+    """The second row has another id and changes nothing."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await answer(server_database, "a", {"n": 21})
@@ -251,8 +248,8 @@ async def test_an_event_that_the_server_writes_twice_is_a_duplicate(server_datab
     assert outcomes == [(1, "decided"), (2, "decided"), (3, "duplicate")]
 
 
-async def test_an_event_that_the_server_rewrites_is_no_new_mail(server_database: Database) -> None:
-    """Same id, same content, by ON CONFLICT DO UPDATE: only INSERTs count."""
+async def test_an_upsert_of_an_event_is_no_new_mail(server_database: Database) -> None:
+    """`ON CONFLICT DO UPDATE` writes the same id and content; only INSERTs are mail."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -268,8 +265,8 @@ async def test_an_event_that_the_server_rewrites_is_no_new_mail(server_database:
 @pytest.mark.parametrize(
     "instant", ["infinity", "-infinity", "290000-01-01", "4000-01-01 BC", "9999-12-31 23:59:59.999999"]
 )
-async def test_a_time_that_python_does_not_know_stops_nothing(server_database: Database, instant: str) -> None:
-    """That server's column has no check against infinity."""
+async def test_a_time_that_python_cannot_hold_is_read(server_database: Database, instant: str) -> None:
+    """The column of the server has no check against infinity."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     await execute(
@@ -281,11 +278,11 @@ async def test_a_time_that_python_does_not_know_stops_nothing(server_database: D
     )
     await drain(server_database)
     assert await rows(server_database, "select outcome from noetl.turn where event_id = 1") == [("decided",)]
-    assert await broken_invariants(server_database, but=("every execution ended",)) == {}
+    assert await broken_invariants(server_database, ignore=("every execution ended",)) == {}
 
 
-async def test_jobs_are_leased_and_answered_through_our_functions_there_too(server_database: Database) -> None:
-    """The functions write events into its table, whatever the types of its columns."""
+async def test_workers_lease_and_answer_jobs_on_tables_of_a_noetl_server(server_database: Database) -> None:
+    """Our functions write events into columns of any type."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     lease = "select queue_id, attempts from noetl.lease_jobs('w')"
@@ -297,8 +294,8 @@ async def test_jobs_are_leased_and_answered_through_our_functions_there_too(serv
     ]
 
 
-async def test_a_workers_time_zone_does_not_disorder_the_log(server_database: Database) -> None:
-    """That server's `created_at` has no zone: what our functions write there is UTC, as what the broker writes."""
+async def test_the_time_zone_of_a_worker_does_not_change_event_times(server_database: Database) -> None:
+    """`created_at` has no zone there. All our functions write UTC."""
     await execute(server_database, noetl_server.START.format(execution_id=EXECUTION))
     await drain(server_database)
     async with session(server_database) as own:
@@ -308,16 +305,16 @@ async def test_a_workers_time_zone_does_not_disorder_the_log(server_database: Da
                 "select noetl.complete_job(queue_id, 'w', attempts, '{\"n\": 21}') from noetl.lease_jobs('w')"
             )
             await drain(server_database)
-    told = "select event_type from noetl.event where execution_id = $1 order by created_at"
-    assert [kind for (kind,) in await rows(server_database, told, EXECUTION)] == [
+    statement = "select event_type from noetl.event where execution_id = $1 order by created_at"
+    assert [kind for (kind,) in await rows(server_database, statement, EXECUTION)] == [
         "execution_start",
         *("step_started", "action_started", "action_completed", "step_completed") * 2,
         "execution_complete",
     ]
 
 
-async def test_our_functions_start_and_cancel_there_too(server_database: Database) -> None:
-    """A context of ours becomes text in its column."""
+async def test_start_and_cancel_work_on_tables_of_a_noetl_server(server_database: Database) -> None:
+    """The context is stored as text."""
     execution_id = await value(server_database, """select noetl.start_execution('mine', '{"n": 5}')""")
     await drain(server_database)
     assert await value(server_database, "select context ->> 'n' from noetl.queue where status = 'queued'") == "5"
@@ -326,12 +323,12 @@ async def test_our_functions_start_and_cancel_there_too(server_database: Databas
     assert await value(server_database, "select status from noetl.execution") == "CANCELLED"
 
 
-async def test_a_playbook_is_registered_where_that_server_has_registered_none(empty_database: Database) -> None:
-    """Its catalog takes only kinds that it has heard of; ours is told with the first row. Others are refused."""
+async def test_a_playbook_is_registered_in_an_empty_catalog_of_a_noetl_server(empty_database: Database) -> None:
+    """The catalog takes known kinds only. A trigger adds ours with the first playbook."""
     await execute(empty_database, noetl_server.TABLES)
-    await migrate(empty_database.dsn)
+    await migrate(empty_database)
     assert await value(empty_database, "select count(*) from noetl.resource") == 0
-    connection = await connect(empty_database.dsn, name="test")
+    connection = await connect(empty_database, name="test")
     text = dedent(noetl_server.PLAYBOOK)
     [first] = await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
     [again] = await register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
@@ -343,7 +340,7 @@ async def test_a_playbook_is_registered_where_that_server_has_registered_none(em
 
 
 async def answer(database: Database, step: str, data: Any) -> None:
-    """What that server's worker reports of a job: the envelope as text, an id of the server's, then `step_result`."""
+    """Write the events that a worker of the server writes for a job: the answer and `step_result`."""
     envelope = json.dumps({"id": "job", "status": "success", "data": data})
     for kind, result in (("action_completed", envelope), ("step_result", json.dumps(data))):
         await execute(

@@ -1,12 +1,12 @@
-"""Passwords in connection strings: found, and not shown where one is broken."""
+"""Passwords in connection strings are found and never shown."""
 
 from __future__ import annotations
 
 import pytest
 
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.dsn import INSTEAD, UNNAMED, database_names, secret_parts, without_secrets
-from noetl_broker.store.pool import connect
+from noetl_broker.store.connection import connect
+from noetl_broker.store.dsn import INSTEAD, UNNAMED, Database, database_names, secret_parts, without_secrets
 
 PIECES = ("hunter", "sesame")
 
@@ -25,13 +25,13 @@ PIECES = ("hunter", "sesame")
         (None, ()),
     ],
 )
-def test_passwords_are_found(dsn: str | None, parts: tuple[str, ...]) -> None:
-    """As written, and decoded."""
+def test_passwords_of_a_dsn_are_found(dsn: str | None, parts: tuple[str, ...]) -> None:
+    """Both as written and decoded."""
     assert secret_parts(dsn) == parts
 
 
-def test_a_message_without_a_piece_of_the_password_is_told() -> None:
-    """As the driver words it."""
+def test_a_message_without_the_password_is_shown() -> None:
+    """The text of the driver is unchanged."""
     message = "Connect call failed ('127.0.0.1', 1)"
     assert without_secrets(message, "postgresql://u:p/w@127.0.0.1:1/db") == message
     assert without_secrets("invalid port 'p'", "postgresql://u:p/w@127.0.0.1:1/db") == INSTEAD
@@ -50,10 +50,10 @@ def test_a_message_without_a_piece_of_the_password_is_told() -> None:
         "host=127.0.0.1 password={}",
     ],
 )
-async def test_no_piece_of_a_password_is_told_of_a_broken_dsn(form: str, between: str) -> None:
-    """Whatever the driver takes for host, port or database; nor is its own error chained to ours."""
+async def test_no_part_of_a_password_of_a_broken_dsn_is_shown(form: str, between: str) -> None:
+    """The driver may take it for host, port or database. Its error is not chained."""
     with pytest.raises((BrokerError, OSError)) as caught:
-        await connect(form.format(between.join(PIECES)), name="test")
+        await connect(Database(dsn=form.format(between.join(PIECES))), name="test")
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
     assert not any(piece in str(caught.value) for piece in PIECES)
@@ -73,20 +73,25 @@ async def test_no_piece_of_a_password_is_told_of_a_broken_dsn(form: str, between
         (None, UNNAMED),
     ],
 )
-def test_a_database_is_named_by_its_place(dsn: str | None, name: str) -> None:
-    """What may be a piece of a password names nothing."""
-    assert database_names([dsn]) == (name,)
+def test_a_database_is_named_by_host_port_and_name(dsn: str | None, name: str) -> None:
+    """A part that may belong to a password is left out."""
+    assert database_names([Database(dsn=dsn)]) == (name,)
 
 
-def test_without_a_dsn_the_usual_variables_name_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are where the driver looks then."""
+def test_without_a_dsn_the_pg_variables_name_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver reads the same variables."""
     monkeypatch.setenv("PGHOST", "h")
     monkeypatch.setenv("PGDATABASE", "db")
-    assert database_names([None]) == ("h/db",)
+    assert database_names([Database()]) == ("h/db",)
 
 
-def test_two_databases_never_have_one_name() -> None:
-    """The same one twice, or two whose DSN names none."""
-    assert database_names(["postgresql://h/db", "postgresql://h/db", None, None]) == (
-        "h/db", "h/db #2", UNNAMED, f"{UNNAMED} #4",
-    )  # fmt: skip
+def test_two_databases_have_different_names() -> None:
+    """The same DSN twice, or two without a database, also get two names."""
+    databases = [Database(dsn=dsn) for dsn in ("postgresql://h/db", "postgresql://h/db", None, None)]
+    assert database_names(databases) == ("h/db", "h/db #2", UNNAMED, f"{UNNAMED} #4")
+
+
+def test_two_schemas_of_one_database_have_different_names() -> None:
+    """The default schema is not named."""
+    databases = [Database(dsn="postgresql://h/db", schema=schema) for schema in ("noetl", "orders")]
+    assert database_names(databases) == ("h/db", "h/db/orders")

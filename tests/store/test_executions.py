@@ -1,4 +1,4 @@
-"""The order of a log: by turns, whatever ids and clocks say."""
+"""Events are sorted by turns, not by ids or clocks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def event(
     read: int | None = None,
     written: int | None = None,
 ) -> dict[str, Any]:
-    """Make a row: `at` in milliseconds, `read` and `written` the turns that read or wrote it."""
+    """Make a row. `at` is in milliseconds; `read` and `written` are the turns that read and wrote it."""
     return {
         "event_id": event_id,
         "event_type": event_type,
@@ -33,12 +33,12 @@ def event(
 
 
 def order(*rows: dict[str, Any], read_only: bool = False) -> list[int]:
-    """Give the ids in the order of the log."""
+    """Return the ids in the order of the log."""
     return [row["event_id"] for row in in_turn_order(rows, read_only=read_only)]
 
 
-def test_an_event_stands_before_what_its_turn_wrote() -> None:
-    """Even if its id is the greater one."""
+def test_an_event_precedes_the_events_of_its_turn() -> None:
+    """Its id may be the greater one."""
     assert order(
         event(9, "execution_start", at=0, read=1),
         event(1, "step_started", at=1, parent=9, written=1),
@@ -46,8 +46,8 @@ def test_an_event_stands_before_what_its_turn_wrote() -> None:
     ) == [9, 1, 2]
 
 
-def test_turns_count_and_not_the_time_of_arrival() -> None:
-    """Two events that came in one order and were read in the other."""
+def test_events_are_sorted_by_turn_not_by_time() -> None:
+    """Two events arrived in one order and were read in the other."""
     assert order(
         event(1, "action_completed", at=1, read=3),
         event(2, "action_completed", at=2, read=2),
@@ -56,8 +56,8 @@ def test_turns_count_and_not_the_time_of_arrival() -> None:
     ) == [2, 3, 1, 4]
 
 
-def test_what_takes_no_turn_stands_after_its_parent() -> None:
-    """Between its parent and what the same turn wrote next."""
+def test_an_event_without_a_turn_follows_its_parent() -> None:
+    """It precedes the next event of the same turn."""
     assert order(
         event(1, "execution_start", at=0, read=1),
         event(2, "step_started", at=1, parent=1, node="1:a", written=1),
@@ -67,8 +67,8 @@ def test_what_takes_no_turn_stands_after_its_parent() -> None:
     ) == [1, 2, 4, 3, 5]
 
 
-def test_a_second_attempt_stands_after_the_retry_that_made_room_for_it() -> None:
-    """Its parent is the start of the step all the same."""
+def test_a_second_attempt_follows_the_retry() -> None:
+    """Its parent is the start of the step."""
     assert order(
         event(1, "step_started", at=0, parent=0, written=1),
         event(2, "action_started", at=1, parent=1),
@@ -78,8 +78,8 @@ def test_a_second_attempt_stands_after_the_retry_that_made_room_for_it() -> None
     ) == [1, 2, 3, 4, 5]
 
 
-def test_without_a_parent_it_stands_where_the_clock_puts_it() -> None:
-    """The worker of a NoETL server names none."""
+def test_an_event_without_a_parent_is_sorted_by_time() -> None:
+    """The worker of a NoETL server names no parent."""
     assert order(
         event(1, "execution_start", at=0, read=1),
         event(2, "step_started", at=1, parent=1, written=1),
@@ -88,8 +88,8 @@ def test_without_a_parent_it_stands_where_the_clock_puts_it() -> None:
     ) == [1, 2, 4, 3]
 
 
-def test_unread_events_stand_at_the_end_or_are_left_out() -> None:
-    """Their place is not known yet."""
+def test_unread_events_are_last_or_omitted() -> None:
+    """They have no turn yet."""
     rows = (event(1, "action_completed", at=0), event(2, "execution_start", at=1, read=1))
     assert order(*rows) == [2, 1]
     assert order(*rows, read_only=True) == [2]

@@ -1,4 +1,4 @@
-"""Leases: who is given which job, for how long, and how the fence keeps a lost worker out."""
+"""Leases: the order of jobs, the length of a lease, and the fencing token."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.sessions import Session, put_job, refused, session
 
 
 async def lease(own: Session[Any], *arguments: Any) -> list[tuple[str, int]]:
-    """Lease as `w` unless told otherwise; node names and attempts."""
-    given = arguments or ("w",)
-    places = ", ".join(f"${place}" for place in range(1, len(given) + 1))
+    """Lease as worker `w` by default. Return node names and attempts."""
+    values = arguments or ("w",)
+    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
     return [
         (row["node_name"], row["attempts"])
-        for row in await own.fetch(f"select * from noetl.lease_jobs({places})", *given)
+        for row in await own.fetch(f"select * from noetl.lease_jobs({places})", *values)
     ]
 
 
 async def expire(own: Session[Any]) -> None:
-    """Let all leases run out and the reaper see it."""
+    """End all leases and run the reaper."""
     await own.execute(
         "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
     )
     await own.execute("select noetl.reap(100, 5)")
 
 
-async def test_the_highest_priority_goes_first_and_then_the_oldest(database: Database) -> None:
-    """Within a priority by the time since when a job is available."""
+async def test_jobs_are_leased_by_priority_then_age(database: Database) -> None:
+    """The age counts from the time when a job became available."""
     early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
     async with session(database) as own:
         await put_job(own, "low", priority=1, available_at=early)
@@ -41,8 +41,8 @@ async def test_the_highest_priority_goes_first_and_then_the_oldest(database: Dat
         assert await lease(own, "w", 10) == [("early", 1), ("late", 1), ("low", 1)]
 
 
-async def test_only_jobs_of_the_asked_types_are_leased(database: Database) -> None:
-    """None asked: all types; an empty list: none."""
+async def test_only_jobs_of_the_requested_types_are_leased(database: Database) -> None:
+    """Null means all types, an empty list none."""
     async with session(database) as own:
         for kind in ("python", "http", "duckdb"):
             await put_job(own, kind, node_type=kind)
@@ -52,8 +52,8 @@ async def test_only_jobs_of_the_asked_types_are_leased(database: Database) -> No
 
 
 @pytest.mark.parametrize("status", ["leased", "done", "failed", "dead", "cancelled"])
-async def test_only_waiting_jobs_are_leased(database: Database, status: str) -> None:
-    """Queued ones and those to be retried."""
+async def test_only_queued_and_retried_jobs_are_leased(database: Database, status: str) -> None:
+    """Jobs of other states stay as they are."""
     async with session(database) as own:
         await put_job(own, "not", status=status)
         await put_job(own, "queued")
@@ -61,15 +61,15 @@ async def test_only_waiting_jobs_are_leased(database: Database, status: str) -> 
         assert sorted(await lease(own, "w", 10)) == [("queued", 1), ("retry", 1)]
 
 
-async def test_a_job_is_not_leased_before_its_time(database: Database) -> None:
-    """A retry waits for the end of its delay, by the clock of the database."""
+async def test_a_retry_is_not_leased_before_its_delay_ends(database: Database) -> None:
+    """The clock of the database counts."""
     async with session(database) as own:
         await put_job(own, available_at=datetime.now(UTC) + timedelta(hours=1))
         assert await lease(own) == []
 
 
 async def test_two_sessions_lease_different_jobs(database: Database) -> None:
-    """What one is leasing the other skips, without waiting for its commit."""
+    """A session skips jobs that another one is leasing, without a wait for its commit."""
     async with session(database) as first, session(database) as second:
         for node in "abc":
             await put_job(first, node)
@@ -79,8 +79,8 @@ async def test_two_sessions_lease_different_jobs(database: Database) -> None:
             assert await lease(second, "second", 2) == []
 
 
-async def test_a_lease_that_is_rolled_back_never_was(database: Database) -> None:
-    """The next one is attempt 1 again, and there is one action_started."""
+async def test_a_rolled_back_lease_leaves_no_attempt(database: Database) -> None:
+    """The next lease is attempt 1 and writes the only `action_started`."""
     async with session(database) as own:
         await put_job(own)
         transaction = own.transaction()
@@ -91,8 +91,8 @@ async def test_a_lease_that_is_rolled_back_never_was(database: Database) -> None
         assert await own.fetchval("select count(*) from noetl.event") == 1
 
 
-async def test_a_lease_says_until_when_and_to_whom(database: Database) -> None:
-    """By the database's clock, and the row that comes back is the row that stands."""
+async def test_a_lease_has_its_end_and_its_worker(database: Database) -> None:
+    """The clock of the database counts. The returned row equals the stored row."""
     async with session(database) as own:
         await put_job(own)
         row = await own.fetchrow("select * from noetl.lease_jobs('w', 1, 90)")
@@ -103,8 +103,8 @@ async def test_a_lease_says_until_when_and_to_whom(database: Database) -> None:
         assert row["first_leased_at"] == row["last_heartbeat"]
 
 
-async def test_a_lease_is_an_event(database: Database) -> None:
-    """`action_started`, caused by the job's step_started and later than it, whatever the clocks say."""
+async def test_a_lease_writes_action_started(database: Database) -> None:
+    """Its parent is `step_started`, and it is later, whatever the clocks say."""
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     async with session(database) as own:
         queue_id = await put_job(own, event_id=42, created_at=tomorrow, updated_at=tomorrow)
@@ -133,8 +133,8 @@ async def test_a_lease_is_an_event(database: Database) -> None:
         "heartbeat_job(1, 'w', 1, -5)",
     ],
 )
-async def test_arguments_that_make_no_sense_are_refused(database: Database, call: str) -> None:
-    """NB400, and nothing is leased or prolonged."""
+async def test_bad_arguments_of_leases_are_refused(database: Database, call: str) -> None:
+    """NB400; nothing is leased or extended."""
     async with session(database) as own:
         await put_job(own)
         async with refused("NB400"):
@@ -143,14 +143,14 @@ async def test_arguments_that_make_no_sense_are_refused(database: Database, call
 
 
 @pytest.mark.parametrize("call", ["lease_jobs('w', 'NaN'::float8::int)", "complete_job(1, 'w', 1, 'NaN')"])
-async def test_what_is_no_number_is_refused_by_its_type(database: Database, call: str) -> None:
-    """Neither an integer nor JSON can be NaN: the database refuses before we are asked."""
+async def test_nan_arguments_are_refused_by_their_type(database: Database, call: str) -> None:
+    """Integers and JSON have no NaN, so the call fails before our check."""
     async with session(database) as own, refused("22", "out of range|invalid input syntax"):
         await own.execute(f"select noetl.{call}")
 
 
-async def test_a_heartbeat_prolongs_the_lease(database: Database) -> None:
-    """From now on, not from the old end; to a shorter one too."""
+async def test_a_heartbeat_extends_the_lease(database: Database) -> None:
+    """The new end counts from now; it may be earlier."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await lease(own, "w", 1, 1000)
@@ -163,15 +163,14 @@ async def test_a_heartbeat_prolongs_the_lease(database: Database) -> None:
         assert row["first_leased_at"] < row["last_heartbeat"]
 
 
-@pytest.mark.parametrize("lease", ["lease_jobs", "lease_singly"])
 @pytest.mark.parametrize("length", ["", ", null"])
-async def test_a_heartbeat_without_a_length_keeps_the_lease_s(database: Database, lease: str, length: str) -> None:
-    """The one that it was leased for, or that the last heartbeat gave it, whatever others made of the times."""
+async def test_a_heartbeat_without_seconds_uses_the_last_length(database: Database, length: str) -> None:
+    """That is the length of the lease or of the last heartbeat."""
     beat = f"select noetl.heartbeat_job($1, 'w', 1{length})"
     rest = "select lease_until - last_heartbeat from noetl.queue"
     async with session(database) as own:
         queue_id = await put_job(own)
-        await own.execute(f"select noetl.{lease}('w', 1, 900)")
+        await own.execute("select noetl.lease_jobs('w', 1, 900)")
         for _ in range(2):
             assert await own.fetchval(beat, queue_id) is True
             assert await own.fetchval(rest) == timedelta(seconds=900)
@@ -181,8 +180,8 @@ async def test_a_heartbeat_without_a_length_keeps_the_lease_s(database: Database
         assert await own.fetchval(rest) == timedelta(seconds=300)
 
 
-async def test_each_lease_has_a_length_of_its_own(database: Database) -> None:
-    """A job that is leased anew does not keep the length of the lease that was lost."""
+async def test_a_new_lease_has_its_own_length(database: Database) -> None:
+    """The length of the lost lease does not count."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("select noetl.lease_jobs('w', 1, 900)")
@@ -192,8 +191,8 @@ async def test_each_lease_has_a_length_of_its_own(database: Database) -> None:
         assert await own.fetchval("select lease_until - last_heartbeat from noetl.queue") == timedelta(seconds=30)
 
 
-async def test_a_lease_that_others_took_is_prolonged_by_a_minute(database: Database) -> None:
-    """Its row says no length: a NoETL server leases for as long."""
+async def test_a_heartbeat_without_any_length_extends_by_a_minute(database: Database) -> None:
+    """A NoETL server leases without a length, for a minute."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("update noetl.queue set status = 'leased', worker_id = 'w', attempts = 1")
@@ -201,8 +200,8 @@ async def test_a_lease_that_others_took_is_prolonged_by_a_minute(database: Datab
         assert await own.fetchval("select lease_until - last_heartbeat from noetl.queue") == timedelta(seconds=60)
 
 
-async def test_an_answer_after_the_end_of_the_lease_counts_until_it_is_taken_over(database: Database) -> None:
-    """The time alone takes nothing from a worker: what it has done is not done again."""
+async def test_a_late_answer_counts_until_the_job_is_leased_again(database: Database) -> None:
+    """An expired lease alone repeats no work."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await lease(own)
@@ -220,10 +219,10 @@ async def test_an_answer_after_the_end_of_the_lease_counts_until_it_is_taken_ove
     ],
 )
 @pytest.mark.parametrize("worker, attempt", [("other", 1), ("w", 2), ("w", 0), ("w", None), (None, 1), ("w", -1)])
-async def test_an_answer_that_does_not_hold_the_lease_changes_nothing(
+async def test_an_answer_without_the_lease_changes_nothing(
     database: Database, answer: str, worker: str | None, attempt: int | None
 ) -> None:
-    """Another worker's, another attempt's, nobody's: false, and the lease stands."""
+    """Another worker, another attempt or no worker gets false; the lease stays."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await lease(own)
@@ -233,8 +232,8 @@ async def test_an_answer_that_does_not_hold_the_lease_changes_nothing(
         assert await own.fetchval("select count(*) from noetl.event") == 1
 
 
-async def test_a_worker_whose_lease_was_taken_over_is_told_so(database: Database) -> None:
-    """The zombie's heartbeat and late answers are false and leave no event; the new holder's count."""
+async def test_a_worker_that_lost_its_lease_gets_false(database: Database) -> None:
+    """Its heartbeat and late answers write no event; those of the new holder count."""
     async with session(database) as own:
         queue_id = await put_job(own)
         assert await lease(own, "zombie") == [("a", 1)]
@@ -250,8 +249,8 @@ async def test_a_worker_whose_lease_was_taken_over_is_told_so(database: Database
     assert [tuple(row) for row in completed] == [("second", 2)]
 
 
-async def test_the_same_worker_that_leased_its_lost_job_again_answers_for_the_new_attempt(database: Database) -> None:
-    """The name is the same, the attempt is not: that is what the fence is for."""
+async def test_the_fencing_token_separates_two_leases_of_one_worker(database: Database) -> None:
+    """The name is the same, the attempt is not."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await lease(own)

@@ -1,4 +1,4 @@
-"""Errors too long to be said again by everything that follows: what is kept of them, and where."""
+"""Long errors are shortened before they are copied into later events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.broker.limits import shorten_error
 from tests.postgres import Database
 from tests.sessions import put_job, session
 
@@ -15,14 +16,30 @@ VAST = "y" * 10_000_000
 
 
 @pytest.mark.parametrize("error", [None, 1, "x", [1], ["z" * 5_000], {}, {"message": "m", "rows": ["z" * 65_000]}])
-async def test_an_error_within_the_limit_is_as_it_was(database: Database, error: Any) -> None:
-    """Whatever it is, and whether it had to be looked at or not."""
+async def test_an_error_within_the_limit_is_unchanged(database: Database, error: Any) -> None:
+    """Both for errors that are measured and for short ones."""
     async with session(database) as own:
         assert await own.fetchval(SHORTEN, error) == error
 
 
-async def test_the_first_bytes_past_the_limit_shorten_it(database: Database) -> None:
-    """As JSON text, the way the database writes it."""
+@pytest.mark.parametrize(
+    "error",
+    [
+        "y" * 70_000,
+        ["z"] * 50_000,
+        {"rows": ["z"] * 50_000, "code": 7, "nested": {"long": 1, "b": [1.5, None, True]}},
+        {"message": "ü" * 70_000, "type": "t" * 900, "k" * 101: 1, **{f"field{n}": n for n in range(20)}},
+        {"message": ["no", "text"] * 9_000, "empty": {}, "quoted": '"\n\t' * 300},
+    ],
+)
+async def test_the_core_shortens_an_error_as_the_database_does(database: Database, error: Any) -> None:
+    """The core shortens an error in a result. The database shortens all others."""
+    async with session(database) as own:
+        assert await own.fetchval(SHORTEN, error) == shorten_error(error)
+
+
+async def test_an_error_one_byte_over_the_limit_is_shortened(database: Database) -> None:
+    """The size is that of JSON text as the database writes it."""
     frame = len('{"message": ""}')
     async with session(database) as own:
         kept = await own.fetchval(SHORTEN, {"message": "y" * (LIMIT - frame)})
@@ -31,8 +48,8 @@ async def test_the_first_bytes_past_the_limit_shorten_it(database: Database) -> 
     assert cut == {"message": "y" * 4_000, "original_bytes": LIMIT + 1}
 
 
-async def test_what_people_look_for_first_is_kept(database: Database) -> None:
-    """Message and type however long, then the small fields; a name longer than any name is none."""
+async def test_a_shortened_error_keeps_message_type_and_small_fields(database: Database) -> None:
+    """Message and type are cut. A field with a very long name is dropped."""
     error = {
         "message": VAST, "type": "HTTPError" * 1_000, "status_code": 503, "retry_after": {"seconds": 7},
         "traceback": ["frame"] * 1_000, "n" * 101: 1, **{f"other{number:02}": "z" * 2_000 for number in range(20)},
@@ -54,8 +71,8 @@ async def test_what_people_look_for_first_is_kept(database: Database) -> None:
     )
 
 
-async def test_the_longest_of_short_errors_is_near_the_limit(database: Database) -> None:
-    """Of signs that take the most bytes as JSON, ten fields of them: it is not shortened again."""
+async def test_the_longest_shortened_error_is_not_shortened_again(database: Database) -> None:
+    """It has ten fields of characters with the most bytes in JSON."""
     error = {f"f{number}": "\x01" * 20_000 for number in range(9)} | {"message": "\x01" * 20_000}
     async with session(database) as own:
         short = await own.fetchval(SHORTEN, error)
@@ -63,24 +80,24 @@ async def test_the_longest_of_short_errors_is_near_the_limit(database: Database)
         assert len(short["f0"]) == 500
 
 
-async def test_a_number_may_be_longer_than_its_bytes(database: Database) -> None:
-    """In ten bytes there is room for a hundred thousand digits."""
+async def test_a_long_number_in_few_bytes_is_shortened(database: Database) -> None:
+    """Ten bytes can hold a number of 100,000 digits."""
     async with session(database) as own:
         short = await own.fetchval("""select noetl.as_error('{"message": "m", "n": 1e100000}'::jsonb)""")
     assert (short["message"], len(short["n"]), short["original_bytes"]) == ("m", 500, 100_024)
 
 
 @pytest.mark.parametrize("error, message", [([VAST], "yyyy"), (VAST, "yyyy"), ({"a" * 101: VAST}, None)])
-async def test_an_error_without_fields_to_keep(database: Database, error: Any, message: str | None) -> None:
-    """A list or a text is a message; an object may have nothing that could be kept."""
+async def test_an_error_without_small_fields_is_shortened(database: Database, error: Any, message: str | None) -> None:
+    """A list or a text becomes the message. An object may keep nothing."""
     async with session(database) as own:
         short = await own.fetchval(SHORTEN, error)
     assert short["original_bytes"] > len(VAST)
     assert (short.get("message") is None) if message is None else message in short["message"]
 
 
-async def test_an_error_in_a_text_column_is_shortened_too(database: Database) -> None:
-    """Of a NoETL server's tables: JSON, or words for people."""
+async def test_an_error_in_a_text_column_is_shortened(database: Database) -> None:
+    """On tables of a NoETL server it is JSON or plain text."""
     async with session(database) as own:
         words = await own.fetchval("select noetl.as_error(repeat('no, ', 50000))")
         document = await own.fetchval("select noetl.as_error(jsonb_build_object('message', repeat('y', 99999))::text)")
@@ -88,8 +105,8 @@ async def test_an_error_in_a_text_column_is_shortened_too(database: Database) ->
     assert document == {"message": "y" * 4_000, "original_bytes": 99_999 + len('{"message": ""}')}
 
 
-async def test_a_worker_that_tells_too_much_is_heard_and_warned(database: Database) -> None:
-    """Its job fails with what is kept; a refusal would leave it leased."""
+async def test_a_worker_fails_its_job_with_a_long_error_and_a_warning(database: Database) -> None:
+    """A refusal would leave the job leased."""
     warnings: list[str] = []
     async with session(database) as own:
         own.add_log_listener(lambda _own, message: warnings.append(message.message))
@@ -100,4 +117,4 @@ async def test_a_worker_that_tells_too_much_is_heard_and_warned(database: Databa
             "message": "y" * 4_000,
             "original_bytes": 10_000_015,
         }
-    assert warnings == [f"the error of job {job} takes 10000015 bytes; past 65536 it is shortened"]
+    assert warnings == [f"the error of job {job} takes 10000015 bytes; over 65536 it is shortened"]

@@ -1,4 +1,4 @@
-"""The trigger on the event table: what becomes mail, in whose transaction, and when the bell rings."""
+"""The trigger on the event table: which events become mail, and when it notifies the broker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.broker.model import ALIASES
-from noetl_broker.store.bell import Bell
+from noetl_broker.broker.event_types import ALIASES
+from noetl_broker.store.listener import Listener
 from tests.brokers import execute, rows, value
-from tests.postgres import Database
+from tests.postgres import SCHEMA, Database
 from tests.sessions import Session, listen, session
 
 INSERT = "insert into noetl.event (execution_id, event_type) values ($1, $2) returning event_id"
@@ -18,7 +18,7 @@ GATE = "1852794228, 1"
 
 
 async def mail(own: Session[Any]) -> list[tuple[int, int]]:
-    """Execution and event of each mail, in the order of the inbox."""
+    """Return execution and event of each mail, in the order of the inbox."""
     return [tuple(row) for row in await own.fetch("select execution_id, event_id from noetl.inbox order by mail_id")]
 
 
@@ -26,22 +26,22 @@ async def mail(own: Session[Any]) -> list[tuple[int, int]]:
     "kind", [*ALIASES, "Execution_Start", "ACTION_FAILED", "step_completed", "iteration_completed", "strange", ""]
 )
 async def test_an_event_becomes_mail(database: Database, kind: str) -> None:
-    """Also one whose type nobody knows: the broker accounts for it."""
+    """An unknown type does too: the broker records it."""
     async with session(database) as own:
         event_id = await own.fetchval(INSERT, 1, kind)
         assert await mail(own) == [(1, event_id)]
 
 
 @pytest.mark.parametrize("kind", ["action_started", "step_result", "Action_Started", "STEP_RESULT"])
-async def test_an_event_that_never_decides_is_no_mail(database: Database, kind: str) -> None:
-    """Two thirds of what workers write asks for nothing."""
+async def test_event_types_without_decisions_are_no_mail(database: Database, kind: str) -> None:
+    """Two thirds of the events of workers need no turn."""
     async with session(database) as own:
         await own.execute(INSERT, 1, kind)
         assert await mail(own) == []
 
 
-async def test_mail_is_of_the_writers_transaction(database: Database) -> None:
-    """Nobody else sees it before the commit, and it is gone with a rollback."""
+async def test_mail_commits_with_its_event(database: Database) -> None:
+    """Other sessions see it after the commit. A rollback removes it."""
     async with session(database) as own, session(database) as other:
         transaction = own.transaction()
         await transaction.start()
@@ -52,8 +52,8 @@ async def test_mail_is_of_the_writers_transaction(database: Database) -> None:
         assert await mail(other) == []
 
 
-async def test_a_savepoint_takes_its_mail_with_it(database: Database) -> None:
-    """What was written before it stays."""
+async def test_a_rollback_to_a_savepoint_removes_its_mail(database: Database) -> None:
+    """Mail from before the savepoint stays."""
     async with session(database) as own, own.transaction():
         kept = await own.fetchval(INSERT, 1, "action_completed")
         inner = own.transaction()
@@ -63,8 +63,8 @@ async def test_a_savepoint_takes_its_mail_with_it(database: Database) -> None:
         assert await mail(own) == [(1, kept)]
 
 
-async def test_rows_of_one_statement_are_each_looked_at(database: Database) -> None:
-    """A thousand rows, a third of them no mail."""
+async def test_each_row_of_a_statement_is_checked(database: Database) -> None:
+    """A third of a thousand rows is no mail."""
     async with session(database) as own:
         await own.execute(
             """insert into noetl.event (execution_id, event_id, event_type)
@@ -75,17 +75,17 @@ async def test_rows_of_one_statement_are_each_looked_at(database: Database) -> N
 
 
 async def test_copied_rows_are_mail(database: Database) -> None:
-    """COPY is an INSERT to the trigger."""
+    """COPY fires the trigger for INSERT."""
     async with session(database) as own:
         await own.copy_records_to_table(
-            "event", schema_name="noetl", columns=["execution_id", "event_id", "event_type"],
+            "event", schema_name=SCHEMA, columns=["execution_id", "event_id", "event_type"],
             records=[(1, 1, "action_completed"), (1, 2, "action_started"), (2, 3, "action_failed")],
         )  # fmt: skip
         assert await mail(own) == [(1, 1), (2, 3)]
 
 
-async def test_what_the_broker_writes_is_no_mail(database: Database) -> None:
-    """It decides as it writes; the mark is of its transaction alone."""
+async def test_events_of_the_broker_are_no_mail(database: Database) -> None:
+    """It decides when it writes. The mark lasts for its transaction."""
     async with session(database) as own:
         async with own.transaction():
             await own.execute("select set_config('noetl.writer', 'broker', true)")
@@ -93,6 +93,30 @@ async def test_what_the_broker_writes_is_no_mail(database: Database) -> None:
         assert await mail(own) == []
         event_id = await own.fetchval(INSERT, 1, "action_completed")
         assert await mail(own) == [(1, event_id)]
+
+
+FOLLOWS = """
+create function public.follow() returns trigger language plpgsql as $$
+begin
+  insert into noetl.event (execution_id, event_type) values (2, 'execution_start');
+  return null;
+end $$;
+create trigger follow after insert on noetl.event for each row when (new.event_type = 'action_completed')
+execute function public.follow();
+"""
+
+
+async def test_an_event_beside_a_workers_is_mail(database: Database) -> None:
+    """A trigger of the user inserts it when a job completes; both are mail once."""
+    await execute(database, FOLLOWS)
+    job = (
+        "insert into noetl.queue (execution_id, node_id, node_name, node_type, action) values (1, 'n', 'n', 'x', '{}')"
+    )
+    await execute(database, job)
+    async with session(database) as own:
+        [leased] = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w')")
+        assert await own.fetchval("select noetl.complete_job($1, 'w', $2, '1')", *leased)
+        assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +130,8 @@ async def test_what_the_broker_writes_is_no_mail(database: Database) -> None:
         "delete from noetl.event",
     ],
 )
-async def test_only_a_new_row_is_mail(database: Database, rewrite: str) -> None:
-    """A NoETL server rewrites events; a rewrite asks for no second decision."""
+async def test_an_updated_event_is_no_mail(database: Database, rewrite: str) -> None:
+    """A NoETL server rewrites events."""
     async with session(database) as own:
         await own.execute(
             "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
@@ -117,8 +141,8 @@ async def test_only_a_new_row_is_mail(database: Database, rewrite: str) -> None:
         assert await mail(own) == []
 
 
-async def test_of_an_upsert_the_new_rows_alone_are_mail(database: Database) -> None:
-    """One statement that inserts one and rewrites another."""
+async def test_an_upsert_makes_mail_of_new_rows_only(database: Database) -> None:
+    """One statement inserts one row and rewrites another."""
     async with session(database) as own:
         await own.execute(
             "insert into noetl.event (execution_id, event_id, event_type) values (1, 1, 'action_completed')"
@@ -133,7 +157,7 @@ async def test_of_an_upsert_the_new_rows_alone_are_mail(database: Database) -> N
 
 
 async def test_a_missing_catalog_id_is_filled_from_the_execution(database: Database) -> None:
-    """A given one stays, and an unknown execution has none."""
+    """A given one stays. An unknown execution has none."""
     async with session(database) as own:
         await own.execute("insert into noetl.execution (execution_id, catalog_id) values (1, 11)")
         await own.execute(
@@ -147,7 +171,7 @@ async def test_a_missing_catalog_id_is_filled_from_the_execution(database: Datab
 
 
 async def test_a_writer_needs_no_right_on_the_inbox(database: Database) -> None:
-    """The trigger runs with its owner's rights: INSERT on the event table is enough."""
+    """The trigger has the rights of its owner, so INSERT on the event table is enough."""
     role = f"writer_{database.name}"
     async with session(database) as own:
         await own.execute(f"create role {role}; grant usage on schema noetl to {role}")
@@ -163,86 +187,86 @@ async def test_a_writer_needs_no_right_on_the_inbox(database: Database) -> None:
             await own.execute(f"drop owned by {role}; drop role {role}")
 
 
-async def test_nobody_rings_while_nobody_sleeps(database: Database) -> None:
-    """The gate is free: a notification would only slow the writers down. The mark is the first that is heard."""
+async def test_a_writer_does_not_notify_an_awake_broker(database: Database) -> None:
+    """The gate is free. Only the marker of the test arrives."""
     async with session(database) as own, session(database) as listener:
-        heard = await listen(listener)
+        next_notification = await listen(listener)
         await own.execute(INSERT, 1, "action_completed")
         await own.execute("select pg_notify('noetl_event', 'mark')")
-        assert await heard() == "mark"
+        assert await next_notification() == "mark"
 
 
-async def test_a_writer_rings_for_a_sleeping_broker(database: Database) -> None:
-    """Who holds the gate wants to be woken."""
+async def test_a_writer_notifies_a_sleeping_broker(database: Database) -> None:
+    """A sleeping broker holds the gate."""
     async with session(database) as own, session(database) as sleeper:
-        heard = await listen(sleeper)
+        next_notification = await listen(sleeper)
         await sleeper.execute(f"select pg_advisory_lock({GATE})")
         await own.execute(INSERT, 1, "action_completed")
-        assert await heard() == ""
+        assert await next_notification() == ""
 
 
 @pytest.mark.parametrize("kind", ["action_started", "step_result"])
-async def test_what_is_no_mail_rings_nothing(database: Database, kind: str) -> None:
-    """Also while the broker sleeps."""
+async def test_an_event_that_is_no_mail_does_not_notify(database: Database, kind: str) -> None:
+    """The broker sleeps."""
     async with session(database) as own, session(database) as sleeper:
-        heard = await listen(sleeper)
+        next_notification = await listen(sleeper)
         await sleeper.execute(f"select pg_advisory_lock({GATE})")
         await own.execute(INSERT, 1, kind)
         await own.execute("select pg_notify('noetl_event', 'mark')")
-        assert await heard() == "mark"
+        assert await next_notification() == "mark"
 
 
-async def test_many_rows_ring_once(database: Database) -> None:
-    """A transaction's notifications are one."""
+async def test_a_transaction_notifies_once(database: Database) -> None:
+    """It writes three events."""
     async with session(database) as own, session(database) as sleeper:
-        heard = await listen(sleeper)
+        next_notification = await listen(sleeper)
         await sleeper.execute(f"select pg_advisory_lock({GATE})")
         async with own.transaction():
             for _ in range(3):
                 await own.execute(INSERT, 1, "action_completed")
         await own.execute("select pg_notify('noetl_event', 'mark')")
-        assert [await heard(), await heard()] == ["", "mark"]
+        assert [await next_notification(), await next_notification()] == ["", "mark"]
 
 
-async def test_the_bell_rings_after_the_commit_only(database: Database) -> None:
-    """Who hears it sees the mail; what is rolled back is never heard."""
+async def test_the_notification_arrives_after_the_commit(database: Database) -> None:
+    """The listener then sees the mail. A rollback sends nothing."""
     async with session(database) as own, session(database) as other, session(database) as sleeper:
-        heard = await listen(sleeper)
+        next_notification = await listen(sleeper)
         await sleeper.execute(f"select pg_advisory_lock({GATE})")
         transaction = own.transaction()
         await transaction.start()
         await own.execute(INSERT, 1, "action_completed")
         await other.execute("select pg_notify('noetl_event', 'before')")
-        assert await heard() == "before"
+        assert await next_notification() == "before"
         await transaction.commit()
-        assert await heard() == ""
+        assert await next_notification() == ""
         assert len(await mail(other)) == 1
         transaction = own.transaction()
         await transaction.start()
         await own.execute(INSERT, 1, "action_completed")
         await transaction.rollback()
         await other.execute("select pg_notify('noetl_event', 'after')")
-        assert await heard() == "after"
+        assert await next_notification() == "after"
 
 
-async def test_a_broker_cannot_fall_asleep_over_a_commit_under_way(database: Database) -> None:
+async def test_a_broker_does_not_sleep_during_a_commit(database: Database) -> None:
     """A writer that found it awake keeps the gate until its commit is visible."""
     async with session(database) as own:
-        bell = Bell(database.dsn)
-        await bell.connect()
+        listener = Listener(database)
+        await listener.connect()
         transaction = own.transaction()
         await transaction.start()
         await own.execute(INSERT, 1, "action_completed")
-        assert await bell.take_gate() is False
+        assert await listener.take_gate() is False
         await transaction.commit()
-        assert await bell.take_gate() is True
-        await bell.release_gate()
+        assert await listener.take_gate() is True
+        await listener.release_gate()
         assert await value(database, f"select pg_try_advisory_lock({GATE})") is True
-        await bell.close()
+        await listener.close()
 
 
 async def test_two_writers_do_not_wait_for_each_other_at_the_gate(database: Database) -> None:
-    """They share it."""
+    """They share the lock."""
     async with session(database) as first, session(database) as second, first.transaction():
         await first.execute(INSERT, 1, "action_completed")
         await second.execute("set statement_timeout = '5s'")
@@ -250,33 +274,34 @@ async def test_two_writers_do_not_wait_for_each_other_at_the_gate(database: Data
         assert await rows(database, "select execution_id from noetl.inbox") == [(2,)]
 
 
-async def test_the_bell_hears_the_writer(database: Database) -> None:
-    """The program's own listener: rung by a commit, not by its own probe."""
-    bell = Bell(database.dsn)
-    await bell.connect()
-    bell.rung.clear()
-    connected_at = bell.heard_at
-    assert await bell.take_gate()
+async def test_the_listener_receives_the_notification_of_a_writer(database: Database) -> None:
+    """A commit sets it; its own probe does not."""
+    listener = Listener(database)
+    await listener.connect()
+    listener.notified.clear()
+    connected_at = listener.heard_at
+    assert await listener.take_gate()
     await execute(database, "select pg_notify('noetl_event', 'probe:x')")
     await execute(database, INSERT, 1, "action_completed")
     async with asyncio.timeout(10):
-        await bell.rung.wait()
-    assert bell.heard_at > connected_at
-    await bell.close()
+        await listener.notified.wait()
+    assert listener.heard_at > connected_at
+    await listener.close()
 
 
 @pytest.mark.parametrize(
     "text, parsed", [('{"a": 1}', {"a": 1}), ("null", None), ("{broken", None), ("", None), ('"\\u0000"', None)]
 )
-async def test_json_in_text_is_read_also_by_a_parallel_query(database: Database, text: str, parsed: object) -> None:
-    """A dashboard may ask over all events; a function that catches errors must not run in a parallel worker."""
+async def test_a_parallel_query_reads_json_in_text(database: Database, text: str, parsed: object) -> None:
+    """A function that catches errors cannot run in a parallel worker."""
     async with session(database) as own:
         await own.execute(
             "create table texts as select $1::text as result from generate_series(1, 10)".replace(
                 "$1::text", f"'{text}'"
             )
         )
-        await own.execute("set debug_parallel_query = on; set parallel_setup_cost = 0; set parallel_tuple_cost = 0")
+        forced = "debug_parallel_query" if own.get_server_version().major > 15 else "force_parallel_mode"
+        await own.execute(f"set {forced} = on; set parallel_setup_cost = 0; set parallel_tuple_cost = 0")
         await own.execute("set min_parallel_table_scan_size = 0; set max_parallel_workers_per_gather = 2")
         assert await own.fetchval("select noetl.as_json(result) from texts limit 1") == parsed
         assert await own.fetchval("select count(*) from texts where noetl.is_broken(result)") in {0, 10}

@@ -1,4 +1,4 @@
-"""`complete_jobs`: the answers of a worker to many jobs at once, each as if it had been given alone."""
+"""`complete_jobs` answers many jobs at once, each like a single answer."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ FIVE_THOUSAND = """
 
 
 async def leased(own: Session[Any], *nodes: str) -> list[int]:
-    """Jobs of the worker w, in the order of the nodes."""
+    """Lease jobs of these nodes as worker `w`, in this order."""
     jobs = [await put_job(own, node) for node in nodes]
     await own.execute("select noetl.lease_jobs('w', 1000)")
     return jobs
 
 
 async def complete(own: Session[Any], *answers: tuple[int, int | None, Any]) -> list[tuple[int, bool]]:
-    """Answer (job, attempt, result), all at once."""
+    """Complete all (job, attempt, result) in one call."""
     columns = [list(column) for column in zip(*answers, strict=True)]
     return [tuple(row) for row in await own.fetch(COMPLETE, *columns)]
 
 
-async def read_one_by_one(own: Session[Any]) -> int:
-    """How many rows this session has gone through without an index, so far."""
+async def sequential_reads(own: Session[Any]) -> int:
+    """Return how many rows the sessions have read without an index."""
     await own.execute("select pg_stat_force_next_flush()")
     return int(await own.fetchval("select sum(seq_tup_read) from pg_stat_user_tables where relname like 'queue%'"))
 
 
 async def test_each_result_goes_to_its_job(database: Database) -> None:
-    """Whatever the order of the ids; null as well, and no results at all."""
+    """For ids in any order, a null result, and no results."""
     async with session(database) as own:
         a, b, c, d = await leased(own, "a", "b", "c", "d")
         assert await complete(own, (c, 1, {"of": "c"}), (a, 1, {"of": "a"}), (b, 1, None)) == [
@@ -50,9 +50,9 @@ async def test_each_result_goes_to_its_job(database: Database) -> None:
             (b, True),
         ]
         assert await own.fetchval("select yours from noetl.complete_jobs('w', $1, '{1}')", [d])
-        told = [tuple(row) for row in await own.fetch(COMPLETED)]
+        events = [tuple(row) for row in await own.fetch(COMPLETED)]
         assert await own.fetchval("select count(*) from noetl.queue where status = 'done' and lease_until is null") == 4
-    assert told == [
+    assert events == [
         ("a", {"of": "a"}, {"queue_id": a, "attempt": 1}, "w"),
         ("b", None, {"queue_id": b, "attempt": 1}, "w"),
         ("c", {"of": "c"}, {"queue_id": c, "attempt": 1}, "w"),
@@ -60,8 +60,8 @@ async def test_each_result_goes_to_its_job(database: Database) -> None:
     ]
 
 
-async def test_one_that_does_not_count_is_told_so_and_the_others_count(database: Database) -> None:
-    """An attempt that is not this one, none, a job of another worker, a job that is not there."""
+async def test_an_answer_that_does_not_count_leaves_the_others(database: Database) -> None:
+    """Another attempt, no attempt, another worker's job, an unknown job."""
     async with session(database) as own:
         a, b, c = await leased(own, "a", "b", "c")
         foreign = await put_job(own, "d")
@@ -75,8 +75,8 @@ async def test_one_that_does_not_count_is_told_so_and_the_others_count(database:
     assert [tuple(row) for row in states] == [("a", "leased"), ("b", "done"), ("c", "leased"), ("d", "leased")]
 
 
-async def test_repeated_answers_are_true_again_and_change_nothing(database: Database) -> None:
-    """Of another call, and within the same."""
+async def test_repeated_answers_are_true_and_change_nothing(database: Database) -> None:
+    """In another call and in the same call."""
     async with session(database) as own:
         a, b = await leased(own, "a", "b")
         assert await complete(own, (a, 1, 1), (a, 1, 2)) == [(a, True), (a, True)]
@@ -84,8 +84,8 @@ async def test_repeated_answers_are_true_again_and_change_nothing(database: Data
         assert [row["result"] for row in await own.fetch(COMPLETED)] == [1, 4]
 
 
-async def test_an_answer_that_waited_for_the_same_answer_is_true(database: Database) -> None:
-    """Its first sending still stands before its commit when the second comes: one event, and both are told true."""
+async def test_two_equal_answers_at_once_are_both_true(database: Database) -> None:
+    """The second waits for the commit of the first; one event is written."""
     async with session(database) as first, session(database) as second:
         [a] = await leased(first, "a")
         async with first.transaction():
@@ -96,8 +96,8 @@ async def test_an_answer_that_waited_for_the_same_answer_is_true(database: Datab
         assert len(await first.fetch(COMPLETED)) == 1
 
 
-async def test_batches_in_opposite_orders_do_not_wait_for_each_other(database: Database) -> None:
-    """Rows are touched in one order, whatever the order of the call: here each would hold what the other wants."""
+async def test_batches_in_opposite_orders_do_not_deadlock(database: Database) -> None:
+    """Rows are locked in one order, whatever the order of the call."""
     async with session(database) as first, session(database) as second, session(database) as third:
         a, b, c = await leased(first, "a", "b", "c")
         async with third.transaction():
@@ -116,8 +116,8 @@ async def test_batches_in_opposite_orders_do_not_wait_for_each_other(database: D
         assert len(await first.fetch(COMPLETED)) == 3
 
 
-async def test_a_result_past_the_limit_refuses_them_all(database: Database) -> None:
-    """The message names the job; nothing has changed, and the rest can be answered without it."""
+async def test_a_result_over_the_limit_refuses_the_whole_call(database: Database) -> None:
+    """The error names the job. The others can be answered without it."""
     async with session(database) as own:
         a, b = await leased(own, "a", "b")
         async with refused("NB400", f"the result of job {b} takes 2097153 bytes"):
@@ -126,57 +126,57 @@ async def test_a_result_past_the_limit_refuses_them_all(database: Database) -> N
         warnings: list[str] = []
         own.add_log_listener(lambda _own, message: warnings.append(message.message))
         assert await complete(own, (a, 1, "x" * 262143)) == [(a, True)]
-    assert warnings == [f"the result of job {a} takes 262145 bytes; past 2097152 it is refused"]
+    assert warnings == [f"the result of job {a} takes 262145 bytes; the limit is 2097152"]
 
 
 @pytest.mark.parametrize(
     "arrays", ["'{1,2}', '{1}', null", "'{1}', '{1}', '{}'", "'{1}', null, null", "'{}', '{1}', null"]
 )
 async def test_arrays_of_different_lengths_are_refused(database: Database, arrays: str) -> None:
-    """NB400, which says how many there are of each."""
+    """NB400, with the length of each."""
     async with session(database) as own:
-        with pytest.raises(asyncpg.PostgresError, match="must be as many") as caught:
+        with pytest.raises(asyncpg.PostgresError, match="must be equally many") as caught:
             await own.fetch(f"select noetl.complete_jobs('w', {arrays})")
     assert caught.value.sqlstate == "NB400"
 
 
-async def test_nothing_to_answer_is_no_fault(database: Database) -> None:
+async def test_a_call_without_answers_returns_no_rows(database: Database) -> None:
     """No rows."""
     async with session(database) as own:
         assert await own.fetch("select noetl.complete_jobs('w', '{}', '{}')") == []
         assert await own.fetch("select noetl.complete_jobs('w', null, null)") == []
 
 
-async def test_jobs_are_found_by_their_ids_though_the_table_was_small(database: Database) -> None:
-    """With a plan that was made when going through all of it was cheap: a session keeps it, and the table grows."""
+async def test_answers_use_the_index_after_the_table_grew(database: Database) -> None:
+    """The session keeps a plan from when a sequential scan was cheap."""
     async with session(database) as own:
         await put_job(own, "early", status="done")
         await own.execute("analyze noetl.queue")
-        for _ in range(7):  # from the sixth time on the plan is kept
+        for _ in range(7):  # Postgres keeps the plan from the sixth call on
             await complete(own, *[(number, 1, None) for number in range(100)])
         await own.execute(FIVE_THOUSAND)
         [job] = await leased(own, "a")
-        before = await read_one_by_one(own)
+        before = await sequential_reads(own)
         assert await complete(own, (job, 1, None)) == [(job, True)]
-        assert await read_one_by_one(own) == before
+        assert await sequential_reads(own) == before
 
 
-async def test_jobs_are_leased_by_their_ids_though_the_table_was_small(database: Database) -> None:
-    """The same of `lease_jobs`."""
+async def test_leasing_uses_the_index_after_the_table_grew(database: Database) -> None:
+    """The plan of `lease_jobs` is as old."""
     async with session(database) as own:
         await put_job(own, "early", status="done")
         await own.execute("analyze noetl.queue")
         for number in range(7):
             await leased(own, f"first{number}")
         await own.execute(FIVE_THOUSAND)
-        before = await read_one_by_one(own)
+        before = await sequential_reads(own)
         await leased(own, "last")
-        assert await read_one_by_one(own) == before
+        assert await sequential_reads(own) == before
 
 
 @pytest.mark.parametrize("function", ["heartbeat_job($1, 'w', 1)", "wait_for_child($1, 'w', 1, 5)"])
-async def test_a_lease_is_found_by_its_id_though_the_table_was_small(database: Database, function: str) -> None:
-    """The same of what a worker says while it holds one."""
+async def test_calls_on_a_lease_use_the_index_after_the_table_grew(database: Database, function: str) -> None:
+    """The plans of the calls on one lease are as old."""
     async with session(database) as own:
         await put_job(own, "early", status="done")
         await own.execute("analyze noetl.queue")
@@ -184,6 +184,6 @@ async def test_a_lease_is_found_by_its_id_though_the_table_was_small(database: D
             assert not await own.fetchval(f"select noetl.{function}", -number)
         await own.execute(FIVE_THOUSAND)
         [job] = await leased(own, "a")
-        before = await read_one_by_one(own)
+        before = await sequential_reads(own)
         assert await own.fetchval(f"select noetl.{function}", job)
-        assert await read_one_by_one(own) == before
+        assert await sequential_reads(own) == before

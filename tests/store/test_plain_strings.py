@@ -1,4 +1,4 @@
-"""A server or a database with `standard_conforming_strings = off`, where a backslash in a string is an escape."""
+"""With `standard_conforming_strings = off` a backslash in a string is an escape."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from pathlib import Path
 import pytest
 
 import noetl_broker.store.queries
-from noetl_broker.store.migrate import migrate, migrations
+from noetl_broker.store.migrations import compat_noetl, migrate, migrations
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
 from tests.postgres import Database
 from tests.store import test_reaped_jobs
 from tests.store.test_reaper import ONE_STEP
 
-STATEMENTS = sorted(Path(noetl_broker.store.queries.__file__).with_name("sql").glob("*.sql"))
-TEXTS = {**{m.name: m.text for m in migrations()}, **{f.name: f.read_text(encoding="utf-8") for f in STATEMENTS}}
+STATEMENTS = sorted(Path(noetl_broker.store.queries.__file__).with_name("sql").glob("*/*.sql"))
+TEXTS = {
+    **{m.name: m.text for m in (*migrations(), compat_noetl())},
+    **{f.name: f.read_text(encoding="utf-8") for f in STATEMENTS},
+}
 
 
 async def turn_off(database: Database) -> None:
-    """For all sessions that begin from now on."""
+    """Turn the setting off for all new sessions."""
     await execute(database, f"alter database {database.name} set standard_conforming_strings = off")
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_no_sql_of_ours_has_a_backslash(name: str) -> None:
-    """`[0-9]` and `[.]` mean the same everywhere."""
+def test_our_sql_has_no_backslash(name: str) -> None:
+    """`[0-9]` and `[.]` mean the same with both settings."""
     assert "\\" not in TEXTS[name]
 
 
-async def test_a_job_that_was_given_up_stays_given_up(database: Database) -> None:
-    """It is found by the id of its node."""
+async def test_a_cancelled_job_is_not_requeued_without_conforming_strings(database: Database) -> None:
+    """The reaper finds it by the id of its node."""
     await turn_off(database)
-    await test_reaped_jobs.test_the_job_of_an_item_that_was_given_up_is_not_given_out_again(database)
+    await test_reaped_jobs.test_the_job_of_a_cancelled_item_is_not_requeued(database)
 
 
-async def test_migrate_and_verify_work_there(empty_database: Database) -> None:
-    """The limit that a playbook sets itself is found in its text."""
+async def test_migrate_and_verify_work_without_conforming_strings(empty_database: Database) -> None:
+    """`verify` reads the limits of a playbook from its text."""
     await turn_off(empty_database)
-    assert await migrate(empty_database.dsn) == [migration.name for migration in migrations()]
-    await register(empty_database, ONE_STEP, metadata=", max_visits: 99")
+    assert await migrate(empty_database) == [migration.name for migration in migrations()]
+    await register(empty_database, ONE_STEP, metadata="max_visits: 99")
     await start(empty_database)
     await drain(empty_database)
     await complete_jobs(empty_database)

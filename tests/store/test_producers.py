@@ -1,4 +1,4 @@
-"""What a producer calls: start an execution, once if it likes, from its own trigger if it likes; and cancel one."""
+"""The calls of a producer: start an execution, once per key or from a trigger, and cancel it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ workflow:
 
 
 async def add_version(database: Database, version: int, path: str = "story") -> None:
-    """Catalog a version whose content nobody reads."""
+    """Add a version with any content to the catalog."""
     await execute(
         database, "insert into noetl.catalog (path, version, content) values ($1, $2, 'x')", path, version
     )  # fmt: skip
 
 
-async def test_a_start_is_one_row_and_one_event(database: Database) -> None:
-    """The event keeps the payload as sent, under the playbook's name; its mail waits for the broker."""
+async def test_a_start_writes_one_row_and_one_event(database: Database) -> None:
+    """The event has the payload as sent; its mail waits for the broker."""
     await register(database, ONE_STEP, path="story")
     execution_id = await value(database, """select noetl.start_execution('story', '{"city": "Rome"}')""")
     assert await rows(
@@ -60,15 +60,15 @@ async def test_a_start_is_one_row_and_one_event(database: Database) -> None:
         ("'story', '{\"{{ x }}\": \"{{ y }}\"}', null, 'key'", {"{{ x }}": "{{ y }}"}),
     ],
 )
-async def test_a_payload_may_be_given_in_several_ways(database: Database, arguments: str, payload: JSON) -> None:
-    """By place or by name; none is an empty one; it is data, never a template."""
+async def test_a_payload_has_several_forms(database: Database, arguments: str, payload: JSON) -> None:
+    """By position, by name or absent. Templates in it are data."""
     await register(database, ONE_STEP)
     await execute(database, f"select noetl.start_execution({arguments})")
     assert await value(database, "select context -> 'workload' from noetl.event") == payload
 
 
 async def test_the_payload_is_merged_over_the_defaults(database: Database) -> None:
-    """All the way down, by the core: the row of the execution has what templates see."""
+    """The core merges at every level and stores the workload."""
     await register(database, ONE_STEP)
     await start(database, payload={"n": {"b": 2}, "more": True})
     await drain(database)
@@ -77,8 +77,8 @@ async def test_the_payload_is_merged_over_the_defaults(database: Database) -> No
 
 
 @pytest.mark.parametrize("payload", ["[]", '"text"', "1", "null", "true"])
-async def test_a_payload_that_is_no_object_is_refused(database: Database, payload: str) -> None:
-    """NB400, with what it is."""
+async def test_a_payload_that_is_not_an_object_is_refused(database: Database, payload: str) -> None:
+    """NB400, with its type."""
     await register(database, ONE_STEP)
     async with session(database) as own:
         async with refused("NB400", "must be an object"):
@@ -92,8 +92,8 @@ async def test_a_start_without_a_path_is_refused(database: Database) -> None:
         await own.execute("select noetl.start_execution(null)")
 
 
-async def test_an_idempotency_key_that_no_index_could_hold_is_refused(database: Database) -> None:
-    """NB400, with its length; 1024 bytes that nothing can compress are allowed, on the longest path."""
+async def test_an_idempotency_key_over_1024_bytes_is_refused(database: Database) -> None:
+    """NB400, with its length. The index holds 1024 bytes beside the longest path."""
     path = "".join(f"{n:05d}" for n in range(51))
     await register(database, ONE_STEP, path=path)
     key = "select string_agg(sha512(n::text::bytea)::text, '') from generate_series(1, 8) n"
@@ -110,8 +110,8 @@ async def test_an_idempotency_key_that_no_index_could_hold_is_refused(database: 
 
 
 @pytest.mark.parametrize("arguments, meant", [("'nowhere'", "nowhere"), ("'story', '{}', 7", "story version 7")])
-async def test_an_unknown_playbook_is_refused(database: Database, arguments: str, meant: str) -> None:
-    """NB404, by path and by version, and nothing is written."""
+async def test_a_start_of_an_unknown_playbook_is_refused(database: Database, arguments: str, meant: str) -> None:
+    """NB404, by path and by version; nothing is written."""
     await register(database, ONE_STEP)
     async with session(database) as own:
         async with refused("NB404", f"no playbook {meant} is registered"):
@@ -119,16 +119,16 @@ async def test_an_unknown_playbook_is_refused(database: Database, arguments: str
         assert await own.fetchval("select count(*) from noetl.execution") == 0
 
 
-async def test_the_latest_version_is_started_unless_one_is_named(database: Database) -> None:
-    """By number, not by text or by the time of its registration: 10 is later than 9."""
+async def test_the_latest_version_is_started_by_default(database: Database) -> None:
+    """Versions are numbers: 10 is later than 9."""
     for version in (10, 2, 9):
         await add_version(database, version)
     assert await started_version(database, "'story'") == 10
     assert await started_version(database, "'story', '{}', 9") == 9
 
 
-async def test_an_execution_stays_on_the_version_that_it_started_with(database: Database) -> None:
-    """A later version is for later executions, also between the start and the first turn."""
+async def test_an_execution_keeps_its_version(database: Database) -> None:
+    """A version that is registered before the first turn does not count either."""
     await register(database, ONE_STEP)
     await start(database)
     await execute(
@@ -143,45 +143,66 @@ async def test_an_execution_stays_on_the_version_that_it_started_with(database: 
     assert await value(database, "select node_name from noetl.queue") == "a"
 
 
-async def test_the_same_key_gives_the_same_execution(database: Database) -> None:
-    """Also with another payload or version; another path's key is another key."""
+async def test_the_same_idempotency_key_gives_the_same_execution(database: Database) -> None:
+    """The version may differ. Keys of another path are other keys."""
     await add_version(database, 1)
     await add_version(database, 2)
     await add_version(database, 1, "other")
     first = await value(database, "select noetl.start_execution('story', '{}', 1, 'k')")
-    assert await value(database, """select noetl.start_execution('story', '{"a": 1}', 2, 'k')""") == first
+    assert await value(database, "select noetl.start_execution('story', null, 2, 'k')") == first
     assert await value(database, "select noetl.start_execution('story', '{}', null, 'l')") != first
     assert await value(database, "select noetl.start_execution('other', '{}', null, 'k')") != first
     assert await value(database, "select count(*) from noetl.event where execution_id = $1", first) == 1
 
 
-async def test_the_same_key_from_many_sessions_at_once_starts_one_execution(database: Database) -> None:
-    """Whoever comes second waits for the first one's commit, and is given its id."""
+async def test_an_idempotency_key_with_another_payload_is_refused(database: Database) -> None:
+    """NB409, in the database's own form of JSON: the order of keys does not count."""
+    await add_version(database, 1)
+    call = "select noetl.start_execution('story', $1::text::jsonb, null, 'k')"
+    async with session(database) as own:
+        first = await own.fetchval(call, '{"a": 1, "b": [2]}')
+        assert await own.fetchval(call, '{"b": [2],"a":1}') == first
+        for other in ('{"a": 1}', '{"a": 1, "b": ["2"]}', "{}"):
+            async with refused("NB409", f"key k of story is used: execution {first} was started with another payload"):
+                await own.fetchval(call, other)
+        await own.execute("update noetl.execution set payload_digest = null")  # of an older version of the broker
+        assert await own.fetchval(call, "{}") == first
+
+
+async def test_a_start_without_a_key_keeps_no_digest(database: Database) -> None:
+    """Nothing would read it."""
+    await add_version(database, 1)
+    await execute(database, "select noetl.start_execution('story')")
+    assert await value(database, "select payload_digest from noetl.execution") is None
+
+
+async def test_concurrent_starts_with_one_key_start_one_execution(database: Database) -> None:
+    """Later callers wait for the first commit and get its id."""
     await add_version(database, 1)
     call = "select noetl.start_execution('story', '{}', null, 'k')"
-    given = await asyncio.gather(*(value(database, call) for _ in range(8)))
-    assert len(set(given)) == 1
+    returned = await asyncio.gather(*(value(database, call) for _ in range(8)))
+    assert len(set(returned)) == 1
     assert await value(database, "select count(*) from noetl.event") == 1
 
 
-async def test_a_key_whose_first_start_was_rolled_back_is_free(database: Database) -> None:
-    """The second session waits, and then starts the execution itself."""
+async def test_a_rolled_back_start_frees_its_key(database: Database) -> None:
+    """The second session waits and then starts the execution."""
     await add_version(database, 1)
     call = "select noetl.start_execution('story', '{}', null, 'k')"
     async with session(database) as first, session(database) as second:
         transaction = first.transaction()
         await transaction.start()
-        lost = await first.fetchval(call)
+        rolled_back = await first.fetchval(call)
         waiting = asyncio.create_task(second.fetchval(call))
         await blocked(first)
         await transaction.rollback()
-        given = await waiting
-    assert given != lost
-    assert await rows(database, "select execution_id from noetl.event") == [(given,)]
+        returned = await waiting
+    assert returned != rolled_back
+    assert await rows(database, "select execution_id from noetl.event") == [(returned,)]
 
 
-async def test_a_users_own_trigger_starts_executions(database: Database) -> None:
-    """A row in their table, an execution in the same transaction; no order, no execution."""
+async def test_a_trigger_of_the_user_starts_executions(database: Database) -> None:
+    """Row and execution commit or roll back together."""
     await register(database, ONE_STEP)
     await execute(
         database,
@@ -211,8 +232,8 @@ async def test_a_users_own_trigger_starts_executions(database: Database) -> None
     ]
 
 
-async def test_a_running_execution_is_cancelled(database: Database) -> None:
-    """True, an event with the reason; the broker then ends it."""
+async def test_cancel_writes_an_event_with_the_reason(database: Database) -> None:
+    """It returns true, and the broker ends the execution."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
@@ -226,7 +247,7 @@ async def test_a_running_execution_is_cancelled(database: Database) -> None:
 
 
 async def test_an_execution_can_be_cancelled_before_its_first_turn(database: Database) -> None:
-    """Its start and its cancel are decided one after the other."""
+    """The broker decides the start first, then the cancel."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     assert await value(database, "select noetl.cancel_execution($1)", execution_id) is True
@@ -247,14 +268,14 @@ async def test_an_ended_execution_is_not_cancelled(database: Database) -> None:
 
 
 @pytest.mark.parametrize("execution_id", ["12345", "null", "-1"])
-async def test_an_unknown_execution_is_not_cancelled(database: Database, execution_id: str) -> None:
+async def test_cancel_refuses_an_unknown_execution(database: Database, execution_id: str) -> None:
     """NB404."""
     async with session(database) as own, refused("NB404", "no execution"):
         await own.execute(f"select noetl.cancel_execution({execution_id})")
 
 
-async def test_many_are_started_and_cancelled_in_one_statement(database: Database) -> None:
-    """The functions are set-friendly."""
+async def test_one_statement_starts_and_cancels_many_executions(database: Database) -> None:
+    """The functions work over a set of rows."""
     await register(database, ONE_STEP)
     await start(database, count=50)
     await drain(database)
@@ -265,7 +286,7 @@ async def test_many_are_started_and_cancelled_in_one_statement(database: Databas
 
 
 async def started_version(database: Database, arguments: str) -> Any:
-    """Start an execution and tell its version."""
+    """Start an execution and return its version."""
     statement = f"""
         with started as materialized (select noetl.start_execution({arguments}) as execution_id)
         select execution_id from started

@@ -1,15 +1,15 @@
-"""Jobs whose worker died: who still waits for them, and for how long."""
+"""Jobs whose worker died: requeued, timed out or withdrawn."""
 
 from __future__ import annotations
 
 from tests.brokers import broken_invariants, complete_jobs, drain, register, start
 from tests.postgres import Database
 from tests.sessions import session
-from tests.store.test_reaper import ONE_STEP, TIMEOUT, age, lose, reap
+from tests.store.test_reaper import ONE_STEP, TIMEOUT, age, lose_lease, reap
 
 
-async def test_while_a_broker_decides_on_an_execution_its_leases_wait(database: Database) -> None:
-    """It may be ending it at this moment: whoever looked before that would give the job out again after the end."""
+async def test_the_reaper_skips_executions_that_a_broker_is_deciding(database: Database) -> None:
+    """The broker may be ending the execution. Else the reaper could requeue its job after the end."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
@@ -26,8 +26,8 @@ async def test_while_a_broker_decides_on_an_execution_its_leases_wait(database: 
         assert await own.fetchval("select status from noetl.queue") == "cancelled"
 
 
-async def test_the_job_of_an_item_that_was_given_up_is_not_given_out_again(database: Database) -> None:
-    """Another item failed, the step went on without it, and then the worker of this one died."""
+async def test_the_job_of_a_cancelled_item_is_not_requeued(database: Database) -> None:
+    """Another item failed, the step went on, and then the worker died."""
     await register(
         database,
         """
@@ -60,13 +60,13 @@ async def test_the_job_of_an_item_that_was_given_up_is_not_given_out_again(datab
     assert await broken_invariants(database) == {}
 
 
-async def test_a_job_whose_lease_was_lost_times_out_where_no_worker_takes_it(database: Database) -> None:
-    """The time counts from the first lease of the attempt, whoever holds the job meanwhile, or nobody."""
+async def test_a_requeued_job_times_out_without_a_worker(database: Database) -> None:
+    """The time counts from the first lease of the attempt."""
     await register(database, TIMEOUT)
     await start(database)
     await drain(database)
     async with session(database) as own:
-        await lose(own)
+        await lose_lease(own)
         assert await own.fetchval("select status from noetl.queue") == "queued"
         assert await reap(own) == {}
         await age(own, 31)
@@ -78,8 +78,8 @@ async def test_a_job_whose_lease_was_lost_times_out_where_no_worker_takes_it(dat
     assert await broken_invariants(database) == {}
 
 
-async def test_leases_of_one_that_is_decided_on_keep_no_others_from_being_put_back(database: Database) -> None:
-    """They ran out first, and a look takes so many alone."""
+async def test_skipped_leases_do_not_fill_the_batch_of_the_reaper(database: Database) -> None:
+    """They expired first and are as many as one batch."""
     await register(database, ONE_STEP)
     busy, _ = await start(database, count=2)
     await drain(database)

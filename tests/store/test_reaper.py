@@ -1,4 +1,4 @@
-"""What time alone brings about: leases that run out, actions and executions that take too long."""
+"""The reaper: expired leases, timeouts of actions, and deadlines of executions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ workflow:
 TIMEOUT = ONE_STEP.replace("code: x", "code: x, timeout: 30, retry: {max_attempts: 2, initial_delay: 0}")
 
 
-async def lose(own: Session[Any], worker: str = "w") -> int:
-    """Lease a job, let the lease run out, reap; gives the attempt."""
+async def lose_lease(own: Session[Any], worker: str = "w") -> int:
+    """Lease a job, expire the lease and reap. Return the attempt."""
     attempt = int(await own.fetchval("select attempts from noetl.lease_jobs($1)", worker))
     await own.execute(
         "update noetl.queue set lease_until = clock_timestamp() - interval '1 second' where status = 'leased'"
@@ -30,19 +30,22 @@ async def lose(own: Session[Any], worker: str = "w") -> int:
     return attempt
 
 
+FIRE = "select fired from noetl.fire_timers($1)"
+
+
 async def reap(own: Session[Any], *, most: int = 100, lost_leases: int = 5) -> dict[str, int]:
-    """What one look of the reaper did."""
+    """Run the reaper once and return what it did."""
     row = await own.fetchrow("select * from noetl.reap($1, $2)", most, lost_leases)
     return {name: number for name, number in row.items() if number} if row else {}
 
 
 async def age(own: Session[Any], seconds: float) -> None:
-    """Let the running attempt have begun earlier."""
+    """Move the begin of the running attempt back."""
     await own.execute("update noetl.queue set first_leased_at = first_leased_at - make_interval(secs => $1)", seconds)
 
 
-async def test_nothing_that_is_in_time_is_touched(database: Database) -> None:
-    """A lease that stands, a queued job, a finished one with an old lease, an execution before its deadline."""
+async def test_the_reaper_leaves_jobs_and_executions_in_time(database: Database) -> None:
+    """A valid lease, a queued job, a finished job, an execution before its deadline."""
     async with session(database) as own:
         for node in ("held", "done", "queued"):
             await put_job(own, node, timeout_seconds=60.0)
@@ -55,8 +58,8 @@ async def test_nothing_that_is_in_time_is_touched(database: Database) -> None:
         assert await own.fetch("select * from noetl.queue order by queue_id") == before
 
 
-async def test_a_lost_lease_goes_back_to_the_queue(database: Database) -> None:
-    """It is no attempt of the step's: no event; the next lease has the next number."""
+async def test_a_lost_lease_requeues_the_job(database: Database) -> None:
+    """It writes no event and counts as no attempt of the step. The next lease has the next number."""
     async with session(database) as own:
         await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -68,8 +71,8 @@ async def test_a_lost_lease_goes_back_to_the_queue(database: Database) -> None:
     assert [tuple(row) for row in kinds] == [("action_started", 1), ("action_started", 2)]
 
 
-async def test_a_job_that_nobody_waits_for_any_more_is_not_given_out_again(database: Database) -> None:
-    """Its execution was cancelled under it, and then its worker died."""
+async def test_the_job_of_a_cancelled_execution_is_not_requeued(database: Database) -> None:
+    """Its worker died after the cancel."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
@@ -83,22 +86,22 @@ async def test_a_job_that_nobody_waits_for_any_more_is_not_given_out_again(datab
     assert await broken_invariants(database) == {}
 
 
-async def test_a_requeued_job_is_announced_to_workers(database: Database) -> None:
-    """They need not poll for it."""
+async def test_workers_are_notified_of_a_requeued_job(database: Database) -> None:
+    """They need not poll."""
     async with session(database) as listener, session(database) as own:
-        heard = await listen(listener, "noetl_job")
+        next_notification = await listen(listener, "noetl_job")
         await put_job(own)
-        await lose(own)
-        assert await heard() == ""
+        await lose_lease(own)
+        assert await next_notification() == ""
 
 
-async def test_a_job_that_is_lost_too_often_fails_its_step(database: Database) -> None:
-    """Past the limit an `action_failed` that nobody retries, whatever the step's `retry` says."""
+async def test_a_job_that_loses_too_many_leases_fails_its_step(database: Database) -> None:
+    """`action_failed` is not retried, whatever the `retry` of the step."""
     await register(database, ONE_STEP.replace("code: x", "code: x, retry: 5"))
     await start(database)
     await drain(database)
     async with session(database) as own:
-        attempts = [await lose(own) for _ in range(5)]
+        attempts = [await lose_lease(own) for _ in range(5)]
         assert attempts == [1, 2, 3, 4, 5]
         assert await own.fetchval("select status from noetl.queue") == "queued"
         await own.execute("select noetl.lease_jobs('w')")
@@ -117,8 +120,8 @@ async def test_a_job_that_is_lost_too_often_fails_its_step(database: Database) -
     assert await broken_invariants(database) == {}
 
 
-async def test_no_lost_lease_at_all_may_be_allowed(database: Database) -> None:
-    """A setting of 0: the first one fails the step."""
+async def test_a_limit_of_zero_lost_leases_fails_the_step_at_once(database: Database) -> None:
+    """The first lost lease fails the step."""
     async with session(database) as own:
         await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -126,8 +129,8 @@ async def test_no_lost_lease_at_all_may_be_allowed(database: Database) -> None:
         assert await reap(own, lost_leases=0) == {"lost": 1}
 
 
-async def test_a_timeout_counts_from_the_first_lease_whatever_heartbeats_say(database: Database) -> None:
-    """The attempt fails, is retried as the step says, and the late worker is stale."""
+async def test_heartbeats_do_not_extend_a_timeout(database: Database) -> None:
+    """The attempt fails and is retried; the late worker is stale."""
     await register(database, TIMEOUT)
     await start(database)
     await drain(database)
@@ -148,8 +151,8 @@ async def test_a_timeout_counts_from_the_first_lease_whatever_heartbeats_say(dat
     assert await broken_invariants(database) == {}
 
 
-async def test_the_next_attempt_has_the_whole_time_again(database: Database) -> None:
-    """After a retry the clock starts at the next lease; the second timeout is the last."""
+async def test_each_attempt_has_the_whole_timeout(database: Database) -> None:
+    """The time starts at the next lease; the second timeout is the last."""
     await register(database, TIMEOUT)
     await start(database)
     await drain(database)
@@ -166,18 +169,18 @@ async def test_the_next_attempt_has_the_whole_time_again(database: Database) -> 
     assert await value(database, "select status from noetl.execution") == "FAILED"
 
 
-async def test_a_lost_lease_does_not_start_the_clock_again(database: Database) -> None:
+async def test_a_lost_lease_does_not_restart_the_timeout(database: Database) -> None:
     """It is the same attempt of the step, on another worker."""
     async with session(database) as own:
         await put_job(own, timeout_seconds=30.0)
-        await lose(own)
+        await lose_lease(own)
         await age(own, 31)
         await own.execute("select noetl.lease_jobs('x')")
         assert await reap(own) == {"timed_out": 1}
 
 
-async def test_a_job_without_a_timeout_may_take_long(database: Database) -> None:
-    """As long as it has a lease."""
+async def test_a_job_without_a_timeout_has_no_time_limit(database: Database) -> None:
+    """It needs a valid lease only."""
     async with session(database) as own:
         await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -185,8 +188,8 @@ async def test_a_job_without_a_timeout_may_take_long(database: Database) -> None
         assert await reap(own) == {}
 
 
-async def test_a_job_past_both_its_lease_and_its_time_is_told_once(database: Database) -> None:
-    """The timeout is what its author asked for."""
+async def test_a_job_past_its_lease_and_its_timeout_fails_once(database: Database) -> None:
+    """The error is the timeout."""
     async with session(database) as own:
         await put_job(own, timeout_seconds=30.0)
         await own.execute("select noetl.lease_jobs('w')")
@@ -197,16 +200,14 @@ async def test_a_job_past_both_its_lease_and_its_time_is_told_once(database: Dat
 
 
 async def test_a_deadline_fails_the_execution_once(database: Database) -> None:
-    """Its jobs are withdrawn, and the next look of the reaper finds nothing."""
-    await register(database, ONE_STEP, metadata=", deadline: 60")
+    """Its jobs are withdrawn. The next look finds nothing."""
+    await register(database, ONE_STEP, metadata="deadline: 60")
     await start(database, count=2)
     await drain(database)
     async with session(database) as own:
-        assert await reap(own) == {}
-        await own.execute("update noetl.execution_state set deadline_at = clock_timestamp() - interval '1 second'")
-        assert await reap(own, most=1) == {"overdue": 1}
-        assert await reap(own) == {"overdue": 1}
-        assert await reap(own) == {}
+        assert await own.fetchval(FIRE, 10) == 0
+        await own.execute("update noetl.timer set due_at = clock_timestamp() - interval '1 second'")
+        assert [await own.fetchval(FIRE, 1), await own.fetchval(FIRE, 10), await own.fetchval(FIRE, 10)] == [1, 1, 0]
     await drain(database)
     ended = await rows(database, "select status, error ->> 'message' from noetl.execution")
     assert [status for status, _ in ended] == ["FAILED", "FAILED"]
@@ -216,14 +217,14 @@ async def test_a_deadline_fails_the_execution_once(database: Database) -> None:
 
 
 async def test_an_execution_that_ended_in_time_has_no_deadline(database: Database) -> None:
-    """It is cleared in the turn that ends it, or never written where that is the first one."""
-    deadlines = "select count(deadline_at) from noetl.execution_state"
+    """The last turn clears it, and a first turn that ends the execution writes none."""
+    deadlines = "select count(*) from noetl.timer"
     at_once = "workflow:\n- {step: start, next: end}\n- {step: end}\n"
-    await register(database, at_once, path="at_once", metadata=", deadline: 60")
+    await register(database, at_once, path="at_once", metadata="deadline: 60")
     await start(database, "at_once")
     await drain(database)
     assert await value(database, deadlines) == 0
-    await register(database, ONE_STEP, metadata=", deadline: 60")
+    await register(database, ONE_STEP, metadata="deadline: 60")
     await start(database)
     await drain(database)
     assert await value(database, deadlines) == 1
@@ -233,8 +234,10 @@ async def test_an_execution_that_ended_in_time_has_no_deadline(database: Databas
 
 
 @pytest.mark.parametrize("most, looks", [(1, [1, 1, 1, 0]), (2, [2, 1, 0]), (100, [3, 0])])
-async def test_one_look_takes_no_more_than_asked_for(database: Database, most: int, looks: list[int]) -> None:
-    """So that a great many lost leases hold no long transaction."""
+async def test_one_run_of_the_reaper_takes_no_more_than_its_batch(
+    database: Database, most: int, looks: list[int]
+) -> None:
+    """Many lost leases make no long transaction."""
     async with session(database) as own:
         for node in "abc":
             await put_job(own, node)
@@ -244,7 +247,7 @@ async def test_one_look_takes_no_more_than_asked_for(database: Database, most: i
 
 
 async def test_two_reapers_do_not_wait_for_each_other(database: Database) -> None:
-    """What one is reaping the other skips; what comes of it comes once."""
+    """One skips the rows of the other; each result comes once."""
     async with session(database) as first, session(database) as second:
         await put_job(first)
         await first.execute("select noetl.lease_jobs('w')")
@@ -255,8 +258,8 @@ async def test_two_reapers_do_not_wait_for_each_other(database: Database) -> Non
         assert await reap(second) == {}
 
 
-async def test_a_worker_that_answers_while_its_lease_is_reaped_waits_and_is_stale(database: Database) -> None:
-    """One of the two is first; here the reaper."""
+async def test_an_answer_during_the_reap_waits_and_is_stale(database: Database) -> None:
+    """The reaper is first here."""
     async with session(database) as reaper, session(database) as worker:
         queue_id = await put_job(worker)
         await worker.execute("select noetl.lease_jobs('w')")

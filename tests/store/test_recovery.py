@@ -1,4 +1,4 @@
-"""What an operator calls in SQL: mail put back, by several at once, and by nobody without the right."""
+"""The SQL functions of an operator: put mail back and fork, with rights and locks."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ workflow:
 """
 
 
-async def test_lost_mail_is_put_back_once_however_many_ask(database: Database) -> None:
-    """The lock of the execution lets one look at a time."""
+async def test_concurrent_calls_put_lost_mail_back_once(database: Database) -> None:
+    """The lock of the execution admits one call at a time."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await execute(database, "delete from noetl.inbox")
@@ -40,14 +40,14 @@ async def test_lost_mail_is_put_back_once_however_many_ask(database: Database) -
 
 
 async def test_mail_that_a_broker_holds_is_not_put_back(database: Database) -> None:
-    """Whoever asks waits for the broker's commit, and then finds the turn."""
+    """The call waits for the commit of the broker and then finds the turn."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     async with session(database) as broker, session(database) as operator:
         transaction = broker.transaction()
         await transaction.start()
         await broker.fetch("select mail_id from noetl.take_mail(10, false, 0)")
-        asked = asyncio.create_task(operator.fetchval("select noetl.put_back($1)", execution_id))
+        waiting = asyncio.create_task(operator.fetchval("select noetl.put_back($1)", execution_id))
         await blocked(broker)
         await broker.execute(
             "insert into noetl.turn (execution_id, turn, event_id, outcome, decided_at)"
@@ -55,12 +55,12 @@ async def test_mail_that_a_broker_holds_is_not_put_back(database: Database) -> N
         )
         await broker.execute("delete from noetl.inbox")
         await transaction.commit()
-        assert await asked == 0
+        assert await waiting == 0
     assert await rows(database, "select mail_id from noetl.inbox") == []
 
 
-async def test_a_sleeping_broker_hears_of_mail_that_is_put_back(database: Database) -> None:
-    """The bell rings as for new mail."""
+async def test_a_sleeping_broker_is_notified_of_mail_that_is_put_back(database: Database) -> None:
+    """As of new mail."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await execute(database, "delete from noetl.inbox")
@@ -76,8 +76,8 @@ async def test_a_sleeping_broker_hears_of_mail_that_is_put_back(database: Databa
     assert await broken_invariants(database) == {}
 
 
-async def test_what_the_broker_wrote_itself_is_no_mail(database: Database) -> None:
-    """Nor what it never reads; an execution that has ended is left as it is."""
+async def test_put_back_ignores_events_of_the_broker(database: Database) -> None:
+    """It ignores types without decisions and ended executions too."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
@@ -86,14 +86,14 @@ async def test_what_the_broker_wrote_itself_is_no_mail(database: Database) -> No
     assert await value(database, "select noetl.put_back($1)", execution_id) == 0
 
 
-async def test_there_is_nothing_of_an_unknown_execution(database: Database) -> None:
+async def test_put_back_refuses_an_unknown_execution(database: Database) -> None:
     """NB404."""
     async with session(database) as own, refused("NB404", "no execution 5"):
         await own.execute("select noetl.put_back(5)")
 
 
-async def test_a_key_is_of_one_execution_and_of_its_fork_or_its_start(database: Database) -> None:
-    """NB409, with the execution that has it; the same fork and the same start are given again."""
+async def test_an_idempotency_key_belongs_to_one_start_or_fork(database: Database) -> None:
+    """NB409 names its execution. The same start or fork returns its execution again."""
     await register(database, ONE_STEP)
     one, other = await start(database, count=2)
     fork = """select noetl.fork_execution($1, '{"results": []}', idempotency_key => $2)"""
@@ -101,19 +101,19 @@ async def test_a_key_is_of_one_execution_and_of_its_fork_or_its_start(database: 
     async with session(database) as own:
         forked, started = await own.fetchval(fork, one, "k"), await own.fetchval(begin, "s")
         assert (await own.fetchval(fork, one, "k"), await own.fetchval(begin, "s")) == (forked, started)
-        told = f"key k of story has been used: execution {forked} was forked from {one} with it"
-        async with refused("NB409", told):
+        message = f"key k of story is used: execution {forked} was forked from {one} with it"
+        async with refused("NB409", message):
             await own.fetchval(fork, other, "k")
-        async with refused("NB409", told):
+        async with refused("NB409", message):
             await own.fetchval(begin, "k")
         for execution_id in (one, started):
-            async with refused("NB409", f"key s of story has been used: execution {started} was started with it"):
+            async with refused("NB409", f"key s of story is used: execution {started} was started with it"):
                 await own.fetchval(fork, execution_id, "s")
         assert await own.fetchval("select count(*) from noetl.execution") == 4
 
 
-async def test_of_two_forks_at_once_with_one_key_one_is_refused(database: Database) -> None:
-    """Whoever comes second waits for the first one's commit."""
+async def test_concurrent_forks_with_one_key_make_one_fork(database: Database) -> None:
+    """The second waits for the commit of the first and is refused."""
     await register(database, ONE_STEP)
     one, other = await start(database, count=2)
     fork = """select noetl.fork_execution($1, '{"results": []}', idempotency_key => 'k')"""
@@ -129,8 +129,8 @@ async def test_of_two_forks_at_once_with_one_key_one_is_refused(database: Databa
 
 
 @pytest.mark.parametrize("call", ["noetl.put_back(1)", "noetl.fork_execution(1, '{}')"])
-async def test_nobody_may_do_it_without_the_right(database: Database, call: str) -> None:
-    """Nothing is granted to everybody."""
+async def test_put_back_and_fork_need_a_grant(database: Database, call: str) -> None:
+    """PUBLIC has no rights."""
     name = f"guest_{database.name}"
     await execute(database, f"create role {name}; grant usage on schema noetl to {name}")
     try:

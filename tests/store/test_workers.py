@@ -1,4 +1,4 @@
-"""What a worker answers: completions and failures, one or many, repeated, and after a cancel."""
+"""Answers of workers: one or many, repeated, and after a cancel."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ workflow:
 EVENTS = "select event_type, worker_id, meta, result, error from noetl.event order by created_at"
 
 
-async def test_a_completion_is_repeated_without_harm(database: Database) -> None:
-    """The first answer got lost on its way: true again, with another result too, and nothing changed."""
+async def test_a_repeated_completion_is_true_and_changes_nothing(database: Database) -> None:
+    """The first response was lost. The second result may differ."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -34,8 +34,8 @@ async def test_a_completion_is_repeated_without_harm(database: Database) -> None
     ]
 
 
-async def test_a_completion_says_what_and_how_long(database: Database) -> None:
-    """Result, duration in seconds, the worker, the job and its attempt."""
+async def test_a_completion_has_result_duration_worker_and_attempt(database: Database) -> None:
+    """The duration is in seconds."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -52,8 +52,8 @@ async def test_a_completion_says_what_and_how_long(database: Database) -> None:
 
 
 @pytest.mark.parametrize("result", ["null::jsonb", "'null'::jsonb", "default"])
-async def test_a_result_may_be_nothing(database: Database, result: str) -> None:
-    """SQL null, JSON null, or not given."""
+async def test_a_result_may_be_null(database: Database, result: str) -> None:
+    """SQL null, JSON null, or absent."""
     argument = "" if result == "default" else f", {result}"
     async with session(database) as own:
         queue_id = await put_job(own)
@@ -61,8 +61,8 @@ async def test_a_result_may_be_nothing(database: Database, result: str) -> None:
         assert await own.fetchval(f"select noetl.complete_job($1, 'w', 1{argument})", queue_id) is True
 
 
-async def test_a_failure_is_an_event(database: Database) -> None:
-    """The error as sent, and whether it is worth another try; repeated without harm."""
+async def test_a_failure_writes_its_error_and_whether_to_retry(database: Database) -> None:
+    """A repeated failure changes nothing."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -80,7 +80,7 @@ async def test_a_failure_is_an_event(database: Database) -> None:
     "error", ["null", "'null'", "'\"text\"'", "'[]'", "'{}'", "'{\"message\": null}'", "'{\"message\": 1}'"]
 )
 async def test_an_error_without_a_message_is_refused(database: Database, error: str) -> None:
-    """NB400, and the job is still the worker's to fail properly."""
+    """NB400. The worker can still fail the job properly."""
     async with session(database) as own:
         queue_id = await put_job(own)
         await own.execute("select noetl.lease_jobs('w')")
@@ -89,8 +89,8 @@ async def test_an_error_without_a_message_is_refused(database: Database, error: 
         assert await own.fetchval("""select noetl.fail_job($1, 'w', 1, '{"message": ""}')""", queue_id) is True
 
 
-async def test_many_answers_are_one_statement(database: Database) -> None:
-    """Over all rows of a lease: each is told whether it counted, and the good ones count beside a stale one."""
+async def test_one_statement_answers_many_jobs(database: Database) -> None:
+    """A stale answer does not affect the others."""
     await register(database, ONE_STEP)
     await start(database, count=40)
     await drain(database)
@@ -98,12 +98,12 @@ async def test_many_answers_are_one_statement(database: Database) -> None:
         leased = await own.fetch("select queue_id, attempts from noetl.lease_jobs('w', 100)")
         attempts = [row["attempts"] for row in leased]
         attempts[7] += 1
-        told = await own.fetch(
+        answers = await own.fetch(
             """select queue_id, noetl.complete_job(queue_id, 'w', attempt, to_jsonb(queue_id)) as counted
             from unnest($1::bigint[], $2::int[]) a (queue_id, attempt)""",
             [row["queue_id"] for row in leased], attempts,
         )  # fmt: skip
-    assert [row["counted"] for row in told].count(False) == 1
+    assert [row["counted"] for row in answers].count(False) == 1
     await drain(database)
     assert await rows(database, "select status, count(*) from noetl.execution group by status order by status") == [
         ("COMPLETED", 39),
@@ -111,14 +111,14 @@ async def test_many_answers_are_one_statement(database: Database) -> None:
     ]
 
 
-async def test_an_unknown_job_is_nobodys(database: Database) -> None:
-    """False, no error: it may have been deleted with its history."""
+async def test_an_answer_to_an_unknown_job_is_false(database: Database) -> None:
+    """No error: the job may have been deleted with its history."""
     assert await value(database, "select noetl.complete_job(1, 'w', 1)") is False
     assert await value(database, "select noetl.heartbeat_job(1, 'w', 1)") is False
 
 
 async def test_a_queued_job_of_a_cancelled_execution_is_never_leased(database: Database) -> None:
-    """It is withdrawn in the transaction that cancels."""
+    """The transaction of the cancel withdraws it."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
@@ -128,8 +128,8 @@ async def test_a_queued_job_of_a_cancelled_execution_is_never_leased(database: D
     assert await value(database, "select status from noetl.queue") == "cancelled"
 
 
-async def test_the_result_of_a_job_whose_execution_was_cancelled_is_recorded(database: Database) -> None:
-    """Its worker is told true, the event has its turn, and nothing else changes."""
+async def test_the_result_of_a_job_of_a_cancelled_execution_is_recorded(database: Database) -> None:
+    """The worker gets true, the event gets a turn, and nothing else changes."""
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)

@@ -1,7 +1,7 @@
-"""Templates written to break out, or to eat time or memory: what each of them must come to, and what they are given.
+"""Templates that try to escape the sandbox or to use too much time or memory.
 
-A group's name says what it goes for. Those of `REFUSED` never give a value; those of `HARMLESS` may give one, if it is
-JSON. Neither takes longer, or holds more, than an evaluation may.
+A template of `REFUSED` never gives a value. One of `HARMLESS` may give JSON. All stay within the limits of an
+evaluation.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ INPUTS: dict[str, Any] = {
 
 
 def grown(step: str, turns: int = 100, start: str = "[1]", after: str = "{{ n.x }}") -> str:
-    """Give a template that makes `n.x` anew in each turn of a loop."""
+    """Return a template whose loop replaces `n.x` in each iteration."""
     loop = f"{{% for i in range({turns}) %}}{{% set n.x = {step} %}}{{% endfor %}}"
     return f"{{% set n = namespace(x={start}) %}}{loop}{after}"
 
 
 def often(body: str, turns: int = 100_000) -> str:
-    """Give a template that does something again and again."""
+    """Return a template that repeats an expression many times."""
     return f"{{% for i in range({turns}) %}}{body}{{% endfor %}}"
 
 

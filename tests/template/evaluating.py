@@ -1,4 +1,4 @@
-"""What the tests of templates share: a scope from plain values, and the value or the complaint of one template."""
+"""Helpers of the template tests: a scope of plain values, and the value or error of one template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scope_with(
     never_ran: tuple[str, ...] = (),
     allowance: Allowance | None = None,
 ) -> Scope:
-    """Give a scope; a step's value may be its data or a `StepResult`."""
+    """Return a scope; a step's value may be its data or a `StepResult`."""
     results = {
         name: value if isinstance(value, StepResult) else StepResult(value) for name, value in (steps or {}).items()
     }
@@ -34,12 +34,12 @@ def scope_with(
 
 
 def value_of(source: str, **names: Any) -> Any:
-    """Give what a text evaluates to."""
+    """Return the value of a text."""
     return compile_text(source, "here").evaluate(scope_with(**names))
 
 
-def complaint_about(source: str, **names: Any) -> str:
-    """Give the reason for which a text does not compile or cannot be evaluated."""
+def error_message_of(source: str, **names: Any) -> str:
+    """Return the error message of a text that does not compile or fails."""
     with pytest.raises(TemplateError) as caught:
         value_of(source, **names)
     assert caught.value.template == source

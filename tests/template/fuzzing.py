@@ -1,7 +1,7 @@
-"""A program that evaluates random templates, and says which of them did what none may.
+"""A program that evaluates random templates and reports those that break a rule.
 
-Its arguments are the first number and how many. It prints one JSON line for each template that broke a rule, now and
-then one that says how far it is, and at last one that sums up.
+Its arguments are the first seed and the number of templates. It prints one JSON line for each broken rule, progress
+now and then, and a summary last.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ HANGING_SECONDS = 10.0
 REPORTED_EVERY = 1_000
 
 
-class Hanging(BaseException):
-    """It takes so long that nobody waits for the end."""
+class Hang(BaseException):
+    """The template runs too long."""
 
 
 def hang(*_: object) -> None:
-    """Stop what is running."""
-    raise Hanging
+    """Interrupt the running template."""
+    raise Hang
 
 
 def outcome_of(source: str, inputs: dict[str, Any]) -> tuple[str, Any]:
-    """Give how a template ends, with its value or message and the steps that it took."""
+    """Return how a template ended, with its value or message and its remaining steps."""
     try:
         template = compile_text(source, "here")
     except TemplateError as fault:
@@ -53,7 +53,7 @@ def outcome_of(source: str, inputs: dict[str, Any]) -> tuple[str, Any]:
 
 
 def memory() -> tuple[int, int]:
-    """Give the bytes held now, and the most that were ever held."""
+    """Return the bytes in use and their maximum so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
     try:
         with open("/proc/self/statm") as pages:  # noqa: PTH123 - a thousandth of the time of a Path
@@ -63,10 +63,10 @@ def memory() -> tuple[int, int]:
 
 
 class Tally:
-    """What was found so far."""
+    """Counts and maxima of a run."""
 
     def __init__(self) -> None:
-        """Nothing yet."""
+        """Start with zeros."""
         self.ended: Counter[str] = Counter()
         self.seconds = 0.0
         self.slowest = 0
@@ -74,7 +74,7 @@ class Tally:
         self.largest = 0
 
     def try_one(self, seed: int) -> list[str]:
-        """Evaluate the template of a number, twice, and give the rules that it broke."""
+        """Evaluate the template of a seed twice and return the rules that it broke."""
         wild = Wild(seed)
         source, inputs = wild.template(), wild.scope()
         before = json.dumps(inputs)
@@ -82,9 +82,9 @@ class Tally:
         started = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, HANGING_SECONDS)
         try:
-            ended, told = outcome_of(source, inputs)
+            ended, detail = outcome_of(source, inputs)
         except BaseException as fault:  # noqa: BLE001 - whatever else comes out of the engine is what we look for
-            ended, told = f"raised {type(fault).__name__}", str(fault)
+            ended, detail = f"raised {type(fault).__name__}", str(fault)
         signal.setitimer(signal.ITIMER_PROF, 0)
         seconds = time.process_time() - started
         grown = memory()[1]
@@ -94,17 +94,17 @@ class Tally:
             self.seconds, self.slowest = seconds, seed
         if grown > self.bytes:
             self.bytes, self.largest = grown, seed
-        broken = [] if ended in {"refused", "error", "value"} else [f"{ended}: {told!r:.300}"]
+        broken = [] if ended in {"refused", "error", "value"} else [f"{ended}: {detail!r:.300}"]
         broken += [f"it took {seconds:.3f} s"] * (seconds > LIMIT_SECONDS)
         broken += [f"it grew by {grown >> 20} MiB"] * (grown > LIMIT_BYTES)
         broken += ["it changed what it was given"] * (before != json.dumps(inputs))
-        if not broken and outcome_of(source, inputs) != (ended, told):
+        if not broken and outcome_of(source, inputs) != (ended, detail):
             broken.append("it came out otherwise the second time")
         return [f"{one}; {source!r}" for one in broken]
 
 
 def main(first: int, count: int) -> None:
-    """Evaluate so many templates from a number on."""
+    """Evaluate `count` templates, beginning with the seed `first`."""
     signal.signal(signal.SIGPROF, hang)
     tally = Tally()
     for seed in range(first, first + count):

@@ -1,8 +1,7 @@
-"""A program that evaluates each template in a process of its own, and says what came of it and what it took.
+"""A program that evaluates each template in its own process and reports result, time and memory.
 
-It reads a JSON list of templates from its standard input and prints one JSON line for each: how it ended, its message
-or value, the processor's seconds and the growth of memory in bytes. A template that crashes or hangs the interpreter
-takes its own process with it.
+It reads a JSON list of templates from its standard input. It prints one JSON line for each: outcome, message or
+value, seconds of processor time, and bytes of growth. A crash or hang ends the process of that template only.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ KEPT = copy.deepcopy(GIVEN)
 
 
 def is_json(value: object, depth: int = 0) -> bool:
-    """Tell whether a value is made of the plain types of JSON alone, and can be stored."""
+    """Return whether a value has only the types of JSON and can be stored."""
     if type(value) is dict:
         return depth < 101 and all(type(key) is str and is_json(key) for key in value) and _are(value.values(), depth)
     if type(value) is list:
@@ -55,7 +54,7 @@ def _encodes(text: str) -> bool:
 
 
 def outcome_of(source: str) -> tuple[str, str, int]:
-    """Give how a template ends (refused, error, value, or what must never happen), what it says, and its steps."""
+    """Return how a template ended, its message or value, and its steps."""
     try:
         template = compile_text(source, "here")
     except TemplateError as fault:
@@ -64,14 +63,14 @@ def outcome_of(source: str) -> tuple[str, str, int]:
     try:
         value = template.run(run)
     except TemplateError as fault:
-        ended, said = "error", fault.message
+        ended, detail = "error", fault.message
     else:
-        ended, said = ("value" if is_json(value) else "no JSON"), repr(value)[:SHOWN]
-    return ended, said, run.granted - run.fuel
+        ended, detail = ("value" if is_json(value) else "no JSON"), repr(value)[:SHOWN]
+    return ended, detail, run.granted - run.fuel
 
 
 def measured(source: str) -> dict[str, Any]:
-    """Evaluate in a child, under limits of the operating system, and report."""
+    """Evaluate in a child process under limits of the operating system."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -81,10 +80,12 @@ def measured(source: str) -> dict[str, Any]:
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as answer:
-        told = answer.read()
+        report = answer.read()
     _, status = os.waitpid(child, 0)
     return (
-        json.loads(told) if told else {"ended": f"died ({status})", "said": "", "seconds": 0.0, "bytes": 0, "steps": 0}
+        json.loads(report)
+        if report
+        else {"ended": f"died ({status})", "detail": "", "seconds": 0.0, "bytes": 0, "steps": 0}
     )
 
 
@@ -92,14 +93,14 @@ def _report(source: str) -> dict[str, Any]:
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.process_time()
     try:
-        ended, said, steps = outcome_of(source)
+        ended, detail, steps = outcome_of(source)
     except BaseException as fault:  # noqa: BLE001 - whatever else comes out of the engine is what we look for
-        ended, said, steps = f"raised {type(fault).__name__}", str(fault)[:SHOWN], 0
+        ended, detail, steps = f"raised {type(fault).__name__}", str(fault)[:SHOWN], 0
     seconds = time.process_time() - started
     if GIVEN != KEPT:
         ended = "changed what it was given"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * MAXRSS_UNIT
-    return {"ended": ended, "said": said, "seconds": seconds, "bytes": grown, "steps": steps}
+    return {"ended": ended, "detail": detail, "seconds": seconds, "bytes": grown, "steps": steps}
 
 
 if __name__ == "__main__":

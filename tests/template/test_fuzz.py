@@ -17,10 +17,10 @@ EXAMPLES = int(os.environ.get("TEMPLATE_FUZZ_EXAMPLES", "300"))
 FIRST = int(os.environ.get("TEMPLATE_FUZZ_FIRST", "0"))
 
 
-def test_random_templates_give_json_within_their_bounds() -> None:
-    """Nothing but JSON, and the same again the second time; no fault but the engine's own; time and memory as allowed.
+def test_random_templates_give_json_within_the_limits() -> None:
+    """A second evaluation gives the same.
 
-    What a template is given stays as it is. The number of the one that breaks a rule is in the message.
+    Inputs do not change. The message has the seed of a template that breaks a rule.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT)))}
     finished = subprocess.run(
@@ -31,8 +31,8 @@ def test_random_templates_give_json_within_their_bounds() -> None:
         text=True,
         check=False,
     )
-    told = [json.loads(line) for line in finished.stdout.splitlines()]
-    assert [line for line in told if "broken" in line] == []
+    reports = [json.loads(line) for line in finished.stdout.splitlines()]
+    assert [line for line in reports if "broken" in line] == []
     assert finished.stderr == ""
-    assert told[-1]["count"] == EXAMPLES
-    print(told[-1])  # noqa: T201 - the long form is run to see it
+    assert reports[-1]["count"] == EXAMPLES
+    print(reports[-1])  # noqa: T201 - the long form is run to see it

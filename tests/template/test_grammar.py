@@ -1,4 +1,4 @@
-"""Which syntax, filters, tests and methods templates have, and what they read."""
+"""The syntax, filters, tests and methods of templates, and the names that they read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.template import TemplateError, compile_text
-from tests.template.evaluating import complaint_about, scope_with, value_of
+from tests.template.evaluating import error_message_of, scope_with, value_of
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ from tests.template.evaluating import complaint_about, scope_with, value_of
     ],
 )
 def test_the_statements_and_operators_of_jinja_work(source: str, expected: Any) -> None:
-    """What real SQL and header templates use."""
+    """Those that real SQL and header templates use."""
     assert value_of(source, inputs={"n": 3}) == expected
 
 
@@ -58,15 +58,15 @@ def test_the_statements_and_operators_of_jinja_work(source: str, expected: Any) 
         ("{{ 1 is strange }}", "there is no test `strange`"),
     ],
 )
-def test_what_is_not_on_the_list_does_not_compile(source: str, reason: str) -> None:
-    """And the message says so, at registration."""
-    assert complaint_about(source) == reason
+def test_syntax_that_is_not_allowed_does_not_compile(source: str, reason: str) -> None:
+    """The message names it, at registration."""
+    assert error_message_of(source) == reason
 
 
 @pytest.mark.parametrize("source", ["{{ x.__class__ }}", "{{ x['__class__'] }}", "{{ x.upper }}", "{{ x.real }}"])
 def test_attributes_of_objects_are_never_read(source: str) -> None:
-    """A dot is a key of a mapping and nothing else."""
-    assert "is undefined" in complaint_about(source, inputs={"x": "text"})
+    """A dot reads a key of a mapping."""
+    assert "is undefined" in error_message_of(source, inputs={"x": "text"})
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_attributes_of_objects_are_never_read(source: str) -> None:
     ],
 )
 def test_only_the_listed_methods_can_be_called(source: str) -> None:
-    """Nothing that changes a value or formats without bound."""
-    assert "has no method" in complaint_about(source, inputs={"n": 3})
+    """No method changes a value or formats without limit."""
+    assert "has no method" in error_message_of(source, inputs={"n": 3})
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_only_the_listed_methods_can_be_called(source: str) -> None:
         ("{{ [1, 2, 1].count(1) }} {{ [1, 2].index(2) }}", "2 1"),
     ],
 )
-def test_the_usual_methods_work(source: str, expected: Any) -> None:
+def test_common_methods_work(source: str, expected: Any) -> None:
     """Of texts, mappings and lists."""
     assert value_of(source) == expected
 
@@ -135,24 +135,24 @@ def test_the_filters_of_jinja_and_of_playbooks_work(source: str, expected: Any) 
     assert value_of(source) == expected
 
 
-def test_a_filter_gives_a_plain_text() -> None:
-    """Markup would escape whatever is joined to it."""
+def test_filters_give_plain_text_not_markup() -> None:
+    """Markup would escape the text that is joined to it."""
     assert type(value_of("{{ {'a': 1} | tojson }}")) is str
     assert value_of("{{ ('<' | e) ~ '<' }}") == "&lt;<"
     assert value_of("{{ ('<' | e) + '<' }}") == "&lt;<"
 
 
-def test_faulty_input_of_a_filter_is_an_error_of_the_template() -> None:
-    """JSON that is none, base64 that is none."""
-    assert "Expecting value" in complaint_about("{{ 'x' | from_json }}")
-    assert complaint_about("{{ '***' | b64decode }}")
-    assert complaint_about("{{ [1] | dictsort }}").startswith("a filter cannot work on what it is given")
-    assert complaint_about("{{ 'text' | truncate(true) }}").startswith("a filter cannot work on what it is given")
-    assert complaint_about("{{ 1 | from_json }}") == "`from_json` reads a text, not a number"
+def test_bad_input_of_a_filter_is_a_template_error() -> None:
+    """Broken JSON, broken base64."""
+    assert "Expecting value" in error_message_of("{{ 'x' | from_json }}")
+    assert error_message_of("{{ '***' | b64decode }}")
+    assert error_message_of("{{ [1] | dictsort }}").startswith("a filter cannot work on what it is given")
+    assert error_message_of("{{ 'text' | truncate(true) }}").startswith("a filter cannot work on what it is given")
+    assert error_message_of("{{ 1 | from_json }}") == "`from_json` reads a text, not a number"
 
 
-def test_values_of_the_scope_are_not_changed() -> None:
-    """A template reads; it cannot write into a step's result."""
+def test_templates_do_not_change_values_of_the_scope() -> None:
+    """A template cannot write into the result of a step."""
     rows = [3, 1, 2]
     assert value_of("{{ get | sort }} {{ get | reverse }} {{ get + [4] }}", steps={"get": rows})
     assert rows == [3, 1, 2]
@@ -172,22 +172,24 @@ def test_values_of_the_scope_are_not_changed() -> None:
         ("{{ results.a }} {{ results }}", {"results"}, None),
     ],
 )
-def test_the_names_that_a_template_reads_are_known(source: str, names: set[str], results: set[str] | None) -> None:
-    """So that only those results are loaded."""
+def test_a_compiled_template_has_the_names_that_it_reads(
+    source: str, names: set[str], results: set[str] | None
+) -> None:
+    """So the broker loads only those results."""
     template = compile_text(source, "here")
     assert template.names == names
     assert template.results == results
 
 
 def test_a_source_is_compiled_once() -> None:
-    """Two places with one text share what was compiled."""
+    """Two places with one text share the compiled template."""
     one, two = compile_text("{{ a + 1 }}", "one"), compile_text("{{ a + 1 }}", "two")
     assert one._compiled is two._compiled
     assert (one.at, two.at) == ("one", "two")
 
 
-def test_a_long_template_is_shown_in_part() -> None:
-    """The sentence stays readable; the error keeps the whole text."""
+def test_an_error_shows_the_begin_of_a_long_template() -> None:
+    """The error object has the whole text."""
     source = "{{ 1 / 0 }}" + "x" * 1000
     with pytest.raises(TemplateError) as caught:
         compile_text(source, "here").evaluate(scope_with())

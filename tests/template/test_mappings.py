@@ -1,4 +1,4 @@
-"""Mappings that templates make: `dict` of a mapping, of pairs and of named values, and the filter `merge`."""
+"""Mappings that templates make with `dict` and the filter `merge`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from noetl_broker.template import Allowance
-from tests.template.evaluating import complaint_about, value_of
+from tests.template.evaluating import error_message_of, value_of
 
 LEFT = {"a": 1, "deep": {"x": 1, "y": {"z": 2}}, "list": [1, 2]}
 RIGHT = {"deep": {"y": {"z": 3, "w": 4}}, "list": [3], "b": None}
@@ -40,7 +40,7 @@ NAMES: dict[str, Any] = {
     ],
 )
 def test_dict_takes_a_mapping_or_pairs_and_named_values(source: str, expected: Any) -> None:
-    """A named value replaces the one of that key, and a later pair an earlier one."""
+    """A named value replaces the value of its key; a later pair replaces an earlier one."""
     assert value_of(source, inputs=NAMES) == expected
 
 
@@ -64,9 +64,9 @@ def test_dict_takes_a_mapping_or_pairs_and_named_values(source: str, expected: A
         ("{{ dict([[1, 2]]) }}", "a mapping's key is 1, a number; in JSON keys are texts"),
     ],
 )
-def test_what_dict_cannot_make_a_mapping_of_is_named(source: str, reason: str) -> None:
-    """With what it takes."""
-    assert complaint_about(source, inputs=NAMES) == reason
+def test_dict_names_a_value_that_it_cannot_convert(source: str, reason: str) -> None:
+    """The message has the accepted forms."""
+    assert error_message_of(source, inputs=NAMES) == reason
 
 
 @pytest.mark.parametrize(
@@ -86,13 +86,13 @@ def test_what_dict_cannot_make_a_mapping_of_is_named(source: str, reason: str) -
         ("{{ left | merge(right) | merge(m) | length }}", 5),
     ],
 )
-def test_merge_lays_the_right_mapping_over_the_left(source: str, expected: Any) -> None:
-    """Key by key, all the way down, as a payload is merged over the workload."""
+def test_merge_takes_the_right_value_of_a_shared_key(source: str, expected: Any) -> None:
+    """At every level, as a payload is merged over the workload."""
     assert value_of(source, inputs=NAMES) == expected
 
 
 def test_merge_keeps_the_order_of_keys_and_changes_neither_mapping() -> None:
-    """The keys of the left one come first."""
+    """Keys of the left mapping come first."""
     left, right = {"b": {"y": 1}, "a": 1}, {"c": 1, "b": {"x": 2}}
     merged = value_of("{{ left | merge(right) }}", inputs={"left": left, "right": right})
     assert [*merged] == ["b", "a", "c"]
@@ -110,17 +110,17 @@ def test_merge_keeps_the_order_of_keys_and_changes_neither_mapping() -> None:
         ("{{ m | merge(nobody) }}", "`nobody` is undefined: no input"),
     ],
 )
-def test_what_merge_cannot_merge_is_named(source: str, reason: str) -> None:
-    """With the side that it stands on."""
-    assert complaint_about(source, inputs=NAMES).startswith(reason)
+def test_merge_names_a_value_that_it_cannot_merge(source: str, reason: str) -> None:
+    """The message has the side of the value."""
+    assert error_message_of(source, inputs=NAMES).startswith(reason)
 
 
 @pytest.mark.parametrize("body", ["dict(wide)", "dict(wide, k=1)", "dict(wide | items)", "{} | merge(wide)"])
-def test_a_mapping_is_paid_for_by_its_size(body: str) -> None:
-    """Each of a thousand entries costs, so a loop of copies ends with the fuel and not with the time."""
+def test_a_mapping_costs_by_its_size(body: str) -> None:
+    """Each entry costs, so a loop of copies reaches the limit of steps before the time."""
     one = f"{{{{ ({body}) is none }}}}"
     assert value_of(one, inputs=NAMES, allowance=Allowance(steps=20_000)) is False
     again = f"{{% for i in range(100) %}}{{% set x = {body} %}}{{% endfor %}}"
-    assert "steps that one evaluation may take" in complaint_about(
+    assert "steps that one evaluation may take" in error_message_of(
         again, inputs=NAMES, allowance=Allowance(steps=100_000)
     )

@@ -1,4 +1,4 @@
-"""Where names come from, in which order, and how a step's result is read."""
+"""The sources of names, their order, and the forms of a step's result."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from noetl_broker.template import Lazy, Moment, NotLoaded, Scope, StepResult, compile_text, unwrap, wrap
-from tests.template.evaluating import complaint_about, scope_with, value_of
+from tests.template.evaluating import error_message_of, scope_with, value_of
 
 
 def test_inputs_come_before_steps_before_scope_words_before_the_workload() -> None:
-    """Each source hides the later ones, for a name that it has."""
+    """Each source hides the later ones for its own names."""
     sources: dict[str, Any] = {
         "inputs": {"a": "input"},
         "steps": {"a": "step", "b": "step"},
@@ -23,30 +23,30 @@ def test_inputs_come_before_steps_before_scope_words_before_the_workload() -> No
 
 
 def test_a_step_without_a_result_does_not_hide_a_word_or_a_key() -> None:
-    """Steps count only once they have a result."""
+    """A step is a name once it has a result."""
     assert value_of("{{ city }}", workload={"city": "Paris"}, never_ran=("city",)) == "Paris"
 
 
 @pytest.mark.parametrize("word", ["workload", "work", "context"])
 def test_the_workload_has_three_names(word: str) -> None:
-    """`workload`, and its aliases `work` and `context`."""
+    """`workload`, `work` and `context`."""
     assert value_of("{{ " + word + ".city }}", workload={"city": "Paris"}) == "Paris"
     assert value_of("{{ " + word + " }}", workload={"city": "Paris"}) == {"city": "Paris"}
 
 
-def test_old_documents_call_the_workload_spec() -> None:
-    """Where the workload itself has no key of that name."""
+def test_spec_is_the_workload_of_old_documents() -> None:
+    """A key `spec` of the workload hides it."""
     assert value_of("{{ spec.city }}", workload={"city": "Paris"}) == "Paris"
     assert value_of("{{ spec.city }}", workload={"spec": {"city": "Oslo"}, "city": "Paris"}) == "Oslo"
 
 
-def test_args_is_all_inputs() -> None:
-    """By name, and all together."""
+def test_args_has_all_inputs() -> None:
+    """By name, and as one mapping."""
     assert value_of("{{ args.a + a }}", inputs={"a": 2}) == 4
     assert value_of("{{ args }}") == {}
 
 
-def test_a_mappings_keys_win_over_methods() -> None:
+def test_a_key_wins_over_a_method() -> None:
     """`workload.items` is the key; with parentheses it is the method."""
     assert value_of("{{ workload.items }}", workload={"items": [1]}) == [1]
     assert value_of("{{ items }}", workload={"items": [1]}) == [1]
@@ -54,8 +54,8 @@ def test_a_mappings_keys_win_over_methods() -> None:
     assert value_of("{{ workload.items() }}", workload={"items": [1]}) == [["items", [1]]]
 
 
-def test_a_step_is_its_data() -> None:
-    """Whatever the data is."""
+def test_the_name_of_a_step_gives_its_data() -> None:
+    """Data of any type."""
     assert value_of("{{ get }}", steps={"get": [1, 2]}) == [1, 2]
     assert value_of("{{ get.temp }}", steps={"get": {"temp": 30}}) == 30
     assert value_of("{{ get }}", steps={"get": None}) is None
@@ -63,7 +63,7 @@ def test_a_step_is_its_data() -> None:
 
 @pytest.mark.parametrize("name", ["data", "result"])
 def test_data_and_result_are_the_data_unless_it_has_such_a_key(name: str) -> None:
-    """`step.data` and `step.result`, under a name, by quotes and through `results`."""
+    """`step.data` and `step.result`: with a dot, in quotes, and through `results`."""
     for written in (f"get.{name}", f"get['{name}']", f"results.get.{name}", f"results['get'].{name}"):
         source = "{{ " + written + " }}"
         assert value_of(source, steps={"get": [1]}) == [1]
@@ -72,7 +72,7 @@ def test_data_and_result_are_the_data_unless_it_has_such_a_key(name: str) -> Non
 
 
 def test_status_and_error_come_from_the_envelope_unless_the_data_shadows_them() -> None:
-    """A failed step under `on_error: continue` can be asked why."""
+    """So a condition can ask why a step with `on_error: continue` failed."""
     failed = {"get": StepResult(None, "FAILED", {"message": "no"})}
     assert value_of("{{ get.status }}: {{ get.error.message }}", steps=failed) == "FAILED: no"
     assert value_of("{{ results.get.status }}", steps=failed) == "FAILED"
@@ -81,14 +81,14 @@ def test_status_and_error_come_from_the_envelope_unless_the_data_shadows_them() 
     assert value_of("{{ get.status }}", steps={"get": {"status": "own"}}) == "own"
 
 
-def test_a_value_that_is_no_step_has_no_envelope() -> None:
-    """`data` of an input or of a local name is just a key."""
+def test_only_steps_have_an_envelope() -> None:
+    """`data` of an input or of a local name is a plain key."""
     assert value_of("{{ x.data | default('none') }}", inputs={"x": {"a": 1}}) == "none"
     assert value_of("{% for get in [{'a': 1}] %}{{ get.status | default('-') }}{% endfor %}", steps={"get": 1}) == "-"
 
 
 def test_results_reaches_a_step_of_any_name() -> None:
-    """Also one that is no identifier, or is computed."""
+    """The name may be no identifier, or computed."""
     steps = {"fetch all": {"n": 1}, "b": 2}
     assert value_of("{{ results['fetch all'].n }}", steps=steps) == 1
     assert value_of("{{ results['fetch ' ~ 'all'].data.n }}", steps=steps) == 1
@@ -97,20 +97,20 @@ def test_results_reaches_a_step_of_any_name() -> None:
     assert value_of("{{ results.c is defined }}", steps=steps, never_ran=("c",)) is False
 
 
-def test_result_and_this_may_be_a_step_just_completed() -> None:
-    """Then they read like the step."""
+def test_result_and_this_read_like_the_completed_step() -> None:
+    """They have its envelope."""
     words = {"this": StepResult({"url": "u"}), "result": StepResult(None, "FAILED", "why")}
     assert value_of("{{ this.data.url }} {{ this.status }}", words=words) == "u COMPLETED"
     assert value_of("{{ result.error }}", words=words) == "why"
 
 
-def test_a_loop_word_has_keys() -> None:
-    """`_loop.index` and its kin."""
+def test_loop_has_its_keys() -> None:
+    """`_loop.index` and the others."""
     assert value_of("{{ _loop.index + 1 }}", words={"_loop": {"index": 0, "count": 2, "item": 5}}) == 1
 
 
-def test_a_lazy_word_is_made_once_and_only_when_it_is_read() -> None:
-    """What costs a look-up is not made in vain."""
+def test_a_lazy_word_is_computed_once_when_it_is_read() -> None:
+    """It may cost a query."""
     made: list[int] = []
 
     def make() -> str:
@@ -125,8 +125,8 @@ def test_a_lazy_word_is_made_once_and_only_when_it_is_read() -> None:
     assert made == [1]
 
 
-def test_a_wish_for_what_is_not_loaded_passes_through() -> None:
-    """`NotLoaded` is not the template's fault."""
+def test_not_loaded_is_raised_unchanged() -> None:
+    """`NotLoaded` is no error of the template."""
 
     def missing(name: str) -> StepResult:
         raise NotLoaded(frozenset({name}))
@@ -144,22 +144,22 @@ def test_a_wish_for_what_is_not_loaded_passes_through() -> None:
     assert caught.value.wants == {"get"}
 
 
-def test_now_is_the_turns_time() -> None:
-    """The clock is never read."""
+def test_now_is_the_time_of_the_turn() -> None:
+    """Templates never read the clock."""
     assert value_of("{{ now() }}") == "2025-01-02T03:04:05+00:00"
 
 
-def test_uuid_is_made_of_execution_turn_and_ordinal() -> None:
-    """Every call gives another one, every replay the same ones."""
+def test_uuid_depends_on_execution_turn_and_ordinal() -> None:
+    """Each call gives another one; each replay gives the same ones."""
     first = value_of("{{ uuid() }} {{ uuid() }}")
     assert first == value_of("{{ uuid() }} {{ uuid() }}")
     assert len(set(first.split())) == 2
 
 
-def test_a_name_that_is_also_a_function_can_be_data() -> None:
+def test_the_name_of_a_function_can_be_data() -> None:
     """Only parentheses make it a call."""
     assert value_of("{{ now }} {{ range }}", inputs={"now": 1, "range": 2}) == "1 2"
-    assert "is undefined" in complaint_about("{{ now }}")
+    assert "is undefined" in error_message_of("{{ now }}")
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,12 @@ def test_a_name_that_is_also_a_function_can_be_data() -> None:
     ],
 )
 def test_an_envelope_is_unwrapped_once(result: Any, expected: Any) -> None:
-    """A mapping with `data` whose keys are all among the envelope's; a list stays a list."""
+    """An envelope is a mapping with `data` and no foreign keys. A list is no envelope."""
     assert unwrap(result) == expected
 
 
 @pytest.mark.parametrize("data", [{"data": 1}, {"id": 1, "status": "bad", "data": {"data": 2}}, {"a": 1}, [1], None])
-def test_what_is_wrapped_is_found_whole(data: Any) -> None:
-    """However much it looks like an envelope; only what does is put into one."""
+def test_unwrap_reverses_wrap(data: Any) -> None:
+    """Data that look like an envelope are wrapped in one."""
     assert unwrap(wrap(data)) == data
     assert (wrap(data) == data) == (unwrap(data) == data)

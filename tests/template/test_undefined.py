@@ -1,10 +1,10 @@
-"""Undefined values: they chain, may be defaulted and asked for, and are an error anywhere else."""
+"""Undefined values can be chained, tested and given a default. Any other use is an error."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.template.evaluating import complaint_about, value_of
+from tests.template.evaluating import error_message_of, value_of
 
 
 @pytest.mark.parametrize(
@@ -22,12 +22,12 @@ from tests.template.evaluating import complaint_about, value_of
         "{{ (a if true else 2) | default(1) }}",
     ],
 )
-def test_undefined_stays_undefined_along_a_chain_and_may_be_defaulted(source: str) -> None:
+def test_an_undefined_value_can_be_chained_and_given_a_default(source: str) -> None:
     """`a.b.c | default(1)` is 1 when `a` never ran."""
     assert value_of(source, steps={"get": {"list": [1], "number": 5}}, never_ran=("a",)) == 1
 
 
-def test_is_defined_and_is_not_defined_take_what_is_undefined() -> None:
+def test_is_defined_takes_undefined_values() -> None:
     """At any depth of a chain."""
     assert value_of("{{ a is defined }}") is False
     assert value_of("{{ a.b.c is defined }}") is False
@@ -79,23 +79,23 @@ def test_is_defined_and_is_not_defined_take_what_is_undefined() -> None:
         "{{ [{'x': 1}] | map(attribute='y') | list }}",
     ],
 )
-def test_any_other_use_is_an_error(source: str) -> None:
+def test_other_uses_of_an_undefined_value_are_errors(source: str) -> None:
     """Output, an operand, an argument, an element, another test."""
-    assert "is undefined" in complaint_about(source)
+    assert "is undefined" in error_message_of(source)
 
 
-def test_the_error_names_the_whole_path() -> None:
-    """So that its author finds it, and learns what was looked for."""
-    assert complaint_about("{{ get.temp.max }}", steps={"get": {"temp": {}}}) == (
+def test_the_error_of_an_undefined_value_has_its_whole_path() -> None:
+    """The author sees which name was looked up."""
+    assert error_message_of("{{ get.temp.max }}", steps={"get": {"temp": {}}}) == (
         "`get.temp.max` is undefined: there is no such key in a mapping"
     )
-    assert complaint_about("{{ gte.temp }}") == (
+    assert error_message_of("{{ gte.temp }}") == (
         "`gte` is undefined: no input, step with a result or workload key has that name"
     )
-    assert complaint_about("{{ results['x y'] }}") == ("`results.x y` is undefined: no step of that name has a result")
+    assert error_message_of("{{ results['x y'] }}") == ("`results.x y` is undefined: no step of that name has a result")
 
 
-def test_a_condition_without_else_that_is_false_is_undefined() -> None:
-    """`x if y` without an `else` has no value to give."""
-    assert complaint_about("{{ 1 if false }}") == "the condition is false, and there is no `else`"
+def test_a_false_inline_if_without_else_is_undefined() -> None:
+    """`x if y` without an `else` has no value."""
+    assert error_message_of("{{ 1 if false }}") == "the condition is false, and there is no `else`"
     assert value_of("{{ (1 if false) | default(2) }}") == 2

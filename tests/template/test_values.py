@@ -1,4 +1,4 @@
-"""What a template's value is: native for one expression, a text otherwise, JSON always."""
+"""The value of a template: native for one expression, else text; always JSON."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.template.evaluating import complaint_about, value_of
+from tests.template.evaluating import error_message_of, value_of
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tests.template.evaluating import complaint_about, value_of
     ],
 )
 def test_one_expression_gives_its_native_value(source: str, expected: Any) -> None:
-    """A string that is, stripped, exactly one expression is not turned into text."""
+    """White space around the expression does not make it a text."""
     assert value_of(source, inputs={"n": 3}) == expected
 
 
@@ -38,8 +38,8 @@ def test_one_expression_gives_its_native_value(source: str, expected: Any) -> No
         ("{{ true }} {{ none }} {{ 1.5 }} {{ [1] }}", "True None 1.5 [1]"),
     ],
 )
-def test_anything_else_gives_a_text(source: str, expected: Any) -> None:
-    """Two expressions, or text beside one, are joined as text."""
+def test_text_or_several_expressions_give_a_text(source: str, expected: Any) -> None:
+    """They are joined."""
     assert value_of(source, inputs={"n": 3}) == expected
 
 
@@ -61,21 +61,21 @@ def test_anything_else_gives_a_text(source: str, expected: Any) -> None:
         ("{{ n / 2 > 5 }}", True),
     ],
 )
-def test_a_number_is_what_the_database_gives_back(source: str, expected: Any) -> None:
-    """From 1e16 on a float is an integer where 256 bits hold it, and no zero has a sign."""
+def test_a_number_equals_the_number_that_the_database_returns(source: str, expected: Any) -> None:
+    """A float from 1e16 on is an integer of at most 256 bits. Zero has no sign."""
     found = value_of(source, inputs={"n": 1e308})
     assert (repr(found), type(found)) == (repr(expected), type(expected))
 
 
 @pytest.mark.parametrize("text", ["007", "1", "true", "null", "[1]", '{"a": 1}', "1e3", " padded "])
 def test_a_text_that_looks_like_something_else_stays_a_text(text: str) -> None:
-    """Nothing is coerced, whether it is written, looked up or put together."""
+    """No text is converted, whether written, looked up or joined."""
     assert value_of(text) == text
     assert value_of("{{ x }}", inputs={"x": text}) == text
     assert value_of("{% if true %}" + text + "{% endif %}") == text
 
 
-def test_the_text_of_an_expression_is_not_read_again() -> None:
+def test_a_rendered_value_is_not_rendered_again() -> None:
     """A value that looks like a template is a value."""
     assert value_of("{{ x }}", inputs={"x": "{{ y }}"}) == "{{ y }}"
     assert value_of("a {{ x }}", inputs={"x": "{{ y }}"}) == "a {{ y }}"
@@ -83,14 +83,14 @@ def test_the_text_of_an_expression_is_not_read_again() -> None:
 
 @pytest.mark.parametrize("text", ["a\nb\n", "a\r\nb\r\n", "\n\n", "a\rb", "a\n"])
 def test_newlines_are_kept(text: str) -> None:
-    """Neither the last newline nor a carriage return is lost, before or after an expression."""
+    """The last newline and carriage returns stay, before and after an expression."""
     assert value_of(text) == text
     assert value_of(text + "{{ 1 }}" + text + "x") == text + "1" + text + "x"
     assert value_of("x{{ x }}", inputs={"x": text}) == "x" + text
 
 
 def test_a_carriage_return_inside_an_expression_is_white_space() -> None:
-    """An expression may be broken over lines of any kind, and a quoted text keeps them."""
+    """Line breaks of any kind may split an expression. A quoted text keeps them."""
     assert value_of("{{ 1\r\n + 2 }}") == 3
     assert value_of("{{ 'a\r\nb' }}") == "a\r\nb"
 
@@ -109,7 +109,7 @@ def test_a_carriage_return_inside_an_expression_is_white_space() -> None:
     ],
 )
 def test_tuples_and_generators_become_lists(source: str, expected: Any) -> None:
-    """What leaves an evaluation is JSON, and a text never shows an address in memory."""
+    """Values are JSON, and no text shows a memory address."""
     assert value_of(source) == expected
 
 
@@ -125,20 +125,20 @@ def test_tuples_and_generators_become_lists(source: str, expected: Any) -> None:
         ("{{ '\"\\\\u0000\"' | from_json }}", "the text holds a NUL character, which the database cannot keep"),
     ],
 )
-def test_what_json_cannot_hold_is_an_error_that_names_it(source: str, reason: str) -> None:
-    """No number without a value, no key that is no text, no text that the database refuses."""
-    assert complaint_about(source) == reason
+def test_a_value_that_json_cannot_hold_is_refused(source: str, reason: str) -> None:
+    """NaN, keys that are no text, and text that the database refuses."""
+    assert error_message_of(source) == reason
 
 
-def test_a_path_gives_the_very_object_of_the_scope() -> None:
-    """A large result is handed on, not copied."""
+def test_a_path_gives_the_same_object() -> None:
+    """A large result is not copied."""
     rows = [{"a": 1}]
     assert value_of("{{ get.rows }}", steps={"get": {"rows": rows}}) is rows
 
 
-def test_an_error_tells_reason_place_and_template() -> None:
+def test_an_error_has_reason_place_and_template() -> None:
     """The message is one sentence with all three."""
-    assert complaint_about("{{ 1 / 0 }}") == "it divides by zero"
-    assert complaint_about("{{ 1 + 'a' }}") == "`+` does not work on a number and a text"
-    assert complaint_about("{{ none > 1 }}") == "`>` does not work on a null and a number"
-    assert complaint_about("{{ 1 +").startswith("unexpected")
+    assert error_message_of("{{ 1 / 0 }}") == "it divides by zero"
+    assert error_message_of("{{ 1 + 'a' }}") == "`+` does not work on a number and a text"
+    assert error_message_of("{{ none > 1 }}") == "`>` does not work on a null and a number"
+    assert error_message_of("{{ 1 +").startswith("unexpected")

@@ -1,6 +1,6 @@
-"""Random templates and random scopes, each from a number, so that what one of them breaks can be seen again.
+"""Random templates and scopes, each from a seed, so a failure can be repeated.
 
-Most of what is made has operands of the right kinds, because what fails at its first filter tries nothing else.
+Most operands have the right types, so that most templates get past their first filter.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from noetl_broker.template.filters import FILTERS
+from noetl_broker.template.jinja_tests import TESTS
 from noetl_broker.template.methods import LIST_METHODS, MAPPING_METHODS, TEXT_METHODS
-from noetl_broker.template.questions import TESTS
 from tests.template.escapes import CORPUS
 
 DEEPEST: Final = 5
@@ -229,18 +229,18 @@ class Wild:
     """A source of random templates; `seed` decides all of them."""
 
     def __init__(self, seed: int) -> None:
-        """Start anew."""
+        """Start with a seed."""
         self.random = random.Random(seed)  # noqa: S311 - it has to come again
 
     def template(self) -> str:
-        """Give one expression, a text of statements, or a mangled template of the corpus."""
+        """Return one expression, a text of statements, or a mangled template of the corpus."""
         kind = self.random.random()
         if kind < 0.4:
             return f"{{{{ {self.expression('any', 0)} }}}}"
         return self.body(0) if kind < 0.9 else self._mangled()
 
     def scope(self) -> dict[str, Any]:
-        """Give random inputs."""
+        """Return random inputs."""
         rows = [{"n": number, "s": self._choice(TEXTS), "k": self.value(2)} for number in range(self._upto(20))]
         return {
             **{name: self.value(0) for name in ("a", "b", "c")},
@@ -251,7 +251,7 @@ class Wild:
         }
 
     def value(self, depth: int) -> Any:
-        """Give a random JSON value."""
+        """Return a random JSON value."""
         kind = self._upto(8 if depth < 3 else 5)
         if kind > 6:
             return [self.value(depth + 1) for _ in range(self._upto(5))]
@@ -260,7 +260,7 @@ class Wild:
         return (None, True, self.random.randrange(-5, 2**65), self.random.random(), self._choice(TEXTS), 7)[kind]
 
     def expression(self, kind: str, depth: int) -> str:
-        """Give an expression that is probably of a kind."""
+        """Return an expression that is probably of a type."""
         if kind == "any" or self._upto(9) == 0:
             kind = self._choice((*KINDS, "any", "any"))
         if depth >= DEEPEST or self._upto(4) == 0:
@@ -269,7 +269,7 @@ class Wild:
         return str(way(kind, depth + 1))
 
     def body(self, depth: int) -> str:
-        """Give statements and text."""
+        """Return statements and text."""
         if depth >= DEEPEST - 1:
             return self._filled("{{{{ {a} }}}}", depth)
         forms = (self._choice(STATEMENTS if self._upto(30) else RARE) for _ in range(1 + self._upto(2)))
@@ -315,7 +315,7 @@ class Wild:
 
 
 class _Parts(dict[str, str]):
-    """What stands for each letter of a form, made anew wherever the letter stands."""
+    """Values for the letters of a form, a new one for each use."""
 
     def __init__(self, make: Callable[[str], str]) -> None:
         super().__init__()
@@ -326,7 +326,7 @@ class _Parts(dict[str, str]):
 
 
 ASKED: Final = tuple(name for name in TESTS if name.isidentifier() and name != "in")
-# What has no form above is at least called by its name.
+# Functions and filters without a form above are called by their names.
 USED: Final = " ".join(form for table in (FILTERED, CALLED) for forms in table.values() for form in forms)
 FILTERED["any", "any"] += tuple(name for name in FILTERS if name not in USED)
 CALLED["any", "any"] += tuple(

@@ -1,7 +1,7 @@
-"""Runs one action as a job in a process of its own: for tests that measure its memory, or kill it.
+"""Runs one action as a job in a separate process, for tests that measure its memory or kill it.
 
-`python -m tests.worker.alone` reads {action, dsn, limit} from standard input, and writes how the job ended and how much
-its memory grew at most.
+`python -m tests.worker.alone` reads {action, dsn, limit} from standard input. It writes the job's result or error, and
+the growth of its memory.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from noetl_broker.worker.environment import visible_environment
-from noetl_broker.worker.execute import Success, execute
-from noetl_broker.worker.tools.interpreters import Interpreters
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.executor import Success, execute
+from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.tools.http_connections import HttpConnections
+from noetl_broker.worker.tools.python_processes import Interpreters
+from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.conftest import leased
 
 ROOT = Path(__file__).parents[2]
 STATUS = Path("/proc/self/status")
-MOST_KIB = 48 * 1024  # by which the memory may grow: some twenty times the largest result
+MOST_KIB = 48 * 1024  # limit of the memory's growth: about twenty times the largest result
 UNREACHABLE = "postgresql://127.0.0.1:1/none"
 
 needs_proc = pytest.mark.skipif(not STATUS.exists(), reason="the peak of a process is read from /proc")
@@ -33,7 +34,7 @@ needs_proc = pytest.mark.skipif(not STATUS.exists(), reason="the peak of a proce
 async def start_alone(
     action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0
 ) -> asyncio.subprocess.Process:
-    """Start the process, and give it its job."""
+    """Start the process and send it its job."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
@@ -44,32 +45,39 @@ async def start_alone(
 
 
 async def run_alone(action: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Give {result or error, grown_kib} of a job in a process of its own."""
+    """Run a job in its own process; give {result or error, grown_kib}."""
     process = await start_alone(action, **more)
-    told, _ = await process.communicate()
-    answer: dict[str, Any] = json.loads(told)
+    stdout, _ = await process.communicate()
+    answer: dict[str, Any] = json.loads(stdout)
     return answer
 
 
 def resident_kib(name: str) -> int:
-    """Read a size of this process: VmRSS is the memory that it has, VmHWM the most that it ever had."""
+    """Give a size of this process: VmRSS is its memory, VmHWM its maximum."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1])
 
 
 async def main() -> None:
     """Run the job."""
-    asked = json.loads(sys.stdin.read())
+    request = json.loads(sys.stdin.read())
     environment = dict(os.environ)
-    interpreters = Interpreters(visible_environment(environment), spare=0)
-    tls = httpx.create_ssl_context()
-    lent = Lent(dsn=asked["dsn"], environment=environment, interpreters=interpreters, tls=tls)
+    interpreters = Interpreters(visible_environment(environment))
+    shared = WorkerResources(
+        dsn=request["dsn"],
+        environment=environment,
+        interpreters=interpreters,
+        sql_connections=IdleConnections(most=1),
+        http_connections=HttpConnections(IdleConnections(most=1)),
+    )
+    shared.http_connections.tls(verify=True)  # not counted
     before = resident_kib("VmRSS")
-    outcome = await execute(leased(asked["action"]), lent, time_limit_seconds=asked["limit"])
+    outcome = await execute(leased(request["action"]), shared, time_limit_seconds=request["limit"])
     grown = resident_kib("VmHWM") - before
+    shared.close_connections()
     await interpreters.close()
-    told = {"result": json.loads(outcome.result)} if isinstance(outcome, Success) else {"error": outcome.error}
-    print(json.dumps(told | {"grown_kib": grown}))  # noqa: T201 - the test reads it
+    answer = {"result": json.loads(outcome.result)} if isinstance(outcome, Success) else {"error": outcome.error}
+    print(json.dumps(answer | {"grown_kib": grown}))  # noqa: T201 - the test reads it
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the worker's tests share: what a worker lends its jobs, and a web server on this machine."""
+"""Fixtures of the worker's tests: shared objects of jobs, and a local web server."""
 
 from __future__ import annotations
 
@@ -9,39 +9,48 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.worker.environment import visible_environment
-from noetl_broker.worker.execute import Success, execute
-from noetl_broker.worker.faults import Failure
-from noetl_broker.worker.tools.interpreters import Interpreters
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.errors import Failure
+from noetl_broker.worker.executor import Success, execute
+from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.tools.http_connections import HttpConnections
+from noetl_broker.worker.tools.python_processes import Interpreters
+from noetl_broker.worker.tools.task import WorkerResources
 
 Outcome = Any
 Perform = Callable[..., Awaitable[Outcome]]
 
 
 @pytest.fixture
-async def lent() -> AsyncIterator[Lent]:
-    """Lend interpreters and an environment, and no database."""
+async def shared() -> AsyncIterator[WorkerResources]:
+    """Interpreters and an environment, without a database."""
     environment = dict(os.environ) | {"NOETL_SECRET_API_TOKEN": "s3cret", "CITY": "Oslo", "PGPASSWORD": "hidden"}
-    interpreters = Interpreters(visible_environment(environment), spare=0)
-    yield Lent(dsn="postgresql://127.0.0.1:1/none", environment=environment, interpreters=interpreters, tls=_tls())
+    interpreters = Interpreters(visible_environment(environment))
+    resources = WorkerResources(
+        dsn="postgresql://127.0.0.1:1/none",
+        environment=environment,
+        interpreters=interpreters,
+        sql_connections=IdleConnections(most=8),
+        http_connections=HttpConnections(IdleConnections(most=8)),
+    )
+    yield resources
+    resources.close_connections()
     await interpreters.close()
 
 
-def _tls() -> Any:
-    return httpx.create_ssl_context()
-
-
 @pytest.fixture
-def perform(lent: Lent) -> Perform:
+def perform(shared: WorkerResources) -> Perform:
     """Run one action as a job and give its result, or its Failure."""
 
     async def run(
-        action: dict[str, Any], *, context: dict[str, Any] | None = None, limit: float = 20.0, using: Lent = lent
+        action: dict[str, Any],
+        *,
+        context: dict[str, Any] | None = None,
+        limit: float = 20.0,
+        using: WorkerResources = shared,
     ) -> Outcome:
         outcome = await execute(leased(action, context), using, time_limit_seconds=limit)
         return json.loads(outcome.result) if isinstance(outcome, Success) else outcome
@@ -50,7 +59,7 @@ def perform(lent: Lent) -> Perform:
 
 
 def leased(action: dict[str, Any], context: dict[str, Any] | None = None) -> LeasedJob:
-    """Make the job of an action, as it is leased."""
+    """Make the leased job of an action."""
     return LeasedJob(
         queue_id=7,
         attempt=1,
@@ -71,12 +80,13 @@ def failed(outcome: Outcome) -> dict[str, Any]:
 
 
 class Site:
-    """A small web server of the test: remembers the requests that it got, answers what it was told."""
+    """A small web server: records its requests, and sends the configured answers."""
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.answer: tuple[int, dict[str, str], bytes] = (200, {"content-type": "application/json"}, b'{"ok": true}')
         self.answers: list[tuple[int, dict[str, str], bytes]] = []  # the first ones, before `answer`
+        self.answers_by_target: dict[str, tuple[int, dict[str, str], bytes]] = {}  # in place of `answer`
         self.pause_seconds = 0.0  # before each answer
         self.url = ""
 
@@ -88,7 +98,8 @@ class Site:
         method, target, _ = head[0].split(" ")
         self.requests.append({"method": method, "target": target, "headers": headers, "body": body.decode()})
         await asyncio.sleep(self.pause_seconds)
-        status, fields, content = self.answers.pop(0) if self.answers else self.answer
+        usual = self.answers_by_target.get(target, self.answer)
+        status, fields, content = self.answers.pop(0) if self.answers else usual
         lines = [f"HTTP/1.1 {status} Said", *(f"{name}: {value}" for name, value in fields.items())]
         writer.write(
             "\r\n".join([*lines, f"content-length: {len(content)}", "connection: close", "", ""]).encode() + content
@@ -99,7 +110,7 @@ class Site:
 
 @contextlib.asynccontextmanager
 async def serving() -> AsyncIterator[Site]:
-    """Run a web server on this machine."""
+    """Run a web server."""
     own = Site()
     server = await asyncio.start_server(own.serve, "127.0.0.1", 0)
     own.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -110,13 +121,13 @@ async def serving() -> AsyncIterator[Site]:
 
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
-    """Run a web server on this machine."""
+    """Run a web server."""
     async with serving() as own:
         yield own
 
 
 @pytest.fixture
 async def other() -> AsyncIterator[Site]:
-    """Run another one."""
+    """Run a second one."""
     async with serving() as own:
         yield own

@@ -1,4 +1,4 @@
-"""Iterating in the worker: which items, in which order, and what comes of them."""
+"""Iterating in the worker: which items, in which order, and their results."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.conftest import Perform, failed
 
 ECHO = "def main(**given): return given"
 
 
 def iterator(items: Any, task: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """Make an action that iterates a task, an echo of the item by default."""
+    """Make an action that iterates a task, by default an echo of the item."""
     task = task or {"type": "python", "code": ECHO, "args": {"x": "{{ item }}", "at": "{{ _loop.index }}"}}
     return {"type": "iterator", "collection": items, "element": "item", "task": task, **more}
 
 
 async def test_a_task_runs_for_each_item(perform: Perform) -> None:
-    """Results stand by index; the step's inputs are under the task's."""
+    """Results are ordered by index; the task's inputs override those of the step."""
     result = await perform(iterator(["a", "b"], args={"x": "no", "y": 1}))
     assert result == [{"x": "a", "at": 0, "y": 1}, {"x": "b", "at": 1, "y": 1}]
 
 
 @pytest.mark.parametrize("mode", ["sequential", "async"])
-async def test_a_loop_of_any_type_repeats_it(perform: Perform, mode: str) -> None:
-    """The other form: a `loop` beside the task's own keys."""
+async def test_a_loop_repeats_a_step_of_any_type(perform: Perform, mode: str) -> None:
+    """The other form: a `loop` beside the keys of the task."""
     action = {
         "type": "python",
         "code_b64": base64.b64encode(ECHO.encode()).decode(),
@@ -48,47 +48,61 @@ async def test_a_loop_of_any_type_repeats_it(perform: Perform, mode: str) -> Non
         ({"enumerate": True, "limit": 1}, [{"index": 0, "item": 3}]),
     ],
 )
-async def test_items_are_chosen_before(perform: Perform, more: dict[str, Any], expected: Any) -> None:
-    """`where`, `order_by`, `limit`, `enumerate`, `chunk`."""
+async def test_items_are_chosen_before_the_task_runs(perform: Perform, more: dict[str, Any], expected: Any) -> None:
+    """By `where`, `order_by`, `limit`, `enumerate`, `chunk`."""
     result = await perform(iterator([3, 1, 2], {"type": "noop", "args": {"x": "{{ item }}"}}, **more))
     assert [one["x"] for one in result] == expected
 
 
-async def test_a_mapping_iterates_its_items(perform: Perform) -> None:
-    """As key and value; nothing at all gives an empty list."""
+async def test_a_mapping_is_iterated_as_key_and_value(perform: Perform) -> None:
+    """An empty collection gives an empty list."""
     task = {"type": "noop", "args": {"x": "{{ item }}"}}
     assert await perform(iterator({"a": 1}, task)) == [{"x": {"key": "a", "value": 1}}]
     assert await perform(iterator([], task)) == []
 
 
-async def test_items_are_data(perform: Perform) -> None:
-    """What stands in the collection is not a template, whatever it looks like."""
+async def test_items_are_data_and_no_templates(perform: Perform) -> None:
+    """Even if their text looks like a template."""
     task = {"type": "noop", "args": {"x": "{{ item }}"}}
     assert await perform(iterator(["{{ env.HOME }}"], task)) == [{"x": "{{ env.HOME }}"}]
 
 
-async def test_a_failed_item_fails_the_step(perform: Perform) -> None:
-    """With its index; or it leaves a hole, where the iterator goes on, and is told of beside the list."""
+async def test_an_iterator_tolerates_some_failures(perform: Perform) -> None:
+    """One more fails it, and the rest does not run."""
+    task = {
+        "type": "python",
+        "code": "def main(x):\n    if x == 0:\n        raise KeyError(x)\n    return x",
+        "args": {"x": "{{ item }}"},
+    }
+    result = await perform(iterator([0, 1, 2, 3], task, tolerate="25%"))
+    assert result["data"] == [None, 1, 2, 3]
+    error = failed(await perform(iterator([1, 0, 0, 1], task, tolerate=1)))
+    assert (error["type"], error["index"]) == ("too_many_items_failed", 2)
+    assert error["message"].startswith("2 of 4 items failed, and tolerate is 1; item 2: ")
+
+
+async def test_a_failed_item_fails_the_step_or_is_null(perform: Perform) -> None:
+    """The error has the index; with `on_error: continue` the item is listed beside the results."""
     task = {"type": "python", "code": "def main(x): return 1 // x", "args": {"x": "{{ item }}"}}
     error = failed(await perform(iterator([1, 0, 2], task)))
     assert (error["type"], error["index"]) == ("ZeroDivisionError", 1)
     result = await perform(iterator([1, 0, 1], task, on_error="continue"))
-    [told] = result["meta"].pop("failed")
+    [entry] = result["meta"].pop("failed")
     assert result == {"data": [1, None, 1], "meta": {}}
-    assert (told["index"], told["error"]["type"]) == (1, "ZeroDivisionError")
+    assert (entry["index"], entry["error"]["type"]) == (1, "ZeroDivisionError")
     assert await perform(iterator([1, 1], task, on_error="continue")) == [1, 1]
 
 
-async def test_no_error_of_a_failed_item_tells_a_secret(perform: Perform) -> None:
-    """It is cleaned as that of a job."""
+async def test_errors_of_failed_items_are_redacted(perform: Perform) -> None:
+    """Like the error of a job."""
     code = "def main(x): raise ValueError('it was ' + x)"
     task = {"type": "python", "code": code, "args": {"x": "{{ secret.api_token }}"}}
     result = await perform(iterator([1], task, on_error="continue"))
     assert [one["error"]["message"] for one in result["meta"]["failed"]] == ["it was [secret]"]
 
 
-async def test_the_save_of_an_iterator_reads_which_items_failed(perform: Perform) -> None:
-    """As a later step does."""
+async def test_the_save_of_an_iterator_can_read_the_failed_items(perform: Perform) -> None:
+    """Like a later step."""
     code = "def main(x): return 1 // x"
     task = {"type": "python", "code": code, "args": {"x": "{{ item }}"}}
     save = {
@@ -99,8 +113,8 @@ async def test_the_save_of_an_iterator_reads_which_items_failed(perform: Perform
     assert failed(await perform(iterator([1, 0, 0], task, on_error="continue", save=save)))["message"] == "2"
 
 
-async def test_the_errors_of_very_many_failed_items_are_left_out(perform: Perform) -> None:
-    """The result must stay within its limit; which items failed is told of all."""
+async def test_errors_of_very_many_failed_items_are_null(perform: Perform) -> None:
+    """So that the result stays within its limit. All failed items are listed."""
     task = {"type": "noop_not_there"}
     result = await perform(iterator([*range(5000)], task, on_error="continue"))
     failed = result["meta"]["failed"]
@@ -111,26 +125,26 @@ async def test_the_errors_of_very_many_failed_items_are_left_out(perform: Perfor
 
 @pytest.mark.parametrize("given", ["{{ item }}", ["a"]])
 async def test_inputs_of_a_task_that_are_no_mapping_fail_the_step(perform: Perform, given: Any) -> None:
-    """As they would on any step; the task does not run without them."""
+    """The task does not run."""
     error = failed(await perform(iterator([{"x": 1}], {"type": "noop", "data": given})))
     what = "a string" if isinstance(given, str) else "a list"
     assert error["message"] == f"the inputs of the iterator's task must be a mapping, its `data` is {what}"
 
 
 @pytest.mark.parametrize("more", [{}, {"collection": [1], "limit": "{{ secret.api_token }}"}])
-async def test_what_is_shown_in_place_of_items_is_no_start_of_a_secret(
-    perform: Perform, lent: Lent, more: dict[str, Any]
+async def test_an_excerpt_of_a_wrong_collection_shows_no_part_of_a_secret(
+    perform: Perform, shared: WorkerResources, more: dict[str, Any]
 ) -> None:
-    """It is cut, and what is cut is cleaned all the same."""
+    """It is redacted before it is cut."""
     key = "".join(map(chr, range(35, 91))) * 3
-    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    using = dataclasses.replace(shared, environment={**shared.environment, "NOETL_SECRET_API_TOKEN": key})
     message = failed(await perform(iterator("{{ secret.api_token }}", **more), using=using))["message"]
     assert message.endswith('it is "[secret]… (170 characters)')
 
 
-async def test_what_a_template_says_of_its_fault_is_no_start_of_a_secret(perform: Perform, lent: Lent) -> None:
-    """The same."""
+async def test_the_error_of_a_template_shows_no_part_of_a_secret(perform: Perform, shared: WorkerResources) -> None:
+    """It is redacted before it is cut."""
     key = "".join(map(chr, range(48, 91))) * 10
-    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    using = dataclasses.replace(shared, environment={**shared.environment, "NOETL_SECRET_API_TOKEN": key})
     action = {"type": "noop", "args": {"x": "{{ [1] | map(secret.api_token) | list }}"}}
     assert "No filter named '[secret]…" in failed(await perform(action, using=using))["message"]

@@ -1,4 +1,4 @@
-"""Jobs as they are said beside a NoETL server: this worker runs them as it runs any other."""
+"""Jobs in the form for a NoETL server: this worker runs them like any other."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ workflow:
 
 
 @pytest.mark.parametrize("body", [ITERATED, PLAIN])
-async def test_a_job_comes_to_the_same(perform: Perform, body: str) -> None:
-    """What is said twice is finished alike, and an item sees the inputs of its step under its own."""
+async def test_a_job_in_the_noetl_form_has_the_same_result(perform: Perform, body: str) -> None:
+    """Duplicate inputs give the same values, and items see the inputs of their step."""
     plain, beside = (jobs_of(body, rules=Rules(beside_noetl=beside))[0] for beside in (False, True))
     assert plain.action != beside.action
     expected = await perform(plain.action, context=plain.context)

@@ -1,4 +1,4 @@
-"""Secrets in what a worker tells: which are known, and in which forms they are found."""
+"""Secrets in the output of a worker: which are known, and in which forms they are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from noetl_broker.worker.redaction import INSTEAD, Redactor
+from noetl_broker.worker.redaction import REPLACEMENT, Redactor
 
 AWKWARD = 'pa/ss "w\u00f6rd"+1'
 
@@ -27,10 +27,10 @@ AWKWARD = 'pa/ss "w\u00f6rd"+1'
     ],
 )
 def test_a_secret_is_found_in_every_form(form: str) -> None:
-    """As it is, and as others write it."""
+    """Plain and in each encoding."""
     redactor = Redactor({"NOETL_SECRET_X": AWKWARD}, None)
     cleaned = redactor.clean(f"before {form} after")
-    assert cleaned.startswith(f"before {INSTEAD}")
+    assert cleaned.startswith(f"before {REPLACEMENT}")
     assert cleaned.rstrip("=").endswith(" after")
 
 
@@ -56,10 +56,10 @@ def test_a_secret_is_found_in_every_form(form: str) -> None:
         ("NOETL_CREDENTIAL_X", '{"password": "hunter\\ud800"}', ["hunter\ud800", "hunter\\ud800"]),
     ],
 )
-def test_what_the_environment_holds_is_known(name: str, value: str, hidden: list[str]) -> None:
-    """By the names of the variables, and by what a credential says."""
+def test_secrets_of_the_environment_are_known(name: str, value: str, hidden: list[str]) -> None:
+    """By the names of variables, and from the fields of credentials."""
     redactor = Redactor({name: value}, None)
-    assert [redactor.clean(text) for text in hidden] == [INSTEAD] * len(hidden)
+    assert [redactor.clean(text) for text in hidden] == [REPLACEMENT] * len(hidden)
 
 
 @pytest.mark.parametrize(
@@ -71,55 +71,55 @@ def test_what_the_environment_holds_is_known(name: str, value: str, hidden: list
         {},
     ],
 )
-def test_what_is_no_secret_is_told(environment: dict[str, str]) -> None:
-    """An address, a user, another variable; and what is too short to be looked for."""
+def test_values_that_are_no_secrets_are_not_replaced(environment: dict[str, str]) -> None:
+    """An address, a user, another variable, and secrets that are too short."""
     assert Redactor(environment, None).clean("some-town") == "some-town"
 
 
-def test_a_json_value_is_cleaned_all_the_way_down() -> None:
-    """Its texts, and nothing else."""
+def test_a_json_value_is_redacted_at_all_levels() -> None:
+    """Only its texts."""
     redactor = Redactor({"NOETL_SECRET_X": "hunter2"}, None)
     assert redactor.clean({"a": ["x hunter2", 1, None], "hunter2": {"b": "hunter2"}}) == {
-        "a": [f"x {INSTEAD}", 1, None],
-        "hunter2": {"b": INSTEAD},
+        "a": [f"x {REPLACEMENT}", 1, None],
+        "hunter2": {"b": REPLACEMENT},
     }
 
 
 @pytest.mark.parametrize(
-    "told, cleaned",
+    "text, cleaned",
     [
-        ("row contains (7, Bearer hunter2-hun..., x)", f"row contains (7, Bearer {INSTEAD}..., x)"),
-        ("it is HUNTER2-HUNT… (45 characters)", f"it is {INSTEAD}… (45 characters)"),
-        ("hunter2-hunter3... and hun...", f"{INSTEAD}... and {INSTEAD}..."),
-        ("hunhunt...", f"hun{INSTEAD}..."),
-        ("hu... unter2... hunter... 3 hunter2", f"hu... unter2... {INSTEAD}... 3 hunter2"),
+        ("row contains (7, Bearer hunter2-hun..., x)", f"row contains (7, Bearer {REPLACEMENT}..., x)"),
+        ("it is HUNTER2-HUNT… (45 characters)", f"it is {REPLACEMENT}… (45 characters)"),
+        ("hunter2-hunter3... and hun...", f"{REPLACEMENT}... and {REPLACEMENT}..."),
+        ("hunhunt...", f"hun{REPLACEMENT}..."),
+        ("hu... unter2... hunter... 3 hunter2", f"hu... unter2... {REPLACEMENT}... 3 hunter2"),
         ("...", "..."),
     ],
 )
-def test_the_start_of_a_secret_before_dots_is_found(told: str, cleaned: str) -> None:
-    """Whoever quotes it has cut it; in what nobody cuts, a start is any text."""
+def test_the_start_of_a_secret_before_dots_is_found(text: str, cleaned: str) -> None:
+    """Another program has cut it. Elsewhere a start of a secret is ordinary text."""
     redactor = Redactor({"NOETL_SECRET_X": "hunter2-hunter3"}, None)
-    assert redactor.clean({"a": [told]}, cut=True) == {"a": [cleaned]}
-    assert redactor.clean(told) == told.replace("hunter2-hunter3", INSTEAD)
+    assert redactor.clean({"a": [text]}, cut=True) == {"a": [cleaned]}
+    assert redactor.clean(text) == text.replace("hunter2-hunter3", REPLACEMENT)
 
 
 @pytest.mark.parametrize(
     "most, end", [(6, " after"), (7, "[secret] after"), (20, "[secret] after"), (99, "x [secret] after")]
 )
-def test_the_end_of_a_text_holds_no_end_of_a_secret(most: int, end: str) -> None:
-    """One that stands across its begin is taken out as a whole."""
+def test_the_end_of_a_text_shows_no_end_of_a_secret(most: int, end: str) -> None:
+    """A secret across the cut is replaced."""
     redactor = Redactor({"NOETL_SECRET_X": "hunter2-hunter3"}, None)
     assert redactor.end_of("x hunter2-hunter3 after", most) == end
     assert Redactor({}, None).end_of("hunter2", 3) == "er2"
 
 
-def test_the_password_of_the_worker_s_own_database_is_known() -> None:
-    """It stands in the DSN."""
-    assert Redactor({}, "postgresql://u:hunter2@host/db").clean("no hunter2") == f"no {INSTEAD}"
+def test_the_password_of_the_workers_database_is_known() -> None:
+    """It is in the DSN."""
+    assert Redactor({}, "postgresql://u:hunter2@host/db").clean("no hunter2") == f"no {REPLACEMENT}"
 
 
-def test_a_secret_that_a_template_read_is_learned() -> None:
-    """Whatever its variable is called."""
+def test_a_secret_that_a_template_read_is_known() -> None:
+    """Whatever the name of its variable."""
     redactor = Redactor({"CITY": "hunter2"}, None)
     assert redactor.learn("hunter2") == "hunter2"
-    assert redactor.clean("hunter2") == INSTEAD
+    assert redactor.clean("hunter2") == REPLACEMENT

@@ -1,4 +1,4 @@
-"""A worker that iterates goes through the items that the broker would: `distribute: true` changes who works alone."""
+"""A worker iterates the same items as the broker: `distribute: true` only changes who iterates."""
 
 from __future__ import annotations
 
@@ -9,41 +9,43 @@ from typing import Any
 import pytest
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.story import play_turns, read_events
-from noetl_broker.worker.execute import Success, execute
-from noetl_broker.worker.faults import Failure
-from noetl_broker.worker.tools.task import Lent, Task
+from noetl_broker.history.story import play_turns, read_events
+from noetl_broker.worker.errors import Failure
+from noetl_broker.worker.executor import Success, execute
+from noetl_broker.worker.tools.task import Task, WorkerResources
 from tests.broker.test_chosen_items import ABOUT_ITEMS, CHOSEN, EACH, ENTERED_WITH, WRONG
 from tests.stories import playbook
-from tests.worker.test_from_broker import leased
+from tests.worker.test_jobs_of_broker import leased
 
 
-async def iterated(lent: Lent, keys: str) -> Success | Failure | str:
-    """Give what a worker makes of the job; the message, where the broker already sees that there cannot be one."""
-    compiled = playbook(EACH.format(keys=keys.replace(" | ", "\n  "), shown="n", task="type: http, url: x"))
+async def iterated(shared: WorkerResources, keys: str) -> Success | Failure | str:
+    """Give the worker's result of the job; the message, if the broker already refuses it."""
+    compiled = playbook(EACH.format(keys=keys.replace(" | ", "\n  "), expression="n", task="type: http, url: x"))
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
     if not decision.jobs:
         return str(decision.events[-1].error)
     job = decision.jobs[0]
     task = {**job.action["task"], "type": "noop"}  # which answers with its inputs
-    return await execute(leased(job._replace(action={**job.action, "task": task}), {}), lent, time_limit_seconds=20)
+    return await execute(leased(job._replace(action={**job.action, "task": task}), {}), shared, time_limit_seconds=20)
 
 
 @pytest.mark.parametrize("keys, items", CHOSEN)
-async def test_the_items_are_those_that_the_broker_chooses(lent: Lent, keys: str, items: JSON) -> None:
-    """In the same order, with the same names in the same order."""
-    done = await iterated(lent, keys)
+async def test_the_worker_chooses_the_same_items_as_the_broker(shared: WorkerResources, keys: str, items: JSON) -> None:
+    """In the same order."""
+    done = await iterated(shared, keys)
     assert isinstance(done, Success), done
     results: list[dict[str, Any]] = json.loads(done.result)
     assert json.dumps([result["it"] for result in results]) == json.dumps(items)
 
 
 @pytest.mark.parametrize("keys, items", ABOUT_ITEMS)
-async def test_an_item_hides_an_input_of_its_name_for_the_worker_too(lent: Lent, keys: str, items: JSON) -> None:
-    """Where items are chosen; `args` still has the input."""
+async def test_an_item_hides_an_input_of_its_name_in_the_worker_too(
+    shared: WorkerResources, keys: str, items: JSON
+) -> None:
+    """While items are chosen; `args` still has the input."""
     [(_, decision, _)] = play_turns(playbook(ENTERED_WITH.format(keys=keys)), read_events("> execution_start"))
     job = decision.jobs[0]._replace(node_type="noop")
-    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), lent, time_limit_seconds=20)
+    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), shared, time_limit_seconds=20)
     assert isinstance(done, Success), done
     assert len(json.loads(done.result)) == len(items)
 
@@ -70,8 +72,10 @@ workflow:
         ("where: n > 1 and env is not defined", [3, 2]),
     ],
 )
-async def test_a_step_of_a_worker_s_word_chooses_items_for_the_worker_too(lent: Lent, keys: str, items: JSON) -> None:
-    """By its name; one that never ran is undefined, though the worker knows such a word."""
+async def test_a_condition_reads_a_step_that_is_named_like_a_worker_word(
+    shared: WorkerResources, keys: str, items: JSON
+) -> None:
+    """A step that never ran is undefined, though the worker defines such a word."""
 
     def decided(distribute: str) -> Any:
         body = NAMED_AS_A_WORD.replace("DISTRIBUTE", distribute).replace("KEYS", keys)
@@ -81,17 +85,21 @@ async def test_a_step_of_a_worker_s_word_chooses_items_for_the_worker_too(lent: 
 
     assert [chosen.values for chosen in decided("true").items] == [items]
     job = decided("false").jobs[0]._replace(node_type="noop")
-    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), lent, time_limit_seconds=20)
+    done = await execute(leased(job._replace(action={**job.action, "type": "noop"}), {}), shared, time_limit_seconds=20)
     assert isinstance(done, Success), done
     assert [result["it"] for result in json.loads(done.result)] == items
 
 
 @pytest.mark.parametrize("keys, message", WRONG)
-async def test_what_the_broker_cannot_iterate_the_worker_cannot_either(lent: Lent, keys: str, message: str) -> None:
-    """In the same words, and it is not tried again."""
-    done = await iterated(lent, keys)
-    told = done if isinstance(done, str) else done.error["message"] if isinstance(done, Failure) else "it went through"
-    assert message in told
+async def test_the_worker_refuses_the_same_collections_as_the_broker(
+    shared: WorkerResources, keys: str, message: str
+) -> None:
+    """With the same message, and without a retry."""
+    done = await iterated(shared, keys)
+    outcome = (
+        done if isinstance(done, str) else done.error["message"] if isinstance(done, Failure) else "it went through"
+    )
+    assert message in outcome
     assert not isinstance(done, Failure) or not done.retryable
 
 
@@ -112,24 +120,24 @@ FETCH = "type: workbook, task: act"
 
 
 async def seen(item: Task) -> Any:
-    """What a task's tool is given, as its answer."""
+    """Return the inputs of a task's tool as its answer."""
     return {"inputs": dict(item.args), "list": item.action.get("args"), **item.action}
 
 
-async def seen_by_items(lent: Lent, task: str, distribute: str) -> list[Any]:
-    """What is given to the task of each item, whoever repeats it."""
-    return await given_to_items(lent, GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task), distribute)
+async def seen_by_items(shared: WorkerResources, task: str, distribute: str) -> list[Any]:
+    """Give the inputs of the task of each item, whoever iterates."""
+    return await given_to_items(shared, GIVEN.replace("DISTRIBUTE", distribute).replace("TASK", task), distribute)
 
 
-async def given_to_items(lent: Lent, body: str, distribute: str) -> list[Any]:
-    """What is given to the task of each item of a playbook's first step."""
+async def given_to_items(shared: WorkerResources, body: str, distribute: str) -> list[Any]:
+    """Give the inputs of the task of each item of a playbook's first step."""
     [(_, decision, _)] = play_turns(playbook(body), read_events("> execution_start"))
-    using = replace(lent, tools={"http": seen, "container": seen, "postgres": seen})
+    using = replace(shared, tools={"http": seen, "container": seen, "postgres": seen})
     jobs = [job for job in decision.jobs if not job.delegated]
     workload = decision.begun.workload if decision.begun is not None else None
     answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
     results: list[Any] = [json.loads(done.result) for done in answers if isinstance(done, Success)]
-    return results if distribute else [*results[0]]
+    return results if distribute or jobs[0].place is not None else [*results[0]]
 
 
 @pytest.mark.parametrize(
@@ -150,11 +158,11 @@ async def given_to_items(lent: Lent, body: str, distribute: str) -> list[Any]:
     ],
 )
 @pytest.mark.parametrize("distribute", ["", "distribute: true"])
-async def test_a_task_is_given_its_inputs_and_its_fields_see_them(
-    lent: Lent, distribute: str, task: str, url: str, own: dict[str, Any] | None
+async def test_a_task_gets_its_inputs_and_its_fields_see_them(
+    shared: WorkerResources, distribute: str, task: str, url: str, own: dict[str, Any] | None
 ) -> None:
-    """Workbook action < task, key by key, over the inputs of the step."""
-    [found] = await seen_by_items(lent, task, distribute)
+    """The task overrides its workbook action, which overrides the inputs of the step."""
+    [found] = await seen_by_items(shared, task, distribute)
     assert found["url"] == url
     if own is not None:
         assert found["inputs"] == {"of": "transition", "k": "step", "own": 1, **own}
@@ -174,8 +182,10 @@ async def test_a_task_is_given_its_inputs_and_its_fields_see_them(
 )
 @pytest.mark.parametrize("where", ["task", "workbook"])
 @pytest.mark.parametrize("distribute", ["", "distribute: true"])
-async def test_what_is_not_read_in_a_task_is_not_rendered(lent: Lent, distribute: str, where: str, unread: str) -> None:
-    """Neither in it nor in its workbook action: `retry` there speaks of what no item knows."""
+async def test_unused_keys_of_a_task_are_not_rendered(
+    shared: WorkerResources, distribute: str, where: str, unread: str
+) -> None:
+    """Also those of its workbook action: `retry` there reads names that an item does not have."""
     action = f"{{name: act, type: http, url: x{', ' + unread if where == 'workbook' else ''}}}"
     task = FETCH if where == "workbook" else f"type: http, url: x, {unread}"
     body = f"""
@@ -189,7 +199,7 @@ async def test_what_is_not_read_in_a_task_is_not_rendered(lent: Lent, distribute
       {distribute}
       task: {{{task}}}
     """
-    assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x"]
+    assert [found["url"] for found in await given_to_items(shared, body, distribute)] == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +211,8 @@ async def test_what_is_not_read_in_a_task_is_not_rendered(lent: Lent, distribute
     ],
 )
 @pytest.mark.parametrize("distribute", ["", "distribute: true"])
-async def test_the_keys_of_an_iterator_may_stand_in_its_loop(lent: Lent, distribute: str, keys: str) -> None:
-    """Some of them or all; there they are over those of the step."""
+async def test_the_keys_of_an_iterator_may_be_in_its_loop(shared: WorkerResources, distribute: str, keys: str) -> None:
+    """Some or all; they override those of the step."""
     body = f"""
     workload: {{rows: [1, 2, 3]}}
     workflow:
@@ -214,11 +224,11 @@ async def test_the_keys_of_an_iterator_may_stand_in_its_loop(lent: Lent, distrib
       task: {{type: http, url: "x/{{{{ n }}}}"}}
       {keys.replace(" | ", chr(10) + "      ")}
     """
-    assert [found["url"] for found in await given_to_items(lent, body, distribute)] == ["x/3", "x/2"]
+    assert [found["url"] for found in await given_to_items(shared, body, distribute)] == ["x/3", "x/2"]
 
 
 @pytest.mark.parametrize(
-    "task, said",
+    "task, expected_keys",
     [
         ('with: "{{ more }}", args: {id: "{{ n }}"}', {}),
         ('method: POST, with: "{{ more }}", args: {id: "{{ n }}"}, input: {id: 0, k: 1}', {}),
@@ -229,8 +239,10 @@ async def test_the_keys_of_an_iterator_may_stand_in_its_loop(lent: Lent, distrib
         ('type: postgres, with: "{{ less }}", input: "{{ more }}", args: {id: "{{ n }}"}', {"data": {"a": 1}}),
     ],
 )
-async def test_inputs_are_told_under_no_word_that_is_the_tasks_own(lent: Lent, task: str, said: dict[str, Any]) -> None:
-    """`data` is what http sends and `params` are the values of SQL, only where the author says so."""
+async def test_inputs_do_not_become_keys_of_the_tool(
+    shared: WorkerResources, task: str, expected_keys: dict[str, Any]
+) -> None:
+    """The http tool sends `data` and SQL gets `params` only if the playbook says so."""
     typed = task if "type" in task else f"type: http, {task}"
     body = f"""
     workload: {{more: {{a: 1}}, less: {{a: 0}}}}
@@ -238,6 +250,6 @@ async def test_inputs_are_told_under_no_word_that_is_the_tasks_own(lent: Lent, t
     - {{step: start, next: each}}
     - {{step: each, type: iterator, collection: [1], element: n, task: {{url: x, {typed}}}}}
     """
-    [found] = await given_to_items(lent, body, "")
-    assert {key: found[key] for key in ("data", "params", "payload") if key in found} == said
+    [found] = await given_to_items(shared, body, "")
+    assert {key: found[key] for key in ("data", "params", "payload") if key in found} == expected_keys
     assert found["inputs"]["a" if "more" in task else "id"] == 1

@@ -14,7 +14,7 @@ from absurd_sdk import AsyncAbsurd, AsyncTaskContext
 
 WARM = 10  # workflows, before the clock runs
 WORKERS = 4
-CONCURRENCY = 20
+CONCURRENCY = int((sys.argv[3:] or ["80"])[0]) // WORKERS  # of each worker
 QUEUE = "peers"
 
 

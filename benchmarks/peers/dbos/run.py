@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dbos import DBOS, DBOSConfig
 
 workflows, steps = int(sys.argv[1]), int(sys.argv[2])
+concurrency = int((sys.argv[3:] or ["16"])[0])
 config: DBOSConfig = {
     "name": "bench",
     "system_database_url": os.environ["PEER_DSN"],
@@ -36,7 +37,7 @@ def workflow() -> None:
 DBOS.launch()
 workflow()
 began = time.perf_counter()
-with ThreadPoolExecutor(16) as threads:
+with ThreadPoolExecutor(concurrency) as threads:
     for done in [threads.submit(workflow) for _ in range(workflows)]:
         done.result()
 print(json.dumps({"steps": workflows * steps, "seconds": time.perf_counter() - began}))

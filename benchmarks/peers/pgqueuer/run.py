@@ -12,6 +12,8 @@ import asyncpg
 from pgqueuer import AsyncpgPoolDriver, Job, PgQueuer, Queries
 
 WARM = 10  # workflows, before the clock runs
+CONCURRENCY = int(sys.argv[3]) if sys.argv[3:] else None  # without: batches of a hundred, and no limit
+BATCH = 100 if CONCURRENCY is None else CONCURRENCY // 2  # the largest that PGQueuer allows
 
 
 async def main(workflows: int, steps: int) -> None:
@@ -38,7 +40,7 @@ async def main(workflows: int, steps: int) -> None:
                 await ended.get()
             return time.perf_counter() - began
 
-        worker = asyncio.create_task(manager.run(batch_size=100))
+        worker = asyncio.create_task(manager.run(batch_size=BATCH, max_concurrent_tasks=CONCURRENCY))
         await run(WARM)
         print(json.dumps({"steps": workflows * steps, "seconds": await run(workflows)}), flush=True)
         manager.shutdown.set()

@@ -12,6 +12,7 @@ import time
 import procrastinate
 
 WARM = 10  # workflows, before the clock runs
+CONCURRENCY = int((sys.argv[3:] or ["20"])[0])
 
 
 async def main(workflows: int, steps: int) -> None:
@@ -37,7 +38,7 @@ async def main(workflows: int, steps: int) -> None:
         await app.schema_manager.apply_schema_async()
         # A wake-up that it loses would otherwise cost it five seconds.
         worker = asyncio.create_task(
-            app.run_worker_async(concurrency=20, fetch_job_polling_interval=0.1, install_signal_handlers=False)
+            app.run_worker_async(concurrency=CONCURRENCY, fetch_job_polling_interval=0.1, install_signal_handlers=False)
         )
         await run(WARM)
         print(json.dumps({"steps": workflows * steps, "seconds": await run(workflows)}), flush=True)

@@ -1,5 +1,1 @@
-"""The core: one event in, one decision out; it knows no database, no clock and no chance.
-
-Reading order, which is the import order: model, state, context, draft, events, workflow, inputs, queue, failure,
-transitions, retries, children, iterators, entering, joins, initial, finalize, dispatcher, core, memory, story, replay.
-"""
+"""The decision core: pure functions from an event and a state to a decision. docs/architecture.md has the order."""

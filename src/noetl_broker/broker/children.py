@@ -1,56 +1,73 @@
-"""Playbooks in playbooks: a step starts another execution and waits for its answer (spec section 5).
+"""Child executions: a `playbook` step starts another execution and waits for its answer.
 
-Executions speak only by letters: the child's start and the child's answer are events of the execution that they are
-for, so no turn ever needs two executions. The step has a job of its own that no worker is given; it remembers what to
-start, so that a failed child can be started again.
+A parent and a child only send each other events, so a turn never needs two executions. The step's job goes to no
+worker. It keeps the call, so that a failed child can be started again.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.failure import wrong_value
-from noetl_broker.broker.model import JSON, Child, Ended
-from noetl_broker.broker.queue import delegate_job
-from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
-from noetl_broker.playbook.amounts import LAST_VERSION, as_version
-from noetl_broker.playbook.findings import path_text
-from noetl_broker.playbook.reads import at_path
+from noetl_broker.broker.failures import wrong_value
+from noetl_broker.broker.model import JSON, OWN_VERSION, Child, ExecutionEnd
+from noetl_broker.broker.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.queue import delegate_job, timeout_of
+from noetl_broker.broker.retries import retry_or_fail
+from noetl_broker.broker.state import RUNNING
+from noetl_broker.broker.transitions import process_completed_steps
+from noetl_broker.broker.undo import note_failure
+from noetl_broker.playbook.plain_values import LAST_VERSION, as_version
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.given import Given
-    from noetl_broker.broker.state import Token
+    from noetl_broker.broker.state import Arrival, RenderedInputs, ResultRef, Token
     from noetl_broker.playbook.model import ChildCall, Step
 
 
-def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, result: int | None) -> None:
-    """Start the child of a `playbook` step; `ordinal` is the place of its step_started.
-
-    Raises TemplateError where a field of the call fails.
-    """
+def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
+    """Start the child of a `playbook` step. Raises TemplateError if a template of the call fails."""
     call = step.call
     if call is None:
         raise TemplateError("the step calls no playbook", template="", at=step.name)
-    request = render_call(draft, call, given, result)
-    delegate_job(draft, step, visit, ordinal, request)
+    request = render_call(draft, call, given, arrival.result)
+    timeout = timeout_of(draft, step, given.values, arrival.result)
+    delegate_job(draft, step, visit, ordinal, request, timeout)
     start_child(draft, draft.tokens[step.name, visit], request)
 
 
+def waits_for_child(token: Token) -> str:
+    """What an open visit waits for: the child, or the delay before it is started again."""
+    if token.failures > token.failed_attempt:
+        return "delay"
+    return "restarted" if token.failures else "child"
+
+
+def complete_child(draft: Draft, token: Token) -> None:
+    """Complete the step; if somebody else answered in place of the child, the child is cancelled."""
+    meta = draft.event.meta
+    if isinstance(meta, dict) and "child_execution_id" not in meta:
+        draft.writes.rare.abandoned.append((token.step, token.visit))
+    process_completed_steps(draft, token)
+
+
+def process_failed_child(draft: Draft, token: Token, error: JSON) -> None:
+    """Start the failed child again after a delay, or fail the step for good."""
+    draft.writes.rare.abandoned.append((token.step, token.visit))  # a child that timed out may still run
+    step = draft.playbook.steps[token.step]
+    if step.compensate is not None:
+        token = note_failure(draft, step, token, error)
+    retry_or_fail(draft, token, error, restart="delegated")
+
+
 def render_call(
-    draft: Draft, call: ChildCall, given: Given, result: int | None, words: Mapping[str, JSON] | None = None
+    draft: Draft, call: ChildCall, given: RenderedInputs, result: ResultRef, words: Mapping[str, JSON] | None = None
 ) -> dict[str, JSON]:
-    """What is to be started: {path, version, return_step, args}."""
-    insist_on_values(unfinished_of(draft, given, words or ()), call.path, call.version, call.return_step)
-    if given.left:  # nobody finishes it: the child takes its payload for data
-        text = str(at_path(given.values, given.left[0]))
-        message = f"only a worker can finish the input `{path_text(given.left[0])}`, and none runs a playbook"
-        raise TemplateError(message, text, call.path.at.removesuffix(".path"))
+    """The request for a child: {path, version, return_step, args}."""
     scope = draft.scope(given.values, result, words)
-    path = draft.render(call.path, scope)
+    path = draft.render(call.path, scope) if call.block is None else call.block
     version = as_version(draft.render(call.version, scope)) if call.version is not None else None
     answer = draft.render(call.return_step, scope) if call.return_step is not None else None
     if not isinstance(path, str) or not path:
@@ -60,6 +77,8 @@ def render_call(
         raise wrong_value(call.version, wanted, version)
     if call.return_step is not None and not isinstance(answer, str | None):
         raise wrong_value(call.return_step, "the return_step of a playbook must be text", answer)
+    if call.block is not None:
+        version = OWN_VERSION
     request: dict[str, JSON] = {"path": path, "version": version, "args": given.values}
     return request if answer is None else {**request, "return_step": answer}
 
@@ -68,13 +87,16 @@ def _is_version(value: JSON) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LAST_VERSION
 
 
-def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tuple[int, int] | None = None) -> None:
-    """Write the child's start: a letter to an execution that begins with it.
+def start_child(
+    draft: Draft, token: Token, request: dict[str, JSON], item: tuple[int, int | None] | None = None
+) -> None:
+    """Start a child execution.
 
-    `item`: the place of an iterator's item, and the place of its iteration_started in the turn.
+    `item`: the index of an iterator's item, and the position of its iteration_started in the turn (None: it is started
+    again).
     """
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": token.failures + 1}
-    draft.children.append(
+    draft.writes.rare.children.append(
         Child(
             token.step,
             token.visit,
@@ -82,39 +104,51 @@ def start_child(draft: Draft, token: Token, request: dict[str, JSON], item: tupl
             request["path"],
             request["version"],
             request.get("args") or {},
-            {"parent": parent},
+            _meta(draft, parent),
             item[1] if item else None,
         )
     )
 
 
+def _meta(draft: Draft, parent: dict[str, JSON]) -> dict[str, JSON]:
+    """The meta of the start of a child; what led to the parent led to the child."""
+    meta: dict[str, JSON] = {"parent": parent}
+    if draft.hops:
+        meta["hops"] = draft.hops
+    if draft.failed_before is not None:
+        meta[ON_FAILURE] = draft.failed_before
+    return meta
+
+
 def start_child_again(draft: Draft, token: Token) -> None:
-    """`child_due`: the pause after a failed child is over."""
+    """`child_due`: start the failed child again."""
+    if draft.status != RUNNING:
+        draft.tokens[token.step, token.visit] = token._replace(due=True)
+        return
     step = draft.playbook.steps[token.step]
     token = token._replace(failed_attempt=token.failures)
     draft.tokens[token.step, token.visit] = token
     start_child(draft, token, draft.request_of(step, token.visit))
 
 
-def error_of_child(execution_id: int, ended: Ended) -> dict[str, JSON]:
-    """What a parent is told of a child that did not complete: its error, which names step and place as the child's.
+def error_of_child(execution_id: int, ended: ExecutionEnd) -> dict[str, JSON]:
+    """The error of a child that did not complete, for its parent; `step` and `at` of the child get names of their own.
 
-    The type stays that of the cause, so that a parent can tell one failure from another. `adopt_children` in
-    `store/sql/family.sql` makes the same of a child that had ended before its parent was told of it.
+    The type stays that of the cause, so that a parent can distinguish failures.
     """
-    told = ended.error or {}
-    error = {**told, "message": told.get("message") or "the child failed"}
-    if error.get("type") in (None, ""):  # whatever else it is, a worker gave it
+    cause = ended.error or {}
+    error = {**cause, "message": cause.get("message") or "the child failed"}
+    if error.get("type") in (None, ""):  # any other type comes from a worker
         error["type"] = f"child_{ended.status.lower()}"
     error["child_step"] = error.pop("step", None)
-    if "at" in error:  # a place in the child's playbook
+    if "at" in error:  # a path in the child's playbook
         error["child_at"] = error.pop("at")
     error["child_execution_id"] = execution_id
     return error
 
 
-def too_deep(draft: Draft, step: Step) -> dict[str, JSON] | None:
-    """The error of a step whose child would be nested deeper than the limit."""
+def max_nesting_error(draft: Draft, step: Step) -> dict[str, JSON] | None:
+    """The error if the child would be nested deeper than `max_nesting`."""
     limit = draft.known.rules.max_nesting
     if draft.depth < limit:
         return None

@@ -1,59 +1,36 @@
-"""Inputs that are left for a worker which does not have what they see: the values that they read go with them."""
+"""Closes tokens: they end without a result, because nobody waits for them any more."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.inputs import render_inputs
-from noetl_broker.broker.unfinished import refused
-from noetl_broker.playbook.findings import path_text
-from noetl_broker.playbook.reads import ARGS, at_path, first_met, input_paths, part_read, with_value
-from noetl_broker.template import closed, read_by_text
+from noetl_broker.broker.draining import drain_visit
+from noetl_broker.broker.events import emit_step_cancelled
+from noetl_broker.broker.trail import ClosedArrival, ClosedVisit
+from noetl_broker.broker.workflow import track_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Iterable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.given import Given
-    from noetl_broker.broker.unfinished import Unfinished
-    from noetl_broker.playbook.model import Inputs, Target
-    from noetl_broker.template import Path, Scope
+    from noetl_broker.broker.state import Arrival, Visit
 
 
-def render_handed(draft: Draft, target: Target, scope: Scope, given: Given, unfinished: Unfinished | None) -> Given:
-    """The inputs that a transition gives: the next worker has none of the inputs `given` to the visit that it leaves.
+def close_visit(draft: Draft, visit: Visit, joins: list[str]) -> None:
+    """Close an open visit whose token is spent for these joins: `step_cancelled`.
 
-    Raises TemplateError as `render_inputs` does, and where what is left cannot take along what it reads of them.
+    The store cancels its job, its items and its children, and tells a worker that has the job to stop. A late answer
+    finds no open visit and changes nothing. A visit whose action may have to be undone is awaited instead.
     """
-    handed = render_inputs(draft, target.inputs, scope, unfinished=unfinished)
-    return close(draft, handed, target.inputs, given, given.values.keys()) if handed.left else handed
+    token = draft.tokens.pop(visit)
+    step, number = draft.playbook.steps[visit[0]], visit[1]
+    drain_visit(draft, step, token)
+    ordinal = emit_step_cancelled(draft, step, number, joins)
+    track_ended(draft, step, "CANCELLED", ordinal)
+    draft.writes.rare.closed.append(visit)
+    draft.trail.append(ClosedVisit(step.name, number, joins))
 
 
-def close(draft: Draft, left: Given, inputs: Inputs, seen: Given, names: Collection[str]) -> Given:
-    """Inputs with the values of these names, as they have `seen` them, in what is left of them.
-
-    Raises TemplateError where one of these can itself only be finished by a worker.
-    """
-    values, known = left.values, {ARGS: seen.values, **seen.values}
-    for path in left.left:
-        text = at_path(values, path)
-        read = read_by_text(text)[0].intersection(names)
-        if first_met(text, ((ARGS, name) for name in names)):
-            read |= {ARGS}
-        if not read:
-            continue
-        at = _place(inputs, path)
-        met = first_met(text, (one for one in input_paths(seen.left, seen.values) if one[0] in read))
-        if met is not None:
-            raise refused(text, at, met)
-        alone = closed(text, at, {name: part_read(text, name, known[name]) for name in read}, draft.allowance)
-        values = with_value(values, path, alone)
-    return left._replace(values=values)
-
-
-def _place(inputs: Inputs, path: Path) -> str:
-    """Where an input stands in the playbook."""
-    tree = inputs.keys.get(str(path[0])) or inputs.whole
-    if tree is None:
-        return path_text(path) if inputs.base is None else _place(inputs.base, path)
-    return tree.at
+def close_arrivals(draft: Draft, arrivals: Iterable[Arrival], join: str) -> None:
+    """Note that tokens on arcs, or at a join, end because they are spent for `join`; the caller has removed them."""
+    draft.trail.extend(ClosedArrival(arrival, join) for arrival in arrivals)

@@ -1,80 +1,160 @@
-"""What a decision may know beside its state and its event: the rules, the workload, and the results of earlier steps.
+"""What a turn may read beside its event and state, and what it makes known to the turns after it.
 
-The core never loads anything. It asks `Known`; what is not there raises `NotLoaded` with the name of it, the shell
-loads it (for a whole batch at once) and calls the core again with the same state. So only results that a template
-really names are ever read, and the core stays a function.
+The core loads nothing. It asks `Known`, and a missing answer raises `NotLoaded` with its name (a "want"). The store
+loads the answers for a whole batch, and the turn runs again on the same state. So only results that a template names
+are read.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.broker.model import (
+from noetl_broker.broker.event_types import (
     ACTION_COMPLETED,
+    EXECUTION_SIGNAL,
+    ITEM_COMPLETED,
+    ITERATION_STARTED,
     ITERATOR_COMPLETED,
-    JSON,
+    STEP_COMPLETED,
+    STEP_FAILED,
     STEP_RESULT,
-    ItemEnd,
-    Rules,
-    as_stored,
-    kind_of,
+    canonical_event_type,
 )
-from noetl_broker.template.scope import NotLoaded, StepResult, unwrap
+from noetl_broker.broker.model import JSON, Decision, Event, ItemEnd, Rules, StepRow, Turn, as_stored
+from noetl_broker.broker.state import places_of
+from noetl_broker.template import StepResult
+from noetl_broker.template.scope import NotLoaded, unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from noetl_broker.broker.state import ExecutionState
 
 NOT_LOADED = object()
-
 WORKLOAD = ("workload",)
-
-COMPLETIONS = frozenset({ACTION_COMPLETED, ITERATOR_COMPLETED})
+COMPLETIONS = frozenset({ACTION_COMPLETED, ITEM_COMPLETED, ITERATOR_COMPLETED, STEP_COMPLETED})
+WITH_DATA = frozenset({STEP_FAILED, STEP_RESULT})
+FIRST_FORGET = 256  # answers before the first call of `forget`
+OF_RESULTS = frozenset({"failed", "failing"})  # wants about the result of a visit
+OF_UNDO = frozenset({"undo", "undone"})  # wants about rows of `noetl.undo`
+FOR_UNDO = frozenset({"action", "item action", "undo action", "all items"})  # answers that an undo reads
+TO_UNDO = frozenset({"open", "running"})
+OPEN_ITEMS = frozenset({"RUNNING", "CANCELLED"})  # an open item of a visit that is over may be marked as cancelled
+UNDO_ROWS = ("undo rows",)  # what the turns so far wrote in `noetl.undo`: each row with its status, by visit and place
+LASTING = frozenset({"workload", "step", *UNDO_ROWS})  # wants that any later turn may ask for
 
 
 def want_step(name: str) -> tuple[str, str]:
-    """The wish for the latest result of a step: answered by a `Found`, or None when it has none."""
+    """The latest result of a step: a `Found`, or None if it has none."""
     return ("step", name)
 
 
 def want_turn(number: int) -> tuple[str, int]:
-    """The wish for the result that the event of a turn carries: answered by a `StepResult`.
+    """The result that the event of a turn carries: a `StepResult`.
 
-    Below zero it is an event by its id: a result that a fork brought along was read in no turn.
+    A negative number is the id of an event whose result a fork took over.
     """
     return ("turn", number)
 
 
 def want_action(step: str, visit: int) -> tuple[str, str, int]:
-    """The wish for the action in a visit's job: answered by a mapping."""
+    """The action in the job of a visit: a mapping."""
     return ("action", step, visit)
 
 
 def want_items(step: str, visit: int, start: int, count: int) -> tuple[str, str, int, int, int]:
-    """The wish for items of an iterator, `count` from place `start`: answered by a list."""
+    """Items of an iterator, `count` from index `start`: a list."""
     return ("items", step, visit, start, count)
 
 
+def want_all_items(step: str, visit: int) -> tuple[str, str, int]:
+    """All items of an iterator: a list. It is never loaded."""
+    return ("all items", step, visit)
+
+
 def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
-    """The wish for where one item of an iterator stands: answered by WAITING, RUNNING, COMPLETED, FAILED or None."""
+    """One item of an iterator: an `ItemState`, or None."""
     return ("item", step, visit, place)
 
 
+def want_open_items(step: str, visit: int) -> tuple[str, str, int]:
+    """The items of an iterator that have started and not ended: a list of their places, in order."""
+    return ("open items", step, visit)
+
+
 def want_child(step: str, visit: int, child_execution_id: int) -> tuple[str, str, int, int]:
-    """The wish for whether a visit waits for this execution, or has waited for it: answered by True or None."""
+    """Whether a visit waits, or has waited, for this child execution: True or None."""
     return ("child", step, visit, child_execution_id)
 
 
-def want_failed(step: str, visit: int) -> tuple[str, str, int]:
-    """The wish for the failed items of an iterator: answered by a list of {index, error}, None where there is none.
+def want_signal(turn: int) -> tuple[str, int]:
+    """The context of the `execution_signal` that a turn read: a mapping.
 
-    `want_failing` has those that turns found which are not written yet.
+    A negative number is the id of an event that a fork copied.
     """
+    return ("signal", turn)
+
+
+def want_places(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
+    """Whether these places (path, key, limit) are free, under their locks: a list of {free, number, …}."""
+    return ("places", places)
+
+
+def want_place_locks(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
+    """The locks of these places (path, key), and of those that whoever is next waits for too: True."""
+    return ("place_locks", places)
+
+
+def want_failed(step: str, visit: int) -> tuple[str, str, int]:
+    """The failed items of an iterator that are in the tables: a list of {index, error}, or None."""
     return ("failed", step, visit)
 
 
 def want_failing(step: str, visit: int) -> tuple[str, str, int]:
-    """The failed items of an iterator that turns have told of since its tables were read: no wish, nobody loads it."""
+    """The items that failed in turns that are not written yet. It is never loaded."""
     return ("failing", step, visit)
+
+
+def want_undo(turn: int | None) -> tuple[str, int | None]:
+    """The open row of `noetl.undo` with the highest turn below `turn` (None: of all): an `UndoRow`, or None."""
+    return ("undo", turn)
+
+
+def want_item_action(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
+    """The action in the job of an item: a mapping. Of an item that a child runs: {args: the payload of the child}."""
+    return ("item action", step, visit, place)
+
+
+def want_undone(step: str, visit: int, place: int | None) -> tuple[str, str, int, int | None]:
+    """The status of the row in `noetl.undo` of a visit or item; None if it has none."""
+    return ("undone", step, visit, place)
+
+
+def want_undo_action(step: str, visit: int, place: int | None) -> tuple[str, str, int, int | None]:
+    """The action in the undo job of a visit or item: a mapping."""
+    return ("undo action", step, visit, place)
+
+
+class UndoRow(NamedTuple):
+    """An open row of `noetl.undo`.
+
+    `inputs` is None for a row of this execution: the core asks for the action, the items and the result of the turn.
+    Of one that an undo execution took over, it is {action, item, total}: the action in the job of the visit or item (of
+    a child {args: its payload}), the value of the item, and how many items there were. Then `result` is the data.
+    """
+
+    step: str
+    visit: int
+    place: int | None
+    turn: int
+    child_execution_id: int | None = None
+    inputs: dict[str, JSON] | None = None
+    result: JSON = None
+
+
+def taken_over(rows: Iterable[UndoRow]) -> dict[tuple[object, ...], object]:
+    """The answers of an undo execution that took over these rows, for a `Known` that is complete."""
+    return {UNDO_ROWS: {(row.step, row.visit, row.place): (row, "open") for row in rows}}
 
 
 def failed_item(end: ItemEnd) -> dict[str, JSON]:
@@ -83,31 +163,58 @@ def failed_item(end: ItemEnd) -> dict[str, JSON]:
     return item
 
 
+class ItemState(NamedTuple):
+    """An item: its status (WAITING, RUNNING, COMPLETED, FAILED, CANCELLED), its failures, its last failed attempt.
+
+    `unsure` as in `ItemRetry`.
+    """
+
+    status: str
+    failures: int = 0
+    failed_attempt: int = 0
+    unsure: bool = False
+
+
+RUNNING_ITEM = ItemState("RUNNING")
+
+
+def taken_items(step: str, visit: int, items: list[JSON], again: str) -> dict[tuple[object, ...], object]:
+    """The answers about items that a fork took over; `again` as in `TakenItems`."""
+    answers: dict[tuple[object, ...], object] = {want_all_items(step, visit): items}
+    places = places_of(again)
+    for place in set(range(len(items))).difference(places):
+        answers[want_item_status(step, visit, place)] = ItemState("COMPLETED")
+    return answers
+
+
 class Found(NamedTuple):
-    """The latest result of a step, and the visit that it is of."""
+    """The latest result of a step, and its visit."""
 
     visit: int
     result: StepResult
 
 
 def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
-    """What an event that ended an action says of its step: data, status, error (spec section 3: unwrapped once)."""
-    kind = kind_of(event_type)
+    """The result that an event gives its step: data, status and error. An envelope is unwrapped once.
+
+    A failed step has data if its action completed: then a later template failed.
+    """
+    kind = canonical_event_type(event_type)
     if kind not in COMPLETIONS and (kind != STEP_RESULT or error is not None):
-        return StepResult(None, "FAILED", error)
+        return StepResult(unwrap(result) if kind in WITH_DATA else None, "FAILED", error)
     data = unwrap(result)
     if data is result:
         return StepResult(data, "COMPLETED", None)
     meta = result.get("meta")
-    failed = meta.get("failed") if isinstance(meta, dict) else None  # what a worker says that iterates
-    told = failed if isinstance(failed, list) else None
-    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"), told)
+    failed = meta.get("failed") if isinstance(meta, dict) else None  # from a worker that iterates
+    failed_items = failed if isinstance(failed, list) else None
+    return StepResult(data, str(result.get("status") or "COMPLETED"), result.get("error"), failed_items)
 
 
 class Known:
-    """What the shell has loaded for one execution; asking for anything else raises `NotLoaded`.
+    """The answers that are loaded for one execution; asking for anything else raises `NotLoaded`.
 
-    `complete`: everything that there is has been told (a story, a replay), so what is not there does not exist.
+    `complete`: all that exists is loaded or remembered (story, replay), so a missing answer means that there is none.
     """
 
     __slots__ = ("answers", "complete", "rules", "written")
@@ -119,27 +226,204 @@ class Known:
         *,
         complete: bool = False,
     ) -> None:
-        """`answers` maps wishes (see `want_step` and the others) to what was found."""
+        """`answers` maps wants (`want_step` and the others) to their answers."""
         self.rules = rules or Rules()
         self.answers: dict[tuple[object, ...], object] = dict(answers or {})
+        if UNDO_ROWS in self.answers:
+            self.answers[UNDO_ROWS] = dict(self.undo_rows())  # turns change it
         self.complete = complete
-        self.written = 0  # about how many characters the turns so far write of what templates gave
+        self.written = 0  # about how many characters of template output the turns so far write
 
     def ask(self, want: tuple[object, ...]) -> Any:
-        """The answer to a wish, or `NotLoaded`."""
+        """The answer to a want; raises `NotLoaded`."""
         answer = self.answers.get(want, NOT_LOADED)
         if answer is NOT_LOADED and want[0] == "items":
             answer = self._part_of_items(*want[1:])
+        if want[0] in OF_UNDO:
+            answer = self._undo_row(want, answer)
+        if want[0] == "open items" and (self.complete or answer is not NOT_LOADED):
+            answer = self._open_items(want, () if answer is NOT_LOADED else answer)
         if answer is NOT_LOADED:
-            if self.complete and want[0] in {"step", "item", "child", "failed"}:
+            if self.complete and want[0] in {"step", "item", "child", "failed", "undone", "places", "place_locks"}:
                 return None
             raise NotLoaded(frozenset((want,)))
         return answer
 
-    def tell_items(self, step: str, visit: int, values: list[JSON]) -> None:
-        """All items of an iterator, as its first turn chose them."""
-        self.answers["all items", step, visit] = values
+    def set_items(self, step: str, visit: int, values: list[JSON]) -> None:
+        """Remember all items of an iterator, which its first turn chose."""
+        self.answers[want_all_items(step, visit)] = values
+
+    def undo_rows(self) -> dict[tuple[str, int, int | None], tuple[UndoRow, str]]:
+        """What the turns so far wrote in `noetl.undo`: each row with its status."""
+        rows: dict[tuple[str, int, int | None], tuple[UndoRow, str]]
+        rows = self.answers.setdefault(UNDO_ROWS, {})  # type: ignore[assignment]
+        return rows
+
+    def _undo_row(self, want: tuple[Any, ...], stored: Any) -> object:
+        """The answer to a want about `noetl.undo`: what is stored, with what the turns so far wrote over it."""
+        rows = self.undo_rows()
+        if want[0] == "undone":
+            written = rows.get(want[1:])
+            return stored if written is None else written[1]
+        if stored is NOT_LOADED and not self.complete:
+            return NOT_LOADED
+        below = [row for row, status in rows.values() if status == "open" and (want[1] is None or row.turn < want[1])]
+        if isinstance(stored, UndoRow):
+            _, status = rows.get((stored.step, stored.visit, stored.place), (None, "open"))
+            _, of_visit = rows.get((stored.step, stored.visit, None), (None, "unknown"))
+            superseded = stored.place is not None and of_visit != "unknown"
+            lower: UndoRow | None = self.ask(want_undo(stored.turn)) if status != "open" or superseded else stored
+            below += [] if lower is None else [lower]
+        return max(below, key=lambda row: row.turn, default=None)
+
+    def _open_items(self, want: tuple[Any, ...], stored: Any) -> list[int]:
+        """The open items that are stored, with what the turns so far changed."""
+        open_items = set(stored)
+        for key, item in self.answers.items():
+            if key[0] == "item" and key[1:3] == want[1:] and isinstance(item, ItemState):
+                (open_items.add if item.status in OPEN_ITEMS else open_items.discard)(key[3])
+        return sorted(open_items)
 
     def _part_of_items(self, step: Any, visit: Any, start: Any, count: Any) -> object:
-        values = self.answers.get(("all items", step, visit))
+        values = self.answers.get(want_all_items(step, visit))
         return values[start : start + count] if isinstance(values, list) else NOT_LOADED
+
+
+def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
+    """Add what a turn made true, for the turns after it: no table has it yet.
+
+    A result that was left in the database must be loaded under its turn before. Raises NotLoaded, as a turn does.
+    """
+    ended = [row for row in decision.rows if row.result_visit is not None and not row.taken]
+    latest = [row for row in ended if _is_latest(known, row)]  # first: it may raise, and then nothing is added
+    answers = known.answers
+    for job in decision.jobs:
+        if job.place is None and not job.undo:  # the inputs of an item's visit are in the job of its iterator
+            answers[want_action(job.step, job.visit)] = job.action
+    for emitted in decision.events:
+        if emitted.type == ITERATION_STARTED and emitted.context is not None:
+            answers[want_item_status(emitted.step or "", emitted.visit, emitted.context["index"])] = RUNNING_ITEM
+    if decision.has_rare:
+        _remember_rare(known, event, turn, decision)
+    if event.context is not None and event.kind == EXECUTION_SIGNAL and decision.outcome == "decided":
+        answers[want_signal(turn.number)] = event.context
+    if not ended:
+        return
+    result = None
+    if decision.carrier is not None or [row for row in ended if row.result_at is None]:
+        result = answers[want_turn(turn.number)] = _result_of_turn(answers, event, turn, decision)
+    for row in latest:
+        own = result if row.result_at is None else _result_in(decision, row.result_at)
+        answers[want_step(row.step)] = Found(row.result_visit or 1, own)  # type: ignore[arg-type] # set if a row needs it
+
+
+def _is_latest(known: Known, row: StepRow) -> bool:
+    """Whether no higher visit has ended before: the store knows, unless this is the highest visit."""
+    visit = row.result_visit or 1
+    if visit == row.visits:
+        return True
+    before = known.ask(want_step(row.step))
+    return not isinstance(before, Found) or before.visit < visit
+
+
+def _remember_undos(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
+    """Add the rows of `noetl.undo` that a turn wrote or changed, and the result that an undo may read."""
+    rows = known.undo_rows()
+    for undo in decision.undos:
+        key = undo.step, undo.visit, undo.place
+        rows[key] = UndoRow(*key, turn.number, undo.child_execution_id), undo.status
+        if undo.place is None and undo.status == "open":
+            for other, (row, status) in rows.items():
+                if other[:2] == key[:2] and other != key and status == "open":
+                    rows[other] = row, "superseded"
+    for change in decision.undo_changes:
+        key = change.step, change.visit, change.place
+        rows[key] = rows[key][0] if key in rows else UndoRow(*key, 0), change.status
+    for job in decision.jobs:
+        if job.undo:
+            known.answers[want_undo_action(job.step, job.visit, job.place)] = job.action
+    if decision.undos and decision.carrier is None and event.result is not NOT_LOADED:
+        known.answers[want_turn(turn.number)] = result_of(event.type, event.result, event.error)
+
+
+def _remember_rare(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
+    """Add what few turns make true."""
+    answers = known.answers
+    if decision.begun is not None:
+        answers[WORKLOAD] = decision.begun.workload
+    answers |= {want_action(wait.step, wait.visit): wait.request for wait in decision.waits}
+    for items in decision.items:
+        known.set_items(items.step, items.visit, items.values)
+    if decision.undos or decision.undo_changes:
+        _remember_undos(known, event, turn, decision)
+    for adopted in decision.adoptions:
+        answers[want_item_status(adopted.step, adopted.visit, adopted.place)] = RUNNING_ITEM
+        answers[want_child(adopted.step, adopted.visit, adopted.child_execution_id)] = True
+    for step, visit, place, failures, failed_attempt, unsure, _error in decision.item_retries:
+        answers[want_item_status(step, visit, place)] = ItemState("RUNNING", failures, failed_attempt, unsure)
+    for end in decision.item_ends:
+        answers[want_item_status(end.step, end.visit, end.place)] = ItemState(end.status)
+        if (end.step, end.visit, end.place) not in known.undo_rows():  # an undo reads it
+            answers.pop(want_item_action(end.step, end.visit, end.place), None)
+        if end.error is not None and end.status == "FAILED":
+            failing = answers.setdefault(want_failing(end.step, end.visit), [])
+            if isinstance(failing, list):
+                failing.append(failed_item(end))
+
+
+def _result_in(decision: Decision, place: int) -> StepResult:
+    """The result that an emitted event carries: a step_completed, or a step_failed."""
+    emitted = decision.events[place]
+    if emitted.type == STEP_COMPLETED:
+        return StepResult(as_stored(unwrap(emitted.result)))
+    return StepResult(as_stored(unwrap(emitted.result)), "FAILED", emitted.error)
+
+
+def _result_of_turn(
+    answers: Mapping[tuple[object, ...], object], event: Event, turn: Turn, decision: Decision
+) -> StepResult:
+    if decision.carrier is not None:
+        return _result_in(decision, decision.carrier)
+    if event.result is NOT_LOADED:
+        answer = answers[want_turn(turn.number)]
+        if not isinstance(answer, StepResult):
+            raise TypeError(f"the result of turn {turn.number} was not loaded")
+        return answer
+    return result_of(event.type, event.result, event.error)
+
+
+def forget(known: Known, state: ExecutionState) -> int:
+    """Drop answers that no later turn can ask for; returns the number of answers at which to call it again.
+
+    Keeps the workload, the latest results of steps, the answers of open visits, and the results of waiting tokens.
+    """
+    carried = [arrival.result for arrivals in state.waiting.values() for arrival in arrivals]
+    if state.hold is not None:
+        carried += [arrival.result for arrival in state.hold.kept]
+    if state.end is not None:
+        carried.append(state.end.result)
+    for (step, visit), token in state.tokens.items():
+        action = known.answers.get(want_action(step, visit)) if token.items or token.awaited else None
+        if isinstance(action, dict):
+            carried.append(action.get("result_turn"))  # items that are not started yet, or a wait, will read it
+    named = {result for result in carried if isinstance(result, int)}
+    undoable = {key[:2] for key, (_, status) in known.undo_rows().items() if status in TO_UNDO}
+    named |= {row.turn for row, status in known.undo_rows().values() if status in TO_UNDO}
+    signals = {kept.turn for kept in state.signals}
+    known.answers = {
+        want: answer
+        for want, answer in known.answers.items()
+        if want[0] in LASTING
+        or (want[1] in named if want[0] == "turn" else False)
+        or (want[1] in signals if want[0] == "signal" else _is_needed(known, state, want))
+        or (want[0] in FOR_UNDO and want[1:3] in undoable)
+    }
+    return FIRST_FORGET + 2 * len(known.answers)
+
+
+def _is_needed(known: Known, state: ExecutionState, want: tuple[object, ...]) -> bool:
+    """Whether a turn may ask about this visit: it is open, or has the latest result (asks for failed items)."""
+    if want[1:3] in state.tokens:
+        return True
+    latest = known.answers.get(want_step(str(want[1]))) if want[0] in OF_RESULTS else None
+    return isinstance(latest, Found) and latest.visit == want[2]

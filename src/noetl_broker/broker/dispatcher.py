@@ -1,183 +1,348 @@
-"""The one entry for an event: which rule reacts to it, or why nothing does."""
+"""Which rule reacts to an event, or why the event changes nothing.
+
+`REACTIONS` names the rule of each event. The outcome is read from two tables: `BY_STATUS`, by the status of the
+execution, and `BY_VISIT`, by what the visit of the event waits for. docs/architecture.md prints both.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.adoptions import adopt_child, child_of, complete_action
+from noetl_broker.broker.approval import decide_approval, is_decision
 from noetl_broker.broker.children import start_child_again
-from noetl_broker.broker.failure import cancel_execution, error_of, pass_deadline
-from noetl_broker.broker.initial import dispatch_first_step
-from noetl_broker.broker.iterators import (
-    check_iterator_completions,
-    complete_iterator,
-    continue_iterator,
-    runs_items,
-)
-from noetl_broker.broker.model import (
+from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
+from noetl_broker.broker.draining import drain
+from noetl_broker.broker.event_types import (
     ACTION_COMPLETED,
     ACTION_FAILED,
+    APPROVAL_DECIDED,
     CHILD_DUE,
+    EXECUTION_ABANDON,
     EXECUTION_CANCEL,
     EXECUTION_DEADLINE,
+    EXECUTION_PAUSE,
+    EXECUTION_RESUME,
+    EXECUTION_SIGNAL,
     EXECUTION_START,
+    HOLDS_DUE,
     ITEM_COMPLETED,
     ITEM_FAILED,
     ITERATION_DUE,
     ITERATION_STARTED,
     ITERATOR_COMPLETED,
-    Event,
+    PLACE_FREE,
+    PLACE_RING,
+    RECORDED,
+    TIMER_DUE,
 )
-from noetl_broker.broker.retries import process_failed_action
-from noetl_broker.broker.state import NEW, RUNNING, ExecutionState, Token
+from noetl_broker.broker.failures import cancel_execution, error_of, pass_deadline
+from noetl_broker.broker.initial import dispatch_first_step
+from noetl_broker.broker.items import Refused, restart_item
+from noetl_broker.broker.iterators import check_iterator_completions, complete_iterator, continue_iterator
+from noetl_broker.broker.model import Event
+from noetl_broker.broker.pauses import is_admitted, pause_execution, row_of_pause
+from noetl_broker.broker.places import break_ring, receive_place, resume_queued
+from noetl_broker.broker.signals import receive_signal, signal_of
+from noetl_broker.broker.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
+from noetl_broker.broker.steps import KINDS, Kind
+from noetl_broker.broker.undo import is_late_child, report_late_child, report_success
+from noetl_broker.broker.wait import is_timer_of, timer_due
+from noetl_broker.broker.worker_children import adopt_child, child_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from noetl_broker.broker.compensation_state import Undoing
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.model import Rules
-    from noetl_broker.playbook.model import Playbook, Step
+    from noetl_broker.playbook.model import Playbook
 
-# Known types that are facts for readers of the log and ask for no decision.
-RECORDED = frozenset({
-    "action_started", "step_result", "step_started", "step_completed", "step_failed", "action_retry",
-    "iterator_started", "iteration_completed", "iteration_failed",
-    "execution_cancelled",
-    "error",  # a NoETL server's own note beside an `action_error`
-})  # fmt: skip
+STATUS_TABLE = """\
+                                 not started        queued        running       paused        compensating  ended
+execution_start                  reacts             duplicate     duplicate     duplicate     duplicate     duplicate
+execution_cancel                 unknown_execution  reacts        reacts        reacts        recorded      after_end
+execution_abandon                unknown_execution  recorded      recorded      recorded      reacts        after_end
+execution_deadline               unknown_execution  recorded      reacts        reacts        recorded      after_end
+execution_deadline, none is set  unknown_execution  recorded      recorded      recorded      recorded      after_end
+execution_pause                  unknown_execution  reacts        reacts        reacts        recorded      after_end
+execution_pause, late            unknown_execution  recorded      recorded      recorded      recorded      after_end
+execution_resume                 unknown_execution  reacts        reacts        reacts        recorded      after_end
+execution_resume, late           unknown_execution  recorded      recorded      recorded      recorded      after_end
+execution_signal                 unknown_execution  reacts        reacts        reacts        recorded      after_end
+execution_signal, doubled        unknown_execution  duplicate     duplicate     duplicate     duplicate     after_end
+place_free                       unknown_execution  reacts        recorded      reacts        recorded      after_end
+place_ring                       unknown_execution  reacts        recorded      recorded      recorded      after_end
+holds_due                        unknown_execution  reacts        reacts        reacts        reacts        after_end
+event about a visit              unknown_execution  by visit      by visit      by visit      by visit      after_end
+type that is only recorded       recorded           recorded      recorded      recorded      recorded      recorded
+any other type                   unknown_type       unknown_type  unknown_type  unknown_type  unknown_type  unknown_type
+"""
+
+# Columns. worker: a worker has the job. adopting: it has started children too. children: it is done, its children run.
+# items: the broker runs items. child: a child runs. restarted: a child runs that was started again. delay: a failed
+# child is started again after a delay. wait: a moment is waited for.
+VISIT_TABLE = """\
+                                  worker     adopting   children   items      child      restarted  delay      wait
+action_completed                  reacts     reacts     duplicate  recorded   reacts     reacts     reacts     recorded
+action_completed, stale           stale      stale      stale      recorded   stale      stale      stale      recorded
+action_completed, failed before   reacts     reacts     duplicate  recorded   duplicate  duplicate  duplicate  recorded
+action_failed                     reacts     reacts     reacts     reacts     reacts     reacts     duplicate  recorded
+action_failed, stale              stale      stale      stale      stale      stale      stale      stale      recorded
+action_failed, failed before      duplicate  duplicate  duplicate  duplicate  duplicate  duplicate  duplicate  recorded
+action_failed, beside its job     reacts     reacts     duplicate  reacts     reacts     reacts     duplicate  recorded
+action_failed, worker retries     recorded   recorded   duplicate  recorded   reacts     reacts     duplicate  recorded
+item or iterator                  recorded   reacts     reacts     reacts     recorded   recorded   recorded   recorded
+item or iterator, stale           recorded   stale      stale      stale      recorded   recorded   recorded   recorded
+item or iterator, worker retries  recorded   recorded   recorded   recorded   recorded   recorded   recorded   recorded
+item or iterator, malformed       recorded   recorded   recorded   recorded   recorded   recorded   recorded   recorded
+iteration_started                 reacts     reacts     reacts     recorded   recorded   recorded   recorded   recorded
+child_due                         not_open   not_open   not_open   not_open   not_open   duplicate  reacts     not_open
+child_due, another attempt        not_open   not_open   not_open   not_open   not_open   duplicate  duplicate  not_open
+timer_due                         not_open   not_open   not_open   not_open   not_open   not_open   not_open   reacts
+timer_due, of nothing             not_open   not_open   not_open   not_open   not_open   not_open   not_open   recorded
+approval_decided                  not_open   not_open   not_open   not_open   not_open   not_open   not_open   reacts
+approval_decided, malformed       not_open   not_open   not_open   not_open   not_open   not_open   not_open   recorded
+"""
+
+# A visit that is over, but whose late success is to be undone. Any other event about it: not_open.
+DRAINING_TABLE = """\
+                                  draining
+action_completed                  reacts
+action_completed, stale           stale
+action_completed, failed before   duplicate
+action_failed                     reacts
+action_failed, stale              stale
+action_failed, failed before      duplicate
+action_failed, beside its job     reacts
+action_failed, worker retries     recorded
+item or iterator                  reacts
+item or iterator, stale           reacts
+item or iterator, worker retries  recorded
+item or iterator, malformed       recorded
+iteration_started                 recorded
+"""
 
 
-OF_ITEMS = frozenset({ITEM_COMPLETED, ITEM_FAILED, ITERATION_DUE, ITERATOR_COMPLETED})
+def _parse(table: str) -> dict[str, dict[str, str]]:
+    """The outcomes by row and column."""
+    head, *lines = table.splitlines()
+    columns = re.split(" {2,}", head.strip())
+    rows = [re.split(" {2,}", line) for line in lines]
+    return {name: dict(zip(columns, outcomes, strict=True)) for name, *outcomes in rows}
+
+
+BY_STATUS, BY_VISIT, DRAINING = _parse(STATUS_TABLE), _parse(VISIT_TABLE), _parse(DRAINING_TABLE)
+STATUSES = {
+    NEW: "not started", QUEUED: "queued", RUNNING: "running", PAUSED: "paused", COMPENSATING: "compensating",
+}  # fmt: skip  # all others have ended
+OF_ITERATOR = frozenset({ITERATION_DUE, ITERATOR_COMPLETED})
+OF_ITEMS = OF_ITERATOR | {ITEM_COMPLETED, ITEM_FAILED}
 
 
 def _token(draft: Draft) -> Token:
     return draft.tokens[draft.event.step or "", draft.event.visit or 1]
 
 
-def _completed(draft: Draft) -> None:
+def _is_late(draft: Draft) -> bool:
+    """React to an event about a visit that is over; false if it is open."""
+    token = draft.tokens.get((draft.event.step or "", draft.event.visit or 1))
+    if token is None:
+        if not report_late_child(draft):
+            raise Refused("duplicate")
+        return True
+    if token.draining:
+        drain(draft, token)
+    return token.draining
+
+
+def _kind(draft: Draft, token: Token) -> Kind:
+    return KINDS[draft.playbook.steps[token.step].kind]
+
+
+def _end_item(draft: Draft) -> None:
+    if _is_late(draft):
+        return
+    check_iterator_completions(draft, _token(draft))
+
+
+def _complete(draft: Draft) -> None:
+    if _is_late(draft):
+        return
     event, token = draft.event, _token(draft)
     if event.place is not None:
         check_iterator_completions(draft, token)
-    elif event.broken or event.bytes_over:
-        process_failed_action(draft, token, error_of(event))
+        return
+    step = draft.playbook.steps[token.step]
+    if step.compensate is not None or step.call is not None:
+        token = report_success(draft, step, token)
+    if event.broken or event.bytes_over:
+        _kind(draft, token).fail(draft, token, error_of(event))
     else:
-        if isinstance(event.meta, dict) and "child_execution_id" not in event.meta:
-            _give_up_child(draft, token)
-        complete_action(draft, token)
+        _kind(draft, token).complete(draft, token)
 
 
-def _give_up_child(draft: Draft, token: Token) -> None:
-    """Somebody answered in place of the child: it is not waited for, and runs for nobody."""
-    if draft.playbook.steps[token.step].kind == "playbook":
-        draft.abandoned.append((token.step, token.visit))
+def _complete_iterator(draft: Draft) -> None:
+    if not _is_late(draft):
+        complete_iterator(draft, _token(draft))
 
 
-def _failed(draft: Draft) -> None:
+def _fail(draft: Draft) -> None:
+    if _is_late(draft):
+        return
     event, token = draft.event, _token(draft)
     if event.place is not None:
         check_iterator_completions(draft, token)
     else:
-        process_failed_action(draft, token, error_of(event))
+        _kind(draft, token).fail(draft, token, error_of(event))
+
+
+def _start_again(draft: Draft) -> None:
+    token = _token(draft)
+    if draft.event.place is None:
+        start_child_again(draft, token)
+    else:
+        restart_item(draft, draft.playbook.steps[token.step], token)
 
 
 REACTIONS: dict[str, Callable[[Draft], None]] = {
     EXECUTION_START: dispatch_first_step,
-    ACTION_COMPLETED: _completed,
-    ACTION_FAILED: _failed,
-    ITEM_COMPLETED: lambda draft: check_iterator_completions(draft, _token(draft)),
-    ITEM_FAILED: lambda draft: check_iterator_completions(draft, _token(draft)),
-    ITERATION_DUE: lambda draft: continue_iterator(draft, _token(draft)),
-    ITERATOR_COMPLETED: lambda draft: complete_iterator(draft, _token(draft)),
-    ITERATION_STARTED: lambda draft: adopt_child(draft, _token(draft)),
-    CHILD_DUE: lambda draft: start_child_again(draft, _token(draft)),
     EXECUTION_CANCEL: cancel_execution,
+    EXECUTION_ABANDON: abandon_execution,
     EXECUTION_DEADLINE: pass_deadline,
+    EXECUTION_PAUSE: pause_execution,
+    EXECUTION_RESUME: resume_queued,
+    PLACE_FREE: receive_place,
+    PLACE_RING: break_ring,
+    HOLDS_DUE: lambda _draft: None,  # the store parks or releases further jobs
+    ACTION_COMPLETED: _complete,
+    ACTION_FAILED: _fail,
+    ITEM_COMPLETED: _end_item,
+    ITEM_FAILED: _end_item,
+    ITERATION_DUE: lambda draft: continue_iterator(draft, _token(draft)),
+    ITERATOR_COMPLETED: _complete_iterator,
+    ITERATION_STARTED: lambda draft: adopt_child(draft, _token(draft)),
+    CHILD_DUE: _start_again,
+    TIMER_DUE: lambda draft: timer_due(draft, _token(draft)),
+    APPROVAL_DECIDED: lambda draft: decide_approval(draft, _token(draft)),
+    EXECUTION_SIGNAL: receive_signal,
+}
+UNDO_REACTIONS: dict[str, Callable[[Draft], None]] = {
+    ACTION_COMPLETED: complete_undo,
+    ACTION_FAILED: fail_undo,
+    CHILD_DUE: start_undo_again,
+}
+OF_PAUSE = frozenset({EXECUTION_PAUSE, EXECUTION_RESUME})
+OF_EXECUTION = OF_PAUSE | {
+    EXECUTION_START,
+    EXECUTION_CANCEL,
+    EXECUTION_ABANDON,
+    EXECUTION_DEADLINE,
+    EXECUTION_SIGNAL,
+    PLACE_FREE,
+    PLACE_RING,
+    HOLDS_DUE,
+}
+STATUS_ROWS = {
+    **dict.fromkeys(REACTIONS, "event about a visit"),
+    **{event_type: event_type for event_type in OF_EXECUTION},
+    **dict.fromkeys(RECORDED, "type that is only recorded"),
 }
 
 
 def route_event(draft: Draft) -> None:
     """Let the rule for this event write its decision."""
-    REACTIONS[draft.event.kind](draft)
+    reactions = UNDO_REACTIONS if draft.event.undo else REACTIONS
+    reactions[draft.event.kind](draft)
 
 
 def refusal(playbook: Playbook, state: ExecutionState, event: Event, rules: Rules) -> str | None:
-    """Why the event changes nothing, as recorded in its turn; None when a rule reacts.
-
-    This is what makes duplicates, latecomers and strangers harmless: they are accounted for, and that is all.
-    """
+    """Why the event changes nothing: the outcome of its turn. None when a rule reacts."""
     kind = event.kind
-    if kind == ITERATION_STARTED and child_of(event) is None:
-        return "recorded"
-    if kind not in REACTIONS:
-        return "recorded" if kind in RECORDED else "unknown_type"
-    if state.status != RUNNING or kind == EXECUTION_START:
-        return _status_refusal(state, kind)
-    if kind == EXECUTION_DEADLINE:
-        return None if playbook.deadline is not None else "recorded"
-    if kind == EXECUTION_CANCEL:
-        return None
-    reason = _visit_refusal(playbook, state, event, kind)
-    left = reason is None and kind == ACTION_FAILED and _is_left_to_worker(playbook, event, rules)
-    return "recorded" if left else reason
+    row = STATUS_ROWS.get(kind, "any other type")
+    if kind == EXECUTION_DEADLINE and (playbook.deadline is None or not is_admitted(state)):
+        row = "execution_deadline, none is set"
+    elif kind in OF_PAUSE:
+        row = row_of_pause(state, event)
+    elif kind == EXECUTION_SIGNAL and event.stale:
+        row = "execution_signal, doubled"
+    elif (kind == ITERATION_STARTED and child_of(event) is None) or (
+        kind == EXECUTION_SIGNAL and signal_of(event) is None
+    ):
+        row = "type that is only recorded"
+    outcome = BY_STATUS[row][STATUSES.get(state.status, "ended")]
+    if outcome == "by visit":
+        outcome = _by_visit(playbook, state, event, kind, rules)
+    return None if outcome == "reacts" else outcome
 
 
-def _is_left_to_worker(playbook: Playbook, event: Event, rules: Rules) -> bool:
-    """An error that comes beside the job: the worker says in the job's row whether it tries again, and that decides.
-
-    What comes through the job (a lost lease, a timeout, the end that its row tells) is for the broker, and so is what a
-    child answers.
-    """
-    if rules.retry_owner != "worker" or event.settled:
-        return False
-    of_child = isinstance(event.meta, dict) and "child_execution_id" in event.meta
-    return not of_child and playbook.steps[event.step or ""].kind != "playbook"
-
-
-def _status_refusal(state: ExecutionState, kind: str) -> str | None:
-    """An execution starts once, and nothing happens before its start or after its end."""
-    if state.status == NEW:
-        return None if kind == EXECUTION_START else "unknown_execution"
-    return "duplicate" if kind == EXECUTION_START else "after_end"
-
-
-def _visit_refusal(playbook: Playbook, state: ExecutionState, event: Event, kind: str) -> str | None:
+def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
+    if event.undo:
+        return _by_undo(state, event, kind, rules)
     step = playbook.steps.get(event.step or "")
     if step is None:
         return "recorded" if kind in OF_ITEMS else "unknown_step"
-    token = state.tokens.get((step.name, event.visit or 1))
+    visit = event.visit or 1
+    token = state.tokens.get((step.name, visit))
     if token is None:
         visits = state.repeats.get(step.name, 1) if state.seen >> step.index & 1 else 0
-        return "duplicate" if (event.visit or 1) <= visits else "not_open"
+        if visit <= visits and is_late_child(event):
+            return "reacts"
+        return "duplicate" if visit <= visits else "not_open"
+    if kind == TIMER_DUE:
+        row = kind if is_timer_of(step, event) else f"{kind}, of nothing"
+    elif kind == APPROVAL_DECIDED:
+        row = kind if step.kind == "approval" and is_decision(event) else f"{kind}, malformed"
+    else:
+        # A child has the number of its start. During the delay, the last one has failed too.
+        failed = token.failures if step.kind == "playbook" else token.failed_attempt
+        row = _row(event, kind, token, failed, rules)
+    if token.draining:
+        return DRAINING[row]["draining"] if row in DRAINING else "not_open"
+    return BY_VISIT[row][KINDS[step.kind].waits(token)]
+
+
+def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:
+    """The outcome of an event about an undo: only the one that runs reacts, as the visit of an action or a child."""
+    if state.compensation is None:
+        return "not_open"
+    if kind not in UNDO_REACTIONS:
+        return "recorded"
+    current = state.compensation.current
+    if current is None or (event.step, event.visit or 1, event.place) != current[:3]:
+        return "duplicate"
+    waits = "worker"
+    if current.child:
+        waits = "delay" if current.failures > current.failed_attempt else "restarted" if current.failures else "child"
+    failed = current.failures if current.child else current.failed_attempt
+    return BY_VISIT[_row(event._replace(place=None), kind, current, failed, rules)][waits]
+
+
+def _row(event: Event, kind: str, token: Token | Undoing, failed: int, rules: Rules) -> str:
+    """The row of `BY_VISIT`: the kind of event, and what is special about it; `failed` is the last failed attempt."""
+    special = ""
     if kind == ITERATION_STARTED:
-        return "recorded" if runs_items(step) or step.kind == "playbook" else None
-    if kind in OF_ITEMS or event.place is not None:
-        of_one = kind not in {ITERATION_DUE, ITERATOR_COMPLETED}
-        if token.items is None or of_one != (event.place is not None):
-            return "recorded"
-        return "stale" if event.stale else None
-    return _action_refusal(step, token, event, kind)
+        return kind
+    if event.place is not None or kind in OF_ITEMS:
+        malformed = (kind in OF_ITERATOR) == (event.place is not None)
+        if malformed or (event.stale and kind != CHILD_DUE):
+            special = "malformed" if malformed else "stale"
+        elif _worker_retries(event, kind, rules):
+            special = "worker retries"
+        kind = "item or iterator"
+    elif kind == CHILD_DUE:
+        special = "" if event.attempt in {0, token.failures + 1} else "another attempt"
+    elif event.stale:
+        special = "stale"
+    elif 0 < event.attempt <= failed:
+        special = "failed before"
+    elif kind == ACTION_FAILED and not event.settled:
+        special = "worker retries" if _worker_retries(event, kind, rules) else "beside its job"
+    return f"{kind}, {special}" if special else kind
 
 
-def _action_refusal(step: Step, token: Token, event: Event, kind: str) -> str | None:
-    if runs_items(step) and kind == ACTION_COMPLETED:
-        return "recorded"  # no worker has it; its items complete it
-    if kind == CHILD_DUE or step.kind == "playbook":
-        return _child_refusal(step, token, event)
-    if event.stale:
-        return "stale"
-    fails = kind == ACTION_FAILED
-    once = fails and 0 < event.attempt <= token.failed_attempt
-    # After the worker's answer only what the broker finds can fail the visit: that its children's results are too many.
-    return "duplicate" if once or (token.answered and not (fails and event.settled)) else None
-
-
-def _child_refusal(step: Step, token: Token, event: Event) -> str | None:
-    """An answer of a child that was given up counts no more, however it ended; while none runs, there is none."""
-    rests = token.failures > token.failed_attempt
-    if event.kind == CHILD_DUE:
-        if step.kind != "playbook" or not token.failures:
-            return "not_open"
-        return None if rests and event.attempt in {0, token.failures + 1} else "duplicate"
-    if event.stale:
-        return "stale"
-    return "duplicate" if rests or 0 < event.attempt <= token.failures else None
+def _worker_retries(event: Event, kind: str, rules: Rules) -> bool:
+    """Whether the worker, which reported an error beside the job, decides by the job's row if it tries again."""
+    if kind != ACTION_FAILED or event.settled or rules.retry_owner != "worker":
+        return False
+    return not (isinstance(event.meta, dict) and "child_execution_id" in event.meta)

@@ -1,7 +1,7 @@
-"""A decision in the making: the one mutable thing of the core, alive for one turn.
+"""A decision that is being made: the only mutable object of the core, alive for one turn.
 
-The rules write into a draft what they decide; `take_turn` makes it once at the beginning and seals it at the end.
-Nothing of it is shared with the state that the turn started from.
+The rules write what they decide into a draft. `take_turn` makes the draft and seals it at the end. A draft shares no
+mutable object with the state that the turn started from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.beside_noetl import with_noetl_status
 from noetl_broker.broker.context import (
     NOT_LOADED,
     WORKLOAD,
@@ -22,26 +23,45 @@ from noetl_broker.broker.context import (
     want_step,
     want_turn,
 )
+from noetl_broker.broker.limits import MAX_ITEM_ERRORS
 from noetl_broker.broker.model import (
     JSON,
     Adoption,
-    Begun,
     Child,
     Decision,
     Emitted,
-    Ended,
     Event,
+    ExecutionBegin,
+    ExecutionEnd,
+    ExecutionStatus,
     ItemEnd,
+    ItemRetry,
     Items,
     Job,
     JobChange,
-    Post,
-    Row,
+    PlaceChange,
+    SelfEvent,
+    SentSignal,
+    StepRow,
+    Timer,
     Turn,
+    Undo,
+    UndoChange,
+    Wait,
+    WaitEnd,
+    as_stored,
 )
-from noetl_broker.broker.noetl_status import in_words_of_noetl
-from noetl_broker.broker.state import RUNNING, Arrival, ExecutionState, Reached, Token, Visit
-from noetl_broker.broker.trail import Lost, Trace
+from noetl_broker.broker.state import (
+    Arrival,
+    EndReached,
+    ExecutionState,
+    InlineResult,
+    ResultRef,
+    Token,
+    Visit,
+    is_live,
+)
+from noetl_broker.broker.trail import DroppedAtEnd, Trace
 from noetl_broker.template.allowance import Allowance
 from noetl_broker.template.output import size_of
 from noetl_broker.template.scope import Lazy, Moment, NotLoaded, Scope, StepResult
@@ -51,38 +71,179 @@ if TYPE_CHECKING:
 
     from noetl_broker.playbook.fields import Fields
     from noetl_broker.playbook.model import Playbook, Step
-    from noetl_broker.template import Leave, Template, Tree
+    from noetl_broker.template import Template, Tree
 
 DECIDED = "decided"
-SHARES_OF_TURN = 3  # times the steps of one evaluation that all templates of one turn may take together
-OUTPUTS_OF_TURN = 16  # times the characters of one output that they may hand on together
-MOST_ITEM_ERRORS = 10_000  # that the list of an iterator's failed items tells; also in the SQL that loads it
-ENOUGH_CHARS = 4_194_304  # after which a turn starts no further item
+SHARES_OF_TURN = 3  # the template steps of one turn, as a multiple of those of one evaluation
+OUTPUTS_OF_TURN = 16  # the template output of one turn, as a multiple of one output
+FULL_CHARS = 4_194_304  # of output: then a turn starts no further item
+
+
+class RareWrites:
+    """What few turns write: fields of `Decision`, with lists instead of tuples."""
+
+    __slots__ = (
+        "abandoned", "adoptions", "awaited", "begun", "changes", "children", "closed", "completed", "draining",
+        "dropped", "facts", "failed", "item_ends", "item_retries", "items", "outcome", "place_change", "posts",
+        "reopened", "sent", "signal_errors", "status", "timers", "undo_changes", "undos", "wait_ends", "waits",
+        "withdraw",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Nothing is written yet."""
+        self.changes: list[JobChange] = []
+        self.begun: ExecutionBegin | None = None
+        self.withdraw = False
+        self.children: list[Child] = []
+        self.abandoned: list[Visit] = []
+        self.items: list[Items] = []
+        self.item_ends: list[ItemEnd] = []
+        self.posts: list[SelfEvent] = []
+        self.adoptions: list[Adoption] = []
+        self.waits: list[Wait] = []
+        self.wait_ends: list[WaitEnd] = []
+        self.timers: list[Timer] = []
+        self.failed: int | None = None
+        self.closed: list[Visit] = []
+        self.completed: int | None = None
+        self.status: ExecutionStatus | None = None
+        self.reopened: list[Visit] = []
+        self.sent: list[SentSignal] = []
+        self.signal_errors = 0
+        self.undos: list[Undo] = []
+        self.undo_changes: list[UndoChange] = []
+        self.awaited: list[Visit] = []
+        self.draining: list[Token] = []  # visits that were closed in this turn and are awaited
+        self.outcome = DECIDED
+        self.place_change: PlaceChange | None = None
+        self.facts: dict[str, JSON] | None = None
+        self.item_retries: list[ItemRetry] = []
+        self.dropped: list[tuple[str, int, int]] = []
+
+
+class Writes:
+    """What the turn writes so far: a `Decision` with lists instead of tuples, and rows by step."""
+
+    __slots__ = ("_rare", "ended", "events", "jobs", "note", "rows")
+
+    def __init__(self) -> None:
+        """Nothing is written yet."""
+        self.note: str | None = None
+        self.events: list[Emitted] = []
+        self.jobs: list[Job] = []
+        self.rows: dict[str, StepRow] = {}
+        self.ended: ExecutionEnd | None = None
+        self._rare: RareWrites | None = None
+
+    @property
+    def rare(self) -> RareWrites:
+        """What few turns write; it is made when a rule first asks for it, because making it takes time."""
+        if self._rare is None:
+            self._rare = RareWrites()
+        return self._rare
+
+    @property
+    def draining(self) -> tuple[Token, ...]:
+        """The visits that were closed in this turn and are awaited."""
+        return () if self._rare is None else tuple(self._rare.draining)
+
+    def decision(self, events: tuple[Emitted, ...]) -> Decision:
+        """The decision, with these events."""
+        rows = tuple(self.rows.values())
+        decision = Decision(DECIDED, self.note, events=events, jobs=tuple(self.jobs), rows=rows, ended=self.ended)
+        rare = self._rare
+        if rare is None:
+            return decision
+        return decision._replace(
+            outcome=rare.outcome,
+            changes=tuple(rare.changes),
+            begun=rare.begun,
+            withdraw=rare.withdraw,
+            children=tuple(rare.children),
+            abandoned=tuple(rare.abandoned),
+            items=tuple(rare.items),
+            item_ends=tuple(rare.item_ends),
+            posts=tuple(rare.posts),
+            adoptions=tuple(rare.adoptions),
+            waits=tuple(rare.waits),
+            wait_ends=tuple(rare.wait_ends),
+            timers=tuple(rare.timers),
+            failed=rare.failed,
+            closed=tuple(rare.closed),
+            completed=rare.completed,
+            status=rare.status,
+            reopened=tuple(rare.reopened),
+            sent=tuple(rare.sent),
+            signal_errors=rare.signal_errors,
+            undos=tuple(rare.undos),
+            undo_changes=tuple(rare.undo_changes),
+            awaited=tuple(rare.awaited),
+            place_change=rare.place_change,
+            facts=rare.facts,
+            item_retries=tuple(rare.item_retries),
+            dropped=tuple(rare.dropped),
+        )
 
 
 class Draft:
-    """One turn of one execution: what it started from, and what it has decided so far."""
+    """One turn of one execution: what it started from, the state as it changes, and what the turn writes."""
 
     __slots__ = (
-        "_carried", "_own_result", "_workload", "abandoned", "adoptions", "allowance", "arrivals", "begun", "changes",
-        "children", "end", "ended", "ends", "event", "events", "failed", "item_ends",
-        "items", "jobs", "known", "lost", "moment", "note", "own", "parent", "playbook", "posts", "repeats",
-        "rows", "seen", "status", "tokens", "total", "trail", "turn", "waiting", "withdraw",
+        "_ended_result",
+        "_item_chars",
+        "_made",
+        "_workload",
+        "arrivals",
+        "compensation",
+        "dropped_at_end",
+        "end",
+        "ended_visit",
+        "ends",
+        "event",
+        "failed_before",
+        "hold",
+        "hops",
+        "known",
+        "moment",
+        "parent",
+        "places",
+        "playbook",
+        "repeats",
+        "resumed",
+        "seen",
+        "signals",
+        "status",
+        "tokens",
+        "total",
+        "traced",
+        "trail",
+        "tried",
+        "turn",
+        "undo",
+        "unknown",
+        "waiting",
+        "writes",
     )  # fmt: skip
 
-    def __init__(self, playbook: Playbook, state: ExecutionState, event: Event, turn: Turn, known: Known) -> None:
-        """All five are only read; the state's mappings are copied where the turn may change them."""
+    def __init__(
+        self,
+        playbook: Playbook,
+        state: ExecutionState,
+        event: Event,
+        turn: Turn,
+        known: Known,
+        *,
+        traced: bool = False,
+    ) -> None:
+        """The arguments are only read: the state's mappings are copied. `traced`: the trail is read."""
         self.playbook = playbook
         self.event = event
         self.turn = turn
         self.known = known
-        self.allowance = Allowance(
-            steps=known.rules.template_max_steps,
-            output_chars=known.rules.template_max_output_chars,
-            turn_steps=known.rules.template_max_steps * SHARES_OF_TURN,
-            turn_chars=known.rules.template_max_output_chars * OUTPUTS_OF_TURN,
-        )
-        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at, allowance=self.allowance)
+        rules = known.rules
+        steps, chars = rules.template_max_steps, rules.template_max_output_chars
+        allowance = Allowance(steps, chars, steps * SHARES_OF_TURN, chars * OUTPUTS_OF_TURN)
+        self.moment = Moment(execution_id=turn.execution_id, turn=turn.number, at=turn.at, allowance=allowance)
         self.status = state.status
         self.tokens: dict[Visit, Token] = dict(state.tokens)
         self.waiting: dict[str, tuple[Arrival, ...]] = dict(state.waiting)
@@ -92,130 +253,149 @@ class Draft:
         self.ends: dict[str, None] = dict.fromkeys(state.ends)  # in order, each once
         self.end = state.end
         self.parent = state.parent
+        self.hold = state.hold
+        self.resumed = 0  # arrivals that were kept: an earlier turn has counted them
+        self.signals = list(state.signals)
+        self.hops = state.hops
+        self.failed_before = state.failed_before
+        self.undo, self.unknown, self.compensation = state.undo, state.unknown, state.compensation
+        self.places = state.places
+        self.tried = 0  # kept signals that the turn has tried
         self.arrivals: deque[Arrival] = deque()
-        self.own: Visit | None = None  # the visit that this event ended
-        self._own_result: StepResult | None = None
-        self.failed: int | None = None  # as in the decision
-        self.events: list[Emitted] = []
-        self.jobs: list[Job] = []
-        self.changes: list[JobChange] = []
-        self.children: list[Child] = []
-        self.abandoned: list[Visit] = []
-        self.items: list[Items] = []
-        self.item_ends: list[ItemEnd] = []
-        self.posts: list[Post] = []
-        self.adoptions: list[Adoption] = []
-        self.rows: dict[str, Row] = {}
-        self.begun: Begun | None = None
-        self.ended: Ended | None = None
-        self.withdraw = False
-        self.note: str | None = None
+        self.ended_visit: Visit | None = None  # the visit that this event ended
+        self._ended_result: StepResult | None = None
+        self.writes = Writes()
         self.trail: list[Trace] = []
-        self.lost: Lost | None = None
-        self._carried = 0
+        self.traced = traced
+        self.dropped_at_end: DroppedAtEnd | None = None
+        self._item_chars = 0
         self._workload: Mapping[str, JSON] | None = None
+        self._made: dict[str, StepResult] = {}  # results of visits that the core ended in their own turn
 
     def seal(self) -> tuple[ExecutionState, Decision]:
         """The next state and the decision."""
         self.known.written += self.chars
-        waiting = {step: tuple(map(_rest, arrivals)) for step, arrivals in self.waiting.items()}
-        end = self.end if self.end is None or self.status == RUNNING else Reached(self.end.result)
+        waiting, live = self.waiting, is_live(self.status)
+        if waiting:
+            waiting = {step: tuple(map(_without_passed, arrivals)) for step, arrivals in waiting.items()}
+        end = self.end if self.end is None or live else EndReached(self.end.result)
         state = ExecutionState(
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
-            end, self.parent,
+            end, self.parent, self.hold if live else None, tuple(self.signals) if live else (), self.hops,
+            self.undo, self.unknown, self.compensation,
+            self.places, self.failed_before,
         )  # fmt: skip
-        events = in_words_of_noetl(self.events, self.status) if self.known.rules.beside_noetl else tuple(self.events)
-        return state, Decision(
-            DECIDED, self.note, events, tuple(self.jobs), tuple(self.changes), tuple(self.rows.values()),
-            self.begun, self.ended, self.withdraw, tuple(self.children), tuple(self.abandoned),
-            tuple(self.items), tuple(self.item_ends), tuple(self.posts), tuple(self.adoptions), self.failed,
-        )  # fmt: skip
+        events = tuple(self.writes.events)
+        if self.known.rules.beside_noetl:
+            events = with_noetl_status(events, self.status)
+        return state, self.writes.decision(events)
 
-    # How much it is
+    # Size
 
     @property
     def chars(self) -> int:
-        """About how many characters it writes of what templates gave, and of what items were given."""
-        return self.allowance.handed_on + self._carried
+        """About how many characters of template output and of items' inputs the turn writes."""
+        return self.moment.allowance.chars_used + self._item_chars
 
     @property
-    def did_much(self) -> bool:
-        """Whether it is enough for one turn: its templates may give four times as much and take twice as many steps.
+    def turn_is_full(self) -> bool:
+        """Whether the turn should start no further item: a quarter of the output or half of the steps is used.
 
-        One item has the rest of it.
+        The rest is for one item.
         """
-        if self.allowance.left < self.allowance.turn_steps // 2:
+        allowance = self.moment.allowance
+        if allowance.steps_left < allowance.turn_steps // 2:
             return True
-        return self.chars > min(ENOUGH_CHARS, self.allowance.turn_chars // 4)
+        return self.chars > min(FULL_CHARS, allowance.turn_chars // 4)
 
-    def carry(self, value: JSON) -> None:
-        """Count what one item is given: a template gave it once, and each item has it again."""
-        self._carried += size_of(value)
+    def count_item(self, value: JSON) -> None:
+        """Count the inputs of one item: a template rendered them once, and each item repeats them."""
+        self._item_chars += size_of(value)
 
     # Visits
 
     def visits(self, step: Step) -> int:
-        """How often the step has been visited so far."""
+        """The number of visits of the step."""
         if not self.seen >> step.index & 1:
             return 0
         return self.repeats.get(step.name, 1)
 
     @property
     def depth(self) -> int:
-        """How many parents stand above this execution."""
+        """The number of executions above this one."""
         return self.parent.depth if self.parent is not None else 0
 
     def count_visit(self, step: Step, number: int) -> None:
-        """One more visit of the step."""
+        """Count one more visit of the step."""
         self.count_visits(step, max(number, self.visits(step)))
         self.total += 1
 
     def count_visits(self, step: Step, number: int) -> None:
-        """The step has been visited so often."""
+        """Set the number of visits of the step."""
         self.seen |= 1 << step.index
         if number > 1:
             self.repeats[step.name] = number
 
-    # What templates see
+    # What templates read
 
     def workload(self) -> Mapping[str, JSON]:
-        """The defaults of the playbook with the caller's payload merged over them."""
+        """The workload: the playbook's defaults with the payload merged over them."""
         if self._workload is None:
             self._workload = self.known.ask(WORKLOAD)
         return self._workload
 
     def set_workload(self, workload: Mapping[str, JSON]) -> None:
-        """The start turn makes the workload that all later ones load."""
+        """Set the workload in the start turn, which renders it."""
         self._workload = workload
 
-    def leave(self, visit: Visit, result: StepResult | None) -> None:
-        """The event ends this visit; `result` None: the event carries it (a large one is loaded when it is read)."""
-        self.own = visit
-        self._own_result = result
+    def end_visit(self, visit: Visit | None, result: StepResult | None) -> tuple[Visit | None, StepResult | None]:
+        """Say that the event ends this visit; returns what was said before.
 
-    def own_result(self) -> StepResult:
-        """The result of the visit that this event ends."""
-        if self._own_result is None:
+        Without `result`, the event has it; a large one is loaded when read.
+        """
+        before = self.ended_visit, self._ended_result
+        self.ended_visit, self._ended_result = visit, result
+        return before
+
+    def make_result(self, visit: Visit, result: InlineResult) -> StepResult | None:
+        """Say that the core ends this visit in the turn of its beginning; returns such a result before it."""
+        before = self._made.get(visit[0])
+        self._made[visit[0]] = made_result(result)
+        return before
+
+    def drop_result(self, step: str, before: StepResult | None) -> None:
+        """Take back `make_result`: the visit did not complete after all."""
+        self._made.pop(step)
+        if before is not None:
+            self._made[step] = before
+
+    def ended_result(self) -> StepResult:
+        """The result of the visit that the event ends."""
+        if self._ended_result is None:
             event = self.event
             if event.result is NOT_LOADED:
-                self._own_result = self.known.ask(want_turn(self.turn.number))
+                self._ended_result = self.known.ask(want_turn(self.turn.number))
             else:
-                self._own_result = result_of(event.type, event.result, event.error)
-        return self._with_failed(self.own, self._own_result)
+                self._ended_result = result_of(event.type, event.result, event.error)
+        return self._with_failed(self.ended_visit, self._ended_result)
 
-    def turn_result(self, number: int) -> StepResult:
-        """The result that the event of an earlier turn, or of this one, carries."""
+    def turn_result(self, number: int | InlineResult) -> StepResult:
+        """The result that a token carries: that of this turn's event, of an earlier one, or an inline result."""
+        if isinstance(number, InlineResult):
+            return made_result(number)
         if number == self.turn.number:
-            return self.own_result()
+            return self.ended_result()
         carried: StepResult = self.known.ask(want_turn(number))
-        return self._with_failed(None, carried)  # whose it is, a number does not say
+        return self._with_failed(None, carried)  # a number does not name its visit
 
     def step_result(self, name: str) -> StepResult | None:
-        """The result of the step's highest-numbered visit that has one; None while it has none."""
+        """The result of the step's latest visit that has one, or None."""
         step = self.playbook.steps.get(name)
         if step is None or not self.seen >> step.index & 1:
             return None
-        own = self.own
+        if name in self._made:  # the latest: its visit began in this turn
+            return self._made[name]
+        own = self.ended_visit
         if own is None or own[0] != name:
             found = self.known.ask(want_step(name))
             return self._with_failed((name, found.visit), found.result) if isinstance(found, Found) else None
@@ -223,98 +403,90 @@ class Draft:
             found = self.known.ask(want_step(name))
             if isinstance(found, Found) and found.visit > own[1]:
                 return self._with_failed((name, found.visit), found.result)
-        return self.own_result()
+        return self.ended_result()
 
     def _with_failed(self, visit: Visit | None, result: StepResult) -> StepResult:
-        """The result of a visit, of an iterator with its failed items: they are looked for when a template asks."""
+        """The result of a visit; an iterator's failed items are loaded when a template reads them."""
         step = self.playbook.steps[visit[0]] if visit is not None else None
         iteration = step.iteration if step is not None and self.known.rules.failed_items else None
         if visit is None or iteration is None or (result.status == "FAILED" and not iteration.expanded):
             return result if result.failed is None else result._replace(failed=None)
-        if result.failed is not None:  # a worker that iterates has said it
+        if result.failed is not None:  # from a worker that iterates
             return result
         return result._replace(failed=Lazy(lambda: self._failed_items(visit)))
 
     def _failed_items(self, visit: Visit) -> list[JSON]:
-        """The failed items of a visit by index, {index, error}; past so many the error is null."""
+        """The failed items of a visit, {index, error}, by index; after MAX_ITEM_ERRORS the errors are null."""
         known = self.known
         found = [*(known.ask(want_failed(*visit)) or ()), *known.answers.get(want_failing(*visit), ())]  # type: ignore[misc]
-        found += [failed_item(end) for end in self.item_ends if end[:2] == visit and end.status == "FAILED"]
+        found += [failed_item(end) for end in self.writes.rare.item_ends if end[:2] == visit and end.status == "FAILED"]
         found.sort(key=lambda item: item["index"])
-        rest = [{**item, "error": None} for item in found[MOST_ITEM_ERRORS:]]
-        return [*found[:MOST_ITEM_ERRORS], *rest]
+        rest = [{**item, "error": None} for item in found[MAX_ITEM_ERRORS:]]
+        return [*found[:MAX_ITEM_ERRORS], *rest]
 
     def request_of(self, step: Step, visit: int) -> dict[str, JSON]:
-        """What an earlier turn wrote into the job of a visit."""
-        request: dict[str, JSON] = self.known.ask(want_action(step.name, visit))
+        """The action in the job of a visit of an earlier turn."""
+        request: dict[str, JSON] = as_stored(self.known.ask(want_action(step.name, visit)))
         return request
 
     def scope(
         self,
         inputs: Mapping[str, JSON],
-        result: int | None,
+        result: ResultRef,
         words: Mapping[str, object] | None = None,
         *,
         own: str = "",
     ) -> Scope:
-        """Spec section 3's names for a template that sees these inputs, with the result of turn `result` as `result`.
+        """The names of a template with these inputs; `result` is what their token carries.
 
-        `own` is the step whose `next` is read: `{{ own }}` is the ended visit's result even if a later visit has one.
+        `own` is the step whose `next` is read. Its name gives the result of the ended visit.
         """
         named: dict[str, object] = {"execution_id": self.turn.execution_id}
         if result is not None:
             named["result"] = named["this"] = Lazy(lambda: self.turn_result(result))
         if words:
             named.update(words)
-        return Scope(
-            inputs=inputs,
-            steps=(lambda name: self.own_result() if name == own else self.step_result(name))
-            if own
-            else self.step_result,
-            words=named,
-            workload=self.workload,
-            is_step=self.playbook.steps,
-            moment=self.moment,
-        )
+        steps = self.step_result
+        if own:
+            steps = lambda name: self.ended_result() if name == own else self.step_result(name)  # noqa: E731 - short
+        return Scope(inputs, steps, named, self.workload, self.playbook.steps, self.moment)
 
     def evaluate(self, template: Template | Tree, scope: Scope) -> JSON:
-        """The template's value; where something is missing, everything that it names is asked for at once."""
+        """The template's value. If a result is not loaded, NotLoaded names all that the template reads."""
         try:
             return template.evaluate(scope)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(template.names, template.results)) from None
 
     def holds(self, condition: Template, scope: Scope) -> bool:
-        """Whether the condition is true; where something is missing, as `evaluate`."""
+        """Whether the condition is true; NotLoaded as in `evaluate`."""
         try:
             return condition.holds(scope)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(condition.names, condition.results)) from None
 
-    def render(self, tree: Tree | Fields, scope: Scope, leave: Leave | None = None) -> JSON:
-        """The tree rendered; where something is missing, everything that it names is asked for at once.
-
-        Templates that `leave` says so of stay as they are, for the worker.
-        """
-        if tree.constant:
-            return tree.render(scope)
+    def render(self, tree: Tree | Fields, scope: Scope) -> JSON:
+        """The tree rendered; NotLoaded as in `evaluate`."""
         try:
-            return tree.render(scope, leave)
+            return tree.render(scope)
         except NotLoaded as missing:
             raise NotLoaded(missing.wants | self.wants(tree.names, tree.results)) from None
 
     def wants(self, names: frozenset[str], results: frozenset[str] | None) -> frozenset[tuple[object, ...]]:
-        """The wishes of a template that reads these names and has not been answered yet."""
+        """The wants of a template that reads these names, without those that are answered."""
         steps = self.playbook.steps
         named = names | (frozenset(steps) if results is None else results)
-        wishes = {
-            want_step(name)
-            for name in named
-            if name in steps and self.seen >> steps[name].index & 1 and (self.own is None or self.own[0] != name)
-        }
-        return frozenset(wish for wish in wishes if wish not in self.known.answers)
+        ended = None if self.ended_visit is None else self.ended_visit[0]
+        visited = (name for name in named if name in steps and self.seen >> steps[name].index & 1)
+        wants = (want_step(name) for name in visited if name != ended)
+        return frozenset(want for want in wants if want not in self.known.answers)
 
 
-def _rest(arrival: Arrival) -> Arrival:
-    """An arrival that waits over the end of the turn: the routers passed in it count no more."""
+def made_result(result: InlineResult) -> StepResult:
+    """The result of a step that the core made itself."""
+    return StepResult(result.value, "COMPLETED" if result.error is None else "FAILED", result.error)
+
+
+def _without_passed(arrival: Arrival) -> Arrival:
+    """An arrival that waits after the end of the turn, without the routers that it passed in this turn."""
     return arrival._replace(passed=frozenset()) if arrival.passed else arrival

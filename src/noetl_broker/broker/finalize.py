@@ -1,22 +1,21 @@
-"""The end of an execution: when nothing lives any more, and what its result is (spec section 6)."""
+"""The end of an execution: it ends when nothing is open or waiting. Its result."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.compensation import go_on_compensating
+from noetl_broker.broker.draining import keep_draining
 from noetl_broker.broker.events import emit_execution_end, emit_step_failed
-from noetl_broker.broker.failure import fail_execution, template_error
-from noetl_broker.broker.given import Given
-from noetl_broker.broker.inputs import result_of_end
-from noetl_broker.broker.model import JSON, Ended
+from noetl_broker.broker.failures import fail_execution, template_error
+from noetl_broker.broker.model import JSON, ExecutionEnd
 from noetl_broker.broker.state import COMPLETED, RUNNING
-from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
 from noetl_broker.broker.workflow import track_ended
 from noetl_broker.template import TemplateError, wrap
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.state import Reached
+    from noetl_broker.broker.state import EndReached
     from noetl_broker.template import Tree
 
 
@@ -24,7 +23,10 @@ VISIT_ENDS = frozenset({"step_completed", "step_failed"})
 
 
 def finalize_execution(draft: Draft) -> None:
-    """Ends the execution if no token lives: `execution_complete` with its result."""
+    """End the execution if no visit is open and no token waits: `execution_complete` with the result."""
+    if draft.undo or draft.playbook.undoes or draft.compensation is not None:
+        keep_draining(draft)
+        go_on_compensating(draft)
     if draft.status != RUNNING or draft.tokens or draft.waiting:
         return
     try:
@@ -32,38 +34,41 @@ def finalize_execution(draft: Draft) -> None:
         answer = _answer(draft, result)
     except TemplateError as fault:
         _fail_end(draft, fault)
+        go_on_compensating(draft)
         return
     emit_execution_end(draft, "execution_complete", COMPLETED, result, None)
     draft.status = COMPLETED
-    draft.ended = Ended(COMPLETED, result, answer=answer)
+    draft.writes.ended = ExecutionEnd(COMPLETED, result, answer=answer, undo=draft.undo > 0)
 
 
 def _fail_end(draft: Draft, fault: TemplateError) -> None:
-    """`end.result` cannot be rendered: `end` failed, in place of its completion if that is of this turn.
+    """Fail `end`, because `end.result` cannot be rendered; its completion in this turn is replaced.
 
-    A visit ends once: where an `end` with an action completed in an earlier turn, only the execution fails.
+    If an `end` with an action completed in an earlier turn, only the execution fails: a visit ends once.
     """
-    end = draft.playbook.steps["end"]  # only `end` has something to render here
+    end = draft.playbook.steps["end"]  # only `end` has templates here
     error = template_error(end, fault)
-    ended = [place for place, event in enumerate(draft.events) if event.type in VISIT_ENDS and event.step == end.name]
-    if end.kind == "control":
+    ended = [
+        place for place, event in enumerate(draft.writes.events) if event.type in VISIT_ENDS and event.step == end.name
+    ]
+    if not end.has_action:
         ordinal = emit_step_failed(draft, end, max(draft.visits(end), 1), error)
         track_ended(draft, end, "FAILED", ordinal)
-    elif ended and draft.events[ended[-1]].type == "step_completed":
-        failed = draft.events[ended[-1]]._replace(type="step_failed", status="FAILED", error=error)
-        draft.events[ended[-1]] = failed
+    elif ended and draft.writes.events[ended[-1]].type == "step_completed":
+        failed = draft.writes.events[ended[-1]]._replace(type="step_failed", status="FAILED", error=error)
+        draft.writes.events[ended[-1]] = failed
         track_ended(draft, end, "FAILED", ended[-1], failed.visit)
     fail_execution(draft, error)
 
 
 def execution_result(draft: Draft) -> JSON:
-    """`end.result` > the data of an `end` with an action > `end.save.data` > the data of the branch ends."""
+    """The first of: `end.result`, the data of an `end` with an action, `end.save.data`, the data of the branch ends."""
     end = draft.playbook.end
     if end is not None and draft.end is not None:
-        template = result_of_end(end)
+        template = end.result_template
         if template is not None:
             return _render(draft, template, draft.end)
-        if end.kind != "control":
+        if end.has_action:
             return _data(draft, end.name)
     data = {step: _data(draft, step) for step in draft.ends}
     if len(data) == 1:
@@ -72,9 +77,9 @@ def execution_result(draft: Draft) -> JSON:
 
 
 def _answer(draft: Draft, result: JSON) -> JSON:
-    """What a parent is told: the result, or the data of the step that it asked for (null where that never ran).
+    """The answer to the parent: the result, or the data of its `return_step` (null if that never ran).
 
-    The parent's readers unwrap it as any result, so data that looks like an envelope goes in one.
+    The parent unwraps it as any result, so data that looks like an envelope is put into one.
     """
     if draft.parent is None or draft.parent.return_step is None:
         return wrap(result)
@@ -86,6 +91,5 @@ def _data(draft: Draft, step: str) -> JSON:
     return None if found is None else found.data
 
 
-def _render(draft: Draft, tree: Tree, end: Reached) -> JSON:
-    insist_on_values(unfinished_of(draft, Given(end.inputs, end.left)), tree)
+def _render(draft: Draft, tree: Tree, end: EndReached) -> JSON:
     return draft.render(tree, draft.scope(end.inputs, end.result))

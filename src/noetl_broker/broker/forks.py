@@ -1,43 +1,47 @@
-"""Forks: an execution that takes over results of another one and goes on from there.
+"""Forks: executions that take over results of another execution and continue from there.
 
-What it takes over stands in its own `execution_start`, under `fork` in `meta`: names, numbers and arrivals, as data.
-The results themselves are events of its own, copied in SQL and named by their ids. So a fork needs nothing of the
-execution that it comes from once it is written, and a replay retakes it from its own rows alone.
+What a fork takes over is in the `meta` of its `execution_start`, under `fork`: names, numbers and arrivals, as data.
+The results are copied to events of the fork, which are named by their ids. So a written fork does not need the other
+execution, and a replay reads only the fork's rows.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.entering import enter_step
-from noetl_broker.broker.model import JSON, Row
+from noetl_broker.broker.model import JSON, StepRow
 from noetl_broker.broker.state import (
     FAILED,
-    RUNNING,
+    QUEUED,
     Arrival,
-    Reached,
+    EndReached,
+    ResultRef,
+    TakenItems,
     decode_arrival,
-    decode_inputs,
+    decode_result,
     encode_arrival,
-    encode_inputs,
+    encode_result,
+    is_live,
 )
+from noetl_broker.broker.steps import enter_step
+from noetl_broker.playbook.durations import parse_moment
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
 
 
-MOST_VISITS = 2**31 - 1
-LARGEST_ID = 2**63 - 1
+MAX_VISIT = 2**31 - 1
+MAX_ID = 2**63 - 1
 
 
-class Malformed(Exception):
-    """What stands under `fork` is no fork of this playbook."""
+class MalformedFork(Exception):
+    """The `fork` document is malformed or does not fit the playbook."""
 
 
-class Taken(NamedTuple):
-    """One result that was taken over: of this visit of a step, with its status, and the event that carries it now.
+class CopiedResult(NamedTuple):
+    """A result that was taken over: its visit, its status, and the event of the fork that has it.
 
-    `source`: the event of the other execution that it was copied from (0: it was given by hand).
+    `source` is the event of the other execution from which it was copied (0: an operator gave it).
     """
 
     step: str
@@ -48,61 +52,67 @@ class Taken(NamedTuple):
 
 
 class Fork(NamedTuple):
-    """What a fork takes over, and where it goes on. Arrivals name results by their place in `results`, from 1.
+    """What a fork takes over, and where it continues. Arrivals name results by their position in `results`, from 1.
 
-    `execution_id` and `turn`: where it comes from, up to which turn. `visits` counts the visits of each step that are
-    done, `total` all of them. `enter` are visits to be made (again), `arrive` tokens on their arcs, `waiting` those
-    before joins; `ends` the ends of branches so far, `end` as in the state.
+    `execution_id` and `turn`: the other execution, and its last turn that counts. `visits`: the finished visits of each
+    step; `total`: all visits. `enter`: visits to begin, or to repeat; `arrive`: tokens on arcs; `waiting`: tokens at
+    joins. `ends` and `end` as in the state.
     """
 
     execution_id: int
     turn: int
-    results: tuple[Taken, ...] = ()
+    results: tuple[CopiedResult, ...] = ()
     visits: dict[str, int] = {}  # noqa: RUF012 - never changed in place
     total: int = 0
     enter: tuple[tuple[int, Arrival], ...] = ()
     arrive: tuple[Arrival, ...] = ()
     waiting: dict[str, tuple[Arrival, ...]] = {}  # noqa: RUF012 - as above
     ends: tuple[str, ...] = ()
-    end: Reached | None = None
+    end: EndReached | None = None
 
 
-def fork_of(meta: JSON) -> dict[str, Any] | None:
-    """What an `execution_start` says of a fork; None where it is an ordinary start."""
+def fork_of(meta: JSON) -> JSON:
+    """The `fork` of an `execution_start`, unchecked; None for an ordinary start."""
     return meta.get("fork") if isinstance(meta, dict) else None
 
 
 def take_over(draft: Draft, document: JSON) -> None:
-    """Set up what the fork takes over, and enter the steps where it goes on; raises Malformed, with nothing changed."""
+    """Take over what the fork names and enter its steps; raises MalformedFork before anything changes."""
     fork = decode_fork(document)
     steps = draft.playbook.steps
     named = [*fork.visits, *fork.ends, *(result.step for result in fork.results), *fork.waiting]
     named += [arrival.step for arrival in (*fork.arrive, *(arrival for _, arrival in fork.enter))]
     unknown = sorted({name for name in named if name not in steps})
     if unknown:
-        raise Malformed(f"the playbook has no step {unknown[0]}")
+        raise MalformedFork(f"the playbook has no step {unknown[0]}")
     results = {result.step: result for result in sorted(fork.results, key=lambda result: result.visit)}
     for name, visits in fork.visits.items():
         result = results.get(name)
         draft.count_visits(steps[name], visits)
         status = result.status if result is not None and result.visit == visits else "COMPLETED"
-        draft.rows[name] = Row(name, status, visits, 0, 0, result.visit if result is not None else None, taken=True)
+        draft.writes.rows[name] = StepRow(
+            name, status, visits, 0, 0, result.visit if result is not None else None, taken=True
+        )
     draft.total = fork.total
     draft.ends = dict.fromkeys(fork.ends)
     draft.end = None if fork.end is None else fork.end._replace(result=_named(fork, fork.end.result))
     draft.waiting = {step: tuple(_arrived(fork, one) for one in found) for step, found in fork.waiting.items()}
+    if draft.status == QUEUED:
+        draft.arrivals.extend(_arrived(fork, one)._replace(visit=visit) for visit, one in fork.enter)
     draft.arrivals.extend(_arrived(fork, one) for one in fork.arrive)
+    if draft.status == QUEUED:
+        return
     for place, (visit, arrival) in enumerate(fork.enter):
         enter_step(draft, steps[arrival.step], _arrived(fork, arrival), visit)
-        if draft.status != RUNNING and draft.lost is not None:
-            # The execution has ended in this one; the next that is forked from it still finds the others.
+        if not is_live(draft.status) and draft.dropped_at_end is not None:
+            # The execution ended while this step was entered. A fork of this fork still needs the other arrivals.
             rest = tuple(_arrived(fork, one) for _, one in fork.enter[place + 1 :])
-            draft.lost = draft.lost._replace(arrivals=draft.lost.arrivals + rest)
+            draft.dropped_at_end = draft.dropped_at_end._replace(arrivals=draft.dropped_at_end.arrivals + rest)
             return
 
 
 def encode_fork(fork: Fork) -> dict[str, JSON]:
-    """The fork as JSON for the start event: what is empty is left out. The store adds the ids of the events."""
+    """The fork as JSON, without empty fields. The store adds the ids of the events."""
     document: dict[str, JSON] = {"execution_id": fork.execution_id, "turn": fork.turn, "total": fork.total}
     document["results"] = [
         {"step": result.step, "visit": result.visit, "status": result.status, "source": result.source}
@@ -117,18 +127,22 @@ def encode_fork(fork: Fork) -> dict[str, JSON]:
     if fork.ends:
         document["ends"] = list(fork.ends)
     if fork.end is not None:
-        document["end"] = {"result": fork.end.result, **encode_inputs(fork.end)}
+        document["end"] = {"result": encode_result(fork.end.result)}
+        if fork.end.inputs:
+            document["end"]["inputs"] = fork.end.inputs
     return document
 
 
 def decode_fork(document: JSON) -> Fork:
-    """The fork from its JSON; raises Malformed where it is none."""
+    """The fork from its JSON; raises MalformedFork."""
     try:
         fork = Fork(
             int(document["execution_id"]),
             int(document["turn"]),
             tuple(
-                Taken(one["step"], int(one["visit"]), one["status"], int(one["event_id"]), int(one.get("source") or 0))
+                CopiedResult(
+                    one["step"], int(one["visit"]), one["status"], int(one["event_id"]), int(one.get("source") or 0)
+                )
                 for one in document["results"]
             ),
             {step: int(visits) for step, visits in document["visits"].items()},
@@ -137,20 +151,22 @@ def decode_fork(document: JSON) -> Fork:
             tuple(map(decode_arrival, document.get("arrive", ()))),
             {step: tuple(map(decode_arrival, found)) for step, found in document.get("waiting", {}).items()},
             tuple(document.get("ends", ())),
-            Reached(document["end"]["result"], *decode_inputs(document["end"])) if "end" in document else None,
+            EndReached(decode_result(document["end"]["result"]), document["end"].get("inputs", {}))
+            if "end" in document
+            else None,
         )
         _check(fork)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise Malformed(f"{type(error).__name__}: {error}") from error
+        raise MalformedFork(f"{type(error).__name__}: {error}") from error
     return fork
 
 
 def _check(fork: Fork) -> None:
-    """What JSON's form does not say by itself; raises ValueError or TypeError."""
+    """Check values and references; raises ValueError or TypeError."""
     waiting = [arrival for found in fork.waiting.values() for arrival in found]
     arrivals = [*fork.arrive, *waiting, *(arrival for _, arrival in fork.enter)]
-    handed: list[Arrival | Reached] = [*arrivals, *([fork.end] if fork.end is not None else [])]
-    places = [one.result for one in handed if one.result is not None]
+    carriers: list[Arrival | EndReached] = [*arrivals, *([fork.end] if fork.end is not None else [])]
+    places = [one.result for one in carriers if isinstance(one.result, int)]
     if not all(1 <= place <= len(fork.results) for place in places):
         raise ValueError("there is no result of that place")
     names = {*fork.visits, *fork.ends, *fork.waiting, *(result.step for result in fork.results)}
@@ -158,22 +174,32 @@ def _check(fork: Fork) -> None:
         names |= {arrival.step, *arrival.sources, *arrival.spent}
         if type(arrival.arc) is not int:
             raise TypeError(f"no arrival: {arrival!r:.80}")
-    if not all(isinstance(one.inputs, dict) for one in handed):
+    for due in (arrival.due for arrival in arrivals if arrival.due is not None):
+        parse_moment(due)
+    _check_items([arrival.items for arrival in arrivals if arrival.items is not None])
+    if not all(isinstance(one.inputs, dict) for one in carriers):
         raise TypeError("inputs are a mapping")
     if not all(isinstance(name, str) for name in names):
         raise TypeError("the name of a step is text")
     if not all(result.status in {"COMPLETED", FAILED} for result in fork.results):
         raise ValueError("a result is COMPLETED or FAILED")
     numbers = [*fork.visits.values(), *(visit for visit, _ in fork.enter), *(result.visit for result in fork.results)]
-    if not all(1 <= number <= MOST_VISITS for number in numbers) or not 0 <= fork.total <= MOST_VISITS:
+    if not all(1 <= number <= MAX_VISIT for number in numbers) or not 0 <= fork.total <= MAX_VISIT:
         raise ValueError("visits count from 1")
-    if not all(1 <= result.event_id <= LARGEST_ID for result in fork.results):
+    if not all(1 <= result.event_id <= MAX_ID for result in fork.results):
         raise ValueError("an event has no such id")
 
 
-def _named(fork: Fork, place: int | None) -> int | None:
-    """The name by which the state knows a result that was taken over."""
-    return None if place is None else -fork.results[place - 1].event_id
+def _check_items(taken: list[TakenItems]) -> None:
+    """Check what visits take over; raises ValueError or TypeError."""
+    for items in taken:
+        if type(items.total) is not int or not 0 <= int(items.again, 16) < 1 << items.total:
+            raise ValueError("the items to be run again are none of the items")
+
+
+def _named(fork: Fork, place: ResultRef) -> ResultRef:
+    """The name of a taken result in the state: the negative id of its event. An inline result stays."""
+    return -fork.results[place - 1].event_id if isinstance(place, int) else place
 
 
 def _arrived(fork: Fork, arrival: Arrival) -> Arrival:

@@ -1,29 +1,39 @@
-"""The start of an execution: its workload is made, and a token is sent to `start` (or to where a fork goes on)."""
+"""The start of an execution: renders the workload and sends a token to `start`, or to where a fork continues."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.failure import fail_execution
-from noetl_broker.broker.forks import Malformed, fork_of, take_over
-from noetl_broker.broker.given import NOTHING_GIVEN
-from noetl_broker.broker.lengths import oversized_start, too_many_keys
-from noetl_broker.broker.model import JSON, Begun, Decision, Emitted, Ended, Event, Turn, as_stored
-from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent
-from noetl_broker.broker.unfinished import unfinished_of
+from noetl_broker.broker.compensation import begin_undo_execution, undo_of
+from noetl_broker.broker.failures import deadline_of, fail_execution, template_fault
+from noetl_broker.broker.forks import MalformedFork, fork_of, take_over
+from noetl_broker.broker.limits import max_payload_keys_error, oversized_start
+from noetl_broker.broker.model import JSON, Decision, Emitted, Event, ExecutionBegin, ExecutionEnd, Turn, as_stored
+from noetl_broker.broker.on_failure import failed_before
+from noetl_broker.broker.pauses import queue_execution
+from noetl_broker.broker.places import take_places, wanted_places
+from noetl_broker.broker.state import FAILED, RUNNING, Arrival, ExecutionState, Parent, is_live
+from noetl_broker.playbook.value_schema import faults_of
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.template import Path, Template
+    from noetl_broker.broker.forks import Fork
+    from noetl_broker.playbook.model import Playbook
+    from noetl_broker.playbook.value_schema import ValueFault
+    from noetl_broker.template import Path
 
-TO_START = -1  # the arc that leads to `start`: it is in no document
+TO_START = -1  # the arc to `start`, which no playbook has
+PAYLOAD = "payload"  # the type of the error of a start whose workload breaks the schema
+GIVEN_BY_BROKER = frozenset({"schedule", "signal"})  # keys that schedules and signals add
 
 
 def dispatch_first_step(draft: Draft) -> None:
     """`execution_start`: render the workload, merge the payload over it, enter `start`."""
     draft.status = RUNNING
     draft.parent = parent_of(draft.event)
+    draft.hops = hops_of(draft.event)
+    draft.failed_before = failed_before(draft.event)
     payload = _payload(draft.event.context)
     refused = _refused(draft, payload)
     if refused is not None:
@@ -32,85 +42,122 @@ def dispatch_first_step(draft: Draft) -> None:
     try:
         workload = make_workload(draft, payload)
     except TemplateError as fault:
-        fail_execution(draft, {"message": fault.message, "template": fault.template, "at": fault.at})
+        fail_execution(draft, template_fault(fault))
         return
-    asked = draft.parent.return_step if draft.parent is not None else None
-    if asked is not None and asked not in draft.playbook.steps:
+    undo = undo_of(draft.event)
+    if undo is not None:
+        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        begin_undo_execution(draft, undo)
+        return
+    fork = fork_of(draft.event.meta)
+    faults = payload_faults(draft.playbook, workload) if fork is None else []
+    if faults:
+        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        fail_execution(draft, payload_error(faults))
+        return
+    try:
+        deadline = deadline_of(draft)
+    except TemplateError as fault:
+        draft.writes.rare.begun = ExecutionBegin(workload, None)
+        fail_execution(draft, template_fault(fault))
+        return
+    return_step = draft.parent.return_step if draft.parent is not None else None
+    if return_step is not None and return_step not in draft.playbook.steps:
         there = f"playbook {draft.playbook.path} has no step of that name"
-        message = f"the parent asks for the data of step {asked:.300}; {there}"
+        message = f"the parent asks for the data of step {return_step:.300}; {there}"
         fail_execution(draft, {"message": message, "type": "return_step"})
         return
-    draft.begun = Begun(workload, draft.playbook.deadline)
-    fork = fork_of(draft.event.meta)
+    draft.writes.rare.begun = ExecutionBegin(workload, None)
+    if _may_run(draft):
+        if draft.status == RUNNING and deadline is not None:
+            draft.writes.rare.begun = ExecutionBegin(workload, deadline)
+        _begin(draft, fork)
+
+
+def _begin(draft: Draft, fork: Fork | None) -> None:
+    """Send a token to `start`, or to where a fork continues."""
     if fork is None:
         draft.arrivals.append(Arrival(TO_START, draft.playbook.start.name, {}))
         return
     try:
         take_over(draft, fork)
-    except Malformed as malformed:
+    except MalformedFork as malformed:
         fail_execution(draft, {"message": f"the fork in the meta of execution_start is malformed: {malformed}"})
 
 
+def _may_run(draft: Draft) -> bool:
+    """Take the places that the start wants, or queue the execution; returns false if it ended."""
+    try:
+        draft.places = wanted_places(draft)
+    except TemplateError as fault:
+        fail_execution(draft, template_fault(fault))
+        return False
+    if draft.event.path_paused:
+        queue_execution(draft, f"new executions of playbook {draft.playbook.path} are paused")
+    elif draft.places:
+        take_places(draft)
+    return is_live(draft.status)
+
+
 def _refused(draft: Draft, payload: JSON) -> dict[str, JSON] | None:
-    """Why a start cannot be read, or its payload is none."""
+    """The error of a start that cannot be read, or whose payload is not a mapping."""
     if draft.event.oversize:
         return oversized_start(draft.event)
     if draft.event.broken:
         return {"message": "the context of execution_start is no JSON"}
     if not isinstance(payload, dict):
-        # The store hands on as text what nests too deeply to be read.
+        # The store gives JSON that nests too deeply as text.
         deep = isinstance(payload, str) and payload.startswith(("{", "["))
         fault = "nests too deeply, see the bounds of a playbook's data" if deep else "is no mapping"
         return {"message": f"the workload in the context of execution_start {fault}: {payload!r:.100}"}
-    over = too_many_keys(draft, payload)
+    over = max_payload_keys_error(draft.known.rules, payload)
     if over is not None:
-        draft.begun = Begun({}, draft.playbook.deadline)  # the rules by which it was refused are kept with it
+        draft.writes.rare.begun = ExecutionBegin({}, None)  # the rules that refused it are stored with it
     return over
 
 
 def parent_of(start: Event) -> Parent | None:
-    """A child knows how deep it stands, which step's data its parent asked for, and which start of it this is.
-
-    However early it fails, its answer must say which start it was: else it would pass for one that was given up.
-    """
-    told = start.meta.get("parent") if isinstance(start.meta, dict) else None
-    if not isinstance(told, dict) or type(told.get("depth")) is not int or type(told.get("attempt")) is not int:
+    """What the `execution_start` of a child says of its parent; None for any other execution."""
+    parent = start.meta.get("parent") if isinstance(start.meta, dict) else None
+    if not isinstance(parent, dict) or type(parent.get("depth")) is not int or type(parent.get("attempt")) is not int:
         return None
-    step = told.get("return_step")
-    return Parent(max(told["depth"], 1), step if isinstance(step, str) else None, told["attempt"])
+    step = parent.get("return_step")
+    return Parent(max(parent["depth"], 1), step if isinstance(step, str) else None, parent["attempt"])
+
+
+def hops_of(start: Event) -> int:
+    """How many executions sent signals that led to this start, as its meta says."""
+    hops = start.meta.get("hops") if isinstance(start.meta, dict) else None
+    return hops if type(hops) is int and hops > 0 else 0
 
 
 def make_workload(draft: Draft, payload: dict[str, JSON]) -> dict[str, JSON]:
-    """The defaults of the playbook, rendered in key order and seeing the payload, with the payload merged over them.
+    """The workload: the playbook's defaults, rendered in key order, with the payload merged over them.
 
-    The payload is data: it is never rendered. Each default sees the payload and the defaults before it.
+    The payload is data and never rendered. Each default reads the payload and the defaults before it.
     """
     workload = dict(payload)
     draft.set_workload(workload)
     defaults = draft.playbook.workload
-    unfinished = unfinished_of(draft, NOTHING_GIVEN)
     replaced = {
         template
         for key in defaults.keys() & payload.keys()
-        for path, template in defaults[key].leaving(lambda _: True)
-        if _replaces(payload, (key, *path))
+        for path, template in defaults[key].templates_by_path()
+        if _payload_replaces_default(payload, (key, *path))
     }
 
-    def leave(template: Template) -> bool:
-        return template in replaced or (unfinished is not None and unfinished.read_by(template) is not None)
-
     for key, tree in defaults.items():
-        if not tree.constant:  # one that hands on all of the workload gets it as it is so far, and not itself
+        if not tree.constant:  # a template that reads the whole workload gets the keys so far
             draft.set_workload(dict(workload))
-        default = draft.render(tree, draft.scope({}, None), leave if replaced or unfinished is not None else None)
+        default = tree.render(draft.scope({}, None), replaced.__contains__ if replaced else None)
         workload[key] = merge(default, payload[key]) if key in payload else default
     stored: dict[str, JSON] = as_stored(workload)
     draft.set_workload(stored)
     return stored
 
 
-def _replaces(payload: JSON, path: Path) -> bool:
-    """Whether the payload has something at a default's path that replaces it, whatever the default would have been."""
+def _payload_replaces_default(payload: JSON, path: Path) -> bool:
+    """Whether the payload replaces the default at this path."""
     for part in path:
         if not isinstance(payload, dict) or isinstance(part, int):
             return True
@@ -121,17 +168,32 @@ def _replaces(payload: JSON, path: Path) -> bool:
 
 
 def merge(default: JSON, payload: JSON) -> JSON:
-    """Mappings key by key, all the way down; anything else of the payload replaces the default."""
+    """Merge mappings key by key at all levels; any other value of the payload replaces the default."""
     if isinstance(default, dict) and isinstance(payload, dict):
         return {key: merge(default[key], payload[key]) if key in default and key in payload else
                 payload.get(key, default.get(key)) for key in default | payload}  # fmt: skip
     return payload
 
 
+def payload_faults(playbook: Playbook, workload: JSON) -> list[ValueFault]:
+    """How a merged workload breaks the playbook's schema; what the broker itself puts into it is not checked."""
+    if playbook.workload_schema is None:
+        return []
+    given = {key: value for key, value in workload.items() if key not in GIVEN_BY_BROKER}
+    return [fault for fault in faults_of(playbook.workload_schema, given) if fault.path not in GIVEN_BY_BROKER]
+
+
+def payload_error(faults: list[ValueFault]) -> dict[str, JSON]:
+    """The error of a start whose workload breaks the schema; `places` has each fault as {path, message}."""
+    listed = "; ".join(f"{fault.path or 'it'} {fault.message}" for fault in faults)
+    places = [{"path": fault.path, "message": fault.message} for fault in faults]
+    return {"message": f"the workload does not fit workload_schema: {listed}", "type": PAYLOAD, "places": places}
+
+
 def reject_execution(start: Event, turn: Turn, error: dict[str, JSON]) -> tuple[ExecutionState, Decision]:
-    """The end of an execution that cannot start: its playbook is not there, or is none."""
+    """Fail an execution that cannot start: its playbook is missing or invalid."""
     failed = Emitted("execution_failed", FAILED, meta={"turn": turn.number}, error=error)
-    decision = Decision("decided", events=(failed,), ended=Ended(FAILED, None, error))
+    decision = Decision("decided", events=(failed,), ended=ExecutionEnd(FAILED, None, error))
     return ExecutionState(status=FAILED, parent=parent_of(start)), decision
 
 

@@ -1,9 +1,8 @@
-"""Iterators that the broker runs: a child, or a job, for each item of a collection (spec section 5).
+"""Iterators that the broker runs: a child execution or a job for each item of a collection.
 
-The items are chosen once and become rows; the state holds counts alone, so a wide collection costs per item what a
-narrow one does. A bounded number of items is started in a turn; the rest follows in turns of its own, to which the
-execution writes itself a letter. When all have ended, another such letter carries the gathered results, and its turn
-completes the step like the end of any action.
+The first turn chooses the items and writes a row for each. The state has only counts, so the cost of an item does not
+depend on their number. A turn starts a limited number of items; the execution sends itself `iteration_due` for the
+rest. When all have ended, it sends itself `iterator_completed` with the gathered results, which completes the step.
 """
 
 from __future__ import annotations
@@ -11,170 +10,257 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import render_call, start_child
-from noetl_broker.broker.closing import close
-from noetl_broker.broker.context import want_item_status, want_items
-from noetl_broker.broker.events import emit_iteration, emit_iterator_started
-from noetl_broker.broker.failure import error_of, fail_step, template_error, wrong_value
-from noetl_broker.broker.given import lay_over, lay_own, lay_task, without
-from noetl_broker.broker.inputs import asked_about, given_by, render_inputs, said_of
-from noetl_broker.broker.lengths import brief
-from noetl_broker.broker.model import (
-    ITEM_COMPLETED,
-    ITERATION_DUE,
-    ITERATOR_COMPLETED,
-    JSON,
-    ItemEnd,
-    Items,
-    Post,
-    as_stored,
-)
-from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job
+from noetl_broker.broker.context import ItemState, want_item_action, want_item_status, want_items
+from noetl_broker.broker.draining import drain_items
+from noetl_broker.broker.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERATION_DUE, ITERATOR_COMPLETED
+from noetl_broker.broker.events import emit_caught_iteration, emit_iteration, emit_iterator_started
+from noetl_broker.broker.failures import error_of, template_error, wrong_value
+from noetl_broker.broker.inputs import condition_scope, inputs_as_request, inputs_of_job, render_inputs
+from noetl_broker.broker.items import Refused, catch_item, is_retried, refuse_answered, restart_due_items
+from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
+from noetl_broker.broker.model import JSON, ItemEnd, Items, SelfEvent, as_stored
+from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job, timeout_of
 from noetl_broker.broker.retries import describe_error
-from noetl_broker.broker.state import Counts, Token
-from noetl_broker.broker.transitions import pass_on, process_completed_steps
-from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
-from noetl_broker.playbook.findings import kind_of
-from noetl_broker.template import TemplateError
+from noetl_broker.broker.state import (
+    RUNNING,
+    Counts,
+    Token,
+    decode_result,
+    encode_result,
+    overlay_inputs,
+    places_of,
+    remove_inputs,
+)
+from noetl_broker.broker.transitions import fail_visit, process_completed_steps
+from noetl_broker.broker.undo import SUCCESSES, report_item, report_success, report_unknown_item
+from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.keywords import words_of_item
+from noetl_broker.playbook.template_reads import ARGS
+from noetl_broker.template import NotLoaded, TemplateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.given import Given
-    from noetl_broker.broker.state import Arrival
+    from noetl_broker.broker.state import Arrival, RenderedInputs, ResultRef
     from noetl_broker.playbook.model import Iteration, Step
     from noetl_broker.template import Scope, Tree
 
-MOST_STARTED = 100  # items that one turn starts at most
-ITEM_STEPS = 100  # what `where` and `order_by` may take for one item beside what the turn may take in any case
+MOST_STARTED = 100  # items that one turn starts
+ITEM_STEPS = 100  # template steps of `where` and `order_by` for one item, beside those of the turn
 STARTED = ("iteration_started", "STARTED")
 COMPLETED = ("iteration_completed", "COMPLETED")
 FAILED = ("iteration_failed", "FAILED")
 
 
-class Refused(Exception):
-    """The event changes nothing, for this reason: found out only with what the store knows of an item."""
+def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
+    """Begin a visit of an iterator: choose its items and start as many as may be open at a time.
 
-
-def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Given, arrival: Arrival) -> None:
-    """A visit of an iterator begins: choose its items, and start as many as may be open at a time.
-
-    `given` are all inputs of the visit, those of the `arrival` over the step's own.
-    Raises TemplateError where the collection, or what is started of it, cannot be rendered.
+    `given` are all inputs of the visit. Raises TemplateError if the collection or an item cannot be rendered.
     """
     iteration = _iteration(step)
-    values = as_stored(choose_items(draft, iteration, given, arrival.result))
-    draft.items.append(Items(step.name, visit, values))
-    draft.known.tell_items(step.name, visit, values)
-    emit_iterator_started(draft, step, visit, len(values))
-    request = {**said_of(given), "total": len(values), "result_turn": arrival.result}
+    taken = arrival.items
+    values = as_stored(choose_items(draft, iteration, given, arrival.result)) if taken is None else []
+    timeout = timeout_of(draft, step, given.values, arrival.result)
+    if taken is None:
+        counts = Counts(len(values))
+        draft.writes.rare.items.append(Items(step.name, visit, values))
+        draft.known.set_items(step.name, visit, values)
+    else:
+        ended = taken.total - len(taken.places)
+        counts = Counts(taken.total, ended, ended)
+    emit_iterator_started(draft, step, visit, counts.total, counts.ended)
+    request = {**inputs_as_request(given), "total": counts.total, "result_turn": encode_result(arrival.result)}
+    if taken is not None:
+        request["again"] = taken.again
     own = [key for key in given.values if key not in arrival.inputs] if step.type != "iterator" else []
     if own:
-        request["own"] = own  # of a loop: what its other inputs do not see
-    delegate_job(draft, step, visit, ordinal, request)
+        request["own"] = own  # of a loop: its other inputs cannot read them
+    delegate_job(draft, step, visit, ordinal, request, timeout)
     token = draft.tokens[step.name, visit]
-    _start_items(draft, step, token._replace(items=Counts(len(values))), lambda: request)
+    _start_items(draft, step, token._replace(items=counts), lambda: request)
 
 
 def check_iterator_completions(draft: Draft, token: Token) -> None:
-    """A child, or a job, of an item ended: count it, and start the next or gather the results.
+    """Count the end of an item, and start the next items or gather the results.
 
-    Raises Refused where the item is not open: the same end sent twice counts once.
+    Raises Refused if the item is not open: the same end sent twice counts once.
     """
     event, step = draft.event, draft.playbook.steps[token.step]
     index, counts = event.place or 0, token.items or Counts(0)
-    stands = draft.known.ask(want_item_status(step.name, token.visit, index))
-    if stands != "RUNNING":
-        raise Refused("not_open" if stands in {None, "WAITING"} else "duplicate")
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, index))
+    if stands is None or stands.status != "RUNNING":
+        raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
-    status = "COMPLETED" if completed else "FAILED"
     error = None if completed else describe_error(step, error_of(event))
-    told = brief(error) if error is not None and draft.known.rules.failed_items else None
-    draft.item_ends.append(ItemEnd(step.name, token.visit, index, status, told))
-    if runs_items(step) and _iteration(step).task.call is None and not (completed and event.settled):
-        change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
-    token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (not completed)))
-    emit_iteration(draft, step, token.visit, COMPLETED if completed else FAILED, index, error)
-    if error is not None and (step.iteration is None or step.iteration.on_error == "fail"):
-        _fail_step(draft, step, token, {**error, "index": index})
-    elif not runs_items(step):
+    if step.kind == "iterator":
+        refuse_answered(draft, _iteration(step), stands, completed=completed)
+        if error is not None and is_retried(draft, step, token, index, stands, error):
+            return
+    if draft.playbook.undoes or draft.event.meta:
+        token = _note_undo(draft, step, token, index, stands)
+    broken = None
+    if step.kind == "iterator":
+        error, broken = _end_item(draft, step, token, stands, error)
+    else:
+        _write_end(draft, step, token, error)
+    failed = error is not None
+    token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + failed))
+    if broken is not None:
+        cancel_items(draft, step, token)
+        fail_visit(draft, step, token, broken, continues=False)
+    elif error is not None and _is_too_much(step, token):
+        _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": index}))
+    elif step.kind != "iterator":
         gather_when_ended(draft, token, error and {**error, "index": index})
     elif _all_failed(draft, token):
         fail_all(draft, step, token, error and {**error, "index": index})
     else:
-        _go_on(draft, step, token)
+        _start_more(draft, step, token)
+
+
+def _note_undo(draft: Draft, step: Step, token: Token, place: int, stands: ItemState) -> Token:
+    """Note that an item is to be undone: it reported success, or its action may have happened."""
+    if draft.event.kind in SUCCESSES:
+        return report_item(draft, step, token, place)
+    report_unknown_item(draft, step, token.visit, place, stands)
+    return token
+
+
+def _end_item(
+    draft: Draft, step: Step, token: Token, stands: ItemState, error: dict[str, JSON] | None
+) -> tuple[dict[str, JSON] | None, dict[str, JSON] | None]:
+    """End an item; returns its error, None also where a `catch` handles it, and the error of the `catch` itself."""
+    event, index, iteration = draft.event, draft.event.place or 0, _iteration(step)
+    caught = broken = None
+    try:
+        caught = None if error is None else catch_item(draft, step, token, index, stands, error)
+    except TemplateError as fault:
+        broken = template_error(step, fault)
+        error = {**broken, "caused_by": error}
+    if caught is None:
+        _write_end(draft, step, token, error)
+    else:
+        ordinal = emit_caught_iteration(draft, step, token.visit, index, error, caught)
+        kept = shorten_error(error, ITEM_ERROR)
+        end = ItemEnd(step.name, token.visit, index, "COMPLETED", kept, ordinal)
+        draft.writes.rare.item_ends.append(end)
+    completed = error is None
+    if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
+        change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
+    if iteration.task.call is not None and event.kind == ACTION_FAILED:
+        draft.writes.rare.dropped.append((step.name, token.visit, index))  # a child that timed out may still run
+    return (error if caught is None else None), broken
+
+
+def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> None:
+    """Write the end of an item as it is."""
+    index, status = draft.event.place or 0, "COMPLETED" if error is None else "FAILED"
+    failure = shorten_error(error, ITEM_ERROR) if error is not None and draft.known.rules.failed_items else None
+    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, index, status, failure))
+    emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
+
+
+def _is_too_much(step: Step, token: Token) -> bool:
+    """Whether the step fails because of the item that has just failed."""
+    iteration, counts = step.iteration, token.items or Counts(0)
+    if iteration is None or iteration.tolerate is None:
+        return iteration is None or iteration.on_error == "fail"
+    return not iteration.tolerate.allows(counts.failed, counts.total)
+
+
+def _error_of_items(step: Step, token: Token, error: dict[str, JSON]) -> dict[str, JSON]:
+    """The error of a step that fails because of this item: its own, or that of too many failed items."""
+    tolerate = step.iteration.tolerate if step.iteration is not None else None
+    if tolerate is None or (tolerate.percent is None and tolerate.count == 0):
+        return error
+    return _too_many_error(step, token.items or Counts(0), error)
+
+
+def _too_many_error(step: Step, counts: Counts, error: dict[str, JSON] | None) -> dict[str, JSON]:
+    message = f"{counts.failed} of {counts.total} items failed, and tolerate is {_iteration(step).tolerate}"
+    if error is not None:
+        message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
+    return {**(error or {}), "step": step.name, "message": message, "type": "too_many_items_failed"}
+
+
+def fail_too_many(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, counts: Counts) -> None:
+    """Fail the step of a worker that ran all items, because too many failed; `error` is that of one item."""
+    failure = _too_many_error(step, counts, error)
+    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
 
 
 def continue_iterator(draft: Draft, token: Token) -> None:
-    """`iteration_due`: the letter to ourselves that more items may be started."""
-    _go_on(draft, draft.playbook.steps[token.step], token)
+    """`iteration_due`: start more items, and those again that were due during a pause."""
+    step = draft.playbook.steps[token.step]
+    _start_more(draft, step, restart_due_items(draft, step, token) if token.again else token)
 
 
 def complete_iterator(draft: Draft, token: Token) -> None:
-    """`iterator_completed`: the gathered results are there, and the step completes with them."""
+    """`iterator_completed`: complete the step with the gathered results."""
     step, counts = draft.playbook.steps[token.step], token.items
-    if counts is None or counts.ended < counts.total or not (token.answered or runs_items(step)):
+    if counts is None or counts.ended < counts.total or not (token.answered or step.kind == "iterator"):
         raise Refused("recorded")
+    if step.compensate is not None and step.kind == "iterator":
+        token = report_success(draft, step, token)
     process_completed_steps(draft, token)
 
 
-def runs_items(step: Step) -> bool:
-    """Whether the broker itself starts the step's items; else a worker may have started children for it."""
-    return step.iteration is not None and step.iteration.expanded
+def waits_for_items(_token: Token) -> str:
+    """What an open visit waits for."""
+    return "items"
 
 
 def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
-    """Keep the token; where a worker is done and all children that it started have ended, gather their results.
+    """Keep the token; gather the results if the worker is done and all children that it started have ended.
 
-    `error` is that of the child that has just failed. Where all of them failed, the step does.
+    `error` is that of the child that has just failed. If all of them failed, the step fails.
     """
     draft.tokens[token.step, token.visit] = token
     if token.answered and token.items is not None and token.items.ended == token.items.total:
         if _all_failed(draft, token):
             fail_all(draft, draft.playbook.steps[token.step], token, error)
         else:
-            draft.posts.append(Post(ITERATOR_COMPLETED, token.step, token.visit))
+            draft.writes.rare.posts.append(SelfEvent(ITERATOR_COMPLETED, token.step, token.visit))
 
 
 def _all_failed(draft: Draft, token: Token) -> bool:
-    """Whether there were items and none of them did anything."""
-    counts = token.items or Counts(0)
+    """Whether there are items and all of them failed, which only `tolerate: 100%` allows."""
+    counts, iteration = token.items or Counts(0), draft.playbook.steps[token.step].iteration
+    if iteration is not None and iteration.tolerate is not None and iteration.tolerate.allows_all:
+        return False
     return draft.known.rules.failed_items and 0 < counts.total == counts.failed
 
 
 def fail_all(
     draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None, *, total: int | None = None
 ) -> None:
-    """All items failed: the step fails, whatever the iterator's `on_error` says of each of them.
+    """Fail the step because all items failed, whatever the `on_error` of the items is.
 
-    `error` is that of one of them. A step that a `loop` repeats has an `on_error` of its own, beside that of its items.
+    `error` is that of one item. A step with a `loop` has its own `on_error` beside that of its items.
     """
     counted = total if total is not None else (token.items or Counts(0)).total
     message = "the only item failed" if counted == 1 else f"all {counted} items failed"
     if error is not None:
         message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
-    told = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
-    if runs_items(step):
-        give_up(draft, step, token)
-    _leave_failed(draft, step, token, told, goes_on=step.on_error == "continue" and step.type != "iterator")
+    failure = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
+    if step.kind == "iterator":
+        cancel_items(draft, step, token)
+    fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
 
 
-def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int | None) -> list[JSON]:
-    """The items: `where`, `order_by`, `limit`, `enumerate`, `chunk`, in this order, of a list or a mapping's pairs."""
-    unfinished = unfinished_of(draft, given)
-    insist_on_values(unfinished, iteration.collection, iteration.limit, iteration.chunk)
-    words = words_of(iteration, 0, 0, None)
-    insist_on_values(unfinished_of(draft, given, words, asked=True), iteration.where, iteration.order_by)
+def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, result: ResultRef) -> list[JSON]:
+    """The items of a list, or the pairs of a mapping, after `where`, `order_by`, `limit`, `enumerate` and `chunk`."""
     collection = draft.evaluate(iteration.collection, draft.scope(given.values, result))
     if isinstance(collection, dict):
         collection = [{"key": key, "value": value} for key, value in collection.items()]
     if not isinstance(collection, list):
         raise wrong_value(iteration.collection, "`collection` must be a list or a mapping", collection)
     total = len(collection)
-    draft.allowance.widen(total * ITEM_STEPS)
+    draft.moment.allowance.add_steps(total * ITEM_STEPS)
 
     def scope_of(index: int, item: JSON) -> Scope:
-        return asked_about(draft, given, result, words_of(iteration, index, total, item))
+        return condition_scope(draft, given, result, words_of_item(iteration.element, item, index, total))
 
     scope = draft.scope(given.values, result)
     values = list(collection)
@@ -184,102 +270,127 @@ def choose_items(draft: Draft, iteration: Iteration, given: Given, result: int |
     if iteration.order_by is not None:
         order_by = iteration.order_by
         ranks = [draft.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
-        order_by.weigh(ranks, scope)
+        order_by.charge(ranks, scope)
         try:
             values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
         except TypeError as error:
-            kinds = " and ".join(sorted({kind_of(rank) for rank in ranks}))
+            kinds = " and ".join(sorted({json_type_name(rank) for rank in ranks}))
             message = f"`order_by` gives values that have no order: {kinds}"
             raise TemplateError(message, order_by.source, order_by.at) from error
-    values = values[: _whole(draft, "limit", iteration.limit, scope, least=0)]
+    values = values[: _whole_number(draft, "limit", iteration.limit, scope, least=0)]
     if iteration.enumerate:
         values = [{"index": index, "item": item} for index, item in enumerate(values)]
-    size = _whole(draft, "chunk", iteration.chunk, scope, least=1)
+    size = _whole_number(draft, "chunk", iteration.chunk, scope, least=1)
     return values if size is None else [values[first : first + size] for first in range(0, len(values), size)]
 
 
-def words_of(iteration: Iteration, index: int, total: int, item: JSON) -> dict[str, JSON]:
-    """What an item's templates see beside the rest: the element by its name, and `_loop`."""
-    return {iteration.element: item, "_loop": {"index": index, "count": total, "item": item}}
-
-
-def _go_on(draft: Draft, step: Step, token: Token) -> None:
-    """Start what may be started; what cannot be rendered fails the step."""
+def _start_more(draft: Draft, step: Step, token: Token) -> None:
+    """Start more items; if one cannot be rendered, the step fails."""
     try:
         _start_items(draft, step, token, lambda: draft.request_of(step, token.visit))
     except TemplateError as fault:
-        give_up(draft, step, token)
-        fail_step(draft, step, token, template_error(step, fault))
+        token = draft.tokens[step.name, token.visit]  # counts those that were started before
+        cancel_items(draft, step, token)
+        fail_visit(draft, step, token, template_error(step, fault), continues=False)
 
 
-def _start_items(draft: Draft, step: Step, token: Token, asked: Callable[[], dict[str, JSON]]) -> None:
-    """Start what may be started; what the visit was handed is `asked` for only where there is something."""
+def _start_items(draft: Draft, step: Step, token: Token, request_of_visit: Callable[[], dict[str, JSON]]) -> None:
+    """Start the items that may be open; `request_of_visit` is called if there are any."""
     iteration, counts = _iteration(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
+    if room > 0 and draft.status != RUNNING:
+        draft.tokens[step.name, token.visit] = token._replace(due=True)
+        return
     count = min(room, MOST_STARTED)
     started = 0
     if count > 0:
-        values = draft.known.ask(want_items(step.name, token.visit, counts.started, count))
-        request = asked()
-        for index, item in enumerate(values, counts.started):
-            if started and draft.did_much:
+        request = request_of_visit()
+        for index, item in _next_items(draft, step, token, count, request.get("again")):
+            if started and draft.turn_is_full:
                 break
-            words = words_of(iteration, index, counts.total, item)
-            _start_item(draft, step, token, request, (index, words))
+            words = words_of_item(iteration.element, item, index, counts.total)
+            try:
+                _start_item(draft, step, token, request, (index, words))
+            except TemplateError:
+                draft.tokens[step.name, token.visit] = _with_started(token, counts, started)
+                raise
             started += 1
-    token = token._replace(items=counts._replace(started=counts.started + started))
-    draft.tokens[step.name, token.visit] = token
+    draft.tokens[step.name, token.visit] = token = _with_started(token, counts, started)
     if room > started > 0:
-        draft.posts.append(Post(ITERATION_DUE, step.name, token.visit))
+        draft.writes.rare.posts.append(SelfEvent(ITERATION_DUE, step.name, token.visit))
     elif counts.ended == counts.total:
-        draft.posts.append(Post(ITERATOR_COMPLETED, step.name, token.visit))
+        draft.writes.rare.posts.append(SelfEvent(ITERATOR_COMPLETED, step.name, token.visit))
+
+
+def _with_started(token: Token, counts: Counts, started: int) -> Token:
+    return token._replace(items=counts._replace(started=counts.started + started))
+
+
+def _next_items(draft: Draft, step: Step, token: Token, count: int, again: str | None) -> Iterable[tuple[int, JSON]]:
+    """The next items to be started, with their indexes; `again` as in `TakenItems`."""
+    counts = token.items or Counts(0)
+    if again is None:
+        first = counts.started
+        return enumerate(draft.known.ask(want_items(step.name, token.visit, first, count)), first)
+    places = places_of(again)
+    done = counts.started - (counts.total - len(places))
+    found: list[tuple[int, JSON]] = []
+    wants: frozenset[tuple[object, ...]] = frozenset()
+    for place in places[done : done + count]:
+        try:
+            found.append((place, draft.known.ask(want_items(step.name, token.visit, place, 1))[0]))
+        except NotLoaded as missing:
+            wants |= missing.wants
+    if wants:
+        raise NotLoaded(wants)
+    return found
 
 
 def _start_item(
     draft: Draft, step: Step, token: Token, request: dict[str, JSON], item: tuple[int, dict[str, JSON]]
 ) -> None:
-    """Begin one item: what the visit was handed, the item's place, and what its templates see of it."""
-    task, (index, words) = _iteration(step).task, item
-    given, result = given_by(request)._replace(levels=request.get("levels", ())), request["result_turn"]
-    seen = without(given, request.get("own", ()))
-    scope, unfinished = draft.scope(seen.values, result, words), unfinished_of(draft, seen, words)
-    if step.type == "iterator":  # the task's inputs are over those of its step
-        own = render_inputs(draft, task.inputs, scope, unfinished=unfinished)
-        if own.left:  # what it hides of its step no worker has
-            own = close(draft, own, task.inputs, given, given.values.keys() & own.values.keys())
-        inputs = lay_task(given, own)
-    else:  # a loop's own inputs are under what the transition gave
-        own = render_inputs(draft, task.inputs, scope, given, unfinished)
-        inputs = lay_own(lay_over(own, without(given, seen.values)), seen)
+    """Start one item; `item` is its index and the names of its templates."""
+    iteration, (index, words) = _iteration(step), item
+    task = iteration.task
+    given, result = inputs_of_job(request), decode_result(request["result_turn"])
+    seen = remove_inputs(given, request.get("own", ()))
+    scope = draft.scope(seen.values, result, words)
+    if step.type == "iterator":  # the task's inputs replace those of its step
+        inputs = overlay_inputs(given, render_inputs(draft, task.inputs, scope))
+    else:  # the inputs of the transition replace a loop's own
+        inputs = overlay_inputs(render_inputs(draft, task.inputs, scope, given), given)
     ordinal = emit_iteration(draft, step, token.visit, STARTED, index)
     if task.call is not None:
-        start_child(draft, token, render_call(draft, task.call, inputs, result, words), (index, ordinal))
-        draft.carry(draft.children[-1].payload)
+        call = render_call(draft, task.call, inputs, result, words)
+        if iteration.keeps_calls:
+            timeout = timeout_of(draft, task, inputs.values, result, words)
+            delegate_job(draft, task, token.visit, ordinal, call, timeout, index)
+        start_child(draft, token, call, (index, ordinal))
+        payload = draft.writes.rare.children[-1].payload
+        if task.compensate is not None:
+            draft.known.answers[want_item_action(step.name, token.visit, index)] = {ARGS: payload}
+        draft.count_item(payload)
     else:
         enqueue_job(draft, task, token.visit, ordinal, inputs, result, item)
-        draft.carry([draft.jobs[-1].action, draft.jobs[-1].context])
+        if task.compensate is not None:
+            draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
+        draft.count_item([draft.writes.jobs[-1].action, draft.writes.jobs[-1].context])
+    if iteration.keeps_calls or iteration.reads_failed_inputs:
+        draft.known.answers[want_item_action(step.name, token.visit, index)] = draft.writes.jobs[-1].action
 
 
 def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -> None:
-    """The first failed item fails the step; its other items are given up."""
-    give_up(draft, step, token)
-    _leave_failed(draft, step, token, error, goes_on=step.on_error == "continue")
+    """Fail the step because an item failed, and cancel its other items."""
+    cancel_items(draft, step, token)
+    fail_visit(draft, step, token, error, continues=step.on_error == "continue")
 
 
-def _leave_failed(draft: Draft, step: Step, token: Token, error: dict[str, JSON], *, goes_on: bool) -> None:
-    if goes_on:
-        draft.tokens[step.name, token.visit] = token
-        pass_on(draft, step, token, error)
-        return
-    draft.tokens.pop((step.name, token.visit), None)
-    fail_step(draft, step, token, error)
-
-
-def give_up(draft: Draft, step: Step, token: Token) -> None:
-    """Nobody waits any more for what a visit has started."""
+def cancel_items(draft: Draft, step: Step, token: Token) -> None:
+    """Close a visit and cancel its open items and children."""
     draft.tokens.pop((step.name, token.visit), None)
     change_job(draft, step, token.visit, "dead")
-    draft.abandoned.append((step.name, token.visit))
+    draft.writes.rare.abandoned.append((step.name, token.visit))
+    drain_items(draft, step, token)
 
 
 def _iteration(step: Step) -> Iteration:
@@ -288,7 +399,7 @@ def _iteration(step: Step) -> Iteration:
     return step.iteration
 
 
-def _whole(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
+def _whole_number(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:
     if tree is None:
         return None
     value = draft.render(tree, scope)

@@ -1,38 +1,40 @@
-"""Jobs for workers: what a job says, when it is tried again, when it is taken back."""
+"""Jobs: the document of a job, and changes of its status."""
 
 from __future__ import annotations
 
 import base64
-import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.model import JSON, Job, JobChange
-from noetl_broker.broker.noetl_jobs import tell_noetl
-from noetl_broker.broker.unfinished import left_in, remaining_defaults, unfinished_of
+from noetl_broker.broker.beside_noetl import add_noetl_inputs
+from noetl_broker.broker.failures import wrong_value
+from noetl_broker.broker.model import JSON, Job, JobChange, JobLimit
+from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import union_of_results, with_plain
-from noetl_broker.playbook.reads import ARGS, word_of_inputs
-from noetl_broker.playbook.vocabulary import ENCODED_KEYS
-from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, hand_on, read_by_text
+from noetl_broker.playbook.keywords import ENCODED_KEYS
+from noetl_broker.playbook.signals import KEY_FORMS, signal_key
+from noetl_broker.playbook.template_reads import at_path, word_of_inputs
+from noetl_broker.template import OLD_WORKLOAD_WORD, WORKLOAD_WORDS, NotLoaded, StepResult, count_output, read_by_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.broker.given import Given
-    from noetl_broker.playbook.model import Inputs, Retry, Step
-    from noetl_broker.template import Path, Template
+    from noetl_broker.broker.state import RenderedInputs, ResultRef
+    from noetl_broker.playbook.model import Inputs, Step, Throttle
+    from noetl_broker.template import Path, Tree
+    from noetl_broker.template.scope import Scope
 
 DEFAULT_PRIORITY = 5
 NO_NAMES: frozenset[str] = frozenset()
 RESULT_WORDS = frozenset({"result", "this"})
-# Of a job with templates left, what finishes them. An input of such a name is in `args` alone: it is data, and does not
-# say what is a template, or who a host or a secret is.
-TOLD_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished", "levels"})
+# Keys of a job's context that the worker needs for deferred strings. An input of such a name is only in `args`, and
+# cannot replace them.
+CONTEXT_WORDS = frozenset({"results", "result", "outcomes", "words", "unfinished"})
 WORKLOAD_NAMES = frozenset({*WORKLOAD_WORDS, OLD_WORKLOAD_WORD})
 
 COMPLETED = {"status": "COMPLETED", "error": None}
-SHORT_CHARS = 4096  # of program text that is remembered encoded
+SHORT_CHARS = 4096  # of program text whose encoding is cached
 
 
 def enqueue_job(
@@ -40,39 +42,42 @@ def enqueue_job(
     step: Step,
     visit: int,
     ordinal: int,
-    given: Given,
-    result: int | None,
-    item: tuple[int, Mapping[str, JSON]] | None = None,
+    given: RenderedInputs,
+    result: ResultRef,
+    item: tuple[int | None, Mapping[str, JSON]] | None = None,
 ) -> None:
-    """One job for the visit; `ordinal` is the place of its step_started. Raises TemplateError where a field fails.
+    """Queue a job for the visit; `ordinal` is the position of its step_started. Raises TemplateError.
 
-    `result` is the turn that read the result handed on to the visit; `item` is the place of an iterator's item, if it
-    is one, and what its templates see of it.
+    `result` is the result which the visit was given. `item` is the index of an iterator's item and
+    the names that its templates have.
     """
     inputs = given.values
     words = item[1] if item else {}
-    unfinished = unfinished_of(draft, given, words)
-    fields = step.fields.fixed  # a scope costs more than all the rest where nothing reads it
+    fields = step.fields.fixed  # a scope is expensive: without templates there is none
     if not step.fields.constant:
-        fields = draft.render(step.fields, draft.scope(inputs, result, words), unfinished.left if unfinished else None)
-    reading = tuple(left_in(unfinished, step.fields))
-    left = step.fields.left + tuple(path for path, _ in reading)
+        fields = draft.render(step.fields, draft.scope(inputs, result, words))
+    deferred = step.fields.deferred
     action: dict[str, JSON] = with_plain(fields, step.plain) if step.plain else dict(fields)
     action["name"] = step.name
     action["type"] = step.type
+    timeout = None if step.timeout is None else timeout_of(draft, step, inputs, result, words)
+    if timeout is not None and isinstance(step.plain.get("timeout"), str):
+        action["timeout"] = timeout  # a worker knows seconds
     if inputs:
         word, aliases = word_of_inputs(action), _keep_aliases(action, step.inputs, given)
         action[word] = inputs
-        left += tuple(path for path in aliases if path[0] != word) + tuple((word, *path) for path in given.left)
-    tells = any("failed" in str(_at(action, path)) for path in left)
+        if aliases or given.deferred:
+            deferred += tuple(path for path in aliases if path[0] != word)
+            deferred += tuple((word, *path) for path in given.deferred)
+    reads_failed = bool(deferred) and any("failed" in str(at_path(action, path)) for path in deferred)
     if draft.known.rules.beside_noetl:
-        left = tell_noetl(action, given, left)
-    action["unfinished"] = [list(path) for path in _encode_texts(action, left)]
-    told = _told(draft, step, [template for _, template in reading], given, result, tells=tells) if left else inputs
-    context: dict[str, JSON] = {**told, "step_name": step.name, "visit": visit}
-    if left and item is not None:
+        deferred = add_noetl_inputs(action, given, deferred)
+    action["unfinished"] = [list(path) for path in _encode_texts(action, deferred)]
+    shared = _worker_context(draft, step, given, result, reads_failed=reads_failed) if deferred else inputs
+    context: dict[str, JSON] = {**shared, "step_name": step.name, "visit": visit}
+    if deferred and item is not None:
         context |= {"words": words, "workload": draft.workload()}
-    draft.jobs.append(
+    draft.writes.jobs.append(
         Job(
             step.name,
             visit,
@@ -80,20 +85,68 @@ def enqueue_job(
             ordinal,
             action,
             context,
-            _priority(draft, step),
+            priority_of(draft, step),
             _attempts(draft, step),
-            step.timeout,
+            timeout,
             place=item[0] if item else None,
+            start_timeout=None
+            if step.start_timeout is None
+            else _time_limit(draft, "start_timeout", step.start_timeout, draft.scope(inputs, result, words)),
+            limit=None if step.throttle is None else _limit(draft, step.throttle, draft.scope(inputs, result, words)),
         )
     )
 
 
-def delegate_job(draft: Draft, step: Step, visit: int, ordinal: int, action: dict[str, JSON]) -> None:
-    """A job that no worker is given: the broker runs the step itself, and keeps here what it is about."""
+def timeout_of(
+    draft: Draft, step: Step, inputs: Mapping[str, JSON], result: ResultRef, words: Mapping[str, JSON] | None = None
+) -> float | None:
+    """The time limit of a job in seconds. Raises TemplateError if its template fails or gives no duration."""
+    tree = step.timeout
+    if tree is None or isinstance(tree, float):
+        return tree
+    return _time_limit(draft, "timeout", tree, draft.scope(inputs, result, words or {}))
+
+
+def _time_limit(draft: Draft, key: str, tree: float | Tree, scope: Scope) -> float:
+    """The seconds of a time limit. Raises TemplateError if its template fails or gives no duration."""
+    if isinstance(tree, float):
+        return tree
+    value = draft.render(tree, scope)
+    try:
+        return parse_timeout(value)
+    except ValueError:
+        raise wrong_value(tree, f"`{key}` must be {TIMEOUT_FORMS}", value) from None
+
+
+def _limit(draft: Draft, throttle: Throttle, scope: Scope) -> JobLimit:
+    """The limit that a job counts for. Raises TemplateError if its key fails or is neither text nor number."""
+    key = ""
+    if throttle.key is not None:
+        value = draft.render(throttle.key, scope)
+        try:
+            key = signal_key(value)
+        except ValueError:
+            raise wrong_value(throttle.key, f"the `key` of a `throttle` must be {KEY_FORMS}", value) from None
+    return JobLimit(throttle.name, key, throttle.concurrency, throttle.rate, throttle.burst)
+
+
+def delegate_job(
+    draft: Draft,
+    step: Step,
+    visit: int,
+    ordinal: int,
+    action: dict[str, JSON],
+    timeout: float | None,
+    place: int | None = None,
+) -> None:
+    """Add a job that the broker runs itself: it keeps what the broker needs in later turns.
+
+    `place` is the index of an iterator's item.
+    """
     named = {"name": step.name, "type": step.type, **action}
     context = {"step_name": step.name, "visit": visit}
-    priority = _priority(draft, step)
-    draft.jobs.append(
+    priority = priority_of(draft, step)
+    draft.writes.jobs.append(
         Job(
             step.name,
             visit,
@@ -103,87 +156,72 @@ def delegate_job(draft: Draft, step: Step, visit: int, ordinal: int, action: dic
             context,
             priority,
             _attempts(draft, step),
-            step.timeout,
+            timeout,
             delegated=True,
+            place=place,
         )
     )
 
 
-def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
-    """Seconds until the next attempt after `failures` of them (spec section 4): exponential, capped, jittered by half.
-
-    The jitter comes from the turn, not from chance: a replay must decide the same.
-    """
-    try:
-        delay = min(retry.initial_delay * retry.backoff_multiplier ** (failures - 1), retry.max_delay)
-    except OverflowError:
-        delay = retry.max_delay
-    if retry.jitter:
-        die = zlib.crc32(f"{draft.turn.execution_id}:{draft.turn.number}".encode()) / 0xFFFFFFFF
-        delay = min(delay * (0.5 + die), retry.max_delay)
-    return round(delay, 3)
-
-
 def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
-    """The job of a visit (`place`: of an iterator's item) that already has one: `retry`, `dead`, or `done`."""
-    draft.changes.append(JobChange(step.name, visit, status, delay, place))
+    """Change the status of the job of a visit; `place` is the index of an iterator's item."""
+    draft.writes.rare.changes.append(JobChange(step.name, visit, status, delay, place))
 
 
 def _attempts(draft: Draft, step: Step) -> int:
     return step.retry.max_attempts if step.retry else draft.known.rules.default_max_attempts
 
 
-def _priority(draft: Draft, step: Step) -> int:
-    for priority in (step.priority, draft.playbook.priority):
-        if priority is not None:
-            return priority
-    return DEFAULT_PRIORITY
+def priority_of(draft: Draft, step: Step) -> int:
+    """The priority of the jobs of a step."""
+    if step.priority is not None:
+        return step.priority
+    return DEFAULT_PRIORITY if draft.playbook.priority is None else draft.playbook.priority
 
 
-def _told(
-    draft: Draft, step: Step, reading: list[Template], given: Given, result: int | None, *, tells: bool
+def _worker_context(
+    draft: Draft, step: Step, given: RenderedInputs, result: ResultRef, *, reads_failed: bool
 ) -> dict[str, JSON]:
-    """The inputs, and what the templates left for the worker name beside its own words: it finishes them from these.
+    """The context of the job: the inputs and everything that its deferred strings read.
 
-    `results` of steps, and the `result` that the visit was handed, with the `outcomes` of those that did not simply
-    complete; and which strings of the workload are `unfinished`. Nothing that they do not name. `tells`: one of them
-    may read the failed items of an iterator.
+    Its keys: `results` of steps, the `result` given to the visit, `outcomes` of steps that did not simply complete, and
+    the `unfinished` (deferred) strings of the workload. `reads_failed`: a deferred string may read failed items.
     """
     names, results = step.fields.worker_names, step.fields.worker_results
-    texts = [read_by_text(_at(given.values, path)) for path in given.left]
-    read = NO_NAMES.union(*(more for more, _ in texts))  # by inputs, which do not see all others
-    for more, of_results in (*texts, *((template.names, template.results) for template in reading)):
+    for path in given.deferred:
+        more, of_results = read_by_text(at_path(given.values, path))
         names |= more
         results = union_of_results((results, of_results))
     context: dict[str, JSON] = {}
     ends: dict[str, StepResult] = {}
-    asked = read if given.values.keys() & RESULT_WORDS else names
-    if result is not None and not asked.isdisjoint(RESULT_WORDS):
+    if result is not None and not names.isdisjoint(RESULT_WORDS):
         ends["result"] = draft.turn_result(result)
         context["result"] = ends["result"].data
-    named = names | (results if results is not None else draft.playbook.steps.keys())
+    named = names | (results if results is not None else frozenset(draft.playbook.steps))
     found = _latest_results(draft, named)
     if found:
         context["results"] = {name: result.data for name, result in found.items()}
-    ended = {name: _outcome(end, tells=tells) for name, end in {**ends, **found}.items()}
+    ended = {name: _outcome(end, reads_failed=reads_failed) for name, end in {**ends, **found}.items()}
     outcomes = {name: outcome for name, outcome in ended.items() if outcome != COMPLETED}
     if outcomes:
         context["outcomes"] = outcomes
-    if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.unfinished):
-        context["unfinished"] = [["workload", *path] for path in remaining_defaults(draft)]
-    if not read.isdisjoint((ARGS, *given.values)):
-        context["levels"] = [list(names) for names in given.levels]
-    hand_on(context, draft.allowance, step.name)
-    return {key: value for key, value in given.values.items() if key not in TOLD_WORDS} | context
+    if any(name in WORKLOAD_NAMES or (name,) == path[:1] for name in names for path in draft.playbook.deferred):
+        context["unfinished"] = [
+            ["workload", *path]
+            for path, text in draft.playbook.deferred.items()
+            if at_path(draft.workload(), path) == text  # the payload has not replaced it
+        ]
+    count_output(context, draft.moment.allowance, step.name)
+    return {key: value for key, value in given.values.items() if key not in CONTEXT_WORDS} | context
 
 
-def _outcome(result: StepResult, *, tells: bool) -> dict[str, JSON]:
+def _outcome(result: StepResult, *, reads_failed: bool) -> dict[str, JSON]:
     outcome: dict[str, JSON] = {"status": result.status, "error": result.error}
-    return {**outcome, "failed": result.failed_items} if tells and result.failed is not None else outcome
+    return {**outcome, "failed": result.failed_items} if reads_failed and result.failed is not None else outcome
 
 
 def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, StepResult]:
-    """The results of those of the named steps that have one; what is not loaded is asked for at once."""
+    """The results of the named steps that have one; NotLoaded names all that are missing."""
     found: dict[str, StepResult] = {}
     try:
         for name in sorted(named):
@@ -196,37 +234,34 @@ def _latest_results(draft: Draft, named: frozenset[str]) -> dict[str, StepResult
     return found
 
 
-def _at(value: JSON, path: Path) -> JSON:
-    for part in path:
-        value = value[part]
-    return value
-
-
-def _keep_aliases(action: dict[str, JSON], inputs: Inputs, given: Given) -> tuple[Path, ...]:
-    """The author's own words for the inputs, kept beside `args`; gives the paths of what is left in them."""
-    left: tuple[Path, ...] = () if inputs.base is None else _keep_aliases(action, inputs.base, given)
+def _keep_aliases(action: dict[str, JSON], inputs: Inputs, given: RenderedInputs) -> tuple[Path, ...]:
+    """The author's words for the inputs, kept beside `args`; returns the paths of the deferred strings in them."""
+    deferred: tuple[Path, ...] = () if inputs.base is None else _keep_aliases(action, inputs.base, given)
     for alias, keys in inputs.aliases.items():
         if alias == "args":
             continue
         kept = [key for key in (given.values if keys is None else keys) if key in given.values]
         action[alias] = {key: given.values[key] for key in kept}
-        left = tuple(path for path in left if path[0] != alias)
-        left += tuple((alias, *path) for path in given.left if path[0] in kept)
-    return left
+        deferred = tuple(path for path in deferred if path[0] != alias)
+        deferred += tuple((alias, *path) for path in given.deferred if path[0] in kept)
+    return deferred
 
 
-def _encode_texts(action: dict[str, JSON], left: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Put program text under its base64 name; gives the paths with that name. Code is never a template."""
+def _encode_texts(action: dict[str, JSON], deferred: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Move program text to its base64 key; returns the changed paths of deferred strings. Code is no template."""
     for key, encoded in ENCODED_KEYS.items():
-        text = action.pop(key, None)
+        text = action.pop(key, None) if key in action else None
         if text is not None:
             action[encoded] = _encode(text)
-            left = tuple((encoded, *path[1:]) if path[0] == key else path for path in left if path[0] != encoded)
-    return left
+            if deferred:
+                deferred = tuple(
+                    (encoded, *path[1:]) if path[0] == key else path for path in deferred if path[0] != encoded
+                )
+    return deferred
 
 
 def _encode(value: JSON) -> JSON:
-    """Base64 of a string; of a list, of each string in it."""
+    """Base64 of a string, or of each string in a list."""
     if isinstance(value, str):
         return _encode_short(value) if len(value) <= SHORT_CHARS else _encode_text(value)
     if isinstance(value, list):
@@ -238,5 +273,5 @@ def _encode_text(text: str) -> str:
     return base64.b64encode(text.encode()).decode("ascii")
 
 
-# The same text again and again: a step's, in each of its jobs.
+# Each job of a step has the same text.
 _encode_short = lru_cache(maxsize=256)(_encode_text)

@@ -1,71 +1,106 @@
-"""Retry is the broker's: whether a failed action is tried again, and when (spec section 4)."""
+"""Retries: whether a failed action is tried again, and after which delay."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from typing import TYPE_CHECKING
 
+from noetl_broker.broker.draining import drain_items
 from noetl_broker.broker.events import emit_action_retry
-from noetl_broker.broker.failure import fail_step, result_beside
-from noetl_broker.broker.inputs import asked_about, given_to
+from noetl_broker.broker.failures import result_of_failure, template_fault
+from noetl_broker.broker.inputs import condition_scope, inputs_of_visit
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.queue import change_job, retry_delay
-from noetl_broker.broker.transitions import pass_on
-from noetl_broker.broker.unfinished import insist_on_values, unfinished_of
+from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.transitions import fail_visit
+from noetl_broker.broker.undo import note_failure, report_unknown
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import Step
-    from noetl_broker.template import Template
+    from noetl_broker.template import Scope
 
 
 def process_failed_action(draft: Draft, token: Token, error: JSON) -> None:
-    """One attempt of a visit failed: `action_retry`, or the step fails for good and `on_error` decides."""
+    """A worker's attempt failed: its job is retried, or the step fails for good."""
     step = draft.playbook.steps[token.step]
-    if step.kind == "playbook" or token.items is not None:
-        draft.abandoned.append((step.name, token.visit))  # children of an attempt that took too long may still run
+    if token.items is not None:
+        # children of an attempt that timed out may still run
+        draft.writes.rare.abandoned.append((token.step, token.visit))
+        drain_items(draft, step, token)
+    if step.compensate is not None:
+        token = note_failure(draft, step, token, error)
+    token = token._replace(failed_attempt=max(draft.event.attempt, token.failed_attempt))
+    retry_or_fail(draft, token, error, restart="retry")
+
+
+def retry_or_fail(draft: Draft, token: Token, error: JSON, *, restart: str) -> None:
+    """One attempt of a visit failed: `action_retry`, or the step fails for good and `on_error` decides.
+
+    `restart` is the change of the job for another attempt: `retry` (a worker leases it) or `delegated` (the broker
+    starts it).
+    """
+    step = draft.playbook.steps[token.step]
     failures = token.failures + 1
-    attempt = 0 if step.kind == "playbook" else draft.event.attempt
-    token = token._replace(failures=failures, failed_attempt=max(attempt, token.failed_attempt))
+    token = token._replace(failures=failures)
     described = describe_error(step, error)
     retry = step.retry or Retry(max_attempts=draft.known.rules.default_max_attempts)
+
+    def scope_of(words: dict[str, JSON]) -> Scope:
+        return condition_scope(draft, inputs_of_visit(draft, step, token.visit), None, words)
+
     try:
         again = (
             draft.event.retryable
-            and token.items is None  # an iterator is not begun again
+            and token.items is None  # an iterator is not restarted
             and failures < retry.max_attempts
-            and _wanted(draft, step, token, retry, described)
+            and wants_retry(draft, retry, failures, described, scope_of)
         )
     except TemplateError as fault:
-        described["retry_error"] = {"message": fault.message, "template": fault.template, "at": fault.at}
+        described["retry_error"] = template_fault(fault)
         again = False
     if again:
         draft.tokens[step.name, token.visit] = token
         delay = retry_delay(draft, retry, failures)
-        emit_action_retry(draft, step, token.visit, described, failures, retry.max_attempts, delay)
-        change_job(draft, step, token.visit, "delegated" if step.kind == "playbook" else "retry", delay)
+        emit_action_retry(draft, step, token.visit, described, (failures, retry.max_attempts, delay))
+        change_job(draft, step, token.visit, restart, delay)
         return
     change_job(draft, step, token.visit, "dead")
-    if step.on_error == "continue":
-        pass_on(draft, step, token, described)
-        return
-    del draft.tokens[step.name, token.visit]
-    fail_step(draft, step, token, described)
+    if token.unsure:
+        report_unknown(draft, token)
+    fail_visit(draft, step, token, described, continues=step.on_error == "continue")
+
+
+def retry_delay(draft: Draft, retry: Retry, failures: int) -> float:
+    """The backoff: seconds until the next attempt after so many failures. Exponential, capped, jittered by half.
+
+    The jitter comes from the turn, so that a replay decides the same.
+    """
+    try:
+        delay = min(retry.initial_delay * retry.backoff_multiplier ** (failures - 1), retry.max_delay)
+    except OverflowError:
+        delay = retry.max_delay
+    if retry.jitter:
+        fraction = zlib.crc32(f"{draft.turn.execution_id}:{draft.turn.number}".encode()) / 0xFFFFFFFF
+        delay = min(delay * (0.5 + fraction), retry.max_delay)
+    return round(delay, 3)
 
 
 def describe_error(step: Step, error: JSON) -> dict[str, JSON]:
-    """The error as a mapping with at least the step that failed and a message, which is text.
+    """The error as a mapping with at least the failed step and a message, which is text.
 
-    What its sender calls the step, if otherwise, stands under `reported_step`; a message that is no text is its JSON.
+    Another `step` of the sender becomes `reported_step`; a message that is not text becomes its JSON.
     """
-    told = error if isinstance(error, dict) else {"message": error}
-    described: dict[str, JSON] = {"step": step.name, **{key: value for key, value in told.items() if key != "step"}}
-    if told.get("step") not in (None, step.name):
-        described.setdefault("reported_step", told["step"])
-    message = told.get("message")
+    given = error if isinstance(error, dict) else {"message": error}
+    described: dict[str, JSON] = {"step": step.name, **{key: value for key, value in given.items() if key != "step"}}
+    if given.get("step") not in (None, step.name):
+        described.setdefault("reported_step", given["step"])
+    message = given.get("message")
     if message is None or message == "":
         message = "the action failed"
     described["message"] = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
@@ -73,28 +108,31 @@ def describe_error(step: Step, error: JSON) -> dict[str, JSON]:
 
 
 def _type_of(error: dict[str, JSON]) -> str:
-    """The `type` of the error as a text, so that a condition may compare it and search it; empty where it has none."""
+    """The `type` of the error as text for conditions; empty if there is none."""
     kind = error.get("type")
     if kind is None:
         return ""
     return kind if isinstance(kind, str) else json.dumps(kind, ensure_ascii=False)
 
 
-def _wanted(draft: Draft, step: Step, token: Token, retry: Retry, error: dict[str, JSON]) -> bool:
-    """What `stop_when` (read first) and `retry_when` say."""
+def wants_retry(
+    draft: Draft,
+    retry: Retry,
+    failures: int,
+    error: dict[str, JSON],
+    scope_of: Callable[[dict[str, JSON]], Scope],
+) -> bool:
+    """Whether `stop_when` (evaluated first) and `retry_when` allow another attempt.
+
+    `scope_of` gives the scope of a condition with these words. Raises TemplateError.
+    """
     words: dict[str, JSON] = {
         "error": error["message"],
         "error_type": _type_of(error),
         "status_code": error.get("status_code") or 0,
-        "result": result_beside(draft.event),
-        "attempt": token.failures,
+        "result": result_of_failure(draft.event),
+        "attempt": failures,
     }
-    given = given_to(draft, step, token.visit)
-    insist_on_values(unfinished_of(draft, given, words, asked=True), retry.stop_when, retry.retry_when)
-
-    def holds(template: Template) -> bool:
-        return draft.holds(template, asked_about(draft, given, None, words))
-
-    if retry.stop_when is not None and holds(retry.stop_when):
+    if retry.stop_when is not None and draft.holds(retry.stop_when, scope_of(words)):
         return False
-    return retry.retry_when is None or holds(retry.retry_when)
+    return retry.retry_when is None or draft.holds(retry.retry_when, scope_of(words))

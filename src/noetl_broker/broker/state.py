@@ -1,29 +1,42 @@
-"""What the core must remember of an execution between two turns: its live tokens, its visits, its branch ends.
+"""The state of an execution between two turns: its open visits, waiting tokens, visit counts and branch ends; its JSON.
 
-The state is small whatever the length of the history: results stay in the event table and are named by the turn that
-read them; whether a step was visited is one bit, and only steps that were visited again have a counter.
+The state stays small, however long the history is. Results stay in the event table and are named by the turn that read
+them. Each visited step has one bit; only steps that were visited again have a counter.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from noetl_broker.broker.model import JSON
+from noetl_broker.broker.compensation_state import Compensation, decode_compensation, encode_compensation
+from noetl_broker.broker.model import JSON, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from noetl_broker.template import Path
 
 NEW = "NEW"
+QUEUED = "QUEUED"  # not admitted yet
 RUNNING = "RUNNING"
+PAUSED = "PAUSED"
+COMPENSATING = "COMPENSATING"
 COMPLETED = "COMPLETED"
 FAILED = "FAILED"
 CANCELLED = "CANCELLED"
+LIVE = (QUEUED, RUNNING, PAUSED, COMPENSATING)  # `noetl.is_live` is the same list
 
 Visit = tuple[str, int]  # a step's name and the number of the visit, from 1
 
 
+def is_live(status: str) -> bool:
+    """Whether an execution in this status has started and not ended."""
+    return status in LIVE
+
+
 class Counts(NamedTuple):
-    """How far an iterator has got, or the children of a worker: the items themselves are rows of their own."""
+    """The progress of an iterator, or of the children that a worker started. The items are rows of their own."""
 
     total: int
     started: int = 0
@@ -31,13 +44,45 @@ class Counts(NamedTuple):
     failed: int = 0
 
 
-class Token(NamedTuple):
-    """A running visit: its action is queued, with a worker, or waiting to be tried again.
+class Awaited(NamedTuple):
+    """What an open wait for a signal is for: one of these names, and the key (None: the execution).
 
-    `failed_attempt` is the lease of the last failure that was counted, so that the same failure sent twice counts once;
-    of a child, the number of failures when it was last started: it is below `failures` while the pause after one lasts.
-    `spent` names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the children
-    that it started are waited for; `next_place` is the one above all that these have.
+    `listed`: the names were a list. `since`: the seconds before the start of the execution from which signals count.
+    `turn`: in which the wait began. `tried`: the wait has kept signals to try, those of turns after this one.
+    """
+
+    names: tuple[str, ...]
+    listed: bool = False
+    key: str | None = None
+    since: float = 0.0
+    turn: int = 0
+    tried: int | None = None
+
+
+class KeptSignal(NamedTuple):
+    """A signal that fitted no wait: the turn that read it, and what waits compare.
+
+    `key` None: the execution. `before`: how many seconds before the start of the execution it was sent.
+    """
+
+    turn: int
+    name: str
+    key: str | None = None
+    before: float = 0.0
+
+
+class Token(NamedTuple):
+    """An open visit: its action is queued, running, or waits for a retry.
+
+    `failed_attempt` is the lease of the last counted failure: the same failure sent twice counts once. For a child it
+    is the number of failures when it was last started; during the delay after a failure it is below `failures`. `spent`
+    names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the visit waits for
+    the children that the worker started; `next_place` is above all their indexes. `due`: items or a child are started
+    when the execution runs on; `again` are items of which a child is started again. `awaited`: of an open wait for a
+    signal. `unsure`: an attempt timed out or lost its
+    lease, so its action may have happened. `undos`: how many open rows of `noetl.undo` there are of the visit, its
+    items and children. `draining`: the visit is over, but its action, items or children may still report success, which
+    is then undone.
     """
 
     step: str
@@ -48,41 +93,118 @@ class Token(NamedTuple):
     items: Counts | None = None
     answered: bool = False
     next_place: int = 0
+    due: bool = False
+    awaited: Awaited | None = None
+    unsure: bool = False
+    undos: int = 0
+    draining: bool = False
+    again: tuple[int, ...] = ()
+
+
+class InlineResult(NamedTuple):
+    """A result that the core made itself in the turn of its visit, stored in the state. A failure has an `error`."""
+
+    value: JSON
+    error: JSON = None
+
+
+# The result that a token carries: the turn that read it, or the value itself. Negative: the id of a fork's event.
+ResultRef: TypeAlias = "int | InlineResult | None"
+
+
+class TakenItems(NamedTuple):
+    """The items that a repeated visit of an iterator takes over from a fork: how many, and which are to be run again.
+
+    `again` is a number in base 16 with a bit for each such item. The results of the others are taken over.
+    """
+
+    total: int
+    again: str
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The items to be run again, by index."""
+        return places_of(self.again)
+
+
+@lru_cache(maxsize=64)
+def places_of(again: str) -> tuple[int, ...]:
+    """The indexes of the items whose bits are set; cached, because each item that ends asks for them."""
+    return tuple(place for place, bit in enumerate(reversed(f"{int(again, 16):b}")) if bit == "1")
 
 
 class Arrival(NamedTuple):
-    """A token on an arc: taken, and not yet a visit of the step it leads to (`arc` -1 leads to `start`).
+    """A token on an arc: the transition is taken, and the next step is not visited yet. Arc -1 leads to `start`.
 
-    `result` is the turn that read the result handed on (None: there is none; below zero: the event of that id, which a
-    fork brought along); `sources` the steps with data that this token stands for, none of those that were spent for a
-    join which they may lead to; `passed` the routers that it has passed in this turn (never stored: a turn ends first).
-    `left` are the paths of the strings in `inputs` that are still templates, for the worker; all others are data.
+    | field | value |
+    |---|---|
+    | `result` | the result which is passed on; None: none |
+    | `sources` | the steps whose data this token stands for, without those spent for a join that they may lead to |
+    | `spent` | the `any` joins that no longer wait for this token |
+    | `passed` | the routers that it passed in this turn; never stored |
+    | `deferred` | the paths of the deferred strings in `inputs`; all other strings are data |
+    | `visit` | the visit that a fork repeats; 0: the next one |
+    | `due` | when the repeated visit, a wait, ends or times out, as RFC 3339; None: it counts anew |
+    | `items` | what the repeated visit, of an iterator, takes over; None: it chooses its items |
     """
 
     arc: int
     step: str
     inputs: dict[str, JSON]
-    result: int | None = None
+    result: ResultRef = None
     sources: tuple[str, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
-    left: tuple[Path, ...] = ()
+    deferred: tuple[Path, ...] = ()
+    visit: int = 0
+    due: str | None = None
+    items: TakenItems | None = None
 
 
-class Leaving(NamedTuple):
-    """What a token takes with it from a step: the result handed on and the rest, as in `Arrival`."""
+class RenderedInputs(NamedTuple):
+    """Rendered inputs: their values, and the paths of the deferred strings in them."""
 
-    result: int | None = None
+    values: dict[str, JSON]
+    deferred: tuple[Path, ...] = ()
+
+
+NO_INPUTS = RenderedInputs({})
+
+
+def overlay_inputs(under: RenderedInputs, over: RenderedInputs) -> RenderedInputs:
+    """Inputs laid over others: a key of `over` replaces the value under it, with the deferred strings in it."""
+    if not under.values:
+        return over
+    if not over.values:
+        return under
+    deferred = over.deferred
+    if under.deferred:
+        deferred = tuple(path for path in under.deferred if path[0] not in over.values) + deferred
+    return RenderedInputs({**under.values, **over.values}, deferred)
+
+
+def remove_inputs(given: RenderedInputs, keys: Collection[str]) -> RenderedInputs:
+    """The inputs except those of these names."""
+    if not keys:
+        return given
+    values = {key: item for key, item in given.values.items() if key not in keys}
+    return RenderedInputs(values, tuple(path for path in given.deferred if path[0] in values))
+
+
+class TokenData(NamedTuple):
+    """What a token takes along from a step; the fields are those of `Arrival`."""
+
+    result: ResultRef = None
     sources: tuple[str, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
 
 
 class Parent(NamedTuple):
-    """What a child knows of the execution that waits for it.
+    """What a child execution knows of its parent.
 
-    `depth` counts the parents above (from 1), `return_step` names the step whose data is the answer (None: the result),
-    `attempt` says which start of it this is, so that the answer of a child that was given up counts no more.
+    `depth` counts the executions above it, from 1. `return_step` names the step whose data is the answer (None: the
+    result). `attempt` is the number of this start: the parent ignores the answer of an earlier one.
     """
 
     depth: int
@@ -90,22 +212,38 @@ class Parent(NamedTuple):
     attempt: int = 1
 
 
-class Reached(NamedTuple):
-    """That `end` was reached: the turn whose result it was handed or gave (as in `Arrival`), and its inputs.
+class EndReached(NamedTuple):
+    """The last visit of `end`: its result (as in `Arrival`) and the inputs for the final result.
 
-    Only those inputs that its result reads, and only until the execution is over.
+    The inputs are dropped when the execution ends.
     """
 
-    result: int | None = None
+    result: ResultRef = None
     inputs: dict[str, JSON] = {}  # noqa: RUF012 - never changed in place
-    left: tuple[Path, ...] = ()
+
+
+class Hold(NamedTuple):
+    """What holds an execution, and what it keeps until it runs on.
+
+    `kept` are the tokens on arcs. `admitted` is false for an execution that is queued, or was paused while it was.
+    `causes` say who paused it: operator, parent. `numbers`: the last pause or resume of each cause that was read.
+    """
+
+    kept: tuple[Arrival, ...] = ()
+    admitted: bool = True
+    causes: tuple[str, ...] = ()
+    numbers: dict[str, int] = {}  # noqa: RUF012 - never changed in place
 
 
 class ExecutionState(NamedTuple):
-    """The state after a turn; never changed, a turn makes the next one.
+    """The state after a turn. It is never changed: each turn makes a new one.
 
-    `seen` is a bitmask over the steps' places in the document, `repeats` the visits of those visited more than once,
-    `total` all visits; `ends` the steps with data at the ends of branches; `end` the last visit of `end`, if any.
+    `seen` has one bit for each step, by its index in the document. `repeats` counts the visits of steps that were
+    visited more than once, `total` counts all visits. `ends` are the steps with data at the ends of branches. `end` is
+    the last visit of `end`. `hold`: of an execution that was paused or queued. `signals`: those that
+    fitted no wait, in the order of their turns. `hops`: how many executions sent signals that led to this one.
+    `undo` counts the open rows of `noetl.undo`, `unknown` the unknown ones. `compensation`: of a COMPENSATING one.
+    `failed_before`: the execution whose failure led to this one (`metadata.on_failure`).
     """
 
     status: str = NEW
@@ -115,12 +253,20 @@ class ExecutionState(NamedTuple):
     repeats: dict[str, int] = {}  # noqa: RUF012 - as above
     total: int = 0
     ends: tuple[str, ...] = ()
-    end: Reached | None = None
+    end: EndReached | None = None
     parent: Parent | None = None
+    hold: Hold | None = None
+    signals: tuple[KeptSignal, ...] = ()
+    hops: int = 0
+    undo: int = 0
+    unknown: int = 0
+    compensation: Compensation | None = None
+    places: tuple[Place, ...] = ()  # those of a queued execution are waited for, or wanted; the others are held
+    failed_before: int | None = None
 
 
 def encode(state: ExecutionState) -> dict[str, JSON]:
-    """The state as JSON for its row: what is empty is left out."""
+    """The state as JSON, without empty fields."""
     document: dict[str, JSON] = {"status": state.status, "seen": f"{state.seen:x}", "total": state.total}
     if state.tokens:
         document["tokens"] = [_encode_token(token) for token in state.tokens.values()]
@@ -132,15 +278,21 @@ def encode(state: ExecutionState) -> dict[str, JSON]:
         document["ends"] = list(state.ends)
     if state.end is not None:
         document["end_reached"] = True
-        document["end_turn"] = state.end.result
-        document |= encode_inputs(state.end, "end_")
+        document["end_turn"] = encode_result(state.end.result)
+        if state.end.inputs:
+            document["end_inputs"] = state.end.inputs
     if state.parent is not None:
         document["parent"] = state.parent._asdict()
-    return document
+    if state.hold is not None:
+        document["hold"] = _encode_hold(state.hold)
+    if state.undo or state.unknown or state.compensation is not None:
+        document |= _encode_undo(state)
+    has_rest = state.signals or state.hops or state.places or state.failed_before is not None
+    return document | _encode_rest(state) if has_rest else document
 
 
 def decode(document: dict[str, Any]) -> ExecutionState:
-    """The state from the JSON of its row."""
+    """The state from its JSON."""
     return ExecutionState(
         status=document["status"],
         tokens={(t["step"], t["visit"]): _decode_token(t) for t in document.get("tokens", ())},
@@ -149,8 +301,47 @@ def decode(document: dict[str, Any]) -> ExecutionState:
         repeats=document.get("repeats", {}),
         total=document["total"],
         ends=tuple(document.get("ends", ())),
-        end=Reached(document["end_turn"], *decode_inputs(document, "end_")) if document.get("end_reached") else None,
+        end=EndReached(decode_result(document["end_turn"]), document.get("end_inputs", {}))
+        if document.get("end_reached")
+        else None,
         parent=Parent(**document["parent"]) if "parent" in document else None,
+        hold=_decode_hold(document["hold"]) if "hold" in document else None,
+        signals=tuple(KeptSignal(*kept) for kept in document.get("signals", ())),
+        hops=document.get("hops", 0),
+        undo=document.get("undo", 0),
+        unknown=document.get("unknown", 0),
+        compensation=decode_compensation(document["compensation"]) if "compensation" in document else None,
+        places=tuple(Place(*place) for place in document.get("places", ())),
+        failed_before=document.get("on_failure"),
+    )
+
+
+def _encode_undo(state: ExecutionState) -> dict[str, JSON]:
+    document: dict[str, JSON] = {name: getattr(state, name) for name in ("undo", "unknown") if getattr(state, name)}
+    if state.compensation is not None:
+        document["compensation"] = encode_compensation(state.compensation)
+    return document
+
+
+def _encode_hold(hold: Hold) -> dict[str, JSON]:
+    document: dict[str, JSON] = {}
+    if hold.kept:
+        document["kept"] = [encode_arrival(arrival) for arrival in hold.kept]
+    if not hold.admitted:
+        document["admitted"] = False
+    if hold.causes:
+        document["causes"] = list(hold.causes)
+    if hold.numbers:
+        document["numbers"] = hold.numbers
+    return document
+
+
+def _decode_hold(document: dict[str, Any]) -> Hold:
+    return Hold(
+        tuple(map(decode_arrival, document.get("kept", ()))),
+        document.get("admitted", True),
+        tuple(document.get("causes", ())),
+        document.get("numbers", {}),
     )
 
 
@@ -167,6 +358,15 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["answered"] = True
     if token.next_place:
         document["next_place"] = token.next_place
+    if token.due:
+        document["due"] = True
+    if token.again:
+        document["again"] = list(token.again)
+    if token.awaited is not None:
+        document["awaited"] = _encode_awaited(token.awaited)
+    if token.unsure or token.undos or token.draining:
+        fields = {"unsure": token.unsure, "undos": token.undos, "draining": token.draining}
+        document |= {name: value for name, value in fields.items() if value}
     return document
 
 
@@ -180,44 +380,109 @@ def _decode_token(document: dict[str, Any]) -> Token:
         Counts(*document["items"]) if "items" in document else None,
         document.get("answered", False),
         document.get("next_place", 0),
+        document.get("due", False),
+        _decode_awaited(document["awaited"]) if "awaited" in document else None,
+        document.get("unsure", False),
+        document.get("undos", 0),
+        document.get("draining", False),
+        tuple(document.get("again", ())),
     )
 
 
+def _encode_awaited(awaited: Awaited) -> dict[str, JSON]:
+    document: dict[str, JSON] = {"turn": awaited.turn}
+    document["names"] = list(awaited.names) if awaited.listed else awaited.names[0]
+    if awaited.key is not None:
+        document["key"] = awaited.key
+    if awaited.since:
+        document["since"] = awaited.since
+    if awaited.tried is not None:
+        document["tried"] = awaited.tried
+    return document
+
+
+def _decode_awaited(document: dict[str, Any]) -> Awaited:
+    names = document["names"]
+    listed = isinstance(names, list)
+    return Awaited(
+        tuple(names) if listed else (names,),
+        listed,
+        document.get("key"),
+        document.get("since", 0.0),
+        document["turn"],
+        document.get("tried"),
+    )
+
+
+def _encode_rest(state: ExecutionState) -> dict[str, JSON]:
+    """What few executions have: kept signals, what led to them, places."""
+    document: dict[str, JSON] = {}
+    if state.signals:
+        document["signals"] = [_encode_signal(kept) for kept in state.signals]
+    if state.hops:
+        document["hops"] = state.hops
+    if state.places:
+        document["places"] = [list(place) for place in state.places]
+    if state.failed_before is not None:
+        document["on_failure"] = state.failed_before
+    return document
+
+
+def _encode_signal(kept: KeptSignal) -> list[JSON]:
+    """A kept signal as a list without the last fields that have their defaults: there may be a thousand."""
+    fields: list[JSON] = list(kept)
+    while fields[-1] in (None, 0.0):
+        fields.pop()
+    return fields
+
+
+def encode_result(result: ResultRef) -> JSON:
+    """The result of a token as JSON: the number of a turn, null, or {value, error} for an inline result."""
+    if not isinstance(result, InlineResult):
+        return result
+    return {"value": result.value} if result.error is None else result._asdict()
+
+
+def decode_result(document: JSON) -> ResultRef:
+    """The result of a token from its JSON."""
+    return InlineResult(**document) if isinstance(document, dict) else document
+
+
 def encode_arrival(arrival: Arrival) -> dict[str, JSON]:
-    """An arrival as JSON: what is empty is left out."""
-    document: dict[str, JSON] = {"arc": arrival.arc, "step": arrival.step, "result": arrival.result}
-    document |= encode_inputs(arrival)
+    """An arrival as JSON, without empty fields."""
+    document: dict[str, JSON] = {
+        "arc": arrival.arc,
+        "step": arrival.step,
+        "result": encode_result(arrival.result),
+    }
+    if arrival.inputs:
+        document["inputs"] = arrival.inputs
+    if arrival.deferred:
+        document["left"] = [list(path) for path in arrival.deferred]
     if arrival.sources:
         document["sources"] = list(arrival.sources)
     if arrival.spent:
         document["spent"] = sorted(arrival.spent)
+    if arrival.visit:
+        document["repeats"] = arrival.visit
+    if arrival.due is not None:
+        document["due"] = arrival.due
+    if arrival.items is not None:
+        document["items"] = arrival.items._asdict()
     return document
 
 
 def decode_arrival(document: dict[str, Any]) -> Arrival:
     """An arrival from its JSON."""
-    inputs, left = decode_inputs(document)
     return Arrival(
         document["arc"],
         document["step"],
-        inputs,
-        document["result"],
+        document.get("inputs", {}),
+        decode_result(document["result"]),
         tuple(document.get("sources", ())),
         frozenset(document.get("spent", ())),
-        left=left,
+        deferred=tuple(tuple(path) for path in document.get("left", ())),
+        visit=document.get("repeats", 0),
+        due=document.get("due"),
+        items=TakenItems(document["items"]["total"], document["items"]["again"]) if "items" in document else None,
     )
-
-
-def encode_inputs(given: Arrival | Reached, prefix: str = "") -> dict[str, JSON]:
-    """The inputs as JSON, and which strings in them are still templates: what is empty is left out."""
-    document: dict[str, JSON] = {}
-    if given.inputs:
-        document[f"{prefix}inputs"] = given.inputs
-    if given.left:
-        document[f"{prefix}left"] = [list(path) for path in given.left]
-    return document
-
-
-def decode_inputs(document: dict[str, Any], prefix: str = "") -> tuple[dict[str, JSON], tuple[Path, ...]]:
-    """The inputs from their JSON, and the paths of the strings in them that are still templates."""
-    return document.get(f"{prefix}inputs", {}), tuple(tuple(path) for path in document.get(f"{prefix}left", ()))

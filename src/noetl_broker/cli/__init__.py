@@ -1,5 +1,5 @@
-"""The command line: it asks, and shows; deciding and remembering are done elsewhere."""
+"""The command line: one module for each group of commands."""
 
-from noetl_broker.cli.group import main
+from noetl_broker.cli.main import main
 
 __all__ = ["main"]

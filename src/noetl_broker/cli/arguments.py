@@ -1,6 +1,6 @@
-"""Arguments that name what is in the database: what they take, and what a shell offers for them.
+"""Arguments that name executions, playbooks and steps, with their shell completion.
 
-A shell that completes must neither wait nor complain: a database that is away or slow offers nothing.
+Completion never waits and never fails: if the database is slow or away, it offers nothing.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
 from noetl_broker.settings import load_settings, with_dsn
-from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_steps
-from noetl_broker.store.pool import Connection, connect
+from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
+from noetl_broker.store.connection import Connection, connect
+from noetl_broker.store.dsn import Database
 
 LARGEST_ID = 2**63 - 1
-PATIENCE_SECONDS = 1.0
+LARGEST_VERSION = 2**31 - 1
+LATEST = 0
+TIMEOUT_SECONDS = 1.0
 
-Asking = Callable[[Connection], Awaitable[list[Offer]]]
+Question = Callable[[Connection], Awaitable[list[Offer]]]
 
 
 class ExecutionId(click.ParamType[int]):
@@ -40,7 +43,7 @@ class ExecutionId(click.ParamType[int]):
         return number
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer late executions."""
+        """Offer the latest executions."""
         del param
         return _offers(ctx, lambda connection: offer_executions(connection, incomplete))
 
@@ -51,20 +54,47 @@ class PlaybookPath(click.ParamType[str]):
     name = "path"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer what is registered."""
+        """Offer registered paths."""
         del param
         return _offers(ctx, lambda connection: offer_paths(connection, incomplete))
 
 
+class Version(click.ParamType[int]):
+    """A version of a playbook: its number, or `latest`, which is 0."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read the number."""
+        text = str(value).strip()
+        if text == "latest":
+            return LATEST
+        number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else 0
+        if not 0 < number <= LARGEST_VERSION:
+            self.fail(f"{value!r} is not a version of a playbook; write latest, or a number such as 3", param, ctx)
+        return number
+
+
+class ScheduleName(click.ParamType[str]):
+    """The name of a schedule."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Offer the schedules."""
+        del param
+        return _offers(ctx, lambda connection: offer_schedules(connection, incomplete))
+
+
 class StepName(click.ParamType[str]):
-    """A step of the execution whose id stands before it."""
+    """A step of the execution that the call names."""
 
     name = "step"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Offer the steps of that execution."""
         del param
-        # Where an option still lacks its value, click has set the arguments aside.
+        # While an option lacks its value, click keeps the arguments in ctx.args.
         words = [str(ctx.params.get("execution_id")), *ctx.args]
         ids = [int(word) for word in words if re.fullmatch(r"[0-9]{1,18}", word)]
         return _offers(ctx, lambda connection: offer_steps(connection, ids[0], incomplete)) if ids else []
@@ -76,36 +106,37 @@ class Subject(click.ParamType[str]):
     name = "subject"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Offer paths, ids where a number begins, and files where there is nothing else."""
+        """Offer ids for digits, else paths, else files."""
         offer = offer_executions if incomplete.isdigit() else offer_paths
         found = _offers(ctx, lambda connection: offer(connection, incomplete))
         return found or click.Path().shell_complete(ctx, param, incomplete)
 
 
-def _offers(ctx: click.Context, asking: Asking) -> list[CompletionItem]:
-    # Whatever is wrong, the command itself will say it; on the line that is being typed there is no room for it.
+def _offers(ctx: click.Context, ask: Question) -> list[CompletionItem]:
+    # The command itself reports what is wrong; the line that is being typed has no room for it.
     with contextlib.suppress(Exception):
-        offers = asyncio.run(asyncio.wait_for(_ask(_dsn(ctx), asking), PATIENCE_SECONDS))
+        offers = asyncio.run(asyncio.wait_for(_answer(_database(ctx), ask), TIMEOUT_SECONDS))
         return [CompletionItem(one_line(value), help=one_line(about)) for value, about in offers]
     return []
 
 
-async def _ask(dsn: str | None, asking: Asking) -> list[Offer]:
-    connection = await connect(dsn, name="noetl-broker completion")
+async def _answer(database: Database, ask: Question) -> list[Offer]:
+    connection = await connect(database, name="noetl-broker completion")
     try:
-        return await asking(connection)
+        return await ask(connection)
     finally:
         connection.terminate()
 
 
-def _dsn(ctx: click.Context) -> str | None:
-    """Give what is typed behind `--dsn`, or what the settings say, as the command would read it."""
+def _database(ctx: click.Context) -> Database:
+    """Give the database of `--dsn` and `--schema`, or of the settings, as the command would."""
     config = ctx.params.get("config")
-    settings = load_settings(Path(config) if config else None)
-    given = ctx.params.get("dsn")
-    if isinstance(given, tuple):  # of a command that serves several databases
-        given = next(iter(given), None)
-    if given:
-        return str(given)
-    dsn = with_dsn(settings).dsn
-    return dsn.get_secret_value() if dsn is not None else None
+    settings = with_dsn(load_settings(Path(config) if config else None))
+    secret = settings.dsn.get_secret_value() if settings.dsn is not None else None
+    return Database(dsn=_first(ctx, "dsn") or secret, schema=_first(ctx, "schema") or settings.schema)
+
+
+def _first(ctx: click.Context, option: str) -> str | None:
+    """Give the value of an option, or its first value if it may be repeated."""
+    given = ctx.params.get(option)
+    return next(iter(given), None) if isinstance(given, tuple) else given

@@ -1,11 +1,12 @@
-"""The command `config`: every setting with its value and where that comes from."""
+"""The command `config`."""
 
 from __future__ import annotations
 
 import os
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.command import Call, command
+from noetl_broker.form import installed_form
 from noetl_broker.settings import HIDDEN, explain_settings, file_values
 
 
@@ -16,14 +17,19 @@ from noetl_broker.settings import HIDDEN, explain_settings, file_values
 def config(call: Call) -> None:
     """Show the settings and where each comes from.
 
-    From the command line, the environment, the file of --config, or the default. Secrets are hidden.
+    A setting comes from the command line, the environment, the file of --config, or the default. Secrets are hidden.
+    The last row is no setting: the form of the program, compiled or plain.
     """
     rows = explain_settings(call.settings, file_values(call.config), dict(os.environ))
     for row in rows:
         if row["name"] == "dsn" and call.given_dsns:
             row.update(value=HIDDEN, source="command line --dsn")
+        elif row["name"] == "schema" and call.given_schemas:
+            row.update(value=call.database.schema, source="command line --schema")
         elif row["source"] == "file":
             row["source"] = f"file {call.config}"
+    description = "The form of the program: compiled (faster) or plain Python. An installation has one form."
+    rows.append({"name": "form", "value": installed_form(), "source": "installation", "description": description})
     if call.as_json:
         output.show_json(rows)
         return

@@ -1,42 +1,44 @@
-"""The command `demo`: a Postgres of its own, broker and worker in this process, two playbooks, nothing left over."""
+"""The command `demo`: a Postgres of its own, a broker and a worker in this process, two playbooks."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from noetl_broker import embedded_postgres
 from noetl_broker.cli import output
-from noetl_broker.cli.follow import follow_to_end
-from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.requests import what_went_wrong
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.places import is_on_path, own_script, shown_path
 from noetl_broker.cli.run import service_options
-from noetl_broker.cli.serving import exit_at_signal
+from noetl_broker.cli.start_cancel import describe_failure, no_output
+from noetl_broker.cli.tail import follow_to_end
+from noetl_broker.daemon.process_signals import exit_at_signal
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import BrokerError, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.resources import playbooks_folder
-from noetl_broker.store import catalog, embedded, executions
-from noetl_broker.store.migrate import migrate
-from noetl_broker.store.pool import Connection
+from noetl_broker.store import catalog, executions
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.store.migrations import migrate
 from noetl_broker.store.session import session
 from noetl_broker.worker import WorkerOptions, run_worker
 
 FOLDER = Path(".demo")
 FIRST, SECOND = "examples/create_tables", "examples/conditional"
-# Nothing in it must survive a crash of the machine.
+# The data need not survive a crash of the machine.
 POSTGRES = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 LONGEST_SECONDS = 25.0
-TYPE_WIDTH = 18  # of the event types in the log, as the broker's first description prints it
+TYPE_WIDTH = 18  # of the column of event types
 
 NEXT_STEPS = """\
 What to try next, with a Postgres of yours (a database that you may write to):
 
-  export NOETL_BROKER_DSN=postgresql://user:password@localhost/database
+{activate}  export NOETL_BROKER_DSN=postgresql://user:password@localhost/database
   noetl-broker migrate
   noetl-broker register {playbooks}/*.yaml
   noetl-broker run &
@@ -49,7 +51,7 @@ What to try next, with a Postgres of yours (a database that you may write to):
 
 
 class Shown(NamedTuple):
-    """What the demo has to show: the two executions as `status` shows them, the first one's log, the tables it made."""
+    """The results: the two executions, the log of the first, the tables that it made."""
 
     log: list[tuple[str, str]]
     tables: list[dict[str, Any]]
@@ -57,18 +59,18 @@ class Shown(NamedTuple):
     second: dict[str, Any]
 
 
-@command("demo", example="noetl-broker demo")
+@command("demo", example="noetl-broker demo", own_database=True)
 def demo(call: Call) -> None:
-    """Show it all at work: a Postgres of its own, a broker, a worker, two playbooks.
+    """Run a demo: a Postgres of its own, a broker, a worker, two playbooks.
 
-    Everything stands in the folder .demo below the current one, and nothing is left running.
+    All data is in the folder .demo of the current folder. At the end, everything is stopped.
     """
     if call.given_dsns:
         raise OperatorFault("the demo starts a Postgres of its own: leave --dsn out")
-    tell: Callable[[str], None] = _stay_silent if call.as_json else output.show_text
+    show_line: Callable[[str], None] = no_output if call.as_json else output.show_text
     began = time.monotonic()
     try:
-        postgres = embedded.start(FOLDER, settings=POSTGRES)
+        postgres = embedded_postgres.start(FOLDER, settings=POSTGRES)
     except OSError as error:
         raise OperatorFault(
             f"the demo cannot write to {FOLDER.absolute()}: {error}; run it in another folder"
@@ -76,34 +78,32 @@ def demo(call: Call) -> None:
     with postgres, exit_at_signal():
         if postgres.notice:
             output.note(postgres.notice)
-        tell(f"Postgres started in {_shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
-        # On our own machine without TLS: the driver would look for certificates in a home that may be somebody else's.
-        shown = asyncio.run(_show_all(replace(call, dsn=f"{postgres.dsn()}?sslmode=disable"), tell))
+        show_line(f"Postgres started in {shown_path(postgres.folder)} ({output.span(time.monotonic() - began)})")
+        # No TLS on our own machine: the driver would read certificates in a home folder of another user.
+        database = replace(call.database, dsn=f"{postgres.dsn()}?sslmode=disable")
+        shown = asyncio.run(_show_all(replace(call, databases=(database,)), show_line))
     if call.as_json:
         output.show_json(shown._asdict())
     else:
-        tell(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
-        tell(NEXT_STEPS.format(playbooks=_shown_path(playbooks_folder())))
+        show_line(f"\nStopped everything; it took {output.span(time.monotonic() - began)}.\n")
+        show_line(NEXT_STEPS.format(playbooks=shown_path(playbooks_folder()), activate=_activation()))
 
 
-def _stay_silent(_line: str) -> None:
-    """Programs get one document at the end."""
+def _activation() -> str:
+    """Give the line that puts the program on the PATH, if a shell would not find it."""
+    script = own_script("activate")
+    return "" if is_on_path() or script is None else f"  . {shown_path(script)}\n"
 
 
-def _shown_path(folder: Path) -> str:
-    """Give a path as short as it can be said from here."""
-    with contextlib.suppress(ValueError):
-        return str(folder.absolute().relative_to(Path.cwd()))
-    return str(folder)
-
-
-async def _show_all(call: Call, tell: Callable[[str], None]) -> Shown:
-    """Run broker and worker beside the show; the first that ends, ends all three."""
-    applied = await migrate(call.dsn)
-    tell(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
+async def _show_all(call: Call, show_line: Callable[[str], None]) -> Shown:
+    """Run broker, worker and show together; if one ends, all end."""
+    applied = await migrate(call.database)
+    show_line(f"migrated: {len(applied)} files applied" if applied else "migrated: nothing to do")
     service, stop_worker = Service(replace(service_options(call), warn_of_superuser=False)), asyncio.Event()
-    options = WorkerOptions(dsn=call.dsn, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02)
-    show = asyncio.create_task(_show(call, tell), name="the show")
+    options = WorkerOptions(
+        dsn=call.database.dsn, schema=call.database.schema, concurrency=4, drain_seconds=2.0, poll_min_seconds=0.02
+    )
+    show = asyncio.create_task(_show(call, show_line), name="the show")
     servers = {
         asyncio.create_task(service.run(), name="the broker"),
         asyncio.create_task(run_worker(options, stop_worker), name="the worker"),
@@ -113,7 +113,7 @@ async def _show_all(call: Call, tell: Callable[[str], None]) -> Shown:
             {show, *servers}, timeout=LONGEST_SECONDS, return_when=asyncio.FIRST_COMPLETED
         )  # fmt: skip
         for task in done - {show}:
-            task.result()  # its own fault says most
+            task.result()  # raises its own fault
             raise BrokerError(f"{task.get_name()} ended before the show did")
         if not done:
             raise BrokerError(f"the demo did not finish within {LONGEST_SECONDS:.0f} s; --debug shows what happened")
@@ -125,26 +125,26 @@ async def _show_all(call: Call, tell: Callable[[str], None]) -> Shown:
         await asyncio.gather(show, *servers, return_exceptions=True)
 
 
-async def _show(call: Call, tell: Callable[[str], None]) -> Shown:
-    async with session(call.dsn, name="demo") as connection:
+async def _show(call: Call, show_line: Callable[[str], None]) -> Shown:
+    async with session(call.database, name="demo") as connection:
         registered = await catalog.register(connection, _examples(call))
-        tell(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
+        show_line(f"registered {len(registered)} playbooks: {', '.join(entry.path for entry in registered)}")
 
-        tell(f"\n{FIRST}: each step is a job for the worker, each event a row that the broker decides on\n")
-        first = await _execute(connection, FIRST)
+        show_line(f"\n{FIRST}: each step is a job for the worker, each event a row that the broker decides on\n")
+        first = await _execute(call, connection, FIRST)
         log = await executions.log_of_latest_execution(connection)
         for event_type, node_name in log:
-            tell(f"{event_type:<{TYPE_WIDTH}} | {node_name}")
+            show_line(f"{event_type:<{TYPE_WIDTH}} | {node_name}")
         tables = await executions.list_user_tables(connection)
-        tell("\nThe tables that it made:\n")
+        show_line("\nIts tables:\n")
         for table in tables:
-            tell(f"  {table['schema']}.{table['name']}: {table['rows']} rows")
+            show_line(f"  {table['schema']}.{table['name']}: {table['rows']} rows")
 
-        tell(f"\n{SECOND}: a condition on a result chooses the way\n")
-        second = await _execute(connection, SECOND)
+        show_line(f"\n{SECOND}: a condition on a result chooses the next step\n")
+        second = await _execute(call, connection, SECOND)
         for line in _path_taken(await executions.list_events(connection, second["execution_id"]), second):
-            tell(f"  {line}")
-        tell(f"  result: {output.compact_json(second['result'])}")
+            show_line(f"  {line}")
+        show_line(f"  result: {output.compact_json(second['result'])}")
     return Shown(log, tables, first, second)
 
 
@@ -154,17 +154,18 @@ def _examples(call: Call) -> list[tuple[Any, str]]:
     return [(compile_playbook(text, file=file.name, rules=call.playbook_rules), text) for file, text in texts]
 
 
-async def _execute(connection: Connection, path: str) -> dict[str, Any]:
-    """Run a playbook to its end; raises BrokerError where it does not complete."""
+async def _execute(call: Call, connection: Connection, path: str) -> dict[str, Any]:
+    """Run a playbook to its end; raises BrokerError if it does not complete."""
     started = await executions.start_execution(connection, path, "{}", version=None, idempotency_key=None)
-    ended = await follow_to_end(connection, started, tell=_stay_silent)
+    async with LastingSession(call.database, name="demo", tell=no_output) as source:
+        ended = await follow_to_end(source, started, show_line=no_output)
     if ended["status"] != "COMPLETED":
-        raise BrokerError(f"the demo's execution of {path} {what_went_wrong(ended['status'], ended['error'])}")
-    return await executions.look_into(connection, started)
+        raise BrokerError(f"the demo's execution of {path} {describe_failure(ended['status'], ended['error'])}")
+    return await executions.load_execution_details(connection, started)
 
 
 def _path_taken(events: list[dict[str, Any]], found: dict[str, Any]) -> list[str]:
-    """Say in order which steps ran and which conditions chose them, then which steps did not run."""
+    """Give the steps that ran, in order, with the conditions that chose them, then the steps that did not run."""
     lines = []
     for event in events:
         if event["event_type"] == "step_started":

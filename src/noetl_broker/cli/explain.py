@@ -1,4 +1,4 @@
-"""The command `explain`: why a step ran or did not, what an execution waits for, why it failed or how it ended."""
+"""The command `explain`: why a step ran or not, what an execution waits for, why it failed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import click
 
-from noetl_broker.broker.explain import explain_execution, explain_step
-from noetl_broker.broker.why import Why
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import StepName
-from noetl_broker.cli.frame import Call, command, execution_id
-from noetl_broker.errors import OperatorFault
-from noetl_broker.store.facts import look_closely
+from noetl_broker.cli.command import Call, command, execution_id, with_traceback
+from noetl_broker.explain.error_text import traceback_of
+from noetl_broker.explain.reason import Reason
+from noetl_broker.operations.explanations import explain_part
+from noetl_broker.store.schema_name import with_schema
 from noetl_broker.store.session import session
 
 INDENT = "  "
@@ -24,45 +24,39 @@ INDENT = "  "
     example=(
         "noetl-broker explain 58123456789012345           # where it stands, what it waits for, why it failed\n"
         "noetl-broker explain 58123456789012345 load      # why the step load ran, or did not\n"
-        "noetl-broker explain 58123456789012345 load#2    # of its second visit"
+        "noetl-broker explain 58123456789012345 load#2    # of its second visit\n"
+        "noetl-broker explain 58123456789012345 'load[3]'  # the item 3 of an iterator"
     ),
 )
 @execution_id
 @click.argument("step", metavar="[STEP]", required=False, type=StepName())
-def explain(call: Call, *, execution_id: int, step: str | None) -> None:
-    """Say why a step ran, why it did not, or what it waits for.
+@with_traceback
+def explain(call: Call, *, execution_id: int, step: str | None, traceback: bool) -> None:
+    """Explain why a step ran, why it did not, or what it waits for.
 
-    Its cause, each condition with its outcome, the values that it read and where they came from; for a waiting join,
-    which live steps can still come to it; for an open job, its lease, its attempts and its next one. STEP is the name
-    of a step, or load#2 for its second visit. Without STEP: where the whole execution stands, what it waits for, why
-    it failed or how it ended.
+    Shows its cause, and each condition with its outcome, values and their origins. For a waiting join, shows which open
+    steps can still reach it. For an open job, shows its lease, its attempts and the next attempt. STEP is the name of a
+    step, load#2 for its second visit, or load[3] for an item of an iterator. Without STEP: the state of the execution,
+    what it waits for, why it failed or how it ended.
     """
-    name, number = _visit(step) if step is not None else (None, None)
 
-    async def ask() -> Why:
-        async with session(call.dsn, name="explain") as connection:
-            history, facts = await look_closely(connection, execution_id, call.playbook_rules)
-            if name is None:
-                return explain_execution(history, facts)
-            return explain_step(history, facts, name, number)
+    async def ask() -> Reason:
+        async with session(call.database, name="explain") as connection:
+            return await explain_part(connection, execution_id, step, call.playbook_rules)
 
-    why = asyncio.run(ask())
+    why = asyncio.run(ask()).with_texts(lambda text: with_schema(text, call.database.schema))
     if call.as_json:
         output.show_json(why.as_json())
         return
-    for line in _lines(why, 0):
+    for line in _lines(why, 0, traceback=traceback):
         output.say(line)
 
 
-def _lines(why: Why, depth: int) -> Iterator[output.Styled]:
-    yield output.Styled(INDENT * depth + output.one_line(why.says), bold=depth == 0)
+def _lines(why: Reason, depth: int, *, traceback: bool) -> Iterator[output.Styled]:
+    indent = INDENT * depth
+    yield output.Styled(indent + output.one_line(why.says), bold=depth == 0)
+    if traceback:
+        for line in output.traceback_lines(traceback_of(why.facts.get("error"))):
+            yield output.Styled(indent + line)
     for answer in why.because:
-        yield from _lines(answer, depth + 1)
-
-
-def _visit(step: str) -> tuple[str, int | None]:
-    """A step's name, and the number of a visit where one is given; raises OperatorFault where that is no number."""
-    name, mark, number = step.partition("#")
-    if mark and not (number.isascii() and number.isdigit() and int(number) > 0):
-        raise OperatorFault(f"{step} names no visit: write for example {name}#2 for the second")
-    return name, int(number) if mark else None
+        yield from _lines(answer, depth + 1, traceback=traceback)

@@ -1,88 +1,141 @@
-"""The command `fork`: a new execution that takes over the results of another and goes on from a step."""
+"""The command `fork`."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from noetl_broker.broker.plans import Plan, plan_fork
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import StepName
-from noetl_broker.cli.frame import Call, command, execution_id
-from noetl_broker.cli.playbooks import check_file
+from noetl_broker.cli.arguments import LATEST, StepName, Version
+from noetl_broker.cli.bulk import MOST, Bulk, Preview, act_on_each, bulk_options, make_groups_with
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.playbooks import check_with_database
+from noetl_broker.cli.selection import Body, Selection, selection
+from noetl_broker.cli.start_cancel import refuse_constant
 from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.operations.bulk import find_executions, find_left_out
+from noetl_broker.operations.bulk_actions import Request
+from noetl_broker.operations.retries import Forked, OnVersion, OtherPlaybook, fork_execution, key_of_fork
 from noetl_broker.playbook import compile_playbook
-from noetl_broker.playbook.model import Playbook
-from noetl_broker.store import catalog, executions, recovery
-from noetl_broker.store.history import load_history
-from noetl_broker.store.pool import Connection
+from noetl_broker.store import executions
+from noetl_broker.store.connection import Connection
 from noetl_broker.store.session import session
 from noetl_broker.template import read_integer, read_real
+
+
+class ChosenPlaybook(NamedTuple):
+    """Another playbook for a fork: a file, or another version of the same playbook (LATEST: the latest)."""
+
+    file: Path | None
+    version: int | None
+
+
+def other_playbook(body: Body) -> Body:
+    """Give a command `--playbook` and `--version`; its body takes them as `other`."""
+
+    @functools.wraps(body)
+    def run(*arguments: Any, file: Path | None, version: int | None, **own: Any) -> int | None:
+        if file is not None and version is not None:
+            raise OperatorFault("--playbook and --version both choose a playbook: give one of them")
+        return body(*arguments, other=ChosenPlaybook(file, version), **own)
+
+    made = click.option("--version", type=Version(), metavar="N|latest", help="Use this version of the same playbook.")(
+        run
+    )
+    return click.option(
+        "--playbook",
+        "file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Use this playbook; it is registered unless it already is.",
+    )(made)
+
 
 _SETTING = re.compile(r"(.+?)\.result=(.*)", re.DOTALL)
 
 
 @command(
     "fork",
-    example="""noetl-broker fork 58123456789012345 --from load --set 'transform.result={"rows": 3}'""",
+    example="""noetl-broker fork 58123456789012345 --from load --set 'transform.result={"rows": 3}'
+noetl-broker fork --from load --step load --since 2h --yes""",
 )
-@execution_id
-@click.option("--from", "step", metavar="STEP", required=True, type=StepName(), help="The step from which it goes on.")
+@selection(version=False)
+@bulk_options
+@click.option("--from", "from_step", metavar="STEP", required=True, type=StepName(), help="The step to start from.")
+@other_playbook
+@click.option("--set", "settings", multiple=True, metavar="STEP.result=JSON", help="Replace the result of a step.")
 @click.option(
-    "--playbook",
-    "file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Go on with this playbook; it is registered, unless it is already.",
+    "--idempotency-key", metavar="KEY", help="A key starts one execution, however often the call is repeated."
 )
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="Go on with this version of the same playbook.")
-@click.option(
-    "--set", "settings", multiple=True, metavar="STEP.result=JSON", help="The result of a step, instead of its own."
-)
-@click.option("--idempotency-key", metavar="KEY", help="The same key starts one execution, however often it is sent.")
 def fork(
     call: Call,
     *,
-    execution_id: int,
-    step: str,
-    file: Path | None,
-    version: int | None,
+    chosen: Selection,
+    bulk: Bulk,
+    from_step: str,
+    other: ChosenPlaybook,
     settings: Sequence[str],
     idempotency_key: str | None,
-) -> None:
-    """Start an execution that takes over the results of another and goes on from a step.
+) -> int:
+    """Start an execution from a step of another, with its results.
 
-    It takes over the workload, and the results of all steps that were done before STEP was entered last (or of all
-    steps, where it never was). Only STEP is entered: what ran beside it is not taken over, and no join waits for it.
-    The other execution is not changed. Prints the id of the new one.
+    The new execution gets the workload and the results from before the last visit of STEP (all results, if STEP was
+    never entered). It enters STEP only. Other open steps are left out, and no join waits for them. The other execution
+    does not change. Prints the id of the new one. With filters instead of an ID: all
+    failed ones (or those of --status) that have no parent and that no fork or retry brought back before. Without --yes,
+    it says what each fork would begin with.
     """
-    if file is not None and version is not None:
-        raise OperatorFault("--playbook and --version both say which playbook: give one of them")
+    if idempotency_key is not None and not chosen.ids:
+        raise OperatorFault("--idempotency-key is for one execution; with filters, each fork has a key of its own")
     values = dict(_setting(text) for text in settings)
 
-    async def ask() -> tuple[int, Plan, dict[str, Any]]:
-        async with session(call.dsn, name="fork") as connection:
-            history = await load_history(connection, execution_id, call.playbook_rules)
-            other = await _other_playbook(call, connection, execution_id, file, version)
-            plan = plan_fork(history, step, playbook=other[0] if other else None, values=values)
-            catalog_id = None
-            if other is not None:
-                catalog_id = await _catalog_id(connection, *other)
-            new = await recovery.fork_execution(
-                connection, execution_id, plan, catalog_id=catalog_id, key=idempotency_key
-            )
-            return new, plan, await executions.find_execution(connection, new)
+    async def ask() -> int:
+        async with session(call.database, name="fork") as connection:
+            on = None
+            if other.version is not None:
+                on = OnVersion(None if other.version == LATEST else other.version, call.playbook_rules)
 
-    _tell(call, execution_id, step, *asyncio.run(ask()))
+            async def fork_one(execution_id: int, key: str | None) -> Forked:
+                used = await _other_playbook(call, connection, execution_id, other.file, on)
+                forked = await fork_execution(
+                    connection, execution_id, from_step, call.playbook_rules, other=used, values=values, key=key
+                )
+                if forked.registered is not None and forked.registered.new:
+                    output.note(f"registered {forked.registered.path} version {forked.registered.version}")
+                return forked
+
+            async def bring_back(execution_id: int) -> dict[str, Any]:
+                return (await fork_one(execution_id, key_of_fork(execution_id, from_step))).as_document()
+
+            if chosen.ids:
+                [one] = chosen.ids
+                forked = await fork_one(one, idempotency_key)
+                _show(call, one, from_step, forked, await executions.find_execution(connection, forked.execution_id))
+                return 0
+            found = await find_executions(connection, "fork", chosen.which, limit=bulk.limit)
+            left_out = await find_left_out(connection, "fork", chosen.which, limit=MOST) or []
+            groups = None
+            asked = Request("fork", call.playbook_rules, from_step=from_step, on=on)
+            if other.file is None and not values:
+                groups = make_groups_with(connection, asked, found)
+            return await act_on_each(
+                call, found, bring_back, bulk,
+                what=f"executions are forked from {from_step}", none="no execution is left to be forked",
+                preview=Preview(groups, len(left_out)),
+            )  # fmt: skip
+
+    return asyncio.run(ask())
 
 
-def _tell(call: Call, execution_id: int, step: str, new: int, plan: Plan, row: dict[str, Any]) -> None:
+def _show(call: Call, execution_id: int, step: str, forked: Forked, row: dict[str, Any]) -> None:
+    new, plan = forked.execution_id, forked.plan
     taken = [wanted.step for wanted in plan.taken]
     if call.as_json:
         output.show_json(
@@ -99,44 +152,30 @@ def _tell(call: Call, execution_id: int, step: str, new: int, plan: Plan, row: d
         return
     output.say(new)
     results = f"the results of {', '.join(taken)}" if taken else "no results"
-    output.note(f"it goes on from {step} with {results}")
+    output.note(f"it starts from {step} with {results}")
     if plan.left_out:
         where = f"{row['path']} version {row['version']}"
-        output.note(f"not taken over, because {where} has no such steps: {', '.join(plan.left_out)}")
-
-
-Other = tuple[Playbook, int | None, str]  # with its catalog id, if it has one, and its text
+        output.note(f"left out, because {where} has no such steps: {', '.join(plan.left_out)}")
 
 
 async def _other_playbook(
-    call: Call, connection: Connection, execution_id: int, file: Path | None, version: int | None
-) -> Other | None:
-    rules = call.playbook_rules
-    if version is not None:
-        path = (await executions.find_execution(connection, execution_id))["path"]
-        catalog_id, text = await catalog.find_row(connection, path, version)
-        return compile_playbook(text, file=path, rules=rules), catalog_id, text
+    call: Call, connection: Connection, execution_id: int, file: Path | None, on: OnVersion | None
+) -> OtherPlaybook | None:
+    if on is not None:
+        return await on.of(connection, execution_id)
     if file is None:
         return None
-    checked = check_file(call, file, strict=False)
+    [checked] = await check_with_database(call, [file])
     for found in checked.findings:
         output.note(str(found))
     if checked.errors:
         raise BrokerError(f"{file} has errors; nothing was done")
-    return compile_playbook(checked.source, file=str(file), rules=rules), None, checked.source.decode()
-
-
-async def _catalog_id(connection: Connection, playbook: Playbook, catalog_id: int | None, text: str) -> int:
-    if catalog_id is not None:
-        return catalog_id
-    registered = await catalog.find_or_register(connection, playbook, text)
-    if registered.new:
-        output.note(f"registered {registered.path} version {registered.version}")
-    return registered.catalog_id
+    playbook = compile_playbook(checked.source, file=str(file), rules=call.playbook_rules)
+    return OtherPlaybook(playbook, checked.source.decode(), None)
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """One `STEP.result=JSON`; raises OperatorFault where it is none."""
+    """Read a `STEP.result=JSON`; raises OperatorFault for anything else."""
     found = _SETTING.fullmatch(text)
     if found is None:
         raise OperatorFault(
@@ -144,12 +183,8 @@ def _setting(text: str) -> tuple[str, Any]:
         )
     try:
         return found[1], json.loads(
-            found[2], parse_constant=_refuse_constant, parse_int=read_integer, parse_float=read_real
+            found[2], parse_constant=refuse_constant, parse_int=read_integer, parse_float=read_real
         )
     except ValueError as error:
-        hint = f"text stands in double quotes: --set '{found[1]}.result=\"text\"'"
+        hint = f"write text in double quotes: --set '{found[1]}.result=\"text\"'"
         raise OperatorFault(f"the value in --set {text!r} is not JSON: {error}; {hint}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")

@@ -1,28 +1,28 @@
-"""The command `graph`: a playbook or an execution as a picture."""
+"""The command `graph`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
 
 import click
 
 from noetl_broker.cli import output
 from noetl_broker.cli.arguments import LARGEST_ID, Subject
-from noetl_broker.cli.frame import Call, command
-from noetl_broker.drawing.compose import picture_of_execution, picture_of_playbook
-from noetl_broker.drawing.mermaid import as_mermaid
-from noetl_broker.drawing.picture import Picture, as_document
-from noetl_broker.drawing.svg import as_svg
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.playbooks import read_source
+from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
+from noetl_broker.diagram.mermaid import render_mermaid
+from noetl_broker.diagram.model import Picture, as_document
+from noetl_broker.diagram.svg import render_svg
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
 from noetl_broker.playbook import compile_playbook
 from noetl_broker.store.catalog import find
-from noetl_broker.store.courses import load_course
+from noetl_broker.store.execution_path import load_execution_path
 from noetl_broker.store.session import session
 
-FORMATS = {"mermaid": as_mermaid, "svg": as_svg}
+FORMATS = {"mermaid": render_mermaid, "svg": render_svg}
 SUFFIXES = {".svg": "svg"}
 PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 
@@ -42,29 +42,30 @@ PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 def graph(call: Call, *, subject: str, form: str | None, target: Path | None, version: int | None) -> None:
     """Draw a playbook, or an execution with the path it took.
 
-    A FILE (or - for stdin) needs no database, a PATH is one of the catalog, an ID an execution: then with the state of
-    each step, its times, how often each arc was taken and how conditions came out. --json gives nodes and arcs.
+    FILE (or - for stdin) needs no database. PATH is a registered playbook. ID is an execution. Its picture shows the
+    state and times of steps, how often each arc was taken, and the outcomes of conditions. --json prints nodes and
+    arcs.
     """
     if call.as_json and (form is not None or target is not None):
-        raise OperatorFault("--json prints nodes and arcs, --format and --output draw them: ask for one of both")
+        raise OperatorFault("--json excludes --format and --output: it prints nodes and arcs, they draw them")
     picture = _picture(call, subject, version)
     if call.as_json:
         output.show_json(as_document(picture))
         return
     chosen = form or SUFFIXES.get(target.suffix.lower() if target is not None else "", "mermaid")
-    _hand_over(FORMATS[chosen](picture), target)
+    _write(FORMATS[chosen](picture), target)
 
 
 def _picture(call: Call, subject: str, version: int | None) -> Picture:
-    """Find out what is meant, and compose its picture."""
+    """Give the picture of a file, an execution or a registered playbook."""
     file = Path(subject)
     is_file = subject == "-" or os.path.isfile(subject)  # noqa: PTH113 - is_file() raises for a name that is too long
     is_id = not is_file and subject.isascii() and subject.isdigit()
     if version is not None and (is_file or is_id):
-        kind = "an execution runs on the version that it started with" if is_id else "a file has no versions"
+        kind = "an execution keeps the version that it started with" if is_id else "a file has no versions"
         raise OperatorFault(f"--version belongs to a PATH of the catalog; {kind}")
     if is_file:
-        return picture_of_playbook(compile_playbook(_read(file), file=subject, rules=call.playbook_rules))
+        return picture_of_playbook(compile_playbook(read_source(file), file=subject, rules=call.playbook_rules))
     if is_id:
         return _picture_of_execution(call, int(subject))
     try:
@@ -75,34 +76,27 @@ def _picture(call: Call, subject: str, version: int | None) -> Picture:
         raise OperatorFault(f"there is no file {subject}, and for a path of the catalog: {error}") from error
 
 
-def _read(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise OperatorFault(f"the file {file} cannot be read: {error.strerror or error}") from error
-
-
 def _picture_of_execution(call: Call, execution_id: int) -> Picture:
     if not 0 < execution_id <= LARGEST_ID:
-        raise OperatorFault(f"{execution_id} is no id of an execution: ids go from 1 to {LARGEST_ID}")
+        raise OperatorFault(f"{execution_id} is not the id of an execution: ids go from 1 to {LARGEST_ID}")
 
     async def ask() -> Picture:
-        async with session(call.dsn, name="graph") as connection:
-            return picture_of_execution(*await load_course(connection, execution_id, call.playbook_rules))
+        async with session(call.database, name="graph") as connection:
+            return picture_of_execution(*await load_execution_path(connection, execution_id, call.playbook_rules))
 
     return asyncio.run(ask())
 
 
 def _picture_of_path(call: Call, path: str, version: int | None) -> Picture:
     async def ask() -> Picture:
-        async with session(call.dsn, name="graph") as connection:
-            text, found = await find(connection, path, version)
-            return picture_of_playbook(compile_playbook(text, file=path, rules=call.playbook_rules), found)
+        async with session(call.database, name="graph") as connection:
+            found = await find(connection, path, version)
+            return picture_of_playbook(found.compile(call.playbook_rules), found.version)
 
     return asyncio.run(ask())
 
 
-def _hand_over(text: str, target: Path | None) -> None:
+def _write(text: str, target: Path | None) -> None:
     if target is None:
         output.show_text(text, newline=False)
         return

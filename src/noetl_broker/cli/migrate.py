@@ -7,14 +7,17 @@ import asyncio
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.rights import OWNER
 from noetl_broker.errors import OperatorFault, PermissionFault
-from noetl_broker.store import migrate as schema
-from noetl_broker.store.session import translated
+from noetl_broker.store import migrations as schema
+from noetl_broker.store.schema_name import rendered
+from noetl_broker.store.session import translate_faults
 
 
 @command(
     "migrate",
+    role=OWNER,
     example=(
         "noetl-broker migrate --roles --dsn postgresql://owner@localhost/noetl\n"
         "noetl-broker migrate --status\n"
@@ -27,9 +30,10 @@ from noetl_broker.store.session import translated
 def migrate(call: Call, *, status: bool, roles: bool, as_sql: bool) -> None:
     """Bring the database's schema up to date.
 
-    Each migration is applied once, in order, under a lock. Safe on an empty database and beside the tables of a NoETL
-    server: there it adds what is missing and changes no data. The roles noetl_broker, noetl_worker, noetl_producer and
-    noetl_reader are groups without a login; docs/security.md says what each may do.
+    Each migration is applied once, in order, under a lock. Safe on an empty database. Beside the tables of a NoETL
+    server it adds what is missing and changes no data. The roles noetl_broker, noetl_operator, noetl_worker,
+    noetl_producer, noetl_reader and noetl_approver are groups without a login; docs/security.md says what each may do.
+    With --schema NAME, everything is named NAME in place of noetl.
     """
     if status and (as_sql or roles):
         raise OperatorFault("--status stands alone: --sql prints, --roles changes")
@@ -42,9 +46,11 @@ def migrate(call: Call, *, status: bool, roles: bool, as_sql: bool) -> None:
 
 
 def _print_sql(call: Call, *, roles: bool) -> None:
-    files = [migration._asdict() for migration in schema.migrations()]
+    files = [migration._asdict() for migration in (*schema.migrations(), schema.compat_noetl())]
     if roles:
         files.append({"name": "roles.sql", "text": schema.roles()})
+    for file in files:
+        file["text"] = rendered(str(file["text"]), call.database.schema)
     if call.as_json:
         output.show_json(files)
         return
@@ -53,8 +59,8 @@ def _print_sql(call: Call, *, roles: bool) -> None:
 
 
 def _show_status(call: Call) -> None:
-    with translated():
-        applied = asyncio.run(schema.status(call.dsn))
+    with translate_faults():
+        applied = asyncio.run(schema.status(call.database))
     if call.as_json:
         output.show_json([migration._asdict() for migration in applied])
         return
@@ -63,10 +69,10 @@ def _show_status(call: Call) -> None:
 
 
 def _apply(call: Call, *, roles: bool) -> None:
-    with translated():
-        names = asyncio.run(schema.migrate(call.dsn))
+    with translate_faults():
+        names = asyncio.run(schema.migrate(call.database))
         if not call.as_json:
-            _tell_applied(names)
+            _show_applied(names)
         if roles:
             _make_roles(call)
             names.append("roles.sql")
@@ -76,7 +82,7 @@ def _apply(call: Call, *, roles: bool) -> None:
         output.say("applied roles.sql")
 
 
-def _tell_applied(names: list[str]) -> None:
+def _show_applied(names: list[str]) -> None:
     for name in names:
         output.say(f"applied {name}")
     if not names:
@@ -86,7 +92,7 @@ def _tell_applied(names: list[str]) -> None:
 def _make_roles(call: Call) -> None:
     """Make the roles; raises PermissionFault that says what is done all the same, and what is left."""
     try:
-        asyncio.run(schema.create_roles(call.dsn))
+        asyncio.run(schema.create_roles(call.database))
     except PermissionFault as fault:
         message = (
             f"the schema is applied, the roles are not: {fault}. Left to do: noetl-broker migrate --roles, with a login"

@@ -1,7 +1,7 @@
-"""How answers look: tables for people (drawn on a terminal, plain in a pipe), one JSON document for programs.
+"""What commands print: tables for people (drawn on a terminal, plain in a pipe), JSON for programs, progress bars.
 
-All that a command prints goes through here and nowhere else, on either stream: names and messages come from anybody,
-and what nobody would see of them as itself is shown as an escape.
+Commands print only through this module, on stdout and stderr. It escapes control characters: names and messages come
+from playbooks, producers and servers.
 """
 
 from __future__ import annotations
@@ -9,29 +9,34 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
 import click
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from noetl_broker.times import moment, span
+from noetl_broker.text import clock, moment, span
 from noetl_broker.visible import visible, visible_json, visible_lines
 
 __all__ = ["Lines", "Part", "Rows", "cell", "compact_json", "moment", "note", "say", "show_json", "show_table", "span"]
 
 LONGEST_CELL = 120  # characters
-MOST_DRAWN = 2_000  # rows of a table; to draw one takes a millisecond or more, so longer ones are told plainly
-GAP, NARROWEST_LAST = 3, 20  # characters between two columns, and that the last column keeps
+MOST_DRAWN = 2_000  # rows of a table; drawing takes a millisecond or more a row, so longer tables are plain
+GAP, NARROWEST_FOLDED = 2, 10  # characters between columns; least width of a column that folds
 STATUS_STYLES = {
     "COMPLETED": "green",
     "FAILED": "red",
+    "QUEUED": "dim",
     "RUNNING": "cyan",
+    "PAUSED": "yellow",
+    "COMPENSATING": "yellow",
     "CANCELLED": "yellow",
     "dead": "red",
     "failed": "red",
@@ -40,7 +45,7 @@ STATUS_STYLES = {
 
 
 class Styled(NamedTuple):
-    """A part of a line that stands out on a terminal."""
+    """A part of a line with a style on a terminal."""
 
     text: str
     colour: str | None = None
@@ -49,48 +54,58 @@ class Styled(NamedTuple):
 
 
 class SafeConsole(Console):
-    """A console whose drawings hold nothing hidden but what the drawing itself needs."""
+    """A console that escapes control characters in texts, but not its own."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Give the parts of a drawing."""
+        """Give the segments of a drawing."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=visible_lines(segment.text))
 
 
+def can_ask() -> bool:
+    """Whether a person can answer a question."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def say(*parts: object, to_stderr: bool = False) -> None:
-    """Print one line, whatever its parts hold: a newline in one of them ends it no sooner."""
+    """Print one line; newlines in its parts are escaped."""
     click.echo("".join(map(_styled, parts)), err=to_stderr)
 
 
 def note(message: str) -> None:
-    """Tell a person something beside the answer, on stderr."""
+    """Print a message for people on stderr."""
     say(message, to_stderr=True)
 
 
 def show_text(text: str, *, newline: bool = True) -> None:
-    """Print a text of ours whose lines are wanted, such as a picture or a script."""
+    """Print a text of several lines, such as a picture or a script."""
     click.echo(visible_lines(text), nl=newline)
 
 
 def show_traceback() -> None:
-    """Print where the error came from that is being handled, on stderr, each line behind a bar as in the log."""
-    for line in traceback.format_exc().splitlines():
-        say("  | ", line, to_stderr=True)
+    """Print the traceback of the current exception on stderr."""
+    for line in traceback_lines(traceback.format_exc()):
+        say(line, to_stderr=True)
+
+
+def traceback_lines(text: str) -> list[str]:
+    """Give the lines of a traceback, each after a bar, as in the log."""
+    return [f"  | {line}" for line in text.splitlines()]
 
 
 def console(*, on_stderr: bool = False) -> Console:
-    """Give what draws on a terminal."""
+    """Give a console for drawings on a terminal."""
     return SafeConsole(stderr=on_stderr)
 
 
 def show_json(value: Any) -> None:
-    """Print one JSON document: indented on a terminal, one line in a pipe; moments in ISO 8601."""
+    """Print one JSON document: indented on a terminal, one line in a pipe; times in ISO 8601."""
     indent = 2 if sys.stdout.isatty() else None
     click.echo(visible_json(json.dumps(value, ensure_ascii=False, indent=indent, default=_plain)))
 
 
 def show_json_line(value: Any) -> None:
-    """Print one JSON document of several, each on a line."""
+    """Print a JSON document on one line."""
     click.echo(compact_json(value))
 
 
@@ -101,7 +116,7 @@ def compact_json(value: Any, *, longest: int | None = None) -> str:
 
 
 class Lines(NamedTuple):
-    """Some lines of an answer."""
+    """Lines of an answer."""
 
     lines: tuple[str, ...]
 
@@ -111,60 +126,88 @@ class Lines(NamedTuple):
             say(one_line(line))
 
     def drawn(self) -> Text:
-        """Give them for a picture that is drawn anew as it changes."""
+        """Give them for a live display."""
         return Text("\n".join(map(one_line, self.lines)))
 
 
 class Rows(NamedTuple):
-    """A table of an answer; None is shown as nothing."""
+    """A table of an answer; None is an empty cell. On a terminal, `folding` columns fold if it is narrow."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    folding: frozenset[str] = frozenset()
 
     def show(self) -> None:
         """Print it."""
-        show_table(self.columns, self.rows)
+        show_table(self.columns, self.rows, folding=self.folding)
 
     def drawn(self) -> Table:
-        """Draw for a terminal: the last column folds, the others never, because half an id is none."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for name in self.columns[:-1]:
-            table.add_column(name, no_wrap=True)
-        table.add_column(self.columns[-1], overflow="fold")
+        """Draw for a terminal; only the last column and `folding` ones fold, so that ids stay whole.
+
+        A moment of today is a time of day.
+        """
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        for name, width in zip(self.columns, self._least_widths(), strict=True):
+            table.add_column(name, overflow="fold", no_wrap=not self._folds(name), min_width=width)
+        today = datetime.now(UTC).date()
         for row in self.rows:
-            table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in map(cell, row)))
+            texts = (cell(value, today=today) for value in row)
+            table.add_row(*(Text(text, style=STATUS_STYLES.get(text, "")) for text in texts))
         return table
+
+    def least_width(self) -> int:
+        """Give the width of a terminal below which columns would be cut."""
+        return sum(self._least_widths()) + GAP * len(self.columns)
+
+    def _least_widths(self) -> list[int]:
+        today = datetime.now(UTC).date()
+        columns = zip(self.columns, *([cell(value, today=today) for value in row] for row in self.rows), strict=True)
+        widths = [max(map(len, column)) for column in columns]
+        return [
+            min(width, NARROWEST_FOLDED) if self._folds(name) else width
+            for name, width in zip(self.columns, widths, strict=True)
+        ]
+
+    def _folds(self, column: str) -> bool:
+        return column == self.columns[-1] or column in self.folding
 
 
 Part = Lines | Rows
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print rows under their columns; None is shown as nothing."""
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, folding: frozenset[str] = frozenset()) -> None:
+    """Print a table; None is an empty cell. `folding` columns fold on a narrow terminal, as the last one does."""
+    if sys.stdout.isatty() and len(rows) <= MOST_DRAWN:
+        terminal, table = console(), Rows(columns, rows, folding)
+        terminal.width = max(terminal.width, table.least_width())
+        terminal.print(table.drawn())
+        return
     cells = [[cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    if sys.stdout.isatty() and len(cells) <= MOST_DRAWN:
-        terminal = console()
-        least = sum(widths[:-1]) + GAP * len(widths) + min(widths[-1], NARROWEST_LAST)
-        terminal.width = max(terminal.width, least)
-        terminal.print(Rows(columns, rows).drawn())
-        return
     for line in (columns, *cells):
         say("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def cell(value: Any) -> str:
-    """Give a value as text on one line that cannot move a terminal's cursor."""
+def cell(value: Any, *, today: date | None = None) -> str:
+    """Give a value as text on one line without control characters; a moment of `today` as a time of day."""
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return moment(value)
+        if today is None:
+            return moment(value)
+        return _short_moment(value.astimezone(UTC), today)
     text = one_line(value if isinstance(value, str) else compact_json(value))
     return text if len(text) <= LONGEST_CELL else text[: LONGEST_CELL - 1] + "…"
 
 
+def _short_moment(at: datetime, today: date) -> str:
+    if at.date() == today:
+        return clock(at)
+    return at.strftime("%m-%d %H:%M" if at.year == today.year else "%Y-%m-%d")
+
+
 def one_line(text: str) -> str:
-    """Give a text as one line: a space where it begins another, an escape for what nobody would see as itself."""
+    """Give a text on one line: newlines and tabs become spaces, control characters escapes."""
     return visible(" ".join(text.split("\n")).replace("\t", " "))
 
 
@@ -176,3 +219,44 @@ def _styled(part: object) -> str:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+@contextmanager
+def progress_bar(total: int | None) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar on a terminal's stderr (total None: no bar); yields a function that advances it."""
+    if total is None or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("executions"),
+        TextColumn("{task.fields[pace]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console(on_stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as progress:
+        task = progress.add_task("executions", total=total, pace="")
+
+        def advance(count: int) -> None:
+            progress.advance(task, count)
+            speed = progress.tasks[0].speed
+            progress.update(task, pace=f"{speed:.0f}/s" if speed else "")
+
+        yield advance
+
+
+@contextmanager
+def spinner(sentence: str) -> Iterator[None]:
+    """Show a spinner on a terminal's stderr."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(on_stderr=True).status(sentence):
+        yield
+
+
+def executions(number: int) -> str:
+    """Give a number of executions: 1 execution, 2 executions."""
+    return f"{number} execution" if number == 1 else f"{number} executions"

@@ -1,39 +1,26 @@
-"""The commands `validate` and `register`: a playbook's text checked, and kept."""
+"""The commands `validate` and `register`."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
+from noetl_broker.cli.command import Call, command
+from noetl_broker.cli.rights import OWNER
 from noetl_broker.cli.sarif import as_sarif
-from noetl_broker.errors import EXIT_FAILED, OperatorFault
-from noetl_broker.playbook import Finding, check, compile_playbook
+from noetl_broker.errors import EXIT_FAILED, DatabaseFault, OperatorFault
+from noetl_broker.operations.check import Checked, check_source, with_calls, with_step_types
+from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.store import catalog
 from noetl_broker.store.session import session
 
 files = click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-strict_option = click.option("--strict", is_flag=True, help="Take warnings as errors.")
-
-
-class Checked(NamedTuple):
-    """One file: its bytes, and what is wrong with it."""
-
-    path: Path
-    source: bytes
-    findings: tuple[Finding, ...]
-
-    @property
-    def errors(self) -> int:
-        """How many findings prevent its registration."""
-        return sum(found.severity == "error" for found in self.findings)
+strict_option = click.option("--strict", is_flag=True, help="Treat warnings as errors.")
 
 
 @command(
@@ -44,14 +31,16 @@ class Checked(NamedTuple):
 @strict_option
 @click.option("--sarif", is_flag=True, help="Print SARIF 2.1.0, for code hosts and editors.")
 def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) -> int:
-    """Check playbooks; needs no database.
+    """Check playbooks without a database.
 
-    Prints `file:line:column: error: message (what to write instead)` for every error and warning; ends with 1 if there
-    are errors.
+    Prints `file:line:column: error: message (what to write instead)` for every error and warning. Exit 1 if there are
+    errors. If --dsn or a setting names a database, its step types count, and playbooks that steps call are looked up.
     """
     if sarif and call.as_json:
-        raise OperatorFault("--json and --sarif are two forms of one answer: ask for one of them")
-    checked = [check_file(call, path, strict=strict) for path in paths]
+        raise OperatorFault("--json and --sarif exclude each other: give one of them")
+    checked = [check_file(path, call.registration_rules(), strict=strict) for path in paths]
+    if call.database.dsn is not None:
+        checked = asyncio.run(_ask_database(call, checked, strict=strict))
     if sarif:
         output.show_json(as_sarif([found for file in checked for found in file.findings]))
     elif call.as_json:
@@ -61,33 +50,33 @@ def validate(call: Call, *, paths: Sequence[Path], strict: bool, sarif: bool) ->
             for found in file.findings:
                 output.say(str(found))
             if not file.findings:
-                output.say(f"{file.path}: ok")
+                output.say(f"{file.file}: ok")
     return EXIT_FAILED if any(file.errors for file in checked) else 0
 
 
-@command("register", example="noetl-broker register playbooks/weather.yaml")
+@command("register", role=OWNER, example="noetl-broker register playbooks/weather.yaml")
 @files
 @strict_option
 def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
-    """Catalog a new version of playbooks.
+    """Register playbooks; changed content makes a new version.
 
-    All of them, or none if there is an error in one. Prints path and version of each. The same content as the latest
-    version makes no new one.
+    Registers all files, or none if one has an error. Prints path and version of each. Content equal to the latest
+    version makes no new version. The step types in the database count beside those of the settings.
     """
-    checked = [check_file(call, path, strict=strict) for path in paths]
+    checked = asyncio.run(check_with_database(call, paths, strict=strict))
     for file in checked:
         for found in file.findings:
             output.note(str(found))
     if any(file.errors for file in checked):
         output.note("noetl-broker: nothing was registered")
         return EXIT_FAILED
-    rules = call.playbook_rules
     playbooks = [
-        (compile_playbook(file.source, file=str(file.path), rules=rules), file.source.decode()) for file in checked
+        (compile_playbook(file.source, file=file.file, rules=call.playbook_rules), file.source.decode())
+        for file in checked
     ]
 
     async def store() -> list[catalog.Registered]:
-        async with session(call.dsn, name="register") as connection:
+        async with session(call.database, name="register") as connection:
             return await catalog.register(connection, playbooks)
 
     registered = asyncio.run(store())
@@ -97,16 +86,40 @@ def register(call: Call, *, paths: Sequence[Path], strict: bool) -> int:
     else:
         for entry in registered:
             output.say(f"{entry.path} version {entry.version}{'' if entry.new else ' (unchanged)'}")
+    for note in (note for entry in registered for note in entry.notes):
+        output.note(note)
     return 0
 
 
-def check_file(call: Call, path: Path, *, strict: bool) -> Checked:
-    """Read a playbook's file and find what is wrong with it; raises OperatorFault where it cannot be read."""
+def read_source(path: Path) -> bytes:
+    """Read a file, or stdin for `-`; raises OperatorFault if it cannot be read."""
     try:
-        source = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except IsADirectoryError as error:
+        raise OperatorFault(f"{path} is a directory: give files, such as {path / '*.yaml'}") from error
     except OSError as error:
         raise OperatorFault(f"the file {path} cannot be read: {error.strerror or error}") from error
-    findings = check(source, file=str(path), rules=call.playbook_rules)
-    if strict:
-        findings = tuple(replace(found, severity="error") for found in findings)
-    return Checked(path, source, findings)
+
+
+async def _ask_database(call: Call, checked: list[Checked], *, strict: bool) -> list[Checked]:
+    """Check again with what the catalog knows. Where the database does not answer, it is not asked."""
+    try:
+        async with session(call.database, name="validate") as connection:
+            return await with_calls(connection, checked, call.registration_rules(), strict=strict)
+    except DatabaseFault as fault:
+        output.note(f"noetl-broker: checked without the database: {fault}")
+        return checked
+
+
+async def check_with_database(call: Call, paths: Sequence[Path], *, strict: bool = False) -> list[Checked]:
+    """Check files that are to be registered; asks the database about types that neither we nor the settings know."""
+    checked = [check_file(path, call.registration_rules(), strict=strict) for path in paths]
+    if not any(file.has_unknown_types for file in checked):
+        return checked
+    async with session(call.database, name="register") as connection:
+        return await with_step_types(connection, checked, call.registration_rules(), strict=strict)
+
+
+def check_file(path: Path, rules: PlaybookRules, *, strict: bool) -> Checked:
+    """Read and check a playbook's file; raises OperatorFault if it cannot be read."""
+    return check_source(str(path), read_source(path), rules, strict=strict)

@@ -1,39 +1,47 @@
-"""The command `run`: the broker as a service, in this process or in several under one parent."""
+"""The command `run`: the broker in this process, or in several processes under one parent."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import click
+import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.spans import Emit
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.processes import PROGRESS, READY, Family, hear_parent
-from noetl_broker.cli.serving import notify, ping_seconds, serve
-from noetl_broker.cli.traces import exporter
-from noetl_broker.cli.watching import alone, watched
-from noetl_broker.daemon.figures import NO_DATABASE, Ledger
-from noetl_broker.daemon.fleet import Fleet
-from noetl_broker.daemon.garbage import collected_between_batches
-from noetl_broker.daemon.report import account_of
+from noetl_broker.cli.command import Call, command, span_exporter
+from noetl_broker.cli.rights import BROKER
+from noetl_broker.daemon.databases import Databases
+from noetl_broker.daemon.garbage_collection import collected_between_batches
+from noetl_broker.daemon.http.health import BrokerStatus, Health
+from noetl_broker.daemon.http.server import HttpServer
+from noetl_broker.daemon.metrics.database import DatabaseMetrics
+from noetl_broker.daemon.metrics.process_status import status_of
+from noetl_broker.daemon.metrics.values import PROCESS, MetricsByDatabase
+from noetl_broker.daemon.process_signals import notify, ping_seconds, serve
 from noetl_broker.daemon.service import Service, ServiceOptions
-from noetl_broker.errors import EXIT_FAILED, BrokerError
-from noetl_broker.store.dsn import database_names
+from noetl_broker.daemon.supervisor import PROGRESS, READY, Supervisor, answer_parent
+from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
+from noetl_broker.store.dsn import Database, database_names
+from noetl_broker.tracing.spans import Emit
+
+log = structlog.get_logger(__name__)
 
 STATUS_SECONDS = 5.0
-LANES = 3  # of one process: while one decides, another writes and a third commits
-LANES_OF_SEVERAL = 2  # of each: there is somebody else to decide, and each claim steps over what the other lanes hold
+LANES = 3  # in one process: one decides, one writes, one commits
+LANES_OF_SEVERAL = 2  # in each of several processes: each claim skips rows that other lanes hold
 
 
 @command(
     "run",
+    role=BROKER,
     example=(
         "noetl-broker run\n"
         "noetl-broker run --processes 2 --config broker.toml\n"
@@ -42,108 +50,111 @@ LANES_OF_SEVERAL = 2  # of each: there is somebody else to decide, and each clai
     several_databases=True,
     serves=True,
 )
-@click.option("--drain", is_flag=True, help="Decide on what is waiting, then exit.")
+@click.option("--drain", is_flag=True, help="Decide on the events that wait, then exit.")
 @click.option(
-    "--processes", type=click.IntRange(1, 64), default=1, show_default=True, help="How many, under one parent."
+    "--processes",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many processes, under one parent.",
 )
-@click.option("--fail-fast", is_flag=True, help="Do not wait for a database that is not there: exit 69.")
+@click.option("--fail-fast", is_flag=True, help="Do not wait for an unreachable database: exit 69.")
 @click.option("--child", is_flag=True, hidden=True, help="Report to a parent, and end with it.")
 def run(call: Call, *, drain: bool, processes: int, fail_fast: bool, child: bool) -> int:
-    """Run the broker: decide on events until it is stopped.
+    """Run the broker until it is stopped.
 
-    Any number of brokers run beside each other on one database, and one serves any number of databases: --dsn again for
-    each. One that fails does not stop the others. SIGTERM, SIGINT and SIGHUP let the turns under way commit and
-    exit 0; a second SIGTERM or SIGINT exits at once. --json tells at the end what was counted.
+    It decides on events as they come. Any number of brokers can serve one database. One broker can serve any number of
+    databases and schemas: repeat --dsn and --schema. A database that fails does not stop the others. SIGTERM, SIGINT
+    and SIGHUP let turns commit and exit 0; a second SIGTERM or SIGINT exits at once. --json prints counts at the end.
     """
-    call.log_as_set()
+    call.configure_logs()
     if processes > 1:
         return _run_family(call, processes, drain=drain, fail_fast=fail_fast)
-    with collected_between_batches(), exporter(call, "noetl-broker") as emit:
-        return asyncio.run(_run_one(call, _fleet(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
+    with collected_between_batches(), span_exporter(call, "noetl-broker") as emit:
+        return asyncio.run(_run_one(call, _databases(call, fail_fast=fail_fast, emit=emit), drain=drain, child=child))
 
 
-def _fleet(call: Call, *, fail_fast: bool, emit: Emit | None) -> Fleet:
+def _databases(call: Call, *, fail_fast: bool, emit: Emit | None) -> Databases:
     stopping = asyncio.Event()
     options = service_options(call, fail_fast=fail_fast, emit=emit)
-    services = {name: Service(replace(options, dsn=dsn), stopping) for name, dsn in _databases(call).items()}
-    return Fleet(services, stopping, fail_fast=fail_fast)
+    services = {
+        name: Service(replace(options, database=database), stopping)
+        for name, database in _named_databases(call).items()
+    }
+    return Databases(services, stopping, fail_fast=fail_fast)
 
 
-def _databases(call: Call) -> dict[str, str | None]:
-    return dict(zip(database_names(call.dsns), call.dsns, strict=True))
+def _named_databases(call: Call) -> dict[str, Database]:
+    return dict(zip(database_names(call.databases), call.databases, strict=True))
 
 
-async def _run_one(call: Call, fleet: Fleet, *, drain: bool, child: bool) -> int:
-    teller = Teller(fleet, to_parent=child)
-    fleet.on_ready, fleet.on_progress = teller.ready, teller.progress
-    watch = asyncio.create_task(hear_parent(fleet.stopping, teller.report)) if child else None
+async def _run_one(call: Call, databases: Databases, *, drain: bool, child: bool) -> int:
+    reporter = StatusReporter(databases, to_parent=child)
+    databases.on_ready, databases.on_progress = reporter.ready, reporter.progress
+    watch = asyncio.create_task(answer_parent(databases.stopping, reporter.report)) if child else None
     try:
         if drain:
-            await serve(fleet.drain(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
+            await serve(databases.drain(), databases.stopping, drain_seconds=call.settings.drain_seconds)
         elif child:
-            await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
+            await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
         else:
-            async with watched(call, _databases(call), alone(fleet.services)):
-                await serve(fleet.run(), fleet.stopping, drain_seconds=call.settings.drain_seconds)
+            async with monitored(call, _named_databases(call), own_status(databases.services)):
+                await serve(databases.run(), databases.stopping, drain_seconds=call.settings.drain_seconds)
         if child:
-            teller.report()
+            reporter.report()
         else:
-            _show_counted(call, account_of(fleet.services).ledger, drain=drain)
+            _show_counted(call, status_of(databases.services).all_metrics, drain=drain)
     finally:
         if watch is not None:
             watch.cancel()
-    return max(map(_exit_code, fleet.failed.values()), default=0) if drain else 0
+    return max(map(_exit_code, databases.failed.values()), default=0) if drain else 0
 
 
 def _exit_code(fault: Exception) -> int:
     return fault.exit_code if isinstance(fault, BrokerError) else EXIT_FAILED
 
 
-class Teller:
-    """Tells systemd, or the parent process, that the broker is ready and that its main loop goes on."""
+class StatusReporter:
+    """Reports to systemd, or to the parent process, that the broker is ready and that its main loop turns."""
 
-    def __init__(self, fleet: Fleet, *, to_parent: bool) -> None:
-        self._fleet = fleet
+    def __init__(self, databases: Databases, *, to_parent: bool) -> None:
+        self._databases = databases
         self._to_parent = to_parent
-        self._told_at = time.monotonic()
+        self._reported_at = time.monotonic()
         self._is_ready = False
         self._every_seconds = ping_seconds(STATUS_SECONDS / 2)
 
     def ready(self) -> None:
-        """LISTEN stands, the schema is known, in each database."""
+        """Report that each database has been checked and LISTEN works."""
         self._is_ready = True
-        self._tell(READY, "READY=1\nSTATUS=waiting for events")
+        self._report(READY, "READY=1\nSTATUS=waiting for events")
 
     def progress(self) -> None:
-        """The main loop has come round; it does at least every `sweep_seconds`."""
-        if time.monotonic() - self._told_at >= self._every_seconds:
-            self._told_at = time.monotonic()
-            # A start that waits for a database is no start that hangs.
+        """Report that the main loop turns; it calls this at least every `sweep_seconds`."""
+        if time.monotonic() - self._reported_at >= self._every_seconds:
+            self._reported_at = time.monotonic()
+            # A start that waits for a database does not hang.
             state = "WATCHDOG=1" if self._is_ready else "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=60000000"
-            self._tell(PROGRESS, f"{state}\nSTATUS={self._fleet.turns} turns taken")
+            self._report(PROGRESS, f"{state}\nSTATUS={self._databases.turns} turns taken")
 
     def report(self) -> None:
-        """Tell the parent how this process stands, because it has asked, or at the end."""
-        _say(account_of(self._fleet.services).as_line())
+        """Report the counts to the parent, on request or at the end."""
+        output.say(status_of(self._databases.services).as_line())
 
-    def _tell(self, word: str, state: str) -> None:
+    def _report(self, word: str, state: str) -> None:
         if self._to_parent:
-            _say(word)
+            output.say(word)
         else:
             notify(state)
 
 
-def _say(line: str) -> None:
-    output.say(line)
-
-
-def _show_counted(call: Call, ledger: Ledger, *, drain: bool) -> None:
-    """Tell of each database what was done: programs always, people where they asked for that work alone."""
-    found = {name: figures.totals() for name, figures in ledger.items() if name != NO_DATABASE}
+def _show_counted(call: Call, metrics: MetricsByDatabase, *, drain: bool) -> None:
+    """Print the counts of each database: with --json always, else only after --drain."""
+    found = {name: values.totals() for name, values in metrics.items() if name != PROCESS}
     several = len(found) > 1
     if call.as_json:
-        told = [({"database": name} if several else {}) | totals for name, totals in found.items()]
-        output.show_json(told if several else told[0])
+        counts = [({"database": name} if several else {}) | totals for name, totals in found.items()]
+        output.show_json(counts if several else counts[0])
     elif drain:
         for name, totals in found.items():
             place = f"{name}: " if several else ""
@@ -156,35 +167,36 @@ def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> 
     if call.config is not None:
         arguments += ["--config", str(call.config.absolute())]
     environment = dict(os.environ)
-    environment.pop("NOTIFY_SOCKET", None)  # systemd hears the parent alone
+    environment.pop("NOTIFY_SOCKET", None)  # only the parent reports to systemd
     environment["NOETL_BROKER_LANES"] = str(call.settings.lanes or LANES_OF_SEVERAL)
-    dsns = [dsn for dsn in call.dsns if dsn is not None]
+    environment["NOETL_BROKER_SCHEMAS"] = json.dumps([database.schema for database in call.databases])
+    dsns = [database.dsn for database in call.databases if database.dsn is not None]
     if dsns:
-        # What we have read, since a pipe can be read once; arguments can be read by everybody on the machine.
+        # Pass what we have read: a pipe can be read once. Arguments are visible to every user of the machine.
         environment["NOETL_BROKER_DSNS"] = json.dumps(dsns)
-    family = Family(
+    family = Supervisor(
         command=(sys.executable, "-m", "noetl_broker", *arguments),
         environment=environment,
         size=processes,
         restart=not drain,
         drain_seconds=call.settings.drain_seconds,
     )
-    code = asyncio.run(family.run() if drain else _run_watched(call, family))
-    if family.counted:
-        _show_counted(call, family.counted, drain=drain)
+    code = asyncio.run(family.run() if drain else _run_monitored(call, family))
+    if family.ended:
+        _show_counted(call, family.ended, drain=drain)
     return code
 
 
-async def _run_watched(call: Call, family: Family) -> int:
-    async with watched(call, _databases(call), family.ask):
+async def _run_monitored(call: Call, family: Supervisor) -> int:
+    async with monitored(call, _named_databases(call), family.status):
         return await family.run()
 
 
 def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = None) -> ServiceOptions:
-    """Give the daemon what the settings say."""
+    """Give the settings as the options of the daemon."""
     settings = call.settings
     return ServiceOptions(
-        dsn=call.dsn,
+        database=call.database,
         rules=Rules(
             max_visits=settings.max_visits,
             max_open_jobs=settings.max_open_jobs,
@@ -192,6 +204,7 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
             max_turns=settings.max_turns,
             max_fan_out=settings.max_fan_out,
             max_payload_keys=settings.max_payload_keys,
+            max_signals=settings.max_signals,
             default_max_attempts=settings.default_max_attempts,
             undefined_when=settings.undefined_when,
             retry_owner=settings.retry_owner,
@@ -212,3 +225,61 @@ def service_options(call: Call, *, fail_fast: bool = False, emit: Emit | None = 
         fail_fast=fail_fast,
         emit=emit,
     )
+
+
+Ask = Callable[[], Awaitable[BrokerStatus]]
+
+
+def own_status(services: Mapping[str, Service]) -> Ask:
+    """Give the status of a broker of one process; `services` are by the names of their databases."""
+
+    async def ask() -> BrokerStatus:
+        return BrokerStatus({"broker": status_of(services)}, {})
+
+    return ask
+
+
+@contextlib.asynccontextmanager
+async def monitored(call: Call, databases: Mapping[str, Database], ask: Ask) -> AsyncIterator[None]:
+    """Serve the health port and verify regularly, as set, while a broker runs; `ask` gives its status.
+
+    `databases` are by name. Raises OperatorFault before the broker starts if the port cannot be opened.
+    """
+    settings = call.settings
+    observers = {name: DatabaseMetrics(database) for name, database in databases.items()}
+    port = HttpServer(Health(ask, observers, sweep_seconds=settings.sweep_seconds).routes)
+    if settings.health_port:
+        await _open(port, settings.health_host, settings.health_port)
+    verifying = [
+        asyncio.create_task(_verify(name, observer, settings.verify_seconds), name="verify")
+        for name, observer in observers.items()
+    ]
+    try:
+        yield
+    finally:
+        for task in verifying:
+            task.cancel()
+        await asyncio.gather(*verifying, return_exceptions=True)
+        await port.close()
+        for observer in observers.values():
+            await observer.close()
+
+
+async def _open(port: HttpServer, host: str, number: int) -> None:
+    try:
+        await port.open(host, number)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OperatorFault(
+            f"the health port {number} on {host} cannot be opened: {reason}; "
+            "set health_port (NOETL_BROKER_HEALTH_PORT) to a free one, or to 0 for none; "
+            "health_host must be an address of this machine"
+        ) from error
+    log.info("health port", host=host, port=number)
+
+
+async def _verify(name: str, observer: DatabaseMetrics, seconds: float) -> None:
+    structlog.contextvars.bind_contextvars(database=name)  # for the lines of this task
+    if seconds:
+        await asyncio.sleep(seconds)  # a short run needs no check
+        await observer.keep_verifying(seconds)

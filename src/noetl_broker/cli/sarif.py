@@ -1,4 +1,4 @@
-"""Findings as SARIF 2.1.0, the form in which code hosts and editors take what a linter found."""
+"""Findings as SARIF 2.1.0, the format that code hosts and editors read."""
 
 from __future__ import annotations
 
@@ -13,65 +13,83 @@ from noetl_broker.playbook import Finding
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 STDIN = "-"
 
-# What each code means, for whoever reads the finding far from the program.
+# What each code means.
 RULES: dict[str, str] = {
     "alias-bomb": "Aliases make the document far larger than its text.",
-    "bad-inputs": "Inputs are a mapping, or one template that gives one.",
-    "bad-iterator": "An iterator has a collection, an element and a task, and keys with bounds.",
-    "bad-key": "A key of a mapping is a string.",
-    "bad-name": "A name is a string that may stand in a node's id.",
-    "bad-next": "`next` is a step's name, a mapping with a target, or a list of them.",
-    "bad-retry": "`retry` is a boolean, a number of attempts, or a mapping of known keys with bounds.",
-    "bad-template": "A text with templates in it compiles.",
-    "bad-type": "The type of a step is one name.",
-    "bad-value": "A value is of the kind and within the bounds that its key allows.",
-    "bad-when": "A condition is one expression that the broker can decide.",
+    "bad-approval": "An approval has a title, a form and the time that a person has.",
+    "bad-code": "The code of a python step must compile.",
+    "bad-fail": "A step that fails has an error, and no other attempts.",
+    "bad-form": "A form has a supported JSON Schema for each field.",
+    "bad-inputs": "Inputs must be a mapping, or one template that gives a mapping.",
+    "bad-iterator": "An iterator needs a collection, an element and a task; its other keys have bounds.",
+    "bad-key": "A key of a mapping must be a string.",
+    "bad-name": "A name must be a string without the characters that node ids reserve.",
+    "bad-next": "`next` must be a step's name, a mapping with a target, or a list of them.",
+    "bad-join": "`join` must be a word, or a mapping with `need` and `losers`; enough tokens must be able to arrive.",
+    "bad-output": "An iterator has no output of its own.",
+    "bad-path": "The path of a playbook has no mark of a block.",
+    "bad-retry": "`retry` must be a boolean, a number of attempts, or a mapping of known keys with bounds.",
+    "bad-schedule": "A schedule needs a name, and a cron text or a span.",
+    "bad-schema": "A schema must have supported keywords of JSON Schema, with values of their types.",
+    "bad-template": "A template must compile.",
+    "bad-type": "A step must have one type, given as a name.",
+    "bad-value": "A value must have the type of its key and be within its bounds.",
+    "bad-wait": "A wait has one thing that it waits for; its other keys belong to that.",
+    "bad-when": "A condition must be one expression that the broker can evaluate.",
     "code-template": "Templates in program text are not rendered.",
-    "doubled-text": "A program text stands under one of its words.",
-    "duplicate-action": "The actions of the workbook have different names.",
-    "duplicate-key": "A key stands once in a mapping.",
-    "duplicate-step": "The steps of the workflow have different names.",
-    "end-with-next": "Nothing comes after `end`.",
-    "endless-loop": "A loop has a conditional way out.",
-    "join-input": "Two transitions into one join give different inputs.",
-    "long-name": "Names and paths are short enough for the indexes of the tables.",
-    "merge-key": "Merge keys of YAML are not read.",
-    "missing-key": "A key that is required is there.",
-    "mixed-visits": "A template reads one visit's result, not the latest of many.",
-    "next-to-start": "No transition leads back to `start`.",
-    "no-code": "A python step has code.",
-    "no-result": "A template reads the result of a step that can have one there.",
-    "no-start": "The workflow has a step `start`.",
-    "not-utf8": "The document is UTF-8.",
-    "not-yaml": "The document is YAML.",
-    "only-else": "An `else` stands in a list with a condition.",
-    "overlapping-when": "Of two conditions at most one is true, unless both transitions are meant.",
-    "router-ring": "A loop has a step with an action.",
-    "several-documents": "A file holds one document.",
-    "shadowed-name": "A step or an element does not hide a word that templates use.",
-    "too-deep": "The document is not nested too deep.",
-    "too-large": "The document is within the size limit.",
-    "too-many-findings": "The document has no more than a thousand errors, and as many warnings.",
-    "too-many-nodes": "The document has not too many values.",
-    "unfinished-default": "What the broker evaluates reads no default that only a worker can finish.",
-    "too-many-templates": "The document has not too many templates.",
-    "too-much-work": "The document is read with a bounded amount of work.",
-    "unfinished-input": "What the broker evaluates reads no input that only a worker can finish.",
-    "unknown-action": "A workbook step names an action of the workbook.",
-    "unknown-key": "Each key means something where it stands.",
-    "unknown-name": "A template names a step, a workload key, an input or a scope word.",
-    "unknown-step": "A transition leads to a step that exists.",
-    "unknown-type": "A step's type is built in, or in the setting extra_step_types.",
-    "unreachable": "A path from `start` leads to each step.",
-    "unused-key": "Each key is read where it stands.",
-    "worker-word": "What the broker evaluates names no word that only a worker knows.",
-    "wrong-type": "A value is of the kind that its key asks for.",
-    "wrong-value": "A value is the one that its key asks for.",
+    "constant-key": "A limit should count by a value of the workload, or by none.",
+    "dead-catch": "An entry of a catch can never be taken.",
+    "doubled-text": "A program text must be given under one key only.",
+    "duplicate-action": "The actions of a workbook must have different names.",
+    "duplicate-key": "A mapping must not repeat a key.",
+    "duplicate-step": "The steps of a workflow must have different names.",
+    "end-with-catch": "The step `end` must not have a catch.",
+    "end-with-next": "The step `end` must not have transitions.",
+    "endless-loop": "A loop needs a conditional way out.",
+    "join-input": "Two transitions into one join must give different inputs.",
+    "long-name": "A name or path is too long for an index of the tables.",
+    "merge-key": "YAML merge keys (`<<`) are not supported.",
+    "missing-input": "Each parameter of `main` needs an input or a default.",
+    "missing-key": "A required key is missing.",
+    "mixed-visits": "A template reads the latest of several visits; it should read one visit's result.",
+    "next-to-start": "A transition must not lead back to `start`.",
+    "no-code": "A python step needs code.",
+    "no-else": "If no condition of a choice is true, its branch ends without a word.",
+    "no-main": "The code of a python step must define `main`.",
+    "no-result": "A template reads the result of a step that has none at that point.",
+    "no-start": "A workflow needs a step `start`.",
+    "not-utf8": "The document must be UTF-8.",
+    "not-yaml": "The document must be valid YAML.",
+    "only-else": "An `else` needs a condition in the same list.",
+    "overlapping-when": "Two conditions may be true at once, so both transitions may be taken.",
+    "router-ring": "A loop needs a step with an action.",
+    "several-documents": "A file must hold one document.",
+    "shadowed-name": "The name of a step or an element hides a word that templates use.",
+    "too-deep": "The document is nested too deeply.",
+    "too-large": "The document is larger than the limit.",
+    "too-many-findings": "Only the first thousand errors and warnings each are listed.",
+    "too-many-nodes": "The document has too many values.",
+    "unfinished-default": "The broker cannot evaluate a default that only a worker can render.",
+    "too-many-templates": "The document has too many templates.",
+    "too-much-work": "The document takes too much work to read.",
+    "unfinished-input": "Only a field of a task may read an input that only a worker can render.",
+    "unknown-action": "A workbook step must name an action of the workbook.",
+    "unknown-key": "The key has no meaning at this place.",
+    "unknown-name": "A template names something that is no step, workload key, input or scope word.",
+    "unknown-playbook": "A playbook that a step calls should be registered before it runs.",
+    "unknown-step": "A transition must lead to an existing step.",
+    "unknown-type": "A step's type must be built in, or one of your own workers.",
+    "unreachable": "No path from `start` leads to the step.",
+    "unused-input": "An input is not read.",
+    "unused-key": "The key is not read at this place.",
+    "worker-word": "The broker cannot evaluate a word that only a worker knows.",
+    "wrong-type": "The value has the wrong type for its key.",
+    "wrong-value": "The value is not one that its key allows.",
 }
 
 
 def as_sarif(findings: Sequence[Finding]) -> dict[str, Any]:
-    """Give one run with a rule for each code that was found, and a result for each finding."""
+    """Give one run with a rule for each code and a result for each finding."""
     codes = sorted({found.code for found in findings})
     places = {code: place for place, code in enumerate(codes)}
     driver = {
@@ -88,7 +106,7 @@ def as_sarif(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def _rule(code: str, hints: Sequence[str]) -> dict[str, Any]:
-    """Describe a code; its help repeats what to write instead, as far as this run has found it."""
+    """Describe a code; its help has the hints of this run's findings."""
     meaning = RULES.get(code, code)
     remedies = [f"- {hint}" for hint in dict.fromkeys(hints) if hint]
     return {
@@ -118,7 +136,7 @@ def _result(found: Finding, rule: int) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """Give a file as it was named: relative, which a code host lays over its checkout, or as a file's address."""
+    """The address of a file: relative as it was named, so that a code host finds it in the checkout, else `file:`."""
     if file == STDIN:
         return "stdin"
     if PurePath(file).is_absolute():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
-from noetl_broker.playbook.schema import playbook_schema
+from noetl_broker.cli.command import Call, command
+from noetl_broker.playbook.json_schema import playbook_schema
 
 
 @command("schema", example="noetl-broker schema > noetl-playbook.schema.json")

@@ -9,63 +9,86 @@ from dataclasses import asdict, replace
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.frame import Call, command
-from noetl_broker.cli.serving import notify, serve
-from noetl_broker.cli.traces import exporter
+from noetl_broker.cli.command import Call, command, span_exporter
+from noetl_broker.cli.rights import WORKER
+from noetl_broker.daemon.process_signals import notify, serve
 from noetl_broker.errors import OperatorFault
 from noetl_broker.worker import WorkerOptions, run_worker
-from noetl_broker.worker.tally import Tally
+from noetl_broker.worker.stats import Stats
 
-# Of the time that a stop may take, this part is for the running jobs, the rest for saying what became of them.
+# The part of the time for a stop that running jobs get; the rest is for reporting their results.
 SHARE_OF_JOBS = 0.8
 
 
 @command(
     "worker",
+    role=WORKER,
     example=(
         "noetl-broker worker --types python,http --concurrency 8\n"
-        "noetl-broker worker --worker-id nightly --lease-seconds 300"
+        "noetl-broker worker --worker-id nightly --lease-seconds 300\n"
+        "noetl-broker worker --preload pandas,numpy"
     ),
     serves=True,
 )
-@click.option("--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can do.")
+@click.option(
+    "--types", multiple=True, metavar="TYPE,...", help="The job types to lease; default: all that it can run."
+)
 @click.option("--concurrency", type=click.IntRange(1, 1000), default=4, show_default=True, help="Jobs at a time.")
 @click.option("--worker-id", metavar="NAME", help="Its name in the log; default: host, process and a random part.")
 @click.option(
     "--lease-seconds", type=click.IntRange(1, 86_400), default=60, show_default=True,
-    help="How long a job is its own without a heartbeat.",
+    help="How long a lease lasts without a heartbeat.",
 )  # fmt: skip
-@click.option("--null", is_flag=True, help="Complete every job at once, with {}: to measure the broker.")
+@click.option(
+    "--preload", multiple=True, metavar="MODULE,...",
+    help="Modules to import once, for all python steps (or NOETL_BROKER_PRELOAD).",
+)  # fmt: skip
+@click.option("--null", is_flag=True, help="Complete every job at once with {}, to measure the broker.")
 def worker(
-    call: Call, *, types: Sequence[str], concurrency: int, worker_id: str | None, lease_seconds: int, null: bool
+    call: Call,
+    *,
+    types: Sequence[str],
+    concurrency: int,
+    worker_id: str | None,
+    lease_seconds: int,
+    preload: Sequence[str],
+    null: bool,
 ) -> None:
-    """Run the reference worker: lease jobs, do them, report.
+    """Run the reference worker: lease jobs, run them, report results.
 
     SIGTERM, SIGINT and SIGHUP let running jobs finish and exit 0; a second SIGTERM or SIGINT exits at once. --json
-    tells at the end how many there were.
+    prints the number of jobs at the end.
     """
-    call.log_as_set()
-    names = tuple(name.strip() for word in types for name in word.split(",") if name.strip())
+    call.configure_logs()
+    names = _names(types)
     if types and not names:
-        raise OperatorFault("--types names no type: name those to lease, or leave the option out for all of them")
+        raise OperatorFault("--types is empty: name the types to lease, or leave the option out for all")
     options = WorkerOptions(
-        dsn=call.dsn,
+        dsn=call.database.dsn,
+        schema=call.database.schema,
         types=names or None,
         concurrency=concurrency,
         lease_seconds=lease_seconds,
+        idle_connection_seconds=call.settings.idle_connection_seconds,
         drain_seconds=call.settings.drain_seconds * SHARE_OF_JOBS,
+        preload=_names(preload) or call.settings.preload,
         null=null,
     )
     if worker_id is not None:
         options = replace(options, worker_id=worker_id)
-    with exporter(call, "noetl-worker") as emit:
+    with span_exporter(call, "noetl-worker") as emit:
         options = replace(options, emit=emit)
         tally = asyncio.run(_run(options, drain_seconds=call.settings.drain_seconds))
     if call.as_json:
         output.show_json({"worker_id": options.worker_id} | asdict(tally))
 
 
-async def _run(options: WorkerOptions, *, drain_seconds: float) -> Tally:
+def _names(words: Sequence[str]) -> tuple[str, ...]:
+    """The names in options that may be repeated, and may hold several names with commas."""
+    return tuple(name.strip() for word in words for name in word.split(",") if name.strip())
+
+
+async def _run(options: WorkerOptions, *, drain_seconds: float) -> Stats:
     stopping = asyncio.Event()
     notify("READY=1")
-    return await serve(run_worker(options, stopping), stopping, drain_seconds=drain_seconds) or Tally()
+    return await serve(run_worker(options, stopping), stopping, drain_seconds=drain_seconds) or Stats()

@@ -3,74 +3,81 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.daemon.apart import AGAIN_MILLISECONDS, LOCK_MILLISECONDS, MOST_LOCKS, Apart, Fault, Faults, Outcomes
-from noetl_broker.daemon.counters import Counters
-from noetl_broker.daemon.deciding import Deciding, bounded, foreseen
-from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.decide import Decider, expected_wants, limit_mail
+from noetl_broker.daemon.metrics.registry import BATCHES, CLAIM_TIME, EVALUATION_TIME, SET_ASIDE, TRANSACTION_TIME
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.playbook_cache import PlaybookCache
+from noetl_broker.daemon.quarantine import EventFault, EventFaults, Outcomes, Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import BrokerError
-from noetl_broker.store import unit
-from noetl_broker.store.columns import Columns
-from noetl_broker.store.faults import is_held, is_of_the_mail, reason_of, trace_of
-from noetl_broker.store.pool import Connection, transaction
-from noetl_broker.store.rows import Case, Mail, Outcome, open_case
+from noetl_broker.store import turn_store
+from noetl_broker.store.claimed_rows import Case, Mail, Outcome, open_case
+from noetl_broker.store.connection import Connection, transaction
+from noetl_broker.store.places import Granted, wants_places
+from noetl_broker.store.sqlstates import is_fault_of_event, is_held, reason_of, trace_of
+from noetl_broker.store.turn_rows import Columns
 from noetl_broker.template.scope import NotLoaded
 
 log = structlog.get_logger(__name__)
 
-MOST_LOADS = 1000  # rounds of loading; a template names what it reads, so more than a few are a fault of ours
-# Deciding takes microseconds; a template may take a tenth of a second. After so much of the processor's time a batch
-# writes what it has, and the rest of its mail is claimed again: an execution may wait for one costly decision of
-# another, never for hundreds.
-PATIENCE_SECONDS = 0.05
-MOST_CHARS = 8_388_608  # of what templates gave, after which a batch writes what it has
+MAX_LOADS: Final = 1000  # rounds of loading; more than a few would be a bug
+# Deciding takes microseconds, but a template may take a tenth of a second. After this time a batch writes what it has.
+# So an execution waits for one slow decision of another, not for hundreds.
+DECIDE_SECONDS: Final = 0.05
+MAX_CHARS: Final = 8_388_608  # of template output, after which a batch writes what it has
+COMPILE_SECONDS: Final = 0.05  # to wait for playbooks that are not compiled yet
+LOCK_MILLISECONDS: Final = 100  # to wait for a lock, while locks are expected
+RETRY_LOCK_MILLISECONDS: Final = 10  # to wait for an execution that was locked the last time
+MAX_MISSED_LOCKS: Final = 10  # in one batch, which then writes what it has
 
 
 class Batch:
-    """One transaction; what it claimed is kept, so that whoever catches its fault knows whose mail it was."""
+    """One transaction. It keeps what it claimed, so that a fault can be assigned to the mail."""
 
     def __init__(
         self,
         rules: Rules,
-        playbooks: Playbooks,
-        counters: Counters,
+        playbooks: PlaybookCache,
+        metrics: MetricValues,
         *,
         max_gathered_bytes: int,
         careful: bool = False,
-        apart: Apart | None = None,
+        quarantine: Quarantine | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """A batch that has claimed nothing; `rules` for executions that start in it; `careful` as in `_write`.
-
-        Executions of which the database refuses what is written, or somebody holds a row, are found out for `apart`.
-        """
+        """`rules` are for executions that start in this batch; `careful` as `_write` says."""
         self.max_gathered_bytes = max_gathered_bytes
         self.careful = careful
-        self.apart = Apart() if apart is None else apart
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         self.rules = rules
         self.playbooks = playbooks
-        self.counters = counters
+        self.metrics = metrics
         self.tracer = tracer
         self.claimed: dict[int, list[Mail]] = {}
-        self.look = unit.Look(0, newest=False)
-        self.first: int | None = None  # mail that it came upon, whether it could have it or not
-        self.look_seconds = 0.0  # that it took to come upon it
-        self.patience = PATIENCE_SECONDS
-        self.compile_patience = PATIENCE_SECONDS  # to wait for playbooks that nobody has compiled yet
-        self.room = MOST_CHARS
-        self.left_out = 0  # mails of executions that are held, or whose playbook is being compiled
-        self.locks = 0  # not had
-        self.taken = 0  # mails decided on or set aside; the rest of what was claimed is left
-        self.posted = False  # whether it wrote mail itself
+        self.start = turn_store.ClaimStart(0, newest=False)
+        self.first_mail_id: int | None = None  # the first mail that the claim found, also when another broker holds it
+        self.claim_seconds = 0.0
+        self.decide_seconds_left = DECIDE_SECONDS
+        self.compile_seconds_left = COMPILE_SECONDS
+        self.chars_left = MAX_CHARS
+        self.postponed = 0  # mails of executions that are locked, or whose playbook is being compiled
+        self.missed_locks = 0
+        self.granted = Granted()  # places that turns were promised
+        self.busy: set[int] = set()  # executions whose places another broker has locked
+        self.decided = 0  # mails decided or moved to the dead letters; the others stay in the inbox
+        self.wrote_mail = False
+        self.admits = False  # whether the batch gave places to other executions
+        self.timer_seconds: float | None = None  # until the first timer that the batch writes
 
     @property
     def mails(self) -> int:
-        """How many mails the batch holds."""
+        """The number of mails in the batch."""
         return sum(map(len, self.claimed.values()))
 
     async def run(
@@ -78,206 +85,218 @@ class Batch:
         connection: Connection,
         *,
         size: int,
-        look: unit.Look,
+        start: turn_store.ClaimStart,
         quiet: bool = False,
-        on_claim: Callable[[unit.Claim, float], object] | None = None,
-    ) -> unit.Claim:
-        """Claim, decide, write, commit; the claim says whether there was anything.
+        on_claim: Callable[[turn_store.Claim, float], object] | None = None,
+    ) -> turn_store.Claim:
+        """Claim, decide, write, commit; returns the claim.
 
-        `quiet`: notify nobody. `on_claim` is told what was claimed, and how many seconds that took, before all else.
+        `quiet`: send no notification. `on_claim` is called after the claim with the seconds that it took.
         """
-        self.look = look
+        self.start = start
         async with transaction(connection):
-            if self.apart.is_wary:
-                await unit.wait_at_most(connection, LOCK_MILLISECONDS)
+            if self.quarantine.expects_locks:
+                await turn_store.set_lock_timeout(connection, LOCK_MILLISECONDS)
             began = time.monotonic()
-            claim = await unit.take(connection, look, max_mail=size)
-            self.left_out = self.apart.leave_out(claim)
-            self.first, self.look_seconds = claim.first_mail_id, time.monotonic() - began
+            claim = await turn_store.claim_mail(connection, start, max_mail=size)
+            self.postponed = self.quarantine.remove_postponed(claim)
+            self.first_mail_id, self.claim_seconds = claim.first_mail_id, time.monotonic() - began
             if on_claim is not None:
-                on_claim(claim, self.look_seconds)
+                on_claim(claim, self.claim_seconds)
             if not claim.mail:
                 return claim
             self.claimed = claim.mail
-            faults: Faults = {}
+            faults: EventFaults = {}
             cases = await self._open(connection, claim, faults)
-            if look.newest:
-                cases.reverse()  # what is new comes first, so that patience does not run out before it
+            if start.newest:
+                cases.reverse()  # the newest first, before the time is over
             outcomes = await self._decide(connection, cases, faults)
+            for execution_id in self.busy:
+                claim.leave(execution_id)
             if quiet:
-                await unit.keep_quiet(connection)
-            outcomes, suspects = self.apart.parted(outcomes)
+                await turn_store.suppress_notifications(connection)
+            outcomes, suspects = self.quarantine.split(outcomes)
             outcomes = await self._write(connection, outcomes, faults)
             if suspects:
-                await unit.wait_at_most(connection, AGAIN_MILLISECONDS)
+                await turn_store.set_lock_timeout(connection, RETRY_LOCK_MILLISECONDS)
                 outcomes += await self._write_parts(connection, suspects, faults)
-            self.left_out += self.apart.leave_out(claim)
+            self.postponed += self.quarantine.remove_postponed(claim)
             for fault in faults.values():
-                await unit.set_aside(connection, fault.mail, reason_of(fault.error))
-        self.counters.transaction.observe(time.monotonic() - began)
-        self.apart.forget(outcomes)
+                await turn_store.move_to_dead_letters(connection, fault.mail, reason_of(fault.error))
+        self.metrics.observe(TRANSACTION_TIME, time.monotonic() - began)
+        self.quarantine.on_written(outcomes)
         self._count(outcomes, faults)
         return claim
 
-    async def _open(self, connection: Connection, claim: unit.Claim, faults: Faults) -> list[Case]:
-        """Each execution with its playbook, its state and its rules; one that cannot be read is a fault.
+    async def _open(self, connection: Connection, claim: turn_store.Claim, faults: EventFaults) -> list[Case]:
+        """Each execution with its playbook, state and rules. One that cannot be read is a fault.
 
-        Where the playbook is still being compiled, the mail of the execution is left for another batch.
+        While its playbook is being compiled, the mail of an execution is left for another batch.
         """
         cases = []
         for execution_id, execution in [*claim.executions.items()]:
             try:
-                began = time.monotonic()
-                playbook = await self.playbooks.of(connection, execution, self.compile_patience)
-                self.compile_patience -= time.monotonic() - began
+                playbook = self.playbooks.compiled(execution.catalog_id)
                 if playbook is None:
-                    self.left_out += claim.leave(execution_id)
+                    began = time.monotonic()
+                    playbook = await self.playbooks.get(connection, execution, self.compile_seconds_left)
+                    self.compile_seconds_left -= time.monotonic() - began
+                if playbook is None:
+                    self.postponed += claim.leave(execution_id)
                     continue
                 cases.append(open_case(execution, claim.mail[execution_id], playbook, self.rules))
             except Exception as error:
-                if not is_of_the_mail(error):
+                if not is_fault_of_event(error):
                     raise
-                faults[execution_id] = Fault(claim.mail[execution_id], error)
+                faults[execution_id] = EventFault(claim.mail[execution_id], error)
         return cases
 
-    async def _write(self, connection: Connection, outcomes: Outcomes, faults: Faults) -> Outcomes:
-        """Write what can be written; gives what was written.
+    async def _write(self, connection: Connection, outcomes: Outcomes, faults: EventFaults) -> Outcomes:
+        """Write what can be written, and return that.
 
-        Where it is careful, that is halved until what the database refuses, or somebody holds, stands alone: a fault,
-        whose mail is still locked, so that nobody else stumbles over it, or what is left for a while. Not by default:
-        mail that is locked before a savepoint and deleted after it costs the server a list of both, and every later
-        claim a look into that. Nor where the batch holds one execution alone: whoever catches it knows whose it is.
+        A careful batch is halved after a failure until the failing outcome is alone. If the database refuses it, it is
+        a fault; its mail stays locked, so no other lane meets it. If a row of it is locked, it is postponed.
+
+        Batches are not careful by default, because savepoints make the server keep a multixact for each mail. Every
+        later claim would read it. A batch of one execution needs no care either.
         """
         careful = self.careful and len(self.claimed) > 1
         try:
             if careful:
-                await unit.mark(connection)
+                await turn_store.set_savepoint(connection)
             await self._write_all(connection, outcomes)
         except Exception as error:
             locked = is_held(error)
-            if not careful or unit.is_lost_race(error) or not (locked or is_of_the_mail(error)):
+            if not careful or turn_store.is_lost_race(error) or not (locked or is_fault_of_event(error)):
                 raise
-            await unit.return_to_mark(connection)
-            self.locks += locked
+            await turn_store.rollback_to_savepoint(connection)
+            self.missed_locks += locked
             if len(outcomes) > 1:
                 middle = len(outcomes) // 2
                 halves = [outcomes[:middle], outcomes[middle:]]
                 if locked:
-                    halves.reverse()  # what is held is soon old
+                    halves.reverse()  # a locked execution soon has the oldest mail
                 return await self._write_parts(connection, halves, faults)
             if locked:
-                self.apart.leave(outcomes[0][0].execution.execution_id)
+                self.quarantine.postpone(outcomes[0][0].execution.execution_id)
             else:
                 self._blame(*outcomes[0], error, faults)
             return []
         return outcomes
 
-    async def _write_parts(self, connection: Connection, parts: list[Outcomes], faults: Faults) -> Outcomes:
-        """One after the other; after too many waits in vain the rest is left to another batch."""
+    async def _write_parts(self, connection: Connection, parts: list[Outcomes], faults: EventFaults) -> Outcomes:
+        """Write one part after the other; after too many missed locks the rest is left for another batch."""
         written: Outcomes = []
         for part in parts:
-            if self.locks < MOST_LOCKS or part is parts[0]:
+            if self.missed_locks < MAX_MISSED_LOCKS or part is parts[0]:
                 written += await self._write(connection, part, faults)
         return written
 
-    def _blame(self, case: Case, outcome: Outcome, error: Exception, faults: Faults) -> None:
-        """The database refuses what follows from an execution's mail; which of several it is, is found out singly."""
+    def _blame(self, case: Case, outcome: Outcome, error: Exception, faults: EventFaults) -> None:
+        """The database refuses an outcome: its mail is at fault. Of several mails, decide them one by one next time."""
         execution_id = case.execution.execution_id
         if len(outcome.taken) == 1:
-            faults[execution_id] = Fault([outcome.taken[0].mail], error)
+            faults[execution_id] = EventFault([outcome.taken[0].mail], error)
         else:
-            faults.pop(execution_id, None)  # it is decided on again
-            self.apart.singly.add(execution_id)
+            faults.pop(execution_id, None)
+            self.quarantine.one_by_one.add(execution_id)
 
     async def _write_all(self, connection: Connection, outcomes: Outcomes) -> None:
         columns = Columns()
         for case, outcome in outcomes:
             columns.add(case, outcome)
+        if columns.timers:
+            self.timer_seconds = min(columns.timer_seconds, default=None)
         if outcomes:
-            self.posted |= columns.has_family or bool(columns.posts)
-            await unit.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
+            self.wrote_mail |= columns.has_family or bool(columns.posts) or bool(columns.places)
+            await turn_store.write(connection, columns, max_gathered_bytes=self.max_gathered_bytes)
+            self.admits |= columns.admits
 
-    async def _decide(self, connection: Connection, cases: list[Case], faults: Faults) -> Outcomes:
-        """The outcome of each case; an execution whose decision raises is left out, and is a fault."""
+    async def _decide(self, connection: Connection, cases: list[Case], faults: EventFaults) -> Outcomes:
+        """The outcome of each case. An execution whose decision raises is a fault, and is left out."""
         outcomes: Outcomes = []
-        cases = [bounded(case, most=1 if case.execution.execution_id in self.apart.singly else None) for case in cases]
+        one_by_one = self.quarantine.one_by_one
+        cases = [limit_mail(case, max_mail=1 if case.execution.execution_id in one_by_one else None) for case in cases]
         event_ids = {
             (case.execution.execution_id, case.execution.turn + place): mail.event_id
             for case in cases
             for place, mail in enumerate(case.mail, 1)
         }
-        wants = foreseen(cases)
-        pending = [Deciding(case) for case in cases]
-        for _ in range(MOST_LOADS):
+        wants = expected_wants(cases)
+        pending = [Decider(case) for case in cases]
+        for _ in range(MAX_LOADS):
             if wants:
-                answers = await unit.load(connection, wants, event_ids=event_ids)
-                pending = [deciding for deciding in pending if deciding.tell(answers, wants)]
-            pending, wants = self._decide_once(pending, outcomes, faults)
+                answers = await turn_store.load(connection, wants, event_ids=event_ids, granted=self.granted)
+                self.busy.update(wants_places(wants) - answers.keys())
+                pending = [decider for decider in pending if decider.add_answers(answers, wants)]
+            pending, wants = self._decide_pending(pending, outcomes, faults)
             if not pending:
                 return outcomes
-        never = BrokerError("the decision never stops asking for results")
-        for deciding in pending:
-            _set_apart(deciding, never, outcomes, faults)
+        endless = BrokerError("the decision never stops asking for results")
+        for decider in pending:
+            _add_fault(decider, endless, outcomes, faults)
         return outcomes
 
-    def _decide_once(
-        self, pending: list[Deciding], outcomes: Outcomes, faults: Faults
-    ) -> tuple[list[Deciding], unit.Wants]:
-        """Decide what can be decided; gives those that wait for results, none where there is no more time."""
-        again: list[Deciding] = []
-        wants: unit.Wants = {}
-        # To look at the thread's own clock is a call of the system; it cannot be over before the clock on the wall.
-        soonest, until = time.perf_counter() + self.patience, time.thread_time() + self.patience
-        for deciding in pending:
-            over = self.room < 0 or (time.perf_counter() > soonest and time.thread_time() > until)
-            if over and (outcomes or again):
+    def _decide_pending(
+        self, pending: list[Decider], outcomes: Outcomes, faults: EventFaults
+    ) -> tuple[list[Decider], turn_store.Wants]:
+        """Decide what can be decided; returns the deciders that need values, none when the time is over."""
+        waiting: list[Decider] = []
+        wants: turn_store.Wants = {}
+        # Reading the thread's clock is a system call. Its time cannot be over before that of the wall clock.
+        soonest, until = time.perf_counter() + self.decide_seconds_left, time.thread_time() + self.decide_seconds_left
+        for decider in pending:
+            is_over = self.chars_left < 0 or (time.perf_counter() > soonest and time.thread_time() > until)
+            if is_over and (outcomes or waiting):
                 break
-            execution_id = deciding.case.execution.execution_id
             try:
-                outcomes.append((deciding.case, deciding.go_on(until=until, room=self.room)))
-                self.room -= deciding.chars
+                outcomes.append((decider.case, decider.run(until=until, max_chars=self.chars_left)))
+                self.chars_left -= decider.chars
             except NotLoaded as missing:
-                wants[execution_id] = missing.wants
-                again.append(deciding)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is this execution's alone
-                _set_apart(deciding, error, outcomes, faults)
-        self.patience = until - time.thread_time()  # what is loaded in between does not count
-        return ([], {}) if outcomes and (self.room < 0 or self.patience < 0) else (again, wants)
+                wants[decider.case.execution.execution_id] = missing.wants
+                waiting.append(decider)
+            except Exception as error:  # noqa: BLE001 - a fault of one execution must not end the batch
+                _add_fault(decider, error, outcomes, faults)
+        self.decide_seconds_left = until - time.thread_time()  # loading does not count
+        is_over = self.chars_left < 0 or self.decide_seconds_left < 0
+        return ([], {}) if outcomes and is_over else (waiting, wants)
 
-    def _count(self, outcomes: Outcomes, faults: Faults) -> None:
-        counters = self.counters
+    def _count(self, outcomes: Outcomes, faults: EventFaults) -> None:
+        metrics = self.metrics
         turns = sum(len(outcome.taken) for _, outcome in outcomes)
         set_aside = sum(len(fault.mail) for fault in faults.values())
-        self.taken = turns + set_aside
-        counters.batches += 1
-        counters.turns += turns
-        counters.largest_batch = max(counters.largest_batch, turns)
-        counters.set_aside += set_aside
-        claim_ms = round(self.look_seconds * 1000, 3)
+        self.decided = turns + set_aside
+        metrics.add(BATCHES)
+        metrics.largest_batch = max(metrics.largest_batch, turns)
+        metrics.add(SET_ASIDE, set_aside)
+        claim_ms = round(self.claim_seconds * 1000, 3)
         log.debug("batch", executions=len(outcomes), turns=turns, set_aside=set_aside, claim_ms=claim_ms)
         for execution_id, fault in faults.items():
             log.error(
                 "a decision failed; its mail is set aside",
                 execution_id=execution_id,
                 reason=reason_of(fault.error),
+                **event_fields(fault.mail),
                 exc_info=trace_of(fault.error),
             )
         if self.tracer is not None:
-            self.tracer.note(outcomes)
-        counters.claim.observe(self.look_seconds)
-        counters.evaluation.observe(PATIENCE_SECONDS - self.patience)
+            self.tracer.record(outcomes)
+        metrics.observe(CLAIM_TIME, self.claim_seconds)
+        metrics.observe(EVALUATION_TIME, DECIDE_SECONDS - self.decide_seconds_left)
         for case, outcome in outcomes:
-            counters.tell_turns(outcome.taken)
-            _report(case, outcome)
+            metrics.count_turns(outcome.taken)
+            _log_turns(case, outcome)
 
 
-def _report(case: Case, outcome: Outcome) -> None:
-    """One line for each event that changed nothing though its sender meant something, and for each end."""
+def _log_turns(case: Case, outcome: Outcome) -> None:
+    """Log each end, and each event that its sender may expect to change something and that did not."""
     for taken in outcome.taken:
         decision = taken.decision
         if decision.ended is not None:
-            counts = {"execution_id": case.execution.execution_id, "path": case.execution.path}
-            log.info("execution ended", status=decision.ended.status, turn=taken.turn.number, **counts)
+            fields = {"execution_id": case.execution.execution_id, "path": case.execution.path}
+            if decision.ended.error is not None:
+                fields |= event_fields([taken.mail])
+            log.info("execution ended", status=decision.ended.status, turn=taken.turn.number, **fields)
         elif decision.outcome in {"unknown_type", "unknown_execution", "unknown_step", "not_open"}:
             log.warning(
                 "event ignored",
@@ -285,20 +304,31 @@ def _report(case: Case, outcome: Outcome) -> None:
                 event_type=taken.mail.event.type,
                 execution_id=case.execution.execution_id,
                 event_id=taken.mail.event_id,
+                **event_fields([taken.mail]),
             )
         if decision.note:
-            log.warning("turn noted", note=decision.note, execution_id=case.execution.execution_id)
+            fields = {"execution_id": case.execution.execution_id, **event_fields([taken.mail])}
+            log.warning("turn noted", note=decision.note, **fields)
 
 
-def _set_apart(deciding: Deciding, error: Exception, outcomes: Outcomes, faults: Faults) -> None:
-    """The mail on which nobody can decide; turns before it stand, and what came after it is left to another batch.
+def event_fields(mail: Sequence[Mail]) -> dict[str, Any]:
+    """The step, visit, item and attempt of the first event, for a line of the log; without what it does not name."""
+    if not mail:
+        return {}
+    event = mail[0].event
+    fields = {"step": event.step, "visit": event.visit, "item": event.place, "attempt": event.attempt or None}
+    return {name: value for name, value in fields.items() if value is not None}
 
-    What came with a start that cannot be decided on is about an execution that there is not yet: it stays with it.
+
+def _add_fault(decider: Decider, error: Exception, outcomes: Outcomes, faults: EventFaults) -> None:
+    """Add the mail that could not be decided to the faults. Turns before it stand; mail after it stays in the inbox.
+
+    After a start that cannot be decided there is no execution, so all its mail goes with it.
     """
-    case, outcome = deciding.case, deciding.so_far
+    case, outcome = decider.case, decider.outcome
     rest = case.mail[len(outcome.taken) :]
     if outcome.taken:
         outcomes.append((case, outcome))
     if outcome.taken or case.execution.turn:
         rest = rest[:1]
-    faults[case.execution.execution_id] = Fault(rest, error)
+    faults[case.execution.execution_id] = EventFault(rest, error)

@@ -1,13 +1,13 @@
-"""One lane: a loop of batches, and an owner for whatever goes wrong in one.
+"""One lane: a loop of batches, and what happens when a batch fails.
 
-A playbook's fault is a decision like any other; a fault of the connection is tried again after a pause; anything else
-is ours, and the mail that shows it is set aside, so that all others go on, those of its own execution too.
+A fault of a playbook is a decision, written like any other. After a fault of the database the lane pauses and tries
+again (`store/sqlstates.py` says what each fault means). Any other fault is a bug of the broker. The mail that causes it
+becomes a dead letter, and all other mail goes on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,277 +16,276 @@ from functools import partial
 import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.daemon.apart import Apart
-from noetl_broker.daemon.batch import Batch
-from noetl_broker.daemon.counters import Counters
-from noetl_broker.daemon.low_water import LowWater
-from noetl_broker.daemon.playbooks import Playbooks
+from noetl_broker.daemon.batch import Batch, event_fields
+from noetl_broker.daemon.batch_size import BatchSize
+from noetl_broker.daemon.claim_cursor import ClaimCursor
+from noetl_broker.daemon.metrics.registry import LOCK_MISSES, SET_ASIDE
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.playbook_cache import PlaybookCache
+from noetl_broker.daemon.quarantine import Quarantine
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import OversizeFault
-from noetl_broker.store import unit
-from noetl_broker.store.faults import Remedy, is_unreadable, kind_of, reason_of, told
-from noetl_broker.store.pool import ANSWER_SECONDS, Pool, lent, transaction
-from noetl_broker.store.rows import Mail
+from noetl_broker.store import turn_store
+from noetl_broker.store.claimed_rows import Mail
+from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed, transaction
+from noetl_broker.store.sqlstates import Remedy, fault_class_of, is_unreadable, log_fields, reason_of
+from noetl_broker.waits import Backoff, jittered
 
 log = structlog.get_logger(__name__)
 
-MANY = 64  # mails, which take some milliseconds
-MAIL_SECONDS = 0.00005  # of a claim, which a mail takes once it is come upon
-NEWEST_EVERY = 4  # every fourth claim reads the newest mail first, so that a backlog does not starve what is new
-NEWEST_OFTEN = 2  # while what waits is costly to decide on
+ANOTHER_LANE_MAILS = 64  # a claim of so many takes milliseconds, enough for another lane
+MAIL_SECONDS = 0.00005  # of the time of a claim, for each mail that it took
+NEWEST_EVERY = 4  # every fourth claim takes the newest mail first, so that it does not wait behind a backlog
+NEWEST_EVERY_SLOW = 2  # while decisions are slow
 PAUSE_SECONDS = (0.002, 0.02)
 FAULT_PAUSE_SECONDS = (0.05, 1.0)
+JITTER = 0.5  # of these pauses
 BATCH_SECONDS = ANSWER_SECONDS + 10.0
-GROW_AFTER = 20  # batches that went well, after one that was too large for the server
-OUT_OF_TIME = frozenset({"25P04", "57014"})  # a transaction, a statement
-CAREFUL_BATCHES = 100  # after one that failed by its mail; what is refused once comes seldom alone
-MOST_SLOW = 5  # times that one mail alone may take too long: each takes as long as the server has patience
-MOST_CONFLICTS = 50  # in a row; another broker is not always first, so this is a fault of ours
+TIMEOUT_STATES = frozenset({"25P04", "57014"})  # of a transaction, of a statement
+MAX_TIMEOUTS = 5  # of one mail alone; each takes as long as the server's timeout
+MAX_CONFLICTS = 50  # in a row; another broker is not always first, so this is a bug
 
 
 @dataclass(slots=True, kw_only=True)
-class Shared:
-    """What the lanes of one process share."""
+class LaneResources:
+    """What the lanes of one process share. `on_trouble` gets the reason why no turns can be taken, else None."""
 
     pool: Pool
     rules: Rules
-    playbooks: Playbooks
+    playbooks: PlaybookCache
     batch_size: int
     max_gathered_bytes: int
     on_progress: Callable[[], None]
-    on_trouble: Callable[[str | None], None]  # told why no turns can be taken now; None: they can
-    counters: Counters = field(default_factory=Counters)
+    on_trouble: Callable[[str | None], None]
+    on_timer: Callable[[float], None] = lambda _seconds: None  # gets the seconds until a new timer is due
+    metrics: MetricValues = field(default_factory=MetricValues.of_service)
     tracer: Tracer | None = None
-    low_water: LowWater = field(default_factory=LowWater)
-    apart: Apart = field(default_factory=Apart)
-    at_work: int = 0  # lanes
-    careful: int = 0  # so many batches are written such that mail which fails one is found in it
-    hopeless: Exception | None = None  # what a lane met that no try will mend
-
-    def relax(self) -> None:
-        """A batch went well: one the fewer of those with care, and after the last no mail comes singly any more."""
-        self.careful = max(self.careful - 1, 0)
-        if not self.careful and not self.apart.is_wary:
-            self.apart.singly.clear()
+    cursor: ClaimCursor = field(default_factory=ClaimCursor)
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    working: int = 0  # lanes
+    fatal: Exception | None = None  # a fault that no further attempt can mend
 
 
 class Lane:
-    """One loop of claims on one connection at a time, with a memory of what went wrong last."""
+    """One loop of claims, on one connection at a time; it remembers its recent faults."""
 
-    def __init__(self, shared: Shared, add_lane: Callable[[], object]) -> None:
-        """A lane that has had no trouble yet; `add_lane` is called where there is enough to do for another."""
+    def __init__(self, shared: LaneResources, add_lane: Callable[[], object]) -> None:
+        """`add_lane` is called when there is enough mail for another lane."""
         self.shared = shared
         self.add_lane = add_lane
         self.claims = 0
-        self.size = shared.batch_size  # of a claim: no more than the last batch could decide on
-        self.most = shared.batch_size  # of a claim: less after the server could not carry as much
-        self.went_well = 0  # batches in a row
-        self.quiet = False  # no notification while the server's queue of them is full
+        self.took_mail = False  # the last step
+        self.admitted = False  # the last step gave places to executions: their mail is the newest, and comes next
+        self.batch_size = BatchSize(shared.batch_size)
+        self.quiet = False  # send no notification while the server's queue of them is full
         self.conflicts = 0  # in a row
-        self.slow: Counter[int] = Counter()  # how often a mail alone took too long, by its id
-        self.pause = PAUSE_SECONDS[0]
-        self.fault_pause = FAULT_PAUSE_SECONDS[0]
+        self.timeouts: Counter[int] = Counter()  # of a mail alone, by its id
+        self.claim_backoff = Backoff(*PAUSE_SECONDS, JITTER)
+        self.fault_backoff = Backoff(*FAULT_PAUSE_SECONDS, JITTER)
 
     async def step(self) -> bool:
-        """One batch; False when there is nothing more to claim."""
-        counters = self.shared.counters
+        """Run one batch; False when there is nothing more to claim."""
         shared = self.shared
+        self.took_mail = False
         batch = Batch(
             shared.rules,
             shared.playbooks,
-            counters,
+            shared.metrics,
             max_gathered_bytes=shared.max_gathered_bytes,
-            careful=shared.careful > 0 or shared.apart.is_wary,
-            apart=shared.apart,
+            careful=shared.quarantine.is_careful,
+            quarantine=shared.quarantine,
             tracer=shared.tracer,
         )
-        size = min(self.size, self.most)
-        look = self._next_look()
+        size = self.batch_size.mails
+        start = self._next_start()
         try:
-            async with lent(shared.pool, BATCH_SECONDS) as connection:
+            async with borrowed(shared.pool, BATCH_SECONDS) as connection:
                 claim = await batch.run(
                     connection,
                     size=size,
-                    look=look,
+                    start=start,
                     quiet=self.quiet,
-                    on_claim=partial(self._claimed, look, size),
+                    on_claim=partial(self._on_claim, start, size),
                 )
-        except Exception as error:  # noqa: BLE001 - the one place where a fault of a batch finds its owner
-            shared.low_water.left(look.start if batch.first is None else batch.first)
-            await self._suffer(error, batch)
+        except Exception as error:  # noqa: BLE001 - the one place that handles a fault of a batch
+            shared.cursor.rewind(start.mail_id if batch.first_mail_id is None else batch.first_mail_id)
+            await self._handle_fault(error, batch)
             shared.on_progress()
             return True
-        if batch.first is not None and (claim.missed > batch.left_out or batch.taken < batch.mails):
-            shared.low_water.left(batch.first)
-        self._grow()
-        if (batch.careful or shared.apart.singly) and claim.mail:
-            shared.relax()
-        self._tell(claim)
+        if batch.first_mail_id is not None and (
+            claim.locked_elsewhere > batch.postponed or batch.decided < batch.mails
+        ):
+            shared.cursor.rewind(batch.first_mail_id)
+        self.took_mail = bool(claim.mail)
+        self.admitted = batch.admits and not start.newest
+        self._on_success()
+        if (batch.careful or shared.quarantine.one_by_one) and claim.mail:
+            shared.quarantine.on_success()
+        self._report(claim)
+        if batch.timer_seconds is not None:
+            shared.on_timer(batch.timer_seconds)
         if claim.mail:
-            return self._goes_on(batch, claim, size=size) or look.newest
-        if claim.missed:
-            counters.misses += claim.missed
-            await asyncio.sleep(self.next_pause())
+            return self._may_be_more(batch, claim, size=size) or start.newest
+        if claim.locked_elsewhere:
+            shared.metrics.add(LOCK_MISSES, claim.locked_elsewhere)
+            await asyncio.sleep(self.claim_backoff.next())
             return True
-        return look.newest  # an empty inbox looks the same from both ends; but a lane ends on a plain claim
+        return start.newest  # an empty inbox is empty from both ends, but only a claim from the beginning ends a lane
 
-    def _next_look(self) -> unit.Look:
+    def _next_start(self) -> turn_store.ClaimStart:
         self.claims += 1
-        often = NEWEST_EVERY if self.size == self.shared.batch_size else NEWEST_OFTEN
-        newest = self.claims % often == 0
-        return unit.Look(self.shared.low_water.near if newest else self.shared.low_water.start(), newest)
+        newest = self.claims % (NEWEST_EVERY_SLOW if self.batch_size.is_slow else NEWEST_EVERY) == 0 or self.admitted
+        return turn_store.ClaimStart(self.shared.cursor.near if newest else self.shared.cursor.next_start(), newest)
 
-    def _claimed(self, look: unit.Look, size: int, claim: unit.Claim, seconds: float) -> None:
-        """Before anything is decided: others may claim on from there, and there may be enough for another lane."""
-        if not look.newest:
-            past = claim.last_mail_id + 1 if claim.mails >= size else 0
-            walk = max(seconds - claim.mails * MAIL_SECONDS, 0.0)
-            self.shared.low_water.looked(claim.first_mail_id, look.start, walk, past=past)
-        if claim.mail and claim.mails >= min(size, MANY):
+    def _on_claim(self, start: turn_store.ClaimStart, size: int, claim: turn_store.Claim, seconds: float) -> None:
+        """Before deciding: let other lanes claim behind this mail, and start one if there is enough."""
+        if not start.newest:
+            behind = claim.last_mail_id + 1 if claim.mails >= size else 0
+            scan_seconds = max(seconds - claim.mails * MAIL_SECONDS, 0.0)
+            self.shared.cursor.scanned(claim.first_mail_id, start.mail_id, scan_seconds, behind=behind)
+        if claim.mail and claim.mails >= min(size, ANOTHER_LANE_MAILS):
             self.add_lane()
 
-    def _tell(self, claim: unit.Claim) -> None:
-        """Progress, where there was mail; no trouble, but not where others hold all of it, who may have the same."""
+    def _report(self, claim: turn_store.Claim) -> None:
+        """Report progress, and that there is no trouble, unless others hold all mail: they may have the trouble."""
         shared = self.shared
-        if claim.mail or claim.missed:
+        if claim.mail or claim.locked_elsewhere:
             shared.on_progress()
-        trouble = shared.apart.trouble
-        if trouble is not None or claim.mail or (not claim.missed and shared.at_work == 1):
+        trouble = shared.quarantine.trouble
+        if trouble is not None or claim.mail or (not claim.locked_elsewhere and shared.working == 1):
             shared.on_trouble(trouble)
 
-    def next_pause(self) -> float:
-        """Seconds until the next look, longer each time that it was in vain."""
-        pause, self.pause = self.pause, min(self.pause * 2, PAUSE_SECONDS[1])
-        return random.uniform(0.5, 1.0) * pause  # noqa: S311 - jitter is no secret
+    def _may_be_more(self, batch: Batch, claim: turn_store.Claim, *, size: int) -> bool:
+        """Whether the inbox may hold more mail. Before the next sleep it is scanned in any case."""
+        self.claim_backoff.reset()
+        self.batch_size.on_decided(batch.decided, batch.mails)
+        return batch.mails >= size or claim.locked_elsewhere > 0 or batch.wrote_mail or batch.decided < batch.mails
 
-    def _goes_on(self, batch: Batch, claim: unit.Claim, *, size: int) -> bool:
-        """Whether there may be more mail; a claim that was not full is followed by the look before the next sleep."""
-        self.pause = PAUSE_SECONDS[0]
-        all_taken = batch.taken == batch.mails
-        more = self.size * 2 if all_taken else batch.taken
-        self.size = max(1, min(more, self.shared.batch_size))
-        return batch.mails >= size or claim.missed > 0 or batch.posted or not all_taken
-
-    def _grow(self) -> None:
-        """It went well: forget what went wrong before, and bit by bit take as much as before."""
-        self.fault_pause, self.conflicts = FAULT_PAUSE_SECONDS[0], 0
-        self.went_well += 1
-        if self.went_well >= GROW_AFTER:
-            self.most, self.went_well = min(self.most * 2, self.shared.batch_size), 0
+    def _on_success(self) -> None:
+        self.fault_backoff.reset()
+        self.conflicts = 0
+        if self.batch_size.on_success():
             self.quiet = False
 
-    async def _suffer(self, error: Exception, batch: Batch) -> None:
-        """Rolled back: pause and try again, or look for the one mail that fails, or set it aside."""
-        self.went_well = 0
-        if unit.is_lost_race(error):
+    async def _handle_fault(self, error: Exception, batch: Batch) -> None:
+        """After the rollback: try again, find the mail that fails, or move it to the dead letters."""
+        self.batch_size.on_fault()
+        if turn_store.is_lost_race(error):
             self.conflicts += 1
-            if self.conflicts < MOST_CONFLICTS:
-                self.shared.counters.retries += 1
-                self.shared.counters.tell_fault(error)
+            if self.conflicts < MAX_CONFLICTS:
+                self.shared.metrics.retries += 1
+                self.shared.metrics.count_fault(error)
                 log.info("turns rolled back, will be taken again", error=reason_of(error))
-                await self._rest(PAUSE_SECONDS[1])
+                await self._pause_after_fault(short=True)
                 return
-        kind = kind_of(error)
-        if kind.remedy is Remedy.STOP:
-            self.shared.hopeless = error
+        fault_class = fault_class_of(error)
+        if fault_class.remedy is Remedy.STOP:
+            self.shared.fatal = error
             return
-        if kind.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
+        if fault_class.remedy is not Remedy.BLAME and not self._is_too_much(error, batch):
             await self._try_again(error, batch)
             return
         if len(batch.claimed) > 1:
             reason = reason_of(error)
             log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=reason)
-            self.shared.counters.retries += 1
-            if batch.careful:  # not what is written fails, but what is read, or the commit
-                self.most = batch.mails // 2
-            self.shared.careful = CAREFUL_BATCHES
+            self.shared.metrics.retries += 1
+            if batch.careful:  # the write did not fail, but a read or the commit
+                self.batch_size.halve(batch.mails)
+            self.shared.quarantine.be_careful()
             return
         if not batch.mails:
-            await self._cannot_claim(error, batch)
+            await self._handle_failed_claim(error, batch)
             return
         [(execution_id, mail)] = batch.claimed.items()
-        if len(mail) > 1 and execution_id not in self.shared.apart.singly:
-            self.shared.counters.retries += 1
-            self.shared.careful = CAREFUL_BATCHES
-            self.shared.apart.singly.add(execution_id)
+        if len(mail) > 1 and execution_id not in self.shared.quarantine.one_by_one:
+            self.shared.metrics.retries += 1
+            self.shared.quarantine.be_careful()
+            self.shared.quarantine.one_by_one.add(execution_id)
             return
-        await self._set_aside(error, mail[:1], batch.look)
+        await self._move_to_dead_letters(error, mail[:1], batch.start)
 
-    async def _cannot_claim(self, error: Exception, batch: Batch) -> None:
-        """Look for the mail that the server cannot give; where it may well be the row, that is set aside unread."""
-        most = min(self.size, self.most)
-        log.error("mail cannot be claimed", batch_size=most, **told(error))
-        if most > 1:
-            self.shared.counters.retries += 1
-            self.most = most // 2
+    async def _handle_failed_claim(self, error: Exception, batch: Batch) -> None:
+        """Claim less, down to one mail. If its row cannot be read, move it to the dead letters."""
+        size = self.batch_size.mails
+        log.error("mail cannot be claimed", batch_size=size, **log_fields(error))
+        if size > 1:
+            self.shared.metrics.retries += 1
+            self.batch_size.halve(size)
         elif is_unreadable(error):
-            await self._set_aside(error, [], batch.look)
+            await self._move_to_dead_letters(error, [], batch.start)
             return
         else:
             self.shared.on_trouble("mail cannot be claimed")
-        await self._rest(self.fault_pause)
+        await self._pause_after_fault()
 
     def _is_too_much(self, error: Exception, batch: Batch) -> bool:
-        """Whether one mail alone is more than the server takes, or has run out of its patience again and again.
-
-        It would hold up all others.
-        """
+        """Whether one mail alone is too large for the server, or has met its timeout again and again."""
         if batch.mails != 1 or isinstance(error, OversizeFault):
             return batch.mails == 1
-        if getattr(error, "sqlstate", None) not in OUT_OF_TIME:
+        if getattr(error, "sqlstate", None) not in TIMEOUT_STATES:
             return False
         [[mail]] = batch.claimed.values()
-        self.slow[mail.mail_id] += 1
-        return self.slow[mail.mail_id] >= MOST_SLOW
+        self.timeouts[mail.mail_id] += 1
+        return self.timeouts[mail.mail_id] >= MAX_TIMEOUTS
 
     async def _try_again(self, error: Exception, batch: Batch) -> None:
-        """Nobody's mail is at fault: do what the table of faults says, pause, and take the turns again."""
-        self.shared.counters.retries += 1
-        self.shared.counters.tell_fault(error)
-        kind = kind_of(error)
-        level = log.error if kind.loud else log.info if kind.remedy is Remedy.LEAVE else log.warning
-        if kind.remedy is Remedy.SHRINK:
-            self.most = max(min(self.size, self.most, batch.mails or self.most) // 2, 1)
-        elif kind.remedy is Remedy.HUSH:
+        """No mail is at fault: apply the remedy of the fault, pause, and take the turns again."""
+        shared = self.shared
+        shared.metrics.retries += 1
+        shared.metrics.count_fault(error)
+        fault_class = fault_class_of(error)
+        level = (
+            log.error
+            if fault_class.logged_as_error
+            else log.info
+            if fault_class.remedy is Remedy.LEAVE
+            else log.warning
+        )
+        if fault_class.remedy is Remedy.SHRINK:
+            self.batch_size.halve(batch.mails)
+        elif fault_class.remedy is Remedy.QUIET:
             self.quiet = True
-        elif kind.remedy is Remedy.RECONNECT:
-            await self.shared.pool.expire_connections()
-        elif kind.remedy is Remedy.LEAVE:
-            self._leave(batch)  # no trouble unless it lasts
-            if self.shared.apart.trouble is not None:
-                self.shared.on_trouble(self.shared.apart.trouble)
-        if kind.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
-            self.shared.on_trouble(kind.word)
-        level("turns rolled back, will be taken again", **told(error), batch_size=self.most)
-        short = kind.remedy in {Remedy.RETRY, Remedy.LEAVE}
-        await self._rest(PAUSE_SECONDS[1] if short else self.fault_pause)
-
-    def _leave(self, batch: Batch) -> None:
-        """Leave out the execution that somebody holds, where it is clear which; else the next batches look for it."""
-        self.shared.apart.be_wary()
+        elif fault_class.remedy is Remedy.RECONNECT:
+            await shared.pool.expire_connections()
+        elif fault_class.remedy is Remedy.LEAVE:
+            self._postpone(batch)
+            if shared.quarantine.trouble is not None:
+                shared.on_trouble(shared.quarantine.trouble)
+        if fault_class.remedy in {Remedy.RECONNECT, Remedy.WAIT}:
+            shared.on_trouble(fault_class.reason)
+        fields: dict[str, object] = {**log_fields(error)}
         if len(batch.claimed) == 1:
-            self.shared.apart.leave(*batch.claimed)
-        elif batch.careful:  # what is held is not what is written
-            self.most = max((batch.mails or min(self.size, self.most)) // 2, 1)
+            [(execution_id, mail)] = batch.claimed.items()
+            fields |= {"execution_id": execution_id, **event_fields(mail)}
+        level("turns rolled back, will be taken again", **fields, batch_size=self.batch_size.mails)
+        await self._pause_after_fault(short=fault_class.remedy in {Remedy.RETRY, Remedy.LEAVE})
 
-    async def _rest(self, seconds: float) -> None:
-        """Pause with jitter, longer each time."""
-        await asyncio.sleep(random.uniform(0.5, 1.0) * seconds)  # noqa: S311 - jitter is no secret
-        self.fault_pause = min(self.fault_pause * 2, FAULT_PAUSE_SECONDS[1])
+    def _postpone(self, batch: Batch) -> None:
+        """Postpone the execution whose row is locked, if it is known; otherwise the next batches find it."""
+        self.shared.quarantine.on_missed_lock()
+        if len(batch.claimed) == 1:
+            self.shared.quarantine.postpone(*batch.claimed)
+        elif batch.careful:  # the lock was met outside the write
+            self.batch_size.halve(batch.mails)
 
-    async def _set_aside(self, error: Exception, mail: list[Mail], look: unit.Look) -> None:
-        """Move mail out of the way of the rest; where there is none, because it cannot be read, what was come upon."""
+    async def _pause_after_fault(self, *, short: bool = False) -> None:
+        """Pause, and longer after the next fault; `short`: another transaction was first."""
+        pause = self.fault_backoff.next()
+        await asyncio.sleep(jittered(PAUSE_SECONDS[1], JITTER) if short else pause)
+
+    async def _move_to_dead_letters(self, error: Exception, mail: list[Mail], start: turn_store.ClaimStart) -> None:
+        """Move the failing mail to the dead letters. If none could be read, move the row where the claim stopped."""
         reason = reason_of(error)
         try:
-            async with lent(self.shared.pool, BATCH_SECONDS) as connection, transaction(connection):
+            async with borrowed(self.shared.pool, BATCH_SECONDS) as connection, transaction(connection):
                 if mail:
-                    execution_ids = await unit.set_aside(connection, mail, reason)
+                    execution_ids = await turn_store.move_to_dead_letters(connection, mail, reason)
                 else:
-                    execution_ids = await unit.set_aside_unread(connection, look)
-        except Exception as second:  # noqa: BLE001 - nothing is lost: the mail stays and is tried again
+                    execution_ids = await turn_store.move_unreadable_to_dead_letters(connection, start)
+        except Exception as second:  # noqa: BLE001 - the mail stays in the inbox and is tried again
             log.warning("could not set mail aside", error=reason_of(second))
-            await asyncio.sleep(self.fault_pause)
+            await asyncio.sleep(self.fault_backoff.next())
             return
         for execution_id in execution_ids:
-            log.error("mail set aside", execution_id=execution_id, reason=reason)
-            self.shared.counters.set_aside += 1
+            log.error("mail set aside", execution_id=execution_id, reason=reason, **event_fields(mail))
+            self.shared.metrics.add(SET_ASIDE)

@@ -1,152 +1,119 @@
-"""What time alone brings about: leases that ran out, actions and executions past their time, jobs without a word."""
+"""Ends what is overdue: leases and timeouts. Corrects due times after the server's clock stepped back."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from typing import Final
 
 import structlog
 
-from noetl_broker.daemon.chores import tell_fault_of_chore
-from noetl_broker.daemon.counters import Counters
-from noetl_broker.store.faults import is_refusal, told
-from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, lent
+from noetl_broker.daemon.background import attempt
+from noetl_broker.daemon.metrics.registry import CLOCK_STEPS, PLACE_RINGS, REAPED, SWEPT_PLACES
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
 
 log = structlog.get_logger(__name__)
 
-MOST_ROWS: Final = 1000
-MOST_PULLED: Final = 10_000
-MOST_ALONE: Final = 100
-PUT_OFF_SECONDS: Final = 60.0
-MARGIN_SECONDS: Final = 5.0
-PAUSE_FACTOR: Final = 1000  # times what a look at all leases took
+MAX_ROWS: Final = 1000
+MAX_PULLED_BACK: Final = 10_000
+MARGIN_SECONDS: Final = 5.0  # a partial scan begins so long before the scan before it
+FULL_SCAN_FACTOR: Final = 1000  # a full scan of the leases takes at most one thousandth of the time
 
 
-async def keep_reaping(reaper: Reaper, clock: Clock, counters: Counters, *, seconds: float) -> None:
-    """Look every so many seconds; never ends.
-
-    While somebody holds an old snapshot, to look at all leases takes ever longer: then most looks see those alone that
-    ran out since the look before, and a bit earlier. What ran out before that was seen then, unless another
-    session held it, or its worker committed late.
-    """
+async def keep_reaping(reaper: Reaper, clock: ClockCheck, *, seconds: float) -> None:
+    """Run both at these intervals, for ever."""
     while True:
-        try:
-            await clock.look()
-        except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
-            tell_fault_of_chore("the server's clock could not be looked at, will try again", error)
-        try:
-            done = await reaper.look()
-            if any(done.values()):
-                counters.tell_reaped(done.items())
-                log.info("reaped", **done)
-        except Exception as error:  # noqa: BLE001 - a chore never ends the daemon
-            tell_fault_of_chore("the reaper failed, will try again", error)
+        await attempt(clock.run(), on_fault="the server's clock could not be looked at, will try again")
+        await attempt(reaper.run(), on_fault="the reaper failed, will try again")
         await asyncio.sleep(seconds)
 
 
-class Clock:
-    """Looks whether the clock of the server has stepped back, and has what was due pulled back: `noetl.mind_clock`."""
+class ClockCheck:
+    """Checks whether the server's clock stepped back, and then pulls back due times: `noetl.mind_clock`."""
 
-    def __init__(self, pool: Pool, counters: Counters) -> None:
-        """The first look is at the jobs as well: they may have been written while no broker saw the time."""
+    def __init__(self, pool: Pool, metrics: MetricValues) -> None:
+        """The first check includes the jobs: they may be older than the last time that a broker recorded."""
         self._pool = pool
-        self._counters = counters
+        self._metrics = metrics
         self._is_first = True
 
-    async def look(self) -> None:
-        """Look once; of many rows only some are pulled back, the rest by later looks."""
-        is_first, self._is_first = self._is_first, False  # where that takes too long, it is not tried again and again
-        async with lent(self._pool, ANSWER_SECONDS) as connection:
-            row = await connection.fetchrow(sql("mind_clock"), MOST_PULLED, is_first)
+    async def run(self) -> None:
+        """Check once. Of many rows only a part is pulled back; later checks take the rest."""
+        is_first, self._is_first = self._is_first, False  # even after a fault: a check of all jobs may be too slow
+        async with borrowed(self._pool, ANSWER_SECONDS) as connection:
+            row = await connection.fetchrow(sql("check_clock"), MAX_PULLED_BACK, is_first)
         if row is None:
             return
         if row["stepped_seconds"] is not None:
-            self._counters.clock_steps += 1
-            self._counters.clock_step_seconds += row["stepped_seconds"]
+            self._metrics.add(CLOCK_STEPS, row["stepped_seconds"])
             log.error(
                 "the clock of the database server has stepped back, what was due is pulled back",
                 seconds=round(row["stepped_seconds"], 3),
                 hint="find out what sets it: NTP slews, a person or another server steps",
             )
         if row["pulled"]:
-            self._counters.tell_reaped([("pulled_back", row["pulled"])])
+            self._metrics.add(REAPED, row["pulled"], "pulled_back")
             log.info("pulled back", rows=row["pulled"])
 
 
 class Reaper:
-    """One look after another, with a memory of what the last one at everything took, and of what was refused.
+    """Handles due rows, and decides whether to scan all leases or only those that ran out since the last scan.
 
-    A trigger or a constraint of somebody's may refuse what is written for one row, and with it the whole look. Then
-    each row has a transaction of its own, and those that are refused are left out for a while: they stay as they are.
+    While an old snapshot is open, dead rows make a full scan slow. Then most scans are partial. A partial scan misses
+    leases that were locked or committed late; the next full scan finds them.
     """
 
     def __init__(
-        self, pool: Pool, *, max_lost_leases: int, missing_event_seconds: float, foreign_lease_grace_seconds: float
+        self,
+        pool: Pool,
+        metrics: MetricValues,
+        *,
+        max_lost_leases: int,
+        missing_event_seconds: float,
+        foreign_lease_grace_seconds: float,
+        beside_noetl: bool = False,
     ) -> None:
-        """The first look is one at everything."""
+        """The first scan is a full one."""
         self._pool = pool
+        self._metrics = metrics
         self._max_lost_leases = max_lost_leases
         self._missing_event_seconds = missing_event_seconds
         self._foreign_grace_seconds = foreign_lease_grace_seconds
-        self._looked_at = self._due = 0.0  # monotonic seconds
-        self._put_off: dict[int, float] = {}  # jobs and executions, and until when
+        self._beside_noetl = beside_noetl
+        self._scanned_at = self._full_scan_at = 0.0  # monotonic seconds
 
-    async def look(self) -> dict[str, int]:
-        """See to what is due; how many rows of each kind there were."""
-        done = Counter[str]()
-        async with lent(self._pool, ANSWER_SECONDS) as connection:
-            if self._put_off or not await self._look_at_all(connection, done):
-                self._due = 0.0
-                await self._look_at_each(connection, done)
-        return dict(done)
-
-    async def _look_at_all(self, connection: Connection, done: Counter[str]) -> bool:
-        """In one go; false where the database refuses one of them."""
-        began = time.monotonic()
-        lately = began - self._looked_at + MARGIN_SECONDS if began < self._due else None
-        try:
-            done.update(await self._reap(connection, lately=lately))
+    async def run(self) -> dict[str, int]:
+        """Handle what is due; returns the number of rows by kind."""
+        async with borrowed(self._pool, ANSWER_SECONDS) as connection:
+            began = time.monotonic()
+            since = began - self._scanned_at + MARGIN_SECONDS if began < self._full_scan_at else None
+            limits = MAX_ROWS, self._max_lost_leases, since, self._foreign_grace_seconds
+            done: dict[str, int] = dict(await connection.fetchrow(sql("reap"), *limits) or {})
             took = time.monotonic() - began
-            done.update(await self._reap_ended_jobs(connection))
-        except Exception as error:
-            if is_refusal(error):
-                return False
-            raise
-        self._looked_at = began
-        if lately is None:
-            self._due = began + took * PAUSE_FACTOR
+            places = dict(await connection.fetchrow(sql("sweep_places"), MAX_ROWS) or {})
+            if self._beside_noetl:
+                # in a transaction of its own: the locks of the first one are free again
+                done["from_rows"] = await connection.fetchval(
+                    sql("reap_ended_jobs"), MAX_ROWS, self._missing_event_seconds
+                )
+        self._count_places(places)
+        self._scanned_at = began
+        if since is None:
+            self._full_scan_at = began + took * FULL_SCAN_FACTOR
         if any(done.values()):
-            self._due = 0.0  # there may be more
-        return True
+            self._full_scan_at = 0.0  # there may be more
+            for kind, count in done.items():
+                self._metrics.add(REAPED, count or 0, kind)
+            log.info("reaped", **done)
+        return done
 
-    async def _look_at_each(self, connection: Connection, done: Counter[str]) -> None:
-        """One by one, but for those that were refused within the last minute."""
-        now = time.monotonic()
-        self._put_off = {one: until for one, until in self._put_off.items() if now < until}
-        graces = self._missing_event_seconds, self._foreign_grace_seconds
-        for row in await connection.fetch(sql("due"), MOST_ALONE, [*self._put_off], *graces):
-            if row["id"] in self._put_off:
-                continue  # of two kinds
-            try:
-                done.update(await self._reap(connection, alone=row["id"]))
-                done.update(await self._reap_ended_jobs(connection, alone=row["id"]))
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
-                self._put_off[row["id"]] = now + PUT_OFF_SECONDS
-                where = {name: row[name] for name in ("due", "queue_id", "execution_id", "node_id")}
-                why = {**told(error), "because": "a trigger or a constraint on our tables"}
-                log.error("the database refuses what is due", **where, **why)  # noqa: TRY400 - a traceback shows the row
-
-    async def _reap(
-        self, connection: Connection, *, lately: float | None = None, alone: int | None = None
-    ) -> dict[str, int]:
-        limits = MOST_ROWS, self._max_lost_leases, lately, alone, self._foreign_grace_seconds
-        return dict(await connection.fetchrow(sql("reap"), *limits) or {})
-
-    async def _reap_ended_jobs(self, connection: Connection, *, alone: int | None = None) -> dict[str, int]:
-        decided = await connection.fetchval(sql("reap_ended_jobs"), MOST_ROWS, self._missing_event_seconds, alone)
-        return {"from_rows": decided}
+    def _count_places(self, places: dict[str, int]) -> None:
+        """Count and log executions that only this sweep admitted, and rings that it broke."""
+        if places.get("swept"):
+            self._metrics.add(SWEPT_PLACES, places["swept"])
+        if places.get("rings"):
+            self._metrics.add(PLACE_RINGS, places["rings"])
+        if any(places.values()):
+            log.info("swept places", **places)

@@ -1,7 +1,7 @@
-"""The daemon: drain the inbox, sleep until the bell rings, and keep house beside that.
+"""The broker for one database: take turns until the inbox is empty, sleep until notified, run the background tasks.
 
-Any number of them run beside each other on one database; there is no leader. Everything that goes wrong with the
-database is waited out; a stop (SIGTERM) lets the turns under way commit and then ends.
+Any number of brokers run on one database; there is no leader. The daemon waits while the database is away. A stop
+(SIGTERM) lets running batches commit.
 """
 
 from __future__ import annotations
@@ -15,39 +15,48 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from noetl_broker.broker.model import Rules
-from noetl_broker.broker.spans import Emit
-from noetl_broker.daemon.counters import LATE_SECONDS, Counters
-from noetl_broker.daemon.evaluator import Evaluator
-from noetl_broker.daemon.listener import keep_listening, watch_listener
-from noetl_broker.daemon.periods import keep_periods
-from noetl_broker.daemon.playbooks import Playbooks
-from noetl_broker.daemon.reaper import Clock, Reaper, keep_reaping
-from noetl_broker.daemon.sleeper import POLL_SECONDS, Sleeper, look
+from noetl_broker.daemon.idle import POLL_SECONDS, Sleeper, has_mail
+from noetl_broker.daemon.keep_listening import keep_listening, keep_probing
+from noetl_broker.daemon.lane import LaneResources
+from noetl_broker.daemon.lanes import Lanes
+from noetl_broker.daemon.limits import PlaceGiver
+from noetl_broker.daemon.matcher import Matcher
+from noetl_broker.daemon.metrics.registry import BATCHES, MAIL_WAIT, SWEPT_MAIL, TURNS
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.partitions import keep_partitions
+from noetl_broker.daemon.playbook_cache import PlaybookCache
+from noetl_broker.daemon.reaper import ClockCheck, Reaper, keep_reaping
+from noetl_broker.daemon.schedules import Mover
+from noetl_broker.daemon.timers import DueLoop, Timers
 from noetl_broker.daemon.tracer import Tracer
 from noetl_broker.errors import DatabaseFault, SchemaFault
-from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.bell import Bell
-from noetl_broker.store.faults import Remedy, is_transient, kind_of, sentence, told
-from noetl_broker.store.migrate import check_rights, check_version
-from noetl_broker.store.pool import ANSWER_SECONDS, Connection, Pool, create_pool, lent
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.connection import ANSWER_SECONDS, Connection, Pool, borrowed, create_pool
+from noetl_broker.store.dsn import Database
+from noetl_broker.store.listener import Listener
+from noetl_broker.store.migrations import check_rights, check_version
 from noetl_broker.store.queries import sql
+from noetl_broker.store.schema_name import with_schema
+from noetl_broker.store.sqlstates import Remedy, fault_class_of, is_transient, log_fields, message_of
+from noetl_broker.tracing.spans import Emit
+from noetl_broker.waits import Backoff, wait_for
 
 log = structlog.get_logger(__name__)
 
-WAIT_SECONDS = (0.2, 1.0)
-LAST_SPANS_SECONDS = 2.0
-LAST_RING_SECONDS = 2.0
+PAUSE_SECONDS = (0.2, 1.0)  # while the database is away
+LATE_SECONDS = 0.1  # mail that waited longer than this was found by no poll
+STOP_SECONDS = 2.0  # for each last task of a stop
 
 
 def _nothing() -> None:
-    """What is called where nobody wants to know."""
+    """The default callback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions:
-    """What the daemon needs to know; times in seconds."""
+    """The settings of a daemon; times in seconds. `emit` takes spans; None: no traces."""
 
-    dsn: str | None
+    database: Database
     rules: Rules
     playbook_rules: PlaybookRules
     lanes: int = 3
@@ -62,152 +71,183 @@ class ServiceOptions:
     period_days: int = 30
     fail_fast: bool = False
     warn_of_superuser: bool = True
-    emit: Emit | None = None  # takes spans; None: there are no traces
+    emit: Emit | None = None
 
 
 @dataclass(slots=True)
 class Service:
-    """One daemon process; `run` returns when `stopping` is set and the turns under way are committed."""
+    """The broker for one database; `run` returns when `stopping` is set and the running batches are committed."""
 
     options: ServiceOptions
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     on_ready: Callable[[], None] = _nothing
-    on_progress: Callable[[], None] = _nothing  # called as long as the main loop gets on
-    counters: Counters = field(default_factory=Counters)
-    bell: Bell | None = None
-    serving: bool = False  # turns are taken: the schema is known, and the bell was heard once
-    beside_noetl: bool = False  # the database is a NoETL server's, whose workers run the jobs
-    trouble: str | None = "it has not been reached yet"  # with the database, as of now
+    on_progress: Callable[[], None] = _nothing  # called while the main loop makes progress
+    metrics: MetricValues = field(default_factory=MetricValues.of_service)
+    listener: Listener | None = None
+    serving: bool = False  # takes turns
+    beside_noetl: bool = False  # the database belongs to a NoETL server, whose workers run the jobs
+    trouble: str | None = "it has not been reached yet"  # with the database, now
     progress_at: float = field(default_factory=time.monotonic)  # monotonic seconds
     tracer: Tracer | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """With a tracer where somebody takes spans."""
+        """Make a tracer if somebody takes spans."""
         emit = self.options.emit
-        self.tracer = None if emit is None else Tracer(emit, self.counters)
+        self.tracer = None if emit is None else Tracer(emit, self.metrics)
 
-    async def drain(self) -> Counters:
-        """Evaluate what is waiting, then return: `run --drain`. Mail that another broker holds is waited for."""
-        pool = await self._open_pool()
-        evaluator = self._evaluator(pool)
+    async def drain(self) -> MetricValues:
+        """Take turns until there is no mail, nothing is due and no signal is to be matched: `run --drain`.
+
+        Waits for mail that another broker holds.
+        """
+        pool = await self.open_pool()
+        try:
+            return await self.drain_on(pool)
+        finally:
+            await pool.close()
+
+    async def drain_on(self, pool: Pool) -> MetricValues:
+        """Drain on a pool that the caller closes."""
+        timers = self._make_timers(pool, always_full=True)
+        schedules = self._make_schedules(pool)
+        limits = self._make_limits(pool)
+        matcher = Matcher(pool, self.metrics, on_told=self._on_mail)
+        lanes = self._make_lanes(pool)
         try:
             while not self.stopping.is_set():
                 try:
-                    await evaluator.drain()
-                    if not await look(pool, evaluator.low_water, anyway=True):
+                    await lanes.drain()
+                    if await timers.fire_due() + await schedules.fire_due() + await matcher.match_all():
+                        continue
+                    await limits.fire_due()
+                    if not await has_mail(pool, lanes.shared.cursor, full_scan=True):
                         break
-                except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
-                    await self._suffer(error, pool)
+                except Exception as error:  # noqa: BLE001 - raised again if waiting does not help
+                    await self._handle_fault(error, pool)
                 await asyncio.sleep(POLL_SECONDS[1])  # another broker holds it
-            await self._tell_spans(pool)
+            await self._send_spans(pool)
         finally:
-            evaluator.playbooks.close()
-            await pool.close()
-        return self.counters
+            lanes.shared.playbooks.close()
+        return self.metrics
 
     async def run(self) -> None:
         """Serve until `stopping` is set. Raises SchemaFault (and, with `fail_fast`, DatabaseFault) at the start."""
-        pool = await self._open_pool()
-        bell = self.bell = Bell(self.options.dsn)
-        await bell.keep_connected(self.stopping, self.progress)
-        listening = asyncio.create_task(keep_listening(bell, self.stopping), name="listener")
-        chores = [
+        options = self.options
+        pool = await self.open_pool()
+        timers = self._make_timers(pool)
+        schedules = self._make_schedules(pool)
+        limits = self._make_limits(pool)
+        listener = self.listener = Listener(
+            options.database, on_timer=(timers.wake, schedules.wake), on_limit=limits.wake
+        )
+        await listener.keep_connected(self.stopping, self.progress)
+        listening = asyncio.create_task(keep_listening(listener, self.stopping), name="listener")
+        tasks = [
             listening,
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
+            asyncio.create_task(timers.keep_firing(), name="timers"),
             asyncio.create_task(
-                watch_listener(bell, pool, self.counters, seconds=self.options.sweep_seconds), name="bell watch"
+                Matcher(pool, self.metrics, on_told=self._on_mail).keep_matching(
+                    listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds
+                ),
+                name="matcher",
             ),
-            asyncio.create_task(self._ring_at_stop(bell), name="stop"),
-            asyncio.create_task(keep_periods(pool, self.options.period_days), name="periods"),
+            asyncio.create_task(
+                keep_probing(listener, pool, self.metrics, seconds=options.sweep_seconds), name="listener probe"
+            ),
+            asyncio.create_task(self._wake_at_stop(listener), name="stop"),
+            asyncio.create_task(keep_partitions(pool, options.period_days), name="partitions"),
+            asyncio.create_task(schedules.keep_firing(), name="schedules"),
+            asyncio.create_task(limits.keep_firing(), name="limits"),
         ]
         if self.tracer is not None:
-            chores.append(asyncio.create_task(self.tracer.keep_telling(pool), name="tracer"))
-        evaluator = self._evaluator(pool)
+            tasks.append(asyncio.create_task(self.tracer.keep_sending(pool), name="tracer"))
+        lanes = self._make_lanes(pool, on_timer=timers.wake)
+        listener.on_mail = lanes.on_mail
         try:
-            log.info("ready", lanes=self.options.lanes, batch_size=self.options.batch_size, notify=self.options.notify)
+            log.info("ready", lanes=options.lanes, batch_size=options.batch_size, notify=options.notify)
             self.serving = True
             self.on_ready()
-            await self._serve(evaluator, bell, pool, listening)
+            await self._serve(lanes, listener, pool, listening)
         finally:
             self.serving = False
-            evaluator.playbooks.close()
-            for chore in chores:
-                chore.cancel()
-            await asyncio.gather(*chores, return_exceptions=True)
-            await bell.close()
-            await self._pass_on(pool)
-            await self._tell_spans(pool)
+            lanes.shared.playbooks.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await listener.close()
+            await self._wake_other_brokers(pool)
+            await self._send_spans(pool)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 5.0)
-            log.info("stopped", turns=self.counters.turns, batches=self.counters.batches)
+            log.info("stopped", turns=self.metrics.total(TURNS), batches=self.metrics.total(BATCHES))
 
-    async def _serve(self, evaluator: Evaluator, bell: Bell, pool: Pool, listening: asyncio.Task[None]) -> None:
-        """LISTEN stands; drain, then sleep, again and again: nothing that was rung in between can be missed.
+    async def _serve(self, lanes: Lanes, listener: Listener, pool: Pool, listening: asyncio.Task[None]) -> None:
+        """Drain, then sleep, again and again. LISTEN comes first, so no notification in between is missed.
 
-        Raises what no further try will mend, also of the listener.
+        Raises a fault that no further attempt can mend, also one of the listener.
         """
-        counters = self.counters
+        metrics = self.metrics
         sleeper = Sleeper(
-            bell,
+            listener,
             pool,
             self.stopping,
-            evaluator.low_water,
+            lanes.shared.cursor,
             notify=self.options.notify,
             sweep_seconds=self.options.sweep_seconds,
         )
         while not self.stopping.is_set():
-            bell.rung.clear()
-            turns, late = counters.turns, counters.waits.above(LATE_SECONDS)
+            listener.notified.clear()
+            turns, late = metrics.total(TURNS), metrics.count_above(MAIL_WAIT, LATE_SECONDS)
             try:
-                await evaluator.drain()
+                await lanes.drain()
                 if sleeper.swept:
-                    counters.swept += counters.waits.above(LATE_SECONDS) - late
+                    metrics.add(SWEPT_MAIL, metrics.count_above(MAIL_WAIT, LATE_SECONDS) - late)
                 self.trouble = None
                 self.progress()
-                await sleeper.sleep(worked=counters.turns > turns)
-            except Exception as error:  # noqa: BLE001 - what cannot be waited out is raised again
-                await self._suffer(error, pool)
+                await sleeper.sleep(worked=metrics.total(TURNS) > turns)
+            except Exception as error:  # noqa: BLE001 - raised again if waiting does not help
+                await self._handle_fault(error, pool)
             if listening.done():
                 listening.result()
 
-    async def _suffer(self, error: Exception, pool: Pool) -> None:
-        """Wait out what the table of faults says can be waited out; anything else ends the daemon.
-
-        Where the schema seems to lack something but is whole, it is something that others have put on our tables.
-        """
-        kind = kind_of(error)
-        if kind.remedy is Remedy.BLAME:
+    async def _handle_fault(self, error: Exception, pool: Pool) -> None:
+        """Wait if the fault may pass (`store/sqlstates.py` says so); raise it otherwise."""
+        fault_class = fault_class_of(error)
+        if fault_class.remedy is Remedy.BLAME:
             raise error
-        self.trouble = kind.word
-        self.counters.tell_fault(error)
-        if kind.remedy is Remedy.STOP:
-            await self._check(pool, error)
-        if kind.remedy is Remedy.RECONNECT:
+        self.trouble = fault_class.reason
+        self.metrics.count_fault(error)
+        if fault_class.remedy is Remedy.STOP:
+            await self._check_schema(pool, error)
+        if fault_class.remedy is Remedy.RECONNECT:
             await pool.expire_connections()
-        (log.error if kind.loud else log.warning)("the database fails the daemon, it will try again", **told(error))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), WAIT_SECONDS[0])
+        (log.error if fault_class.logged_as_error else log.warning)(
+            "the database fails the daemon, it will try again", **log_fields(error)
+        )
+        await wait_for(self.stopping, PAUSE_SECONDS[0])
 
-    async def _check_start(self, connection: Connection) -> None:
-        """See what database it is; raises the fault that fits where the schema is unknown, or rights are missing."""
+    async def check_start(self, connection: Connection) -> None:
+        """Check a new database. Raises a fault when the schema is unknown or rights are missing."""
         await check_version(connection)
         await check_rights(connection)
         self.beside_noetl = bool(await connection.fetchval(sql("is_beside_noetl")))
         if self.options.warn_of_superuser and await connection.fetchval(sql("is_superuser")):
             log.warning("the daemon runs as a superuser", hint="a role with the rights it needs is safer")
 
-    async def _check(self, pool: Pool, fault: Exception) -> None:
-        """Raises SchemaFault where the schema is not whole, or one that we do not know."""
+    async def _check_schema(self, pool: Pool, fault: Exception) -> None:
+        """Raise SchemaFault when the schema is incomplete or unknown; it may also be a passing fault."""
         try:
-            async with lent(pool, ANSWER_SECONDS) as connection:
+            async with borrowed(pool, ANSWER_SECONDS) as connection:
                 await check_version(connection)
                 await check_rights(connection)
         except SchemaFault:
             raise
         except Exception as error:
-            if kind_of(error).remedy is Remedy.STOP:
-                word = kind_of(fault).word
-                raise SchemaFault(f"{word} ({sentence(fault)}); run noetl-broker migrate") from None
+            if fault_class_of(error).remedy is Remedy.STOP:
+                word = fault_class_of(fault).reason
+                remedy = with_schema("run noetl-broker migrate", self.options.database.schema)
+                raise SchemaFault(f"{word} ({message_of(fault)}); {remedy}") from None
             if not is_transient(error):
                 raise
 
@@ -215,81 +255,100 @@ class Service:
         options = self.options
         reaper = Reaper(
             pool,
+            self.metrics,
             max_lost_leases=options.max_lost_leases,
             missing_event_seconds=options.missing_event_seconds,
             foreign_lease_grace_seconds=options.foreign_lease_grace_seconds,
+            beside_noetl=self.beside_noetl,
         )
-        await keep_reaping(reaper, Clock(pool, self.counters), self.counters, seconds=options.reap_seconds)
+        await keep_reaping(reaper, ClockCheck(pool, self.metrics), seconds=options.reap_seconds)
 
-    async def _ring_at_stop(self, bell: Bell) -> None:
-        """So that whoever sleeps needs to listen to one thing only."""
+    async def _wake_at_stop(self, listener: Listener) -> None:
+        """Wake the sleeper at a stop, so that it waits for one event only."""
         await self.stopping.wait()
-        bell.rung.set()
+        listener.notified.set()
 
-    async def _pass_on(self, pool: Pool) -> None:
-        """Wake the other brokers, where mail is left; without it they look by themselves, a bit later."""
+    async def _wake_other_brokers(self, pool: Pool) -> None:
+        """Notify the other brokers if mail is left; otherwise they would find it a bit later by polling."""
         if self.trouble is not None:
             return
         try:
-            async with asyncio.timeout(LAST_RING_SECONDS), lent(pool, LAST_RING_SECONDS) as connection:
-                await connection.execute(sql("pass_on"))
-        except Exception as error:  # noqa: BLE001 - a stop waits for nobody
-            log.info("could not wake the other brokers", **told(error))
+            async with asyncio.timeout(STOP_SECONDS), borrowed(pool, STOP_SECONDS) as connection:
+                await connection.execute(sql("wake_other_brokers"))
+        except Exception as error:  # noqa: BLE001 - nothing delays a stop
+            log.info("could not wake the other brokers", **log_fields(error))
 
-    async def _tell_spans(self, pool: Pool) -> None:
-        """What is noted and not yet told, where the time suffices."""
+    async def _send_spans(self, pool: Pool) -> None:
+        """Send the remaining spans, if there is time."""
         if self.tracer is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.tracer.tell(pool), LAST_SPANS_SECONDS)
+                await asyncio.wait_for(self.tracer.send(pool), STOP_SECONDS)
 
     def progress(self) -> None:
-        """The main loop has come round, or waits for what may come by itself: whoever watches over it may rest."""
+        """The main loop came round, or waits for something that may pass: it is not stuck."""
         self.progress_at = time.monotonic()
         self.on_progress()
 
-    def _tell_trouble(self, trouble: str | None) -> None:
+    def _set_trouble(self, trouble: str | None) -> None:
         self.trouble = trouble
 
-    def _evaluator(self, pool: Pool) -> Evaluator:
+    def _make_timers(self, pool: Pool, *, always_full: bool = False) -> DueLoop:
+        timers = Timers(pool, self.metrics, on_fired=self._on_mail, always_full=always_full)
+        on_fault = "timers could not be fired, will try again"
+        return DueLoop(timers.fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault)
+
+    def _make_schedules(self, pool: Pool) -> DueLoop:
+        on_fault = "schedules could not be moved, will try again"
+        return DueLoop(Mover(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault)
+
+    def _make_limits(self, pool: Pool) -> DueLoop:
+        on_fault = "places of limits could not be given, will try again"
+        return DueLoop(PlaceGiver(pool, self.metrics).fire, sweep_seconds=self.options.sweep_seconds, on_fault=on_fault)
+
+    def _on_mail(self) -> None:
+        """Wake the main loop: this process has written mail."""
+        if self.listener is not None:
+            self.listener.notified.set()
+
+    def _make_lanes(self, pool: Pool, on_timer: Callable[[float], None] = lambda _seconds: None) -> Lanes:
         options = self.options
-        return Evaluator(
+        shared = LaneResources(
             pool=pool,
             rules=replace(options.rules, beside_noetl=self.beside_noetl),
-            playbooks=Playbooks(options.playbook_rules),
-            lanes=options.lanes,
+            playbooks=PlaybookCache(options.playbook_rules),
             batch_size=options.batch_size,
             max_gathered_bytes=options.max_gathered_bytes,
-            stopping=self.stopping,
             on_progress=self.progress,
-            on_trouble=self._tell_trouble,
-            counters=self.counters,
+            on_trouble=self._set_trouble,
+            on_timer=on_timer,
+            metrics=self.metrics,
             tracer=self.tracer,
         )
+        return Lanes(shared=shared, count=options.lanes, stopping=self.stopping)
 
-    async def _open_pool(self) -> Pool:
-        """Wait for the database (it may come up after us), and refuse a schema that we do not know."""
-        pause = WAIT_SECONDS[0]
+    async def open_pool(self) -> Pool:
+        """Connect, waiting while the database is away. Raises SchemaFault for an unknown schema."""
+        backoff = Backoff(*PAUSE_SECONDS)
         while True:
             try:
                 pool = await create_pool(
-                    self.options.dsn,
+                    self.options.database,
                     name="noetl-broker run",
-                    size=self.options.lanes + 2,
+                    size=self.options.lanes + 3,
                     hot=True,
-                    check=self._check_start,
+                    check=self.check_start,
                 )
             except DatabaseFault as fault:
                 self.trouble = str(fault)
                 if isinstance(fault, SchemaFault) or self.options.fail_fast or type(fault) is not DatabaseFault:
                     raise
-                tell = log.error if kind_of(fault).loud else log.warning
-                tell("waiting for the database", error=str(fault), pause_seconds=pause)
+                level = log.error if fault_class_of(fault).logged_as_error else log.warning
+                pause = backoff.next()
+                level("waiting for the database", error=str(fault), pause_seconds=pause)
                 self.progress()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.stopping.wait(), pause)
+                await wait_for(self.stopping, pause)
                 if self.stopping.is_set():
                     raise
-                pause = min(pause * 2, WAIT_SECONDS[1])
             else:
                 self.trouble = None
                 return pool

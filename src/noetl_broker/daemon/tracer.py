@@ -1,7 +1,7 @@
-"""Tells the spans of what ended in committed turns: when there is time, from what the turns wrote.
+"""Sends a span for each execution, visit and item that ended in a committed turn.
 
-The lanes only leave a note of each end. What a note lacks (when the visit began, whose child the execution is) is
-looked up later, for many at once and by keys. A broker that is killed in between has told less: a trace is no record.
+The lanes only record each end. A background task loads the starts of visits and the parents of executions, for many
+ends at once, and sends the spans. A broker that is killed before loses those spans.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from typing import NamedTuple
 import structlog
 
 from noetl_broker.broker.model import JSON
-from noetl_broker.broker.spans import Emit, Span, reason_of, span_id_of, trace_id_of
-from noetl_broker.daemon.counters import Counters
-from noetl_broker.store.faults import told
-from noetl_broker.store.pool import CALL_SECONDS, Pool, lent
+from noetl_broker.daemon.metrics.registry import SPANS, SPANS_DROPPED
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.store.claimed_rows import MICROSECOND, Case, Outcome, node_id
+from noetl_broker.store.connection import CALL_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
-from noetl_broker.store.rows import MICROSECOND, Case, Outcome, node_id
+from noetl_broker.store.sqlstates import log_fields
+from noetl_broker.tracing.spans import Emit, Span, reason_of, span_id_of, trace_id_of
 
 log = structlog.get_logger(__name__)
 
 PAUSE_SECONDS = 0.5
-MOST_AT_ONCE = 1000
-MOST_NOTES = 20_000  # past which ends are not told: a broker that works has no time for its trace
+BATCH_SPANS = 1000
+MAX_WAITING = 20_000  # ends; more are dropped and counted
 
-VISIT_ENDS = frozenset({"step_completed", "step_failed"})
+VISIT_ENDS = frozenset({"step_completed", "step_failed", "step_cancelled"})
 ITEM_ENDS = frozenset({"iteration_completed", "iteration_failed"})
 EXECUTION_ENDS = frozenset({"execution_complete", "execution_failed", "execution_cancelled"})
 ENDS = VISIT_ENDS | ITEM_ENDS | EXECUTION_ENDS
 
 
-class Note(NamedTuple):
-    """An end that was committed; `node` None: of the execution itself. `inside`: the visit that an item belongs to."""
+class End(NamedTuple):
+    """A committed end. `node` None: of the execution itself. `visit`: the visit that an item belongs to."""
 
     execution_id: int
     node: str | None
-    inside: str | None
+    visit: str | None
     name: str
     kind: str
     status: str
@@ -48,8 +49,8 @@ class Note(NamedTuple):
     error: JSON
 
 
-class Family(NamedTuple):
-    """What an execution's spans need to know of it."""
+class ExecutionFacts(NamedTuple):
+    """What the spans of an execution need from its row."""
 
     root_execution_id: int
     path: str | None
@@ -59,64 +60,64 @@ class Family(NamedTuple):
     parent_node_id: str | None
 
 
-Begun = tuple[datetime, int]  # when a job was made, and how often it was leased
+JobFacts = tuple[datetime, int]  # created_at and attempts of a job
 
 
 class Tracer:
-    """Takes notes in the lanes, and gives spans to `emit` from a task of its own."""
+    """Records ends in the lanes, and sends their spans to `emit` from a background task."""
 
-    def __init__(self, emit: Emit, counters: Counters) -> None:
-        """Nothing noted yet."""
+    def __init__(self, emit: Emit, metrics: MetricValues) -> None:
+        """Nothing recorded yet."""
         self._emit = emit
-        self._counters = counters
-        self._notes: deque[Note] = deque()
+        self._metrics = metrics
+        self._waiting: deque[End] = deque()
 
-    def note(self, outcomes: Iterable[tuple[Case, Outcome]]) -> None:
-        """Note what ended in turns that were committed."""
+    def record(self, outcomes: Iterable[tuple[Case, Outcome]]) -> None:
+        """Record what ended in committed turns."""
         for case, outcome in outcomes:
-            for found in _ends(case.execution.execution_id, outcome):
-                if len(self._notes) < MOST_NOTES:
-                    self._notes.append(found)
+            for end in _ends(case.execution.execution_id, outcome):
+                if len(self._waiting) < MAX_WAITING:
+                    self._waiting.append(end)
                 else:
-                    self._counters.spans_dropped += 1
+                    self._metrics.add(SPANS_DROPPED)
 
-    async def keep_telling(self, pool: Pool) -> None:
-        """Tell again and again; never raises."""
+    async def keep_sending(self, pool: Pool) -> None:
+        """Send spans at short intervals; never raises."""
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
-            await self.tell(pool)
+            await self.send(pool)
 
-    async def tell(self, pool: Pool) -> None:
-        """Tell all that is noted; what the database does not answer for is noted again, once there is room."""
-        while self._notes:
-            notes = [self._notes.popleft() for _ in range(min(len(self._notes), MOST_AT_ONCE))]
+    async def send(self, pool: Pool) -> None:
+        """Send the spans of all recorded ends; after a fault of the database they are kept for the next call."""
+        while self._waiting:
+            ends = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_SPANS))]
             try:
-                spans = await _spans(pool, notes)
+                spans = await _spans(pool, ends)
             except BaseException as error:
-                self._notes.extendleft(reversed(notes))
+                self._waiting.extendleft(reversed(ends))
                 if not isinstance(error, Exception):
-                    raise  # a stop; what is noted is told at its end
-                log.warning("spans cannot be told, will try again", spans=len(notes), **told(error))
+                    raise  # the daemon stops, and calls this once more
+                log.warning("spans cannot be told, will try again", spans=len(ends), **log_fields(error))
                 return
             self._emit(spans)
-            self._counters.spans += len(spans)
+            self._metrics.add(SPANS, len(spans))
 
 
-def _ends(execution_id: int, outcome: Outcome) -> Iterator[Note]:
-    """Each end in the turns of one execution; what began and ended in the same batch says when itself."""
+def _ends(execution_id: int, outcome: Outcome) -> Iterator[End]:
+    """The ends in the turns of one execution, with the start of visits that began in the same batch."""
     began: dict[str, datetime] = {}
     for _, turn, decision in outcome.taken:
         for place, event in enumerate(decision.events):
             at = turn.at + place * MICROSECOND
             if event.step is None:
                 if event.type in EXECUTION_ENDS:
-                    yield Note(execution_id, None, None, "", "", event.status, None, at, event.error)
+                    yield End(execution_id, None, None, "", "", event.status, None, at, event.error)
                 continue
             visit = node_id(execution_id, event.step, event.visit)
             if event.type == "step_started":
                 began[visit] = at
             elif event.type in VISIT_ENDS:
-                yield Note(
+                yield End(
                     execution_id,
                     visit,
                     None,
@@ -131,43 +132,45 @@ def _ends(execution_id: int, outcome: Outcome) -> Iterator[Note]:
                 index = int(str((event.context or {}).get("index", 0)))
                 item = node_id(execution_id, event.step, event.visit, index)
                 name = f"{event.step}[{index}]"
-                yield Note(execution_id, item, visit, name, event.node_type, event.status, None, at, event.error)
+                yield End(execution_id, item, visit, name, event.node_type, event.status, None, at, event.error)
 
 
-async def _spans(pool: Pool, notes: list[Note]) -> list[Span]:
-    nodes = [(note.execution_id, note.node) for note in notes if note.node is not None]
-    async with lent(pool, CALL_SECONDS) as connection:
-        found = await connection.fetch(sql("trace_executions"), [*{note.execution_id for note in notes}])
+async def _spans(pool: Pool, ends: list[End]) -> list[Span]:
+    nodes = [(end.execution_id, end.node) for end in ends if end.node is not None]
+    async with borrowed(pool, CALL_SECONDS) as connection:
+        found = await connection.fetch(sql("trace_executions"), [*{end.execution_id for end in ends}])
         jobs = await connection.fetch(
             sql("trace_jobs"), [execution_id for execution_id, _ in nodes], [node for _, node in nodes]
         )
-    families = {row["execution_id"]: Family(*[*row.values()][1:]) for row in found}
-    begun: dict[str, Begun] = {row["node_id"]: (row["created_at"], row["attempts"]) for row in jobs}
-    return [*_told(notes, families, begun)]
+    executions = {row["execution_id"]: ExecutionFacts(*[*row.values()][1:]) for row in found}
+    facts: dict[str, JobFacts] = {row["node_id"]: (row["created_at"], row["attempts"]) for row in jobs}
+    return [*_spans_of(ends, executions, facts)]
 
 
-def _told(notes: list[Note], families: Mapping[int, Family], begun: Mapping[str, Begun]) -> Iterator[Span]:
-    for note in notes:
-        family = families.get(note.execution_id)
-        if family is None:
-            continue  # somebody took the execution away
-        failed = reason_of(note.error) if note.status == "FAILED" else None
-        attributes: dict[str, str | int] = {"noetl.execution_id": note.execution_id, "noetl.status": note.status}
-        trace_id = trace_id_of(family.root_execution_id)
-        if note.node is None:
-            above = family.parent_node_id or family.parent_execution_id
-            attributes |= {"noetl.path": family.path or "", "noetl.version": family.version or 0}
+def _spans_of(
+    ends: list[End], executions: Mapping[int, ExecutionFacts], jobs: Mapping[str, JobFacts]
+) -> Iterator[Span]:
+    for end in ends:
+        execution = executions.get(end.execution_id)
+        if execution is None:
+            continue  # its row was deleted
+        failed = reason_of(end.error) if end.status == "FAILED" else None
+        attributes: dict[str, str | int] = {"noetl.execution_id": end.execution_id, "noetl.status": end.status}
+        trace_id = trace_id_of(execution.root_execution_id)
+        if end.node is None:
+            above = execution.parent_node_id or execution.parent_execution_id
+            attributes |= {"noetl.path": execution.path or "", "noetl.version": execution.version or 0}
             yield Span(
-                trace_id, span_id_of(note.execution_id), None if above is None else span_id_of(above),
-                family.path or str(note.execution_id), family.started_at, note.ended_at, attributes, failed,
+                trace_id, span_id_of(end.execution_id), None if above is None else span_id_of(above),
+                execution.path or str(end.execution_id), execution.started_at, end.ended_at, attributes, failed,
             )  # fmt: skip
             continue
-        created_at, attempts = begun.get(note.node, (None, 0))
-        began_at = note.began_at or created_at
-        if began_at is None and note.inside is not None:
-            continue  # an item that is a child: its execution has a span of its own
-        attributes |= {"noetl.node_id": note.node, "noetl.type": note.kind, "noetl.attempts": attempts}
+        created_at, attempts = jobs.get(end.node, (None, 0))
+        began_at = end.began_at or created_at
+        if began_at is None and end.visit is not None:
+            continue  # an item that is a child execution has the span of that execution
+        attributes |= {"noetl.node_id": end.node, "noetl.type": end.kind, "noetl.attempts": attempts}
         yield Span(
-            trace_id, span_id_of(note.node), span_id_of(note.inside or note.execution_id),
-            note.name, began_at or note.ended_at, note.ended_at, attributes, failed,
+            trace_id, span_id_of(end.node), span_id_of(end.visit or end.execution_id),
+            end.name, began_at or end.ended_at, end.ended_at, attributes, failed,
         )  # fmt: skip

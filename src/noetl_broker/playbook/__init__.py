@@ -1,8 +1,8 @@
 """What a playbook is: read from YAML with positions, checked, and compiled into what the core reads."""
 
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.findings import Finding, PlaybookError, Rules
-from noetl_broker.playbook.lint import check
+from noetl_broker.playbook.diagnostics import Finding, PlaybookError, PlaybookRules
+from noetl_broker.playbook.lint.lint import check
 from noetl_broker.playbook.model import Playbook
 
-__all__ = ["Finding", "Playbook", "PlaybookError", "Rules", "check", "compile_playbook"]
+__all__ = ["Finding", "Playbook", "PlaybookError", "PlaybookRules", "check", "compile_playbook"]

@@ -1,49 +1,71 @@
-"""Makes a playbook from its document: loaded, read part by part, and joined to one frozen whole."""
+"""Compiles a playbook from its document: load YAML, read each part, join the parts."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
-from noetl_broker.playbook.findings import PlaybookError, Report, Rules
+from noetl_broker.errors import PlaybookFault
+from noetl_broker.playbook.blocks import block_path, part_of
+from noetl_broker.playbook.compensations import refuse_step_reads
+from noetl_broker.playbook.concurrency import read_concurrency
+from noetl_broker.playbook.deferred import defer_defaults, defer_strings, refuse_reads
+from noetl_broker.playbook.diagnostics import Place, PlaybookError, PlaybookRules, Report
 from noetl_broker.playbook.graph import Graph
-from noetl_broker.playbook.loader import Document, load_into
-from noetl_broker.playbook.model import Action, Inputs, Playbook, Raw, Step
-from noetl_broker.playbook.needs import reads_inputs, share_inputs
-from noetl_broker.playbook.outline import Outline, read_outline
-from noetl_broker.playbook.reading import MADE, Part, Reading
-from noetl_broker.playbook.reads import reads_one_of, workload_paths
+from noetl_broker.playbook.header import Outline, read_block_outline, read_outline
+from noetl_broker.playbook.inputs import reads_inputs, share_inputs
+from noetl_broker.playbook.joins import refuse_unmet_needs
+from noetl_broker.playbook.keywords import END, START, TYPE_KEYS
+from noetl_broker.playbook.model import WITH_TIMERS, Action, Playbook, Raw, Step
+from noetl_broker.playbook.on_failure import read_on_failure
+from noetl_broker.playbook.reader import Part, Reading
+from noetl_broker.playbook.scopes import arriving_inputs
+from noetl_broker.playbook.signals import read_on_signal
 from noetl_broker.playbook.steps import read_step
-from noetl_broker.playbook.unfinished import refuse_unfinished
-from noetl_broker.playbook.vocabulary import END, START, TYPE_KEYS
 from noetl_broker.playbook.work import TooMuchWork, Work
-from noetl_broker.template import WORKER_WORDS, Path, Tree
+from noetl_broker.playbook.yaml_loader import Document, load_into
+from noetl_broker.template import WORKER_WORDS, Tree
 
 
 class Draft(NamedTuple):
-    """What reading a document gave: the reading with its report, and the playbook as far as there is one."""
+    """The reading of a document with its report, and the playbook; the same for each of its blocks."""
 
     reading: Reading
-    playbook: Playbook | None  # None where the workflow has no shape; otherwise it is whole only without errors
+    playbook: Playbook | None  # None if there is no usable workflow; with errors, only for further checks
+    places: Mapping[str, Place] = MappingProxyType({})  # of the names of the steps
+    blocks: Mapping[str, Draft] = MappingProxyType({})  # by the step that has it
 
 
 def compile_playbook(
-    source: str | bytes, *, file: str = "<catalog>", rules: Rules, stopping: threading.Event | None = None
+    source: str | bytes,
+    *,
+    file: str = "<catalog>",
+    path: str | None = None,
+    rules: PlaybookRules,
+    stopping: threading.Event | None = None,
 ) -> Playbook:
-    """Compile a playbook; PlaybookError holds every error that prevents it.
+    """Compile a playbook, or the block of it that has this `path`.
 
-    Raises Abandoned where `stopping` is set meanwhile.
+    Raises PlaybookError with every error, PlaybookFault if there is no such block, and Abandoned if `stopping` is set
+    meanwhile.
     """
     draft = read_document(source, file=file, rules=rules, stopping=stopping)
     errors = draft.reading.report.errors
     if errors or draft.playbook is None:
         raise PlaybookError(errors)
-    return draft.playbook
+    part = part_of(draft.playbook, path)
+    if part is None:
+        raise PlaybookFault(f"{file} has no block {path}")
+    return part
 
 
-def read_document(source: str | bytes, *, file: str, rules: Rules, stopping: threading.Event | None = None) -> Draft:
-    """Read a document as far as it goes; errors are in the report, never raised."""
+def read_document(
+    source: str | bytes, *, file: str, rules: PlaybookRules, stopping: threading.Event | None = None
+) -> Draft:
+    """Read a document; errors are in the report, never raised."""
     work = Work(rules.most_work, rules.most_seconds, stopping)
     document = Document()
     reading = Reading(report=Report(file=file, positions=document), rules=rules, work=work)
@@ -51,7 +73,7 @@ def read_document(source: str | bytes, *, file: str, rules: Rules, stopping: thr
         return _read(reading, document, source)
     except TooMuchWork as too_much:
         hint = "split it into playbooks that call each other"
-        reading.report.error("too-much-work", (), f"to read the document takes more than {too_much}", hint)
+        reading.report.error("too-much-work", (), f"reading the document takes more than {too_much}", hint)
         reading.broken = True
         return Draft(reading, None)
 
@@ -61,16 +83,32 @@ def _read(reading: Reading, document: Document, source: str | bytes) -> Draft:
     if document.fatal:
         return Draft(reading, None)
     outline = read_outline(reading, document.value)
-    if outline is None:
-        return Draft(reading, None)
+    return Draft(reading, None) if outline is None else _read_outlined(reading, outline)
+
+
+def _read_outlined(reading: Reading, outline: Outline) -> Draft:
+    """Read the steps of a playbook or of a block, and the blocks in them."""
     steps = _read_steps(reading, outline)
     workload = _read_workload(reading, outline)
+    blocks = {name: _read_block(reading, outline, name) for name in reading.blocks}
     if START not in steps:
-        return Draft(reading, None)
+        return Draft(reading, None, blocks=blocks)
     playbook = _join(reading, outline, steps, workload)
     if not reading.broken:
-        refuse_unfinished(reading, playbook)
-    return Draft(reading, playbook)
+        refuse_reads(reading, playbook)
+        refuse_step_reads(reading, playbook)
+    found = {name: block.playbook for name, block in blocks.items() if block.playbook is not None}
+    undoes = any(step.has_compensate for step in steps.values()) or any(block.undoes for block in found.values())
+    if found or undoes:
+        playbook = replace(playbook, blocks=found, undoes=undoes)
+    places = {one.name: (*one.place, "step" if "step" in one.raw else "name") for one in outline.steps}
+    return Draft(reading, playbook, places, blocks)
+
+
+def _read_block(reading: Reading, outline: Outline, name: str) -> Draft:
+    block = reading.blocks[name]
+    inner = reading.of_block(block_path(reading.path, name), block.place)
+    return _read_outlined(inner, read_block_outline(inner, outline, name, block))
 
 
 def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
@@ -78,22 +116,9 @@ def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
 
 
 def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
-    """Compile the defaults; a string that names a worker-side word is left as it stands, for the task that uses it."""
+    """Compile the defaults of the workload."""
     part = Part(step=None, role="workload", worker=WORKER_WORDS)
     return {key: reading.tree(value, (*outline.workload_place, key), part) for key, value in outline.workload.items()}
-
-
-def _unfinished(reading: Reading, workload: dict[str, Tree]) -> dict[Path, str]:
-    """Give the defaults that only a worker can finish: those that name its words, and those that read such a one."""
-    found: dict[Path, str] = {}
-    for key, tree in workload.items():
-        if tree.constant:
-            continue
-        reading.work.spend(MADE * len(found) * (1 + tree.templates))
-        left = tree.leaving(reads_one_of(workload_paths(found, ())))
-        found |= {(key, *path): template.source for path, template in left}
-        found |= {(key, *path): text for path, text in tree.left_texts()}
-    return found
 
 
 def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: dict[str, Tree]) -> Playbook:
@@ -101,19 +126,19 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
     for name, step in steps.items():
         if step.join is None and name != END and graph.incoming(name) > 1:
             steps[name] = replace(step, join="all")
-    arriving: dict[str, list[Inputs]] = {}
-    for step in steps.values():
-        for entry in step.next:
-            for target in (*entry.then, *entry.otherwise):
-                arriving.setdefault(target.step, []).append(target.inputs)
+    refuse_unmet_needs(reading, steps, graph, {written.name: written.place for written in outline.steps})
+    workload, deferred = defer_defaults(workload)
+    steps = defer_strings(reading, steps, deferred)
+    arriving = arriving_inputs(steps)
     for name, step in steps.items():
-        if reads_inputs(step, arriving.get(name, ())):
+        if reads_inputs(step, (inputs for _, inputs in arriving.get(name, ()))):
             steps[name] = replace(step, reads_inputs=True)
     return Playbook(
         path=outline.path,
         name=outline.name,
         workload=workload,
-        unfinished=_unfinished(reading, workload),
+        deferred=deferred,
+        workload_schema=outline.workload_schema,
         steps=steps,
         start=steps[START],
         end=steps.get(END),
@@ -122,7 +147,12 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         workbook=tuple(_action(name, raw) for name, (raw, _place) in reading.actions.items()),
         max_visits=outline.max_visits,
         deadline=outline.deadline,
+        leaves_timers=outline.deadline is not None or any(step.start_timeout is not None for step in steps.values()),
+        keeps_timers=any(step.kind in WITH_TIMERS for step in steps.values()),
         priority=outline.priority,
+        on_signal=read_on_signal(reading, outline.metadata),
+        concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_place),
+        on_failure=read_on_failure(reading, outline.metadata),
         document=outline.document,
     )
 

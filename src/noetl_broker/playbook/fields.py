@@ -1,23 +1,22 @@
-"""The fields of a task: one tree for each key, because `save` may leave more words to the worker than the rest."""
+"""The fields of a task: one tree for each key, because `save` has more worker-side words than the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from noetl_broker.template import Leave, Path, Scope, Template, Tree
+from noetl_broker.template import Path, Scope, Tree
 
 
 class Fields:
-    """A mapping of a task's keys to trees, with the questions and the `render` of one tree.
+    """The trees of a task's keys, with the attributes and the `render` of one tree (see `Tree`).
 
-    `names` and `results` are what the broker reads to render it; `worker_names` and `worker_results` what the strings
-    left for the worker read. None for `results`: in a way that is not known beforehand. `left`: the paths of those
-    strings in the rendered mapping.
+    `names` and `results` are what the broker reads to render them, `worker_names` and `worker_results` what the
+    deferred strings read. `results` is None if it is not known beforehand. `deferred` are paths.
     """
 
     __slots__ = (
-        *("_fixed", "_moving", "at", "constant", "left", "names", "parts", "results"),
+        *("_fixed", "_moving", "at", "constant", "deferred", "names", "parts", "results"),
         *("worker_names", "worker_results"),
     )
 
@@ -30,37 +29,33 @@ class Fields:
         self.results: frozenset[str] | None = union_of_results(tree.results for tree in trees)
         self.worker_names: frozenset[str] = frozenset().union(*(tree.worker_names for tree in trees))
         self.worker_results: frozenset[str] | None = union_of_results(tree.worker_results for tree in trees)
-        self.left: tuple[Path, ...] = tuple((key, *path) for key, tree in parts.items() for path in tree.left)
+        self.deferred: tuple[Path, ...] = tuple((key, *path) for key, tree in parts.items() for path in tree.deferred)
         self._moving = tuple((key, tree) for key, tree in parts.items() if not tree.constant)
-        nothing: Any = None  # a constant tree reads no scope
-        self._fixed = {key: tree.render(nothing) if tree.constant else None for key, tree in parts.items()}
+        self._fixed = {key: tree.fixed if tree.constant else None for key, tree in parts.items()}
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The values that no template makes, shared; None where one does."""
+        """The constant values, shared; None for the others."""
         return self._fixed
 
-    def render(self, scope: Scope, leave: Leave | None = None) -> dict[str, Any]:
-        """Give the fields rendered, in the author's order; constant values are shared, not copied.
-
-        Templates that `leave` says so of are left for the worker as well: see `leaving`.
-        """
+    def render(self, scope: Scope) -> dict[str, Any]:
+        """Give the fields rendered, in the author's order; constant values are shared, not copied."""
         if not self._moving:
             return self._fixed
         rendered = dict(self._fixed)
         for key, tree in self._moving:
-            rendered[key] = tree.render(scope, leave)
+            rendered[key] = tree.render(scope)
         return rendered
 
-    def leaving(self, leave: Leave) -> Iterator[tuple[Path, Template]]:
-        """Give the broker's templates that are left for the worker as well, with their paths."""
-        for key, tree in self._moving:
-            for path, template in tree.leaving(leave):
-                yield (key, *path), template
+    def deferring(self, is_deferred: Callable[[str], object]) -> Fields:
+        """Give the fields with those templates deferred for whose text `is_deferred` gives a true value."""
+        parts = {key: tree.deferring(is_deferred) for key, tree in self.parts.items()}
+        changed = any(parts[key] is not tree for key, tree in self.parts.items())
+        return Fields(parts, self.at) if changed else self
 
 
 def union_of_results(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    """Join what several templates read of `results`; None (not known) swallows all."""
+    """Unite what several templates read of `results`; None (not known) if any is None."""
     union: frozenset[str] = frozenset()
     for names in sets:
         if names is None:
@@ -70,7 +65,7 @@ def union_of_results(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | 
 
 
 def with_plain(rendered: Mapping[str, Any], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge what is never rendered (`code`) deeply over rendered fields; neither argument is changed."""
+    """Merge values that are never rendered (`code`) deeply over rendered fields; no argument is changed."""
     merged = dict(rendered)
     for key, value in plain.items():
         under = merged.get(key)

@@ -1,4 +1,4 @@
-"""Who can reach whom in a workflow: the questions that joins, loops and warnings ask."""
+"""Which steps can reach which in a workflow: for joins, loops and warnings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from sys import getsizeof
 
 NOBODY: frozenset[str] = frozenset()
-MOST_BYTES = 16 << 20  # of answers that are kept, with what they were asked about
+MOST_BYTES = 16 << 20  # of cached answers
 
 
 class Graph:
-    """The arcs of a workflow by the places of its steps in the document; answers are remembered.
+    """The arcs of a workflow, with cached answers about reachability.
 
-    A step reaches itself only through a loop: every answer is about one arc or more. Who can come to a step is a bit
-    for each step, found by walking back from it. Whoever asks about every pair has all answered at once by `close`.
+    A path has at least one arc, so a step reaches itself only through a loop. An answer for one target is a bit for
+    each source, found by a walk back from the target. `close` computes all pairs at once.
     """
 
     __slots__ = ("_bytes", "_closure", "_incoming", "_index", "_kept", "_names", "_predecessors", "_successors")
@@ -36,13 +36,13 @@ class Graph:
         self._bytes = 0
 
     def incoming(self, step: str) -> int:
-        """Count the arcs that lead into a step; two from one source are two."""
+        """Give the number of arcs into a step; parallel arcs count each."""
         return self._incoming[step]
 
     def can_reach(self, source: str, target: str, avoiding: frozenset[str] = NOBODY) -> bool:
-        """Whether a token at `source` can come to `target` by one arc or more, not passing through steps of `avoiding`.
+        """Whether a token at `source` can reach `target` by one arc or more, without passing steps of `avoiding`.
 
-        `source` and `target` themselves may be among `avoiding`: only what lies between counts.
+        Only the steps between them count: `source` and `target` may be in `avoiding`.
         """
         place = self._index[source]
         if self._closure is not None and not avoiding:
@@ -62,7 +62,7 @@ class Graph:
         return frozenset(name for name in self._names if self.can_reach(source, name))
 
     def close(self) -> Graph:
-        """Find out at once who reaches whom, which costs a bit for each pair of steps; gives the graph itself."""
+        """Compute all pairs, at one bit each, and give the graph itself."""
         closure = [0] * len(self._names)
         for component in _components(self._successors):
             reached = 0
@@ -75,7 +75,7 @@ class Graph:
         return self
 
     def _sources(self, target: str, avoiding: frozenset[str]) -> bytearray:
-        """Give a bit for each step: whether a token there can come to `target`."""
+        """Give a bit for each step: whether a token there can reach `target`."""
         found = bytearray(len(self._names) // 8 + 1)
         blocked = {self._index[name] for name in avoiding if name in self._index}
         ahead = [self._index[target]]
@@ -88,7 +88,7 @@ class Graph:
         return found
 
     def cycle(self, step: str) -> tuple[str, ...]:
-        """Give the steps of a shortest loop through a step, starting with it; empty if it lies on none."""
+        """Give the steps of a shortest loop through a step, starting with it; empty if there is none."""
         before: dict[str, str] = {}
         layer = [step]
         while layer:
@@ -96,7 +96,7 @@ class Graph:
             for source in layer:
                 for target in self.successors(source):
                     if target == step:
-                        return _walk_back(before, source, step)
+                        return _path_back(before, source, step)
                     if target not in before:
                         before[target] = source
                         following.append(target)
@@ -109,7 +109,7 @@ class Graph:
 
 
 def _components(following: list[list[int]]) -> Iterator[list[int]]:
-    """Give the strongly connected components, each after all that it leads to (Tarjan's algorithm, no recursion)."""
+    """Give the strongly connected components, each after those that it leads to (Tarjan, without recursion)."""
     order: dict[int, int] = {}
     lowest: dict[int, int] = {}
     open_: list[int] = []
@@ -134,10 +134,10 @@ def _components(following: list[list[int]]) -> Iterator[list[int]]:
                     above = walk[-1][0]
                     lowest[above] = min(lowest[above], lowest[place])
                 if lowest[place] == order[place]:
-                    yield _taken_down_to(place, open_, is_open)
+                    yield _pop_component(place, open_, is_open)
 
 
-def _taken_down_to(place: int, open_: list[int], is_open: list[bool]) -> list[int]:
+def _pop_component(place: int, open_: list[int], is_open: list[bool]) -> list[int]:
     component = []
     while is_open[place]:
         component.append(open_.pop())
@@ -145,7 +145,7 @@ def _taken_down_to(place: int, open_: list[int], is_open: list[bool]) -> list[in
     return component
 
 
-def _walk_back(before: dict[str, str], last: str, first: str) -> tuple[str, ...]:
+def _path_back(before: dict[str, str], last: str, first: str) -> tuple[str, ...]:
     path = [last]
     while path[-1] != first:
         path.append(before[path[-1]])

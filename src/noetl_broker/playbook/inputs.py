@@ -1,25 +1,26 @@
-"""Reads inputs: one mapping under any of six words, merged by the strength of the word, then level under level."""
+"""Reads inputs: the mappings under six words, merged by the strength of the word, then level by level."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from noetl_broker.playbook.findings import Place, kind_of
-from noetl_broker.playbook.model import NO_INPUTS, Inputs
-from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
-from noetl_broker.playbook.reads import ARGS, reads_of
-from noetl_broker.playbook.vocabulary import INPUT_WORDS
-from noetl_broker.template import Tree
+from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.keywords import INPUT_WORDS
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Step
+from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.template_reads import ARGS, reads_of
+from noetl_broker.template import Template, Tree
 
+PER_ITEM = frozenset({"_loop", "now", "uuid"})  # like the element, these differ from item to item
 Aliases = Mapping[str, tuple[str, ...] | None]
 
 
 def read_inputs(
     reading: Reading, raw: Mapping[str, Any], place: Place, part: Part, own: frozenset[str] = NO_NAMES
 ) -> Inputs:
-    """Merge the input words of one level; words that the step's type owns (`own`) are not inputs."""
+    """Merge the input words of one level; `own` are words that the step's type uses for something else."""
     inputs = NO_INPUTS
     for word in INPUT_WORDS:
         value = raw.get(word)
@@ -31,16 +32,16 @@ def read_inputs(
             inputs = merge(inputs, Inputs(keys=keys, aliases={word: tuple(value)}))
         elif is_one_template(value):
             whole = reading.tree(value, where, part)
-            if whole.left:
-                message = f"`{word}` is one template, which the broker evaluates, and it names a word of the worker"
-                hint = f'write a mapping, whose values may: {word}: {{name: "{{{{ … }}}}"}}'
+            if whole.deferred:
+                message = f"`{word}` is one template, and it names a word that only a worker knows"
+                hint = f'write a mapping: {word}: {{name: "{{{{ … }}}}"}}'
                 reading.report.error("worker-word", where, message, hint)
             inputs = merge(inputs, Inputs(whole=whole, aliases={word: None}))
         else:
             reading.report.error(
                 "bad-inputs",
                 where,
-                f"`{word}` is {kind_of(value)}, and inputs are a mapping or one template that gives one",
+                f"`{word}` is {json_type_name(value)}, not a mapping or one template that gives one",
                 f'write {word}: {{name: value}} or {word}: "{{{{ step }}}}"',
             )
     return inputs
@@ -59,25 +60,24 @@ def merge(under: Inputs, over: Inputs) -> Inputs:
     return Inputs(base=base, whole=over.whole, keys=over.keys, aliases=aliases)
 
 
-def split_inputs(inputs: Inputs, asked: frozenset[str], names: frozenset[str]) -> tuple[Inputs, Inputs]:
-    """Part inputs into those that are `asked` for, and know nothing of these `names`, and the others.
+def split_inputs(inputs: Inputs, read: frozenset[str], names: frozenset[str]) -> tuple[Inputs, Inputs]:
+    """Split inputs: first those that are in `read` and read none of these `names`, then the others.
 
-    Where a template gives a level of them, it may give whatever is asked for, and all go together: what is under it
-    must stay there.
+    A template for a whole level may give any name. Then the inputs are not split: all go to one side.
     """
-    bound = {key for key, tree in trees_of(inputs) if key in names or not names.isdisjoint(_read(tree))}
+    bound = {key for key, tree in trees_of(inputs) if key in names or not names.isdisjoint(_reads(tree))}
     if inputs.whole is None and inputs.base is None:
         free = inputs.keys.keys() - bound
-        once = {key: tree for key, tree in inputs.keys.items() if key in free and not asked.isdisjoint((key, ARGS))}
+        once = {key: tree for key, tree in inputs.keys.items() if key in free and not read.isdisjoint((key, ARGS))}
         each = {key: tree for key, tree in inputs.keys.items() if key not in once}
         return replace(inputs, keys=once), replace(inputs, keys=each)
-    if bound or not asked:
+    if bound or not read:
         return NO_INPUTS, inputs
     return inputs, Inputs(aliases=inputs.aliases)
 
 
 def trees_of(inputs: Inputs) -> Iterator[tuple[str, Tree]]:
-    """Give all that is rendered, the weakest first, with its key; a template for a whole level has none."""
+    """Give all trees with their keys, the weakest first; the template for a whole level has no key."""
     if inputs.base is not None:
         yield from trees_of(inputs.base)
     if inputs.whole is not None:
@@ -85,9 +85,9 @@ def trees_of(inputs: Inputs) -> Iterator[tuple[str, Tree]]:
     yield from inputs.keys.items()
 
 
-def _read(tree: Tree) -> frozenset[str]:
-    """Give the names that a tree reads, those of functions among them."""
-    read = (reads_of(template.source) for _, template in tree.leaving(lambda _: True))
+def _reads(tree: Tree) -> frozenset[str]:
+    """Give the names that a tree reads, with those of functions."""
+    read = (reads_of(template.source) for template in tree.broker_templates())
     return frozenset(str(path[0]) for paths in read for path in paths) | tree.names | tree.worker_names
 
 
@@ -100,7 +100,7 @@ def _merged_aliases(under: Aliases, over: Aliases) -> Aliases:
 
 
 def raw_inputs(*levels: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the inputs of several levels as written, merged; one template for the whole stands under `args`."""
+    """Merge the inputs of several levels as written; a template for the whole is under `args`."""
     merged: dict[str, Any] = {}
     for raw in levels:
         for word in INPUT_WORDS:
@@ -113,13 +113,65 @@ def raw_inputs(*levels: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_one_template(value: object) -> bool:
-    """Whether a value is a string that is one `{{ expression }}` as far as its ends show."""
+    """Whether a value is a string that begins with `{{` and ends with `}}`."""
     text = value.strip() if isinstance(value, str) else ""
     return text.startswith("{{") and text.endswith("}}")
 
 
-def given_keys(inputs: Inputs) -> frozenset[str] | None:
-    """Give the names that inputs will certainly give; None if a template decides them."""
-    if inputs.whole is not None or inputs.base is not None:
+def reads_inputs(step: Step, arriving: Iterable[Inputs]) -> bool:
+    """Whether a template that is evaluated after the step's action may name an input.
+
+    Only then the broker loads the inputs of a visit, which are in its job. `arriving` are those of its incoming arcs.
+    """
+    named: set[str] = set()
+    for template in _after_action(step):
+        named |= template.names
+        if template.results is None:
+            return True
+    if not named:
+        return False
+    possible: set[str] = {"args"}
+    for inputs in (step.inputs, *arriving):
+        keys = _keys(inputs)
+        if keys is None:
+            return True
+        possible |= keys
+    return not named.isdisjoint(possible)
+
+
+def share_inputs(step: Step) -> Step:
+    """Move the inputs that a loop itself reads from its task to the step, if the broker expands the loop.
+
+    Those are rendered once, the others for each item: a loop without items needs none of them.
+    """
+    iteration = step.iteration
+    if iteration is None or not iteration.expanded or step.type == "iterator":
+        return step
+    chosen = (iteration.collection, iteration.where, iteration.order_by, iteration.limit, iteration.chunk)
+    reading = (*_after_action(step), *(part for part in chosen if part is not None))
+    read = frozenset().union(*(template.names for template in reading))
+    once, each = split_inputs(iteration.task.inputs, read, PER_ITEM | {iteration.element})
+    return replace(step, inputs=once, iteration=replace(iteration, task=replace(iteration.task, inputs=each)))
+
+
+def _after_action(step: Step) -> Iterator[Template | Tree]:
+    for entry in (*step.next, *step.catch):
+        if entry.condition is not None:
+            yield entry.condition
+    if step.output is not None:
+        yield step.output
+    for target in step.targets:
+        yield from (tree for _, tree in trees_of(target.inputs))
+    if step.retry is not None:
+        yield from (template for template in (step.retry.retry_when, step.retry.stop_when) if template is not None)
+    yield from (tree for tree in (step.result, step.save_data) if tree is not None)
+    if step.wait is not None and step.wait.when is not None:
+        yield step.wait.when
+
+
+def _keys(inputs: Inputs) -> set[str] | None:
+    """Give the names of inputs; None if a template decides them."""
+    if inputs.whole is not None:
         return None
-    return frozenset(inputs.keys)
+    below = _keys(inputs.base) if inputs.base is not None else set()
+    return None if below is None else below | inputs.keys.keys()

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
-from noetl_broker.playbook.amounts import Range, read_boolean, read_integer, read_whole, read_word
+from noetl_broker.playbook.blocks import KEY as BLOCK
+from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.catch import read_output
+from noetl_broker.playbook.compensations import read_compensate
+from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.findings import Place, kind_of
+from noetl_broker.playbook.header import Written
 from noetl_broker.playbook.inputs import is_one_template
-from noetl_broker.playbook.limits import read_priority, read_timeout
-from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step
-from noetl_broker.playbook.outline import Written
-from noetl_broker.playbook.reading import Part, Reading
-from noetl_broker.playbook.repeated import as_templates, read_repeated
+from noetl_broker.playbook.items import expands, read_item_catch, read_item_retry, read_tolerance
+from noetl_broker.playbook.keywords import (
+    INPUT_WORDS,
+    ITERATION_KEYS,
+    LOOP_NAME,
+    SCOPE_WORDS,
+    TOOL_WORDS,
+    TYPE_KEYS,
+)
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, StepKind, Tolerance
+from noetl_broker.playbook.plain_values import Range, read_boolean, read_integer, read_whole, read_word
+from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
+    Layer,
     Surroundings,
-    check_texts,
+    check_program_texts,
     declare,
     known_keys,
-    read_call,
     read_fields,
+    read_priority,
     read_task_inputs,
+    read_timeout,
     warn_unknown_keys,
 )
-from noetl_broker.playbook.vocabulary import ITERATION_KEYS, SCOPE_WORDS
+from noetl_broker.playbook.template_reads import ARGS
+from noetl_broker.playbook.throttle import read_throttle
 from noetl_broker.template import WORKER_WORDS, Template, Tree
 
 CODE = "bad-iterator"
 ASYNC_CONCURRENCY = 8
 CONCURRENCY = Range(1, 1_000_000)
 MODES = ("sequential", "async", "parallel")
-LOOP_NAME = "_loop"
 NO_ELEMENT = "item"
-NOT_OF_A_TASK = ("next", "next_mode", "join", "retry", "on_error")
+NOT_IN_TASKS = ("next", "next_mode", "join", "on_error")
+TASK_KEYS = frozenset({"name", "task", "tool", "timeout", "priority"})  # the broker's, and fields of a task
+NEVER_REPEATED: frozenset[StepKind] = frozenset({"wait", "approval", "signal", "fail"})
+EXPRESSIONS = ("collection", "where", "order_by")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iterated:
-    """A task as read: how it repeats, if it does, and what its job is where a worker runs it."""
+    """A task as read: how it repeats, and the content of its job where a worker runs it."""
 
     iteration: Iteration | None = None
     inputs: Inputs = NO_INPUTS
@@ -51,12 +68,12 @@ class Iterated:
 
 
 def is_iterating(declared: Declared) -> bool:
-    """Whether a step, or the workbook action that it calls, repeats something."""
+    """Whether a step, or its workbook action, repeats a task."""
     return declared.kind == "iterator" or declared.lookup("loop")[0] is not None
 
 
 def read_iterated(reading: Reading, written: Written, declared: Declared) -> Iterated:
-    """Read an iterator step; `iteration` is None, and errors are in the report, where it cannot be one."""
+    """Read an iterator step; report errors and give no `iteration` if it cannot be one."""
     looped = declared.kind != "iterator"
     keys = _Keys(reading, written, declared)
     task = keys.task_of_loop(declared) if looped else keys.task()
@@ -64,7 +81,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         return Iterated(plain={})
     element = keys.element()
     distribute = keys.boolean("distribute")
-    expanded = task.kind == "playbook" or distribute
+    expanded = task.kind == "playbook" or distribute or (not looped and expands(reading, task))
     names = frozenset({element, LOOP_NAME})
     around = Surroundings(names=names, worker=frozenset() if expanded else names)
     part = Part(step=written.name, role="iteration", names=names)
@@ -72,7 +89,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
     iteration = Iteration(
         collection=keys.collection(),
         element=element,
-        task=_task_step(reading, written, (declared, task), around) if expanded else _bare(written, task),
+        task=_task_step(reading, written, (declared, task), around) if expanded else _task_of_worker(written, task),
         expanded=expanded,
         distribute=distribute,
         mode=mode,
@@ -83,6 +100,8 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         chunk=keys.whole("chunk", least=1),
         enumerate=keys.boolean("enumerate"),
         on_error="continue" if keys.word("on_error", ("fail", "continue")) == "continue" else "fail",
+        tolerate=keys.tolerance(),
+        catch=() if looped else read_item_catch(reading, written.name, task, names),
     )
     if expanded:
         inputs = NO_INPUTS if looped else read_task_inputs(reading, written.name, declared)
@@ -92,20 +111,20 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
     kept = frozenset({"loop"}) if looped else frozenset({"on_error"})
     fields, plain = read_fields(reading, written.name, repeating, around, kept)
     if not looped:
-        repeated, told = read_repeated(reading, written.name, task, around)
+        repeated, plain_task = read_task_of_worker(reading, written.name, task, around)
         fields = Fields({**fields.parts, "task": repeated}, fields.at)
-        plain = {**plain, "task": told} if told else plain
+        plain = {**plain, "task": plain_task} if plain_task else plain
     return Iterated(iteration=iteration, inputs=inputs, fields=fields, plain=plain)
 
 
 class _Keys:
-    """The keys of one iteration with their places, wherever the author put them; `loop` wins over the step."""
+    """The keys of one iteration with their places; those of `loop` win over those of the step."""
 
     def __init__(self, reading: Reading, written: Written, declared: Declared) -> None:
         self.reading, self.name = reading, written.name
         self.place = written.place
         self.keys: dict[str, tuple[Any, Place]] = {}
-        self.refused: set[str] = set()  # expressions that are none
+        self.refused: set[str] = set()  # keys that are no expressions
         self.readable = True
         if declared.kind == "iterator":
             found = {key: declared.lookup(key) for key in ITERATION_KEYS}
@@ -117,7 +136,7 @@ class _Keys:
             self.readable = False
             self._error(
                 place,
-                f"has a `loop` that is {kind_of(loop)}",
+                f"has a `loop` that is {json_type_name(loop)}",
                 "write loop: {collection: …, element: …}",
             )
             return
@@ -130,9 +149,7 @@ class _Keys:
         self.keys |= {key: (value, (*place, key)) for key, value in loop.items() if value is not None}
         for key in loop:
             if key not in ITERATION_KEYS:
-                hint = self.reading.report.did_you_mean(key, ITERATION_KEYS)
-                message = f"the key `{key}` means nothing in `loop`"
-                self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
+                self.reading.report.unknown_key((*place, key), f"unknown key `{key}` in `loop`", ITERATION_KEYS)
 
     def _error(self, place: Place, what: str, hint: str) -> None:
         self.reading.report.error(CODE, place, f"the iterator `{self.name}` {what}", hint)
@@ -143,10 +160,18 @@ class _Keys:
 
     def task_of_loop(self, declared: Declared) -> Declared | None:
         """Give the step itself, which a `loop` repeats."""
-        if declared.kind == "control":
+        if declared.kind == "router":
             self._error(self.place, "has no `task`", "give the step a type")
             return None
-        return declared
+        return declared if self._repeats(declared, self.place) else None
+
+    def _repeats(self, task: Declared, place: Place) -> bool:
+        """Whether a task can be repeated; report one that waits for something."""
+        if task.kind not in NEVER_REPEATED:
+            return True
+        hint = "put the step into a block: task: {workflow: [{step: start, next: …}, …]}"
+        self._error(place, f"repeats a step of type `{task.type}`", hint)
+        return False
 
     def task(self) -> Declared | None:
         """Give the `task` of a step of type iterator; a string names an action of the workbook."""
@@ -154,23 +179,28 @@ class _Keys:
         if isinstance(raw, str):
             raw = {"type": "workbook", "task": raw}
         if not isinstance(raw, dict):
-            what = "has no `task`" if raw is None else f"has a `task` that is {kind_of(raw)}"
+            what = "has no `task`" if raw is None else f"has a `task` that is {json_type_name(raw)}"
             self._error(place, what, "write task: {type: playbook, path: …} or another type")
             return None
+        if raw.get(BLOCK) is not None and not any(raw.get(word) for word in TYPE_KEYS):
+            raw = {"type": "playbook", **raw}
         task = declare(self.reading, self.name, raw, place)
-        check_texts(self.reading, task)
+        check_program_texts(self.reading, self.name, task, is_nested=True)
         if is_iterating(task):
-            hint = "put the inner iterator into a playbook of its own, and write task: {type: playbook, path: …}"
+            hint = "put the inner iterator into a block: task: {workflow: [{step: start, next: …}, …]}"
             self._error(place, "has a task that iterates itself", hint)
             return None
-        if task.kind == "control":
+        if task.kind == "router":
             self._error(place, "has a task that is neither an action nor a playbook", "write task: {type: …}")
             return None
-        for key in NOT_OF_A_TASK:
+        if not self._repeats(task, place):
+            return None
+        for key in NOT_IN_TASKS:
             if raw.get(key) is not None:
                 message = f"`{key}` in the task of the iterator `{self.name}` is not read"
                 self.reading.report.warning("unused-key", (*place, key), message, "write it on the step", key=True)
-        known = known_keys(task)
+        read_output(self.reading, self.name, task, iterating=True)
+        known = known_keys(self.reading, task)
         if known is not None:
             warn_unknown_keys(self.reading, self.name, task, known)
         return task
@@ -181,7 +211,7 @@ class _Keys:
         if value is None:
             return NO_ELEMENT
         if not isinstance(value, str) or not value.isidentifier():
-            shown = repr(value) if isinstance(value, str) else kind_of(value)
+            shown = repr(value) if isinstance(value, str) else json_type_name(value)
             self._error(place, f"has the `element` {shown}, which is not a name", "write element: item")
             return NO_ELEMENT
         message = ""
@@ -194,7 +224,7 @@ class _Keys:
         return value
 
     def collection(self) -> Tree:
-        """Compile what is iterated: an expression, a list or a mapping."""
+        """Compile the collection: an expression, a list or a mapping."""
         value, place = self.get("collection")
         part = Part(step=self.name, role="iteration")
         if isinstance(value, str):
@@ -202,11 +232,13 @@ class _Keys:
                 return self.reading.tree(None, place, part)
             return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", place, part)
         if value is not None and not isinstance(value, list | dict):
-            self._error(place, f"has a `collection` that is {kind_of(value)}", 'write a list or "{{ expression }}"')
+            self._error(
+                place, f"has a `collection` that is {json_type_name(value)}", 'write a list or "{{ expression }}"'
+            )
         return self.reading.tree(value, place, part)
 
     def condition(self, key: str, part: Part) -> Template | None:
-        """Compile a key that is one expression; one that is none is told here, and nowhere again."""
+        """Compile a key that is one expression; remember a wrong one, so that it is reported once."""
         value, place = self.get(key)
         template = None if value is None else self.reading.condition(value, place, part, CODE)
         if template is None:
@@ -214,7 +246,7 @@ class _Keys:
         return template
 
     def whole(self, key: str, *, least: int) -> Tree | None:
-        """Compile a key that is a whole number or a template; there is one for all items."""
+        """Compile a key that is a whole number or a template, evaluated once for all items."""
         value, place = self.get(key)
         part = Part(step=self.name, role="iteration")
         return None if value is None else read_whole(self.reading, value, place, part, Range(least, inf), CODE)
@@ -233,18 +265,30 @@ class _Keys:
         """Read the mode; `parallel` is the same as `async`."""
         return "async" if self.word("mode", MODES) in ("async", "parallel") else "sequential"
 
+    def tolerance(self) -> Tolerance | None:
+        """Read how many items may fail; it replaces `on_error` of the items."""
+        value, place = self.get("tolerate")
+        if value is None:
+            return None
+        on_error, where = self.get("on_error")
+        if on_error is not None:
+            message = f"the iterator `{self.name}` has `on_error` and `tolerate`, and both say what a failed item does"
+            hint = "keep one: tolerate: 0 is on_error: fail, tolerate: 100% is on_error: continue"
+            self.reading.report.error(CODE, where, message, hint, key=True)
+        return read_tolerance(self.reading, value, place, self.name)
+
     def concurrency(self, mode: str) -> int:
-        """Read how many items may be open at a time; one where they are sequential."""
+        """Read how many items may be open at a time; 1 in mode sequential."""
         value, place = self.get("concurrency")
         number = None if value is None else read_integer(self.reading, value, place, CONCURRENCY, CODE)
         if number is not None and number > 1 and mode != "async":
-            message = f"`concurrency` of the iterator `{self.name}` means nothing while its mode is sequential"
+            message = f"`concurrency` of the iterator `{self.name}` has no effect while its mode is sequential"
             self.reading.report.warning("unused-key", place, message, "write mode: async beside it", key=True)
         return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
 
 
 def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Declared], around: Surroundings) -> Step:
-    """Compile the task that the broker starts once for each item of a step, with the element in its scope."""
+    """Compile the task that the broker starts for each item, with the element in its scope."""
     name, (step, task) = written.name, declared
     priority = read_priority(reading, task)
     plain: Raw = {}
@@ -254,7 +298,7 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
     else:
         fields, plain = read_fields(reading, name, task, around)
     own, place = task.layers[-1].raw, task.layers[-1].place
-    nested = place != written.place  # a loop's task is the step, whose limits are those of all its items together
+    nested = place != written.place  # the limits of a loop are those of all items together
     return Step(
         name=name,
         index=written.index,
@@ -263,16 +307,19 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
         inputs=read_task_inputs(reading, name, task, around),
         fields=fields,
         plain=plain,
-        timeout=read_timeout(reading, task) if nested else None,
+        timeout=read_timeout(reading, name, task, around) if nested else None,
+        retry=read_item_retry(reading, name, task, around.names) if nested else None,
         priority=priority if priority is not None else read_priority(reading, step),
         task_name=task.task_name,
         call=call,
+        throttle=read_throttle(reading, name, task, around, by_worker=task.kind == "action"),
+        compensate=read_compensate(reading, name, written.index, task, around.names) if nested else None,
         raw=own,
     )
 
 
-def _bare(written: Written, task: Declared) -> Step:
-    """Describe the task that a worker iterates: all of it is in the step's own job."""
+def _task_of_worker(written: Written, task: Declared) -> Step:
+    """Describe the task that one worker repeats: its content is in the step's own job."""
     return Step(
         name=written.name,
         index=written.index,
@@ -282,3 +329,91 @@ def _bare(written: Written, task: Declared) -> Step:
         task_name=task.task_name,
         raw=task.layers[-1].raw,
     )
+
+
+def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declared:
+    """Give an iterator that one worker runs with its expressions as templates, without `task` and `refused` keys.
+
+    A worker evaluates templates and no bare expressions. The keys in `loop` of an iterator win over its others.
+    """
+    loop, place = declared.lookup("loop")
+    if declared.kind == "iterator":
+        keys = (loop or {}).items()
+        over = {key: value for key, value in keys if key in ITERATION_KEYS and value is not None}
+        layers = tuple(
+            Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), place=layer.place)
+            for layer in (*declared.layers, Layer(raw=over, place=place))
+        )
+        return Declared(type=declared.type, kind=declared.kind, layers=layers)
+    loop = _without(loop, refused)
+    layers = tuple(_with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers)
+    return Declared(type=declared.type, kind=declared.kind, layers=layers)
+
+
+def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Surroundings) -> tuple[Fields, Raw]:
+    """Read the nested task that one worker repeats, merged over its workbook action: fields, and plain values.
+
+    Its inputs are merged under `args`. The worker renders them for each item, so strings that read one are deferred.
+    """
+    inputs = read_task_inputs(reading, name, task, around, "fields")
+    given = _certain_names(inputs)
+    seen = Surroundings(names=around.names | given, worker=around.worker | given)
+    fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
+    place = task.layers[-1].place
+    kind = reading.tree(task.type, (*place, "type"), Part(step=name, role="fields"))
+    return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
+
+
+def _certain_names(inputs: Inputs) -> frozenset[str]:
+    """Give the names of the task's inputs, without those that a template may add."""
+    below = NO_NAMES if inputs.base is None else _certain_names(inputs.base)
+    return below if inputs.empty else below.union(inputs.keys, {ARGS})
+
+
+def _inputs_of_job(reading: Reading, inputs: Inputs, task: Declared) -> dict[str, Tree | Fields]:
+    """Give the inputs of a nested task as its job has them: under `args`, and under the author's own words.
+
+    The levels under a template for all inputs are under weaker words: a worker merges the words in that order. Words
+    that the tool of the task reads itself are not used for this.
+    """
+    levels, place = [*_levels(inputs)], task.layers[-1].place
+    taken = task.own | TOOL_WORDS.get(task.type, NO_NAMES)
+    words = [word for word in reversed(INPUT_WORDS) if word not in taken]
+    if len(levels) > len(words):
+        message = f"the inputs have {len(levels)} levels, and a worker that iterates merges at most {len(words)}"
+        reading.report.error("bad-inputs", place, message, "write one mapping under `args`")
+    by_word = dict(zip(words, levels, strict=False))
+    # Only of the two strongest levels: a deeper one, under another word, would win over them.
+    strongest = [level.parts for level in levels[:2] if isinstance(level, Fields)]
+    for word, keys in inputs.aliases.items():
+        own = {key: parts[key] for parts in reversed(strongest) for key in keys or () if key in parts}
+        if own:
+            by_word.setdefault(word, Fields(own, levels[0].at))
+        elif keys is None and inputs.whole is not None:
+            by_word.setdefault(word, inputs.whole)
+    return by_word
+
+
+def _levels(inputs: Inputs) -> Iterator[Tree | Fields]:
+    """Give the levels, the strongest first."""
+    if inputs.keys:
+        yield Fields(inputs.keys, next(iter(inputs.keys.values())).at)
+    if inputs.whole is not None:
+        yield inputs.whole
+    if inputs.base is not None:
+        yield from _levels(inputs.base)
+
+
+def _without(raw: Raw, keys: Collection[str]) -> Raw:
+    return {key: value for key, value in raw.items() if key not in keys}
+
+
+def _with_loop(layer: Layer, loop: Raw | None) -> Layer:
+    """Give a layer with this `loop`, without its own if `loop` is None."""
+    own = {key: value for key, value in layer.raw.items() if key != "loop" or loop is not None}
+    return Layer(raw=own | {"loop": _with_template(loop)} if loop is not None else own, place=layer.place)
+
+
+def _with_template(raw: Raw) -> Raw:
+    bare = {key: raw[key] for key in EXPRESSIONS if isinstance(raw.get(key), str) and not is_one_template(raw[key])}
+    return {**raw, **{key: f"{{{{ {value} }}}}" for key, value in bare.items()}}

@@ -1,26 +1,27 @@
-"""The compiled playbook: the frozen types that the core reads, and nothing that needs YAML or a database.
+"""The compiled playbook: frozen types that the core reads.
 
-A `Playbook` is made once per catalog version by `compile.compile_playbook` and shared by every execution of that
-version, so nothing in it changes after it was made (the graph remembers answers, which is not a change).
+`compile_playbook` makes one `Playbook` for each catalog version. All executions of the version share it, so it never
+changes (the graph caches answers).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from noetl_broker.playbook.fields import Fields
+from noetl_broker.playbook.graph import Graph
+from noetl_broker.template import Path, Template, Tree
 
-    from noetl_broker.playbook.fields import Fields
-    from noetl_broker.playbook.graph import Graph
-    from noetl_broker.template import Path, Template, Tree
-
-StepKind = Literal["action", "control", "playbook", "iterator"]
+StepKind = Literal["start", "end", "router", "action", "playbook", "iterator", "wait", "approval", "signal", "fail"]
+WITH_TIMERS: frozenset[StepKind] = frozenset({"wait", "approval", "playbook"})
+WITHOUT_ACTION: frozenset[StepKind] = frozenset({"start", "end", "router"})
 EntryKind = Literal["plain", "when", "else"]
-Branch = Literal["plain", "then", "else"]
+Branch = Literal["plain", "then", "else", "catch"]
 Join = Literal["all", "any", "each"]
+Losers = Literal["run", "cancel"]
 OnError = Literal["fail", "continue"]
 Raw = dict[str, Any]  # a mapping as the author wrote it: JSON with string keys
 
@@ -29,10 +30,9 @@ Raw = dict[str, Any]  # a mapping as the author wrote it: JSON with string keys
 class Inputs:
     """The inputs of one level (an action, a step, a transition), their aliases merged.
 
-    Rendered in this order, later over earlier, key by key: `base`, `whole`, `keys`. `base` is None nearly always: it
-    holds what stands under a `whole` (a workbook action's inputs under a step's that are one template, or a weaker
-    alias of the same level). `whole` is one template that must give a mapping. `aliases` says which keys the author
-    gave under which word (None: the whole), so that the job can keep that word beside `args`.
+    Rendered in this order, later over earlier, key by key: `base`, `whole`, `keys`. `whole` is one template that must
+    give a mapping. `base` holds the inputs under a `whole`: those of a workbook action, or of a weaker alias. `aliases`
+    lists the keys under each of the author's words (None: all). The job keeps these words beside `args`.
     """
 
     base: Inputs | None = None
@@ -55,14 +55,14 @@ class Target:
 
     arc: int
     step: str
-    inputs: Inputs = NO_INPUTS  # the entry's inputs as defaults under the target's own
+    inputs: Inputs = NO_INPUTS  # the target's own, over those of its entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry of a `next` list: unconditional ("plain"), conditional ("when", with its `else`), or only `else`.
+    """One entry of a `next` or `catch` list: unconditional ("plain"), conditional ("when"), or only `else`.
 
-    `then` is empty for kind "else"; `otherwise` is what stands under `else`.
+    `then` are its targets, empty for kind "else"; `otherwise` are the targets under `else`.
     """
 
     kind: EntryKind
@@ -88,21 +88,132 @@ class Retry:
 class ChildCall:
     """The playbook that a `type: playbook` step, or an iterator's `playbook` task, starts.
 
-    `version` renders to an int or null (the latest), `return_step` names the step whose data is the answer.
+    `version` renders to an int or null (the latest), `return_step` names the step whose data is the answer. `block` is
+    the path of the block that is called in place of `path`, in the version of its playbook.
     """
 
     path: Tree
+    block: str | None = None
     version: Tree | None = None
     return_step: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitSpec:
+    """What a `wait` step waits for: a duration, a moment, or a signal. Exactly one of the first three is set.
+
+    `signals` renders to a name or a list of names, `key` to what the signal is about (None: the execution). `since` and
+    `timeout` are durations.
+    """
+
+    duration: Tree | None = None
+    until: Tree | None = None
+    signals: Tree | None = None
+    key: Tree | None = None
+    when: Template | None = None
+    since: Tree | None = None
+    timeout: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalSpec:
+    """What an `approval` step shows to people, and until when it waits; each part is rendered when the visit begins.
+
+    `form` renders to a mapping of field names to JSON Schema, `assignees` to a list of texts, `timeout` to a duration.
+    """
+
+    title: Tree | None = None
+    details: Tree | None = None
+    form: Tree | None = None
+    assignees: Tree | None = None
+    timeout: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """A limit on jobs: at most `concurrency` of a key are leased at a time, at most `rate` a second begin.
+
+    The numbers are those of the playbook; the row of `noetl.limit` rules. `key` renders to a text, a number or a
+    boolean (None: the empty text). `burst` None: what 100 ms allow, at least 1.
+    """
+
+    name: str
+    key: Tree | None = None
+    concurrency: int | None = None
+    rate: float | None = None
+    burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalSpec:
+    """The signal that a `signal` step sends; without a `key` it is about the execution itself."""
+
+    name: Tree
+    key: Tree | None = None
+    payload: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailSpec:
+    """The error of a `fail` step: each part is rendered when the visit begins."""
+
+    type: Tree | None = None
+    message: Tree | None = None
+    status_code: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnSignal:
+    """The signals that start executions of a playbook: those of this name for which `when` is true."""
+
+    signal: str
+    when: Template | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnFailure:
+    """The playbook that starts when an execution has failed; its payload has `args` and what failed."""
+
+    path: str
+    args: Mapping[str, Tree]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How many items of an iterator may fail: a count, or a percentage of all items."""
+
+    count: int = 0
+    percent: float | None = None
+
+    def allows(self, failed: int, total: int) -> bool:
+        """Whether the iterator goes on after so many failures."""
+        return failed <= self.count if self.percent is None else failed * 100 <= self.percent * total
+
+    @property
+    def allows_all(self) -> bool:
+        """Whether an iterator completes all of whose items failed."""
+        return self.percent is not None and self.percent >= 100  # noqa: PLR2004 - all of them
+
+    def __str__(self) -> str:
+        """Give it as an author writes it."""
+        return str(self.count) if self.percent is None else f"{self.percent:g}%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemCatch:
+    """An entry of `catch` in the task of an iterator: an item that failed counts as done with `result`."""
+
+    when: Template | None  # None: always
+    result: Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Iteration:
     """How a step repeats its task over a collection.
 
-    `expanded` is true where the broker makes one child or job per item (a `playbook` task, or `distribute: true`),
-    false where one job goes to a worker, which iterates: its job is `Step.fields` and `Step.plain` as for any action.
-    `task` is the task as a step of its own (kind "playbook" with a `call`, or "action"), without a `next`.
+    `expanded`: the broker makes one child or job per item (a `playbook` task, or `distribute: true`). Otherwise one job
+    goes to a worker, which iterates. `task` is the task as a step of its own (kind "playbook" with a `call`, or
+    "action"), without a `next`.
     """
 
     collection: Tree  # renders to a list, or a mapping
@@ -118,17 +229,34 @@ class Iteration:
     chunk: Tree | None = None
     enumerate: bool = False
     on_error: OnError = "fail"
+    tolerate: Tolerance | None = None  # in place of `on_error`
+    catch: tuple[ItemCatch, ...] = ()
+
+    @property
+    def keeps_calls(self) -> bool:
+        """Whether a child of an item has a job that keeps its call and its time limit."""
+        task = self.task
+        return task.call is not None and bool(self.catch or task.retry is not None or task.timeout is not None)
+
+    @property
+    def reads_failed_inputs(self) -> bool:
+        """Whether a template about a failed item is evaluated, which may read the inputs of the item."""
+        retry = self.task.retry
+        return bool(self.catch) or (retry is not None and not (retry.retry_when is None and retry.stop_when is None))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """One step, its workbook action merged under it.
 
-    `kind` says who runs it: "control" nobody, "action" a worker, "playbook" and "iterator" the broker (or, for an
-    iterator that is not `expanded`, one worker). `type` is resolved: a workbook step has its action's; without one it
-    is "start", "end" or "route". `join` is the effective one: None where at most one arc comes in and none was asked
-    for, and for `end` without one of its own. `fields` are the task's keys to be rendered, `plain` those handed on as
-    written (`code`, and what only the broker reads): the job's action is `fields` rendered, `plain` merged deeply over.
+    `kind` says who runs it: "action" a worker; "playbook", "iterator", "wait", "approval", "signal" and "fail" the
+    broker; the others nobody. An iterator that one worker runs is an "action"; `start` and `end` with an action have
+    the kind of that action. `type` is resolved: a workbook step has its action's; without one it is "start", "end" or
+    "route".
+    `join` is the effective one. It is None for `end` without a join, and for other steps with at most one incoming arc
+    and no join. A step that joins "any" runs at arrival `need`; `losers` says what becomes of the other tokens.
+    `fields` are the task's keys to be rendered, `plain` those kept as written (`code`, and what only the broker
+    reads). The job's action is the rendered `fields` with `plain` merged over them, at every level.
     """
 
     name: str
@@ -137,35 +265,70 @@ class Step:
     kind: StepKind
     description: str | None = None
     next: tuple[Entry, ...] = ()
+    catch: tuple[Entry, ...] = ()  # read when a visit failed for good; the first that is true is taken
     exclusive: bool = False
     join: Join | None = None
+    need: int = 1
+    losers: Losers = "run"
     inputs: Inputs = NO_INPUTS
-    reads_inputs: bool = False  # what is evaluated after its action may name an input of the visit (see needs.py)
+    reads_inputs: bool = False  # a template after its action may name an input (see `inputs.reads_inputs`)
     fields: Fields
     plain: Raw = field(default_factory=dict)
     on_error: OnError = "fail"
-    timeout: float | None = None  # seconds, from the first lease of an attempt
+    timeout: float | Tree | None = None  # seconds from the first lease of an attempt, or what gives a duration
+    start_timeout: float | Tree | None = None  # in which a worker must lease the job
     priority: int | None = None
     retry: Retry | None = None  # None: the setting default_max_attempts
     result: Tree | None = None  # `result` of `end`
     save_data: Tree | None = None  # `save.data` of `end`
+    output: Tree | None = None  # what is kept in place of the result of its action
     task_name: str | None = None  # the workbook action that it calls
     call: ChildCall | None = None  # kind "playbook"
-    iteration: Iteration | None = None  # kind "iterator"
+    wait: WaitSpec | None = None  # kind "wait"
+    approval: ApprovalSpec | None = None  # kind "approval"
+    signal: SignalSpec | None = None  # kind "signal"
+    throttle: Throttle | None = None  # of its jobs
+    compensate: Step | None = None  # what undoes a visit, or an item if this is a task; kind "action" or "playbook"
+    fail: FailSpec | None = None  # kind "fail"
+    iteration: Iteration | None = None  # kind "iterator", or "action" where one worker iterates
     raw: Raw = field(default_factory=dict)  # the step as written
+
+    @property
+    def targets(self) -> Iterator[Target]:
+        """The targets of its transitions and of its `catch`, by arc."""
+        for entry in (*self.next, *self.catch):
+            yield from entry.then
+            yield from entry.otherwise
+
+    @property
+    def result_template(self) -> Tree | None:
+        """The template that gives the execution's result where `end` was reached; None where none does."""
+        return self.save_data if self.result is None and not self.has_action else self.result
+
+    @property
+    def has_compensate(self) -> bool:
+        """Whether the step, or each of its items, has an undo."""
+        return self.compensate is not None or (
+            self.iteration is not None and self.iteration.task.compensate is not None
+        )
+
+    @property
+    def has_action(self) -> bool:
+        """Whether a visit waits for something: false for routers, and for `start` and `end` without an action."""
+        return self.kind not in WITHOUT_ACTION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arc:
-    """One arc from a step to the next, for the transition table and for pictures; parallel arcs all stand."""
+    """One arc from a step to the next, for the transition table and for diagrams; parallel arcs are separate."""
 
     ordinal: int  # over all arcs in document order, from 0
     source: str
     target: str
-    entry: int  # place of its entry in the source's `next`, from 0
-    branch: Branch  # "then" and "else" stand beside a condition; an only-`else` entry is "else" without one
+    entry: int  # place of its entry in the source's `next` or `catch`, from 0
+    branch: Branch  # "then" and "else" have a condition; of an only-`else` entry "else" without one; "catch"
     condition: str | None = None  # the `when` of its entry as written
-    inputs: Raw = field(default_factory=dict)  # the inputs as written, aliases merged, a whole template under "args"
+    inputs: Raw = field(default_factory=dict)  # as written, aliases merged; one template for all is under "args"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +341,24 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Concurrency:
+    """How many executions of one key run at once. Without `key` the limit counts all executions of the playbook."""
+
+    key: Tree | None
+    label: str  # the name of the value that `key` reads, or nothing
+    limit: int
+    on_limit: str  # queue, skip, cancel_running or fail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Playbook:
     """One version of a playbook, ready to run."""
 
     path: str
     name: str
     workload: Mapping[str, Tree]  # the defaults, in the order they are rendered
-    unfinished: Mapping[Path, str] = field(default_factory=dict)  # those that only a worker can finish, and their text
+    deferred: Mapping[Path, str] = field(default_factory=dict)  # the defaults that a worker renders, and their text
+    workload_schema: Raw | None = None  # that the merged workload of a start fits (`value_schema`)
     steps: Mapping[str, Step]  # in document order
     start: Step
     end: Step | None
@@ -192,6 +366,13 @@ class Playbook:
     arcs: tuple[Arc, ...]
     workbook: tuple[Action, ...] = ()
     max_visits: int | None = None
-    deadline: float | None = None  # seconds
+    deadline: float | Tree | None = None  # seconds, or a template of a duration that reads the workload
+    keeps_timers: bool = False  # an open visit may have a timer or a wait
+    leaves_timers: bool = False  # a timer may be left when all visits have ended
     priority: int | None = None
+    on_signal: tuple[OnSignal, ...] = ()
+    on_failure: OnFailure | None = None
+    blocks: Mapping[str, Playbook] = field(default_factory=dict)  # by the step that has it; each is `path#step`
+    concurrency: Concurrency | None = None
+    undoes: bool = False  # a step, or a step of a block, has a `compensate`
     document: Raw = field(default_factory=dict)

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_broker.playbook.amounts import DELAYS, Range, read_boolean, read_integer, read_number
-from noetl_broker.playbook.findings import Place, kind_of
+from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.keywords import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
 from noetl_broker.playbook.model import Retry
-from noetl_broker.playbook.reading import NO_NAMES, Part, Reading
-from noetl_broker.playbook.reads import reads_of
-from noetl_broker.playbook.vocabulary import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
+from noetl_broker.playbook.plain_values import DELAYS, Range, read_boolean, read_integer, read_number, read_seconds
+from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
+from noetl_broker.playbook.template_reads import reads_of
 
 CODE = "bad-retry"
 ATTEMPTS = Range(1, 1_000)
 MULTIPLIERS = Range(0, 1_000)
 
-# Keys of a newer dialect, each with what says the same here.
+# Keys of a newer dialect, with hints.
 NEWER_KEYS = {
     "on_error": "write max_attempts, initial_delay and retry_when directly under `retry`",
     "on_success": "the broker does not repeat a step that succeeded: make a loop of steps with a condition",
 }
-# What to write for a key of `error`, whose author took it for a mapping. Any other key is in no word.
+# `error` is a text. For some keys that authors expect in it, there is another word.
 IN_PLACE_OF_KEYS = {
     **dict.fromkeys(("type", "kind"), "error_type"),
     **dict.fromkeys(("status_code", "status", "code"), "status_code"),
 }
 
 
-def read_retry(reading: Reading, step: str, raw: Any, place: Place) -> Retry | None:
-    """Read a `retry`; None where it is absent (null) or wrong (then the report says how)."""
+def read_retry(
+    reading: Reading, step: str, raw: Any, place: Place, *, names: frozenset[str] = NO_NAMES
+) -> Retry | None:
+    """Read a `retry`; None if it is null, or wrong (then an error is reported).
+
+    `names` are further ones that its conditions find: those of an item.
+    """
     if raw is None:
         return None
     if isinstance(raw, bool):
@@ -37,17 +42,20 @@ def read_retry(reading: Reading, step: str, raw: Any, place: Place) -> Retry | N
         attempts = read_integer(reading, raw, place, ATTEMPTS, CODE)
         return None if attempts is None else Retry(max_attempts=attempts)
     if isinstance(raw, dict):
-        return _read_mapping(reading, step, raw, place)
+        return _read_mapping(reading, step, raw, place, names)
     reading.report.error(
-        CODE, place, f"`retry` is {kind_of(raw)}", "write true, false, a number of attempts, or {max_attempts: 3, …}"
+        CODE,
+        place,
+        f"`retry` is {json_type_name(raw)}",
+        "write true, false, a number of attempts, or {max_attempts: 3, …}",
     )
     return None
 
 
-def refuse_keys_of_words(reading: Reading) -> None:
-    """Report conditions of a retry that read a key of a text or a number: it is never there.
+def refuse_keys_of_retry_words(reading: Reading) -> None:
+    """Report retry conditions that read a key of a text or a number, which has none.
 
-    Registration refuses them. Compiling does not: a playbook that was registered before goes on as it did.
+    Registration refuses them. Compiling does not: playbooks that are registered already keep running.
     """
     for use in reading.uses:
         if use.part.role != "retry" or not isinstance(use.value, str):
@@ -58,22 +66,23 @@ def refuse_keys_of_words(reading: Reading) -> None:
             if what is None or word in reading.steps or is_character:
                 continue
             instead = IN_PLACE_OF_KEYS.get(str(key), word) if word == "error" else word
-            found = f"a condition of a retry finds {', '.join(PLAIN_RETRY_WORDS)} and result"
+            found = f"a condition of a retry can read {', '.join(PLAIN_RETRY_WORDS)} and result"
             message = f"`{use.place[-1]}` reads `{word}.{key}`, and `{word}` is {what}"
             reading.report.error(CODE, use.place, message, f"write `{instead}`; {found}")
 
 
-def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place) -> Retry:
+def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place, names: frozenset[str]) -> Retry:
     for key in raw:
         if key not in RETRY_KEYS:
             hint = NEWER_KEYS.get(key) or reading.report.did_you_mean(key, RETRY_KEYS)
-            reading.report.error(CODE, (*place, key), f"the key `{key}` means nothing in `retry`", hint, key=True)
+            reading.report.error(CODE, (*place, key), f"unknown key `{key}` in `retry`", hint, key=True)
     default = Retry()
 
     def number(key: str, allowed: Range, otherwise: float) -> float:
         if raw.get(key) is None:
             return otherwise
-        found = read_number(reading, raw[key], (*place, key), allowed, CODE)
+        read = read_seconds if allowed is DELAYS else read_number
+        found = read(reading, raw[key], (*place, key), allowed, CODE)
         return otherwise if found is None else found
 
     attempts = default.max_attempts
@@ -83,7 +92,7 @@ def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place
     jitter: bool | None = default.jitter
     if raw.get("jitter") is not None:
         jitter = read_boolean(reading, raw["jitter"], (*place, "jitter"), CODE)
-    part = Part(step=step, role="retry", names=RETRY_WORDS)
+    part = Part(step=step, role="retry", names=RETRY_WORDS | names)
     conditions = {
         key: reading.condition(raw[key], (*place, key), part, code=CODE)
         for key in ("retry_when", "stop_when")

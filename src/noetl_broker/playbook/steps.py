@@ -2,73 +2,121 @@
 
 from __future__ import annotations
 
-import base64
+from dataclasses import replace
 from typing import Any
 
-from noetl_broker.playbook.amounts import read_word
-from noetl_broker.playbook.findings import Place
+from noetl_broker.playbook.approval import read_approval
+from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.catch import read_catch, read_output
+from noetl_broker.playbook.compensations import read_compensate
+from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.fail import read_fail
+from noetl_broker.playbook.header import Written
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
-from noetl_broker.playbook.limits import read_priority, read_timeout
-from noetl_broker.playbook.model import Join, OnError, Raw, Step
-from noetl_broker.playbook.outline import Written
-from noetl_broker.playbook.reading import Part, Reading
+from noetl_broker.playbook.joins import read_join
+from noetl_broker.playbook.keywords import (
+    END,
+    ITEM_WORDS_SINCE,
+    LOOP_NAME,
+    PLAIN_KEYS,
+    SAVE_KEYS,
+    SQL_TYPES,
+    START,
+)
+from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, StepKind, Throttle
+from noetl_broker.playbook.plain_values import read_word
+from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.retries import read_retry
+from noetl_broker.playbook.signals import read_signal
 from noetl_broker.playbook.tasks import (
     NO_FIELDS,
     Declared,
-    check_texts,
+    check_program_texts,
     declare,
     known_keys,
-    read_call,
+    program_text,
     read_fields,
+    read_priority,
+    read_start_timeout,
     read_task_inputs,
+    read_timeout,
     warn_unknown_keys,
 )
+from noetl_broker.playbook.throttle import read_throttle
 from noetl_broker.playbook.transitions import read_next
-from noetl_broker.playbook.vocabulary import END, PLAIN_KEYS, SAVE_KEYS, SQL_TYPES
+from noetl_broker.playbook.wait import read_wait
 from noetl_broker.template import Tree
 
-JOINS: tuple[Join, ...] = ("all", "any", "each")
+WAITING = frozenset({"wait", "approval", "signal", "fail"})  # kinds without the time limit of a job
 NEXT_MODES = ("inclusive", "exclusive")
 
 
 def read_step(reading: Reading, written: Written) -> Step:
-    """Read a step; what is wrong with it is in the report, and stands as its default in the result."""
+    """Read a step; a wrong value is reported and becomes its default."""
     name, raw, place = written.name, written.raw, written.place
     declared = declare(reading, name, raw, place)
     iterating = is_iterating(declared)
-    known = known_keys(declared, iterating=iterating)
+    known = known_keys(reading, declared, iterating=iterating)
     if known is not None:
         warn_unknown_keys(reading, name, declared, known)
-    check_texts(reading, declared)
+    check_program_texts(reading, name, declared)
     done = _read_task(reading, written, declared)
     _warn_unused(reading, written, declared, done)
     if name == END and raw.get("next"):
         reading.report.error("end-with-next", (*place, "next"), "`end` has a `next`", "remove it, or rename the step")
-    join = _word(reading, raw, place, "join", JOINS)
+    iteration, retry = _read_retry(reading, name, declared, done.iteration)
+    joining = read_join(reading, raw.get("join"), (*place, "join"))
     return Step(
         name=name,
         index=written.index,
         type=declared.type,
-        kind="iterator" if iterating else declared.kind,
+        kind=_kind(name, declared, done),
         description=_description(raw),
         next=read_next(reading, name, raw.get("next"), (*place, "next")),
+        catch=read_catch(reading, written, declared),
         exclusive=_word(reading, raw, place, "next_mode", NEXT_MODES) == "exclusive",
-        join=next((word for word in JOINS if word == join), None),
+        join=joining.join,
+        need=joining.need,
+        losers=joining.losers,
         inputs=done.inputs,
         fields=done.fields,
         plain=done.plain,
         on_error=_on_error(reading, declared),
-        timeout=read_timeout(reading, declared),
+        timeout=None if declared.kind in WAITING else read_timeout(reading, name, declared),
+        start_timeout=read_start_timeout(reading, name, declared),
         priority=read_priority(reading, declared),
-        retry=read_retry(reading, name, *declared.lookup("retry")),
+        retry=retry,
         result=_result(reading, name, raw, place),
+        output=read_output(reading, name, declared, iterating=iterating),
         save_data=_save_data(reading, name, raw, place),
         task_name=declared.task_name,
         call=read_call(reading, name, declared) if declared.kind == "playbook" and not iterating else None,
-        iteration=done.iteration,
+        wait=read_wait(reading, name, declared) if declared.kind == "wait" and not iterating else None,
+        approval=read_approval(reading, name, declared) if declared.kind == "approval" and not iterating else None,
+        signal=read_signal(reading, name, declared) if declared.kind == "signal" and not iterating else None,
+        throttle=_throttle(reading, name, declared, done),
+        compensate=read_compensate(reading, name, written.index, declared),
+        fail=read_fail(reading, name, declared) if declared.kind == "fail" and not iterating else None,
+        iteration=iteration,
         raw=raw,
     )
+
+
+def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:
+    if done.iteration is not None:
+        return "iterator" if done.iteration.expanded else "action"
+    if declared.kind == "router" and name in (START, END):
+        return "start" if name == START else "end"
+    return declared.kind
+
+
+def _throttle(reading: Reading, name: str, declared: Declared, done: Iterated) -> Throttle | None:
+    """Read the limit on the step's jobs; on an expanded iterator each item has a job."""
+    expanded = done.iteration is not None and done.iteration.expanded
+    if expanded and declared.kind != "iterator":  # the step is the task of its `loop`
+        return None
+    hint = "write it in the task: each item has a job" if expanded else ""
+    return read_throttle(reading, name, declared, by_worker=_kind(name, declared, done) == "action", hint=hint)
 
 
 def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterated:
@@ -81,10 +129,27 @@ def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterat
     return Iterated(iteration=None, inputs=inputs, fields=NO_FIELDS, plain={})
 
 
+def _read_retry(
+    reading: Reading, name: str, declared: Declared, iteration: Iteration | None
+) -> tuple[Iteration | None, Retry | None]:
+    """Read `retry`; that of a step with a `loop` that the broker expands is one of its items."""
+    of_items = (
+        iteration is not None
+        and iteration.expanded
+        and declared.kind != "iterator"
+        and reading.rules.language >= ITEM_WORDS_SINCE
+    )
+    names = frozenset({iteration.element, LOOP_NAME}) if iteration is not None and of_items else NO_NAMES
+    retry = read_retry(reading, name, *declared.lookup("retry"), names=names)
+    if iteration is None or not of_items:
+        return iteration, retry
+    return replace(iteration, task=replace(iteration.task, retry=retry)), None
+
+
 def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
     report, name, raw, place = reading.report, written.name, written.raw, written.place
     for key in PLAIN_KEYS if declared.type in SQL_TYPES else ():
-        if "{{" in _program_text(key, done.plain.get(key)):
+        if "{{" in program_text(key, done.plain.get(key)):
             report.warning(
                 "code-template",
                 declared.lookup(key)[1],
@@ -97,32 +162,20 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
         )
     expanded = done.iteration is not None and done.iteration.expanded
     retry, where = declared.lookup("retry")
-    if expanded and retry:
-        message = f"`retry` of the iterator `{name}` does nothing: each of its items is started once"
-        hint = "write it into the playbook that is started, or let one worker iterate"
+    if expanded and retry and declared.kind == "iterator":
+        message = f"`retry` of the iterator `{name}` does nothing: an iterator is not started again"
+        hint = "write it in the `task`: each item is retried by itself"
         report.warning("unused-key", where, message, hint, key=True)
     by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
     if by_worker:
         return
     for key in SAVE_KEYS:
         if raw.get(key) is not None:
-            message = f"`{key}` of step `{name}` saves nothing, because no worker runs the step"
+            message = f"`{key}` of step `{name}` has no effect, because no worker runs the step"
             hint = "add a step that saves"
             if name == END:
-                hint = "write type: save on it; as it is, its data is at most the result of the execution"
+                hint = "write type: save; without it, `data` is only the execution's result"
             report.warning("unused-key", (*place, key), message, hint, key=True)
-
-
-def _program_text(key: str, value: object) -> str:
-    """Give what is under a key that is never rendered; what is no base64 is no text."""
-    if isinstance(value, list):
-        return "\n".join(_program_text(key, item) for item in value)
-    if not isinstance(value, str) or not key.endswith("_b64"):
-        return value if isinstance(value, str) else ""
-    try:
-        return base64.b64decode("".join(value.split()), validate=True).decode()
-    except ValueError:  # binascii.Error and UnicodeDecodeError are such
-        return ""
 
 
 def _description(raw: Raw) -> str | None:
@@ -137,7 +190,7 @@ def _word(reading: Reading, raw: Raw, place: Place, key: str, words: tuple[str, 
 
 def _on_error(reading: Reading, declared: Declared) -> OnError:
     value, where = declared.lookup("on_error")
-    if declared.kind == "iterator":  # it says what a failed item does too, and is checked there
+    if declared.kind == "iterator":  # also an iteration key, checked in `iterations`
         return "continue" if value == "continue" else "fail"
     if value is not None and read_word(reading, value, where, ("fail", "continue")) == "continue":
         return "continue"
@@ -151,7 +204,7 @@ def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
 
 
 def _save_data(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
-    """Read what `end` saves, which is the execution's result where nothing else is."""
+    """Read `save.data` of `end`: the execution's result if `end` has no other."""
     if name != END:
         return None
     for key in SAVE_KEYS:

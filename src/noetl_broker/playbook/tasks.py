@@ -1,47 +1,70 @@
-"""Reads what a step does: its type, its inputs and its fields, with its workbook action under it."""
+"""Reads the task of a step: type, inputs, fields, limits, over those of its workbook action."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from noetl_broker.playbook.amounts import VERSIONS, as_version, read_whole
+from noetl_broker.playbook.blocks import KEY as BLOCK
+from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
+from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.findings import Place, kind_of, path_text
 from noetl_broker.playbook.inputs import merge, read_inputs
-from noetl_broker.playbook.model import NO_INPUTS, ChildCall, Inputs, Raw, StepKind
-from noetl_broker.playbook.reading import NO_NAMES, Part, Reading, Role
-from noetl_broker.playbook.texts import refuse_texts, without_texts_of
-from noetl_broker.playbook.vocabulary import (
+from noetl_broker.playbook.keywords import (
     ACTION_TYPES,
-    AFTERWARDS_KEYS,
-    BROKER_KEYS,
     BROKER_TYPES,
     CODE_KEYS,
     CONTROL_TYPES,
+    ENCODED_KEYS,
     END,
+    FORWARDED_KEYS,
+    IGNORED_KEYS,
     INPUT_WORDS,
     ITERATION_KEYS,
     LIST_KEYS,
     OWN_KEYS,
     PLAIN_KEYS,
+    PROGRAM_TYPES,
     SAVE_KEYS,
     SAVED_WORDS,
+    SINCE,
     START,
-    TOLD_KEYS,
     TYPE_KEYS,
+    broker_keys,
 )
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw, StepKind
+from noetl_broker.playbook.plain_values import (
+    PRIORITIES,
+    read_integer,
+)
+from noetl_broker.playbook.reader import NO_NAMES, Part, Program, Reading, Role, strings
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
+BROKER_KINDS: Mapping[str, StepKind] = {
+    "playbook": "playbook",
+    "iterator": "iterator",
+    "wait": "wait",
+    "signal": "signal",
+    "approval": "approval",
+    "fail": "fail",
+}
 NO_FIELDS = Fields({}, "")
-WITH_WORKER = frozenset({"action", "iterator"})  # kinds of steps that workers run, or may run
-NESTED_TASKS = frozenset({*SAVE_KEYS, "storage", "task"})  # mappings that may hold program text of their own
+ADD_STEP_TYPE = "noetl-broker step-type add, and give --dsn; or name it in the setting extra_step_types"
+UNKNOWN_TYPE = "unknown-type"  # a code of findings
+WITH_WORKER = frozenset({"action", "iterator"})  # kinds that workers run, or may run
+WITHOUT_AUTH = frozenset({"router", "wait", "approval", "signal", "fail"})  # kinds that use no credential
+NESTED_TASKS = frozenset({*SAVE_KEYS, "storage", "task"})  # mappings that may hold program text
+REMEDIES_OF_BLOCKS: Mapping[StepKind, str] = {"iterator": "write it in the task"}
+# Each word for a program text, with its name in a job.
+TEXT_NAMES = {**{key: key for key in PLAIN_KEYS}, **ENCODED_KEYS, "sql_b64": "command_b64"}
+NEVER_LISTS = frozenset({"code", "code_b64"})  # other texts may be a list of statements
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One mapping that gives a task its keys: a workbook action, or the step over it."""
+    """One mapping with keys of a task: the workbook action, or the step over it."""
 
     raw: Raw
     place: Place
@@ -49,7 +72,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
-    """What a step says that it is: its resolved type, and the layers that give its keys, the weakest first."""
+    """The resolved type of a step, and the layers of its keys, the weakest first."""
 
     type: str
     kind: StepKind
@@ -57,39 +80,46 @@ class Declared:
     task_name: str | None = None
 
     def lookup(self, key: str) -> tuple[Any, Place]:
-        """Give the strongest value of a key with its place; None if no layer has it."""
+        """Give the value of a key in the strongest layer, with its place; None if no layer has it."""
         for layer in reversed(self.layers):
             if layer.raw.get(key) is not None:
                 return layer.raw[key], (*layer.place, key)
         return None, (*self.layers[-1].place, key)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether only people's own workers know the type, also one that the broker runs in a newer language."""
+        return self.type not in OWN_KEYS or (self.kind == "action" and self.type in BROKER_TYPES)
+
+    @property
     def own(self) -> frozenset[str]:
         """The keys that the type defines itself."""
+        if self.is_foreign:
+            return NO_NAMES
         lists = frozenset(word for word in LIST_KEYS.get(self.type, NO_NAMES) if isinstance(self.lookup(word)[0], list))
         return OWN_KEYS.get(self.type, NO_NAMES) | lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a task's templates find beside the usual: an iterator's names, and words left to a worker that iterates."""
+    """Further names for the templates of a task: those of an iterator, and which of them are worker-side."""
 
     names: frozenset[str] = NO_NAMES
     worker: frozenset[str] = NO_NAMES
 
 
-PLAINLY = Surroundings()
+NO_SURROUNDINGS = Surroundings()
 
 
 def declare(reading: Reading, name: str, raw: Raw, place: Place) -> Declared:
-    """Resolve the type of a step (or of an iterator's task) through the workbook, and say who runs it."""
+    """Resolve the type of a step, or of an iterator's task, through the workbook."""
     step = Layer(raw=raw, place=place)
     declared = _written_type(reading, raw, place)
     if declared == "workbook":
         return _from_workbook(reading, name, step)
     if declared is None:
         resolved = name if name in (START, END) else "route"
-        return Declared(type=resolved, kind="control", layers=(step,))
+        return Declared(type=resolved, kind="router", layers=(step,))
     return Declared(type=declared, kind=_kind(reading, name, declared, (step,)), layers=(step,))
 
 
@@ -104,7 +134,7 @@ def _written_type(reading: Reading, raw: Raw, place: Place) -> str | None:
         )
     if not isinstance(value, str):
         reading.report.error(
-            "bad-type", (*place, words[0]), f"`{words[0]}` is {kind_of(value)}", "write the name of a type"
+            "bad-type", (*place, words[0]), f"`{words[0]}` is {json_type_name(value)}", "write the name of a type"
         )
         return "route"
     return value
@@ -115,7 +145,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
     key = "task" if raw.get("task") is not None or "step" not in raw else "name"
     task, where = raw.get(key), (*step.place, key)
     if not isinstance(task, str):
-        what = "names no action" if task is None else f"names {kind_of(task)}"
+        what = "names no action" if task is None else f"names {json_type_name(task)}"
         reading.report.error(
             "unknown-action", where, f"the workbook step `{name}` {what}", "write task: name-of-the-action"
         )
@@ -125,9 +155,9 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         hint = reading.report.did_you_mean(task, known) if known else "the playbook has no workbook"
         reading.report.error("unknown-action", where, f"the workbook has no action `{task}`", hint)
         return Declared(type="workbook", kind="action", layers=(step,), task_name=task)
-    reading.pay_for_action(task)
+    reading.charge_action(task)
     action_raw, action_place = reading.actions[task]
-    action = Layer(raw=without_texts_of(action_raw, raw), place=action_place)
+    action = Layer(raw=without_program_texts_of(action_raw, raw), place=action_place)
     resolved = _written_type(reading, action_raw, action_place)
     if resolved in (None, "workbook"):
         what = "has no type" if resolved is None else "calls the workbook again"
@@ -135,7 +165,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
             "bad-type", action_place, f"the workbook action `{task}` {what}", "write type: python, http, …"
         )
         return Declared(type="workbook", kind="action", layers=(action, step), task_name=task)
-    if resolved == "iterator" and key == "task":  # else the name of the action would pass for what it repeats
+    if resolved == "iterator" and key == "task":  # else the action's name would be read as the iterator's task
         step = Layer(raw={word: value for word, value in raw.items() if word != key}, place=step.place)
     layers = (action, step)
     return Declared(type=str(resolved), kind=_kind(reading, name, str(resolved), layers), layers=layers, task_name=task)
@@ -143,7 +173,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
 
 def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -> StepKind:
     if declared in CONTROL_TYPES:
-        return "control"
+        return "router"
     if declared == "python" and not any(layer.raw.get(key) for layer in layers for key in CODE_KEYS):
         reading.report.warning(
             "no-code",
@@ -151,28 +181,27 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
             f"the python step `{name}` has no code, so it runs nothing",
             "give it `code`, or remove its type",
         )
-        return "control"
-    if declared == "playbook":
-        return "playbook"
-    if declared == "iterator":
-        return "iterator"
-    if declared not in ACTION_TYPES and declared not in reading.rules.extra_step_types:
+        return "router"
+    if declared in BROKER_KINDS and reading.rules.language >= SINCE.get(declared, 1):
+        return BROKER_KINDS[declared]
+    allowed = reading.rules.any_step_type or declared in reading.rules.extra_step_types
+    if declared not in ACTION_TYPES and not allowed:
         known = sorted(ACTION_TYPES | CONTROL_TYPES | BROKER_TYPES | {"workbook"} | reading.rules.extra_step_types)
         layer = layers[0]
         key = "type" if layer.raw.get("type") is not None else "tool"
-        hint = "a type that your own workers run goes into the setting extra_step_types"
+        hint = f"add a type of your own workers: {ADD_STEP_TYPE}"
         near = reading.report.did_you_mean(declared, known)
         hint = f"{near} {hint}" if near else hint
-        reading.report.error("unknown-type", (*layer.place, key), f"the type `{declared}` is not known", hint)
+        reading.report.error(UNKNOWN_TYPE, (*layer.place, key), f"the type `{declared}` is not known", hint)
     return "action"
 
 
 def read_task_inputs(
-    reading: Reading, name: str, declared: Declared, around: Surroundings = PLAINLY, role: Role = "inputs"
+    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS, role: Role = "inputs"
 ) -> Inputs:
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
-    worker = NO_NAMES if declared.kind == "control" else reading.worker_words | around.worker
+    worker = NO_NAMES if declared.kind == "router" else reading.worker_words | around.worker
     part = Part(step=name, role=role, names=around.names, worker=worker)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.place, part, declared.own))
@@ -183,23 +212,24 @@ def read_fields(
     reading: Reading,
     name: str,
     declared: Declared,
-    around: Surroundings = PLAINLY,
+    around: Surroundings = NO_SURROUNDINGS,
     keep: frozenset[str] = NO_NAMES,
 ) -> tuple[Fields, Raw]:
-    """Read the fields of a task into those to render and those handed on as written.
+    """Split the keys of a task into fields that are rendered and values that stay as written.
 
-    `keep` are keys of the broker's that are this task's fields.
+    `keep` are keys of the broker that are fields of this task.
     """
     part = Part(step=name, role="fields", names=around.names, worker=reading.worker_words | around.worker)
     values: dict[str, tuple[Any, Place]] = {}
     plain: Raw = {}
+    of_broker = broker_keys(reading.rules.language)
     for layer in declared.layers:
         if not values.keys().isdisjoint(SAVE_KEYS) and not layer.raw.keys().isdisjoint(SAVE_KEYS):
             values = {key: value for key, value in values.items() if key not in SAVE_KEYS}
         for key, value in layer.raw.items():
-            if key in keep or _is_field(key, declared.own):
+            if key in keep or key in declared.own or (key not in of_broker and key not in INPUT_WORDS):
                 values[key] = (value, (*layer.place, key))
-            elif key in TOLD_KEYS and value is not None:
+            elif key in FORWARDED_KEYS and value is not None:
                 plain[key] = value
     parts: dict[str, Tree | Fields] = {}
     for key, (value, place) in values.items():
@@ -222,13 +252,9 @@ def _field(reading: Reading, key: str, value: Any, place: Place, part: Part) -> 
     return reading.tree(value, place, part)
 
 
-def _is_field(key: str, own: frozenset[str]) -> bool:
-    return key in own or (key not in BROKER_KEYS and key not in INPUT_WORDS)
-
-
 def split_plain(key: str, value: Any) -> tuple[Any, Any]:
-    """Part a field into what may be rendered and what is handed on as it is; None for a part that is empty."""
-    if key in PLAIN_KEYS or key in AFTERWARDS_KEYS:
+    """Split a field into what is rendered and what stays as written; None for an empty part."""
+    if key in PLAIN_KEYS or key in IGNORED_KEYS:
         return None, value
     if key not in NESTED_TASKS or not isinstance(value, dict):
         return value, None
@@ -243,57 +269,132 @@ def split_plain(key: str, value: Any) -> tuple[Any, Any]:
     return rendered, plain or None
 
 
-def read_call(reading: Reading, name: str, declared: Declared, around: Surroundings = PLAINLY) -> ChildCall | None:
-    """Read which playbook a task starts; None, and an error in the report, if it does not say."""
-    part = Part(step=name, role="fields", names=around.names)
-    path, where = declared.lookup("path")
-    if not isinstance(path, str) or not path.strip():
-        empty = path is None or isinstance(path, str)
-        message = f"`path` is {kind_of(path)}, not the path of a playbook"
-        if empty:
-            message = f"the playbook step `{name}` has no `path`"
-        code = "missing-key" if empty else "bad-value"
-        reading.report.error(code, where, message, "write path: folder/of/the/playbook")
-        return None
-    version, place = declared.lookup("version")
-    answer, of_answer = declared.lookup("return_step")
-    if answer is not None and not isinstance(answer, str):
-        message = f"`return_step` is {kind_of(answer)}, not the name of a step"
-        reading.report.error("bad-value", of_answer, message, "write the name of a step of that playbook")
-    return ChildCall(
-        path=reading.tree(path, where, part),
-        version=None if version is None else read_whole(reading, as_version(version), place, part, VERSIONS),
-        return_step=None if answer is None else reading.tree(answer, of_answer, part),
-    )
-
-
-def check_texts(reading: Reading, declared: Declared) -> None:
-    """Report what is wrong with the program texts of a task."""
+def check_program_texts(reading: Reading, name: str, declared: Declared, *, is_nested: bool = False) -> None:
+    """Report wrong program texts of a task, and keep that of a python step for further checks."""
     for layer in declared.layers if declared.kind == "action" else ():
-        refuse_texts(reading, declared.type, layer.raw, layer.place)
+        refuse_program_texts(reading, declared.type, layer.raw, layer.place)
+    if declared.type != "python" or declared.kind != "action":
+        return
+    libs = declared.lookup("libs")[0]
+    names = frozenset(libs) if isinstance(libs, dict) else NO_NAMES
+    for key in ("code", "code_b64"):
+        value, place = declared.lookup(key)
+        if isinstance(value, str):
+            is_plain, text = key == "code", program_text(key, value)
+            reading.programs.append(
+                Program(step=name, place=place, text=text, is_plain=is_plain, is_nested=is_nested, libs=names)
+            )
 
 
-def known_keys(declared: Declared, *, iterating: bool = False) -> frozenset[str] | None:
-    """Give the keys that mean something on a task; None where any may (a type of the operator's own)."""
-    if declared.type not in OWN_KEYS:
+def program_text(key: str, value: object) -> str:
+    """Give the program text under a key, base64 decoded; an empty text if it is none."""
+    if isinstance(value, list):
+        return "\n".join(program_text(key, item) for item in value)
+    if not isinstance(value, str) or not key.endswith("_b64"):
+        return value if isinstance(value, str) else ""
+    try:
+        return base64.b64decode("".join(value.split()), validate=True).decode()
+    except ValueError:  # also binascii.Error and UnicodeDecodeError
+        return ""
+
+
+def known_keys(reading: Reading, declared: Declared, *, iterating: bool = False) -> frozenset[str] | None:
+    """Give the known keys of a task; None for a type of people's own workers, which may have any."""
+    if declared.is_foreign:
         return None
-    keys = BROKER_KEYS.union(INPUT_WORDS, declared.own, SAVE_KEYS)
-    if declared.kind != "control":
+    keys = broker_keys(reading.rules.language).union(INPUT_WORDS, declared.own, SAVE_KEYS)
+    if declared.kind not in WITHOUT_AUTH:
         keys |= {"auth"}
     return keys | ITERATION_KEYS if iterating else keys
 
 
 def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: frozenset[str]) -> None:
-    """Warn of keys that the broker does not know; they are handed to the worker all the same."""
+    """Warn of unknown keys; the job has them all the same."""
     for layer in declared.layers:
         for key in layer.raw:
             if key in known:
                 continue
-            message = f"the key `{key}` means nothing on the {declared.type} step `{name}`"
-            hint = reading.report.did_you_mean(key, known)
+            if key == BLOCK:
+                message = f"the step `{name}` has a `{key}`, and its type is {declared.type}"
+                remedy = REMEDIES_OF_BLOCKS.get(declared.kind, "write type: playbook")
+                reading.report.error("bad-type", (*layer.place, key), message, remedy, key=True)
+                continue
+            message = f"unknown key `{key}` on the {declared.type} step `{name}`"
+            hint = ""
             if key == "pass":
                 hint = "the step always runs: put the condition into the `next` of the step before it"
-            elif key in AFTERWARDS_KEYS:
-                worker = "the worker gets it as it is" if declared.kind in WITH_WORKER else "no worker gets it"
-                hint = f"{worker}, and the broker does nothing with it"
-            reading.report.warning("unknown-key", (*layer.place, key), message, hint, key=True)
+            elif key in IGNORED_KEYS:
+                worker = "the worker gets it unchanged" if declared.kind in WITH_WORKER else "no worker gets it"
+                hint = f"{worker}, and the broker ignores it"
+            reading.report.unknown_key((*layer.place, key), message, known, hint)
+
+
+def refuse_program_texts(reading: Reading, kind: str, raw: Raw, place: Place) -> None:
+    """Report a program that is no text, and two words for one text: a job holds only one."""
+    written: dict[str, str] = {}
+    for key, value in raw.items():
+        if key not in TEXT_NAMES or value is None:
+            continue
+        if kind in PROGRAM_TYPES and not isinstance(value, str if key in NEVER_LISTS else str | list):
+            message = f"`{key}` is {json_type_name(value)}, not the text of a program"
+            reading.report.error("bad-value", (*place, key), message, "write the program itself, as one text")
+        first = written.setdefault(TEXT_NAMES[key], key)
+        if first != key:
+            message, hint = f"`{key}` repeats `{first}`", f"keep `{first}`, or keep `{key}`"
+            reading.report.error("doubled-text", (*place, key), message, hint, key=True)
+
+
+def without_program_texts_of(raw: Raw, over: Raw) -> Raw:
+    """Give a workbook action without the program texts that its step replaces, under any word."""
+    replaced = {TEXT_NAMES[key] for key, value in over.items() if key in TEXT_NAMES and value is not None}
+    return {key: value for key, value in raw.items() if TEXT_NAMES.get(key) not in replaced}
+
+
+def read_timeout(
+    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
+) -> float | Tree | None:
+    """Read the time limit in seconds, or a template that gives a duration.
+
+    The `timeout` of an http request counts only if it is a number on the step.
+    """
+    value, where = declared.lookup("timeout")
+    if value is None:
+        return None
+    if "timeout" in declared.own and (where[0] == "workbook" or isinstance(value, str)):
+        return None
+    return _read_time_limit(reading, name, value, where, around)
+
+
+def read_start_timeout(
+    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
+) -> float | Tree | None:
+    """Read in how many seconds a worker must lease the job, or a template that gives a duration."""
+    value, where = declared.lookup("start_timeout")
+    if value is None:
+        return None
+    if declared.kind not in WITH_WORKER:
+        message = f"`start_timeout` of the step `{name}` has no meaning: no worker runs the step"
+        reading.report.error("bad-value", where, message, "remove it")
+        return None
+    return _read_time_limit(reading, name, value, where, around)
+
+
+def _read_time_limit(
+    reading: Reading, name: str, value: Any, where: Place, around: Surroundings
+) -> float | Tree | None:
+    if isinstance(value, str) and any(strings(value, where)):
+        return reading.tree(value, where, Part(step=name, role="fields", names=around.names))
+    try:
+        return parse_timeout(value)
+    except ValueError:
+        shown = repr(value) if isinstance(value, str | int | float) else json_type_name(value)
+        message = f"`{where[-1]}` is {shown:.80}, not {TIMEOUT_FORMS}"
+        hint = f"write {where[-1]}: 90s, or a template that gives a duration"
+        reading.report.error("bad-value", where, message, hint)
+        return None
+
+
+def read_priority(reading: Reading, declared: Declared) -> int | None:
+    """Read the priority of the jobs; None if neither the step nor its workbook action has one."""
+    value, where = declared.lookup("priority")
+    return None if value is None else read_integer(reading, value, where, PRIORITIES)

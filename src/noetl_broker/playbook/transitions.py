@@ -1,65 +1,77 @@
-"""Reads `next`: a string, a mapping, or a list of them, into entries and arcs."""
+"""Reads `next` and `catch` (a string, a mapping, or a list of them) into entries and arcs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from noetl_broker.playbook.findings import Place, kind_of
+from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
+from noetl_broker.playbook.keywords import CATCH_KEYS, ENTRY_KEYS, ENTRY_WORDS, ERROR, START, TARGET_KEYS
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
-from noetl_broker.playbook.reading import MADE, Part, Reading
-from noetl_broker.playbook.vocabulary import ENTRY_KEYS, ENTRY_WORDS, START, TARGET_KEYS
+from noetl_broker.playbook.reader import COST_OF_COPY, Part, Reading
 from noetl_broker.template import Template
 
+EntryList = Literal["next", "catch"]
 NO_LEVEL: Mapping[str, Any] = {}
 ENTRY_ONLY = (*ENTRY_WORDS, "then", "else")
 
 
 def read_next(reading: Reading, source: str, raw: Any, place: Place) -> tuple[Entry, ...]:
-    """Read the transitions of one step; its arcs are added to the reading in document order."""
-    if raw is None:
-        return ()
-    items = [(item, (*place, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, place)]
-    read = [(_Entry(reading, source, index).read(item, where), where) for index, (item, where) in enumerate(items)]
+    """Read the transitions of one step, and add its arcs to the reading in document order."""
+    read = read_entries(reading, source, raw, place, "next")
     entries = tuple(entry for entry, _ in read if entry is not None)
-    if len(entries) < len(items):
-        reading.broken = True
-    elif not any(entry.kind == "when" for entry in entries):
+    if len(entries) == len(read) and not any(entry.kind == "when" for entry in entries):
         for entry, where in read:
             if entry is not None and entry.kind == "else":
-                message = f"`next` of step `{source}` has an `else` and no condition"
+                message = f"`next` of step `{source}` has an `else` but no condition"
                 hint = 'add an entry with a condition: {when: "{{ … }}", step: …}'
                 reading.report.error("only-else", (*where, "else"), message, hint, key=True)
     return entries
 
 
-class _Entry:
-    """Reads one entry of one step's `next`."""
+def read_entries(
+    reading: Reading, source: str, raw: Any, place: Place, word: EntryList
+) -> list[tuple[Entry | None, Place]]:
+    """Read the entries under `next` or `catch` of one step, each with its place; None for a wrong one."""
+    if raw is None:
+        return []
+    items = [(item, (*place, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, place)]
+    read = [
+        (_Entry(reading, source, index, word).read(item, where), where) for index, (item, where) in enumerate(items)
+    ]
+    reading.broken = reading.broken or any(entry is None for entry, _ in read)
+    return read
 
-    def __init__(self, reading: Reading, source: str, index: int) -> None:
-        self.reading, self.source, self.index = reading, source, index
-        self.part = Part(step=source, role="next", worker=reading.worker_words)
+
+class _Entry:
+    """Reads one entry of one step's `next` or `catch`."""
+
+    def __init__(self, reading: Reading, source: str, index: int, word: EntryList) -> None:
+        self.reading, self.source, self.index, self.word = reading, source, index, word
+        names = frozenset({ERROR}) if word == "catch" else frozenset()
+        self.part = Part(step=source, role="next", names=names, worker=reading.worker_words)
+        self.of_condition = Part(step=source, role="next", names=names)
         self.condition: str | None = None
         self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
-        self.level = NO_LEVEL  # the mapping that they are written in
+        self.level = NO_LEVEL  # the mapping of the entry
 
     def read(self, raw: Any, place: Place) -> Entry | None:
-        """Read the entry; None, with the reasons in the report, if it is not one."""
+        """Read the entry; report errors and give None if it is wrong."""
         if isinstance(raw, str):
             target = self._target(raw, place, "plain")
             return None if target is None else Entry(kind="plain", then=(target,))
         if not isinstance(raw, dict):
-            self._error("bad-next", place, f"an entry of `next` is {kind_of(raw)}", "write {step: name}")
+            self._error("bad-next", place, f"an entry of `{self.word}` is {json_type_name(raw)}", "write {step: name}")
             return None
-        self._warn_unknown(raw, place, ENTRY_KEYS)
+        self._warn_unknown(raw, place, ENTRY_KEYS if self.word == "next" else CATCH_KEYS)
         words = [word for word in ENTRY_WORDS if word in raw]
         if len(words) > 1:
-            self._error("bad-when", (*place, words[1]), f"`{words[1]}` says again what `{words[0]}` says", "keep one")
+            self._error("bad-when", (*place, words[1]), f"`{words[1]}` repeats `{words[0]}`", "keep one")
         condition = None
         if words:
             where = (*place, words[0])
-            condition = self.reading.condition(raw[words[0]], where, Part(step=self.source, role="next"))
+            condition = self.reading.condition(raw[words[0]], where, self.of_condition)
             self.condition = str(raw[words[0]])
         self.defaults, self.level = read_inputs(self.reading, raw, place, self.part), raw
         entry = self._with_targets(raw, place, condition, conditional=bool(words))
@@ -75,6 +87,8 @@ class _Entry:
             self._error("bad-next", (*place, key) if key else place, message, hint)
             return None
         branch: Branch = "then" if conditional else "plain"
+        if self.word == "catch":
+            branch = "catch"
         then: tuple[Target | None, ...] = ()
         if itself:
             then = (self._target(raw, place, branch, inputs=self.defaults),)
@@ -82,7 +96,7 @@ class _Entry:
             then = self._targets(raw["then"], (*place, "then"), branch)
         otherwise = self._targets(raw["else"], (*place, "else"), "else") if "else" in raw else ()
         if not then and not otherwise:
-            self._error("bad-next", place, "an entry of `next` has no target", "add step: name")
+            self._error("bad-next", place, f"an entry of `{self.word}` has no target", "add step: name")
             return None
         if None in then or None in otherwise:
             return None
@@ -93,15 +107,16 @@ class _Entry:
             otherwise=tuple(target for target in otherwise if target is not None),
         )
 
-    @staticmethod
-    def _shape_problem(raw: Mapping[str, Any], *, itself: bool, conditional: bool) -> tuple[str, str, str] | None:
-        """Give the key, the message and the remedy of an entry whose keys do not go together."""
+    def _shape_problem(self, raw: Mapping[str, Any], *, itself: bool, conditional: bool) -> tuple[str, str, str] | None:
+        """Give the key, the message and the hint for keys that exclude each other; None if there are none."""
+        if self.word == "catch" and "else" in raw:
+            return "else", "an entry of `catch` has an `else`", "make it the last entry, without a `when`"
         if itself and "then" in raw:
             return "then", "an entry has both a target and `then`", "put all targets under `then`"
         if "else" in raw and not conditional and (itself or "then" in raw):
-            return "else", "`else` stands beside a target without a condition", "add `when`, or make it its own entry"
+            return "else", "`else` has no condition beside it", "add `when`, or make it its own entry"
         if not itself and "then" not in raw and "else" not in raw:
-            return "", "an entry of `next` has no target", "add step: name"
+            return "", f"an entry of `{self.word}` has no target", "add step: name"
         return None
 
     def _targets(self, raw: Any, place: Place, branch: Branch) -> tuple[Target | None, ...]:
@@ -110,15 +125,17 @@ class _Entry:
         return tuple(self._target(item, (*place, index), branch) for index, item in enumerate(raw))
 
     def _target(self, raw: Any, place: Place, branch: Branch, *, inputs: Inputs | None = None) -> Target | None:
-        """Read one target and note its arc; `inputs` are given where the entry itself is the target."""
+        """Read one target and add its arc; `inputs` are given if the entry itself is the target."""
         own: Mapping[str, Any] = raw if isinstance(raw, dict) else NO_LEVEL
         key = "step" if "step" in own or "name" not in own else "name"
         name, where = (own.get(key), (*place, key)) if isinstance(raw, dict) else (raw, place)
         if not isinstance(name, str) or not name:
-            shown = "empty" if isinstance(name, str) else kind_of(name)
-            self._error("bad-next", where, f"a target of `next` is {shown}", "write a step's name, or {step: name}")
+            shown = "empty" if isinstance(name, str) else json_type_name(name)
+            self._error(
+                "bad-next", where, f"a target of `{self.word}` is {shown}", "write a step's name, or {step: name}"
+            )
             return None
-        self.reading.work.spend(1 + MADE * len(self.defaults.keys))  # each target has its own copy of them
+        self.reading.work.spend(1 + COST_OF_COPY * len(self.defaults.keys))  # each target has its own copy of them
         if inputs is None:
             inputs = merge(self.defaults, self._own_inputs(own, place))
         if not self._exists(name, where):
@@ -139,13 +156,13 @@ class _Entry:
         for word in ENTRY_ONLY:
             if word in own:
                 message = f"a target has no `{word}` of its own"
-                self._error("bad-next", (*place, word), message, "make it an entry of `next`")
+                self._error("bad-next", (*place, word), message, f"make it an entry of `{self.word}`")
         self._warn_unknown(own, place, TARGET_KEYS.union(ENTRY_ONLY))
         return read_inputs(self.reading, own, place, self.part)
 
     def _exists(self, name: str, place: Place) -> bool:
         if name == START:
-            message = f"`next` of step `{self.source}` leads back to `start`"
+            message = f"`{self.word}` of step `{self.source}` leads back to `start`"
             self._error("next-to-start", place, message, "lead to the step after `start`")
             return False
         if name not in self.reading.steps:
@@ -159,9 +176,7 @@ class _Entry:
     def _warn_unknown(self, raw: Mapping[str, Any], place: Place, known: frozenset[str]) -> None:
         for key in raw:
             if key not in known:
-                message = f"the key `{key}` means nothing in `next`"
-                hint = self.reading.report.did_you_mean(key, known)
-                self.reading.report.warning("unknown-key", (*place, key), message, hint, key=True)
+                self.reading.report.unknown_key((*place, key), f"unknown key `{key}` in `{self.word}`", known)
 
     def _error(self, code: str, place: Place, message: str, hint: str) -> None:
         self.reading.broken = True

@@ -1,7 +1,7 @@
-"""What reading one document may cost: counted, because a document of a few kilobytes can ask for hours of work.
+"""Bounds the work of reading one document: a few kilobytes can ask for hours.
 
-The count depends on the document alone, so the answer is the same on every machine. The limit in seconds is for what no
-count foresees; it counts the processor's time, which a busy machine does not use up.
+The work is counted in units that depend on the document alone, so every machine gives the same answer. A limit in
+seconds of processor time covers work that is not counted.
 """
 
 from __future__ import annotations
@@ -11,58 +11,58 @@ import time
 
 from noetl_broker.errors import BrokerError
 
-LOOK_EVERY = 5_000  # units between two looks at the clock: some milliseconds
+UNITS_BETWEEN_CHECKS = 5_000  # some milliseconds
 LONGEST_PAUSE_SECONDS = 0.05
-CHARS = 64  # of the names on the way to a value, which cost as much as a value
+CHARS = 64  # of the names above a value that cost as much as the value
 
 
 class TooMuchWork(Exception):
-    """A document asks for more than it may; the text says of what."""
+    """Reading a document takes more work than it may; the text names the limit."""
 
 
 class Abandoned(BrokerError):
-    """Whoever wanted the document read is stopping."""
+    """The program stops, so the document is not read."""
 
 
 class Work:
-    """The work that is left for one document, in units of about a microsecond."""
+    """The remaining work of one document, in units of about a microsecond."""
 
-    __slots__ = ("_left", "_look_at", "_looked_at", "_most", "_most_seconds", "_stopping", "_until")
+    __slots__ = ("_checked_at", "_left", "_most", "_most_seconds", "_next_check", "_stopping", "_until")
 
     def __init__(self, most: int, most_seconds: float, stopping: threading.Event | None = None) -> None:
-        """Nothing is spent yet; `most_seconds` are of the calling thread's time on the processor.
+        """`most_seconds` are of the calling thread's processor time.
 
-        With `stopping` it is done beside an event loop: it pauses again and again, and ends when that is set.
+        With `stopping` the work runs in a thread beside an event loop. It pauses often, and ends when the event is set.
         """
         self._most, self._left = most, most
         self._most_seconds = most_seconds
-        self._looked_at = time.thread_time()
-        self._until = self._looked_at + most_seconds
-        self._look_at = max(most - LOOK_EVERY, 0)
+        self._checked_at = time.thread_time()
+        self._until = self._checked_at + most_seconds
+        self._next_check = max(most - UNITS_BETWEEN_CHECKS, 0)
         self._stopping = stopping
 
     def spend(self, units: int = 1) -> None:
         """Count some work before it is done; raises TooMuchWork past a limit."""
         self._left -= units
-        if self._left < self._look_at:
-            self._look()
+        if self._left < self._next_check:
+            self._check_limits()
 
-    def _look(self) -> None:
-        self._look_at = max(self._left - LOOK_EVERY, 0)
+    def _check_limits(self) -> None:
+        self._next_check = max(self._left - UNITS_BETWEEN_CHECKS, 0)
         if self._left < 0:
             raise TooMuchWork(f"{self._most:,} steps of work")
         now = time.thread_time()
         if now > self._until:
             raise TooMuchWork(f"{self._most_seconds:g} s")
         if self._stopping is not None:
-            # Python runs one thread at a time: the event loop has every other moment for itself.
-            if self._stopping.wait(min(now - self._looked_at, LONGEST_PAUSE_SECONDS)):
+            # Python runs one thread at a time: pause, so that the event loop runs half of the time.
+            if self._stopping.wait(min(now - self._checked_at, LONGEST_PAUSE_SECONDS)):
                 raise Abandoned("the program stops")
-            self._looked_at = time.thread_time()
+            self._checked_at = time.thread_time()
 
 
 def weight_of(value: object, chars: int = 0) -> int:
-    """How much a value of a document costs whoever walks over it; `chars` are those of the names above it."""
+    """Give the cost of a walk over a value of a document; `chars` are those of the names above it."""
     if isinstance(value, dict):
         return 1 + sum(weight_of(item, chars + len(key)) for key, item in value.items())
     if isinstance(value, list):

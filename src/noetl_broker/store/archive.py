@@ -1,8 +1,8 @@
-"""History that leaves: whole periods of it are detached, rows outside of any period are moved, and nothing is deleted.
+"""Archives old history: detaches the partitions of whole periods, moves rows without a period, deletes nothing.
 
-A period is archived in several short transactions. The first one takes the events away and marks the period: it then
-asks once more who is still alive in it, and nobody who begins later can be in what it took. What is left of an
-interrupted one is taken by the next call.
+A period is archived in several short transactions. The first detaches the events, checks again that no execution of the
+period runs, and marks the period. An execution that starts later writes an event, so it cannot be in that partition.
+After an interruption the next call continues.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from noetl_broker.errors import DatabaseFault, NotFoundFault, OperatorFault
-from noetl_broker.store.pool import Connection
+from noetl_broker.store.connection import Connection, schema_of
 from noetl_broker.store.queries import sql
 
-EVENTS = "event"  # the table that leaves first: whatever begins or moves an execution writes to it
+EVENTS = "event"  # detached first: every start and every move of an execution writes to it
 BATCH = 200  # executions whose rows move in one transaction
 BEFORE_ALL_IDS = -(2**63)
 TRIES, PAUSE_SECONDS = 20, 0.5
 
 
-class Holder(NamedTuple):
-    """An execution that keeps its period back, and why."""
+class Blocker(NamedTuple):
+    """An execution that prevents archiving its period, and why."""
 
     execution_id: int
     reason: str
 
 
 class Period(NamedTuple):
-    """A range of executions by their ids; `tables` of it are `attached`, or `detached` in the archive.
+    """A range of execution ids; its tables are `attached`, or `detached` in the archive.
 
-    `holders`: some of those that keep it back, `held` of them in all; of one that is not old enough nobody was asked.
+    `held`: how many executions prevent archiving it; `blockers`: some of them. Young periods are not checked.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Period(NamedTuple):
     bytes: int
     attached: tuple[str, ...]
     detached: tuple[str, ...]
-    holders: tuple[Holder, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     held: int = 0
 
     @property
@@ -58,69 +58,69 @@ class Period(NamedTuple):
         return bool(self.attached) and (self.archived_at is not None or (self.is_old and not self.held))
 
 
-class Moved(NamedTuple):
-    """How many executions left one by one, and how many rows they had."""
+class MovedCounts(NamedTuple):
+    """How many executions without a period were archived, and their rows."""
 
     executions: int
     rows: int
 
 
 async def add_partition(connection: Connection, period_days: int) -> str | None:
-    """Make one partition that is missing, for a period of so many days; its name, None: none is missing."""
+    """Create one missing partition, for a period of `period_days`; returns its name, None if none is missing."""
     name: str | None = await connection.fetchval(sql("add_partition"), period_days)
     return name
 
 
-async def be_alone(connection: Connection) -> None:
-    """Wait until nobody else archives or restores; then nobody does for as long as the connection stands."""
+async def lock_archiving(connection: Connection) -> None:
+    """Wait for the lock that only one archiving or restoring process holds; this connection keeps it."""
     while not await connection.fetchval(sql("take_archive")):  # noqa: ASYNC110 - it is another process
         await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def list_periods(connection: Connection, older_than: float, *, examples: int = 3) -> list[Period]:
-    """All periods, the oldest first, with what keeps the old ones back; `older_than` in seconds."""
+    """All periods, the oldest first, with what prevents archiving the old ones; `older_than` in seconds."""
     await connection.fetchval(sql("archive_patience"))
     periods = []
     for row in await connection.fetch(sql("list_periods"), older_than):
         period = Period(**{**row, "attached": tuple(row["attached"]), "detached": tuple(row["detached"])})
         if period.is_old and period.archived_at is None:
-            holders, held = await _holders(connection, period, older_than, max(examples, 1))
-            period = period._replace(holders=holders, held=held)
+            blockers, held = await _find_blockers(connection, period, older_than, max(examples, 1))
+            period = period._replace(blockers=blockers, held=held)
         periods.append(period)
     return periods
 
 
-async def _holders(
+async def _find_blockers(
     connection: Connection, period: Period, older_than: float, examples: int
-) -> tuple[tuple[Holder, ...], int]:
+) -> tuple[tuple[Blocker, ...], int]:
     ids = period.first_id, period.next_id
     living = await connection.fetch(sql("living_in_period"), *ids, examples)
     young = await connection.fetch(sql("young_in_period"), *ids, older_than, examples)
     held = sum(rows[0]["holders"] for rows in (living, young) if rows)
-    return tuple(Holder(row["execution_id"], row["reason"]) for row in [*living, *young][:examples]), held
+    return tuple(Blocker(row["execution_id"], row["reason"]) for row in [*living, *young][:examples]), held
 
 
-async def archive_period(connection: Connection, period: Period, older_than: float) -> tuple[Holder, ...]:
-    """Detach what is attached of a period that is due; gives who kept it back after all: nothing is changed."""
+async def archive_period(connection: Connection, period: Period, older_than: float) -> tuple[Blocker, ...]:
+    """Detach the tables of a period; if an execution prevents that, change nothing and return it."""
     tables = [*period.attached]
     if period.archived_at is None:
-        holders, _ = await _holders(connection, period, older_than, 1)
-        holders = holders or await _persistently(_take_events, connection, period)
-        if holders:
-            return holders
+        blockers, _ = await _find_blockers(connection, period, older_than, 1)
+        blockers = blockers or await _retry_on_lock(_take_events, connection, period)
+        if blockers:
+            return blockers
         tables = [table for table in tables if table != EVENTS]
     for table in tables:
-        await _persistently(connection.fetchval, sql("detach_partition"), table, period.name)
+        await _retry_on_lock(connection.fetchval, sql("detach_partition"), table, period.name)
     return ()
 
 
-async def _take_events(connection: Connection, period: Period) -> tuple[Holder, ...]:
+async def _take_events(connection: Connection, period: Period) -> tuple[Blocker, ...]:
     transaction = connection.transaction()
     await transaction.start()
     try:
         if EVENTS in period.attached:
             await connection.fetchval(sql("detach_partition"), EVENTS, period.name)
-        # What was over a moment ago stays over; what came since then and lives must not be taken.
+        # An execution may have started since the last check.
         living = await connection.fetch(sql("living_in_period"), period.first_id, period.next_id, 1)
         if not living:
             await connection.execute(sql("mark_archived"), period.name)
@@ -128,11 +128,11 @@ async def _take_events(connection: Connection, period: Period) -> tuple[Holder, 
         await transaction.rollback()
         raise
     await (transaction.rollback() if living else transaction.commit())
-    return tuple(Holder(row["execution_id"], row["reason"]) for row in living)
+    return tuple(Blocker(row["execution_id"], row["reason"]) for row in living)
 
 
 async def restore_period(connection: Connection, name: str, older_than: float = 0.0) -> Period:
-    """Attach again what was detached of a period; raises NotFoundFault or OperatorFault where there is nothing to."""
+    """Attach the tables of an archived period again; raises NotFoundFault or OperatorFault if there is none."""
     periods = {period.name: period for period in await list_periods(connection, older_than)}
     if name not in periods:
         raise NotFoundFault(f"there is no period {name}; noetl-broker archive --older-than 90d --dry-run shows them")
@@ -140,16 +140,16 @@ async def restore_period(connection: Connection, name: str, older_than: float = 
     if period.archived_at is None:
         raise OperatorFault(f"the period {name} is not archived")
     if not period.detached and not period.attached:
-        raise NotFoundFault(f"the tables of the period {name} are gone from the schema noetl_archive")
+        raise NotFoundFault(f"the tables of the period {name} are gone from the schema {schema_of(connection)}_archive")
     for table in reversed(period.detached):
-        await _persistently(connection.fetchval, sql("bound_partition"), table, name)
-        await _persistently(connection.fetchval, sql("attach_partition"), table, name)
+        await _retry_on_lock(connection.fetchval, sql("bound_partition"), table, name)
+        await _retry_on_lock(connection.fetchval, sql("attach_partition"), table, name)
     await connection.execute(sql("mark_restored"), name)
     return period
 
 
 async def outside_periods(connection: Connection, older_than: float) -> AsyncIterator[list[int]]:
-    """Executions that are over and have rows outside of any period that is in use, a batch at a time."""
+    """Ended executions with rows outside any attached period, in batches."""
     last = BEFORE_ALL_IDS
     while rows := await connection.fetch(sql("executions_without_period"), last, older_than, BATCH):
         last = rows[-1]["execution_id"]
@@ -157,32 +157,33 @@ async def outside_periods(connection: Connection, older_than: float) -> AsyncIte
             yield over
 
 
-async def archive_rows(connection: Connection, execution_ids: list[int]) -> Moved:
-    """Move the rows of these executions in one transaction, or one by one where an event has come for some of them.
+async def archive_rows(connection: Connection, execution_ids: list[int]) -> MovedCounts:
+    """Move the rows of these executions in one transaction; if one got a new event, move them one by one.
 
-    Those for which one has come stay: the next call finds it read.
+    An execution with a new event stays until the next call.
     """
     try:
-        return Moved(len(execution_ids), int(await connection.fetchval(sql("archive_rows"), execution_ids)))
+        return MovedCounts(len(execution_ids), int(await connection.fetchval(sql("archive_rows"), execution_ids)))
     except asyncpg.SerializationError:
         if len(execution_ids) == 1:
-            return Moved(0, 0)
+            return MovedCounts(0, 0)
     alone = [await archive_rows(connection, [execution_id]) for execution_id in execution_ids]
-    return Moved(*map(sum, zip(*alone, strict=True)))
+    return MovedCounts(*map(sum, zip(*alone, strict=True)))
 
 
 async def archived_fault(connection: Connection, execution_id: int) -> NotFoundFault | None:
-    """What to tell whoever asks for the history of an execution that is archived; None: it is not."""
+    """The fault for a request for archived history; None if the execution is not archived."""
     row = await connection.fetchrow(sql("archived_as"), execution_id)
     if row is None:
         return None
     period = row["period"]
     remedy = f"; noetl-broker archive --restore {period} brings it back" if period else ""
-    return NotFoundFault(f"execution {execution_id} is archived: its history is in the schema noetl_archive{remedy}")
+    place = f"the schema {schema_of(connection)}_archive"
+    return NotFoundFault(f"execution {execution_id} is archived: its history is in {place}{remedy}")
 
 
-async def _persistently(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """Try until the lock is had: whoever waits for it for long would have all others wait behind."""
+async def _retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """Retry with a short lock timeout: a long wait for a table lock would block everybody behind it."""
     for _ in range(TRIES):
         try:
             return await work(*arguments)

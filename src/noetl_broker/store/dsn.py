@@ -1,11 +1,14 @@
-"""The secret parts of a connection string, and messages that must not show them."""
+"""Which database is meant, and what messages may show of its connection string."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from noetl_broker.store.schema_name import DEFAULT_SCHEMA, check_schema_name
 
 INSTEAD = "the parts of the DSN cannot be told apart; percent-encode the special characters of user and password"
 UNNAMED = "without a name"
@@ -17,8 +20,20 @@ _KEYWORD = re.compile(r"(?:^|[\s?&;])(?:ssl)?password\s*=\s*('(?:[^'\\]|\\.)*'|(
 _SEPARATORS = re.compile(r"[/?#:@\[\]&=]")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Where a broker's tables are: the database (`dsn` None: the PG* variables say), and the schema in it."""
+
+    dsn: str | None = field(default=None, repr=False)
+    schema: str = DEFAULT_SCHEMA
+
+    def __post_init__(self) -> None:
+        """Raise OperatorFault for a schema whose name cannot be used."""
+        check_schema_name(self.schema)
+
+
 def secret_parts(dsn: str | None) -> tuple[str, ...]:
-    """Give the passwords in a connection string, as written and decoded; of a broken one, all that may be of one."""
+    """Give the passwords in a connection string, written and decoded; of a malformed one, all that may be one."""
     if not dsn:
         return ()
     found = [match.strip("'") for match in _KEYWORD.findall(dsn)]
@@ -29,14 +44,14 @@ def secret_parts(dsn: str | None) -> tuple[str, ...]:
 
 
 def password_in(dsn: str | None) -> str:
-    """Give the password that a connection string says, as the driver reads it; "" where it says none."""
+    """Give the password in a connection string, as the driver reads it; "" if there is none."""
     try:
         parts = urlsplit(dsn or "")
     except ValueError:
         return ""  # the driver says why
     user, at, _ = parts.netloc.partition("@")
-    said = user.partition(":")[2] if at else ""
-    return unquote(said) or dict(parse_qsl(parts.query)).get("password", "")
+    written = user.partition(":")[2] if at else ""
+    return unquote(written) or dict(parse_qsl(parts.query)).get("password", "")
 
 
 def without_secrets(message: str, dsn: str | None) -> str:
@@ -49,17 +64,20 @@ def without_secrets(message: str, dsn: str | None) -> str:
     return message
 
 
-def database_names(dsns: Sequence[str | None]) -> tuple[str, ...]:
-    """Name each database for logs: host and database, as its DSN says; never a piece of a secret, each name once.
+def database_names(databases: Sequence[Database]) -> tuple[str, ...]:
+    """Name each database for logs: host, database and a schema that is not the default; each name once.
 
-    Where there is no DSN, as the PG* variables say.
+    A name shows no piece of a secret. Without a DSN, the PG* variables say host and database.
     """
     names: list[str] = []
-    for dsn in dsns:
+    for database in databases:
+        dsn = database.dsn
         address, _, query = (dsn or "").partition("://")[2].partition("?")
         place = address.rpartition("@")[2] if dsn else "/".join(os.environ.get(name, "") for name in PLACE).strip("/")
         # Of a broken DSN the password may be what stands there.
         hidden = not place or "@" in query or without_secrets(place, dsn) != place
         name = UNNAMED if hidden else place
+        if database.schema != DEFAULT_SCHEMA:
+            name = f"{name}/{database.schema}"
         names.append(name if name not in names else f"{name} #{len(names) + 1}")
     return tuple(names)

@@ -1,6 +1,6 @@
-"""What the store remembers of executions, in the form in which the core takes their turns again.
+"""Loads recorded executions as `History`, which replay re-runs.
 
-Everything of one moment: a running execution must not be read half before and half after a turn.
+Each is read in one snapshot: a running execution must not be read partly before and partly after a turn.
 """
 
 from __future__ import annotations
@@ -12,19 +12,29 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from noetl_broker.broker.context import Found, result_of, want_failed, want_step, want_turn
-from noetl_broker.broker.history import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.broker.model import JSON, Emitted, Ended, Rules, Turn, stored_rules
+from noetl_broker.broker.context import (
+    Found,
+    UndoRow,
+    result_of,
+    taken_items,
+    taken_over,
+    want_failed,
+    want_step,
+    want_turn,
+)
+from noetl_broker.broker.model import JSON, Emitted, ExecutionEnd, Rules, Turn, stored_rules
+from noetl_broker.broker.state import is_live
 from noetl_broker.errors import NotFoundFault, PlaybookFault
+from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
 from noetl_broker.playbook.compile import compile_playbook
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
-from noetl_broker.store import unit
+from noetl_broker.store import turn_store
 from noetl_broker.store.archive import archived_fault
-from noetl_broker.store.codec import load_json
-from noetl_broker.store.pool import Connection
+from noetl_broker.store.claimed_rows import event_of, node_of_job
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.json_codec import load_json
 from noetl_broker.store.queries import sql
-from noetl_broker.store.rows import event_of, parse_node
 
 MOST_PLAYBOOKS = 256
 Rows = Sequence[Any]
@@ -33,24 +43,24 @@ _execution = itemgetter("execution_id")
 
 
 class Versions:
-    """The playbooks of histories, each compiled once for its catalog row; a version never changes."""
+    """The playbooks of histories, each compiled once; a version never changes."""
 
     def __init__(self, rules: PlaybookRules) -> None:
-        """Nothing compiled yet; `rules` say what a playbook may hold."""
+        """Empty; `rules` limit playbooks."""
         self._rules = rules
         self._kept: OrderedDict[int, Playbook | str] = OrderedDict()
 
     async def load(self, connection: Connection, catalog_ids: set[int]) -> None:
-        """Compile those that are not kept yet."""
+        """Compile the versions that are not cached."""
         for catalog_id in sorted(catalog_ids - self._kept.keys()):
-            found = await unit.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
+            found = await turn_store.load_content(connection, catalog_id, most_bytes=self._rules.max_document_bytes)
             if found is not None:
-                self._kept[catalog_id] = _compile(*found, self._rules)
+                self._kept[catalog_id] = _compile(found, self._rules.of_version(found.language))
         while len(self._kept) > max(MOST_PLAYBOOKS, len(catalog_ids)):
             self._kept.popitem(last=False)
 
     def of(self, head: Any) -> Playbook | str:
-        """The playbook of an execution, or the sentence that says why there is none."""
+        """The playbook of an execution, or a sentence that says why there is none."""
         refused = _refused(head)
         if refused is not None:
             return refused
@@ -63,7 +73,7 @@ class Versions:
 
 
 def _refused(head: Any) -> str | None:
-    """Why the playbook of an execution did not compile when it was to begin; whether it does today changes nothing."""
+    """Why the playbook did not compile when the execution started; whether it does today does not matter."""
     error = head["error"] if head["rules"] is None else None
     message = error.get("message") if isinstance(error, dict) else None
     if isinstance(message, str) and message.startswith(f"playbook {head['path']} does not compile: "):
@@ -72,26 +82,26 @@ def _refused(head: Any) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _compile(content: str | None, path: str, content_bytes: int, rules: PlaybookRules) -> Playbook | str:
-    if content is None:
-        return f"playbook {path} does not compile: the document has {content_bytes:,} bytes"
+def _compile(content: turn_store.Content, rules: PlaybookRules) -> Playbook | str:
+    if content.text is None:
+        return f"playbook {content.path} does not compile: the document has {content.size:,} bytes"
     try:
-        return compile_playbook(content, file=path, rules=rules)
+        return compile_playbook(content.text, file=content.path, path=content.path, rules=rules)
     except PlaybookFault as fault:
-        return f"playbook {path} does not compile: {fault}"
+        return f"playbook {content.path} does not compile: {fault}"
 
 
 async def load_history(connection: Connection, execution_id: int, rules: PlaybookRules) -> History:
-    """Everything about one execution; raises NotFoundFault where the broker has never read an event of it."""
+    """The history of one execution; raises NotFoundFault if the broker never decided on it."""
     for history in await load_histories(connection, [execution_id], Versions(rules)):
         return history
-    raise await never_read(connection, execution_id)
+    raise await unread_history_fault(connection, execution_id)
 
 
 async def load_histories(connection: Connection, execution_ids: Sequence[int], versions: Versions) -> Iterator[History]:
-    """Everything about some executions, oldest first, of one moment; those that the broker never read are left out.
+    """The histories of executions in one snapshot, oldest first; executions without a turn are omitted.
 
-    The rows are all here when this returns; they become histories one by one as they are asked for.
+    All rows are loaded when this returns. Each becomes a history when the iterator reaches it.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         heads = [row for row in await connection.fetch(sql("history_heads"), execution_ids) if row["turn"] is not None]
@@ -99,17 +109,19 @@ async def load_histories(connection: Connection, execution_ids: Sequence[int], v
         events = await connection.fetch(sql("history_events"), execution_ids)
         jobs = await connection.fetch(sql("history_jobs"), execution_ids)
         rows = await connection.fetch(sql("history_rows"), execution_ids)
-        taken = await connection.fetch(sql("history_taken"), execution_ids)
+        taken = await load_taken(connection, execution_ids)
+        undone = await connection.fetch(sql("history_undone"), execution_ids)
         await versions.load(connection, {row["catalog_id"] for row in heads} - {None})
-    return _assemble(heads, (turns, events, jobs, rows, taken), [versions.of(head) for head in heads])
+    return _assemble(heads, (turns, events, jobs, rows, taken, undone), [versions.of(head) for head in heads])
 
 
 def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook | str]) -> Iterator[History]:
-    turns, events, jobs, rows, taken = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
+    grouped = ({key: [*group] for key, group in groupby(part, _execution)} for part in parts)
+    turns, events, jobs, rows, taken, undone = grouped
     for head, playbook in zip(heads, playbooks, strict=True):
         key = head["execution_id"]
         try:
-            found, strays = turns_of(turns.get(key, ()), events.get(key, ()))
+            found, unlinked = turns_of(turns.get(key, ()), events.get(key, ()))
             read = {turn.event_id for turn in found}
             yield history_of(
                 head,
@@ -117,21 +129,20 @@ def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook
                 rows.get(key, ()),
                 taken.get(key, ()),
                 turns=found,
-                strays=tuple(_stray(row) for row in strays if row["event_id"] not in read),
+                unlinked=tuple(_unlinked_event_text(row) for row in unlinked if row["event_id"] not in read),
                 jobs=jobs_of(jobs.get(key, ()), head["workload"]),
+                undone={(row["step"], row["visit"], row["place"]): row["status"] for row in undone.get(key, ())},
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             yield unreadable(head, playbook, error)
 
 
 def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **more: Any) -> History:
-    """The history of which this is the head, with `more` of its fields."""
+    """The history of a head row; `more` are further fields."""
     ended = None
-    unborn = (
-        head["path"] is None and head["status"] == "CANCELLED"
-    )  # it ended with its parent, and by no turn of its own
-    if head["status"] not in {None, "RUNNING"} and not unborn:
-        ended = Ended(head["status"], head["result"], head["error"])
+    unborn = head["path"] is None and head["status"] == "CANCELLED"  # it ended with its parent, without a turn
+    if head["status"] is not None and not is_live(head["status"]) and not unborn:
+        ended = ExecutionEnd(head["status"], head["result"], head["error"])
     return History(
         execution_id=head["execution_id"],
         playbook=playbook,
@@ -149,17 +160,30 @@ def history_of(head: Any, playbook: Playbook | str, rows: Rows, taken: Rows, **m
         ended=ended,
         state=head["tokens"],
         path=head["path"],
+        name=head["name"],
         broken=None if head["status"] is not None else "noetl.execution has no row of it",
         set_aside=head["set_aside"],
         **more,
     )
 
 
+async def load_taken(connection: Connection, execution_ids: Sequence[int]) -> Rows:
+    """What forks and undo executions took over: results, items, and rows of `noetl.undo`; by execution."""
+    rows = [*await connection.fetch(sql("history_taken"), execution_ids)]
+    rows += await connection.fetch(sql("history_items"), execution_ids)
+    undos = await connection.fetch(sql("history_undos"), execution_ids)
+    return sorted([*rows, *undos], key=_execution)
+
+
 def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
-    """The results that a fork brought along, by the wishes that ask for them; nothing of an execution that is none."""
-    answers: dict[tuple[object, ...], object] = {}
-    for row in rows:
-        step, visit, _ = _node(row["node_id"])
+    """The results that a fork took over, by the core's keys; empty if it is no fork."""
+    items, results = [row for row in rows if "items" in row], [row for row in rows if "event_id" in row]
+    undos = [row for row in rows if "turn" in row]
+    answers = taken_over(UndoRow(*tuple(row)[1:]) for row in undos) if undos else {}
+    for row in items:
+        answers |= taken_items(row["step"], row["visit"], row["items"], row["again"])
+    for row in results:
+        step, visit, _ = node_of_job(row["node_id"])
         result = result_of(row["event_type"], row["result"], row["error"])
         answers[want_turn(-row["event_id"])] = result
         if row["failed"] is not None:
@@ -171,7 +195,7 @@ def _taken_of(rows: Rows) -> dict[tuple[object, ...], object]:
 
 
 def unreadable(head: Any, playbook: Playbook | str, error: Exception) -> History:
-    """What is left of a history whose rows are not such as the broker writes."""
+    """The history of an execution whose rows cannot be read."""
     return History(
         execution_id=head["execution_id"],
         playbook=playbook,
@@ -182,9 +206,9 @@ def unreadable(head: Any, playbook: Playbook | str, error: Exception) -> History
 
 
 def turns_of(turns: Rows, events: Rows) -> tuple[tuple[RecordedTurn, ...], list[Any]]:
-    """The turns with the events that they wrote, and the events that claim a turn which did not write them.
+    """The turns with the events that they wrote, and the events that name a turn which did not write them.
 
-    `events` are those of these turns and of earlier ones, both in turn order.
+    `events` are those of these and of earlier turns; both are in turn order.
     """
     written: dict[tuple[object, int], list[Any]] = {}
     for row in events:
@@ -195,21 +219,28 @@ def turns_of(turns: Rows, events: Rows) -> tuple[tuple[RecordedTurn, ...], list[
         execution_id, number, event_id = row["execution_id"], row["turn"], row["event_id"]
         own = written.pop((number, event_id), ())
         turn = Turn(execution_id, number, row["decided_at"])
-        outcome, note = row["outcome"], row["note"]
         found.append(
-            RecordedTurn(turn, event_of(row)[0], outcome, note, tuple([_emitted(event) for event in own]), event_id)
+            RecordedTurn(
+                turn,
+                event_of(row)[0]._replace(places=row["places"]),
+                row["outcome"],
+                row["note"],
+                tuple([_emitted(event) for event in own]),
+                event_id,
+                tuple([event["node_name"] for event in own]),
+            )
         )
     return tuple(found), [row for rows in written.values() for row in rows]
 
 
 def jobs_of(rows: Rows, workload: JSON) -> Jobs:
-    """The jobs by their visits; the workload of the execution stands in the context of each, once in memory."""
+    """The jobs by node; all contexts share one copy of the workload."""
     jobs: Jobs = {}
     for row in rows:
         context = row["context"]
         if row["same_workload"]:
             context["workload"] = workload
-        jobs[_node(row["node_id"])] = RecordedJob(
+        jobs[node_of_job(row["node_id"])] = RecordedJob(
             row["node_type"],
             load_json(row["action"]),
             context,
@@ -220,17 +251,17 @@ def jobs_of(rows: Rows, workload: JSON) -> Jobs:
     return jobs
 
 
-async def strays_of(connection: Connection, execution_id: int, rows: Rows) -> tuple[str, ...]:
-    """Of events that claim a turn which did not write them, those that no turn has read, as sentences."""
+async def unlinked_events(connection: Connection, execution_id: int, rows: Rows) -> tuple[str, ...]:
+    """Sentences about events that name a turn which did not write them, and that no turn read."""
     if not rows:
         return ()
     read = await connection.fetch(sql("events_read"), execution_id, [row["event_id"] for row in rows])
     others = {row["event_id"] for row in read}
-    return tuple(_stray(row) for row in rows if row["event_id"] not in others)
+    return tuple(_unlinked_event_text(row) for row in rows if row["event_id"] not in others)
 
 
-async def never_read(connection: Connection, execution_id: int) -> NotFoundFault:
-    """Say why there is nothing to take again: the broker has read no event of it."""
+async def unread_history_fault(connection: Connection, execution_id: int) -> NotFoundFault:
+    """The fault that says why an execution has no turns."""
     if (archived := await archived_fault(connection, execution_id)) is not None:
         return archived
     found = await connection.fetchrow(sql("was_never_read"), execution_id)
@@ -248,7 +279,7 @@ async def never_read(connection: Connection, execution_id: int) -> NotFoundFault
 
 
 async def find_turn(connection: Connection, execution_id: int, event_id: int) -> int:
-    """The number of the turn that read an event, or wrote it, or was the last before it; NotFoundFault if none."""
+    """The turn that read an event, or wrote it, or came last before it; raises NotFoundFault if there is none."""
     found = await connection.fetchrow(sql("turn_of_event"), execution_id, event_id)
     if found is None:
         raise await archived_fault(connection, execution_id) or NotFoundFault(
@@ -260,7 +291,7 @@ async def find_turn(connection: Connection, execution_id: int, event_id: int) ->
     return int(found["turn"])
 
 
-def _stray(row: Any) -> str:
+def _unlinked_event_text(row: Any) -> str:
     event = _emitted(row)
     whose = event.step or "the execution"
     return f"turn {row['meta']['turn']}: it wrote no {event.type} of {whose}, but the log has one"
@@ -271,15 +302,10 @@ def _emitted(row: Any) -> Emitted:
     visit = 0
     node_type = row["node_type"]
     if node_type != "playbook" or ":" in (row["node_id"] or ""):
-        step, visit, _ = _node(row["node_id"])
+        step, visit, _ = node_of_job(row["node_id"])
     context = row["context"]
-    if context and "child_execution_id" in context:  # it is the store's, not the core's
+    if context and "child_execution_id" in context:  # the store adds it
         context = {key: item for key, item in context.items() if key != "child_execution_id"}
     return Emitted(
         row["event_type"], row["status"], step, visit, node_type, row["meta"], row["result"], row["error"], context
     )
-
-
-def _node(node: str) -> Node:
-    step, visit, place = parse_node(node, node)
-    return step or node, visit or 1, place

@@ -1,8 +1,8 @@
 """A worker's calls on the database: lease, heartbeat, complete, fail, and the wait for new jobs.
 
-The SQL functions are the protocol; here are their batched forms, each one round trip, and the connection that keeps
-them going. Every function raises DatabaseFault when the database does not answer, PermissionFault and SchemaFault where
-waiting would not help, and RefusedFault when it is the value that the database will not take.
+The SQL functions are the protocol. These are their batched forms, each one round trip. Every function raises
+DatabaseFault if the database does not answer, and RefusedFault if it refuses a value. PermissionFault and SchemaFault:
+a retry cannot help.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from typing import Any, NamedTuple, Self
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, PermissionFault, SchemaFault
-from noetl_broker.store.faults import is_mixed_up, sentence
-from noetl_broker.store.pool import (
+from noetl_broker.store.connection import (
     ANSWER_SECONDS,
     CLOSE_SECONDS,
     LISTEN_SECONDS,
+    borrowed,
+    close_quickly,
     connect,
     create_pool,
-    hang_up,
-    lent,
 )
-from noetl_broker.store.poolers import pooler_fault
+from noetl_broker.store.dsn import Database
 from noetl_broker.store.queries import sql
+from noetl_broker.store.server_checks import pooler_fault
+from noetl_broker.store.sqlstates import is_mixed_up, message_of
 
-CHANNEL = "noetl_job"
+JOBS, CANCELS = "noetl_job", "noetl_cancel"  # channels
+LONGEST_DELAY = 60.0  # seconds that a notification may wait; a worker polls more often
 REFUSED = frozenset({"NB400", "NB404", "NB409"})
-# A constraint, a view's check, a trigger that raises: somebody has put them on our tables.
-REFUSING_CLASSES = ("23", "44", "P0")
+REFUSALS = asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.IntegrityConstraintViolationError
 
 
 class RefusedFault(BrokerError):
@@ -46,11 +47,6 @@ class RefusedFault(BrokerError):
         """A sentence for people, and the name of the bound."""
         super().__init__(message)
         self.limit = limit
-
-
-def refuses(fault: RefusedFault | DatabaseFault) -> bool:
-    """Tell whether the database will not have a value, whenever it is asked; else it may take it another time."""
-    return isinstance(fault, RefusedFault) or (fault.sqlstate or "").startswith(REFUSING_CLASSES)
 
 
 class Lease(NamedTuple):
@@ -77,54 +73,61 @@ class LeasedJob:
 
     @property
     def lease(self) -> Lease:
-        """The part that the answers need."""
+        """The part of it that answers contain."""
         return Lease(self.queue_id, self.attempt)
 
 
 class Completion(NamedTuple):
-    """The good end of a job; `result` is JSON text."""
+    """The success of an attempt; `result` is JSON text."""
 
     lease: Lease
     result: str = "{}"
 
 
-class Failing(NamedTuple):
-    """The bad end of a job; `error` has at least `message`."""
+class AttemptFailure(NamedTuple):
+    """The failure of an attempt; `error` has at least `message`."""
 
     lease: Lease
     error: Mapping[str, Any]
     retryable: bool = True
 
 
+class LogPart(NamedTuple):
+    """A part of what an attempt printed. `first_byte`: how many bytes came before, with those that are missing."""
+
+    lease: Lease
+    level: str
+    message: str
+    first_byte: int
+
+
 async def lease_jobs(
     database: JobDatabase, *, worker_id: str, max_jobs: int, lease_seconds: int, node_types: Sequence[str] | None
 ) -> list[LeasedJob]:
-    """Lease up to `max_jobs` of these types (None: all), the most urgent first.
+    """Lease up to `max_jobs` of these types (None: all), the most urgent first."""
+    types = None if node_types is None else [*node_types]
+    rows = await database.fetch(sql("lease_jobs"), worker_id, max_jobs, lease_seconds, types)
+    return [_leased_job(row) for row in rows]
 
-    Where the database refuses the start of one of them, that one fails, and the others are leased.
-    """
-    arguments = worker_id, max_jobs, lease_seconds, None if node_types is None else [*node_types]
-    try:
-        rows = await database.fetch(sql("lease_jobs"), *arguments)
-    except (DatabaseFault, RefusedFault) as fault:
-        if not refuses(fault):
-            raise
-        rows = await database.fetch(sql("lease_singly"), *arguments)
-    return [
-        LeasedJob(
-            queue_id=row["queue_id"],
-            attempt=row["attempts"],
-            execution_id=row["execution_id"],
-            node_id=row["node_id"],
-            node_name=row["node_name"],
-            node_type=row["node_type"],
-            action=row["action"],
-            context=row["context"],
-            priority=row["priority"],
-            timeout_seconds=row["timeout_seconds"],
-        )
-        for row in rows
-    ]
+
+def _leased_job(row: Mapping[str, Any]) -> LeasedJob:
+    return LeasedJob(
+        queue_id=row["queue_id"],
+        attempt=row["attempts"],
+        execution_id=row["execution_id"],
+        node_id=row["node_id"],
+        node_name=row["node_name"],
+        node_type=row["node_type"],
+        action=row["action"],
+        context=row["context"],
+        priority=row["priority"],
+        timeout_seconds=row["timeout_seconds"],
+    )
+
+
+async def announce_types(database: JobDatabase, names: Sequence[str]) -> None:
+    """Tell registration of step types that this worker has functions for."""
+    await database.fetch(sql("announce_types"), [*names])
 
 
 async def heartbeat_jobs(
@@ -133,35 +136,82 @@ async def heartbeat_jobs(
     leases: Sequence[Lease],
     *,
     lease_seconds: int,
-    patience: float = ANSWER_SECONDS,
+    timeout_seconds: float = ANSWER_SECONDS,
 ) -> dict[int, bool]:
-    """Prolong leases; gives by `queue_id` whether each is still ours. `patience`: seconds until it is given up."""
-    rows = await database.fetch(sql("heartbeat_jobs"), worker_id, lease_seconds, *_columns(leases), patience=patience)
-    return {row["queue_id"]: row["yours"] for row in rows}
+    """Renew leases; returns by `queue_id` whether to work on. `timeout_seconds` limits the call."""
+    rows = await database.fetch(
+        sql("heartbeat_jobs"), worker_id, lease_seconds, *_columns(leases), timeout_seconds=timeout_seconds
+    )
+    return {row["queue_id"]: row["accepted"] for row in rows}
 
 
 async def heartbeat_job(database: JobDatabase, worker_id: str, lease: Lease, *, lease_seconds: int) -> bool:
-    """Prolong one lease; false: it is no longer ours, stop the work."""
+    """Renew one lease; False: it is not ours any more, or nobody wants the result. Stop the work."""
     return (await heartbeat_jobs(database, worker_id, [lease], lease_seconds=lease_seconds))[lease.queue_id]
 
 
 async def complete_jobs(database: JobDatabase, worker_id: str, completions: Sequence[Completion]) -> dict[int, bool]:
-    """End jobs with their results; gives by `queue_id` whether the answer counted (false: the lease was taken over)."""
+    """Complete jobs; returns by `queue_id` whether the result was accepted (False: the lease was lost)."""
     leases = [completion.lease for completion in completions]
     rows = await database.fetch(
         sql("complete_jobs"), worker_id, *_columns(leases), [item.result for item in completions]
     )
-    return {row["queue_id"]: row["yours"] for row in rows}
+    return {row["queue_id"]: row["accepted"] for row in rows}
 
 
-async def fail_jobs(database: JobDatabase, worker_id: str, failings: Sequence[Failing]) -> dict[int, bool]:
-    """End attempts with errors; gives by `queue_id` whether the answer counted."""
-    leases = [failing.lease for failing in failings]
-    errors = [json.dumps(failing.error) for failing in failings]
+async def complete_and_lease(
+    database: JobDatabase,
+    completions: Sequence[Completion],
+    *,
+    worker_id: str,
+    max_jobs: int,
+    lease_seconds: int,
+    node_types: Sequence[str] | None,
+) -> tuple[dict[int, bool], list[LeasedJob]]:
+    """Complete jobs and lease up to `max_jobs` others, with one commit; returns what each of the two calls would."""
+    leases = [completion.lease for completion in completions]
     rows = await database.fetch(
-        sql("fail_jobs"), worker_id, *_columns(leases), errors, [item.retryable for item in failings]
+        sql("complete_and_lease"),
+        worker_id,
+        *_columns(leases),
+        [item.result for item in completions],
+        max_jobs,
+        lease_seconds,
+        None if node_types is None else [*node_types],
     )
-    return {row["queue_id"]: row["yours"] for row in rows}
+    accepted = {row["queue_id"]: row["accepted"] for row in rows if row["accepted"] is not None}
+    return accepted, [_leased_job(row) for row in rows if row["accepted"] is None]
+
+
+async def fail_jobs(database: JobDatabase, worker_id: str, failures: Sequence[AttemptFailure]) -> dict[int, bool]:
+    """Fail attempts; returns by `queue_id` whether the error was accepted (False: the lease was lost)."""
+    leases = [failure.lease for failure in failures]
+    errors = [json.dumps(failure.error) for failure in failures]
+    rows = await database.fetch(
+        sql("fail_jobs"), worker_id, *_columns(leases), errors, [item.retryable for item in failures]
+    )
+    return {row["queue_id"]: row["accepted"] for row in rows}
+
+
+async def log_jobs(database: JobDatabase, worker_id: str, parts: Sequence[LogPart]) -> dict[int, bool]:
+    """Add to the logs of attempts, in this order; returns by `queue_id` whether it was accepted.
+
+    A part that is sent again is added once.
+    """
+    leases = [part.lease for part in parts]
+    texts = [part.level for part in parts], [part.message for part in parts], [part.first_byte for part in parts]
+    rows = await database.fetch(sql("log_jobs"), worker_id, *_columns(leases), *texts)
+    return {row["queue_id"]: row["accepted"] for row in rows}
+
+
+async def report_progress(
+    database: JobDatabase, worker_id: str, reports: Sequence[tuple[Lease, Mapping[str, Any]]]
+) -> dict[int, bool]:
+    """Tell how far attempts are; returns by `queue_id` whether to work on."""
+    leases = [lease for lease, _ in reports]
+    texts = [json.dumps(progress) for _, progress in reports]
+    rows = await database.fetch(sql("report_progress"), worker_id, *_columns(leases), texts)
+    return {row["queue_id"]: row["accepted"] for row in rows}
 
 
 async def traceparent_of(database: JobDatabase, job: LeasedJob) -> str:
@@ -175,53 +225,89 @@ def _columns(leases: Sequence[Lease]) -> tuple[list[int], list[int]]:
 
 
 class JobDatabase:
-    """A worker's connections: a few for calls, made anew when they break, and one that listens for new jobs."""
+    """A worker's connections: a pool for calls, and one that listens for new jobs and for cancels.
 
-    def __init__(self, dsn: str | None, *, application_name: str, connections: int = 3) -> None:
-        self._dsn = dsn
+    `listener_lost` is set while nothing listens.
+    """
+
+    def __init__(self, database: Database, *, application_name: str, connections: int = 3) -> None:
+        self._database = database
         self._name = application_name
         self._connections = connections
         self._pool: asyncpg.Pool[Any] | None = None
         self._listener: asyncpg.Connection[Any] | None = None
-        self._rung = asyncio.Event()
+        self._notified = asyncio.Event()
+        self._cancelled = asyncio.Event()
+        self.cancels = 0  # how often `cancelled` was set
+        self.listener_lost = asyncio.Event()
+        self.listener_lost.set()
 
-    async def fetch(self, statement: str, *arguments: object, patience: float = ANSWER_SECONDS) -> list[Any]:
-        """Run one statement on any connection; so many seconds, the wait for one counted, until it is cut."""
+    async def fetch(self, statement: str, *arguments: object, timeout_seconds: float = ANSWER_SECONDS) -> list[Any]:
+        """Run one statement; `timeout_seconds` limits the call with the wait for a connection."""
         if self._pool is None:
-            self._pool = await create_pool(self._dsn, name=self._name, size=self._connections)
-        async with database_faults(), lent(self._pool, patience) as connection:
+            self._pool = await create_pool(self._database, name=self._name, size=self._connections)
+        async with database_faults(), borrowed(self._pool, timeout_seconds) as connection:
             return list(await connection.fetch(statement, *arguments))
 
     async def listen(self) -> None:
-        """Listen for new jobs, unless we do, on a connection of its own outside the pool."""
+        """Listen for new jobs and for cancels on a connection outside the pool, unless it does already."""
         if self._listener is not None and not self._listener.is_closed():
+            self.listener_lost.clear()  # an older one may have reported its end later
             return
         await self._stop_listening()
         async with database_faults(), asyncio.timeout(LISTEN_SECONDS):
-            listener = await connect(self._dsn, name=f"{self._name} listener", takes="writes")
+            listener = await connect(self._database, name=f"{self._name} listener", takes="writes")
             try:
-                await listener.add_listener(CHANNEL, lambda *_notification: self._rung.set())
-                # Whoever waits for the bell must not sleep on where nobody rings it any more.
-                listener.add_termination_listener(lambda _connection: self._rung.set())
+                await listener.add_listener(JOBS, self._hear_job)
+                await listener.add_listener(CANCELS, lambda *_notification: self.cancel_heard())
+                listener.add_termination_listener(lambda _connection: self._lose_listener())
             except BaseException:
                 listener.terminate()
                 raise
         self._listener = listener
-        # What was queued before we listened rang no bell of ours.
-        self._rung.set()
+        self.listener_lost.clear()
+        # Jobs that were queued and cancelled before are not notified.
+        self._notified.set()
+        self.cancel_heard()
+
+    def _hear_job(self, _connection: object, _pid: int, _channel: str, seconds: object) -> None:
+        """Wake the worker, where the notification says so in some seconds."""
+        try:
+            delay = float(str(seconds) or 0)
+        except ValueError:  # of somebody else's
+            delay = 0.0
+        if 0 < delay < LONGEST_DELAY:
+            asyncio.get_running_loop().call_later(delay, self._notified.set)
+        else:
+            self._notified.set()
+
+    def cancel_heard(self) -> None:
+        """Look at the leases again: some may be stopped."""
+        self.cancels += 1
+        self._cancelled.set()
+
+    def _lose_listener(self) -> None:
+        """A lost connection hears nothing: wake the worker, so that it polls and listens again."""
+        self.listener_lost.set()
+        self._notified.set()
 
     @property
-    def rung(self) -> asyncio.Event:
-        """Set when a job may have been queued; whoever is about to look clears it first."""
-        return self._rung
+    def notified(self) -> asyncio.Event:
+        """Set when a job may have been queued; clear it before looking."""
+        return self._notified
+
+    @property
+    def cancelled(self) -> asyncio.Event:
+        """Set when a leased job may have been cancelled; clear it before looking."""
+        return self._cancelled
 
     async def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
         if listener is not None:
-            await hang_up(listener)
+            await close_quickly(listener)
 
     async def close(self) -> None:
-        """Close all connections; one that does not answer is cut."""
+        """Close all connections within a time limit."""
         await self._stop_listening()
         pool, self._pool = self._pool, None
         if pool is not None:
@@ -231,7 +317,7 @@ class JobDatabase:
                 pool.terminate()
 
     async def __aenter__(self) -> Self:
-        """Give itself; connections are made when they are first needed."""
+        """Return itself; it connects on demand."""
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -241,21 +327,21 @@ class JobDatabase:
 
 @contextlib.asynccontextmanager
 async def database_faults() -> AsyncIterator[None]:
-    """Turn what a call raises into the program's own faults."""
+    """Raise the driver's errors as the program's faults."""
     try:
         yield
     except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedTableError) as error:
-        message = f"the database lacks what a worker calls ({sentence(error)}); run `noetl-broker migrate`"
+        message = f"the database lacks what a worker calls ({message_of(error)}); run `noetl-broker migrate`"
         raise SchemaFault(message) from None
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise PermissionFault(f"the database refuses for want of rights: {sentence(error)}") from None
+        raise PermissionFault(f"the database refuses for want of rights: {message_of(error)}") from None
     except asyncpg.PostgresError as error:
         if is_mixed_up(error):
             raise pooler_fault() from None
-        if isinstance(error, (asyncpg.DataError, asyncpg.ProgramLimitExceededError)) or error.sqlstate in REFUSED:
+        if isinstance(error, REFUSALS) or error.sqlstate in REFUSED:
             limit = getattr(error, "constraint_name", None)
-            raise RefusedFault(f"the database refuses the value: {sentence(error)}", limit) from None
-        fault = DatabaseFault(f"the database does not answer as it should: {sentence(error)}")
+            raise RefusedFault(f"the database refuses the value: {message_of(error)}", limit) from None
+        fault = DatabaseFault(f"the database does not answer as it should: {message_of(error)}")
         fault.sqlstate = error.sqlstate
         raise fault from None
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

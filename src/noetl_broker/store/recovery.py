@@ -1,82 +1,61 @@
-"""What brings executions back: mail that was set aside, executions that failed, forks."""
+"""Recovery: dead letters, failed executions, and forks."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import datetime
 
-from noetl_broker.broker.plans import Plan, plan_retry
-from noetl_broker.playbook.findings import Rules as PlaybookRules
-from noetl_broker.store.executions import Entry, like
-from noetl_broker.store.history import load_history
-from noetl_broker.store.pool import Connection
+from noetl_broker.history.fork_plan import ForkPlan
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.executions import Entry, Filter
 from noetl_broker.store.queries import sql
 
-RETRY_KEY = "retry of "  # and the id of the execution: whoever asks twice gets the same new one
+RETRY_KEY = "retry of "  # + execution id: a second retry returns the same fork
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """Which of many are meant; all None: all of them.
-
-    `path` and `reason` may hold `*` for any run of characters, `reason` is looked for anywhere. `since` is a moment, or
-    so many seconds before the database's now. `failed_step` is for executions alone.
-    """
-
-    path: str | None = None
-    reason: str | None = None
-    since: datetime | float | None = None
-    failed_step: str | None = None
-
-    @property
-    def arguments(self) -> tuple[object, ...]:
-        """The first parameters of both searches."""
-        at = self.since if isinstance(self.since, datetime) else None
-        seconds = float(self.since) if isinstance(self.since, (int, float)) else None
-        path = None if self.path is None else like(self.path)
-        reason = None if self.reason is None else like(self.reason, anywhere=True)
-        return path, reason, at, seconds
-
-
-async def search_dead_letters(connection: Connection, wish: Wish, *, limit: int) -> list[Entry]:
-    """Mail that was set aside, the oldest first, each with the execution that it is of."""
-    rows = await connection.fetch(sql("search_dead_letters"), *wish.arguments, limit)
+async def search_dead_letters(connection: Connection, which: Filter, *, limit: int) -> list[Entry]:
+    """Dead letters with their executions, the oldest first; `reason` and `since` are the dead letter's."""
+    rows = await connection.fetch(sql("search_dead_letters"), *which.arguments, limit)
     return [dict(row) for row in rows]
 
 
-async def search_failed(connection: Connection, wish: Wish, *, limit: int) -> list[Entry]:
-    """Failed executions that nobody has brought back, the oldest first; children are left to their parents."""
-    rows = await connection.fetch(sql("search_failed"), *wish.arguments, wish.failed_step, limit, RETRY_KEY)
+async def search_failed(connection: Connection, which: Filter, *, limit: int, after: int = 0) -> list[Entry]:
+    """Failed executions without a retry, the oldest first, without children; `after`: only with a larger id."""
+    rows = await connection.fetch(sql("search_failed"), *which.arguments, limit, after)
     return [dict(row) for row in rows]
+
+
+async def list_brought_back(connection: Connection, which: Filter, *, limit: int) -> list[int]:
+    """Executions without a parent that a retry or a fork brought back; without a status, failed ones."""
+    rows = await connection.fetch(sql("list_brought_back"), *which.arguments, limit)
+    return [row["execution_id"] for row in rows]
 
 
 async def put_back(connection: Connection, execution_id: int) -> int:
-    """Give mail that was set aside or lost back to the broker; how many events. Raises NotFoundFault."""
+    """Return dead letters and lost events to the inbox; returns how many. Raises NotFoundFault."""
     return int(await connection.fetchval(sql("put_back"), execution_id))
 
 
 async def count_dead_letters(connection: Connection, execution_id: int) -> int:
-    """How much mail of an execution is set aside."""
+    """The number of dead letters of an execution."""
     return int(await connection.fetchval(sql("count_dead_letters"), execution_id))
 
 
-async def find_brought_back(connection: Connection, execution_id: int) -> Entry | None:
-    """The execution that brings this one back, with its status; None where nobody has asked for it."""
-    row = await connection.fetchrow(sql("find_brought_back"), execution_id, f"{RETRY_KEY}{execution_id}")
+async def start_retry(
+    connection: Connection, execution_id: int, plan: ForkPlan, *, catalog_id: int | None = None
+) -> int:
+    """Start the fork that retries an execution; a second call returns the same fork."""
+    return await fork_execution(connection, execution_id, plan, catalog_id=catalog_id, key=f"{RETRY_KEY}{execution_id}")
+
+
+async def find_retry(connection: Connection, execution_id: int) -> Entry | None:
+    """The execution that retries this one, with its status; None if there is none."""
+    row = await connection.fetchrow(sql("find_retry"), execution_id, f"{RETRY_KEY}{execution_id}")
     return dict(row) if row is not None else None
 
 
 async def fork_execution(
-    connection: Connection, execution_id: int, plan: Plan, *, catalog_id: int | None = None, key: str | None = None
+    connection: Connection, execution_id: int, plan: ForkPlan, *, catalog_id: int | None = None, key: str | None = None
 ) -> int:
-    """Start an execution that takes over what the plan says; `catalog_id` None: on the same version. Gives its id."""
+    """Start the fork of a plan; returns its id. `catalog_id` None: the same playbook version."""
     document = json.dumps(plan.document)
     return int(await connection.fetchval(sql("fork_execution"), execution_id, document, catalog_id, key))
-
-
-async def bring_back(connection: Connection, execution_id: int, rules: PlaybookRules) -> tuple[int, Plan]:
-    """Fork a failed execution from where it failed, once; gives the new one, the same however often it is asked."""
-    plan = plan_retry(await load_history(connection, execution_id, rules))
-    key = f"{RETRY_KEY}{execution_id}"
-    return await fork_execution(connection, execution_id, plan, key=key), plan

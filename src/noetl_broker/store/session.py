@@ -1,4 +1,4 @@
-"""One connection for one command, with the database's complaints turned into sentences for a person."""
+"""One connection for one command; errors of the driver become faults with a message for people."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import asyncpg
 
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault, OperatorFault, PermissionFault, SchemaFault
-from noetl_broker.store.faults import is_mixed_up, kind_of, sentence
-from noetl_broker.store.migrate import check_version
-from noetl_broker.store.pool import COMMAND_SECONDS, Connection, connect, hang_up
-from noetl_broker.store.poolers import pooler_fault
+from noetl_broker.store.connection import COMMAND_SECONDS, Connection, close_quickly, connect
+from noetl_broker.store.dsn import Database
+from noetl_broker.store.migrations import check_version
+from noetl_broker.store.server_checks import pooler_fault
+from noetl_broker.store.sqlstates import fault_class_of, is_mixed_up, message_of
 
-# The errors that the SQL functions raise (docs: SQLSTATEs of class NB), by what they mean to a command.
+# The SQLSTATEs that our SQL functions raise, and the fault of each.
 OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
     "NB400": OperatorFault,
     "NB404": NotFoundFault,
@@ -24,28 +25,28 @@ OWN_STATES: dict[str, Callable[[str], BrokerError]] = {
 
 @contextlib.asynccontextmanager
 async def session(
-    dsn: str | None, *, name: str, command_timeout: float | None = COMMAND_SECONDS
+    database: Database, *, name: str, command_timeout: float | None = COMMAND_SECONDS
 ) -> AsyncIterator[Connection]:
-    """Yield a connection on a schema that we serve; `dsn` None: the PG* variables. Raises the fault that fits.
+    """Yield a connection on a schema that we serve; raises the fault that fits.
 
     `command_timeout` seconds for each statement (None: as long as the server lets it).
     """
-    connection = await connect(dsn, name=f"noetl-broker {name}", command_timeout=command_timeout)
+    connection = await connect(database, name=f"noetl-broker {name}", command_timeout=command_timeout)
     try:
-        with translated(connection):
-            # A producer may call its functions and nothing else: the version is then not its business.
+        with translate_faults(connection):
+            # A producer may only call its functions: it cannot read the version.
             with contextlib.suppress(PermissionFault):
                 await check_version(connection)
             yield connection
     finally:
-        await hang_up(connection)
+        await close_quickly(connection)
 
 
 @contextlib.contextmanager
-def translated(connection: Connection | None = None) -> Iterator[None]:
-    """Raise what the driver raises as the fault of its owner: the operator, the rights, the schema, the connection.
+def translate_faults(connection: Connection | None = None) -> Iterator[None]:
+    """Raise the driver's errors as faults, by who must act: operator, rights, schema or connection.
 
-    What the system refuses while `connection` stands is not of the database, as where our output is read no further.
+    A system error while `connection` is open is raised unchanged: it is not the database's, but a closed output, say.
     """
     try:
         yield
@@ -54,21 +55,24 @@ def translated(connection: Connection | None = None) -> Iterator[None]:
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         if isinstance(error, OSError) and error.errno and connection is not None and not connection.is_closed():
             raise
-        # To leave a transaction of a dead connection fails in its turn; what the connection died of says more.
+        if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+            # The driver cannot send it: a number past 64 bits, say.
+            raise OperatorFault(f"the database refuses the value: {error}") from error
+        # Leaving the transaction of a dead connection fails too; the server's reason is in the context.
         first = error.__context__ if isinstance(error.__context__, asyncpg.PostgresError) else error
-        reason = sentence(first) or type(first).__name__
+        reason = message_of(first) or type(first).__name__
         raise DatabaseFault(f"the connection to the database was lost: {reason}") from error
 
 
 def fault_of(error: asyncpg.PostgresError) -> BrokerError:
-    """Make the fault that a complaint of the server means."""
-    state, message = str(error.sqlstate or ""), sentence(error)
+    """The fault that an error of the server means."""
+    state, message = str(error.sqlstate or ""), message_of(error)
     if is_mixed_up(error):
         return pooler_fault()
     if state in OWN_STATES:
         return OWN_STATES[state](message)
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-        return DatabaseFault(f"{kind_of(error).word}: {message}")
+        return DatabaseFault(f"{fault_class_of(error).reason}: {message}")
     kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (
         ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights: {}"),
         (

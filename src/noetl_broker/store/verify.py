@@ -1,8 +1,8 @@
-"""Whether what must always hold does hold: the invariants of the tables, asked in one snapshot of a database at work.
+"""Checks the invariants of the tables in one snapshot, while brokers work.
 
-Each check is a statement that gives one row for each fault. It must be true at any moment, between any two commits:
-an event without a turn is no fault while its mail lies unread, and a visit without an end is none while its job is
-open. The executions are looked at a page at a time, so that no statement is long, however much there is.
+Each check is a statement with one row for each fault. It must hold between any two commits. So an event without a turn
+is no fault while its mail is unread. An unfinished visit is no fault while its job is open. Executions are checked in
+pages, so each statement is short.
 """
 
 from __future__ import annotations
@@ -11,78 +11,91 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from noetl_broker.broker.replay import compare_end, retake
 from noetl_broker.errors import BrokerError, NotFoundFault
-from noetl_broker.playbook.findings import Rules as PlaybookRules
+from noetl_broker.history.replay import replay_history, sentences
+from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.archive import archived_fault
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.executions import Filter
 from noetl_broker.store.history import load_history
-from noetl_broker.store.pool import Connection
 from noetl_broker.store.queries import sql
 
 IDS_AT_ONCE = 10_000
 PAGE_EXECUTIONS = 5_000
-PAGE_TURNS = 20_000  # a page ends with the execution that brings it past this; a turn goes with about four events
-SILENCE_SECONDS = 300.0  # after which mail that nobody reads is a fault
+PAGE_TURNS = 20_000  # a page ends with the execution that exceeds this; a turn has about four events
+SILENCE_SECONDS = 300.0  # after which unread mail is a fault
 BEFORE_ALL_IDS = -(2**63)
 EVERYTHING = ("verify_everything", "verify_without_row")
 
-Over = Literal["asked", "running", "mail"]
+Over = Literal["requested", "running", "mail"]
 
 
 class Check(NamedTuple):
-    """What must hold, by its name in the specification, and the statement that gives a row for each fault.
+    """One check of an invariant: the statement returns a row for each fault.
 
-    `over` says where: in the executions that were asked for, in all that run, or in the mail. Without a statement it is
-    the core that tells.
+    `over`: the executions that were requested, all running ones, or the mail. Without a statement, a replay decides.
     """
 
     invariant: str
     statement: str | None
     sentence: str
-    over: Over = "asked"
+    over: Over = "requested"
 
 
 CHECKS = (
-    Check("I1", "verify_turns", "each event that asks for a decision has one turn, or is unread mail"),
-    Check("I1", "verify_ends_of_visits", "each visit whose action ended has one end"),
-    Check("I2", "verify_jobs", "each job has the event that began its visit, each visit a job or an end"),
-    Check("I2", "verify_visits", "each live visit has an open job, or its answer is unread mail", "running"),
-    Check("I3", "verify_ends", "an execution has one end event when it has ended, else none"),
-    Check("I3", "verify_standstill", "each execution that runs has something that can move it", "running"),
-    Check("I4", "verify_after_end", "nothing after the end of an execution changes anything"),
-    Check("I5", "verify_mail", "no mail is left of an event that was read"),
-    Check("I5", "verify_silence", "no mail waits while nobody reads any", "mail"),
-    Check("I6", "verify_rows", "each execution that was decided on has its row"),
-    Check("I6", "verify_items", "each item of an iterator stands where its events say"),
-    Check("I7", "verify_turn_numbers", "the turns of an execution are numbered without a gap"),
-    Check("I8", "verify_causes", "the parent of an event is there and came before it"),
-    Check("I9", "verify_answers", "an attempt of a job ended once"),
+    Check("I1", "verify_turns", "each event that asks for a decision has one turn, or is in the inbox"),
+    Check("I1", "verify_ends_of_visits", "each visit whose action ended has one end event"),
+    Check("I2", "verify_jobs", "each job has a started visit, and each visit has a job or an end"),
+    Check("I2", "verify_closed_visits", "a closed visit has no open job and no running child"),
+    Check(
+        "I2",
+        "verify_visits",
+        "each open visit has an open job, a timer, a wait, or an answer to read",
+        "running",
+    ),
+    Check("I2", "verify_waits", "each open wait has a visit, and each timer somebody who waits for it"),
+    Check("I3", "verify_ends", "an ended execution has one end event; a running one has none"),
+    Check("I3", "verify_standstill", "each running execution has a job, a child, a timer, a wait or mail", "running"),
+    Check("I3", "verify_places", "each execution that waits for a place has a number, and the place is not free"),
+    Check("I3", "verify_held_jobs", "no job waits for a place of a limit that is free"),
+    Check("I4", "verify_after_end", "no event after the end changes an execution"),
+    Check("I5", "verify_mail", "no decided event is still in the inbox"),
+    Check("I5", "verify_signals", "each signal that fits a wait is on its way, and comes once"),
+    Check("I5", "verify_silence", "no mail or timer waits for a broker", "mail"),
+    Check("I5", "verify_schedules", "no schedule waits for a broker, and each declared one is in its playbook", "mail"),
+    Check("I6", "verify_rows", "each decided execution has its row"),
+    Check("I6", "verify_items", "the status of each item agrees with its events"),
+    Check("I6", "verify_undos", "what is to be undone agrees with the events, and each undo ended once"),
+    Check("I7", "verify_turn_numbers", "the turn numbers of an execution have no gap"),
+    Check("I8", "verify_causes", "the parent of each event exists and is earlier"),
+    Check("I9", "verify_answers", "each attempt of a job ended once"),
     Check("I10", "verify_limits", "visits and open jobs are within their limits"),
+    Check("I10", "verify_logs", "the log of an attempt is within its limits, and its job exists"),
     Check("I11", "verify_transactions", "all events of a turn were written in its transaction"),
-    Check("I13", "verify_joins", "no step was entered over an arc more often than the arc was taken"),
+    Check("I13", "verify_joins", "no transition led to more visits than it was taken"),
 )
-TABLES = Check("I6", None, "the rows of an execution are what its turns, taken again, come to")
-TURNS = Check("I12", None, "each turn decides the same when it is taken again, and each condition with it")
+TABLES = Check("I6", None, "replayed turns give the rows of the execution")
+TURNS = Check("I12", None, "a replay of each turn and condition decides the same")
 
 
-class Fault(NamedTuple):
-    """One place where a check does not hold."""
+class Violation(NamedTuple):
+    """One violation of a check; `execution_id` is None where it concerns no execution."""
 
-    execution_id: int
+    execution_id: int | None
     detail: str
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What a check came to: how many faults, and the first of them (`most` at most; None: all)."""
+    """The result of a check: the number of faults, and the first `most` of them (None: all)."""
 
     check: Check
     most: int | None
     broken: int = 0
-    examples: list[Fault] = field(default_factory=list)
+    examples: list[Violation] = field(default_factory=list)
 
-    def add(self, faults: Iterable[Fault]) -> None:
-        """Count faults, and keep them as examples while there is room."""
+    def add(self, faults: Iterable[Violation]) -> None:
+        """Count faults, and keep the first as examples."""
         for fault in faults:
             self.broken += 1
             if self.most is None or len(self.examples) < self.most:
@@ -90,14 +103,14 @@ class Verdict:
 
 
 class Scope(NamedTuple):
-    """Whose history is looked at: one execution with its children, those changed in so many seconds, or all."""
+    """What is checked: one execution with its children, those of a filter, or all."""
 
     execution_id: int | None = None
-    since_seconds: float | None = None
+    which: Filter = Filter()
 
 
 class Report(NamedTuple):
-    """What was found; `executions` had their history looked at, `running` their next move."""
+    """The verdicts; `executions` had their history checked, `running` their next move."""
 
     executions: int
     running: int
@@ -105,52 +118,52 @@ class Report(NamedTuple):
 
     @property
     def broken(self) -> int:
-        """The faults of all checks together."""
+        """The number of faults of all checks."""
         return sum(verdict.broken for verdict in self.verdicts)
 
 
 class Sized(NamedTuple):
-    """An execution, and how much of it there is."""
+    """An execution, and the number of its turns."""
 
     execution_id: int
     turns: int
 
 
-Retaken = tuple[list[str], list[str]]  # how the rows differ that are rewritten, and how the turns do
+ReplayDifferences = tuple[list[str], list[str]]  # how the rows differ that are rewritten, and how the turns do
 
 
 async def verify(
     connection: Connection, scope: Scope, *, examples: int | None = None, deep: PlaybookRules | None = None
 ) -> Report:
-    """Run every check in one snapshot; `deep` (what playbooks may hold) adds those that take the turns again.
+    """Run every check in one snapshot; `deep` (the rules of playbooks) adds those that replay the turns.
 
-    At most `examples` of each check's faults are kept (None: all). Raises NotFoundFault where the one execution that is
-    asked for does not exist.
+    At most `examples` faults of each check are kept (None: all). Raises NotFoundFault if the one execution of the scope
+    does not exist.
     """
     checks = CHECKS if deep is None else (*CHECKS, TABLES, TURNS)
     verdicts = {check: Verdict(check, examples) for check in checks}
     executions = running = 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        asked = await _asked(connection, scope)
+        requested = await _requested_ids(connection, scope)
         await connection.fetch(sql("verify_by_hash"))
-        for statement in EVERYTHING if asked is None else EVERYTHING[:1]:
-            async for page in _pages(connection, statement, asked):
+        for statement in EVERYTHING if requested is None else EVERYTHING[:1]:
+            async for page in _pages(connection, statement, requested):
                 executions += len(page)
-                await _check(connection, verdicts, "asked", page)
-        only = [one.execution_id for one in asked or ()] if scope.execution_id is not None else None
-        async for page in _pages(connection, "verify_running", await _that_run(connection, asked, only)):
+                await _check(connection, verdicts, "requested", page)
+        only = [one.execution_id for one in requested or ()] if scope.execution_id is not None else None
+        async for page in _pages(connection, "verify_running", await _running_executions(connection, requested, only)):
             running += len(page)
             await _check(connection, verdicts, "running", page)
         await _check(connection, verdicts, "mail", SILENCE_SECONDS, only)
         if deep is not None:
             await connection.fetch(sql("verify_one_by_one"))
-            async for page in _pages(connection, "verify_everything", asked):
+            async for page in _pages(connection, "verify_everything", requested):
                 await _check_deep(connection, verdicts, page, deep)
     return Report(executions, running, [*verdicts.values()])
 
 
-async def _asked(connection: Connection, scope: Scope) -> list[Sized] | None:
-    """The executions that the scope names; None: all there are."""
+async def _requested_ids(connection: Connection, scope: Scope) -> list[Sized] | None:
+    """The executions of the scope; None: all."""
     if scope.execution_id is not None:
         family = await connection.fetch(sql("verify_family"), scope.execution_id)
         if not family:
@@ -158,34 +171,36 @@ async def _asked(connection: Connection, scope: Scope) -> list[Sized] | None:
                 f"no execution {scope.execution_id}; noetl-broker executions lists them"
             )
         return [Sized(*row) for row in family]
-    if scope.since_seconds is not None:
-        return [Sized(*row) for row in await connection.fetch(sql("verify_changed"), scope.since_seconds)]
+    if scope.which != Filter():
+        return [Sized(*row) for row in await connection.fetch(sql("verify_changed"), *scope.which.arguments)]
     return None
 
 
-async def _that_run(connection: Connection, asked: list[Sized] | None, only: list[int] | None) -> list[Sized] | None:
-    """Those of a family that run; None: all that run, where nobody asks for one family."""
+async def _running_executions(
+    connection: Connection, requested: list[Sized] | None, only: list[int] | None
+) -> list[Sized] | None:
+    """The running ones of `only`; None: all running ones, without one family in the scope."""
     if only is None:
         return None
     running = {row["execution_id"] for row in await connection.fetch(sql("verify_running_of"), only)}
-    return [one for one in asked or () if one.execution_id in running]
+    return [one for one in requested or () if one.execution_id in running]
 
 
-async def _pages(connection: Connection, statement: str, asked: list[Sized] | None) -> AsyncIterator[list[int]]:
-    """Ids of executions by the page: of those asked for, or else of those that the statement gives."""
-    if asked is not None:
-        for page in _cut(asked):
+async def _pages(connection: Connection, statement: str, requested: list[Sized] | None) -> AsyncIterator[list[int]]:
+    """Pages of execution ids: those requested, or those that the statement returns."""
+    if requested is not None:
+        for page in _split_by_turns(requested):
             yield page
         return
     last = BEFORE_ALL_IDS
     while found := [Sized(*row) for row in await connection.fetch(sql(statement), last, IDS_AT_ONCE)]:
-        for page in _cut(found):
+        for page in _split_by_turns(found):
             yield page
         last = found[-1].execution_id
 
 
-def _cut(found: list[Sized]) -> Iterator[list[int]]:
-    """Pages of about one size, by turns and not by executions: one may be as wide as thousands."""
+def _split_by_turns(found: list[Sized]) -> Iterator[list[int]]:
+    """Pages of about the same number of turns: executions differ in size."""
     page: list[int] = []
     turns = 0
     for execution_id, size in found:
@@ -199,31 +214,33 @@ def _cut(found: list[Sized]) -> Iterator[list[int]]:
 
 
 async def _check(connection: Connection, verdicts: dict[Check, Verdict], over: Over, *arguments: object) -> None:
-    """Run the statements of one kind."""
+    """Run the checks of one scope."""
     for check, verdict in verdicts.items():
         if check.over == over and check.statement is not None:
-            verdict.add(Fault(*row) for row in await connection.fetch(sql(check.statement), *arguments))
+            verdict.add(Violation(*row) for row in await connection.fetch(sql(check.statement), *arguments))
 
 
 async def _check_deep(
     connection: Connection, verdicts: dict[Check, Verdict], page: list[int], rules: PlaybookRules
 ) -> None:
-    """Take the turns of a page's executions again, one execution after the other."""
+    """Replay the turns of a page's executions, one by one."""
     for execution_id in page:
-        tables, turns = await _take_again(connection, execution_id, rules)
+        tables, turns = await _replay_turns(connection, execution_id, rules)
         for check, differences in ((TABLES, tables), (TURNS, turns)):
             if differences:
                 more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-                verdicts[check].add([Fault(execution_id, differences[0] + more)])
+                verdicts[check].add([Violation(execution_id, differences[0] + more)])
 
 
-async def _take_again(connection: Connection, execution_id: int, rules: PlaybookRules) -> Retaken:
+async def _replay_turns(connection: Connection, execution_id: int, rules: PlaybookRules) -> ReplayDifferences:
     try:
         history = await load_history(connection, execution_id, rules)
     except NotFoundFault:
-        return [], []  # nothing of it was read yet
+        return [], []  # it has no turns yet
     try:
-        turns = [*retake(history)]
+        _, found = replay_history(history)
     except BrokerError as fault:
-        return [], [f"its turns cannot be taken again: {fault}"]
-    return compare_end(history, turns), [difference for turn in turns for difference in turn.differences]
+        return [], [f"its turns cannot be replayed: {fault}"]
+    tables = [difference for difference in found if difference.turn is None]
+    turns = [difference for difference in found if difference.turn is not None]
+    return sentences(tables), sentences(turns)

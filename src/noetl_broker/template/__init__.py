@@ -1,12 +1,11 @@
-"""Jinja without a clock, a die or a door: the templates of playbooks."""
+"""Sandboxed Jinja for the templates of playbooks: no time, randomness or I/O."""
 
 from noetl_broker.template.allowance import MAX_OUTPUT_CHARS, MAX_SOURCE_CHARS, MAX_STEPS, Allowance
-from noetl_broker.template.closed import closed
-from noetl_broker.template.fault import TemplateError
-from noetl_broker.template.fuel import Evaluation
+from noetl_broker.template.budget import Evaluation
+from noetl_broker.template.errors import TemplateError
 from noetl_broker.template.grammar import SAVE_WORDS, WORKER_WORDS
 from noetl_broker.template.numbers import number_of, read_integer, read_real
-from noetl_broker.template.render import Template, compile_condition, compile_text, hand_on
+from noetl_broker.template.render import Template, compile_condition, compile_text, count_output, is_true
 from noetl_broker.template.scope import (
     JSON,
     OLD_WORKLOAD_WORD,
@@ -20,8 +19,7 @@ from noetl_broker.template.scope import (
     unwrap,
     wrap,
 )
-from noetl_broker.template.tree import Leave, Path, Tree, compile_tree, read_by_text
-from noetl_broker.template.truth import is_true
+from noetl_broker.template.tree import Path, Tree, compile_tree, read_by_text
 
 __all__ = [
     "JSON",
@@ -36,7 +34,6 @@ __all__ = [
     "Allowance",
     "Evaluation",
     "Lazy",
-    "Leave",
     "Moment",
     "NotLoaded",
     "Path",
@@ -45,11 +42,10 @@ __all__ = [
     "Template",
     "TemplateError",
     "Tree",
-    "closed",
     "compile_condition",
     "compile_text",
     "compile_tree",
-    "hand_on",
+    "count_output",
     "is_true",
     "number_of",
     "read_by_text",

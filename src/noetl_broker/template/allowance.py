@@ -1,4 +1,4 @@
-"""What the templates of one turn may spend: the bounds that are settings, and what is left of them."""
+"""The limits of all templates of a turn together, and the default limits of one evaluation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ UNBOUNDED: Final = 1 << 62
 
 
 class Allowance:
-    """What the templates of one turn may spend: each by itself, and all of them together.
+    """The budget of the templates of one turn.
 
-    `steps` bounds one evaluation, `output_chars` a text that it makes and all texts of a value that it makes. Of the
-    turn's own bounds, `left` and `room` are what is still there: `turn_steps`, and `turn_chars` for what is handed on,
-    also where it is the scope's own and was not made.
+    `steps` limits one evaluation; `output_chars` limits a text that it makes and all texts of a value. `turn_steps` and
+    `turn_chars` limit all evaluations of the turn together; `steps_left` and `chars_left` remain of them. All that the
+    turn writes counts as characters, also values of the scope that no template made.
     """
 
-    __slots__ = ("left", "output_chars", "room", "steps", "turn_chars", "turn_steps")
+    __slots__ = ("chars_left", "output_chars", "steps", "steps_left", "turn_chars", "turn_steps")
 
     def __init__(
         self,
-        *,
         steps: int = MAX_STEPS,
         output_chars: int = MAX_OUTPUT_CHARS,
         turn_steps: int = UNBOUNDED,
@@ -33,29 +32,29 @@ class Allowance:
         """Start with nothing spent."""
         self.steps = steps
         self.output_chars = output_chars
-        self.left = self.turn_steps = turn_steps
-        self.room = self.turn_chars = turn_chars
+        self.steps_left = self.turn_steps = turn_steps
+        self.chars_left = self.turn_chars = turn_chars
 
-    def hand_on(self, chars: int) -> None:
-        """Count what is written of this turn. Raises TemplateRuntimeError when it is too much."""
-        self.room -= chars
-        if self.room < 0:
+    def add_output(self, chars: int) -> None:
+        """Count characters that the turn writes. Raises TemplateRuntimeError at the limit."""
+        self.chars_left -= chars
+        if self.chars_left < 0:
             limit = f"{self.turn_chars:,} characters together"
             raise TemplateRuntimeError(f"what one turn hands on is more than {limit} (template_max_output_chars)")
 
     def spend(self, steps: int) -> None:
-        """Count work that is no evaluation. Raises TemplateRuntimeError when the turn has done too much."""
-        self.left -= steps
-        if self.left < 0:
+        """Count work outside of evaluations. Raises TemplateRuntimeError at the limit."""
+        self.steps_left -= steps
+        if self.steps_left < 0:
             limit = f"{self.turn_steps:,} steps together"
             raise TemplateRuntimeError(f"the templates of one turn take more than {limit} (template_max_steps)")
 
     @property
-    def handed_on(self) -> int:
-        """How many characters the turn hands on so far."""
-        return self.turn_chars - self.room
+    def chars_used(self) -> int:
+        """The number of characters that the turn has written."""
+        return self.turn_chars - self.chars_left
 
-    def widen(self, steps: int) -> None:
-        """Allow the turn so many more steps, for work that grows with what it is given."""
-        self.left += steps
+    def add_steps(self, steps: int) -> None:
+        """Allow the turn more steps, for work that grows with its input."""
+        self.steps_left += steps
         self.turn_steps += steps

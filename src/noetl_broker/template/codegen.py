@@ -1,7 +1,7 @@
-"""Jinja's code generator, told to go through our operators, filters and look-ups.
+"""The code generator: Jinja's, with our operators, filters and look-ups.
 
-Jinja lays out the code and tracks names; every place where its code would touch a Python object is replaced here by
-a call of one of the functions in `engine.PRIMITIVES`. Nothing is computed while compiling.
+Jinja lays out the code and tracks names. Wherever its code would touch a Python object, this one calls a function of
+`engine.PRIMITIVES`.
 """
 
 # ruff: noqa: D102, N802, N815 - Jinja's visitor finds its methods by the names of the node classes, which say it all
@@ -16,13 +16,13 @@ from jinja2.compiler import CodeGenerator, Frame
 from jinja2.idtracking import VAR_LOAD_RESOLVE
 from jinja2.nodes import EvalContext
 
-from noetl_broker.template.grammar import TURNS, is_results
-from noetl_broker.template.values import FACETS
+from noetl_broker.template.grammar import LOOP_ITEMS, is_results
+from noetl_broker.template.values import RESULT_PARTS
 
 COMPARISONS: Final = {
     **{name: name for name in ("eq", "ne", "lt", "lteq", "gt", "gteq")},
     "in": "contains",
-    "notin": "lacks",
+    "notin": "contains_not",
 }
 MAYBE_UNDEFINED: Final = (
     nodes.Name,
@@ -37,7 +37,10 @@ MAYBE_UNDEFINED: Final = (
 
 
 class Generator(CodeGenerator):
-    """Writes the code of one template as a generator function `root`."""
+    """Writes the code of one template as a function `root`.
+
+    It is a generator of texts, or (native) it returns the value of the one expression.
+    """
 
     def __init__(self, environment: Environment, *, native: bool) -> None:
         self.code = StringIO()
@@ -52,9 +55,14 @@ class Generator(CodeGenerator):
         self.writeline("def root(context, missing=missing, undefined=undefined):")
         self.indent()
         self.writeline("resolve = context.resolve_or_missing")
-        self.writeline("if 0: yield None")
-        self.enter_frame(frame)
-        self.blockvisit(node.body, frame)
+        if self.native:
+            self.enter_frame(frame)
+            self.writeline("return ")
+            self.visit(_single_expression(node), frame)
+        else:
+            self.writeline("if 0: yield None")
+            self.enter_frame(frame)
+            self.blockvisit(node.body, frame)
         self.outdent()
 
     def enter_frame(self, frame: Frame) -> None:
@@ -63,7 +71,7 @@ class Generator(CodeGenerator):
         self.undeclared.update(name for action, name in loads if action == VAR_LOAD_RESOLVE and name)
 
     def pull_dependencies(self, _: Any) -> None:
-        """Filters and tests are found by name in the module's globals."""
+        """Do nothing: filters and tests are globals of the code."""
 
     def pop_assign_tracking(self, _: Frame) -> None:
         """Nothing is exported."""
@@ -75,22 +83,22 @@ class Generator(CodeGenerator):
         return str(node.as_const(frame.eval_ctx))
 
     def _output_child_pre(self, *_: Any) -> None:
-        self.write("" if self.native else "text(context, ")
+        self.write("text(context, ")
 
     def _output_child_post(self, *_: Any) -> None:
-        self.write("" if self.native else ")")
+        self.write(")")
 
     def signature(self, node: Any, frame: Frame, _: Any = None) -> None:
         for argument in node.args:
             self.write(", ")
-            self._visit_solid(argument, frame)
+            self._visit_value(argument, frame)
         for pair in node.kwargs:
             self.write(f", {pair.key}=")
-            self._visit_solid(pair.value, frame)
+            self._visit_value(pair.value, frame)
 
-    def _visit_solid(self, node: nodes.Expr, frame: Frame) -> None:
+    def _visit_value(self, node: nodes.Expr, frame: Frame) -> None:
         if isinstance(node, MAYBE_UNDEFINED):
-            self.write("solid(")
+            self.write("require_value(")
             self.visit(node, frame)
             self.write(")")
         else:
@@ -105,7 +113,7 @@ class Generator(CodeGenerator):
 
     def visit_Name(self, node: nodes.Name, frame: Frame) -> None:
         shared = node.name == "results" and node.ctx == "load"
-        self.write("whole(context, " if shared else "")
+        self.write("results_as_mapping(context, " if shared else "")
         super().visit_Name(node, frame)
         self.write(")" if shared else "")
 
@@ -130,23 +138,23 @@ class Generator(CodeGenerator):
         self.write("item(")
         self._visit_base(node.node, frame)
         self.write(", ")
-        self._visit_solid(node.arg, frame)
+        self._visit_value(node.arg, frame)
         self.write(f", {written(node)!r})")
 
     def _visit_key(self, base: nodes.Expr, name: str, frame: Frame) -> None:
         path = f"{written(base)}.{name}"
-        if name in FACETS and isinstance(base, nodes.Name) and base.name != "results":
-            self.write("facet(context, ")
+        if name in RESULT_PARTS and isinstance(base, nodes.Name) and base.name != "results":
+            self.write("result_part(context, ")
             self._visit_base(base, frame)
             self.write(f", {base.name!r}, {name!r}, {path!r})")
-        elif name in FACETS and isinstance(base, nodes.Getattr | nodes.Getitem) and is_results(base.node):
-            self.write("result_facet(")
+        elif name in RESULT_PARTS and isinstance(base, nodes.Getattr | nodes.Getitem) and is_results(base.node):
+            self.write("results_part(")
             self._visit_base(base.node, frame)
             self.write(", ")
             if isinstance(base, nodes.Getattr):
                 self.write(repr(base.attr))
             else:
-                self._visit_solid(base.arg, frame)
+                self._visit_value(base.arg, frame)
             self.write(f", {name!r}, {path!r})")
         else:
             self.write("attribute(")
@@ -165,8 +173,8 @@ class Generator(CodeGenerator):
         self.write(")")
 
     def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:
-        if node.name == TURNS:
-            self.write("turns(context, ")
+        if node.name == LOOP_ITEMS:
+            self.write("loop_items(context, ")
             self.visit(node.args[0], frame)
             self.write(", ")
             self._visit_filtered(node, frame)
@@ -179,7 +187,7 @@ class Generator(CodeGenerator):
 
     def _visit_filtered(self, node: nodes.Filter, frame: Frame) -> None:
         if node.node is None:
-            self.write(f"joined(context, {frame.buffer})")
+            self.write(f"join_texts(context, {frame.buffer})")
         else:
             self.visit(node.node, frame)
 
@@ -195,8 +203,8 @@ class Generator(CodeGenerator):
         self.write(")")
 
     def visit_NSRef(self, node: nodes.NSRef, frame: Frame) -> None:
-        # Jinja checks beforehand, and not in a block, that it is a namespace; here it is at the assignment itself.
-        self.writeline(f"owned({frame.symbols.ref(node.name)})[{node.attr!r}]")
+        # Jinja checks for a namespace earlier, but not in a block. Here the assignment itself is checked.
+        self.writeline(f"namespace_names({frame.symbols.ref(node.name)})[{node.attr!r}]")
 
     def visit_AssignBlock(self, node: nodes.AssignBlock, frame: Frame) -> None:
         self.push_assign_tracking()
@@ -212,7 +220,7 @@ class Generator(CodeGenerator):
         if node.filter is not None:
             self.visit_Filter(node.filter, block_frame)
         else:
-            self.write(f"joined(context, {block_frame.buffer})")
+            self.write(f"join_texts(context, {block_frame.buffer})")
         self.pop_assign_tracking(frame)
         self.leave_frame(block_frame)
 
@@ -241,10 +249,10 @@ class Generator(CodeGenerator):
         self.write(")")
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
-        self._apply("concatenated", frame, *node.nodes)
+        self._apply("concatenate", frame, *node.nodes)
 
     def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:
-        # A tuple is read as a list: nested tuples could be hashed so deep that the interpreter's stack overflows.
+        # A tuple becomes a list: to hash deeply nested tuples would overflow the interpreter's stack.
         if node.ctx == "load":
             self.visit_List(node, frame)
         else:
@@ -253,7 +261,7 @@ class Generator(CodeGenerator):
     def visit_List(self, node: nodes.List | nodes.Tuple, frame: Frame) -> None:
         self.write("[")
         for element in node.items:
-            self._visit_solid(element, frame)
+            self._visit_value(element, frame)
             self.write(", ")
         self.write("]")
 
@@ -263,7 +271,7 @@ class Generator(CodeGenerator):
             self.write("key(")
             self.visit(pair.key, frame)
             self.write("): ")
-            self._visit_solid(pair.value, frame)
+            self._visit_value(pair.value, frame)
             self.write(", ")
         self.write("}")
 
@@ -271,7 +279,7 @@ class Generator(CodeGenerator):
         self.write("(")
         self.visit(node.left, frame)
         self.write(f" {node.operator} ")
-        self._visit_solid(node.right, frame)
+        self._visit_value(node.right, frame)
         self.write(")")
 
     def _visit_binary(self, node: nodes.BinExpr, frame: Frame) -> None:
@@ -279,6 +287,11 @@ class Generator(CodeGenerator):
 
     visit_And = visit_Or = _visit_logic
     visit_Add = visit_Sub = visit_Mul = visit_Div = visit_FloorDiv = visit_Mod = _visit_binary
+
+
+def _single_expression(template: nodes.Template) -> nodes.Node:
+    """The expression of a native template, which `compiled.single_expression` has found."""
+    return next(template.body[0].iter_child_nodes())
 
 
 def written(node: nodes.Node) -> str:

@@ -1,4 +1,4 @@
-"""From a source text to its code: parsed and checked at once, made when it is first evaluated."""
+"""Compiled source texts: parsed and checked at once; the code is made at the first evaluation."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateError as JinjaError
 
 from noetl_broker.template import engine, grammar
-from noetl_broker.template.fault import TemplateError
+from noetl_broker.template.errors import TemplateError
 
 CACHED: Final = 16_384  # more than one playbook may have
-LONGEST_CACHED: Final = 4_096  # characters; so the cache has a bound in bytes too
+LONGEST_CACHED: Final = 4_096  # characters, so that the cache is limited in bytes too
 REASON_CHARS: Final = 400
-CALL: Final = re.compile(r"[\w.<>]+\(\) (?=takes |missing |got )")  # how Python names what was called
+CALL: Final = re.compile(r"[\w.<>]+\(\) (?=takes |missing |got )")  # the name of a function in Python's message
 T = TypeVar("T")
-# What comes of the template's own faults, while compiling and after. `NotLoaded` is none of these and passes through.
+# Exceptions that are faults of the template. `NotLoaded` is not among them and passes through.
 TEMPLATE_FAULTS: Final = (
     *(JinjaError, TypeError, ValueError, LookupError, ArithmeticError),
     *(AttributeError, AssertionError, RecursionError, MemoryError, SyntaxError),
@@ -26,7 +26,7 @@ TEMPLATE_FAULTS: Final = (
 
 
 def reason(fault: Exception) -> str:
-    """Say what went wrong, in one phrase."""
+    """Give the reason of a fault as one phrase."""
     if isinstance(fault, RecursionError):
         return "it is nested too deep"
     if isinstance(fault, MemoryError):
@@ -45,16 +45,16 @@ PLAIN_TEXT: Final = grammar.Checked(grammar.NO_NAMES, grammar.NO_NAMES, plain=Tr
 
 
 class Compiled:
-    """What a source text compiles to; shared by all places that have the same text.
+    """A compiled source text, shared by all places with the same text.
 
     `template`: it is more than plain text. `native`: it is exactly one expression. `names` and `results` are what it
-    reads, `plain` and `cost` as in `grammar.Checked`. Its code is made when it is first evaluated.
+    reads; `plain` and `cost` are as in `grammar.Checked`.
     """
 
     __slots__ = ("_code", "cost", "names", "native", "plain", "results", "root", "template")
 
     def __init__(self, code: str, tree: nodes.Template | None, *, native: bool) -> None:
-        """Take a source as it is to be parsed, and its tree; None: it is plain text. Raises what `check` does."""
+        """Take the source to parse and its tree (None: plain text). Raises as `grammar.check`."""
         checked = PLAIN_TEXT if tree is None else grammar.check(tree)
         self._code = code
         self.root: engine.Root | None = None
@@ -69,9 +69,9 @@ class Compiled:
             self.root, self.names = engine.generate(tree, native=native)
 
     def make(self) -> engine.Root:
-        """Make the function that begins an evaluation: a generator of its texts, or (native) of its value.
+        """Make the function that evaluates it: a generator of its texts, or (native) one that gives its value.
 
-        The tree is parsed anew: kept trees would take ten times the memory of all else.
+        The source is parsed again: kept trees would take ten times the memory of the rest.
         """
         tree = engine.parse(self._code)
         grammar.check(tree)
@@ -79,14 +79,14 @@ class Compiled:
         return self.root
 
 
-def remembered(read: Callable[[str], T]) -> Callable[[str], T]:
-    """Keep what was made of the sources read last, unless they are long."""
+def cached(read: Callable[[str], T]) -> Callable[[str], T]:
+    """Cache the results for the sources read last, unless they are long."""
     recall = lru_cache(maxsize=CACHED)(read)
     return lambda source: recall(source) if len(source) <= LONGEST_CACHED else read(source)
 
 
 def has_template(source: str) -> bool:
-    """Tell whether a text is more than plain text for Jinja."""
+    """Tell whether Jinja sees a template in a text."""
     if "{{" in source or "{%" in source:
         return True
     opened = source.find("{#")
@@ -101,7 +101,7 @@ def _parsed(source: str) -> nodes.Template:
 
 
 def names_of(source: str, fault: TemplateError) -> frozenset[str]:
-    """Give the names read by a template that the broker refused; raises its `fault` again if it is no template."""
+    """Give the names read by a template that the broker refused; raises `fault` if it cannot be parsed."""
     try:
         tree = engine.parse(source)
     except TEMPLATE_FAULTS:
@@ -110,7 +110,7 @@ def names_of(source: str, fault: TemplateError) -> frozenset[str]:
 
 
 def results_of(source: str) -> frozenset[str] | None:
-    """Give the step names that the same template reads through `results`."""
+    """Give the steps that a template reads through `results`; None if the text does not tell."""
     return grammar.results_read(grammar.nodes_of(engine.parse(source)))
 
 
@@ -131,9 +131,9 @@ def _build(tree: nodes.Template, code: str, source: str, *, native: bool) -> Com
         raise TemplateError(reason(fault), source, "") from fault
 
 
-@remembered
-def text_of(source: str) -> Compiled:
-    """Compile a field's text; cached by it, so errors carry no place yet."""
+@cached
+def compiled_text(source: str) -> Compiled:
+    """Compile the text of a field. Errors have no place: the cache serves all places of a text."""
     if not has_template(source):
         return Compiled(source, None, native=False)
     stripped = source.strip()
@@ -143,8 +143,8 @@ def text_of(source: str) -> Compiled:
     return _build(tree if stripped == source else _parsed(source), source, source, native=False)
 
 
-@remembered
-def condition_of(source: str) -> Compiled:
+@cached
+def compiled_condition(source: str) -> Compiled:
     """Compile a condition's text."""
     stripped = source.strip()
     if not stripped:

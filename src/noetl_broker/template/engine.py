@@ -1,6 +1,6 @@
-"""Jinja's lexer and parser for our templates, and the code that comes of them.
+"""Jinja's lexer, parser and code generator, set up for our templates.
 
-Nothing is computed while compiling: Jinja would fold constants, and `10 ** 10 ** 10` is one.
+Nothing is computed while compiling: Jinja would fold constants such as `10 ** 10 ** 10`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
 
-from noetl_broker.template import filters, methods, operators, output, questions, replaced, values
+from noetl_broker.template import filters, jinja_tests, methods, operators, output, values
+from noetl_broker.template.budget import Evaluation
 from noetl_broker.template.codegen import COMPARISONS, Generator
-from noetl_broker.template.fuel import Evaluation
+from noetl_broker.template.undefined import Missing
 
 MAX_TOKENS: Final = 4_000
-# Jinja's parser goes some fifteen calls deeper at each bracket; so it never comes near the interpreter's limit.
-MAX_BRACKETS_DEEP: Final = 40
+# Each bracket costs Jinja's parser some fifteen nested calls; the interpreter's limit stays far away.
+MAX_BRACKET_DEPTH: Final = 40
 OPENING: Final = frozenset({"lparen", "lbracket", "lbrace"})
 CLOSING: Final = frozenset({"rparen", "rbracket", "rbrace"})
 # Jinja's lexer turns "\r\n" into "\n". This noncharacter stands for "\r" while it works.
 CARRIAGE_RETURN: Final = "\ufdd0"
 
-Root = Callable[[Evaluation], Iterator[Any]]
+Root = Callable[[Evaluation], Any]
 
 
 class _NewlineLexer(Lexer):
@@ -46,15 +47,15 @@ class _NewlineLexer(Lexer):
     def wrap(
         self, stream: Iterable[tuple[int, str, str]], name: str | None = None, filename: str | None = None
     ) -> Iterator[Token]:
-        """Give the tokens; stops, before the parser has spent much on it, at a template that has too many."""
+        """Give the tokens. Raises TemplateSyntaxError for too many, before the parser spends much time."""
         depth = 0
         for count, token in enumerate(super().wrap(stream, name, filename)):
             if count >= MAX_TOKENS:
                 raise TemplateSyntaxError(f"it has more than {MAX_TOKENS:,} words and signs", token.lineno)
             if token.type in OPENING:
                 depth += 1
-                if depth > MAX_BRACKETS_DEEP:
-                    raise TemplateSyntaxError(f"it is nested deeper than {MAX_BRACKETS_DEEP} brackets", token.lineno)
+                if depth > MAX_BRACKET_DEPTH:
+                    raise TemplateSyntaxError(f"it is nested deeper than {MAX_BRACKET_DEPTH} brackets", token.lineno)
             elif token.type in CLOSING:
                 depth -= 1
             yield token
@@ -64,12 +65,12 @@ class _NewlineLexer(Lexer):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The one environment: nothing is loaded, nothing is global, attributes are keys."""
+    """The environment of all templates: no loader, no globals; attributes are keys."""
 
     def __init__(self) -> None:
-        super().__init__(undefined=values.Missing, keep_trailing_newline=True, optimized=False)
+        super().__init__(undefined=Missing, keep_trailing_newline=True, optimized=False)
         self.filters = dict(filters.FILTERS)
-        self.tests = dict(questions.TESTS)
+        self.tests = dict(jinja_tests.TESTS)
         self.globals = {}
         self._newline_lexer = _NewlineLexer(self)
 
@@ -95,21 +96,24 @@ ENVIRONMENT: Final = _Environment()
 Evaluation.environment = ENVIRONMENT
 Evaluation.eval_ctx = EvalContext(ENVIRONMENT)
 
-# All that the code of a template can see. It names no builtin but the one with which Jinja checks namespaces.
+# Everything that the code of a template can see. The one builtin is for Jinja's check of namespaces.
 PRIMITIVES: Final[dict[str, Any]] = {
     "__builtins__": {"isinstance": isinstance},
-    **{name: getattr(operators, name) for name in (*COMPARISONS.values(), "chain", "concatenated")},
+    **{name: getattr(operators, name) for name in (*COMPARISONS.values(), "chain", "concatenate")},
     **{name: getattr(operators, name) for name in ("add", "sub", "mul", "div", "floordiv", "mod")},
-    **{name: getattr(values, name) for name in ("attribute", "item", "facet", "result_facet", "whole", "cut", "key")},
-    **{name: getattr(values, name) for name in ("solid", "turns", "owned", "Namespace")},
-    **{name: getattr(output, name) for name in ("text", "joined")},
+    **{
+        name: getattr(values, name)
+        for name in ("attribute", "item", "result_part", "results_part", "results_as_mapping", "cut", "key")
+    },
+    **{name: getattr(values, name) for name in ("require_value", "loop_items", "namespace_names", "Namespace")},
+    **{name: getattr(output, name) for name in ("text", "join_texts")},
     **{name: getattr(methods, name) for name in ("method", "call_range", "call_now", "call_uuid")},
     **{name: getattr(methods, name) for name in ("call_dict", "call_namespace")},
     **{f"filter_{name}": function for name, function in filters.FILTERS.items()},
-    "default": replaced.default,
-    "defined": questions.defined,
-    "tests": questions.TESTS,
-    "undefined": values.Missing,
+    "default": filters.default,
+    "defined": jinja_tests.defined,
+    "tests": jinja_tests.TESTS,
+    "undefined": Missing,
     "missing": missing,
     "LoopContext": LoopContext,
     "TemplateRuntimeError": TemplateRuntimeError,
@@ -124,7 +128,7 @@ def parse(source: str) -> nodes.Template:
 def generate(tree: nodes.Template, *, native: bool) -> tuple[Root, frozenset[str]]:
     """Give the function that evaluates a checked tree, and the names that it looks up.
 
-    The function is a generator: of texts, or (native) of the expression's value.
+    The function is a generator of texts, or (native) gives the expression's value.
     """
     writer = Generator(ENVIRONMENT, native=native)
     writer.visit(tree)

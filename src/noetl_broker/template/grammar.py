@@ -1,4 +1,4 @@
-"""Which syntax templates may use, and which names they read: decided from the syntax tree, before anything runs."""
+"""Which syntax templates may use, and which names they read: both from the syntax tree, before evaluation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from jinja2 import nodes
 from jinja2.exceptions import TemplateSyntaxError
 
 from noetl_broker.template.filters import FILTERS
+from noetl_broker.template.jinja_tests import TESTS
 from noetl_broker.template.numbers import INTEGER_LIMIT, number_of
-from noetl_broker.template.questions import TESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-WORKER_WORDS: Final = frozenset({"env", "job", "secret", "secrets", "keychain"})
+WORKER_WORDS: Final[frozenset[str]] = frozenset({"env", "job", "secret", "secrets", "keychain"})
 SAVE_WORDS: Final = WORKER_WORDS | {"result", "this"}
 FUNCTIONS: Final = frozenset({"range", "now", "uuid", "dict", "namespace"})
-TURNS: Final = "*turns*"
-STEPS_PER_TURN: Final = 6
+LOOP_ITEMS: Final = "*turns*"
+STEPS_PER_ROUND: Final = 6
 STEPS_PER_NODE: Final = 4
 STEPS_PER_SIMPLE_NODE: Final = 2
 SIMPLE_NODES: Final = frozenset({nodes.Template, nodes.TemplateData, nodes.Output, nodes.Name, nodes.Const})
 MAX_NODES: Final = 2_500
 MAX_DEPTH: Final = 60
-# Python compiles no more than twenty blocks within each other, and a loop is one.
-MAX_LOOPS_DEEP: Final = 12
+# Python compiles at most twenty nested blocks; a loop is one.
+MAX_LOOP_DEPTH: Final = 12
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
 ALLOWED: Final[frozenset[type[nodes.Node]]] = frozenset(
@@ -40,7 +40,7 @@ ALLOWED: Final[frozenset[type[nodes.Node]]] = frozenset(
         *(nodes.FloorDiv, nodes.Mod, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.EnvironmentAttribute),
     }
 )
-# A tree of only these gives what the scope holds, or a plain value, so its result needs no check.
+# A tree of only these nodes gives a value of the scope or a plain value; its result needs no check.
 PLAIN_NODES: Final[frozenset[type[nodes.Node]]] = frozenset(
     {
         *(nodes.Template, nodes.Output, nodes.Name, nodes.Const, nodes.CondExpr, nodes.Getattr, nodes.Getitem),
@@ -48,7 +48,7 @@ PLAIN_NODES: Final[frozenset[type[nodes.Node]]] = frozenset(
     }
 )
 PLAIN_FILTERS: Final = frozenset({"default", "d", "length", "count"})
-# What gives a template names of its own.
+# Nodes that define names.
 NAMING_NODES: Final[frozenset[type[nodes.Node]]] = frozenset({nodes.For, nodes.Assign, nodes.AssignBlock, nodes.With})
 REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Pow: "`**` is not allowed in templates: multiply instead",
@@ -62,11 +62,11 @@ REFUSED: Final[dict[type[nodes.Node], str]] = {
 
 
 class Checked(NamedTuple):
-    """What the tree of a template tells: see `check`.
+    """What `check` finds in the tree of a template.
 
-    `names` are those that it reads; None where it has names of its own, so that only its code tells. `results` are the
-    step names read through `results`; None: not known from the tree. `plain`: it gives what the scope holds, or a plain
-    value, so that its result needs no check. `cost`: its steps, without those of filters, operators and loops.
+    `names` are those that it reads; None if it defines names, so that only its code tells. `results` are the steps read
+    through `results`; None if unknown. `plain`: its result needs no check. `cost` is in steps, without filters,
+    operators and loops.
     """
 
     names: frozenset[str] | None
@@ -76,33 +76,35 @@ class Checked(NamedTuple):
 
 
 def check(tree: nodes.Template) -> Checked:
-    """Refuse what templates may not use, and prepare the tree: functions are marked, loops are metered.
+    """Refuse syntax that templates may not use; prepare the tree: mark functions, charge for loops.
 
     Raises TemplateSyntaxError with a message that says what to write instead.
     """
     found = [*_checked(tree)]
     kinds = {type(node) for node in found}
-    if nodes.For in kinds and _loops_deep(tree) > MAX_LOOPS_DEEP:
-        raise TemplateSyntaxError(f"it has more than {MAX_LOOPS_DEEP} loops within each other", 1)
+    if nodes.For in kinds and _loop_depth(tree) > MAX_LOOP_DEPTH:
+        raise TemplateSyntaxError(f"it has more than {MAX_LOOP_DEPTH} loops within each other", 1)
     named = {node.name for node in found if type(node) is nodes.Name}
     if len(set(map(_as_python_reads, named))) < len(named):
         raise TemplateSyntaxError("two of its names look alike and are written with different characters", 1)
     cost = _steps([tree]) if nodes.For in kinds else sum(map(_own_steps, found))
     for node in found:
         if type(node) is nodes.For:
-            steps = nodes.Const(STEPS_PER_TURN + _steps([*node.body, node.target, *([node.test] if node.test else [])]))
-            node.iter = nodes.Filter(node.iter, TURNS, [steps], [], None, None, lineno=node.lineno)
+            steps = nodes.Const(
+                STEPS_PER_ROUND + _steps([*node.body, node.target, *([node.test] if node.test else [])])
+            )
+            node.iter = nodes.Filter(node.iter, LOOP_ITEMS, [steps], [], None, None, lineno=node.lineno)
     plain = all(map(_is_plain, found))
     return Checked(names_loaded(found) if kinds.isdisjoint(NAMING_NODES) else None, results_read(found), plain, cost)
 
 
 def names_loaded(found: Iterable[nodes.Node]) -> frozenset[str]:
-    """Give every name that these nodes read."""
+    """Give the names that these nodes read."""
     return frozenset(node.name for node in found if isinstance(node, nodes.Name) and node.ctx == "load")
 
 
 def results_read(found: Iterable[nodes.Node]) -> frozenset[str] | None:
-    """Give the step names that the nodes of a tree read through `results`; None if they cannot be known from it."""
+    """Give the steps that a tree reads through `results`; None if the tree does not tell."""
     known: set[str] = set()
     uses = 0
     for node in found:
@@ -139,7 +141,7 @@ def _checked(tree: nodes.Template) -> Iterator[nodes.Node]:
 
 
 def _add_children(node: nodes.Node, found: list[nodes.Node]) -> None:
-    """As `iter_child_nodes`, which takes a third of the time of a registration."""
+    """Collect the children of a node; Jinja's `iter_child_nodes` takes a third of the time of a registration."""
     for name in node.fields:
         value = getattr(node, name)
         if isinstance(value, nodes.Node):
@@ -149,7 +151,7 @@ def _add_children(node: nodes.Node, found: list[nodes.Node]) -> None:
 
 
 def nodes_of(tree: nodes.Node) -> Iterator[nodes.Node]:
-    """Give every node of a tree, whatever it is."""
+    """Give every node of a tree, unchecked."""
     level = [tree]
     while level:
         yield from level
@@ -159,17 +161,17 @@ def nodes_of(tree: nodes.Node) -> Iterator[nodes.Node]:
         level = below
 
 
-def _loops_deep(node: nodes.Node) -> int:
-    return max(map(_loops_deep, node.iter_child_nodes()), default=0) + (type(node) is nodes.For)
+def _loop_depth(node: nodes.Node) -> int:
+    return max(map(_loop_depth, node.iter_child_nodes()), default=0) + (type(node) is nodes.For)
 
 
 def _as_python_reads(name: str) -> str:
-    """Give the identifier that Python makes of a name."""
+    """Give the name as Python normalizes it."""
     return name if name.isascii() else unicodedata.normalize("NFKC", name)
 
 
 def _steps(pending: list[nodes.Node]) -> int:
-    """Count what these nodes cost once, the bodies of loops within aside: they pay for themselves."""
+    """Count the steps of these nodes without the bodies of loops, which pay for each round."""
     steps = 0
     while pending:
         node = pending.pop()
@@ -188,7 +190,7 @@ def _own_steps(node: nodes.Node) -> int:
 
 
 def _is_plain(node: nodes.Node) -> bool:
-    """Tell whether what the node gives can only be what the scope holds, or a plain value."""
+    """Tell whether the node can only give a value of the scope or a plain value."""
     if type(node) is nodes.Filter:
         return node.name in PLAIN_FILTERS
     if type(node) is nodes.Const:

@@ -1,4 +1,4 @@
-"""The few methods of texts, mappings and lists that templates may call, each bounded before it works."""
+"""The methods and functions that templates may call; each charges and checks its limits before it works."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any, Final
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
-from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.values import Missing, Namespace, drawn, key, kind_of, solid
+from noetl_broker.template.budget import Evaluation
+from noetl_broker.template.undefined import Missing, template_type_name
+from noetl_broker.template.values import Namespace, iterate, key, require_value
 
-ENTRY_COST: Final = 2  # of a pair made for an entry of a mapping, or of an entry that is copied
-PAIR_COST: Final = 6  # of a pair that becomes an entry
+ENTRY_COST: Final = 2  # of a copied entry of a mapping, or a pair made of it
+PAIR_COST: Final = 6  # of an entry made of a pair
 
 
 def room_to_search(run: Evaluation, value: str, wanted: str) -> None:
-    """Charge for a search, whose worst case is a product of the lengths for short texts."""
+    """Charge for a search; the worst case of short texts is the product of their lengths."""
     run.spend((len(value) * (8 + min(len(wanted), 256))) >> 8)
 
 
@@ -57,8 +58,8 @@ def _replace(run: Evaluation, value: str, old: str, new: str, count: int = -1) -
 
 
 def _join(run: Evaluation, value: str, parts: Any) -> str:
-    texts = list(drawn(run, parts))
-    run.room_for_text(sum(len(solid(part)) for part in texts) + len(value) * len(texts))
+    texts = list(iterate(run, parts))
+    run.room_for_text(sum(len(require_value(part)) for part in texts) + len(value) * len(texts))
     return value.join(texts)
 
 
@@ -72,7 +73,7 @@ def _padded(name: str) -> Callable[..., str]:
 
 def _plain_method(name: str) -> Callable[..., Any]:
     def call(run: Evaluation, value: Any, *args: Any) -> Any:
-        run.weigh(value, *args)
+        run.charge(value, *args)
         return getattr(value, name)(*args)
 
     return call
@@ -80,7 +81,7 @@ def _plain_method(name: str) -> Callable[..., Any]:
 
 def _loop_method(name: str) -> Callable[..., Any]:
     def call(run: Evaluation, loop: LoopContext, *args: Any) -> Any:
-        run.weigh(*args)
+        run.charge(*args)
         return getattr(loop, name)(*args)
 
     return call
@@ -116,8 +117,8 @@ def _get(_: Evaluation, value: Any, name: Any, other: Any = None) -> Any:
 
 
 def _index(run: Evaluation, value: list[Any] | tuple[Any, ...], wanted: Any) -> int:
-    run.weigh(value, wanted)
-    if wanted not in value:  # what Python says would show all of what was wanted
+    run.charge(value, wanted)
+    if wanted not in value:  # Python's message would show the whole element
         raise TemplateRuntimeError("`index` finds no such element in the list")
     return value.index(wanted)
 
@@ -148,9 +149,9 @@ LOOP_METHODS: Final[dict[str, Callable[..., Any]]] = {name: _loop_method(name) f
 
 
 def method(run: Evaluation, value: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
-    """Call a method. With parentheses a name means the method even where a mapping has a key of that name."""
+    """Call a method. With parentheses, a name is the method even if a mapping has such a key."""
     if type(value) is Missing:
-        return solid(value)
+        return require_value(value)
     table: dict[str, Callable[..., Any]] = {}
     if isinstance(value, str):
         table = TEXT_METHODS
@@ -162,7 +163,7 @@ def method(run: Evaluation, value: Any, name: str, /, *args: Any, **kwargs: Any)
         table = LOOP_METHODS
     if name not in table:
         offered = f"; it has {', '.join(sorted(table))}" if table else ""
-        raise TemplateRuntimeError(f"a {kind_of(value)} has no method `{name:.80}` in templates{offered}")
+        raise TemplateRuntimeError(f"a {template_type_name(value)} has no method `{name:.80}` in templates{offered}")
     run.spend(5)
     found = table[name](run, value, *args, **kwargs)
     return list(found) if type(found) is tuple else found
@@ -188,7 +189,7 @@ def call_uuid(run: Evaluation, /) -> str:
 
 
 def call_dict(run: Evaluation, /, *given: Any, **named: Any) -> dict[Any, Any]:
-    """Give a mapping: a copy of one, or one of pairs, with the named values laid over it."""
+    """Give a mapping: a copy of one, or one made of pairs, with the named values on top."""
     if not given:
         return named
     if len(given) > 1:
@@ -203,11 +204,11 @@ def call_dict(run: Evaluation, /, *given: Any, **named: Any) -> dict[Any, Any]:
 
 def _of_pairs(run: Evaluation, pairs: Any) -> dict[Any, Any]:
     if not isinstance(pairs, list | tuple):
-        raise TemplateRuntimeError(f"`dict` takes a mapping or a list of pairs, not a {kind_of(pairs)}")
+        raise TemplateRuntimeError(f"`dict` takes a mapping or a list of pairs, not a {template_type_name(pairs)}")
     entries: dict[Any, Any] = {}
-    for pair in drawn(run, pairs, PAIR_COST):
+    for pair in iterate(run, pairs, PAIR_COST):
         if not isinstance(pair, list | tuple) or len(pair) != len(("key", "value")):
-            found = f"list of {len(pair)}" if isinstance(pair, list | tuple) else kind_of(pair)
+            found = f"list of {len(pair)}" if isinstance(pair, list | tuple) else template_type_name(pair)
             wanted = "each element must be a list of a key and a value"
             raise TemplateRuntimeError(f"`dict` takes pairs: {wanted}, one is a {found}")
         entries[key(pair[0])] = pair[1]
@@ -215,5 +216,5 @@ def _of_pairs(run: Evaluation, pairs: Any) -> dict[Any, Any]:
 
 
 def call_namespace(_: Evaluation, /, **names: Any) -> Namespace:
-    """Give names that a loop may set."""
+    """Give a namespace: names that a loop may set."""
     return Namespace(names)

@@ -1,4 +1,4 @@
-"""The operators of templates, each paid for and bounded before it works."""
+"""The operators of templates; each charges and checks its limits before it works."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from typing import Any, Final
 
 from jinja2.exceptions import TemplateRuntimeError
 
-from noetl_broker.template.fuel import KINDS, PLAIN, Evaluation, bounded
+from noetl_broker.template.budget import KINDS, PLAIN, Evaluation, bounded
 from noetl_broker.template.methods import room_to_search
 from noetl_broker.template.numbers import INTEGER_LIMIT
 from noetl_broker.template.output import text
-from noetl_broker.template.values import kind_of, solid
+from noetl_broker.template.undefined import template_type_name
+from noetl_broker.template.values import require_value
 
 NUMBERS: Final = frozenset({int, float, bool})
-LENGTH_FIRST: Final = frozenset({str, list, dict})  # a tuple is compared element by element all the same
+LENGTH_FIRST: Final = frozenset({str, list, dict})  # not tuples, which are compared element by element
 
 Binary = Callable[[Evaluation, Any, Any], Any]
 
 
 def _refuse(symbol: str, left: Any, right: Any) -> Any:
-    raise TemplateRuntimeError(f"`{symbol}` does not work on a {kind_of(left)} and a {kind_of(right)}")
+    raise TemplateRuntimeError(
+        f"`{symbol}` does not work on a {template_type_name(left)} and a {template_type_name(right)}"
+    )
 
 
 def _arithmetic(symbol: str, compute: Callable[[Any, Any], Any], otherwise: Binary | None = None) -> Binary:
     def operate(run: Evaluation, left: Any, right: Any) -> Any:
         if type(left) in NUMBERS and type(right) in NUMBERS:
             result = compute(left, right)
-            # No comparison with a number that is none is true, so this finds it too.
+            # Every comparison with NaN is false, so NaN goes to `bounded` too.
             return result if -INTEGER_LIMIT < result < INTEGER_LIMIT else bounded(result)
-        solid(left)
-        solid(right)
+        require_value(left)
+        require_value(right)
         return otherwise(run, left, right) if otherwise else _refuse(symbol, left, right)
 
     return operate
@@ -80,8 +83,8 @@ def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
         if type(left) in PLAIN and type(right) in PLAIN and (left is not None is not right or symbol in ("==", "!=")):
             return compute(left, right)
         left, right = _comparable(run, left), _comparable(run, right)
-        if symbol not in ("==", "!=") or not _differ_at_a_glance(left, right):
-            run.weigh(left, right)
+        if symbol not in ("==", "!=") or not _differ_in_shape(left, right):
+            run.charge(left, right)
         try:
             return compute(left, right)
         except TypeError:
@@ -90,8 +93,8 @@ def _comparison(compute: Callable[[Any, Any], bool], symbol: str) -> Binary:
     return compare
 
 
-def _differ_at_a_glance(left: Any, right: Any) -> bool:
-    """Tell whether two values are unequal by kind or length, which Python sees before it looks at what is in them."""
+def _differ_in_shape(left: Any, right: Any) -> bool:
+    """Tell whether two values differ in type or length, which Python compares first."""
     kind = type(left)
     if kind is type(right):
         return kind in LENGTH_FIRST and len(left) != len(right)
@@ -99,20 +102,20 @@ def _differ_at_a_glance(left: Any, right: Any) -> bool:
 
 
 def _comparable(run: Evaluation, value: Any) -> Any:
-    if type(solid(value)) is range:
+    if type(require_value(value)) is range:
         run.room_for_list(len(value))
         return list(value)
     return value
 
 
 def _contains(run: Evaluation, left: Any, right: Any) -> bool:
-    solid(left)
-    if not isinstance(solid(right), str | list | tuple | dict | range):
+    require_value(left)
+    if not isinstance(require_value(right), str | list | tuple | dict | range):
         return bool(_refuse("in", left, right))
     if isinstance(right, dict):
         run.spend(len(left) >> 5 if type(left) is str else 0)
         return (type(left) is str or type(left) in PLAIN) and left in right
-    run.weigh(left, right)
+    run.charge(left, right)
     if isinstance(right, range) and type(left) is not int:
         run.spend(len(right))
         return left in list(right)
@@ -136,7 +139,7 @@ def contains(run: Evaluation, left: Any, right: Any) -> bool:
     return _contains(run, left, right)
 
 
-def lacks(run: Evaluation, left: Any, right: Any) -> bool:
+def contains_not(run: Evaluation, left: Any, right: Any) -> bool:
     """Tell whether `left not in right`."""
     return not _contains(run, left, right)
 
@@ -151,8 +154,8 @@ def chain(run: Evaluation, first: Any, *rest: Any) -> bool:
     return True
 
 
-def concatenated(run: Evaluation, *parts: Any) -> str:
-    """Give the texts of all parts, one after the other (`~`)."""
+def concatenate(run: Evaluation, *parts: Any) -> str:
+    """Join the texts of all parts (`~`)."""
     texts = [text(run, part) for part in parts]
     run.room_for_text(sum(map(len, texts)))
     return "".join(texts)

@@ -1,4 +1,4 @@
-"""What may leave an evaluation, as a value or inside a text: only JSON, and no more than was allowed."""
+"""The results of evaluations: JSON or text, checked and within the limits."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ import orjson
 from jinja2.exceptions import TemplateRuntimeError
 from jinja2.runtime import LoopContext
 
-from noetl_broker.template.fuel import PLAIN, Evaluation, bounded
+from noetl_broker.template.budget import PLAIN, Evaluation, bounded
 from noetl_broker.template.numbers import WHOLE_FROM, number_of
-from noetl_broker.template.values import kind_of, solid
+from noetl_broker.template.undefined import template_type_name
+from noetl_broker.template.values import require_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_DEPTH: Final = 100
-MAX_LEVELS: Final = (
-    190  # of what is handed on: within the job that it is put into, it is read again (store: 200 levels)
-)
+MAX_LEVELS: Final = 190  # of a value that the turn writes: the job around it has at most 200 (in the store)
 _LEVELS_OF_ORJSON: Final = 254
 LEAF_COST: Final = 3
 BRANCH_COST: Final = 14
@@ -32,8 +31,8 @@ INT64: Final = 1 << 63
 def as_json(run: Evaluation, value: Any) -> Any:
     """Give the value as JSON: tuples, ranges and generators become lists, numbers are as the database keeps them.
 
-    Raises TemplateRuntimeError naming the type for what JSON cannot hold: a non-finite number, a key that is no text,
-    a NUL or a lone surrogate in a text, any other object. All its texts together are bounded like one text.
+    Raises TemplateRuntimeError for values that JSON cannot hold: non-finite numbers, keys that are no text, NUL and
+    lone surrogates in text, other objects. Its texts together are limited like one text.
     """
     run.chars = run.allowance.output_chars
     return _json(run, value, 0)
@@ -43,9 +42,9 @@ def _json(run: Evaluation, value: Any, depth: int) -> Any:
     run.spend(LEAF_COST)
     kind = type(value)
     if kind is str:
-        return _sound_text(run, value)
+        return _checked_text(run, value)
     if kind in PLAIN:
-        return _sound_number(run, value)
+        return _checked_number(run, value)
     if depth >= MAX_DEPTH:
         raise TemplateRuntimeError(f"the value is nested deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
@@ -57,12 +56,12 @@ def _json(run: Evaluation, value: Any, depth: int) -> Any:
 
 
 def only_integers(run: Evaluation, value: list[Any] | tuple[Any, ...] | range) -> bool:
-    """Tell, at a fraction of the cost of looking at each, whether there are only integers of at most 64 bits."""
+    """Tell whether there are only integers of at most 64 bits, faster than by looking at each."""
     run.spend(BRANCH_COST + len(value))
     return set(map(type, value)) == {int} and -INT64 <= min(value) <= max(value) < INT64
 
 
-def _sound_number(run: Evaluation, value: Any) -> Any:
+def _checked_number(run: Evaluation, value: Any) -> Any:
     if type(value) is float:
         return value or 0.0 if -WHOLE_FROM < value < WHOLE_FROM else number_of(bounded(value))
     if type(value) is int and not -INT64 <= value < INT64:
@@ -72,20 +71,20 @@ def _sound_number(run: Evaluation, value: Any) -> Any:
 
 def _from_object(run: Evaluation, value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return _sound_text(run, str(value))
+        return _checked_text(run, str(value))
     if isinstance(value, Iterator) and type(value) is not LoopContext:
         return [_json(run, child, depth + 1) for child in value]
-    solid(value)
+    require_value(value)
     raise TemplateRuntimeError(f"the value is a {type(value).__name__}, which is not JSON")
 
 
 def _json_key(run: Evaluation, name: Any) -> str:
     if type(name) is not str:
-        raise TemplateRuntimeError(f"a mapping's key is {name!r}, a {kind_of(name)}; in JSON keys are texts")
-    return _sound_text(run, name)
+        raise TemplateRuntimeError(f"a mapping's key is {name!r}, a {template_type_name(name)}; in JSON keys are texts")
+    return _checked_text(run, name)
 
 
-def _sound_text(run: Evaluation, value: str) -> str:
+def _checked_text(run: Evaluation, value: str) -> str:
     length = len(value)
     run.chars -= length
     if run.chars < 0:
@@ -102,7 +101,7 @@ def _sound_text(run: Evaluation, value: str) -> str:
 
 
 def text(run: Evaluation, value: Any) -> str:
-    """Give what a value looks like inside a text."""
+    """Give a value as it stands in a text."""
     if type(value) is not str:
         if type(value) in PLAIN:
             return str(bounded(value))
@@ -112,7 +111,7 @@ def text(run: Evaluation, value: Any) -> str:
 
 
 def size_of(value: Any) -> int:
-    """Give about how many characters a value holds as JSON, at the price of writing it once."""
+    """Give the approximate length of a value as JSON; writes it once."""
     if type(value) is str:
         return len(value)
     if type(value) not in {list, dict} or not value:
@@ -123,14 +122,14 @@ def size_of(value: Any) -> int:
         return len(json.dumps(value))
 
 
-def handed_on(value: Any) -> int:
-    """Give the size of a value that is written into another. Raises TemplateRuntimeError where it is too deep."""
+def output_size(value: Any) -> int:
+    """Give the length of a value that the turn writes. Raises TemplateRuntimeError if it is too deep."""
     if type(value) is str:
         return len(value)
     try:
         text = orjson.dumps(value)
         if text.count(b"[") + text.count(b"{") > MAX_LEVELS:
-            probe = value  # to write it within as much as still fits is the quickest way to find out how deep it is
+            probe = value  # wrapped until orjson refuses it: the quickest check of its depth
             for _ in range(_LEVELS_OF_ORJSON - MAX_LEVELS):
                 probe = [probe]
             orjson.dumps(probe)
@@ -149,14 +148,14 @@ def _is_deep(value: Any) -> bool:
     return bool(level)
 
 
-def joined(run: Evaluation, texts: Iterable[str]) -> str:
-    """Give the texts one after the other. Raises TemplateRuntimeError before it would be too long."""
-    left = limit = run.allowance.output_chars
+def join_texts(run: Evaluation, texts: Iterable[str]) -> str:
+    """Join texts. Raises TemplateRuntimeError before the result is too long."""
+    remaining = limit = run.allowance.output_chars
     parts: list[str] = []
     for part in texts:
-        left -= len(part)
-        if left < 0:
-            run.room_for_text(limit - left)
+        remaining -= len(part)
+        if remaining < 0:
+            run.room_for_text(limit - remaining)
         parts.append(part)
-    run.spend(1 + ((limit - left) >> 5))
+    run.spend(1 + ((limit - remaining) >> 5))
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""Templates as the rest of the program uses them: compiled once, evaluated in a scope, giving JSON."""
+"""Templates as the rest of the program uses them: compiled once, evaluated in a scope to JSON."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from jinja2.exceptions import TemplateRuntimeError, UndefinedError
 
 from noetl_broker.template import grammar
 from noetl_broker.template.allowance import MAX_SOURCE_CHARS, Allowance
-from noetl_broker.template.compiled import TEMPLATE_FAULTS, Compiled, condition_of, has_template, reason, text_of
-from noetl_broker.template.fault import TemplateError
-from noetl_broker.template.fuel import Evaluation
-from noetl_broker.template.output import as_json, handed_on, joined
-from noetl_broker.template.truth import is_true
-from noetl_broker.template.values import solid
+from noetl_broker.template.budget import Evaluation
+from noetl_broker.template.compiled import (
+    TEMPLATE_FAULTS,
+    Compiled,
+    compiled_condition,
+    compiled_text,
+    has_template,
+    reason,
+)
+from noetl_broker.template.errors import TemplateError
+from noetl_broker.template.output import as_json, join_texts, output_size
+from noetl_broker.template.values import require_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +29,8 @@ if TYPE_CHECKING:
 
 SIZED: Final = frozenset({str, list, dict})
 FINAL_TYPES: Final = frozenset({bool, int, float, str, list, dict, type(None)})
+FALSE_TEXTS: Final = frozenset({"", "false", "no", "off", "0", "none", "null"})
+LONGEST_FALSE: Final = max(map(len, FALSE_TEXTS))
 
 
 class Template:
@@ -38,12 +46,12 @@ class Template:
 
     @property
     def names(self) -> frozenset[str]:
-        """The root names that it reads."""
+        """The names that it reads."""
         return self._compiled.names
 
     @property
     def results(self) -> frozenset[str] | None:
-        """The step names that it reads through `results`; None if they cannot be known from the text."""
+        """The steps that it reads through `results`; None if the text does not tell."""
         return self._compiled.results
 
     @property
@@ -52,9 +60,9 @@ class Template:
         return not self._compiled.template
 
     def evaluate(self, scope: Scope) -> JSON:
-        """Give its value: the expression's own for a single expression, otherwise a text.
+        """Give its value: for a single expression the expression's own, otherwise a text.
 
-        Raises TemplateError; what the scope raises by way of `NotLoaded` passes through.
+        Raises TemplateError. `NotLoaded`, which the scope raises, passes through.
         """
         run = Evaluation(scope)
         try:
@@ -73,20 +81,20 @@ class Template:
         finally:
             run.close()
 
-    def weigh(self, values: list[JSON], scope: Scope) -> None:
-        """Pay for values that it gave, before they are compared with each other. Raises TemplateError."""
+    def charge(self, values: list[JSON], scope: Scope) -> None:
+        """Charge for its values before they are compared with each other. Raises TemplateError."""
         run = Evaluation(scope)
-        run.open_wide()
+        run.use_turn_steps()
         try:
-            self._pay(run.weigh, *values)
+            self._pay(run.charge, *values)
         finally:
             run.close()
 
-    def give(self, run: Evaluation) -> JSON:
-        """Evaluate as `run` does, and count what it gives as handed on."""
+    def run_and_count(self, run: Evaluation) -> JSON:
+        """Evaluate as `run` does, and count the value as output of the turn."""
         value = self.run(run)
         if type(value) in SIZED:
-            hand_on(value, run.allowance, self.at, self.source)
+            count_output(value, run.allowance, self.at, self.source)
         return value
 
     def _pay(self, pay: Callable[..., None], *amounts: Any) -> None:
@@ -96,21 +104,21 @@ class Template:
             raise TemplateError(reason(fault), self.source, self.at) from fault
 
     def run(self, run: Evaluation) -> JSON:
-        """Evaluate on an account that is already open."""
+        """Evaluate within an evaluation that has begun."""
         compiled = self._compiled
         if not compiled.template:
             return self.source
         try:
             run.fuel -= compiled.cost
             if run.fuel < 0:
-                raise TemplateRuntimeError(run.too_much())
+                raise TemplateRuntimeError(run.limit_message())
             begin = compiled.root or compiled.make()
             if not compiled.native:
-                return as_json(run, joined(run, begin(run)))
-            value = next(begin(run))
+                return as_json(run, join_texts(run, begin(run)))
+            value = begin(run)
             if compiled.plain and type(value) in FINAL_TYPES:
                 return value
-            return as_json(run, solid(value))
+            return as_json(run, require_value(value))
         except TEMPLATE_FAULTS as fault:
             undefined = isinstance(fault, UndefinedError)
             raise TemplateError(reason(fault), self.source, self.at, undefined=undefined) from fault
@@ -134,13 +142,13 @@ def _placed(compile_source: Callable[[str], Compiled], source: str, at: str) -> 
 
 
 def compile_text(source: str, at: str, *, max_source_chars: int | None = MAX_SOURCE_CHARS) -> Template:
-    """Compile a field: exactly one `{{ expression }}` gives its native value, any other text a text.
+    """Compile a field: exactly one `{{ expression }}` gives its own value, any other text gives a text.
 
-    `max_source_chars` None: however long it is. Raises TemplateError.
+    `max_source_chars` None: no limit. Raises TemplateError.
     """
     if has_template(source):
         _bound(source, at, max_source_chars)
-    return _placed(text_of, source, at)
+    return _placed(compiled_text, source, at)
 
 
 def compile_condition(
@@ -150,10 +158,9 @@ def compile_condition(
     worker_words: frozenset[str] = grammar.WORKER_WORDS,
     max_source_chars: int | None = MAX_SOURCE_CHARS,
 ) -> Template:
-    """Compile a `when`: one expression, with or without braces around it. A boolean or a number stands for itself.
+    """Compile a `when`: one expression with or without braces, a boolean or a number.
 
-    Raises TemplateError on text outside the braces, an empty or null condition, a mapping or list, and on the words
-    that only a worker knows.
+    Raises TemplateError for text outside the braces, an empty condition, other types, and worker-side words.
     """
     if isinstance(source, bool | int | float):
         source = json.dumps(source)
@@ -161,15 +168,28 @@ def compile_condition(
         shown = "null" if source is None else f"a {type(source).__name__}"
         raise TemplateError(f"a condition is one expression, not {shown}", json.dumps(source, default=str), at)
     _bound(source, at, max_source_chars)
-    template = _placed(condition_of, source, at)
+    template = _placed(compiled_condition, source, at)
     if unknown := template.names & worker_words:
         raise TemplateError(f"`{min(unknown)}` is known to workers only, and the broker decides conditions", source, at)
     return template
 
 
-def hand_on(value: JSON, allowance: Allowance, at: str, source: str = "") -> None:
-    """Count a value that is written. Raises TemplateError where it is too deep, or the turn writes too much."""
+def count_output(value: JSON, allowance: Allowance, at: str, source: str = "") -> None:
+    """Count a value as output of the turn. Raises TemplateError if it is too deep or the turn writes too much."""
     try:
-        allowance.hand_on(handed_on(value))
+        allowance.add_output(output_size(value))
     except TemplateRuntimeError as fault:
         raise TemplateError(reason(fault), source, at) from fault
+
+
+def is_true(value: JSON) -> bool:
+    """Tell whether a condition with this value holds.
+
+    False are: Python's false values, and the trimmed texts false, no, off, 0, none, null in any case. All else is true.
+    """
+    if value is True or value is False:
+        return value
+    if isinstance(value, str):
+        word = value.strip()
+        return len(word) > LONGEST_FALSE or word.lower() not in FALSE_TEXTS
+    return bool(value)

@@ -1,8 +1,7 @@
 """Where a template's names come from, and in which order they are looked up.
 
-The order is the one of the specification, section 3: the visit's inputs, then steps that have a result, then the scope
-words, then the keys of the workload. It is written down here and nowhere else. `spec`, as old documents call their
-workload, means it too, after its keys: one that has a key `spec` keeps its meaning.
+The order is: inputs of the visit, steps with a result, scope words, keys of the workload. Only this module knows it.
+`spec`, the workload's name in old documents, comes after the keys of the workload.
 """
 
 from __future__ import annotations
@@ -22,50 +21,51 @@ JSON: TypeAlias = "Any"
 """None, bool, int, float, str, list of JSON, dict of str to JSON (Any to mypy: recursion would need casts)."""
 
 UNDEFINED: Final = missing
-"""What `Scope.resolve` answers for a name that nobody has."""
+"""The value of an undefined name."""
 
 Origin: TypeAlias = Literal["input", "step", "word", "workload", "nowhere"]
 """Where a name comes from: the visit's inputs, a step's result, a scope word, a key of the workload."""
 
 WORKLOAD_WORDS: Final = ("workload", "work", "context")
+OWN_WORDS: Final = (*WORKLOAD_WORDS, "args", "results")
 OLD_WORKLOAD_WORD: Final = "spec"
 ENVELOPE_KEYS: Final = frozenset({"id", "status", "data", "error", "meta", "duration"})
 UUID_NAMESPACE: Final = uuid.UUID("5b0d7c3e-9a54-5d0c-8f0e-6f1d3a7c2b41")
 
 
 class StepResult(NamedTuple):
-    """What templates can read of a step whose action ended: its data, its status, its error.
+    """What templates can read of a step whose action ended: data, status, error.
 
-    `failed` lists the failed items of an iterator, or is a `Lazy` of that list; None: it is none, or does not say.
+    `failed` is the list of an iterator's failed items, or a `Lazy` of it; None for other steps.
     """
 
     data: JSON
     status: str = "COMPLETED"
     error: JSON = None
-    failed: object = None
+    failed: Any = None  # a list or a `Lazy`
 
     @property
     def failed_items(self) -> JSON:
-        """The list of failed items as it is read; None where there is none. Raises `NotLoaded`."""
+        """The list of failed items, or None. Raises `NotLoaded`."""
         return self.failed.read() if type(self.failed) is Lazy else self.failed
 
 
 class NotLoaded(Exception):
-    """A template needs what has not been loaded: it asks the caller to load `wants` and to evaluate again."""
+    """A template needs data that is not loaded: load `wants` and evaluate again."""
 
     def __init__(self, wants: frozenset[Any]) -> None:
-        """Keep what is wanted, in whatever form the caller's lookups name it."""
+        """Keep what is wanted, in the form of the caller's lookups."""
         self.wants = wants
         super().__init__(f"{len(wants)} results are not loaded")
 
 
 class Lazy:
-    """A scope word that is made when it is first read, and kept."""
+    """A scope word that is made at the first read and kept."""
 
     __slots__ = ("_made", "_make")
 
     def __init__(self, make: Callable[[], JSON | StepResult]) -> None:
-        """Take the function that makes the value; it is called at most once."""
+        """Take the function that makes the value; it is called once at most."""
         self._make = make
         self._made: object = UNDEFINED
 
@@ -77,10 +77,10 @@ class Lazy:
 
 
 class Moment:
-    """The only time and the only source of ids that a template may use, those recorded for the turn, and its allowance.
+    """The only time and the only source of ids for templates, as recorded for the turn, and the turn's allowance.
 
-    An allowance of its own bounds each evaluation by itself. A worker has the job's `node_id` in place of a turn's
-    number: no turn makes the ids that it makes.
+    Without an allowance of the turn, only single evaluations are limited. A worker passes the job's `node_id` as
+    `turn`, so its ids differ from those of every turn.
     """
 
     __slots__ = ("allowance", "at", "execution_id", "ordinal", "turn")
@@ -94,17 +94,17 @@ class Moment:
         self.ordinal = 0
 
     def now(self) -> str:
-        """Give the turn's time in ISO 8601: the same text however often it is asked."""
+        """Give the turn's time in ISO 8601."""
         return self.at.isoformat()
 
     def uuid(self) -> str:
-        """Give the next id: a uuid5 of execution, turn and ordinal, so that a replay gives the same ones."""
+        """Give the next id: a uuid5 of execution, turn and ordinal, the same in a replay."""
         self.ordinal += 1
         return str(uuid.uuid5(UUID_NAMESPACE, f"{self.execution_id}:{self.turn}:{self.ordinal}"))
 
 
 class Results:
-    """The word `results`: every step's data by name, each looked up when it is read."""
+    """The word `results`: the data of every step by name, looked up when it is read."""
 
     __slots__ = ("_is_step", "_steps")
 
@@ -114,7 +114,7 @@ class Results:
         self._is_step = is_step
 
     def find(self, name: object) -> StepResult | None:
-        """Give the result of the step of that name, None if there is no such step or it has none yet."""
+        """Give the result of the step of this name; None if there is none."""
         if not isinstance(name, str) or name not in self._is_step:
             return None
         return self._steps(name)
@@ -123,20 +123,19 @@ class Results:
         """Count the steps, with a result or without."""
         return len(self._is_step)
 
-    def whole(self) -> dict[str, JSON]:
+    def as_mapping(self) -> dict[str, JSON]:
         """Give the data of all steps that have a result, in the order of the document."""
         found = ((name, self._steps(name)) for name in self._is_step)
         return {name: result.data for name, result in found if result is not None}
 
 
 class Scope:
-    """The names that one evaluation sees."""
+    """The names of one evaluation."""
 
     __slots__ = ("_inputs", "_is_step", "_steps", "_words", "_workload", "moment")
 
     def __init__(
         self,
-        *,
         inputs: Mapping[str, JSON],
         steps: Callable[[str], StepResult | None],
         words: Mapping[str, object],
@@ -162,7 +161,7 @@ class Scope:
         return self._inputs
 
     def find(self, name: str) -> object:
-        """Give what the name stands for: JSON, a `StepResult`, `Results`, or `UNDEFINED`."""
+        """Give what a name means: JSON, a `StepResult`, `Results`, or `UNDEFINED`."""
         if name in self._inputs:
             return self._inputs[name]
         if name in self._is_step:
@@ -175,12 +174,12 @@ class Scope:
         return self._own_word(name)
 
     def origin(self, name: str) -> Origin:
-        """Tell where `find` takes the name from."""
+        """Tell where the name comes from."""
         if name in self._inputs:
             return "input"
         if name in self._is_step and self._steps(name) is not None:
             return "step"
-        if name in self._words or name in (*WORKLOAD_WORDS, "args", "results"):
+        if name in self._words or name in OWN_WORDS:
             return "word"
         if name in self._workload():
             return "workload"
@@ -213,5 +212,5 @@ def unwrap(result: JSON) -> JSON:
 
 
 def wrap(data: JSON) -> JSON:
-    """Give a result whose data this is: what looks like an envelope itself is put into one, anything else stays."""
+    """Give a result with this data: data that looks like an envelope is put into one, other data stays."""
     return data if unwrap(data) is data else {"data": data}

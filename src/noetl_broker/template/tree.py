@@ -1,4 +1,4 @@
-"""Whole JSON values whose strings may be templates: fields, inputs, results."""
+"""JSON values whose strings may be templates: fields, inputs, results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from noetl_broker.template.allowance import MAX_SOURCE_CHARS
-from noetl_broker.template.compiled import names_of, remembered, results_of
-from noetl_broker.template.fault import TemplateError
-from noetl_broker.template.fuel import Evaluation
+from noetl_broker.template.budget import Evaluation
+from noetl_broker.template.compiled import cached, names_of, results_of
+from noetl_broker.template.errors import TemplateError
 from noetl_broker.template.render import Template, compile_text
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
 Path = tuple[str | int, ...]  # where a string stands in a JSON value: keys of mappings, places in lists
-Leave = Callable[[Template], object]  # gives a true value for a template that is left for the worker as well
+Leave = Callable[[Template], object]  # gives a true value for a template that stays as it is
 
 
 class _Mapping(NamedTuple):
@@ -37,7 +37,7 @@ class _List(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class _Reading:
-    """What the strings of a tree read, gathered while compiling it."""
+    """What the strings of a tree read, collected while it is compiled."""
 
     worker_words: frozenset[str]
     max_source_chars: int | None
@@ -47,57 +47,90 @@ class _Reading:
     results: set[str] | None = field(default_factory=set)
     worker_results: set[str] | None = field(default_factory=set)
     templates: int = 0
-    left: list[Path] = field(default_factory=list)
+    deferred: list[Path] = field(default_factory=list)
 
 
 class Tree:
     """A JSON value whose strings may be templates, at one place of a playbook.
 
-    `names` and `results` are what the broker's templates read, as in `Template`. `worker_names`, `worker_results` are
-    what the strings left for the worker read, without the worker's own words, and `left` are the paths of those strings
-    in the value. `templates`: how many of them are the broker's. `constant`: it has no template at all.
+    `names` and `results` are what the broker's templates read, as in `Template`; `templates` is their number. `left`
+    are the paths of deferred strings, which the worker renders; `worker_names` and `worker_results` are what they read,
+    without the worker's own words. `constant`: it has no template at all.
     """
 
-    __slots__ = ("_root", "at", "constant", "left", "names", "results", "templates", "worker_names", "worker_results")
+    __slots__ = (
+        "_root",
+        "at",
+        "constant",
+        "deferred",
+        "names",
+        "results",
+        "templates",
+        "worker_names",
+        "worker_results",
+    )
 
     def __init__(self, at: str, root: Any, reading: _Reading) -> None:
         """Take what `compile_tree` made."""
         self.at = at
         self._root = root
         self.templates = reading.templates
-        self.left: tuple[Path, ...] = tuple(reading.left)
-        self.constant = not reading.templates and not self.left
+        self.deferred: tuple[Path, ...] = tuple(reading.deferred)
+        self.constant = not reading.templates and not self.deferred
         self.names = frozenset(reading.names)
         self.results = _frozen(reading.results)
         self.worker_names = frozenset(reading.worker_names)
         self.worker_results = _frozen(reading.worker_results)
 
-    def render(self, scope: Scope, leave: Leave | None = None) -> JSON:
-        """Give the value with its templates evaluated, all on one account of fuel.
+    @property
+    def fixed(self) -> JSON:
+        """The value of a constant tree, shared."""
+        return self._root
 
-        A tree without a template for the broker gives the same object, and parts without one are shared, not copied.
-        Templates that `leave` says so of stay as they are: see `leaving`.
-        Raises TemplateError, with the place of the string; `NotLoaded` passes through.
+    def render(self, scope: Scope, leave: Leave | None = None) -> JSON:
+        """Give the value with its templates evaluated, within the steps of one evaluation.
+
+        Parts without a template of the broker are shared, not copied. Templates stay as they are if `leave` gives a
+        true value for them. Raises TemplateError with the place of the string; `NotLoaded` passes through.
         """
         if not self.templates:
             return self._root
         run = Evaluation(scope)
         try:
-            return _rendered_but(self._root, run, leave) if leave else _rendered(self._root, run)
+            return _rendered_except(self._root, run, leave) if leave else _rendered(self._root, run)
         finally:
             run.close()
 
     def evaluate(self, scope: Scope) -> JSON:
-        """As `render`, for a value that is looked at and not handed on as it is."""
+        """As `render`, for a value that is read but not written."""
         return self._root.evaluate(scope) if isinstance(self._root, Template) else self.render(scope)
 
-    def leaving(self, leave: Leave) -> Iterator[tuple[Path, Template]]:
-        """Give the broker's templates that are left for the worker as well, with their paths."""
-        return ((path, template) for path, template in _templates(self._root, ()) if leave(template))
+    def broker_templates(self) -> Iterator[Template]:
+        """Give the templates that the broker renders."""
+        return (template for _, template in _templates(self._root, ()))
 
-    def left_texts(self) -> Iterator[tuple[Path, str]]:
-        """Give the strings left for the worker, with their paths."""
-        for path in self.left:
+    def templates_by_path(self) -> Iterator[tuple[Path, Template]]:
+        """Give the templates that the broker renders, with their paths."""
+        return _templates(self._root, ())
+
+    def deferring(self, is_deferred: Callable[[str], object]) -> Tree:
+        """Give the tree with those templates deferred for whose text `is_deferred` gives a true value."""
+        deferred = {template for template in self.broker_templates() if is_deferred(template.source)}
+        if not deferred:
+            return self
+        reading = _Reading(
+            worker_words=NO_NAMES,
+            max_source_chars=None,
+            before=None,
+            worker_names=set(self.worker_names),
+            worker_results=None if self.worker_results is None else set(self.worker_results),
+            deferred=list(self.deferred),
+        )
+        return Tree(self.at, _deferred(self._root, (), deferred, reading), reading)
+
+    def deferred_texts(self) -> Iterator[tuple[Path, str]]:
+        """Give the deferred strings with their paths."""
+        for path in self.deferred:
             node = self._root
             for part in path:
                 parts: Any = node[0] if isinstance(node, _Mapping | _List) else node
@@ -106,7 +139,7 @@ class Tree:
 
     @property
     def source(self) -> str:
-        """The text of a tree that is one template; of any other, its place."""
+        """The text of a tree that is one template, else its place."""
         return self._root.source if isinstance(self._root, Template) else self.at
 
     def __repr__(self) -> str:
@@ -122,10 +155,10 @@ def compile_tree(
     max_source_chars: int | None = MAX_SOURCE_CHARS,
     before: Callable[[str], object] | None = None,
 ) -> Tree:
-    """Compile a JSON value. A string that names one of the worker's words is left as it is, string by string.
+    """Compile a JSON value. A string that reads one of the worker's words is deferred.
 
-    Keys of mappings are never templates. `before` is told each string before it is read, and may raise. Raises
-    TemplateError with the place of the string.
+    Keys of mappings are never templates. `before` is called with each string first, and may raise. Raises TemplateError
+    with the place of the string.
     """
     reading = _Reading(worker_words=worker_words, max_source_chars=max_source_chars, before=before)
     return Tree(at, _compiled(value, at, (), reading), reading)
@@ -161,7 +194,7 @@ def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
     try:
         template = compile_text(source, at, max_source_chars=reading.max_source_chars)
     except TemplateError as fault:
-        # A worker may know filters that the broker does not; whose string it is, its names tell.
+        # A worker may know more filters than the broker: the names decide whether the string is deferred.
         names, results = _read_by(source, fault)
         if not names & reading.worker_words:
             raise
@@ -174,17 +207,17 @@ def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
             reading.names |= names
             reading.results = _united(reading.results, results)
             return template
-    reading.left.append(path)
+    reading.deferred.append(path)
     reading.worker_names |= names - reading.worker_words
     reading.worker_results = _united(reading.worker_results, results)
     return source
 
 
-@remembered
+@cached
 def read_by_text(source: str) -> tuple[frozenset[str], frozenset[str] | None]:
-    """Give what a string left for the worker reads: its names, and the steps named through `results` (None: unknown).
+    """Give what a deferred string reads: its names, and the steps named through `results` (None: unknown).
 
-    Raises TemplateError where it is no template at all.
+    Raises TemplateError if it is not a template.
     """
     try:
         template = compile_text(source, "", max_source_chars=None)
@@ -200,7 +233,7 @@ def _read_by(source: str, fault: TemplateError) -> tuple[frozenset[str], frozens
 def _rendered(node: Any, run: Evaluation) -> JSON:
     kind = type(node)
     if kind is Template:
-        return node.give(run)
+        return node.run_and_count(run)
     if kind is _Mapping:
         return {key: _rendered(child, run) for key, child in node.entries.items()}
     if kind is _List:
@@ -208,14 +241,36 @@ def _rendered(node: Any, run: Evaluation) -> JSON:
     return node
 
 
-def _rendered_but(node: Any, run: Evaluation, leave: Leave) -> JSON:
+def _deferred(node: Any, path: Path, deferred: set[Template], reading: _Reading) -> Any:
     kind = type(node)
     if kind is Template:
-        return node.source if leave(node) else node.give(run)
+        if node in deferred:
+            reading.deferred.append(path)
+            reading.worker_names |= node.names
+            reading.worker_results = _united(reading.worker_results, node.results)
+            return node.source
+        reading.templates += 1
+        reading.names |= node.names
+        reading.results = _united(reading.results, node.results)
+        return node
+    before = reading.templates
     if kind is _Mapping:
-        return {key: _rendered_but(child, run, leave) for key, child in node.entries.items()}
+        entries = {key: _deferred(child, (*path, key), deferred, reading) for key, child in node.entries.items()}
+        return _Mapping(entries) if reading.templates > before else entries
     if kind is _List:
-        return [_rendered_but(child, run, leave) for child in node.items]
+        items = [_deferred(child, (*path, index), deferred, reading) for index, child in enumerate(node.items)]
+        return _List(items) if reading.templates > before else items
+    return node
+
+
+def _rendered_except(node: Any, run: Evaluation, leave: Leave) -> JSON:
+    kind = type(node)
+    if kind is Template:
+        return node.source if leave(node) else node.run_and_count(run)
+    if kind is _Mapping:
+        return {key: _rendered_except(child, run, leave) for key, child in node.entries.items()}
+    if kind is _List:
+        return [_rendered_except(child, run, leave) for child in node.items]
     return node
 
 

@@ -1,4 +1,4 @@
-"""Reads the `auth` of a step: which credential it names, and what is in it."""
+"""Reads the `auth` of a step and looks up the credentials that it names."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from noetl_broker.worker.environment import credential
-from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.errors import ToolFault
 
-# The keys by which playbooks name a stored credential.
+# Keys of a mapping that name a stored credential.
 REFERENCES = ("credential", "key", "oauth_credential", "secret_name")
-# An `auth` mapping with one of these is a credential itself; without, it maps aliases to credentials.
+# A mapping with one of these keys is a credential; any other maps aliases to credentials.
 DIRECT = frozenset(
     {"type", "tool", "source", "provider", "dsn", "host", "db_host", "token", "user", "username", *REFERENCES}
 )
 
 
 def entries(auth: Any, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Give the credentials that an `auth` means, each a mapping of its fields with what was looked up.
+    """The credentials of an `auth`, each a mapping of its fields.
 
-    Forms: a name; a mapping with a reference (`key`, `credential`) or fields of its own; a mapping of aliases to such
-    mappings or names. A credential that is a plain text stands under `text`.
+    Forms: a name; a mapping with a reference (`key`, `credential`) or with fields; a mapping of aliases to these. The
+    text of a credential that is no mapping is its field `text`.
     """
     if auth is None:
         return []
@@ -42,7 +42,7 @@ def _entry(auth: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str,
     if reference is None:
         return own
     found = _fetched(reference, environment)
-    # What the step says itself wins over what is stored; `type` tells how the step wants to use it.
+    # The fields of the step override the stored ones; `type` is how the step uses the credential.
     return found | {key: value for key, value in own.items() if value is not None}
 
 

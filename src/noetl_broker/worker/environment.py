@@ -1,7 +1,4 @@
-"""What of the worker's environment a job may see, and where credentials and secrets are looked up.
-
-Everything comes from environment variables: nothing is asked of a server, so a worker without variables has no secrets.
-"""
+"""The worker's environment variables: those that a job may read, and those that hold secrets and credentials."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.errors import ToolFault
 
 OWN_PREFIX = "NOETL_BROKER_"
 SECRET_PREFIX = "NOETL_SECRET_"  # noqa: S105 - the name of a variable
@@ -19,7 +16,7 @@ HIDDEN_NAMES = frozenset({"PGPASSWORD", "PGPASSFILE", "PGSERVICEFILE", "NOTIFY_S
 
 
 def visible_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Give the variables that a job may read as `env`: without the worker's own settings, passwords and secrets."""
+    """The variables that a job may read as `env`, without the worker's settings, passwords and secrets."""
     hidden = (OWN_PREFIX, SECRET_PREFIX, CREDENTIAL_PREFIX)
     return {
         name: value for name, value in environment.items() if name not in HIDDEN_NAMES and not name.startswith(hidden)
@@ -27,12 +24,12 @@ def visible_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def variable_name(prefix: str, name: str) -> str:
-    """Name the environment variable of a secret: `pg-local` becomes `<prefix>PG_LOCAL`."""
+    """The name of the variable of a secret: `<prefix>PG_LOCAL` for `pg-local`."""
     return prefix + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
 
 
 def secret(environment: Mapping[str, str], name: str) -> str:
-    """Look a secret up: in `NOETL_SECRET_<NAME>` first, then in the variable of that very name, if a job may see it."""
+    """A secret: `NOETL_SECRET_<NAME>`, or the variable of that name, if a job may read it. Raises ToolFault."""
     variable = variable_name(SECRET_PREFIX, name)
     for value in (environment.get(variable), visible_environment(environment).get(name)):
         if value is not None:
@@ -45,7 +42,7 @@ def secret(environment: Mapping[str, str], name: str) -> str:
 
 
 def credential(environment: Mapping[str, str], name: str) -> Any:
-    """Look a credential up by name: `NOETL_CREDENTIAL_<NAME>`, a JSON mapping or a plain text (a DSN, a token)."""
+    """A credential: `NOETL_CREDENTIAL_<NAME>`, a JSON mapping or a text (a DSN, a token). Raises ToolFault."""
     variable = variable_name(CREDENTIAL_PREFIX, name)
     text = environment.get(variable)
     if text is None:
@@ -64,23 +61,23 @@ def credential(environment: Mapping[str, str], name: str) -> Any:
 
 
 class Lookup(Mapping[str, Any]):
-    """A mapping that asks a function for each name, so that a template reads only the secrets that it names."""
+    """A mapping that looks up a name when it is read: a template loads only the secrets that it names."""
 
     def __init__(self, find: Callable[[Mapping[str, str], str], Any], environment: Mapping[str, str]) -> None:
         self._find = find
         self._environment = environment
 
     def __getitem__(self, name: str) -> Any:
-        """Find one; a name that is not there is undefined, so that a template may give a default."""
+        """Look one up. A missing name is a KeyError, so it is undefined in a template, which may give a default."""
         try:
             return self._find(self._environment, name)
         except ToolFault as fault:
             raise KeyError(fault.message) from None
 
     def __iter__(self) -> Iterator[str]:
-        """Give nothing: secrets are read by name, never listed."""
+        """Nothing: secrets are read by name and never listed."""
         return iter(())
 
     def __len__(self) -> int:
-        """Give nothing to count, as there is nothing to list."""
+        """0, as `__iter__` lists nothing."""
         return 0

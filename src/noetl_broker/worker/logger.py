@@ -1,45 +1,57 @@
-"""The worker's log: through structlog where the program has configured it, else through the standard `logging`.
+"""The worker's log: structlog if the program has configured it, otherwise the standard `logging`.
 
-The command line configures structlog. A program that imports `Worker` mostly does not, and structlog by itself writes
-every line to stdout, debug lines too. `logging` by itself writes warnings and errors to stderr, and nothing below.
+The command line configures structlog. A program that imports `Worker` may not, and structlog would then write every
+line to stdout, also debug lines. Unconfigured, `logging` writes only warnings and errors, to stderr.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+if TYPE_CHECKING:
+    from noetl_broker.store.jobs import LeasedJob
+
+
+def job_fields(job: LeasedJob) -> dict[str, Any]:
+    """The fields by which lines name a job and its attempt; `node_id` is that of an item or of a later visit."""
+    fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
+    if "#" in job.node_id:
+        fields["node_id"] = job.node_id
+    return fields | {"type": job.node_type, "attempt": job.attempt}
+
 
 class Log:
-    """Writes events with fields; `name` is the module's, so the standard logger of all of them is `noetl_broker`."""
+    """Writes events with fields. `name` is that of the module, so `noetl_broker` is the parent of all loggers."""
 
     def __init__(self, name: str) -> None:
-        """Where a line goes is asked each time: a program may configure its log when it likes."""
+        """The destination is chosen for each line: a program may configure its log at any time."""
         self._structured = structlog.get_logger(name)
         self._standard = logging.getLogger(name)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Write what is of interest to whoever looks for a fault."""
+        """Log an event that helps to find a fault."""
         self._write("debug", logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Write what went as it should."""
+        """Log an event of normal work."""
         self._write("info", logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Write what did not, and is tried again or seen to by somebody."""
+        """Log a fault after which the work is done again, or that somebody else handles."""
         self._write("warning", logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Write what a person should look at."""
+        """Log a fault that a person should look at."""
         self._write("error", logging.ERROR, event, fields)
 
     def _write(self, method: str, level: int, event: str, fields: dict[str, Any]) -> None:
         if structlog.is_configured():
             getattr(self._structured, method)(event, **fields)
         elif self._standard.isEnabledFor(level):
-            # By repr, so that a line is one line whatever text stands in it.
-            told = " ".join((event, *(f"{name}={value!r}" for name, value in fields.items())))
-            self._standard.log(level, "%s", told, stacklevel=3)
+            # repr keeps any text on one line.
+            known = {**fields, **structlog.contextvars.get_contextvars(), **fields}  # own fields first
+            line = " ".join((event, *(f"{name}={value!r}" for name, value in known.items())))
+            self._standard.log(level, "%s", line, stacklevel=3)

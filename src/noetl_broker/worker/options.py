@@ -1,4 +1,4 @@
-"""What a worker can be told at its start."""
+"""The settings of a worker."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 
-from noetl_broker.broker.spans import Emit
 from noetl_broker.errors import OperatorFault
+from noetl_broker.store.dsn import Database
+from noetl_broker.store.schema_name import DEFAULT_SCHEMA, check_schema_name
+from noetl_broker.tracing.spans import Emit
+from noetl_broker.worker.idle_connections import IDLE_SECONDS
 
-LONGEST_ID = 255
+MAX_ID_CHARS = 255
 
 
 def own_id() -> str:
-    """Name this worker by host, process and chance, so that nobody answers for it, by accident or guess."""
+    """A name of host, process and a random part, so that nobody else can answer for this worker."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
 
 
@@ -22,15 +25,18 @@ def own_id() -> str:
 class WorkerOptions:
     """The settings of one worker.
 
-    `dsn`: the database of the broker, None for the PG* variables. `types`: the job types to lease, None for all that
-    the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: how long a job is ours without a
-    heartbeat (one is sent each third). `poll_min_seconds` and `poll_max_seconds`: the bounds of the wait between two
-    looks that found nothing, where no bell rang. `drain_seconds`: how long a stop waits for running jobs and their
-    answers. `time_limit_seconds`: for a step without a timeout of its own. `null`: complete every job with {} in
-    batches of `null_batch`, for benchmarks. `emit`: takes a span for each attempt; None: there are no traces.
+    `dsn`: the database of the broker, None for the PG* variables. `schema`: where its tables are in it. `types`: the
+    job types to lease, None for all that the worker has tools for. `concurrency`: jobs at a time. `lease_seconds`: the
+    length of a lease; it is renewed at each third. `poll_min_seconds` and `poll_max_seconds`: the bounds of the pause
+    between two attempts to lease, if no notification comes. `drain_seconds`: how long a stop waits for running jobs and
+    their answers. `time_limit_seconds`: for a step without a timeout. `idle_connection_seconds`: how long a connection
+    of a postgres or http step waits for the next job; 0 closes it after each. `null`: complete every job with {}, in
+    batches of `null_batch`, for benchmarks. `preload`: modules that are imported once, for all python steps. `emit`:
+    takes a span for each attempt; None: no traces.
     """
 
     dsn: str | None = field(repr=False)
+    schema: str = DEFAULT_SCHEMA
     worker_id: str = field(default_factory=own_id)
     types: tuple[str, ...] | None = None
     concurrency: int = 4
@@ -39,17 +45,25 @@ class WorkerOptions:
     poll_max_seconds: float = 2.0
     drain_seconds: float = 10.0
     time_limit_seconds: float = 3600.0
+    idle_connection_seconds: float = IDLE_SECONDS
     null: bool = False
     null_batch: int = 100
+    preload: tuple[str, ...] = ()
     emit: Emit | None = None
 
+    @property
+    def database(self) -> Database:
+        """Where the queue is."""
+        return Database(dsn=self.dsn, schema=self.schema)
+
     def __post_init__(self) -> None:
-        """Refuse what cannot work; raises OperatorFault."""
+        """Raise OperatorFault for a wrong value."""
+        check_schema_name(self.schema)
         if not self.worker_id:
             raise OperatorFault("worker_id must not be empty: leave it out, or give it a name of its own.")
-        if not self.worker_id.isprintable() or len(self.worker_id) > LONGEST_ID:
+        if not self.worker_id.isprintable() or len(self.worker_id) > MAX_ID_CHARS:
             raise OperatorFault(
-                f"worker_id {self.worker_id!r:.80} must be at most {LONGEST_ID} printable characters on one line."
+                f"worker_id {self.worker_id!r:.80} must be at most {MAX_ID_CHARS} printable characters on one line."
             )
         for name in ("concurrency", "lease_seconds", "null_batch"):
             if getattr(self, name) < 1:
@@ -59,6 +73,9 @@ class WorkerOptions:
                 f"poll_min_seconds ({self.poll_min_seconds}) must be more than 0 and at most poll_max_seconds "
                 f"({self.poll_max_seconds})."
             )
-        for name in ("drain_seconds", "time_limit_seconds"):
+        for name in self.preload:
+            if not all(map(str.isidentifier, name.split("."))):
+                raise OperatorFault(f"preload names {name!r:.80}, which is no module; write for example pandas.")
+        for name in ("drain_seconds", "time_limit_seconds", "idle_connection_seconds"):
             if getattr(self, name) < 0:
                 raise OperatorFault(f"{name} must not be negative.")

@@ -1,11 +1,10 @@
-"""Keeps secrets out of what a worker tells beside the results of steps: errors, logs, the address that answered.
+"""Removes secrets from what a worker writes beside results: errors, logs, addresses.
 
-A worker knows its secrets: the variables that hold secrets and credentials, those whose names say so, and what a
-template read as a secret. Each is taken out of a text wherever it stands, as it is or as URLs, JSON, Python and base64
-write it, in small or capital letters (a host is told in small ones). Short ones are not looked for: to take `pg` out of
-every message would help nobody.
+The secrets of a worker are its variables for secrets and credentials, variables with such names, and secrets that
+templates read. Each is replaced in any form: plain, URL, JSON, Python or base64, in upper or lower case. Secrets of
+less than six characters are not replaced: that would spoil ordinary words.
 
-What is cut is cleaned before that, or cut where no secret stands across: of half a secret nobody knows what it is.
+Texts are redacted before they are cut, because half a secret is not recognized.
 """
 
 from __future__ import annotations
@@ -20,16 +19,16 @@ from urllib.parse import quote, quote_plus
 from noetl_broker.store.dsn import secret_parts
 from noetl_broker.worker.environment import CREDENTIAL_PREFIX, HIDDEN_NAMES, SECRET_PREFIX
 
-INSTEAD = "[secret]"
-LEAST_CHARACTERS = 6
-LEAST_OF_A_START = 3  # characters, where dots say that the rest was cut off
+REPLACEMENT = "[secret]"
+MIN_CHARS = 6
+MIN_START_CHARS = 3  # of the start of a secret before dots
 DOTS = re.compile(r"(\.\.\.|…)")
 
-# Variables that hold a secret by their name, whoever reads them.
+# Names of variables that hold a secret, whatever program reads them.
 SECRET_NAMES = re.compile(
     r"PASSW|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|PRIVATE_?KEY|API_?KEY|ACCESS_?KEY|DSN|DATABASE_URL", re.IGNORECASE
 )
-# What a stored credential says beside its secrets.
+# Fields of a credential that are not secret.
 OPEN_FIELDS = frozenset(
     {"type", "tool", "kind", "provider", "service", "source", "name", "header", "scope", "region", "role", "account"}
     | {"host", "port", "user", "username", "database", "dbname", "db", "schema", "warehouse", "endpoint", "url_style"}
@@ -38,7 +37,7 @@ OPEN_FIELDS = frozenset(
 
 
 class Redactor:
-    """The secrets of one worker; more are learned while it runs."""
+    """The secrets of one worker. It learns more while it runs."""
 
     def __init__(self, environment: Mapping[str, str], dsn: str | None) -> None:
         self._known: set[str] = set()
@@ -47,35 +46,43 @@ class Redactor:
         self._add(secret_parts(dsn))
 
     def learn(self, secret: str) -> str:
-        """Remember a secret that a template has read, and give it back."""
+        """Add a secret that a template read, and return it."""
         if secret not in self._known:
             self._add((secret,))
         return secret
 
     @property
     def longest(self) -> int:
-        """The characters of the longest secret, as whoever writes it at the greatest length."""
+        """The length of the longest form of a secret."""
         return max(map(len, self._known), default=0)
 
     def clean(self, value: Any, *, cut: bool = False) -> Any:
-        """Give a JSON value with each secret in its texts replaced.
+        """A JSON value with the secrets in its texts replaced.
 
-        `cut`: a server or a library may have cut what it quotes there; the start of a secret before dots goes too.
+        `cut`: others may have cut these texts; the start of a secret before dots is replaced too.
         """
         if isinstance(value, str):
-            text = value if self._pattern is None else self._pattern.sub(INSTEAD, value)
+            text = value if self._pattern is None else self._pattern.sub(REPLACEMENT, value)
             return self._without_starts(text) if cut else text
         if isinstance(value, Mapping):
             return {key: self.clean(item, cut=cut) for key, item in value.items()}
         return [self.clean(item, cut=cut) for item in value] if isinstance(value, list) else value
 
+    def known_in(self, text: str) -> list[str]:
+        """The secrets that a text shows, in the form in which it shows them."""
+        return [] if self._pattern is None else self._pattern.findall(text)
+
     def across(self, text: str, place: int) -> tuple[int, int]:
-        """Tell where the secret begins and ends that stands across a place of a text; the place twice, if none does."""
+        """The span of the secret that covers a place of a text; the place twice if there is none."""
         found = () if self._pattern is None else self._pattern.finditer(text)
         return next((one.span() for one in found if one.start() < place < one.end()), (place, place))
 
+    def started_in(self, text: str) -> int:
+        """How many characters at the end of a text may be the start of a secret whose rest is still to come."""
+        return self._start_at_the_end_of(text, least=1)
+
     def end_of(self, text: str, most: int) -> str:
-        """Give the last so many characters of a text cleaned; a secret that begins before them is there as a whole."""
+        """The last `most` characters of a text, redacted. A secret that begins before them is found."""
         start, _ = self.across(text, max(len(text) - most, 0))
         return str(self.clean(text[start:], cut=True))
 
@@ -83,14 +90,14 @@ class Redactor:
         *before, last = DOTS.split(text)
         for place in range(0, len(before), 2):
             if size := self._start_at_the_end_of(before[place]):
-                before[place] = before[place][:-size] + INSTEAD
+                before[place] = before[place][:-size] + REPLACEMENT
         return "".join((*before, last))
 
-    def _start_at_the_end_of(self, text: str) -> int:
-        """Give the length of the longest start of a secret with which a text ends."""
+    def _start_at_the_end_of(self, text: str, *, least: int = MIN_START_CHARS) -> int:
+        """The length of the longest start of a secret at the end of a text, of at least so many characters."""
         longest, low = 0, text.lower()
         for form in map(str.lower, self._known):
-            head = form[:LEAST_OF_A_START]
+            head = form[:least]
             at = low.find(head, max(len(low) - len(form), 0))
             while at >= 0 and not form.startswith(low[at:]):
                 at = low.find(head, at + 1)
@@ -100,7 +107,7 @@ class Redactor:
 
     def _add(self, secrets: Iterable[str]) -> None:
         before = len(self._known)
-        self._known.update(form for secret in secrets for form in _forms(secret) if len(form) >= LEAST_CHARACTERS)
+        self._known.update(form for secret in secrets for form in _forms(secret) if len(form) >= MIN_CHARS)
         if len(self._known) > before:
             longest_first = sorted(self._known, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
@@ -116,7 +123,7 @@ def _secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _secrets_of(credential: str) -> Iterator[str]:
-    """Give the secrets in a credential: all of one text; of a mapping, its fields but those that are open."""
+    """The secrets in a credential: its whole text, or the fields of its mapping that are not open."""
     try:
         fields = json.loads(credential)
     except ValueError:
@@ -141,7 +148,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    """Give the ways in which a secret may be written; of one with several lines, each line too."""
+    """The forms in which a secret may be written; also of each line of a secret with several lines."""
     for text in (secret, *(line.strip() for line in secret.splitlines()[:1_000])):
         raw = _bytes_of(text)
         yield from (text, quote(raw, safe=""), quote_plus(raw), json.dumps(text)[1:-1], repr(text)[1:-1])
@@ -150,7 +157,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _bytes_of(text: str) -> bytes:
-    """Give the bytes of a text, of one that is none too: an environment holds any, and JSON halves of characters."""
+    """The bytes of a text with surrogates too: an environment may hold any bytes, and JSON lone surrogates."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:

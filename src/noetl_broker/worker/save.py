@@ -1,7 +1,7 @@
-"""Does what `save` (or `sink`) asks after a step's task: puts data into a table, or hands it to another tool.
+"""Runs the `save` (or `sink`) of a step: writes data to a table, or passes it to another tool.
 
-Table and column names are quoted, values are parameters: no text of the data becomes SQL. (A `statement` with templates
-in it is the author's own SQL; with `:name` its values are parameters too.)
+Names of tables and columns are quoted, and values are parameters, so no data becomes SQL. A `statement` is the author's
+SQL: its templates become SQL text, and its `:name` become parameters.
 """
 
 from __future__ import annotations
@@ -11,26 +11,33 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from noetl_broker.store.sql_text import numbered, quoted_name, quoted_table, split_statements
-from noetl_broker.store.statements import Statement
+from noetl_broker.worker.sql.run import Statement
+from noetl_broker.worker.sql.split import (
+    has_names,
+    has_numbers,
+    numbered,
+    quoted_name,
+    quoted_table,
+    split_statements,
+)
 from noetl_broker.worker.tools.postgres import run_sql
 from noetl_broker.worker.tools.task import Task, Tool
 
 KEYS = ("save", "sink")
 EVENT_LOG = frozenset({"event_log", "event", "events", "event-log"})
 POSTGRES = frozenset({"postgres", "postgresql"})
-# Tools that may take what is saved as their inputs.
+# Tools that take the data as their inputs.
 DELEGATES = frozenset({"http", "python"})
 MODES: Mapping[str, str] = {"insert": "insert", "append": "insert", "upsert": "upsert", "merge": "upsert"}
-PARAMETERS_AT_ONCE = 2_000
+MAX_PARAMETERS = 2_000  # of one statement
 
 Finish = Callable[[Any, Mapping[str, Any]], Any]
 
 
 def flattened(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring the forms of a `save` into one: `kind`, and all other keys at one level.
+    """A `save` in its one internal form: `kind`, and all other keys at the same level.
 
-    `storage` is the kind or a mapping with `type`; without one it is `tool` or `type`; with only a table, Postgres.
+    The kind is `storage` or its `type`, else `tool`, `type` or `kind`. A table or a statement alone means Postgres.
     """
     storage = spec.get("storage")
     flat = {key: value for key, value in spec.items() if key != "storage"}
@@ -44,31 +51,31 @@ def flattened(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def save(task: Task, spec: Any, finish: Finish, delegates: Mapping[str, Tool]) -> dict[str, Any]:
-    """Finish the templates of a `save` by `finish(value, extra words)`, and do what it says.
+    """Render the templates of a `save` by `finish(value, more names)` and run it; returns {saved: kind, …}.
 
-    Gives {saved: kind, …}; raises ToolFault.
+    Raises ToolFault.
     """
     if not isinstance(spec, Mapping):
         raise task.fault(f"save must be a mapping, not {type(spec).__name__}", kind="bad_job")
     flat = flattened(spec)
     statement = flat.pop("statement", None)
     code = {key: flat.pop(key) for key in ("code", "code_b64") if key in flat}
-    finished = {**finish(flat, {}), **code}
-    data = next((finished[key] for key in ("data", "args", "params") if finished.get(key) is not None), None)
-    kind = finished["kind"]
-    own = dataclasses.replace(task, action=finished, args={})
+    rendered = {**finish(flat, {}), **code}
+    data = next((rendered[key] for key in ("data", "args", "params") if rendered.get(key) is not None), None)
+    kind = rendered["kind"]
+    own = dataclasses.replace(task, action=rendered, args={})
     if kind in EVENT_LOG:
         return {"saved": "event_log", "data": data}
     if kind in POSTGRES:
         if statement is not None:
-            words = {"data": data, "params": finished.get("params", data), "args": data}
-            return await _save_by_statement(own, str(finish(statement, words)), finished.get("params", data))
-        return await _save_rows(own, finished, data)
+            words = {"data": data, "params": rendered.get("params", data), "args": data}
+            return await _save_by_statement(own, str(finish(statement, words)), rendered.get("params", data))
+        return await _save_rows(own, rendered, data)
     if kind in DELEGATES:
-        handed = {"data": data} if kind == "python" else {}
-        body = {} if kind == "python" or {"payload", "body", "json"} & finished.keys() else {"payload": data}
-        inputs = handed | (dict(data) if isinstance(data, Mapping) else {})
-        await delegates[kind](dataclasses.replace(own, type=kind, action=finished | body, args=inputs))
+        inputs = {"data": data} if kind == "python" else {}
+        body = {} if kind == "python" or {"payload", "body", "json"} & rendered.keys() else {"payload": data}
+        inputs |= dict(data) if isinstance(data, Mapping) else {}
+        await delegates[kind](dataclasses.replace(own, type=kind, action=rendered | body, args=inputs))
         return {"saved": kind}
     raise task.fault(
         f"save to {kind!r} is not supported by this worker; use postgres, event_log, http or python, "
@@ -82,12 +89,32 @@ async def _save_by_statement(task: Task, text: str, values: Any) -> dict[str, An
     if not pieces:
         return {"saved": "postgres", "row_count": 0}
     if isinstance(values, list):
-        statements = [Statement(sql=piece, values=values) for piece in pieces]
+        rows = [row for row in values if isinstance(row, Mapping)]
+        if len(rows) == len(values) and not any(has_numbers(piece) for piece in pieces):
+            statements = _statements_of_rows(task, pieces, rows)
+        else:
+            statements = [Statement(sql=piece, values=values) for piece in pieces]
     else:
         named = values if isinstance(values, Mapping) else {}
         statements = [Statement(sql=sql, values=bound) for sql, bound in (numbered(piece, named) for piece in pieces)]
     results = await run_sql(task, statements)
     return {"saved": "postgres", "row_count": sum(result.count for result in results)}
+
+
+def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, Any]]) -> list[Statement]:
+    """The statements, once for each row. Without rows: those that read no value."""
+    if not rows:
+        return [Statement(sql=piece) for piece in pieces if not has_names(piece)]
+    keys = {key: key for row in rows for key in row}
+    statements = []
+    for place, row in enumerate(rows):
+        for piece in pieces:
+            sql, order = numbered(piece, keys)
+            if missing := [key for key in order if key not in row]:
+                message = f"row {place} of the data has no {missing[0]!r}, which the statement and other rows name"
+                raise task.fault(f"save: {message}", kind="bad_value")
+            statements.append(Statement(sql=sql, values=[row[key] for key in order]))
+    return statements
 
 
 async def _save_rows(task: Task, spec: Mapping[str, Any], data: Any) -> dict[str, Any]:
@@ -108,7 +135,7 @@ async def _save_rows(task: Task, spec: Mapping[str, Any], data: Any) -> dict[str
 
 
 def keys_of(key: Any) -> list[str]:
-    """Read the key columns of an upsert: a name, a list of names, or names with commas between."""
+    """The key columns of an upsert: a name, a list of names, or names separated by commas."""
     names = key.split(",") if isinstance(key, str) else key
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"mode upsert needs `key`, a column or a list of columns, not {key!r}")
@@ -116,30 +143,30 @@ def keys_of(key: Any) -> list[str]:
 
 
 def insertions(table: str, rows: list[Mapping[str, Any]], keys: list[str] | None) -> list[Statement]:
-    """Write the inserts for rows, some thousand values each; with `keys` an existing row is overwritten.
+    """The inserts for rows, in statements of at most MAX_PARAMETERS values; with `keys` they overwrite existing rows.
 
-    A column that a row lacks gets its default; that of an existing row stays. Raises ValueError for a bad name or a row
-    without a key.
+    A missing column gets its default in a new row, and keeps its value in an existing row. Raises ValueError for a
+    wrong name or a row without a key.
     """
     target = quoted_table(table)
     statements: list[Statement] = []
-    for group in [rows] if keys is None else _alike(rows, keys):
+    for group in [rows] if keys is None else _by_columns(rows, keys):
         columns = list(dict.fromkeys(column for row in group for column in row))
-        # Safe to put together: the names are quoted, and the values are parameters.
+        # Safe to concatenate: the names are quoted, and the values are parameters.
         head = f"insert into {target} ({', '.join(map(quoted_name, columns))}) values "  # noqa: S608
         tail = _on_conflict(columns, keys)
-        at_once = max(PARAMETERS_AT_ONCE // len(columns), 1) if columns else 1
+        at_once = max(MAX_PARAMETERS // len(columns), 1) if columns else 1
         statements += [
             _insertion(head, columns, group[start : start + at_once], tail) for start in range(0, len(group), at_once)
         ]
     return statements
 
 
-def _alike(rows: list[Mapping[str, Any]], keys: list[str]) -> list[list[Mapping[str, Any]]]:
-    """Group the rows of an upsert by their columns: one statement overwrites the same columns of all its rows."""
+def _by_columns(rows: list[Mapping[str, Any]], keys: list[str]) -> list[list[Mapping[str, Any]]]:
+    """The rows of an upsert, grouped by their columns: one statement writes the same columns of all its rows."""
     if missing := [key for key in keys for row in rows if key not in row]:
         raise ValueError(f"the key column {missing[0]!r} is not in the data")
-    # One statement may touch a row once: of several with one key the last counts.
+    # A statement may write a row once: of several rows with one key, the last is used.
     last = {json.dumps([row[key] for key in keys]): row for row in rows}
     groups: dict[frozenset[str], list[Mapping[str, Any]]] = {}
     for row in last.values():

@@ -1,4 +1,4 @@
-"""The http tool against servers that want a worker's memory or its time."""
+"""The http tool against servers that attack the memory or the time of a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 
 def bomb(*codings: str) -> bytes:
-    """Pack zeros, once for each coding."""
+    """Compress zeros, once for each coding."""
     first, *others = codings
     packer = zlib.compressobj(9, zlib.DEFLATED, WINDOWS[first])
     packed = b"".join([packer.compress(ZEROS) for _ in range(MIB)]) + packer.flush()
@@ -32,7 +32,7 @@ def bomb(*codings: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[str]:
-    """Run a server that reads the head of a request and then does what it likes; gives its address."""
+    """Run a server that reads the head of a request and then calls the handler; gives its address."""
     under_way: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -68,8 +68,8 @@ def answers(coding: str, body: bytes, status: str = "200 OK", more: str = "") ->
 
 @needs_proc
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "raw deflate", "gzip, gzip", "deflate, gzip"])
-async def test_what_an_answer_inflates_to_takes_little_memory(coding: str) -> None:
-    """It is refused as any answer that is larger than a result may be."""
+async def test_a_response_that_inflates_takes_little_memory(coding: str) -> None:
+    """It is refused as too large."""
     async with serving(answers(coding.removeprefix("raw "), bomb(*coding.split(", ")))) as url:
         told = await run_alone({"type": "http", "url": url})
     assert told["grown_kib"] < MOST_KIB
@@ -78,8 +78,8 @@ async def test_what_an_answer_inflates_to_takes_little_memory(coding: str) -> No
 
 
 @needs_proc
-async def test_what_an_error_inflates_to_takes_little_memory() -> None:
-    """It stays the error that its status says, with the start of it."""
+async def test_an_error_response_that_inflates_takes_little_memory() -> None:
+    """The error keeps its status, with the start of the body."""
     async with serving(answers("gzip, gzip", bomb("gzip", "gzip"), "503 Busy")) as url:
         told = await run_alone({"type": "http", "url": url})
     assert told["grown_kib"] < MOST_KIB
@@ -87,8 +87,8 @@ async def test_what_an_error_inflates_to_takes_little_memory() -> None:
 
 
 @needs_proc
-async def test_what_a_redirect_says_takes_little_memory(site: Site) -> None:
-    """Nobody reads it."""
+async def test_the_body_of_a_redirect_takes_little_memory(site: Site) -> None:
+    """It is not read."""
     async with serving(answers("gzip", bomb("gzip"), "302 Found", f"location: {site.url}\r\n")) as url:
         told = await run_alone({"type": "http", "url": url})
     assert told["grown_kib"] < MOST_KIB
@@ -96,10 +96,10 @@ async def test_what_a_redirect_says_takes_little_memory(site: Site) -> None:
 
 
 @needs_proc
-async def test_what_inflates_to_nothing_takes_no_time() -> None:
-    """The coding beneath gives gigabytes for the one above it, which makes nothing of them."""
+async def test_a_coding_that_decodes_to_nothing_takes_little_time() -> None:
+    """The inner coding gives gigabytes that the outer one decodes to nothing."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    nothing = b"\0\0\0\xff\xff" * 200_000  # blocks of no bytes
+    nothing = b"\0\0\0\xff\xff" * 200_000  # empty blocks
     inner = zlib.compressobj(9, zlib.DEFLATED, -15)
     parts = [packer.compress(inner.flush(zlib.Z_SYNC_FLUSH))] + [packer.compress(nothing) for _ in range(MIB)]
     async with serving(answers("deflate, gzip", b"".join(parts) + packer.flush())) as url:
@@ -116,8 +116,8 @@ async def test_what_inflates_to_nothing_takes_no_time() -> None:
         (", ".join(["gzip"] * 10), "in 10 codings"),
     ],
 )
-async def test_a_coding_that_is_not_asked_for_is_refused(perform: Perform, coding: str, words: str) -> None:
-    """By name and for good: the server was told which there may be. An error stays what its status says."""
+async def test_an_unknown_coding_is_refused(perform: Perform, coding: str, words: str) -> None:
+    """By name, without a retry. An error response keeps its status."""
     async with serving(answers(coding, b"\x1f\x8b")) as url:
         outcome = await perform({"type": "http", "url": url})
     assert (failed(outcome)["type"], outcome.retryable) == ("not_supported", False)
@@ -127,15 +127,15 @@ async def test_a_coding_that_is_not_asked_for_is_refused(perform: Perform, codin
     assert (failed(outcome)["status_code"], outcome.retryable) == (503, True)
 
 
-async def test_an_answer_without_a_body_may_name_any_coding(perform: Perform) -> None:
+async def test_a_response_without_a_body_may_name_any_coding(perform: Perform) -> None:
     """There is nothing to decode."""
     async with serving(answers("br", b"")) as url:
         assert (await perform({"type": "http", "url": url, "method": "HEAD"}))["data"] == ""
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "raw deflate", "identity", "GZIP , deflate"])
-async def test_an_answer_in_a_coding_is_read(perform: Perform, coding: str) -> None:
-    """Those that the request asks for, one upon another too."""
+async def test_known_codings_are_decoded(perform: Perform, coding: str) -> None:
+    """Also two of them."""
     body = b'{"a": "' + b"x" * 1_500_000 + b'"}'
     for one in coding.lower().removeprefix("x-").split(" , "):
         body = zlib.compress(body, 9, WINDOWS[one]) if one in WINDOWS else body
@@ -144,14 +144,14 @@ async def test_an_answer_in_a_coding_is_read(perform: Perform, coding: str) -> N
     assert told["data"] == {"a": "x" * 1_500_000}
 
 
-async def test_the_request_asks_for_what_can_be_read(perform: Perform, site: Site) -> None:
-    """Whatever other libraries are there."""
+async def test_the_request_accepts_only_known_codings(perform: Perform, site: Site) -> None:
+    """Whatever other libraries are installed."""
     await perform({"type": "http", "url": site.url})
     assert site.requests[0]["headers"]["accept-encoding"] == "gzip, deflate"
 
 
-async def test_an_answer_that_is_not_in_its_coding_is_told(perform: Perform) -> None:
-    """The server may do better next time."""
+async def test_a_response_with_a_broken_coding_is_retryable(perform: Perform) -> None:
+    """The next answer of the server may be right."""
     async with serving(answers("gzip", b"no gzip at all")) as url:
         outcome = await perform({"type": "http", "url": url})
     assert (failed(outcome)["type"], outcome.retryable) == ("http", True)
@@ -159,7 +159,7 @@ async def test_an_answer_that_is_not_in_its_coding_is_told(perform: Perform) -> 
 
 
 async def forever(writer: asyncio.StreamWriter, part: bytes, pause: float = 0.05) -> None:
-    """Write it again and again."""
+    """Write the same part again and again."""
     while True:
         writer.write(part)
         await writer.drain()
@@ -179,18 +179,18 @@ async def drips_a_head(writer: asyncio.StreamWriter) -> None:
 
 
 async def asks_to_continue(writer: asyncio.StreamWriter) -> None:
-    """No answer, and yet something."""
+    """Send 100 Continue again and again."""
     await forever(writer, b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def drips_an_error(writer: asyncio.StreamWriter) -> None:
-    """The status is there, and the rest is not."""
+    """Send the status, but not the rest."""
     writer.write(b"HTTP/1.1 503 Busy\r\n\r\n")
     await forever(writer, b"x")
 
 
 async def redirects_slowly(writer: asyncio.StreamWriter) -> None:
-    """Each time to itself."""
+    """Redirect to itself each time."""
     await asyncio.sleep(0.2)
     writer.write(b"HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n")
 
@@ -199,8 +199,8 @@ SLOW = [drips_a_body, drips_a_head, asks_to_continue, drips_an_error, redirects_
 
 
 @pytest.mark.parametrize("handler", SLOW)
-async def test_one_limit_is_for_the_whole_exchange(perform: Perform, handler: Handler) -> None:
-    """However often something comes."""
+async def test_one_timeout_limits_the_whole_exchange(perform: Perform, handler: Handler) -> None:
+    """However often a byte comes."""
     async with serving(handler) as url:
         outcome = await perform(
             {"type": "http", "url": url, "timeout": "{{ 1 }}", "unfinished": [["timeout"]]}, limit=3
@@ -209,8 +209,8 @@ async def test_one_limit_is_for_the_whole_exchange(perform: Perform, handler: Ha
     assert (failed(outcome)["type"], outcome.retryable) == ("timeout", True)
 
 
-async def test_the_limit_counts_the_handshake(perform: Perform) -> None:
-    """A server that drips into it is one that does not answer; the connection is closed."""
+async def test_the_timeout_includes_the_tls_handshake(perform: Perform) -> None:
+    """The connection is closed."""
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -229,7 +229,7 @@ async def test_the_limit_counts_the_handshake(perform: Perform) -> None:
 
 
 async def ends_no_head(writer: asyncio.StreamWriter) -> None:
-    """Header upon header."""
+    """Send headers without end."""
     writer.write(OK)
     await forever(writer, b"x-more: y\r\n" * 5_000, 0)
 
@@ -241,13 +241,13 @@ async def ends_no_line(writer: asyncio.StreamWriter) -> None:
 
 
 async def ends_no_chunk(writer: asyncio.StreamWriter) -> None:
-    """A chunk whose extension goes on."""
+    """Send a chunk extension without end."""
     writer.write(OK + b"transfer-encoding: chunked\r\n\r\n5;x=")
     await forever(writer, b"y" * 50_000, 0)
 
 
 async def ends_no_trailer(writer: asyncio.StreamWriter) -> None:
-    """Headers behind the body."""
+    """Send trailers without end."""
     writer.write(OK + b"transfer-encoding: chunked\r\n\r\n0\r\n")
     await forever(writer, b"x-more: y\r\n" * 5_000, 0)
 
@@ -259,7 +259,7 @@ async def ends_no_body(writer: asyncio.StreamWriter) -> None:
 
 
 async def only_continues(writer: asyncio.StreamWriter) -> None:
-    """As fast as it can."""
+    """Send 100 Continue as fast as possible."""
     await forever(writer, b"HTTP/1.1 100 Continue\r\nx-more: y\r\n\r\n" * 1_000, 0)
 
 
@@ -275,7 +275,7 @@ ENDLESS: list[tuple[Handler, str]] = [
 
 @needs_proc
 @pytest.mark.parametrize("handler, kind", ENDLESS)
-async def test_what_never_ends_takes_little_memory(handler: Handler, kind: str) -> None:
+async def test_an_endless_response_takes_little_memory(handler: Handler, kind: str) -> None:
     """As fast as it comes."""
     async with serving(handler) as url:
         action: dict[str, Any] = {"type": "http", "url": url, "timeout": "{{ 2 }}", "unfinished": [["timeout"]]}
@@ -284,8 +284,8 @@ async def test_what_never_ends_takes_little_memory(handler: Handler, kind: str) 
     assert told["error"]["type"] == kind
 
 
-async def test_redirects_have_an_end(perform: Perform, site: Site) -> None:
-    """After twenty of them."""
+async def test_endless_redirects_are_a_fault(perform: Perform, site: Site) -> None:
+    """After twenty."""
     site.answer = (302, {"location": "/"}, b"")
     outcome = await perform({"type": "http", "url": site.url})
     assert failed(outcome)["message"].endswith("redirects without end")

@@ -1,4 +1,4 @@
-"""The http tool: what is sent, what comes back, and how it fails."""
+"""The http tool: its requests, its results and its failures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def http(site: Site, query: str = "", **more: Any) -> dict[str, Any]:
     return {"type": "http", "url": f"{site.url}/things{query}"} | more
 
 
-async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site) -> None:
-    """JSON is read, and the address and time are told."""
+async def test_the_result_has_status_headers_and_data(perform: Perform, site: Site) -> None:
+    """JSON is decoded; the result has the address and the time."""
     result = await perform(http(site))
     assert (result["status_code"], result["data"]) == (200, {"ok": True})
     assert result["headers"]["content-type"] == "application/json"
@@ -41,10 +41,12 @@ async def test_an_answer_is_status_headers_and_data(perform: Perform, site: Site
         ({"method": "POST", "json": [1]}, "/things", [1]),
     ],
 )
-async def test_query_and_body(perform: Perform, site: Site, more: dict[str, Any], target: str, body: Any) -> None:
+async def test_a_request_has_its_query_and_body(
+    perform: Perform, site: Site, more: dict[str, Any], target: str, body: Any
+) -> None:
     """A body is JSON unless it is text; args are not sent.
 
-    `params` are the query, and `data` where no body is, beside what the address has of it.
+    `params` are the query; so is `data` without a body, added to the query of the address.
     """
     await perform(http(site, **more))
     sent = site.requests[0]
@@ -52,22 +54,22 @@ async def test_query_and_body(perform: Perform, site: Site, more: dict[str, Any]
     assert (json.loads(sent["body"]) if isinstance(body, (dict, list)) else sent["body"]) == (body)
 
 
-async def test_a_form_is_sent_as_one(perform: Perform, site: Site) -> None:
-    """The content type decides how a mapping is written."""
+async def test_a_form_is_sent_as_a_form(perform: Perform, site: Site) -> None:
+    """By the content type."""
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     await perform(http(site, method="POST", headers=headers, payload={"a": "1 2", "b": 3}))
     assert site.requests[0]["body"] == "a=1+2&b=3"
 
 
-async def test_a_header_may_name_a_secret(perform: Perform, site: Site) -> None:
-    """The worker finishes what the broker left."""
+async def test_a_header_can_read_a_secret(perform: Perform, site: Site) -> None:
+    """In a deferred string."""
     await perform(http(site, headers={"Authorization": "Bearer {{ secret.api_token }}", "X-City": "{{ env.CITY }}"}))
     assert site.requests[0]["headers"]["authorization"] == "Bearer s3cret"
     assert site.requests[0]["headers"]["x-city"] == "Oslo"
 
 
 async def test_a_missing_secret_is_named_with_its_remedy(perform: Perform, site: Site) -> None:
-    """Nothing is sent, and the error says where secrets come from."""
+    """Nothing is sent."""
     outcome = await perform(http(site, headers={"A": "{{ secret.nothing }}"}))
     assert "secret.nothing" in failed(outcome)["message"]
     assert "NOETL_SECRET_<NAME>" in failed(outcome)["message"]
@@ -84,14 +86,14 @@ async def test_a_missing_secret_is_named_with_its_remedy(perform: Perform, site:
     ],
 )
 async def test_auth_becomes_a_header(perform: Perform, site: Site, auth: Any, header: str, value: str) -> None:
-    """The kinds of `auth` that need no server of their own."""
+    """For each kind of `auth` that needs no other server."""
     await perform(http(site, auth=auth))
     assert site.requests[0]["headers"][header] == value
 
 
 @pytest.mark.parametrize("key", ["credential", "credentials"])
-async def test_a_credential_is_an_auth(perform: Perform, site: Site, key: str) -> None:
-    """By the words that the steps of a database have."""
+async def test_a_stored_credential_is_an_auth(perform: Perform, site: Site, key: str) -> None:
+    """With the same keys as in a step."""
     said: dict[str, Any] = {key: {"type": "bearer", "token": "abc"}}
     await perform(http(site, **said))
     assert site.requests[0]["headers"]["authorization"] == "Bearer abc"
@@ -107,10 +109,10 @@ SECRET = ("x-key", "x-token", "authorization")
 
 
 @pytest.mark.parametrize("status", [302, 307])
-async def test_keys_do_not_follow_a_redirect_to_another_host(
+async def test_headers_with_keys_do_not_follow_a_redirect_to_another_server(
     perform: Perform, site: Site, other: Site, status: int
 ) -> None:
-    """Nor to another port, nor back from there; the body does, and what says who asks for what."""
+    """Also not to another port. The body and harmless headers do."""
     site.answers = [(status, {"location": f"{other.url}/there"}, b"")]
     other.answers = [
         (status, {"location": "/elsewhere", "set-cookie": "their=own"}, b""),
@@ -127,7 +129,7 @@ async def test_keys_do_not_follow_a_redirect_to_another_host(
     assert third["headers"]["cookie"] == "their=own"
 
 
-async def test_keys_follow_a_redirect_on_the_same_host(perform: Perform, site: Site) -> None:
+async def test_headers_with_keys_follow_a_redirect_on_the_same_server(perform: Perform, site: Site) -> None:
     """To another path of it."""
     site.answers = [(302, {"location": "/elsewhere"}, b"")]
     await perform(http(site, **KEYS))
@@ -148,25 +150,25 @@ OTHER = [
 
 
 def test_an_origin_is_scheme_host_and_port() -> None:
-    """The same server behind TLS may know what it would have been told without."""
+    """The same server with TLS counts as the same."""
     same = [(url, first) for url, first in SAME + OTHER if same_origin(httpx.URL(url), httpx.URL(first))]
     assert same == SAME
 
 
-async def test_a_timeout_of_null_is_the_usual_one(perform: Perform, site: Site) -> None:
-    """As any key of null is one that is not there."""
+async def test_a_null_timeout_is_the_default(perform: Perform, site: Site) -> None:
+    """A key with null counts as missing."""
     assert (await perform(http(site, timeout=None)))["status_code"] == 200
 
 
-async def test_a_credential_that_is_not_there_is_named(perform: Perform, site: Site) -> None:
+async def test_a_missing_credential_is_named_with_its_variable(perform: Perform, site: Site) -> None:
     """The variable to set is in the message."""
     outcome = await perform(http(site, auth="my-api"))
     assert "NOETL_CREDENTIAL_MY_API" in failed(outcome)["message"]
     assert not outcome.retryable
 
 
-async def test_a_bad_status_fails_with_its_code(perform: Perform, site: Site) -> None:
-    """The query, which may hold secrets, is not in the message; the start of the answer is beside it."""
+async def test_a_status_from_400_fails_with_its_code(perform: Perform, site: Site) -> None:
+    """The message has no query, which may contain secrets. The error has the start of the body."""
     site.answer = (503, {"content-type": "text/plain"}, b"busy")
     outcome = await perform(http(site, params={"key": "hush"}))
     error = failed(outcome)
@@ -176,8 +178,8 @@ async def test_a_bad_status_fails_with_its_code(perform: Perform, site: Site) ->
 
 
 @pytest.mark.parametrize("body", [b'{"x": NaN}', b"[-Infinity]", b'{"x": [1e999]}', b"[" * 100_000, b"9" * 5_000])
-async def test_what_only_looks_like_json_comes_as_text(perform: Perform, site: Site, body: bytes) -> None:
-    """No database could hold the value; the status decides whether it is an error."""
+async def test_invalid_json_is_text(perform: Perform, site: Site, body: bytes) -> None:
+    """A database could not store it."""
     site.answer = (200, {"content-type": "application/json"}, body)
     assert (await perform(http(site)))["data"] == body.decode()
     site.answer = (500, *site.answer[1:])
@@ -194,16 +196,16 @@ async def test_what_only_looks_like_json_comes_as_text(perform: Perform, site: S
         "https://[::1]:-1/pass",
     ],
 )
-async def test_an_address_that_is_none_is_refused(perform: Perform, url: str) -> None:
-    """For good, as the author's mistake; what may be a piece of a password is not told."""
+async def test_an_invalid_address_is_refused(perform: Perform, url: str) -> None:
+    """Without a retry. It is not shown, because it may contain a password."""
     outcome = await perform({"type": "http", "url": url})
     assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
     assert "url cannot be read" in failed(outcome)["message"]
     assert "pass" not in failed(outcome)["message"]
 
 
-async def test_one_bad_address_is_null_in_a_loop_that_goes_on(perform: Perform, site: Site) -> None:
-    """As an item whose server is not there."""
+async def test_an_invalid_address_is_null_with_on_error_continue(perform: Perform, site: Site) -> None:
+    """Like an item whose server is missing."""
     urls = [site.url, f"{site.url}:abc", "http://127.0.0.1:99999"]
     loop = {"collection": urls, "element": "base", "on_error": "continue"}
     action = http(site, url="{{ base }}", loop=loop, unfinished=[["url"]])
@@ -221,8 +223,8 @@ async def test_one_bad_address_is_null_in_a_loop_that_goes_on(perform: Perform, 
         {"method": "POST", "payload": {"x": float("nan")}},
     ],
 )
-async def test_what_no_request_can_carry_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
-    """For good, as the author's mistake; nothing is sent, and in a loop that goes on it is one item's."""
+async def test_values_that_no_request_can_carry_are_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
+    """Without a retry; nothing is sent."""
     outcome = await perform(http(site, **more))
     assert (failed(outcome)["type"], outcome.retryable) == ("bad_value", False)
     assert "cannot be sent" in failed(outcome)["message"]
@@ -231,14 +233,14 @@ async def test_what_no_request_can_carry_is_refused(perform: Perform, site: Site
     assert site.requests == []
 
 
-async def test_the_length_of_a_body_is_the_one_that_it_has(perform: Perform, site: Site) -> None:
-    """Whatever a step says of it."""
+async def test_the_content_length_is_that_of_the_body(perform: Perform, site: Site) -> None:
+    """Whatever the step sets."""
     await perform(http(site, method="POST", body="abc", headers={"content-length": "9"}))
     assert (site.requests[0]["headers"]["content-length"], site.requests[0]["body"]) == ("3", "abc")
 
 
-async def test_an_answer_that_is_not_packed_as_it_says_may_be_retried(perform: Perform, site: Site) -> None:
-    """It is the server's fault, and in a loop that goes on it is one item's."""
+async def test_a_response_with_broken_framing_is_retryable(perform: Perform, site: Site) -> None:
+    """The server is at fault. In a loop with on_error continue, only its item fails."""
     site.answer = (200, {"content-encoding": "gzip"}, b"not packed")
     outcome = await perform(http(site))
     assert (failed(outcome)["type"], outcome.retryable) == ("http", True)
@@ -247,23 +249,30 @@ async def test_an_answer_that_is_not_packed_as_it_says_may_be_retried(perform: P
     assert unwrap(await perform(http(site, loop=loop))) == [None]
 
 
-async def test_a_redirect_to_an_impossible_port_may_be_retried(perform: Perform, site: Site) -> None:
-    """As one to what is no address at all."""
+async def test_a_redirect_to_an_invalid_address_is_retryable(perform: Perform, site: Site) -> None:
+    """Like one to text that is no address."""
     for location in ("http://127.0.0.1:99999/", "http://127.0.0.1:abc/"):
         site.answer = (302, {"location": location}, b"")
         outcome = await perform(http(site))
         assert (failed(outcome)["type"], outcome.retryable) == ("connection", True)
 
 
-async def test_no_connection_may_be_retried(perform: Perform) -> None:
-    """A server that is not there is a failure of kind connection."""
+async def test_a_redirect_to_what_is_no_web_server_fails_for_good(perform: Perform, site: Site) -> None:
+    """Nothing is sent there."""
+    site.answer = (302, {"location": "ftp://127.0.0.1/"}, b"")
+    outcome = await perform(http(site))
+    assert (failed(outcome)["type"], outcome.retryable, len(site.requests)) == ("bad_value", False, 1)
+
+
+async def test_a_failed_connection_is_retryable(perform: Perform) -> None:
+    """A missing server is a failure of kind connection."""
     outcome = await perform({"type": "http", "url": "http://127.0.0.1:1/"})
     assert failed(outcome)["type"] == "connection"
     assert outcome.retryable
 
 
-async def test_content_that_is_no_text_comes_as_base64(perform: Perform, site: Site) -> None:
-    """Text is text, whatever else is base64, and broken JSON is text."""
+async def test_binary_content_is_base64(perform: Perform, site: Site) -> None:
+    """Text is text, and broken JSON is text."""
     site.answer = (200, {"content-type": "image/png"}, b"\xff\x00")
     result = await perform(http(site))
     assert (result["data"], result["encoding"]) == ("/wA=", "base64")
@@ -273,8 +282,8 @@ async def test_content_that_is_no_text_comes_as_base64(perform: Perform, site: S
     assert (await perform(http(site)))["data"] == "YQ=="
 
 
-async def test_an_answer_that_is_too_large_is_cut_off(perform: Perform, site: Site) -> None:
-    """No more is read than a result may hold."""
+async def test_a_response_that_is_too_large_is_refused(perform: Perform, site: Site) -> None:
+    """The tool reads no more than a result may contain."""
     site.answer = (200, {"content-type": "text/plain"}, b"x" * (2 * 1024 * 1024 + 1))
     outcome = await perform(http(site))
     assert failed(outcome)["type"] == "result_too_large"
@@ -282,8 +291,8 @@ async def test_an_answer_that_is_too_large_is_cut_off(perform: Perform, site: Si
 
 
 @pytest.mark.parametrize("media", ["text/html", "application/json"])
-async def test_an_error_is_one_however_large_its_answer_is(perform: Perform, site: Site, media: str) -> None:
-    """It may be retried, and the start of the answer is told as text, wherever the rest was cut off."""
+async def test_an_error_response_of_any_size_keeps_its_status(perform: Perform, site: Site, media: str) -> None:
+    """It is retryable, and the start of the body is text."""
     for before in ("", "x", "xx"):
         site.answer = (503, {"content-type": media}, (before + "\u20ac" * 1024 * 1024).encode())
         outcome = await perform(http(site))
@@ -291,9 +300,11 @@ async def test_an_error_is_one_however_large_its_answer_is(perform: Perform, sit
         assert failed(outcome)["response"] == (before + "\u20ac" * 1_000)[:1_000]
 
 
-@pytest.mark.parametrize("more", [{"method": "BREW"}, {"url": "ftp://x"}, {"url": None}, {"headers": []}])
-async def test_a_request_that_makes_no_sense_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
-    """What can never be sent is not retried."""
+@pytest.mark.parametrize(
+    "more", [{"method": "BREW"}, {"url": "ftp://x"}, {"url": "http:///x"}, {"url": None}, {"headers": []}]
+)
+async def test_an_invalid_request_is_refused(perform: Perform, site: Site, more: dict[str, Any]) -> None:
+    """Without a retry."""
     outcome = await perform(http(site, **more))
     assert failed(outcome)["type"] == "bad_value"
     assert not outcome.retryable

@@ -1,4 +1,4 @@
-"""The python tool: how `main` gets its inputs, what may be a result, and that nothing survives the job."""
+"""The python tool: the inputs of `main`, its result, and no process survives the job."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.worker.faults import Failure
-from noetl_broker.worker.tools.task import Lent
+from noetl_broker.worker.errors import Failure
+from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.conftest import Perform, failed
 
 PATIENCE_SECONDS = 10.0
@@ -46,13 +46,13 @@ def python(code: str, **more: Any) -> dict[str, Any]:
     ],
 )
 async def test_main_gets_its_parameters(perform: Perform, code: str, expected: Any) -> None:
-    """Each parameter is an input of its name, the context, all inputs, or its default; other inputs are left out."""
+    """Each parameter is an input of its name, the context, all inputs, or its default. Other inputs are omitted."""
     context = {"visit": 2, "results": {"a": 1}, "execution_id": 42}
     assert await perform(python(code, args=INPUTS), context=context) == expected
 
 
 async def test_a_missing_input_is_named(perform: Perform) -> None:
-    """A parameter without a value fails for good, with its name and the inputs that there are."""
+    """A parameter without a value fails without a retry; the error lists the inputs."""
     outcome = await perform(python("def main(country): pass", args=INPUTS))
     assert failed(outcome)["type"] == "missing_input"
     assert "'country'" in failed(outcome)["message"]
@@ -74,23 +74,23 @@ async def test_a_missing_input_is_named(perform: Perform) -> None:
         ("def main(): return 'x' * (2 * 1024 * 1024)", "max_result_bytes", "more than the limit"),
     ],
 )
-async def test_what_can_never_succeed_is_not_retryable(perform: Perform, code: str, kind: str, words: str) -> None:
-    """A result that is not JSON, and code that cannot run, say why and where."""
+async def test_code_that_can_never_succeed_is_not_retryable(perform: Perform, code: str, kind: str, words: str) -> None:
+    """A result that is no JSON, and code that cannot run."""
     outcome = await perform(python(code))
     assert failed(outcome)["type"] == kind
     assert words in failed(outcome)["message"]
     assert not outcome.retryable
 
 
-async def test_an_exception_that_cannot_say_what_it_is_is_told_by_its_name(perform: Perform) -> None:
-    """Its own code fails at that; the process does not die of it."""
+async def test_an_exception_whose_message_fails_is_reported_by_its_class(perform: Perform) -> None:
+    """Its `__str__` raises; the process survives."""
     code = "class Mute(Exception):\n    def __str__(self): raise ValueError\ndef main(): raise Mute"
     outcome = await perform(python(code))
     assert (failed(outcome)["type"], failed(outcome)["message"]) == ("Mute", "Mute")
 
 
-async def test_an_exception_carries_the_traceback_of_the_code(perform: Perform) -> None:
-    """The traceback begins in the step's code and shows its lines, none of the worker's."""
+async def test_an_exception_has_the_traceback_of_the_code(perform: Perform) -> None:
+    """It begins in the step's code and shows no code of the worker."""
     outcome = await perform(python("def main():\n    return helper()\ndef helper():\n    raise KeyError('lost')"))
     error = failed(outcome)
     assert (error["type"], error["message"], outcome.retryable) == ("KeyError", "'lost'", True)
@@ -99,33 +99,33 @@ async def test_an_exception_carries_the_traceback_of_the_code(perform: Perform) 
 
 
 @pytest.mark.parametrize("times, more", [(1, 3_990), (90, 100)])
-async def test_the_end_of_a_traceback_holds_no_end_of_a_secret(
-    perform: Perform, lent: Lent, times: int, more: int
+async def test_the_end_of_a_traceback_shows_no_end_of_a_secret(
+    perform: Perform, shared: WorkerResources, times: int, more: int
 ) -> None:
-    """However long it is, and however much of what is told of it are secrets."""
+    """However long it is, and however much of it are secrets."""
     key = "".join(map(chr, range(48, 91))) * 100
-    using = dataclasses.replace(lent, environment={**lent.environment, "NOETL_SECRET_API_TOKEN": key})
+    using = dataclasses.replace(shared, environment={**shared.environment, "NOETL_SECRET_API_TOKEN": key})
     code = f"def main(t): raise ValueError(t * {times} + 'x' * {more})"
     error = failed(await perform(python(code, args={"t": "{{ secret.api_token }}"}), using=using))
     assert error["traceback"] == f"[secret]{'x' * more}\n"
     assert error["message"].startswith("[secret]")
 
 
-async def test_what_the_code_prints_is_no_result(perform: Perform) -> None:
+async def test_printed_text_is_no_result(perform: Perform) -> None:
     """Standard output and the result do not mix, however much is printed."""
     code = "import sys\ndef main():\n    print('{\"a\": 1}' * 100_000)\n    print('x', file=sys.stderr)\n    return 2"
     assert await perform(python(code)) == 2
 
 
-async def test_base64_may_be_broken_into_lines(perform: Perform) -> None:
-    """As authors write it in a block of YAML."""
+async def test_base64_may_have_line_breaks(perform: Perform) -> None:
+    """As in a block of YAML."""
     text = base64.encodebytes(b"def main():\n    return 'a long line of code that takes more than one of base64'")
     assert text.count(b"\n") > 1
     assert (await perform({"type": "python", "code_b64": text.decode()})).startswith("a long line")
 
 
-async def test_a_process_that_ends_early_is_told(perform: Perform) -> None:
-    """Ending the interpreter without a result is a failure that may be retried, with the exit code."""
+async def test_a_process_that_ends_early_is_reported_with_its_exit_code(perform: Perform) -> None:
+    """It is retryable."""
     error = failed(await perform(python("import os\ndef main(): os._exit(3)")))
     assert (error["type"], "exit code 3" in error["message"]) == ("process_died", True)
     error = failed(await perform(python("import os, signal\ndef main(): os.kill(os.getpid(), signal.SIGKILL)")))
@@ -143,8 +143,8 @@ def main():
 
 
 @pytest.mark.parametrize("start", ["os.fork() or signal.pause()", "os.fork() or os.fork() or signal.pause()"])
-async def test_a_process_that_dies_while_its_forks_live_is_told(perform: Perform, start: str) -> None:
-    """At once, as one that dies alone; not when its time is over."""
+async def test_a_process_that_dies_before_its_forks_is_reported_at_once(perform: Perform, start: str) -> None:
+    """Like one without forks; not only at its time limit."""
     error = failed(await perform(python(KILLED.replace("START", start))))
     assert (error["type"], "signal 9" in error["message"]) == ("process_died", True)
 
@@ -163,19 +163,19 @@ def main():
 
 
 async def test_a_fork_of_a_fork_keeps_its_files(perform: Perform) -> None:
-    """The first one gave up the number of the channel; a file may have it since."""
+    """The first fork closed the channel's descriptor; a file may have its number since."""
     assert await perform(python(FORKED)) == 50
 
 
 async def test_forks_work_for_the_step(perform: Perform) -> None:
-    """Its own process alone gives the answer, also where one comes back from `main`."""
+    """Only its own process gives the answer, even if a fork returns from `main`."""
     pool = "import multiprocessing as m\nwith m.get_context('fork').Pool(2) as pool: result = pool.map(abs, [-1, 2])"
     assert await perform(python(pool)) == [1, 2]
     both = "import os\ndef main():\n    pid = os.fork()\n    return os.waitpid(pid, 0)[1] if pid else 'fork'"
     assert await perform(python(both)) == 0
 
 
-async def test_the_code_sees_the_environment_without_the_worker_s_secrets(perform: Perform) -> None:
+async def test_the_code_sees_the_environment_without_secrets(perform: Perform) -> None:
     """Variables are there; passwords and the secrets of other steps are not."""
     code = (
         "import os, sys\n"
@@ -186,7 +186,7 @@ async def test_the_code_sees_the_environment_without_the_worker_s_secrets(perfor
 
 
 async def test_the_step_adds_to_the_environment_of_its_code(perform: Perform) -> None:
-    """Text as it is, all else as JSON; a secret may be among it."""
+    """Text as it is, other values as JSON; one may be a secret."""
     code = "import os\ndef main(): return [os.environ[n] for n in ('CITY', 'LIMIT', 'TOKEN', 'NONE')]"
     env = {"CITY": "Bergen", "LIMIT": 3, "TOKEN": "{{ secret.api_token }}", "NONE": None}
     assert await perform(python(code, env=env)) == ["Bergen", "3", "s3cret", ""]
@@ -201,13 +201,16 @@ async def test_the_step_adds_to_the_environment_of_its_code(perform: Perform) ->
     ],
 )
 async def test_the_step_names_what_its_code_imports(perform: Perform, libs: Any, expected: str) -> None:
-    """They are there before the code is; a list says what is to be installed, and the code imports it itself."""
+    """The modules are imported before the code runs.
+
+    A list names packages to install, and the code imports them itself.
+    """
     code = "text = paths.join('a', 'b') if 'paths' in globals() else 'none'\ndef main(): return text"
     assert await perform(python(code, libs=libs)) == expected
 
 
-async def test_the_zone_of_a_step_is_its_own(perform: Perform) -> None:
-    """Also for what Python has read of the environment before."""
+async def test_a_step_can_set_its_time_zone(perform: Perform) -> None:
+    """Also for what Python read from the environment before."""
     code = "import time\ndef main(): return time.strftime('%z')"
     assert await perform(python(code, env={"TZ": "Asia/Tokyo"})) in ("+0900", "+0000")  # without the table of zones
     assert await perform(python(code, env={"TZ": "XYZ-9"})) == "+0900"
@@ -230,17 +233,17 @@ async def test_the_zone_of_a_step_is_its_own(perform: Perform) -> None:
         ({"libs": {"np": "no_such_module"}}, "ModuleNotFoundError", "No module named 'no_such_module'"),
     ],
 )
-async def test_an_environment_or_modules_that_cannot_be_are_refused(
+async def test_an_invalid_environment_or_import_is_refused(
     perform: Perform, more: dict[str, Any], kind: str, words: str
 ) -> None:
-    """Before any of the code runs."""
+    """Before any code runs."""
     error = failed(await perform(python("def main(): return 1", **more)))
     assert error["type"] == kind
     assert words in error["message"]
 
 
 async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform, tmp_path: Path) -> None:
-    """Past the limit the step fails, and neither the process nor one that it started is left."""
+    """Past the limit the step fails, and neither the process nor its children are left."""
     pids = tmp_path / "pids"
     os.mkfifo(pids)
     reader = asyncio.create_task(asyncio.to_thread(pids.read_text))
@@ -259,13 +262,13 @@ async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform
 
 
 async def test_a_background_process_does_not_outlive_the_step(perform: Perform) -> None:
-    """What a step leaves running in its group is killed when it returns."""
+    """Processes of its group are killed when it returns."""
     pid = await perform(python("import subprocess\ndef main(): return subprocess.Popen(['sleep', '600']).pid"))
     assert is_gone(pid)
 
 
 def is_gone(pid: int) -> bool:
-    """Wait until a process that was killed has left, and tell whether it did; the kernel takes a moment for it."""
+    """Wait until a killed process has ended, and tell whether it did; the kernel needs a moment."""
     try:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -276,14 +279,14 @@ def is_gone(pid: int) -> bool:
         os.close(watched)
 
 
-async def test_the_step_s_own_timeout_wins(perform: Perform) -> None:
+async def test_the_timeout_of_the_step_overrides_the_limit(perform: Perform) -> None:
     """A `timeout` in the job is its limit."""
     outcome = await perform(python("import time\ndef main(): time.sleep(60)", timeout=0.3))
     assert "longer than 0.3 s" in failed(outcome)["message"]
 
 
 async def test_code_that_is_missing_or_broken_is_refused(perform: Perform) -> None:
-    """Without code, or with code that is no base64, the job fails for good."""
+    """Without code, or with invalid base64, the job fails without a retry."""
     for action in ({"type": "python"}, {"type": "python", "code_b64": "%%"}):
         outcome = await perform(action)
         assert isinstance(outcome, Failure)

@@ -1,4 +1,4 @@
-"""Secrets, sleep, noop, and jobs that no tool can do."""
+"""Secrets, sleep, noop, and jobs without a tool."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ async def test_another_provider_is_refused_with_the_remedy(perform: Perform) -> 
 
 
 async def test_several_names_are_refused_with_the_remedy(perform: Perform) -> None:
-    """One step asks for one."""
+    """A step may read one secret."""
     outcome = await perform({"type": "secrets", "provider": "env", "names": ["api-token"]})
     assert "`names` is not supported" in failed(outcome)["message"]
     assert not outcome.retryable
 
 
-async def test_noop_gives_its_inputs(perform: Perform) -> None:
+async def test_noop_returns_its_inputs(perform: Perform) -> None:
     """It does nothing."""
     assert await perform({"type": "noop", "args": {"a": 1}}) == {"a": 1}
 
 
 async def test_sleep_waits_for_its_seconds(perform: Perform) -> None:
-    """And says how long."""
+    """It returns them."""
     assert await perform({"type": "sleep", "args": {"seconds": 0}}) == {"slept": 0}
     assert failed(await perform({"type": "sleep", "seconds": "soon"}))["type"] == "bad_value"
 
 
-async def test_an_unknown_type_fails_for_good(perform: Perform) -> None:
-    """With what the worker has."""
+async def test_an_unknown_type_is_not_retryable(perform: Perform) -> None:
+    """The message lists the types of the worker."""
     outcome = await perform({"type": "duckdb"})
     assert (failed(outcome)["type"], outcome.retryable) == ("unknown_type", False)
     assert "postgres" in failed(outcome)["message"]

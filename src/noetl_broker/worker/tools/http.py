@@ -1,4 +1,4 @@
-"""The http tool: sends one request and gives what came back."""
+"""The http tool: sends one request and returns the response."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 
 from noetl_broker.worker.credentials import entries
-from noetl_broker.worker.faults import ToolFault
-from noetl_broker.worker.tools.inflate import ACCEPTED, CodingFault, Decoder, too_large
+from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.tools.http_connections import KeepingTransport
+from noetl_broker.worker.tools.http_decoding import ACCEPTED, CodingFault, Decoder, too_large
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, as_text, mapping, seconds
 
 TIMEOUT_SECONDS = 30.0
@@ -24,23 +25,23 @@ BODIES = ("json", "body", "payload", "data")
 FORM = "application/x-www-form-urlencoded"
 PORTS = range(65_536)
 Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]
-# What may follow a redirect to another server: all else among a step's headers may be a key. (Of cookies and the host
-# httpx takes care.)
+# Headers that follow a redirect to another server. Any other header of a step may be a key. (httpx itself handles
+# cookies and the host.)
 SENT_ANYWHERE = frozenset({"accept", "accept-language", "content-type", "cookie", "host", "user-agent"})
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 async def run_http(task: Task) -> Any:
-    """Give {status_code, headers, data, url, elapsed}; a status of 400 and more is a fault with `status_code`.
+    """Return {status_code, headers, data, url, elapsed}. A status of 400 or more is a fault with `status_code`.
 
-    `data` is JSON where the answer says so and is some, else text, else base64 with `encoding: base64`.
+    `data` is JSON if the response says so and is valid, else text, else base64 with `encoding: base64`.
     """
     method, request = request_of(task)
-    shown = f"{method} {request['url'].copy_with(query=None, userinfo=b'', fragment=None)}"
-    said = task.first("timeout")
-    limit = seconds(TIMEOUT_SECONDS if said is None else said, "timeout")
+    shown = f"{method} {without_query(request['url'])}"
+    timeout = task.first("timeout")
+    limit = seconds(TIMEOUT_SECONDS if timeout is None else timeout, "timeout")
     try:
-        # One limit for all of it; those of httpx begin anew with each byte.
+        # One limit for the whole exchange: the timeouts of httpx begin again with each byte.
         async with asyncio.timeout(limit), _closing() as trace, _client(task, request) as client:
             auth = request.pop("auth", None)
             sent = client.build_request(method, **request, extensions={"trace": trace})
@@ -59,11 +60,11 @@ async def run_http(task: Task) -> Any:
     except httpx.RequestError as error:
         message = f"{shown} answers with what cannot be read: {error}"
         raise task.fault(message, kind="http", retryable=True) from None
-    told = content(response, body)
-    told["url"] = task.lent.redactor.clean(told["url"])
+    result = content(response, body)
+    result["url"] = task.shared.redactor.clean(result["url"])
     if response.status_code >= FIRST_ERROR_STATUS:
-        text = told["data"] if isinstance(told["data"], str) else json.dumps(told["data"], ensure_ascii=False)
-        text = task.lent.redactor.clean(text)
+        text = result["data"] if isinstance(result["data"], str) else json.dumps(result["data"], ensure_ascii=False)
+        text = task.shared.redactor.clean(text)
         raise task.fault(
             f"{shown} answered {response.status_code} {response.reason_phrase}".rstrip(),
             kind="http",
@@ -71,25 +72,39 @@ async def run_http(task: Task) -> Any:
             status_code=response.status_code,
             response=text[:EXCERPT_CHARACTERS] or None,
         )
-    return told
+    return result
+
+
+def without_query(url: httpx.URL) -> str:
+    """An address for messages: without user, query and fragment."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii').partition('?')[0]}"
 
 
 def _client(task: Task, request: Mapping[str, Any]) -> httpx.AsyncClient:
-    """Make the client of one request, without limits of time; it asks for the codings that are decoded here."""
-    verify = task.lent.tls if task.action.get("verify_ssl", task.action.get("verify", True)) is not False else False
+    """The client of one request, without timeouts. It accepts the codings that are decoded here.
+
+    Cookies belong to the client, so no other job sees them.
+    """
+    verify = task.action.get("verify_ssl", task.action.get("verify", True)) is not False
     hooks = _hooks(request["url"], request["headers"])
+    connections = task.shared.http_connections
+    through: dict[str, Any] = (
+        {"verify": connections.tls(verify=verify)}
+        if connections.proxied
+        else {"transport": KeepingTransport(connections, task.shared.redactor, verify=verify)}
+    )
     headers = {"accept-encoding": ACCEPTED}
-    return httpx.AsyncClient(verify=verify, timeout=httpx.Timeout(None), event_hooks=hooks, headers=headers)
+    return httpx.AsyncClient(timeout=httpx.Timeout(None), event_hooks=hooks, headers=headers, **through)
 
 
 @contextlib.asynccontextmanager
 async def _closing() -> AsyncIterator[Trace]:
-    """Close each connection at the end: httpx leaves one open whose TLS handshake is cancelled."""
+    """Close the connections to proxies at the end: httpx leaves one open when its TLS handshake is cancelled."""
     opened: list[Any] = []
 
-    async def trace(event: str, told: Mapping[str, Any]) -> None:
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
         if event == "connection.connect_tcp.complete":
-            opened.append(told["return_value"])
+            opened.append(info["return_value"])
 
     try:
         yield trace
@@ -99,21 +114,21 @@ async def _closing() -> AsyncIterator[Trace]:
 
 
 def _hooks(first: httpx.URL, headers: Mapping[str, str]) -> dict[str, list[Callable[[httpx.Request], Awaitable[None]]]]:
-    """Look at each request of a chain of redirects before it is sent, in httpx' words."""
+    """Hooks of httpx that check each request of a chain of redirects, and remove headers for another server."""
     keys = {name.lower() for name in headers} - SENT_ANYWHERE
 
-    async def look(request: httpx.Request) -> None:
+    async def check(request: httpx.Request) -> None:
         if (request.url.port or 0) not in PORTS:
             raise httpx.RemoteProtocolError(f"there is no port {request.url.port}")
         if not same_origin(request.url, first):
             for key in keys:
                 request.headers.pop(key, None)
 
-    return {"request": [look]}
+    return {"request": [check]}
 
 
 def same_origin(url: httpx.URL, first: httpx.URL) -> bool:
-    """Tell whether an address is on the server of the first one, by the same door or the one with TLS beside it."""
+    """Whether an address is on the server of the first one: the same port, or the default port with TLS."""
     same = (url.scheme, url.port) == (first.scheme, first.port)
     secured = (first.scheme, first.port, url.scheme, url.port) == ("http", None, "https", None)
     return url.host == first.host and (same or secured)
@@ -122,21 +137,21 @@ def same_origin(url: httpx.URL, first: httpx.URL) -> bool:
 async def _exchange(
     client: httpx.AsyncClient, request: httpx.Request, shown: str, *, auth: tuple[str, str] | None, follow: bool
 ) -> tuple[httpx.Response, bytes]:
-    """Send a request and give the last answer with its body; nobody reads what a redirect that is followed says."""
-    given: Any = auth
+    """Send a request, follow redirects, and return the last response with its body."""
+    login: Any = auth
     for _ in range(client.max_redirects + 1):
-        response = await client.send(request, auth=given, stream=True)
+        response = await client.send(request, auth=login, stream=True)
         try:
             if not follow or response.next_request is None:
                 return response, await _body(response, shown)
         finally:
             await response.aclose()
-        request, given = response.next_request, httpx.Auth()  # a login in the new address is not sent
+        request, login = response.next_request, httpx.Auth()  # a login in the new address is not sent
     raise httpx.TooManyRedirects("too many", request=request)
 
 
 async def _body(response: httpx.Response, shown: str) -> bytes:
-    """Read the answer, no more than a result may hold; an error's is cut off there, or where it cannot be decoded."""
+    """Read at most as much of a body as a result may hold. The body of an error response is cut there."""
     body = bytearray()
     try:
         await _read(response, body)
@@ -148,10 +163,10 @@ async def _body(response: httpx.Response, shown: str) -> bytes:
 
 
 async def _read(response: httpx.Response, body: bytearray) -> None:
-    """Put the decoded answer into `body`; raises CodingFault once it is larger than a result may be."""
+    """Append the decoded response to `body`. Raises CodingFault when it is larger than a result may be."""
     decoder = None
     async for part in response.aiter_raw():
-        # Only of a body: an answer without one may name any coding.
+        # Only here: a response without a body may name any coding.
         decoder = decoder or Decoder(response.headers.get("content-encoding", ""), RESULT_BYTES)
         for portion in decoder.feed(part):
             body += portion
@@ -160,54 +175,54 @@ async def _read(response: httpx.Response, body: bytearray) -> None:
 
 
 def content(response: httpx.Response, body: bytes) -> dict[str, Any]:
-    """Describe an answer as JSON."""
-    told: dict[str, Any] = {
+    """The response as JSON."""
+    result: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": dict(response.headers),
-        "url": str(response.url.copy_with(userinfo=b"")),
+        "url": str(response.url.copy_with(userinfo=b"") if response.url.userinfo else response.url),
         "elapsed": response.elapsed.total_seconds(),
     }
     media = response.headers.get("content-type", "").split(";")[0].strip().lower()
     if media == "application/json" or media.endswith("+json"):
         try:
-            return told | {"data": _json(body) if body else None}
+            return result | {"data": _json(body) if body else None}
         except (ValueError, RecursionError):
             pass
-    cut = len(body) > RESULT_BYTES  # perhaps within a character
+    cut = len(body) > RESULT_BYTES  # perhaps inside a character
     try:
         text = body.decode(response.charset_encoding or "utf-8", "replace" if cut else "strict")
     except (UnicodeError, LookupError):
-        return told | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
-    return told | {"data": text.replace("\x00", "\ufffd")}
+        return result | {"data": base64.b64encode(body).decode("ascii"), "encoding": "base64"}
+    return result | {"data": text.replace("\x00", "\ufffd")}
 
 
 def _json(body: bytes) -> Any:
-    """Read JSON, and raise ValueError for what only Python takes for it: NaN, Infinity, a number past every float."""
+    """Read JSON. Raises ValueError also for NaN, Infinity and numbers too large for a float, which Python accepts."""
     value = json.loads(body)
     json.dumps(value, allow_nan=False)
     return value
 
 
 def request_of(task: Task) -> tuple[str, dict[str, Any]]:
-    """Read method, address, query, headers and body of the step, in httpx' words."""
+    """The method of the request, and its other parts as arguments of httpx."""
     method = str(task.action.get("method") or "GET").upper()
     if method not in METHODS:
         raise task.fault(f"the method {method!r} is none of {', '.join(sorted(METHODS))}", kind="bad_value")
     address = task.first("url", "endpoint")
     if not isinstance(address, str) or not address.startswith(("http://", "https://")):
         raise task.fault(f"url must start with http:// or https://, not {address!r}", kind="bad_value")
-    said = mapping(task.action.get("headers"), "headers")
-    # The length of the body is what it is, whatever the step says.
-    headers = {str(key): as_text(value) for key, value in said.items() if str(key).lower() != "content-length"}
+    given = mapping(task.action.get("headers"), "headers")
+    # httpx computes the length of the body.
+    headers = {str(key): as_text(value) for key, value in given.items() if str(key).lower() != "content-length"}
     request: dict[str, Any] = {"url": _url(task, address.strip())}
     query = dict(mapping(task.action.get("params"), "params"))
     body = task.first(*BODIES)
     if body is not None and method in WITHOUT_BODY and task.first("json", "body", "payload") is None:
-        # `data` of a request that carries none is its query.
+        # A request without a body sends its `data` as the query.
         query |= mapping(body, "data")
         body = None
     if query:
-        # Beside what the address has of its own; httpx by itself would put it in the place of that.
+        # Merge it with the query of the address: httpx would replace that.
         try:
             request["url"] = request["url"].copy_merge_params(_query(query))
         except (httpx.InvalidURL, UnicodeError) as error:
@@ -223,7 +238,7 @@ def _url(task: Task, address: str) -> httpx.URL:
     except httpx.InvalidURL:
         url = None
     if url is None or (url.port or 0) not in PORTS:
-        # What is wrong with it is not told: that may be a piece of a password with a slash in it.
+        # The address is not shown: a password with a slash in it may be a part of the error.
         message = "the url cannot be read; look at its host, its port, and characters that are not printable"
         raise task.fault(message, kind="bad_value")
     return url
@@ -248,9 +263,9 @@ def _query(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _authorize(task: Task, headers: dict[str, str]) -> dict[str, Any]:
-    """Add what each credential of `auth` says to the headers; a basic one is httpx' to send."""
+    """Add the credentials of `auth` to the headers; httpx sends a basic one."""
     extra: dict[str, Any] = {}
-    for entry in entries(task.first("auth", "credential", "credentials"), task.lent.environment):
+    for entry in entries(task.first("auth", "credential", "credentials"), task.shared.environment):
         kind = str(entry.get("type") or "bearer").lower()
         token = next(
             (entry[key] for key in ("token", "access_token", "value", "api_key", "text") if entry.get(key)), None

@@ -1,4 +1,4 @@
-"""The postgres tool: runs the step's SQL where the step says, or on the worker's own database."""
+"""The postgres tool: runs the step's SQL on the server that the step names, or on the worker's database."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from noetl_broker.store.dsn import password_in
-from noetl_broker.store.sql_text import numbered, split_statements
-from noetl_broker.store.statements import Rows, Statement, StatementFault, Target, run_statements
 from noetl_broker.worker.credentials import entries
-from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.sql.run import Rows, Statement, StatementFault, Target, run_statements
+from noetl_broker.worker.sql.split import numbered, split_statements
 from noetl_broker.worker.tools.task import RESULT_BYTES, Task, mapping
 
 TEXTS = ("command", "commands", "query", "sql", "statement")
-# asyncpg's name for each part of an address, and the keys that playbooks use for it.
+# The parts of an address by asyncpg's names, with the keys that playbooks use.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "host": ("db_host", "host", "pg_host"),
     "port": ("db_port", "port", "pg_port"),
@@ -23,34 +23,37 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "schema": ("db_schema", "schema", "pg_schema"),
 }
 CONNECTION_TEXTS = ("dsn", "db_conn_string", "connection_string", "url", "text")
-# What says which server it is.
+# Parts that choose the server.
 ADDRESS = frozenset({"dsn", "host", "port"})
-# What a step, or its inputs, may say of an address; in inputs only names that mean nothing else.
+# Keys of an address in a step and in its inputs. Of inputs, only names that cannot mean anything else.
 STEP_KEYS = frozenset({"dsn", "db_conn_string"}.union(*PARTS.values()))
 INPUT_KEYS = frozenset(key for key in STEP_KEYS if key == "dsn" or key.startswith(("db_", "pg_")))
 
 
 async def run_postgres(task: Task) -> Any:
-    """Give {rows, columns, row_count, command_0, command_1, …}; the first three are of the last statement with rows."""
+    """Return {rows, columns, row_count, command_0, …}. The first three are of the last statement that returns rows."""
     results = await run_sql(task, statements_of(task), names_differ=True)
     answer: dict[str, Any] = {"rows": [], "columns": [], "row_count": sum(result.count for result in results)}
     for number, result in enumerate(results):
-        told = {"status": "success", "row_count": result.count, "message": result.status}
+        command = {"status": "success", "row_count": result.count, "message": result.status}
         if result.columns is not None:
-            told |= {"rows": result.rows, "columns": list(result.columns)}
+            command |= {"rows": result.rows, "columns": list(result.columns)}
             answer |= {"rows": result.rows, "columns": list(result.columns), "row_count": result.count}
-        answer[f"command_{number}"] = told
+        answer[f"command_{number}"] = command
     return answer
 
 
 async def run_sql(task: Task, statements: Sequence[Statement], *, names_differ: bool = False) -> list[Rows]:
-    """Run statements at the step's target; raises ToolFault of kind `postgres` with `sqlstate`.
+    """Run statements on the step's target. Raises ToolFault of kind `postgres` with `sqlstate`.
 
-    `names_differ`: somebody wants the rows, and two columns of one name are a fault.
+    `names_differ`: two columns of one name in the returned rows are a fault.
     """
-    target, largest_bytes = target_of(task), RESULT_BYTES // 2  # the rows of the last statement are there twice
+    target, largest_bytes = target_of(task), RESULT_BYTES // 2  # the result holds the rows of the last statement twice
+    idle = task.shared.sql_connections
     try:
-        return await run_statements(target, statements, largest_bytes=largest_bytes, names_differ=names_differ)
+        return await run_statements(
+            target, statements, largest_bytes=largest_bytes, names_differ=names_differ, idle=idle
+        )
     except StatementFault as fault:
         raise ToolFault(
             f"step '{task.name}': {fault}", kind="postgres", retryable=fault.retryable, sqlstate=fault.sqlstate or None
@@ -58,7 +61,7 @@ async def run_sql(task: Task, statements: Sequence[Statement], *, names_differ: 
 
 
 def statements_of(task: Task) -> list[Statement]:
-    """Read the step's SQL and the values for it: `params`/`parameters` as a list ($1) or a mapping (:name)."""
+    """The step's SQL with its values: `params` or `parameters`, a list for `$1` or a mapping for `:name`."""
     texts = _texts(task)
     pieces = [piece for text in texts for piece in split_statements(text)]
     if not pieces:
@@ -83,42 +86,43 @@ def _texts(task: Task) -> list[str]:
 
 
 def target_of(task: Task) -> Target:
-    """Find where the SQL runs: `auth`, over it `connection`, over it `db_*` inputs, over all the step's own keys.
+    """Where the SQL runs: `auth`, overridden by `connection`, by `db_*` inputs, and by the step's own keys.
 
-    Without any of them it is the worker's database; where none says a host or a connection string, the worker's server.
-    No password goes where its owner did not say: an address among the inputs, whose names others may choose, takes
-    the place of `auth` and `connection` as a whole, and the worker's own login goes to its own server alone.
+    Without a host or a connection string it is the worker's server; without any key, the worker's database.
+
+    A password is sent only to the server that its owner named. Others may choose the inputs, so an address among them
+    replaces `auth` and `connection` completely. The worker's login is used for its own server only.
     """
     given: dict[str, Any] = {}
     for source in _sources(task):
-        given = _over(given, _address(source))
+        given = _override(given, _address(source))
     inputs, own = (
         _address({key: source[key] for key in keys & source.keys()})
         for keys, source in ((INPUT_KEYS, task.args), (STEP_KEYS, task.action))
     )
     if "dsn" not in own and (ADDRESS & inputs.keys()) - own.keys():
         if own.get("password"):
-            told = "the address for the password of the step is among its inputs; say both in one place"
-            raise task.fault(told, kind="bad_value")
+            message = "the address for the password of the step is among its inputs; say both in one place"
+            raise task.fault(message, kind="bad_value")
         given = {}
-    given = _over(_over(given, inputs), own)
+    given = _override(_override(given, inputs), own)
     dsn, schemas = given.pop("dsn", None), given.pop("schema", ())
-    if {"host", "port"} & given.keys() or dsn not in (None, task.lent.dsn):
-        # Else the driver takes PGPASSWORD, or what a passfile has.
+    if {"host", "port"} & given.keys() or dsn not in (None, task.shared.dsn):
+        # Otherwise the driver would use PGPASSWORD or a passfile.
         given.setdefault("password", password_in(dsn))
     if dsn is None and "host" not in given:
-        dsn = task.lent.dsn
+        dsn = task.shared.dsn
     return Target(dsn=dsn, parts=given, schemas=schemas)
 
 
-def _over(weaker: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Put an address over a weaker one; a connection string is one of its own: no part of a weaker belongs to it."""
-    return said if "dsn" in said else weaker | said
+def _override(base: dict[str, Any], address: dict[str, Any]) -> dict[str, Any]:
+    """Override parts of an address. A connection string replaces the whole address."""
+    return address if "dsn" in address else base | address
 
 
 def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
-    """Give what says where the SQL runs beside inputs and the step's own keys, the weakest first."""
-    found = entries(task.first("auth", "credential", "credentials"), task.lent.environment)
+    """The credentials and the `connection` of the step; a later one overrides an earlier one."""
+    found = entries(task.first("auth", "credential", "credentials"), task.shared.environment)
     fitting = [entry for entry in found if entry.get("type") in (None, "postgres", "postgresql", "basic")]
     if found and not any(_address(entry) for entry in fitting):
         raise task.fault("auth holds no address and no login of a Postgres", kind="bad_value")
@@ -128,12 +132,12 @@ def _sources(task: Task) -> Iterator[Mapping[str, Any]]:
 
 
 def _address(source: Mapping[str, Any]) -> dict[str, Any]:
-    """Read an address in our own words: `dsn`, and each of PARTS that is there; empty text says nothing."""
+    """An address: `dsn`, and each of PARTS. Empty values are ignored."""
     dsn = next((str(source[key]) for key in CONNECTION_TEXTS if source.get(key)), None)
     parts: dict[str, Any] = {}
     for part, names in PARTS.items():
-        unsaid = (None,) if part == "password" else (None, "")
-        value = next((source[name] for name in names if source.get(name) not in unsaid), None)
+        ignored = (None,) if part == "password" else (None, "")
+        value = next((source[name] for name in names if source.get(name) not in ignored), None)
         if value is not None:
             parts[part] = READERS.get(part, str)(value)
     return parts if dsn is None else parts | {"dsn": dsn}
@@ -147,7 +151,7 @@ def _port(value: Any) -> int:
 
 
 def _schemas(value: Any) -> list[str]:
-    """Read the name of a schema, or names with commas between."""
+    """The name of a schema, or names separated by commas."""
     names = [name.strip() for name in value.split(",")] if isinstance(value, str) else []
     if not all(names) or not names:
         raise ToolFault(f"the schema must be a name, not {value!r}", kind="bad_value", retryable=False)

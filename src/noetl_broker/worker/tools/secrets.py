@@ -1,7 +1,7 @@
-"""The secrets tool: gives a secret of the worker's environment to the playbook that asks for it.
+"""The secrets tool: returns a secret of the worker's environment.
 
-The value becomes the step's result, and so part of the event log, as the author asked; a task that needs a secret only
-for itself writes `{{ secret.NAME }}` instead, which never leaves the worker.
+The value becomes the result of the step, and so a part of the event log. A task that needs a secret for itself should
+read `{{ secret.NAME }}`, which stays in the worker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PROVIDERS = ("env", "environment")
 
 
 async def run_secrets(task: Task) -> Any:
-    """Give {secret_value}, read from the environment of the worker; other providers are a fault with the remedy."""
+    """Return {secret_value}, read from the environment of the worker. Other providers are a fault."""
     name = task.first("secret_name", "secret", "key", "variable")
     if name is None and task.action.get("names") is not None:
         raise task.fault("`names` is not supported; ask for each by a step with `secret_name`", kind="not_supported")
@@ -28,4 +28,4 @@ async def run_secrets(task: Task) -> Any:
             f"{variable_name(SECRET_PREFIX, name)} of the worker",
             kind="not_supported",
         )
-    return {"secret_value": secret(task.lent.environment, name)}
+    return {"secret_value": secret(task.shared.environment, name)}

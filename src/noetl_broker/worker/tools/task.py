@@ -1,48 +1,58 @@
-"""What a tool gets to work with: one job made ready, and what the worker lends it."""
+"""The input of a tool: one job with rendered templates, and what all jobs of the worker share."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.store.jobs import LeasedJob
-from noetl_broker.worker.faults import ToolFault
+from noetl_broker.worker.errors import ToolFault
+from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.job_log import JobLog
+from noetl_broker.worker.job_progress import JobProgress
 from noetl_broker.worker.redaction import Redactor
-from noetl_broker.worker.tools.interpreters import Interpreters
+from noetl_broker.worker.sql.bounded_connection import BoundedConnection
+from noetl_broker.worker.tools.http_connections import HttpConnections
+from noetl_broker.worker.tools.python_processes import Interpreters
 
 RESULT_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lent:
-    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, TLS.
+class WorkerResources:
+    """What all jobs of a worker share: its `dsn` (None: PG* variables), environment, interpreters, connections.
 
-    `redactor` knows the secrets among them. `tools` are by type those that a worker has in place of the built-in ones
-    (None: it has these).
+    `redactor` knows the secrets. `tools` by type replace the built-in ones; None: the built-in ones.
     """
 
     dsn: str | None = field(repr=False)
     environment: Mapping[str, str] = field(repr=False)
     interpreters: Interpreters
-    tls: ssl.SSLContext
+    sql_connections: IdleConnections[BoundedConnection]
+    http_connections: HttpConnections
     tools: Mapping[str, Tool] | None = None
     redactor: Redactor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Learn the secrets."""
+        """Make the redactor."""
         object.__setattr__(self, "redactor", Redactor(self.environment, self.dsn))
+
+    def close_connections(self) -> None:
+        """Close the connections that wait for a next job; the others are closed at the end of theirs."""
+        self.sql_connections.close()
+        self.http_connections.idle.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One job with its templates finished: `action` as in the queue, `args` its inputs, `context` as in the queue.
+    """One job with rendered templates: `action` and `context` as in the queue, and `args`, its inputs.
 
-    `job` is its row as it was leased; `outputs` is what the tool printed, by stream, without secrets.
+    `job` is its leased row. `log` takes what the tool prints, `progress` how far it is.
     """
 
     name: str
@@ -50,16 +60,17 @@ class Task:
     action: Mapping[str, Any]
     args: Mapping[str, Any]
     context: Mapping[str, Any]
-    lent: Lent
+    shared: WorkerResources
     job: LeasedJob
-    outputs: dict[str, str] = field(default_factory=dict)
+    log: JobLog
+    progress: JobProgress
 
     def first(self, *keys: str) -> Any:
-        """Give the value of the first of these keys of the action that is there and not null."""
+        """The value of the first of these keys of the action that is not null."""
         return next((self.action[key] for key in keys if self.action.get(key) is not None), None)
 
     def fault(self, message: str, *, kind: str, retryable: bool = False, **details: Any) -> ToolFault:
-        """Say what is wrong with this step, by default for good."""
+        """A fault of this step; by default no retry can mend it."""
         return ToolFault(f"step '{self.name}': {message}", kind=kind, retryable=retryable, **details)
 
 
@@ -67,7 +78,7 @@ Tool = Callable[[Task], Awaitable[Any]]
 
 
 def decoded(text: Any, key: str) -> str:
-    """Undo the base64 of a `*_b64` key, whatever lines it is broken into; raises ToolFault when it is none."""
+    """Decode the base64 of a `*_b64` key, which may have line breaks. Raises ToolFault when it is none."""
     try:
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8")
     except (binascii.Error, UnicodeDecodeError, AttributeError, TypeError, ValueError):
@@ -75,7 +86,7 @@ def decoded(text: Any, key: str) -> str:
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
-    """Give a mapping, an empty one for null; raises ToolFault naming `what` and the type for all else."""
+    """A mapping, empty for null. Raises ToolFault, naming `what`, for any other type."""
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -84,18 +95,16 @@ def mapping(value: Any, what: str) -> Mapping[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """Write one value where text is wanted: text as it is, all else as JSON (true, 1, null as nothing)."""
+    """A value as text: text as it is, null as nothing, any other value as JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def seconds(value: Any, what: str) -> float:
-    """Read a duration in seconds, at least 0; raises ToolFault naming `what`."""
+    """A duration in seconds, at least 0. Raises ToolFault, naming `what`."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if isinstance(value, bool) or not 0 <= number < float("inf"):
-        raise ToolFault(f"{what} must be a number of seconds, not {value!r}", kind="bad_value", retryable=False)
-    return number
+        return parse_duration(value)
+    except ValueError:
+        message = f"{what} must be {DURATION_FORMS}, not {value!r:.80}"
+        raise ToolFault(message, kind="bad_value", retryable=False) from None

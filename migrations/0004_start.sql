@@ -1,0 +1,346 @@
+-- What a producer calls: start one execution or many, cancel one.
+--
+-- Errors have SQLSTATEs of class NB: NB400 a bad argument, NB404 an unknown playbook or execution, NB409 a conflict.
+--
+-- Functions that write events set the time zone to UTC, because `created_at` of a NoETL server's table has none. They reset
+-- `noetl.writer`, because only the broker's own events are not mail. (They reset it with set_config, because only a
+-- superuser can create a function with an unknown setting.)
+
+-- An idempotency key stands in an index, which limits its size.
+create or replace function noetl.check_key(idempotency_key text) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if octet_length($1) > 1024 then
+    raise exception using errcode = 'NB400',
+      message = format('the idempotency key has %s bytes; the limit is 1024', octet_length($1)),
+      hint = 'send a digest of it';
+  end if;
+end
+$$;
+
+-- The checks of start_execution that need no table.
+create or replace function noetl.check_start(path text, payload jsonb, idempotency_key text) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if $1 is null then
+    raise exception using errcode = 'NB400', message = 'start_execution needs the path of a playbook',
+      hint = 'select noetl.start_execution(''examples/weather'', ''{"city": "Paris"}'')';
+  end if;
+  if length($1) > noetl.limit_of('path_chars') then
+    raise exception using errcode = 'NB400',
+      message = format('the path %s… has %s characters; the limit is %s', left($1, 40), length($1), noetl.limit_of('path_chars')),
+      hint = 'noetl-broker register FILE prints the path of a playbook';
+  end if;
+  if pg_column_size($2) > noetl.limit_of('small_bytes') and noetl.bytes_past_limit($2) is not null then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s takes %s bytes; the limit max_payload_bytes is %s',
+        $1, octet_length($2::text), noetl.limit_of('payload_bytes')),
+      hint = 'store large data elsewhere and pass its address';
+  end if;
+  if jsonb_typeof(coalesce($2, '{}')) <> 'object' then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s is a JSON %s; it must be an object', $1, jsonb_typeof($2)),
+      hint = 'wrap it: {"items": [...]}';
+  end if;
+  if $2 @? '$.**{191}' then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s nests deeper than 190 levels', $1),
+      hint = 'pass deep data as text, or store it elsewhere and pass its address';
+  end if;
+  if noetl.is_inflated($2) then
+    raise exception using errcode = 'NB400',
+      message = format('the payload of %s has numbers of %s digits in total', $1, octet_length($2::text)),
+      hint = 'pass such numbers as text: "1e100000"';
+  end if;
+  perform noetl.check_key($3);
+end
+$$;
+
+-- The latest, or the given, version of a playbook for its start.
+create or replace function noetl.find_playbook(path text, version int, out catalog_id bigint, out found_version int, out name text)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', ''))
+  into catalog_id, found_version, name
+  from noetl.catalog c
+  where c.path = $1 and ($2 is null or c.version = $2) and c.block_of is null
+  order by c.version desc
+  limit 1;
+  if catalog_id is null then
+    if exists (select from noetl.catalog c where c.path = $1 and c.block_of is not null) then
+      raise exception using errcode = 'NB400',
+        message = format('%s is a block: it runs only in executions of its playbook', $1),
+        hint = format('start %s', split_part($1, '#', 1));
+    end if;
+    raise exception using errcode = 'NB404',
+      message = format('no playbook %s%s is registered', $1, coalesce(' version ' || $2, '')),
+      hint = 'noetl-broker register FILE adds a playbook to the catalog';
+  end if;
+end
+$$;
+
+-- Raises the error of an idempotency key that an earlier execution has: a fork, or one with another payload. `which` says
+-- which start of several it is.
+create or replace function noetl.refuse_key(
+  which text, path text, idempotency_key text, execution_id bigint, forked_from bigint
+) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if $5 is not null then -- with another workload
+    raise exception using errcode = 'NB409',
+      message = format('%sthe idempotency key %s of %s is used: execution %s was forked from %s with it',
+        $1, left($3, 100), $2, $4, $5),
+      hint = 'choose another key';
+  end if;
+  raise exception using errcode = 'NB409',
+    message = format('%sthe idempotency key %s of %s is used: execution %s was started with another payload',
+      $1, left($3, 100), $2, $4),
+    hint = 'send the same payload, or choose another key';
+end
+$$;
+
+create or replace function noetl.start_execution(
+  path text,
+  payload jsonb default '{}',
+  version int default null,
+  idempotency_key text default null
+) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+  playbook record;
+  earlier record;
+  id bigint;
+  digest bytea;
+begin
+  perform noetl.check_start($1, $2, $4);
+  playbook := noetl.find_playbook($1, $3);
+  id := noetl.next_id();
+  if $4 is not null then
+    digest := sha256(convert_to(coalesce($2, '{}')::text, 'UTF8'));
+  end if;
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
+  values (id, playbook.catalog_id, $1, playbook.found_version, $4, digest)
+  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
+  if not found then
+    select x.execution_id, x.forked_from, x.payload_digest into earlier
+    from noetl.execution x
+    where x.path = $1 and x.idempotency_key = $4;
+    if earlier.forked_from is not null or earlier.payload_digest <> digest then
+      perform noetl.refuse_key('', $1, $4, earlier.execution_id, earlier.forked_from);
+    end if;
+    return earlier.execution_id;
+  end if;
+  perform set_config('noetl.writer', '', true);
+  insert into noetl.event (
+    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+  ) values (
+    id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED',
+    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'))
+  );
+  return id;
+end
+$$;
+
+comment on function noetl.start_execution(text, jsonb, int, text) is
+  'Starts an execution of the latest (or the given) version of a playbook and returns its id. The same idempotency key: the same id; with another payload NB409.';
+
+-- The checks of start_executions that need no table. An error names the number of the payload, counted from 1.
+create or replace function noetl.check_starts(path text, payloads jsonb[], idempotency_keys text[]) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  given record;
+  place bigint;
+  complaint text;
+  remedy text;
+begin
+  perform noetl.check_start($1, null, null);
+  if $2 is null then
+    raise exception using errcode = 'NB400', message = format('start_executions of %s needs payloads', $1),
+      hint = 'select noetl.start_executions(''examples/weather'', array[''{"city": "Paris"}'', ''{"city": "Rome"}'']::jsonb[])';
+  end if;
+  if cardinality($2) > noetl.limit_of('starts') then
+    raise exception using errcode = 'NB400',
+      message = format('start_executions of %s: %s payloads are too many; the limit is %s',
+        $1, cardinality($2), noetl.limit_of('starts')),
+      hint = 'call it several times';
+  end if;
+  if cardinality($2) <> cardinality($3) then
+    raise exception using errcode = 'NB400',
+      message = format('start_executions of %s: %s payloads and %s idempotency_keys must be equally many',
+        $1, cardinality($2), cardinality($3)),
+      hint = 'a start without a key has null as its key';
+  end if;
+  for given in select g.payload, g.key, g.place from unnest($2, $3) with ordinality g (payload, key, place) loop
+    place := given.place;
+    perform noetl.check_start($1, given.payload, given.key);
+  end loop;
+exception when sqlstate 'NB400' then
+  get stacked diagnostics complaint = message_text, remedy = pg_exception_hint;
+  raise exception using errcode = 'NB400', hint = remedy,
+    message = case when place is null then '' else format('payload %s of %s: ', place, cardinality($2)) end || complaint;
+end
+$$;
+
+-- Many starts in one transaction, with one notification. Rows are inserted in the order of their keys: two calls with the
+-- same keys wait for each other instead of a deadlock.
+create or replace function noetl.start_executions(
+  path text,
+  payloads jsonb[],
+  idempotency_keys text[] default null,
+  version int default null
+) returns bigint[]
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  playbook record;
+  ids bigint[];
+  digests bytea[];
+  earlier bigint[];
+  refused record;
+begin
+  perform noetl.check_starts($1, $2, $3);
+  playbook := noetl.find_playbook($1, $4);
+  ids := array(select noetl.next_id() from generate_series(1, cardinality($2)));
+  if $3 is not null then
+    digests := array(
+      select case when g.key is not null then sha256(convert_to(coalesce(g.payload, '{}')::text, 'UTF8')) end
+      from unnest($2, $3) with ordinality g (payload, key, place)
+      order by g.place
+    );
+  end if;
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
+  select g.id, playbook.catalog_id, $1, playbook.found_version, g.key, g.digest
+  from unnest(ids, $3, digests) g (id, key, digest)
+  order by g.key, g.id
+  on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
+  if $3 is not null then
+    select g.place, g.key, x.execution_id, x.forked_from
+    into refused
+    from unnest($3, digests) with ordinality g (key, digest, place)
+    cross join lateral (
+      select e.execution_id, e.forked_from, e.payload_digest
+      from noetl.execution e
+      where e.path = $1 and e.idempotency_key = g.key
+      limit 1
+    ) x
+    where x.forked_from is not null or x.payload_digest <> g.digest
+    order by g.place
+    limit 1;
+    if found then
+      perform noetl.refuse_key(
+        format('payload %s of %s: ', refused.place, cardinality($2)), $1, refused.key, refused.execution_id, refused.forked_from
+      );
+    end if;
+    earlier := array(
+      select (select e.execution_id from noetl.execution e where e.path = $1 and e.idempotency_key = g.key)
+      from unnest($3) with ordinality g (key, place)
+      order by g.place
+    );
+  end if;
+  perform set_config('noetl.writer', '', true);
+  insert into noetl.event (
+    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+  )
+  select g.id, playbook.catalog_id, 'execution_start', g.id::text, playbook.name, 'playbook', 'STARTED',
+    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}'))
+  from unnest(ids, $2, earlier) with ordinality g (id, payload, earlier, place)
+  where coalesce(g.earlier, g.id) = g.id
+  order by g.place;
+  return array(
+    select coalesce(g.earlier, g.id)
+    from unnest(ids, earlier) with ordinality g (id, earlier, place)
+    order by g.place
+  );
+end
+$$;
+
+comment on function noetl.start_executions(text, jsonb[], text[], int) is
+  'Starts many executions of a playbook in one transaction; returns their ids in the order of the payloads. All start, or none.';
+
+create or replace function noetl.cancel_execution(execution_id bigint, reason text default null) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+  execution record;
+begin
+  -- A child that a worker announced and that is not started yet. Its start and the end of its parent need one of these
+  -- locks.
+  perform pg_advisory_xact_lock(x.execution_id), pg_advisory_xact_lock_shared(x.parent_execution_id)
+  from noetl.execution x
+  where x.execution_id = $1 and noetl.is_live(x.status) and x.path is null and x.parent_node_id is not null;
+  select x.status, x.catalog_id, x.path is null and x.parent_node_id is not null as is_announced,
+    coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
+  into execution
+  from noetl.execution x
+  left join noetl.catalog c on c.catalog_id = x.catalog_id
+  where x.execution_id = $1;
+  if not found then
+    raise exception using errcode = 'NB404', message = format('no execution %s', $1),
+      hint = 'noetl-broker executions lists them';
+  end if;
+  if not noetl.is_live(execution.status) or execution.status = 'COMPENSATING' then
+    return false;
+  end if;
+  perform set_config('noetl.writer', '', true);
+  if execution.is_announced then
+    -- It has no turns that could end it. So it ends here, and its parent gets the answer of a cancelled child.
+    with ended as (
+      update noetl.execution x
+      set status = 'CANCELLED', ended_at = clock_timestamp(),
+          error = jsonb_build_object('message', coalesce(nullif(left($2, noetl.limit_of('reason_chars')), ''), 'cancelled'))
+      where x.execution_id = $1 and noetl.is_live(x.status) and x.path is null
+      returning x.execution_id, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index, x.error
+    )
+    insert into noetl.event (
+      execution_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
+    )
+    select e.parent_execution_id, e.parent_event_id, 'execution_failed', e.parent_node_id,
+      format('%s[%s]', q.node_name, e.parent_index), 'playbook', 'FAILED',
+      e.error || jsonb_build_object('type', 'child_cancelled', 'child_step', null, 'child_execution_id', e.execution_id),
+      jsonb_build_object(
+        'child_execution_id', e.execution_id, 'attempt', 1, 'retryable', false, 'index', e.parent_index
+      )
+    from ended e
+    left join noetl.queue q on q.execution_id = e.parent_execution_id and q.node_id = e.parent_node_id;
+  else
+    insert into noetl.event (
+      execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+    ) values (
+      $1, execution.catalog_id, 'execution_cancel', $1::text, execution.name, 'playbook', 'CANCELLED',
+      jsonb_strip_nulls(jsonb_build_object('reason', left($2, noetl.limit_of('reason_chars'))))
+    );
+  end if;
+  return true;
+end
+$$;
+
+comment on function noetl.cancel_execution(bigint, text) is
+  'Asks the broker to cancel an execution. Returns false when it has already ended, or is undoing what it did.';
+
+revoke all on function
+  noetl.check_start(text, jsonb, text), noetl.check_key(text), noetl.find_playbook(text, int),
+  noetl.refuse_key(text, text, text, bigint, bigint), noetl.start_execution(text, jsonb, int, text),
+  noetl.check_starts(text, jsonb[], text[]), noetl.start_executions(text, jsonb[], text[], int),
+  noetl.cancel_execution(bigint, text)
+  from public;

@@ -1,0 +1,59 @@
+-- Families of executions: which execution is the root, and the trace that all of them share.
+
+-- The topmost execution of a family: it has no parent, or a parent without a row.
+create or replace function noetl.root_of(execution_id bigint) returns bigint
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with recursive above as (
+    select x.execution_id, x.parent_execution_id
+    from noetl.execution x
+    where x.execution_id = $1
+    union
+    select p.execution_id, p.parent_execution_id
+    from above a
+    join noetl.execution p on p.execution_id = a.parent_execution_id
+  )
+  select coalesce(
+    (
+      select a.execution_id
+      from above a
+      where not exists (select from above p where p.execution_id = a.parent_execution_id)
+      limit 1
+    ),
+    $1
+  )
+$$;
+
+-- The root, locked: nobody else can give it a parent, so two executions cannot adopt each other. Each statement of a
+-- volatile function sees what was committed until then.
+create or replace function noetl.lock_root(execution_id bigint) returns bigint
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  root bigint;
+begin
+  loop
+    root := noetl.root_of($1);
+    perform from noetl.execution x where x.execution_id = root for no key update;
+    exit when noetl.root_of($1) = root;
+  end loop;
+  return root;
+end
+$$;
+
+-- The W3C traceparent of a visit. The trace id is derived from the root execution, the span id from the node;
+-- tracing/spans.py derives the same.
+create or replace function noetl.traceparent(execution_id bigint, node_id text) returns text
+language sql stable security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select format(
+    '00-%s-%s-01',
+    left(encode(sha256(convert_to('trace:' || noetl.root_of($1), 'UTF8')), 'hex'), 32),
+    left(encode(sha256(convert_to('span:' || coalesce($2, $1::text), 'UTF8')), 'hex'), 16)
+  )
+$$;
+
+revoke all on function noetl.root_of(bigint), noetl.lock_root(bigint), noetl.traceparent(bigint, text) from public;

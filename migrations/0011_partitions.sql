@@ -1,0 +1,378 @@
+-- Partitions: periods of history, and how a period is archived and restored.
+--
+-- A period is a range of execution ids, which are time-ordered. Each table of history has one partition a period in the
+-- schema noetl_history. Daemons make them ahead of time. Rows without a partition (none was made in time, or another
+-- generator makes the ids) go into the default partition. Archiving detaches the partitions of a period into the schema
+-- noetl_archive and deletes nothing. The rows of noetl.execution and noetl.execution_state stay: the first has the
+-- idempotency key.
+
+create schema if not exists noetl_history;
+create schema if not exists noetl_archive;
+
+create table if not exists noetl.period (
+  name text primary key,
+  first_id bigint not null unique,
+  next_id bigint not null check (next_id > first_id),
+  archived_at timestamptz
+);
+
+comment on table noetl.period is
+  'Ranges of execution ids. The history of a period has partitions of its own and is archived as a whole.';
+comment on column noetl.period.name is 'The first day of the period in UTC; the suffix of its partitions.';
+comment on column noetl.period.first_id is 'The first execution id of the period.';
+comment on column noetl.period.archived_at is 'When its partitions were detached; null: they are attached.';
+comment on column noetl.period.next_id is 'The first execution id of the next period.';
+
+-- Executions outside of periods are archived row by row.
+create table if not exists noetl.archived (
+  execution_id bigint primary key,
+  archived_at timestamptz not null default clock_timestamp()
+);
+
+comment on column noetl.archived.execution_id is 'The execution.';
+comment on column noetl.archived.archived_at is 'When its rows were moved into noetl_archive.';
+comment on table noetl.archived is 'Executions that were archived row by row, because no period has their rows.';
+
+create or replace function noetl.is_archived(execution_id bigint) returns boolean
+language sql stable parallel safe
+as $$
+  select coalesce((
+    select p.archived_at is not null and $1 < p.next_id
+    from noetl.period p
+    where p.first_id <= $1
+    order by p.first_id desc
+    limit 1
+  ), false) or exists (select from noetl.archived a where a.execution_id = $1)
+$$;
+
+-- The tables of history in the order in which they are detached. A writer needs noetl.event first, so it waits or fails
+-- there.
+create or replace function noetl.history_tables()
+returns table (place int, name text, partitioned boolean)
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.place::int, t.name, c.relkind = 'p'
+  from unnest(array['event', 'turn', 'queue', 'workflow', 'iteration', 'transition', 'workload', 'workbook', 'wait', 'signal_taken',
+      'log', 'undo'])
+    with ordinality t (name, place)
+  join pg_class c on c.relname = t.name and c.relnamespace = 'noetl'::regnamespace
+  order by t.place
+$$;
+
+create or replace function noetl.first_id_at(at timestamptz) returns bigint
+language sql immutable parallel safe
+as $$
+  select greatest((date_part('epoch', at) * 1000)::bigint - 1704067200000, 0) << 20
+$$;
+
+-- Makes one missing partition, and returns its name; null: all partitions exist, up to one period ahead. One partition a
+-- call: the lock waits for every transaction on the default partition, and all others wait behind it.
+create or replace function noetl.add_partition(days int) returns text
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '100ms'
+set timezone = 'UTC'
+as $$
+declare
+  begin_id bigint;
+  at timestamptz;
+  missing record;
+  strays boolean;
+begin
+  if $1 is null or $1 < 1 or $1 > 3660 then
+    raise exception using errcode = 'NB400',
+      message = format('a period must have 1 to 3660 days, not %s', coalesce($1::text, 'null'));
+  end if;
+  -- another session is making the partition
+  if not pg_try_advisory_xact_lock(1852794228, 7) then
+    return null;
+  end if;
+  loop
+    select max(p.next_id)
+    into begin_id
+    from noetl.period p;
+    begin_id := coalesce(begin_id, noetl.first_id_at(date_trunc('day', now())));
+    at := timestamptz '2024-01-01Z' + (begin_id >> 20) * interval '1 millisecond';
+    exit when at > now() + make_interval(days => $1);
+    insert into noetl.period (name, first_id, next_id)
+    values (to_char(at, 'YYYYMMDD'), begin_id, noetl.first_id_at(at + make_interval(days => $1)));
+  end loop;
+  for missing in
+    select t.name, p.first_id, p.next_id, t.name || '_' || p.name as partition
+    from noetl.period p
+    cross join noetl.history_tables() t
+    where p.archived_at is null
+      and t.partitioned
+      and p.next_id > noetl.first_id_at(now())
+      and to_regclass(format('noetl_history.%I', t.name || '_' || p.name)) is null
+    order by p.first_id, t.place
+  loop
+    -- Postgres refuses a partition for rows that are in the default partition. Those rows stay there.
+    execute format('select exists (select from noetl_history.%I where execution_id >= $1 and execution_id < $2)',
+      missing.name || '_default') into strays using missing.first_id, missing.next_id;
+    continue when strays;
+    -- Postgres reads the whole default partition under an exclusive lock. A large one keeps its rows, which are archived one
+    -- by one.
+    continue when pg_relation_size(format('noetl_history.%I', missing.name || '_default')) > 64 << 20;
+    -- free space in each page makes updates HOT: they write no index
+    execute format('create table noetl_history.%I (like noetl.%I including all) with (fillfactor = %s)',
+      missing.partition, missing.name, case when missing.name in ('workflow', 'iteration') then 70 else 100 end);
+    if missing.name = 'transition' then
+      -- without a primary key, Postgres deletes no rows of a table that is published
+      execute format('alter table noetl_history.%I replica identity full', missing.partition);
+    end if;
+    execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
+      missing.name, missing.partition, missing.first_id, missing.next_id);
+    return missing.partition;
+  end loop;
+  return null;
+end
+$$;
+
+comment on function noetl.add_partition(int) is
+  'Makes the next missing partition, for periods of so many days, and returns its name; null: none is missing.';
+
+-- Detaches a partition and moves it to noetl_archive; called as the owner. It waits at most a second for the
+-- transactions that use the table, while others wait behind it.
+create or replace function noetl.detach_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+begin
+  execute format('alter table noetl.%I detach partition noetl_history.%I', $1, $1 || '_' || $2);
+  execute format('alter table noetl_history.%I set schema noetl_archive', $1 || '_' || $2);
+end
+$$;
+
+-- Adds to an archived table the columns that its table of history has got since, with their defaults. Returns the
+-- columns of the table of history, as a list for an insert.
+create or replace function noetl.archived_columns(history regclass, archive regclass) returns text
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  missing text;
+begin
+  for missing in
+    select format('%I %s', a.attname, format_type(a.atttypid, a.atttypmod))
+      || coalesce(' default ' || pg_get_expr(d.adbin, d.adrelid) || case when a.attnotnull then ' not null' else '' end, '')
+    from pg_attribute a
+    left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''
+    where a.attrelid = $1
+      and a.attnum > 0
+      and not a.attisdropped
+      and not exists (select from pg_attribute o where o.attrelid = $2 and o.attname = a.attname)
+    order by a.attnum
+  loop
+    execute format('alter table %s add column %s', $2, missing);
+  end loop;
+  return (
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum)
+    from pg_attribute a
+    where a.attrelid = $1
+      and a.attnum > 0
+      and not a.attisdropped
+  );
+end
+$$;
+
+-- Checks, before a restore, that all rows of a partition belong to its period. It reads the whole partition while
+-- nobody waits.
+create or replace function noetl.bound_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  part regclass := format('noetl_archive.%I', $1 || '_' || $2);
+begin
+  perform noetl.archived_columns(format('noetl.%I', $1)::regclass, part);
+  if not exists (select from pg_constraint c where c.conrelid = part and c.conname = 'in_period') then
+    execute (
+      select format('alter table %s add constraint in_period check (execution_id >= %s and execution_id < %s)',
+        part, p.first_id, p.next_id)
+      from noetl.period p
+      where p.name = $2
+    );
+  end if;
+end
+$$;
+
+-- Restores a partition. Without the constraint of bound_partition, Postgres reads all of it under an exclusive lock.
+-- Rows that were written meanwhile to the default partition move into it.
+create or replace function noetl.attach_partition(table_name text, period_name text) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set lock_timeout = '1s'
+as $$
+declare
+  period record;
+  whole regclass := format('noetl.%I', $1);
+  part regclass := format('noetl_archive.%I', $1 || '_' || $2);
+  columns text := noetl.archived_columns(whole, part);
+  others regclass;
+begin
+  select p.first_id, p.next_id
+  into period
+  from noetl.period p
+  where p.name = $2;
+  foreach others in array array[
+    to_regclass(format('noetl_history.%I', $1 || '_default')), to_regclass(format('noetl_archive.%I', $1))
+  ]
+  loop
+    continue when others is null;
+    perform noetl.archived_columns(whole, others);
+    execute format(
+      'with late as (
+        delete from %s where execution_id >= $1 and execution_id < $2 returning %s
+      )
+      insert into %3$s (%2$s) select %2$s from late', others, columns, part
+    ) using period.first_id, period.next_id;
+  end loop;
+  execute format('alter table noetl_archive.%I set schema noetl_history', $1 || '_' || $2);
+  execute format('alter table noetl.%I attach partition noetl_history.%I for values from (%s) to (%s)',
+    $1, $1 || '_' || $2, period.first_id, period.next_id);
+  execute format('alter table %s drop constraint if exists in_period', part);
+end
+$$;
+
+-- A page of the executions with rows outside of periods: in default partitions or in a NoETL server's tables. `over`:
+-- the execution and its family ended before `cutoff`, and it has no mail.
+create or replace function noetl.executions_without_period(after bigint, cutoff timestamptz, most int)
+returns table (execution_id bigint, over boolean)
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  pages text;
+begin
+  select string_agg(format(
+    '(select distinct execution_id from %s where execution_id > $1 order by execution_id limit $3)',
+    case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end
+  ), ' union ')
+  into pages
+  from noetl.history_tables() t;
+  return query execute format(
+    'select w.execution_id, exists (
+      select
+      from noetl.execution x
+      left join noetl.execution p on p.execution_id = x.parent_execution_id
+      where x.execution_id = w.execution_id
+        and not noetl.is_live(x.status)
+        and x.ended_at < $2
+        and noetl.is_live(p.status) is not true
+    ) and not exists (
+      select from noetl.period r
+      where r.first_id <= w.execution_id and w.execution_id < r.next_id and r.archived_at is null
+    ) and not exists (
+      select from noetl.execution c where c.parent_execution_id = w.execution_id and noetl.is_live(c.status)
+    ) and not exists (
+      select from noetl.inbox i where i.execution_id = w.execution_id
+    ) and not exists (
+      select from noetl.dead_letter d where d.execution_id = w.execution_id
+    ) and not exists (
+      select from noetl.queue q where q.execution_id = w.execution_id and q.status = ''leased''
+    ) and not exists (
+      select
+      from noetl.undo u
+      where u.execution_id = w.execution_id and u.ended_at is not null and u.status in (''open'', ''failed'')
+    ) and noetl.live_ancestor(w.execution_id) is null and w.execution_id not in (select noetl.children_to_undo())
+    from (%s) w
+    order by w.execution_id
+    limit $3', pages
+  ) using $1, $2, $3;
+end
+$$;
+
+-- Moves the rows of executions outside of periods into noetl_archive, and returns their number. It fails with 40001
+-- where mail came since the execution was found to be over.
+create or replace function noetl.archive_rows(execution_ids bigint[]) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  source record;
+  columns text;
+  moved bigint;
+  total bigint := 0;
+begin
+  for source in
+    select t.name,
+      case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end as place
+    from noetl.history_tables() t
+  loop
+    if to_regclass(format('noetl_archive.%I', source.name)) is null then
+      execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
+      execute format('alter table noetl_archive.%I replica identity full', source.name);
+    end if;
+    columns := noetl.archived_columns(source.place::regclass, format('noetl_archive.%I', source.name)::regclass);
+    execute format(
+      'with moved as (
+        delete from %s where execution_id = any($1) returning %s
+      )
+      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.place, columns, source.name
+    ) using $1;
+    get diagnostics moved = row_count;
+    total := total + moved;
+    -- After the delete: an event that was moved has its mail by now, and a later one stays.
+    if source.name = 'event' and (
+      exists (select from noetl.inbox i where i.execution_id = any($1))
+      or exists (select from noetl.dead_letter d where d.execution_id = any($1))
+    ) then
+      raise exception using errcode = '40001', message = 'mail has come for an execution that was about to be archived';
+    end if;
+  end loop;
+  insert into noetl.archived (execution_id)
+  select a.execution_id
+  from unnest($1) a (execution_id)
+  where not noetl.is_archived(a.execution_id);
+  return total;
+end
+$$;
+
+do $$
+declare
+  whole record;
+begin
+  for whole in
+    select t.name
+    from noetl.history_tables() t
+    where t.partitioned
+  loop
+    execute format('create table if not exists noetl_history.%I partition of noetl.%I default with (fillfactor = %s)',
+      whole.name || '_default', whole.name, case when whole.name in ('workflow', 'iteration') then 70 else 100 end);
+  end loop;
+  alter table if exists noetl_history.transition_default replica identity full;
+  if exists (select from noetl.history_tables() t where t.name = 'queue' and t.partitioned) then
+    -- workers name a job by its id alone
+    create index if not exists queue_by_id on noetl.queue (queue_id);
+  end if;
+  while noetl.add_partition(30) is not null loop
+  end loop;
+end
+$$;
+
+comment on function noetl.is_archived(bigint) is 'Whether the history of an execution is archived.';
+comment on function noetl.history_tables() is 'The tables of history, in the order in which they are detached.';
+comment on function noetl.first_id_at(timestamptz) is 'The lowest id that noetl.next_id() returns at a time.';
+comment on function noetl.detach_partition(text, text) is 'For archive: moves the partition of a period into noetl_archive.';
+comment on function noetl.attach_partition(text, text) is
+  'For archive --restore: moves the partition of a period back into its table.';
+comment on function noetl.bound_partition(text, text) is
+  'For archive --restore: checks that all rows of an archived partition belong to its period.';
+comment on function noetl.archived_columns(regclass, regclass) is
+  'For archive: adds the columns that an archived table lacks, and lists all columns.';
+comment on function noetl.executions_without_period(bigint, timestamptz, int) is
+  'For archive: a page of executions with rows outside of periods, and whether they can be archived.';
+comment on function noetl.archive_rows(bigint[]) is
+  'For archive: moves the rows of executions outside of periods, and returns their number.';
+
+revoke all on function
+  noetl.is_archived(bigint), noetl.history_tables(), noetl.first_id_at(timestamptz), noetl.add_partition(int),
+  noetl.detach_partition(text, text), noetl.attach_partition(text, text), noetl.bound_partition(text, text),
+  noetl.archived_columns(regclass, regclass), noetl.executions_without_period(bigint, timestamptz, int),
+  noetl.archive_rows(bigint[])
+  from public;

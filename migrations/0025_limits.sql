@@ -1,0 +1,555 @@
+-- Limits on jobs: how many jobs of a name and a key run at a time, and how many begin in a time.
+--
+-- A job with a limit is held (`held_for` limit) until there is a place for it. Only the jobs that have a place are ready, so
+-- any worker may lease any ready job. There are no counters: under the lock of the name and the key, the rows are counted.
+-- Whoever frees a place gives it to the next job in the same transaction. Nobody waits for the lock: where another
+-- transaction has it, a look is left, and a broker works on it after both commits.
+
+alter table noetl.queue add column if not exists limit_name text;
+alter table noetl.queue add column if not exists limit_key text;
+
+comment on column noetl.queue.limit_name is 'The limit that the job counts for; null: none.';
+comment on column noetl.queue.limit_key is 'What the limit counts by: `key` of the step''s throttle.';
+
+create index if not exists queue_placed on noetl.queue (limit_name, limit_key)
+  where limit_name is not null and status in ('queued', 'retry', 'leased');
+create index if not exists queue_unplaced on noetl.queue (limit_name, limit_key, priority desc, available_at, queue_id)
+  where limit_name is not null and status = 'held' and held_for = array['limit'];
+
+create table if not exists noetl.limit (
+  name text primary key,
+  concurrency int check (concurrency >= 1),
+  rate float8 check (rate > 0),
+  burst int check (burst >= 1),
+  created_at timestamptz not null default clock_timestamp(),
+  updated_at timestamptz not null default clock_timestamp(),
+  check (num_nonnulls(concurrency, rate) > 0),
+  check (burst is null or rate is not null)
+);
+
+comment on table noetl.limit is 'Limits on jobs, by the name in the throttle of steps. The row rules, not the playbook.';
+comment on column noetl.limit.name is 'The name.';
+comment on column noetl.limit.concurrency is 'How many jobs of one key may be leased at a time; null: any number.';
+comment on column noetl.limit.rate is 'How many jobs of one key may begin in a second; null: any number.';
+comment on column noetl.limit.burst is 'How many may begin at once after a pause; null: what 100 ms allow, at least 1.';
+comment on column noetl.limit.created_at is 'When it was made.';
+comment on column noetl.limit.updated_at is 'When its numbers were last changed.';
+
+-- The bucket of a key with a rate. A key without a row has a full bucket.
+create table if not exists noetl.limit_bucket (
+  name text not null,
+  key text not null,
+  full_at timestamptz not null,
+  primary key (name, key)
+);
+
+comment on table noetl.limit_bucket is 'When the bucket of a key of a limit with a rate is full again.';
+comment on column noetl.limit_bucket.name is 'The limit.';
+comment on column noetl.limit_bucket.key is 'The key.';
+comment on column noetl.limit_bucket.full_at is 'When `burst` jobs may begin at once again.';
+
+create table if not exists noetl.limit_look (
+  look_id bigint generated always as identity (cache 1) primary key,
+  name text not null,
+  key text,
+  due_at timestamptz not null default clock_timestamp(),
+  begun_at timestamptz
+);
+create index if not exists limit_look_key on noetl.limit_look (name, key);
+create index if not exists limit_look_due on noetl.limit_look (due_at);
+
+comment on table noetl.limit_look is 'Keys whose jobs a broker still has to look at: places may be free.';
+comment on column noetl.limit_look.look_id is 'The order in which looks were left.';
+comment on column noetl.limit_look.name is 'The limit.';
+comment on column noetl.limit_look.key is 'The key; null: all keys that have jobs.';
+comment on column noetl.limit_look.due_at is 'When to look: a job that is retried asks for a place at its moment.';
+comment on column noetl.limit_look.begun_at is 'A job began then, and its bucket does not count it yet; null: none.';
+
+-- The first number of a key of locks; the second one is made of the name and the key.
+create or replace function noetl.try_lock_limit(name text, key text) returns boolean
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select pg_try_advisory_xact_lock(1852794229, hashtext($1 || chr(31) || $2))
+$$;
+
+create or replace function noetl.burst_of(lim noetl.limit) returns int
+language sql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(lim.burst, greatest(1, floor(least(lim.rate * 0.1, 1000000)))::int)
+$$;
+
+-- Leaves a look at a key, and wakes a broker for it.
+create or replace function noetl.look_at_limit(name text, key text, due_at timestamptz, begun_at timestamptz default null)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  insert into noetl.limit_look (name, key, due_at, begun_at)
+  values ($1, $2, coalesce($3, clock_timestamp()), $4);
+  if current_setting('noetl.quiet', true) is distinct from 'on' and pg_notification_queue_usage() < 0.9 then
+    perform pg_notify('noetl_limit', '');
+  end if;
+end
+$$;
+
+-- Takes jobs that began out of the bucket of a key. The caller has the lock of the key.
+create or replace function noetl.empty_bucket(lim noetl.limit, key text, begun timestamptz[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  full_at timestamptz;
+  one timestamptz;
+begin
+  select b.full_at into full_at from noetl.limit_bucket b where b.name = lim.name and b.key = $2;
+  foreach one in array begun loop
+    full_at := greatest(full_at, one) + make_interval(secs => 1 / lim.rate);
+  end loop;
+  insert into noetl.limit_bucket (name, key, full_at)
+  values (lim.name, $2, full_at)
+  on conflict on constraint limit_bucket_pkey do update
+  set full_at = excluded.full_at;
+end
+$$;
+
+-- Notifies workers of jobs that become available at these moments: how many seconds from now, empty for now.
+create or replace function noetl.ring_at(moments timestamptz[]) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  -- a notification that finds the queue full would fail the commit
+  if $1 is null or current_setting('noetl.quiet', true) = 'on' or pg_notification_queue_usage() >= 0.9 then
+    return;
+  end if;
+  perform pg_notify('noetl_job', case when r.seconds > 0 then r.seconds::text else '' end)
+  from (
+    select distinct ceil(extract(epoch from m.at - clock_timestamp()) * 1000) / 1000 as seconds
+    from unnest($1) m (at)
+    order by seconds
+    limit 100
+  ) r;
+end
+$$;
+
+-- Gives places to the next held jobs of a key: highest priority first, then the oldest. Returns how many, or -1 if another
+-- transaction has the key; then nothing is done.
+-- With a rate, the bucket must have room for all jobs that are ready, whenever they begin, and for the next one. So that one
+-- becomes available when it has. `is_lease`: other jobs of the same lease may not be in the bucket yet, as many as `burst`.
+create or replace function noetl.give_places(name text, key text, is_lease boolean default false, most int default 1000)
+returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off -- jobs are found by their keys, however many there are
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+  at timestamptz;
+  lim noetl.limit;
+  begun timestamptz[];
+  full_at timestamptz;
+  leased int;
+  ready int;
+  burst int;
+  room int := most;
+  given int;
+  moments timestamptz[];
+begin
+  -- an older snapshot would not see the places that others took
+  if current_setting('transaction_isolation') <> 'read committed' or not noetl.try_lock_limit($1, $2) then
+    return -1;
+  end if;
+  at := clock_timestamp();
+  select l.* into lim from noetl.limit l where l.name = $1;
+  with done as (
+    delete from noetl.limit_look k
+    where k.look_id = any(array(
+      select r.look_id
+      from noetl.limit_look r
+      where r.name = $1 and r.key = $2 and (r.due_at <= at or r.begun_at is not null)
+      for update skip locked
+    ))
+    returning k.begun_at
+  )
+  select array_agg(d.begun_at order by d.begun_at) filter (where d.begun_at is not null)
+  into begun
+  from done d;
+  if begun is not null and lim.rate is not null then
+    perform noetl.empty_bucket(lim, $2, begun);
+  end if;
+  if lim.name is not null then
+    select count(*) filter (where q.status = 'leased'), count(*) filter (where q.status <> 'leased')
+    into leased, ready
+    from noetl.queue q
+    where q.limit_name = $1 and q.limit_key = $2 and q.status in ('queued', 'retry', 'leased');
+    room := least(room, lim.concurrency - leased - ready);
+    if lim.rate is not null then
+      burst := noetl.burst_of(lim);
+      room := least(room, burst - ready);
+      select b.full_at into full_at from noetl.limit_bucket b where b.name = $1 and b.key = $2;
+    end if;
+  end if;
+  if room <= 0 then
+    return 0;
+  end if;
+  with next as materialized (
+    select r.execution_id, r.node_id, row_number() over (order by r.priority desc, r.available_at, r.queue_id) as place
+    from (
+      select q.execution_id, q.node_id, q.priority, q.available_at, q.queue_id
+      from noetl.queue q
+      where q.limit_name = $1 and q.limit_key = $2 and q.status = 'held' and q.held_for = array['limit']
+        and q.available_at <= at
+      order by q.priority desc, q.available_at, q.queue_id
+      limit room
+      for update skip locked
+    ) r
+  ), placed as (
+    -- a worker may begin its scans after the jobs that it has seen, so a job is available from now on
+    update noetl.queue q
+    set status = case when q.attempts > 0 and q.first_leased_at is null then 'retry' else 'queued' end,
+        held_for = null,
+        available_at = greatest(
+          at, full_at - make_interval(secs => (case when is_lease then 1 else burst - ready end - n.place) / lim.rate)
+        ),
+        updated_at = greatest(at, q.updated_at + interval '1 microsecond')
+    from next n
+    where q.execution_id = n.execution_id and q.node_id = n.node_id
+    returning q.available_at
+  ), start_timeouts as (
+    -- they count while a worker may lease the job
+    update noetl.timer t
+    set due_at = at + (t.due_at - t.created_at), created_at = at
+    from next n
+    where t.execution_id = n.execution_id and t.node_id = n.node_id and t.purpose = 'start_timeout'
+  )
+  select count(*), array_agg(p.available_at)
+  into given, moments
+  from placed p;
+  if given = most then
+    perform noetl.look_at_limit($1, $2, at); -- there may be more
+  end if;
+  perform noetl.ring_at(moments);
+  return given;
+end
+$$;
+
+-- Gives places, or leaves a look for later.
+create or replace function noetl.give_places_or_look(name text, key text, is_lease boolean default false) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if noetl.give_places($1, $2, $3) = -1 then
+    perform noetl.look_at_limit($1, $2, null);
+  end if;
+end
+$$;
+
+-- A job with a limit changed. One that became ready otherwise than by give_places, such as a retry, is held and asks for a
+-- place. Whatever frees a place gives it to the next one. Its condition is false for jobs without a limit.
+create or replace function noetl.limited_job_changed() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
+as $$
+declare
+  is_ready boolean := new.status in ('queued', 'retry');
+  had_place boolean := old.status in ('queued', 'retry', 'leased');
+begin
+  if is_ready and old.status not in ('queued', 'retry') and old.held_for is distinct from array['limit'] then
+    update noetl.queue q
+    set status = 'held', held_for = array['limit']
+    where q.execution_id = new.execution_id and q.node_id = new.node_id;
+    perform noetl.give_places_or_look(new.limit_name, new.limit_key);
+  elsif new.status = 'held' and new.held_for = array['limit'] and new.available_at > clock_timestamp() then
+    perform noetl.look_at_limit(new.limit_name, new.limit_key, new.available_at);
+  elsif new.status = 'leased' then
+    if exists (select from noetl.limit l where l.name = new.limit_name and l.rate is not null) then
+      insert into noetl.limit_look (name, key, begun_at)
+      values (new.limit_name, new.limit_key, new.last_heartbeat);
+      perform noetl.give_places_or_look(new.limit_name, new.limit_key, is_lease => true);
+    end if;
+  elsif had_place and not is_ready or new.status = 'held' and new.held_for = array['limit'] then
+    perform noetl.give_places_or_look(new.limit_name, new.limit_key);
+  end if;
+  return null;
+end
+$$;
+
+create or replace trigger noetl_limited_job_changed
+  after update on noetl.queue
+  for each row
+  when (old.limit_name is not null and (old.status, old.held_for) is distinct from (new.status, new.held_for))
+  execute function noetl.limited_job_changed();
+
+-- Holds new jobs of this transaction, and gives places to those that have one. A limit that nobody made yet gets the numbers
+-- of the playbook. Of many keys the later ones are looked at after the commit.
+create or replace function noetl.limit_jobs(
+  executions bigint[], nodes text[], names text[], keys text[], concurrencies int[], rates float8[], bursts int[]
+) returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set timezone = 'UTC'
+as $$
+declare
+  most_keys constant int := 100;
+  one record;
+begin
+  insert into noetl.limit (name, concurrency, rate, burst)
+  select distinct on (n.name) n.name, n.concurrency, n.rate, n.burst
+  from unnest(names, concurrencies, rates, bursts) n (name, concurrency, rate, burst)
+  where not exists (select from noetl.limit l where l.name = n.name)
+  order by n.name
+  on conflict do nothing;
+  update noetl.queue q
+  set limit_name = n.name, limit_key = n.key, status = 'held', held_for = array['limit']
+  from unnest(executions, nodes, names, keys) n (execution_id, node_id, name, key)
+  where q.execution_id = n.execution_id and q.node_id = n.node_id and q.status = 'queued';
+  for one in
+    select n.name, n.key, row_number() over (order by n.name, n.key) as place
+    from unnest(names, keys) n (name, key)
+    group by n.name, n.key
+  loop
+    if one.place <= most_keys then
+      perform noetl.give_places_or_look(one.name, one.key);
+    else
+      perform noetl.look_at_limit(one.name, one.key, null);
+    end if;
+  end loop;
+end
+$$;
+
+-- Works on looks that are due. Returns how many places it gave, how many keys it looked at, and when the next look is due.
+-- A key that another transaction has is looked at again.
+create or replace function noetl.look_at_limits(max_rows int, out given int, out looked int, out next_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set timezone = 'UTC'
+as $$
+declare
+  one record;
+  places int;
+begin
+  given := 0;
+  looked := 0;
+  with spread as (
+    delete from noetl.limit_look k
+    where k.look_id = any(array(
+      select r.look_id
+      from noetl.limit_look r
+      where r.key is null and r.due_at <= clock_timestamp()
+      limit max_rows
+      for update skip locked
+    ))
+    returning k.name
+  )
+  insert into noetl.limit_look (name, key)
+  select distinct s.name, held.key
+  from spread s
+  cross join lateral (
+    select q.limit_key
+    from noetl.queue q
+    where q.limit_name = s.name and q.status = 'held' and q.held_for = array['limit']
+    offset 0 -- no scan of the queue where no limit has changed
+  ) held (key);
+  for one in
+    select k.name, k.key
+    from (
+      select r.name, r.key
+      from noetl.limit_look r
+      where r.key is not null and r.due_at <= clock_timestamp()
+      order by r.due_at
+      limit max_rows
+    ) k
+    group by k.name, k.key
+    order by k.name, k.key
+  loop
+    places := noetl.give_places(one.name, one.key);
+    if places >= 0 then
+      given := given + places;
+      looked := looked + 1;
+    end if;
+  end loop;
+  select min(k.due_at)
+  into next_at
+  from noetl.limit_look k;
+end
+$$;
+
+-- Looks at the next keys that have held jobs, also where nobody left a look, and drops buckets that are full. Returns how many
+-- places it gave: each is a place that somebody had not given. `last_name` is null after the last key.
+create or replace function noetl.sweep_limits(
+  max_keys int, after_name text, after_key text, out given int, out last_name text, out last_key text
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set timezone = 'UTC'
+as $$
+declare
+  one record;
+begin
+  given := 0;
+  last_name := coalesce(after_name, '');
+  last_key := coalesce(after_key, '');
+  for step in 1..max_keys loop
+    select q.limit_name, q.limit_key
+    into one
+    from noetl.queue q
+    where (q.limit_name, q.limit_key) > (last_name, last_key)
+      and q.limit_name is not null and q.status = 'held' and q.held_for = array['limit']
+    order by q.limit_name, q.limit_key
+    limit 1;
+    if not found then
+      last_name := null;
+      exit;
+    end if;
+    last_name := one.limit_name;
+    last_key := one.limit_key;
+    given := given + greatest(noetl.give_places(last_name, last_key), 0);
+  end loop;
+  delete from noetl.limit_bucket b
+  where (b.name, b.key) in (
+    select f.name, f.key
+    from noetl.limit_bucket f
+    where f.full_at < clock_timestamp() - interval '1 minute'
+    limit max_keys
+    for update skip locked
+  );
+end
+$$;
+
+-- Sets the numbers of a limit. Returns whether the limit is new.
+create or replace function noetl.put_limit(
+  name text, concurrency int default null, rate float8 default null, burst int default null
+) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  is_new boolean;
+begin
+  if coalesce($1, '') = '' or length($1) > 255 then
+    raise exception using errcode = 'NB400', message = format('a limit needs a name of 1 to 255 characters; it is %s',
+      coalesce(quote_literal(left($1, 40)), 'null'));
+  end if;
+  if num_nonnulls($2, $3) = 0 then
+    raise exception using errcode = 'NB400', message = format('limit %s has neither a concurrency nor a rate', $1),
+      hint = 'give one of them, or both; noetl.delete_limit removes a limit';
+  end if;
+  if $2 < 1 or $3 <= 0 or $3 > 1000000 or $4 < 1 or ($4 is not null and $3 is null) then
+    raise exception using errcode = 'NB400',
+      message = format('limit %s: concurrency %s, rate %s, burst %s', $1,
+        coalesce($2::text, 'null'), coalesce($3::text, 'null'), coalesce($4::text, 'null')),
+      hint = 'concurrency and burst are 1 or more, the rate is above 0 and at most 1000000 a second, and a burst needs a rate';
+  end if;
+  insert into noetl.limit as l (name, concurrency, rate, burst)
+  values ($1, $2, $3, $4)
+  on conflict (name) do update
+  set concurrency = excluded.concurrency, rate = excluded.rate, burst = excluded.burst, updated_at = clock_timestamp()
+  returning l.xmax = 0 into is_new;
+  perform noetl.look_at_limit($1, null, null);
+  return is_new;
+end
+$$;
+
+comment on function noetl.put_limit(text, int, float8, int) is
+  'Sets how many jobs of a key run at a time, and how many begin in a second. Returns whether the limit is new.';
+
+create or replace function noetl.delete_limit(name text) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  delete from noetl.limit l
+  where l.name = $1;
+  if found then
+    perform noetl.look_at_limit($1, null, null);
+  end if;
+  return found;
+end
+$$;
+
+comment on function noetl.delete_limit(text) is
+  'Removes a limit: its held jobs run. The next job with a throttle of this name makes it anew. False: there is none.';
+
+-- The limit of a job that waits for a place or for its moment: its numbers, and how many jobs have a place. Also the executions
+-- of some that are leased, and how many wait before this one, up to 1,000. No row for a job that waits for neither.
+create or replace function noetl.limit_standing(job noetl.queue)
+returns table (concurrency int, rate float8, leased int, ready int, before int, holders bigint[])
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select l.concurrency, l.rate, p.leased, p.ready, (
+    select count(*)::int
+    from (
+      select
+      from noetl.queue q
+      where q.limit_name = job.limit_name and q.limit_key = job.limit_key
+        and q.status = 'held' and q.held_for = array['limit']
+        and (-q.priority, q.available_at, q.queue_id) < (-job.priority, job.available_at, job.queue_id)
+      limit 1000
+    ) b
+  ), array(
+    select q.execution_id
+    from noetl.queue q
+    where q.limit_name = job.limit_name and q.limit_key = job.limit_key and q.status = 'leased'
+    order by q.first_leased_at, q.queue_id
+    limit 3
+  )
+  from noetl.limit l
+  cross join lateral (
+    select (count(*) filter (where q.status = 'leased'))::int as leased,
+      (count(*) filter (where q.status <> 'leased'))::int as ready
+    from noetl.queue q
+    where q.limit_name = job.limit_name and q.limit_key = job.limit_key and q.status in ('queued', 'retry', 'leased')
+  ) p
+  where l.name = job.limit_name and (
+    job.status = 'held' and 'limit' = any(job.held_for) or job.status in ('queued', 'retry') and job.available_at > now()
+  )
+$$;
+
+-- Without the keys, which may be rendered from the payload.
+create or replace view noetl.limits as
+select l.name, l.concurrency, l.rate, l.burst, l.created_at, l.updated_at
+from noetl.limit l;
+
+comment on view noetl.limits is 'Limits on jobs, for readers.';
+comment on function noetl.limit_standing(noetl.queue) is 'What a job with a limit waits for; no row if it waits for no place and no moment.';
+comment on function noetl.try_lock_limit(text, text) is 'Locks a key of a limit for the transaction, if nobody else has it.';
+comment on function noetl.burst_of(noetl.limit) is 'How many jobs of a key may begin at once.';
+comment on function noetl.look_at_limit(text, text, timestamptz, timestamptz) is
+  'Leaves a look at a key of a limit (null: all keys), and wakes a broker.';
+comment on function noetl.ring_at(timestamptz[]) is 'For give_places: notifies workers of jobs that become available at these moments.';
+comment on function noetl.empty_bucket(noetl.limit, text, timestamptz[]) is
+  'For give_places: takes jobs that began out of the bucket of a key.';
+comment on function noetl.give_places(text, text, boolean, int) is
+  'Gives places to the next held jobs of a key. Returns how many; -1: another transaction has the key.';
+comment on function noetl.give_places_or_look(text, text, boolean) is
+  'Gives places to the next held jobs of a key, or leaves a look for later.';
+comment on function noetl.limited_job_changed() is 'For the trigger: a job with a limit changed.';
+comment on function noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]) is
+  'For the broker: holds new jobs that have a limit, and gives places to those that have one.';
+comment on function noetl.look_at_limits(int) is 'For the broker: works on looks at limits that are due.';
+comment on function noetl.sweep_limits(int, text, text) is
+  'For the broker: looks at keys that have held jobs, also where nobody left a look.';
+
+revoke all on function
+  noetl.try_lock_limit(text, text), noetl.burst_of(noetl.limit),
+  noetl.look_at_limit(text, text, timestamptz, timestamptz), noetl.empty_bucket(noetl.limit, text, timestamptz[]),
+  noetl.ring_at(timestamptz[]), noetl.give_places(text, text, boolean, int), noetl.give_places_or_look(text, text, boolean), noetl.limited_job_changed(),
+  noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]), noetl.look_at_limits(int),
+  noetl.sweep_limits(int, text, text), noetl.put_limit(text, int, float8, int), noetl.delete_limit(text),
+  noetl.limit_standing(noetl.queue)
+  from public;

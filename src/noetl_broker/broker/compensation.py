@@ -1,0 +1,331 @@
+"""Compensation: an execution that failed or was cancelled undoes what its actions did, the last success first.
+
+Nothing but undos happens then: no step is entered, and no signal, deadline, pause or cancel counts. `draining.py`
+awaits what may still report success. Then one undo runs at a time. One that fails for good ends the execution, with
+what is left. An undo execution begins here: it has taken over the rows of another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.children import render_call
+from noetl_broker.broker.compensation_state import Compensation, Undoing
+from noetl_broker.broker.context import UndoRow, want_action, want_item_action, want_items, want_undo, want_undo_action
+from noetl_broker.broker.events import emit_compensating, emit_compensation
+from noetl_broker.broker.failures import end_execution, error_of, error_of_execution, template_error, template_fault
+from noetl_broker.broker.inputs import condition_scope, inputs_of_job, render_inputs
+from noetl_broker.broker.limits import ERROR, shorten_error
+from noetl_broker.broker.model import (
+    JSON,
+    Child,
+    Event,
+    ExecutionStatus,
+    Job,
+    JobChange,
+    UndoChange,
+)
+from noetl_broker.broker.queue import enqueue_job, priority_of, timeout_of
+from noetl_broker.broker.retries import describe_error, retry_delay, wants_retry
+from noetl_broker.broker.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, NO_INPUTS, InlineResult, ResultRef
+from noetl_broker.broker.undo import report_awaited, undo_action
+from noetl_broker.playbook.keywords import UNDO_SUFFIX, words_of_item
+from noetl_broker.playbook.model import Retry
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import RenderedInputs
+    from noetl_broker.playbook.model import Step
+
+UNDO_ERROR = "compensation"  # the type of the error of an execution that could not undo all
+END_EVENTS = {COMPLETED: "execution_complete", FAILED: "execution_failed", CANCELLED: "execution_cancelled"}
+
+
+def undo_of(event: Event) -> dict[str, JSON] | None:
+    """The `undo` in the meta of the start of an undo execution; None for any other start."""
+    undo = event.meta.get("undo") if isinstance(event.meta, dict) else None
+    return undo if isinstance(undo, dict) else None
+
+
+def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
+    """Begin an execution that undoes what another one left undone: it takes over that one's rows."""
+    error, origin = undo.get("error"), undo.get("origin") or undo.get("execution_id")
+    rows = undo.get("rows")
+    draft.undo = rows if type(rows) is int and rows > 0 else 0
+    given = error if isinstance(error, dict) else None
+    draft.compensation = Compensation(COMPLETED, given, execution_id=origin if type(origin) is int else 0)
+    draft.status = COMPENSATING
+    draft.writes.rare.status = ExecutionStatus(COMPENSATING)
+    emit_compensating(draft, given)
+
+
+def go_on_compensating(draft: Draft) -> None:
+    """Start the next undo if none runs and nothing is awaited; without one, the execution ends."""
+    compensation = draft.compensation
+    while compensation is not None and draft.status == COMPENSATING and not draft.tokens and not compensation.current:
+        row = _next_row(draft, compensation)
+        if row is None:
+            _end(draft, compensation)
+        else:
+            _start_undo(draft, compensation, row)
+        compensation = draft.compensation
+
+
+def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
+    """The open row of the last success."""
+    for undo in reversed(draft.writes.rare.undos):
+        number = draft.turn.number
+        if undo.status == "open" and (compensation.cursor is None or compensation.cursor > number):
+            return UndoRow(undo.step, undo.visit, undo.place, number, undo.child_execution_id)
+    row: UndoRow | None = draft.known.ask(want_undo(compensation.cursor))
+    return row
+
+
+def _undo_step(draft: Draft, current: Undoing | UndoRow) -> Step | None:
+    """The action that undoes a row; None where this version has none."""
+    step = draft.playbook.steps.get(current.step)
+    return None if step is None else undo_action(step, current.place)
+
+
+def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
+    """Start the undo of a row; one that cannot be rendered fails."""
+    step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
+    draft.undo -= 1
+    child = row.child_execution_id is not None or (undo is not None and undo.kind == "playbook")
+    current = Undoing(row.step, row.visit, row.place, row.turn, child)
+    draft.compensation = compensation._replace(cursor=row.turn, current=current)
+    ordinal = emit_compensation(draft, "started", row.step, row.visit, row.place)
+    draft.writes.rare.undo_changes.append(UndoChange(row.step, row.visit, row.place, "running"))
+    if step is None or (undo is None and row.child_execution_id is None):
+        _fail_for_good(draft, current, _nothing_undoes(row, step))
+        return
+    seen, draft.seen = draft.seen, 0  # an undo reads no results of steps: an undo execution has none
+    try:
+        if row.child_execution_id is not None:
+            _start_undo_execution(draft, step, row, ordinal)
+        elif undo is not None:
+            _start_action(draft, undo, row, ordinal)
+    except TemplateError as fault:
+        _fail_for_good(draft, current, _unrendered(row, step, fault))
+    finally:
+        draft.seen = seen
+
+
+def _unrendered(row: UndoRow, step: Step, fault: TemplateError) -> dict[str, JSON]:
+    """The error of an undo whose template failed. An action of unknown outcome has no result."""
+    error = template_error(step, fault)
+    if row.inputs is not None and row.result is None and "result" in str(fault.template):
+        error["message"] = f"{fault.message}; `result` is null here: give it a `default`"
+    return error
+
+
+def _nothing_undoes(row: UndoRow, step: Step | None) -> dict[str, JSON]:
+    """The error of a row that this version cannot undo; whoever starts an undo is told before."""
+    lacks = "this version has no such step" if step is None else "this version of the step has no `compensate`"
+    if step is not None and row.place is not None:
+        lacks = "this version has no `compensate` in the `task` of the step"
+    return {"step": row.step, "message": f"{lacks}; undo it with a version that has one"}
+
+
+def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) -> None:
+    """Undo what a child that completed did, in a new execution."""
+    child = row.child_execution_id or 0
+    _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
+    parent = {"depth": draft.depth + 1, "return_step": None, "attempt": 1}
+    meta: dict[str, JSON] = {"parent": parent, "undo": {"execution_id": child, "error": _error(draft)}}
+    started = Child(row.step, row.visit, row.place, "", None, {}, meta, undo=True, undo_of=child)
+    draft.writes.rare.children.append(started)
+
+
+def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
+    """Queue the job that undoes a visit or an item, or start the playbook that does. Raises TemplateError."""
+    given, words, result = _read(draft, row)
+    own = render_inputs(draft, undo.inputs, draft.scope(given.values, result, words))
+    seen = {**given.values, **words}
+    if not own.values:
+        seen["args"] = given.values
+    if undo.call is None:
+        enqueue_job(draft, undo, row.visit, ordinal, own, result, (row.place, seen))
+        job, name = draft.writes.jobs.pop(), f"{undo.name}{UNDO_SUFFIX}"
+        action, context = {**job.action, "name": name}, {**job.context, "step_name": name}
+        draft.writes.jobs.append(job._replace(action=action, context=context, undo=True))
+        return
+    request = render_call(draft, undo.call, own, result, seen)
+    _delegate(draft, undo, row, ordinal, request, timeout_of(draft, undo, own.values, result, seen))
+    _start_call(draft, row, request, 1)
+
+
+def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], ResultRef]:
+    """What the templates of an undo see: the inputs of the visit or item, further words, and its result."""
+    # an error without a type is that of a cancel, also in an undo execution
+    status = FAILED if draft.compensation is not None and draft.compensation.status == FAILED else CANCELLED
+    error = error_of_execution(_error(draft), status)
+    words: dict[str, JSON] = {"error": error, "execution_id": _undone_execution(draft)}
+    task = draft.playbook.steps[row.step].iteration
+    taken = row.inputs
+    if row.place is None:
+        action = taken.get("action") if taken is not None else draft.known.ask(want_action(row.step, row.visit))
+    else:
+        action, item, total = _item(draft, row, row.place)
+        if task is not None:
+            words |= words_of_item(task.element, item, row.place, total)
+    given = inputs_of_job(action if isinstance(action, dict) else {})
+    if taken is not None:
+        return given, words, InlineResult(row.result)
+    if row.turn == draft.turn.number and draft.ended_visit != (row.step, row.visit):
+        draft.end_visit((row.step, row.visit), None)
+    return given, words, row.turn
+
+
+def _item(draft: Draft, row: UndoRow, place: int) -> tuple[JSON, JSON, int]:
+    """The action in the job of an item, the item itself, and how many there were."""
+    if row.inputs is not None:
+        total = row.inputs.get("total")
+        return row.inputs.get("action"), row.inputs.get("item"), total if type(total) is int else 0
+    action = draft.known.ask(want_item_action(row.step, row.visit, place))
+    [item] = draft.known.ask(want_items(row.step, row.visit, place, 1)) or [None]
+    return action, item, draft.known.ask(want_action(row.step, row.visit))["total"]
+
+
+def _error(draft: Draft) -> JSON:
+    return None if draft.compensation is None else draft.compensation.error
+
+
+def _undone_execution(draft: Draft) -> int:
+    """The execution whose actions are undone: an idempotency key may contain its id."""
+    origin = 0 if draft.compensation is None else draft.compensation.execution_id
+    return origin or draft.turn.execution_id
+
+
+def _delegate(
+    draft: Draft, step: Step, row: UndoRow, ordinal: int, request: dict[str, JSON], timeout: float | None
+) -> None:
+    """Add the job of an undo that a child execution does: no worker leases it."""
+    action = {"name": step.name, "type": "playbook", **request}
+    context = {"step_name": step.name, "visit": row.visit}
+    job = Job(
+        row.step, row.visit, "playbook", ordinal, action, context, priority_of(draft, step), 1, timeout,
+        delegated=True, place=row.place, undo=True,
+    )  # fmt: skip
+    draft.writes.jobs.append(job)
+
+
+def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], attempt: int) -> None:
+    """Start the playbook that undoes a visit or an item."""
+    parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": attempt, "undoes": True}
+    payload = request.get("args") or {}
+    child = Child(
+        row.step, row.visit, row.place, request["path"], request["version"], payload, {"parent": parent}, undo=True
+    )
+    draft.writes.rare.children.append(child)
+
+
+# Events about the undo that runs
+
+
+def complete_undo(draft: Draft) -> None:
+    """The undo that runs is done. Its result is no step's, so nothing of it is refused."""
+    compensation, current = _running(draft)
+    draft.compensation = compensation._replace(current=None, done=compensation.done + 1)
+    if current.child or not draft.event.settled:
+        _change_job(draft, current, "done")
+    draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "done"))
+    emit_compensation(draft, "completed", current.step, current.visit, current.place)
+
+
+def fail_undo(draft: Draft) -> None:
+    """An attempt of the undo failed: another one after a delay, or the undo fails for good."""
+    compensation, current = _running(draft)
+    undo = _undo_step(draft, current)
+    event, failures = draft.event, current.failures + 1
+    step = draft.playbook.steps[current.step]
+    described = describe_error(step, shorten_error(error_of(event)))
+    current = current._replace(failures=failures)
+    if not current.child:
+        current = current._replace(failed_attempt=max(event.attempt, current.failed_attempt))
+    retry = (undo.retry if undo is not None else None) or Retry(max_attempts=draft.known.rules.default_max_attempts)
+    try:
+        again = event.retryable and undo is not None and failures < retry.max_attempts
+        again = again and wants_retry(
+            draft, retry, failures, described, lambda words: condition_scope(draft, NO_INPUTS, None, words)
+        )
+    except TemplateError as fault:
+        described["retry_error"] = template_fault(fault)
+        again = False
+    if not again:
+        _change_job(draft, current, "dead")
+        _fail_for_good(draft, current, described)
+        return
+    draft.compensation = compensation._replace(current=current)
+    _change_job(draft, current, "delegated" if current.child else "retry", retry_delay(draft, retry, failures))
+
+
+def start_undo_again(draft: Draft) -> None:
+    """`child_due`: start the playbook that undoes a visit or an item again."""
+    compensation, current = _running(draft)
+    request = draft.known.ask(want_undo_action(*current[:3]))
+    current = current._replace(failed_attempt=current.failures)
+    draft.compensation = compensation._replace(current=current)
+    _start_call(draft, current, request, current.failures + 1)
+
+
+def _running(draft: Draft) -> tuple[Compensation, Undoing]:
+    compensation = draft.compensation
+    if compensation is None or compensation.current is None:
+        raise TypeError("no undo runs")
+    return compensation, compensation.current
+
+
+def _change_job(draft: Draft, current: Undoing, status: str, delay: float = 0.0) -> None:
+    change = JobChange(current.step, current.visit, status, delay, current.place, undo=True)
+    draft.writes.rare.changes.append(change)
+
+
+def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> None:
+    """An undo failed for good: the execution ends, and what is left stays open."""
+    draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "failed", error))
+    emit_compensation(draft, "failed", current.step, current.visit, current.place, error)
+    compensation, _ = _running(draft)
+    draft.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
+    remedy = "; mend its `compensate`, register it, then undo with --version latest" if "template" in error else ""
+    message = f"the undo of {current.step} failed: {error['message']}{remedy}"
+    _end_failed(draft, compensation, {"step": current.step, "message": message, "type": UNDO_ERROR})
+
+
+def abandon_execution(draft: Draft) -> None:
+    """`execution_abandon`: the execution ends as failed, and lists what is left undone.
+
+    The undo that runs, and what is still awaited, are listed as unknown.
+    """
+    compensation = draft.compensation
+    if compensation is None:
+        return
+    current, rare = compensation.current, draft.writes.rare
+    if current is not None:
+        rare.undo_changes.append(UndoChange(*current[:3], "unknown", {"message": "it was abandoned"}))
+        draft.unknown += 1
+    for token in draft.tokens.values():
+        report_awaited(draft, token)
+    draft.tokens.clear()
+    draft.compensation = compensation = compensation._replace(current=None)
+    rare.withdraw = True
+    context = draft.event.context if isinstance(draft.event.context, dict) else {}
+    reason = str(context.get("reason") or "")[: ERROR.message_chars]
+    message = f"the undo was abandoned: {reason}" if reason else "the undo was abandoned"
+    _end_failed(draft, compensation, {"message": message, "type": UNDO_ERROR})
+
+
+def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]) -> None:
+    """End an execution that did not undo all. One that had failed keeps its error."""
+    kept = compensation.error if compensation.status == FAILED else None
+    end_execution(draft, END_EVENTS[FAILED], FAILED, kept or error)
+
+
+def _end(draft: Draft, compensation: Compensation) -> None:
+    """End an execution that has undone all: as it would have ended without that."""
+    if compensation.status == COMPLETED:
+        result = {"done": compensation.done, "unknown": draft.unknown}
+        end_execution(draft, END_EVENTS[COMPLETED], COMPLETED, None, result)
+        return
+    end_execution(draft, END_EVENTS[compensation.status], compensation.status, compensation.error)

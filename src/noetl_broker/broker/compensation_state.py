@@ -1,0 +1,62 @@
+"""What a compensation keeps in the state of its execution; its JSON."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from noetl_broker.broker.model import JSON
+
+
+class Undoing(NamedTuple):
+    """The undo that runs: the visit or item that it undoes, the turn that read its success, and its attempts.
+
+    `child`: it is done by a child execution. `failures` and `failed_attempt` are as in `Token`.
+    """
+
+    step: str
+    visit: int
+    place: int | None
+    turn: int
+    child: bool = False
+    failures: int = 0
+    failed_attempt: int = 0
+
+
+class Compensation(NamedTuple):
+    """What a COMPENSATING execution has done and has left. It began with `status` (of its end) and `error`.
+
+    `cursor`: rows of this turn and of later ones are done; None: none is. `current` is the undo that runs. `done`
+    and `failed` count rows; those that are left, and the unknown ones, are counted in the state. `execution_id` is the
+    execution whose actions are undone, of an undo execution; 0: this one.
+
+    An undo execution has in the meta of its `execution_start` `undo: {execution_id, origin, rows, error}`: the
+    execution whose rows it took over, the one whose actions they undo (through other undo executions), how many rows it
+    took over, and the error for the templates.
+    """
+
+    status: str
+    error: dict[str, JSON] | None = None
+    cursor: int | None = None
+    current: Undoing | None = None
+    done: int = 0
+    failed: int = 0
+    execution_id: int = 0
+
+
+def encode_compensation(compensation: Compensation) -> dict[str, JSON]:
+    """The compensation as JSON, without empty fields."""
+    document = _without_defaults(compensation)
+    if compensation.current is not None:
+        document["current"] = _without_defaults(compensation.current)
+    return document
+
+
+def _without_defaults(fields: Compensation | Undoing) -> dict[str, JSON]:
+    defaults = fields._field_defaults
+    return {name: value for name, value in fields._asdict().items() if name not in defaults or value != defaults[name]}
+
+
+def decode_compensation(document: dict[str, Any]) -> Compensation:
+    """The compensation from its JSON."""
+    current = document.get("current")
+    return Compensation(**{**document, "current": None if current is None else Undoing(**current)})

@@ -1,0 +1,192 @@
+"""Draining: a visit that is over is awaited while its action, items or children may still report success.
+
+Such a success is late: it completes no step, but it is to be undone. A draining visit is a token that no join waits
+for, and that holds the end of the execution.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.compensation_state import Compensation
+from noetl_broker.broker.context import OPEN_ITEMS, want_item_status
+from noetl_broker.broker.event_types import ITERATOR_COMPLETED
+from noetl_broker.broker.events import emit_compensating
+from noetl_broker.broker.model import JSON, ExecutionStatus, ItemEnd, WaitEnd
+from noetl_broker.broker.state import COMPENSATING, Counts
+from noetl_broker.broker.trail import DroppedAtEnd
+from noetl_broker.broker.undo import (
+    LATE,
+    SUCCESSES,
+    note_failure,
+    report_item,
+    report_success,
+    report_unknown,
+    report_unknown_item,
+)
+from noetl_broker.broker.workflow import track_cancelled
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.context import ItemState
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import Token, Visit
+    from noetl_broker.playbook.model import Playbook, Step
+
+WAITS = frozenset({"wait", "approval"})
+
+
+def may_report(playbook: Playbook, step: Step, token: Token) -> bool:
+    """Whether a visit, an item or a block of it may still report a success that has a `compensate`."""
+    own = step.has_compensate
+    block = playbook.blocks.get(step.name)
+    if not own and (block is None or not block.undoes):
+        return False
+    if step.kind == "action":
+        return step.compensate is not None and not token.answered
+    if step.kind == "playbook":
+        return _has_open_child(step, token)
+    if step.kind == "iterator" and step.iteration is not None:
+        counts = token.items or Counts(0)
+        inside = step.iteration.task.compensate is not None or block is not None
+        return (inside and counts.started > counts.ended) or (
+            step.compensate is not None and counts.ended == counts.total
+        )
+    return False
+
+
+def _has_open_child(step: Step, token: Token) -> bool:
+    """Whether child executions of a visit run."""
+    if step.kind == "playbook":
+        return token.failures <= token.failed_attempt and not token.due
+    counts = token.items or Counts(0)
+    if step.kind == "iterator" and step.iteration is not None:
+        return step.iteration.task.call is not None and counts.started > counts.ended
+    return counts.started > counts.ended
+
+
+def drain_visit(draft: Draft, step: Step, token: Token) -> None:
+    """Await a visit that is over while the execution goes on, if it may still report a success to be undone.
+
+    In an execution that may undo something, children are awaited too: nobody knows if they have something.
+    """
+    if not (draft.undo or draft.playbook.undoes):
+        return
+    visit = token.step, token.visit
+    awaits = may_report(draft.playbook, step, token) or _has_open_child(step, token)
+    if awaits and visit not in _just_begun(draft):
+        draft.writes.rare.draining.append(token._replace(draining=True))
+        draft.writes.rare.awaited.append(visit)
+
+
+def drain_items(draft: Draft, step: Step, token: Token) -> None:
+    """Await the open items of an iterator that failed, if they may still report a success to be undone."""
+    counts = token.items or Counts(0)
+    if step.kind == "iterator" and counts.started > counts.ended:
+        drain_visit(draft, step, token)
+
+
+def keep_draining(draft: Draft) -> None:
+    """Put the visits that were closed in this turn and are awaited back among the open ones."""
+    for token in draft.writes.draining:
+        draft.tokens[token.step, token.visit] = token
+    draft.writes.rare.draining.clear()
+
+
+def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> bool:
+    """Let the execution undo what its actions did before it ends with this status; false if there is nothing.
+
+    Visits that may still report a success, and all that wait for children, are awaited first.
+    """
+    keep_draining(draft)
+    begun, own, awaited = _just_begun(draft), False, []
+    for visit, token in draft.tokens.items():
+        step = draft.playbook.steps[token.step]
+        if visit not in begun and may_report(draft.playbook, step, token):
+            own = True
+            awaited.append(token)
+        elif token.draining or (visit not in begun and _has_open_child(step, token)):
+            awaited.append(token)
+        else:
+            report_unknown(draft, token)
+    if not own and not draft.undo:
+        return False
+    ordinal = emit_compensating(draft, error)
+    track_cancelled(draft, ordinal)
+    kept = () if draft.hold is None else draft.hold.kept
+    draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
+    rare = draft.writes.rare
+    rare.wait_ends += [
+        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].kind in WAITS
+    ]
+    draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
+    draft.waiting.clear()
+    draft.arrivals.clear()
+    draft.signals.clear()
+    draft.hold = None
+    draft.status = COMPENSATING
+    draft.compensation = Compensation(status, error)
+    rare.withdraw = True
+    rare.status = ExecutionStatus(COMPENSATING)
+    rare.awaited = [*draft.tokens]
+    return True
+
+
+def _just_begun(draft: Draft) -> set[Visit]:
+    """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
+    children = draft.writes.rare.children
+    jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.place is None}
+    return jobs | {(child.step, child.visit) for child in children if child.place is None}
+
+
+def drain(draft: Draft, token: Token) -> None:
+    """React to an event about a draining visit: a success is late, and the last event of the visit ends it.
+
+    A success of an iterator that it did not report itself is none.
+    """
+    if draft.event.place is not None:
+        _drain_item(draft, token)
+        return
+    step, event, counts = draft.playbook.steps[token.step], draft.event, token.items or Counts(0)
+    succeeded = event.kind in SUCCESSES
+    if succeeded:
+        if step.kind == "iterator" and (event.kind != ITERATOR_COMPLETED or counts.ended < counts.total):
+            draft.writes.rare.outcome = "recorded"
+            return
+        before = token
+        token = report_success(draft, step, token)
+        if token is not before:
+            draft.writes.rare.outcome = LATE
+    else:
+        token = note_failure(draft, step, token, event.error)
+    _end_when_drained(draft, step, token._replace(answered=succeeded or step.kind != "iterator"))
+
+
+def _drain_item(draft: Draft, token: Token) -> None:
+    step, event = draft.playbook.steps[token.step], draft.event
+    place, counts = event.place or 0, token.items or Counts(0)
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, place))
+    if stands is None or stands.status not in OPEN_ITEMS:
+        draft.writes.rare.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
+        return
+    succeeded = event.kind in SUCCESSES
+    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, place, "COMPLETED" if succeeded else "FAILED"))
+    if succeeded:
+        rows = len(draft.writes.rare.undos)
+        token = report_item(draft, step, token, place)
+        if len(draft.writes.rare.undos) > rows:
+            draft.writes.rare.outcome = LATE
+    else:
+        report_unknown_item(draft, step, token.visit, place, stands)
+    counts = counts._replace(ended=counts.ended + 1, failed=counts.failed + (not succeeded))
+    _end_when_drained(draft, step, token._replace(items=counts))
+
+
+def _end_when_drained(draft: Draft, step: Step, token: Token) -> None:
+    """Drop a draining visit when nothing of it can report a success any more."""
+    visit, counts = (token.step, token.visit), token.items or Counts(0)
+    waits_for_action = step.kind == "action" and step.compensate is not None and not token.answered
+    if waits_for_action or counts.started > counts.ended:
+        draft.tokens[visit] = token
+        return
+    del draft.tokens[visit]
+    report_unknown(draft, token)

@@ -1,0 +1,254 @@
+"""Steps: what each kind of step does when a token enters, during a visit, and when its action ends.
+
+A new kind of step is a row of `KINDS` and a module with its functions. Playbooks know it by `StepKind`
+(playbook/model.py), `BROKER_TYPES` and `OWN_KEYS` (playbook/keywords.py), and `_kind` (playbook/tasks.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.approval import begin_approval, decide_approval
+from noetl_broker.broker.children import (
+    call_child,
+    complete_child,
+    max_nesting_error,
+    process_failed_child,
+    waits_for_child,
+)
+from noetl_broker.broker.closing import close_visit
+from noetl_broker.broker.events import emit_step_completed, emit_step_started
+from noetl_broker.broker.fail import begin_fail
+from noetl_broker.broker.failures import Uncaught, fail_entry, ring_error, spent_joins, template_error
+from noetl_broker.broker.inputs import reach, render_inputs
+from noetl_broker.broker.iterators import begin_iterator, cancel_items, complete_iterator, waits_for_items
+from noetl_broker.broker.model import JSON, StepRow
+from noetl_broker.broker.queue import enqueue_job
+from noetl_broker.broker.retries import process_failed_action
+from noetl_broker.broker.signals import send_signal
+from noetl_broker.broker.state import NO_INPUTS, Arrival, RenderedInputs, Token, TokenData, overlay_inputs
+from noetl_broker.broker.trail import Entered
+from noetl_broker.broker.transitions import fail_at_once, follow_next
+from noetl_broker.broker.wait import begin_wait, complete_wait, fail_wait, waits_for_event
+from noetl_broker.broker.worker_children import complete_action, waits_for_worker
+from noetl_broker.broker.workflow import track_ended, track_started
+from noetl_broker.playbook.graph import NOBODY
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.playbook.model import Playbook, Step, StepKind
+
+
+Arcs = tuple[int, ...]  # that led to a visit
+NEED_NOT_MET = "need_not_met"  # the type of this error
+# Kinds whose visits wait for something outside. They are closed when nothing can come of them.
+WAITING_KINDS = frozenset({"wait", "approval"})
+
+
+class Kind(NamedTuple):
+    """What the broker does with the steps of one kind that have an action.
+
+    `begin(draft, step, visit, ordinal, given, arrival)` starts the action of a visit and raises TemplateError.
+    `ordinal` is the position of its step_started in the turn. `waits(token)` names what an open visit waits for: a
+    column of `dispatcher.VISIT_TABLE`. `complete(draft, token)` and `fail(draft, token, error)` handle the end of the
+    action.
+    """
+
+    begin: Callable[[Draft, Step, int, int, RenderedInputs, Arrival], None]
+    waits: Callable[[Token], str]
+    complete: Callable[[Draft, Token], None]
+    fail: Callable[[Draft, Token, JSON], None]
+
+
+def enter_step(
+    draft: Draft,
+    step: Step,
+    arrival: Arrival,
+    repeat_visit: int | None = None,
+    gathered: tuple[Arrival, ...] = (),
+) -> None:
+    """Begin a visit of the step for the token of `arrival`, which a join merged from those that it `gathered`.
+
+    A fork repeats the visit `repeat_visit`.
+    """
+    visit = repeat_visit or draft.visits(step) + 1
+    if draft.traced:
+        draft.trail.append(Entered(step.name, visit, arrival, gathered))
+    over = _over_limit(draft, step)
+    if over is not None:
+        fail_entry(draft, step, visit, over, NOBODY)  # spent tokens count for the limit too
+        return
+    deep = _nesting_error(draft, step)
+    if deep is None or step.catch or spent_joins(draft, step, arrival.spent):
+        draft.count_visit(step, visit)
+    if deep is not None:
+        fail_at_once(draft, step, visit, deep, arrival)
+        return
+    enter = PASS_THROUGH_KINDS.get(step.kind, _enter_action)
+    arcs = tuple(one.arc for one in gathered) if step.need > 1 else ()  # an `all` join names the last one
+    enter(draft, step, visit, arrival, arcs or (arrival.arc,))
+
+
+def fail_short_join(draft: Draft, step: Step, arrival: Arrival, gathered: tuple[Arrival, ...]) -> None:
+    """Fail a step whose join got fewer arrivals than it needs, and gets no more; `arrival` merges them."""
+    visit = draft.visits(step) + 1
+    draft.trail.append(Entered(step.name, visit, arrival, gathered))
+    over = _over_limit(draft, step)
+    if over is not None:
+        fail_entry(draft, step, visit, over, NOBODY)
+        return
+    draft.count_visit(step, visit)
+    message = f"join {step.name} needs {step.need} arrivals; {len(gathered)} came, and no other token can reach it"
+    error: dict[str, JSON] = {"step": step.name, "message": message, "type": NEED_NOT_MET}
+    continues = step.on_error == "continue" and step.type != "iterator"  # of an iterator it is that of its items
+    if step.name in arrival.passed:
+        fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
+    else:
+        fail_at_once(draft, step, visit, error, arrival, continues=continues)
+
+
+def _enter_action(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: Arcs) -> None:
+    draft.tokens[step.name, visit] = Token(step.name, visit, spent=arrival.spent)
+    ordinal = emit_step_started(draft, step, visit, arcs)
+    track_started(draft, step, ordinal)
+    if arrival.spent and are_all_ways_spent(draft.playbook, step.name, arrival.spent):
+        close_visit(draft, (step.name, visit), spent_joins(draft, step, arrival.spent))
+        return
+    given = None
+    try:
+        given = visit_inputs(draft, step, arrival)
+        KINDS[step.kind].begin(draft, step, visit, ordinal, given, arrival)
+    except Uncaught as failed:
+        token = draft.tokens.pop((step.name, visit))
+        fail_entry(draft, step, visit, failed.error, token.spent, failed.catch, failed.data)
+    except TemplateError as fault:
+        token = draft.tokens.pop((step.name, visit))
+        if (
+            draft.writes.jobs
+            and draft.writes.jobs[-1][:2] == (step.name, visit)
+            and (step.catch or spent_joins(draft, step, token.spent))
+        ):
+            cancel_items(draft, step, token)  # an iterator had begun
+        fail_at_once(draft, step, visit, template_error(step, fault), arrival, given)
+
+
+def _pass_router(draft: Draft, step: Step, visit: int, arrival: Arrival, arcs: Arcs) -> None:
+    ordinal = emit_step_started(draft, step, visit, arcs)
+    track_started(draft, step, ordinal)
+    if step.name in arrival.passed:
+        fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
+        return
+    passed, given = arrival.passed | {step.name}, None
+    try:
+        given = visit_inputs(draft, step, arrival)
+        scope = draft.scope(given.values, arrival.result)
+        leaving = TokenData(arrival.result, arrival.sources, arrival.spent, passed)
+        arrivals, conditions = follow_next(draft, step, visit, scope, given, leaving)
+    except TemplateError as fault:
+        fail_at_once(draft, step, visit, template_error(step, fault), arrival, given)
+        return
+    ordinal = emit_step_completed(draft, step, visit, conditions)
+    track_ended(draft, step, "COMPLETED", ordinal)
+    if not arrivals:
+        draft.ends.update(dict.fromkeys(arrival.sources))
+    draft.arrivals.extend(arrivals)
+
+
+def _leave_start(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: Arcs) -> None:
+    given = None
+    try:
+        given = visit_inputs(draft, step, arrival)
+        arrivals, _ = follow_next(draft, step, visit, draft.scope(given.values, None), given, TokenData())
+    except TemplateError as fault:
+        fail_at_once(draft, step, visit, template_error(step, fault), arrival, given)
+        return
+    draft.writes.rows[step.name] = StepRow(step.name, "COMPLETED", 1, 0, 0)
+    draft.arrivals.extend(arrivals)
+
+
+def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: Arcs) -> None:
+    try:
+        draft.end = reach(step, arrival.result, visit_inputs(draft, step, arrival))
+    except TemplateError as fault:
+        fail_entry(draft, step, visit, template_error(step, fault), arrival.spent)
+        return
+    draft.ends.update(dict.fromkeys(arrival.sources))
+    ordinal = max(len(draft.writes.events) - 1, 0)
+    draft.writes.rows[step.name] = StepRow(step.name, "COMPLETED", visit, ordinal, ordinal)
+
+
+def are_all_ways_spent(playbook: Playbook, step: str, spent: frozenset[str]) -> bool:
+    """Whether a visit that waits for something outside is for nothing: all its ways end at joins in `spent`.
+
+    A way does not end there if it leads through a join that merges it with other tokens.
+    """
+    if playbook.steps[step].kind not in WAITING_KINDS:
+        return False
+    ahead, seen = [step], {step}
+    while ahead:
+        targets = playbook.graph.successors(ahead.pop())
+        if not targets:
+            return False
+        for name in targets:
+            target = playbook.steps[name]
+            if name in spent or name in seen:
+                continue
+            if target.join == "all" or target.need > 1:
+                return False
+            seen.add(name)
+            ahead.append(name)
+    return True
+
+
+def visit_inputs(draft: Draft, step: Step, arrival: Arrival) -> RenderedInputs:
+    """The visit's inputs: the step's own, and over them those of its transitions, which the step's own may read."""
+    given = RenderedInputs(arrival.inputs, arrival.deferred) if arrival.inputs else NO_INPUTS
+    if step.inputs.empty:
+        return given
+    scope = draft.scope(given.values, arrival.result)
+    return overlay_inputs(render_inputs(draft, step.inputs, scope, given), given)
+
+
+def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
+    """The error if the execution exceeds a limit by entering this step."""
+    limit = draft.playbook.max_visits or draft.known.rules.max_visits
+    if draft.total >= limit:
+        loop = draft.playbook.graph.cycle(step.name)
+        where = f" in the loop {' → '.join(loop)}" if loop else ""
+        message = f"step {step.name}{where} would be visit {draft.total + 1}; the limit max_visits is {limit}"
+        return {"step": step.name, "message": message, "type": "max_visits", "loop": list(loop)}
+    if len(draft.tokens) >= draft.known.rules.max_open_jobs and step.has_action:
+        limit = draft.known.rules.max_open_jobs
+        message = f"step {step.name} would be open job {limit + 1}; the limit max_open_jobs is {limit}"
+        return {"step": step.name, "message": message, "type": "max_open_jobs"}
+    return None
+
+
+def _nesting_error(draft: Draft, step: Step) -> dict[str, JSON] | None:
+    task = step if step.iteration is None else step.iteration.task
+    return max_nesting_error(draft, step) if task.kind == "playbook" else None
+
+
+def _begin_job(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
+    enqueue_job(draft, step, visit, ordinal, given, arrival.result)
+
+
+# Kinds that a token passes in the turn in which it enters: no visit of them is ever open.
+PASS_THROUGH_KINDS: dict[StepKind, Callable[[Draft, Step, int, Arrival, Arcs], None]] = {
+    "start": _leave_start,
+    "end": _reach_end,
+    "router": _pass_router,
+}
+
+# Kinds whose visits are open until their action ends.
+KINDS: dict[StepKind, Kind] = {
+    "action": Kind(_begin_job, waits_for_worker, complete_action, process_failed_action),
+    "playbook": Kind(call_child, waits_for_child, complete_child, process_failed_child),
+    "iterator": Kind(begin_iterator, waits_for_items, complete_iterator, process_failed_action),
+    "wait": Kind(begin_wait, waits_for_event, complete_wait, fail_wait),
+    "approval": Kind(begin_approval, waits_for_event, decide_approval, fail_wait),
+    "fail": Kind(begin_fail, waits_for_event, complete_wait, fail_wait),  # no visit of it is ever open
+    "signal": Kind(send_signal, waits_for_event, complete_wait, fail_wait),  # no visit of it is ever open
+}

@@ -1,0 +1,119 @@
+"""Waits: steps that the broker runs without a job or a worker, until a moment or a signal comes.
+
+A wait is a row that keeps the inputs of its visit, and a timer. `timer_due` ends it. A moment that has passed ends the
+visit in the turn of its beginning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.due import due_of_fork
+from noetl_broker.broker.failures import wrong_value
+from noetl_broker.broker.inputs import inputs_as_request, inputs_of_visit
+from noetl_broker.broker.model import JSON, Timer, Wait, WaitEnd
+from noetl_broker.broker.retries import describe_error
+from noetl_broker.broker.signals import SIGNALS, TIMEOUT, begin_signal_wait, continue_signals
+from noetl_broker.broker.transitions import complete_at_once, complete_with, fail_visit
+from noetl_broker.playbook.durations import (
+    DURATION_FORMS,
+    MOMENT_FORMS,
+    after,
+    moment_text,
+    parse_duration,
+    parse_moment,
+)
+from noetl_broker.template import TemplateError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.model import Event
+    from noetl_broker.broker.state import Arrival, RenderedInputs, Token
+    from noetl_broker.playbook.model import Step, WaitSpec
+    from noetl_broker.template.scope import Scope
+
+WAIT = "wait"  # the purpose of a timer
+TIMED_OUT = {"wait": "no signal came in time", "approval": "nobody decided in time"}  # by the kind of step
+
+
+def begin_wait(draft: Draft, step: Step, visit: int, _ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
+    """Begin the wait of a visit, or complete it where its moment has passed. Raises TemplateError."""
+    wait = step.wait
+    if wait is None:
+        raise TemplateError("the step waits for nothing", template="", at=step.name)
+    if wait.signals is not None:
+        begin_signal_wait(draft, step, visit, given, arrival)
+        return
+    due = due_of_fork(arrival) or _due(draft, wait, draft.scope(given.values, arrival.result))
+    if due <= draft.turn.at:
+        token = draft.tokens[step.name, visit]
+        complete_at_once(draft, step, token, _result_of(moment_text(due)), given, arrival.passed)
+        return
+    draft.writes.rare.waits.append(Wait(step.name, visit, "timer", inputs_as_request(given)))
+    draft.writes.rare.timers.append(Timer(step.name, visit, WAIT, due, wait.until is not None))
+
+
+def _due(draft: Draft, wait: WaitSpec, scope: Scope) -> datetime:
+    """The moment until which a visit waits that begins now."""
+    tree = wait.duration if wait.duration is not None else wait.until
+    if tree is None:
+        raise TemplateError("the step waits for no moment", template="", at="")
+    value = draft.render(tree, scope)
+    try:
+        if wait.duration is not None:
+            return after(draft.turn.at, parse_duration(value))
+        return parse_moment(value)
+    except ValueError:
+        forms = DURATION_FORMS if wait.duration is not None else MOMENT_FORMS
+        raise wrong_value(tree, f"`{'for' if wait.duration is not None else 'until'}` must be {forms}", value) from None
+
+
+def waits_for_event(_token: Token) -> str:
+    """What an open visit waits for."""
+    return "wait"
+
+
+def is_timer_of(step: Step, event: Event) -> bool:
+    """Whether an open visit of the step can have set the timer of the event."""
+    purpose = event.context.get("purpose") if isinstance(event.context, dict) else None
+    if step.approval is not None:
+        return purpose == TIMEOUT and step.approval.timeout is not None
+    wait = step.wait
+    if wait is None or wait.signals is None:
+        return purpose == WAIT
+    return purpose == SIGNALS or (purpose == TIMEOUT and wait.timeout is not None)
+
+
+def timer_due(draft: Draft, token: Token) -> None:
+    """`timer_due`: the moment of a wait came, so its visit completes; or its timeout passed, so it fails."""
+    context = draft.event.context if isinstance(draft.event.context, dict) else {}
+    if context.get("purpose") == SIGNALS:
+        continue_signals(draft)
+    elif context.get("purpose") == TIMEOUT:
+        kind = draft.playbook.steps[token.step].kind
+        fail_wait(draft, token, {"message": TIMED_OUT[kind], "type": "timeout"})
+    else:
+        complete_wait(draft, token)
+
+
+def complete_wait(draft: Draft, token: Token) -> None:
+    """Complete a visit whose moment came."""
+    step = draft.playbook.steps[token.step]
+    context = draft.event.context if isinstance(draft.event.context, dict) else {}
+    due = context.get("due_at")
+    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "done"))
+    given = inputs_of_visit(draft, step, token.visit)
+    complete_with(draft, step, token, _result_of(due if isinstance(due, str) else moment_text(draft.turn.at)), given)
+
+
+def fail_wait(draft: Draft, token: Token, error: JSON) -> None:
+    """Fail a wait for good; `on_error` decides what follows."""
+    step = draft.playbook.steps[token.step]
+    draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "timed_out"))
+    fail_visit(draft, step, token, describe_error(step, error), continues=step.on_error == "continue")
+
+
+def _result_of(due: str) -> dict[str, JSON]:
+    return {"waited_until": due}

@@ -1,0 +1,122 @@
+"""Child executions that a worker starts: the step of the worker waits for them.
+
+The worker reports a child by an `iteration_started` with its execution id. The child then answers the step as if the
+broker had started it. The step completes with the results, by index, when the worker is done and all children ended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.context import want_child, want_item_status
+from noetl_broker.broker.items import Refused
+from noetl_broker.broker.iterators import fail_all, fail_too_many, gather_when_ended
+from noetl_broker.broker.limits import MAX_ITEM_INDEX
+from noetl_broker.broker.model import JSON, Adoption, Event
+from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.retries import describe_error
+from noetl_broker.broker.state import Counts
+from noetl_broker.broker.transitions import process_completed_steps
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.state import Token
+    from noetl_broker.playbook.model import Step
+
+MAX_ID = 2**63 - 1
+MAX_PLACE = 2**31 - 1
+
+
+def adopt_child(draft: Draft, token: Token) -> None:
+    """`iteration_started` of a worker: the step waits for one more child.
+
+    Raises Refused if another child has this index, or if the step already waits for this child. A worker that starts
+    over reports its children again.
+    """
+    event, counts = draft.event, token.items or Counts(0)
+    child = child_of(event)
+    if child is None:
+        raise Refused("recorded")
+    place = _place(event)
+    if place is None:
+        place = token.next_place
+    elif draft.known.ask(want_item_status(token.step, token.visit, place)) is not None:
+        raise Refused("duplicate")
+    if draft.known.ask(want_child(token.step, token.visit, child)):
+        raise Refused("duplicate")
+    draft.writes.rare.adoptions.append(Adoption(token.step, token.visit, place, child))
+    counts = counts._replace(total=counts.total + 1, started=counts.started + 1)
+    after = max(token.next_place, place + 1)
+    draft.tokens[token.step, token.visit] = token._replace(items=counts, next_place=after)
+
+
+def waits_for_worker(token: Token) -> str:
+    """What an open visit waits for: the worker, and the children that the worker started."""
+    if token.items is None:
+        return "worker"
+    return "children" if token.answered else "adopting"
+
+
+def complete_action(draft: Draft, token: Token) -> None:
+    """Complete the step of a worker that is done, or wait for the children that it started."""
+    step = draft.playbook.steps[token.step]
+    failed, total = _failed_items(draft, step, token) if token.items is None else ([], 0)
+    if token.items is None and not failed:
+        process_completed_steps(draft, token)
+        return
+    if not draft.event.settled:
+        change_job(draft, step, token.visit, "done")
+    if token.items is not None:
+        gather_when_ended(draft, token._replace(answered=True))
+        return
+    item = failed[0] if isinstance(failed[0], dict) else {}
+    error = None if item.get("error") is None else describe_error(step, item["error"])
+    described = _of_item(error, item.get("index"))
+    if len(failed) == total:
+        fail_all(draft, step, token, described, total=total)
+    else:
+        fail_too_many(draft, step, token, described, Counts(total, total, total, len(failed)))
+
+
+def _failed_items(draft: Draft, step: Step, token: Token) -> tuple[list[JSON], int]:
+    """The failed items that an iterating worker reports, and the number of all, if the step fails; else none.
+
+    A worker that does not know `tolerate` goes on.
+    """
+    iteration = step.iteration
+    if iteration is None or not draft.known.rules.failed_items:
+        return [], 0
+    tolerate = iteration.tolerate
+    if iteration.on_error == "fail" if tolerate is None else tolerate.allows_all:
+        return [], 0
+    draft.end_visit((step.name, token.visit), None)
+    result = draft.ended_result()
+    failed = result.failed if isinstance(result.failed, list) else []
+    if not isinstance(result.data, list) or not failed:
+        return [], 0
+    total = len(result.data)
+    too_many = tolerate is not None and not tolerate.allows(len(failed), total)
+    return (failed, total) if too_many or len(failed) == total else ([], 0)
+
+
+def _of_item(error: dict[str, JSON] | None, index: JSON) -> dict[str, JSON] | None:
+    return error if error is None or not _is_whole(index, MAX_PLACE) else {**error, "index": index}
+
+
+def child_of(event: Event) -> int | None:
+    """The child that an `iteration_started` names, as a number or its digits; None if it names none."""
+    value = event.context.get("child_execution_id") if isinstance(event.context, dict) else None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004 - an int8
+        value = int(value)
+    return value if _is_whole(value, MAX_ID) and value else None
+
+
+def _place(event: Event) -> int | None:
+    if event.place is not None:
+        return event.place
+    value: JSON = event.context.get("index")
+    return value if _is_whole(value, MAX_ITEM_INDEX) else None
+
+
+def _is_whole(value: JSON, largest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest

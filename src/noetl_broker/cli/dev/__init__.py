@@ -1,0 +1,1 @@
+"""The command `dev`: everything that a folder of playbooks needs, in one foreground process."""

@@ -1,0 +1,100 @@
+"""Finds the YAML files of a folder and notices when they change, by looking at them again and again.
+
+Looking works on every file system, also on mounted and network folders, which send no notifications, and needs no
+library. A look at a thousand files takes some milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from noetl_broker.waits import wait_for
+
+ENDINGS: Final = (".yaml", ".yml")
+SKIPPED: Final = frozenset({"node_modules", "__pycache__"})  # beside folders whose names begin with a dot
+VIRTUAL_ENVIRONMENT: Final = "pyvenv.cfg"  # a file in it
+PAUSE_SECONDS: Final = 0.15  # between two looks; a change counts once two looks agree on it
+SHARE_OF_PAUSE: Final = 10  # a look that takes long makes the pause longer: at most a tenth of the time is spent
+
+
+class Signature(NamedTuple):
+    """What changes when a file is written or replaced."""
+
+    modified_ns: int
+    size: int
+    inode: int
+
+
+class Changes(NamedTuple):
+    """Files that are new or have changed, and files that are gone, each by name."""
+
+    changed: list[Path]
+    gone: list[Path]
+
+
+def scan(folder: Path) -> dict[Path, Signature]:
+    """Return the YAML files in a folder and its subfolders. What cannot be read is left out."""
+    found: dict[Path, Signature] = {}
+    pending = [str(folder)]
+    while pending:
+        try:
+            entries = [*os.scandir(pending.pop())]
+        except OSError:
+            continue
+        if any(entry.name == VIRTUAL_ENVIRONMENT for entry in entries):
+            continue
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name in SKIPPED:
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.name.endswith(ENDINGS) and stat.S_ISREG((status := entry.stat()).st_mode):
+                    found[Path(entry.path)] = Signature(status.st_mtime_ns, status.st_size, status.st_ino)
+            except OSError:
+                continue
+    return found
+
+
+class Watcher:
+    """Compares the looks at a folder: `compare` returns what has changed since the last answer."""
+
+    def __init__(self) -> None:
+        self._answered: dict[Path, Signature] = {}
+        self._last: dict[Path, Signature] | None = None
+
+    def compare(self, found: dict[Path, Signature]) -> Changes:
+        """Return what has changed. The first look counts at once; later ones count when the next look agrees.
+
+        An editor may empty a file before it writes it, or replace it.
+        """
+        last = found if self._last is None else self._last
+        changed = [
+            path for path, seen in found.items() if self._answered.get(path) != seen and last.get(path) == seen
+        ]  # fmt: skip
+        gone = [path for path in self._answered if path not in found and path not in last]
+        self._answered |= {path: found[path] for path in changed}
+        for path in gone:
+            del self._answered[path]
+        self._last = found
+        return Changes(sorted(changed), sorted(gone))
+
+
+async def keep_watching(folder: Path, stopping: asyncio.Event) -> AsyncIterator[Changes]:
+    """Yield the files that are there, and then what changes, until `stopping` is set."""
+    watcher, first = Watcher(), True
+    while not stopping.is_set():
+        began = time.monotonic()
+        found = await asyncio.to_thread(scan, folder)
+        pause = max(PAUSE_SECONDS, SHARE_OF_PAUSE * (time.monotonic() - began))
+        changes = watcher.compare(found)
+        if first or changes.changed or changes.gone:
+            yield changes
+        first = False
+        await wait_for(stopping, pause)

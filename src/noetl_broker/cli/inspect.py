@@ -1,0 +1,270 @@
+"""The commands `executions`, `status` and `events`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from noetl_broker.cli import output
+from noetl_broker.cli.arguments import StepName
+from noetl_broker.cli.command import Call, command, execution_id, with_traceback
+from noetl_broker.cli.selection import filters
+from noetl_broker.cli.start_cancel import describe_failure
+from noetl_broker.cli.status_view import status_parts, took, watch
+from noetl_broker.cli.tail import event_cells, event_line, follow
+from noetl_broker.errors import EXIT_FAILED, OperatorFault
+from noetl_broker.explain.error_text import traceback_of
+from noetl_broker.explain.item import Item, item_headline, item_outcome
+from noetl_broker.explain.undo_text import left_text
+from noetl_broker.operations.visits import read_visit
+from noetl_broker.playbook.blocks import is_block
+from noetl_broker.store import executions as store
+from noetl_broker.store.catalog import suggest_path
+from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.store.pages import page_left_undone
+from noetl_broker.store.progress import has_step, load_item, no_step_fault
+from noetl_broker.store.session import session
+from noetl_broker.text import read_item_name
+
+
+@command(
+    "executions",
+    example=(
+        "noetl-broker executions --status failed --path 'examples/*'\nnoetl-broker executions --limit 1000 --json\n"
+        "noetl-broker executions --undone"
+    ),
+)
+@filters
+@click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most.")
+@click.option("--undone", is_flag=True, help="Only those that ended and left something undone.")
+def executions(call: Call, *, which: store.Filter, limit: int, undone: bool) -> None:
+    """List executions, newest first; those of blocks below their parents."""
+    if undone:
+        if which != store.Filter():
+            raise OperatorFault("--undone takes no filters: leave them out")
+        _show_left_undone(call, limit)
+        return
+    meant: list[str] = []
+
+    async def ask() -> list[dict[str, Any]]:
+        async with session(call.database, name="executions") as connection:
+            found = await store.list_executions(connection, which, limit=limit)
+            if which.path is not None and not found:
+                meant.extend(filter(None, [await suggest_path(connection, which.path, None)]))
+            return found
+
+    entries = asyncio.run(ask())
+    if call.as_json:
+        output.show_json(entries)
+        return
+    if meant:
+        output.note(f"no playbook {which.path} is registered; {meant[0]}")
+    version = "v" if sys.stdout.isatty() else "version"
+    columns = ("execution", "path", version, "status", "started", "took", "error")
+    rows = [
+        (
+            entry["execution_id"],
+            "  " * depth + str(entry["path"]),
+            entry["version"],
+            entry["status"],
+            entry["started_at"],
+            took(entry["started_at"], entry["ended_at"]),
+            "; ".join(
+                filter(
+                    None,
+                    (
+                        entry.get("error") and describe_failure(entry["status"], entry["error"]),
+                        entry["forked_from"] and f"continues {entry['forked_from']}",
+                        entry["brought_back_as"] and f"continued as {entry['brought_back_as']}",
+                    ),
+                )
+            ),
+        )
+        for entry, depth in _blocks_below(entries)
+    ]
+    output.show_table(columns, rows, folding=frozenset({"path"}))
+
+
+def _show_left_undone(call: Call, limit: int) -> None:
+    async def ask() -> list[dict[str, Any]]:
+        async with session(call.database, name="executions") as connection:
+            return (await page_left_undone(connection, limit=limit)).items
+
+    found = asyncio.run(ask())
+    if call.as_json:
+        output.show_json(found)
+    elif not found:
+        output.say("no execution has left anything undone")
+    else:
+        rows = [(one["execution_id"], one["path"], one["status"], one["ended_at"], left_text(one)) for one in found]
+        output.show_table(("execution", "path", "status", "ended", "left"), rows, folding=frozenset({"path"}))
+
+
+def _blocks_below(entries: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Give the executions with their depth: each block stands below its parent, if that is listed."""
+    listed = {entry["execution_id"] for entry in entries}
+    below: dict[int, list[dict[str, Any]]] = {}
+    for entry in entries:
+        if is_block(entry["path"] or "") and entry["parent_execution_id"] in listed:
+            below.setdefault(entry["parent_execution_id"], []).append(entry)
+    placed = {entry["execution_id"] for blocks in below.values() for entry in blocks}
+
+    def with_blocks(entry: dict[str, Any], depth: int) -> Iterator[tuple[dict[str, Any], int]]:
+        yield entry, depth
+        for block in below.get(entry["execution_id"], ()):
+            yield from with_blocks(block, depth + 1)
+
+    for entry in entries:
+        if entry["execution_id"] not in placed:
+            yield from with_blocks(entry, 0)
+
+
+@command(
+    "status",
+    example=(
+        "noetl-broker status 58123456789012345\n"
+        "noetl-broker status 58123456789012345 --watch\n"
+        "noetl-broker status 58123456789012345 'fetch[3]'  # one item of an iterator"
+    ),
+)
+@execution_id
+@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@click.option("--watch", "live", is_flag=True, help="Show changes until it ends; exit 1 if it fails.")
+@with_traceback
+def status(call: Call, *, execution_id: int, step: str | None, live: bool, traceback: bool) -> int:
+    """Show the state of an execution, step by step.
+
+    Prints its steps, its open jobs with their leases and next attempts, its result or its error. With --watch, a
+    terminal shows it live. A pipe gets a line for each change; with --json, the whole document for each. STEP shows one
+    item of an iterator: fetch[3], or fetch#2[3] of the second visit.
+    """
+    if step is not None and live:
+        raise OperatorFault(f"--watch shows a whole execution, not {step}: leave one of them out")
+    if step is not None:
+        return _show_item(call, execution_id, step, traceback=traceback)
+
+    async def ask() -> dict[str, Any]:
+        if live:
+            async with LastingSession(call.database, name="status", tell=output.note) as source:
+                return await watch(source, execution_id, as_json=call.as_json, traceback=traceback)
+        async with session(call.database, name="status") as connection:
+            return await store.load_execution_details(connection, execution_id)
+
+    found = asyncio.run(ask())
+    if live:
+        return 0 if found["status"] == "COMPLETED" else EXIT_FAILED
+    if call.as_json:
+        output.show_json(found)
+    else:
+        for part in status_parts(found, traceback=traceback):
+            part.show()
+    return 0
+
+
+@command(
+    "events",
+    example=(
+        "noetl-broker events 58123456789012345\n"
+        "noetl-broker events 58123456789012345 --follow --json\n"
+        "noetl-broker events 58123456789012345 'fetch[3]'  # of one item of an iterator"
+    ),
+)
+@execution_id
+@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@click.option("--follow", "live", is_flag=True, help="Show new events until the execution ends (--json: one a line).")
+@with_traceback
+def events(call: Call, *, execution_id: int, step: str | None, live: bool, traceback: bool) -> None:
+    """Show the events of an execution in the order of its turns.
+
+    Each event is followed by what the broker decided on it. --json prints objects with the columns of noetl.event.
+    STEP: only those of a step; of load#2, its second visit; or of load[3], an item of an iterator.
+    """
+    of = None if step is None else _events_of(step)
+
+    async def ask() -> None:
+        if not live:
+            async with session(call.database, name="events") as connection:
+                _show_events(call, await store.list_events(connection, execution_id, of), traceback=traceback)
+            return
+        async with LastingSession(call.database, name="events", tell=output.note) as source:
+            shown = Tracebacks()
+            async for new in follow(source, execution_id, of):
+                for event in new:
+                    if call.as_json:
+                        output.show_json_line(event)
+                    else:
+                        _show_event(event, shown if traceback else None)
+
+    asyncio.run(ask())
+
+
+def _events_of(step: str) -> store.EventsOf:
+    item = read_item_name(step)
+    return store.EventsOf(*read_visit(step)) if item is None else store.EventsOf(*item)
+
+
+def _show_item(call: Call, execution_id: int, step: str, *, traceback: bool) -> int:
+    name = read_item_name(step)
+
+    async def ask() -> Item:
+        async with session(call.database, name="status") as connection:
+            if name is not None:
+                return await load_item(connection, execution_id, name)
+            await store.find_execution(connection, execution_id)
+            if not await has_step(connection, execution_id, read_visit(step)[0]):
+                raise no_step_fault(execution_id, step)
+        raise OperatorFault(
+            f"{step} is a step: noetl-broker explain {execution_id} {step} shows it. An item of an iterator is for"
+            f" example {step}[3]"
+        )
+
+    item = asyncio.run(ask())
+    if call.as_json:
+        output.show_json(item)
+        return 0
+    child = item["child_execution_id"]
+    lines = [item_headline(item), child and f"its execution is {child}, {item['child_status']}", item_outcome(item)]
+    output.Lines(tuple(line for line in lines if line)).show()
+    if traceback:
+        output.Lines(tuple(output.traceback_lines(traceback_of(item["error"])))).show()
+    return 0
+
+
+def _show_events(call: Call, entries: list[dict[str, Any]], *, traceback: bool) -> None:
+    if call.as_json:
+        output.show_json(entries)
+        return
+    if traceback:
+        shown = Tracebacks()
+        for event in entries:
+            _show_event(event, shown)
+        return
+    output.show_table(("time", "event", "step", "detail"), [event_cells(event) for event in entries])
+
+
+class Tracebacks:
+    """The tracebacks that were shown: the failures of an action, of its step and of its execution have the same."""
+
+    def __init__(self) -> None:
+        self._shown: set[bytes] = set()
+
+    def new(self, event: dict[str, Any]) -> str:
+        """Give the traceback of an event; empty if it was shown."""
+        text = traceback_of(event["error"])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        if digest in self._shown:
+            return ""
+        self._shown.add(digest)
+        return text
+
+
+def _show_event(event: dict[str, Any], tracebacks: Tracebacks | None) -> None:
+    output.say(event_line(event))
+    if tracebacks is not None:
+        for line in output.traceback_lines(tracebacks.new(event)):
+            output.say(line)

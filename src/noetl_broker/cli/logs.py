@@ -1,0 +1,117 @@
+"""The command `logs`: what the steps of an execution printed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from typing import Any
+
+import click
+
+from noetl_broker.broker.state import is_live
+from noetl_broker.cli import output
+from noetl_broker.cli.arguments import StepName
+from noetl_broker.cli.command import Call, command, execution_id
+from noetl_broker.cli.tail import REST_FACTOR, step_name
+from noetl_broker.operations.visits import read_node
+from noetl_broker.store import executions
+from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.store.logs import LogReader, Subject, read_log
+
+LOOK_SECONDS = 0.5
+STYLES = {"warning": "yellow", "error": "red"}
+Entry = dict[str, Any]
+
+
+@command(
+    "logs",
+    example=(
+        "noetl-broker logs 58123456789012345\n"
+        "noetl-broker logs 58123456789012345 load --follow\n"
+        "noetl-broker logs 58123456789012345 load#2[7]   # of item 7 of the second visit"
+    ),
+)
+@execution_id
+@click.argument("step", metavar="[STEP]", required=False, type=StepName())
+@click.option("--follow", "live", is_flag=True, help="Show new lines until the execution ends (--json: one a line).")
+def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None:
+    """Show what the steps of an execution printed and logged, by time.
+
+    Each line names its step, its attempt from the second on, and its level unless that is info. STEP is the name of a
+    step, load#2 for its second visit, or load[7] for an item. Of each attempt, the first and the last 32 KiB are kept;
+    a line says how much is missing between them. --json prints the entries with their levels and times.
+    """
+    name, visit, place = (None, None, None) if step is None else read_node(step)
+    subject = Subject(execution_id=execution_id, step=name, visit=visit, place=place)
+
+    async def ask() -> None:
+        async with LastingSession(call.database, name="logs", tell=output.note) as source:
+            await _show(call, follow(source, subject) if live else read_log(source, subject), live=live)
+
+    asyncio.run(ask())
+
+
+async def _show(call: Call, pages: AsyncIterator[list[Entry]], *, live: bool) -> None:
+    whole: list[Entry] = []
+    is_empty = True
+    async for entries in pages:
+        is_empty = is_empty and not entries
+        if call.as_json and not live:
+            whole += entries
+        elif call.as_json:
+            for entry in entries:
+                output.show_json_line(entry)
+        else:
+            for line in log_lines(entries):
+                output.say(*line)
+    if call.as_json and not live:
+        output.show_json(whole)
+    elif is_empty and not call.as_json:
+        output.note("nothing was printed")
+
+
+async def follow(source: LastingSession, subject: Subject) -> AsyncIterator[list[Entry]]:
+    """Yield the new entries of each look (perhaps none), until the execution has ended."""
+    reader, find = LogReader(subject), partial(executions.find_execution, execution_id=subject.execution_id)
+    while True:
+        began = time.monotonic()
+        # Read the status before the log: an attempt whose answer counts has sent its log before.
+        is_running = is_live((await source.read(find))["status"])
+        while entries := await source.read(reader.read):
+            yield entries
+        if not is_running:
+            return
+        await asyncio.sleep(max(LOOK_SECONDS, REST_FACTOR * (time.monotonic() - began)))
+
+
+def log_lines(entries: list[Entry]) -> Iterator[tuple[output.Styled, ...]]:
+    """Give entries as lines: time, step with its attempt, level, text. Parts of one line become one."""
+    started: dict[tuple[str, int, str], tuple[Entry, str]] = {}  # lines that have not ended
+    for entry in entries:
+        key = entry["node_id"], entry["attempt"], entry["level"]
+        if entry["missing_bytes"]:
+            for other in [other for other in started if other[:2] == key[:2]]:
+                yield _line(*started.pop(other))
+            yield _line(entry, f"… {entry['missing_bytes']:,} bytes are missing …", is_note=True)
+        first, begun = started.pop(key, (entry, ""))
+        *lines, rest = (begun + entry["message"]).split("\n")
+        for line in lines:
+            yield _line(first, line)
+            first = entry
+        if rest:
+            started[key] = first, rest
+    for first, rest in started.values():
+        yield _line(first, rest)
+
+
+def _line(entry: Entry, text: str, *, is_note: bool = False) -> tuple[output.Styled, ...]:
+    attempt = f" (attempt {entry['attempt']})" if entry["attempt"] > 1 else ""
+    head = f"{output.moment(entry['created_at'])}  {output.one_line(step_name(entry))}{attempt}  "
+    level = entry["level"]
+    words = "" if level == "info" or is_note else f"{level}: "
+    shown = output.one_line(text.removesuffix("\r").expandtabs())
+    return output.Styled(head, dim=True), output.Styled(
+        words + shown, None if is_note else STYLES.get(level), dim=is_note
+    )

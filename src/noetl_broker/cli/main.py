@@ -1,0 +1,163 @@
+"""The table of all commands. A new command is a row in it and a module of this package.
+
+A command is loaded when it is called: `--help` must not load a database driver. So this module imports click alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+
+from noetl_broker import __version__
+from noetl_broker.form import installed_form
+from noetl_broker.visible import visible
+
+
+class Entry(NamedTuple):
+    """A command: its module in `noetl_broker.cli`, and the first line of its docstring for the list of commands."""
+
+    module: str
+    sentence: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "dev": Entry("dev.command", "Run all that a folder of playbooks needs: Postgres, broker, worker, console."),
+    "demo": Entry("demo", "Run a demo: a Postgres of its own, a broker, a worker, two playbooks."),
+    "migrate": Entry("migrate", "Bring the database's schema up to date."),
+    "validate": Entry("playbooks", "Check playbooks without a database."),
+    "register": Entry("playbooks", "Register playbooks; changed content makes a new version."),
+    "schema": Entry("schema", "Print the JSON Schema of playbooks, for editors."),
+    "limit": Entry("limit", "Limit jobs: how many of a key run at a time, how many begin in a second."),
+    "step-type": Entry("step_types", "List, add and remove the step types of your own workers."),
+    "run": Entry("run", "Run the broker until it is stopped."),
+    "console": Entry("console", "Serve the console and the HTTP API until stopped."),
+    "token": Entry("token", "Create, list and revoke tokens of the HTTP API."),
+    "worker": Entry("worker", "Run the reference worker: lease jobs, run them, report results."),
+    "start": Entry("start_cancel", "Start an execution of a playbook."),
+    "cancel": Entry("start_cancel", "Cancel an execution and its children."),
+    "signal": Entry("signal", "Send a signal to the executions that wait for it."),
+    "approvals": Entry("approvals", "List what waits for a person's decision, oldest first."),
+    "approve": Entry("approvals", "Approve what waits in a step of an execution."),
+    "reject": Entry("approvals", "Reject what waits in a step of an execution."),
+    "schedule": Entry("schedule", "Start playbooks at given times: put, list, pause and backfill schedules."),
+    "pause": Entry("pause_resume", "Pause executions, or queue the new executions of a playbook."),
+    "resume": Entry("pause_resume", "Resume paused executions, or the new executions of a playbook."),
+    "executions": Entry("inspect", "List executions, newest first; those of blocks below their parents."),
+    "status": Entry("inspect", "Show the state of an execution, step by step."),
+    "events": Entry("inspect", "Show the events of an execution in the order of its turns."),
+    "logs": Entry("logs", "Show what the steps of an execution printed and logged, by time."),
+    "explain": Entry("explain", "Explain why a step ran, why it did not, or what it waits for."),
+    "dead-letters": Entry("retry", "List dead letters: events on which deciding failed, oldest first."),
+    "reevaluate": Entry("retry", "Give dead letters and lost mail back to the broker."),
+    "retry": Entry("retry", "Retry failed executions, each as a new execution from its failed step."),
+    "fork": Entry("fork", "Start an execution from a step of another, with its results."),
+    "undo": Entry("undo", "Undo what is left of an execution that has ended, in a new execution."),
+    "abandon": Entry("undo", "Give up the undo of an execution: it fails, and lists what is left."),
+    "graph": Entry("graph", "Draw a playbook, or an execution with the path it took."),
+    "replay": Entry("replay.command", "Replay every decision of executions and report differences."),
+    "verify": Entry("verify", "Check the invariants of stored executions."),
+    "archive": Entry("archive", "Archive old history by whole periods; nothing is deleted."),
+    "doctor": Entry("doctor", "Find what keeps brokers from working, and say what to do."),
+    "completion": Entry("completion", "Print a completion script for bash, zsh or fish."),
+    "config": Entry("config", "Show the settings and where each comes from."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that knows its commands from the table and loads the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Give the names in the order of the table."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Load a command; None if the table has none of this name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command = getattr(import_module(f"noetl_broker.cli.{entry.module}"), cmd_name.replace("-", "_"))
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggest a similar name for an unknown command."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"There is no command {args[0]}.{meant}")
+        return super().resolve_command(ctx, args)
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the options of the group."""
+        with _visible_errors():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _visible_errors():
+            return super().invoke(ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer the commands of the table."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*(CompletionItem(name, help=COMMANDS[name].sentence) for name in names), *options]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - as above
+        """List the commands of the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.sentence) for name, entry in COMMANDS.items()])
+
+
+@contextmanager
+def _visible_errors() -> Iterator[None]:
+    """Escape control characters in usage errors: they repeat arguments, which may be names that others chose."""
+    try:
+        yield
+    except click.MissingParameter:
+        raise  # repeats no argument
+    except click.UsageError as error:
+        text = error.format_message()
+        if text == visible(text):
+            raise
+        raise click.UsageError(visible(text), ctx=error.ctx) from None
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="\b\nExample:\n  noetl-broker demo\n  noetl-broker start --help",
+)
+@click.version_option(f"{__version__} ({installed_form()})", prog_name="noetl-broker")
+def cli() -> None:
+    """A Postgres-native workflow broker: events in, decisions out, one transaction.
+
+    Every command takes --dsn (or NOETL_BROKER_DSN, or the PG* variables), --schema and --json.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with its exit code."""
+    if sys.stderr is None:
+        # Stderr was closed. Keep its number: a file or connection that got it would receive error messages.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end of the process
+    if os.getpid() == 1:
+        # Process 1 of a container has no default signal handlers: it would ignore SIGTERM.
+        signal.signal(signal.SIGTERM, _end)
+    cli(prog_name="noetl-broker")
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,24 @@
+"""The histories that a replay reads, with a bar that shows how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from noetl_broker.cli.command import Call
+from noetl_broker.cli.output import progress_bar
+from noetl_broker.cli.selection import Selection
+from noetl_broker.operations import histories
+from noetl_broker.store import history_scan as store
+from noetl_broker.store.session import session
+
+
+async def read_histories(call: Call, chosen: Selection) -> AsyncGenerator[store.Part, None]:
+    """Yield the chosen histories, each whole or in parts; the next ones load meanwhile."""
+    which = chosen.ids or chosen.which
+    async with session(call.database, name="replay") as connection:
+        with progress_bar(None if chosen.ids else await store.count_histories(connection, chosen.which)) as advance:
+            async with aclosing(histories.read_histories(connection, which, call.playbook_rules)) as parts:
+                async for part in parts:
+                    yield part
+                    advance(part.last)

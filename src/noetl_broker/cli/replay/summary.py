@@ -1,0 +1,139 @@
+"""What `replay` prints: the story of each execution, its differences as a diff, and the totals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.cli import output
+from noetl_broker.errors import EXIT_FAILED, HistoryFault
+from noetl_broker.history.record import RecordedTurn
+from noetl_broker.history.replay import Difference, ReplayedTurn
+from noetl_broker.history.story import format_turn
+from noetl_broker.operations.differences import Differences, diff
+from noetl_broker.operations.histories import Pace
+from noetl_broker.store.history_scan import Part
+
+MOST_KEPT = 1000  # executions in the JSON document; all are counted
+MOST_LINES = 60  # of a diff
+COLOURS = {"-": "red", "+": "green"}
+
+
+class Summary:
+    """Replays histories and prints what it finds; with `as_json` all of it in one document at the end."""
+
+    def __init__(self, *, as_json: bool, stories: bool) -> None:
+        """`stories`: print the story of each execution up to its first difference, not only differences."""
+        self._as_json = as_json
+        self._stories = stories and not as_json
+        self._pace = Pace()
+        self._turns = 0
+        self._count = {"different": 0, "unreadable": 0}
+        self._kept: dict[str, list[dict[str, Any]]] = {"different": [], "unreadable": []}
+        self._current: Differences | None = None
+
+    def take(self, part: Part) -> None:
+        """Replay a history, or a part of one."""
+        if part.first:
+            self._current = Differences(part.history, in_parts=part.jobs is not None)
+        execution = self._current
+        if execution is None:
+            return
+        try:
+            execution.take(part, lambda replayed: self._show_turn(execution, replayed))
+        except HistoryFault as fault:
+            self._pace.executions += 1
+            self._show_unreadable(execution, fault)
+            self._current = None
+            return
+        self._turns += len(part.turns)
+        if part.last:
+            self._pace.executions += 1
+            self._show_end(execution)
+            self._current = None
+
+    def close(self, *, alone: bool) -> int:
+        """Print the totals (not for one execution `alone`); gives the exit code."""
+        different, unreadable = self._count["different"], self._count["unreadable"]
+        if self._as_json:
+            output.show_json(
+                {
+                    "executions": self._pace.executions,
+                    "turns": self._turns,
+                    "executions_per_second": round(self._pace.per_second, 1),
+                    "differing": different,
+                    **self._kept,
+                }
+            )
+        elif not alone:
+            failed = f", {unreadable} cannot be replayed" if unreadable else ""
+            output.say(
+                f"{output.executions(self._pace.executions)}, {self._turns} turns, {different} different{failed} "
+                f"({self._pace.per_second:,.0f} executions/s)"
+            )
+        return EXIT_FAILED if different or unreadable else 0
+
+    def _show_turn(self, execution: Differences, replayed: ReplayedTurn) -> None:
+        """Print a turn of a story, up to the first difference."""
+        if self._stories and not execution.found:
+            for line in format_turn(replayed.recorded.event, replayed.decision):
+                output.say(line)
+
+    def _show_end(self, execution: Differences) -> None:
+        history, found = execution.history, execution.found
+        if found:
+            self._count["different"] += 1
+            if self._as_json and len(self._kept["different"]) < MOST_KEPT:
+                entry = {"execution_id": history.execution_id, "path": history.path}
+                self._kept["different"].append(
+                    {**entry, "count": execution.count, "differences": execution.as_documents()}
+                )
+        if not self._as_json:
+            _show_end(execution, story=self._stories)
+
+    def _show_unreadable(self, execution: Differences, fault: HistoryFault) -> None:
+        self._count["unreadable"] += 1
+        history = execution.history
+        if not self._as_json:
+            output.say(str(fault))
+        elif len(self._kept["unreadable"]) < MOST_KEPT:
+            entry = {"execution_id": history.execution_id, "path": history.path, "reason": fault.reason}
+            self._kept["unreadable"].append(entry)
+
+
+def _show_end(execution: Differences, *, story: bool) -> None:
+    """Print the first difference, or (with `story`) that there is none."""
+    history = execution.history
+    name = f"execution {history.execution_id}"
+    if execution.found:
+        first = execution.found[0][0]
+        where = f", the first in turn {first.turn}" if first.turn is not None else ""
+        differences = "1 difference" if execution.count == 1 else f"{execution.count} differences{where}"
+        output.say(f"{name}: {differences}")
+        show_difference(*execution.found[0])
+    elif story:
+        so_far = " so far (it is running)" if execution.is_running else ""
+        output.say(f"{name}: {execution.turns} turns{so_far}, no difference")
+    if story and history.set_aside:
+        events = "1 event of it was" if history.set_aside == 1 else f"{history.set_aside} events of it were"
+        output.say(f"{events} set aside and has no turn; noetl-broker status {history.execution_id} says why")
+
+
+def show_difference(difference: Difference, recorded: RecordedTurn | None) -> None:
+    """Print a difference as a diff: on a terminal, red is what was written and green what is decided now."""
+    output.say(f"  {_heading(difference, recorded)}")
+    lines = [*diff(difference.written, difference.decided)]
+    for line in lines[:MOST_LINES]:
+        output.say(output.Styled(f"    {line}", COLOURS.get(line[:1])))
+    if len(lines) > MOST_LINES:
+        output.say(f"    … and {len(lines) - MOST_LINES} more lines; --json has them all")
+
+
+def _heading(difference: Difference, recorded: RecordedTurn | None) -> str:
+    """Give the turn, the event that it read, and what differs."""
+    if difference.turn is None:
+        return difference.what
+    if recorded is None or recorded.turn.number != difference.turn:
+        return f"turn {difference.turn}: {difference.what}"
+    event = recorded.event
+    of_step = f" {event.step}" if event.step else ""
+    return f"turn {difference.turn}, {event.type}{of_step} (event {recorded.event_id}): {difference.what}"

@@ -1,0 +1,309 @@
+"""What `status` prints: a headline, the steps, the open jobs, the result or error; `--watch` shows changes."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from rich.console import Group
+from rich.live import Live
+
+from noetl_broker.broker.state import is_live
+from noetl_broker.cli import output
+from noetl_broker.cli.output import Lines, Part, Rows
+from noetl_broker.cli.start_cancel import describe_failure
+from noetl_broker.cli.tail import LOOK_SECONDS, REST_FACTOR, step_name
+from noetl_broker.explain.error_text import attempt_text, traceback_of
+from noetl_broker.explain.places import place_of_row, place_text
+from noetl_broker.explain.progress import failures_text, progress_text
+from noetl_broker.explain.undo_text import awaited_text, undo_lines
+from noetl_broker.store import executions
+from noetl_broker.store.claimed_rows import parse_node
+from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.text import join_names, visit_name
+
+OPEN_STEP = "RUNNING"
+ITEMS_COLUMN = 3  # after the status
+JOB_WAITS = {
+    "failed": "waits for the broker's decision",
+    "held": "until the execution is resumed",
+    "dead": "it failed, and has no attempt left",
+    "delegated": "the broker runs its child executions or items",
+}
+
+
+def status_parts(found: dict[str, Any], *, traceback: bool = False) -> Iterator[Part]:
+    """Give the parts of an answer from what `load_execution_details` has found; `traceback`: also that of the error."""
+    yield Lines((_headline(found), *_kept_by(found)))
+    if found["steps"]:
+        yield Lines(("",))
+        yield _steps(found)
+    failures = [text for one in found["iterators"] if (text := failures_text(one))]
+    if failures:
+        yield Lines(("", *failures))
+    if found["waits"]:
+        yield Lines(("",))
+        waits = [
+            (
+                wait["node_id"].partition(":")[2],
+                _waits_for(wait, found),
+                took(wait["since"], found["read_at"]),
+                wait["due_at"],
+            )
+            for wait in found["waits"]
+        ]
+        yield Rows(("wait of", "for", "since", "until"), waits, frozenset({"for"}))
+    if found["jobs"]:
+        yield Lines(("",))
+        jobs = [
+            (step_name(job), job["type"], job["status"], job["attempts"], job.get("worker_id"), _job_waits(job, found))
+            for job in found["jobs"]
+        ]
+        yield Rows(("job of", "type", "status", "leases", "worker", "next"), jobs, frozenset({"worker"}))
+    if found.get("blocks"):
+        yield Lines(("",))
+        blocks = [
+            (_block_name(one), one["execution_id"], one["status"], join_names(one["at"])) for one in found["blocks"]
+        ]
+        yield Rows(("block", "execution", "status", "at"), blocks)
+    if found["unlisted_jobs"]:
+        yield Lines((f"and {found['unlisted_jobs']:,} more open jobs of items",))
+    if (awaited := awaited_text(found["awaited"])) is not None:
+        yield Lines(("", awaited))
+    if found["undo"] is not None:
+        undo = tuple(undo_lines(found["execution_id"], found["status"], found["undo"]))
+        yield Lines(("", *undo) if undo else ())
+    yield Lines(tuple(ending(found, traceback=traceback)))
+
+
+def _kept_by(found: dict[str, Any]) -> Iterator[str]:
+    """That its playbook is paused, and the places that it holds or waits for."""
+    pause = found["path_pause"]
+    if pause is not None:
+        reason = f": {pause['reason']}" if pause["reason"] else ""
+        yield f"its playbook is paused{reason} (noetl-broker resume --path {found['path']} admits it)"
+    yield from (place_text(place_of_row(place)) for place in found["places"])
+
+
+def _block_name(block: dict[str, Any]) -> str:
+    """The visit or item that a block belongs to: `pay`, `ship[3]`."""
+    place = "" if block["place"] is None else f"[{block['place']}]"
+    return f"{block['node_id'].partition(':')[2]}{place}"
+
+
+def _steps(found: dict[str, Any]) -> Rows:
+    """A row for each step; with a column for the progress of iterators, if there are any."""
+    progress: dict[str, list[str]] = {}
+    for one in found["iterators"]:
+        progress.setdefault(one["step"], []).append(progress_text(one))
+    columns = ["step", "type", "status", "visits", "started", "took"]
+    rows = [
+        [step["step"], step["type"], step["status"], step["visits"], step["started_at"], _step_took(step, found)]
+        for step in found["steps"]
+    ]
+    if progress:
+        columns.insert(ITEMS_COLUMN, "items")
+        for row in rows:
+            row.insert(ITEMS_COLUMN, "; ".join(progress.get(row[0], ())))
+    return Rows(columns, rows, frozenset({"items"}))
+
+
+def _headline(found: dict[str, Any]) -> str:
+    version = "" if found["version"] is None else f" version {found['version']}"
+    time = took(found["started_at"], found["ended_at"] or found["read_at"])
+    manner = "for" if found["ended_at"] is None else "after"
+    playbook = f"{found['path'] or 'without a playbook'}{version}"
+    line = f"execution {found['execution_id']}  {playbook}  {found['status']} {manner} {time}"
+    for origin, words in (
+        ("parent_execution_id", "child of"),
+        ("forked_from", "forked from"),
+        ("brought_back_as", "continued as"),
+    ):
+        if found[origin] is not None:
+            line = f"{line}, {words} {found[origin]}"
+    return line
+
+
+def _step_took(step: dict[str, Any], found: dict[str, Any]) -> str | None:
+    running = step["status"] == OPEN_STEP and found["ended_at"] is None
+    return took(step["started_at"], found["read_at"] if running else step["ended_at"])
+
+
+def _waits_for(wait: dict[str, Any], found: dict[str, Any]) -> str:
+    """Say what ends a wait: its moment, a signal (of a key), or a person's decision on its title."""
+    if wait["kind"] == "signal":
+        of = "" if wait.get("key") in {None, str(found["execution_id"])} else f" of {wait['key']}"
+        return f"signal {', '.join(wait.get('names') or ())}".rstrip() + of
+    return f"a person: {wait.get('title') or ''}".rstrip(": ") if wait["kind"] == "approval" else "its moment"
+
+
+def _job_waits(job: dict[str, Any], found: dict[str, Any]) -> str | None:
+    """Say what a job waits for; `read_at` is the database's clock."""
+    now = found["read_at"]
+    if job["status"] == "leased" and job["lease_until"] is not None:
+        remaining = (job["lease_until"] - now).total_seconds()
+        if remaining <= 0:
+            return f"lease ran out {output.span(-remaining)} ago"
+        told = "its worker is to stop; " if job["stop"] else ""
+        return f"{told}lease ends in {output.span(remaining)}"
+    waits_for_limit = job.get("held_for") == ["limit"]
+    if job["status"] in {"queued", "retry"} or waits_for_limit:
+        remaining = (job["available_at"] - now).total_seconds()
+        if remaining > 0:
+            return f"{'again in' if job['attempts'] else 'in'} {output.span(remaining)}"
+        if waits_for_limit:
+            return f"waits for a place of the limit {job['limit_name']}"
+        return f"waits for a worker since {output.span(-remaining)}"
+    return JOB_WAITS.get(job["status"])
+
+
+def ending(found: dict[str, Any], *, traceback: bool = False) -> list[str]:
+    """Give the result or error, unread events and dead letters, after a blank line; nothing if there is none."""
+    lines = []
+    if "result" not in found:
+        lines.append("values are shown to logins with the role noetl_operator")
+    elif found["error"] is not None:
+        lines.append(describe_failure(found["status"], found["error"], _attempt(found)))
+        if isinstance(found["error"], dict) and found["error"].get("template"):
+            lines.append(f"template: {found['error']['template']}")
+        if traceback:
+            lines += output.traceback_lines(traceback_of(found["error"]))
+    elif found["status"] == "COMPLETED":
+        lines.append(f"result: {output.compact_json(found['result'], longest=2000)}")
+    if found.get("archived"):
+        lines.append("archived: its steps, events and jobs are in the schema of the archive")
+    if found["unread"]:
+        lines.append(f"events that wait for a broker to read them: {found['unread']}")
+    lines += [
+        f"set aside: {letter['event_type']} {letter['node_name']} ({letter['event_id']}): {letter['reason']}"
+        if "reason" in letter
+        else f"set aside: event {letter['event_id']}"
+        for letter in found["dead_letters"]
+    ]
+    return ["", *lines] if lines else []
+
+
+def _attempt(found: dict[str, Any]) -> str:
+    """Give the attempt that failed the execution, from the job of its step; lost leases are no attempts."""
+    step = found["error"].get("step") if isinstance(found["error"], dict) else None
+    jobs = [job for job in found["jobs"] if job["step"] == step and not _is_item(job)]
+    return attempt_text(jobs[-1]["attempts"] - jobs[-1]["lost_leases"], jobs[-1]["max_attempts"]) if jobs else ""
+
+
+def _is_item(job: dict[str, Any]) -> bool:
+    return parse_node(job["node_id"], None).place is not None
+
+
+def took(started: datetime | None, ended: datetime | None) -> str | None:
+    """Give the time between two moments as text; None if one of them is missing."""
+    return None if started is None or ended is None else output.span((ended - started).total_seconds())
+
+
+Found = dict[str, Any]
+
+
+class State(NamedTuple):
+    """The state of a part as text. A line shows it when `mark` has changed."""
+
+    text: str
+    mark: str
+
+
+# The state of each part, by kind, name and (a step may have many jobs) the id of a job.
+States = dict[tuple[str, str, int], State]
+
+
+async def watch(source: LastingSession, execution_id: int, *, as_json: bool, traceback: bool = False) -> Found:
+    """Show the state of an execution until it ends; gives the last one.
+
+    On a terminal it redraws one picture; a pipe gets a line for each change, with `as_json` a document for each.
+    """
+    states = _poll(source, execution_id)
+    if as_json:
+        return await _print_documents(states)
+    return await (_draw if sys.stdout.isatty() else _print_lines)(states, traceback=traceback)
+
+
+async def _poll(source: LastingSession, execution_id: int) -> AsyncIterator[Found]:
+    """Yield the state again and again, the end last; a slow database is queried less often."""
+    while True:
+        began = time.monotonic()
+        found = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+        yield found
+        if not is_live(found["status"]):
+            return
+        await asyncio.sleep(max(LOOK_SECONDS[1] / 2, REST_FACTOR * (time.monotonic() - began)))
+
+
+async def _draw(states: AsyncIterator[Found], *, traceback: bool) -> Found:
+    found: Found = {}
+    with Live(console=output.console(), auto_refresh=False, vertical_overflow="ellipsis") as live:
+        async for found in states:
+            live.update(Group(*(part.drawn() for part in status_parts(found, traceback=traceback))), refresh=True)
+        live.vertical_overflow = "visible"  # the last picture stays, whole
+    return found
+
+
+async def _print_lines(states: AsyncIterator[Found], *, traceback: bool) -> Found:
+    found: Found = {}
+    before: States = {}
+    async for found in states:
+        now = part_states(found)
+        for line in changes(before, now):
+            output.say(f"{output.moment(found['read_at'])}  {line}")
+        before = now
+    output.Lines(tuple(ending(found, traceback=traceback))).show()
+    return found
+
+
+async def _print_documents(states: AsyncIterator[Found]) -> Found:
+    found: Found = {}
+    before: States = {}
+    async for found in states:
+        now = part_states(found)
+        if [*changes(before, now)]:
+            output.show_json_line(found)
+        before = now
+    return found
+
+
+def part_states(found: Found) -> States:
+    """Give the state of the execution, of each step that has started, of iterators, and of open jobs of steps."""
+    time_taken = took(found["started_at"], found["ended_at"])
+    states = {
+        ("execution", str(found["execution_id"]), 0): _joined(found["status"], time_taken and f"after {time_taken}")
+    }
+    for step in found["steps"]:
+        if step["visits"]:
+            visit = f"visit {step['visits']}" if step["visits"] > 1 else None
+            ended = step["status"] != OPEN_STEP and took(step["started_at"], step["ended_at"])
+            states["step", str(step["step"]), 0] = _joined(step["status"], visit, ended and f"after {ended}")
+    for one in found["iterators"]:
+        # a line for each percent: an item may end every millisecond
+        percent = str(100 * one["ended"] // one["total"])
+        states["items of", visit_name(one["step"], one["visit"]), 0] = State(progress_text(one), percent)
+    for job in found["jobs"]:
+        if _is_item(job):
+            continue
+        lease = f"lease {job['attempts']}" if job["attempts"] > 1 else None
+        worker = f"by {job['worker_id']}" if job["status"] == "leased" else None
+        states["job of", step_name(job), job["queue_id"]] = _joined(job["status"], worker, lease)
+    return states
+
+
+def changes(before: States, now: States) -> Iterator[str]:
+    """Give a line for each part whose state has changed; a job that is gone shows in its step."""
+    for part, state in now.items():
+        if part not in before or before[part].mark != state.mark:
+            what, name, _ = part
+            yield output.one_line(f"{what} {name}  {state.text}")
+
+
+def _joined(*words: object) -> State:
+    text = "  ".join(str(word) for word in words if word)
+    return State(text, text)

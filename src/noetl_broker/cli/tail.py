@@ -1,0 +1,153 @@
+"""Follows an execution: yields its events until it ends; gives events as lines."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+
+from noetl_broker.broker.event_types import APPROVAL_DECIDED, EXECUTION_PAUSE, EXECUTION_SIGNAL, TIMER_DUE
+from noetl_broker.broker.state import is_live
+from noetl_broker.cli import output
+from noetl_broker.explain.error_text import attempt_text, error_text
+from noetl_broker.explain.places import place_of_row, place_text
+from noetl_broker.store import executions
+from noetl_broker.store.lasting_session import LastingSession
+from noetl_broker.store.schema_name import with_schema
+from noetl_broker.text import short_json
+
+# A look comes late by at most a tenth of the time that nothing has happened.
+LOOK_SECONDS = (0.05, 0.5)
+LATE_SHARE = 0.1
+# After a slow query, rest several times as long: the database has other work.
+REST_FACTOR = 5.0
+HOLDS = {
+    "PAUSED": "it is paused: noetl-broker resume {0} resumes it",
+    "QUEUED": "it is queued, its playbook is paused: noetl-broker resume --path {path} admits it",
+}
+SILENCE_SECONDS = 5.0
+# What the detail of an event is, by a key of its context.
+TOLD_IN = {
+    EXECUTION_PAUSE: "reason",
+    "execution_paused": "reason",
+    "execution_queued": "reason",
+    TIMER_DUE: "purpose",
+}
+_VISIT = re.compile(r"#(?P<visit>\d+)(?:\.(?P<place>\d+))?$")
+
+
+async def follow(
+    source: LastingSession, execution_id: int, of: executions.EventsOf | None = None
+) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield the new events of each look (perhaps none), in the order of turns as far as it is known.
+
+    Stops when the execution has ended. Events that come after the end change nothing and are not waited for.
+    """
+    seen: set[int] = set()
+    moved = time.monotonic()
+    while True:
+        began = time.monotonic()
+        # Read the status before the events: an execution that has ended has written all of them.
+        found = await source.read(partial(executions.find_execution, execution_id=execution_id))
+        entries = await source.read(partial(executions.list_events, execution_id=execution_id, of=of, read_only=True))
+        new = [event for event in entries if event["event_id"] not in seen]
+        seen.update(event["event_id"] for event in new)
+        yield new
+        if not is_live(found["status"]):
+            return
+        now = time.monotonic()
+        moved = now if new else moved
+        shortest, longest = LOOK_SECONDS
+        pause = min(max(LATE_SHARE * (now - moved), shortest), longest)
+        await asyncio.sleep(max(pause, REST_FACTOR * (now - began)))
+
+
+async def follow_to_end(
+    source: LastingSession, execution_id: int, *, show_line: Callable[[str], None]
+) -> dict[str, Any]:
+    """Show each event as a line, and one hint if nothing moves; gives the row of the ended execution."""
+    moved_at, hinted = time.monotonic(), False
+    async for events in follow(source, execution_id):
+        for event in events:
+            show_line(event_line(event))
+        if events:
+            moved_at = time.monotonic()
+        elif not hinted and time.monotonic() - moved_at > SILENCE_SECONDS:
+            hinted = True
+            details = await source.read(partial(executions.load_execution_details, execution_id=execution_id))
+            for line in _hints(details):
+                show_line(with_schema(line, source.schema))
+    return await source.read(partial(executions.find_execution, execution_id=execution_id))
+
+
+def _hints(found: dict[str, Any]) -> list[str]:
+    """Say whether a broker or a worker seems to be missing."""
+    if found["unread"]:
+        return ["its events are unread: is a broker running? (noetl-broker run)"]
+    waiting = [place_text(place) for place in map(place_of_row, found["places"]) if place.held_at is None]
+    if waiting:
+        return [f"it {text}" for text in waiting]
+    if found["status"] in HOLDS:
+        return [HOLDS[found["status"]].format(found["execution_id"], path=found["path"])]
+    free = [job for job in found["jobs"] if job["status"] == "queued"]
+    return [
+        f"the job of {step_name(job)} waits: is a worker for {job['type']} running? (noetl-broker worker)"
+        for job in free[:1]
+    ]
+
+
+def event_line(event: dict[str, Any]) -> str:
+    """Give an event as a line: time, type, step with visit, detail."""
+    return "  ".join(part for part in event_cells(event) if part).rstrip()
+
+
+def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Give an event as time, type, step (`fetch #2` for the second visit) and detail."""
+    return (
+        output.moment(event["created_at"]),
+        output.cell(event["event_type"]).ljust(18),
+        output.cell(step_name(event)),
+        output.cell(_detail(event)),
+    )
+
+
+def step_name(row: dict[str, Any]) -> str:
+    """Give the step of an event or a job: `fetch`, `fetch #2` for its second visit, `fetch[3]` for an item."""
+    name = str(row.get("node_name") or row.get("step") or "")
+    found = _VISIT.search(str(row.get("node_id") or ""))
+    if found is None:
+        return name
+    visit = "" if found["visit"] == "1" else f" #{found['visit']}"
+    return name + visit + ("" if found["place"] is None else f"[{found['place']}]")
+
+
+def _detail(event: dict[str, Any]) -> str | None:
+    meta = event["meta"] if isinstance(event["meta"], dict) else {}
+    parts = []
+    context = event["context"] if isinstance(event["context"], dict) else {}
+    if event["event_type"].startswith("iteration_") and isinstance(context.get("index"), int):
+        parts.append(f"item {context['index']}")
+    if event["event_type"] == APPROVAL_DECIDED and isinstance(context.get("approved"), bool):
+        parts.append(f"{'approved' if context['approved'] else 'rejected'} by {context.get('by')}")
+    if event["event_type"] == EXECUTION_SIGNAL and isinstance(context.get("name"), str):
+        parts.append(_signal(context, str(event["execution_id"])))
+    told = context.get(TOLD_IN.get(event["event_type"], ""))
+    if told:
+        parts.append(str(told))
+    if event["error"] is not None:
+        parts.append(error_text(event["error"]))
+    if isinstance(meta.get("delay_seconds"), (int, float)):
+        parts.append(f"again in {output.span(meta['delay_seconds'])}")
+    if event["error"] is not None or meta.get("attempt") != 1:
+        parts.append(attempt_text(meta.get("attempt"), meta.get("max_attempts")))
+    return ", ".join(filter(None, parts)) or None
+
+
+def _signal(context: dict[str, Any], execution_id: str) -> str:
+    """Give the name of a signal, its key (unless that is the execution), and its payload (unless it has none)."""
+    of = "" if context.get("key") in {None, execution_id} else f" of {context['key']}"
+    payload = "" if context.get("payload") is None else f": {short_json(context['payload'])}"
+    return f"{context['name']}{of}{payload}"

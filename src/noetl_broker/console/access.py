@@ -1,0 +1,169 @@
+"""Who may do what: the caller of a request, and the dependencies by which each route names the role that it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+
+from noetl_broker.console.problem import FieldError, Refusal
+from noetl_broker.console.services import services_of
+from noetl_broker.console.values import shows_payloads
+from noetl_broker.store.api_tokens import Checked
+
+COOKIE = "noetl_session"
+
+
+class Role(StrEnum):
+    """What a caller may do. A viewer sees names, numbers, times and statuses; an operator everything, and acts."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a request; `name` is that of the token."""
+
+    role: Role
+    name: str
+
+
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+FORWARDED = ("forwarded", "x-forwarded-for")  # what a proxy adds; it may send the name of this machine as Host
+LOCAL = Caller(role=Role.OPERATOR, name="local")  # a person at the machine itself, while there is no token
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="token", description="`Authorization: Bearer TOKEN`")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, scheme_name="session", description="the cookie of the console")
+
+
+async def viewer(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
+    cookie: Annotated[str | None, Security(_cookie)],
+) -> Caller:
+    """The caller of a route that a viewer may use. Raises Refusal: 401, 403 for a foreign page, 429."""
+    caller = await _find_caller(request, bearer.credentials if bearer is not None else cookie)
+    shows_payloads.set(caller.role is Role.OPERATOR)
+    return caller
+
+
+async def refuse_unless_operator(request: Request) -> None:
+    """Raise Refusal where a request is not an operator's, before its body is read."""
+    bearer = await _bearer(request)
+    await operator(await _find_caller(request, bearer.credentials if bearer is not None else await _cookie(request)))
+
+
+async def _find_caller(request: Request, token: str | None) -> Caller:
+    refuse_foreign_page(request)
+    request.state.token = token
+    found = await check_again(request)
+    if found is None:
+        _refuse_foreign_host(request)
+        caller = LOCAL
+    else:
+        caller = Caller(role=Role(str(found.role)), name=str(found.name))
+    request.state.caller = caller  # for errors
+    return caller
+
+
+async def check_again(request: Request) -> Checked | None:
+    """What the token of a request allows now; None where none is needed. Raises Refusal, as `viewer` does."""
+    address = request.client.host if request.client is not None else ""
+    return await services_of(request).sign_in.check(request.state.token, address)
+
+
+async def operator(caller: Annotated[Caller, Depends(viewer)]) -> Caller:
+    """The caller of a route that only an operator may use. Raises Refusal (403) for a viewer."""
+    if caller.role is not Role.OPERATOR:
+        raise Refusal(HTTPStatus.FORBIDDEN, f"the token {caller.name} has the role viewer; this needs an operator")
+    return caller
+
+
+def refuse_hidden_filter(caller: Caller | None, hidden: str, *given: str | None) -> None:
+    """Raise Refusal (403) where a viewer filters by what viewers do not see; `hidden` names it: `assignees`."""
+    if any(value is not None for value in given) and (caller is None or caller.role is not Role.OPERATOR):
+        raise Refusal(HTTPStatus.FORBIDDEN, f"a viewer sees no {hidden}, so cannot filter by them")
+
+
+Viewer = Annotated[Caller, Depends(viewer)]
+Operator = Annotated[Caller, Depends(operator)]
+
+
+async def anybody() -> None:
+    """The dependency of a route that needs no token; its answer has no data."""
+
+
+Anybody = Depends(anybody)  # for `dependencies=[Anybody]` of a route
+
+
+def role_of(dependant: Dependant) -> Role | None:
+    """The role that a route needs, from its dependencies; None: `anybody`. Raises ValueError if it says neither."""
+    calls = {each.call for each in _flat(dependant)}
+    if operator in calls:
+        return Role.OPERATOR
+    if viewer in calls:
+        return Role.VIEWER
+    if anybody in calls:
+        return None
+    raise ValueError(f"the route {dependant.path} does not say who may use it: give it Viewer, Operator or Anybody")
+
+
+def _flat(dependant: Dependant) -> Iterator[Dependant]:
+    for each in dependant.dependencies:
+        yield each
+        yield from _flat(each)
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Raise Refusal (400) for a query parameter that the route does not have: a filter with a typo filters nothing."""
+    route = request.scope.get("route")
+    if not isinstance(route, APIRoute):
+        return
+    known = {field.alias for each in (route.dependant, *_flat(route.dependant)) for field in each.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known)) or 'none'}"
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST,
+            f"{request.url.path} has no query parameter {unknown[0]!r:.80}; {remedy}",
+            errors=[FieldError(at=f"query.{name:.80}", message="there is no such parameter") for name in unknown],
+        )
+
+
+def refuse_foreign_page(request: Request) -> None:
+    """Raise Refusal (403) for a request that a page of another site makes, with the cookie or the place of its user."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return
+    if not is_own_page(request):
+        raise Refusal(HTTPStatus.FORBIDDEN, f"the page {origin!r:.80} may not use this API: it is from another address")
+
+
+def is_own_page(request: Request) -> bool:
+    """Whether a page of this console made the request, as its browser says."""
+    scheme, _, host = request.headers.get("origin", "").lower().partition("://")
+    return scheme in {"http", "https"} and host == request.headers.get("host", "").lower()
+
+
+def _refuse_foreign_host(request: Request) -> None:
+    """Raise Refusal (403) for a name that is not of this machine: a page may have pointed its own name here."""
+    host = request.headers.get("host", "")
+    name = re.sub(r":[0-9]*$", "", host).lower()
+    if name not in LOCAL_NAMES:
+        raise Refusal(
+            HTTPStatus.FORBIDDEN,
+            f"the host {host!r:.80} is not of this machine; say localhost, or create a token",
+        )
+    if any(name in request.headers for name in FORWARDED):
+        raise Refusal(HTTPStatus.FORBIDDEN, "the request came through a proxy, so from anywhere; create a token")

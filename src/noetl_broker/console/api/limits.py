@@ -1,0 +1,111 @@
+"""Limits on jobs: how many of a key run at a time, and how many begin in a time."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field
+
+from noetl_broker.console.access import Operator, Viewer
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
+from noetl_broker.console.problem import Refusal
+from noetl_broker.console.services import Pooled
+from noetl_broker.console.values import Hidden, Moment
+from noetl_broker.store import job_limits as store
+
+router = APIRouter(prefix="/limits", tags=["limits"])
+
+MOST_KEYS = 1_000
+MOST = 2**31 - 1
+Name = Annotated[str, Path(min_length=1, max_length=LONGEST_TEXT, description="the name of a limit")]
+
+
+class Counts(BaseModel):
+    """Jobs by what they do."""
+
+    leased: int
+    ready: int = Field(description="for a worker")
+    held: int = Field(description="until there is a place")
+
+
+class Limit(Counts):
+    """A limit, and the jobs that count for it."""
+
+    name: str
+    concurrency: int | None = Field(description="jobs of a key that run at a time")
+    rate: float | None = Field(description="jobs of a key that begin in a second")
+    burst: int | None = Field(description="jobs that may begin at once; null: what 100 ms allow, at least 1")
+    updated_at: Moment
+    keys: int
+
+
+class Limits(BaseModel):
+    """All limits, by name."""
+
+    items: list[Limit]
+
+
+class KeyOfLimit(Counts):
+    """A key of a limit that has jobs."""
+
+    key: Hidden
+
+
+class KeysOfLimit(BaseModel):
+    """Keys with jobs, those with most held jobs first."""
+
+    items: list[KeyOfLimit]
+
+
+class Put(Given):
+    """What a limit allows. What is not given is not limited."""
+
+    concurrency: int | None = Field(None, ge=1, le=MOST)
+    rate: float | None = Field(None, gt=0, le=1e9, description="a second")
+    burst: int | None = Field(None, ge=1, le=MOST)
+
+
+class Changed(BaseModel):
+    """Whether the limit is new, or was there."""
+
+    name: str
+    new: bool | None = None
+    deleted: bool | None = None
+
+
+@router.get("", response_model=Limits)
+async def list_limits(_caller: Viewer, connections: Pooled) -> Any:
+    """List the limits with the jobs that they count."""
+    async with connections.borrow() as connection:
+        return {"items": await store.list_limits(connection)}
+
+
+@router.get("/{name:path}/keys", response_model=KeysOfLimit)
+async def list_keys(
+    _caller: Viewer, connections: Pooled, name: Name, limit: Annotated[int, Query(ge=1, le=MOST_KEYS)] = 100
+) -> Any:
+    """List the keys of a limit that have jobs, those with most held jobs first. A viewer sees no keys."""
+    async with connections.borrow() as connection:
+        return {"items": await store.list_keys(connection, name, most=limit)}
+
+
+@router.put("/{name:path}", response_model=Changed)
+async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
+    """Make a limit, or change its numbers.
+
+    Fewer places take none away: jobs that run end, and jobs that are ready run.
+    """
+    async with connections.borrow() as connection:
+        new = await store.put_limit(connection, name, concurrency=given.concurrency, rate=given.rate, burst=given.burst)
+    return {"name": name, "new": new}
+
+
+@router.delete("/{name:path}", response_model=Changed)
+async def delete_limit(_caller: Operator, connections: Pooled, name: Name) -> Any:
+    """Delete a limit: its held jobs run."""
+    async with connections.borrow() as connection:
+        if not await store.delete_limit(connection, name):
+            raise Refusal(HTTPStatus.NOT_FOUND, f"there is no limit {name}")
+    return {"name": name, "deleted": True}

@@ -1,0 +1,154 @@
+"""`create_app` gives the ASGI application: the API, and the console's pages beside it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from http import HTTPStatus
+
+from fastapi import Depends, FastAPI, Request
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from noetl_broker import __version__
+from noetl_broker.console import problem
+from noetl_broker.console.access import refuse_unknown_parameters, refuse_unless_operator
+from noetl_broker.console.api import ROUTERS
+from noetl_broker.console.document import openapi_document, operations
+from noetl_broker.console.pages import create_pages
+from noetl_broker.console.services import HEARTBEAT_SECONDS, TOKEN_SECONDS, Services
+from noetl_broker.errors import BrokerError
+from noetl_broker.playbook import PlaybookRules
+from noetl_broker.store.dsn import Database
+
+PREFIX = "/api/v1"
+MAX_BODY_BYTES = 16 << 20
+SMALL_BODY_BYTES = 64 << 10  # that anybody may send, as to sign in; to read 16 MiB holds up all others for seconds
+TOO_LARGE = f"the body is too large: it may have {MAX_BODY_BYTES >> 20} MiB"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleOptions:
+    """What the console serves: a database, and the limits for playbooks that it reads.
+
+    `tokens_demanded`: it is reached from other machines. Without it, tokens are demanded once there was one.
+    """
+
+    database: Database
+    playbook_rules: PlaybookRules = field(default_factory=PlaybookRules)
+    tokens_demanded: bool = False
+    token_seconds: float = TOKEN_SECONDS
+    heartbeat_seconds: float = HEARTBEAT_SECONDS
+
+
+def create_app(options: ConsoleOptions) -> FastAPI:
+    """The application. Each router of `api.ROUTERS` is under /api/v1; all other paths are of the pages."""
+    services = Services(
+        options.database,
+        options.playbook_rules,
+        tokens_demanded=options.tokens_demanded,
+        token_seconds=options.token_seconds,
+        heartbeat_seconds=options.heartbeat_seconds,
+    )
+
+    pages = create_pages(services)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await pages.state.attention.close()
+            await services.close()
+
+    app = FastAPI(
+        title="noetl-broker",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # its page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.services = services
+    problem.add_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX, dependencies=[Depends(refuse_unknown_parameters)])
+    listed = tuple(operations(ROUTERS, PREFIX))
+    app.openapi = cache(partial(openapi_document, app, listed))  # type: ignore[method-assign] # the framework's own way
+    app.add_middleware(_PagesBeside, pages=pages)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(SafeHeaders)
+    return app
+
+
+class SafeHeaders:
+    """Adds to each answer what keeps a browser from guessing its type; answers of the API are not to be stored."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+                headers.setdefault("Referrer-Policy", "no-referrer")
+                if scope["path"].startswith(PREFIX):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class _PagesBeside:
+    """Gives requests outside /api to the pages; so a path of the API that does not exist is answered by the API."""
+
+    def __init__(self, app: ASGIApp, pages: ASGIApp) -> None:
+        self._app = app
+        self._pages = pages
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        is_page = scope["type"] == "http" and not f"{scope['path']}/".startswith("/api/")
+        await (self._pages if is_page else self._app)(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
+
+    A body of more than SMALL_BODY_BYTES, or of an unknown size, is an operator's alone: nobody else's is read.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        headers = Headers(scope=scope if scope["type"] == "http" else {"headers": []})
+        announced = headers.get("content-length", "")
+        size = int(announced) if announced.isdecimal() else 0
+        if size > MAX_BODY_BYTES:
+            await problem.problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)(scope, receive, send)
+            return
+        if size > SMALL_BODY_BYTES or "transfer-encoding" in headers:
+            try:
+                await refuse_unless_operator(Request(scope))
+            except (BrokerError, problem.Refusal) as error:
+                await problem.answer_to(Request(scope), error)(scope, receive, send)
+                return
+        read = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > MAX_BODY_BYTES:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+            return message
+
+        await self._app(scope, receive_within_limit, send)

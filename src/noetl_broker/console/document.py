@@ -1,0 +1,74 @@
+"""The OpenAPI document: what the framework knows, with our errors and the role that each route needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from noetl_broker.console.access import Role, role_of
+from noetl_broker.console.problem import PROBLEM_CONTENT, FieldError, Problem
+
+READS = frozenset({"GET", "HEAD"})
+ANY = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
+SIGNED_IN = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+WITH_BODY = (HTTPStatus.REQUEST_ENTITY_TOO_LARGE,)
+DESCRIPTION = (
+    "What the commands of noetl-broker do, over HTTP. Ids are 64-bit numbers and are written as text. Moments are RFC "
+    "3339 in UTC. `x-role` of a route is the role that it needs; a viewer gets null in place of each payload."
+)
+
+
+class Operation(NamedTuple):
+    """One method of one path; `role` None: nobody needs a token."""
+
+    method: str
+    path: str
+    role: Role | None
+    sentence: str
+
+
+def operations(routers: tuple[APIRouter, ...], prefix: str) -> Iterator[Operation]:
+    """All operations of the API, in the order of its routers."""
+    for router in routers:
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                for method in sorted(route.methods or ()):
+                    yield Operation(
+                        method, prefix + route.path_format, role_of(route.dependant), route.description.split("\n\n")[0]
+                    )
+
+
+def openapi_document(app: FastAPI, listed: tuple[Operation, ...]) -> dict[str, Any]:
+    """The document of an application with these operations."""
+    document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    template = "#/components/schemas/{model}"
+    for model in (FieldError, Problem):
+        schemas[model.__name__] = model.model_json_schema(ref_template=template, mode="serialization")
+        schemas[model.__name__].pop("$defs", None)
+    for operation in listed:
+        entry = document["paths"][operation.path][operation.method.lower()]
+        entry["x-role"] = None if operation.role is None else operation.role.value
+        entry["responses"].pop("422", None)
+        for status in _errors_of(operation, has_body="requestBody" in entry):
+            entry["responses"].setdefault(str(status.value), _response(status))
+    return document
+
+
+def _errors_of(operation: Operation, *, has_body: bool) -> Iterator[HTTPStatus]:
+    yield from ANY
+    if operation.role is not None:
+        yield from SIGNED_IN
+    if has_body:
+        yield from WITH_BODY
+
+
+def _response(status: HTTPStatus) -> dict[str, Any]:
+    return {"description": status.phrase, "content": PROBLEM_CONTENT}

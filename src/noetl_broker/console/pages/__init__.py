@@ -1,0 +1,115 @@
+"""The console's pages: HTML rendered on the server, one module a page.
+
+How a page is added:
+
+1. A module here with `router = APIRouter()`. Its routes take `screen: Shown` (who is signed in) or `form: Posted` (an
+   operator who sent one of our forms: role, origin and CSRF token are checked), and `connections: Pooled` as routes of
+   the API do. They call what the router of the noun in `console/api/` calls. They return
+   `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a redirect to a
+   page that shows the sentence. Errors are raised as in the API; `failures` makes pages of them.
+2. A row of SECTIONS below. With an `icon` it stands in the navigation.
+3. A template in `console/templates/` that extends `layout.html` and fills the blocks `content`, `actions` (beside the
+   heading), `above` (what leads back) and `heading`.
+
+Rules:
+
+- What only an operator may see goes through the API's model: `screen.seen(Execution, row)` gives the row as a mapping,
+  in which a viewer's payloads are None. A form stands under `{% if may_act %}`.
+- Every text is escaped, and invisible characters are made visible. A form's field must send back what it got:
+  `value="{{ path | exact }}"`. Never use `|safe`; a picture is `{{ picture(svg) }}`, its style is in the stylesheet.
+- The content security policy allows no inline script and no `style="…"`. A length that is data is an SVG attribute or a
+  `<progress>`.
+- Every state has a URL. `link("/executions", status="FAILED")` builds one; `here(cursor=None)` is the page's own with
+  other parameters. Executions stand at `/executions/ID`, playbooks at `/playbooks?path=…&version=…`.
+- Many executions are acted on at `GET /executions/act?action=retry&id=…&id=…` or, for all that match,
+  `&scope=all&path=…&status=…` with the filters of the list. It shows a preview; the form in it acts by POST.
+
+Macros are in `templates/macros.html`, with a comment each; `layout.html` imports them as `m`, and blocks can use it:
+
+| for | macros |
+|---|---|
+| statuses | `m.badge(status)` is icon and word in its colour (`statuses.LOOKS`); `m.icon(name)` (`icons.html`) |
+| times | `m.time(moment)` is `3 min ago`, exact on hover; `m.span(seconds)`; `m.took(started, ended)` |
+| texts | `m.id(value, href)`, `m.mono(text)`, `m.command(text)` that copy; `m.json(value, url)` folds |
+| lists | `{% call m.table(columns, caption) %}` rows of `{% call m.cell(label) %}` become cards; `m.pager(next)` |
+| forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.choice`, `m.button(text, kind, name, value)` |
+| boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
+
+Live: pass `changes="all"` or an id to `render`. When something changes, the script asks for the same URL again and
+brings each element with `data-live` and an id up to date; what a person typed, chose or opened stays. A page that many
+may have open reads by `await screen.read(key, load)`: such requests then share one answer a second.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import FastAPI
+
+from noetl_broker.console.pages import (
+    approvals,
+    arrival,
+    assets,
+    bulk,
+    comebacks,
+    dead_letters,
+    execution,
+    execution_actions,
+    executions,
+    failures,
+    headers,
+    health,
+    limits,
+    overview,
+    playbook_edit,
+    playbook_start,
+    playbooks,
+    schedule_edit,
+    schedules,
+    sign_in,
+    signals,
+    workers,
+)
+from noetl_broker.console.pages.attention import Attention
+from noetl_broker.console.pages.section import Section
+from noetl_broker.console.pages.shared import SharedReads
+from noetl_broker.console.pasts import Pasts
+from noetl_broker.console.services import Services
+
+SECTIONS: Final[tuple[Section, ...]] = (
+    Section("Overview", "/", "overview", overview.router),
+    Section("Bulk actions", "/executions/act", None, bulk.router),
+    Section("Executions", "/executions", "executions", executions.router),
+    Section("Playbooks", "/playbooks", "playbooks", playbooks.router),
+    Section("Start a playbook", "/playbooks/start", None, playbook_start.router),
+    Section("Edit a playbook", "/playbooks/edit", None, playbook_edit.router),
+    Section("Execution", "/executions/ID", None, execution.router),
+    Section("Retry and undo", "/executions/ID/retry", None, comebacks.router),
+    Section("Act on an execution", "/executions/ID/…", None, execution_actions.router),
+    Section("Approvals", "/approvals", "approvals", approvals.router),
+    Section("Schedules", "/schedules", "schedules", schedules.router),
+    Section("Edit a schedule", "/schedules/edit", None, schedule_edit.router),
+    Section("Signals", "/signals", "signal", signals.router),
+    Section("Limits", "/limits", "limits", limits.router),
+    Section("Workers", "/workers", "workers", workers.router),
+    Section("Dead letters", "/dead-letters", "letters", dead_letters.router),
+    Section("Health", "/health", "health", health.router),
+    Section("Sign in", "/sign-in", None, sign_in.router),
+    Section("Files", "/static", None, assets.router),
+)
+
+
+def create_pages(services: Services) -> FastAPI:
+    """The application of the pages, to be mounted beside the API."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.state.attention = Attention(services.connections, services.changes)
+    app.state.shared_reads = SharedReads()
+    app.state.pasts = Pasts()
+    app.state.sections = [section for section in SECTIONS if section.icon is not None]
+    failures.add_handlers(app)
+    app.add_middleware(arrival.FromElsewhere)
+    app.add_middleware(headers.SecurityHeaders)
+    for section in SECTIONS:
+        app.include_router(section.router)
+    return app

@@ -1,0 +1,128 @@
+"""Approvals: what waits for a person, each with its form, decided in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Annotated, Any, Final, NamedTuple
+from zlib import crc32
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.client import mapping_text
+from noetl_broker.console.access import refuse_hidden_filter
+from noetl_broker.console.api.approvals import Approval
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
+from noetl_broker.console.pages.form_values import read_id
+from noetl_broker.console.pages.schema_form import Input, inputs_of_form, read_inputs, with_errors
+from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.operations.visits import read_visit
+from noetl_broker.playbook.approval import COMMENT, faults_of_filled
+from noetl_broker.store import approvals, pages
+from noetl_broker.store.session import translate_faults
+
+router = APIRouter()
+
+COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment"}
+
+
+class Asking(NamedTuple):
+    """An approval with the fields of its form; `faults` are those of no field."""
+
+    row: Mapping[str, Any]
+    visit: str
+    inputs: list[Input]
+    faults: list[str]
+
+
+def inputs_of(row: Mapping[str, Any]) -> list[Input]:
+    """The fields of an approval, and a comment; their names are the same however the list changes."""
+    form = row["form"] if isinstance(row["form"], dict) else {}
+    prefix = f"a{row['execution_id']}-{crc32(row['node_id'].encode(errors='surrogatepass')):x}-"
+    inputs = inputs_of_form({**form, COMMENT: form.get(COMMENT, COMMENT_SCHEMA)}, prefix=prefix)
+    return [replace(one, kind="lines") if one.name == COMMENT and one.kind == "text" else one for one in inputs]
+
+
+def visit_of(row: Mapping[str, Any]) -> str:
+    """The step, with the number of its visit where it is not the first."""
+    step, node_id = str(row["step"]), str(row["node_id"])
+    return step + node_id.removeprefix(f"{row['execution_id']}:{step}")
+
+
+@router.get("/approvals")
+async def list_approvals(
+    screen: Shown,
+    connections: Pooled,
+    page: Paging,
+    *,
+    path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+    assignee: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+) -> Response:
+    """What waits for a person, the oldest execution first."""
+    refuse_hidden_filter(screen.caller, "assignees", assignee or None)
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            found = await pages.page_approvals(
+                connection, path=path.strip() or None, assignee=assignee.strip() or None, **page.arguments(int, str)
+            )
+        return page.document(found)
+
+    listed = await screen.read(("approvals", page, path, assignee), load)
+    rows = [screen.seen(Approval, row) for row in listed["items"]]
+    return screen.render(
+        "approvals.html",
+        title="Approvals",
+        changes="all",
+        items=[Asking(row, visit_of(row), inputs_of(row) if screen.may_act else [], []) for row in rows],
+        next=listed["next"],
+        asked={"path": path, "assignee": assignee},
+        is_one=False,
+    )
+
+
+@router.post("/approvals")
+async def decide(form: Posted, connections: Pooled) -> Response:
+    """Approve or reject; what is wrong with the form stands at its fields."""
+    execution_id, approved = read_id(form.text("execution_id")), form.text("decision") == "approve"
+    step, visit = read_visit(form.text("step"))
+    who = form.screen.caller
+    by = form.text("by").strip() or (who.name if who is not None else "")
+    async with connections.borrow() as connection:
+        found = await approvals.find_approval(connection, execution_id, step, visit)
+        row = form.screen.seen(Approval, {name: getattr(found, name) for name in Approval.model_fields})
+        filled = read_inputs(form, inputs_of(row), merged=False)
+        inputs = filled.inputs
+        faults: list[str] = []
+        values = {name: value for name, value in filled.values.items() if (name, value) != (COMMENT, "")}
+        wrong = faults_of_filled(found.form, values, approved=approved)
+        if not filled.has_errors and wrong:
+            inputs, faults = with_errors(inputs, [fault._asdict() for fault in wrong])
+        elif not filled.has_errors:
+            try:
+                with translate_faults():
+                    decided = await approvals.decide_approval(
+                        connection, found, approved=approved, decided_by=by, form=mapping_text(values, "form")
+                    )
+            except DatabaseFault:
+                raise
+            except BrokerError as fault:
+                faults = [str(fault)]
+            else:
+                said = f"{found.title} is {'approved' if approved else 'rejected'}."
+                if not decided:
+                    said = str(await approvals.nothing_waits(connection, execution_id, step, visit))
+                return form.done("/approvals", said, kind="ok" if decided else "warn")
+    return form.screen.render(
+        "approvals.html",
+        title="Approvals",
+        status=HTTPStatus.BAD_REQUEST,
+        items=[Asking(row, visit_of(row), inputs, faults)],
+        next=None,
+        asked={"path": "", "assignee": ""},
+        is_one=True,
+    )

@@ -1,0 +1,47 @@
+"""Dead letters: events on which deciding failed; many are chosen to be given back to the broker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.console.access import refuse_hidden_filter
+from noetl_broker.console.api.dead_letters import DeadLetter
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
+from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.store import pages
+
+router = APIRouter()
+
+
+@router.get("/dead-letters")
+async def list_dead_letters(
+    screen: Shown,
+    connections: Pooled,
+    page: Paging,
+    *,
+    path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+    error: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+) -> Response:
+    """Dead letters, those of the newest executions first. `error`: a part of the reason, as in bulk actions."""
+    refuse_hidden_filter(screen.caller, "reasons", error or None)
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            found = await pages.page_dead_letters(
+                connection, path=path.strip() or None, reason=error.strip() or None, **page.arguments(int, int)
+            )
+        return page.document(found)
+
+    listed = await screen.read(("dead letters", page, path, error), load)
+    return screen.render(
+        "dead_letters.html",
+        title="Dead letters",
+        changes="all",
+        items=[screen.seen(DeadLetter, row) for row in listed["items"]],
+        next=listed["next"],
+        asked={"path": path, "error": error},
+    )

@@ -1,0 +1,384 @@
+"""One execution: where it stands, its graph and timeline, any of its turns, and each of its steps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from noetl_broker.broker.state import is_live
+from noetl_broker.console.access import Operator
+from noetl_broker.console.api.execution_reads import Event, Item, ListedUndo
+from noetl_broker.console.api.executions import ExecutionDetails
+from noetl_broker.console.pages.rendering import link, pretty
+from noetl_broker.console.pages.screen import Screen, Shown
+from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, Moment, choose, explained, load_panel
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.pasts import MOST_TURNS, Pasts
+from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
+from noetl_broker.console.values import ExecutionId
+from noetl_broker.diagram.build import picture_of_execution
+from noetl_broker.diagram.labels import STATES, is_marker, items_text
+from noetl_broker.diagram.model import Node, Picture
+from noetl_broker.diagram.svg import LEGEND, render_svg
+from noetl_broker.diagram.time_chart import TimeChart, lane_heights
+from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
+from noetl_broker.explain.places import rank_text
+from noetl_broker.history.past import Past, PastTurn
+from noetl_broker.history.story import format_turn
+from noetl_broker.history.visit_spans import ExecutionSpans
+from noetl_broker.operations.pictures import without_values
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store import approvals, executions, pages, visit_spans
+from noetl_broker.store.claimed_rows import parse_node
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.execution_path import load_execution_path
+from noetl_broker.text import short_json, visit_name
+
+router = APIRouter()
+
+TABS: Final = (
+    ("", "Overview"),
+    ("events", "Events"),
+    ("jobs", "Jobs"),
+    ("items", "Items"),
+    ("children", "Children"),
+    ("undo", "Undo"),
+)
+ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
+UNDO: Final = "!undo"  # after the name of a step: the lane of its undo
+LONGEST: Final = 1_000  # characters of a step in the address
+# The look of a step's state, by the status that looks so.
+STATE_LOOKS: Final = {
+    "pending": "PENDING",
+    "unreached": "PENDING",
+    "waiting": "WAITING",
+    "queued": "queued",
+    "asking": "WAITING",
+    "due_later": "WAITING",
+    "held": "held",
+    "running": "RUNNING",
+    "retrying": "retry",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "went_on": "went_on",
+    "cancelled": "CANCELLED",
+}
+STATE_WORDS: Final = {"pending": "not yet", "completed": "completed", "cancelled": "cancelled"}
+SHOWN_OF_ERROR: Final = frozenset({"type", "message", "reason", "step", "index", "at", "template", "traceback"})
+
+
+class Asked:
+    """What the address of the page chooses: a tab, a turn, a step, and whether a long history is explained."""
+
+    def __init__(
+        self,
+        page: Paging,
+        *,
+        tab: Annotated[str, Query(max_length=20)] = "",
+        turn: Annotated[int | None, Query(ge=1, le=999_999_999)] = None,
+        step: Annotated[str, Query(max_length=LONGEST)] = "",
+        why: Annotated[bool, Query()] = False,
+        status: Annotated[str, Query(max_length=20)] = "",
+    ) -> None:
+        self.tab, self.turn, self.step, self.why, self.page = tab, turn, step, why, page
+        self.status = status if status in ITEM_STATUSES else None
+
+
+@dataclass(slots=True, kw_only=True)
+class View:
+    """What was read for the page."""
+
+    details: dict[str, Any]
+    origin: dict[str, Any]
+    picture: Picture | None = None
+    drawing: str | None = None
+    no_picture: str | None = None
+    past: Past | None = None
+    no_past: str | None = None
+    chart: TimeChart | None = None
+    timeline: str | None = None
+    chosen: Chosen | None = None
+    no_step: str | None = None
+    panel: dict[str, Any] | None = None
+    why: dict[str, Any] | None = None
+    explains: bool = False
+    approvals: list[approvals.Approval] | None = None
+    tab: dict[str, Any] | None = None
+
+
+@router.get("/executions/{execution_id:int}")
+async def show_execution(
+    screen: Shown,
+    connections: Pooled,
+    short_work: ShortWork,
+    long_work: LongWork,
+    rules: Rules,
+    execution_id: ExecutionId,
+    asked: Annotated[Asked, Depends()],
+) -> Response:
+    """Show an execution as it is, or as it was after a turn."""
+
+    async def read(connection: Connection) -> View:
+        return await _load(connection, screen, rules, execution_id, asked)
+
+    async def load() -> View:
+        if asked.tab:
+            async with connections.borrow() as connection:
+                return await read(connection)
+        return await (short_work if asked.turn is None else long_work).run(read)
+
+    view = await screen.read(
+        ("execution", execution_id, asked.tab, asked.turn, asked.step, asked.why, asked.status, asked.page), load
+    )
+    turn = asked.turn if view.past is not None else None
+    details = screen.seen(ExecutionDetails, view.details)
+    return screen.render(
+        "execution.html",
+        title=details["path"] or f"Execution {execution_id}",
+        changes=str(execution_id),
+        tabs=[tab for tab in TABS if tab[0] not in _empty_tabs(view)],
+        item_statuses=ITEM_STATUSES,
+        item_status=asked.status,
+        chosen_tab=asked.tab,
+        view=view,
+        details=details,
+        is_live=is_live(details["status"]),
+        steps=_steps(view),
+        turn=turn,
+        turns=view.origin["turns"],
+        most_turns=MOST_TURNS,
+        moment_of_turn=None if turn is None or view.past is None else view.past.turns[turn - 1],
+        decided=None if turn is None or view.past is None else decided(view.past.turns[turn - 1], screen),
+        lanes=() if view.chart is None else lane_heights(view.chart),
+        legend=LEGEND,
+        link_step=lambda step, visit=None: _link_step(screen, step, visit),
+        visit_name=visit_name,
+        others=others,
+        limits_of=limits_of,
+        rank_text=rank_text,
+        step_of=step_of,
+        short=short_json,
+        whole_of=lambda chosen: link(f"/executions/{execution_id}/values/result", step=chosen.name),
+    )
+
+
+@router.get("/executions/{execution_id:int}/values/{part}")
+async def show_value(
+    _caller: Operator,
+    connections: Pooled,
+    execution_id: ExecutionId,
+    part: Literal["workload", "result", "error", "inputs"],
+    step: Annotated[str, Query(max_length=LONGEST)] = "",
+) -> Response:
+    """Show the whole of a value as JSON: of the execution, or of a step."""
+    async with connections.borrow() as connection:
+        details = await executions.load_execution_details(connection, execution_id)
+        if not step:
+            origin = await visit_spans.load_origin(connection, execution_id)
+            found = {**details, "workload": origin["workload"]}.get(part)
+        else:
+            chosen = choose(step, details["steps"])
+            if chosen is None or not chosen.visit:
+                raise NotFoundFault(f"execution {execution_id} has no visit {step!r:.80}")
+            visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.place)
+            found = {"result": visit.result, "error": visit.error, "inputs": visit.inputs}.get(part)
+    return Response((await asyncio.to_thread(pretty, found, None)).text, media_type="application/json")
+
+
+async def _load(connection: Connection, screen: Screen, rules: PlaybookRules, execution_id: int, asked: Asked) -> View:
+    pasts: Pasts = screen.request.app.state.pasts
+    kept = pasts.ended(execution_id) if asked.turn is not None else None
+    details = kept[0] if kept is not None else await executions.load_execution_details(connection, execution_id)
+    view = View(details=details, origin=await visit_spans.load_origin(connection, execution_id))
+    if asked.turn is not None and not asked.tab:  # a tab has no slider, and is read in the event loop
+        try:
+            view.past = await pasts.after(connection, execution_id, asked.turn, rules)
+        except OperatorFault as fault:
+            view.no_past = str(fault)
+    if asked.tab:
+        view.tab = await _load_tab(connection, screen, view, asked)
+        return view
+    await _load_picture(connection, rules, view, asked.turn)
+    spans = kept[1] if kept is not None else await _load_spans(connection, view)
+    at = None if view.past is None or asked.turn is None else view.past.turns[asked.turn - 1].recorded.turn.at
+    view.chart = TimeChart(
+        spans, names=False, link=lambda step, visit: _link_step(screen, step.removesuffix(UNDO), visit), at=at
+    )
+    view.timeline = view.chart.svg(style=False)
+    if kept is None and view.past is not None and not is_live(details["status"]):
+        pasts.keep_ended(execution_id, (details, spans))
+    if asked.step:
+        await _load_step(connection, screen, view, asked)
+    view.explains = view.past is None and (asked.why or view.origin["turns"] <= EXPLAINED_TURNS)
+    if view.explains:
+        part = None if view.chosen is None else view.chosen.name
+        view.why = await explained(connection, screen, execution_id, part, rules)
+    if view.picture is not None:
+        view.picture = view.picture if screen.may_act else without_values(view.picture)
+        marked = view.chosen.step if view.chosen is not None else _step_of_turn(view, asked.turn)
+        view.drawing = render_svg(view.picture, link=lambda node: _link_step(screen, node.step), chosen=marked)
+    if any(wait["kind"] == "approval" for wait in view.details["waits"]) and screen.may_act:
+        view.approvals = await approvals.list_approvals(connection, execution_id=execution_id, limit=20)
+    return view
+
+
+async def _load_spans(connection: Connection, view: View) -> ExecutionSpans:
+    path = view.picture.execution if view.picture is not None else None
+    if view.past is not None:
+        path = view.past.path_after(len(view.past.turns), view.details["started_at"])
+    went_on = () if path is None else path.trace.went_on
+    return await visit_spans.load_spans(connection, view.details, went_on=went_on, notes=_notes(view))
+
+
+async def _load_step(connection: Connection, screen: Screen, view: View, asked: Asked) -> None:
+    """The step that the address chooses, or why there is none."""
+    try:
+        view.chosen = choose(asked.step, _steps_after(view))
+    except OperatorFault as fault:
+        view.no_step = str(fault)
+        return
+    if view.chosen is None:
+        view.no_step = f"this execution has no step or visit {asked.step!r}"
+        return
+    moment = None if view.past is None or asked.turn is None else Moment(view.past, asked.turn)
+    view.panel = await load_panel(connection, screen, view.details["execution_id"], view.chosen, moment)
+
+
+async def _load_picture(connection: Connection, rules: PlaybookRules, view: View, turn: int | None) -> None:
+    """The graph as it is, or as it was after a turn."""
+    execution_id = view.details["execution_id"]
+    try:
+        if view.past is not None and turn is not None:
+            path = view.past.path_after(turn, view.details["started_at"])
+            view.picture = picture_of_execution(view.past.playbook, path)
+        else:
+            view.picture = picture_of_execution(*await load_execution_path(connection, execution_id, rules))
+    except BrokerError as fault:
+        view.no_picture = str(fault)
+
+
+async def _load_tab(connection: Connection, screen: Screen, view: View, asked: Asked) -> dict[str, Any] | None:
+    execution_id, page, tab = view.details["execution_id"], asked.page, asked.tab
+    if tab == "events":
+        found = await pages.page_events(connection, execution_id, **page.arguments(int))
+        return page.document(found._replace(items=[screen.seen(Event, row) for row in found.items]))
+    if tab == "jobs":
+        return page.document(await pages.page_jobs(connection, execution_id, **page.arguments(str)))
+    if tab == "items":
+        found = await pages.page_items(connection, execution_id, status=asked.status, **page.arguments(str, int))
+        return page.document(found._replace(items=[screen.seen(Item, row) for row in found.items]))
+    if tab == "undo":
+        found = await pages.page_undos(connection, execution_id, **page.arguments(int, int, str))
+        return page.document(found._replace(items=[screen.seen(ListedUndo, row) for row in found.items]))
+    if tab == "children":
+        arguments = page.arguments(int)
+        after = (arguments.get("after") or (0,))[0]
+        rows = await visit_spans.list_children(connection, execution_id, limit=arguments["limit"] + 1, after=after)
+        items = rows[: arguments["limit"]]
+        key = (items[-1]["execution_id"],) if len(rows) > len(items) else None
+        return page.document(pages.Page(items, key))
+    return None
+
+
+def _step_of_turn(view: View, turn: int | None) -> str | None:
+    """The step that a turn was about: of its event, else the first that it began."""
+    if view.past is None or turn is None:
+        return None
+    shown = view.past.turns[turn - 1]
+    return shown.recorded.event.step or next((event.step for event in shown.decision.events if event.step), None)
+
+
+def _empty_tabs(view: View) -> set[str]:
+    """The tabs that this execution has nothing for."""
+    return {name for name, part in (("items", "iterators"), ("undo", "undo")) if not view.details[part]}
+
+
+def _notes(view: View) -> dict[str, str]:
+    """Beside the bars of iterators: how far they are."""
+    return {
+        one["step"]: f"{one['ended']:,} of {one['total']:,} items"
+        + (f", {one['failed']:,} failed" if one["failed"] else "")
+        for one in view.details["iterators"]
+    }
+
+
+def _steps_after(view: View) -> list[Mapping[str, Any]]:
+    """The steps with their visits, as they are or were after the turn."""
+    path = view.picture.execution if view.past is not None and view.picture is not None else None
+    if path is None:
+        return list(view.details["steps"])
+    return [{"step": name, "visits": step.visits} for name, step in path.steps.items()]
+
+
+def _steps(view: View) -> list[dict[str, Any]]:
+    """The rows of the list of steps: those of the graph, else those that are tracked."""
+    if view.picture is None:
+        return [
+            {**row, "look": row["status"], "word": None, "progress": "", "seconds": None}
+            for row in view.details["steps"]
+        ]
+    return [_step(node) for node in view.picture.nodes]
+
+
+def _step(node: Node) -> dict[str, Any]:
+    progress = node.progress
+    assert progress is not None  # noqa: S101 - the picture is one of an execution
+    return {
+        "step": node.step,
+        "type": node.type,
+        "look": STATE_LOOKS[progress.state],
+        "word": STATES[progress.state].words.capitalize(),
+        "visits": progress.step.visits,
+        "progress": "" if progress.step.items is None else items_text(progress.step.items),
+        "seconds": None if progress.step.started_at is None or is_marker(node) else progress.seconds,
+        "started_at": progress.step.started_at,
+        "ended_at": progress.step.ended_at,
+        "is_open": progress.step.status == "RUNNING",
+    }
+
+
+def decided(turn: PastTurn, screen: Screen) -> list[str]:
+    """The lines of a turn: the event that was read, and what was decided. A viewer gets no values."""
+    recorded, decision = turn.recorded, turn.decision
+    if screen.may_act:
+        return [line.removeprefix("    ") for line in format_turn(recorded.event, decision)]
+    event = replace_values(recorded.event)
+    return [
+        f"> {event}",
+        *(
+            f"event {each.type} {visit_name(each.step, each.visit) if each.step else ''}".rstrip()
+            for each in decision.events
+        ),
+    ]
+
+
+def replace_values(event: Any) -> str:
+    """An event without its values."""
+    return f"{event.type} {visit_name(event.step, event.visit or 1, event.place)}" if event.step else str(event.type)
+
+
+def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:
+    name = step if visit is None else visit_name(step, visit)
+    return f"{screen.here(step=name, tab=None, cursor=None, why=None)}#step"
+
+
+def others(error: Mapping[str, Any]) -> dict[str, Any]:
+    """What an error has beside the parts that are shown."""
+    return {key: value for key, value in error.items() if key not in SHOWN_OF_ERROR}
+
+
+def limits_of(schema: Mapping[str, Any]) -> str | None:
+    """The hint beside a number's field: its description and its limits."""
+    words = [str(schema["description"])] if schema.get("description") else []
+    words += [f"{word} {schema[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    return " ".join(words) or None
+
+
+def step_of(node: str) -> str:
+    """The visit or item that a node id names, as a person writes it."""
+    found = parse_node(node, None)
+    return node if found.step is None else visit_name(found.step, found.visit or 1, found.place)

@@ -1,0 +1,113 @@
+"""The list of executions: filters, text search over the newest ones, and many chosen for one action."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from noetl_broker.console.api.executions import LONGEST_TEXT, Execution
+from noetl_broker.console.pages.form_values import read_version
+from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.errors import OperatorFault
+from noetl_broker.operations.spans import parse_since
+from noetl_broker.store import executions, pages
+from noetl_broker.store.overview import list_places
+
+router = APIRouter()
+
+STATUSES: Final = ("RUNNING", "QUEUED", "PAUSED", "COMPENSATING", "FAILED", "COMPLETED", "CANCELLED")
+SINCE: Final = (("", "any time"), ("15min", "15 minutes"), ("1h", "1 hour"), ("1d", "1 day"), ("7d", "7 days"))
+# What can be done with executions in a status.
+ACTIONS: Final = {
+    "RUNNING": ("fork", "pause", "cancel"),
+    "QUEUED": ("pause", "cancel"),
+    "PAUSED": ("fork", "resume", "cancel"),
+    "COMPENSATING": (),
+    "FAILED": ("retry", "fork"),
+    "COMPLETED": ("fork",),
+    "CANCELLED": ("fork",),
+}
+EVERY_ACTION: Final = ("retry", "fork", "pause", "resume", "cancel")
+Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
+
+
+class Asked:
+    """The filters as the page's address has them; an empty text filters nothing."""
+
+    def __init__(  # noqa: PLR0913 - the parameters of the address
+        self,
+        *,
+        path: Text = "",
+        status: Text = "",
+        error: Text = "",
+        step: Text = "",
+        since: Text = "",
+        until: Text = "",
+        of_version: Text = "",
+        text: Text = "",
+    ) -> None:
+        self.fields = {"path": path, "status": status, "error": error, "step": step, "since": since, "until": until}
+        self.fields["of_version"] = of_version
+        self.text = text.strip()
+        self.faults: dict[str, str] = {}
+
+    def filter(self, *, may_act: bool) -> executions.Filter:
+        """The filter for the store; what is wrong stands in `faults` and filters nothing. A viewer sees no messages."""
+        given: dict[str, Any] = {name: value.strip() or None for name, value in self.fields.items()}
+        for name in ("since", "until"):
+            try:
+                given[name] = None if given[name] is None else parse_since(given[name])
+            except ValueError as error:
+                self.faults[name], given[name] = str(error), None
+        if given["error"] is not None and not may_act:
+            self.faults["error"], given["error"] = "Only an operator can filter by messages.", None
+        version = given.pop("of_version")
+        try:
+            given["version"] = None if version is None else read_version(version)
+        except OperatorFault as error:
+            self.faults["of_version"] = str(error)
+        return executions.Filter(**given)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a filter is set that stands in the folded part."""
+        return any(self.fields[name] for name in ("error", "step", "until", "of_version")) or bool(self.faults)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether anything is filtered."""
+        return bool(self.text) or any(self.fields.values())
+
+
+@router.get("/executions")
+async def list_executions(
+    screen: Shown, connections: Pooled, page: Paging, asked: Annotated[Asked, Depends()]
+) -> Response:
+    """Executions, the newest first."""
+    which = asked.filter(may_act=screen.may_act)
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            found = await pages.page_executions(
+                connection, which, text=asked.text or None, with_values=screen.may_act, **page.arguments(int)
+            )
+            ids = [row["execution_id"] for row in found.items if row["status"] != "COMPLETED"]
+            return {**page.document(found), "places": await list_places(connection, ids) if ids else {}}
+
+    listed = await screen.read(("executions", page, *asked.fields.values(), asked.text), load)
+    return screen.render(
+        "executions.html",
+        title="Executions",
+        changes="all",
+        items=[screen.seen(Execution, row) for row in listed["items"]],
+        next=listed["next"],
+        places=listed["places"],
+        asked=asked,
+        statuses=STATUSES,
+        actions=ACTIONS.get(asked.fields["status"], EVERY_ACTION),
+        since=SINCE,
+        searched=pages.SEARCHED,
+    )

@@ -1,0 +1,56 @@
+"""Values of fields of a form, as the API reads those of its documents."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from noetl_broker.console.values import GivenId
+from noetl_broker.errors import OperatorFault
+from noetl_broker.operations.spans import parse_span
+from noetl_broker.playbook.durations import parse_duration
+
+_ID: Final = TypeAdapter[int](GivenId)
+SHOWN: Final = 80  # characters of a refused value
+MOST_VERSIONS: Final = 2**31 - 1
+LONGEST_VERSION: Final = 10  # digits
+
+
+def read_id(text: str) -> int:
+    """The number of an id. Raises OperatorFault, NotFoundFault."""
+    try:
+        return _ID.validate_python(text.strip())
+    except ValidationError as error:
+        raise OperatorFault(f"{text!r:.80} is no id: an id is a number of at most 19 digits") from error
+
+
+def read_version(text: str) -> int:
+    """The number of a version. Raises OperatorFault."""
+    written = text.strip()
+    if not (written.isascii() and written.isdigit() and len(written) <= LONGEST_VERSION and int(written) >= 1):
+        raise OperatorFault(f"{text!r:.40} is no version: write latest, or a number such as 3")
+    if int(written) > MOST_VERSIONS:
+        raise OperatorFault(f"{written} is no version: the largest is {MOST_VERSIONS}")
+    return int(written)
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text; ValueError says what is wrong and where."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_seconds(text: str) -> float:
+    """The seconds of a span, as `90s`, `15m`, `1h30m`, or of a number of seconds; ValueError says what is wrong."""
+    seconds = parse_span(text)
+    return parse_duration(text.strip()) if seconds is None else seconds

@@ -1,0 +1,35 @@
+"""Health: what the command doctor finds, with the login of the console; what keeps brokers from working comes first."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter, Response
+
+from noetl_broker.console.api.health import Finding
+from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.services import Pooled
+from noetl_broker.store import pages
+from noetl_broker.store.doctor import examine
+
+router = APIRouter()
+
+MOST_LEFT: Final = 50  # executions with something left undone
+ORDER: Final = ("problem", "notice", "ok")
+
+
+@router.get("/health")
+async def show_health(screen: Shown, connections: Pooled) -> Response:
+    """All findings; problems first."""
+    async with connections.borrow() as connection:
+        left = await pages.page_left_undone(connection, limit=MOST_LEFT)
+    found = [screen.seen(Finding, finding._asdict()) for finding in await examine(connections.database)]
+    return screen.render(
+        "health.html",
+        title="Health",
+        left=left.items,
+        has_more_left=left.next is not None,
+        findings=sorted(found, key=lambda finding: ORDER.index(finding["state"])),
+        problems=sum(finding["state"] == "problem" for finding in found),
+        notices=sum(finding["state"] == "notice" for finding in found),
+    )

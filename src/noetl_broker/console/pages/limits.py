@@ -1,0 +1,152 @@
+"""Limits: places of executions with who holds them and who waits, and limits on jobs with what they count."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.console.access import Operator
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
+from noetl_broker.console.api.limits import MOST, KeyOfLimit, Limit
+from noetl_broker.console.api.places import InLine, Place
+from noetl_broker.console.pages.rendering import link
+from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.errors import BrokerError, DatabaseFault, OperatorFault
+from noetl_broker.playbook.throttle import RATE_FORMS, parse_rate
+from noetl_broker.store import job_limits, place_lines
+from noetl_broker.store.session import translate_faults
+from noetl_broker.text import place_name, rate_text
+
+router = APIRouter()
+
+MOST_KEYS: Final = 50  # of one limit that the page lists
+LONGEST_NUMBER: Final = 10  # digits
+Text = Annotated[str, Query(max_length=LONGEST_TEXT)]
+
+
+@router.get("/limits")
+async def list_limits(
+    screen: Shown, connections: Pooled, page: Paging, *, path: Text = "", name: Text = ""
+) -> Response:
+    """The limits on jobs, and the places of executions by playbook and key."""
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            limits = await job_limits.list_limits(connection)
+            keys = await job_limits.list_keys(connection, name, most=MOST_KEYS) if name else []
+            after = page.after(str, str) if page.cursor else ("", "")
+            rows = await place_lines.list_places(connection, path=path.strip() or None, after=after, limit=page.fetched)
+        return {**page.listed(rows, lambda row: (row["path"], row["key"])), "limits": limits, "keys": keys}
+
+    found = await screen.read(("limits", page, path, name), load)
+    return screen.render(
+        "limits.html",
+        title="Limits",
+        changes="all",
+        limits=[{**screen.seen(Limit, row), "allows": job_limits.shown(row)} for row in found["limits"]],
+        keys=[screen.seen(KeyOfLimit, row) for row in found["keys"]],
+        places=[{**screen.seen(Place, row), "is_schedule": row["path"] == ""} for row in found["items"]],
+        next=found["next"],
+        asked={"path": path, "name": name},
+    )
+
+
+@router.get("/limits/line")
+async def show_line(
+    screen: Shown, _caller: Operator, connections: Pooled, page: Paging, *, path: Text = "", key: Text = ""
+) -> Response:
+    """The executions that hold a place or wait for it."""
+    async with connections.borrow() as connection:
+        rows = await place_lines.list_line(connection, path, key, after=page.after(int)[0] or 0, limit=page.fetched)
+        first = await place_lines.places_of(connection, [row["execution_id"] for row in rows[:1]])
+    name = next((one["name"] for one in first if (one["path"], one["key"]) == (path, key)), place_name(path, key, ""))
+    listed = page.listed(rows, lambda row: (row["number"],))
+    return screen.render(
+        "line.html",
+        title=name,
+        changes="all",
+        items=[screen.seen(InLine, row) for row in listed["items"]],
+        next=listed["next"],
+        of={"path": path, "key": key},
+    )
+
+
+@router.get("/limits/put")
+async def show_form(screen: Shown, _caller: Operator, connections: Pooled, *, name: Text = "") -> Response:
+    """The form of a limit on jobs; of `name`, with its numbers."""
+    fields = {"name": name, "concurrency": "", "rate": "", "burst": ""}
+    if name:
+        async with connections.borrow() as connection:
+            row = next((one for one in await job_limits.list_limits(connection) if one["name"] == name), None)
+        if row is not None:
+            fields |= {part: "" if row[part] is None else str(row[part]) for part in ("concurrency", "burst")}
+            fields["rate"] = "" if row["rate"] is None else rate_text(row["rate"])
+    return screen.render("limit.html", title="Limit jobs", fields=fields, errors={}, is_new=not name)
+
+
+@router.post("/limits/put")
+async def put(form: Posted, connections: Pooled) -> Response:
+    """Make a limit, or change its numbers."""
+    fields = {name: form.text(name).strip() for name in ("name", "concurrency", "rate", "burst")}
+    errors: dict[str, str] = {}
+    numbers: dict[str, Any] = {}
+    for part, read in (("concurrency", read_count), ("rate", read_rate), ("burst", read_count)):
+        try:
+            numbers[part] = read(fields[part]) if fields[part] else None
+        except OperatorFault as fault:
+            errors[part] = str(fault)
+    if not errors:
+        try:
+            with translate_faults():
+                async with connections.borrow() as connection:
+                    new = await job_limits.put_limit(connection, fields["name"], **numbers)
+        except DatabaseFault:
+            raise
+        except BrokerError as fault:
+            errors["name"] = str(fault)
+        else:
+            said = f"The limit {fields['name']} is {'made' if new else 'changed'}: {job_limits.shown(numbers)}."
+            return form.done("/limits", said)
+    return form.screen.render(
+        "limit.html",
+        title="Limit jobs",
+        status=HTTPStatus.BAD_REQUEST,
+        fields=fields,
+        errors=errors,
+        is_new=form.text("new") == "1",
+    )
+
+
+def read_count(text: str) -> int:
+    """A number of jobs. Raises OperatorFault."""
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER and 1 <= int(text) <= MOST):
+        raise OperatorFault(f"{text!r:.40} is no number of jobs: write a number such as 5")
+    return int(text)
+
+
+def read_rate(text: str) -> float:
+    """A rate, in jobs a second. Raises OperatorFault."""
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise OperatorFault(f"{text!r:.40} is not a rate: write {RATE_FORMS}") from error
+
+
+@router.get("/limits/delete")
+async def show_delete(screen: Shown, _caller: Operator, *, name: Text = "") -> Response:
+    """What the end of a limit does."""
+    return screen.render("delete_limit.html", title="Delete this limit?", name=name)
+
+
+@router.post("/limits/delete")
+async def delete(form: Posted, connections: Pooled) -> Response:
+    """Delete a limit: its held jobs run."""
+    name = form.text("name")
+    async with connections.borrow() as connection:
+        found = await job_limits.delete_limit(connection, name)
+    said = f"The limit {name} is deleted; its held jobs run." if found else f"There was no limit {name}."
+    return form.done(link("/limits"), said, kind="ok" if found else "info")

@@ -1,0 +1,112 @@
+"""What all pages of one playbook share: the version that is open, and the frame around its part."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NamedTuple
+
+from fastapi import Depends, Query, Response
+
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS
+from noetl_broker.console.api.playbooks import Playbook as VersionRow
+from noetl_broker.console.pages.screen import Form, Screen
+from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
+from noetl_broker.store import catalog, pages
+from noetl_broker.store.connection import Connection
+
+LISTED_VERSIONS: Final = 200  # to choose from
+
+
+class Part(NamedTuple):
+    """A part of a playbook's page."""
+
+    name: str
+    title: str
+    url: str
+    for_viewers: bool = False
+
+
+PARTS: Final = (
+    Part("graph", "Graph", "/playbooks", for_viewers=True),
+    Part("start", "Start", "/playbooks/start"),
+    Part("source", "Source", "/playbooks/source"),
+    Part("versions", "Versions", "/playbooks/versions", for_viewers=True),
+    Part("difference", "Differences", "/playbooks/difference"),
+    Part("edit", "Edit and back-test", "/playbooks/edit"),
+)
+
+
+class Named(NamedTuple):
+    """Which version of which playbook; None: the latest."""
+
+    path: str
+    version: int | None
+
+
+def _named(
+    path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
+    version: Annotated[int | None, Query(ge=1, le=MOST_VERSIONS)] = None,
+) -> Named:
+    return Named(path, version)
+
+
+WhichPlaybook = Annotated[Named, Depends(_named)]
+
+
+def named_in(form: Form) -> Named:
+    """The version that a form is about. Raises OperatorFault."""
+    text = form.text("version")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:11]) <= MOST_VERSIONS):
+        raise OperatorFault(f"{text!r:.40} is no version of a playbook")
+    return Named(form.text("path"), int(text))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A version of a playbook: its text, what the list says of its path, and the versions, the latest first."""
+
+    of: catalog.Version
+    latest: Mapping[str, Any]
+    versions: list[dict[str, Any]]
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether no version is newer."""
+        return bool(self.of.version == self.latest["version"])
+
+
+async def open_playbook(screen: Screen, connection: Connection, named: Named) -> Opened:
+    """A version of a playbook. Raises NotFoundFault."""
+    found = await catalog.find(connection, *named)
+    listed = await pages.page_playbooks(connection, path=named.path, limit=LISTED_VERSIONS)  # `*` is no pattern here
+    latest = next((row for row in listed.items if row["path"] == found.path), None)
+    versions = await pages.page_versions(connection, found.path, limit=LISTED_VERSIONS)
+    return Opened(
+        of=found,
+        latest=latest or {"version": found.version, "paused": False},
+        versions=[screen.seen(VersionRow, row) for row in versions.items],
+    )
+
+
+def show_part(screen: Screen, opened: Opened, part: str, **values: Any) -> Response:
+    """The page of a playbook with one of its parts; the part has a template of its own."""
+    return screen.render(
+        f"playbook_{part}.html",
+        title=opened.of.path,
+        opened=opened,
+        of=opened.of,
+        part=part,
+        parts=[one for one in PARTS if screen.may_act or one.for_viewers],
+        **values,
+    )
+
+
+async def compiled(version: catalog.Version, rules: PlaybookRules) -> tuple[Playbook | None, str | None]:
+    """The compiled playbook, or why it cannot be; a long one takes seconds."""
+    try:
+        return await asyncio.to_thread(version.compile, rules), None
+    except PlaybookError as error:
+        return None, str(error)

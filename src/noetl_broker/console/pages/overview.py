@@ -1,0 +1,172 @@
+"""The first page: what runs, what failed, what waits for a person, and what keeps the broker from working."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, NamedTuple
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel
+
+from noetl_broker.console.pages.rendering import link, rfc3339
+from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.services import Pooled
+from noetl_broker.console.values import ErrorType
+from noetl_broker.store import overview
+from noetl_broker.store.connection import Connection
+from noetl_broker.store.overview import MOST_COUNTED
+
+router = APIRouter()
+
+SPANS: Final = {"1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0, "7d": 604_800.0}  # of the chart, in seconds
+USUAL: Final = "24h"
+PARTS: Final = 48  # bars of the chart
+LISTED: Final = 8  # rows of each list
+LATE_SECONDS: Final = 10.0  # from which on unread events and ready jobs are worth a word
+WIDTH, HEIGHT, GAP, LEAST = 960.0, 96.0, 4.0, 2.0  # of the chart and its bars, in units of its picture
+# Statuses of a bar from the bottom, each with the class of its colour.
+STACKED: Final = (
+    ("FAILED", "bad"),
+    ("CANCELLED", "gone"),
+    ("COMPENSATING", "warn"),
+    ("RUNNING", "run"),
+    ("QUEUED", "idle"),
+    ("PAUSED", "idle"),
+    ("COMPLETED", "ok"),
+)
+
+KEY: Final = ("COMPLETED", "FAILED", "CANCELLED", "RUNNING", "COMPENSATING", "QUEUED", "PAUSED")
+USUAL_KEY: Final = KEY[:4]  # shown also where there is none
+
+
+class Failures(BaseModel):
+    """Failures of one kind, as a caller may see them."""
+
+    path: str | None
+    step: str
+    type: ErrorType
+    count: int
+    last_seconds: float
+
+
+class Piece(NamedTuple):
+    """A part of a bar."""
+
+    tone: str
+    y: float
+    height: float
+
+
+class Bar(NamedTuple):
+    """The executions that started in a time: a place in the chart, what it says, where it leads."""
+
+    x: float
+    width: float
+    pieces: Sequence[Piece]
+    since: datetime
+    counts: Mapping[str, int]
+    href: str
+
+
+class Read(NamedTuple):
+    """What there is now, what lives longest and where it is, the span of the chart, and what started in it."""
+
+    present: Mapping[str, Any]
+    oldest: list[dict[str, Any]]
+    places: Mapping[int, Mapping[str, Any]]
+    span: str
+    activity: Mapping[str, Any]
+
+
+@router.get("/")
+async def show_overview(screen: Shown, connections: Pooled, span: Annotated[str, Query(max_length=8)] = "") -> Response:
+    """What an operator wants to know first. `span`: a key of SPANS; without it, the shortest that has the last day."""
+
+    async def load() -> Read:
+        async with connections.borrow() as connection:
+            present = await overview.load_present(connection)
+            oldest = await overview.list_oldest_live(connection, limit=LISTED)
+            places = await overview.list_places(connection, [row["execution_id"] for row in oldest])
+            chosen = span if span in SPANS else USUAL
+            activity = await read_activity(connection, chosen)
+            if span not in SPANS and activity["first_at"] is not None:
+                age = (activity["read_at"] - activity["first_at"]).total_seconds()
+                shorter = next((word for word, seconds in SPANS.items() if age <= seconds), USUAL)
+                if shorter != chosen:
+                    chosen, activity = shorter, await read_activity(connection, shorter)
+            return Read(present, oldest, places, chosen, activity)
+
+    present, oldest, places, chosen, activity = await screen.read(("overview", span), load)
+    bars = list(draw_bars(activity))
+    started = {status for bar in bars for status in bar.counts}
+    failed = sum(bar.counts.get("FAILED", 0) for bar in bars) - activity["brought_back"]
+    return screen.render(
+        "overview.html",
+        title="Overview",
+        changes="all",
+        now=present["read_at"],
+        present=present,
+        activity=activity,
+        failures=[screen.seen(Failures, one) for one in activity["failures"]],
+        failed=failed,
+        key=[status for status in KEY if status in USUAL_KEY or status in started],
+        oldest=oldest,
+        places=places,
+        bars=bars,
+        most=max((sum(bar.counts.values()) for bar in bars), default=0),
+        chosen=chosen,
+        spans=SPANS,
+        size=(WIDTH, HEIGHT),
+        warnings=list(find_warnings(present)),
+        most_counted=MOST_COUNTED,
+        is_empty=not (present["live"] or activity["executions"] or present["dead_letters"]),
+    )
+
+
+async def read_activity(connection: Connection, span: str) -> Mapping[str, Any]:
+    """What started in a span."""
+    return await overview.load_activity(connection, seconds=SPANS[span], parts=PARTS, most=LISTED)
+
+
+def find_warnings(present: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """What keeps the broker from working: the kind of the note, a sentence, and a command that mends it."""
+    if not present["brokers"]:
+        yield "bad", "No broker is running, so nothing moves.", "noetl-broker run"
+    elif (present["oldest_mail_seconds"] or 0) > LATE_SECONDS:
+        yield "warn", "Events wait long for a broker to read them.", "noetl-broker doctor"
+    if (present["oldest_ready_seconds"] or 0) > LATE_SECONDS and not present["leased_jobs"]:
+        yield "warn", "Jobs are ready, but no worker takes any.", "noetl-broker worker"
+    if present["dead_letters"]:
+        yield "bad", "A broker could not decide on some events and set them aside.", "noetl-broker dead-letters"
+    if present["left_undone"]:
+        yield "bad", "Executions have left something undone; Health lists them.", "noetl-broker doctor"
+
+
+def draw_bars(activity: Mapping[str, Any]) -> Iterator[Bar]:
+    """The bars of the chart, in order of time."""
+    counts: list[dict[str, int]] = [{} for _ in range(PARTS)]
+    for place, status, count in activity["parts"]:
+        counts[place][status] = count
+    most = max(sum(one.values()) for one in counts) or 1
+    step = (activity["read_at"] - activity["since"]) / PARTS
+    for place, found in enumerate(counts):
+        since = activity["since"] + place * step
+        yield Bar(
+            x=round(place * WIDTH / PARTS + GAP / 2, 1),
+            width=round(WIDTH / PARTS - GAP, 1),
+            pieces=list(stack(found, HEIGHT / most)),
+            since=since,
+            counts=found,
+            href=link("/executions", since=rfc3339(since), until=rfc3339(since + step - timedelta(milliseconds=1))),
+        )
+
+
+def stack(counts: Mapping[str, int], scale: float) -> Iterator[Piece]:
+    """The pieces of a bar from the bottom; each can be seen, however small."""
+    top = HEIGHT
+    for status, tone in STACKED:
+        if counts.get(status):
+            height = max(counts[status] * scale, LEAST)
+            top = max(top - height, 0.0)
+            yield Piece(tone, round(top, 1), round(height, 1))

@@ -1,0 +1,111 @@
+"""Schedules: the list, and one with its next moments; pause, resume, delete."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.console.access import Operator
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
+from noetl_broker.console.api.schedules import Schedule
+from noetl_broker.console.pages.rendering import link
+from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.errors import OperatorFault
+from noetl_broker.operations.schedules import next_moments, schedule_as_document
+from noetl_broker.store import pages
+from noetl_broker.store import schedules as store
+from noetl_broker.text import span
+
+router = APIRouter()
+
+MOMENTS: Final = 10  # that one schedule shows
+NameOf = Annotated[str, Query(min_length=1, max_length=900)]
+
+
+def timing_in_words(row: Mapping[str, Any]) -> str:
+    """When a schedule starts: its cron text with its zone, or its span."""
+    if row["cron"] is None:
+        return f"every {span(row['every'])}" if row["every"] else "never"
+    return f"{row['cron']} · {row['timezone']}"
+
+
+@router.get("/schedules")
+async def list_schedules(
+    screen: Shown, connections: Pooled, page: Paging, path: Annotated[str, Query(max_length=LONGEST_TEXT)] = ""
+) -> Response:
+    """All schedules by name."""
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            found = await pages.page_schedules(connection, path=path.strip() or None, **page.arguments(str))
+        return page.document(found._replace(items=[schedule_as_document(row) for row in found.items]))
+
+    listed = await screen.read(("schedules", page, path), load)
+    items = [screen.seen(Schedule, row) for row in listed["items"]]
+    return screen.render(
+        "schedules.html",
+        title="Schedules",
+        changes="all",
+        items=[{**row, "timing": timing_in_words(row)} for row in items],
+        next=listed["next"],
+        asked={"path": path},
+    )
+
+
+@router.get("/schedules/one")
+async def show_schedule(screen: Shown, connections: Pooled, name: NameOf) -> Response:
+    """One schedule."""
+    async with connections.borrow() as connection:
+        row = await store.find_schedule(connection, name)
+    try:
+        following, fault = next_moments(row, MOMENTS), None
+    except OperatorFault as error:
+        following, fault = [], str(error)
+    seen = screen.seen(Schedule, schedule_as_document(row))
+    return screen.render(
+        "schedule.html", title=name, changes="all", of=seen, timing=timing_in_words(seen), next=following, fault=fault
+    )
+
+
+@router.post("/schedules/pause")
+async def pause(form: Posted, connections: Pooled) -> Response:
+    """Let the moments of a schedule pass without a start."""
+    name = form.text("name")
+    async with connections.borrow() as connection:
+        changed = await store.pause_schedule(connection, name)
+    said = (
+        f"The schedule {name} is paused: its moments pass." if changed else f"The schedule {name} was paused already."
+    )
+    return form.done(link("/schedules/one", name=name), said)
+
+
+@router.post("/schedules/resume")
+async def resume(form: Posted, connections: Pooled) -> Response:
+    """End the pause of a schedule."""
+    name = form.text("name")
+    async with connections.borrow() as connection:
+        changed = await store.resume_schedule(connection, name)
+    said = f"The schedule {name} starts again; a backfill starts moments that passed."
+    return form.done(link("/schedules/one", name=name), said if changed else f"The schedule {name} was not paused.")
+
+
+@router.get("/schedules/delete")
+async def confirm_delete(screen: Shown, _caller: Operator, connections: Pooled, name: NameOf) -> Response:
+    """Ask before a schedule is deleted."""
+    async with connections.borrow() as connection:
+        row = await store.find_schedule(connection, name)
+    seen = screen.seen(Schedule, schedule_as_document(row))
+    return screen.render("delete_schedule.html", title="Delete a schedule", of=seen, timing=timing_in_words(seen))
+
+
+@router.post("/schedules/delete")
+async def delete(form: Posted, connections: Pooled) -> Response:
+    """Delete a schedule. Executions that it started stay."""
+    name = form.text("name")
+    async with connections.borrow() as connection:
+        await store.delete_schedule(connection, name)
+    return form.done("/schedules", f"The schedule {name} is deleted. Executions that it started stay.")

@@ -1,0 +1,201 @@
+"""What every page shares: its caller, its forms' tokens, how it is rendered, and what it says after an action."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from markupsafe import Markup
+from pydantic import BaseModel
+
+from noetl_broker.console import access
+from noetl_broker.console.access import Caller, Operator, Role, Viewer
+from noetl_broker.console.pages import csrf, flash
+from noetl_broker.console.pages.flash import Flash, Kind
+from noetl_broker.console.pages.rendering import environment, with_query
+from noetl_broker.console.pages.shared import SharedReads
+from noetl_broker.console.problem import Refusal
+
+MOST_FIELDS: Final = 5_000
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+LIVE_HEADER: Final = "x-live"
+Value = TypeVar("Value")
+
+
+class Screen:
+    """One request for a page. `caller` is None where nobody has signed in yet."""
+
+    def __init__(self, request: Request, caller: Caller | None) -> None:
+        self.request = request
+        self.caller = caller
+        secret = request.cookies.get(csrf.COOKIE)
+        self._is_new = not csrf.is_secret(secret)
+        self._secret = csrf.new_secret() if secret is None or self._is_new else secret
+
+    @property
+    def may_act(self) -> bool:
+        """Whether the caller may do more than look."""
+        return self.caller is not None and self.caller.role is Role.OPERATOR
+
+    @property
+    def address(self) -> str:
+        """The address that the request came from."""
+        return self.request.client.host if self.request.client is not None else ""
+
+    @property
+    def session(self) -> str | None:
+        """The token in the cookie of the session."""
+        return self.request.cookies.get(access.COOKIE)
+
+    async def read(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
+        """What `load` reads. The script's requests, when something has changed, share answers that are a second old.
+
+        `key` says what is read; callers of other roles share nothing.
+        """
+        shared: SharedReads = self.request.app.state.shared_reads
+        is_live = self.request.headers.get(LIVE_HEADER) is not None
+        found: Value = await shared.get((self.may_act, key), load, fresh=not is_live)
+        return found
+
+    def seen(self, model: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as the API's model shows it to this caller: a viewer's payloads are None."""
+        return model.model_validate(row).model_dump()
+
+    def render(
+        self,
+        template: str,
+        *,
+        title: str,
+        status: HTTPStatus = HTTPStatus.OK,
+        changes: str | None = None,
+        **values: Any,
+    ) -> HTMLResponse:
+        """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
+        shown = flash.read(self.request.cookies.get(flash.COOKIE))
+        text = (
+            environment()
+            .get_template(template)
+            .render(
+                {
+                    "title": title,
+                    "changes": changes,
+                    "who": self.caller,
+                    "may_act": self.may_act,
+                    "signed_in": self.session is not None,
+                    "counts": {} if self.caller is None else self.request.app.state.attention.counts(),
+                    "sections": self.request.app.state.sections,
+                    "path": self.request.url.path,
+                    "query": self.request.query_params,
+                    "csrf_field": csrf.FIELD,
+                    "csrf_token": csrf.token_of(self._secret, self.session),
+                    "flash": shown,
+                    "now": datetime.now(UTC),
+                    "here": self.here,
+                    "picture": picture,
+                    **values,
+                }
+            )
+        )
+        response = HTMLResponse(text, status_code=status)
+        if self._is_new:
+            set_cookie(self.request, response, csrf.COOKIE, self._secret)
+        if shown is not None:
+            response.delete_cookie(flash.COOKIE, path="/", httponly=True, samesite="strict")
+        return response
+
+    def here(self, **changes: Any) -> str:
+        """The address of this page with other parameters; None takes one out."""
+        given: dict[str, Any] = {}
+        for name, value in self.request.query_params.multi_items():
+            given.setdefault(name, []).append(value)
+        return with_query(self.request.url.path, {**given, **changes})
+
+
+class Form:
+    """The fields of a form of ours that was sent."""
+
+    def __init__(self, screen: Screen, fields: Mapping[str, list[str]]) -> None:
+        self.screen = screen
+        self._fields = fields
+
+    def text(self, name: str, default: str = "") -> str:
+        """The value of a field; lines end as in Unix."""
+        return self._fields.get(name, [default])[0].replace("\r\n", "\n")
+
+    def all(self, name: str) -> list[str]:
+        """All values of a field."""
+        return self._fields.get(name, [])
+
+    def done(self, url: str, message: str | None = None, *, kind: Kind = "ok") -> Response:
+        """A redirect to a page of ours, which shows the message once."""
+        response = RedirectResponse(own_address(url), status_code=HTTPStatus.SEE_OTHER)
+        if message is not None:
+            said = flash.written(Flash(kind, message))
+            set_cookie(self.screen.request, response, flash.COOKIE, said, seconds=flash.SECONDS)
+        return response
+
+
+def own_address(url: str | None) -> str:
+    """The address if it is one of this console's, else that of its first page."""
+    is_own = url is not None and url.startswith("/") and not url.startswith(("//", "/\\")) and url.isprintable()
+    return url if url is not None and is_own else "/"
+
+
+def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:
+    """Set a cookie that scripts and other sites do not get; over https alone where the page came so."""
+    is_https = request.url.scheme == "https" or request.headers.get("origin", "").startswith("https://")
+    response.set_cookie(name, value, max_age=seconds, path="/", httponly=True, samesite="strict", secure=is_https)
+
+
+def picture(svg: str) -> Markup:
+    """Give a picture of `diagram/` for a page, without its style: the policy forbids it, the stylesheet has it."""
+    before, _, rest = svg.partition("<style>")
+    return Markup(before + rest.partition("</style>")[2] if rest else svg)  # noqa: S704 - the renderer escapes its texts
+
+
+async def _shown(request: Request, caller: Viewer) -> Screen:
+    return Screen(request, caller)
+
+
+async def _anonymous(request: Request) -> Screen:
+    return Screen(request, None)
+
+
+async def read_form(screen: Screen) -> Form:
+    """The form of a request. Raises Refusal (415, 400, 403) where it is not a form that this browser got from us."""
+    request = screen.request
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
+        raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"a form is sent as {FORM_TYPE}")
+    fields: dict[str, list[str]] = {}
+    try:
+        body = (await request.body()).decode("ascii")
+        for name, value in parse_qsl(body, keep_blank_values=True, errors="strict", max_num_fields=MOST_FIELDS):
+            fields.setdefault(name, []).append(value)
+    except ValueError as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"the form cannot be read: {error}") from error
+    given = fields.pop(csrf.FIELD, [""])[0]
+    if not csrf.fits(given, request.cookies.get(csrf.COOKIE), screen.session):
+        raise Refusal(
+            HTTPStatus.FORBIDDEN, "the form is not of this session, or your browser sent no cookie; load its page again"
+        )
+    return Form(screen, fields)
+
+
+async def _posted(screen: Annotated[Screen, Depends(_shown)], _operator: Operator) -> Form:
+    return await read_form(screen)
+
+
+async def _submitted(screen: Annotated[Screen, Depends(_anonymous)]) -> Form:
+    access.refuse_foreign_page(screen.request)  # another port of this machine may have set our cookie
+    return await read_form(screen)
+
+
+Shown = Annotated[Screen, Depends(_shown)]  # a page for who is signed in
+Posted = Annotated[Form, Depends(_posted)]  # a form of an operator
+Anonymous = Annotated[Screen, Depends(_anonymous)]  # a page for anybody
+Submitted = Annotated[Form, Depends(_submitted)]  # a form of anybody

@@ -1,0 +1,47 @@
+"""Signing in with a token, and out again: a cookie of the browser carries the token."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+
+from noetl_broker.console.access import COOKIE
+from noetl_broker.console.pages.screen import Anonymous, Submitted, own_address, set_cookie
+from noetl_broker.console.problem import Refusal
+from noetl_broker.console.services import services_of
+
+router = APIRouter()
+
+
+@router.get("/sign-in")
+async def show_sign_in(screen: Anonymous, next: str = "/") -> Response:  # noqa: A002 - its name in the address
+    """The form for a token."""
+    return screen.render("sign_in.html", title="Sign in", next=own_address(next), fault=None)
+
+
+@router.post("/sign-in")
+async def sign_in(form: Submitted) -> Response:
+    """Keep a valid token in a cookie, and go on to the page that was wanted."""
+    screen, token, wanted = form.screen, form.text("token").strip(), own_address(form.text("next"))
+    try:
+        await services_of(screen.request).sign_in.check(token, screen.address)
+    except Refusal as refusal:
+        response: Response = screen.render(
+            "sign_in.html", title="Sign in", status=refusal.status, next=wanted, fault=refusal.detail
+        )
+        response.headers.update(refusal.headers or {})
+        if refusal.status is HTTPStatus.UNAUTHORIZED:
+            del response.headers["WWW-Authenticate"]  # a browser would ask for a password
+        return response
+    response = form.done(wanted)
+    set_cookie(screen.request, response, COOKIE, token)
+    return response
+
+
+@router.post("/sign-out")
+async def sign_out(form: Submitted) -> Response:
+    """Forget the token."""
+    response = form.done("/sign-in", "You have signed out.", kind="info")
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+    return response

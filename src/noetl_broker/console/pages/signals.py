@@ -1,0 +1,109 @@
+"""Signals: what waits for one, those that are kept, and a form that sends one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.client import json_text
+from noetl_broker.console.access import Operator, refuse_hidden_filter
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
+from noetl_broker.console.api.signals import LONGEST_NAME, MOST_KEEP_SECONDS, Signal
+from noetl_broker.console.pages.form_values import read_json, read_seconds
+from noetl_broker.console.pages.rendering import link
+from noetl_broker.console.pages.screen import Posted, Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.store import pages, signals
+from noetl_broker.store.session import translate_faults
+
+router = APIRouter()
+
+NameOf = Annotated[str, Query(max_length=LONGEST_NAME)]
+KeyOf = Annotated[str, Query(max_length=LONGEST_TEXT)]
+KEEP: Final = "7d"  # as the form shows it
+MOST_WAITS: Final = 50  # that the page lists
+SHORT: Final = 120  # characters of a payload on one line
+
+
+@router.get("/signals")
+async def list_signals(
+    screen: Shown, connections: Pooled, page: Paging, *, name: NameOf = "", key: KeyOf = ""
+) -> Response:
+    """What waits for a signal, and the signals that are kept, the newest first."""
+    refuse_hidden_filter(screen.caller, "names and keys of signals", name or None, key or None)
+
+    async def load() -> dict[str, Any]:
+        async with connections.borrow() as connection:
+            found = await pages.page_signals(connection, name=name or None, key=key or None, **page.arguments(int))
+            waits = await signals.list_signal_waits(
+                connection, name=name or None, key=key or None, limit=MOST_WAITS + 1
+            )
+        return {**page.document(found), "waits": waits}
+
+    listed = await screen.read(("signals", page, name, key), load)
+    rows = [screen.seen(Signal, row) for row in listed["items"]]
+    return screen.render(
+        "signals.html",
+        title="Signals",
+        changes="all",
+        items=[{**row, "short": on_one_line(row["payload"])} for row in rows],
+        next=listed["next"],
+        waits=listed["waits"][:MOST_WAITS],
+        has_more_waits=len(listed["waits"]) > MOST_WAITS,
+        asked={"name": name, "key": key},
+    )
+
+
+def on_one_line(payload: Any) -> str | None:
+    """A short payload as JSON on one line; None for one that is long or hidden."""
+    text = json.dumps(payload, ensure_ascii=False, default=str)
+    return text if payload is not None and len(text) <= SHORT else None
+
+
+@router.get("/signals/send")
+async def show_form(screen: Shown, _caller: Operator, *, name: NameOf = "", key: KeyOf = "") -> Response:
+    """The form, with a key of its own: a second click on its button sends nothing."""
+    fields = {"name": name, "key": key, "payload": "", "keep": KEEP, "once": secrets.token_urlsafe(16)}
+    return screen.render("send_signal.html", title="Send a signal", fields=fields, errors={})
+
+
+@router.post("/signals/send")
+async def send(form: Posted, connections: Pooled) -> Response:
+    """Send a signal to whoever waits for its name and key, now or until it expires."""
+    fields = {name: form.text(name) for name in ("name", "key", "payload", "keep", "once")}
+    errors: dict[str, str] = {}
+    payload, keep = None, signals.KEEP
+    try:
+        payload = json_text(read_json(fields["payload"])) if fields["payload"].strip() else None
+    except (ValueError, BrokerError) as fault:
+        errors["payload"] = str(fault)
+    try:
+        keep = timedelta(seconds=min(read_seconds(fields["keep"]), MOST_KEEP_SECONDS))
+    except ValueError as fault:
+        errors["keep"] = str(fault)
+    if not errors:
+        text = "\0".join((fields["name"], fields["key"], payload or ""))
+        once = f"console {fields['once'][:64]} {hashlib.sha256(text.encode(errors='replace')).hexdigest()[:16]}"
+        try:
+            with translate_faults():
+                async with connections.borrow() as connection:
+                    await signals.send_signal(
+                        connection, fields["name"], fields["key"], payload, idempotency_key=once, keep=keep
+                    )
+        except DatabaseFault:
+            raise
+        except BrokerError as fault:
+            errors["name"] = str(fault)
+        else:
+            said = f"The signal {fields['name']} is sent. Whoever waits for it takes it from the list."
+            return form.done(link("/signals"), said)
+    status = HTTPStatus.BAD_REQUEST
+    return form.screen.render("send_signal.html", title="Send a signal", status=status, fields=fields, errors=errors)

@@ -1,0 +1,41 @@
+"""Workers that hold leases, and their leases."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from noetl_broker.console.access import refuse_hidden_filter
+from noetl_broker.console.api.workers import Lease, Worker
+from noetl_broker.console.pages.screen import Shown
+from noetl_broker.console.paging import Paging
+from noetl_broker.console.services import Pooled
+from noetl_broker.store import pages
+
+router = APIRouter()
+
+
+@router.get("/workers")
+async def show_workers(
+    screen: Shown, connections: Pooled, page: Paging, worker_id: Annotated[str, Query(max_length=1_000)] = ""
+) -> Response:
+    """Who holds leases, and the leases in the order of their end; `worker_id`: of one worker alone."""
+    refuse_hidden_filter(screen.caller, "ids of workers", worker_id or None)
+
+    async def load() -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        async with connections.borrow() as connection:
+            workers = await pages.list_workers(connection)
+            leases = await pages.page_leases(connection, worker_id=worker_id or None, **page.arguments(int, int))
+        return workers, page.document(leases)
+
+    workers, leases = await screen.read(("workers", page, worker_id), load)
+    return screen.render(
+        "workers.html",
+        title="Workers",
+        changes="all",
+        workers=[screen.seen(Worker, row) for row in workers],
+        leases=[screen.seen(Lease, row) for row in leases["items"]],
+        next=leases["next"],
+        worker_id=worker_id,
+    )

@@ -1,0 +1,237 @@
+"""Errors as `application/problem+json` (RFC 9457): one table from our faults to statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final, get_args
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from noetl_broker.errors import (
+    BrokerError,
+    DatabaseFault,
+    HistoryFault,
+    NotFoundFault,
+    OperatorFault,
+    PermissionFault,
+    SchemaFault,
+    UnknownStepFault,
+)
+from noetl_broker.playbook.diagnostics import did_you_mean
+from noetl_broker.store.sqlstates import reason_of, trace_of
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = 2  # after which a client may ask again while the database is away
+SHOWN = 80  # characters of a refused value
+MOST_ERRORS = 20  # wrong fields of one answer
+
+# What is wrong with a field, by pydantic's type of the error, with its context. Others have the words of pydantic.
+MESSAGES: Final[Mapping[str, str]] = {
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such field",
+    "model_attributes_type": "it must be a JSON object",
+    "model_type": "it must be a JSON object",
+    "dict_type": "it must be a JSON object",
+    "list_type": "it must be a list",
+    "string_type": "it must be a text",
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "int_parsing": "it must be a whole number",
+    "int_type": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+    "int_parsing_size": "it has too many digits",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "finite_number": "it must be a finite number",
+    "literal_error": "it must be {expected}",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "string_too_short": "it must have at least {min_length} characters",
+    "string_too_long": "it must have at most {max_length} characters",
+    "too_long": "there may be at most {max_length}",
+    "value_error": "{error}",
+}
+
+# The status of each fault; the first family that fits counts.
+STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
+    (NotFoundFault, HTTPStatus.NOT_FOUND),
+    (UnknownStepFault, HTTPStatus.NOT_FOUND),
+    (OperatorFault, HTTPStatus.BAD_REQUEST),
+    (PermissionFault, HTTPStatus.FORBIDDEN),
+    (SchemaFault, HTTPStatus.SERVICE_UNAVAILABLE),
+    (DatabaseFault, HTTPStatus.SERVICE_UNAVAILABLE),
+    (HistoryFault, HTTPStatus.CONFLICT),
+    (BrokerError, HTTPStatus.CONFLICT),
+)
+
+
+class FieldError(BaseModel):
+    """One wrong field: its place, such as `query.limit` or `body.payload`, and what is wrong."""
+
+    at: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The document of every error."""
+
+    type: str = "about:blank"  # `code` says which problem it is
+    title: str = Field(description="the name of the HTTP status")
+    status: int
+    detail: str = Field(description="one sentence: what is wrong with which value, where, and what to do")
+    code: str = Field(description="NB and the status, such as NB404")
+    errors: list[FieldError] | None = Field(None, description="the wrong fields, if there are any")
+
+
+# Of an answer in the OpenAPI document.
+PROBLEM_CONTENT: Final = {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}
+
+
+class Refusal(Exception):
+    """A request that is refused before or instead of its route: a status, a sentence, headers, wrong fields."""
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        errors: Sequence[FieldError] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.errors = errors
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def problem(
+    status: HTTPStatus,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    errors: Sequence[FieldError] | None = None,
+) -> Response:
+    """The answer for an error."""
+    document = Problem(
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        code=f"NB{status.value}",
+        errors=None if errors is None else [*errors],
+    )
+    return JSONResponse(
+        document.model_dump(exclude_none=True), status_code=status, headers=dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let the app answer every exception with a problem."""
+    handlers: Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
+        BrokerError: _on_fault,
+        Refusal: _on_refusal,
+        RequestValidationError: _on_wrong_fields,
+        HTTPException: _on_http_exception,
+        Exception: _on_bug,
+    }
+    for kind, handler in handlers.items():
+        app.add_exception_handler(kind, handler)
+
+
+def status_of(error: Exception) -> HTTPStatus:
+    """The status of a fault."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def sentence_of(request: Request, fault: BrokerError) -> str:
+    """What a caller may read of a fault: without a checked token, no address of the database. The log has it."""
+    if not isinstance(fault, DatabaseFault) or hasattr(request.state, "caller"):
+        return str(fault)
+    log.warning("the database does not answer", error=str(fault))
+    return "the database does not answer; the log of the console says why"
+
+
+def answer_to(request: Request, error: BrokerError | Refusal) -> Response:
+    """The answer for a fault or a refusal."""
+    if isinstance(error, Refusal):
+        return problem(error.status, error.detail, headers=error.headers, errors=error.errors)
+    status = status_of(error)
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(status, sentence_of(request, error), headers=headers)
+
+
+async def _on_fault(request: Request, fault: BrokerError) -> Response:
+    return answer_to(request, fault)
+
+
+async def _on_refusal(request: Request, refusal: Refusal) -> Response:
+    return answer_to(request, refusal)
+
+
+async def _on_wrong_fields(request: Request, error: RequestValidationError) -> Response:
+    field = getattr(request.scope.get("route"), "body_field", None)
+    body = None if field is None else field.field_info.annotation
+    errors = [field_error(one, body) for one in error.errors()[:MOST_ERRORS]]
+    return problem(HTTPStatus.BAD_REQUEST, "; ".join(f"{one.at}: {one.message}" for one in errors), errors=errors)
+
+
+def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
+    """A wrong field, from what pydantic says of it; `body` is the type of the request's body."""
+    kind, place = found["type"], found["loc"]
+    at = ".".join(map(str, place))
+    if kind == "json_invalid":
+        return FieldError(at="body", message=f"it is not JSON: {found['ctx']['error']} at character {place[-1]}")
+    message = MESSAGES.get(kind, found["msg"]).format_map(found.get("ctx", {}))
+    shown = repr(found.get("input"))
+    if kind == "missing":
+        message = f"{message}: send a JSON object" if place == ("body",) else message
+    elif kind == "extra_forbidden":
+        hint = did_you_mean(str(place[-1]), _fields_at(body, place[1:-1]))
+        message = f"{message}; {hint}" if hint else message
+    elif "input" in found and shown not in message:
+        message = f"{message}; it is {shown if len(shown) <= SHOWN else f'{shown[: SHOWN - 1]}…'}"
+    return FieldError(at=at, message=message)
+
+
+def _fields_at(body: Any, place: Sequence[Any]) -> list[str]:
+    """The names of the fields of a body, or of the object at a place in it; none where it is not an object of ours."""
+    models = [each for each in (body, *get_args(body)) if isinstance(each, type) and issubclass(each, BaseModel)]
+    if not models:
+        return []
+    fields = {field.alias or name: field for name, field in models[0].model_fields.items()}
+    if not place:
+        return [*fields]
+    return _fields_at(fields[place[0]].annotation, place[1:]) if place[0] in fields else []
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    status = HTTPStatus(error.status_code)
+    details = {
+        HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; /api/v1/openapi.json lists the routes",
+        HTTPStatus.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}",
+    }
+    detail = error.detail if error.detail != status.phrase else details.get(status, error.detail)
+    return problem(status, detail, headers=error.headers)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    log.error(
+        "a request failed",
+        method=request.method,
+        path=request.url.path,
+        error=reason_of(error),
+        exc_info=trace_of(error),
+    )
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR, "this is a bug of the program; the log of the console has its traceback"
+    )

@@ -1,0 +1,142 @@
+"""Several databases in one process: a service for each; one that fails does not stop the others.
+
+Each service has its own connections, lanes and metrics. They share the event loop and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import structlog
+
+from noetl_broker.daemon.metrics.registry import TURNS
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.service import Service
+from noetl_broker.errors import BrokerError
+from noetl_broker.store.sqlstates import reason_of, trace_of
+from noetl_broker.waits import Backoff, wait_for
+
+log = structlog.get_logger(__name__)
+
+PAUSE_SECONDS = (1.0, 60.0)  # before a service that failed is started again
+HEALTHY_SECONDS = 120.0  # a service that ran longer begins with the shortest pause again
+PROGRESS_SECONDS = 2.0  # between two reports of progress during a pause
+
+
+def _nothing() -> None:
+    """The default callback."""
+
+
+@dataclass(slots=True)
+class Databases:
+    """The services by the name of their database; all share `stopping`.
+
+    `fail_fast`: a service that fails before all are ready ends them all.
+    """
+
+    services: Mapping[str, Service]
+    stopping: asyncio.Event
+    fail_fast: bool = False
+    on_ready: Callable[[], None] = _nothing  # called once, when all are ready
+    on_progress: Callable[[], None] = _nothing  # called when each has made progress since the last call
+    failed: dict[str, Exception] = field(default_factory=dict)  # without being ready since
+    _ready: set[str] = field(default_factory=set)
+    _progressed: set[str] = field(default_factory=set)
+
+    @property
+    def turns(self) -> int:
+        """Turns taken in all databases."""
+        return sum(service.metrics.total(TURNS) for service in self.services.values())
+
+    async def run(self) -> None:
+        """Serve until `stopping` is set. Raises the last fault when no database can be served."""
+        await self._for_each(self._serve)
+
+    async def drain(self) -> dict[str, MetricValues]:
+        """Drain each database and return its metrics by name; `failed` has the others. Raises when all fail."""
+        await self._for_each(self._drain)
+        return {name: service.metrics for name, service in self.services.items() if name not in self.failed}
+
+    async def _for_each(self, work: Callable[[str, Service], Awaitable[None]]) -> None:
+        tasks = [asyncio.create_task(self._run_named(work, name)) for name in self.services]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run_named(self, work: Callable[[str, Service], Awaitable[None]], name: str) -> None:
+        """When there are several databases, each log line of this task names its database."""
+        if len(self.services) > 1:
+            structlog.contextvars.bind_contextvars(database=name)
+        service = self.services[name]
+        service.on_ready = partial(self._on_ready, name)
+        service.on_progress = partial(self._on_progress, name)
+        await work(name, service)
+
+    async def _serve(self, name: str, service: Service) -> None:
+        """Run one service; after a fault, run it again."""
+        backoff = Backoff(*PAUSE_SECONDS)
+        while not self.stopping.is_set():
+            began = time.monotonic()
+            try:
+                await service.run()
+            except Exception as fault:  # noqa: BLE001 - a fault of one database must not end the others
+                if self.stopping.is_set():
+                    return
+                self._fail(name, fault)
+                if time.monotonic() - began > HEALTHY_SECONDS:
+                    backoff.reset()
+                pause = backoff.next()
+                log_database_fault("a database is not served, the others are", fault, pause_seconds=pause)
+                await self._pause(name, pause)
+
+    async def _drain(self, name: str, service: Service) -> None:
+        try:
+            await service.drain()
+        except Exception as fault:  # noqa: BLE001 - as above
+            if self.stopping.is_set():
+                return
+            self._fail(name, fault)
+            log_database_fault("a database is not drained, the others are", fault)
+
+    def _fail(self, name: str, fault: Exception) -> None:
+        """Raise the fault when all databases failed, or with `fail_fast` during the start."""
+        self.failed[name] = fault
+        starting = len(self._ready) < len(self.services)
+        if len(self.failed) == len(self.services) or (self.fail_fast and starting):
+            raise fault
+
+    async def _pause(self, name: str, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self.stopping.is_set() and time.monotonic() < until:
+            self.services[name].progress()
+            await wait_for(self.stopping, min(seconds, PROGRESS_SECONDS))
+
+    def _on_ready(self, name: str) -> None:
+        self.failed.pop(name, None)
+        before = len(self._ready)
+        self._ready.add(name)
+        if before < len(self._ready) == len(self.services):
+            if len(self.services) > 1:
+                log.info("all databases are ready", databases=len(self.services))
+            self.on_ready()
+
+    def _on_progress(self, name: str) -> None:
+        self._progressed.add(name)
+        if len(self._progressed) == len(self.services):
+            self._progressed.clear()
+            self.on_progress()
+
+
+def log_database_fault(event: str, fault: Exception, **fields: float) -> None:
+    """Log an operator's fault in one sentence, and a fault of the program with its traceback."""
+    if isinstance(fault, BrokerError):
+        log.error(event, error=str(fault), **fields)
+    else:
+        log.error(event, error=reason_of(fault), exc_info=trace_of(fault), **fields)

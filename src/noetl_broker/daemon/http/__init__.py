@@ -1,0 +1,1 @@
+"""The health port: `/live`, `/ready` and `/metrics`."""

@@ -1,0 +1,65 @@
+"""Starts the executions of schedules that are due, beside any number of brokers that do the same."""
+
+from __future__ import annotations
+
+import structlog
+
+from noetl_broker.broker.schedules import utc_text
+from noetl_broker.daemon.metrics.registry import SCHEDULE_LATENESS, SCHEDULE_MOMENTS
+from noetl_broker.daemon.metrics.values import MetricValues
+from noetl_broker.daemon.timers import Due
+from noetl_broker.store.connection import ANSWER_SECONDS, Pool, borrowed
+from noetl_broker.store.queries import sql
+from noetl_broker.store.schedules import Moved, move_due_schedules
+
+log = structlog.get_logger(__name__)
+
+MAX_ROWS = 50  # schedules that one transaction moves
+
+
+class Mover:
+    """Moves what is due."""
+
+    def __init__(self, pool: Pool, metrics: MetricValues) -> None:
+        """Nothing moved yet."""
+        self._pool = pool
+        self._metrics = metrics
+
+    async def fire(self) -> Due:
+        """Move the schedules that are due, a bounded number."""
+        async with borrowed(self._pool, ANSWER_SECONDS) as connection:
+            moved = await move_due_schedules(connection, MAX_ROWS)
+            seconds: float | None = await connection.fetchval(sql("seconds_to_schedule"))
+        for each in moved:
+            _report(each, self._metrics)
+        return Due(len(moved), seconds)
+
+
+def _report(moved: Moved, metrics: MetricValues) -> None:
+    """Count and log what became of a schedule."""
+    move = moved.move
+    if moved.fault is not None:
+        metrics.add(SCHEDULE_MOMENTS, 1, "failed")
+        log.warning("a schedule has a fault", schedule=moved.name, reason=moved.fault)
+    if move is None:
+        return
+    if moved.execution_id is not None:
+        metrics.add(SCHEDULE_MOMENTS, 1, "started" if moved.is_new else "existing")
+        metrics.observe(SCHEDULE_LATENESS, moved.late_seconds)
+        log.info(
+            "schedule started",
+            schedule=moved.name,
+            execution_id=moved.execution_id,
+            moment=utc_text(move.start) if move.start else None,
+        )
+    if move.skipped:
+        metrics.add(SCHEDULE_MOMENTS, move.skipped, "skipped")
+        if not move.is_partial:  # after a long outage there are thousands of moves
+            log.info("schedule skipped moments", schedule=moved.name, last=utc_text(move.since_at))
+    if move.pulled_back:
+        metrics.add(SCHEDULE_MOMENTS, 1, "pulled_back")
+        log.warning(
+            "the clock stepped back, a schedule is pulled back",
+            schedule=moved.name,
+            next_at=utc_text(move.next_at) if move.next_at else None,
+        )

@@ -1,0 +1,1 @@
+"""Diagrams of playbooks and of executions with their path, as Mermaid text and as SVG."""

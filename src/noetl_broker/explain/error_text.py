@@ -1,0 +1,57 @@
+"""Errors as text: type, message, place and attempt on one line, and the traceback."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from noetl_broker.text import short_json
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.model import JSON
+
+LONGEST_TYPE = 100  # characters
+# A frame of a step's code, as a worker's traceback has it.
+_FRAME = re.compile(r'^  File "<step .*>", line (?P<line>\d+)(?:, in (?P<function>\S+))?', re.MULTILINE)
+
+
+def error_text(error: JSON, attempt: str = "") -> str:
+    """`KeyError: 'city' (line 3 in main, attempt 2)`; parts that the error lacks are left out."""
+    details = ", ".join(part for part in (place_of(error), attempt) if part)
+    return f"{_typed_message(error)} ({details})" if details else _typed_message(error)
+
+
+def place_of(error: JSON) -> str:
+    """Where an error arose: a place in the playbook, or a line of the step's code; empty where nothing says it."""
+    if not isinstance(error, dict):
+        return ""
+    if error.get("at"):
+        return f"at {error['at']}"
+    frames = [*_FRAME.finditer(traceback_of(error))]
+    if not frames:
+        return ""
+    function = frames[-1]["function"]
+    return f"line {frames[-1]['line']}{'' if function in {None, '<module>'} else f' in {function}'}"
+
+
+def traceback_of(error: JSON) -> str:
+    """The traceback in an error; empty where there is none."""
+    trace = error.get("traceback") if isinstance(error, dict) else None
+    return trace if isinstance(trace, str) else ""
+
+
+def attempt_text(attempt: JSON, most: JSON = None) -> str:
+    """`attempt 2 of 3`, or `attempt 2` where the number of attempts is not known; empty without an attempt."""
+    if type(attempt) is not int or attempt < 1:
+        return ""
+    return f"attempt {attempt} of {most}" if type(most) is int and most > 1 else f"attempt {attempt}"
+
+
+def _typed_message(error: JSON) -> str:
+    if not isinstance(error, dict):
+        return error if isinstance(error, str) else short_json(error)
+    message, kind = error.get("message"), error.get("type")
+    text = str(message) if message else short_json(error)
+    if not isinstance(kind, str) or not kind or not message or kind in text:
+        return text
+    return f"{kind if len(kind) <= LONGEST_TYPE else f'{kind[: LONGEST_TYPE - 1]}…'}: {text}"

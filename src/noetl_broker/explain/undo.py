@@ -1,0 +1,94 @@
+"""Explains what an execution undoes, what it awaits before that, and what is left."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.model import JSON
+from noetl_broker.broker.state import Counts
+from noetl_broker.broker.undo import LATE
+from noetl_broker.explain.reason import Reason
+from noetl_broker.explain.undo_text import AWAITED, undo_lines
+from noetl_broker.explain.waiting import explain_job, explain_open_visit
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.text import visit_name
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.state import ExecutionState, Token, Visit
+    from noetl_broker.explain.facts import Facts
+    from noetl_broker.history.record import History
+    from noetl_broker.playbook.model import Playbook
+
+UNDO_ENDS = {
+    "compensation_completed": "that was undone in turn {}",
+    "compensation_failed": "its undo failed in turn {}",
+}
+
+
+def explain_compensation(playbook: Playbook, state: ExecutionState, history: History, facts: Facts) -> list[Reason]:
+    """What an execution that undoes what it did waits for."""
+    compensation = state.compensation
+    if compensation is None:
+        return []
+    reasons = [explain_token(token, playbook, history, facts) for token in state.tokens.values()]
+    if compensation.current is not None:
+        step, visit, place = compensation.current[:3]
+        name, job = visit_name(step, visit, place), facts.jobs.get((step + UNDO_SUFFIX, visit, place))
+        about: dict[str, JSON] = {"step": step, "visit": visit, "place": place}
+        children = [child for child in facts.children if child.node[:2] == (step + UNDO_SUFFIX, visit)]
+        if compensation.current.child:
+            running = "".join(f", by execution {child.execution_id} ({child.path})" for child in children)
+            reasons.append(Reason("undo", f"the undo of {name} is running{running}", about))
+        elif job is not None:
+            reasons.append(
+                Reason("undo", f"it undoes {name}", about, (explain_job(name + UNDO_SUFFIX, {}, job, facts),))
+            )
+    return reasons + explain_undone(facts)
+
+
+def explain_token(token: Token, playbook: Playbook, history: History, facts: Facts) -> Reason:
+    """What an open visit waits for, or why a visit that is over is awaited."""
+    if not token.draining:
+        return explain_open_visit(token, playbook, history, facts)
+    visit, counts = (token.step, token.visit), token.items or Counts(0)
+    job, name = facts.jobs.get((*visit, None)), visit_name(*visit)
+    about: dict[str, JSON] = {"step": token.step, "visit": token.visit}
+    says = f"{name} is over, but it is awaited: {AWAITED}"
+    if counts.started > counts.ended:
+        says = f"{name} is over, but {counts.started - counts.ended} of its items are awaited: {AWAITED}"
+    because = (explain_job(name, {}, job, facts),) if job is not None and job.status == "leased" else ()
+    return Reason("awaited", says, about, because)
+
+
+def late_success(visit: Visit, history: History, *, live: bool) -> str | None:
+    """That a visit succeeded when it was over, and what became of that; None if it did not."""
+    turns = [turn for turn in history.turns if turn.outcome == LATE]
+    late = next(
+        (turn for turn in turns if (turn.event.step, turn.event.visit, turn.event.place) == (*visit, None)), None
+    )
+    if late is None:
+        return None
+    ends = [
+        (event.type, turn.turn.number)
+        for turn in history.turns
+        for event in turn.events
+        if event.type in UNDO_ENDS and (event.step, event.visit) == visit and event.context is None
+    ]
+    became = (
+        UNDO_ENDS[ends[-1][0]].format(ends[-1][1]) if ends else "that is to be undone" if live else "that is not undone"
+    )
+    return f"succeeded late, in turn {late.turn.number}, after it was over; {became}"
+
+
+def explain_undone(facts: Facts) -> list[Reason]:
+    """What is undone and what is left, with the remedy."""
+    if facts.undo is None:
+        return []
+    lines = undo_lines(facts.execution_id, facts.status, facts.undo)
+    return [_reason(line) for line in lines]
+
+
+def _reason(line: str) -> Reason:
+    if line.startswith(("noetl-broker ", "mend ")):
+        return Reason("remedy", line)
+    return Reason("undo_failed", line) if line.startswith("the undo of ") else Reason("undo", line)

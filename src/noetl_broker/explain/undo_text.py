@@ -1,0 +1,107 @@
+"""Sentences about what an execution has undone, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from noetl_broker.text import join_names, visit_name
+
+MOST_NAMES = 5
+AWAITED = "if it still succeeds, that is undone"
+COUNTED = (("done", "done"), ("failed", "failed"), ("unknown", "unknown"), ("open", "left"))
+
+
+def left_text(counts: Mapping[str, int]) -> str:
+    """How much an execution, or all of them, left undone."""
+    words = (("failed", "failed"), ("open", "not tried"), ("unknown", "of unknown outcome"))
+    return ", ".join(f"{counts[key]:,} {said}" for key, said in words if counts[key])
+
+
+def awaited_text(visits: Iterable[Mapping[str, Any]]) -> str | None:
+    """The visits that are over, but whose success would be undone; None if there are none."""
+    names = [visit_name(visit["step"], visit["visit"]) for visit in visits]
+    return f"awaited: {join_names(names, most=MOST_NAMES)} ({AWAITED})" if names else None
+
+
+def undo_lines(execution_id: int, status: str, undo: Mapping[str, Any]) -> Iterator[str]:
+    """What was undone and what is left, with the remedy; nothing for a completed execution that nobody undoes.
+
+    `undo` is what `store.undo.load_undo` gives.
+    """
+    counts: Mapping[str, int] = undo["counts"]
+    if status in {"RUNNING", "PAUSED", "QUEUED"} or (status == "COMPLETED" and not counts.keys() & {"done", "taken"}):
+        return
+    numbers = [f"{counts[key]:,} {words}" for key, words in COUNTED if counts.get(key)]
+    if numbers:
+        yield f"undo: {', '.join(numbers)}"
+    yield from _tried(undo["left"])
+    for key, words in (("unknown", "it is unknown whether this happened"), ("open", "not undone")):
+        rows = [row for row in undo["left"] if row["status"] == key]
+        told = [row for row in rows if key == "unknown" and _message(row)]  # by `_tried`
+        names = [_name(row) for row in rows if row not in told][:MOST_NAMES]
+        if names and not (status == "COMPENSATING" and key == "open"):
+            more = counts[key] - len(names) - len(told)
+            yield f"{words}: {', '.join(names)}" + (f" and {more:,} more" if more else "")
+    takers = undo["executions"]
+    for taker in takers:
+        yield _taken_over(taker["execution_id"], taker["status"], is_last=taker is takers[-1])
+    if status in {"FAILED", "CANCELLED"}:
+        yield from _remedy(execution_id, undo)
+
+
+def _tried(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The undo that runs, those that failed, and one that was abandoned."""
+    for row in rows:
+        if row["status"] == "running":
+            yield f"undoing {_name(row)}"
+        message = _message(row)
+        if row["status"] == "unknown" and message:
+            yield f"it is unknown whether the undo of {_name(row)} happened: {message}"
+        elif row["status"] == "failed":
+            yield f"the undo of {_name(row)} failed" + (f": {message}" if message else "")
+
+
+def _message(row: Mapping[str, Any]) -> str | None:
+    error = row.get("error")
+    return error.get("message") if isinstance(error, dict) else None
+
+
+def _taken_over(execution_id: int, status: str, *, is_last: bool) -> str:
+    """What became of rows that another execution took over; the last one may have left something."""
+    if status == "COMPLETED":
+        return f"what was left was undone by execution {execution_id}"
+    if status == "FAILED":
+        where = f": noetl-broker status {execution_id}" if is_last else ""
+        return f"execution {execution_id} took over what was left, and failed{where}"
+    return f"what was left is being undone by execution {execution_id}"
+
+
+def _remedy(execution_id: int, undo: Mapping[str, Any]) -> Iterator[str]:
+    counts: Mapping[str, int] = undo["counts"]
+    for row in undo["left"]:
+        child, error = row.get("child_execution_id"), row.get("error")
+        if row["status"] == "failed" and child is not None:
+            child = error.get("child_execution_id", child) if isinstance(error, dict) else child
+            yield f"noetl-broker status {child} names what that child has left"
+    if any(is_of_template(row.get("error")) for row in undo["left"] if row["status"] == "failed"):
+        yield mend_remedy(execution_id)
+    elif counts.get("failed") or counts.get("open"):
+        further = "; --unknown also undoes what is unknown" if counts.get("unknown") else ""
+        yield f"noetl-broker undo {execution_id} goes on with what is left{further}"
+    elif counts.get("unknown"):
+        yield f"noetl-broker undo {execution_id} --unknown undoes what may not have happened"
+
+
+def is_of_template(error: object) -> bool:
+    """Whether an undo failed on a template: then it fails again until its playbook is mended."""
+    return isinstance(error, dict) and "template" in error
+
+
+def mend_remedy(execution_id: int) -> str:
+    """What to do after an undo failed on a template."""
+    return f"mend `compensate`, register it, then noetl-broker undo {execution_id} --version latest"
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return visit_name(row["step"], row["visit"], row["place"])

@@ -1,0 +1,1 @@
+"""Recorded executions, read and replayed. Pure, like the core."""

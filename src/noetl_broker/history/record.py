@@ -1,0 +1,73 @@
+"""A recorded execution: its turns, jobs and rows, in the form in which the core can decide them again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.model import JSON, Emitted, Event, ExecutionEnd, Rules, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from noetl_broker.playbook.model import Playbook
+
+Node = tuple[str, int, int | None]  # a step, its visit from 1, and the place of an item from 0
+
+
+class RecordedTurn(NamedTuple):
+    """A row of `noetl.turn` with the event that it read and the events that it wrote."""
+
+    turn: Turn
+    event: Event
+    outcome: str
+    note: str | None
+    events: tuple[Emitted, ...]
+    event_id: int = 0
+    node_names: tuple[str | None, ...] = ()  # of `events`; empty where they are not known
+
+
+class RecordedJob(NamedTuple):
+    """The parts of a job's row that never change."""
+
+    node_type: str
+    action: JSON
+    context: JSON
+    priority: int
+    max_attempts: int
+    timeout: float | None
+
+
+class RecordedRow(NamedTuple):
+    """The tracking row of a step."""
+
+    status: str
+    visits: int
+    result_visit: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Everything that the store has of one execution; `playbook` may be the reason why there is none.
+
+    A long execution comes in parts: then `turns`, `jobs` and `unlinked` are empty here. `broken` is the reason why the
+    rows cannot be read. `set_aside` counts the events in the dead letters.
+    """
+
+    execution_id: int
+    playbook: Playbook | str
+    rules: Rules
+    turns: tuple[RecordedTurn, ...] = ()
+    unlinked: tuple[str, ...] = ()  # sentences about events that claim a turn which did not write them
+    jobs: Mapping[Node, RecordedJob] = field(default_factory=dict)
+    rows: Mapping[str, RecordedRow] = field(default_factory=dict)
+    taken: Mapping[tuple[object, ...], object] = field(default_factory=dict)  # results that a fork took over
+    undone: Mapping[Node, str] = field(default_factory=dict)  # visits and items whose undo began: status of the row
+    job_scope: dict[str, JSON] = field(default_factory=dict)  # what the store adds to the context of every job
+    workload: JSON = None
+    ended: ExecutionEnd | None = None
+    state: JSON = None
+    path: str | None = None
+    name: str | None = None  # of the playbook: the node name of events without a step
+    broken: str | None = None
+    set_aside: int = 0

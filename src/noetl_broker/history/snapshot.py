@@ -1,0 +1,89 @@
+"""The snapshot of an execution after a turn: open visits, waiting joins, and the latest results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.context import Found, ItemState, want_action
+from noetl_broker.broker.inputs import inputs_of_job
+from noetl_broker.broker.joins import waits_for
+from noetl_broker.broker.model import JSON, as_stored
+
+if TYPE_CHECKING:
+    from noetl_broker.broker.context import Known
+    from noetl_broker.broker.state import Counts, ExecutionState
+    from noetl_broker.playbook.model import Playbook
+
+
+class OpenVisit(NamedTuple):
+    """A visit whose job is open. An iterator has `items` (counts) and `open_items` (places from 0)."""
+
+    step: str
+    visit: int
+    type: str
+    inputs: JSON
+    failures: int
+    items: Counts | None
+    open_items: tuple[int, ...]
+
+
+class WaitingJoin(NamedTuple):
+    """A join that waits: the steps that tokens arrived from, and the visits and other joins that it waits for."""
+
+    step: str
+    join: str
+    arrived: tuple[str, ...]
+    visits: tuple[tuple[str, int], ...]
+    joins: tuple[str, ...]
+
+
+class Snapshot(NamedTuple):
+    """An execution after a turn; `results` are by step, of its latest visit with one: {visit, status, data, error}."""
+
+    status: str
+    visits: tuple[OpenVisit, ...]
+    joins: tuple[WaitingJoin, ...]
+    results: dict[str, dict[str, JSON]]
+
+
+def take_snapshot(playbook: Playbook | str, state: ExecutionState, known: Known) -> Snapshot:
+    """The snapshot of an execution, all of whose turns were decided with this `known`."""
+    if isinstance(playbook, str):
+        return Snapshot(state.status, (), (), {})
+    open_items: dict[tuple[object, ...], list[int]] = {visit: [] for visit in state.tokens}
+    results: dict[str, dict[str, JSON]] = {}
+    for want, answer in known.answers.items():
+        if isinstance(answer, ItemState) and answer.status == "RUNNING" and want[1:3] in open_items:
+            open_items[want[1:3]].append(int(str(want[3])))
+        elif want[0] == "step" and isinstance(answer, Found):
+            results[str(want[1])] = {"visit": answer.visit, **answer.result._asdict()}
+    visits = [
+        OpenVisit(
+            token.step,
+            token.visit,
+            playbook.steps[token.step].type,
+            _inputs(known, visit),
+            token.failures,
+            token.items,
+            tuple(open_items[visit]),
+        )
+        for visit, token in state.tokens.items()
+    ]
+    ordered = {name: results[name] for name in playbook.steps if name in results}
+    return Snapshot(state.status, tuple(visits), _waiting_joins(playbook, state), ordered)
+
+
+def _waiting_joins(playbook: Playbook, state: ExecutionState) -> tuple[WaitingJoin, ...]:
+    found = []
+    for name in sorted(state.waiting, key=lambda name: playbook.steps[name].index):
+        step = playbook.steps[name]
+        arrived = tuple(playbook.arcs[arrival.arc].source for arrival in state.waiting[name] if arrival.arc >= 0)
+        kind = f"need {step.need}" if step.need > 1 else step.join or ("end" if step is playbook.end else "all")
+        visits, joins = waits_for(playbook, step, state.tokens, state.waiting)
+        found.append(WaitingJoin(name, kind, arrived, tuple(visits), tuple(joins)))
+    return tuple(found)
+
+
+def _inputs(known: Known, visit: tuple[str, int]) -> JSON:
+    action = known.answers.get(want_action(*visit))
+    return as_stored(inputs_of_job(action if isinstance(action, dict) else {}).values)

@@ -1,0 +1,362 @@
+"""Stories: a history as text. One line for each event, and under it one line for each thing that was decided.
+
+    > execution_start {"x": 2}
+        event step_started fetch
+        job   fetch
+    > action_completed fetch {"rows": 3}
+        event step_completed fetch
+        event execution_complete {"rows": 3}
+    > action_completed fetch {"rows": 3}  (after_end)
+
+Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryable`. The others are `attempt 2` (of the
+lease that failed), `beside its job` (an error that did not come through the job), `stale`, `broken` (it was no JSON),
+`bytes 3000000` (a result over its limit), `depth 1` (the start of a child), `path paused` (new executions of the
+playbook are queued), `overlap nightly skip` (a start of a schedule), `place free`, `place busy` or `place shared` (one
+for each place that was asked for), `given` (the place comes with the event), `number 7` (of a pause or resume), `undo
+child 7` (the answer of a child that has something to be undone), and `undo rows 2` (the start of an undo execution). A
+step name that is not a plain word stands in backticks. `charge!undo` is the job that undoes `charge`.
+
+`replay` prints stories and tests are written in them, so an incident can be pasted into a test. `play_story` takes the
+lines that begin with `>` and prints what the core decides on them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from noetl_broker.broker.compensation import undo_of
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.dispatcher import OF_PAUSE
+from noetl_broker.broker.event_types import (
+    ACTION_FAILED,
+    APPROVAL_DECIDED,
+    EXECUTION_SIGNAL,
+    EXECUTION_START,
+    ITEM_FAILED,
+    ITERATION_STARTED,
+    PLACE_RING,
+    TIMER_DUE,
+)
+from noetl_broker.broker.model import JSON, Decision, Emitted, Event, Rules
+from noetl_broker.broker.pauses import number_of
+from noetl_broker.broker.undo import child_with_undo
+from noetl_broker.playbook.durations import moment_text
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.template import read_integer, read_real
+from noetl_broker.text import visit_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from noetl_broker.broker.state import ExecutionState
+    from noetl_broker.playbook.model import Playbook
+
+OF_CONTEXT = frozenset(
+    {ITERATION_STARTED, TIMER_DUE, APPROVAL_DECIDED, EXECUTION_SIGNAL, PLACE_RING}
+)  # events about a visit whose data is their context
+STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # turn n is n seconds later
+STORY_EXECUTION = 1
+_LINE = re.compile(
+    r"^> (?P<type>[^\s;]+)"
+    r"(?: (?P<step>`[^`]+`(?:#\d+)?|[^\s{\[\"(`;-][^{\[\"(`;]*?)(?:\[(?P<place>\d+)\])?(?P<undo>!undo)?)?"
+    r"(?: (?P<data>[{\[\"\d-].*?|null|true|false))?"
+    r"(?:; (?P<marks>[\w ,.-]+?))?"
+    r"(?:\s+\([^()]*\))?$"
+)
+_PLAIN_NAME = re.compile(r"(?!(?:null|true|false)$)[^\W\d][\w.-]*")
+_LINE_ENDS = str.maketrans(
+    {"\x85": r"\u0085", "\u2028": r"\u2028", "\u2029": r"\u2029"}
+)  # json.dumps does not escape them
+_BESIDE = "beside its job"  # printed only where it is the reason why the event was ignored
+_FLAGS: dict[str, dict[str, Any]] = {
+    "not retryable": {"retryable": False},
+    _BESIDE: {"settled": False},
+    "stale": {"stale": True},
+    "broken": {"broken": True},
+    "path paused": {"path_paused": True},
+    "given": {"meta": {"given": True}},
+}
+_NUMBERED = ("overlap nightly skip", "attempt 1", "bytes 1", "oversize context 1", "depth 1", "number 1")
+_PLACES: dict[str, dict[str, Any]] = {
+    "place free": {"free": True},
+    "place busy": {"free": False},
+    "place shared": {"free": True, "shared": True},
+}
+
+
+_METAS: dict[str, Callable[[int], dict[str, JSON]]] = {
+    "depth": lambda number: {"parent": {"depth": number, "attempt": 1}},
+    "number": lambda number: {"number": number},
+    "undo child": lambda number: {"child_execution_id": number, "undo": True},
+    "undo rows": lambda number: {"undo": {"execution_id": 7, "rows": number, "error": {"message": "no"}}},
+}
+
+
+def format_story(turns: Iterable[tuple[Event, Decision]], *, attempts: bool = True) -> str:
+    """The story of these turns; `attempts`: with the attempts that their events name."""
+    return "\n".join(line for event, decision in turns for line in format_turn(event, decision, attempts=attempts))
+
+
+def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> Iterator[str]:
+    """The lines of one turn."""
+    yield _event_line(event, decision.outcome, attempts=attempts)
+    yield from map(_emitted_line, decision.events)
+    for job in decision.jobs:
+        if not job.delegated:  # a delegated job has a line `child` or `iterator_started`
+            name = visit_name(job.step, job.visit, job.place) + (UNDO_SUFFIX if job.undo else "")
+            limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
+            yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
+    for child in decision.children:
+        name = visit_name(child.step, child.visit, child.place) + (UNDO_SUFFIX if child.undo else "")
+        path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
+        yield f"    child {name} {path}{_suffix(child.payload)}"
+    for adopted in decision.adoptions:
+        name = visit_name(adopted.step, adopted.visit, adopted.place)
+        yield f"    waits {name} child {adopted.child_execution_id}"
+    yield from _wait_lines(decision)
+    for change in decision.changes:
+        if change.status == "done":
+            continue  # not a decision: the sender of the event left this to the broker
+        delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
+        name = visit_name(change.step, change.visit, change.place) + (UNDO_SUFFIX if change.undo else "")
+        yield f"    {change.status:<5} {name}{delay}"
+    yield from (f"    post  {post.type} {visit_name(post.step, post.visit)}" for post in decision.posts)
+    yield from (f"    abandon {visit_name(step, visit)}" for step, visit in decision.abandoned)
+    yield from (f"    drop  {visit_name(*item)}" for item in decision.dropped)
+    yield from (f"    close {visit_name(step, visit)}" for step, visit in decision.closed)
+    if decision.withdraw:
+        yield "    withdraw"
+    yield from _undo_lines(decision)
+    starts = None if decision.ended is None else decision.ended.on_failure
+    if starts is not None:
+        yield f"    start {starts.path}{_suffix(starts.payload)}"
+
+
+def _undo_lines(decision: Decision) -> Iterator[str]:
+    """The lines about what is to be undone; those of undos that run are events."""
+    for undo in decision.undos:
+        what = f" child {undo.child_execution_id}" if undo.child_execution_id is not None else ""
+        status = "" if undo.status == "open" else f" {undo.status}"
+        yield f"    undo  {visit_name(undo.step, undo.visit, undo.place)}{what}{status}"
+    for change in decision.undo_changes:
+        if change.status == "unknown":  # it was abandoned
+            yield f"    undo  {visit_name(change.step, change.visit, change.place)} {change.status}"
+    yield from (f"    await {visit_name(step, visit)}" for step, visit in decision.awaited)
+    if decision.unwanted_child is not None:
+        yield f"    unwanted child {decision.unwanted_child}"
+
+
+def _wait_lines(decision: Decision) -> Iterator[str]:
+    """The lines about waits, timers and signals."""
+    for wait in decision.waits:
+        shown = {key: value for key, value in (wait.details or {}).items() if value and key != "times_out_at"}
+        about = f" {' or '.join(wait.names)} {wait.key}" if wait.names else ""
+        yield f"    wait  {visit_name(wait.step, wait.visit)} {wait.kind}{about}{f' {_json(shown)}' if shown else ''}"
+    for timer in decision.timers:
+        yield f"    timer {visit_name(timer.step, timer.visit)} {timer.purpose} {moment_text(timer.due)}"
+    yield from (f"    reopen {visit_name(step, visit)}" for step, visit in decision.reopened)
+    for sent in decision.sent:
+        payload = "" if sent.payload is None else f" {_json(sent.payload)}"
+        yield f"    send  {visit_name(sent.step, sent.visit)} {sent.name} {sent.key}{payload}"
+
+
+def _event_line(event: Event, outcome: str, *, attempts: bool) -> str:
+    words = [">", event.type]
+    if event.step and (event.place is not None or event.kind in OF_CONTEXT or not event.kind.startswith("execution")):
+        name = event.step if _PLAIN_NAME.fullmatch(event.step) else f"`{event.step}`"
+        words.append(visit_name(name, event.visit or 1, event.place) + (UNDO_SUFFIX if event.undo else ""))
+    data = _data(event)
+    if data is not None:
+        words.append(_json(data))
+    ignored = outcome in {"recorded", "duplicate"} and event.kind == ACTION_FAILED
+    marks = ", ".join(mark for mark in _marks(event, attempts=attempts) if mark != _BESIDE or ignored)
+    return " ".join(words) + (f"; {marks}" if marks else "") + ("" if outcome == "decided" else f"  ({outcome})")
+
+
+def _emitted_line(event: Emitted) -> str:
+    where = f" {visit_name(event.step, event.visit)}" if event.step else ""
+    data = event.context if event.result is None else event.result
+    if event.error:
+        caught = f" {_json(event.result)}" if event.type == "iteration_completed" else ""  # by the `catch` of the item
+        return f"    event {event.type}{where} {_json(event.error['message'])}{caught}"
+    return f"    event {event.type}{where}{'' if data is None else ' ' + _json(data)}"
+
+
+def _marks(event: Event, *, attempts: bool) -> Iterator[str]:
+    if attempts and event.attempt:
+        yield f"attempt {event.attempt}"
+    if event.bytes_over:
+        yield f"bytes {event.bytes_over}"
+    if event.oversize:
+        yield f"oversize {event.oversize}"
+    yield from (mark for mark, fields in _FLAGS.items() if event == event._replace(**fields))
+    parent = event.meta.get("parent") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
+    if isinstance(parent, dict) and type(parent.get("depth")) is int:
+        yield f"depth {parent['depth']}"
+    yield from _place_marks(event)
+    if (child := child_with_undo(event)) is not None:
+        yield f"undo child {child}"
+    if event.kind == EXECUTION_START and (undo := undo_of(event)) is not None:
+        yield f"undo rows {undo.get('rows')}"
+    if event.kind in OF_PAUSE and (number := number_of(event)) is not None:
+        yield f"number {number}"
+
+
+def _place_marks(event: Event) -> Iterator[str]:
+    """The marks about places: the schedule of a start, and what the turn was told."""
+    overlap = event.meta.get("overlap") if event.kind == EXECUTION_START and isinstance(event.meta, dict) else None
+    if isinstance(overlap, dict):
+        yield f"overlap {overlap.get('schedule')} {overlap.get('word')}"
+    for answer in event.places if isinstance(event.places, list) else ():
+        yield "place shared" if answer.get("shared") else "place free" if answer.get("free") else "place busy"
+
+
+def _with_marks(event: Event, marks: str) -> Event:
+    for mark in marks.split(", "):
+        word, _, number = mark.rpartition(" ")
+        if mark in _FLAGS:
+            event = event._replace(**_FLAGS[mark])
+        elif mark in _PLACES:
+            told = event.places or []
+            event = event._replace(places=[*told, {**_PLACES[mark], "number": len(told) + 1}])
+        elif word.startswith("overlap "):
+            overlap = {"schedule": word.removeprefix("overlap "), "word": number}
+            event = event._replace(meta={"overlap": overlap})
+        elif word == "attempt" and number.isdigit():
+            event = event._replace(attempt=int(number))
+        elif word == "bytes" and number.isdigit():
+            event = event._replace(bytes_over=int(number))
+        elif mark.startswith("oversize ") and number.isdigit():
+            event = event._replace(oversize=mark.removeprefix("oversize "))
+        elif word in _METAS and number.isdigit():
+            event = event._replace(meta=_METAS[word](int(number)))
+        else:
+            known = ", ".join(
+                [
+                    *_FLAGS,
+                    *_PLACES,
+                    "overlap nightly skip",
+                    "attempt 1",
+                    "bytes 1",
+                    "oversize context 1",
+                    *(f"{mark} 1" for mark in _METAS),
+                ]
+            )
+            raise ValueError(f"unknown mark {mark!r}; known marks: {known}")
+    return event
+
+
+def play_story(playbook: Playbook, text: str, *, rules: Rules | None = None) -> str:
+    """The story that the core decides on the events of this one; a test compares the two."""
+    turns = play_turns(playbook, read_events(text), rules=rules)
+    return format_story((event, decision) for event, decision, _ in turns)
+
+
+def play_turns(
+    playbook: Playbook, events: Iterable[Event], *, rules: Rules | None = None
+) -> Iterator[tuple[Event, Decision, ExecutionState]]:
+    """Each event with the decision on it and the state after it."""
+    session = Session(playbook, rules, execution_id=STORY_EXECUTION)
+    for number, event in enumerate(events, 1):
+        decision = session.apply(event, STORY_START + timedelta(seconds=number))
+        yield event, decision, session.state
+
+
+def read_events(text: str) -> Iterator[Event]:
+    """The events of a story: its lines that begin with `>`. Raises ValueError for a line that cannot be read."""
+    for line in text.strip().splitlines():
+        if not line.lstrip().startswith(">"):
+            continue
+        found = _LINE.match(line.strip())
+        if found is None:
+            raise ValueError(f"cannot read the line {line!r}; write: > type step {{json}}")
+        data = json.loads(found["data"], parse_int=read_integer, parse_float=read_real) if found["data"] else None
+        step, _, visit = (found["step"] or "").strip().partition("#")
+        step = step.strip("`")
+        event = _event(found["type"], step or None, int(visit or 1), data)
+        if found["place"] is not None:
+            event = _of_item(event, step, int(visit or 1), int(found["place"]), data)
+        event = event._replace(undo=True) if found["undo"] else event
+        yield _with_marks(event, found["marks"]) if found["marks"] else event
+
+
+def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
+    kind = Event(event_type).kind
+    if kind == EXECUTION_START:
+        return Event(event_type, context={"workload": {} if data is None else data})
+    if kind == ACTION_FAILED:
+        return Event(event_type, step, visit, error=data)
+    if kind in OF_CONTEXT:
+        return Event(event_type, step, visit if step else None, context=data)
+    if kind.startswith("execution"):
+        return Event(event_type, context=data)
+    return Event(event_type, step, visit, result=data)
+
+
+def _of_item(event: Event, step: str, visit: int, place: int, data: JSON) -> Event:
+    failed = event.kind in {ACTION_FAILED, ITEM_FAILED}
+    return Event(event.type, step, visit, None if failed else data, data if failed else None, place=place)
+
+
+def _data(event: Event) -> JSON:
+    if event.kind == EXECUTION_START:
+        payload = event.context.get("workload") if isinstance(event.context, dict) else event.context
+        return None if payload == {} else payload
+    if event.kind == ACTION_FAILED or event.error is not None:
+        return event.error
+    if event.place is not None:
+        return event.result
+    return event.context if event.kind.startswith("execution") or event.kind in OF_CONTEXT else event.result
+
+
+def _suffix(value: JSON) -> str:
+    return f" {_json(value)}" if value else ""
+
+
+def _json(value: JSON) -> str:
+    return json.dumps(value, ensure_ascii=False).translate(_LINE_ENDS)
+
+
+class PortableStory(NamedTuple):
+    """A story for a test; `diverges_at` is the first turn that decides differently in it, None where none does."""
+
+    text: str
+    diverges_at: int | None
+
+
+def portable_story(playbook: Playbook, turns: Sequence[tuple[Event, Decision]], rules: Rules) -> PortableStory:
+    """The story of recorded turns as a test plays it: with another execution id and other times.
+
+    Raises ValueError where an event cannot be written in a line.
+    """
+    failed = {(event.step, event.visit) for event, _ in turns if event.kind == ACTION_FAILED}
+    repeated = {(event.step, event.visit) for event, decision in turns if decision.outcome == "duplicate"}
+    ambiguous = failed & repeated  # a repeated failure is only known by its attempt
+    lines = [
+        next(format_turn(event, decision, attempts=(event.step, event.visit) in ambiguous)) for event, decision in turns
+    ]
+    events = [*read_events("\n".join(lines))]
+    played = [(event, decision) for event, decision, _ in play_turns(playbook, events, rules=rules)]
+    pairs = enumerate(zip(turns, played, strict=True), 1)
+    diverging = (number for number, (was, now) in pairs if _summary(was[1]) != _summary(now[1]))
+    return PortableStory(format_story(played), next(diverging, None))
+
+
+def _summary(decision: Decision) -> tuple[object, ...]:
+    """A decision without the values that contain the execution's id or a time."""
+    return (
+        decision.outcome,
+        [(event.type, event.step, event.visit, event.status) for event in decision.events],
+        [(job.step, job.visit, job.place) for job in decision.jobs],
+        [(child.step, child.visit, child.place, child.path) for child in decision.children],
+        [(change.step, change.visit, change.status) for change in decision.changes if change.status != "done"],
+        decision.posts,
+        decision.closed,
+        decision.undos,
+        decision.awaited,
+        decision.ended.status if decision.ended else None,
+    )

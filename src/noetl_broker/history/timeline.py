@@ -1,0 +1,224 @@
+"""The timeline of an execution: which visits its tokens made, how they came there, and which results they left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.event_types import EXECUTION_START
+from noetl_broker.broker.events import CAUGHT
+from noetl_broker.broker.forks import decode_fork, fork_of
+from noetl_broker.broker.trail import (
+    CatchEvaluated,
+    ClosedArrival,
+    ClosedVisit,
+    Entered,
+    NextEvaluated,
+    SignalTried,
+    SpentAtJoin,
+    SpentFailure,
+)
+from noetl_broker.errors import HistoryFault
+from noetl_broker.history.replay import replay_turn, session_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from noetl_broker.broker.context import Known
+    from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.model import Decision, Emitted
+    from noetl_broker.broker.state import Arrival, ExecutionState, Visit
+    from noetl_broker.history.record import History, RecordedTurn
+
+
+Left = NextEvaluated | CatchEvaluated | SpentAtJoin | SpentFailure | ClosedVisit | ClosedArrival
+COMPARED = 4  # fields of an event that must agree: type, status, step, visit
+UNCHANGED = 4  # fields of an arrival that stay the same while it waits: arc, step, inputs, result
+
+
+class TracedTurn(NamedTuple):
+    """A turn decided again, with its draft; `draft` is None where the event changed nothing.
+
+    The scopes of the draft are valid until the next turn is decided.
+    """
+
+    recorded: RecordedTurn
+    draft: Draft | None
+    decision: Decision
+    state: ExecutionState
+    known: Known
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the outcome and the events are those that were written."""
+        recorded, decision = self.recorded, self.decision
+        written = [event[:COMPARED] for event in recorded.events]
+        return recorded.outcome == decision.outcome and written == [event[:COMPARED] for event in decision.events]
+
+
+class IncomingToken(NamedTuple):
+    """A token that came to a visit: from which visit (None: from outside, or before a fork), and its arrival."""
+
+    source: Visit | None
+    arrival: Arrival
+
+
+class Absorbed(NamedTuple):
+    """A token that ended before a visit: where it came from, and the turn. `closed_by`: the join that closed it."""
+
+    source: Visit | None
+    arrival: Arrival
+    turn: int
+    closed_by: str | None
+
+
+class Result(NamedTuple):
+    """The result of a visit, by its name in the state; `status` is COMPLETED or FAILED.
+
+    `visit`: it ended in the turn of its beginning, so the name is not its own; its step_completed carries the result.
+    """
+
+    name: int
+    status: str
+    visit: Visit | None = None
+
+    @property
+    def key(self) -> int | Visit:
+        """What no other result of the execution has."""
+        return self.name if self.visit is None else self.visit
+
+
+def is_result_of(event: Emitted, visit: Visit) -> bool:
+    """Whether an event that a turn wrote carries the result of the visit, which the broker ended itself."""
+    if (event.step, event.visit) != visit:
+        return False
+    meta = event.meta or {}
+    goes_on = event.type == "step_failed" and (meta.get("status") == CAUGHT or "spent" in meta)
+    return goes_on or (event.type in {"step_completed", "step_failed"} and event.result is not None)
+
+
+def trace_turns(history: History) -> Iterator[TracedTurn]:
+    """Decide the turns again, one by one, and keep their trails; nothing where there is no playbook.
+
+    Raises HistoryFault where the record does not allow it.
+    """
+    if history.broken is not None:
+        raise HistoryFault(history.execution_id, history.broken)
+    if isinstance(history.playbook, str):
+        return
+    session = session_of(history, history.playbook, trace=True)
+    for recorded in history.turns:
+        decision = replay_turn(session, recorded)
+        yield TracedTurn(recorded, session.draft, decision, session.state, session.known)
+
+
+@dataclass(slots=True, kw_only=True)
+class Timeline:
+    """What the turns that were added show together."""
+
+    entered: dict[Visit, Arrival] = field(default_factory=dict)
+    entered_in: dict[Visit, int] = field(default_factory=dict)  # the turn
+    incoming: dict[Visit, list[IncomingToken]] = field(default_factory=dict)
+    done_in: dict[Visit, int] = field(default_factory=dict)  # the turn
+    left: dict[Visit, NextEvaluated | CatchEvaluated] = field(default_factory=dict)
+    results: dict[Visit, Result] = field(default_factory=dict)
+    absorbed: list[Absorbed] = field(default_factory=list)
+    dropped: dict[Visit, list[str]] = field(default_factory=dict)  # failed visits, with the joins they were spent for
+    closed: dict[Visit, list[str]] = field(default_factory=dict)  # with the joins they were spent for
+    pending: dict[str, list[IncomingToken]] = field(default_factory=dict)  # came to a step and began no visit yet
+    total: int = 0  # visits
+
+    def add(self, turn: TracedTurn, until: Visit | None = None) -> None:
+        """Add a turn. With `until`, only what happened in it before that visit was entered."""
+        draft, number = turn.draft, turn.recorded.turn.number
+        if draft is None:
+            return
+        if turn.recorded.event.kind == EXECUTION_START:
+            self._add_fork(draft)
+        for trace in draft.trail:
+            if isinstance(trace, Entered):
+                self._enter(draft, trace, number)
+                if (trace.step, trace.visit) == until:
+                    return
+            elif not isinstance(trace, SignalTried):
+                self._leave(draft, trace, number)
+
+    def latest(self, step: str) -> int:
+        """The highest number of a finished visit of the step; 0 where there is none."""
+        return max((visit for name, visit in self.done_in if name == step), default=0)
+
+    def _enter(self, draft: Draft, trace: Entered, number: int) -> None:
+        visit = (trace.step, trace.visit)
+        self.entered[visit], self.entered_in[visit] = trace.arrival, number
+        self.total += 1
+        gathered = trace.gathered or (trace.arrival,)
+        self.incoming[visit] = [self.take(arrival) or IncomingToken(None, arrival) for arrival in gathered]
+        step = draft.playbook.steps[trace.step]
+        if step.kind == "end":
+            self.done_in[visit] = number  # it has no `next` that is read later
+
+    def _leave(self, draft: Draft, trace: Left, number: int) -> None:
+        """Add how a token left its visit, or ended before a join."""
+        if isinstance(trace, SpentAtJoin | ClosedArrival):
+            token = self.take(trace.arrival) or IncomingToken(None, trace.arrival)
+            self.absorbed.append(Absorbed(*token, number, trace.join if isinstance(trace, ClosedArrival) else None))
+            return
+        if isinstance(trace, CatchEvaluated) and trace.entry is None:
+            return  # another trace says how the visit ended
+        visit = self._finish(draft, trace, number)
+        if isinstance(trace, NextEvaluated | CatchEvaluated):
+            self.left[visit] = trace
+            for arrival in trace.arrivals:
+                self.pending.setdefault(arrival.step, []).append(IncomingToken(visit, arrival))
+        elif isinstance(trace, SpentFailure):
+            self.dropped[visit] = trace.joins
+        else:
+            self.closed[visit] = trace.joins
+
+    def take(self, arrival: Arrival) -> IncomingToken | None:
+        """Remove the token of this arrival. What it is spent for may have changed while it waited."""
+        pending = self.pending.get(arrival.step, [])
+        for token in pending:
+            if token.arrival[:UNCHANGED] == arrival[:UNCHANGED]:
+                pending.remove(token)
+                return token
+        return None
+
+    def _finish(
+        self, draft: Draft, trace: NextEvaluated | CatchEvaluated | SpentFailure | ClosedVisit, number: int
+    ) -> Visit:
+        visit = (trace.step, trace.visit)
+        self.done_in[visit] = number
+        if draft.ended_visit == visit:
+            self.results[visit] = Result(number, "COMPLETED" if draft.writes.rare.failed is None else "FAILED")
+        else:
+            carrier = next((event for event in draft.writes.events if is_result_of(event, visit)), None)
+            if carrier is not None:
+                self.results[visit] = Result(number, carrier.status, visit)
+        return visit
+
+    def _add_fork(self, draft: Draft) -> None:
+        """Add what a fork took over: it happened in another execution."""
+        meta = fork_of(draft.event.meta)
+        if meta is None or draft.writes.rare.begun is None:
+            return
+        fork = decode_fork(meta)
+        for taken in fork.results:
+            self.results[taken.step, taken.visit] = Result(-taken.event_id, taken.status)
+        for step, visits in fork.visits.items():
+            self.done_in[step, visits] = draft.turn.number
+        self.total = fork.total
+        for arrival in (*fork.arrive, *(one for waiting in fork.waiting.values() for one in waiting)):
+            self.pending.setdefault(arrival.step, []).append(IncomingToken(None, arrival))
+
+
+def last_entry(history: History, step: str) -> tuple[int, Visit] | None:
+    """The turn in which the step was last entered, and the visit. Turns after a disagreement do not count."""
+    found = None
+    for turn in trace_turns(history):
+        if not turn.agrees:
+            break
+        for trace in turn.draft.trail if turn.draft is not None else ():
+            if isinstance(trace, Entered) and trace.step == step:
+                found = turn.recorded.turn.number, (trace.step, trace.visit)
+    return found

@@ -1,0 +1,117 @@
+"""The visits of an execution along the time: when each began, was tried and ended, and the children that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+OPEN = "RUNNING"
+
+
+class Attempt(NamedTuple):
+    """One attempt of a visit's job; `ended_at` is None while it runs."""
+
+    began_at: datetime
+    ended_at: datetime | None
+    failed: bool
+
+
+class VisitSpan(NamedTuple):
+    """A visit of a step. `status`: RUNNING, WAITING (for a time, a signal or a person), or that of its end."""
+
+    visit: int
+    began_at: datetime
+    ended_at: datetime | None
+    status: str
+    attempts: tuple[Attempt, ...] = ()
+
+
+class ChildSpan(NamedTuple):
+    """A child execution; `place` is its index where it is an item of an iterator."""
+
+    execution_id: int
+    path: str | None
+    visit: int | None
+    place: int | None
+    began_at: datetime
+    ended_at: datetime | None
+    status: str
+
+
+class Lane(NamedTuple):
+    """The visits of one step, in their order, and the children that they started."""
+
+    step: str
+    type: str
+    visits: tuple[VisitSpan, ...]
+    children: tuple[ChildSpan, ...] = ()
+    note: str = ""  # such as the progress of an iterator
+
+
+class ExecutionSpans(NamedTuple):
+    """An execution along the time, from its start until `until_at`: its end, or when it was read.
+
+    `left_out`: it has more visits, the earlier ones; `children_left_out`: it has more children, the later ones.
+    """
+
+    execution_id: int
+    path: str | None
+    began_at: datetime
+    until_at: datetime
+    is_live: bool
+    lanes: tuple[Lane, ...]
+    left_out: bool = False
+    children_left_out: bool = False
+
+
+def lanes_of(
+    visits: Iterable[Mapping[str, Any]],
+    children: Iterable[Mapping[str, Any]],
+    *,
+    is_live: bool,
+    went_on: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
+) -> tuple[Lane, ...]:
+    """The lanes of the rows of visits and children, in the order in which their steps were first visited.
+
+    `went_on`: steps that failed and let the execution go on. `notes` are by step.
+    """
+    spans: dict[str, list[VisitSpan]] = {}
+    types: dict[str, str] = {}
+    for row in sorted(visits, key=lambda row: row["began_at"]):
+        step = row["step"]
+        types[step] = row["type"] or ""
+        spans.setdefault(step, []).append(_span(row, is_live=is_live, went_on=went_on))
+    own: dict[str, list[ChildSpan]] = {}
+    for row in children:
+        child = ChildSpan(**{name: row[name] for name in ChildSpan._fields})
+        own.setdefault(row["step"] or "", []).append(child)
+    return tuple(
+        Lane(step, types[step], tuple(found), tuple(own.get(step, ())), (notes or {}).get(step, ""))
+        for step, found in spans.items()
+    )
+
+
+def _span(row: Mapping[str, Any], *, is_live: bool, went_on: Collection[str]) -> VisitSpan:
+    status, ended_at = row["status"], row["ended_at"]
+    if ended_at is None:
+        status = ("WAITING" if row["waits_for"] else OPEN) if is_live else "CANCELLED"
+    elif status == "FAILED" and row["step"] in went_on:
+        status = "CAUGHT"
+    return VisitSpan(
+        row["visit"], row["began_at"], ended_at, status, attempts_of(row["started"], row["failed"], ended_at)
+    )
+
+
+def attempts_of(
+    started: Iterable[datetime] | None, failed: Iterable[datetime] | None, ended_at: datetime | None
+) -> tuple[Attempt, ...]:
+    """The attempts that began at these moments; each ends when it failed, at the next one, or with its visit."""
+    begins, faults = sorted(started or ()), sorted(failed or ())
+    found: list[Attempt] = []
+    for number, began_at in enumerate(begins):
+        following = begins[number + 1] if number + 1 < len(begins) else None
+        fault = next((at for at in faults if at >= began_at and (following is None or at <= following)), None)
+        found.append(Attempt(began_at, fault or following or ended_at, fault is not None))
+    return tuple(found)

@@ -1,0 +1,81 @@
+"""Checks playbooks before they are registered: their text, and what the catalog knows about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from noetl_broker.playbook import Finding, PlaybookError, PlaybookRules, check, compile_playbook
+from noetl_broker.playbook.lint.child_playbooks import called_playbooks, missing_playbooks
+from noetl_broker.playbook.tasks import UNKNOWN_TYPE
+from noetl_broker.store import catalog
+from noetl_broker.store.connection import Connection
+
+
+class Checked(NamedTuple):
+    """A file's name, its bytes and its findings."""
+
+    file: str
+    source: bytes
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> int:
+        """The number of findings that prevent its registration."""
+        return sum(found.severity == "error" for found in self.findings)
+
+    @property
+    def has_unknown_types(self) -> bool:
+        """Whether a step's type is neither built in nor in the settings; the catalog may know it."""
+        return any(found.code == UNKNOWN_TYPE for found in self.findings)
+
+
+def check_source(file: str, source: bytes, rules: PlaybookRules, *, strict: bool = False) -> Checked:
+    """Check the text of a playbook; `strict`: warnings are errors."""
+    findings = check(source, file=file, rules=rules)
+    if strict:
+        findings = tuple(replace(found, severity="error") for found in findings)
+    return Checked(file, source, findings)
+
+
+async def with_step_types(
+    connection: Connection, checked: Sequence[Checked], rules: PlaybookRules, *, strict: bool = False
+) -> list[Checked]:
+    """Check again with the step types of the catalog."""
+    known = await _with_catalog(connection, rules)
+    return [check_source(one.file, one.source, known, strict=strict) for one in checked]
+
+
+async def with_calls(
+    connection: Connection, checked: Sequence[Checked], rules: PlaybookRules, *, strict: bool = False
+) -> list[Checked]:
+    """Check again with the step types of the catalog, and look there for the playbooks that steps call."""
+    again = await with_step_types(connection, checked, rules, strict=strict)
+    registered = await catalog.registered_versions(connection)
+    anything = replace(rules, any_step_type=True)
+    known = registered | {path: registered.get(path, []) for one in checked for path in _path_in(one, anything)}
+    return [_add_missing(one, anything, known, strict=strict) for one in again]
+
+
+async def _with_catalog(connection: Connection, rules: PlaybookRules) -> PlaybookRules:
+    return replace(rules, extra_step_types=rules.extra_step_types | await catalog.known_step_types(connection))
+
+
+def _path_in(checked: Checked, rules: PlaybookRules) -> list[str]:
+    """The path of a playbook; nothing if it has errors."""
+    try:
+        return [compile_playbook(checked.source, file=checked.file, rules=rules).path]
+    except PlaybookError:
+        return []
+
+
+def _add_missing(
+    checked: Checked, rules: PlaybookRules, registered: Mapping[str, Sequence[int]], *, strict: bool
+) -> Checked:
+    called = called_playbooks(checked.source, file=checked.file, rules=rules)
+    missing = missing_playbooks(called, registered)
+    if strict:
+        missing = [replace(found, severity="error") for found in missing]
+    ordered = sorted([*checked.findings, *missing], key=lambda found: (found.line, found.column))
+    return checked._replace(findings=tuple(ordered))

@@ -1,0 +1,38 @@
+"""Time spans and moments as people write them, in filters."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from noetl_broker.playbook.durations import parse_duration
+
+_LONG_UNITS = re.compile(r"(?<=[0-9])(sec|min)")
+_NUMBER = re.compile(r"[0-9.]*")  # `20260131` is a moment
+
+
+def parse_span(text: str) -> float | None:
+    """Give the seconds of a duration; None where the text is none, is a number alone, or more than a hundred years."""
+    written = _LONG_UNITS.sub(lambda unit: unit[0][0], "".join(text.lower().split()))
+    if _NUMBER.fullmatch(written) or not written.isascii():
+        return None
+    try:
+        return parse_duration(written.upper() if written.startswith("p") else written)
+    except ValueError:
+        return None
+
+
+def parse_since(text: str) -> datetime | float:
+    """Give the seconds of a span before now, or the moment of a text in ISO 8601 (UTC where it has no zone).
+
+    Raises ValueError for any other text.
+    """
+    seconds = parse_span(text)
+    if seconds is not None:
+        return seconds
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        examples = "a span (90s, 30min, 2h30m, 7d, 2w) nor a moment (2026-01-31, 2026-01-31T08:00Z)"
+        raise ValueError(f"{text!r} is neither {examples}") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -1,0 +1,128 @@
+"""Reads an `approval` step: what people see, the form that they fill in, and until when they may decide.
+
+A form is a mapping of field names to JSON Schema. `required: true` in a field's schema means that an approval needs the
+field; a rejection does not. Each form has a field `comment`, a text, unless it defines its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.playbook.model import ApprovalSpec
+from noetl_broker.playbook.reader import Part, Reading, strings
+from noetl_broker.playbook.tasks import Declared
+from noetl_broker.playbook.value_schema import Schema, SchemaFault, ValueFault, check_schema, faults_of
+from noetl_broker.playbook.wait import read_parsed
+from noetl_broker.template import Tree
+
+TITLE, DETAILS, FORM, ASSIGNEES, TIMEOUT = "title", "details", "form", "assignees", "timeout"
+RESERVED = frozenset({"approved", "by", "at"})  # of the result
+COMMENT = "comment"
+REQUIRED, DEFAULT = "required", "default"
+TITLE_FORMS = "one text"
+ASSIGNEES_FORMS = "a text or a list of texts"
+FORM_HINT = "write a schema for each field: {discount: {type: number, maximum: 30}}"
+
+
+def read_approval(reading: Reading, name: str, declared: Declared) -> ApprovalSpec:
+    """Read what an `approval` step shows; report what is wrong."""
+    part = Part(step=name, role="fields")
+    value, where = declared.lookup("retry")
+    if value is not None:
+        reading.report.error("bad-approval", where, f"`retry` of the approval `{name}` has no meaning", "remove it")
+    _check_form(reading, declared)
+    _check_texts(reading, declared)
+    timeout, place = declared.lookup(TIMEOUT)
+    return ApprovalSpec(
+        title=_tree(reading, declared, TITLE, part),
+        details=_tree(reading, declared, DETAILS, part),
+        form=_tree(reading, declared, FORM, part),
+        assignees=_tree(reading, declared, ASSIGNEES, part),
+        timeout=None if timeout is None else read_parsed(reading, timeout, place, part, parse_duration, DURATION_FORMS),
+    )
+
+
+def _tree(reading: Reading, declared: Declared, key: str, part: Part) -> Tree | None:
+    value, where = declared.lookup(key)
+    return None if value is None else reading.tree(value, where, part)
+
+
+def _check_form(reading: Reading, declared: Declared) -> None:
+    """Report a wrong form; one with templates is checked when the approval begins."""
+    form, where = declared.lookup(FORM)
+    if form is None or any(strings(form, where)):
+        return
+    for fault in faults_of_form(form):
+        place = (*where, *fault.place)
+        reading.report.error("bad-form", place, fault.message, fault.hint, key=fault.of_key)
+
+
+def _check_texts(reading: Reading, declared: Declared) -> None:
+    title, where = declared.lookup(TITLE)
+    if isinstance(title, dict | list):
+        reading.report.error("bad-value", where, f"`{TITLE}` is {json_type_name(title)}, not a text", "write a text")
+    value, where = declared.lookup(ASSIGNEES)
+    if value is not None and assignees_of(value) is None:
+        message = f"`{ASSIGNEES}` is not {ASSIGNEES_FORMS}"
+        reading.report.error("bad-value", where, message, f"write {ASSIGNEES}: [finance]")
+
+
+def assignees_of(value: Any) -> list[str] | None:
+    """The assignees as a list of texts; None if the value is something else."""
+    if value is None:
+        return []
+    listed = value if isinstance(value, list) else [value]
+    return listed if all(isinstance(one, str) for one in listed) else None
+
+
+def faults_of_form(form: Any) -> list[SchemaFault]:
+    """What is wrong with a form; an empty list means that `schema_of_form` can use it."""
+    if not isinstance(form, dict):
+        return [SchemaFault((), f"`{FORM}` is {json_type_name(form)}", FORM_HINT)]
+    faults = []
+    for name, schema in form.items():
+        if name in RESERVED:
+            message = f"`{name}` is no field of a form: the decision itself has it"
+            faults.append(SchemaFault((name,), message, "choose another name", of_key=True))
+            continue
+        if not isinstance(schema, dict | bool):
+            message = f"`{FORM}.{name}` is {json_type_name(schema)}, not a schema"
+            faults.append(SchemaFault((name,), message, "write a mapping such as {type: string}"))
+            continue
+        faults += [fault._replace(place=(name, *fault.place)) for fault in check_schema(_without_required(schema))]
+    return faults
+
+
+def schema_of_form(form: dict[str, Any], *, approved: bool) -> Schema:
+    """The JSON Schema of a filled form: as `noetl.schema_of_form` makes it."""
+    required = [name for name, schema in form.items() if approved and _is_required(schema)]
+    properties = {name: _without_required(schema) for name, schema in form.items()}
+    properties.setdefault(COMMENT, {"type": ["string", "null"]})
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def faults_of_filled(form: dict[str, Any], filled: Any, *, approved: bool) -> list[ValueFault]:
+    """How a filled form breaks the form."""
+    return faults_of(schema_of_form(form, approved=approved), filled)
+
+
+def complete_form(form: dict[str, Any], filled: dict[str, Any]) -> dict[str, Any]:
+    """The filled form with all fields: those that were left out have their default, or null."""
+    left_out = {
+        name: schema.get(DEFAULT) if isinstance(schema, dict) else None
+        for name, schema in form.items()
+        if name not in filled
+    }
+    return {COMMENT: None, **filled, **left_out}
+
+
+def _is_required(schema: Any) -> bool:
+    return isinstance(schema, dict) and schema.get(REQUIRED) is True
+
+
+def _without_required(schema: Any) -> Any:
+    if isinstance(schema, dict) and isinstance(schema.get(REQUIRED), bool):
+        return {key: value for key, value in schema.items() if key != REQUIRED}
+    return schema

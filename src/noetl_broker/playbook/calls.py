@@ -1,0 +1,87 @@
+"""Reads which playbook a task starts: its path, or the block in place of it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from noetl_broker.playbook.blocks import KEY as BLOCK
+from noetl_broker.playbook.blocks import block_path
+from noetl_broker.playbook.diagnostics import json_type_name
+from noetl_broker.playbook.model import ChildCall
+from noetl_broker.playbook.plain_values import VERSIONS, as_version, read_whole
+from noetl_broker.playbook.reader import CallOfPath, Part, Reading, WrittenBlock
+from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
+from noetl_broker.template import Tree
+
+CODE: Final = "bad-block"
+BESIDE: Final = {"path": "keep one of them", "version": "remove it: a block has the version of its playbook"}
+LONGEST_PATH: Final = 1000  # characters
+
+
+def read_call(
+    reading: Reading, name: str, declared: Declared, around: Surroundings = NO_SURROUNDINGS
+) -> ChildCall | None:
+    """Read which playbook a task starts; report an error and give None if it has no usable `path`."""
+    if declared.lookup(BLOCK)[0] is not None:
+        return _read_block(reading, name, declared, around)
+    limit, place = declared.lookup("concurrency")
+    if limit is not None and place[0] != "workbook" and not isinstance(limit, int):
+        message, hint = f"`concurrency` of the step `{name}` has no effect", "write it in the metadata of that playbook"
+        reading.report.warning("unused-key", place, message, hint, key=True)
+    part = Part(step=name, role="fields", names=around.names)
+    path, where = declared.lookup("path")
+    if not isinstance(path, str) or not path.strip():
+        empty = path is None or isinstance(path, str)
+        message = f"`path` is {json_type_name(path)}, not the path of a playbook"
+        if empty:
+            message = f"the playbook step `{name}` has no `path`"
+        code = "missing-key" if empty else "bad-value"
+        reading.report.error(code, where, message, "write path: folder/of/the/playbook")
+        return None
+    version, place = declared.lookup("version")
+    reading.calls.append(CallOfPath(where, path, as_version(version)))
+    return ChildCall(
+        path=reading.tree(path, where, part),
+        version=None if version is None else read_whole(reading, as_version(version), place, part, VERSIONS),
+        return_step=_answer(reading, declared, part),
+    )
+
+
+def _read_block(reading: Reading, name: str, declared: Declared, around: Surroundings) -> ChildCall | None:
+    """Read the call of a block, and note the block; report an error and give None if it is none."""
+    workflow, where = declared.lookup(BLOCK)
+    report = reading.report
+    if where[0] == "workbook":
+        message = f"the workbook action `{declared.task_name}` has a `{BLOCK}`"
+        report.error(CODE, where, message, "write the block on the step", key=True)
+        return None
+    for key, remedy in BESIDE.items():
+        if declared.lookup(key)[0] is not None:
+            message = f"the playbook step `{name}` has both `{BLOCK}` and `{key}`"
+            report.error(CODE, declared.lookup(key)[1], message, remedy, key=True)
+    if not isinstance(workflow, list):
+        message = f"`{BLOCK}` of the step `{name}` is {json_type_name(workflow)}, not a list of steps"
+        report.error("wrong-type", where, message, f"write {BLOCK}: [{{step: start, next: …}}]")
+        return None
+    path = block_path(reading.path, name)
+    if len(path) > LONGEST_PATH:
+        message = f"the path of the block has {len(path)} characters; it may have {LONGEST_PATH}"
+        report.error("long-name", where, message, "shorten the names of the steps around it", key=True)
+        return None
+    if name in reading.blocks:
+        report.error(CODE, where, f"the step `{name}` has two blocks", "keep one of them", key=True)
+        return None
+    reading.blocks[name] = WrittenBlock(workflow, where, *declared.lookup("concurrency"))
+    part = Part(step=name, role="fields", names=around.names)
+    return ChildCall(path=reading.tree(None, where, part), block=path, return_step=_answer(reading, declared, part))
+
+
+def _answer(reading: Reading, declared: Declared, part: Part) -> Tree | None:
+    """Read the step whose data is the answer of the child."""
+    answer, where = declared.lookup("return_step")
+    if answer is None:
+        return None
+    if not isinstance(answer, str):
+        message = f"`return_step` is {json_type_name(answer)}, not the name of a step"
+        reading.report.error("bad-value", where, message, "write the name of a step of that playbook")
+    return reading.tree(answer, where, part)

@@ -1,0 +1,143 @@
+"""Reads `compensate`: the action that undoes a step, or an item of an iterator, as a step of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from noetl_broker.playbook.calls import read_call
+from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
+from noetl_broker.playbook.fields import Fields
+from noetl_broker.playbook.inputs import trees_of
+from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE, UNDO_SUFFIX
+from noetl_broker.playbook.model import Playbook, Raw, Step
+from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
+from noetl_broker.playbook.retries import read_retry
+from noetl_broker.playbook.scopes import Scopes
+from noetl_broker.playbook.tasks import (
+    NO_FIELDS,
+    Declared,
+    Surroundings,
+    check_program_texts,
+    declare,
+    known_keys,
+    read_fields,
+    read_priority,
+    read_start_timeout,
+    read_task_inputs,
+    read_timeout,
+    warn_unknown_keys,
+)
+from noetl_broker.playbook.template_reads import required_names
+
+CODE: Final = "bad-compensate"
+UNDONE_KINDS: Final = frozenset({"action", "playbook", "iterator"})
+UNDOING_KINDS: Final = frozenset({"action", "playbook"})
+NOT_READ: Final = ("next", "next_mode", "join", "on_error", "catch", "result", "output", "loop", COMPENSATE)
+WORDS: Final = frozenset({"error"})  # what its templates find beside inputs, `result` and the workload
+
+
+def read_compensate(
+    reading: Reading, name: str, index: int, declared: Declared, element: frozenset[str] = NO_NAMES
+) -> Step | None:
+    """Read the `compensate` of a step or of an iterator's task; report errors and give None where it has none.
+
+    `element` are the names of an item, for the templates of a task's `compensate`.
+    """
+    raw, place = declared.lookup(COMPENSATE)
+    if raw is None or reading.rules.language < KEYS_SINCE[COMPENSATE]:
+        return None
+    if declared.kind not in UNDONE_KINDS:
+        message = f"the step `{name}` of type `{declared.type}` has a `{COMPENSATE}`, and does nothing to be undone"
+        reading.report.error(CODE, place, message, "write it on a step with an action, a playbook or an iterator")
+        return None
+    if isinstance(raw, str):
+        raw = {"type": "workbook", "task": raw}
+    if not isinstance(raw, dict):
+        message = f"the `{COMPENSATE}` of `{name}` is {json_type_name(raw)}"
+        reading.report.error(CODE, place, message, f"write {COMPENSATE}: {{type: …}}, or the name of a workbook action")
+        return None
+    undo = _declared(reading, name, raw, place)
+    return None if undo is None else _step(reading, name, index, undo, element)
+
+
+def _declared(reading: Reading, name: str, raw: Raw, place: Place) -> Declared | None:
+    """Resolve the type of an undo; report one that is not one action or one playbook."""
+    undo = declare(reading, name, raw, place)
+    if undo.kind not in UNDOING_KINDS or undo.lookup("loop")[0] is not None:
+        what = f"is a step of type `{undo.type}`" if undo.kind not in UNDOING_KINDS else "has a `loop`"
+        if undo.lookup("type")[0] is None and undo.lookup("tool")[0] is None:
+            what = "has no type"
+        hint = f"write {COMPENSATE}: {{type: …}} with one action, or with type: playbook for several steps"
+        reading.report.error(CODE, place, f"the `{COMPENSATE}` of `{name}` {what}", hint)
+        return None
+    if raw.get("workflow") is not None:
+        message = f"the `{COMPENSATE}` of `{name}` has a `workflow`"
+        reading.report.error(CODE, (*place, "workflow"), message, "write path: with the path of a playbook", key=True)
+        return None
+    for key in NOT_READ:
+        if raw.get(key) is not None:
+            message = f"`{key}` in the `{COMPENSATE}` of `{name}` is not read"
+            reading.report.error(CODE, (*place, key), message, "remove it", key=True)
+    known = known_keys(reading, undo)
+    if known is not None:
+        warn_unknown_keys(reading, f"{name}{UNDO_SUFFIX}", undo, known)
+    check_program_texts(reading, f"{name}{UNDO_SUFFIX}", undo)
+    return undo
+
+
+def _step(reading: Reading, name: str, index: int, undo: Declared, element: frozenset[str]) -> Step:
+    """Compile the undo; its templates have a role of their own."""
+    first = len(reading.uses)
+    inputs = read_task_inputs(reading, name, undo, Surroundings(names=element | WORDS))
+    own = frozenset(key for key, _ in trees_of(inputs) if key)
+    around = Surroundings(names=element | WORDS | own)
+    fields: Fields = NO_FIELDS
+    plain: Raw = {}
+    if undo.kind == "action":
+        fields, plain = read_fields(reading, name, undo, around)
+    step = Step(
+        name=name,
+        index=index,
+        type=undo.type,
+        kind=undo.kind,
+        inputs=inputs,
+        fields=fields,
+        plain=plain,
+        timeout=read_timeout(reading, name, undo, around),
+        start_timeout=read_start_timeout(reading, name, undo, around),
+        priority=read_priority(reading, undo),
+        task_name=undo.task_name,
+        call=read_call(reading, name, undo, around) if undo.kind == "playbook" else None,
+        raw=undo.layers[-1].raw,
+    )
+    for place in range(first, len(reading.uses)):
+        use = reading.uses[place]
+        reading.uses[place] = replace(use, part=replace(use.part, role="compensate"))
+    return replace(step, retry=read_retry(reading, name, *undo.lookup("retry")))
+
+
+def refuse_step_reads(reading: Reading, playbook: Playbook) -> None:
+    """Report each template of a `compensate` that reads the result of a step, or an input that only a worker renders.
+
+    When it runs, the execution is over, or another one does the undo: there are no results of steps.
+    """
+    uses = [use for use in reading.uses if use.part.role == "compensate"]
+    scopes = Scopes(reading, playbook.steps) if uses else None
+    for use in uses:
+        step = playbook.steps.get(use.part.step or "")
+        if step is None or scopes is None:
+            continue
+        seen = scopes.of_use(use)
+        hidden = use.part.names | seen.possible
+        for place, text in templates_of(use):
+            read = sorted((required_names(text) | use.names) & playbook.steps.keys() - hidden)
+            for other in read if seen.complete else ():
+                message = f"the `{COMPENSATE}` of `{step.name}` reads the result of the step `{other}`"
+                remedy = "write `result`" if other == step.name else f"give it to `{step.name}` as an input"
+                reading.report.error(CODE, place, message, f"{remedy}: it sees inputs, result, error and the workload")
+            if (path := seen.deferred_input(text, use.part.names)) is not None:
+                message = f"the `{COMPENSATE}` of `{step.name}` reads the input `{path_text(path)}`"
+                reading.report.error(
+                    CODE, place, f"{message}, which only a worker can render", "write its template here"
+                )

@@ -1,0 +1,307 @@
+"""Reads the top of a document: its required keys, its metadata, and the names of its steps and actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START, UNDO_SUFFIX
+from noetl_broker.playbook.model import Raw
+from noetl_broker.playbook.plain_values import PRIORITIES, SECONDS, Range, read_integer, read_seconds
+from noetl_broker.playbook.reader import Part, Reading, WrittenBlock, strings
+from noetl_broker.playbook.value_schema import check_schema
+from noetl_broker.playbook.work import weight_of
+from noetl_broker.template import Tree
+
+API_VERSION: Final = "noetl.io/v1"
+KIND: Final = "Playbook"
+OBJECT: Final = "object"  # the type of every workload
+VISITS = Range(1, 2_147_483_647)
+FORBIDDEN_IN_NAMES = frozenset("#:")
+KEPT_IN_BLOCKS = frozenset({"apiVersion", "kind", "workbook"})
+KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
+LONGEST_NAME: Final = 255  # characters: names and paths are in indexes, whose rows Postgres bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A step as written; `index` counts the steps that could be read, from 0."""
+
+    name: str
+    index: int
+    raw: Raw
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """The head of a document: name, path, limits, and the places of its parts."""
+
+    name: str
+    path: str
+    steps: tuple[Written, ...]
+    workload: Raw
+    workload_place: Place
+    workload_schema: Raw | None
+    max_visits: int | None
+    deadline: float | Tree | None
+    priority: int | None
+    metadata: Raw
+    limit_place: Place = ("metadata", "concurrency")
+    document: Raw
+
+
+def read_outline(reading: Reading, document: Any) -> Outline | None:
+    """Read the head, and add all names to the reading; None if there is no workflow."""
+    report = reading.report
+    if not isinstance(document, dict):
+        report.error("wrong-type", (), f"the document is {json_type_name(document)}", "a playbook is a mapping of keys")
+        return None
+    for key in document:
+        if key not in ROOT_KEYS:
+            report.unknown_key((key,), f"unknown key `{key}` in a playbook", ROOT_KEYS)
+    _require(reading, document, "apiVersion", API_VERSION)
+    _require(reading, document, "kind", KIND)
+    metadata = _metadata(reading, document)
+    name, path = _identity(reading, document, metadata)
+    reading.path = path
+    workload, workload_place = _part(reading, document, ("workload", "spec"), dict)
+    reading.actions = _actions(reading, document)
+    workflow, place = _part(reading, document, ("workflow", "steps"), list)
+    if workflow is None:
+        if "workflow" not in document and "steps" not in document:
+            report.error(
+                "missing-key", (), "the playbook has no `workflow`", "write workflow: [{step: start, next: …}]"
+            )
+        return None
+    steps = read_workflow(reading, workflow, place)
+    return Outline(
+        name=name,
+        path=path,
+        steps=steps,
+        workload=workload or {},
+        workload_place=workload_place,
+        workload_schema=_workload_schema(reading, document),
+        max_visits=_integer(reading, metadata, "max_visits", VISITS),
+        deadline=_deadline(reading, metadata),
+        priority=_integer(reading, metadata, "priority", PRIORITIES),
+        metadata=metadata,
+        document=document,
+    )
+
+
+def read_workflow(reading: Reading, workflow: list[Any], place: Place) -> tuple[Written, ...]:
+    """Read the names of steps, and add them to the reading; there must be a `start`."""
+    steps = _steps(reading, workflow, place)
+    reading.steps = {step.name: step.index for step in steps}
+    if START not in reading.steps:
+        message = "the workflow has no step `start`"
+        reading.report.error("no-start", place, message, "add {step: start, next: …}", key=True)
+    return steps
+
+
+def read_block_outline(reading: Reading, outer: Outline, step: str, block: WrittenBlock) -> Outline:
+    """Give the head of a block: the workbook, the limits and the name are those of its playbook."""
+    metadata = {"name": f"{outer.name}#{step}", "path": reading.path}
+    if block.concurrency is not None:
+        metadata["concurrency"] = block.concurrency
+    document = {key: value for key, value in outer.document.items() if key in KEPT_IN_BLOCKS}
+    return Outline(
+        name=metadata["name"],
+        path=reading.path,
+        steps=read_workflow(reading, block.workflow, block.place),
+        workload={},
+        workload_place=block.place,
+        workload_schema=None,
+        max_visits=outer.max_visits,
+        deadline=None,
+        priority=outer.priority,
+        metadata=metadata,
+        limit_place=block.limit_place,
+        document=document | {"metadata": metadata, "workflow": block.workflow},
+    )
+
+
+def _require(reading: Reading, document: Raw, key: str, wanted: str) -> None:
+    value = document.get(key)
+    if value == wanted:
+        return
+    hint = f"write {key}: {wanted}"
+    if value is None:
+        reading.report.error("missing-key", (), f"the playbook has no `{key}`", hint)
+    else:
+        shown = value if isinstance(value, str) else json_type_name(value)
+        reading.report.error("wrong-value", (key,), f"`{key}` is {shown}, not {wanted}", hint)
+
+
+def _metadata(reading: Reading, document: Raw) -> Raw:
+    value, place = _part(reading, document, ("metadata",), dict)
+    for key in value or ():
+        if key not in METADATA_KEYS:
+            reading.report.unknown_key((*place, key), f"unknown key `{key}` in `metadata`", METADATA_KEYS)
+    return value or {}
+
+
+def _identity(reading: Reading, document: Raw, metadata: Raw) -> tuple[str, str]:
+    found: dict[str, str] = {}
+    for key in ("name", "path"):
+        for place, holder in ((("metadata", key), metadata), ((key,), document)):
+            value = holder.get(key)
+            if value is None or key in found:
+                continue
+            if isinstance(value, str) and value.strip():
+                found[key] = value.strip()
+                _check_length(reading, found[key], place, f"the `{key}`")
+            else:
+                shown = "empty" if isinstance(value, str) else json_type_name(value)
+                reading.report.error("wrong-type", place, f"`{key}` is {shown}", f"write {key}: a name")
+                found[key] = "?"
+    if not found:
+        reading.report.error(
+            "missing-key",
+            ("metadata",),
+            "the playbook has neither `metadata.name` nor `metadata.path`",
+            "write metadata: {name: …, path: folder/name}",
+            key=True,
+        )
+        return "?", "?"
+    path = found.get("path") or found["name"]
+    return found.get("name") or path.rpartition("/")[2], path
+
+
+def _part(reading: Reading, document: Raw, words: tuple[str, ...], kind: type) -> tuple[Any, Place]:
+    """Give the part of the document under one of these words; report an error and give None for another type."""
+    given = [word for word in words if document.get(word) is not None]
+    if not given:
+        for word in words:
+            if word in document and kind is list:
+                reading.report.error("wrong-type", (word,), f"`{word}` is null", "write a list of steps")
+        return None, (words[0],)
+    if len(given) > 1:
+        reading.report.error("duplicate-key", (given[1],), f"`{given[1]}` repeats `{given[0]}`", "keep one", key=True)
+    word, value = given[0], document[given[0]]
+    if isinstance(value, kind):
+        return value, (word,)
+    wanted = "a list" if kind is list else "a mapping"
+    reading.report.error("wrong-type", (word,), f"`{word}` is {json_type_name(value)}, not {wanted}", f"write {wanted}")
+    return None, (word,)
+
+
+def _workload_schema(reading: Reading, document: Raw) -> Raw | None:
+    """Read the JSON Schema of the workload; report its faults and give None if it has any."""
+    schema, place = _part(reading, document, ("workload_schema",), dict)
+    if schema is None:
+        return None
+    reading.work.spend(weight_of(schema))
+    faults = check_schema(schema)
+    for fault in faults:
+        reading.report.error("bad-schema", (*place, *fault.place), fault.message, fault.hint, key=fault.of_key)
+    types = schema.get("type", OBJECT)
+    if not faults and OBJECT not in (types if isinstance(types, list) else [types]):
+        message, hint = f"the workload is an {OBJECT}, and `type` is {types!r:.60}", f"write type: {OBJECT}"
+        reading.report.error("bad-schema", (*place, "type"), message, hint)
+        return None
+    found: Raw | None = None if faults else schema
+    return found
+
+
+def _integer(reading: Reading, metadata: Raw, key: str, allowed: Range) -> int | None:
+    value = metadata.get(key)
+    return None if value is None else read_integer(reading, value, ("metadata", key), allowed)
+
+
+def _deadline(reading: Reading, metadata: Raw) -> float | Tree | None:
+    """Read the seconds of a deadline, or a template of the workload that gives a duration."""
+    value, place = metadata.get("deadline"), ("metadata", "deadline")
+    if isinstance(value, str) and any(strings(value, place)):
+        return reading.tree(value, place, Part(step=None, role="workload"))
+    return None if value is None else read_seconds(reading, value, place, SECONDS)
+
+
+def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Place]]:
+    workbook, place = _part(reading, document, ("workbook",), list)
+    actions: dict[str, tuple[Raw, Place]] = {}
+    for index, raw in enumerate(workbook or ()):
+        where = (*place, index)
+        name = _named(reading, raw, where, ("name", "step", "task"), "an action of the workbook")
+        if name is None:
+            continue
+        if name in actions:
+            reading.report.error("duplicate-action", where, f"the workbook has two actions `{name}`", "rename one")
+        else:
+            actions[name] = (raw, where)
+            _warn_of_step_keys(reading, name, raw, where)
+    return actions
+
+
+def _warn_of_step_keys(reading: Reading, name: str, raw: Raw, place: Place) -> None:
+    """Warn of keys of steps on a workbook action."""
+    for key in KEYS_OF_A_STEP:
+        if raw.get(key) is not None:
+            message = f"`{key}` of the workbook action `{name}` is not read"
+            reading.report.warning("unused-key", (*place, key), message, "write it on the step that calls it", key=True)
+
+
+def _steps(reading: Reading, workflow: list[Any], place: Place) -> tuple[Written, ...]:
+    steps: dict[str, Written] = {}
+    for index, raw in enumerate(workflow):
+        where = (*place, index)
+        name = _named(reading, raw, where, ("step", "name"), "a step")
+        if name is None:
+            reading.broken = True
+            continue
+        key = "step" if "step" in raw else "name"
+        if name in steps:
+            first, _ = reading.report.positions.where(steps[name].place)
+            message = f"there are two steps `{name}`, the first on line {first}"
+            reading.report.error("duplicate-step", (*where, key), message, "rename one of them")
+            continue
+        _check_name(reading, name, (*where, key))
+        steps[name] = Written(name=name, index=len(steps), raw=raw, place=where)
+    return tuple(steps.values())
+
+
+def _named(reading: Reading, raw: Any, place: Place, words: tuple[str, ...], what: str) -> str | None:
+    if not isinstance(raw, dict):
+        reading.report.error(
+            "wrong-type", place, f"{what} is {json_type_name(raw)}, not a mapping", f"write {words[0]}: name"
+        )
+        return None
+    for word in words:
+        value = raw.get(word)
+        if value is None:
+            continue
+        if isinstance(value, str) and value.strip():
+            _check_length(reading, value, (*place, word), f"the name of {what}")
+            return value
+        shown = "empty" if isinstance(value, str) else json_type_name(value)
+        reading.report.error("wrong-type", (*place, word), f"the name of {what} is {shown}", f"write {word}: name")
+        return None
+    reading.report.error("missing-key", place, f"{what} has no `{words[0]}`", f"write {words[0]}: name")
+    return None
+
+
+def _check_length(reading: Reading, name: str, place: Place, what: str) -> None:
+    if len(name) > LONGEST_NAME:
+        message = f"{what} has {len(name)} characters; it may have {LONGEST_NAME}"
+        reading.report.error("long-name", place, message, "shorten it, and write the rest in `desc`")
+
+
+def _check_name(reading: Reading, name: str, place: Place) -> None:
+    bad = [sign for sign in name if sign in FORBIDDEN_IN_NAMES or not sign.isprintable()]
+    if bad:
+        reading.report.error(
+            "bad-name", place, f"the step name {name!r} has the character {bad[0]!r}", "use letters, digits and _"
+        )
+    elif name.endswith(UNDO_SUFFIX):
+        reading.report.error(
+            "bad-name", place, f"the step name {name!r} ends in {UNDO_SUFFIX!r}", "choose another name"
+        )
+    elif not name.isidentifier():
+        reading.report.warning(
+            "bad-name",
+            place,
+            f"the step name `{name}` is not an identifier, so templates read it only as results['{name}']",
+            "use letters, digits and _",
+        )

@@ -1,0 +1,159 @@
+"""The keys and words of a playbook as tables: step types with their own keys, keys of every step, aliases.
+
+A type's own keys win over input words: `params` of an `http` step is its query string, `params` of a `python` step is
+inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from noetl_broker.template import WORKLOAD_WORDS
+
+START, END = "start", "end"
+COMPENSATE = "compensate"
+THROTTLE = "throttle"
+UNDO_SUFFIX = "!undo"  # of the node and the name of an undo job
+
+# Aliases of a step's inputs, the weakest first.
+INPUT_WORDS = ("with", "payload", "input", "params", "data", "args")
+
+# The language of a version says which types the broker runs itself, and which keys of a step it reads. It stays as it
+# was at the registration.
+LANGUAGE = 3
+SINCE: Mapping[str, int] = MappingProxyType({"wait": 2, "approval": 2, "signal": 2, "fail": 3})  # types newer than 1
+KEYS_SINCE: Mapping[str, int] = MappingProxyType(  # keys newer than 1
+    {"catch": 3, "output": 3, COMPENSATE: 3, THROTTLE: 3}
+)
+
+CONTROL_TYPES = frozenset({"start", "end", "route", "router", "noop"})
+BROKER_TYPES = frozenset({"playbook", "iterator", "wait", "approval", "signal", "fail"})
+ITEM_WORDS_SINCE = 3  # the language in which `retry` and others in the task of an iterator are those of an item
+SIGNAL = "signal"  # the word for a signal in conditions, and in the workload of what it starts
+
+_CODE = ("code", "code_b64", "script")
+_SQL = ("command", "command_b64", "commands", "commands_b64", "sql", "sql_b64", "query", "parameters", *_CODE)
+_AUTH = ("auth", "credential", "credentials")
+
+# The keys that each type defines itself. A type of people's own workers may have any key.
+OWN_KEYS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        name: frozenset(keys)
+        for name, keys in {
+            "start": (),
+            "end": (),
+            "route": (),
+            "router": (),
+            "noop": (),
+            "python": (*_CODE, *_AUTH, "env", "libs"),
+            "http": (
+                *("url", "endpoint", "method", "headers", "params", "payload", "body", "timeout", "verify_ssl"),
+                *("follow_redirects", *_AUTH),
+            ),
+            "postgres": (*_SQL, *_AUTH, "database", "host", "port", "user", "password", "schema"),
+            "duckdb": (*_SQL, *_AUTH, "database", "extensions"),
+            "snowflake": (*_SQL, *_AUTH, "account", "user", "password", "warehouse", "database", "schema", "role"),
+            "transfer": (*_AUTH, "source", "target", "chunk_size", "mode", "direction"),
+            "secrets": (*_AUTH, "provider", "project_id", "secret_name", "secret_version", "names"),
+            "save": (*_AUTH, "storage", "table", "mode", "key", "data", "statement", "params"),
+            "sleep": ("seconds", "duration"),
+            "container": (*_AUTH, "image", "command", "env", "script", "namespace", "resources", "volumes"),
+            "playbook": ("path", "version", "return_step", "workflow", "concurrency"),
+            "iterator": (),
+            "wait": ("for", "until", "signal", "key", "when", "since"),
+            "approval": ("title", "details", "form", "assignees"),
+            "signal": ("signal", "key", "payload"),
+            "fail": ("error",),
+        }.items()
+    }
+)
+ACTION_TYPES = frozenset(OWN_KEYS) - CONTROL_TYPES - BROKER_TYPES
+
+# Input words that may be a list; a list belongs to the type (the arguments of a container).
+LIST_KEYS: Mapping[str, frozenset[str]] = MappingProxyType({"container": frozenset({"args"})})
+
+SQL_TYPES = frozenset({"postgres", "duckdb", "snowflake"})
+PROGRAM_TYPES = SQL_TYPES | {"python"}
+
+# Input words that the tool of a type also reads itself: the body of a request, the values of a statement.
+TOOL_WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"http": frozenset({"data"}), **dict.fromkeys(sorted(SQL_TYPES), frozenset({"params"}))}
+)
+CODE_KEYS = ("code", "code_b64", "script")
+
+# Never rendered by the broker: program text and base64.
+PLAIN_KEYS = frozenset({"code", "code_b64", "command_b64", "commands_b64", "sql_b64"})
+
+# Program text is base64-encoded in a job, so that no quoting is lost.
+ENCODED_KEYS = {"code": "code_b64", "command": "command_b64", "commands": "commands_b64", "sql": "command_b64"}
+
+SAVE_KEYS = ("save", "sink")
+TYPE_KEYS = ("type", "tool")
+
+# Keys of a step that the broker reads in every language; they are not fields of the task.
+BROKER_KEYS = frozenset(
+    {"step", "name", "task", "desc", "description", "type", "tool", "next", "retry", "join", "next_mode", "on_error"}
+    | {"timeout", "start_timeout", "priority", "result", "loop"}
+)
+
+# Those that a job has as written. `loop` is not one of them: it would repeat the job.
+FORWARDED_KEYS = BROKER_KEYS - {"step", "name", "type", "tool", "next", "loop"}
+
+
+def broker_keys(language: int) -> frozenset[str]:
+    """The keys of a step that the broker reads in this language."""
+    return BROKER_KEYS.union(key for key, since in KEYS_SINCE.items() if since <= language)
+
+
+# Keys of newer dialects: in the job as written, ignored by the broker.
+IGNORED_KEYS = frozenset({"return", "vars", "assert", "after", "as", "pass"})
+
+LOOP_NAME = "_loop"
+ITERATION_KEYS = frozenset(
+    {"collection", "element", "task", "mode", "concurrency", "where", "order_by", "limit", "chunk", "enumerate"}
+    | {"on_error", "distribute", "tolerate"}
+)
+
+ENTRY_WORDS = ("when", "condition", "pass")
+CATCH_KEYS = frozenset({"step", "name", "then", *ENTRY_WORDS, *INPUT_WORDS, "desc", "description"})
+ERROR = "error"  # the word for the error in a `catch`
+ERROR_KEYS = ("type", "message", "status_code")  # of the `error` of a `fail` step
+ENTRY_KEYS = frozenset({"step", "name", "then", "else", *ENTRY_WORDS, *INPUT_WORDS, "desc", "description"})
+TARGET_KEYS = frozenset({"step", "name", "desc", "description", *INPUT_WORDS})
+
+RETRY_KEYS = (
+    *("max_attempts", "initial_delay", "backoff_multiplier", "max_delay", "jitter"),
+    *("retry_when", "stop_when"),
+)
+
+ROOT_KEYS = frozenset(
+    {"apiVersion", "kind", "metadata", "name", "path", "description", "version", "workload", "spec", "workbook"}
+    | {"workflow", "steps", "workload_schema"}
+)
+METADATA_KEYS = frozenset(
+    {"name", "path", "version", "description", "tags", "labels", "annotations", "author", "owner"}
+    | {"max_visits", "deadline", "priority", "schedule", "on_signal", "on_failure", "concurrency"}
+)
+
+# Names that every template finds.
+SCOPE_WORDS = frozenset({"execution_id", "result", "this", "args", "results", "_loop", *WORKLOAD_WORDS})
+FUNCTIONS = frozenset({"range", "now", "uuid"})
+# What a condition of a retry can read beside; of those that are no mappings, what they are.
+PLAIN_RETRY_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "error": "a text, the message of the error",
+        "error_type": "a text",
+        "status_code": "a number",
+        "attempt": "a number",
+    }
+)
+RETRY_WORDS = frozenset({*PLAIN_RETRY_WORDS, "result"})
+
+# Worker-side words in a `save`: the data to save, and the values of a `statement`.
+SAVED_WORDS = frozenset({"data", "params"})
+
+
+def words_of_item(element: str, item: object, index: int, count: int) -> dict[str, object]:
+    """The names that only the templates of one item can read: the element, and `_loop`."""
+    return {element: item, LOOP_NAME: {"index": index, "count": count, "item": item}}

@@ -1,0 +1,1 @@
+"""Checks of a playbook that compiles: mostly warnings."""

@@ -1,0 +1,223 @@
+"""What all readers share while they read a document: the report, known names, compiled templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from noetl_broker.playbook.diagnostics import Place, PlaybookRules, Report, path_text
+from noetl_broker.playbook.fields import union_of_results
+from noetl_broker.playbook.model import Arc
+from noetl_broker.playbook.work import Work, weight_of
+from noetl_broker.template import WORKER_WORDS, Template, TemplateError, Tree, compile_condition, compile_tree
+
+Role = Literal["workload", "inputs", "fields", "next", "retry", "catch", "result", "iteration", "compensate"]
+NO_NAMES: frozenset[str] = frozenset()
+QUOTED_CHARS = 60  # of a template in a message
+COST_OF_CHAR = 2  # units of work: one character of a template
+COST_OF_COPY = 4  # units of work: one comparison, or one entry of a copy
+COST_OF_ACTION = 20  # units of work: one value of a workbook action, for each step that calls it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Where a template is: its step and role, the further `names` that it finds, its worker-side words."""
+
+    step: str | None
+    role: Role
+    names: frozenset[str] = NO_NAMES
+    worker: frozenset[str] = NO_NAMES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """A compiled template or tree, kept for checks that need the whole playbook."""
+
+    place: Place
+    value: Any
+    part: Part
+    names: frozenset[str]  # all that it names, deferred strings too
+    results: frozenset[str] | None  # steps that it reads through `results`; None: not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """The code of a python step, kept for checks that need the whole playbook.
+
+    `is_plain`: it stands in the document as it is. `is_nested`: it is that of an iterator's `task`. `libs` are names
+    that the worker imports for it.
+    """
+
+    step: str
+    place: Place
+    text: str
+    is_plain: bool
+    is_nested: bool
+    libs: frozenset[str]
+
+
+class CallOfPath(NamedTuple):
+    """A step that calls a playbook: the path and the version as written."""
+
+    place: Place
+    path: str
+    version: Any
+
+
+class WrittenBlock(NamedTuple):
+    """The steps of a block as written, and their place; its limit on executions, and its place."""
+
+    workflow: list[Any]
+    place: Place
+    concurrency: Any
+    limit_place: Place
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """The state of reading one document."""
+
+    report: Report
+    rules: PlaybookRules
+    work: Work  # that may still be done
+    path: str = "?"  # of the playbook, or of the block
+    place: Place = ()  # of the steps of a block
+    steps: Mapping[str, int] = field(default_factory=dict)  # a step's place in the workflow
+    actions: Mapping[str, tuple[dict[str, Any], Place]] = field(default_factory=dict)  # of the workbook
+    arcs: list[Arc] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    programs: list[Program] = field(default_factory=list)
+    calls: list[CallOfPath] = field(default_factory=list)
+    blocks: dict[str, WrittenBlock] = field(default_factory=dict)  # by the step that has it
+    broken: bool = False  # an arc could not be read, so the graph is incomplete
+    templates: set[str] = field(default_factory=set)  # different texts so far
+    paid: set[str] = field(default_factory=set)  # strings whose reading is charged
+    weights: dict[str, int] = field(default_factory=dict)  # of the workbook's actions
+
+    def of_block(self, path: str, place: Place) -> Reading:
+        """Give the reading of a block in the same document: its steps are its own, limits and actions are shared."""
+        return Reading(
+            report=self.report,
+            rules=self.rules,
+            work=self.work,
+            path=path,
+            place=place,
+            actions=self.actions,
+            calls=self.calls,
+            templates=self.templates,
+            paid=self.paid,
+            weights=self.weights,
+        )
+
+    @property
+    def worker_words(self) -> frozenset[str]:
+        """The worker-side words of steps; a word that is a step's name means that step."""
+        return WORKER_WORDS.difference(self.steps)
+
+    def charge_action(self, name: str) -> None:
+        """Charge the work of reading a workbook action for one more step that calls it."""
+        if name not in self.weights:
+            self.weights[name] = COST_OF_ACTION * weight_of(self.actions[name][0])
+        self.work.spend(self.weights[name])
+
+    def tree(self, value: Any, place: Place, part: Part) -> Tree:
+        """Compile a value whose strings may be templates; report an error for each bad string."""
+        at = path_text(place)
+        if self._are_too_many((text for _, text in strings(value, place)), place):
+            return compile_tree(None, at)
+        try:
+            tree = compile_tree(
+                value,
+                at,
+                worker_words=part.worker,
+                max_source_chars=self.rules.template_max_source_chars,
+                before=self._charge,
+            )
+        except TemplateError as error:
+            for where, what in [*self._bad_strings(value, place, part)] or [(place, error)]:
+                message = f"the template `{shortened(what.template)}` does not compile: {what.message}"
+                self.report.error("bad-template", where, message, "write text with {{ expression }} in it")
+            return compile_tree(None, at)
+        if not tree.constant:
+            names, results = tree.names | tree.worker_names, union_of_results((tree.results, tree.worker_results))
+            self.uses.append(Use(place=place, value=value, part=part, names=names, results=results))
+        return tree
+
+    def condition(self, value: Any, place: Place, part: Part, code: str = "bad-when") -> Template | None:
+        """Compile a condition; report an error and give None if it is not one expression."""
+        if self._are_too_many((str(value),), place):
+            return None
+        self._charge(str(value))
+        try:
+            template = compile_condition(
+                value,
+                path_text(place),
+                worker_words=self.worker_words,
+                max_source_chars=self.rules.template_max_source_chars,
+            )
+        except TemplateError as error:
+            word = place[-1]
+            self.report.error(code, place, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')
+            return None
+        self.uses.append(Use(place=place, value=value, part=part, names=template.names, results=template.results))
+        return template
+
+    def _charge(self, text: str) -> None:
+        """Charge the work of reading a string; a string that was read before is cached."""
+        self.work.spend(1 if text in self.paid else 1 + COST_OF_CHAR * len(text))
+        self.paid.add(text)
+
+    def _are_too_many(self, more: Iterable[str], place: Place) -> bool:
+        """Count different templates; past the limit report the first place, and compile no more."""
+        most = self.rules.max_templates
+        within = len(self.templates) <= most
+        self.templates.update(more)
+        if within and len(self.templates) > most:
+            hint = "split it into several playbooks, or use an iterator"
+            self.report.error(
+                "too-many-templates", place, f"the playbook has more than {most:,} different templates", hint
+            )
+        return len(self.templates) > most
+
+    def _bad_strings(self, value: Any, place: Place, part: Part) -> Iterator[tuple[Place, TemplateError]]:
+        for where, text in strings(value, place):
+            if self.report.is_full("error"):
+                return
+            self.work.spend(COST_OF_CHAR * len(text))
+            try:
+                compile_tree(
+                    text,
+                    path_text(where),
+                    worker_words=part.worker,
+                    max_source_chars=self.rules.template_max_source_chars,
+                )
+            except TemplateError as error:
+                yield where, error
+
+
+def strings(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    """Give each string of a value that may be a template, with its place."""
+    if isinstance(value, str):
+        if "{{" in value or "{%" in value or "{#" in value:
+            yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from strings(item, (*place, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from strings(item, (*place, index))
+
+
+def templates_of(use: Use) -> list[tuple[Place, str]]:
+    """Give the templates of a use with their places; a condition may have no braces, or be a number."""
+    found = [*strings(use.value, use.place)]
+    if not found and isinstance(use.value, str):
+        return [(use.place, f"{{{{ {use.value} }}}}")]
+    return found
+
+
+def shortened(template: object) -> str:
+    """Give a template on one line, cut where it is long."""
+    text = " ".join(str(template).split())
+    return f"{text[:QUOTED_CHARS]}…" if len(text) > QUOTED_CHARS else text

@@ -1,0 +1,191 @@
+"""The inputs that the templates of each step find by name.
+
+Inputs have levels: workbook action < step < task of an iterator < transition. A loop's task is the step itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from noetl_broker.playbook.diagnostics import path_text
+from noetl_broker.playbook.inputs import trees_of
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Step
+from noetl_broker.playbook.reader import NO_NAMES, Reading, Use
+from noetl_broker.playbook.template_reads import ARGS, reads_of
+from noetl_broker.template import Path, Tree
+
+
+class PathIndex:
+    """A set of paths in a JSON value, for the question which of them a template reads."""
+
+    def __init__(self, paths: Iterable[Path] = ()) -> None:
+        self._paths: set[Path] = set()
+        self._under: dict[Path, Path] = {}  # each prefix of a path: the first path with it
+        for path in paths:
+            self.add(path)
+
+    def __bool__(self) -> bool:
+        return bool(self._paths)
+
+    def add(self, path: Path) -> None:
+        """Add a path."""
+        self._paths.add(path)
+        for length in range(len(path) + 1):
+            self._under.setdefault(path[:length], path)
+
+    def touched_by(self, read: Path) -> Path | None:
+        """Give a path that contains the read path, or lies inside it; None if there is none."""
+        if read in self._under:
+            return self._under[read]
+        return next((read[:length] for length in range(1, len(read)) if read[:length] in self._paths), None)
+
+
+class Seen(NamedTuple):
+    """The inputs that a template finds by name.
+
+    `names` are given in any case, `possible` are those of some transition too. `complete`: no template decides on more
+    names. `deferred` maps the path of each deferred string in the inputs to its place in the playbook.
+    """
+
+    names: frozenset[str] = NO_NAMES
+    possible: frozenset[str] = NO_NAMES
+    complete: bool = True
+    deferred: Mapping[Path, str] = MappingProxyType({})
+    paths: PathIndex = PathIndex()  # those of `deferred`
+
+    def deferred_input(self, source: str, hidden: frozenset[str] = NO_NAMES) -> Path | None:
+        """Give a deferred input that a template reads; words of the place hide inputs of these names."""
+        if not self.deferred:
+            return None
+        for read in reads_of(source):
+            by_name = self.paths.touched_by(read) if read[0] not in hidden else None
+            of_all = read[0] == ARGS and ARGS not in self.names
+            found = self.paths.touched_by(read[1:]) if of_all else by_name
+            if found is not None:
+                return found
+        return None
+
+
+class Scopes:
+    """The inputs that the templates of each step see, by the place of the template."""
+
+    def __init__(self, reading: Reading, steps: Mapping[str, Step]) -> None:
+        arcs = arriving_inputs(steps)
+        reading.work.spend(sum(1 + len(inputs.keys) for found in arcs.values() for _, inputs in found))
+        self._steps = steps
+        self._arriving = {name: _merged([inputs for _, inputs in arcs.get(name, ())]) for name in steps}
+        self._after: dict[str, Seen] = {}
+        self._fields: dict[str, Seen] = {}
+        self._keys: dict[str, tuple[dict[str, str], dict[str, str]]] = {}
+
+    def of_inputs(self, step: Step) -> Seen:
+        """Give what the own inputs of a step see: inputs of transitions."""
+        return self._arriving[step.name]
+
+    def of_task_inputs(self, step: Step) -> Seen:
+        """Give what the inputs of a task see: the inputs of its iterator, or in a loop what the step's inputs see."""
+        return self.of_next(step) if step.type == "iterator" else self._arriving[step.name]
+
+    def of_next(self, step: Step) -> Seen:
+        """Give what templates after the action see: inputs of the step and of transitions."""
+        if step.name not in self._after:
+            arriving = self._arriving[step.name]
+            self._after[step.name] = _with_inputs(arriving, step.inputs, replaced=arriving.names)
+        return self._after[step.name]
+
+    def of_fields(self, step: Step) -> Seen:
+        """Give what the fields of a task see: all inputs."""
+        if step.name not in self._fields:
+            replaced = NO_NAMES if step.type == "iterator" else self._arriving[step.name].names
+            self._fields[step.name] = _with_inputs(self.of_next(step), task_inputs(step), replaced=replaced)
+        return self._fields[step.name]
+
+    def of_use(self, use: Use) -> Seen:
+        """Give what a template of a step sees, by its role."""
+        step = self._steps[use.part.step or ""]
+        of_item = step.iteration is not None and step.iteration.expanded and use.part.role in {"retry", "catch"}
+        if use.part.role in {"fields", "compensate"} or of_item:
+            return self.of_fields(step)
+        if use.part.role != "inputs":
+            return self.of_next(step)
+        return self.of_task_inputs(step) if path_text(use.place) in self._keys_of(step)[1] else self.of_inputs(step)
+
+    def is_rendered(self, use: Use) -> bool:
+        """Whether an input is rendered at all: no stronger level replaces it."""
+        step, place = self._steps[use.part.step or ""], path_text(use.place)
+        own, task = self._keys_of(step)
+        if step.type == "iterator" and place in task:
+            return True
+        key = own.get(place, task.get(place))
+        return key is not None and key not in self.of_inputs(step).names
+
+    def _keys_of(self, step: Step) -> tuple[dict[str, str], dict[str, str]]:
+        """Give the keys of a step's inputs, and of its task's, by their places."""
+        if step.name not in self._keys:
+            own, task = ({tree.at: key for key, tree in trees_of(one)} for one in (step.inputs, task_inputs(step)))
+            self._keys[step.name] = own, task
+        return self._keys[step.name]
+
+
+def arriving_inputs(steps: Mapping[str, Step]) -> dict[str, list[tuple[str, Inputs]]]:
+    """Give the inputs that each step gets from transitions: by target, arc by arc, with the arc's source."""
+    arriving: dict[str, list[tuple[str, Inputs]]] = {}
+    for step in steps.values():
+        for target in step.targets:
+            arriving.setdefault(target.step, []).append((step.name, target.inputs))
+    return arriving
+
+
+def task_inputs(step: Step) -> Inputs:
+    """Give the inputs of a task that the broker expands; those of any other are fields of the step's job."""
+    iteration = step.iteration
+    return iteration.task.inputs if iteration is not None and iteration.expanded else NO_INPUTS
+
+
+def _merged(arcs: list[Inputs]) -> Seen:
+    """Give what arrives at a step: the names that every arc gives, the names and deferred strings of any."""
+    if not arcs:
+        return Seen()
+    names = [names_of(inputs) for inputs in arcs]
+    texts: dict[Path, str] = {}
+    for inputs in arcs:
+        texts |= _texts(inputs)
+    complete = all(map(_are_complete, arcs))
+    return Seen(frozenset.intersection(*names), frozenset().union(*names), complete, texts, PathIndex(texts))
+
+
+def _with_inputs(seen: Seen, inputs: Inputs, replaced: frozenset[str]) -> Seen:
+    """Give what a template sees that finds these inputs too; those `replaced` are never rendered."""
+    if inputs.empty:
+        return seen
+    names = names_of(inputs)
+    texts = {**{path: at for path, at in _texts(inputs).items() if path[0] not in replaced}, **seen.deferred}
+    complete = seen.complete and _are_complete(inputs)
+    return Seen(seen.names | names, seen.possible | names, complete, texts, PathIndex(texts))
+
+
+def names_of(inputs: Inputs) -> frozenset[str]:
+    """Give the names that inputs certainly give."""
+    below = NO_NAMES if inputs.base is None else names_of(inputs.base)
+    return below.union(inputs.keys)
+
+
+def _are_complete(inputs: Inputs) -> bool:
+    """Whether no template gives more names."""
+    return inputs.whole is None and inputs.base is None
+
+
+def _texts(inputs: Inputs) -> dict[Path, str]:
+    """Give the deferred strings of inputs: their places in the playbook by their paths."""
+    below = {} if inputs.base is None else _texts(inputs.base)
+    found = {path: at for path, at in below.items() if path[0] not in inputs.keys}
+    for key, tree in inputs.keys.items():
+        found |= {(key, *path): place_in(tree, path) for path in tree.deferred}
+    return found
+
+
+def place_in(tree: Tree, path: Path) -> str:
+    """Give the place in the playbook of a string in a tree."""
+    return tree.at + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

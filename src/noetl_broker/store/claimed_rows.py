@@ -1,0 +1,269 @@
+"""How rows of `take_mail` become the core's events, states and rules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from noetl_broker.broker.context import NOT_LOADED
+from noetl_broker.broker.limits import MAX_PATH_CHARS
+from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
+from noetl_broker.broker.state import ExecutionState, decode
+from noetl_broker.broker.worker_children import MAX_PLACE
+from noetl_broker.store.json_codec import load_json
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from asyncpg import Record
+
+    from noetl_broker.broker.model import JSON
+    from noetl_broker.playbook.model import Playbook
+
+MICROSECOND = timedelta(microseconds=1)
+CACHED_CHARS = 512  # of the texts of states that are cached
+
+
+class Mail(NamedTuple):
+    """One event that waits for a decision.
+
+    `at`: the time of its turn, unless an earlier turn of the batch is later; `waited`: seconds from the event to the
+    claim; `facts`: what is known beside the event's row, recorded for a replay.
+    """
+
+    mail_id: int
+    event_id: int
+    event: Event
+    at: datetime
+    waited: float
+    facts: dict[str, JSON] | None
+
+
+class ParentVisit(NamedTuple):
+    """The visit that waits for this execution; `place` is the index of the item, if it is one."""
+
+    execution_id: int
+    event_id: int | None
+    node_id: str
+    place: int | None
+
+
+class Execution(NamedTuple):
+    """An execution as read under its lock; `rules` and `tokens` (JSON texts) are None before its first turn."""
+
+    execution_id: int
+    catalog_id: int | None
+    path: str | None
+    version: int | None
+    name: str
+    rules: str | None
+    turn: int
+    tokens: str | None
+    parent: ParentVisit | None
+    workload: dict[str, JSON] | None  # where it is small
+
+
+class Case(NamedTuple):
+    """One execution of a batch, with its mail and its playbook."""
+
+    execution: Execution
+    mail: list[Mail]
+    playbook: Playbook | str  # text: why there is none
+    rules: Rules
+    state: ExecutionState
+
+
+class DecidedTurn(NamedTuple):
+    """One turn with its decision, to be written."""
+
+    mail: Mail
+    turn: Turn
+    decision: Decision
+
+
+class Outcome(NamedTuple):
+    """The turns of one execution, and the state after the last of them."""
+
+    taken: list[DecidedTurn]
+    state: ExecutionState
+
+
+UNDO = "!undo"  # the end of the node id and of the node name of a job that undoes a visit or an item
+
+
+def node_id(execution_id: int, step: str, visit: int, place: int | None = None, *, undo: bool = False) -> str:
+    """`<execution_id>:<step>` for the first visit, with `#2` and so on for the next ones.
+
+    An item has its index after the visit: `<execution_id>:<step>#1.7`. The job that undoes it has `#1` also for the
+    first visit, and `!undo` at the end.
+    """
+    if undo:
+        return f"{execution_id}:{step}#{visit}{'' if place is None else f'.{place}'}{UNDO}"
+    if place is not None:
+        return f"{execution_id}:{step}#{visit}.{place}"
+    return f"{execution_id}:{step}" if visit == 1 else f"{execution_id}:{step}#{visit}"
+
+
+def undone_node(node: str | None) -> str | None:
+    """The node that a job undoes; None if it undoes nothing. A step may be called `x!undo`, but its name has no `#`."""
+    if node is None or not node.endswith(UNDO):
+        return None
+    undone = node.removesuffix(UNDO)
+    parsed = parse_node(undone, None)
+    return undone if "#" in undone and parsed.visit is not None else None
+
+
+class Node(NamedTuple):
+    """What a node id names: a visit of a step, or an item of it."""
+
+    step: str | None
+    visit: int | None
+    place: int | None = None
+
+
+NOWHERE = Node(None, None)
+
+
+def node_of_job(node: str) -> tuple[str, int, int | None]:
+    """The step, visit and place in the node id of a job; an invalid id counts as a step's name.
+
+    The step of an undo job has `!undo` at its end.
+    """
+    undone = undone_node(node)
+    step, visit, place = parse_node(undone or node, node)
+    return (step or node) + ("" if undone is None else UNDO), visit or 1, place
+
+
+def parse_node(node: str | None, name: str | None, owner: int | None = None) -> Node:
+    """Parse a node id; without one, the node is the first visit of the step `name`.
+
+    NOWHERE for an invalid id, and for a node of another execution than `owner`.
+    """
+    if not node:
+        return Node(name, 1 if name else None)
+    execution, _, rest = node.partition(":")
+    if not rest or (owner is not None and execution != str(owner)):
+        return NOWHERE
+    step, mark, rest = rest.partition("#")
+    if not mark:
+        return Node(step, 1)
+    visit, dot, place = rest.partition(".")
+    if not _is_number(visit) or int(visit) < 1 or (dot and not _is_number(place)):
+        return NOWHERE
+    return Node(step, int(visit), int(place) if dot else None)
+
+
+def _is_number(text: str) -> bool:
+    """Whether it is a natural number that fits into an int4."""
+    return text.isascii() and text.isdigit() and len(text) < 10  # noqa: PLR2004 - longer is no int4
+
+
+def mail_of(row: Record) -> Mail:
+    """The mail of a row of `take_mail`."""
+    event, facts = event_of(row)
+    return Mail(row["mail_id"], row["event_id"], event, row["at"], row["waited"], facts or None)
+
+
+def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
+    """The event of a row, and its facts. Any content of the row gives an event that the core can refuse."""
+    undone = undone_node(row["node_id"])
+    step, visit, place = parse_node(undone or row["node_id"], row["node_name"], row["execution_id"])
+    meta = row["meta"] if isinstance(row["meta"], dict) else {}
+    facts: dict[str, JSON] = {}
+    oversize, context = row["oversize"] or "", row["context"]
+    if isinstance(context, dict) and isinstance(path := context.get("path"), str) and len(path) > MAX_PATH_CHARS:
+        oversize = f"path {len(path)}"
+    if oversize:
+        facts["oversize"] = oversize
+        context, meta = None, {}
+    attempt = meta.get("attempt")
+    if not isinstance(attempt, int) or isinstance(attempt, bool):
+        attempt = row["job_attempts"] or 0
+        if attempt:
+            facts["attempt"] = attempt
+    if row["broken"]:
+        facts["broken"] = True
+    if row["bytes_over"]:
+        facts["bytes_over"] = row["bytes_over"]
+    leased = row["job_attempts"]
+    stale = "queue_id" not in meta and bool(leased) and attempt != leased
+    if stale:
+        facts["attempt"] = leased  # compared with the event's own attempt
+    if row["path_paused"]:
+        facts["path_paused"] = True
+    if row["is_doubled"]:
+        facts["doubled"] = stale = True
+    event = Event(
+        row["event_type"] or "missing",
+        step,
+        visit,
+        NOT_LOADED if row["result_left"] else row["result"],
+        row["error"],
+        context,
+        attempt,
+        meta.get("retryable") is not False,
+        "queue_id" in meta,
+        row["broken"] or False,
+        meta,
+        place if place is not None else _place(meta),
+        stale,
+        row["bytes_over"] or 0,
+        oversize,
+        row["path_paused"] or False,
+        undone is not None,
+    )
+    return event, facts
+
+
+def _place(meta: dict[str, JSON]) -> int | None:
+    """The index of the item that a child of an iterator answers for; None in other events."""
+    place = meta.get("index") if "child_execution_id" in meta else None
+    return place if isinstance(place, int) and not isinstance(place, bool) and 0 <= place <= MAX_PLACE else None
+
+
+def execution_of(row: Record) -> Execution:
+    """The execution of a row of `take_mail`."""
+    return Execution(
+        row["execution_id"],
+        row["catalog_id"],
+        row["path"],
+        row["version"],
+        row["name"] or str(row["execution_id"]),
+        row["rules"],
+        row["turn"] or 0,
+        row["tokens"],
+        None
+        if row["parent_execution_id"] is None or row["parent_node_id"] is None
+        else ParentVisit(
+            row["parent_execution_id"], row["parent_event_id"], row["parent_node_id"], row["parent_index"]
+        ),
+        row["workload"],
+    )
+
+
+@lru_cache(maxsize=64)
+def rules_of(text: str) -> Rules:
+    """The rules that are pinned with an execution; cached, because most have the same."""
+    return stored_rules(load_json(text))
+
+
+def state_of(text: str) -> ExecutionState:
+    """The state in its JSON text; a short one is cached, because executions at the same step have the same."""
+    return _short_state(text) if len(text) <= CACHED_CHARS else decode(load_json(text))
+
+
+@lru_cache(maxsize=4096)
+def _short_state(text: str) -> ExecutionState:
+    return decode(load_json(text))
+
+
+def open_case(execution: Execution, mail: list[Mail], playbook: Playbook | str, rules: Rules) -> Case:
+    """An execution with its parsed state and rules (`rules` if it has none yet); raises where they are broken."""
+    return Case(
+        execution,
+        mail,
+        playbook,
+        rules_of(execution.rules) if execution.rules else rules,
+        state_of(execution.tokens) if execution.tokens else ExecutionState(),
+    )

@@ -1,0 +1,156 @@
+-- name: lock_migrations
+-- Two-int keys: one-int keys are execution ids.
+select pg_advisory_lock(1852794228, 2);
+
+-- name: wait_for_migrations
+select pg_advisory_xact_lock(1852794228, 2);
+
+-- name: is_reserved_word
+-- Whether SQL text cannot use the name without quotes.
+select exists (
+  select
+  from pg_get_keywords() k
+  where k.word = $1::text and k.catcode in ('R', 'T')
+);
+
+-- name: create_schema_version
+create schema if not exists noetl;
+create table if not exists noetl.schema_version (
+  version int primary key,
+  name text not null,
+  checksum text not null,
+  applied_at timestamptz not null default clock_timestamp()
+);
+alter table noetl.schema_version add column if not exists serves_from int;
+
+-- name: database_encoding
+select current_database()::text as database, current_setting('server_encoding') as encoding;
+
+-- name: has_schema_version
+select to_regclass('noetl.schema_version') is not null;
+
+-- name: is_superuser
+select rolsuper
+from pg_roles
+where rolname = current_user;
+
+-- name: has_noetl_server
+-- Whether the schema has the tables of a NoETL server.
+select to_regclass('noetl.resource') is not null;
+
+-- name: is_beside_noetl
+-- Whether this broker decides for a NoETL server (docs/beside-noetl.md).
+select exists (
+  select
+  from pg_trigger t
+  where t.tgrelid = to_regclass('noetl.queue') and t.tgname = 'noetl_receive_job'
+);
+
+-- name: missing_rights
+-- The rights that a daemon needs and that a role (null: the session's) lacks. deploy/roles.sql grants the same.
+with wanted as (
+  select coalesce($1::text, current_user)::name as role
+), tables as (
+  select r.right_name, unnest(r.relations) as relation
+  from (
+    values
+      ('select', array[
+        'catalog', 'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition',
+         'workbook', 'iteration', 'inbox', 'dead_letter', 'withdrawn_job', 'clock', 'schema_version',
+         'period', 'archived', 'start_schedule', 'path_pause', 'unheld_job', 'wait', 'timer', 'signal', 'signal_taken', 'look',
+        'on_signal', 'log', 'undo', 'place', 'place_claim', 'limit_bucket', 'limit_look', 'limit',
+        'executions', 'undos'
+      ]),
+      ('insert', array[
+        'event', 'queue', 'execution', 'execution_state', 'turn', 'workload', 'workflow', 'transition', 'workbook',
+        'iteration', 'inbox', 'dead_letter', 'withdrawn_job', 'clock', 'unheld_job', 'wait', 'timer', 'signal',
+        'signal_taken', 'look', 'on_signal', 'undo', 'place', 'place_claim'
+      ]),
+      ('update', array[
+        'queue', 'execution', 'execution_state', 'workflow', 'iteration', 'inbox', 'dead_letter', 'clock', 'path_pause',
+        'wait', 'timer', 'signal', 'look', 'on_signal', 'undo', 'place', 'place_claim', 'limit_bucket', 'limit_look'
+      ]),
+      ('delete', array[
+        'inbox', 'withdrawn_job', 'unheld_job', 'timer', 'signal', 'look', 'on_signal', 'place', 'place_claim'
+      ])
+  ) r (right_name, relations)
+)
+select t.right_name || ' on noetl.' || t.relation as missing
+from tables t
+cross join wanted a
+where not has_table_privilege(a.role, 'noetl.' || t.relation, t.right_name)
+union all
+select 'usage on noetl.' || s.name
+from wanted a
+cross join unnest(array['id_seq', 'place_seq']) s (name)
+where not has_sequence_privilege(a.role, 'noetl.' || s.name, 'usage')
+union all
+select 'select on noetl.stale_answer_seq'
+from wanted a
+where not has_sequence_privilege(a.role, 'noetl.stale_answer_seq', 'select')
+union all
+select 'execute on noetl.' || f.signature
+from unnest(array[
+  'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
+  'parse_item(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',
+  'as_error(jsonb)', 'as_error(text)',
+  'shorten_error(jsonb)', 'weight(anyelement)', 'is_broken(jsonb)', 'is_broken(text)', 'unwrapped(jsonb)',
+  'lock_mail(int, boolean, bigint)', 'lock_executions(bigint[], bigint[], boolean[])',
+  'prepare_starts(bigint[], bigint[], text[], boolean[])', 'insert_started(bigint[], bigint[], text[], bigint[])',
+  'executions_before_start(bigint[], bigint[])', 'too_large_together(bigint[], bigint[], bigint[], bigint[], boolean)',
+  'take_mail(int, boolean, bigint)', 'is_doubled_signal(bigint, bigint, jsonb)', 'is_path_paused(text, jsonb)', 'root_of(bigint)', 'lock_root(bigint)',
+  'server_job(noetl.queue)', 'is_lease_lost(noetl.queue, timestamptz, float8)',
+  'reap_timeouts(int, timestamptz)', 'lock_lost_leases(int, timestamptz, timestamptz, float8)',
+  'reap_leases(int, int, timestamptz, timestamptz, float8)', 
+  'reap_withdrawn_jobs(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
+  'latest_ahead(timestamptz, timestamptz)', 'pull_back(timestamptz, timestamptz, interval)', 'mind_clock(int, boolean)',
+  'is_archived(bigint)', 'add_partition(int)', 'ring_looks()', 'original_start(bigint)', 'receivers(bigint[], int)',
+  'tell_waits(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
+  'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'ring_timers(timestamptz)', 'fire_timers(int, float8)',
+  'withdrawn_error()', 'undo_node_id(text)', 'is_undo(text)', 'undo_inputs(noetl.undo)', 'item_action(bigint, text, int)', 'undo_origin(bigint)', 'undo_result(noetl.undo)', 'undo_executions(bigint)', 'undo_error(bigint)', 'success_turn(noetl.undo)', 'is_over(bigint, text)', 'is_undo_execution(bigint)', 'undoes(bigint)', 'brought_back_as(bigint)',
+  'take_over_undo(bigint, bigint, boolean)', 'start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint)',
+  'set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[])', 'admit_executions(text, int)',
+  'lock_places(text[], text[])', 'paired_places(text[], text[])', 'could_run(noetl.place_claim)', 'places_of(bigint[])',
+  'ask_places(bigint[], text[], text[], int[])', 'lock_freed_places(bigint[], text[], text[])', 'hand_over(text[], text[])',
+  'hand_over_past(text, text)', 'count_places(text[], text[])', 'send_to_executions(bigint[], text, jsonb, jsonb)',
+  'cancel_running(bigint[], text[], text[])', 'write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
+  'sweep_places(int)', 'break_rings(int)',
+  'burst_of(noetl.limit)', 'limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'look_at_limits(int)', 'sweep_limits(int, text, text)', 'limit_standing(noetl.queue)',
+  'look_again_at_schedules(timestamptz)', 'lock_due_schedules(int)',
+  'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])'
+]) f (signature)
+cross join wanted a
+where not has_function_privilege(a.role, 'noetl.' || f.signature, 'execute')
+union all
+-- beside a NoETL server
+select f.right_name || ' on ' || f.thing
+from (
+  select r.right_name, 'noetl.ended_job' as thing,
+    has_table_privilege((select role from wanted), to_regclass('noetl.ended_job'), r.right_name) as is_granted
+  from unnest(array['select', 'update', 'delete']) r (right_name)
+  union all
+  select 'execute', p.signature, has_function_privilege((select role from wanted), to_regprocedure(p.signature), 'execute')
+  from unnest(array['noetl.reap_ended_jobs(int, float8)', 'noetl.waiting_ended_jobs(bigint[])']) p (signature)
+) f
+where not f.is_granted;
+
+-- name: missing_of_granted
+-- Of these rights, each on the thing at the same place, those that a role (null: the session's) lacks. Things that do not exist are left out:
+-- some are only made beside a NoETL server.
+select g.right_name || ' on ' || g.thing as missing
+from unnest($2::text[], $3::text[]) with ordinality g (right_name, thing, place),
+  (select coalesce($1::text, current_user)::name as role) w
+where case
+  when g.right_name = 'execute' then not has_function_privilege(w.role, to_regprocedure(g.thing)::oid, g.right_name)
+  else not has_table_privilege(w.role, to_regclass(g.thing)::oid, g.right_name)
+end
+order by g.place;
+
+-- name: list_migrations
+select version, name, checksum, serves_from
+from noetl.schema_version
+order by version;
+
+-- name: record_migration
+insert into noetl.schema_version (version, name, checksum, serves_from)
+values ($1::int, $2::text, $3::text, $4::int);

@@ -1,0 +1,322 @@
+-- name: page_executions
+-- Executions before the id $9, the newest first, among at most $10 of the kind $8: live, failed (or cancelled), or all.
+-- $7 is a part of the id, the path or the error's step. With $13 it may be a part of more: the idempotency key, the
+-- error's type and message, a workload of up to 2,000 bytes. $12: none older than this id.
+-- Each kind has an index in the order of ids, so a page reads no more rows.
+with candidates as (
+  select *
+  from (
+    select x.*
+    from noetl.execution x
+    where $8::text = 'all' and x.execution_id < $9::bigint
+    order by x.execution_id desc
+    limit $10::int
+  ) every
+  union all
+  select *
+  from (
+    select x.*
+    from noetl.execution x
+    where $8::text = 'live' and x.execution_id < $9::bigint and noetl.is_live(x.status)
+    order by x.execution_id desc
+    limit $10::int
+  ) live
+  union all
+  select *
+  from (
+    select x.*
+    from noetl.execution x
+    where $8::text = 'failed' and x.execution_id < $9::bigint and x.status in ('FAILED', 'CANCELLED')
+    order by x.execution_id desc
+    limit $10::int
+  ) failed
+)
+select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.parent_execution_id,
+  x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as
+from candidates x
+where ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
+  and ($2::text is null or x.status = $2)
+  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
+  and ($4::text is null or x.error ->> 'step' = $4)
+  -- one that has ended changed last at its end; only of others the state is read
+  and (
+    $5::timestamptz is null
+    or x.started_at >= $5
+    or x.ended_at >= $5
+    or x.ended_at is null and exists (
+      select
+      from noetl.execution_state s
+      where s.execution_id = x.execution_id and s.last_at >= $5
+    )
+  )
+  and ($6::timestamptz is null or x.started_at <= $6)
+  and (
+    $7::text is null
+    or x.execution_id::text like $7
+    or x.path ilike $7
+    or x.error ->> 'step' ilike $7
+    or $13::boolean and (
+      x.idempotency_key ilike $7
+      or concat_ws(': ', x.error ->> 'type', x.error ->> 'message') ilike $7
+      or case when pg_column_size(x.workload) <= 2000 then x.workload::text ilike $7 end
+    )
+  )
+  and x.execution_id >= $12::bigint
+  and ($14::int is null or x.version = $14)
+order by x.execution_id desc
+limit $11::int;
+
+-- name: page_executions_end
+-- The id of the last row that page_executions looks at; none where there are fewer than $3.
+select c.execution_id
+from (
+  (
+    select x.execution_id
+    from noetl.execution x
+    where $1::text = 'all' and x.execution_id < $2::bigint
+    order by x.execution_id desc
+    limit $3::int
+  )
+  union all
+  (
+    select x.execution_id
+    from noetl.execution x
+    where $1::text = 'live' and x.execution_id < $2::bigint and noetl.is_live(x.status)
+    order by x.execution_id desc
+    limit $3::int
+  )
+  union all
+  (
+    select x.execution_id
+    from noetl.execution x
+    where $1::text = 'failed' and x.execution_id < $2::bigint and x.status in ('FAILED', 'CANCELLED')
+    order by x.execution_id desc
+    limit $3::int
+  )
+) c
+order by c.execution_id desc
+offset $3::int - 1
+limit 1;
+
+-- name: moments_of_filter
+-- The moments of a filter, and an id after which no execution started until then (none where ids are not ours). An id is
+-- made before its execution starts; the minute is for clocks that stepped back.
+select m.since, m.until, case
+    when m.until is not null
+      and (select max(x.execution_id) from noetl.execution x) < noetl.first_id_at(clock_timestamp() + interval '1 day')
+      then noetl.first_id_at(m.until + interval '1 minute')
+  end as before
+from (
+  select coalesce($1::timestamptz, clock_timestamp() - make_interval(secs => $2::float8)) as since,
+    coalesce($3::timestamptz, clock_timestamp() - make_interval(secs => $4::float8)) as until
+) m;
+
+-- name: page_playbooks
+-- The latest version of each path, by path.
+select distinct on (c.path) c.path, c.version, c.catalog_id, c.name, c.created_at,
+  exists (select from noetl.path_pause p where p.path = c.path) as paused
+from noetl.catalog c
+where ($1::text is null or c.path like $1)
+  and c.path > $2::text
+  and c.block_of is null
+order by c.path, c.version desc
+limit $3::int;
+
+-- name: page_versions
+-- The versions of a path, the latest first.
+select c.path, c.version, c.catalog_id, c.name, c.created_at
+from noetl.catalog c
+where c.path = $1::text and c.version < $2::bigint
+order by c.version desc
+limit $3::int;
+
+-- name: page_events
+-- Events of an execution in the order of their ids.
+select e.execution_id, e.event_id, e.catalog_id, e.parent_event_id, e.parent_execution_id,
+  e.created_at::timestamptz as created_at, e.event_type, e.node_id, e.node_name, e.node_type, e.status, e.duration,
+  noetl.as_json(e.context) as context, noetl.as_json(e.result) as result, noetl.as_json(e.meta) as meta,
+  noetl.as_json(e.error) as error, e.worker_id
+from noetl.event e
+where e.execution_id = $1::bigint and e.event_id > $2::bigint
+order by e.event_id
+limit $3::int;
+
+-- name: page_events_fitting
+-- How many of the next events take fewer bytes together than a page may have, and one more. No value is read for it.
+select count(*)
+from (
+  select sum(s.size) over (order by s.event_id) - s.size as before
+  from (
+    select e.event_id, coalesce(pg_column_size(e.context), 0)::bigint + coalesce(pg_column_size(e.result), 0)
+      + coalesce(pg_column_size(e.meta), 0) + coalesce(pg_column_size(e.error), 0) as size
+    from noetl.event e
+    where e.execution_id = $1::bigint and e.event_id > $2::bigint
+    order by e.event_id
+    limit $3::int
+  ) s
+) b
+where b.before < $4::bigint;
+
+-- name: page_jobs
+-- Jobs of an execution by node, whatever their status.
+select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts, q.max_attempts,
+  q.lost_leases, q.available_at::timestamptz as available_at, q.lease_until::timestamptz as lease_until, q.worker_id,
+  q.stop, q.held_for, q.limit_name, q.limit_key
+from noetl.queue q
+where q.execution_id = $1::bigint and q.node_id > $2::text
+order by q.node_id
+limit $3::int;
+
+-- name: page_items
+-- Iterator items of an execution by visit and place, with their child executions.
+select i.node_id, i.place, i.status, i.child_execution_id, i.error
+from noetl.iteration i
+where i.execution_id = $1::bigint and (i.node_id, i.place) > ($2::text, $3::bigint)
+  and ($5::text is null or i.status = $5)
+order by i.node_id, i.place
+limit $4::int;
+
+-- name: page_undos
+-- What an execution has to undo, in the order in which it is undone.
+select u.node_id, u.step, u.visit, u.place, u.turn, u.status, u.child_execution_id, u.taken_by, u.error, u.ended_at,
+  coalesce(u.place, -1) as item
+from noetl.undo u
+where u.execution_id = $1::bigint and (u.turn, coalesce(u.place, -1), u.node_id collate "C") < ($2::int, $3::int, $4::text)
+order by u.turn desc, coalesce(u.place, -1) desc, u.node_id collate "C" desc
+limit $5::int;
+
+-- name: page_left_undone
+-- Executions that ended and left something undone, the newest first.
+select l.execution_id, x.path, x.status, x.ended_at, l.open, l.failed, l.unknown
+from (
+  select u.execution_id, count(*) filter (where u.status = 'open') as open,
+    count(*) filter (where u.status = 'failed') as failed, count(*) filter (where u.status = 'unknown') as unknown
+  from noetl.undo u
+  where u.ended_at is not null and u.status in ('open', 'failed', 'unknown') and u.execution_id < $1::bigint
+  group by u.execution_id
+  order by u.execution_id desc
+  limit $2::int
+) l
+join noetl.execution x on x.execution_id = l.execution_id
+order by l.execution_id desc;
+
+-- name: page_approvals
+-- What waits for a person, in the order of executions.
+select a.execution_id, a.node_id, a.step, a.path, a.title, a.details, a.form, a.assignees, a.since, a.times_out_at
+from noetl.pending_approvals a
+where ($1::text is null or a.path like $1)
+  and ($2::text is null or $2 = any(a.assignees))
+  and (a.execution_id, a.node_id) > ($3::bigint, $4::text)
+order by a.execution_id, a.node_id
+limit $5::int;
+
+-- name: page_signals
+-- Signals that are kept, the newest first, among at most $6.
+select s.signal_id, s.name, s.key, s.payload, s.sent_at, nullif(s.expires_at, 'infinity') as expires_at, s.execution_id,
+  s.hops
+from (
+  select *
+  from noetl.signal s
+  where s.signal_id < $4::bigint
+  order by s.signal_id desc
+  limit $6::int
+) s
+where ($1::text is null or s.name = $1)
+  and ($2::text is null or s.key = $2)
+  and ($3::bigint is null or s.execution_id = $3)
+  and s.expires_at > clock_timestamp()
+order by s.signal_id desc
+limit $5::int;
+
+-- name: page_signals_fitting
+-- How many of the next signals take fewer bytes together than a page may have, and one more. No payload is read for it.
+select count(*)
+from (
+  select sum(f.size) over (order by f.signal_id desc) - f.size as before
+  from (
+    select s.signal_id, coalesce(pg_column_size(s.payload), 0)::bigint as size
+    from (
+      select *
+      from noetl.signal s
+      where s.signal_id < $4::bigint
+      order by s.signal_id desc
+      limit $6::int
+    ) s
+    where ($1::text is null or s.name = $1)
+      and ($2::text is null or s.key = $2)
+      and ($3::bigint is null or s.execution_id = $3)
+      and s.expires_at > clock_timestamp()
+    order by s.signal_id desc
+    limit $5::int
+  ) f
+) b
+where b.before < $7::bigint;
+
+-- name: page_signals_end
+select s.signal_id
+from noetl.signal s
+where s.signal_id < $1::bigint
+order by s.signal_id desc
+offset $2::int - 1
+limit 1;
+
+-- name: page_schedules
+select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
+  s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
+  s.skipped, s.error, s.error_at, clock_timestamp() as now
+from noetl.start_schedule s
+where ($1::text is null or s.path like $1)
+  and s.name > $2::text
+order by s.name
+limit $3::int;
+
+-- name: page_dead_letters
+-- Dead letters, the newest execution first, among at most $6.
+select d.execution_id, d.path, d.version, d.status, d.event_id, e.event_type, e.node_name as step, d.reason, d.created_at
+from (
+  select d.*, x.path, x.version, x.status
+  from (
+    select *
+    from noetl.dead_letter d
+    where (d.execution_id, d.event_id) < ($3::bigint, $4::bigint)
+    order by d.execution_id desc, d.event_id desc
+    limit $6::int
+  ) d
+  left join noetl.execution x on x.execution_id = d.execution_id
+  where ($1::text is null or x.path like $1)
+    and ($2::text is null or d.reason ilike $2)
+  order by d.execution_id desc, d.event_id desc
+  limit $5::int
+) d
+left join noetl.event e on e.execution_id = d.execution_id and e.event_id = d.event_id
+order by d.execution_id desc, d.event_id desc;
+
+-- name: page_dead_letters_end
+select d.execution_id, d.event_id
+from noetl.dead_letter d
+where (d.execution_id, d.event_id) < ($1::bigint, $2::bigint)
+order by d.execution_id desc, d.event_id desc
+offset $3::int - 1
+limit 1;
+
+-- name: list_workers
+-- Who holds leases, by worker.
+select q.worker_id, count(*) as leases, count(*) filter (where q.lease_until < clock_timestamp()) as expired,
+  min(q.lease_until)::timestamptz as next_lease_until, max(q.last_heartbeat)::timestamptz as last_heartbeat,
+  array_agg(distinct q.node_type) as types
+from noetl.queue q
+where q.status = 'leased'
+group by q.worker_id
+order by q.worker_id;
+
+-- name: page_leases
+-- The leases of one worker, or of all.
+select q.queue_id, q.execution_id, q.node_id, q.node_name as step, q.node_type as type, q.attempts, q.worker_id,
+  q.lease_until::timestamptz as lease_until, q.last_heartbeat::timestamptz as last_heartbeat,
+  (extract(epoch from q.lease_until) * 1000000)::bigint as until_microseconds
+from noetl.queue q
+where q.status = 'leased'
+  and ($1::text is null or q.worker_id = $1)
+  and (q.lease_until, q.queue_id) > ('epoch'::timestamptz + $2::bigint * interval '1 microsecond', $3::bigint)
+order by q.lease_until, q.queue_id
+limit $4::int;

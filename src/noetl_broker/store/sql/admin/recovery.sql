@@ -1,0 +1,83 @@
+-- name: put_back
+select noetl.put_back($1::bigint);
+
+-- name: fork_execution
+select noetl.fork_execution($1::bigint, $2::text::jsonb, $3::bigint, $4::text);
+
+-- name: search_dead_letters
+select d.execution_id, x.path, x.version, x.status, d.event_id, e.event_type, e.node_name as step, d.reason, d.created_at
+from noetl.dead_letter d
+left join noetl.execution x on x.execution_id = d.execution_id
+left join noetl.event e on e.execution_id = d.execution_id and e.event_id = d.event_id
+where ($1::text is null or x.path like $1)
+  and ($2::text is null or x.status = $2)
+  and ($3::text is null or d.reason ilike $3)
+  and ($4::text is null or x.error ->> 'step' = $4)
+  and ($5::timestamptz is null or d.created_at >= $5)
+  and ($6::float8 is null or d.created_at >= clock_timestamp() - make_interval(secs => $6))
+  and ($7::timestamptz is null or d.created_at <= $7)
+  and ($8::float8 is null or d.created_at <= clock_timestamp() - make_interval(secs => $8))
+  and ($9::int is null or x.version = $9)
+order by d.created_at, d.event_id
+limit $10::int;
+
+-- name: search_failed
+-- Executions that can be retried: not a child, whose parent decides, not brought back before by a retry or a fork, and no
+-- undo execution.
+select x.execution_id, x.path, x.version, x.ended_at, x.error ->> 'step' as step, x.error ->> 'message' as reason
+from noetl.execution x
+left join noetl.execution_state s on s.execution_id = x.execution_id
+where x.status = 'FAILED'
+  and x.parent_execution_id is null
+  and not exists (
+    select
+    from noetl.execution f
+    where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
+  )
+  and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
+  and ($1::text is null or x.path like $1)
+  and ($2::text is null or x.status = $2)
+  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
+  and ($4::text is null or x.error ->> 'step' = $4)
+  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
+  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
+  and ($7::timestamptz is null or x.started_at <= $7)
+  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
+  and ($9::int is null or x.version = $9)
+  and x.execution_id > $11::bigint
+order by x.execution_id
+limit $10::int;
+
+-- name: list_brought_back
+-- As search_failed, but those that a retry or a fork brought back before. Without a status in $2: failed ones.
+select x.execution_id
+from noetl.execution x
+left join noetl.execution_state s on s.execution_id = x.execution_id
+where x.status = coalesce($2::text, 'FAILED')
+  and x.parent_execution_id is null
+  and exists (
+    select
+    from noetl.execution f
+    where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
+  )
+  and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
+  and ($1::text is null or x.path like $1)
+  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
+  and ($4::text is null or x.error ->> 'step' = $4)
+  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
+  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
+  and ($7::timestamptz is null or x.started_at <= $7)
+  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
+  and ($9::int is null or x.version = $9)
+order by x.execution_id
+limit $10::int;
+
+-- name: find_retry
+select f.execution_id, f.status
+from noetl.execution f
+where f.forked_from = $1::bigint and f.idempotency_key = $2::text;
+
+-- name: count_dead_letters
+select count(*)
+from noetl.dead_letter d
+where d.execution_id = $1::bigint;

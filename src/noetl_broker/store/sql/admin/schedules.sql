@@ -1,0 +1,46 @@
+-- name: put_schedule
+select noetl.put_schedule(
+  name => $1::text, path => $2::text, cron => $3::text, every => $4::interval, payload => $5::text::jsonb,
+  timezone => $6::text, version => $7::int, jitter => $8::interval, catch_up => $9::interval, overlap => $10::text,
+  declared_in => $11::text
+);
+
+-- name: drop_undeclared_schedules
+select noetl.drop_undeclared_schedules($1::text, $2::text[]);
+
+-- name: pause_schedule
+select noetl.pause_schedule($1::text);
+
+-- name: resume_schedule
+select noetl.resume_schedule($1::text);
+
+-- name: delete_schedule
+select noetl.delete_schedule($1::text);
+
+-- name: list_schedules
+select s.name, s.path, s.version, s.cron, s.every, s.timezone, s.paused, s.since_at, s.next_at, s.last_at,
+  s.last_execution_id, s.started, s.skipped, s.error, s.error_at
+from noetl.start_schedule s
+order by s.name;
+
+-- name: find_schedule
+select s.name, s.path, s.version, s.payload, s.cron, s.every, s.timezone, s.jitter, s.catch_up, s.overlap, s.declared_in,
+  s.paused, s.paused_at, s.resumed_at, s.since_at, s.next_at, s.due_at, s.last_at, s.last_execution_id, s.started,
+  s.skipped, s.error, s.error_at, clock_timestamp() as now
+from noetl.start_schedule s
+where s.name = $1::text;
+
+-- name: started_moments
+select m.moment
+from noetl.start_schedule s
+cross join unnest($2::timestamptz[]) m (moment)
+where s.name = $1::text
+  and exists (
+    select
+    from noetl.execution x
+    where x.path = s.path and x.idempotency_key = noetl.schedule_key(s.name, m.moment)
+  );
+
+-- name: start_scheduled
+select s.execution_id, s.is_new
+from noetl.start_scheduled($1::text, $2::timestamptz, $3::text, false) s;

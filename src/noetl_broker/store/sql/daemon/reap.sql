@@ -1,0 +1,19 @@
+-- name: reap
+-- $3: only leases that ran out in the last so many seconds; null: all. $4: seconds after which a lease that a NoETL server
+-- gave is lost.
+select requeued, lost, timed_out
+from noetl.reap(
+  $1::int, $2::int, coalesce(clock_timestamp() - make_interval(secs => $3::float8), '-infinity'), $4::float8
+);
+
+-- name: sweep_places
+select admitted, swept, rings
+from noetl.sweep_places($1::int);
+
+-- name: check_clock
+select stepped_seconds, pulled
+from noetl.mind_clock($1::int, $2::boolean);
+
+-- name: reap_ended_jobs
+-- Beside a NoETL server only.
+select noetl.reap_ended_jobs($1::int, $2::float8);

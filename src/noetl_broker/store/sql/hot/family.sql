@@ -1,0 +1,295 @@
+-- name: write_family
+-- After write_turns: children to start, answers to parents, children to cancel. Each is an event of another execution
+-- and its mail, which needs no lock of that execution.
+with started as materialized (
+  select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
+    k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
+    k.place, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
+    coalesce(p.name, regexp_replace(k.path, '^.*/', '')) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
+    k (execution_id, node_id, place, path, version, payload, meta, child_id)
+  join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
+  left join lateral (
+    select c.catalog_id, c.version, c.name
+    from noetl.catalog c
+    -- version 0: a block, in the version of its parent
+    where c.path = k.path and (
+      k.version is null
+      or c.version = case when k.version > 0 then k.version
+        else (select o.version from noetl.catalog o where o.catalog_id = q.catalog_id) end
+    )
+    order by c.version desc
+    limit 1
+  ) p on true
+), children as (
+  insert into noetl.execution (
+    execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, parent_node_id, parent_index
+  )
+  select execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, node_id, place
+  from started
+), child_starts as (
+  insert into noetl.event (
+    execution_id, event_id, catalog_id, parent_event_id, parent_execution_id, event_type, node_id, node_name, node_type,
+    status, context, meta
+  )
+  select execution_id, event_id, coalesce(catalog_id, parent_catalog_id), parent_event_id, parent_execution_id,
+    'execution_start', execution_id::text, name, 'playbook', 'STARTED',
+    jsonb_build_object('path', path, 'version', version, 'workload', payload), meta
+  from started
+), begun as (
+  -- A delegated job counts the starts of its child, and its timeout begins anew. The reaper has set it to `failed` where the
+  -- timeout passed between the end of a pause and this turn.
+  update noetl.queue q
+  set status = case when q.status = 'failed' then 'delegated' else q.status end,
+    attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
+  from started s
+  where q.execution_id = s.parent_execution_id
+    and q.node_id = case when s.place is null then s.node_id else noetl.item_node_id(s.node_id, s.place) end
+), running_items as (
+  update noetl.iteration i
+  set status = 'RUNNING', child_execution_id = s.execution_id
+  from started s
+  where i.execution_id = s.parent_execution_id and i.node_id = s.node_id and i.place = s.place
+), letters as materialized (
+  select noetl.next_id() as event_id, l.execution_id, l.cause, l.event_type, l.node_id, l.node_name, l.status,
+    l.result::jsonb as result, l.error::jsonb as error, l.meta::jsonb as meta
+  from unnest(
+    $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
+  ) l (execution_id, cause, event_type, node_id, node_name, status, result, error, meta)
+), letter_events as (
+  insert into noetl.event (
+    execution_id, event_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta
+  )
+  select execution_id, event_id, cause, event_type, node_id, node_name, 'playbook', status, result, error, meta
+  from letters
+), orphans as materialized (
+  -- children of executions that ended, and of visits that abandoned them
+  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
+  from noetl.execution x
+  where noetl.is_live(x.status)
+    and x.parent_execution_id = any($17::bigint[])
+  union all
+  select x.execution_id, x.catalog_id, x.path, x.forked_from is not null, noetl.next_id()
+  from (select distinct execution_id, node_id from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)) a
+  join noetl.execution x
+    on x.parent_execution_id = a.execution_id and x.parent_node_id = a.node_id and noetl.is_live(x.status)
+  where a.execution_id <> all($17::bigint[])
+), announced as (
+  -- A worker announced them and nobody started them: they end here. A start needs our locks, so none happens now.
+  update noetl.execution x
+  set status = 'CANCELLED', ended_at = clock_timestamp()
+  where x.execution_id = any(array(select o.execution_id from orphans o where o.path is null))
+), cancelled as (
+  select execution_id, catalog_id, path, undoes, event_id
+  from orphans
+  where path is not null
+), abandoned_items as (
+  update noetl.iteration i
+  set status = 'CANCELLED'
+  from (
+    select distinct e.execution_id, null as node_id
+    from unnest($17::bigint[]) e (execution_id)
+    union all
+    select distinct u.execution_id, u.node_id
+    from unnest($18::bigint[], $19::text[]) u (execution_id, node_id)
+    where u.execution_id <> all($17::bigint[])
+  ) g
+  where i.execution_id = g.execution_id
+    and (g.node_id is null or i.node_id = g.node_id)
+    and i.status = 'RUNNING'
+    -- items of an awaited visit end by an event each
+    and not exists (
+      select
+      from unnest($21::bigint[], $22::text[]) a (execution_id, node_id)
+      where a.execution_id = i.execution_id and a.node_id = i.node_id
+    )
+), orphan_cancels as (
+  insert into noetl.event (
+    execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+  )
+  -- an execution that undoes a child is not cancelled, it is abandoned
+  select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
+    execution_id::text, regexp_replace(path, '^.*/', ''), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
+    jsonb_build_object('reason', 'its parent ended or gave it up')
+  from cancelled
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id from started
+union all
+select execution_id, event_id from letters
+union all
+select execution_id, event_id from cancelled;
+
+-- name: cancel_children_of_items
+-- Children of items that timed out. The items go on. A second cancel of a child changes nothing.
+with cancelled as materialized (
+  select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
+  from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, place)
+  join noetl.execution x
+    on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id and x.parent_index = d.place
+  where noetl.is_live(x.status) and x.path is not null
+), cancels as (
+  insert into noetl.event (
+    execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+  )
+  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, regexp_replace(path, '^.*/', ''),
+    'playbook', 'CANCELLED', jsonb_build_object('reason', 'its parent gave it up')
+  from cancelled
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id from cancelled;
+
+-- name: adopt_children
+-- Before write_family: the children that workers of one execution started answer to its visits from now on. A child
+-- that is not started yet gets its row. An execution never waits for itself or an ancestor: one without a parent can
+-- only be the root of its descendants. Gives the children whose parent must be answered now.
+with wanted as materialized (
+  select a.execution_id, a.node_id, a.place, a.child_id, q.event_id as cause, q.node_name
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[]) a (execution_id, node_id, place, child_id)
+  join noetl.queue q on q.execution_id = a.execution_id and q.node_id = a.node_id
+), items as (
+  insert into noetl.iteration (execution_id, node_id, place, status, child_execution_id)
+  select execution_id, node_id, place, 'RUNNING', child_id
+  from wanted
+), adopted as (
+  insert into noetl.execution as x (
+    execution_id, parent_execution_id, parent_event_id, parent_node_id, parent_index
+  )
+  select distinct on (child_id) child_id, execution_id, cause, node_id, place
+  from wanted
+  where child_id <> (select noetl.lock_root(min(k.execution_id)) from wanted k)
+  order by child_id, execution_id, node_id, place
+  on conflict (execution_id) do update
+  set parent_execution_id = excluded.parent_execution_id,
+      parent_event_id = excluded.parent_event_id,
+      parent_node_id = excluded.parent_node_id,
+      parent_index = excluded.parent_index
+  where x.parent_node_id is null
+    and coalesce(x.parent_execution_id, excluded.parent_execution_id) = excluded.parent_execution_id
+  returning execution_id, parent_execution_id, parent_node_id, parent_index, status, result, error
+)
+-- a child that has ended already, or that another execution waits for: its parent is answered in the same transaction.
+select a.execution_id, a.cause, a.node_id, a.place, a.child_id, coalesce(d.status, 'FAILED') as status,
+  noetl.as_json(d.result) as result, noetl.as_json(d.error) as error,
+  d.status = 'COMPLETED' and exists (
+    select from noetl.undo u where u.execution_id = a.child_id and u.status = 'open'
+  ) as undo
+from wanted a
+left join adopted d
+  on d.execution_id = a.child_id
+  and d.parent_execution_id = a.execution_id
+  and d.parent_node_id = a.node_id
+  and d.parent_index = a.place
+where noetl.is_live(d.status) is not true
+order by a.execution_id, a.node_id, a.place;
+
+-- name: write_items
+-- The items of iterators, one row each. None is started yet.
+insert into noetl.iteration (execution_id, node_id, place, item)
+select c.execution_id, c.node_id, e.place - 1, e.item
+from unnest($1::bigint[], $2::text[], $3::text[]) c (execution_id, node_id, items)
+cross join jsonb_array_elements(c.items::jsonb) with ordinality e (item, place);
+
+-- name: change_items
+-- After write_items: items whose jobs were queued, items that failed and are tried again, and items that ended. An item
+-- that is started again keeps its last error.
+update noetl.iteration i
+set status = n.status, result_event_id = n.result_event_id,
+    error = case when n.status = 'RUNNING' then coalesce(n.error::jsonb, i.error) else n.error::jsonb end,
+    failures = coalesce(n.failures, i.failures), failed_attempt = coalesce(n.failed_attempt, i.failed_attempt),
+    unsure = coalesce(n.unsure, i.unsure)
+from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::int[], $8::int[],
+  $9::boolean[]) n (execution_id, node_id, place, status, result_event_id, error, failures, failed_attempt, unsure)
+where i.execution_id = n.execution_id and i.node_id = n.node_id and i.place = n.place;
+
+-- name: write_posts
+-- After change_items: events that executions write to themselves. `iterator_completed` has the gathered results, which
+-- never pass through the broker. If they are over the limit, the step fails instead.
+with gathered as materialized (
+  select p.execution_id, p.node_id, p.event_type, noetl.next_id() as event_id, q.event_id as cause, q.queue_id, q.node_name,
+    q.node_type,
+    case when p.event_type = 'iterator_completed' then (
+      -- results are not compressed within the list
+      select coalesce(sum(
+        case when pg_column_compression(e.result) is null then pg_column_size(e.result)
+          else pg_column_size(jsonb_build_array(noetl.as_json(e.result))) end
+      ), 0)
+      from noetl.iteration i
+      cross join lateral (
+        -- a lookup by the key for each item: the planner underestimates both lists, and their join would cost the square
+        select v.result
+        from noetl.event v
+        where v.execution_id = i.execution_id and v.event_id = i.result_event_id
+        limit 1
+      ) e
+      where i.execution_id = p.execution_id and i.node_id = p.node_id and i.status = 'COMPLETED'
+    ) end as bytes
+  from unnest($1::bigint[], $2::text[], $3::text[]) p (execution_id, node_id, event_type)
+  join noetl.queue q on q.execution_id = p.execution_id and q.node_id = p.node_id
+), posted as (
+  insert into noetl.event (
+    execution_id, event_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta
+  )
+  select g.execution_id, g.event_id, g.cause,
+    case when g.bytes > $4::bigint then 'action_failed' else g.event_type end,
+    g.node_id, g.node_name, g.node_type,
+    case when g.bytes > $4::bigint then 'FAILED' when g.bytes is null then 'PENDING' else 'COMPLETED' end,
+    case when g.bytes <= $4::bigint then (
+      select coalesce(jsonb_agg(
+        case when i.status = 'COMPLETED' then noetl.unwrapped(noetl.as_json(e.result)) end order by i.place
+      ), '[]')
+      from noetl.iteration i
+      left join lateral (
+        select v.result
+        from noetl.event v
+        where v.execution_id = i.execution_id and v.event_id = i.result_event_id
+        limit 1
+      ) e on true
+      where i.execution_id = g.execution_id and i.node_id = g.node_id
+    ) end,
+    case when g.bytes > $4::bigint then jsonb_build_object(
+      'message', format('the gathered results take %s bytes; the limit max_gathered_bytes is %s', g.bytes, $4::bigint),
+      'type', 'max_gathered_bytes'
+    ) end,
+    -- with a queue_id, so that the core treats it as a failure of the job
+    case when g.bytes > $4::bigint then jsonb_build_object('queue_id', g.queue_id, 'retryable', false) end
+  from gathered g
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id
+from gathered;
+
+-- name: start_on_failure
+-- What starts because executions failed. It is no child, because it outlives them. A path that is not registered gets an
+-- execution too, which fails with that reason.
+with failed as materialized (
+  select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
+    coalesce(p.name, regexp_replace(f.path, '^.*/', '')) as name, f.payload::jsonb as payload
+  from unnest($1::bigint[], $2::text[], $3::text[]) f (execution_id, path, payload)
+  left join lateral (
+    select c.catalog_id, c.version, c.name
+    from noetl.catalog c
+    where c.path = f.path and c.block_of is null
+    order by c.version desc
+    limit 1
+  ) p on true
+), begun as (
+  insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key)
+  select execution_id, catalog_id, path, version, 'on_failure ' || failed_id
+  from failed
+  on conflict (path, idempotency_key) where idempotency_key is not null do nothing
+  returning execution_id
+), starts as (
+  insert into noetl.event (
+    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
+  )
+  select f.execution_id, f.catalog_id, 'execution_start', f.execution_id::text, f.name, 'playbook', 'STARTED',
+    jsonb_build_object('path', f.path, 'version', f.version, 'workload', f.payload),
+    jsonb_build_object('on_failure', f.failed_id)
+  from failed f
+  join begun b on b.execution_id = f.execution_id
+  returning execution_id, event_id
+)
+insert into noetl.inbox (execution_id, event_id)
+select execution_id, event_id
+from starts;

@@ -1,0 +1,57 @@
+-- name: lease_jobs
+select queue_id, execution_id, node_id, node_name, node_type, action, context::text as context, attempts, priority,
+  timeout_seconds
+from noetl.lease_jobs($1::text, $2::int, $3::int, $4::text[]);
+
+-- name: announce_types
+select noetl.announce_step_types($1::text[]);
+
+-- name: heartbeat_jobs
+-- These statements lock rows in the order of their ids, so that two batches cannot deadlock.
+select held.queue_id, noetl.heartbeat_job(held.queue_id, $1::text, held.attempt, $2::int) as accepted
+from (
+  select given.queue_id, given.attempt
+  from unnest($3::bigint[], $4::int[]) given (queue_id, attempt)
+  order by given.queue_id
+) held;
+
+-- name: complete_jobs
+select queue_id, yours as accepted
+from noetl.complete_jobs($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[]);
+
+-- name: fail_jobs
+select ended.queue_id,
+  noetl.fail_job(ended.queue_id, $1::text, ended.attempt, ended.error::jsonb, ended.retryable) as accepted
+from (
+  select given.queue_id, given.attempt, given.error, given.retryable
+  from unnest($2::bigint[], $3::int[], $4::text[], $5::boolean[]) given (queue_id, attempt, error, retryable)
+  order by given.queue_id
+) ended;
+
+-- name: log_jobs
+-- Each log is locked until the end of the statement, in the order of their jobs.
+select given.queue_id,
+  noetl.log_job(given.queue_id, $1::text, given.attempt, given.level, given.message, given.first_byte) as accepted
+from (
+  select given.queue_id, given.attempt, given.level, given.message, given.first_byte
+  from unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::bigint[]) with ordinality
+    given (queue_id, attempt, level, message, first_byte, place)
+  order by given.queue_id, given.place
+) given;
+
+-- name: report_progress
+select given.queue_id, noetl.report_progress(given.queue_id, $1::text, given.attempt, given.progress::jsonb) as accepted
+from (
+  select given.queue_id, given.attempt, given.progress
+  from unnest($2::bigint[], $3::int[], $4::text[]) given (queue_id, attempt, progress)
+  order by given.queue_id
+) given;
+
+-- name: complete_and_lease
+-- Completes jobs and leases others, with one commit for both. Rows of completed jobs have `accepted` and nothing else.
+select queue_id, yours as accepted, null::bigint as execution_id, null as node_id, null as node_name, null as node_type,
+  null as action, null as context, null::int as attempts, null::int as priority, null::float8 as timeout_seconds
+from noetl.complete_jobs($1::text, $2::bigint[], $3::int[], $4::text[]::jsonb[])
+union all
+select queue_id, null, execution_id, node_id, node_name, node_type, action, context::text, attempts, priority, timeout_seconds
+from noetl.lease_jobs($1::text, $5::int, $6::int, $7::text[]);

@@ -1,0 +1,464 @@
+"""Simulates an execution to its end, in a fixed order: the core decides, and a test answers the jobs.
+
+Unread events come first, in the order in which they were written. Without any, the job with the highest priority is
+answered, the oldest of equals. With neither, the clock jumps to what comes next: a timer, the end of a delay, an answer
+that takes time, a `timeout` or a `deadline`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from noetl_broker.broker.children import error_of_child
+from noetl_broker.broker.context import UndoRow, taken_over
+from noetl_broker.broker.event_types import (
+    ACTION_COMPLETED,
+    ACTION_FAILED,
+    APPROVAL_DECIDED,
+    CHILD_DUE,
+    EXECUTION_CANCEL,
+    EXECUTION_DEADLINE,
+    EXECUTION_RESUME,
+    EXECUTION_START,
+    ITEM_COMPLETED,
+    ITEM_FAILED,
+    ITERATOR_COMPLETED,
+    TIMER_DUE,
+)
+from noetl_broker.broker.model import (
+    JSON,
+    Child,
+    Decision,
+    Event,
+    ExecutionEnd,
+    JobChange,
+    OnFailureStart,
+    Rules,
+    Wait,
+    as_stored,
+)
+from noetl_broker.broker.on_failure import KEY as ON_FAILURE
+from noetl_broker.broker.state import PAUSED
+from noetl_broker.history.record import Node
+from noetl_broker.history.story import STORY_START
+from noetl_broker.job import Job
+from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
+from noetl_broker.playbook.blocks import all_blocks, dotted
+from noetl_broker.playbook.durations import after, moment_text
+from noetl_broker.playbook.keywords import SIGNAL, UNDO_SUFFIX
+from noetl_broker.template import wrap
+from noetl_broker.testing.agenda import Agenda
+from noetl_broker.testing.answers import Answer, Answers, JobOutcome, SimulationFault, as_json, names_of
+from noetl_broker.testing.approvals import Approvals, Verdict
+from noetl_broker.testing.execution import Execution, Parent
+from noetl_broker.testing.pauses import GivenPause, letter_to_children, pauses_of
+from noetl_broker.testing.result import Story
+from noetl_broker.testing.signals import GivenSignal, Sent, Signals, signals_of
+from noetl_broker.testing.undo import node_of_change, rows_to_take_over, undone_step, withdrawn_event
+
+MOST_TURNS = 100_000
+ENDS_OF_CHILD = {True: (ACTION_COMPLETED, ACTION_FAILED), False: (ITEM_COMPLETED, ITEM_FAILED)}  # by: of one action
+TIMED_OUT = "timeout: the action ran longer than {:g} s"
+Source = str | Path | Playbook  # the text of a playbook, its file, or the compiled playbook
+
+
+def simulate(  # noqa: PLR0913 - keywords of a test
+    playbook: Source,
+    answers: Mapping[str, Answer] | None = None,
+    *,
+    payload: Mapping[str, Any] | None = None,
+    playbooks: Iterable[Source] = (),
+    rules: Rules | None = None,
+    extra_step_types: Iterable[str] = (),
+    approvals: Mapping[str, Verdict] | None = None,
+    signals: Sequence[Mapping[str, Any]] = (),
+    pauses: Sequence[Mapping[str, Any]] = (),
+) -> Story:
+    """Simulate one execution of a playbook and its children; gives the story.
+
+    `answers` maps a step (or `path:step`, or `pay.charge` for a step in the block of `pay`) to the answer of its jobs.
+    `charge!undo` answers the jobs that undo `charge`. An answer is a JSON value, an exception, `in_turn(…)` of these,
+    or a function of the `Job`. A step that calls a playbook runs that one from `playbooks`, unless the step has an
+    answer. `approvals` maps a step to a decision: True, False, None (nobody decides), a mapping with `approved`, `by`
+    and the fields of the form, `delayed(…)` or `in_turn(…)` of these, or a function of what the approval shows.
+    `signals` lists the signals to send: mappings with `name`, and perhaps `key` (default: the first execution),
+    `payload`, and `after` or `before` (a duration from the start). `pauses` lists the pauses of the first execution:
+    mappings with perhaps `after` (a duration from the start), `for` (a duration; without it nobody resumes it) and
+    `reason`. Raises PlaybookError for an invalid playbook, SimulationFault for a missing answer or playbook.
+    """
+    known = PlaybookRules(extra_step_types=frozenset(extra_step_types))
+    first = compiled(playbook, known)
+    family = {
+        one.path: one
+        for outer in (*(compiled(source, known) for source in playbooks), first)
+        for one in (outer, *all_blocks(outer))
+    }
+    _check_names("answers", answers or {}, family)
+    _check_names("approvals", approvals or {}, family)
+    simulation = Simulation(family, Answers(answers or {}), rules or Rules(), Approvals(approvals or {}))
+    story = simulation.run(first, dict(payload or {}), signals_of(signals), pauses_of(pauses)).story()
+    return replace(story, text="\n".join((story.text, *simulation.untaken_signals())))
+
+
+def compiled(source: Source, rules: PlaybookRules) -> Playbook:
+    """The compiled playbook. Raises PlaybookError, or SimulationFault for a file that cannot be read."""
+    if isinstance(source, Playbook):
+        return source
+    if isinstance(source, str):
+        if "\n" not in source.strip() and not source.lstrip().startswith("{"):
+            raise SimulationFault(
+                f"{source!r} is not a playbook: pass its text, or its file as pathlib.Path({source!r})"
+            )
+        return compile_playbook(source, file="<text>", rules=rules)
+    try:
+        return compile_playbook(source.read_bytes(), file=str(source), rules=rules)
+    except OSError as error:
+        raise SimulationFault(f"the playbook {source} cannot be read: {error}") from error
+
+
+def _check_names(argument: str, answers: Mapping[str, Answer], family: Mapping[str, Playbook]) -> None:
+    """Raise SimulationFault for an answer or a decision whose step does not exist: it is probably misspelled."""
+    steps = [
+        (path, name + suffix)
+        for path, playbook in family.items()
+        for name, step in playbook.steps.items()
+        for suffix in ("", UNDO_SUFFIX)[: 1 + step.has_compensate]
+    ]
+    names = {dotted(path, name) for path, name in steps}
+    known = {name for path, step in steps for name in names_of(path, step)}
+    for key in answers:
+        if key not in known:
+            near = get_close_matches(key, names, n=1)
+            meant = f'did you mean "{near[0]}"?' if near else f"the steps are {', '.join(sorted(names))}"
+            raise SimulationFault(f"{argument}[{key!r}]: there is no such step; {meant}")
+
+
+def _deadline_of(decision: Decision) -> float | None:
+    """The seconds until the deadline that begins in this turn."""
+    if decision.begun is not None:
+        return decision.begun.deadline
+    return None if decision.status is None else decision.status.deadline
+
+
+class Simulation:
+    """An execution with its children: their unread events and their open jobs."""
+
+    def __init__(
+        self, family: Mapping[str, Playbook], answers: Answers, rules: Rules, approvals: Approvals | None = None
+    ) -> None:
+        self.family = family
+        self.answers = answers
+        self.approvals = approvals or Approvals({})
+        self.rules = rules
+        self.mail: deque[tuple[Execution, Event]] = deque()
+        self.executions: list[Execution] = []
+        self.turns = 0
+        self.agenda = Agenda()
+        self.signals = Signals()
+        self.traces = False
+
+    def run(
+        self,
+        playbook: Playbook,
+        payload: dict[str, JSON],
+        signals: Iterable[GivenSignal] = (),
+        pauses: Iterable[GivenPause] = (),
+    ) -> Execution:
+        """Start the first execution and continue until nothing is left to do."""
+        payload = as_json(payload, Job(step=playbook.path, type="payload"))
+        signals = [*signals]
+        self.traces = bool(signals)
+        first = self._begin(playbook, Event(EXECUTION_START, context={"workload": payload}))
+        for given in signals:
+            self._give_signal(given, first)
+        for pause in pauses:
+            self._pause(pause, first)
+        while True:
+            if self.mail:
+                self._read(*self.mail.popleft())
+            elif (due := self._next_job()) is not None:
+                self._answer_job(*due)
+            elif not self.agenda.advance():
+                return first
+
+    def _begin(
+        self, playbook: Playbook, start: Event, parent: Parent | None = None, rows: Iterable[UndoRow] = ()
+    ) -> Execution:
+        """Add an execution, with its start unread; an undo execution takes over `rows`."""
+        taken = taken_over(rows) if rows else None
+        number = len(self.executions) + 1
+        execution = Execution(number, playbook, self.rules, parent, self.agenda, trace=self.traces, taken=taken)
+        self.executions.append(execution)
+        self.mail.append((execution, start))
+        return execution
+
+    def _read(self, execution: Execution, event: Event) -> None:
+        """Take a turn and do what it decided."""
+        self.turns += 1
+        if self.turns > MOST_TURNS:
+            path = self.executions[0].playbook.path
+            raise SimulationFault(f"the simulation of {path} does not end in {MOST_TURNS} turns")
+        decision = execution.apply(event)
+        self._plan(execution, decision)
+        self._match_signals(execution, decision)
+        for child in decision.children:
+            if child.undo or not decision.abandons_visit(child.step, child.visit):
+                self._start_child(execution, child)
+        self.mail.extend((execution, withdrawn_event(node)) for node in execution.withdrawn)
+        for post in decision.posts:
+            result = execution.item_results(post.step, post.visit) if post.type == ITERATOR_COMPLETED else None
+            self.mail.append((execution, Event(post.type, post.step, post.visit, result, settled=False)))
+        self._cancel_children(execution, decision)
+        letter = letter_to_children(execution.number, event, decision)
+        if letter is not None:
+            self.mail.extend((child, letter) for child in execution.children if child.running)
+        if decision.ended is not None:
+            self._answer_parent(execution, decision.ended)
+            self._start_on_failure(execution, decision.ended.on_failure)
+
+    def _plan(self, execution: Execution, decision: Decision) -> None:
+        """Put on the agenda what the turn wants later; forget what nobody waits for any more."""
+        for visit in (*((end.step, end.visit) for end in decision.wait_ends), *decision.closed, *decision.abandoned):
+            if visit not in decision.awaited:
+                self.agenda.drop(execution.number, visit)
+        if decision.ended is not None:
+            self.agenda.drop(execution.number)
+            return
+        if decision.withdraw:  # what is awaited, and undos, go on
+            self.agenda.keep(execution.number, decision.awaited)
+        deadline = _deadline_of(decision)
+        if deadline is not None:
+            self._send_at(after(execution.at, deadline), execution, Event(EXECUTION_DEADLINE))
+        for timer in decision.timers:
+            context = {"purpose": timer.purpose, "due_at": moment_text(timer.due)}
+            self._send_at(timer.due, execution, Event(TIMER_DUE, timer.step, timer.visit, context=context))
+        for wait in decision.waits:
+            if wait.kind == "approval":
+                self._decide_approval(execution, wait)
+        for change in decision.changes:
+            self._plan_retry(execution, change)
+
+    def _plan_retry(self, execution: Execution, change: JobChange) -> None:
+        """Plan the next attempt of a job, or of the playbook that it starts."""
+        moment = after(execution.at, change.delay)
+        if change.status == "delegated":
+            failures = (
+                execution.failures_of_undo()
+                if change.undo
+                else execution.failures(change.step, change.visit, change.place)
+            )
+            due = Event(CHILD_DUE, change.step, change.visit, attempt=failures + 1, settled=False, place=change.place)
+            self._send_at(moment, execution, due._replace(undo=change.undo))
+        elif change.status == "retry":
+            node = node_of_change(change)
+            execution.delay(node)
+            self.agenda.add(moment, partial(execution.reopen, node), execution=execution.number, node=node)
+
+    def _pause(self, given: GivenPause, first: Execution) -> None:
+        """Pause an execution now, or when the moment comes; resume it later."""
+        at = after(STORY_START, given.delay)
+        if given.delay <= 0:
+            self.mail.append((first, given.event))
+        else:
+            self._send_at(at, first, given.event)
+        if given.seconds is not None:
+            self._send_at(after(at, given.seconds), first, Event(EXECUTION_RESUME))
+
+    def _give_signal(self, given: GivenSignal, first: Execution) -> None:
+        """Send a signal of the test: now, or when its moment comes."""
+        at = STORY_START + timedelta(seconds=given.delay)
+        sent = Sent(
+            given.name, given.key if given.key is not None else str(first.number), given.payload, at, given=True
+        )
+        if given.delay <= 0:
+            self.signals.send(sent)
+        else:
+            self.agenda.add(at, partial(self._send_signal, sent), execution=first.number)
+
+    def _send_signal(self, sent: Sent) -> None:
+        self.signals.send(sent)
+        self._tell_waits()
+
+    def untaken_signals(self) -> Iterator[str]:
+        """A line for each signal of the test that no wait took."""
+        for sent in self.signals.untaken(self.executions):
+            payload = "" if sent.payload is None else f" {json.dumps(sent.payload, ensure_ascii=False)}"
+            yield f"# no wait took signal {sent.name} {sent.key}{payload}"
+
+    def _match_signals(self, execution: Execution, decision: Decision) -> None:
+        """Keep the waits for signals as the turn left them, and bring them what fits."""
+        number, own = execution.number, self.signals
+        for wait in decision.waits:
+            if wait.kind == SIGNAL:
+                own.open(number, wait, execution.started_at)
+        for visit in (*((end.step, end.visit) for end in decision.wait_ends), *decision.closed):
+            own.close(number, visit)
+        for visit in decision.reopened:
+            own.reopen(number, visit)
+        if decision.ended is not None:
+            own.close(number)
+        for sent in decision.sent:
+            own.send(Sent(sent.name, sent.key, sent.payload, execution.at))
+        self._tell_waits()
+
+    def _tell_waits(self) -> None:
+        for number, event in self.signals.tell():
+            self.mail.append((self.executions[number - 1], event))
+
+    def _decide_approval(self, execution: Execution, wait: Wait) -> None:
+        """Plan the decision of the test on an approval that began."""
+        decided = self.approvals.decide(execution.playbook.path, wait.step, wait.details or {})
+        if decided is not None:
+            moment = after(execution.at, decided.after)
+            context = {**decided.context, "at": moment_text(moment)}
+            event = Event(APPROVAL_DECIDED, wait.step, wait.visit, context=context)
+            self._send_at(moment, execution, event)
+
+    def _send_at(self, moment: datetime, execution: Execution, event: Event) -> None:
+        """Send an event about a visit or the execution at a moment, unless the agenda drops it before."""
+        node = (event.step or "") + UNDO_SUFFIX * event.undo, event.visit or 0, event.place
+        act = partial(self.mail.append, (execution, event))
+        self.agenda.add(moment, act, execution=execution.number, node=node)
+
+    def _next_job(self) -> tuple[Execution, Node] | None:
+        """The open job with the highest priority, the oldest of equals; those of a paused execution are held."""
+        due = [
+            (*job.rank, execution, node)
+            for execution in self.executions
+            if execution.state.status != PAUSED
+            for node, job in execution.open.items()
+        ]
+        return min(due, key=lambda one: one[:2])[2:] if due else None
+
+    def _answer_job(self, execution: Execution, node: Node) -> None:
+        """Answer a job with the test's answer."""
+        job, timeout = execution.lease(node), execution.timeout_of(node)
+        outcome = self.answers.answer(job)
+        if not outcome.after:
+            self._send(execution, node, job, outcome)
+        elif timeout is not None and timeout < outcome.after:
+            message = TIMED_OUT.format(timeout)
+            self._send_later(
+                execution, node, job, JobOutcome(None, {"message": message, "type": "timeout"}, after=timeout)
+            )
+        else:
+            self._send_later(execution, node, job, outcome)
+
+    def _send_later(self, execution: Execution, node: Node, job: Job, outcome: JobOutcome) -> None:
+        moment = after(self.agenda.now, outcome.after)
+        act = partial(self._send, execution, node, job, outcome)
+        self.agenda.add(moment, act, execution=execution.number, node=node)
+
+    def _send(self, execution: Execution, node: Node, job: Job, outcome: JobOutcome) -> None:
+        """Send the outcome of a job as an event."""
+        if job.type == "playbook":  # the answer is that of a child
+            outcome = outcome._replace(result=wrap(outcome.result))
+            step, undo = undone_step(node[0])
+            self._add_child_end(Parent(execution, step, *node[1:], undo=undo), outcome, job.attempt, 0)
+            return
+        step, undo = undone_step(job.step)
+        event = Event(
+            ACTION_COMPLETED if outcome.error is None else ACTION_FAILED,
+            step,
+            job.visit,
+            outcome.result,
+            outcome.error,
+            attempt=job.attempt,
+            retryable=outcome.retryable,
+            place=job.place,
+            undo=undo,
+        )
+        self.mail.append((execution, event))
+
+    def _start_child(self, parent: Execution, child: Child) -> None:
+        """Start the playbook that a step calls, unless the step has an answer."""
+        if child.undo_of is not None:
+            self._start_undo(parent, child)
+            return
+        if self.answers.key_of(parent.playbook.path, child.step + UNDO_SUFFIX * child.undo) is not None:
+            parent.open_child_job(child)
+            return
+        playbook = self.family.get(child.path)
+        if playbook is None:
+            raise SimulationFault(
+                f"step {child.step} of {parent.playbook.path} calls {child.path}, which the simulation does not have; "
+                f"add it to playbooks=[…], or answer the step: answers={{{child.step!r}: …}}"
+            )
+        start = Event(EXECUTION_START, context={"workload": as_stored(child.payload)}, meta=child.meta)
+        waiting = Parent(parent, child.step, child.visit, child.place, child.undo)
+        parent.children.append(self._begin(playbook, start, waiting))
+        timeout = parent.timeout_of_call(child)
+        if timeout is not None:
+            error: dict[str, JSON] = {"message": TIMED_OUT.format(timeout), "type": "timeout"}
+            attempt = child.meta["parent"]["attempt"]
+            failed = Event(ACTION_FAILED, child.step, child.visit, error=error, attempt=attempt, place=child.place)
+            self._send_at(after(parent.at, timeout), parent, failed._replace(undo=child.undo))
+
+    def _start_undo(self, parent: Execution, child: Child) -> None:
+        """Start an execution that undoes what a child did."""
+        [undone] = [one for one in parent.children if one.number == child.undo_of]
+        rows = rows_to_take_over(undone.known)
+        undo = {**child.meta["undo"], "rows": len(rows)}
+        start = Event(EXECUTION_START, context={"workload": undone.workload()}, meta={**child.meta, "undo": undo})
+        waiting = Parent(parent, child.step, child.visit, child.place, undo=True)
+        parent.children.append(self._begin(undone.playbook, start, waiting, rows))
+
+    def _answer_parent(self, child: Execution, ended: ExecutionEnd) -> None:
+        parent = child.state.parent
+        if child.parent is None or parent is None:
+            return
+        completed = ended.status == "COMPLETED"
+        error = None if completed else error_of_child(child.number, ended)
+        outcome = JobOutcome(ended.answer, error, retryable=ended.status != "CANCELLED")
+        self._add_child_end(child.parent, outcome, parent.attempt, child.number, undo=ended.undo)
+
+    def _start_on_failure(self, failed: Execution, starts: OnFailureStart | None) -> None:
+        """Start what the playbook of a failed execution names, if the simulation has it."""
+        playbook = None if starts is None else self.family.get(starts.path)
+        if starts is None or playbook is None:
+            return
+        context = {"workload": as_stored(starts.payload)}
+        alarm = self._begin(playbook, Event(EXECUTION_START, context=context, meta={ON_FAILURE: failed.number}))
+        alarm.at = alarm.started_at = failed.at
+        failed.children.append(alarm)
+
+    def _add_child_end(
+        self, parent: Parent, outcome: JobOutcome, attempt: int, child: int, *, undo: bool = False
+    ) -> None:
+        """Send the end of a child to its parent, as the end of an action or of an item.
+
+        `undo`: the child has something to be undone.
+        """
+        self.agenda.drop(parent.execution.number, (parent.step, parent.visit), parent.place)  # its timeout
+        completed, failed = ENDS_OF_CHILD[parent.place is None or parent.undo]
+        event = Event(
+            completed if outcome.error is None else failed,
+            parent.step,
+            parent.visit,
+            outcome.result,
+            outcome.error,
+            attempt=attempt,
+            retryable=outcome.retryable,
+            settled=False,
+            meta={"child_execution_id": child, "undo": True} if undo else {"child_execution_id": child},
+            place=parent.place,
+            undo=parent.undo,
+        )
+        self.mail.append((parent.execution, event))
+
+    def _cancel_children(self, execution: Execution, decision: Decision) -> None:
+        """Cancel the children of an execution that ended, and of visits that gave them up."""
+        for child in execution.children:
+            parent = child.parent
+            if parent is None or not child.running or parent.undo:
+                continue
+            if decision.gives_up(parent.step, parent.visit, parent.place):
+                self.mail.append((child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or gave it up"})))

@@ -1,0 +1,58 @@
+"""Undos in a simulation: the rows that an undo execution takes over, and jobs that are withdrawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from noetl_broker.broker.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
+from noetl_broker.broker.event_types import ACTION_FAILED
+from noetl_broker.broker.model import JSON, Event, Job, JobChange
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.template import StepResult
+
+if TYPE_CHECKING:
+    from noetl_broker.history.record import Node
+
+
+def node_of(job: Job) -> Node:
+    """The node of a job; an undo job has its own."""
+    return (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.place)
+
+
+def node_of_change(change: JobChange) -> Node:
+    """The node of a job that changes."""
+    return (change.step + UNDO_SUFFIX if change.undo else change.step, change.visit, change.place)
+
+
+def undone_step(name: str) -> tuple[str, bool]:
+    """The step of a job by its name, and whether the job undoes it."""
+    return name.removesuffix(UNDO_SUFFIX), name.endswith(UNDO_SUFFIX)
+
+
+def withdrawn_event(node: Node) -> Event:
+    """What the store sends for a job of an awaited visit that no worker had."""
+    step, visit, place = node
+    error: dict[str, JSON] = {"message": "the job was withdrawn", "type": "withdrawn"}
+    return Event(ACTION_FAILED, step, visit, error=error, retryable=False, place=place)
+
+
+def rows_to_take_over(known: Known) -> list[UndoRow]:
+    """The open rows of an execution as an undo execution takes them over, with what their templates read."""
+    return [_copied(known, row) for row, status in known.undo_rows().values() if status == "open"]
+
+
+def _copied(known: Known, row: UndoRow) -> UndoRow:
+    if row.inputs is not None:
+        return row
+    answers, step, visit = known.answers, row.step, row.visit
+    result = answers.get(want_turn(row.turn))
+    inputs: dict[str, JSON] = {"action": answers.get(want_action(step, visit))}
+    if row.place is not None:
+        items = answers.get(("all items", step, visit))
+        values = items if isinstance(items, list) else known.ask(want_items(step, visit, 0, row.place + 1))
+        inputs = {
+            "action": answers.get(want_item_action(step, visit, row.place)),
+            "item": values[row.place] if row.place < len(values) else None,
+            "total": len(values),
+        }
+    return row._replace(inputs=inputs, result=result.data if isinstance(result, StepResult) else None)

@@ -1,0 +1,1 @@
+"""Traces of executions, sent to OpenTelemetry."""

@@ -1,0 +1,244 @@
+"""Renders the deferred strings of a job: templates that name `env`, `secret`, `job` and other worker-side words.
+
+A string that the broker rendered is data and never rendered again. A job lists the paths of its deferred strings under
+`unfinished`. In a job without that list, from another broker, each string that names a worker-side word is deferred.
+The context lists the deferred strings of the workload. Of these, only those are rendered that a template reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from noetl_broker.playbook.template_reads import at_path, first_overlapping, with_value, word_of_inputs, workload_paths
+from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
+from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
+from noetl_broker.worker.errors import ToolFault
+
+Path = tuple[str | int, ...]
+NO_WORDS: Mapping[str, Any] = MappingProxyType({})
+SECRET_WORDS = frozenset({"secret", "secrets", "keychain"})
+
+
+class Deferred(str):
+    """A deferred string of a job: the type marks it wherever the action's values are copied."""
+
+    __slots__ = ()
+
+
+def mark_deferred(action: dict[str, Any]) -> dict[str, Any]:
+    """Mark the strings that an action lists under `unfinished`, in place, and give the action.
+
+    A path that leads to no string is ignored.
+    """
+    unfinished = action.get("unfinished")
+    if not isinstance(unfinished, list):
+        return action
+    for path in unfinished:
+        if isinstance(path, list) and path:
+            _mark(action, path)
+    return action
+
+
+def _mark(value: Any, path: list[Any]) -> None:
+    try:
+        for part in path[:-1]:
+            value = value[part]
+        if isinstance(value[path[-1]], str):
+            value[path[-1]] = Deferred(value[path[-1]])
+    except (KeyError, IndexError, TypeError):
+        return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renderer:
+    """Renders the deferred strings of one job; they see inputs, results of steps, the workload, worker-side words.
+
+    `marks`: the job lists its deferred strings, and `mark_deferred` has marked them. `defaults` are the paths of
+    deferred strings of the workload. `moment` is the start of this attempt. Generated ids depend on the job alone, so
+    every attempt makes the same ones.
+    """
+
+    args: Mapping[str, Any]
+    context: Mapping[str, Any]
+    words: Mapping[str, Any]
+    moment: Moment
+    marks: bool = False
+    defaults: tuple[Path, ...] = ()
+
+    def render(self, value: Any, path: Path = (), *, extra: Mapping[str, Any] | None = None) -> Any:
+        """Give a value with its deferred strings rendered; `extra` are further words (`result`, an element).
+
+        Raises ToolFault, not retryable, with `template` and `at`.
+        """
+        if isinstance(value, str):
+            return self._render_text(value, path, extra or {})
+        if isinstance(value, Mapping):
+            return {key: self.render(item, (*path, key), extra=extra) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.render(item, (*path, index), extra=extra) for index, item in enumerate(value)]
+        return value
+
+    def template_of(self, text: str, path: Path, extra: Mapping[str, Any]) -> Template | None:
+        """Give the template of a deferred string; None for data."""
+        if "{{" not in text and "{%" not in text:
+            return None
+        if self.marks and not isinstance(text, Deferred):
+            return None
+        try:
+            template = compile_text(str(text), place(path), max_source_chars=None)
+        except TemplateError as fault:
+            if not self.marks:
+                return None
+            raise template_fault(fault) from None
+        if not self.marks and not template.names & (WORKER_WORDS | extra.keys()):
+            return None
+        return template
+
+    def with_inputs(self, args: object, path: Path, extra: Mapping[str, Any]) -> Renderer:
+        """Give a renderer that sees these inputs rendered; deferred inputs see only the others."""
+        if not isinstance(args, Mapping):
+            return self
+        done = {key: value for key, value in args.items() if self.names_in(value, extra) is None}
+        seen = replace(self, args=done)
+        return replace(self, args={key: seen.render(value, path, extra=extra) for key, value in args.items()})
+
+    def with_level(self, inputs: Mapping[str, Any], path: Path, extra: Mapping[str, Any]) -> Renderer:
+        """Give a renderer that sees these inputs too; they themselves see what this renderer sees."""
+        return replace(self, args={**self.args, **self.render(inputs, path, extra=extra)}) if inputs else self
+
+    def of_item(self, index: int) -> Renderer:
+        """Give the renderer of one item, with ids of its own."""
+        moment = Moment(execution_id=self.moment.execution_id, turn=f"{self.moment.turn}.{index}", at=self.moment.at)
+        return replace(self, moment=moment)
+
+    def names_in(self, value: Any, extra: Mapping[str, Any] = NO_WORDS) -> frozenset[str] | None:
+        """Give the names that the deferred strings of a value read; None if it has none."""
+        if isinstance(value, str):
+            template = self.template_of(value, (), extra)
+            return None if template is None else template.names
+        items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        read = [names for item in items if (names := self.names_in(item, extra)) is not None]
+        return frozenset().union(*read) if read else None
+
+    def _render_text(self, text: str, path: Path, extra: Mapping[str, Any]) -> Any:
+        template = self.template_of(text, path, extra)
+        if template is None:
+            return text
+        return self.evaluate(template, extra)
+
+    def evaluate(self, template: Template, extra: Mapping[str, Any]) -> Any:
+        """Evaluate a template; words in `extra` win over inputs of their names. Raises ToolFault."""
+        steps = self._steps()
+        inputs = {key: item for key, item in self.args.items() if key not in extra}
+        workload = self._workload(template.source, {*inputs, *extra, *steps})
+        scope = Scope(
+            inputs=inputs,
+            steps=steps.get,
+            words={"args": self.args, **self.words, **extra},
+            workload=lambda: workload,
+            is_step=steps.keys(),
+            moment=self.moment,
+        )
+        try:
+            return template.evaluate(scope)
+        except TemplateError as fault:
+            raise template_fault(fault) from None
+
+    def _steps(self) -> Mapping[str, StepResult]:
+        results = self.context.get("results")
+        if not isinstance(results, Mapping):
+            return {}
+        return {name: step_result(data, name, self.context) for name, data in results.items()}
+
+    def _workload(self, source: str, hidden: Collection[str]) -> Mapping[str, Any]:
+        """Give the workload, with those deferred strings rendered that a template reads; `hidden` names hide keys."""
+        workload = self.context.get("workload")
+        if not isinstance(workload, dict):
+            return {}
+        for path in self.defaults:
+            is_text = isinstance(at_path(workload, path), str)
+            if is_text and first_overlapping(source, workload_paths((path,), hidden)):
+                workload = with_value(workload, path, self._default(path))
+        return workload
+
+    def _default(self, path: Path) -> Any:
+        """Render a default of the workload: it sees the workload and worker-side words."""
+        text = Deferred(at_path(self.context, ("workload", *path)))
+        others = tuple(other for other in self.defaults if other != path)
+        alone = replace(self, args={}, context={"workload": self.context.get("workload")}, defaults=others)
+        return alone.render(text, ("workload", *path))
+
+
+def step_result(data: Any, name: str, context: Mapping[str, Any]) -> StepResult:
+    """Give a result with its status and error, which the context has under `outcomes` unless it simply completed."""
+    outcomes = context.get("outcomes")
+    outcome = outcomes.get(name) if isinstance(outcomes, Mapping) else None
+    if not isinstance(outcome, Mapping):
+        return StepResult(data)
+    return StepResult(data, str(outcome.get("status") or "COMPLETED"), outcome.get("error"), outcome.get("failed"))
+
+
+def template_fault(fault: TemplateError) -> ToolFault:
+    """Give the fault of a failed template; for a secret, with a hint where secrets come from."""
+    remedy = ""
+    if any(word in fault.template for word in SECRET_WORDS):
+        remedy = " (secrets are environment variables of the worker: NOETL_SECRET_<NAME>, NOETL_CREDENTIAL_<NAME>)"
+    return ToolFault(f"{fault}{remedy}", kind="template", retryable=False, template=fault.template, at=fault.at)
+
+
+def renderer_of(
+    action: Mapping[str, Any],
+    context: Mapping[str, Any],
+    job: Mapping[str, Any],
+    environment: Mapping[str, str],
+    learn: Callable[[str], str] = str,
+) -> Renderer:
+    """Give the renderer of one job; templates read `job` under that word (`job.uuid`, `job.attempt`, …).
+
+    `job` needs `execution_id` and `node_id`. `learn` is called with each secret that a template reads.
+    """
+    args = action.get(word_of_inputs(action))
+
+    def find(environment: Mapping[str, str], name: str) -> str:
+        return learn(secret(environment, name))
+
+    words: dict[str, Any] = {
+        "env": visible_environment(environment),
+        "job": dict(job),
+        "secret": Lookup(find, environment),
+        "secrets": Lookup(find, environment),
+        "keychain": Lookup(credential, environment),
+        "execution_id": job["execution_id"],
+    }
+    if "result" in context:
+        words["result"] = words["this"] = step_result(context["result"], "result", context)
+    if isinstance(context.get("words"), Mapping):
+        words |= context["words"]  # of one item of an iterator: its element and `_loop`
+    return Renderer(
+        args=args if isinstance(args, Mapping) else {},
+        context=context,
+        words=words,
+        moment=Moment(execution_id=job["execution_id"], turn=job["node_id"], at=datetime.now(UTC)),
+        marks=isinstance(action.get("unfinished"), list),
+        defaults=tuple(deferred_defaults(context)),
+    )
+
+
+def deferred_defaults(context: Mapping[str, Any]) -> Iterator[Path]:
+    """Give the paths in the workload that the context lists under `unfinished`."""
+    unfinished = context.get("unfinished")
+    for path in unfinished if isinstance(unfinished, list) else ():
+        if isinstance(path, list) and len(path) > 1 and path[0] == "workload":
+            yield tuple(path[1:])
+
+
+def place(path: Sequence[str | int]) -> str:
+    """Write a path as `headers.Authorization` or `command[1]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{part}"
+    return text

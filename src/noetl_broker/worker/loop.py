@@ -1,0 +1,373 @@
+"""The worker's loop: lease jobs while there is room, run them, report their outcomes, and drain at a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any
+
+import structlog
+
+from noetl_broker.errors import DatabaseFault, OperatorFault, PermissionFault, SchemaFault
+from noetl_broker.playbook.keywords import ACTION_TYPES
+from noetl_broker.store.jobs import (
+    AttemptFailure,
+    Completion,
+    JobDatabase,
+    LeasedJob,
+    RefusedFault,
+    announce_types,
+    complete_and_lease,
+    complete_jobs,
+    lease_jobs,
+)
+from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, first, run_beside, run_until
+from noetl_broker.worker.environment import visible_environment
+from noetl_broker.worker.errors import Failure, ToolFault, failure_of
+from noetl_broker.worker.executor import Success, execute, types_with
+from noetl_broker.worker.idle_connections import IdleConnections
+from noetl_broker.worker.job_progress import ProgressSender
+from noetl_broker.worker.lease_renewal import REFUSED, LeaseRenewal, RunningJob
+from noetl_broker.worker.log_sender import LogSender
+from noetl_broker.worker.logger import Log, job_fields
+from noetl_broker.worker.noop_worker import run_noop_worker
+from noetl_broker.worker.options import WorkerOptions
+from noetl_broker.worker.reporter import Receipt, Reporter, answer_of, send_span
+from noetl_broker.worker.stats import Stats
+from noetl_broker.worker.tools import TOOLS
+from noetl_broker.worker.tools.http_connections import HttpConnections
+from noetl_broker.worker.tools.python_processes import ForkServerFault, Interpreters
+from noetl_broker.worker.tools.task import Tool, WorkerResources
+
+FATAL = (PermissionFault, SchemaFault)  # waiting does not mend these: they end the worker with an exit code
+LEASE_GRACE_SECONDS = 5.0  # for a lease statement that runs at the stop
+LAST_ANSWER_SECONDS = (0.1, 1.0)  # for an answer that comes at the end of the drain: a tenth of its time, within these
+STOPPED = "stopped"
+CANCELLED = {"message": "the worker stopped the job: it was cancelled or timed out", "type": "cancelled"}
+
+log = Log(__name__)
+
+
+class WorkerLoop:
+    """Leases jobs, runs them, and reports their outcomes."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        database: JobDatabase,
+        stop: asyncio.Event,
+        shared: WorkerResources,
+        types: tuple[str, ...],
+        unannounced: tuple[str, ...] = (),
+    ) -> None:
+        """`types` are those of the jobs to lease, `unannounced` those that registration may not know.
+
+        `shared` is what the jobs share. Once `stop` is set, nothing is leased.
+        """
+        self._unannounced = unannounced
+        self.stats = Stats()
+        self.running: set[RunningJob] = set()
+        self.renewal = LeaseRenewal(database, options, self.running)
+        self._options = options
+        self._database = database
+        self._stop = stop
+        self.reporter = Reporter(database, options.worker_id, self._complete)
+        self.logs = LogSender(database, options.worker_id)
+        self.progress = ProgressSender(database, options.worker_id, shared.redactor)
+        self._shared = shared
+        self._types = types
+        self._room = asyncio.Event()
+        self._call: asyncio.Task[tuple[dict[int, bool], list[LeasedJob]]] | None = None  # completes and leases
+        self._found_too_few = False  # the last completions leased fewer jobs than there were slots
+
+    async def run(self) -> None:
+        """Lease and start jobs until the stop."""
+        stop, unannounced = self._stop, self._unannounced
+        idle = Backoff(self._options.poll_min_seconds, self._options.poll_max_seconds, JITTER)
+        broken = Backoff(*RETRY_SECONDS, JITTER)
+        while not stop.is_set():
+            self._room.clear()
+            free = max(self._options.concurrency - len(self.running), 0)
+            found_too_few, self._found_too_few = self._found_too_few, False
+            if not found_too_few:  # otherwise a notification may be newer than what they found
+                self._database.notified.clear()
+            try:
+                if unannounced:
+                    await self._announce(unannounced)
+                    unannounced = ()
+                leased = await self._lease(0 if found_too_few else free)
+            except FATAL:
+                raise
+            except (DatabaseFault, RefusedFault) as fault:
+                pause = broken.next()
+                log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
+                await first(stop.wait(), timeout=pause)
+                continue
+            broken.reset()
+            if leased or found_too_few:
+                idle.reset()
+            if not free:
+                await first(self._room.wait(), stop.wait(), self._database.listener_lost.wait())
+            elif leased < free:
+                await first(self._database.notified.wait(), stop.wait(), timeout=idle.next())
+
+    async def _announce(self, types: tuple[str, ...]) -> None:
+        """Tell registration of types of our own. A worker that may not still works: they can be added by hand."""
+        try:
+            await announce_types(self._database, types)
+        except (PermissionFault, RefusedFault) as fault:
+            log.warning("types_not_announced", types=types, error=str(fault))
+
+    async def _lease(self, free: int) -> int:
+        """Lease and start up to `free` jobs; returns their number. A worker without room listens for cancels alone."""
+        await self._database.listen()
+        if not free:
+            return 0
+        until, cancels = self.renewal.lease_end(), self._database.cancels
+        jobs = await lease_jobs(
+            self._database,
+            worker_id=self._options.worker_id,
+            max_jobs=free,
+            lease_seconds=self._options.lease_seconds,
+            node_types=self._types,
+        )
+        self._start_all(jobs, until, cancels)
+        return len(jobs)
+
+    async def _complete(self, completions: Sequence[Completion]) -> dict[int, bool]:
+        """Complete jobs. If all slots are taken, the same call leases a job for each slot that it sets free.
+
+        If some are free, the queue was empty a moment ago, and the answers do not wait for another look at it. None
+        becomes free where answers are sent again: an earlier call has leased jobs for their slots.
+        """
+        free = self._options.concurrency - len(self.running) + len(completions)
+        if self._stop.is_set() or not 0 < free <= len(completions):
+            return await complete_jobs(self._database, self._options.worker_id, completions)
+        until, cancels = self.renewal.lease_end(), self._database.cancels
+        call = complete_and_lease(
+            self._database,
+            completions,
+            worker_id=self._options.worker_id,
+            max_jobs=free,
+            lease_seconds=self._options.lease_seconds,
+            node_types=self._types,
+        )
+        self._call = asyncio.create_task(call)
+        try:
+            accepted, jobs = await self._call
+        except RefusedFault:  # perhaps a job that cannot be leased, which is no fault of the answers
+            return await complete_jobs(self._database, self._options.worker_id, completions)
+        self._found_too_few = len(jobs) < free
+        self._start_all(jobs, until, cancels)
+        return accepted
+
+    def _start_all(self, jobs: Sequence[LeasedJob], until: float, cancels: int) -> None:
+        """Start jobs that are leased until then. `cancels`: how many were heard before the lease."""
+        for job in jobs:
+            self._start(job, until)
+        if jobs and cancels != self._database.cancels:
+            self._database.cancel_heard()  # the first look came before these jobs were known
+
+    def _start(self, job: LeasedJob, until: float) -> None:
+        job_log, progress = self.logs.open(job.lease, self._shared.redactor), self.progress.open(job.lease)
+        running = RunningJob(job=job, log=job_log, progress=progress)
+        self.stats.leased += 1
+        self.running.add(running)
+        running.task = asyncio.create_task(self._run(running), name=f"job {job.queue_id}")
+        running.hold_until(until)
+
+    async def _run(self, running: RunningJob) -> None:
+        """Run one job and report its outcome; its lease is renewed until the database has the answer."""
+        job = running.job
+        begun, began_at = time.monotonic(), datetime.now(UTC)
+        fields = job_fields(job)
+        # for all lines of this task, also those of libraries
+        structlog.contextvars.bind_contextvars(execution_id=job.execution_id, step=job.node_name, attempt=job.attempt)
+        log.debug("job_started", **fields)
+        try:
+            outcome = await self._outcome(running)
+            if (printed := running.log.close()) is not None:
+                await self.logs.finish(printed)  # the lease ends with the answer
+            if outcome is None:
+                await self._end_killed(running, fields)
+                return
+            receipt = await self.reporter.report(answer_of(job.lease, outcome))
+            self._record(receipt, outcome, fields | {"seconds": round(time.monotonic() - begun, 3)})
+            if self._options.emit is not None and receipt is not Receipt.NOT_SENT:
+                await send_span(self._database, self._options.emit, job, outcome, began_at)
+        finally:
+            self.progress.close(running.progress)
+            running.stop_expiry()
+            self.running.discard(running)
+            if len(self.running) < self._options.concurrency:
+                self._room.set()
+
+    async def _end_killed(self, running: RunningJob, fields: dict[str, Any]) -> None:
+        """Log a killed job. Release its lease if the worker stops; end it if the job was cancelled."""
+        if running.killed_because == REFUSED:
+            # A cancelled job counts as leased until its work has ended. For a lost lease this changes nothing.
+            receipt = await self.reporter.report(AttemptFailure(running.job.lease, CANCELLED, retryable=False))
+            if receipt is Receipt.COUNTED:
+                self.stats.cancelled += 1
+                log.info("job_cancelled", **fields)
+                return
+        log.warning("job_killed", **fields, because=running.killed_because)
+        if running.killed_because == STOPPED:
+            self.running.discard(running)  # its lease is not renewed any more
+            await self.renewal.release(running)
+
+    def _record(self, receipt: Receipt, outcome: Success | Failure, fields: dict[str, Any]) -> None:
+        """Count an answer and log it."""
+        counted = receipt is Receipt.COUNTED
+        if isinstance(outcome, Success):
+            self.stats.done += counted
+        else:
+            self.stats.failed += counted
+        fields |= log_fields(outcome)
+        if receipt is Receipt.TOO_LATE:
+            log.warning("answer_too_late", **fields)
+        elif receipt is Receipt.NOT_SENT:
+            log.warning("answer_not_sent", **fields, error=self.reporter.trouble)
+        else:
+            log.info("job_ended", **fields, counted=counted)
+
+    async def _outcome(self, running: RunningJob) -> Success | Failure | None:
+        """Execute a job. None when it was killed: the next holder of its lease answers."""
+        try:
+            limit = self._options.time_limit_seconds
+            outcome = await execute(running.job, self._shared, running.log, running.progress, time_limit_seconds=limit)
+            running.finish()
+            await asyncio.sleep(0)  # a cancellation that the step's code requested is raised here, not in the report
+        except asyncio.CancelledError:
+            if running.killed_because is not None:
+                return None
+            running.finish()
+            return failure_of(ToolFault("the task cancelled itself", kind="CancelledError"))
+        return outcome
+
+    async def drain(self) -> None:
+        """Let running jobs finish and report for `drain_seconds`; then kill the others and release their leases.
+
+        An answer that has just come has a moment more.
+        """
+        unfinished = self._tasks()
+        if not unfinished:
+            return
+        log.info("worker_draining", jobs=len(unfinished), limit_seconds=self._options.drain_seconds)
+        clock = asyncio.get_running_loop().time
+        end = clock() + self._options.drain_seconds
+        while unfinished and (left := end - clock()) > 0:
+            await asyncio.wait(unfinished, timeout=left)
+            unfinished = self._tasks()  # also of jobs that were leased by a call that ran at the stop
+        self._kill_all()
+        if self._call is not None:  # otherwise the jobs that it leases would wait until their leases expire
+            await asyncio.wait([self._call], timeout=LEASE_GRACE_SECONDS)
+        moment = min(max(self._options.drain_seconds / 10, LAST_ANSWER_SECONDS[0]), LAST_ANSWER_SECONDS[1])
+        while unfinished := unfinished | self._tasks():
+            self._kill_all()
+            self.logs.give_up()
+            self.reporter.give_up(after_seconds=moment)
+            _, unfinished = await asyncio.wait(unfinished, timeout=moment)
+
+    def _kill_all(self) -> None:
+        for running in list(self.running):
+            running.kill(STOPPED)
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        return {running.task for running in self.running if running.task is not None}
+
+
+def log_fields(outcome: Success | Failure) -> dict[str, Any]:
+    """The fields that the log shows of an outcome: no payload, and no message of a step's code."""
+    if isinstance(outcome, Success):
+        return {"outcome": "done", "result_characters": len(outcome.result)}
+    return {"outcome": "failed", "error_type": outcome.error.get("type"), "retryable": outcome.retryable}
+
+
+def types_of(options: WorkerOptions, tools: Mapping[str, Tool] | None) -> tuple[str, ...]:
+    """The job types to lease. A worker with `tools` of its own takes only their types, unless options name others.
+
+    Raises OperatorFault for a type without a tool.
+    """
+    able = types_with(TOOLS if tools is None else tools)
+    types = tuple(sorted(able if tools is None else tools)) if options.types is None else options.types
+    unknown = sorted(set(types) - able)
+    if unknown or not types:
+        named = ", ".join(unknown) or "nothing"
+        near = [word for name in unknown for word in get_close_matches(name, able, n=1)]
+        meant = f"did you mean {' and '.join(near)}? It" if near else "it"
+        raise OperatorFault(f"the worker has no tool for {named}; {meant} has {', '.join(sorted(able))}")
+    return types
+
+
+def types_to_announce(tools: Mapping[str, Tool] | None) -> tuple[str, ...]:
+    """The types of a worker's own tools that registration does not know."""
+    return tuple(sorted(name for name in tools or () if name not in ACTION_TYPES))
+
+
+async def start_interpreters(interpreters: Interpreters, stop: asyncio.Event, *, wait: bool) -> None:
+    """Start the fork server of python steps before the first job. `wait`: until it has imported its modules, or `stop`.
+
+    Raises OperatorFault then, if one cannot be imported.
+    """
+    starting = interpreters.start()
+    if not wait:
+        return
+    await first(asyncio.wait({starting}), stop.wait())
+    if stop.is_set():
+        return
+    try:
+        await starting
+    except ForkServerFault as fault:
+        raise OperatorFault(f"{fault}; install it beside the worker, or take it out of preload") from fault
+
+
+async def run_worker(options: WorkerOptions, stop: asyncio.Event, tools: Mapping[str, Tool] | None = None) -> Stats:
+    """Work until `stop` is set, then drain; returns the numbers. `tools` by type replace the built-in ones.
+
+    Waits while the database is away. Raises OperatorFault for wrong options or a wrong DSN, and PermissionFault and
+    SchemaFault when the database refuses this worker.
+    """
+    types = types_of(options, tools)
+    environment = dict(os.environ)
+    interpreters = Interpreters(visible_environment(environment), preload=options.preload)
+    most, seconds = options.concurrency, options.idle_connection_seconds
+    shared = WorkerResources(
+        dsn=options.dsn,
+        environment=environment,
+        interpreters=interpreters,
+        sql_connections=IdleConnections(most=most, idle_seconds=seconds),
+        http_connections=HttpConnections(IdleConnections(most=most, idle_seconds=seconds)),
+        tools=tools,
+    )
+    log.info("worker_started", worker_id=options.worker_id, types=types, concurrency=options.concurrency)
+    async with JobDatabase(options.database, application_name="noetl-broker worker") as database:
+        if options.null:
+            return await run_noop_worker(options, database, stop)
+        if tools is None and "python" in types:
+            await start_interpreters(interpreters, stop, wait=bool(options.preload))
+        loop = WorkerLoop(options, database, stop, shared, types, types_to_announce(tools))
+        background = [
+            asyncio.create_task(loop.reporter.run(), name="the reporter of answers"),
+            asyncio.create_task(loop.logs.run(), name="the sender of logs"),
+            asyncio.create_task(loop.progress.run(), name="the sender of progress"),
+            asyncio.create_task(loop.renewal.run(), name="the renewal of leases"),
+        ]
+        try:
+            await run_beside(background, run_until(stop, loop.run(), grace=LEASE_GRACE_SECONDS))
+        finally:
+            try:
+                await loop.drain()
+            finally:  # if the drain is cancelled, no answer is sent after it
+                for task in background:
+                    task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            shared.close_connections()
+            await interpreters.close()
+            log.info("worker_stopped", worker_id=options.worker_id, **asdict(loop.stats))
+    return loop.stats

@@ -1,0 +1,1 @@
+"""The SQL of a step: split, run, and its values as JSON."""

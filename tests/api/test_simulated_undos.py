@@ -1,0 +1,95 @@
+"""`simulate` undoes what the actions of a failed execution did, with the answers of a test."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker import JobFailed
+from noetl_broker.testing import SimulationFault, delayed, in_turn, simulate
+from tests.stories import dedented, document
+
+CHILD = document(
+    """
+    workflow:
+    - {step: start, next: reserve}
+    - {step: reserve, type: http, compensate: {type: http, args: {id: "{{ result.id }}"}}}
+    """,
+    path="child",
+)
+PAY = document(
+    """
+    workflow:
+    - {step: start, next: [charge, call]}
+    - {step: charge, type: http, compensate: {type: http, args: {id: "{{ result.id }}"}, retry: 3}, next: ship}
+    - {step: call, type: playbook, path: child, next: ship}
+    - {step: ship, type: http}
+    """,
+    path="pay",
+)
+
+
+def test_undos_are_answered_by_their_name() -> None:
+    """Also those of a child; the last success is undone first."""
+    story = simulate(
+        PAY,
+        {
+            "charge": {"id": 1},
+            "reserve": {"id": 2},
+            "ship": JobFailed("no"),
+            "charge!undo": in_turn(JobFailed("busy"), None),
+            "reserve!undo": None,
+        },
+        playbooks=[CHILD],
+    )
+    assert (story.status, story.error["message"]) == ("FAILED", "no")
+    assert [(job.step, job.args) for job in story.jobs] == [
+        ("charge", {}),
+        ("ship", {}),
+        ("charge!undo", {"id": 1}),
+        ("charge!undo", {"id": 1}),
+    ]
+    assert [(child.status, [job.step for job in child.jobs]) for child in story.children] == [
+        ("COMPLETED", ["reserve"]),
+        ("COMPLETED", ["reserve!undo"]),
+    ]
+
+
+def test_what_is_awaited_ends_before_the_undo() -> None:
+    """A job that runs while another branch fails completes late, and is undone."""
+    story = simulate(
+        document(
+            """
+            workflow:
+            - {step: start, next: [slow, bad]}
+            - {step: slow, type: http, compensate: {type: http}}
+            - {step: bad, type: http}
+            """
+        ),
+        {"slow": delayed({"id": 1}, after="1h"), "bad": JobFailed("no"), "slow!undo": None},
+    )
+    assert story.text == dedented("""
+        > execution_start
+            event step_started slow
+            event step_started bad
+            job   slow
+            job   bad
+        > action_failed bad {"type": "failure", "message": "no"}
+            event step_failed bad "no"
+            event execution_compensating "no"
+            dead  bad
+            withdraw
+            await slow
+        > action_completed slow {"id": 1}  (late)
+            event compensation_started slow
+            job   slow!undo
+            undo  slow
+        > action_completed slow!undo
+            event compensation_completed slow
+            event execution_failed "no"
+        """)
+
+
+def test_an_undo_without_an_answer_is_a_fault() -> None:
+    """Its name is in the message."""
+    with pytest.raises(SimulationFault, match=r"step charge!undo \(type http\) of pay has no answer"):
+        simulate(PAY, {"charge": {"id": 1}, "call": 1, "ship": JobFailed("no")})

@@ -1,0 +1,282 @@
+"""Random executions with undos: a small store and workers that fail, lose leases, answer late and twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.model import Decision, Event
+from noetl_broker.broker.state import COMPENSATING, is_live
+from noetl_broker.history.story import STORY_START
+from noetl_broker.playbook.model import Playbook
+from tests.stories import playbook
+
+Node = tuple[str, int, int | None]
+MOST_EVENTS = 400
+
+
+def random_workflow(random: Random) -> str:
+    """Return a workflow of a few steps that may be undone: branches, a join, a loop, items, children."""
+    names = ["a", "b", "c", "d"][: random.randint(2, 4)]
+    fan_out = random.random() < 0.6
+    lines = [f"- {{step: start, next: [{', '.join(names if fan_out else names[:1])}]}}"]
+    for place, name in enumerate(names):
+        after = "j" if fan_out or place == len(names) - 1 else names[place + 1]
+        lines.append(f"- {{step: {name}, {_action(random)}, next: {_next(random, name, after)}}}")
+    join = random.choice(["", ", join: any", ", join: {need: 1, losers: cancel}"])
+    lines.append(f"- {{step: j, {_action(random)}{join if fan_out else ''}, next: end}}")
+    lines.append("- {step: end}")
+    return "\n".join(["workflow:", *lines])
+
+
+def _next(random: Random, name: str, after: str) -> str:
+    kind = random.random()
+    if kind < 0.1:
+        return '[{when: "{{ 1 / 0 }}", step: j}]'  # fails after the success
+    if kind < 0.25:
+        return f'[{{when: "{{{{ result == 1 }}}}", step: {name}}}, {{else: [{after}]}}]'
+    return after
+
+
+def _action(random: Random) -> str:
+    undo = f", compensate: {{type: http, args: {{got: '{{{{ result }}}}'}}{_retry(random)}}}"
+    own = undo if random.random() < 0.7 else ""
+    kind = random.random()
+    on_error = random.choice(["", "", ", on_error: continue"])
+    if kind < 0.2:
+        return f"type: playbook, path: child{own}{on_error}"
+    if kind < 0.45:
+        task = "{type: playbook, path: child}" if random.random() < 0.3 else f"{{type: http{undo}}}"
+        items = f"collection: [1, 2, 3], element: item, mode: async, concurrency: {random.randint(1, 3)}"
+        return f"type: iterator, {items}, task: {task}{own}{on_error}"
+    return f"type: http{own}{on_error}{_retry(random)}"
+
+
+def _retry(random: Random) -> str:
+    return random.choice(["", "", ", retry: {max_attempts: 2, jitter: false}"])
+
+
+@dataclass(slots=True)
+class Job:
+    """A job as the store has it: how many leases it had, and whether a worker has it now."""
+
+    attempts: int = 0
+    leased: bool = False
+
+
+@dataclass(slots=True)
+class World:
+    """An execution with its jobs and children, and what really happened."""
+
+    random: Random
+    playbook: Playbook
+    session: Session
+    jobs: dict[Node, Job] = field(default_factory=dict)
+    undos: dict[Node, Job] = field(default_factory=dict)
+    children: dict[Node, int] = field(default_factory=dict)  # that run, with the number of the start
+    cancelled: set[Node] = field(default_factory=set)  # children that were told to end
+    awaited: set[tuple[str, int]] = field(default_factory=set)
+    mail: list[Event] = field(default_factory=list)
+    successes: dict[Node, int] = field(default_factory=dict)  # reported, with the turn that read the last one
+    doubtful: set[Node] = field(default_factory=set)  # an attempt timed out or lost its lease
+    started: list[tuple[Node, int]] = field(default_factory=list)  # undos, with their turns
+    done: list[Node] = field(default_factory=list)  # undos that really happened
+    abandoned: bool = False
+    turns: int = 0
+    log: list[str] = field(default_factory=list)
+
+    # The store
+
+    def read(self, event: Event) -> Decision:
+        """Take a turn, and do what it decided."""
+        self.turns += 1
+        decision = self.session.apply(event, STORY_START + timedelta(seconds=self.turns))
+        what = f"{event.type} {event.step}#{event.visit}.{event.place} {event.undo} {event.error}"
+        events = [(one.type, one.step, one.visit) for one in decision.events]
+        self.log.append(f"{self.turns} {what} -> {decision.outcome} {events}")
+        self._write(decision)
+        return decision
+
+    def _write(self, decision: Decision) -> None:
+        self.awaited.update(decision.awaited)
+        for job in decision.jobs:
+            if job.undo:
+                self.started.append(((job.step, job.visit, job.place), self.turns))
+                self.undos[job.step, job.visit, job.place] = Job()
+            elif not job.delegated:
+                self.jobs[job.step, job.visit, job.place] = Job()
+        for child in decision.children:
+            node = child.step, child.visit, child.place
+            if child.undo:
+                self.started.append((node, self.turns))
+                self.undos[node] = Job(leased=True, attempts=1)
+            else:
+                self.children[node] = child.meta["parent"]["attempt"]
+                self.cancelled.discard(node)
+        for change in decision.changes:
+            node = change.step, change.visit, change.place
+            jobs = self.undos if change.undo else self.jobs
+            if node not in jobs:
+                continue
+            if change.status == "retry":
+                jobs[node].leased = False
+            elif change.status in {"dead", "done"}:
+                del jobs[node]
+        self._close(decision)
+        self.mail += [Event(post.type, post.step, post.visit, [0, 0, 0], settled=False) for post in decision.posts]
+
+    def _close(self, decision: Decision) -> None:
+        """Withdraw jobs, and tell children to end."""
+        for node in [node for node in self.jobs if decision.abandons_visit(*node[:2])]:
+            awaited = node[:2] in self.awaited
+            if not self.jobs[node].leased:
+                attempt = self.jobs.pop(node).attempts + 1  # which no lease had
+                if awaited:
+                    error = {"message": "withdrawn", "type": "withdrawn"}
+                    self.mail.append(
+                        Event("action_failed", *node[:2], error=error, place=node[2], attempt=attempt, retryable=False)
+                    )
+            elif not awaited:
+                del self.jobs[node]  # its worker is told to stop, and its answer is refused
+        for node in self.children:
+            if decision.gives_up(*node):
+                self.cancelled.add(node)
+
+    # What may happen next
+
+    def choices(self) -> Iterator[Any]:
+        """The things that may happen now, as functions."""
+        if self.mail:
+            yield lambda: self._read_mail(self.mail.pop(self.random.randrange(len(self.mail))))
+        for node, job in self.jobs.items():
+            yield lambda node=node, job=job: self._work(node, job)
+        for node, job in self.undos.items():
+            yield lambda node=node, job=job: self._undo(node, job)
+        for node in self.children:
+            yield lambda node=node: self._end_child(node)
+
+    def _read_mail(self, event: Event) -> None:
+        node = event.step or "", event.visit or 1, None
+        if event.type == "iterator_completed" and self.is_to_be_undone(node) and node[:2] in self.session.state.tokens:
+            self.successes[node] = self.turns + 1
+        self.read(event)
+
+    def _work(self, node: Node, job: Job) -> None:
+        if not job.leased:
+            job.leased, job.attempts = True, job.attempts + 1
+            return
+        step, visit, place = node
+        kind = self.random.random()
+        event = Event("action_completed", step, visit, self.random.choice([1, 2, 3]), attempt=job.attempts, place=place)
+        if kind < 0.6:
+            del self.jobs[node]
+            self._succeed(node, event)
+        elif kind < 0.65 and node[:2] not in self.awaited and place is None:
+            del self.jobs[node]
+            self.jobs[node] = job  # the worker keeps it until a retry or an end
+            self._succeed(node, event._replace(result=None, bytes_over=3_000_000))
+        elif kind < 0.85:
+            error = {"message": "no"}
+            if self.random.random() < 0.3:
+                error["type"] = "timeout"
+                self.doubtful.add(node)
+            self.read(event._replace(type="action_failed", result=None, error=error))
+            if node[:2] in self.awaited:
+                self.jobs.pop(node, None)
+        else:
+            self.doubtful.add(node)
+            job.leased = False
+            if node[:2] in self.awaited:  # a lost lease is final at once
+                del self.jobs[node]
+                error = {"message": "lost", "type": "lost_lease"}
+                self.read(event._replace(type="action_failed", result=None, error=error, retryable=False))
+
+    def _succeed(self, node: Node, event: Event) -> None:
+        if self.is_to_be_undone(node) and not self.abandoned:
+            assert is_live(self.session.state.status), f"{node} succeeded after the end"
+            self.successes[node] = self.turns + 1
+        self.read(event)
+        if self.random.random() < 0.2:
+            self.read(event)  # doubled
+
+    def is_to_be_undone(self, node: Node, *, child: bool = False) -> bool:
+        """Whether the visit or item has a `compensate`, or its child has something to undo."""
+        step = self.playbook.steps[node[0]]
+        holder = step.iteration.task if node[2] is not None and step.iteration is not None else step
+        return holder.compensate is not None or child
+
+    def _end_child(self, node: Node) -> None:
+        step, visit, place = node
+        attempt, kind = self.children.pop(node), self.random.random()
+        completed, failed = (
+            ("action_completed", "action_failed") if place is None else ("execution_complete", "execution_failed")
+        )
+        meta: dict[str, Any] = {"child_execution_id": 70 + attempt}
+        if kind < 0.6:
+            undo = self.random.random() < 0.5
+            if undo:
+                meta["undo"] = True
+            event = Event(completed, step, visit, 2, attempt=attempt, meta=meta, place=place, settled=False)
+            if self.is_to_be_undone(node, child=undo) and is_live(self.session.state.status):
+                self.successes[node] = self.turns + 1
+            self.read(event)
+            return
+        error = {"message": "child", "type": "child_failed"}
+        retryable = node not in self.cancelled
+        self.read(
+            Event(
+                failed,
+                step,
+                visit,
+                None,
+                error,
+                attempt=attempt,
+                meta=meta,
+                place=place,
+                settled=False,
+                retryable=retryable,
+            )
+        )
+
+    def _undo(self, node: Node, job: Job) -> None:
+        step, visit, place = node
+        if not job.leased:
+            job.leased, job.attempts = True, job.attempts + 1
+            return
+        del self.undos[node]
+        event = Event("action_completed", step, visit, None, attempt=job.attempts, place=place, undo=True)
+        if self.random.random() < 0.85:
+            self.done.append(node)
+            self.read(event)
+            if self.random.random() < 0.3:
+                self.read(event)
+            return
+        self.undos[node] = job
+        self.read(event._replace(type="action_failed", error={"message": "gone"}))
+
+
+def run(seed: int) -> World:
+    """Run a random execution to its end."""
+    random = Random(seed)  # noqa: S311 - repeatable
+    text = random_workflow(random)
+    book = playbook(text, metadata="deadline: 60, max_visits: 20")
+    world = World(random, book, Session(book))
+    world.log.append(text)
+    world.read(Event("execution_start", context={"workload": {}}))
+    fault = random.random()
+    when = random.randint(2, 14)
+    for number in range(MOST_EVENTS):
+        if number == when and fault < 0.5:
+            world.read(Event("execution_cancel" if fault < 0.3 else "execution_deadline"))
+        if number == 2 * when and fault < 0.05 and world.session.state.status == COMPENSATING:
+            world.abandoned = True
+            world.read(Event("execution_abandon"))
+        choices = [*world.choices()]
+        if not choices:
+            return world
+        random.choice(choices)()
+    raise AssertionError("it does not end")

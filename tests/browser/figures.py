@@ -1,0 +1,222 @@
+"""Measures the console beside a million executions: `python -m tests.browser.figures`.
+
+For each kind of page: the statements it asks of the database, the time these take there, the processor time of the
+console, and the time until the answer. Then what open pages cost the database while executions change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from noetl_broker.console.access import COOKIE
+from tests.browser.addresses import client_of, crawl, kind_of
+from tests.browser.full import fill
+from tests.browser.site import Site, site
+from tests.chaos.daemons import processor_seconds
+from tests.postgres import psycopg_connect
+
+# Executions of the last 29 days. One of 20 failed; one of 1,000 waits.
+MANY = """
+insert into noetl.execution (execution_id, catalog_id, path, version, status, started_at, ended_at, error, workload,
+  idempotency_key)
+select noetl.first_id_at(at) + n %% 1000, 1, 'shop/playbook_' || n %% 200, 1,
+  case when n %% 1000 = 0 then 'RUNNING' when n %% 20 = 0 then 'FAILED' else 'COMPLETED' end,
+  at, case when n %% 1000 <> 0 then at + interval '3 s' * (n %% 7) end,
+  case when n %% 20 = 0 and n %% 1000 <> 0
+    then jsonb_build_object('type', 'KeyError', 'step', 'charge', 'message', 'no card ' || n) end,
+  jsonb_build_object('order', n, 'customer', 'ACME-' || n %% 5000, 'note', repeat('x', 200)), 'k' || n
+from (select n, clock_timestamp() - interval '2.5 s' * (%s + 400 - n) as at from generate_series(1, %s) n) g
+"""
+# A turn, two events, a step and a job each.
+HISTORY = """
+insert into noetl.execution_state (execution_id, turn, last_at, tokens)
+select execution_id, 1, started_at, '{}' from many;
+insert into noetl.turn (execution_id, turn, event_id, outcome, decided_at)
+select execution_id, n, execution_id + n, 'decided', started_at from many, generate_series(1, 1) n;
+insert into noetl.event (execution_id, event_id, catalog_id, created_at, event_type, node_id, node_name, node_type,
+  status, meta, result)
+select execution_id, execution_id + n, 1, started_at, 'step_completed', 'charge', 'charge', 'python', 'COMPLETED',
+  '{"turn": 1, "visit": 1}', '{"n": 7}'
+from many, generate_series(1, 2) n;
+insert into noetl.workflow (execution_id, step_id, step_name, step_type, ordinal, status, visits, started_at)
+select execution_id, n::text, 'step ' || n, 'python', n, 'COMPLETED', 1, started_at from many, generate_series(1, 1) n;
+insert into noetl.queue (queue_id, execution_id, catalog_id, node_id, node_name, node_type, action, status)
+select execution_id + 1, execution_id, 1, 'charge', 'charge', 'python', '{"args": {"x": 6}}', 'done' from many
+"""
+ASKED = """
+select coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0) from pg_stat_statements where userid = %s::regrole
+"""
+ROUNDS = 40
+
+
+class Cost(NamedTuple):
+    """What a page costs: per request, times in milliseconds."""
+
+    statements: float
+    database: float
+    processor: float
+    median: float
+    p95: float
+    kilobytes: int
+
+
+def make_many(site: Site, count: int) -> None:
+    """Insert so many executions of the past, with histories."""
+    with psycopg_connect(site.database, autocommit=True) as connection:
+        connection.execute("set session_replication_role = replica")
+        connection.execute(MANY, (count, count))
+        connection.execute(
+            "create temp table many as"
+            " select execution_id, started_at from noetl.execution where path like 'shop/playbook%'"
+        )
+        for statement in HISTORY.split(";"):
+            connection.execute(statement)
+        connection.execute("vacuum analyze")
+
+
+def measure(site: Site, console_pid: int, address: str) -> Cost:
+    """Ask for a page ROUNDS times."""
+    times, size = [], 0
+    with client_of(site, "operator") as client, psycopg_connect(site.database, autocommit=True) as connection:
+        client.get(address)
+        before = connection.execute(ASKED, ("console",)).fetchone() or (0, 0)
+        spent = processor_seconds(console_pid)
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            size = len(client.get(address).content)
+            times.append((time.perf_counter() - began) * 1000)
+        spent = processor_seconds(console_pid) - spent
+        after = connection.execute(ASKED, ("console",)).fetchone() or (0, 0)
+    return Cost(
+        statements=float(after[0] - before[0]) / ROUNDS,
+        database=float(after[1] - before[1]) / ROUNDS,
+        processor=spent * 1000 / ROUNDS,
+        median=statistics.median(times),
+        p95=statistics.quantiles(times, n=20)[-1],
+        kilobytes=size // 1024,
+    )
+
+
+def backends(site: Site) -> dict[int, float]:
+    """The processor time of each server process that the console uses."""
+    pids = site.rows("select pid from pg_stat_activity where usename = 'console'")
+    return {pid: processor_seconds(pid) for (pid,) in pids}
+
+
+def measure_open_pages(site: Site, addresses: list[str], *, pages: int, rate: int, seconds: float) -> float:
+    """The share of a core that the database spends on open pages, while so many executions a second change."""
+    stopping = threading.Event()
+    with changing(site, rate, stopping):
+        asyncio.run(follow(site, addresses, pages=pages, seconds=3))
+        before = backends(site)
+        asyncio.run(follow(site, addresses, pages=pages, seconds=seconds))
+        after = backends(site)
+    return sum(spent - before.get(pid, 0.0) for pid, spent in after.items()) / seconds
+
+
+@contextmanager
+def changing(site: Site, rate: int, stopping: threading.Event) -> Iterator[None]:
+    """Start executions at this rate until the block ends."""
+
+    def change() -> None:
+        with psycopg_connect(site.database, autocommit=True) as connection:
+            began = time.monotonic()
+            for n in itertools.count():
+                if stopping.wait(max(0.0, began + n / rate - time.monotonic())):
+                    return
+                connection.execute("select noetl.start_execution('examples/start_and_end')")
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
+
+
+async def follow(site: Site, addresses: list[str], *, pages: int, seconds: float) -> None:
+    """Do what the script of so many open pages does: follow the stream, and ask for the page at most once a second."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    cookies = {COOKIE: site.tokens["operator"]}
+    async with httpx.AsyncClient(
+        base_url=site.url, cookies=cookies, trust_env=False, timeout=60, limits=limits
+    ) as client:
+
+        async def page(address: str) -> None:
+            async with client.stream("GET", "/api/v1/changes") as stream:
+                following = 0.0
+                async for line in stream.aiter_lines():
+                    if line.startswith("data:") and time.monotonic() >= following:
+                        began = time.monotonic()
+                        await client.get(address, headers={"X-Live": "1"})
+                        took = time.monotonic() - began
+                        following = time.monotonic() + max(1.0, took * 10)
+
+        tasks = [asyncio.create_task(page(one)) for one in itertools.islice(itertools.cycle(addresses), pages)]
+        await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--executions", type=int, default=1_000_000)
+    parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--rate", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--items", type=int, default=5_000, help="of the iterator")
+    options = parser.parse_args()
+    extra = {"shared_preload_libraries": "pg_stat_statements", "max_wal_size": "8GB", "autovacuum_naptime": "1min"}
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), settings=extra) as running:
+        running.rows("create extension pg_stat_statements")
+        shown = fill(running, items=options.items)
+        began = time.perf_counter()
+        make_many(running, options.executions)
+        total = running.value("select count(*) from noetl.execution")
+        say(f"{total:,} executions, made in {time.perf_counter() - began:.0f} s")
+        opened = ["/", "/executions", "/executions?status=RUNNING", f"/executions/{shown['forty']}"]
+        share = measure_open_pages(running, opened, pages=options.pages, rate=options.rate, seconds=options.seconds)
+        say(f"{options.pages} open pages at {options.rate} starts a second: {share:.1%} of a core of the database")
+        addresses: dict[str, str] = {}
+        starts = {f"/executions/{execution_id}": name for name, execution_id in shown.items()}
+        for answer in crawl(running, "operator", "/", "/executions", *starts):
+            addresses.setdefault(kind_of(answer.address), answer.address)
+        addresses |= {f"/executions/N ({name})": address for address, name in starts.items()}
+        addresses |= {
+            f"/executions?{query}": f"/executions?{query}"
+            for query in (
+                "status=FAILED", "status=RUNNING", "path=shop/playbook_7", "path=none", "since=1h", "text=ACME-4711",
+                "text=nowhere", "step=charge", "error=*card*",
+            )
+        }  # fmt: skip
+        say(f"{'page':70} statements  db ms  cpu ms  p50 ms  p95 ms     kB")
+        for kind, address in addresses.items():
+            cost = measure(running, running.console_pid, address)
+            say(
+                f"{kind[:70]:70} {cost.statements:10.1f} {cost.database:6.1f} {cost.processor:7.1f} {cost.median:7.1f}"
+                f" {cost.p95:7.1f} {cost.kilobytes:6}"
+            )
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)  # noqa: T201 - a tool for people
+
+
+if __name__ == "__main__":
+    main()

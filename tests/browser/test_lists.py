@@ -1,0 +1,128 @@
+"""The list of executions and the overview, as an operator uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Visitors, press_until
+from tests.browser.site import Site
+
+FAILS_FIRST = """
+workflow:
+  - {step: start, next: check}
+  - step: check
+    type: python
+    code: |
+      def main():
+          raise ValueError("the price is missing")
+    next: end
+  - {step: end}
+"""
+FAILED = 50
+WAITS = """
+workflow:
+  - {step: start, next: hold}
+  - {step: hold, type: wait, signal: go, next: end}
+  - {step: end}
+"""
+COUNT = "select count(*) from noetl.execution where path = %s"
+
+
+@pytest.fixture
+def failed(site: Site) -> str:
+    """Run FAILED executions that fail; return the path of their playbook."""
+    site.register("lists/fails", FAILS_FIRST)
+    site.run("lists/fails", count=FAILED)
+    return "lists/fails"
+
+
+def test_many_failed_executions_are_retried_after_a_preview(site: Site, failed: str, page: Page) -> None:
+    """The preview says what will happen; nothing happens before its button."""
+    page.goto(f"/executions?status=FAILED&path={failed}")
+    page.get_by_label("Choose all on this page").check()
+    expect(page.get_by_text(f"{FAILED} chosen:")).to_be_visible()
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(f"Retry {FAILED} executions?")
+    expect(page.get_by_role("row").filter(has_text="the price is missing")).to_contain_text(str(FAILED))
+    assert site.value(COUNT, failed) == FAILED
+    page.get_by_role("button", name=f"Retry {FAILED} executions").click()
+    expect(page.get_by_role("heading", name=f"{FAILED} done")).to_be_visible()
+    assert site.value(COUNT, failed) == FAILED * 2
+
+
+def test_the_list_is_live(site: Site, page: Page) -> None:
+    """A new execution appears, and its status changes, without a load of the page."""
+    site.register("lists/waits", WAITS)
+    page.goto("/executions?path=lists/waits")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.evaluate("window.loaded = true")
+    [execution_id] = site.start("lists/waits")
+    row = page.locator(f"#row-{execution_id}")
+    expect(row).to_contain_text("Running")
+    site.value("select noetl.cancel_execution(%s, 'enough')", execution_id)
+    expect(row).to_contain_text("Cancelled")
+    assert page.evaluate("window.loaded")
+
+
+def test_the_list_is_for_a_keyboard(site: Site, page: Page) -> None:
+    """Search with the slash, choose with the space bar, act with Enter; the focus can always be seen."""
+    site.register("lists/waits", WAITS)
+    [execution_id] = site.start("lists/waits")
+    page.goto("/executions")
+    page.keyboard.press("/")
+    page.keyboard.type(str(execution_id))
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    press_until(page, "Tab", f"Choose {execution_id}")
+    page.keyboard.press("Space")
+    press_until(page, "Tab", "Cancel")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 1 execution?")
+    press_until(page, "Tab", "Why")
+    page.keyboard.type("by hand")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("1 execution was asked to end.")).to_be_visible()
+    site.until_ended(execution_id)
+
+
+def test_without_script_lists_are_the_same(site: Site, enter: Callable[..., Page]) -> None:
+    """Choose, preview, act."""
+    site.register("lists/waits", WAITS)
+    [execution_id] = site.start("lists/waits")
+    page = enter(java_script_enabled=False)
+    page.goto(f"/executions?text={execution_id}")
+    page.get_by_label(f"Choose {execution_id}").check()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Cancel 1 execution").click()
+    expect(page.get_by_text("1 execution was asked to end.")).to_be_visible()
+
+
+def test_a_restart_of_postgres_breaks_nothing(site: Site, page: Page, visitors: Visitors) -> None:
+    """An open page goes on by itself, with what happened meanwhile."""
+    visitors.expected = ("503", "ERR_INCOMPLETE_CHUNKED_ENCODING")
+    site.register("lists/waits", WAITS)
+    page.goto("/executions?path=lists/waits")
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    page.evaluate("window.loaded = true")
+    site.postgres.restart()
+    [execution_id] = site.start("lists/waits")
+    expect(page.locator(f"#row-{execution_id}")).to_contain_text("Running")
+    site.value("select noetl.cancel_execution(%s, 'enough')", execution_id)
+    expect(page.locator(f"#row-{execution_id}")).to_contain_text("Cancelled")
+    page.reload()
+    expect(page.locator(f"#row-{execution_id}")).to_contain_text("Cancelled")
+
+
+def test_a_page_waits_for_the_database(site: Site, page: Page, visitors: Visitors) -> None:
+    """It says so, and shows what was asked for once the database is back."""
+    visitors.expected = ("503",)
+    site.postgres.stop()
+    try:
+        page.goto("/executions")
+        expect(page.get_by_role("heading", level=1)).to_have_text("The database does not answer")
+    finally:
+        site.postgres.launch()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Executions")

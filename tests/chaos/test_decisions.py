@@ -1,0 +1,69 @@
+"""People decide at the moments at which approvals time out: each ends once, as the first of both said."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from random import Random
+
+import pytest
+
+from tests.brokers import broken_invariants, register, rows, running, start, until_ended
+from tests.chaos.sampling import LONG
+from tests.consistency import inconsistencies
+from tests.postgres import Database
+from tests.sessions import session
+
+pytestmark = pytest.mark.chaos
+
+ASKED = """
+workflow:
+- {step: start, next: ask}
+- {step: ask, type: approval, timeout: "{{ workload.seconds }}", next: end}
+- {step: end, result: "{{ ask.by }}"}
+"""
+COUNT = 2_000 if LONG else 200
+PICK = """
+    select a.execution_id, a.node_id
+    from noetl.pending_approvals a
+    order by a.times_out_at, random()
+    limit 1 offset $1"""
+DECIDE = "select noetl.decide_approval($1, $2, true, $3)"
+
+
+async def decide_until_none_is_left(database: Database, name: str, decided: Counter[tuple[int, str]]) -> None:
+    """Decide what times out next, or one after it; a fifth of the decisions is rolled back."""
+    random = Random(name)  # noqa: S311 - no secret
+    async with session(database) as person:
+        while (found := await person.fetchrow(PICK, random.randrange(3))) or await person.fetchrow(PICK, 0):
+            if found is None:
+                continue
+            transaction = person.transaction()
+            await transaction.start()
+            counts = await person.fetchval(DECIDE, found["execution_id"], found["node_id"], name)
+            if random.random() < 0.2:
+                await transaction.rollback()
+            else:
+                await transaction.commit()
+                decided[found["execution_id"], name] += counts
+
+
+async def test_each_approval_ends_once_by_a_decision_or_by_its_timeout(database: Database) -> None:
+    """A committed decision that was true is the result; without one the approval times out."""
+    await register(database, ASKED)
+    decided: Counter[tuple[int, str]] = Counter()
+    async with running(database, sweep_seconds=60.0), running(database, sweep_seconds=60.0):
+        for seconds in range(COUNT):
+            await start(database, payload={"seconds": 0.3 + seconds * 2 / COUNT})
+        people = [decide_until_none_is_left(database, name, decided) for name in ("ann", "bob", "eve")]
+        await asyncio.gather(*people)
+        await until_ended(database)
+    ended = dict(
+        await rows(database, "select execution_id, coalesce(result #>> '{}', error ->> 'type') from noetl.execution")
+    )
+    by = {execution_id: name for (execution_id, name), count in decided.items() if count}
+    assert sum(decided.values()) == len(by)
+    assert ended == {execution_id: by.get(execution_id, "timeout") for execution_id in ended}
+    assert 0 < len(by) < COUNT
+    assert await broken_invariants(database) == {}
+    assert await inconsistencies(database) == {}

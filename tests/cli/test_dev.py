@@ -1,0 +1,215 @@
+"""`dev` runs all that a folder of playbooks needs, and ends with all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from noetl_broker.cli.dev.next_steps import FIRST_PLAYBOOK
+from noetl_broker.console.server import DEFAULT_PORT
+from tests.cli.conftest import PATIENCE_SECONDS, Command, write_playbook
+from tests.running_dev import RunningDev, folder_for_every_account
+
+QUERY = "workflow: [{step: start, type: postgres, command: 'select 6 * 7 as answer'}]\n"
+BROKEN = "workflow: [{step: start, next: nowhere}]\n"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Yield a folder for one test."""
+    with folder_for_every_account() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[RunningDev]:
+    """Yield a `dev` that all tests share; its folder has a playbook, one in a subfolder, and a broken one."""
+    with folder_for_every_account() as folder:
+        (folder / "nested" / "deeper").mkdir(parents=True)
+        (folder / "hello.yaml").write_text(FIRST_PLAYBOOK, encoding="utf-8")
+        (folder / "compose.yaml").write_text("services: {}\n", encoding="utf-8")
+        write_playbook(folder / "nested" / "deeper", QUERY, path="examples/query")
+        write_playbook(folder / "nested", BROKEN, path="examples/broken")
+        command = Command(folder, None)
+        dev = RunningDev(command)
+        yield dev
+        assert dev.end(signal.SIGTERM) == 0
+        assert not (folder / ".noetl" / "postgres" / "data" / "postmaster.pid").exists()
+        command.close()
+
+
+def test_findings_of_one_playbook_do_not_stop_the_others(running: RunningDev) -> None:
+    """Other YAML files are no playbooks. The next commands are printed."""
+    lines = running.start.splitlines()
+    assert [line.split(": ")[:2] for line in lines if line.startswith("nested/")] == [
+        ["nested/broken.yaml:4:32", "error"]
+    ]
+    assert "2 playbooks registered (2 new): examples/hello, examples/query" in lines
+    assert "not registered: nested/broken.yaml" in lines
+    assert len([line for line in lines if line.startswith("  ") and " explain " in line]) == 1
+
+
+def test_another_terminal_needs_no_dsn(running: RunningDev) -> None:
+    """`config` shows where it comes from. A `postgres` step uses that database, too."""
+    inside = Command(running.command.folder / "nested", None)
+    answer = inside.run("start", "examples/query", "--wait", "--json")
+    assert json.loads(answer.stdout)["result"]["rows"] == [{"answer": 42}]
+    rows = {row["name"]: row for row in json.loads(inside.run("config", "--json").stdout)}
+    assert rows["dsn"]["source"] == f"file {running.command.folder / '.noetl' / 'dsn'}"
+
+
+def test_the_console_answers(running: RunningDev) -> None:
+    """At the address that is printed, without a token."""
+    [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+)", running.start)
+    assert httpx.get(f"{url}/api/v1/executions").status_code == 200
+
+
+def test_a_saved_playbook_is_registered(running: RunningDev) -> None:
+    """With its version; a broken one is refused with its findings, and the last version stays."""
+    file = running.command.folder / "hello.yaml"
+    file.write_text(FIRST_PLAYBOOK.replace("Hello", "Good day"), encoding="utf-8")
+    running.read_until("hello.yaml: registered examples/hello version 2")
+    file.write_text(FIRST_PLAYBOOK.replace("start", "begin"), encoding="utf-8")
+    assert "hello.yaml:4:" in running.read_until("hello.yaml: not registered")
+    assert running.command.run("start", "examples/hello", "--wait").stdout.splitlines()[-1] == '"Good day"'
+
+
+def test_a_path_belongs_to_one_file(running: RunningDev) -> None:
+    """Otherwise each save of one would replace the other."""
+    file = running.command.folder / "twin.yaml"
+    file.write_text((running.command.folder / "nested" / "deeper" / "query.yaml").read_text(), encoding="utf-8")
+    answer = running.read_until("twin.yaml: not registered")
+    assert answer.splitlines()[0] == (
+        "twin.yaml: error: nested/deeper/query.yaml has the path examples/query; change metadata.path in one of them"
+    )
+    file.unlink()
+
+
+def test_a_second_dev_in_the_folder_is_refused(running: RunningDev) -> None:
+    """One sentence names the process and the remedy."""
+    answer = running.command.run("dev")
+    place, process_id = running.command.folder / ".noetl", running.process.pid
+    sentence = f"dev already runs on {place} (process {process_id}): use that one, or end it with Ctrl-C or kill -TERM"
+    assert (answer.returncode, answer.stderr) == (2, f"noetl-broker: {sentence}\n")
+
+
+def test_the_folder_of_the_data_is_ignored_by_git(running: RunningDev) -> None:
+    """It has a `.gitignore`. Only our account can read the DSN."""
+    folder = running.command.folder / ".noetl"
+    assert (folder / ".gitignore").read_text().splitlines()[-1] == "*"
+    assert (folder / "dsn").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_kill_leaves_no_process_and_the_next_start_recovers(folder: Path) -> None:
+    """At once, while the old Postgres may still stop. The data are kept until `--fresh`; so is the port it took."""
+    (folder / "hello.yaml").write_text(FIRST_PLAYBOOK, encoding="utf-8")
+    command = Command(folder, None)
+    with _default_port_taken():
+        dev = RunningDev(command)
+    assert command.run("start", "examples/hello", "--wait").returncode == 0
+    processes = _processes_of(folder)
+    assert len(processes) > 1
+    dev.process.kill()
+    dev.process.wait(PATIENCE_SECONDS)
+    again = RunningDev(command)
+    assert _have_ended(processes)
+    assert "1 playbook registered (0 new)" in again.start
+    assert _console(again) == _console(dev) != f"http://127.0.0.1:{DEFAULT_PORT}"
+    assert len(json.loads(command.run("executions", "--json").stdout)) == 1
+    assert again.end(signal.SIGINT) == 0
+    answer = command.run("executions")
+    assert (answer.returncode, f"is noetl-broker dev running in {folder}?" in answer.stderr) == (69, True)
+    fresh = RunningDev(command, "--fresh")
+    assert "1 playbook registered (1 new)" in fresh.start
+    assert fresh.end(signal.SIGTERM) == 0
+    command.close()
+
+
+@contextlib.contextmanager
+def _default_port_taken() -> Iterator[None]:
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # another program has it already
+            held.enter_context(socket.create_server(("127.0.0.1", DEFAULT_PORT)))
+        yield
+
+
+def _console(dev: RunningDev) -> str:
+    [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+)", dev.start)
+    return str(url)
+
+
+def test_an_empty_folder_shows_a_first_playbook(folder: Path) -> None:
+    """Saved, it is registered, and the command that starts it is printed."""
+    command = Command(folder, None)
+    dev = RunningDev(command)
+    assert FIRST_PLAYBOOK in dev.start
+    (folder / "hello.yaml").write_text(FIRST_PLAYBOOK, encoding="utf-8")
+    dev.read_until("start examples/hello --wait")
+    command.close()
+
+
+def test_dev_prints_its_places_as_one_json_document(folder: Path) -> None:
+    """When everything runs. Findings are no part of it."""
+    write_playbook(folder, BROKEN, path="examples/broken")
+    command = Command(folder, None)
+    process = command.start("dev", "--json")
+    assert process.stdout is not None
+    document = json.loads(process.stdout.readline())
+    assert (document["folder"], document["home"]) == (str(folder), str(folder / ".noetl"))
+    assert httpx.get(f"{document['console']}/api/v1/executions").status_code == 200
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert (process.returncode, out, err.split(" error:")[0]) == (0, "", "broken.yaml:4:32:")
+    command.close()
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("--dsn", "postgresql://x"), "dev starts a Postgres of its own: leave --dsn out"),
+        (("nowhere",), "there is no folder nowhere: name the folder of your playbooks"),
+    ],
+)
+def test_a_wrong_call_is_refused(lone_command: Command, arguments: tuple[str, ...], sentence: str) -> None:
+    """Nothing is made."""
+    answer = lone_command("dev", *arguments)
+    assert (answer.exit_code, answer.stderr) == (2, f"noetl-broker: {sentence}\n")
+
+
+def _processes_of(folder: Path) -> list[int]:
+    """Give the processes that name the folder in their command line, or work in it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                used = (entry / "cmdline").read_bytes() + os.fsencode((entry / "cwd").readlink())
+            except OSError:
+                continue
+            if os.fsencode(folder) in used:
+                found.append(int(entry.name))
+    return found
+
+
+def _have_ended(processes: list[int]) -> bool:
+    """Wait until processes have ended; they are not our children."""
+    for process in processes:
+        try:
+            handle = os.pidfd_open(process)
+        except ProcessLookupError:
+            continue
+        try:
+            if not select.select([handle], [], [], PATIENCE_SECONDS)[0]:
+                return False
+        finally:
+            os.close(handle)
+    return True

@@ -1,0 +1,39 @@
+"""The watcher of `dev` finds YAML files, and notices each change once it is complete."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from noetl_broker.cli.dev.watch import Changes, Watcher, scan
+
+
+def test_yaml_files_of_subfolders_are_found(tmp_path: Path) -> None:
+    """Except in hidden folders, packages of node and virtual environments."""
+    for name in ("a.yaml", "sub/deeper/b.yml", ".hidden/c.yaml", "node_modules/d.yaml", "venv/lib/e.yaml", "f.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "venv" / "pyvenv.cfg").touch()
+    (tmp_path / "sub" / "back").symlink_to(tmp_path)
+    assert sorted(scan(tmp_path)) == [tmp_path / "a.yaml", tmp_path / "sub" / "deeper" / "b.yml"]
+
+
+def test_a_change_counts_when_two_looks_agree(tmp_path: Path) -> None:
+    """An editor may empty a file before it writes it. The first look counts at once."""
+    file, watcher = tmp_path / "a.yaml", Watcher()
+    file.write_text("one")
+    answers = [watcher.compare(scan(tmp_path))]
+    for text in ("", "two words", None):
+        if text is not None:
+            file.write_text(text)
+        answers.append(watcher.compare(scan(tmp_path)))
+    assert answers == [Changes([file], []), Changes([], []), Changes([], []), Changes([file], [])]
+
+
+def test_a_renamed_file_is_gone_and_new_in_one_answer(tmp_path: Path) -> None:
+    """So its path can move to the new file."""
+    file, watcher = tmp_path / "a.yaml", Watcher()
+    file.touch()
+    watcher.compare(scan(tmp_path))
+    file.rename(tmp_path / "b.yaml")
+    answers = [watcher.compare(scan(tmp_path)) for _ in range(2)]
+    assert answers == [Changes([], []), Changes([tmp_path / "b.yaml"], [file])]

@@ -1,0 +1,147 @@
+"""`run` with a health port: of one process, of several under one parent, and a port that is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
+from tests.cli.test_services import process_ids, read_until
+from tests.health_port import Response, request, samples
+from tests.postgres import SCHEMA_SUFFIX, Database
+from tests.processes import Process
+
+BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
+
+
+def free_port() -> int:
+    """Give a port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def on_port(port: int) -> dict[str, str]:
+    """Give the environment of a broker with this port."""
+    return {"NOETL_BROKER_HEALTH_PORT": str(port), "NOETL_BROKER_LOG_FORMAT": "json"}
+
+
+def http_get(port: int, path: str) -> Response:
+    """Request a path of a broker in another process."""
+    return asyncio.run(request(port, path))
+
+
+def count(port: int, *name: str) -> float:
+    """Give one value of its metrics."""
+    return asyncio.run(samples(port))[name]
+
+
+def end(command: Command, database: Database, executions: int) -> None:
+    """Start executions and wait until brokers have ended them all."""
+    before = rows(database, "select count(*) from noetl.execution where status = 'COMPLETED'")[0][0]
+    for _ in range(executions):
+        assert command("start", "examples/story").exit_code == 0
+    ended = (before + executions,)
+    while rows(database, "select count(*) from noetl.execution where status = 'COMPLETED'") != [ended]:
+        pass
+
+
+def stop(process: Process) -> int:
+    """Terminate a command, and give its exit code."""
+    process.terminate()
+    return process.wait(PATIENCE_SECONDS)
+
+
+def test_a_broker_serves_its_health(command: Command, database: Database) -> None:
+    """On the configured port, until it is stopped."""
+    command("register", write_playbook(command.folder, BODY))
+    port = free_port()
+    process = command.start("run", **on_port(port))
+    read_until(process, '"ready"')
+    end(command, database, 3)
+    assert (http_get(port, "/live").status, http_get(port, "/ready").status) == (200, 200)
+    assert count(port, "turns_total", "execution_start", "decided") == 3
+    assert stop(process) == 0
+    with pytest.raises(ConnectionRefusedError):
+        http_get(port, "/live")
+
+
+def test_a_broker_that_waits_for_its_database_is_live_and_not_ready(lone_command: Command) -> None:
+    """The port opens before the database is reached."""
+    port = free_port()
+    process = lone_command.start("run", "--dsn", "postgresql://127.0.0.1:1/nowhere", **on_port(port))
+    read_until(process, "waiting for the database")
+    live, ready = http_get(port, "/live"), http_get(port, "/ready")
+    assert (live.status, ready.status) == (200, 503)
+    name = "127.0.0.1:1/nowhere" + SCHEMA_SUFFIX
+    assert "the database cannot be reached" in ready.document["processes"]["broker"][name]["database"]
+    assert stop(process) == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_taken_health_port_exits_with_2(command: Command, processes: int) -> None:
+    """The command has not started any work."""
+    with socket.socket() as owner:
+        owner.bind(("127.0.0.1", 0))
+        owner.listen()
+        port = owner.getsockname()[1]
+        answer = command.run("run", "--processes", processes, **on_port(port))
+    assert answer.returncode == 2
+    assert f"the health port {port} on 127.0.0.1 cannot be opened" in answer.stderr
+    assert "NOETL_BROKER_HEALTH_PORT" in answer.stderr
+    assert "started a process" not in answer.stderr
+
+
+def test_the_health_port_speaks_for_all_processes(command: Command, database: Database) -> None:
+    """The parent adds the counters of its children, and keeps those of dead ones."""
+    command("register", write_playbook(command.folder, BODY))
+    port = free_port()
+    parent = command.start("run", "--processes", 2, **on_port(port))
+    first, _ = process_ids(parent, 2)
+    read_until(parent, "all processes are ready")
+    end(command, database, 20)
+    assert http_get(port, "/ready").document["not_ready"] == []
+    assert (count(port, "turns_total", "execution_start", "decided"), count(port, "processes")) == (20, 2)
+    os.kill(first, signal.SIGKILL)
+    read_until(parent, "all processes are ready")
+    end(command, database, 5)
+    assert count(port, "turns_total", "execution_start", "decided") == 25
+    assert (count(port, "processes"), count(port, "process_restarts_total")) == (2, 1)
+    assert stop(parent) == 0
+
+
+def test_a_child_that_is_stopped_is_named(command: Command) -> None:
+    """The answer does not wait for it."""
+    port = free_port()
+    parent = command.start("run", "--processes", 2, **on_port(port))
+    first, _ = process_ids(parent, 2)
+    read_until(parent, "all processes are ready")
+    assert http_get(port, "/ready").status == 200
+    os.kill(first, signal.SIGSTOP)
+    try:
+        ready = http_get(port, "/ready")
+    finally:
+        os.kill(first, signal.SIGCONT)
+    assert ready.status == 503
+    [line] = ready.document["not_ready"]
+    assert re.fullmatch("process 0: .*: process: it has not answered for [0-9]+ s", line)
+    assert http_get(port, "/ready").status == 200
+    assert stop(parent) == 0
+
+
+def test_invariants_are_verified_regularly(command: Command, database: Database) -> None:
+    """A broken invariant is an error in the log, and a metric."""
+    command("register", write_playbook(command.folder, BODY))
+    port = free_port()
+    process = command.start("run", **on_port(port), NOETL_BROKER_VERIFY_SECONDS="0.2")
+    read_until(process, '"ready"')
+    end(command, database, 1)
+    rows(database, "delete from noetl.turn returning 1")
+    assert '"invariant": "I1"' in read_until(process, "an invariant is broken")
+    assert count(port, "broken_invariants", "I1") > 0
+    assert stop(process) == 0

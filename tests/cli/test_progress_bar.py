@@ -1,0 +1,48 @@
+"""Long work on a terminal shows its progress, and then removes it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+
+from tests.cli.conftest import PATIENCE_SECONDS, Command
+from tests.postgres import Database, psycopg_connect
+
+
+def on_terminal(command: Command, *arguments: str) -> tuple[str, str, int]:
+    """Run a command whose stderr is a terminal and whose stdout is a pipe; give both texts and the exit code."""
+    ours, terminal = pty.openpty()
+    process = command.start_with(subprocess.PIPE, terminal, *arguments, TERM="xterm", COLUMNS="100")
+    os.close(terminal)
+    seen = b""
+    while piece := _read(ours):
+        seen += piece
+    out, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    return out, seen.decode(), process.wait()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # Linux reports the closed terminal with this error
+        return b""
+
+
+def test_a_progress_bar_counts_executions(command: Command, database: Database) -> None:
+    """On stderr. The final output equals that of a pipe."""
+    with psycopg_connect(database, autocommit=True) as connection:
+        connection.execute(
+            "insert into noetl.execution (execution_id, path) select g, 'a' from generate_series(1, 30) g"
+        )
+        connection.execute("insert into noetl.dead_letter select 1, g, 'a reason' from generate_series(1, 30) g")
+    out, terminal_text, code = on_terminal(command, "reevaluate", "--all", "--yes", "--rate", "30")
+    assert (out, code) == ("dead letters are put back: 30 of 30 executions\n", 0)
+    assert [count for count in ("0/30", "30/30") if count not in terminal_text] == []
+
+
+def test_verify_shows_a_spinner(command: Command) -> None:
+    """Its duration is unknown."""
+    out, terminal_text, code = on_terminal(command, "verify", "--all")
+    assert (out.splitlines()[-1].endswith("all hold"), code) == (True, 0)
+    assert "checking the invariants" in terminal_text

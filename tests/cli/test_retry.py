@@ -1,0 +1,306 @@
+"""`dead-letters`, `reevaluate` and `retry`: one by one or many at once."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.cli.conftest import Command, decide, execute, rows, write_playbook
+from tests.postgres import Database
+
+LOAD = """\
+workflow:
+  - {step: start, next: fetch}
+  - {step: fetch, type: python, code: "def main(): ...", next: load}
+  - {step: load, type: python, code: "def main(): ...", args: {n: "{{ fetch.n }}"}, next: end}
+  - {step: end}
+"""
+
+
+@pytest.fixture
+def path(command: Command) -> str:
+    """Register a playbook of two steps; give its path."""
+    command("register", write_playbook(command.folder, LOAD, path="examples/load"))
+    return "examples/load"
+
+
+def answer(database: Database, **errors: str) -> None:
+    """Run a broker, end all jobs (those of the steps in `errors` with this error), and run a broker again."""
+    decide(database)
+    ended = """
+        select case when %s::jsonb ? node_name
+          then noetl.fail_job(queue_id, 'w', attempts, jsonb_build_object('message', %s::jsonb ->> node_name))
+          else noetl.complete_job(queue_id, 'w', attempts, '{"n": 3}') end
+        from noetl.lease_jobs('w', 1000)"""
+    rows(database, ended, json.dumps(errors), json.dumps(errors))
+    decide(database)
+
+
+def fail_in_load(
+    command: Command, database: Database, path: str, *, count: int = 1, error: str = "disk full"
+) -> list[int]:
+    """Start executions that fail in the step load; give their ids."""
+    started = [int(command("start", path).stdout) for _ in range(count)]
+    answer(database)
+    answer(database, load=error)
+    return started
+
+
+def start_with_dead_letter(command: Command, database: Database, path: str) -> int:
+    """Start an execution whose decision fails by a fault that is repaired at once; give its id."""
+    started = int(command("start", path).stdout)
+    execute(database, f"alter table noetl.turn add constraint poison check (execution_id <> {started})")
+    decide(database)
+    execute(database, "alter table noetl.turn drop constraint poison")
+    return started
+
+
+def test_dead_letters_are_listed_and_filtered(command: Command, database: Database, path: str) -> None:
+    """With the execution, the event and the reason; filters choose."""
+    stuck = start_with_dead_letter(command, database, path)
+    header, line = command("dead-letters").stdout.splitlines()
+    assert header.split() == ["set", "aside", "execution", "path", "event", "of", "reason"]
+    assert f"{stuck}  examples/load  execution_start" in line
+
+    def found(*filters: str) -> list[int]:
+        return [letter["execution_id"] for letter in json.loads(command("dead-letters", *filters, "--json").stdout)]
+
+    matching = [
+        found("--path", "examples/*"),
+        found("--error", "POISON"),
+        found("--since", "1h"),
+        found("--error", "new*turn*pois"),
+    ]
+    assert matching == [[stuck]] * 4
+    assert [found("--path", "examples"), found("--error", "nothing"), found("--since", "2999-01-01")] == [[], [], []]
+
+
+@pytest.mark.parametrize("name", ["reevaluate", "retry"])
+def test_dead_letters_are_put_back(command: Command, database: Database, path: str, name: str) -> None:
+    """The broker decides again, and the execution continues."""
+    stuck = start_with_dead_letter(command, database, path)
+    answer_of_it = command(name, stuck)
+    assert (answer_of_it.exit_code, answer_of_it.stdout) == (0, f"execution {stuck}: 1 event is put back\n")
+    answer(database)
+    answer(database)
+    assert rows(database, "select status from noetl.execution") == [("COMPLETED",)]
+    assert command("dead-letters", "--json").stdout == "[]\n"
+
+
+def test_reevaluating_twice_is_harmless(command: Command, database: Database, path: str) -> None:
+    """The second call finds nothing; there is one turn."""
+    stuck = start_with_dead_letter(command, database, path)
+    command("reevaluate", stuck)
+    again = command("reevaluate", stuck, "--json")
+    assert (again.exit_code, json.loads(again.stdout)) == (0, {"execution_id": stuck, "put_back": 0})
+    decide(database)
+    assert command("reevaluate", stuck).stdout == f"execution {stuck} has no dead letters and no lost mail\n"
+    assert rows(database, "select count(*) from noetl.turn") == [(1,)]
+
+
+def test_lost_mail_is_put_back(command: Command, database: Database, path: str) -> None:
+    """A foreign event without turn and mail was never read."""
+    started = int(command("start", path).stdout)
+    decide(database)
+    rows(database, "select noetl.complete_job(queue_id, 'w', attempts, '{}') from noetl.lease_jobs('w')")
+    execute(database, "delete from noetl.inbox")
+    assert command("reevaluate", started).stdout == f"execution {started}: 1 event is put back\n"
+    decide(database)
+    assert rows(database, "select turn, outcome from noetl.turn order by turn") == [(1, "decided"), (2, "decided")]
+
+
+def test_a_failed_execution_is_retried_once(command: Command, database: Database, path: str) -> None:
+    """The first answer names the step, the second the progress."""
+    [failed] = fail_in_load(command, database, path)
+    first = json.loads(command("retry", failed, "--json").stdout)
+    new = first.pop("brought_back_as")
+    assert first == {"execution_id": failed, "steps": ["load"], "taken": ["fetch"]}
+    answer(database, load="disk full again")
+    assert command("retry", failed).stdout == (
+        f"execution {failed} was retried as {new}, which is FAILED; noetl-broker retry {new} retries that one\n"
+    )
+    last = command("retry", new).stdout
+    assert last.endswith(f"continues from load; it retries {new}\n")
+    answer(database)
+    assert rows(database, "select status from noetl.execution order by execution_id") == [
+        ("FAILED",),
+        ("FAILED",),
+        ("COMPLETED",),
+    ]
+
+
+def test_a_retried_execution_names_its_origin(command: Command, database: Database, path: str) -> None:
+    """In its headline."""
+    [failed] = fail_in_load(command, database, path)
+    new = json.loads(command("retry", failed, "--json").stdout)["brought_back_as"]
+    decide(database)
+    assert command("status", new).stdout.splitlines()[0].endswith(f", forked from {failed}")
+    assert command("replay", new).exit_code == 0
+
+
+def test_retry_of_an_execution_that_did_not_fail_suggests_a_command(
+    command: Command, database: Database, path: str
+) -> None:
+    """A running one, a completed one, one that does not exist."""
+    started = int(command("start", path).stdout)
+    running = command("retry", started)
+    assert running.stderr == (
+        f"noetl-broker: execution {started} is RUNNING and has no dead letters;"
+        f" noetl-broker explain {started} says what it waits for\n"
+    )
+    answer(database)
+    answer(database)
+    ended = command("retry", started)
+    assert ended.stderr == (
+        f"noetl-broker: execution {started} has not failed, it is COMPLETED;"
+        f" noetl-broker fork {started} --from STEP starts from any of its steps\n"
+    )
+    missing = command("retry", 5)
+    assert missing.stderr == "noetl-broker: no execution 5; noetl-broker executions lists them\n"
+    assert [running.exit_code, ended.exit_code, missing.exit_code, command("reevaluate", 5).exit_code] == [1, 1, 1, 1]
+
+
+def test_many_executions_are_counted_before_they_are_retried(command: Command, database: Database, path: str) -> None:
+    """Without --yes nothing is done. With it each is retried once, except children and those already retried."""
+    fail_in_load(command, database, path, count=3)
+    others = fail_in_load(command, database, path, error="no network")
+    preview = command("retry", "--step", "load")
+    assert preview.exit_code == 0
+    assert [line.split()[:4] for line in preview.stdout.splitlines()[1:3]] == [
+        ["3", "examples/load", "1", "load"],
+        ["1", "examples/load", "1", "load"],
+    ]
+    assert preview.stdout.endswith("failed executions are retried: 4 executions; nothing was done, --yes does it\n")
+    assert rows(database, "select count(*) from noetl.execution") == [(4,)]
+
+    done = command("retry", "--error", "disk", "--yes", "--rate", 1000)
+    assert (done.exit_code, done.stdout) == (0, "failed executions are retried: 3 of 3 executions\n")
+    rest = json.loads(command("retry", "--all", "--json").stdout)
+    group = {"path": "examples/load", "version": 1, "step": "load", "reason": "no network", "executions": 1}
+    unknown = {"latest": None, "outlook": None, "goes_on": None}
+    assert rest == {"found": 1, "left_out": 3, "done": [], "groups": [{**group, "example": others[-1], **unknown}]}
+    assert (
+        "3 executions are left out, because a retry or a fork continues them already\n"
+        in command("retry", "--all").stdout
+    )
+    document = json.loads(command("retry", "--since", "1h", "--yes", "--json").stdout)
+    assert ([entry["execution_id"] for entry in document["done"]], document["failed"]) == (others, [])
+    assert command("retry", "--all", "--yes").stdout.startswith(
+        "no failed execution is left to retry; 4 executions are"
+    )
+
+
+def test_a_bulk_fork_is_not_repeated(command: Command, database: Database, path: str) -> None:
+    """It takes failed executions only, so never the forks that it made, once they completed."""
+    failed = fail_in_load(command, database, path, count=2)
+    call = ("fork", "--path", path, "--from", "load")
+    assert command(*call, "--yes").stdout == "executions are forked from load: 2 of 2 executions\n"
+    answer(database)
+    again = json.loads(command(*call, "--json").stdout)
+    assert again == {"found": 0, "left_out": 2, "done": [], "groups": []}
+    assert command(*call, "--yes").stdout.startswith("no execution is left to be forked; 2 executions are left out")
+    found = "select status, forked_from from noetl.execution where forked_from > 0 order by 2"
+    assert rows(database, found) == [("COMPLETED", each) for each in failed]
+
+
+def test_a_retry_continues_on_another_version(command: Command, database: Database, path: str) -> None:
+    """The preview of many says that there is a newer one, which can go on, and why others cannot."""
+    small, large = (int(command("start", path, "--payload", f'{{"n": {n}}}').stdout) for n in (1, 9))
+    answer(database)
+    answer(database, load="disk full")
+    fixed = LOAD.replace("next: load}", 'next: [{when: "{{ workload.n < 5 }}", step: load}]}')
+    command("register", write_playbook(command.folder, fixed, path=path))
+
+    assert "failed executions are retried: 1 of 2 executions; nothing was done, --yes does it\n" in (
+        command("retry", "--all", "--version", "latest").stdout
+    )
+    newer = "2 executions are of another version of examples/load; its latest is 2: --version latest continues on it"
+    assert newer in command("retry", "--of-version", 1).stdout
+    groups = json.loads(command("retry", "--all", "--version", "latest", "--json").stdout)["groups"]
+    other = "goes another way at fetch: starts load → ends COMPLETED"
+    assert [(group["example"], group["goes_on"], group["outlook"]) for group in groups] == [
+        (small, True, "version 2: begins at load, keeps 1 result"),
+        (large, False, other),
+    ]
+    done = command("retry", "--all", "--version", 2, "--yes")
+    assert (done.exit_code, done.stdout) == (1, "failed executions are retried: 1 of 2 executions\n")
+    assert f"execution {large} would have gone another way on version 2: turn 2, step fetch: starts load" in done.stderr
+    assert command("retry", "--all", "--version", "latest").stdout.endswith(
+        "it cannot be done for any of them: 1 execution; nothing was done\n"
+        "--or-from-start starts those anew that go another way;"
+        " fork --from STEP --version latest starts from a step that you choose\n"
+    )
+    anew = command("retry", large, "--version", "latest", "--or-from-start")
+    assert "continues from start on version 2" in anew.stdout
+    assert "it starts anew, because it would have gone another way: turn 2, step fetch" in anew.stderr
+    assert rows(database, "select forked_from, version from noetl.execution where version = 2 order by 1") == [
+        (small, 2),
+        (large, 2),
+    ]
+    listed = command("executions", "--version", 2).stdout
+    assert [f"continues {one}" in listed for one in (small, large)] == [True, True]
+
+
+def test_a_retry_names_a_newer_version(command: Command, database: Database, path: str) -> None:
+    """After it, on stderr; an unknown version is refused."""
+    [failed] = fail_in_load(command, database, path)
+    command("register", write_playbook(command.folder, f"{LOAD}# fixed\n", path=path))
+    missing = command("retry", failed, "--version", 7)
+    retried = command("retry", failed)
+    assert (missing.exit_code, retried.exit_code) == (1, 0)
+    assert "no playbook examples/load version 7 is registered; its latest version is 2" in missing.stderr
+    assert retried.stderr == "it has version 1; 2 is registered: --version latest continues on it\n"
+
+
+def test_groups_leave_out_numbers_and_ids(command: Command, database: Database, path: str) -> None:
+    """Messages that differ in nothing else are one group."""
+    for number in (17, 18):
+        fail_in_load(command, database, path, error=f"order {number} of cus_9fK{number} is gone")
+    preview = json.loads(command("retry", "--all", "--json").stdout)["groups"]
+    assert [(group["executions"], group["reason"]) for group in preview] == [(2, "order … of … is gone")]
+
+
+def test_dead_letters_of_many_executions_are_put_back_by_filter(
+    command: Command, database: Database, path: str
+) -> None:
+    """Executions are counted, not events."""
+    stuck = [start_with_dead_letter(command, database, path) for _ in range(2)]
+    assert command("reevaluate", "--error", "poison").stdout.endswith("2 executions; nothing was done, --yes does it\n")
+    assert rows(database, "select count(*) from noetl.dead_letter") == [(2,)]
+    done = json.loads(command("reevaluate", "--all", "--yes", "--json").stdout)
+    assert done["done"] == [{"execution_id": one, "put_back": 1} for one in stuck]
+
+
+def test_rate_limits_the_executions_per_second(command: Command, database: Database, path: str) -> None:
+    """Four at twenty a second take at least 0.15 seconds."""
+    fail_in_load(command, database, path, count=4)
+    began = time.monotonic()
+    assert command("retry", "--all", "--yes", "--rate", 20).stdout.endswith("4 of 4 executions\n")
+    assert time.monotonic() - began >= 0.15
+
+
+def test_a_failed_retry_does_not_stop_the_others(command: Command, database: Database, path: str) -> None:
+    """It is reported, and the exit code is 1."""
+    first, second = fail_in_load(command, database, path, count=2)
+    execute(database, f"update noetl.turn set outcome = 'duplicate' where execution_id = {first} and turn = 2")
+    answer_of_it = command("retry", "--all", "--yes")
+    assert (answer_of_it.exit_code, answer_of_it.stdout) == (1, "failed executions are retried: 1 of 2 executions\n")
+    assert f"execution {first} cannot be replayed up to its failure" in answer_of_it.stderr
+    assert rows(database, "select forked_from from noetl.execution where forked_from is not null") == [(second,)]
+
+
+def test_retry_of_a_child_warns_that_its_parent_does_not_wait(command: Command, database: Database, path: str) -> None:
+    """A retry of many leaves children to their parents."""
+    body = f"workflow:\n  - {{step: start, next: call}}\n  - {{step: call, type: playbook, path: {path}}}\n"
+    command("register", write_playbook(command.folder, body, path="examples/parent"))
+    parent = int(command("start", "examples/parent").stdout)
+    answer(database)
+    answer(database, load="disk full")
+    assert json.loads(command("retry", "--all", "--json").stdout)["found"] == 1
+    [(child,)] = rows(database, "select execution_id from noetl.execution where parent_execution_id is not null")
+    answer_of_it = command("retry", child)
+    assert (
+        answer_of_it.stderr == f"its parent {parent} has received the failure and does not wait for the new execution\n"
+    )

@@ -1,0 +1,163 @@
+"""The commands `schedule …`: what they print, change and refuse."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from noetl_broker.resources import playbooks_folder
+from tests.brokers import execute, rows
+from tests.cli.conftest import Command
+from tests.postgres import Database
+
+PATH = "examples/conditional"
+FILE = playbooks_folder() / "conditional.yaml"
+
+
+@pytest.fixture
+def command(command: Command) -> Command:
+    """Commands on a database with a playbook."""
+    command("register", FILE)
+    return command
+
+
+def ask(database: Database, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of one statement."""
+    return asyncio.run(rows(database, statement))
+
+
+def change(database: Database, statement: str) -> None:
+    """Run one statement."""
+    asyncio.run(execute(database, statement))
+
+
+def test_put_makes_a_schedule_and_says_when_it_starts(command: Command) -> None:
+    """The same call again changes nothing."""
+    call = ("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "Europe/Berlin")
+    year = datetime.now(UTC).year + 1
+    first = command(*call)
+    assert first.exit_code == 0
+    assert first.stdout.splitlines() == [
+        "yearly: At 00:00 on January 1 (Europe/Berlin)",
+        f"next: {year}-01-01T00:00:00+01:00",
+    ]
+    assert command(*call).stdout.splitlines()[0] == "yearly: At 00:00 on January 1 (Europe/Berlin) (unchanged)"
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--cron", "61 * * * *"), "the cron text '61 * * * *' is wrong: bad minute; write five fields"),
+        (("--cron", "@daily", "--timezone", "Nowhere"), "there is no time zone 'Nowhere'; write an IANA name"),
+        ((), "the schedule bad: it has neither cron nor every; give one of them"),
+        (("--every", "soon"), "'soon' is not a duration; write a number of seconds, 90s, 15m"),
+        (("--every", "1h", "--overlap", "never"), "'never' is not one of 'skip', 'queue', 'cancel', 'allow'"),
+        (("--every", "1h", "--payload", "[1]"), "must be a JSON object"),
+    ],
+)
+def test_put_refuses_a_bad_schedule(command: Command, options: tuple[str, ...], message: str) -> None:
+    """As a usage error."""
+    answer = command("schedule", "put", "bad", PATH, *options)
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert message in answer.stderr
+
+
+def test_list_and_show_have_state_and_next_moments(command: Command, database: Database) -> None:
+    """A pause, and what went wrong last."""
+    command("schedule", "put", "often", PATH, "--every", "15m", "--payload", '{"city": "Paris"}')
+    assert command("schedule", "pause", "often").stdout == "schedule often is paused\n"
+    assert command("schedule", "pause", "often").stdout == "schedule often is paused already\n"
+    assert command("schedule", "list").stdout.splitlines()[1].split()[-3:] == ["0", "0", "paused"]
+    assert command("schedule", "resume", "often").stdout == "schedule often goes on\n"
+    change(database, "update noetl.start_schedule set error = 'no such thing'")
+    shown = command("schedule", "show", "often").stdout.splitlines()
+    assert shown[:4] == [
+        "often: every 900 s",
+        'starts examples/conditional, the latest version, with {"city": "Paris"}',
+        "jitter: 0 ms",
+        "catch_up: 1 h 0 min",
+    ]
+    assert shown[4] == "started 0 times, skipped 0 moments (too late, or during a pause); last: never"
+    assert shown[-2] == "state: no such thing"
+    assert shown[-1].startswith("next: ")
+
+
+def test_next_prints_moments_in_the_zone(command: Command) -> None:
+    """As many as are asked for."""
+    command("schedule", "put", "yearly", PATH, "--cron", "@yearly", "--timezone", "America/New_York")
+    year = datetime.now(UTC).year + 1
+    assert command("schedule", "next", "yearly", "--count", "2").stdout.splitlines() == [
+        f"{year}-01-01T00:00:00-05:00", f"{year + 1}-01-01T00:00:00-05:00",
+    ]  # fmt: skip
+
+
+def test_a_deleted_schedule_is_gone_and_an_unknown_one_is_refused(command: Command) -> None:
+    """With the command that lists them."""
+    command("schedule", "put", "often", PATH, "--every", "15m")
+    assert command("schedule", "delete", "often").stdout == "schedule often is deleted\n"
+    answer = command("schedule", "delete", "often")
+    assert (answer.exit_code, answer.stderr) == (
+        1, "noetl-broker: no schedule often; noetl-broker schedule list lists them\n",
+    )  # fmt: skip
+
+
+def test_a_declared_schedule_is_not_deleted(command: Command, database: Database) -> None:
+    """The playbook has it."""
+    change(database, f"select noetl.put_schedule('{PATH}#a', '{PATH}', '@daily', declared_in => '{PATH}')")
+    answer = command("schedule", "delete", f"{PATH}#a")
+    assert (answer.exit_code, answer.stdout) == (1, "")
+    assert f"the playbook {PATH} declares the schedule {PATH}#a" in answer.stderr
+
+
+def test_backfill_counts_moments_and_starts_those_without_an_execution(command: Command, database: Database) -> None:
+    """Without --yes it starts nothing; a second call finds nothing to start."""
+    command("schedule", "put", "daily", PATH, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    call = ("schedule", "backfill", "daily", "--from", "2026-03-28T00:00Z", "--to", "2026-03-31T00:00Z")
+    assert command(*call).stdout.splitlines() == [
+        "3 moments, 0 of them have their execution",
+        "  2026-03-28T03:00:00+01:00",
+        "  2026-03-29T03:00:00+02:00",
+        "  2026-03-30T03:00:00+02:00",
+        "3 executions would be started; nothing was done, --yes does it",
+    ]
+    assert ask(database, "select count(*) from noetl.execution") == [(0,)]
+    assert command(*call, "--yes").stdout == "3 of 3 executions started\n"
+    assert command(*call, "--yes").stdout == "3 moments, 3 of them have their execution\n"
+    [execution] = ask(database, "select min(execution_id) from noetl.execution")
+    headline = command("explain", execution[0]).stdout.splitlines()[0]
+    assert headline.endswith("; started by the schedule daily for 2026-03-28T02:00:00Z")
+    found = ask(database, "select context #>> '{workload,schedule,at}' from noetl.event order by 1")
+    assert found == [(f"2026-03-{day}T03:00:00+0{offset}:00",) for day, offset in ((28, 1), (29, 2), (30, 2))]
+
+
+def test_backfill_starts_at_most_so_many_a_second(command: Command) -> None:
+    """Three at twenty a second take a tenth of a second."""
+    command("schedule", "put", "daily", PATH, "--cron", "@daily")
+    began = datetime.now(UTC)
+    answer = command(
+        "schedule", "backfill", "daily", "--from", "2026-03-01", "--to", "2026-03-03", "--yes", "--rate", "20", "--json"
+    )
+    assert (datetime.now(UTC) - began).total_seconds() >= 0.1
+    assert [entry["at"] for entry in json.loads(answer.stdout)["done"]] == [
+        "2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z", "2026-03-03T00:00:00Z",
+    ]  # fmt: skip
+
+
+def test_backfill_refuses_too_many_moments(command: Command) -> None:
+    """The message says what to change."""
+    command("schedule", "put", "often", PATH, "--every", "1s")
+    answer = command("schedule", "backfill", "often", "--from", "2020-01-01")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "has more than 100,000 moments from 2020-01-01" in answer.stderr
+    assert "give a later --from, or an earlier --to" in answer.stderr
+
+
+def test_backfill_leaves_the_future_to_the_schedule(command: Command) -> None:
+    """Until now, whatever --to says."""
+    command("schedule", "put", "daily", PATH, "--cron", "@daily")
+    answer = command("schedule", "backfill", "daily", "--from", "0s", "--to", "2090-01-01")
+    assert answer.stdout == "0 moments, 0 of them have their execution\n"

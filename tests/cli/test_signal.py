@@ -1,0 +1,127 @@
+"""The command `signal`, and the same from a program."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from noetl_broker import Client
+from tests.brokers import drain, register, rows, start
+from tests.cli.conftest import Command, write_playbook
+from tests.postgres import Database
+
+WAIT = "workflow:\n- {step: start, next: go}\n- {step: go, type: wait, signal: go, key: KEY}\n"
+
+
+def begin(database: Database, key: str) -> int:
+    """Start an execution that waits; return its id."""
+
+    async def run() -> int:
+        await register(database, WAIT.replace("key: KEY", f"key: {key}" if key else "timeout: 1d"))
+        [execution_id] = await start(database)
+        await drain(database)
+        return execution_id
+
+    return asyncio.run(run())
+
+
+def result(database: Database) -> tuple[object, ...]:
+    """Decide; return the status and the result of the only execution."""
+
+    async def run() -> tuple[object, ...]:
+        await drain(database)
+        [found] = await rows(database, "select status, result from noetl.execution")
+        return tuple(found)
+
+    return asyncio.run(run())
+
+
+def test_signal_sends_by_key(command: Command, database: Database) -> None:
+    """It prints the id; an idempotency key sends one."""
+    begin(database, "42")
+    for _ in range(2):
+        answer = command("signal", "go", "--key", "42", "--payload", '{"a": 5}', "--idempotency-key", "i")
+        assert (answer.exit_code, answer.stdout) == (0, "1\n")
+    assert result(database) == ("COMPLETED", {"a": 5})
+    answer = command("signal", "go", "--key", "42", "--payload", "6", "--idempotency-key", "i")
+    used = "the idempotency key i of the signal go is used: signal 1 has another payload"
+    remedy = "send the same payload, or choose another key"
+    assert (answer.exit_code, answer.stderr) == (1, f"noetl-broker: {used}; {remedy}\n")
+
+
+def test_signal_sends_to_an_execution(command: Command, database: Database) -> None:
+    """One that has ended gets none."""
+    execution_id = begin(database, "")
+    assert command("signal", "go", "--execution", execution_id, "--payload", "7").stdout == "1\n"
+    assert result(database) == ("COMPLETED", 7)
+    answer = command("signal", "go", "--execution", execution_id)
+    assert (answer.exit_code, answer.stderr) == (
+        1,
+        f"noetl-broker: execution {execution_id} has ended, so nothing was sent\n",
+    )
+
+
+def test_keep_does_not_go_with_an_execution(lone_command: Command) -> None:
+    """Such a signal is kept as long as its execution lives."""
+    answer = lone_command("signal", "go", "--execution", 5, "--keep", "1d")
+    said = "noetl-broker: a signal to an execution is kept until the execution ends; leave out --keep\n"
+    assert (answer.exit_code, answer.stderr) == (2, said)
+
+
+def test_a_program_sends_signals(database: Database) -> None:
+    """By key, where a number is its JSON text, and to an execution."""
+    execution_id = begin(database, "42")
+
+    async def send() -> list[int | None]:
+        async with Client(database.dsn, schema=database.schema) as client:
+            return [
+                await client.signal_execution(execution_id, "other", {"x": 1}),
+                await client.signal("go", 42, [1, 2], idempotency_key="i"),
+                await client.signal("go", 42, [1, 2], idempotency_key="i"),
+            ]
+
+    assert asyncio.run(send()) == [1, 2, 2]
+    assert result(database) == ("COMPLETED", [1, 2])
+
+
+def test_signal_to_an_execution_says_that_its_waits_have_another_key(command: Command, database: Database) -> None:
+    """So does explain: a signal to an execution reaches its waits without `key`."""
+    execution_id = begin(database, "42")
+    answer = command("signal", "go", "--execution", execution_id)
+    missed = (
+        f"noetl-broker: execution {execution_id} waits for go with the key 42, so it does not take this signal; "
+        "send it by the key: noetl-broker signal go --key 42\n"
+    )
+    assert (answer.exit_code, answer.stdout, answer.stderr) == (0, "1\n", missed)
+    said = command("explain", execution_id).stdout
+    assert "    1 signal go was sent to this execution, and it cannot reach this wait, which has the key 42" in said
+    assert "signal go of 42" in command("status", execution_id).stdout
+
+
+def test_explain_names_the_last_signal_that_since_shuts_out(command: Command, database: Database) -> None:
+    """It was sent before the start."""
+    assert command("signal", "go", "--key", "42").stdout == "1\n"
+    execution_id = begin(database, "42")
+    said = command("explain", execution_id).stdout
+    assert re.search(r"a signal of this name and key was sent \S+ \w+ before the start; `since` would include it", said)
+
+
+def test_events_show_the_signal(command: Command, database: Database) -> None:
+    """Its name, its key and its payload."""
+    execution_id = begin(database, "42")
+    command("signal", "go", "--key", "42", "--payload", '{"a": 5}')
+    result(database)
+    [line] = [line for line in command("events", execution_id).stdout.splitlines() if "execution_signal" in line]
+    assert line.endswith('go of 42: {"a": 5}')
+
+
+def test_explain_names_the_signal_that_started_an_execution(command: Command, database: Database) -> None:
+    """With its key and its moment."""
+    file = write_playbook(command.folder, "workflow: [{step: start}]\n", path="p")
+    file.write_text(file.read_text().replace("path: p}", "path: p, on_signal: {signal: asked}}"))
+    command("register", file)
+    command("signal", "asked", "--key", "7")
+    result(database)
+    [(execution_id,)] = asyncio.run(rows(database, "select execution_id from noetl.execution"))
+    headline = command("explain", execution_id).stdout.splitlines()[0]
+    assert re.search(r"; started by the signal asked of 7, sent at \S+Z$", headline)

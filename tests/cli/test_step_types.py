@@ -1,0 +1,73 @@
+"""`step-type`: the types of people's own workers, and what registration does with them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from noetl_broker.playbook.keywords import LANGUAGE
+from tests.cli.conftest import Command, execute, rows, write_playbook
+from tests.postgres import Database
+
+RESIZE = """\
+workflow:
+  - {step: start, next: a}
+  - {step: a, type: resize, width: 7}
+"""
+
+
+def test_a_type_in_the_database_can_be_registered(command: Command, database: Database) -> None:
+    """A removed one cannot, and what is registered stays."""
+    file = write_playbook(command.folder, RESIZE, path="examples/resize")
+    refused = command("register", file)
+    assert refused.exit_code == 1
+    assert "the type `resize` is not known" in refused.stderr
+    assert "noetl-broker step-type add" in refused.stderr
+    assert command("step-type", "add", "resize", "dbt").stdout == "2 of 2 step types added\n"
+    assert command("step-type", "add", "resize").stdout == "0 of 1 step types added\n"
+    assert command("register", file).exit_code == 0
+    assert command("step-type", "remove", "resize").stdout == "1 of 1 step types removed\n"
+    assert command("step-type", "remove", "resize").exit_code == 1
+    assert command("register", file).exit_code == 1
+    assert rows(database, "select path, language from noetl.catalog") == [("examples/resize", LANGUAGE)]
+
+
+def test_the_list_says_who_added_a_type(command: Command) -> None:
+    """As a table, and as JSON."""
+    assert command("step-type", "list").stdout == "no step types; a Python worker adds its own when it starts\n"
+    command("step-type", "add", "resize")
+    assert "resize" in command("step-type", "list").stdout
+    [found] = json.loads(command("step-type", "list", "--json").stdout)
+    assert (found["name"], set(found)) == ("resize", {"name", "added_at", "added_by"})
+
+
+def test_a_text_whose_meaning_has_changed_is_registered_again(command: Command, database: Database) -> None:
+    """A version from before waits and outputs runs without them; an unchanged text would never get them."""
+    body = "workflow: [{step: start, next: a}, {step: a, type: wait, for: 3d}]\n"
+    waits = write_playbook(command.folder, body, path="examples/waits")
+    body = "workflow: [{step: start, next: a}, {step: a, type: http, url: x, output: 1}]\n"
+    keeps = write_playbook(command.folder, body, path="examples/keeps")
+    other = write_playbook(command.folder, "workflow: [{step: start}]\n", path="examples/other")
+    command("register", waits, keeps, other)
+    execute(database, "update noetl.catalog set language = 1")
+    assert command("register", waits, keeps, other).stdout == (
+        "examples/waits version 2\nexamples/keeps version 2\nexamples/other version 1 (unchanged)\n"
+    )
+    assert command("register", waits).stdout == "examples/waits version 2 (unchanged)\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (("add", "wait"), "the broker runs steps of type 'wait' itself; give the type of your worker another name"),
+        (("add", "a b"), "'a b' is no name of a step type"),
+        (("add",), "step-type add needs a name"),
+        (("list", "resize"), "step-type list takes no names"),
+    ],
+)
+def test_a_bad_name_exits_with_2(command: Command, arguments: tuple[str, ...], complaint: str) -> None:
+    """One sentence says why."""
+    answer = command("step-type", *arguments)
+    assert (answer.exit_code, answer.stderr.count("\n")) == (2, 1)
+    assert complaint in answer.stderr

@@ -1,0 +1,103 @@
+"""Who may use the API: tokens, roles, foreign pages and hosts, and who guesses tokens."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import httpx
+import pytest
+
+from noetl_broker.console.app import SMALL_BODY_BYTES
+from noetl_broker.console.sign_in import MOST_FAILURES
+from noetl_broker.store.api_tokens import create_token, revoke_token
+from tests.brokers import drain, register, start
+from tests.console.conftest import console
+from tests.console.test_executions import STORY
+from tests.postgres import Database
+from tests.sessions import reused_session
+
+LIST = "/api/v1/executions"
+
+
+async def token(database: Database, role: str, name: str = "", valid: timedelta | None = None) -> dict[str, str]:
+    """Create a token; return the header that presents it."""
+    async with reused_session(database) as connection:
+        made, _ = await create_token(connection, name or role, role, valid)
+    return {"Authorization": f"Bearer {made}"}
+
+
+async def test_from_the_first_token_on_nobody_enters_without_one(database: Database) -> None:
+    """Also after it is revoked."""
+    async with console(database) as client:
+        before = await client.get(LIST)
+    mine = await token(database, "viewer")
+    async with console(database) as client:
+        answers = [before, await client.get(LIST), await client.get(LIST, headers=mine)]
+    async with reused_session(database) as connection:
+        await revoke_token(connection, "viewer")
+    async with console(database) as client:
+        answers += [await client.get(LIST, headers=mine), await client.get(LIST)]
+    assert [answer.status_code for answer in answers] == [200, 401, 200, 401, 401]
+
+
+async def test_an_expired_token_is_refused(database: Database) -> None:
+    """By the clock of the database."""
+    mine = await token(database, "viewer", valid=timedelta(microseconds=1))
+    async with console(database) as client:
+        assert (await client.get(LIST, headers=mine)).status_code == 401
+
+
+async def test_a_viewer_sees_no_payload_and_starts_nothing(database: Database) -> None:
+    """An operator does both; the session cookie counts as the header does."""
+    await register(database, STORY)
+    [execution_id] = await start(database, payload={"x": 1})
+    await drain(database)
+    callers = [await token(database, role) for role in ("viewer", "operator")]
+    callers.append({"Cookie": f"noetl_session={callers[1]['Authorization'].removeprefix('Bearer ')}"})
+    found = []
+    async with console(database) as client:
+        for headers in callers:
+            shown = await client.get(f"{LIST}/{execution_id}", headers=headers)
+            posted = await client.post(LIST, json={"path": "story", "payload": {"x": 1}}, headers=headers)
+            found.append((shown.json()["result"], posted.status_code))
+    assert found == [(None, 403), ({"sum": 2}, 201), ({"sum": 2}, 201)]
+
+
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({"Host": "rebound.example"}, 403),
+        ({"X-Forwarded-For": "192.0.2.1"}, 403),
+        ({"Host": "localhost:1"}, 200),
+        ({"Origin": "http://rebound.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "localhost", "Origin": "http://localhost"}, 200),
+    ],
+)
+async def test_a_foreign_page_is_refused(api: httpx.AsyncClient, headers: dict[str, str], status: int) -> None:
+    """A page that points its own name to this machine, or that asks from its own address."""
+    assert (await api.get(LIST, headers=headers)).status_code == status
+
+
+async def test_who_guesses_tokens_has_to_wait(database: Database) -> None:
+    """Whoever has a valid token does not, though it comes from the same address for the first time."""
+    mine = await token(database, "viewer")
+    async with console(database, tokens_demanded=True) as client:
+        statuses = []
+        guesses = [{"Authorization": f"Bearer {number}"} for number in range(MOST_FAILURES + 1)]
+        answers = [await client.get(LIST, headers=guess) for guess in guesses]
+        statuses += [answer.status_code for answer in answers]
+        statuses.append((await client.get(LIST, headers=mine)).status_code)
+    assert (statuses, "Retry-After" in answers[-1].headers) == ([*[401] * MOST_FAILURES, 429, 200], True)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", LIST])
+async def test_a_large_body_is_read_of_an_operator_alone(database: Database, path: str) -> None:
+    """A form of 15 MiB that anybody sent held up all others for seconds."""
+    callers = [{}, *[await token(database, role) for role in ("viewer", "operator")]]
+    json = {"Content-Type": "application/json"}
+    body = b"{" * (SMALL_BODY_BYTES + 1)
+    async with console(database) as client:
+        answers = [await client.post(path, content=body, headers={**json, **headers}) for headers in callers]
+    assert [answer.status_code for answer in answers] == [401, 403, 415 if path == "/sign-in" else 400]

@@ -1,0 +1,144 @@
+"""The stream of changes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import httpx
+
+from noetl_broker.console.changes import MOST_PENDING, Changes, Stream, as_word_of_database
+from noetl_broker.console.connections import Connections
+from noetl_broker.store.api_tokens import revoke_token
+from noetl_broker.store.changes import Standing
+from noetl_broker.store.dsn import Database as StoredIn
+from tests.brokers import PATIENCE_SECONDS, drain, register, start
+from tests.console.conftest import console
+from tests.console.test_access import token
+from tests.console.test_executions import STORY
+from tests.postgres import Database
+from tests.sessions import reused_session
+
+ASK = "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
+
+
+async def events(
+    client: httpx.AsyncClient, headers: dict[str, str] | None = None, **params: Any
+) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """Yield the changes of each event."""
+    asked = client.stream("GET", "/api/v1/changes", params=params, headers=headers)
+    async with asyncio.timeout(PATIENCE_SECONDS), asked as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                told = json.loads(line.removeprefix("data: "))
+                if "changes" in told:  # else it is of the database
+                    yield told["changes"]
+
+
+async def test_a_named_execution_is_told_as_it_is_and_when_it_changes(
+    database: Database, api: httpx.AsyncClient
+) -> None:
+    """Its id is text."""
+    await register(database, STORY)
+    [execution_id] = await start(database, payload={"x": 1})
+    stream = events(api, execution_id=execution_id)
+    first = await anext(stream)
+    await drain(database)
+    last = await anext(stream)
+    await stream.aclose()
+    assert [(each["execution_id"], each["turn"] > 0, each["status"]) for each in first + last] == [
+        (str(execution_id), False, "RUNNING"),
+        (str(execution_id), True, "COMPLETED"),
+    ]
+
+
+async def test_a_stream_tells_how_much_waits_for_a_person(database: Database, api: httpx.AsyncClient) -> None:
+    """At the beginning, and when it changes; also where the executions that it names do not change."""
+    [other] = await start_of(database, STORY)
+    asked = api.stream("GET", "/api/v1/changes", params={"execution_id": other})
+    told: list[Any] = []
+    async with asyncio.timeout(PATIENCE_SECONDS), asked as answer:
+        is_next = False
+        async for line in answer.aiter_lines():
+            if is_next:
+                told.append(json.loads(line.removeprefix("data: ")))
+                if len(told) == 2:
+                    break
+                await start_of(database, ASK, path="ask")
+            is_next = line == "event: attention"
+    assert told == [{"approvals": 0, "dead_letters": 0}, {"approvals": 1, "dead_letters": 0}]
+
+
+async def start_of(database: Database, body: str, *, path: str = "story") -> list[int]:
+    """Start an execution of a new playbook, and let the broker decide."""
+    await register(database, body, path=path)
+    found = await start(database, path, payload={"x": 1})
+    await drain(database)
+    return found
+
+
+async def test_a_stream_of_an_execution_that_does_not_exist_is_refused(api: httpx.AsyncClient) -> None:
+    """It would tell nothing for ever."""
+    assert (await api.get("/api/v1/changes", params={"execution_id": 5})).status_code == 404
+
+
+async def test_a_stream_of_all_tells_what_changes_from_then_on(database: Database, api: httpx.AsyncClient) -> None:
+    """Not what was there before."""
+    await register(database, STORY)
+    await start(database, payload={"x": 1})
+    await drain(database)
+    stream = events(api)
+    told = await anext(stream)
+    looked = asyncio.ensure_future(anext(stream))
+    [execution_id] = await start(database, payload={"x": 1})
+    changed = await looked
+    await stream.aclose()
+    assert (told, [each["execution_id"] for each in changed]) == ([], [str(execution_id)])
+
+
+async def test_a_stream_says_when_the_database_is_away_and_back(database: Database) -> None:
+    """So a page does not look up to date while it is not."""
+    connections = Connections(StoredIn(dsn="postgresql://127.0.0.1:1/none"))
+    changes = Changes(connections)
+    said = []
+    try:
+        with changes.subscribe(frozenset({1})) as stream:
+            await stream.next(PATIENCE_SECONDS)
+            said.append(stream.is_away)
+            connections.database = database
+            await stream.next(PATIENCE_SECONDS)
+            said.append(stream.is_away)
+    finally:
+        changes.close()
+        await connections.close()
+    assert (said, as_word_of_database(is_away=True)) == ([True, False], 'event: database\ndata: {"away":true}\n\n')
+
+
+async def test_a_stream_ends_after_its_token_is_revoked(database: Database) -> None:
+    """Also while changes keep coming."""
+    await register(database, STORY)
+    headers = await token(database, "viewer")
+    async with console(database, token_seconds=0.0, heartbeat_seconds=0.1) as client:
+        stream = events(client, headers)
+        await anext(stream)
+        async with reused_session(database) as connection:
+            await revoke_token(connection, "viewer")
+
+        async def keep_changing() -> None:
+            while True:
+                await start(database, payload={"x": 1})
+
+        changing = asyncio.ensure_future(keep_changing())
+        told = [changes async for changes in stream]
+        changing.cancel()
+    assert len(told) < 5
+
+
+def test_what_is_kept_for_a_reader_who_takes_nothing_is_bounded() -> None:
+    """Its stream ends, and the reader asks anew."""
+    stream = Stream(None)
+    for number in range(MOST_PENDING + 2):
+        stream.offer({number: Standing(1, "RUNNING")})
+    assert (stream.is_lost, asyncio.run(stream.next(0.1))) == (True, {})

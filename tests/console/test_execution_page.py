@@ -1,0 +1,282 @@
+"""The page of one execution: where it stands, its steps, its past, and what an operator does with it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from noetl_broker.console.pasts import Pasts
+from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.session import session
+from tests.brokers import complete_jobs, drain, register, rows, start, value
+from tests.console.conftest import console
+from tests.console.test_pages import FIELD, sign_in
+from tests.postgres import Database, named
+from tests.roles import login
+
+HOSTILE = '<img src=x onerror=alert(1)> "q"'
+STORY = """
+workload: {n: 3, secret: canary-7}
+workflow:
+  - {step: start, next: [{when: "{{ workload.n > 2 }}", then: [{step: load}]}, {else: [{step: other}]}]}
+  - {step: load, type: http, url: "http://localhost", args: {key: "{{ workload.secret }}"}, next: check}
+  - {step: check, type: http, url: "http://localhost", next: end}
+  - {step: other, type: http, url: "http://localhost", next: end}
+  - {step: end, result: "{{ check }}"}
+"""
+ASKS = """
+workflow:
+  - {step: start, next: decide}
+  - {step: decide, type: approval, title: "Ship <b>it</b>?", form: {discount: {type: number, maximum: 30}}, next: end}
+  - {step: end, result: "{{ decide }}"}
+"""
+WAITS = """
+workflow:
+  - {step: start, next: go}
+  - {step: go, type: wait, signal: go, next: end}
+  - {step: end, result: "{{ go }}"}
+"""
+FAIL = "select noetl.fail_job(queue_id, 'test', attempts, $1) from noetl.lease_jobs('test', 10)"
+
+
+async def began(database: Database, body: str = STORY) -> int:
+    """An execution on which the broker has decided once."""
+    await register(database, body)
+    [execution_id] = await start(database)
+    await drain(database)
+    return execution_id
+
+
+async def halfway(database: Database) -> int:
+    """An execution of STORY that is at `check`."""
+    execution_id = await began(database)
+    await complete_jobs(database, {"rows": "canary-8"})
+    await drain(database)
+    return execution_id
+
+
+async def read(client: httpx.AsyncClient, url: str, **params: Any) -> str:
+    """The text of a page that must be 200."""
+    answer = await client.get(url, params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def post(client: httpx.AsyncClient, execution_id: int, action: str, **fields: str) -> httpx.Response:
+    """Send a form of the execution's page, with its token; the answer is the page that it leads to."""
+    found = FIELD.search(await read(client, f"/executions/{execution_id}/fork"))
+    data = {**fields, "csrf": found[1] if found else ""}
+    return await client.post(f"/executions/{execution_id}/{action}", data=data, follow_redirects=True)
+
+
+async def test_a_page_shows_graph_timeline_and_steps(database: Database, api: httpx.AsyncClient) -> None:
+    """Steps of the graph are links; what it waits for is explained."""
+    execution_id = await halfway(database)
+    page = await read(api, f"/executions/{execution_id}")
+    assert (
+        f'href="/executions/{execution_id}?step=check#step"' in page,
+        'class="nb time"' in page,
+        "Waits for a worker" in page,
+        "What it waits for" in page,
+        f'data-changes="{execution_id}"' in page,
+    ) == (True, True, True, True, True)
+
+
+async def test_a_step_shows_its_values_and_why_it_ran(database: Database, api: httpx.AsyncClient) -> None:
+    """Inputs, result, and the condition that led to it; of one that did not run, the condition that did not."""
+    execution_id = await halfway(database)
+    load = await read(api, f"/executions/{execution_id}", step="load")
+    other = await read(api, f"/executions/{execution_id}", step="other")
+    none = await read(api, f"/executions/{execution_id}", step="lod")
+    assert (
+        "canary-7" in load.partition("<h3>Inputs</h3>")[2],
+        "canary-8" in load.partition("<h3>Result</h3>")[2],
+        "workload.n &gt; 2" in load.partition("<h3>Why</h3>")[2],
+        "workload.n &gt; 2" in other.partition("<h3>Why</h3>")[2],
+        "has no step or visit" in none,
+    ) == (True, True, True, True, True)
+
+
+async def test_the_past_is_shown_after_any_turn(database: Database, api: httpx.AsyncClient) -> None:
+    """The step's result is there from its turn on. A turn that is not there is 404."""
+    execution_id = await halfway(database)
+    first = await read(api, f"/executions/{execution_id}", turn=1, step="load")
+    second = await read(api, f"/executions/{execution_id}", turn=2, step="load")
+    missing = await api.get(f"/executions/{execution_id}", params={"turn": 9})
+    assert (
+        "<h3>Result</h3>" in first,
+        "step_started load" in first,
+        "canary-8" in second.partition("<h3>Result</h3>")[2],
+        re.findall(r"after turn <strong>(\d+)</strong> of (\d+)", second),
+        missing.status_code,
+    ) == (False, True, True, [("2", "2")], 404)
+
+
+async def test_a_viewer_sees_no_values_and_no_forms(database: Database) -> None:
+    """Of no tab, turn or step; and may send none."""
+    execution_id = await halfway(database)
+    url = f"/executions/{execution_id}"
+    async with console(database) as client:
+        await sign_in(client, database, "viewer")
+        pages = [
+            await read(client, url, **params)
+            for params in ({}, {"step": "load"}, {"turn": 2, "step": "load"}, {"tab": "events"}, {"tab": "jobs"})
+        ]
+        refused = [
+            (await client.get(f"{url}/{action}")).status_code
+            for action in ("cancel", "fork", "retry", "signal", "again", "values/workload")
+        ]
+        refused += [(await client.post(f"{url}/{action}")).status_code for action in ("cancel", "pause", "decide")]
+    assert (
+        [("canary" in page, f'action="{url}/' in page) for page in pages],
+        set(refused),
+    ) == ([(False, False)] * 5, {403})
+
+
+async def test_hostile_names_and_values_are_text(database: Database, api: httpx.AsyncClient) -> None:
+    """In the graph, the timeline, the panel of the step, and the log of events."""
+    body = STORY.replace("step: check", f"step: '{HOSTILE}'").replace("next: check", f"next: '{HOSTILE}'")
+    execution_id = await began(database, body.replace("{{ check }}", "done"))
+    await complete_jobs(database, {"rows": HOSTILE})
+    await drain(database)
+    await value(database, FAIL, {"type": HOSTILE, "message": HOSTILE, "traceback": HOSTILE})
+    await drain(database)
+    pages = [
+        await read(api, f"/executions/{execution_id}", **params)
+        for params in ({}, {"step": HOSTILE}, {"step": "load"}, {"turn": 2}, {"tab": "events"}, {"tab": "jobs"})
+    ]
+    assert ["<img" in page for page in pages] == [False] * len(pages)
+
+
+async def test_an_operator_pauses_resumes_and_cancels(database: Database, api: httpx.AsyncClient) -> None:
+    """A cancel is asked for first."""
+    execution_id = await began(database)
+    found = []
+    for action in ("pause", "resume", "cancel"):
+        await post(api, execution_id, action, reason="a reason")
+        await drain(database)
+        found += await rows(database, "select status from noetl.execution")
+    form = await read(api, f"/executions/{execution_id}/cancel")
+    assert (found, "cannot be taken back" in form) == ([("PAUSED",), ("RUNNING",), ("CANCELLED",)], True)
+
+
+async def test_an_approval_is_decided_in_place(database: Database, api: httpx.AsyncClient) -> None:
+    """With the values of its form, in the types of its schema; one that breaks it is refused."""
+    execution_id = await began(database, ASKS)
+    page = await read(api, f"/executions/{execution_id}")
+    fields = {"step": "decide", "comment": "fine", "decision": "approve"}
+    wrong = await post(api, execution_id, "decide", **fields, **{"form.discount": "40"})
+    right = await post(api, execution_id, "decide", **fields, **{"form.discount": "4.5"})
+    await drain(database)
+    [(result,)] = await rows(database, "select result from noetl.execution")
+    assert (
+        "Ship &lt;b&gt;it&lt;/b&gt;?" in page,
+        wrong.status_code,
+        "is approved by local" in right.text,
+        result["discount"],
+        result["comment"],
+    ) == (True, 400, True, 4.5, "fine")
+
+
+async def test_a_signal_is_sent(database: Database, api: httpx.AsyncClient) -> None:
+    """Its payload is JSON; text that is none is shown again with the fault."""
+    execution_id = await began(database, WAITS)
+    wrong = await post(api, execution_id, "signal", name="go", key="", payload="{n: 1}")
+    await post(api, execution_id, "signal", name="go", key="", payload='{"n": 1}')
+    await drain(database)
+    assert (
+        (wrong.status_code, "is not JSON" in wrong.text, "{n: 1}" in wrong.text),
+        await rows(database, "select status, result from noetl.execution"),
+    ) == ((400, True, True), [("COMPLETED", {"n": 1})])
+
+
+async def test_a_failed_execution_is_retried_and_forked(database: Database, api: httpx.AsyncClient) -> None:
+    """A fork with another result of a step hands it to what comes after."""
+    execution_id = await halfway(database)
+    await value(database, FAIL, {"type": "ValueError", "message": "no price", "traceback": "line 7"})
+    await drain(database)
+    page = await read(api, f"/executions/{execution_id}")
+    form = await read(api, f"/executions/{execution_id}/fork", of="load")
+    retried = await post(api, execution_id, "retry")
+    forked = await post(api, execution_id, "fork", step="check", of="load", value='{"rows": 5}', version="")
+    again = await post(api, execution_id, "again", payload='{"n": 1}')
+    await drain(database)
+    assert (
+        ["no price" in page, "<summary>Traceback</summary>" in page, "canary-8" in form],
+        ["How it came to this" in page, "noetl-broker retry" in page, '<option value="check" selected>' in form],
+        'aria-label="Last turn"' in page,
+        [f"continues {execution_id} from check" in retried.text, "the results of load" in forked.text],
+        "with this workload" in again.text,
+        await rows(database, "select status, forked_from from noetl.execution order by execution_id"),
+        await value(database, "select count(*) from noetl.queue where node_name = 'other'"),
+    ) == (
+        [True, True, True],
+        [True, False, True],
+        False,
+        [True, True],
+        True,
+        [("FAILED", None), ("RUNNING", execution_id), ("RUNNING", execution_id), ("RUNNING", None)],
+        1,
+    )
+
+
+@pytest.mark.parametrize("tab", ["events", "jobs", "children"])
+async def test_lists_have_pages(database: Database, api: httpx.AsyncClient, tab: str) -> None:
+    """The first one leads to the rest, where there is more."""
+    execution_id = await halfway(database)
+    page = await read(api, f"/executions/{execution_id}", tab=tab, limit=1)
+    assert ('rel="next"' in page) is (tab != "children")
+
+
+async def test_a_tab_replays_nothing(database: Database, api: httpx.AsyncClient) -> None:
+    """It is read in the event loop, where a long replay would hold up all others."""
+    execution_id = await halfway(database)
+    statuses = [
+        (await api.get(f"/executions/{execution_id}", params={"turn": 999, "tab": tab})).status_code
+        for tab in ("", "events")
+    ]
+    assert statuses == [404, 200]
+
+
+async def test_the_api_draws_the_timeline(database: Database, api: httpx.AsyncClient) -> None:
+    """As an image of its own, with the names of steps."""
+    execution_id = await halfway(database)
+    answer = await api.get(f"/api/v1/executions/{execution_id}/timeline")
+    assert (answer.headers["content-type"], answer.text.startswith("<svg"), ">check<" in answer.text) == (
+        "image/svg+xml",
+        True,
+        True,
+    )
+
+
+async def test_the_login_of_the_console_may_read_all_of_it(database: Database) -> None:
+    """It has the rights of `noetl_operator` and no more."""
+    execution_id = await halfway(database)
+    await create_roles(database)
+    views: tuple[dict[str, Any], ...] = (
+        {},
+        {"step": "load"},
+        {"turn": 2, "step": "load"},
+        *({"tab": tab} for tab in ("events", "jobs", "items")),
+    )
+    async with login(database, "console", named("noetl_operator")) as operator, console(operator) as client:
+        pages = [await read(client, f"/executions/{execution_id}", **view) for view in (*views, {"tab": "children"})]
+        whole = await client.get(f"/executions/{execution_id}/values/result", params={"step": "load"})
+    assert (len(pages), whole.json()) == (7, {"rows": "canary-8"})
+
+
+async def test_a_past_that_is_too_long_is_refused(database: Database) -> None:
+    """With the number of its turns; what is kept answers for earlier turns while the execution goes on."""
+    execution_id = await halfway(database)
+    pasts = Pasts()
+    async with session(database, name="test") as connection:
+        kept = await pasts.after(connection, execution_id, 2, PlaybookRules())
+        again = await pasts.after(connection, execution_id, 1, PlaybookRules())
+        with pytest.raises(OperatorFault, match=r"has 2 turns; the console shows the past of up to 1$"):
+            await Pasts(most_turns=1).after(connection, execution_id, 1, PlaybookRules())
+    assert (len(kept.turns), again is kept) == (2, True)

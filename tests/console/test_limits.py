@@ -1,0 +1,155 @@
+"""Places of executions and limits on jobs: API and pages."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from tests.brokers import drain, register, rows, start
+from tests.console.test_actions import STORY, do
+from tests.console.test_bulk_pages import fields_of
+from tests.console.test_execution_page import read
+from tests.console.test_pages import sign_in
+from tests.postgres import Database
+
+ONE_EACH = 'concurrency: {key: "{{ workload.customer }}", limit: 1}'
+
+
+async def of_customers(database: Database, *customers: str) -> list[str]:
+    """Start executions of customers, each of whom may have one at a time; return their ids."""
+    await register(database, f"workload: {{customer: x}}\n{STORY}", metadata=ONE_EACH)
+    started = [(await start(database, payload={"customer": customer}))[0] for customer in customers]
+    await drain(database)
+    return [str(one) for one in started]
+
+
+async def test_places_say_who_holds_them_and_who_waits(database: Database, api: httpx.AsyncClient) -> None:
+    """In the list, in the line of one place, and of an execution; a viewer sees no keys."""
+    first, second, other = await of_customers(database, "ann", "ann", "bob")
+    listed = (await do(api, "get", "/places"))["items"]
+    line = (await do(api, "get", "/places/line", params={"path": "story", "key": "ann"}))["items"]
+    waiting = (await do(api, "get", f"/executions/{second}"))["places"]
+    page = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{second}"))
+    overview, queued = await read(api, "/"), await read(api, "/executions", status="QUEUED")
+    await sign_in(api, database, "viewer")
+    hidden = (await do(api, "get", "/places"))["items"]
+    refused = await api.get("/api/v1/places/line", params={"path": "story", "key": "ann"})
+    assert (
+        [(one["key"], one["held"], one["waiting"], one["holders"]) for one in listed],
+        [(one["execution_id"], one["held_at"] is not None) for one in line],
+        [(one["before"], one["holders"]) for one in waiting],
+        ["Waits for a place: customer ann, first of 1" in page, "Queued for" in page, f"held by {first}" in page],
+        ["1 queued" in overview, overview.count("waits for a place"), queued.count("waits for a place")],
+        [(one["key"], one["waiting"]) for one in hidden],
+        refused.status_code,
+    ) == (
+        [("ann", 1, 1, [first]), ("bob", 1, 0, [other])],
+        [(first, True), (second, False)],
+        [(0, [first])],
+        [True, True, True],
+        [True, 1, 1],
+        [(None, 1), (None, 0)],
+        403,
+    )
+
+
+THROTTLED = STORY.replace(
+    'url: "http://localhost"', 'url: "http://localhost", throttle: {name: bank, key: a, concurrency: 1}'
+)
+
+
+async def test_limits_on_jobs_are_listed_changed_and_deleted(database: Database, api: httpx.AsyncClient) -> None:
+    """With the jobs that they count, and of one limit its keys; a viewer sees no keys and changes nothing."""
+    await do(api, "put", "/limits/bank", json={"concurrency": 1})
+    await register(database, THROTTLED)
+    held = (await start(database, count=3))[-1]
+    await drain(database)
+    [job] = (await do(api, "get", f"/executions/{held}/jobs"))["items"]
+    jobs = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{held}", tab="jobs"))
+    [listed] = (await do(api, "get", "/limits"))["items"]
+    keys = (await do(api, "get", "/limits/bank/keys"))["items"]
+    changed = await do(api, "put", "/limits/bank", json={"concurrency": 2, "rate": 10})
+    bad = await api.put("/api/v1/limits/bank", json={"burst": 3})
+    await sign_in(api, database, "viewer")
+    hidden = (await do(api, "get", "/limits/bank/keys"))["items"]
+    refused = await api.delete("/api/v1/limits/bank")
+    [seen] = (await do(api, "get", f"/executions/{held}/jobs"))["items"]
+    assert (
+        ([job[name] for name in ("status", "held_for", "limit_name", "limit_key")], seen["limit_key"]),
+        "Held by the limit bank for a" in jobs,
+        [listed[name] for name in ("name", "concurrency", "keys", "leased", "ready", "held")],
+        [(one["key"], one["held"]) for one in keys],
+        (changed, bad.status_code),
+        ([one["key"] for one in hidden], refused.status_code),
+        await rows(database, "select concurrency, rate from noetl.limit"),
+    ) == (
+        (["held", ["limit"], "bank", "a"], None),
+        True,
+        ["bank", 1, 1, 0, 1, 2],
+        [("a", 2)],
+        ({"name": "bank", "new": False, "deleted": None}, 400),
+        ([None], 403),
+        [(2, 10.0)],
+    )
+
+
+async def test_an_operator_limits_jobs_by_a_form(database: Database, api: httpx.AsyncClient) -> None:
+    """Wrong numbers stand at their fields; the page shows what each allows."""
+    form = dict(fields_of((await api.get("/limits/put")).text, "/limits/put"))
+    wrong = await api.post("/limits/put", data={**form, "name": "bank", "concurrency": "many", "rate": "quick"})
+    made = await api.post("/limits/put", data={**form, "name": "bank", "concurrency": "5", "rate": "0.5", "burst": ""})
+    page = (await api.get("/limits")).text
+    change = (await api.get("/limits/put", params={"name": "bank"})).text
+    asked = dict(fields_of((await api.get("/limits/delete", params={"name": "bank"})).text, "/limits/delete"))
+    deleted = await api.post("/limits/delete", data=asked)
+    assert (
+        (wrong.status_code, wrong.text.count('aria-invalid="true"')),
+        made.headers["location"],
+        [words in page for words in ("5 at a time, 30/m", "is made: 5 at a time, 30/m")],
+        'value="30/m"' in change,
+        deleted.headers["location"],
+        await rows(database, "select count(*) from noetl.limit"),
+    ) == ((400, 2), "/limits", [True, True], True, "/limits", [(0,)])
+
+
+async def test_the_page_shows_places_and_their_line(database: Database, api: httpx.AsyncClient) -> None:
+    """With links to those that hold them; a viewer sees no names."""
+    first, second = await of_customers(database, "ann", "ann")
+    page = await read(api, "/limits")
+    line = await read(api, "/limits/line", path="story", key="ann")
+    await sign_in(api, database, "viewer")
+    hidden = await read(api, "/limits")
+    assert (
+        ["customer ann" in page, f"/executions/{first}" in page, "/limits/line?path=story&amp;key=ann" in page],
+        [line.index(first) < line.index(second), "holds it" in line, "<h1>customer ann" in line],
+        ["ann" in hidden, "/limits/put" in hidden, f"/executions/{first}" in hidden],
+    ) == ([True, True, True], [True, True, True], [False, False, True])
+
+
+ITEMS = """
+workflow:
+  - {step: start, next: ask}
+  - step: ask
+    type: iterator
+    collection: [1, 2, 3]
+    element: n
+    mode: async
+    task: {type: http, url: "http://localhost", throttle: {name: bank, concurrency: 1}}
+    next: end
+  - {step: end}
+"""
+
+
+async def test_items_that_a_limit_holds_do_not_run(database: Database, api: httpx.AsyncClient) -> None:
+    """They have begun, but only one may run."""
+    await register(database, ITEMS)
+    [execution_id] = await start(database)
+    await drain(database)
+    [progress] = (await do(api, "get", f"/executions/{execution_id}"))["iterators"]
+    page = re.sub(r"<[^>]+>", "", await read(api, f"/executions/{execution_id}"))
+    assert (progress["started"], progress["held"], "0 of 3 items · 1 running · 2 held by a limit" in page) == (
+        3,
+        2,
+        True,
+    )

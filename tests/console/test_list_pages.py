@@ -1,0 +1,206 @@
+"""The pages of approvals, schedules, signals, workers, dead letters and health."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from html import unescape
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from noetl_broker.store.migrations import create_roles
+from tests.brokers import drain, execute, register, rows, start, value
+from tests.console.conftest import console
+from tests.console.test_actions import STORY, WAIT, begun
+from tests.console.test_bulk_pages import fields_of
+from tests.console.test_pages import HOSTILE, sign_in
+from tests.postgres import Database, named
+from tests.roles import login
+
+APPROVAL = """
+workflow:
+  - {step: start, next: ask}
+  - step: ask
+    type: approval
+    title: "Pay {{ workload.who }}"
+    form:
+      discount: {type: number, maximum: 30}
+      centre: {type: string, required: true}
+      more: {type: object, default: {a: 1}}
+    next: end
+  - {step: end, result: "{{ ask }}"}
+"""
+PAGES = ("/approvals", "/schedules", "/signals", "/workers", "/dead-letters", "/health")
+
+
+async def send(client: httpx.AsyncClient, page: str, action: str, typed: Mapping[str, str]) -> httpx.Response:
+    """Send the form of a page."""
+    return await client.post(action, data={**dict(fields_of((await client.get(page)).text, action)), **typed})
+
+
+async def fill(database: Database) -> None:
+    """Give each page something to show, with hostile names."""
+    await register(database, STORY)
+    await register(database, APPROVAL, path="pay")
+    await start(database, "pay", {"who": HOSTILE})
+    [execution_id] = await start(database)
+    await drain(database)
+    await value(database, "select count(*) from noetl.lease_jobs($1, 1)", HOSTILE)
+    await value(database, "select noetl.put_schedule($1, 'story', cron => '30 2 * * *')", HOSTILE)
+    await value(database, "select noetl.send_signal($1, $1, $2)", HOSTILE, {"a": HOSTILE})
+    await execute(
+        database,
+        "insert into noetl.dead_letter (execution_id, event_id, reason)"
+        " select execution_id, event_id, $2 from noetl.event where execution_id = $1 limit 1",
+        execution_id,
+        HOSTILE,
+    )
+
+
+async def test_an_empty_page_says_what_to_do(api: httpx.AsyncClient) -> None:
+    """With a command to copy, but for what nobody wants to have."""
+    found = [(await api.get(url)).text for url in PAGES]
+    assert ['class="empty"' in text for text in found] == [True, True, True, True, True, False]
+    assert ["noetl-broker " in text for text in found] == [True, True, True, True, False, True]
+
+
+async def test_hostile_texts_are_texts(database: Database, api: httpx.AsyncClient) -> None:
+    """On every page, for every role; a viewer sees no values, ids of workers, names of signals and reasons."""
+    await fill(database)
+    urls = [*PAGES, "/executions/act?action=reevaluate&scope=all"]
+    operators = [(await api.get(url)).text for url in urls]
+    one = await api.get("/schedules/one", params={"name": HOSTILE})
+    async with console(database) as client:
+        await sign_in(client, database, "viewer")
+        viewers = [await client.get(url) for url in PAGES]
+    assert ["<script>alert" in text or "<img" in text for text in [*operators, one.text]] == [False] * 8
+    assert ["&lt;script&gt;alert" in text for text in operators] == [True] * 7
+    assert [(page.status_code, "&lt;script&gt;alert" in page.text) for page in viewers] == [
+        (200, url == "/schedules") for url in PAGES
+    ]
+
+
+@pytest.mark.parametrize(
+    "typed, decision, said, status",
+    [
+        (("", "", "77"), "approve", "It is 77, the most is 30|It is missing", "RUNNING"),
+        (('{"a": 1, "b": 2}', "c", "5"), "approve", "", "COMPLETED"),
+        (("", "", ""), "reject", "", "COMPLETED"),
+    ],
+)
+async def test_an_approval_is_decided_in_its_place(
+    database: Database, api: httpx.AsyncClient, typed: tuple[str, str, str], decision: str, said: str, status: str
+) -> None:
+    """A rejection needs no field; a value of a form is sent whole; what is wrong stands at its field."""
+    await register(database, APPROVAL, path="pay")
+    await start(database, "pay", {"who": "Ada"})
+    await drain(database)
+    page = (await api.get("/approvals")).text
+    names = re.findall(r'<(?:input|textarea)[^>]* name="(a\d[^"]+)"', page)
+    fields = dict(zip(names, (*typed, "a comment"), strict=True))  # in the order of jsonb: short names first
+    answer = await send(api, "/approvals", "/approvals", {**fields, "decision": decision})
+    await drain(database)
+    [(found, result)] = await rows(database, "select status, result from noetl.execution")
+    assert (answer.status_code, found) == (400 if said else 303, status)
+    assert [words in unescape(answer.text) for words in said.split("|") if words] == [True] * (2 if said else 0)
+    if decision == "approve" and not said:
+        assert (result["discount"], result["more"], result["comment"], result["by"]) == (
+            5,
+            {"a": 1, "b": 2},
+            "a comment",
+            "local",
+        )
+
+
+async def test_a_schedule_is_made_changed_paused_filled_and_deleted(database: Database, api: httpx.AsyncClient) -> None:
+    """Each after a form of its own; a backfill and a deletion say first what they do."""
+    await register(database, STORY)
+    new, one = "/schedules/edit", "/schedules/one?name=n%2F1"
+    wrong = await send(api, new, new, {"name": "n/1", "path": "story", "cron": "61 * * * *", "payload": "[1]"})
+    typed = {"name": "n/1", "path": "story", "cron": "0 * * * *", "payload": "{}", "jitter": "5m", "timezone": "UTC"}
+    made = await send(api, new, new, typed)
+    changed = await send(api, f"{new}?name=n%2F1", new, {**typed, "cron": "30 * * * *"})
+    paused = await send(api, one, "/schedules/pause", {})
+    resumed = await send(api, one, "/schedules/resume", {})
+    preview = await api.get("/schedules/backfill", params={"name": "n/1", "since": "5h"})
+    filled = await send(api, "/schedules/backfill?name=n%2F1&since=5h", "/schedules/backfill", {})
+    asked = await api.get("/schedules/delete?name=n%2F1")
+    deleted = await send(api, "/schedules/delete?name=n%2F1", "/schedules/delete", {})
+    assert (wrong.status_code, "It must be an object." in wrong.text, "cron" in wrong.text) == (400, True, True)
+    assert [answer.headers["location"] for answer in (made, changed, paused, resumed, filled)] == [one] * 5
+    assert ("5 of 5 moments have no execution" in preview.text, "Delete this schedule?" in asked.text) == (True, True)
+    assert (deleted.headers["location"], await rows(database, "select count(*) from noetl.start_schedule")) == (
+        "/schedules",
+        [(0,)],
+    )
+    assert await rows(database, "select count(*) from noetl.execution") == [(5,)]
+
+
+async def test_a_signal_is_sent_once(database: Database, api: httpx.AsyncClient) -> None:
+    """However often its form is sent; what is no JSON stands at its field."""
+    url = "/signals/send"
+    form = dict(fields_of((await api.get(url)).text, url))
+    typed = {**form, "name": "paid", "key": "17", "keep": "7d"}
+    wrong = await api.post(url, data={**typed, "payload": "{", "keep": "soon"})
+    sent = [await api.post(url, data={**typed, "payload": '{"a": 1}'}) for _ in range(2)]
+    assert (
+        wrong.status_code,
+        "it is not JSON" in wrong.text,
+        [answer.headers["location"] for answer in sent],
+        await rows(database, "select name, key, payload from noetl.signal"),
+    ) == (400, True, ["/signals", "/signals"], [("paid", "17", {"a": 1})])
+
+
+async def test_what_waits_for_a_signal_is_listed(database: Database, api: httpx.AsyncClient) -> None:
+    """With a button that sends it; filters choose, and a viewer sees no names and keys."""
+    [waiting] = await begun(database, WAIT)
+    shown = (await api.get("/signals")).text
+    other = (await api.get("/signals", params={"key": "18"})).text
+    await sign_in(api, database, "viewer")
+    hidden = (await api.get("/signals")).text
+    send = "/signals/send?name=paid&amp;key=17"
+    assert (
+        [waiting in page for page in (shown, other, hidden)],
+        [send in page for page in (shown, other, hidden)],
+        '<span class="mono">17' in hidden,
+    ) == ([True, False, True], [True, False, False], False)
+
+
+async def test_dead_letters_go_back_to_the_broker(database: Database, api: httpx.AsyncClient) -> None:
+    """Chosen on their page, after the preview."""
+    await fill(database)
+    [(execution_id,)] = await rows(database, "select execution_id from noetl.dead_letter")
+    url = f"/executions/act?action=reevaluate&id={execution_id}"
+    done = await send(api, url, "/executions/act", {})
+    assert (done.headers["location"], await rows(database, "select count(*) from noetl.dead_letter")) == (
+        "/dead-letters",
+        [(0,)],
+    )
+
+
+async def test_the_console_needs_an_operators_login_alone(database: Database) -> None:
+    """Every page, a start, a back-test and a bulk action have the rights of `noetl_operator` and no more."""
+    await fill(database)
+    [(execution_id,)] = await rows(database, "select execution_id from noetl.execution where path = 'story'")
+    parts = ("", "/start", "/source", "/versions", "/difference", "/edit")
+    chosen = f"id={execution_id}"
+    urls = [
+        *PAGES,
+        *(f"/playbooks{part}?path=story" for part in parts),
+        *(f"/executions/act?action={action}&{chosen}" for action in ("cancel", "retry", "reevaluate")),
+        "/playbooks",
+        "/executions/act?action=pause&scope=all",
+        "/schedules/backfill?name=" + quote(HOSTILE) + "&since=2d",
+    ]
+    await create_roles(database)
+    async with login(database, "console", named("noetl_operator")) as operator, console(operator) as client:
+        found = {url: (await client.get(url)).status_code for url in urls}
+        edit, begin = "/playbooks/edit?path=story", "/playbooks/start?path=story"
+        [[text]] = await rows(database, "select content from noetl.catalog where path = 'story'")
+        tested = await send(client, edit, "/playbooks/edit", {"content": text, "do": "check"})
+        started = await send(client, begin, "/playbooks/start", {})
+        acted = await send(client, f"/executions/act?action=cancel&{chosen}", "/executions/act", {})
+    assert found == dict.fromkeys(urls, 200)
+    assert ("go the same way" in tested.text, started.status_code, acted.status_code) == (True, 303, 303)

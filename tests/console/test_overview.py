@@ -1,0 +1,162 @@
+"""The first page: counts of the present, the chart of what started, groups of failures, and what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from noetl_broker.console.connections import Connections
+from noetl_broker.console.pages.attention import Attention
+from noetl_broker.console.pages.overview import HEIGHT, PARTS, draw_bars, find_warnings
+from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.overview import load_activity, load_present
+from tests.brokers import PATIENCE_SECONDS, drain, execute, register, start
+from tests.console.conftest import console
+from tests.console.test_executions import STORY
+from tests.postgres import Database, named
+from tests.roles import login
+from tests.sessions import reused_session
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+QUIET = {
+    "brokers": 1,
+    "oldest_mail_seconds": None,
+    "oldest_ready_seconds": None,
+    "leased_jobs": 0,
+    "dead_letters": 0,
+    "left_undone": 0,
+}
+
+
+async def test_what_started_is_counted_by_time_playbook_and_failure(database: Database) -> None:
+    """A failure that a fork brought back is none any more. A block is no playbook."""
+    await register(database, STORY)
+    ids = await start(database, payload={"x": 1}, count=2) + await start(database, payload={"x": "text"}, count=3)
+    await drain(database)
+    await execute(database, "update noetl.execution set forked_from = $1 where execution_id = $2", ids[2], ids[0])
+    await execute(database, "update noetl.execution set path = 'story#pay' where execution_id = $1", ids[1])
+    async with reused_session(database) as connection:
+        found = await load_activity(connection, seconds=3600, parts=4, most=5)
+    [playbook] = found["playbooks"]
+    [failure] = found["failures"]
+    assert (
+        (found["executions"], found["is_cut"], found["brought_back"], sorted(found["parts"])),
+        (playbook["path"], playbook["executions"], playbook["failed"], playbook["live"]),
+        (failure["path"], failure["step"], failure["count"], failure["execution_id"]),
+    ) == ((5, False, 1, [[3, "COMPLETED", 2], [3, "FAILED", 3]]), ("story", 4, 3, 0), ("story", "end", 2, str(ids[4])))
+
+
+async def test_what_there_is_now_is_counted(database: Database) -> None:
+    """Executions, jobs, approvals, unread events, and brokers."""
+    await register(
+        database,
+        """
+workflow:
+  - {step: start, next: [{step: ask}, {step: work}]}
+  - {step: ask, type: approval, title: "?", next: end}
+  - {step: work, type: python, code: "def main(): pass", next: end}
+  - step: end
+""",
+    )
+    await start(database, count=2)
+    await drain(database)
+    await start(database)
+    async with reused_session(database) as connection:
+        found = await load_present(connection)
+    names = ("live", "queued", "paused", "ready_jobs", "leased_jobs", "approvals", "unread_mail", "dead_letters")
+    assert [found[name] for name in names] == [3, 0, 0, 2, 0, 2, 1, 0]
+
+
+async def test_a_list_says_where_a_live_execution_is(database: Database, api: httpx.AsyncClient) -> None:
+    """The steps that run, and what one waits for."""
+    steps = "\n".join(f"  - {{step: s{n}, type: python, code: x, next: end}}" for n in range(4))
+    following = ", ".join(f"{{step: s{n}}}" for n in range(4))
+    await register(
+        database,
+        f"""
+workflow:
+  - {{step: start, next: [{{step: ask}}, {following}]}}
+  - {{step: ask, type: approval, title: "?", next: end}}
+{steps}
+  - step: end
+""",
+    )
+    await start(database)
+    await drain(database)
+    pages = [re.sub(r"<[^>]+>", "", (await api.get(url)).text) for url in ("/", "/executions")]
+    assert ["at ask, s0, s1 and 2 more, waits for a person" in page for page in pages] == [True, True]
+
+
+async def test_the_navigation_counts_what_needs_a_person(database: Database) -> None:
+    """The first page does not wait for the counts; the next one has them."""
+    await register(
+        database, "workflow: [{step: start, next: a}, {step: a, type: approval, title: '?', next: end}, {step: end}]"
+    )
+    await start(database, count=2)
+    await drain(database)
+    connections = Connections(database)
+    attention = Attention(connections)
+    try:
+        first = attention.counts()
+        assert attention._task is not None
+        await asyncio.wait_for(attention._task, PATIENCE_SECONDS)
+        assert (first, attention.counts()) == ({}, {"/approvals": ("2", "run")})
+    finally:
+        await attention.close()
+        await connections.close()
+
+
+async def test_an_operators_login_may_read_the_page(database: Database) -> None:
+    """It has the rights of `noetl_operator` and no more."""
+    await register(database, STORY)
+    await start(database, payload={"x": 1})
+    await drain(database)
+    await create_roles(database)
+    async with login(database, "console", named("noetl_operator")) as operator, console(operator) as client:
+        answers = [await client.get(url) for url in ("/", "/executions", "/executions?text=story")]
+    assert [(answer.status_code, "story" in answer.text) for answer in answers] == [(200, True)] * 3
+
+
+async def test_a_new_database_says_what_to_do(api: httpx.AsyncClient) -> None:
+    """And that no broker is running."""
+    page = (await api.get("/")).text
+    assert [words in page for words in ("Nothing has run yet", "noetl-broker run", "noetl-broker start")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({}, []),
+        ({"brokers": 0, "oldest_mail_seconds": 99.0}, ["No broker is running, so nothing moves."]),
+        ({"oldest_mail_seconds": 99.0}, ["Events wait long for a broker to read them."]),
+        ({"oldest_ready_seconds": 99.0}, ["Jobs are ready, but no worker takes any."]),
+        ({"oldest_ready_seconds": 99.0, "leased_jobs": 1}, []),
+        ({"dead_letters": 1}, ["A broker could not decide on some events and set them aside."]),
+    ],
+)
+def test_what_is_wrong_is_said(changes: dict[str, object], said: list[str]) -> None:
+    """Each with a command."""
+    assert [sentence for _, sentence, _ in find_warnings({**QUIET, **changes})] == said
+
+
+def test_a_bar_shows_each_status_however_few() -> None:
+    """The highest bar is as high as the chart; a link leads to what it counts."""
+    activity = {
+        "read_at": NOW,
+        "since": NOW - timedelta(hours=24),
+        "parts": [[0, "COMPLETED", 1000], [0, "FAILED", 1], [PARTS - 1, "RUNNING", 10]],
+    }
+    bars = list(draw_bars(activity))
+    assert (
+        [(piece.tone, piece.height >= 2) for piece in bars[0].pieces],
+        (len(bars), bars[1].pieces, bars[0].pieces[-1].y >= 0, bars[-1].pieces[0].y < HEIGHT),
+        bars[0].href,
+    ) == (
+        [("bad", True), ("ok", True)],
+        (PARTS, [], True, True),
+        "/executions?since=2026-01-30T12%3A00%3A00.000Z&until=2026-01-30T12%3A29%3A59.999Z",
+    )

@@ -1,0 +1,94 @@
+"""Errors as problem documents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+
+from noetl_broker.console.app import MAX_BODY_BYTES
+from noetl_broker.console.problem import MOST_ERRORS
+from noetl_broker.store.dsn import Database as Place
+from tests.console.conftest import console
+from tests.postgres import Database
+
+LIST = "/api/v1/executions"
+
+
+async def test_a_wrong_field_is_named(api: httpx.AsyncClient) -> None:
+    """With its value and its place."""
+    answer = await api.get(LIST, params={"limit": "5000"})
+    problem = answer.json()
+    assert (
+        answer.headers["Content-Type"],
+        answer.status_code,
+        problem["code"],
+        problem["errors"][0]["at"],
+        "'5000'" in problem["detail"],
+    ) == ("application/problem+json", 400, "NB400", "query.limit", True)
+
+
+async def test_a_misspelled_filter_is_refused(api: httpx.AsyncClient) -> None:
+    """It would filter nothing."""
+    answer = await api.get(LIST, params={"stauts": "FAILED"})
+    assert (answer.status_code, "did you mean status?" in answer.json()["detail"]) == (400, True)
+
+
+async def test_a_wrong_body_is_told_in_plain_words(api: httpx.AsyncClient) -> None:
+    """Each value once."""
+    wrong: dict[tuple[str, str], str] = {
+        ("", ""): "body: it is missing: send a JSON object",
+        ("", "[]"): "body: it must be a JSON object; it is []",
+        ("", "{}"): "body.path: it is missing",
+        ("", '{"path": 5}'): "body.path: it must be a text; it is 5",
+        ("/5/pause", '{"raeson": 1}'): "body.raeson: there is no such field; did you mean `reason`?",
+        ("/5/retry", '{"foo": 1}'): "body.foo: there is no such field; known are: version, or_from_start",
+        ("/5/resume", '{"foo": 1}'): "body.foo: there is no such field",
+        ("/bulk/cancel", '{"which": {"stats": 1}}'): (
+            "body.which.stats: there is no such field; did you mean `status`?"
+        ),
+        ("/bulk/cancel", '{"which": {"since": "2x"}}'): (
+            "body.which.since: '2x' is neither a span (90s, 30min, 2h30m, 7d, 2w) nor a moment (2026-01-31,"
+            " 2026-01-31T08:00Z)"
+        ),
+    }
+    json = {"Content-Type": "application/json"}
+    answers = {each: await api.post(f"{LIST}{each[0]}", content=each[1], headers=json) for each in wrong}
+    assert {each: answer.json()["detail"] for each, answer in answers.items()} == wrong
+
+
+async def test_a_cursor_that_no_page_gave_is_refused(api: httpx.AsyncClient) -> None:
+    """It is another text."""
+    assert (await api.get(LIST, params={"cursor": "x"})).status_code == 400
+
+
+async def test_a_moment_that_the_database_cannot_hold_is_refused(api: httpx.AsyncClient) -> None:
+    """The driver refuses it."""
+    assert (await api.get(LIST, params={"since": "0001-01-01T00:00+23:00"})).status_code == 400
+
+
+async def test_a_large_body_is_refused(api: httpx.AsyncClient) -> None:
+    """Also one that does not say how long it is."""
+    body = b" " * (MAX_BODY_BYTES + 1)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body
+
+    json = {"Content-Type": "application/json"}
+    answers = [await api.post(LIST, content=content, headers=json) for content in (body, pieces())]
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(413, "NB413")] * 2
+
+
+async def test_without_its_database_the_console_answers_503(database: Database) -> None:
+    """It says when to ask again, and not where the database is."""
+    nowhere = Place(dsn="postgresql://nobody@127.0.0.1:1/nothing", schema=database.schema)
+    async with console(nowhere) as client:  # type: ignore[arg-type] # a database without a name
+        answer = await client.get(LIST)
+    assert (answer.status_code, answer.json()["code"], "Retry-After" in answer.headers) == (503, "NB503", True)
+    assert "127.0.0.1" not in answer.text
+
+
+async def test_an_answer_lists_a_bounded_number_of_wrong_fields(api: httpx.AsyncClient) -> None:
+    """A body may have any number of them."""
+    answer = await api.post(LIST, json={"path": "examples/fetch", **{f"field{n}": n for n in range(1_000)}})
+    assert (answer.status_code, len(answer.json()["errors"])) == (400, MOST_ERRORS)

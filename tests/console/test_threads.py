@@ -1,0 +1,102 @@
+"""Requests that compute much, or that hold a connection: the others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from noetl_broker.console.app import ConsoleOptions, create_app
+from noetl_broker.console.connections import CONNECTIONS
+from noetl_broker.console.problem import Refusal
+from noetl_broker.console.threads import Threads
+from noetl_broker.store.connection import Connection
+from tests.brokers import PATIENCE_SECONDS
+from tests.console.conftest import served
+from tests.postgres import Database
+
+
+class Computing:
+    """Work that keeps its thread busy until it may end."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Event(), threading.Event()
+
+    async def __call__(self, connection: Connection) -> Any:
+        """Return a value of the database."""
+        self.begun.set()
+        assert self.may_end.wait(PATIENCE_SECONDS)
+        return await connection.fetchval("select 7")
+
+
+@asynccontextmanager
+async def threads(database: Database, seconds: float = PATIENCE_SECONDS) -> AsyncIterator[Threads]:
+    """One thread, for which nobody waits."""
+    made = Threads(database, size=1, seconds=seconds, wait_seconds=0.0)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_the_event_loop_goes_on_while_a_request_computes(database: Database) -> None:
+    """And the request gets its answer."""
+    work = Computing()
+    async with threads(database) as made:
+        answer = asyncio.ensure_future(made.run(work))
+        await asyncio.to_thread(work.begun.wait, PATIENCE_SECONDS)
+        work.may_end.set()
+        assert await answer == 7
+
+
+async def test_a_request_beyond_the_threads_is_told_to_come_again(database: Database) -> None:
+    """Then there is a thread again."""
+    work = Computing()
+    async with threads(database) as made:
+        answer = asyncio.ensure_future(made.run(work))
+        await asyncio.to_thread(work.begun.wait, PATIENCE_SECONDS)
+        with pytest.raises(Refusal) as refused:
+            await made.run(work)
+        work.may_end.set()
+        assert (await answer, await made.run(work), refused.value.status, refused.value.headers) == (
+            7,
+            7,
+            503,
+            {"Retry-After": "2"},
+        )
+
+
+async def test_a_request_that_computes_too_long_is_refused(database: Database) -> None:
+    """Its thread is free once the work has ended, not before."""
+    work = Computing()
+    async with threads(database, seconds=0.5) as made:
+        with pytest.raises(Refusal, match="takes more than"):
+            await made.run(work)
+        with pytest.raises(Refusal, match="run already"):
+            await made.run(work)
+        work.may_end.set()
+
+
+async def test_the_server_cuts_no_transaction_before_the_console(database: Database) -> None:
+    """A replay of many turns reads in one transaction."""
+    async with threads(database, seconds=60.0) as made:
+        limit = await made.run(
+            lambda connection: connection.fetchval("select current_setting('transaction_timeout', true)")
+        )
+    assert limit in {"62s", None}  # None: PostgreSQL before 17 has no such limit
+
+
+async def test_health_and_tokens_answer_while_requests_hold_all_connections(database: Database) -> None:
+    """And what computes much has its own ones."""
+    urls = ("/health", "/me", "/playbooks/graph?path=no")
+    app = create_app(ConsoleOptions(database=database))
+    async with served(app) as client, AsyncExitStack() as held:
+        connections = app.state.services.connections
+        for _ in range(CONNECTIONS):
+            await held.enter_async_context(connections.borrow())
+        statuses = [(await client.get(f"/api/v1{url}")).status_code for url in urls]
+    assert statuses == [200, 200, 404]

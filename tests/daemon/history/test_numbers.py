@@ -1,0 +1,240 @@
+"""Numbers: the core decides on the same values that Postgres returns later."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from noetl_broker import Job, simulate
+from noetl_broker.history.story import read_events
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.connection import connect
+from noetl_broker.store.json_codec import dump_json, load_json
+from noetl_broker.store.verify import Scope, verify
+from noetl_broker.testing.result import Story
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start
+from tests.daemon.history.test_replay import differences
+from tests.postgres import Database
+from tests.sessions import session
+
+HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
+# Floats that jsonb returns as another integer, or nearly; and the limits of both types.
+FLOATS = [
+    *(0.0, -0.0, 1.0, -1.5, 1e15, 9007199254740993.0, 9999999999999998.0, 1e16, -1e16, 1.2345678901234568e16),
+    *(1.2345678901234568e17, 1e22, 1e23, 1e76, 1e77, 2.0**255, 2.0**256, -(2.0**256), 1.2e77, 1e78, 1e100),
+    *(1.5e300, 1e308, -1e308, 1.7976931348623157e308, 1e-7, 5e-324, 2.2250738585072014e-308, 1e-16, 123456.789),
+]
+INTEGERS = [2**53 + 1, 10**16, 10**19, -(10**20), 12345678901234567890, 10**76 + 1, 2**256 - 1, -(2**256) + 1]
+NUMBERS = (
+    st.sampled_from(FLOATS)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.floats(1e15, 1e20)
+    | st.sampled_from(INTEGERS)
+    | st.integers(-(2**256) + 1, 2**256 - 1)
+    | st.integers()
+)
+NAMES = st.text("abcz", min_size=1, max_size=3)
+VALUES = st.recursive(
+    NUMBERS | st.none() | st.booleans() | NAMES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=10,
+)
+ALL = [*FLOATS, *INTEGERS]
+
+
+def exactly(value: Any) -> Any:
+    """Give a value in a form that distinguishes 1 from 1.0 and 0.0 from -0.0, in any order of keys."""
+    if isinstance(value, dict):
+        return {key: exactly(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [exactly(item) for item in value]
+    return type(value).__name__, math.copysign(1, value) if value == 0 else 0, value
+
+
+async def stored(database: Database, value: Any) -> Any:
+    """Give a value as jsonb returns it."""
+    async with session(database) as own:
+        return await own.fetchval("select $1::jsonb", value)
+
+
+def emitted(value: Any) -> list[Any]:
+    """Give a value as it leaves turns: from the document, a template, the payload, a result, an end."""
+    args = {"constant": value, "made": "{{ workload.text | from_json }}"}
+    args |= {"sent": "{{ workload.sent }}", "given": "{{ workload.given }}"}
+    body = {
+        "workload": {"given": value},
+        "workflow": [
+            {"step": "start", "next": "a"},
+            {"step": "a", "type": "python", "code": "x", "args": args, "next": "b"},
+            {"step": "b", "type": "python", "code": "x", "args": {"answered": "{{ a.n }}"}, "next": "end"},
+            {"step": "end", "result": {"n": "{{ a.n }}", "m": [value, "{{ workload.text | from_json }}"]}},
+        ],
+    }
+    text = dump_json({"apiVersion": "noetl.io/v1", "kind": "Playbook", "metadata": {"name": "s", "path": "s"}, **body})
+    story = simulate(text, {"a": {"n": value}, "b": None}, payload={"sent": value, "text": json.dumps(value)})
+    assert story.status == "COMPLETED", story.error
+    first, second = story.jobs
+    assert second.args is not None
+    values = [*first.args.values(), *second.args.values(), story.result["n"], *story.result["m"]]
+    return [*values, story.workload["given"], story.workload["sent"]]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=VALUES)
+@example(value=ALL)
+async def test_values_of_a_turn_are_unchanged_by_jsonb(database: Database, value: Any) -> None:
+    """With the same type and sign of zero, so that a replay decides on the same values."""
+    expected = exactly(await stored(database, value))
+    assert [exactly(one) for one in emitted(value)] == [expected] * 10
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=VALUES)
+@example(value=ALL)
+async def test_text_and_json_columns_return_the_same_values_as_jsonb(database: Database, value: Any) -> None:
+    """The action of a job is text, the state is json; a story has what came back."""
+    back = await stored(database, value)
+    written = dump_json(value)
+    async with session(database) as own:
+        assert exactly(await own.fetchval("select $1::text::json", written)) == exactly(back)
+    assert exactly(load_json(written)) == exactly(back)
+    [event] = read_events(f"> action_completed a {json.dumps(value)}")
+    assert exactly(event.result) == exactly(back)
+    assert exactly(await stored(database, back)) == exactly(back)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["12345678901234567.25", "123456789012345678.5", "-98765432109876543.0", "1.5e3", "1.50e1", "2E+20", "-0", "-0.0"],
+)
+@pytest.mark.parametrize("pad", [0, 300])
+async def test_numbers_of_other_programs_are_read_as_jsonb_returns_them(
+    database: Database, text: str, pad: int
+) -> None:
+    """Numerics with more digits than a float has, exponents, a signed zero."""
+    document = f'{{"pad": "{"x" * pad}", "n": {text}}}'
+    async with session(database) as own:
+        read = await own.fetchval("select $1::text::jsonb", document)
+        assert exactly(await own.fetchval("select $1::text::json", document)) == exactly(read)
+    assert exactly(await stored(database, read)) == exactly(read)
+
+
+async def test_a_long_integer_of_another_program_stays_exact(database: Database) -> None:
+    """20 to 77 digits and more: only what a float wrote is read as a float."""
+    numbers = [10**19 + 1, int("9" * 77), 10**99 + 7, -(3**200), 10**400]
+    assert exactly(await stored(database, numbers)) == exactly(numbers)
+    assert exactly(await stored(database, [10**308, -(10**100)])) == exactly([1e308, -1e100])
+
+
+BODY = """
+workload:
+  big: "{{ 1e16 }}"
+  more: "{{ 4e15 * 30.25 }}"
+  odd: 1.0e+23
+  huge: "{{ 1e154 * 1e154 }}"
+  tiny: 5e-324
+  minus: "{{ 0.0 * -1 }}"
+workflow:
+  - step: start
+    next:
+      - {when: "{{ (workload.big | string) == '1e+16' }}", step: lost}
+      - {else: [a]}
+  - step: a
+    type: python
+    code: x
+    args:
+      texts: "{{ workload.big }} {{ workload.more }} {{ workload.odd }} {{ workload.huge }} {{ workload.minus }}"
+      json: "{{ [workload.big, workload.odd * 1.0, workload.minus] | to_json }}"
+      sum: "{{ workload.odd + 1 }}"
+      all: "{{ [workload.big * 3.7, workload.huge, workload.tiny, -0.0, 1e22 + 0, 7.0] }}"
+    next:
+      - when: "{{ a.n > 5 and [a.n, 1] | max == a.n and 'x' ~ a.n == 'x1e+308' }}"
+        step: b
+        args: {n: "{{ a.n / 2 }}"}
+      - {when: "{{ a.m is float }}", step: lost}
+  - {step: b, type: iterator, collection: "{{ [1e16, 2.5e20, 1e200, 0.5, a.z] }}", element: e, distribute: true,
+     task: {type: python, code: x, args: {e: "{{ e }}", t: "t{{ e }}", m: "{{ a.m // 3 }}"}}, next: c}
+  - step: c
+    type: python
+    code: x
+    args: {n: "{{ a.n }}", w: "{{ a.n > 5 and env.HOME }}", long: "{{ a.long + 1 }}"}
+    next: [{when: "{{ (a.m | string | length) == 23 }}", step: end}, {else: [lost]}]
+  - {step: lost, type: python, code: x}
+  - {step: end, result: {n: "{{ a.n }}", b: "{{ b }}", s: "{{ a.n * 0.25 }}", t: "{{ a.m }} {{ a.z }}"}}
+"""
+RESULT: dict[str, Any] = {"n": 1e308, "m": 1e22, "z": -0.0, "long": 10**70 + 1, "f": 1.2345678901234568e17}
+
+
+def played() -> Story:
+    """Simulate the playbook."""
+    return simulate(HEAD + BODY, {"a": RESULT, "b": RESULT, "c": RESULT, "lost": RESULT}, payload={"tiny": 5e-324})
+
+
+def inputs_by_step(jobs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Give the jobs by step with their exact inputs."""
+    return sorted(((step, exactly(args)) for step, args in jobs), key=repr)
+
+
+def of_job(job: Job) -> tuple[str, Any]:
+    """Give step and inputs of a job."""
+    return job.step, job.args
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one daemon", "a daemon for each turn"])
+async def test_a_live_execution_its_simulation_and_its_replay_agree(database: Database, *, together: bool) -> None:
+    """With floats that jsonb writes as integers in workload, conditions, items, inputs and results."""
+    story = played()
+    assert (story.status, [job.step for job in story.jobs]) == ("COMPLETED", ["a", *["b"] * 5, "c"])
+    await register(database, BODY)
+    [execution_id] = await start(database, payload={"tiny": 5e-324})
+    await drain(database)
+    while await complete_jobs(database, RESULT, limit=100 if together else 1):
+        await drain(database)
+    assert await rows(database, "select status, error from noetl.execution") == [("COMPLETED", None)]
+    live = await rows(database, "select split_part(node_name, '[', 1), action from noetl.queue where status = 'done'")
+    found = [(step, load_json(action).get("args")) for step, action in live if load_json(action)["type"] != "iterator"]
+    assert inputs_by_step(found) == inputs_by_step([of_job(job) for job in story.jobs])
+    [(result, workload)] = await rows(database, "select result, workload from noetl.execution")
+    assert exactly(result) == exactly(story.result)
+    assert exactly(workload) == exactly(story.workload)
+    assert await differences(database, execution_id) == []
+    assert await broken_invariants(database) == {}
+    connection = await connect(database, name="test")
+    try:
+        report = await verify(connection, Scope(), deep=PlaybookRules())
+    finally:
+        await connection.close()
+    assert [str(verdict.examples) for verdict in report.verdicts if verdict.examples] == []
+
+
+async def test_a_number_that_json_cannot_hold_is_an_error(database: Database) -> None:
+    """Infinity and NaN are refused by name. There is no dead letter, and no value replaces them."""
+    for number, (template, reason) in enumerate(
+        [
+            ("{{ 1e308 * 10 }}", "inf is not a number that JSON can hold"),
+            ("{{ a.n * 10 }}", "inf is not a number that JSON can hold"),
+            ("{{ 'nan' | float }}", "nan is not a number that JSON can hold"),
+            ("{{ '[1e400]' | from_json }}", "inf is not a number that JSON can hold"),
+            ("{{ 2 * a.long }}", "it computes an integer of more than 256 bits"),
+        ]
+    ):
+        await execute(database, "truncate noetl.execution, noetl.queue, noetl.inbox")
+        body = f"""
+        workflow:
+        - {{step: start, next: a}}
+        - {{step: a, type: python, code: x, next: b}}
+        - {{step: b, type: python, code: x, args: {{v: "{template}"}}}}
+        """
+        await register(database, body, path=f"p{number}")
+        await start(database, f"p{number}")
+        await drain(database)
+        await complete_jobs(database, {"n": 1e308, "long": 2**256 - 1})
+        await drain(database)
+        [(status, error)] = await rows(database, "select status, error from noetl.execution")
+        assert (status, error["message"]) == ("FAILED", reason)
+        assert await rows(database, "select reason from noetl.dead_letter") == []

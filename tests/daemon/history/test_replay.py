@@ -1,0 +1,251 @@
+"""Replay re-runs every decision from the turns and the stored events, and reports differences."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+import pytest
+
+from noetl_broker.history.replay import Difference, Replay, replay_history, sentences
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store.connection import connect
+from noetl_broker.store.history import Versions, load_history
+from noetl_broker.store.history_scan import (
+    MOST_BYTES,
+    MOST_TURNS,
+    PATIENCE_SECONDS,
+    HistorySize,
+    group_into_batches,
+    read,
+)
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.histories import run_eventful
+from tests.postgres import Database
+
+FORKED = """
+workload: {n: 1, pad: "{{ 'x' * 10 }}"}
+workflow:
+- {step: start, next: [a, b]}
+- {step: a, type: python, code: x, args: {n: "{{ workload.n }}", at: "{{ now() }}", id: "{{ uuid() }}"}, next: j}
+- {step: b, type: python, code: x, retry: 2, next: [{when: "b.ok", step: j}]}
+- {step: j, type: python, code: x, args: {a: "{{ a }}", big: "{{ b.big | length }}"}, next: end}
+- {step: end, result: {j: "{{ j.ok }}"}}
+"""
+
+
+@pytest.fixture
+async def history(database: Database) -> int:
+    """Run one execution with a fan-out, a failure, a large result, a duplicate and an unknown event; give its id."""
+    await register(database, FORKED)
+    [execution_id] = await start(database, payload={"n": 5})
+    await drain(database)
+    await execute(
+        database,
+        "select noetl.fail_job(queue_id, 'w', attempts, '{\"message\": \"no\"}')"
+        " from noetl.lease_jobs('w', 9) where node_name = 'b'",
+    )
+    await drain(database)
+    await execute(database, "update noetl.queue set available_at = now() where status = 'retry'")
+    await execute(database, "update noetl.queue set status = 'queued' where status = 'leased'")
+    for _ in range(2):
+        await complete_jobs(database, {"ok": True, "big": "y" * 20_000})
+        await drain(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_name) values ($1, $2, $3)"
+    await execute(database, insert, execution_id, "action_completed", "a")
+    await execute(database, insert, execution_id, "a_word_of_nobody", "a")
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+    return execution_id
+
+
+async def differences(database: Database, execution_id: int) -> list[str]:
+    """Give the differences of a replay."""
+    connection = await connect(database, name="test")
+    try:
+        found = await load_history(connection, execution_id, PlaybookRules())
+    finally:
+        await connection.close()
+    return sentences(replay_history(found)[1])
+
+
+async def differences_in_parts(database: Database, execution_id: int, size: int) -> list[str]:
+    """Give the differences of a replay that reads so many turns at a time."""
+    found: list[Difference] = []
+    replay: Replay | None = None
+    long = HistorySize(execution_id, turns=size * 1000, bytes=MOST_BYTES * 1000)
+    connection = await connect(database, name="test")
+    try:
+        async for parts in read(connection, [long], Versions(PlaybookRules())):
+            for part in parts:
+                assert len(part.turns) <= size
+                replay = replay or Replay(part.history, in_parts=True)
+                replay.add_jobs(part.jobs or {})
+                for turn in part.turns:
+                    found += replay.apply(turn).differences
+                if part.last:
+                    found += replay.finish(part.unlinked)
+    finally:
+        await connection.close()
+    return sentences(found)
+
+
+async def test_an_untouched_history_gives_no_difference(database: Database, history: int) -> None:
+    """With recorded times and ids, a large result, a retry and duplicates."""
+    assert await differences(database, history) == []
+    for size in (1, 3, 100):
+        assert await differences_in_parts(database, history, size) == []
+
+
+async def test_children_and_items_give_no_difference(database: Database) -> None:
+    """The parent's history and a child's, whole or in parts; also of a running execution."""
+    await run_eventful(database)
+    await start(database, payload={"rounds": 3})
+    await drain(database)
+    ids = await rows(database, "select execution_id from noetl.execution")
+    assert len(ids) == 5
+    for (execution_id,) in ids:
+        assert await differences(database, execution_id) == []
+        assert await differences_in_parts(database, execution_id, 2) == []
+
+
+async def test_replay_waits_while_the_server_sorts_a_long_history(
+    database: Database, history: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first fetch waits for the sort; the driver's default timeout is for small statements."""
+    waited = set()
+    fetch = asyncpg.cursor.Cursor.fetch
+
+    async def record(cursor: Any, count: int, *, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - the driver's
+        waited.add(timeout)
+        return await fetch(cursor, count, timeout=timeout)
+
+    monkeypatch.setattr(asyncpg.cursor.Cursor, "fetch", record)
+    assert await differences_in_parts(database, history, 2) == []
+    assert waited == {PATIENCE_SECONDS}
+
+
+async def test_a_turn_in_the_meta_of_a_foreign_event_is_ignored(database: Database, history: int) -> None:
+    """A `turn` in the meta of an event that a turn has read makes it no event of the broker."""
+    insert = (
+        "insert into noetl.event (execution_id, event_type, node_name, meta) values ($1, 'action_completed', 'a', $2)"
+    )
+    for number in (1, 3, 99, "x", None):
+        await execute(database, insert, history, {"turn": number})
+    await drain(database)
+    assert await differences(database, history) == []
+    assert await differences_in_parts(database, history, 2) == []
+
+
+async def test_a_playbook_that_did_not_compile_is_replayed_as_failed(database: Database) -> None:
+    """A later version of the broker may read it: there is no difference."""
+    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, retry: soon}\n")
+    [execution_id] = await start(database)
+    await drain(database)
+    assert "does not compile" in await value(database, "select error ->> 'message' from noetl.execution")
+    await execute(database, "update noetl.catalog set content = replace(content, 'soon', '2')")
+    assert await differences(database, execution_id) == []
+
+
+async def test_a_type_that_nobody_knows_is_an_action_at_run_time(database: Database) -> None:
+    """Registration alone asks which types there are: a worker may have the type tomorrow."""
+    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: dbt}\n")
+    [execution_id] = await start(database)
+    await drain(database)
+    assert await value(database, "select node_type from noetl.queue") == "dbt"
+    assert await differences(database, execution_id) == []
+
+
+async def test_a_version_from_before_waits_runs_them_as_actions(database: Database) -> None:
+    """Its own worker still gets the job, and a replay decides the same."""
+    await register(database, "workflow:\n- {step: start, next: a}\n- {step: a, type: wait, for: 3d, mine: 1}\n")
+    await execute(database, "update noetl.catalog set language = 1")
+    [execution_id] = await start(database)
+    await drain(database)
+    assert await value(database, "select node_type from noetl.queue where status = 'queued'") == "wait"
+    assert await value(database, "select action::jsonb ->> 'for' from noetl.queue") == "3d"
+    assert await differences(database, execution_id) == []
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "COMPLETED"
+
+
+def test_small_histories_are_loaded_together() -> None:
+    """Neighbours, while they are few and small; a long one is loaded alone."""
+    small, large = HistorySize(1, 10, 100), HistorySize(2, 10, MOST_BYTES + 1)
+    loads = [*group_into_batches([small, small, large, small, HistorySize(3, MOST_TURNS, 0), small])]
+    assert loads == [[small, small], [large], [small], [HistorySize(3, MOST_TURNS, 0)], [small]]
+    assert [len(load) for load in group_into_batches([small] * 250)] == [100, 100, 50]
+    assert ([large.long], small.long) == ([True], False)
+
+
+FAMILY = """
+workload: {sizes: {long: 3, s: 1}}
+workflow:
+- {step: start, next: call}
+- {step: call, type: playbook, path: child, next: each}
+- step: each
+  type: iterator
+  collection: "{{ workload.sizes }}"
+  element: size
+  distribute: true
+  task: {type: python, code: x, args: {size: "{{ size.value }}"}}
+"""
+
+
+async def test_a_history_with_children_and_items_gives_no_difference(database: Database) -> None:
+    """A step of type playbook, a mapping that keeps its order, an unknown item."""
+    await register(database, FAMILY)
+    await register(database, "workflow: [{step: start}]", path="child")
+    [execution_id] = await start(database)
+    insert = "insert into noetl.event (execution_id, event_type, node_id) values ($1, 'action_completed', $2)"
+    await drain(database)
+    await execute(database, insert, execution_id, f"{execution_id}:each#1.7")
+    while await value(database, "select status from noetl.execution where path = 'story'") == "RUNNING":
+        await drain(database)
+        await complete_jobs(database, 1)
+    sizes = "select action::jsonb #>> '{args,size}' from noetl.queue where node_type = 'python' order by node_id"
+    assert await rows(database, sizes) == [("1",), ("3",)]
+    assert await differences(database, execution_id) == []
+
+
+@pytest.mark.parametrize(
+    "tampering,complaint",
+    [
+        (
+            "update noetl.event set result = '{\"ok\": 0}' where event_type = 'action_completed' and node_name = 'b'",
+            "b",
+        ),
+        ("update noetl.catalog set content = replace(content, 'b.ok', 'not b.ok')", "step_completed"),
+        (
+            "update noetl.queue set action = replace(action, '\"n\":5', '\"n\":6') where node_name = 'a'",
+            "job a#1 action",
+        ),
+        ("update noetl.queue set priority = 9 where node_name = 'j'", "job j#1 priority"),
+        ("delete from noetl.queue where node_name = 'j'", "job j#1"),
+        ("update noetl.workflow set status = 'FAILED' where step_name = 'a'", "tracking row a"),
+        ("update noetl.workflow set visits = 2 where step_name = 'j'", "tracking row j"),
+        ("update noetl.execution set result = '{\"j\": 0}'", "end of the execution"),
+        ('update noetl.execution_state set tokens = \'{"status": "RUNNING"}\'', "state"),
+        ("delete from noetl.event where event_type = 'step_started' and node_name = 'j'", "event 2"),
+        (
+            "update noetl.event set node_name = 'b' where event_type = 'step_completed' and node_name = 'a'",
+            "event 1 (step_completed) node_name",
+        ),
+        ("update noetl.event set node_name = 'x' where event_type = 'execution_complete'", "node_name"),
+        ("update noetl.event set meta = meta || '{\"turn\": 77}' where event_type = 'execution_complete'", "turn 77"),
+        ("delete from noetl.turn where turn = 3", "turn 3: it is missing"),
+        ("update noetl.turn set outcome = 'duplicate' where turn = 2", "outcome"),
+    ],
+)
+async def test_every_change_of_a_history_is_reported(
+    database: Database, history: int, tampering: str, complaint: str
+) -> None:
+    """One changed condition, event, job, tracking row or turn is named."""
+    await execute(database, tampering)
+    found = await differences(database, history)
+    assert found
+    assert any(complaint in text for text in found), json.dumps(found, indent=1)
+    in_parts = await differences_in_parts(database, history, 2)
+    assert any(complaint in text for text in in_parts), json.dumps(in_parts, indent=1)

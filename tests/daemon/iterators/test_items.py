@@ -1,0 +1,205 @@
+"""The items of iterators as rows: status, job, child and result of each."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.broker.model import JSON
+from tests.brokers import complete_jobs, drain, execute, register, rows, running, start, until_ended, value
+from tests.consistency import inconsistencies
+from tests.postgres import Database
+
+EACH = """
+workload: {{items: [1, 2, 3, 4]}}
+workflow:
+- {{step: start, next: each}}
+- step: each
+  {task}
+  loop: {{collection: workload.items, element: n, mode: async, concurrency: 2, distribute: true{loop}}}
+  args: {{n: "{{{{ n }}}}"}}
+  {step}
+  next: [{{step: after, args: {{was: "{{{{ each.status }}}}"}}}}]
+- {{step: after, type: python, code: x, next: end}}
+- {{step: end, result: "{{{{ each }}}}"}}
+"""
+PYTHON = "type: python\n  code: x"
+PLAYBOOK = "type: playbook\n  path: child"
+CHILD = """
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: x, next: end}
+- {step: end, result: "{{ work }}"}
+"""
+ITEMS = "select array_agg(status order by place) from noetl.iteration"
+# Jobs or children of items, in the order of their start.
+END_TWO = """
+    with leased as (select queue_id, attempts, row_number() over (order by queue_id) as n from noetl.lease_jobs('w', 2))
+    select case n
+      when $1 then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
+      else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(n))
+    end from leased order by n"""
+
+
+async def begin(database: Database, task: str, *, loop: str = "", step: str = "", items: JSON = None) -> int:
+    """Start an iterator over four items, two at a time, and start its first two."""
+    await register(database, EACH.format(task=task, loop=loop, step=step))
+    await register(database, CHILD, path="child")
+    [execution_id] = await start(database, payload={} if items is None else {"items": items})
+    await drain(database, lanes=1)
+    return execution_id
+
+
+@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
+@pytest.mark.parametrize(
+    "failing, loop, step, stand, status",
+    [
+        (0, "", "", ["COMPLETED"] * 4, "COMPLETED"),
+        (2, ", on_error: continue", "", ["COMPLETED", "FAILED", "COMPLETED", "FAILED"], "COMPLETED"),
+        # The first mail starts the third item, the second one withdraws it, in one batch.
+        (2, "", "on_error: continue", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "COMPLETED"),
+        (2, "", "", ["COMPLETED", "FAILED", "CANCELLED", "WAITING"], "FAILED"),
+        (1, "", "on_error: continue", ["FAILED", "CANCELLED", "WAITING", "WAITING"], "COMPLETED"),
+    ],
+)
+async def test_every_item_has_its_final_status_when_its_iterator_ends(
+    database: Database, task: str, failing: int, loop: str, step: str, stand: list[str], status: str
+) -> None:
+    """Ended, cancelled if it was open, waiting if it never started. No job and no child stays open."""
+    await begin(database, task, loop=loop, step=step)
+    while await value(database, "select count(*) from noetl.queue where status = 'queued' and node_name <> 'after'"):
+        await execute(database, END_TWO, failing)
+        await drain(database, lanes=1)
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, ITEMS) == stand
+    assert await value(database, "select status from noetl.execution where path = 'story'") == status
+    assert await inconsistencies(database) == {}
+
+
+@pytest.mark.parametrize("task", [PYTHON, PLAYBOOK])
+async def test_a_cancel_cancels_open_items(database: Database, task: str) -> None:
+    """Items that never started stay waiting."""
+    execution_id = await begin(database, task)
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    await drain(database)
+    assert await value(database, ITEMS) == ["CANCELLED", "CANCELLED", "WAITING", "WAITING"]
+    assert await inconsistencies(database) == {}
+
+
+async def test_answers_of_items_may_be_inserted_as_events(database: Database) -> None:
+    """The broker then ends their jobs, as for any job."""
+    await begin(database, PYTHON, loop=", on_error: continue", items=[1, 2])
+    await execute(
+        database,
+        """insert into noetl.event (execution_id, event_type, node_id, node_name, result, error)
+        select execution_id, case when node_id like '%.0' then 'Action_Completed' else 'action_error' end,
+          node_id, node_name, '"it"', '{"message": "no"}'
+        from noetl.lease_jobs('w', 9)""",
+    )
+    await drain(database)
+    statuses = "select split_part(node_id, ':', 2), status from noetl.queue order by 1"
+    assert await rows(database, statuses) == [
+        ("after", "queued"),
+        ("each", "done"),
+        ("each#1.0", "done"),
+        ("each#1.1", "dead"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer, item",
+    [
+        (None, None),
+        ([1, [2]], [1, [2]]),
+        ({"data": {"a": 1}, "status": "ok"}, {"a": 1}),
+        ({"id": "x", "status": "success", "duration": 0.25, "data": {"a": 1}}, {"a": 1}),
+        ({"data": {"a": 1}, "more": 2}, {"data": {"a": 1}, "more": 2}),
+        ("x" * 1_000_000, "x" * 1_000_000),
+    ],
+)
+async def test_the_result_of_an_item_is_treated_like_that_of_a_step(
+    database: Database, answer: JSON, item: JSON
+) -> None:
+    """Unwrapped once if it is an envelope; it may be large or null."""
+    await begin(database, PYTHON, items=[1, 2])
+    await complete_jobs(database, answer)
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await value(database, "select result from noetl.execution") == [item, item]
+    assert await inconsistencies(database) == {}
+
+
+async def test_items_may_be_large(database: Database) -> None:
+    """Each a megabyte: to a job, and to a child."""
+    items = [letter * 1_000_000 for letter in "abc"]
+    await begin(database, PLAYBOOK, items=items)
+    for _ in range(3):
+        await complete_jobs(database, 1)
+        await drain(database)
+    lengths = "select array_agg(length(workload ->> 'n')) from noetl.execution where path = 'child'"
+    assert await value(database, lengths) == [1_000_000] * 3
+    assert await inconsistencies(database) == {}
+
+
+async def test_an_item_whose_workers_die_fails_like_any_job(database: Database) -> None:
+    """Its lease expires too often. The timeout of its task counts from its own lease."""
+    await begin(database, PYTHON, loop=", on_error: continue", items=[1])
+    for _ in range(2):
+        assert await value(database, "select count(*) from noetl.lease_jobs('w', 1)") == 1
+        await execute(database, "update noetl.queue set lease_until = now() - interval '1 s' where status = 'leased'")
+        await execute(database, "select noetl.reap(100, 1)")
+    await drain(database)
+    failed = "select error ->> 'type' from noetl.event where event_type = 'iteration_failed'"
+    assert await value(database, failed) == "lost_lease"
+    ended = "select status, error ->> 'type' from noetl.execution"
+    assert await rows(database, ended) == [("FAILED", "all_items_failed")]
+    assert await inconsistencies(database) == {}
+
+
+async def test_events_about_unknown_items_are_recorded(database: Database) -> None:
+    """Items that do not exist, have not started, or have ended: one turn each, and a replay agrees."""
+    execution_id = await begin(database, PYTHON)
+    unknown = """
+        insert into noetl.event (execution_id, event_type, node_id, node_name)
+        select $1::bigint, 'action_completed', $1::bigint || ':each#1.' || place, 'each'
+        from unnest(array[7, 3, 0, 0]) place"""
+    await execute(database, unknown, execution_id)
+    await drain(database)
+    outcomes = "select outcome from noetl.turn where turn > 1 order by turn"
+    assert await rows(database, outcomes) == [("not_open",), ("not_open",), ("decided",), ("duplicate",)]
+    await execute(database, "select noetl.cancel_execution($1)", execution_id)
+    await drain(database)
+    assert await inconsistencies(database) == {}
+
+
+async def test_two_brokers_share_a_wide_iterator(database: Database) -> None:
+    """Two hundred items, some of which fail, while a worker answers: each item runs once, ordered by index."""
+    await register(
+        database,
+        EACH.format(task=PYTHON, loop=", on_error: continue", step="").replace("concurrency: 2", "concurrency: 20"),
+    )
+    answer = """
+        select case when n % 7 = 0
+          then noetl.fail_job(queue_id, 'w', attempts, '{"message": "no"}')
+          else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(n))
+        end
+        from (
+          select queue_id, attempts, (action::jsonb #>> '{args,n}')::int as n
+          from noetl.lease_jobs('w', 7, 60, array['python'])
+        ) leased"""
+    async with running(database), running(database):
+        await start(database, payload={"items": list(range(200))})
+        working = asyncio.create_task(_answer_until_cancelled(database, answer))
+        await until_ended(database)
+        working.cancel()
+    expected = [None if n % 7 == 0 else n for n in range(200)]
+    assert await value(database, "select result from noetl.execution") == expected
+    assert await inconsistencies(database) == {}
+
+
+async def _answer_until_cancelled(database: Database, statement: str) -> None:
+    while True:
+        await execute(database, statement)

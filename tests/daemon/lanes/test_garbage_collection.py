@@ -1,0 +1,68 @@
+"""Garbage is collected only when the daemon starts it, and only above the threshold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import weakref
+
+import pytest
+
+from noetl_broker.daemon.garbage_collection import THRESHOLD, collect, collected_between_batches
+from tests.brokers import register, running, start, until_ended
+from tests.postgres import Database
+
+DRAINS = 50
+
+
+class Ring:
+    """An object that only the collector can free: it refers to itself."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def ring() -> weakref.ref[Ring]:
+    """Make an unreferenced ring, and give a weak reference to it."""
+    return weakref.ref(Ring())
+
+
+def test_garbage_is_collected_above_the_threshold() -> None:
+    """The interpreter itself collects nothing meanwhile."""
+    with collected_between_batches():
+        gone = ring()
+        collect()
+        little = gone() is not None
+        kept: list[list[int]] = [[] for _ in range(THRESHOLD + 1)]
+        much = gone() is not None
+        collect()
+        assert (little, much, gone(), len(kept)) == (True, True, None, THRESHOLD + 1)
+
+
+@pytest.mark.parametrize("fault", [None, KeyError])
+def test_afterwards_the_interpreter_collects_by_itself_again(fault: type[Exception] | None) -> None:
+    """Also after an exception; no object stays frozen."""
+    inside = None
+    with contextlib.suppress(KeyError), collected_between_batches():
+        inside = gc.isenabled(), gc.get_freeze_count() > 0
+        if fault is not None:
+            raise fault
+    assert (inside, gc.isenabled(), gc.get_freeze_count()) == ((False, True), True, 0)
+
+
+async def test_an_idle_daemon_collects_the_garbage_of_others(database: Database) -> None:
+    """Each drain takes one mail, which leaves no garbage."""
+    await register(database, "workflow:\n- {step: start}\n")
+    with collected_between_batches():
+        async with running(database):
+            for _ in range(DRAINS):
+                await start(database)
+                await until_ended(database)
+            drains = sum(isinstance(found, asyncio.TaskGroup) for found in gc.get_objects())
+            gone = ring()
+            kept: list[list[int]] = [[] for _ in range(THRESHOLD + 1)]
+            await start(database)
+            await until_ended(database)
+            assert (gone(), len(kept)) == (None, THRESHOLD + 1)
+    assert drains < DRAINS / 5

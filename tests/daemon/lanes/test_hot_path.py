@@ -1,0 +1,262 @@
+"""The rules of the hot path; each test fails when its rule is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from noetl_broker.daemon.metrics import registry as metric
+from noetl_broker.errors import PermissionFault
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    Writer,
+    broken_invariants,
+    complete_jobs,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    start,
+    until_ended,
+    value,
+)
+from tests.postgres import Database, named
+
+CHAIN = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: python, code: x, next: [{when: "a.ok", step: b}]}
+- {step: b, type: python, code: x, next: end}
+- {step: end}
+"""
+WIDE = (
+    """
+workflow:
+- {step: start, next: [a, b, c, d, e, f, g, h]}
+"""
+    + "".join(f"- {{step: {name}, type: python, code: x, next: end}}\n" for name in "abcdefgh")
+    + "- {step: end}\n"
+)
+
+
+async def test_a_backlog_is_taken_in_large_transactions(database: Database) -> None:
+    """Batches hold over 100 turns: fewer transactions (by xmin) than turns / 50."""
+    await register(database, CHAIN)
+    await start(database, count=600)
+    turns = 0
+    for _ in range(3):
+        service = await drain(database)
+        turns += service.metrics.total(metric.TURNS)
+        assert service.metrics.largest_batch > 100
+        await complete_jobs(database, {"ok": True})
+    commits = await value(database, "select count(distinct xmin::text) from noetl.turn")
+    assert turns == 1800
+    assert commits < turns / 50
+    assert await value(database, "select count(*) from noetl.execution where status = 'COMPLETED'") == 600
+    assert await broken_invariants(database) == {}
+
+
+async def test_two_daemons_share_hot_executions_and_repeat_nothing(database: Database) -> None:
+    """Eight completions of one execution at once, for two daemons with several lanes each."""
+    await register(database, WIDE)
+    async with running(database), running(database) as second:
+        await start(database, count=100)
+        done = 0
+        while done < 800:
+            done += await complete_jobs(database, {"ok": True})
+        await until_ended(database)
+        second.stopping.set()
+    assert await broken_invariants(database) == {}
+    assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == 800
+
+
+async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(database: Database) -> None:
+    """The try-lock always succeeds, and conflicts occur."""
+    source = await value(database, "select pg_get_functiondef('noetl.lock_executions'::regproc)")
+    assert source.count("pg_try_advisory_xact_lock(u.execution_id)") == 1
+    await execute(database, source.replace("pg_try_advisory_xact_lock(u.execution_id)", "true"))
+    await register(database, WIDE)
+    conflicts = 0
+    async with running(database, lanes=4, batch_size=3) as first, running(database, lanes=4, batch_size=3) as second:
+        await start(database, count=40)
+        done = 0
+        while done < 320:
+            done += await complete_jobs(database, {"ok": True}, limit=40)
+        await until_ended(database)
+        conflicts = first.metrics.retries + second.metrics.retries
+    assert conflicts > 0
+    assert await broken_invariants(database) == {}
+
+
+async def test_mail_of_an_execution_is_decided_in_its_order(database: Database) -> None:
+    """A claim returns rows in any order; a cancel before its start would be ignored."""
+    source = await value(database, "select pg_get_functiondef('noetl.take_mail'::regproc)")
+    last = "on c.catalog_id = x.catalog_id;"
+    assert source.count(last) == 1
+    await execute(database, source.replace(last, f"{last[:-1]} order by m.mail_id desc;"))
+    await register(database, WIDE)
+    [execution_id] = await start(database)
+    await execute(
+        database,
+        "insert into noetl.event (execution_id, event_type) values ($1, 'execution_cancel')",
+        execution_id,
+    )
+    await drain(database)
+    assert await value(database, "select status from noetl.execution") == "CANCELLED"
+
+
+@pytest.mark.parametrize("notify", ["gated", "always", "off"])
+async def test_no_notification_is_lost(database: Database, notify: str) -> None:
+    """A writer commits while the daemon goes to sleep. The next sweep would be too late."""
+    await register(database, "workflow:\n- {step: start}\n")
+    async with running(database, notify=notify, sweep_seconds=60.0), Writer(database) as writer:
+        for _ in range(150):
+            await writer.start_and_wait()
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> None:
+    """LISTEN comes first, then the drain."""
+    await register(database, "workflow:\n- {step: start}\n")
+    await start(database, count=5)
+    async with running(database, sweep_seconds=60.0):
+        await until_ended(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_the_listener_reconnects_after_its_connection_was_terminated(database: Database) -> None:
+    """Mail from the time without a listener is read."""
+    await register(database, "workflow:\n- {step: start}\n")
+    async with running(database, sweep_seconds=60.0) as service, asyncio.timeout(PATIENCE_SECONDS):
+        assert service.listener is not None
+        for times in range(1, 6):
+            while service.listener.reconnects < times or not service.listener.connected:
+                await value(database, "select 1")
+            await execute(
+                database,
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name like 'noetl-broker%' and datname = current_database()",
+            )
+            await start(database)
+            await until_ended(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_undecidable_mail_becomes_a_dead_letter_and_the_others_go_on(database: Database) -> None:
+    """A bug of the broker fails no execution."""
+    await register(database, CHAIN)
+    poisoned, *healthy = await start(database, count=20)
+    await drain(database)
+    await execute(
+        database,
+        """update noetl.execution_state set tokens = '{"status": "RUNNING", "seen": "zz"}' where execution_id = $1""",
+        poisoned,
+    )
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert [row[0] for row in dead] == [poisoned]
+    assert "zz" in dead[0][1]
+    ended = await rows(database, "select execution_id from noetl.execution where status = 'COMPLETED'")
+    assert sorted(row[0] for row in ended) == sorted(healthy)
+
+
+async def test_a_refused_value_makes_a_dead_letter_of_its_own_mail_alone(database: Database) -> None:
+    """The write of a batch fails on some rows: it is halved until each of them is alone."""
+    await register(database, CHAIN)
+    started = await start(database, count=20)
+    poisoned = [started[0], started[7], started[19]]
+    healthy = [one for one in started if one not in poisoned]
+    listed = ", ".join(map(str, poisoned))
+    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
+    service = await drain(database, lanes=1)
+    dead = await rows(database, "select execution_id from noetl.dead_letter order by execution_id")
+    assert [execution_id for (execution_id,) in dead] == poisoned
+    assert (service.metrics.retries, service.metrics.total(metric.BATCHES)) == (1, 1)
+    assert service.metrics.total(metric.TURNS) == len(healthy)
+    assert await complete_jobs(database, {"ok": True}) == len(healthy)
+
+
+async def test_a_lane_isolates_faults_for_a_hundred_batches(database: Database) -> None:
+    """Two mails a batch: the first fault fails its batch, an isolating one finds the next; the last comes later."""
+    await register(database, CHAIN)
+    started = await start(database, count=240)
+    poisoned = [started[0], started[20], started[170]]  # every fourth batch claims the newest mail
+    listed = ", ".join(map(str, poisoned))
+    await execute(database, f"alter table noetl.turn add constraint poison check (execution_id not in ({listed}))")
+    service = await drain(database, lanes=1, batch_size=2)
+    assert service.metrics.retries == 2
+    assert service.metrics.total(metric.TURNS) == 237
+
+
+async def test_the_first_turn_writes_each_step_once(database: Database) -> None:
+    """Rows of steps that it enters are inserted with the others (xmin and cmin), and not updated after that."""
+    await register(database, CHAIN)
+    await start(database)
+    await drain(database)
+    assert await rows(
+        database,
+        """
+        select step_name, status, visits, started_at is not null, ended_at is not null, count(*) over (partition by
+          xmin::text, cmin::text)
+        from noetl.workflow
+        order by ordinal
+        """,
+    ) == [
+        ("start", "COMPLETED", 1, True, True, 4),
+        ("a", "RUNNING", 1, True, False, 4),
+        ("b", "PENDING", 0, False, False, 4),
+        ("end", "PENDING", 0, False, False, 4),
+    ]
+
+
+async def test_mail_without_its_playbook_becomes_a_dead_letter_until_it_is_back(database: Database) -> None:
+    """A cancel needs no playbook."""
+    await register(database, CHAIN)
+    ends, cancelled = await start(database, count=2)
+    await drain(database)
+    await execute(database, "select noetl.lease_jobs('test', 9)")
+    removed = await rows(database, "delete from noetl.catalog returning catalog_id, content")
+    complete = """
+        select noetl.complete_job(queue_id, 'test', attempts, '{"ok": true}')
+        from noetl.queue
+        where execution_id = $1"""
+    await execute(database, complete, ends)
+    await execute(database, "select noetl.cancel_execution($1)", cancelled)
+    await drain(database)
+    dead = await rows(database, "select execution_id, reason from noetl.dead_letter")
+    assert [row[0] for row in dead] == [ends]
+    assert "the catalog has no row" in dead[0][1]
+    insert = "insert into noetl.catalog (catalog_id, path, version, content) values ($1, 'story', 1, $2)"
+    await execute(database, insert, *removed[0])
+    await execute(
+        database,
+        "with back as (delete from noetl.dead_letter returning execution_id, event_id)"
+        " insert into noetl.inbox (execution_id, event_id) select execution_id, event_id from back order by event_id",
+    )
+    await drain(database)
+    await complete_jobs(database, {"ok": True})
+    await drain(database)
+    statement = "select execution_id, status from noetl.execution order by execution_id"
+    assert await rows(database, statement) == [(ends, "COMPLETED"), (cancelled, "CANCELLED")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_daemon_names_missing_rights_at_its_start(database: Database) -> None:
+    """Exit code 77, before any mail fails."""
+    role = database.name + "_role"
+    await execute(database, f"create role {role} login password 'p'; grant usage on schema noetl to {role}")
+    await execute(database, f"grant select on all tables in schema noetl to {role}")
+    poor = Database(name=database.name, dsn=re.sub(r"//[^@]+@", f"//{role}:p@", database.dsn))
+    try:
+        with pytest.raises(
+            PermissionFault, match=named(r"lacks insert on noetl\.event, .*execute on noetl\.take_mail")
+        ):
+            await drain(poor)
+    finally:
+        await execute(database, f"drop owned by {role}; drop role {role}")

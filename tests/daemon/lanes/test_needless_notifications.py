@@ -1,0 +1,54 @@
+"""Needless notifications, which any login can send, cost little and delay no mail."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from noetl_broker.daemon.metrics import registry as metric
+from tests.brokers import complete_jobs, register, running, start, until_ended
+from tests.postgres import Database
+from tests.sessions import Session, session
+
+RINGS = 500
+ONE_STEP = """
+workflow:
+- {step: start, next: a}
+- {step: a, type: noop, next: end}
+- {step: end}
+"""
+
+
+@pytest.mark.parametrize("gate", ["ours", "another's", "off"])
+async def test_after_needless_notifications_the_daemon_looks_less_often(database: Database, gate: str) -> None:
+    """It checks the inbox sometimes, but not for each notification."""
+    notify = "off" if gate == "off" else "gated"
+    async with session(database) as other, session(database) as own:
+        if gate == "another's":
+            await other.execute("select pg_advisory_lock(1852794228, 1)")
+        await amid_notifications(database, own, notify)
+
+
+async def amid_notifications(database: Database, own: Session[Any], notify: str) -> None:
+    """Send far more notifications than are worth a check."""
+    async with running(database, notify=notify) as service:
+        before, began = service.metrics.total(metric.DRAINS), time.monotonic()
+        for ring in range(RINGS):
+            await own.execute("select pg_notify('noetl_event', $1)", str(ring))
+            for _ in range(40):
+                await own.execute("select 1")
+        drains, seconds = service.metrics.total(metric.DRAINS) - before, time.monotonic() - began
+    assert 0 < drains < RINGS / 5 + 10 * seconds
+
+
+async def test_an_execution_goes_on_during_a_flood_of_notifications(database: Database) -> None:
+    """A hundred thousand in one transaction, and more on the workers' channel."""
+    await register(database, ONE_STEP)
+    async with running(database), session(database) as own:
+        await own.execute("select pg_notify('noetl_event', n::text) from generate_series(1, 100000) n")
+        await own.execute("select pg_notify('noetl_job', n::text) from generate_series(1, 10000) n")
+        await start(database)
+        await until_ended(database)
+        assert await complete_jobs(database) == 0

@@ -1,0 +1,191 @@
+"""New executions of a paused playbook are queued, and admitted in order when it is resumed."""
+
+from __future__ import annotations
+
+import pytest
+
+from noetl_broker.operations.retries import retry_failed
+from noetl_broker.playbook import PlaybookRules
+from noetl_broker.store.connection import connect
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
+from tests.consistency import inconsistencies
+from tests.postgres import Database
+
+STORY = """
+workflow:
+  - {step: start, next: a}
+  - {step: a, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+PARENT = """
+workflow:
+  - {step: start, next: call}
+  - {step: call, type: playbook, path: story, next: end}
+  - {step: end}
+"""
+STATUSES = "select execution_id, status from noetl.execution where path = 'story' order by execution_id"
+
+
+async def test_starts_of_a_paused_path_are_queued_and_admitted_in_order(database: Database) -> None:
+    """The oldest first; a second pause or resume says that it changed nothing."""
+    await register(database, STORY)
+    assert await value(database, "select noetl.pause_path('story', 'a fix')")
+    assert await value(database, "select noetl.pause_path('story')") is False
+    started = await start(database, count=3)
+    await drain(database)
+    assert await rows(database, STATUSES) == [(one, "QUEUED") for one in started]
+    assert await value(database, "select count(*) from noetl.queue") == 0
+    assert await value(database, "select noetl.resume_path('story')")
+    assert await value(database, "select noetl.resume_path('story')") is False
+    assert await value(database, "select noetl.admit_executions('story', 2)") == 2
+    mail = "select execution_id from noetl.inbox order by mail_id"
+    assert await rows(database, mail) == [(one,) for one in started[:2]]
+    assert await value(database, "select noetl.admit_executions('story', 2)") == 1
+    assert await value(database, "select noetl.admit_executions('story', 2)") == 0
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, STATUSES) == [(one, "COMPLETED") for one in started]
+    assert await inconsistencies(database) == {}
+
+
+async def test_the_reaper_admits_what_is_queued_of_paths_that_are_not_paused(database: Database) -> None:
+    """Nobody has to call admit_executions after resume_path."""
+    await register(database, STORY)
+    await register(database, STORY, path="other")
+    for path in ("story", "other"):
+        await execute(database, "select noetl.pause_path($1)", path)
+        await start(database, path)
+    await drain(database)
+    await execute(database, "select noetl.reap(100, 5)")
+    assert await value(database, "select count(*) from noetl.inbox") == 0
+    await execute(database, "select noetl.resume_path('story')")
+    await execute(database, "select noetl.reap(100, 5)")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    statuses = "select path, status from noetl.execution order by path"
+    assert await rows(database, statuses) == [("other", "QUEUED"), ("story", "RUNNING")]
+
+
+async def test_a_child_of_a_paused_path_is_queued(database: Database) -> None:
+    """Its parent runs on and waits."""
+    await register(database, STORY)
+    await register(database, PARENT, path="parent")
+    await execute(database, "select noetl.pause_path('story')")
+    await start(database, "parent")
+    await drain(database)
+    statuses = "select path, status from noetl.execution order by path"
+    assert await rows(database, statuses) == [("parent", "RUNNING"), ("story", "QUEUED")]
+    await execute(database, "select noetl.resume_path('story')")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    await complete_jobs(database)
+    await drain(database)
+    assert await rows(database, statuses) == [("parent", "COMPLETED"), ("story", "COMPLETED")]
+    assert await inconsistencies(database) == {}
+
+
+async def test_a_queued_execution_that_is_paused_and_resumed_is_admitted(database: Database) -> None:
+    """Also if its path was resumed meanwhile, and a place came while it was paused."""
+    await register(database, STORY)
+    await execute(database, "select noetl.pause_path('story')")
+    (execution_id,) = await start(database)
+    await drain(database)
+    await execute(database, "select noetl.resume_path('story')")
+    await execute(database, "select noetl.pause_execution($1)", execution_id)
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    assert await rows(database, STATUSES) == [(execution_id, "PAUSED")]
+    await execute(database, "select noetl.resume_execution($1)", execution_id)
+    await drain(database)
+    assert await rows(database, STATUSES) == [(execution_id, "RUNNING")]
+
+
+@pytest.mark.parametrize("deadline", ["60", '"{{ workload.limit | default(60) }}"'])
+async def test_a_deadline_counts_from_the_admission(database: Database, deadline: str) -> None:
+    """A queued execution has none."""
+    await register(database, STORY, metadata=f"deadline: {deadline}")
+    await execute(database, "select noetl.pause_path('story')")
+    await start(database)
+    await drain(database)
+    due = "select due_at from noetl.timer where purpose = 'deadline'"
+    assert await value(database, due) is None
+    await execute(database, "select noetl.resume_path('story')")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    assert await value(database, f"select ({due}) > now() + interval '30 s'")
+
+
+async def test_no_start_is_stranded_while_its_path_is_resumed(database: Database) -> None:
+    """The claim saw the pause, and the resume commits before the turn is written: the turn admits it at once."""
+    await register(database, STORY)
+    await execute(database, "select noetl.pause_path('story')")
+    (execution_id,) = await start(database)
+    resuming = await connect(database, name="operator")
+    try:
+        transaction = resuming.transaction()
+        await transaction.start()
+        await resuming.execute("select noetl.resume_path('story')")
+        await drain(database)  # the row of the path is locked: the claim still sees it
+        await transaction.commit()
+    finally:
+        await resuming.close()
+    assert await rows(database, STATUSES) == [(execution_id, "RUNNING")]
+    types = "select event_type from noetl.event where event_type like 'execution%' order by created_at"
+    assert await rows(database, types) == [("execution_start",), ("execution_queued",), ("execution_admitted",)]
+
+
+async def test_a_resume_of_a_path_finds_a_start_that_is_written_meanwhile(database: Database) -> None:
+    """It waits for the turn that has queued it."""
+    await register(database, STORY)
+    await execute(database, "select noetl.pause_path('story')")
+    await start(database)
+    await drain(database)
+    broker = await connect(database, name="broker")
+    try:
+        transaction = broker.transaction()
+        await transaction.start()
+        await broker.execute("select from noetl.path_pause for key share")
+        waits = "set local lock_timeout = '100 ms'"
+        operator = await connect(database, name="operator")
+        try:
+            from_operator = operator.transaction()
+            await from_operator.start()
+            await operator.execute(waits)
+            locked = False
+            try:
+                await operator.execute("select noetl.resume_path('story')")
+            except Exception as error:  # noqa: BLE001 - the state says which
+                locked = getattr(error, "sqlstate", "") == "55P03"
+            await from_operator.rollback()
+            assert locked
+        finally:
+            await operator.close()
+        await transaction.rollback()
+    finally:
+        await broker.close()
+
+
+async def test_a_retry_of_a_paused_path_is_queued_and_continues_from_its_step(database: Database) -> None:
+    """It repeats the failed visit when it is admitted."""
+    await register(database, STORY)
+    (failed,) = await start(database)
+    await drain(database)
+    fails = "select noetl.fail_job(q.queue_id, 'w', 1, '{\"message\": \"no\"}') from noetl.lease_jobs('w') q"
+    await execute(database, fails)
+    await drain(database)
+    await execute(database, "select noetl.pause_path('story')")
+    connection = await connect(database, name="test")
+    try:
+        retried = (await retry_failed(connection, failed, PlaybookRules()))["brought_back_as"]
+    finally:
+        await connection.close()
+    await drain(database)
+    assert await rows(database, STATUSES) == [(failed, "FAILED"), (retried, "QUEUED")]
+    await execute(database, "select noetl.resume_path('story')")
+    await execute(database, "select noetl.reap(100, 5)")
+    await drain(database)
+    assert await complete_jobs(database) == 1
+    await drain(database)
+    assert await rows(database, STATUSES) == [(failed, "FAILED"), (retried, "COMPLETED")]
+    assert await inconsistencies(database) == {}

@@ -1,0 +1,102 @@
+"""A running broker starts schedules when they are due."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from noetl_broker.daemon.metrics.registry import SCHEDULE_MOMENTS
+from noetl_broker.playbook import PlaybookRules, compile_playbook
+from noetl_broker.resources import playbooks_folder
+from noetl_broker.store import catalog
+from noetl_broker.store.connection import connect
+from noetl_broker.worker import WorkerOptions, run_worker
+from tests.brokers import (
+    PATIENCE_SECONDS,
+    broken_invariants,
+    drain,
+    execute,
+    register,
+    rows,
+    running,
+    until_ended,
+    until_so_many_ended,
+    value,
+)
+from tests.postgres import Database
+
+PLAYBOOK = 'workflow: [{step: start, next: end}, {step: end, result: "{{ schedule.name }}"}]'
+
+
+async def test_a_schedule_that_is_put_starts_executions_at_its_moments(database: Database) -> None:
+    """The broker sleeps: the sweep comes after the test."""
+    await register(database, PLAYBOOK)
+    async with running(database, sweep_seconds=60.0) as service:
+        await execute(database, "select noetl.put_schedule('often', 'story', every => '1 second')")
+        await until_so_many_ended(database, 2)
+        await execute(database, "select noetl.delete_schedule('often')")
+        await until_ended(database)
+    assert service.metrics.get(SCHEDULE_MOMENTS, "started") >= 2
+    assert {row[0] for row in await rows(database, "select result #>> '{}' from noetl.execution")} == {"often"}
+
+
+async def test_a_drain_starts_what_is_due(database: Database) -> None:
+    """`run --drain`, called now and then, serves schedules too."""
+    await register(database, PLAYBOOK)
+    await execute(database, "select noetl.put_schedule('daily', 'story', every => '1 day')")
+    await execute(database, "update noetl.start_schedule set since_at = since_at - every")
+    await drain(database)
+    assert await rows(database, "select status from noetl.execution") == [("COMPLETED",)]
+
+
+async def test_a_sleeping_broker_wakes_for_each_moment(database: Database) -> None:
+    """Also on a busy machine half of the starts are half a second late at most; the sweep comes once a minute."""
+    await register(database, PLAYBOOK)
+    async with running(database, sweep_seconds=60.0):
+        await execute(
+            database,
+            "select noetl.put_schedule(format('%s', n), 'story', every => '1 second') from generate_series(1, 20) n",
+        )
+        await until_so_many_ended(database, 60)
+    late = await value(
+        database,
+        """select percentile_cont(0.5) within group (order by s.late)
+        from (
+          select created_at - (context #>> '{workload,schedule,at}')::timestamptz as late
+          from noetl.event
+          where event_type = 'execution_start'
+        ) s""",
+    )
+    assert late.total_seconds() < 0.5
+
+
+async def test_the_nightly_report_starts_by_its_schedule(database: Database) -> None:
+    """From `register` to the result: the report of the day before."""
+    text = (playbooks_folder() / "nightly_report.yaml").read_text(encoding="utf-8")
+    connection = await connect(database, name="test")
+    await catalog.register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
+    await connection.close()
+    # so that last night's moment is due, whenever the test runs
+    await execute(
+        database, "update noetl.start_schedule set since_at = since_at - interval '1 day', catch_up = interval '1 day'"
+    )
+    stop = asyncio.Event()
+    worker = asyncio.create_task(run_worker(WorkerOptions(dsn=database.dsn, schema=database.schema), stop))
+    try:
+        async with running(database, sweep_seconds=60.0):
+            await until_so_many_ended(database, 1)
+    finally:
+        stop.set()
+        await asyncio.wait_for(worker, PATIENCE_SECONDS)
+    [(workload, result)] = await rows(database, "select workload, result from noetl.execution")
+    at = datetime.fromisoformat(workload["schedule"]["at"])
+    assert (at.hour, str(at.date())) == (2, workload["schedule"]["at"][:10])
+    day = at.date() - timedelta(days=1)
+    assert result["schedule"] == "examples/nightly_report#nightly"
+    total = sum(order["amount"] for order in workload["orders"] if order["day"] == str(day))
+    assert result["message"] == f"{day}: {total} EUR"
+    [schedule] = await rows(database, "select last_at, next_at - last_at, started from noetl.start_schedule")
+    assert schedule[0] == at
+    assert schedule[1] in {timedelta(hours=23), timedelta(hours=24), timedelta(hours=25)}
+    assert schedule[2] == 1
+    assert await broken_invariants(database) == {}

@@ -1,0 +1,297 @@
+"""Executions that undo, with children: what a child did long ago, children that run, undos that are playbooks."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from noetl_broker.errors import BrokerError
+from noetl_broker.operations.retries import retry_one
+from noetl_broker.playbook import PlaybookRules
+from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
+from tests.postgres import Database
+from tests.sessions import session
+from tests.undos import STATUS, UNDOS, complete, fail, lease, work
+
+CHILD = """
+workflow:
+  - {step: start, next: book}
+  - step: book
+    type: python
+    code: "def main(): ..."
+    compensate: {type: python, code: "def main(): ...", args: {id: "{{ result.id }}", nights: "{{ workload.nights }}"}}
+    next: tell
+  - step: tell
+    type: python
+    code: "def main(): ..."
+    compensate: {type: python, code: "def main(): ..."}
+    next: end
+  - {step: end}
+"""
+PARENT = """
+workflow:
+  - {step: start, next: pay}
+  - {step: pay, type: python, code: "def main(): ...", compensate: {type: python, code: "def main(): ..."}, next: trip}
+  - {step: trip, type: playbook, path: child, args: {nights: 3}, next: ship}
+  - {step: ship, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+MANUAL = """
+workflow:
+  - {step: start, next: pay}
+  - step: pay
+    type: python
+    code: "def main(): ..."
+    args: {order: 7}
+    compensate: {type: playbook, path: refund, args: {charge: "{{ result.id }}", order: "{{ order }}"}}
+    next: ship
+  - {step: ship, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+REFUND = """
+workflow:
+  - {step: start, next: ask}
+  - step: ask
+    type: approval
+    title: "Refund {{ workload.charge }} of {{ workload.order }}?"
+    next: refund
+  - {step: refund, type: python, code: "def main(): ...", args: {id: "{{ workload.charge }}"}, next: end}
+  - {step: end}
+"""
+ITEMS = """
+workflow:
+  - {step: start, next: each}
+  - step: each
+    type: iterator
+    collection: [1, 2, 3]
+    element: n
+    mode: async
+    task: {type: playbook, path: child, args: {nights: "{{ n }}"}}
+    next: ship
+  - {step: ship, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+ONE_EACH = """
+workflow:
+  - {step: start, next: each}
+  - step: each
+    type: iterator
+    collection: [a, b, c]
+    element: name
+    mode: async
+    task:
+      type: python
+      code: "def main(): ..."
+      args: {name: "{{ name }}"}
+      compensate: {type: python, code: "def main(): ...", args: {id: "{{ result.id | default(0) }}", was: "{{ name }}"}}
+    next: ship
+  - {step: ship, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+BESIDE = """
+workflow:
+  - {step: start, next: [trip, ship]}
+  - {step: trip, type: playbook, path: child, args: {nights: 3}, next: end}
+  - {step: ship, type: python, code: "def main(): ...", next: end}
+  - {step: end}
+"""
+FAMILY = "select path, status from noetl.execution order by execution_id"
+
+
+async def test_a_child_that_completed_long_ago_is_undone_in_its_turn(database: Database) -> None:
+    """In an execution of its own, which answers like a child."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    jobs = await work(database, failing=("ship",))
+    assert jobs == ["pay", "book", "tell", "ship", "tell!undo", "book!undo", "pay!undo"]
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "COMPLETED")]
+    assert await rows(database, UNDOS, execution) == [("pay", "done"), ("trip", "done")]
+    child, undo = [row[0] for row in await rows(database, "select execution_id from noetl.execution order by 1")][1:]
+    assert await rows(database, UNDOS, child) == [("book", "taken"), ("tell", "taken")]
+    assert await rows(database, UNDOS, undo) == [("book", "done"), ("tell", "done")]
+    args = "select action::jsonb -> 'args' from noetl.queue where execution_id = $1 and node_name = 'book!undo'"
+    assert await rows(database, args, undo) == [({"id": "book", "nights": 3},)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_running_child_ends_and_undoes_before_its_parent(database: Database) -> None:
+    """It is cancelled by letter."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    for name in ("pay", "book"):
+        await drain(database)
+        await complete(database, (await lease(database))[name], {"id": name})
+    await drain(database)
+    assert await value(database, "select noetl.cancel_execution($1)", execution)
+    assert await work(database) == ["book!undo", "pay!undo"]
+    assert await rows(database, FAMILY) == [("story", "CANCELLED"), ("child", "CANCELLED")]
+    assert await rows(database, UNDOS, execution) == [("pay", "done")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_failed_undo_of_a_child_is_gone_on_with_by_an_undo_of_the_parent(database: Database) -> None:
+    """It takes over what the undo execution of the child has left."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    await work(database, failing=("ship", "book!undo"))
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "FAILED")]
+    assert await rows(database, UNDOS, execution) == [("pay", "open"), ("trip", "failed")]
+    new = await value(database, "select noetl.undo_execution($1)", execution)
+    assert await work(database) == ["book!undo", "pay!undo"]
+    assert await value(database, STATUS, new) == "COMPLETED"
+    assert await rows(database, "select count(*) from noetl.undo where status in ('open', 'failed')") == [(0,)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_and_its_parent_are_not_undone_at_once(database: Database) -> None:
+    """Else an undo of the parent would end before that of the child, whether that fails or not."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    await work(database)
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    new = await value(database, "select noetl.undo_execution($1)", child)
+    with pytest.raises(asyncpg.PostgresError, match=f"{execution} cannot be undone while {new} undoes a child of it"):
+        await value(database, "select noetl.undo_execution($1)", execution)
+    assert await work(database, failing=("book!undo",)) == ["tell!undo", "book!undo"]
+    above = await value(database, "select noetl.undo_execution($1)", execution)
+    for below in (child, new):
+        with pytest.raises(asyncpg.PostgresError, match=f"{below} belongs to execution {above}, which has") as fault:
+            await value(database, "select noetl.undo_execution($1)", below)
+        assert f"noetl-broker abandon {above} ends it" in str(fault.value.hint)
+    assert await work(database) == ["book!undo", "pay!undo"]
+    assert await value(database, STATUS, above) == "COMPLETED"
+    assert await broken_invariants(database) == {}
+
+
+async def test_a_child_that_completes_as_its_parent_ends_is_undone(database: Database) -> None:
+    """The parent has nothing of its own to undo, so it waits for nothing; the answer of the child comes too late."""
+    await register(database, CHILD, path="child")
+    await register(database, BESIDE)
+    [execution] = await start(database)
+    await drain(database)
+    jobs = await lease(database)
+    await complete(database, jobs["book"], {"id": "book"})
+    await drain(database)
+    await complete(database, (await lease(database))["tell"], {"id": "tell"})
+    await fail(database, jobs["ship"])
+    await drain(database)
+    undo = await value(database, "select max(execution_id) from noetl.execution")
+    async with session(database) as connection:
+        with pytest.raises(
+            BrokerError, match=f"{undo} is undoing what a child of {execution} did;.* abandon {undo} ends"
+        ):
+            await retry_one(connection, execution, PlaybookRules())
+    assert await work(database) == ["tell!undo", "book!undo"]
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "COMPLETED"), ("child", "COMPLETED")]
+    assert await rows(database, UNDOS, execution) == []
+    assert await broken_invariants(database) == {}
+
+
+async def test_what_a_failed_child_left_is_undone_before_a_retry_of_its_parent(database: Database) -> None:
+    """The retry would do it again. The parent has no row of such a child."""
+    await register(database, CHILD, path="child")
+    await register(database, PARENT)
+    [execution] = await start(database)
+    await work(database, failing=("tell", "book!undo"))
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("child", "FAILED")]
+    child = await value(database, "select max(execution_id) from noetl.execution")
+    async with session(database) as connection:
+        with pytest.raises(BrokerError, match=f"execution {child}, a child of {execution}, has something left to undo"):
+            await retry_one(connection, execution, PlaybookRules())
+        await value(database, "select noetl.undo_execution($1)", child)
+        assert await work(database) == ["book!undo"]
+        retried = await retry_one(connection, execution, PlaybookRules())
+    assert retried.made["anew"] == "what it did was undone"
+    await work(database)
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_undo_may_be_a_playbook_with_a_person_in_it(database: Database) -> None:
+    """The execution waits for the child. A pause of their paths does not hold it."""
+    await register(database, REFUND, path="refund")
+    await register(database, MANUAL)
+    [execution] = await start(database)
+    await drain(database)
+    await execute(database, "select noetl.pause_path(path) from noetl.catalog")
+    assert await work(database, failing=("ship",)) == ["pay", "ship"]
+    [(child, title)] = await rows(database, "select execution_id, title from noetl.pending_approvals")
+    assert title == "Refund pay of 7?"
+    assert await value(database, STATUS, execution) == "COMPENSATING"
+    await value(database, "select noetl.decide_approval($1, $2, true, 'ann')", child, f"{child}:ask")
+    assert await work(database) == ["refund"]
+    assert await value(database, STATUS, execution) == "FAILED"
+    assert await rows(database, UNDOS, execution) == [("pay", "done")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_abandoned_undo_cancels_its_playbook(database: Database) -> None:
+    """Nobody is asked any more."""
+    await register(database, REFUND, path="refund")
+    await register(database, MANUAL)
+    [execution] = await start(database)
+    await work(database, failing=("ship",))
+    assert await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    assert await rows(database, FAMILY) == [("story", "FAILED"), ("refund", "CANCELLED")]
+    assert await rows(database, UNDOS, execution) == [("pay", "unknown")]
+    assert await broken_invariants(database) == {}
+
+
+async def test_children_of_an_iterator_are_undone_one_by_one(database: Database) -> None:
+    """Each in an execution of its own."""
+    await register(database, CHILD, path="child")
+    await register(database, ITEMS)
+    [execution] = await start(database)
+    jobs = await work(database, failing=("ship",))
+    assert sorted(jobs[7:]) == ["book!undo"] * 3 + ["tell!undo"] * 3
+    assert jobs[7:] == ["tell!undo", "book!undo"] * 3
+    assert sorted(await rows(database, UNDOS, execution)) == [(f"each[{place}]", "done") for place in range(3)]
+    assert await broken_invariants(database) == {}
+
+
+async def test_items_are_undone_each_with_its_own_values(database: Database) -> None:
+    """Those that completed, the last success first; one that a worker holds is awaited."""
+    await register(database, ONE_EACH)
+    [execution] = await start(database)
+    await drain(database)
+    jobs = await rows(database, "select node_id, queue_id, attempts from noetl.lease_jobs('w', 3)")
+    by_place = {node[-1]: (job, attempt) for node, job, attempt in jobs}
+    await complete(database, by_place["1"], {"id": "B"})
+    await drain(database)
+    await value(database, "select noetl.cancel_execution($1)", execution)
+    await drain(database)
+    await complete(database, by_place["0"], {"id": "A"})
+    assert await value(database, "select noetl.fail_job($1, 'w', $2, '{\"message\": \"no\"}')", *by_place["2"])
+    assert len(await work(database)) == 2
+    assert await rows(database, UNDOS, execution) == [("each[1]", "done"), ("each[0]", "done")]
+    args = "select action::jsonb -> 'args' from noetl.queue where node_id like '%!undo' order by node_id"
+    assert await rows(database, args) == [({"id": "A", "was": "a"},), ({"id": "B", "was": "b"},)]
+    assert await value(database, STATUS, execution) == "CANCELLED"
+    assert await broken_invariants(database) == {}
+
+
+async def test_an_abandoned_undo_lists_the_items_that_a_worker_has(database: Database) -> None:
+    """Whoever asks for the unknown ones too undoes them."""
+    await register(database, ONE_EACH)
+    [execution] = await start(database)
+    await drain(database)
+    jobs = await rows(database, "select queue_id, attempts from noetl.lease_jobs('w', 3) order by node_id")
+    await complete(database, jobs[1], {"id": "B"})
+    await drain(database)
+    await value(database, "select noetl.cancel_execution($1)", execution)
+    await drain(database)
+    await value(database, "select noetl.abandon_execution($1)", execution)
+    await drain(database)
+    assert await rows(database, UNDOS, execution) == [
+        ("each[1]", "open"),
+        ("each[0]", "unknown"),
+        ("each[2]", "unknown"),
+    ]
+    undo = await value(database, "select noetl.undo_execution($1, true)", execution)
+    assert len(await work(database)) == 3
+    assert await value(database, STATUS, undo) == "COMPLETED"
+    assert await broken_invariants(database) == {}

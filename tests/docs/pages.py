@@ -1,0 +1,32 @@
+"""Reads the pages of docs/: their text, their tables, their code blocks."""
+
+from __future__ import annotations
+
+import re
+
+from tests.test_tidy import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def read_page(name: str) -> str:
+    """Return the text of docs/NAME.md."""
+    return (DOCS / f"{name}.md").read_text(encoding="utf-8")
+
+
+def code_blocks(page: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language, in order."""
+    return [
+        body for form, body in re.findall(r"^```(.*?)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if form == language
+    ]
+
+
+def table_rows(page: str, head: str) -> list[list[str]]:
+    """Return the cells of the table whose first line starts with `head`."""
+    lines = page.split(f"\n{head}", 1)[1].split("\n\n", maxsplit=1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
+
+
+def table(page: str, head: str) -> dict[str, list[str]]:
+    """Return the rows of a table by their first cell, without code quotes."""
+    return {first.strip("`"): rest for first, *rest in table_rows(page, head)}

@@ -1,0 +1,293 @@
+"""Forks: what a new execution takes over from another one, and how it continues."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from noetl_broker.broker.core import Session
+from noetl_broker.broker.model import Event
+from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.history.fork_plan import plan_fork
+from noetl_broker.history.replay import replay_history
+from noetl_broker.history.retry_plan import plan_retry
+from noetl_broker.history.story import STORY_START
+from tests.forks import DIAMOND, fork_history, fork_story, history_of
+from tests.stories import dedented, playbook
+
+WHOLE = """
+    > execution_start
+    > action_completed a {"ok": true, "v": 1}
+    > action_completed b {"v": 2}
+    > action_completed c {"v": 3}
+    > action_completed j {"v": 4}
+    """
+
+
+def test_a_fork_enters_only_its_step() -> None:
+    """Parallel branches are not taken over, and the join after the step does not wait for them."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_completed c {"v": 3}
+        > action_completed b {"v": 2}
+        """,
+    )
+    plan = plan_fork(source, "c")
+    assert [wanted.step for wanted in plan.taken] == ["a"]
+    assert (
+        fork_story(source, plan, '> action_completed c {"v": 5}').splitlines()[:7]
+        == dedented("""
+        > fork
+            event step_started c
+            job   c {"mine": 1, "v": 1, "handed": 1}
+        > action_completed c {"v": 5}
+            event step_completed c
+            event step_started j
+            event step_failed j "`b` is undefined: no input, step with a result or workload key has that name"
+    """).splitlines()
+    )
+
+
+def test_a_fork_from_a_join_gets_the_merged_inputs_of_the_join() -> None:
+    """With all results from before the join."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    assert fork_story(source, plan_fork(source, "j")) == dedented("""
+        > fork
+            event step_started j
+            job   j {"b": 2, "c": 3}
+    """)
+
+
+def test_inputs_are_rendered_again_for_a_result_set_by_hand() -> None:
+    """Through transitions and routers."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    assert fork_story(source, plan_fork(source, "c", values={"a": {"v": 99}})) == dedented("""
+        > fork
+            event step_started c
+            job   c {"mine": 1, "v": 99, "handed": 99}
+    """)
+
+
+def test_a_fork_of_a_fork_renders_inputs_for_a_result_set_by_hand() -> None:
+    """The second fork knows only what the first one took over."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    fork = fork_history(source, plan_fork(source, "c"))
+    assert fork_story(fork, plan_fork(fork, "c", values={"a": {"v": 99}})) == dedented("""
+        > fork
+            event step_started c
+            job   c {"mine": 1, "v": 99, "handed": 99}
+    """)
+
+
+def test_a_fork_can_skip_a_failing_step_with_a_result_set_by_hand() -> None:
+    """The transition of the failing step gives the inputs."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: b}
+        - {step: b, type: python, code: x, next: [{when: "{{ b.ok }}", step: c, args: {rows: "{{ result.rows }}"}}]}
+        - {step: c, type: python, code: x, args: {a: "{{ a }}"}}
+        """),
+        """
+        > execution_start
+        > action_completed a 1
+        > action_failed b {"message": "boom"}
+        """,
+    )
+    plan = plan_fork(source, "c", values={"b": {"rows": 3}})
+    assert fork_story(source, plan, "> action_completed c 5") == dedented("""
+        > fork
+            event step_started c
+            job   c {"a": 1, "rows": 3}
+        > action_completed c 5
+            event step_completed c
+            event execution_complete 5
+    """)
+
+
+def test_the_source_of_a_fork_s_step_is_no_branch_end() -> None:
+    """The branch had ended there because its condition was false; the result comes from where the fork ends."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{when: "{{ a > 1 }}", step: b}]}
+        - {step: b, type: python, code: x}
+        """),
+        "> execution_start\n> action_completed a 1",
+    )
+    assert fork_story(source, plan_fork(source, "b"), "> action_completed b 2").splitlines()[-1].strip() == (
+        "event execution_complete 2"
+    )
+
+
+def test_a_fork_continues_the_visit_counts() -> None:
+    """Of its step and in total: the limits are those of the source execution."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: a}
+        """),
+        "> execution_start\n> action_completed a 1\n> action_completed a#2 2",
+    )
+    plan = plan_fork(source, "a")
+    assert (plan.document["total"], plan.document["visits"]) == (3, {"start": 1, "a": 2})
+    assert fork_story(source, plan) == dedented("""
+        > fork
+            event step_started a#3
+            job   a#3
+    """)
+
+
+def test_a_fork_can_continue_on_another_playbook() -> None:
+    """Its transitions give the inputs; results of steps that it does not have are left out."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    other = playbook("""
+        workload: {n: 1, more: 2}
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: r}
+        - {step: r, type: route, next: [{step: c, args: {twice: "{{ a.v * 2 }}", more: "{{ more }}"}}]}
+        - {step: c, type: python, code: y, next: end}
+        - {step: end, result: {a: "{{ a.v }}", c: "{{ c.v }}"}}
+        """)
+    plan = plan_fork(source, "c", playbook=other)
+    assert (plan.left_out, [wanted.step for wanted in plan.taken]) == ((), ["a"])
+    assert plan_fork(source, "end", playbook=other).left_out == ("b", "j")
+    assert fork_story(
+        source, plan_fork(source, "c", playbook=other), '> action_completed c {"v": 6}', playbook=other
+    ) == dedented("""
+        > fork
+            event step_started c
+            job   c {"twice": 2, "more": 2}
+        > action_completed c {"v": 6}
+            event step_completed c
+            event execution_complete {"a": 1, "c": 6}
+    """)
+
+
+def test_a_fork_does_not_name_results_of_steps_that_its_playbook_lacks() -> None:
+    """Such a name made the fork fail at its start."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    other = playbook("workflow:\n- {step: start, next: c}\n- {step: c, type: python, code: x}")
+    plan = plan_fork(source, "c", playbook=other)
+    assert (plan.left_out, plan.taken) == (("a",), ())
+    assert fork_story(source, plan, playbook=other).splitlines()[1].strip() == "event step_started c"
+
+
+def test_a_fork_from_start_takes_over_only_the_workload() -> None:
+    """Unchanged, even if the defaults have changed."""
+    source = history_of(playbook(DIAMOND), WHOLE.replace("execution_start", 'execution_start {"n": 5}'))
+    plan = plan_fork(source, "start")
+    assert plan.taken == ()
+    assert fork_story(source, plan, '> action_completed a {"ok": true, "v": 1}').splitlines()[-1].strip() == (
+        'job   c {"mine": 5, "v": 1, "handed": 1}'
+    )
+
+
+def test_a_fork_from_end_ends_at_once() -> None:
+    """With the same result."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    assert fork_story(source, plan_fork(source, "end")) == dedented("""
+        > fork
+            event execution_complete {"v": 4}
+    """)
+
+
+def test_a_running_execution_can_be_forked() -> None:
+    """The execution itself is not changed."""
+    source = history_of(playbook(DIAMOND), "\n".join(WHOLE.splitlines()[:3]))
+    assert plan_fork(source, "b").steps == ("b",)
+
+
+@pytest.mark.parametrize(
+    "step, values, complaint",
+    [
+        ("strat", {}, "has no step strat; did you mean `start`"),
+        ("everything", {}, "has no step everything; known are: start, a, r, c, b, j, end"),
+        ("j", {"starts": 1}, "has no step starts; did you mean `start`"),
+        ("c", {"a": {"w": 1}}, "step c cannot be entered with these results: .*`a.v` is undefined"),
+    ],
+)
+def test_an_impossible_fork_is_refused(step: str, values: dict[str, Any], complaint: str) -> None:
+    """With the reason, before anything is written."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    with pytest.raises(OperatorFault, match=complaint):
+        plan_fork(source, step, values=values)
+
+
+def test_a_fork_takes_only_turns_that_this_version_decides_the_same() -> None:
+    """A retry refuses such a history."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_completed b {"v": 2}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    turns = list(source.turns)
+    turns[2] = turns[2]._replace(outcome="duplicate", events=())
+    changed = type(source)(**{name: getattr(source, name) for name in source.__slots__} | {"turns": tuple(turns)})
+    with pytest.raises(BrokerError, match="this version decides turn 3 differently"):
+        plan_retry(changed)
+    assert [wanted.step for wanted in plan_fork(changed, "j").taken] == ["a"]
+
+
+GOOD = {
+    "execution_id": 7,
+    "turn": 3,
+    "total": 2,
+    "results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 9}],
+    "visits": {"start": 1, "a": 1},
+    "enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": ["a"]}],
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"execution_id": "x"},
+        {"results": None},
+        {"results": [{"step": "a"}]},
+        {"results": [{"step": "a", "visit": 1, "status": "odd", "event_id": 9}]},
+        {"results": [{"step": "a", "visit": 1, "status": "COMPLETED", "event_id": 2**70}]},
+        {"results": []},
+        {"visits": {"nobody": 1}},
+        {"visits": {"a": 0}},
+        {"visits": [1]},
+        {"visits": {"a": 2**40}},
+        {"total": -1},
+        {"enter": [{"visit": 1, "arc": "2", "step": "r", "result": 1}]},
+        {"enter": [{"visit": 1, "arc": 2, "step": ["r"], "result": 1}]},
+        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 2}]},
+        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "inputs": [1]}]},
+        {"enter": [{"visit": 1, "arc": 2, "step": "r", "result": 1, "sources": [{}]}]},
+        {"waiting": {"nobody": []}},
+        {"end": {}},
+        {"ends": [1]},
+    ],
+)
+def test_a_malformed_fork_fails_its_execution(change: dict[str, Any]) -> None:
+    """Any program may insert an execution_start."""
+    for document in ({**GOOD, **change}, json.dumps(change)):
+        event = Event("execution_start", context={}, meta={"fork": document})
+        decision = Session(playbook(DIAMOND)).apply(event, STORY_START)
+        assert decision.ended is not None
+        assert decision.ended.error is not None
+        assert decision.ended.error["message"].startswith("the fork in the meta of execution_start is malformed: ")
+
+
+def test_a_fork_is_replayed_without_its_source_execution() -> None:
+    """From the results that it took over."""
+    source = history_of(playbook(DIAMOND), WHOLE)
+    fork = fork_history(source, plan_fork(source, "c"), '> action_completed c {"v": 5}')
+    assert [turn.decision.events for turn in replay_history(fork)[0]] == [turn.events for turn in fork.turns]

@@ -1,0 +1,288 @@
+"""A retry of a failed execution: open visits, tokens on arcs and tokens at joins are restored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from noetl_broker.broker.model import Rules
+from noetl_broker.history.retry_plan import plan_retry
+from tests.forks import DIAMOND, fork_history, fork_story, history_of
+from tests.stories import dedented, playbook
+
+
+def test_a_retry_continues_from_the_failed_step_with_earlier_results() -> None:
+    """With the tokens at the join, the carried result and the workload."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start {"n": 7}
+        > action_completed a {"ok": true, "v": 1}
+        > action_completed b {"v": 2}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    assert fork_story(
+        source,
+        plan_retry(source),
+        """
+        > action_completed c {"v": 3}
+        > action_completed j {"v": 4}
+        """,
+    ) == dedented("""
+        > fork
+            event step_started c
+            job   c {"mine": 7, "v": 1, "handed": 1}
+        > action_completed c {"v": 3}
+            event step_completed c
+            event step_started j
+            job   j {"b": 2, "c": 3}
+        > action_completed j {"v": 4}
+            event step_completed j
+            event execution_complete {"v": 4}
+    """)
+
+
+def test_a_retry_restarts_parallel_steps() -> None:
+    """Branch b was running when c failed: it runs again, and the join waits for both."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    assert fork_story(source, plan_retry(source), '> action_completed c {"v": 3}') == dedented("""
+        > fork
+            event step_started b
+            event step_started c
+            job   b
+            job   c {"mine": 1, "v": 1, "handed": 1}
+        > action_completed c {"v": 3}
+            event step_completed c
+    """)
+
+
+def test_a_retry_delivers_tokens_that_were_on_arcs() -> None:
+    """The first of three targets could not be entered, so the other two were not reached."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.w }}"}}
+        - {step: y, type: python, code: x}
+        - {step: z, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    plan = plan_retry(source)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y", "z"])
+    repaired = playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{step: x, args: {v: 1}}, y, {step: z, args: {v: 3}}]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.v }}"}}
+        - {step: y, type: python, code: x}
+        - {step: z, type: python, code: x}
+        """)
+    assert fork_story(source, plan, playbook=repaired) == dedented("""
+        > fork
+            event step_started x
+            event step_started y
+            event step_started z
+            job   x {"w": 1, "v": 1}
+            job   y
+            job   z {"v": 3}
+    """)
+
+
+def test_a_retry_of_a_retry_keeps_tokens_that_were_on_arcs() -> None:
+    """The first retry fails at once with the same error."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [x, y]}
+        - {step: x, type: python, code: x, args: {w: "{{ a.w }}"}}
+        - {step: y, type: python, code: x}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    again = fork_history(source, plan_retry(source))
+    assert again.ended is not None
+    assert again.ended.status == "FAILED"
+    plan = plan_retry(again)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("x",), ["y"])
+    assert [result["source"] for result in plan.document["results"]] == [101]
+
+
+def test_a_retry_of_a_retry_keeps_visits_that_were_not_made() -> None:
+    """The first of two visits fails again at once."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    worse = playbook(DIAMOND.replace("{step: b, type: python, code: x,", '{step: b, type: http, url: "{{ no }}",'))
+    again = fork_history(source, plan_retry(source), playbook=worse)
+    plan = plan_retry(again)
+    assert (plan.steps, [arrival["step"] for arrival in plan.document["arrive"]]) == (("b",), ["c"])
+
+
+def test_a_step_whose_condition_failed_runs_again() -> None:
+    """Its result is not kept."""
+    source = history_of(
+        playbook("""
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: [{when: "{{ a.nothing > 1 }}", step: end}]}
+        - {step: end}
+        """),
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        """,
+    )
+    assert plan_retry(source).taken == ()
+    assert fork_story(source, plan_retry(source), '> action_completed a {"nothing": 2}') == dedented("""
+        > fork
+            event step_started a
+            job   a
+        > action_completed a {"nothing": 2}
+            event step_completed a
+            event execution_complete {"nothing": 2}
+    """)
+
+
+def test_a_retry_after_a_deadline_restarts_all_open_visits() -> None:
+    """No step has failed."""
+    source = history_of(
+        playbook(DIAMOND, metadata="deadline: 5"),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > execution_deadline
+        """,
+    )
+    assert plan_retry(source).steps == ("b", "c")
+
+
+def test_an_execution_without_a_workload_starts_again() -> None:
+    """It failed before its workload was made."""
+    source = history_of(playbook("workload: {a: '{{ nothing }}'}\nworkflow: [{step: start, next: end}, {step: end}]"),
+                        "> execution_start")  # fmt: skip
+    plan = plan_retry(source)
+    assert (plan.steps, plan.taken) == (("start",), ())
+
+
+def test_a_retry_does_not_raise_max_visits() -> None:
+    """It fails again at the same limit."""
+    looping = playbook(
+        """
+        workflow:
+        - {step: start, next: a}
+        - {step: a, type: python, code: x, next: a}
+        """,
+        metadata="max_visits: 3",
+    )
+    source = history_of(
+        looping,
+        """
+        > execution_start
+        > action_completed a {"v": 1}
+        > action_completed a#2 {"v": 2}
+        """,
+    )
+    message = "step a in the loop a would be visit 4; the limit max_visits is 3"
+    assert source.ended is not None
+    assert source.ended.error is not None
+    assert source.ended.error["message"] == message
+    assert fork_story(source, plan_retry(source)) == dedented(f"""
+        > fork
+            event step_failed a#3 "{message}"
+            event execution_failed "{message}"
+            withdraw
+    """)
+
+
+@pytest.mark.parametrize("z, handed", [("z, type: python", ""), ("z, join: each, type: python", "#2")])
+def test_a_retry_after_max_fan_out_takes_every_transition(z: str, handed: str) -> None:
+    """No visit failed, so an earlier visit of the same step stays done."""
+    before = "z" if handed else "a"
+    body = f"""
+    workflow:
+    - {{step: start, next: {before}}}
+    - {{step: a, type: python, code: x, next: [x, y, z]}}
+    - {{step: x, type: python, code: x}}
+    - {{step: y, type: python, code: x}}
+    - {{step: {z}, code: x, next: [{{when: "{{{{ z == 1 }}}}", step: a}}]}}
+    """
+    answers = "".join(f"> action_completed {step} 1\n" for step in dict.fromkeys((before, "a")))
+    source = history_of(playbook(body), f"> execution_start\n{answers}", rules=Rules(max_fan_out=2))
+    assert source.ended is not None
+    assert (source.ended.error or {}).get("type") == "max_fan_out"
+    assert fork_story(replace(source, rules=Rules()), plan_retry(source), "") == dedented(f"""
+        > fork
+            event step_started x
+            event step_started y
+            event step_started z{handed}
+            job   x
+            job   y
+            job   z{handed}
+    """)
+
+
+@pytest.mark.parametrize("rules", [Rules(max_fan_out=2), Rules(max_turns=2)])
+def test_a_handled_failure_in_the_turn_that_broke_a_limit_is_not_retried(rules: Rules) -> None:
+    """The tokens that it produced are taken over once."""
+    body = """
+    workflow:
+    - {step: start, next: a}
+    - {step: a, type: python, code: x, on_error: continue, next: [x, y, z]}
+    - {step: x, type: python, code: x}
+    - {step: y, type: python, code: x}
+    - {step: z, type: python, code: x}
+    """
+    failure = '> action_failed a {"message": "boom"}'
+    source = history_of(playbook(body), f"> execution_start\n{failure}", rules=rules)
+    story = fork_story(replace(source, rules=Rules()), plan_retry(source), "")
+    assert [line.strip() for line in story.splitlines() if "step_started" in line] == [
+        "event step_started x",
+        "event step_started y",
+        "event step_started z",
+    ]
+
+
+def test_a_retry_of_an_execution_that_failed_while_paused_delivers_what_was_kept() -> None:
+    """The token for the join arrives, and the failed step is entered."""
+    source = history_of(
+        playbook(DIAMOND),
+        """
+        > execution_start
+        > action_completed a {"ok": true, "v": 1}
+        > execution_pause
+        > action_completed b {"v": 2}
+        > action_failed c {"message": "boom"}
+        """,
+    )
+    assert fork_story(source, plan_retry(source), '> action_completed c {"v": 3}') == dedented("""
+        > fork
+            event step_started c
+            job   c {"mine": 1, "v": 1, "handed": 1}
+        > action_completed c {"v": 3}
+            event step_completed c
+            event step_started j
+            job   j {"b": 2, "c": 3}
+    """)

@@ -1,0 +1,143 @@
+"""The JSON Schema of playbooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, ValidationError
+
+from noetl_broker.playbook import json_schema
+from noetl_broker.playbook import keywords as words
+from noetl_broker.playbook.json_schema import playbook_schema
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "playbooks").glob("*.yaml"))
+VALIDATOR = Draft202012Validator(playbook_schema())
+FULL: dict[str, Any] = {
+    "apiVersion": "noetl.io/v1",
+    "kind": "Playbook",
+    "metadata": {"path": "a/b", "max_visits": 5, "on_signal": {"signal": "go", "when": "{{ signal.payload }}"}},
+    "workload": {"x": 1},
+    "workbook": [{"name": "fetch", "type": "http", "url": "x"}],
+    "workflow": [
+        {"step": "start", "next": "a"},
+        {
+            "step": "a",
+            "type": "workbook",
+            "task": "fetch",
+            "retry": {"max_attempts": 3},
+            "args": "{{ workload }}",
+            "next": [{"when": "{{ a }}", "then": ["b", {"step": "end", "args": {"x": 1}}], "else": "b"}],
+        },
+        {"step": "c", "join": "any"},
+        {"step": "d", "join": {"need": 2, "losers": "cancel"}},
+        {"step": "b", "type": "iterator", "collection": "{{ x }}", "element": "n", "task": {"type": "playbook"}},
+        {"step": "end", "result": {"y": 1}},
+    ],
+}
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    """Return the keys of a model as an author writes them."""
+    return {field.alias or name for name, field in model.model_fields.items()}
+
+
+def test_a_playbook_fits_the_models() -> None:
+    """The schema accepts the forms that the readers accept."""
+    assert json_schema.PlaybookModel.model_validate(FULL).workflow is not None
+
+
+def test_a_bad_retry_does_not_fit() -> None:
+    """Editors report an unknown key of `retry`."""
+    with pytest.raises(ValidationError):
+        json_schema.RetryModel.model_validate({"max_atempts": 3})
+
+
+@pytest.mark.parametrize("join", [{"losers": "run"}, {"need": 0}, {"need": 1, "loser": "run"}])
+def test_a_bad_join_does_not_fit(join: dict[str, Any]) -> None:
+    """Editors report a missing or unknown key of `join`."""
+    with pytest.raises(ValidationError):
+        json_schema.JoinModel.model_validate(join)
+
+
+def test_the_schema_has_every_key_that_the_readers_know() -> None:
+    """Tables and models have the same keys."""
+    assert keys_of(json_schema.RetryModel) == set(words.RETRY_KEYS)
+    assert keys_of(json_schema.LoopModel) == words.ITERATION_KEYS - {"task"}
+    assert words.BROKER_KEYS | {*words.INPUT_WORDS, *words.SAVE_KEYS} <= keys_of(json_schema.StepModel)
+    assert words.ENTRY_KEYS - {"desc", "description"} == keys_of(json_schema.EntryModel)
+    assert words.ROOT_KEYS - {"description", "version"} == keys_of(json_schema.PlaybookModel)
+    assert keys_of(json_schema.MetadataModel) <= words.METADATA_KEYS
+
+
+def test_a_type_offers_its_own_keys() -> None:
+    """An editor completes `url` on an http step."""
+    rules = playbook_schema()["$defs"]["StepModel"]["allOf"]
+    http = next(rule for rule in rules if rule["if"]["anyOf"][0]["properties"]["type"]["const"] == "http")
+    assert "url" in http["then"]["properties"]
+
+
+def test_the_schema_has_the_types_of_the_setting() -> None:
+    """Beside the built-in types."""
+    schema = playbook_schema(frozenset({"dbt"}))
+    assert "dbt" in schema["$defs"]["StepModel"]["properties"]["type"]["enum"]
+
+
+def test_a_step_has_a_name_and_a_playbook_a_workflow() -> None:
+    """By either alias."""
+    schema = playbook_schema()
+    assert schema["required"] == ["apiVersion", "kind"]
+    assert schema["anyOf"] == [{"required": ["workflow"]}, {"required": ["steps"]}]
+    assert schema["$defs"]["StepModel"]["anyOf"] == [{"required": ["step"]}, {"required": ["name"]}]
+
+
+def faults_of_step(step: str, metadata: str = "name: x") -> list[str]:
+    """Return what the schema finds in a playbook with this step."""
+    source = (
+        f"{{apiVersion: noetl.io/v1, kind: Playbook, metadata: {{{metadata}}}, workflow: [{{step: start, {step}}}]}}"
+    )
+    return [fault.message for fault in VALIDATOR.iter_errors(yaml.safe_load(source))]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_the_schema_accepts_the_examples(example: Path) -> None:
+    """An editor shows no fault in them."""
+    assert [fault.message for fault in VALIDATOR.iter_errors(yaml.safe_load(example.read_bytes()))] == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "type: wait",
+        "type: wait, for: 3d, until: x",
+        "tool: wait, for: 3d, retry: 3",
+        "type: approval, retry: 3",
+        "type: signal",
+        "type: signal, signal: x, retry: true",
+        "type: http, url: x, retry: {initial_delay: -1}",
+    ],
+)
+def test_the_schema_refuses_wrong_waits(step: str) -> None:
+    """An editor shows them."""
+    assert faults_of_step(step) != []
+
+
+@pytest.mark.parametrize("metadata", ["on_signal: {when: x}", "on_signal: {signal: x, wen: y}", "deadline: [1]"])
+def test_the_schema_refuses_wrong_metadata(metadata: str) -> None:
+    """An editor shows it."""
+    assert faults_of_step("type: noop", metadata) != []
+
+
+def test_the_schema_accepts_waits_and_durations() -> None:
+    """In each of their forms."""
+    steps = [
+        "type: wait, for: 3d",
+        "type: wait, signal: [a, b], key: 5",
+        "type: approval, timeout: 24h",
+        "type: signal, signal: x",
+        "type: http, url: x, retry: {initial_delay: 5m, max_delay: 60}",
+    ]
+    assert [faults_of_step(step, "name: x, deadline: 24h, on_signal: [{signal: x}]") for step in steps] == [[]] * 5

@@ -1,0 +1,382 @@
+"""The compensation of the reference: what succeeded and can be undone, what is awaited, and one undo at a time.
+
+Written from the specification, as the rest of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.expressions import EvaluationError
+from tests.simulation.plans import Compensate, Step
+
+if TYPE_CHECKING:
+    from tests.simulation.reference import Reference
+    from tests.simulation.reference_model import ReferenceEvent, Token
+
+UNDO = "!undo"
+UNSURE = frozenset({"timeout", "lost_lease"})  # types of errors after which an action may have had its effect
+LEFT = frozenset({"open", "failed"})
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class UndoRow:
+    """A visit or an item that is to be undone, was undone, or may have had an effect (`unknown`).
+
+    `turn` is that of the event which reported its success. `child`: the execution whose own rows are undone.
+    """
+
+    token: Token
+    place: int | None
+    turn: int
+    status: str = "open"
+    child: int | None = None
+    inputs: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+
+    @property
+    def node(self) -> str:
+        """The node of the visit or of the item."""
+        return self.token.node if self.place is None else f"{self.token.node}.{self.place}"
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The place among the undos: the highest is undone first.
+
+        Several rows of one turn are of unknown outcome, so no order of them is wrong: the name decides.
+        """
+        return self.turn, -1 if self.place is None else self.place, self.token.node
+
+
+class Compensation:
+    """The undos of one execution."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._of = reference
+        self.rows: list[UndoRow] = []
+        self._end = ""  # the status that the execution gets when all is undone
+        self._draining: list[Token] = []
+        self._current: UndoRow | None = None
+        self._failures = 0
+        self._failed_lease = 0
+        self._is_due = False
+        self.error: Mapping[str, Any] | None = None  # why the execution undoes
+        self.is_own = False  # whether the execution was started to undo another one
+
+    # What succeeded.
+
+    def of_step(self, step: Step, place: int | None) -> Compensate | None:
+        """Return what undoes a visit of a step or one of its items."""
+        if place is None:
+            return step.compensate
+        return step.iterate.compensate if step.iterate else None
+
+    def succeed(self, token: Token, event: ReferenceEvent, result: Any, place: int | None = None) -> None:
+        """Note that the action, the child or the items of a visit succeeded."""
+        step = self._of.steps[token.step]
+        own = self.of_step(step, place)
+        if own is None and event.undo_child is None:
+            return
+        if place is None and own is not None:
+            for row in self.rows:
+                if row.token is token and row.status == "open":
+                    row.status = "superseded"
+        child = event.undo_child if own is None else None
+        inputs = self._inputs_of(token, place)
+        row = UndoRow(token=token, place=place, turn=self._of.turn, child=child, inputs=inputs, result=result)
+        self.rows.append(row)
+        self._emit_row(row)
+
+    def _inputs_of(self, token: Token, place: int | None) -> dict[str, Any]:
+        return token.items.inputs[place] if token.items and place is not None else token.inputs
+
+    def set_result(self, token: Token, result: Any) -> None:
+        """Let the undo of a visit see its output."""
+        for row in self.rows:
+            if row.token is token and row.place is None:
+                row.result = result
+
+    def note_attempt(self, token: Token, event: ReferenceEvent, place: int | None = None) -> None:
+        """Note whether a failed attempt may have had an effect."""
+        step = self._of.steps[token.step]
+        by_child = step.kind == "playbook" or bool(step.iterate and step.iterate.path)
+        lease = event.leases if event.lease is None else event.lease
+        failures = token.failures
+        if token.items is not None and place is not None:
+            failures = token.items.failures.get(place, 0)
+        error_type = event.value.get("type") if isinstance(event.value, Mapping) else None
+        is_of_child = isinstance(event.value, Mapping) and "child_execution_id" in event.value
+        if (error_type in UNSURE and not is_of_child) or (not by_child and lease > failures + 1):
+            token.unsure.add(place)
+
+    def give_up(self, token: Token, place: int | None = None) -> None:
+        """List a visit or an item that ended without success, and that may have had an effect.
+
+        An iterator that did not succeed is not undone as a whole beside its items.
+        """
+        step = self._of.steps[token.step]
+        if place is None and (self.of_step(step, 0) or any(self._is_open_row_of(row, token) for row in self.rows)):
+            return
+        if place in token.unsure and self.of_step(step, place) is not None:
+            inputs = self._inputs_of(token, place)
+            row = UndoRow(token=token, place=place, turn=self._of.turn, status="unknown", inputs=inputs)
+            self.rows.append(row)
+            self._emit_row(row)
+
+    def _emit_row(self, row: UndoRow) -> None:
+        self._of.emit("undo", row.node, [row.status, row.child is not None])
+
+    # The begin.
+
+    @property
+    def has_open(self) -> bool:
+        """Tell whether there is something to undo."""
+        return any(row.status == "open" for row in self.rows)
+
+    @property
+    def holds_end(self) -> bool:
+        """Tell whether a visit that is over may still succeed."""
+        return bool(self._draining)
+
+    def is_needed(self) -> bool:
+        """Tell whether there is something to undo, or an action may still succeed."""
+        return self.has_open or any(map(self._may_succeed, [*self._of.running, *self._draining]))
+
+    def _may_succeed(self, token: Token) -> bool:
+        step, items = self._of.steps[token.step], token.items
+        if token.begun == self._of.turn:
+            return False  # its jobs and children are dropped with the turn
+        if items is not None:
+            is_complete = not items.open and items.next == len(items.values)
+            return (bool(items.open) and self.of_step(step, 0) is not None) or (
+                is_complete and step.compensate is not None
+            )
+        return step.compensate is not None and not token.is_due and not token.is_kept
+
+    @property
+    def _may_undo(self) -> bool:
+        """Tell whether the execution may have something to undo: then nobody knows whether a child has."""
+        steps = self._of.steps.values()
+        return self.has_open or any(self.of_step(step, place) for step in steps for place in (None, 0))
+
+    def _has_child(self, token: Token) -> bool:
+        if token.begun == self._of.turn:
+            return False
+        if token.items is not None:
+            return bool(token.items.open and token.items.iterate.path)
+        is_child = self._of.steps[token.step].kind == "playbook"
+        return is_child and not token.is_due and not token.is_kept
+
+    def close(self, token: Token) -> None:
+        """Await a visit that is over while the execution goes on, if it may still succeed."""
+        if self._may_succeed(token) or (self._may_undo and self._has_child(token)):
+            self._draining.append(token)
+
+    def begin(self, status: str) -> None:
+        """Begin: the execution ends with this status when all is undone."""
+        self._end, self.error = status, self._of.error
+        for token in self._of.running:
+            if self._may_succeed(token) or self._has_child(token):
+                self._draining.append(token)
+            else:
+                self.give_up(token)
+        self._of.emit("execution_compensating")
+
+    def take_over(self, rows: Iterable[UndoRow]) -> None:
+        """Begin with rows of another execution: all that is left there."""
+        self.is_own, self._end, self.error = True, "COMPLETED", self._of.error
+        for row in rows:
+            self.rows.append(replace(row, status="open"))
+            row.status = "taken"
+        self._of.emit("execution_compensating")
+
+    # Events.
+
+    def apply(self, event: ReferenceEvent) -> None:
+        """Apply an event of an execution that compensates."""
+        if event.kind == "abandon":
+            self._abandon()
+        elif event.is_undo:
+            self._apply_to_undo(event)
+        else:
+            self.apply_late(event)
+            self.go_on()
+
+    def _abandon(self) -> None:
+        """End with what is left; what runs and what is awaited is listed as unknown."""
+        if self._current is not None:
+            self._current.status = "unknown"
+        for token in self._draining:
+            for place in self._awaited(token):
+                inputs = self._inputs_of(token, place)
+                self.rows.append(UndoRow(token=token, place=place, turn=self._of.turn, status="unknown", inputs=inputs))
+                self._emit_row(self.rows[-1])
+        self._note_error({})
+        self._finish("FAILED")
+
+    def _awaited(self, token: Token) -> list[int | None]:
+        """Return what may still succeed of an awaited visit and has a `compensate`: the visit or its open items."""
+        step = self._of.steps[token.step]
+        if token.items is not None and token.items.open:
+            return [*sorted(token.items.open)] if self.of_step(step, 0) else []
+        has_row = any(self._is_open_row_of(row, token) for row in self.rows)
+        return [None] if step.compensate and not has_row else []
+
+    @staticmethod
+    def _is_open_row_of(row: UndoRow, token: Token) -> bool:
+        return row.token is token and row.status == "open"
+
+    def apply_late(self, event: ReferenceEvent) -> bool:
+        """Apply an event about a visit that is over; false if there is none, or nothing can come of it."""
+        for token in self._draining:
+            if token.node == event.node:
+                self._drain(token, event)
+                return True
+        kind, over = event.kind.removeprefix("item_"), self._of.over.get(event.node)
+        if kind != "completed" or event.undo_child is None or over is None or event.is_undo:
+            return False
+        if any(row.token is over and row.place == event.place for row in self.rows):
+            return False
+        self.succeed(over, event, self._of.late_result(event), event.place)
+        return True
+
+    def _drain(self, token: Token, event: ReferenceEvent) -> None:
+        """End an awaited visit, or one of its items, by the event that reports its end."""
+        place, kind = event.place, event.kind.removeprefix("item_")
+        items = token.items
+        if kind == "gathered" and items is not None and not items.open:
+            kind = "completed"
+        kind = "failed" if self._is_withdrawn(token, event) else kind
+        if kind not in {"completed", "failed"} or self._of.is_of_other_attempt(token, event):
+            return
+        if items is not None and place is None and event.kind == "completed":
+            return
+        if place is not None and (items is None or place not in items.open):
+            return
+        self._note_end(token, event, kind)
+        if items is not None and place is not None:
+            items.open.remove(place)
+            if kind == "failed":
+                self.give_up(token, place)
+        if items is not None and items.open:
+            return
+        self._draining.remove(token)
+        if not any(row.token is token and row.place is None for row in self.rows):
+            self.give_up(token)
+
+    @staticmethod
+    def _is_withdrawn(token: Token, event: ReferenceEvent) -> bool:
+        """Tell whether the child of an awaited item would be started again: it is not, so the item ends."""
+        if event.kind != "item_due" or token.items is None or event.place not in token.items.due:
+            return False
+        return event.lease in {None, token.items.failures.get(event.place, 0) + 1}
+
+    def _note_end(self, token: Token, event: ReferenceEvent, kind: str) -> None:
+        """Note what an awaited visit or item did."""
+        if kind == "completed":
+            self.succeed(token, event, self._of.late_result(event), event.place)
+        elif event.kind != "item_due":
+            self.note_attempt(token, event, event.place)
+
+    def go_on(self) -> None:
+        """Begin the next undo if nothing is awaited and none runs; end if none is left."""
+        while self._of.status == "COMPENSATING" and not self._draining and self._current is None:
+            rows = [row for row in self.rows if row.status == "open"]
+            if not rows:
+                self._finish(self._end)
+                return
+            self._begin_undo(max(rows, key=lambda row: row.order))
+
+    def _begin_undo(self, row: UndoRow) -> None:
+        self._current, self._failures, self._failed_lease = row, 0, 0
+        self._of.emit("compensation_started", row.node)
+        if row.child is not None:
+            row.status = "running"
+            self._of.emit("child", row.node + UNDO, "undo")
+            return
+        action = self._action(row)
+        try:
+            inputs = self._of.undo_inputs(action, row)
+        except EvaluationError:
+            self._fail_undo()
+            return
+        row.status = "running"
+        if action.path is not None:
+            self._of.emit("child", row.node + UNDO, (None, action.path, inputs))
+        else:
+            self._of.emit("job", row.node + UNDO, inputs)
+
+    def _action(self, row: UndoRow) -> Compensate:
+        action = self.of_step(self._of.steps[row.token.step], row.place)
+        if action is None:
+            raise TypeError(f"{row.node} has no compensate")
+        return action
+
+    def _apply_to_undo(self, event: ReferenceEvent) -> None:
+        row = self._current
+        if row is None or event.node != row.token.node or event.place != row.place:
+            return
+        kind = event.kind.removeprefix("item_")
+        by_child = row.child is not None or self._action(row).path is not None
+        lease = event.leases if kind == "failed" and event.lease is None else event.lease or 0
+        is_beside = kind == "failed" and not event.through_job and event.leases > 0
+        if is_beside and event.lease not in {None, event.leases}:
+            return
+        if (kind == "failed" or by_child) and 0 < lease <= self._failed_lease:
+            return
+        if kind == "completed":
+            row.status = "done"
+            self._of.emit("compensation_completed", row.node)
+            self._current = None
+            self.go_on()
+        elif kind == "failed":
+            self._fail_attempt(row, event, lease, by_child=by_child)
+        elif kind == "due" and self._is_due and event.lease in {None, self._failures + 1}:
+            self._is_due = False
+            self._of.emit(
+                "child", row.node + UNDO, (None, self._action(row).path, self._of.undo_inputs(self._action(row), row))
+            )
+
+    def _fail_attempt(self, row: UndoRow, event: ReferenceEvent, lease: int, *, by_child: bool) -> None:
+        self._failures += 1
+        self._failed_lease = max(self._failed_lease, self._failures if by_child else lease)
+        retry = None if row.child is not None else self._action(row).retry
+        if retry and event.may_retry and self._of.wants_retry(retry, self._failures, row.inputs, event.value):
+            self._is_due = by_child
+            delay = retry.initial_delay * retry.backoff_multiplier ** (self._failures - 1)
+            self._of.emit("undo_retry", row.node + UNDO, float(min(delay, retry.max_delay)))
+            return
+        self._fail_undo()
+
+    def _fail_undo(self) -> None:
+        if self._current is not None:
+            self._current.status = "failed"
+            self._of.emit("compensation_failed", self._current.node)
+            self._note_error({"step": self._current.token.step})
+        self._finish("FAILED")
+
+    def _note_error(self, error: Mapping[str, Any]) -> None:
+        """Give the execution the error of its undo, unless it has failed."""
+        if self._end != "FAILED":
+            self._of.error = {"type": "compensation", **error}
+
+    # The end.
+
+    def _finish(self, status: str) -> None:
+        self._draining, self._current = [], None
+        self._of.end_compensation(status, self.counts())
+
+    def counts(self) -> dict[str, int]:
+        """Return how many undos ended in each way, and how many are left."""
+        found = dict.fromkeys(("done", "failed", "unknown", "left"), 0)
+        for row in self.rows:
+            name = "left" if row.status == "open" else row.status
+            if name in found:
+                found[name] += 1
+        return found
+
+    def left(self) -> list[UndoRow]:
+        """Return what another execution may undo."""
+        return [row for row in self.rows if row.status in LEFT]

@@ -1,0 +1,332 @@
+"""Migrations are applied once, under a lock, refused where they do not fit, and grant nothing to PUBLIC."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from noetl_broker.errors import PermissionFault, SchemaFault
+from noetl_broker.playbook.compile import compile_playbook
+from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.store import catalog
+from noetl_broker.store.connection import connect
+from noetl_broker.store.doctor import examine
+from noetl_broker.store.migrations import SERVED_VERSIONS, check_version, compat_noetl, migrate, migrations, status
+from noetl_broker.store.session import session
+from tests.brokers import broken_invariants, complete_jobs, drain, execute, rows, start, value
+from tests.postgres import SCHEMA, Database, named
+from tests.roles import login
+from tests.store import noetl_server
+
+TABLES = ("catalog", "workload", "event", "workflow", "workbook", "transition", "queue")
+NAMES = [migration.name for migration in migrations()]
+
+
+async def test_migrate_applies_all_files_to_an_empty_database(empty_database: Database) -> None:
+    """In their order; the program serves the schema."""
+    assert await migrate(empty_database) == NAMES
+    connection = await connect(empty_database, name="test")
+    await check_version(connection)
+    await connection.close()
+
+
+async def test_a_second_migrate_does_nothing(database: Database) -> None:
+    """No file is applied twice."""
+    before = await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
+    assert await migrate(database) == []
+    assert (
+        await rows(database, "select version, name, checksum, applied_at from noetl.schema_version order by 1")
+        == before
+    )
+
+
+async def test_each_file_can_be_applied_again(database: Database) -> None:
+    """`--sql` prints them for people who may apply them twice."""
+    for migration in (*migrations(), compat_noetl()):
+        await execute(database, migration.text)
+
+
+async def test_concurrent_migrates_apply_each_file_once(empty_database: Database) -> None:
+    """A lock lets one work at a time."""
+    applied = await asyncio.gather(*(migrate(empty_database) for _ in range(4)))
+    assert sorted(applied) == [[], [], [], NAMES]
+
+
+async def test_a_file_that_changed_after_it_was_applied_is_refused(database: Database) -> None:
+    """Nothing is applied."""
+    await execute(database, "update noetl.schema_version set checksum = 'other' where version = 2")
+    with pytest.raises(SchemaFault, match=r"0002_values\.sql was changed"):
+        await migrate(database)
+
+
+async def test_a_newer_database_is_refused(database: Database) -> None:
+    """By `migrate` and by a daemon at its start, with the remedy."""
+    await execute(
+        database, "insert into noetl.schema_version (version, name, checksum) values (999, '0999_new.sql', 'x')"
+    )
+    with pytest.raises(SchemaFault, match=r"0999_new\.sql, which this program does not know"):
+        await migrate(database)
+    connection = await connect(database, name="test")
+    with pytest.raises(SchemaFault, match="at version 999, this program serves up to"):
+        await check_version(connection)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "deed, sentence",
+    [
+        ("select 1", f"has no {SCHEMA} schema of ours"),
+        ("create schema noetl; create table noetl.event (execution_id bigint)", f"has no {SCHEMA} schema of ours"),
+    ],
+)
+async def test_a_database_without_our_schema_is_refused(empty_database: Database, deed: str, sentence: str) -> None:
+    """An empty one, and one of a NoETL server before `migrate`."""
+    await execute(empty_database, deed)
+    connection = await connect(empty_database, name="test")
+    with pytest.raises(SchemaFault, match=sentence):
+        await check_version(connection)
+    await connection.close()
+
+
+@pytest.mark.parametrize("behind,serves", [(0, True), (1, False)])
+async def test_a_newer_schema_names_the_programs_that_it_serves(
+    database: Database, behind: int, *, serves: bool
+) -> None:
+    """Every unknown migration must serve this version of the program."""
+    last = SERVED_VERSIONS[-1]
+    statement = "insert into noetl.schema_version (version, name, checksum, serves_from) values ($1, $2, 'x', $3)"
+    await execute(database, statement, last + 1, "additive.sql", last)
+    await execute(database, statement, last + 2, "another.sql", last + behind)
+    connection = await connect(database, name="test")
+    try:
+        if serves:
+            await check_version(connection)
+        else:
+            with pytest.raises(SchemaFault, match=f"at version {last + 2}, this program serves up to {last}"):
+                await check_version(connection)
+    finally:
+        await connection.close()
+
+
+async def test_an_older_database_is_refused(database: Database) -> None:
+    """A daemon does not migrate."""
+    await execute(database, "delete from noetl.schema_version where version > 1")
+    connection = await connect(database, name="test")
+    with pytest.raises(SchemaFault, match="at version 1, this program needs"):
+        await check_version(connection)
+    await connection.close()
+
+
+async def test_status_lists_applied_and_pending_files(empty_database: Database) -> None:
+    """Before, during and after migrations, and on a newer database."""
+    assert [(entry.name, entry.pending) for entry in await status(empty_database)] == [(n, True) for n in NAMES]
+    assert await value(empty_database, "select to_regnamespace('noetl')::text") is None
+    await migrate(empty_database)
+    await execute(empty_database, "delete from noetl.schema_version where version = $1", SERVED_VERSIONS[-1])
+    await execute(empty_database, "insert into noetl.schema_version (version, name, checksum) values (999, 'new', 'x')")
+    listed = await status(empty_database)
+    *known, last = [migration.version for migration in migrations()]
+    expected = [*((version, False) for version in known), (last, True), (999, False)]
+    assert [(entry.version, entry.pending) for entry in listed] == expected
+
+
+async def test_the_program_serves_its_own_schema() -> None:
+    """A new migration also changes the list of served versions."""
+    assert migrations()[-1].version == SERVED_VERSIONS[-1]
+    versions = [migration.version for migration in migrations()]
+    assert versions == sorted(set(versions))
+
+
+async def test_a_database_in_another_encoding_is_refused(empty_database: Database) -> None:
+    """`migrate`, every session and `doctor` refuse it. Their remedy works."""
+    name = f"{empty_database.name}_latin1"
+    latin = Database(name=name, dsn=empty_database.dsn.replace(empty_database.name, name))
+    anew = Database(name=f"{name}_utf8", dsn=f"{latin.dsn}_utf8")
+    await execute(empty_database, f"create database {name} template template0 encoding 'LATIN1' locale 'C'")
+    refused = f"the database {name} is in LATIN1, which cannot hold all that is written to it"
+    try:
+        with pytest.raises(SchemaFault, match=f"{refused}; make one in UTF8: ") as raised:
+            await migrate(latin)
+        assert await value(latin, "select to_regnamespace('noetl')::text") is None
+        with pytest.raises(SchemaFault, match=refused):
+            async with session(latin, name="test"):
+                pass
+        assert [(one.check, one.says) for one in await examine(latin) if one.state == "problem"] == [
+            ("schema", refused),
+        ]  # fmt: skip
+        await execute(empty_database, str(raised.value).partition(": ")[2].replace("NAME", anew.name))
+        assert await migrate(anew) == NAMES
+    finally:
+        for made in (latin, anew):
+            await execute(empty_database, f"drop database if exists {made.name} with (force)")
+
+
+async def test_a_failed_file_is_rolled_back(empty_database: Database) -> None:
+    """Each file is one transaction. `migrate` continues from the failed one."""
+    await execute(empty_database, "create schema noetl; create view noetl.period as select 1 as one")
+    with pytest.raises(Exception, match="period"):
+        await migrate(empty_database)
+    assert await value(empty_database, "select max(version) from noetl.schema_version") == 10
+    assert await value(empty_database, "select to_regclass('noetl.archived')::text") is None
+    await execute(empty_database, "drop view noetl.period")
+    assert await migrate(empty_database) == NAMES[10:]
+
+
+async def test_the_noetl_file_is_applied_beside_a_noetl_server_only(empty_database: Database) -> None:
+    """Our own queue does not need its triggers."""
+    await migrate(empty_database)
+    assert await value(empty_database, "select to_regclass('noetl.ended_job')::text") is None
+    await execute(empty_database, "create table noetl.resource (name varchar primary key, meta jsonb)")
+    assert [entry.name for entry in await status(empty_database) if entry.pending] == ["compat_noetl.sql"]
+    assert await migrate(empty_database) == ["compat_noetl.sql"]
+    assert await migrate(empty_database) == []
+    trigger = "select count(*) from pg_trigger where tgname = 'noetl_receive_job' and tgparentid = 0"
+    assert await value(empty_database, trigger) == 1
+
+
+async def test_migrate_names_a_missing_right(empty_database: Database) -> None:
+    """It shows no traceback of the driver."""
+    role = f"poor_{empty_database.name}"
+    await execute(empty_database, f"create role {role} login password 'poor'")
+    try:
+        server = empty_database.dsn.partition("@")[2]
+        with pytest.raises(PermissionFault, match="may not change the schema"):
+            await migrate(replace(empty_database, dsn=f"postgresql://{role}:poor@{server}"))
+    finally:
+        await execute(empty_database, f"drop role {role}")
+
+
+@pytest.mark.parametrize(
+    "before, names",
+    [("select 1", NAMES), (noetl_server.TABLES, [*NAMES, "compat_noetl.sql"])],
+    ids=["empty", "of a NoETL server"],
+)
+async def test_the_owner_of_the_database_can_migrate(empty_database: Database, before: str, names: list[str]) -> None:
+    """Managed servers give no superuser rights. Our functions work for this owner too."""
+    async with login(empty_database, "owner") as owner:
+        await execute(empty_database, f"alter database {owner.name} owner to owner_{owner.name}")
+        try:
+            await execute(owner, before)
+            assert await migrate(owner) == names
+            text = (
+                "{apiVersion: noetl.io/v1, kind: Playbook, metadata: {path: story}, "
+                "workflow: [{step: start, next: a}, {step: a, type: http, url: u}]}"
+            )
+            async with session(owner, name="test") as connection:
+                await catalog.register(connection, [(compile_playbook(text, rules=PlaybookRules()), text)])
+            [execution] = await start(owner)
+            await drain(owner)
+            assert await complete_jobs(owner) == 1
+            await drain(owner)
+            assert await broken_invariants(owner) == {}
+            assert await rows(owner, "select execution_id, status from noetl.execution") == [(execution, "COMPLETED")]
+        finally:
+            await execute(empty_database, f"alter database {owner.name} owner to current_user")
+
+
+async def test_nothing_is_granted_to_public(database: Database) -> None:
+    """Postgres grants functions to PUBLIC by default."""
+    granted = """
+        select p.oid::regprocedure::text as thing, a.privilege_type
+        from pg_proc p
+        cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+        where p.pronamespace = 'noetl'::regnamespace and a.grantee = 0
+        union all
+        select c.oid::regclass::text, a.privilege_type
+        from pg_class c
+        cross join lateral aclexplode(c.relacl) a
+        where c.relnamespace = 'noetl'::regnamespace and a.grantee = 0
+        union all
+        select 'schema', a.privilege_type
+        from pg_namespace n
+        cross join lateral aclexplode(n.nspacl) a
+        where n.nspname = 'noetl' and a.grantee = 0
+    """
+    assert await rows(database, granted) == []
+
+
+async def test_security_definer_functions_have_their_own_search_path(database: Database) -> None:
+    """Else a caller could put its own functions in their way."""
+    loose = """
+        select p.oid::regprocedure::text
+        from pg_proc p
+        where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
+          and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+    """
+    assert await rows(database, loose) == []
+
+
+async def test_functions_that_write_events_reset_the_writer(database: Database) -> None:
+    """A caller cannot pass its events off as the broker's, which are not mail."""
+    loose = """
+        select p.oid::regprocedure::text
+        from pg_proc p
+        where p.pronamespace = 'noetl'::regnamespace and p.prosecdef
+          and p.prosrc ~* 'insert\\s+into\\s+noetl\\.event'
+          and p.prosrc !~ 'set_config[(]''noetl.writer'', ''(worker)?'', true[)]'
+    """
+    assert await rows(database, loose) == []
+
+
+async def test_migrate_adds_columns_and_changes_no_row(empty_database: Database) -> None:
+    """Types and defaults stay, and no row is rewritten."""
+    await execute(empty_database, noetl_server.TABLES)
+    await execute(empty_database, noetl_server.HISTORY)
+    before = await columns(empty_database)
+    names: dict[str, list[str]] = {table: [] for table in TABLES}
+    for table, name in before:
+        names[table].append(name)
+    stood = await rows_of_the_server(empty_database, names)
+    await migrate(empty_database)
+    after = await columns(empty_database)
+    changed = {key for key in before if after.get(key) != before[key]}
+    assert changed == {("event", "event_id")}  # it had no default
+    assert await rows_of_the_server(empty_database, names) == stood
+    assert await migrate(empty_database) == []
+
+
+async def test_triggers_for_a_noetl_server_are_on_its_tables_only(empty_database: Database) -> None:
+    """Both databases have the triggers of the inbox and of limited jobs. Others on queue and catalog cost time."""
+    triggers = """
+        select t.tgrelid::regclass::text, t.tgname
+        from pg_trigger t
+        where not t.tgisinternal
+          and t.tgparentid = 0 -- a partition has copies of its table's
+        order by 1, 2"""
+    everywhere = [
+        (named("noetl.event"), named(f"noetl_{name}"))
+        for name in ("check_digits", "check_producer", "fill_catalog_id", "receive_events")
+    ] + [(named("noetl.queue"), named("noetl_limited_job_changed"))]
+    await migrate(empty_database)
+    assert await rows(empty_database, triggers) == everywhere
+    await execute(empty_database, "drop schema noetl cascade")
+    await execute(empty_database, noetl_server.TABLES)
+    await migrate(empty_database)
+    assert await rows(empty_database, triggers) == sorted([
+        (named("noetl.catalog"), named("noetl_know_kind")),
+        *everywhere,
+        (named("noetl.event"), named("noetl_show_status")),
+        (named("noetl.queue"), named("noetl_receive_job")),
+    ])  # fmt: skip
+
+
+async def columns(database: Database) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Return type, default and nullability of each column of the tables of the server."""
+    statement = """
+        select table_name, column_name, data_type, column_default, is_nullable
+        from information_schema.columns
+        where table_schema = 'noetl' and table_name = any($1)
+    """
+    return {(table, name): tuple(rest) for table, name, *rest in await rows(database, statement, TABLES)}
+
+
+async def rows_of_the_server(database: Database, names: dict[str, list[str]]) -> dict[str, list[Any]]:
+    """Return the rows of each table of the server, without added columns."""
+    found = {}
+    for table, own in names.items():
+        picked = ", ".join(f'"{name}"' for name in sorted(own))
+        found[table] = await rows(database, f"select xmin::text, {picked} from noetl.{table} order by {picked}")
+    return found

@@ -1,0 +1,154 @@
+"""How far a leased job is: `noetl.report_progress` keeps what the holder of the lease reports."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from noetl_broker.explain.progress import Progress
+from noetl_broker.store import reader
+from noetl_broker.store.progress import load_progress, reported_progress
+from tests.brokers import drain, execute, register, rows, start, value
+from tests.postgres import Database
+from tests.sessions import session
+
+ONE = """
+workflow:
+- {step: start, next: work}
+- {step: work, type: python, code: x, next: end}
+- {step: end}
+"""
+REPORT = "select noetl.report_progress($1, $2, $3, $4::text::jsonb)"
+FIRST = '{"done": 3, "failed": 3, "total": 10, "errors": {"KeyError": 1, "": 1}, "other_types": 1}'
+
+
+@pytest.fixture
+async def job(database: Database) -> int:
+    """Start an execution and lease its only job; give its queue_id."""
+    await register(database, ONE)
+    await start(database)
+    await drain(database)
+    return int(await value(database, "select queue_id from noetl.lease_jobs('w', 1)"))
+
+
+async def progress(database: Database) -> list[Progress]:
+    """The progress of the only execution."""
+    async with session(database) as own:
+        return await load_progress(own, await own.fetchval("select execution_id from noetl.execution"))
+
+
+async def test_a_report_has_the_shape_of_any_progress(database: Database, job: int) -> None:
+    """Errors by type; those that the report does not name are counted."""
+    assert await value(database, REPORT, job, "w", 1, FIRST) is True
+    [found] = await progress(database)
+    assert found.pop("last_ended_at")  # type: ignore[misc]
+    assert found.pop("pace")  # type: ignore[misc]
+    assert found.pop("seconds_left")  # type: ignore[misc]
+    assert found == {
+        "step": "work", "visit": 1, "is_open": True, "total": 10, "started": 6, "ended": 6, "failed": 3,
+        "cancelled": 0, "retrying": 0, "held": 0, "other_errors": 1, "other_types": 1,
+        "errors": [{"type": None, "count": 1, "first": None}, {"type": "KeyError", "count": 1, "first": None}],
+    }  # fmt: skip
+
+
+async def test_a_reader_sees_how_far_a_job_is(database: Database, job: int) -> None:
+    """Without types of errors, as of items that are jobs."""
+    await rows(database, REPORT, job, "w", 1, FIRST)
+    async with session(database) as own:
+        execution_id = await own.fetchval("select execution_id from noetl.execution")
+        [found] = (await reader.load_execution_details(own, execution_id))["iterators"]
+    assert found["pace"]
+    assert [found[name] for name in ("total", "ended", "failed", "other_errors", "errors")] == [10, 6, 3, 3, []]
+    assert await value(database, "select progress ?| array['errors', 'other_types'] from noetl.jobs") is False
+
+
+@pytest.mark.parametrize("what", ["another worker", "another attempt", "the end of the job", "a cancel"])
+async def test_only_the_holder_of_a_lease_reports(database: Database, job: int, what: str) -> None:
+    """Any other call is answered with false and changes nothing."""
+    if what == "the end of the job":
+        await rows(database, "select noetl.complete_job($1, 'w', 1)", job)
+    elif what == "a cancel":
+        await execute(database, "update noetl.queue set stop = true")
+    worker, attempt = ("x" if what == "another worker" else "w"), (2 if what == "another attempt" else 1)
+    assert await value(database, REPORT, job, worker, attempt, FIRST) is False
+    assert await value(database, "select progress from noetl.queue") is None
+
+
+@pytest.mark.parametrize(
+    "change", ["status = 'retry'", "attempts = 2"], ids=["a job that waits again", "a new attempt"]
+)
+async def test_what_another_attempt_reported_is_not_shown(database: Database, job: int, change: str) -> None:
+    """The next attempt begins anew."""
+    await rows(database, REPORT, job, "w", 1, FIRST)
+    await execute(database, f"update noetl.queue set {change}")
+    assert await progress(database) == []
+
+
+async def test_the_pace_is_that_of_the_last_half_minute(database: Database, job: int) -> None:
+    """Counts that fall, as of a worker that began anew, do not make it negative."""
+    earlier = """
+        update noetl.queue
+        set updated_at = updated_at - $1::interval,
+          progress = progress || jsonb_build_object('at', (progress ->> 'at')::timestamptz - $1::interval)"""
+    paces = []
+    for done in (600, 600, 100, 1000):
+        await rows(database, earlier, timedelta(seconds=60))
+        await rows(database, REPORT, job, "w", 1, json.dumps({"done": done, "total": 10_000}))
+        paces.append(round(await value(database, "select (progress -> 'pace')::float8 from noetl.queue"), 1))
+    assert paces == [10.0, 1.4, 0.2, 13.0]
+
+
+@pytest.mark.parametrize(
+    "report, fault",
+    [
+        (None, 'progress must be an object such as {"done": 3, "failed": 1, "total": 10}, it is null'),
+        ("[1, 2]", "it is array"),
+        ("{}", "progress needs done and total"),
+        ('{"done": 1, "total": 2, "when": 3}', "progress has done, failed, total, errors and other_types, not 'when'"),
+        ('{"done": "1", "total": 2}', 'done must be a whole number from 0 to 10^15, it is "1"'),
+        ('{"done": 1.5, "total": 2}', "done must be a whole number from 0 to 10^15, it is 1.5"),
+        ('{"done": 1, "total": 1e5000}', "progress must have at most 4096 bytes, it has 50"),
+        ('{"done": 1, "total": 1e30}', "total must be a whole number from 0 to 10^15, it is 1000"),
+        ('{"done": -1, "total": 2}', "done must be a whole number from 0 to 10^15, it is -1"),
+        (
+            '{"done": 0, "total": 0}',
+            "done and failed together at most total; they are 0, 0 and 0",
+        ),
+        ('{"done": 1, "failed": 2, "total": 2}', "they are 2, 1 and 2"),
+        (
+            '{"done": 1, "total": 2, "errors": ["a"]}',
+            "errors must be an object of counts by type",
+        ),
+        ('{"done": 1, "total": 2, "errors": {"a": null}}', "errors of type 'a' must be a whole number"),
+        ('{"done": 1, "failed": 1, "total": 2, "errors": {"a": 2}}', "the errors count 2 failed items, failed is 1"),
+        (
+            '{"done": 1, "total": 9, "errors": {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0, "f": 0}}',
+            "errors must have at most five types",
+        ),
+        (
+            json.dumps({"done": 1, "total": 9, "errors": {"x" * 101: 0}}),
+            "has more than 100 characters: xxx",
+        ),
+        (json.dumps({"done": 1, "total": 9, "errors": {"x" * 5000: 0}}), "progress must have at most 4096 bytes"),
+    ],
+)
+async def test_a_report_that_cannot_be_is_refused(database: Database, job: int, report: str | None, fault: str) -> None:
+    """The error says what is wrong with which value; nothing is kept."""
+    with pytest.raises(asyncpg.PostgresError) as raised:
+        await value(database, REPORT, job, "w", 1, report)
+    assert raised.value.sqlstate == "NB400"
+    assert str(raised.value).startswith(f"report_progress of job {job}: ")
+    assert fault in str(raised.value)
+    assert await value(database, "select progress from noetl.queue") is None
+
+
+@pytest.mark.parametrize("age, pace", [(3.0, 50.0), (14.0, 0.1)], ids=["on time", "overdue"])
+def test_the_pace_falls_when_a_report_is_overdue(age: float, pace: float) -> None:
+    """A worker reports each change within two seconds."""
+    row: dict[str, Any] = {"at": datetime.now(UTC), "age": age}
+    found = reported_progress("work", 1, {**row, "progress": {"done": 10, "total": 110, "pace": 50.0}})
+    assert (found["pace"], found["seconds_left"]) == (pace, 100 / pace)

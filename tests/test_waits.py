@@ -1,0 +1,29 @@
+"""Work beside background tasks."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from noetl_broker.waits import run_beside
+
+
+async def lost() -> None:
+    """End as cancelled, although nobody cancelled it."""
+    raise asyncio.CancelledError
+
+
+async def test_a_background_task_that_is_cancelled_ends_the_work_with_an_error() -> None:
+    """Without the error a worker would stop as if it had been told to."""
+    background = [asyncio.create_task(lost(), name="lease renewal")]
+    with pytest.raises(RuntimeError, match="lease renewal ended before the work"):
+        await run_beside(background, asyncio.sleep(3600))
+
+
+async def test_work_that_ends_first_is_no_error() -> None:
+    """Its background tasks still run then."""
+    background = [asyncio.create_task(asyncio.sleep(3600))]
+    await run_beside(background, asyncio.sleep(0))
+    assert not background[0].done()
+    background[0].cancel()
