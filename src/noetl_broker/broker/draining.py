@@ -25,14 +25,13 @@ from noetl_broker.broker.undo import (
     report_unknown_item,
 )
 from noetl_broker.broker.workflow import track_cancelled
+from noetl_broker.playbook.model import WAITING_KINDS
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import ItemState
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.state import Token, Visit
     from noetl_broker.playbook.model import Playbook, Step
-
-WAITS = frozenset({"wait", "approval"})
 
 
 def may_report(playbook: Playbook, step: Step, token: Token) -> bool:
@@ -116,7 +115,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
     rare = draft.writes.rare
     rare.wait_ends += [
-        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].kind in WAITS
+        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].kind in WAITING_KINDS
     ]
     draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
     draft.waiting.clear()

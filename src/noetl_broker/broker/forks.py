@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from noetl_broker.broker.limits import MAX_ID
 from noetl_broker.broker.model import JSON, StepRow
 from noetl_broker.broker.state import (
     FAILED,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 
 MAX_VISIT = 2**31 - 1
-MAX_ID = 2**63 - 1
 
 
 class MalformedFork(Exception):

@@ -49,7 +49,7 @@ def refuse_answered(draft: Draft, iteration: Iteration, stands: ItemState, *, co
 
 def is_retried(draft: Draft, step: Step, token: Token, place: int, stands: ItemState, error: dict[str, JSON]) -> bool:
     """Whether the item is tried again after this failure; then it is on its way. Only a task with `retry` is."""
-    iteration = _iteration(step)
+    iteration = iteration_of(step)
     task, retry, failures = iteration.task, iteration.task.retry, stands.failures + 1
     if retry is None or not draft.event.retryable or failures >= retry.max_attempts:
         return False
@@ -84,7 +84,7 @@ def catch_item(
 
     Raises TemplateError: errors of a `catch` are not caught.
     """
-    iteration = _iteration(step)
+    iteration = iteration_of(step)
     if not iteration.catch:
         return None
     words = {ERROR: as_stored(complete_error(error, stands.failures + 1))}
@@ -135,7 +135,7 @@ def _start_again(draft: Draft, step: Step, token: Token, place: int, stands: Ite
 
 def _scope(draft: Draft, step: Step, token: Token, place: int, words: dict[str, JSON]) -> Scope:
     """What conditions about a failed item find: its inputs, the element, and these words."""
-    iteration, counts = _iteration(step), token.items
+    iteration, counts = iteration_of(step), token.items
     value, action = want_items(step.name, token.visit, place, 1), want_item_action(step.name, token.visit, place)
     try:
         item = draft.known.ask(value)[0]
@@ -151,7 +151,8 @@ def _want(step: Step, token: Token, place: int) -> tuple[str, str, int, int]:
     return ("item", step.name, token.visit, place)
 
 
-def _iteration(step: Step) -> Iteration:
+def iteration_of(step: Step) -> Iteration:
+    """What an iterator repeats."""
     if step.iteration is None:
         raise TypeError(f"step {step.name} does not iterate")
     return step.iteration

@@ -16,7 +16,14 @@ from noetl_broker.broker.event_types import ACTION_FAILED, ITEM_COMPLETED, ITERA
 from noetl_broker.broker.events import emit_caught_iteration, emit_iteration, emit_iterator_started
 from noetl_broker.broker.failures import error_of, template_error, wrong_value
 from noetl_broker.broker.inputs import condition_scope, inputs_as_request, inputs_of_job, render_inputs
-from noetl_broker.broker.items import Refused, catch_item, is_retried, refuse_answered, restart_due_items
+from noetl_broker.broker.items import (
+    Refused,
+    catch_item,
+    is_retried,
+    iteration_of,
+    refuse_answered,
+    restart_due_items,
+)
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model import JSON, ItemEnd, Items, SelfEvent, as_stored
 from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job, timeout_of
@@ -58,7 +65,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
 
     `given` are all inputs of the visit. Raises TemplateError if the collection or an item cannot be rendered.
     """
-    iteration = _iteration(step)
+    iteration = iteration_of(step)
     taken = arrival.items
     values = as_stored(choose_items(draft, iteration, given, arrival.result)) if taken is None else []
     timeout = timeout_of(draft, step, given.values, arrival.result)
@@ -94,7 +101,7 @@ def check_iterator_completions(draft: Draft, token: Token) -> None:
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
     error = None if completed else describe_error(step, error_of(event))
     if step.kind == "iterator":
-        refuse_answered(draft, _iteration(step), stands, completed=completed)
+        refuse_answered(draft, iteration_of(step), stands, completed=completed)
         if error is not None and is_retried(draft, step, token, index, stands, error):
             return
     if draft.playbook.undoes or draft.event.meta:
@@ -131,7 +138,7 @@ def _end_item(
     draft: Draft, step: Step, token: Token, stands: ItemState, error: dict[str, JSON] | None
 ) -> tuple[dict[str, JSON] | None, dict[str, JSON] | None]:
     """End an item; returns its error, None also where a `catch` handles it, and the error of the `catch` itself."""
-    event, index, iteration = draft.event, draft.event.place or 0, _iteration(step)
+    event, index, iteration = draft.event, draft.event.place or 0, iteration_of(step)
     caught = broken = None
     try:
         caught = None if error is None else catch_item(draft, step, token, index, stands, error)
@@ -178,7 +185,7 @@ def _error_of_items(step: Step, token: Token, error: dict[str, JSON]) -> dict[st
 
 
 def _too_many_error(step: Step, counts: Counts, error: dict[str, JSON] | None) -> dict[str, JSON]:
-    message = f"{counts.failed} of {counts.total} items failed, and tolerate is {_iteration(step).tolerate}"
+    message = f"{counts.failed} of {counts.total} items failed, and tolerate is {iteration_of(step).tolerate}"
     if error is not None:
         message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
     return {**(error or {}), "step": step.name, "message": message, "type": "too_many_items_failed"}
@@ -296,7 +303,7 @@ def _start_more(draft: Draft, step: Step, token: Token) -> None:
 
 def _start_items(draft: Draft, step: Step, token: Token, request_of_visit: Callable[[], dict[str, JSON]]) -> None:
     """Start the items that may be open; `request_of_visit` is called if there are any."""
-    iteration, counts = _iteration(step), token.items or Counts(0)
+    iteration, counts = iteration_of(step), token.items or Counts(0)
     room = min(iteration.concurrency - (counts.started - counts.ended), counts.total - counts.started)
     if room > 0 and draft.status != RUNNING:
         draft.tokens[step.name, token.visit] = token._replace(due=True)
@@ -350,7 +357,7 @@ def _start_item(
     draft: Draft, step: Step, token: Token, request: dict[str, JSON], item: tuple[int, dict[str, JSON]]
 ) -> None:
     """Start one item; `item` is its index and the names of its templates."""
-    iteration, (index, words) = _iteration(step), item
+    iteration, (index, words) = iteration_of(step), item
     task = iteration.task
     given, result = inputs_of_job(request), decode_result(request["result_turn"])
     seen = remove_inputs(given, request.get("own", ()))
@@ -391,12 +398,6 @@ def cancel_items(draft: Draft, step: Step, token: Token) -> None:
     change_job(draft, step, token.visit, "dead")
     draft.writes.rare.abandoned.append((step.name, token.visit))
     drain_items(draft, step, token)
-
-
-def _iteration(step: Step) -> Iteration:
-    if step.iteration is None:
-        raise TypeError(f"step {step.name} does not iterate")
-    return step.iteration
 
 
 def _whole_number(draft: Draft, key: str, tree: Tree | None, scope: Scope, *, least: int) -> int | None:

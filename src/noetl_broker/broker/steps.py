@@ -34,6 +34,7 @@ from noetl_broker.broker.wait import begin_wait, complete_wait, fail_wait, waits
 from noetl_broker.broker.worker_children import complete_action, waits_for_worker
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.playbook.graph import NOBODY
+from noetl_broker.playbook.model import WAITING_KINDS
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 Arcs = tuple[int, ...]  # that led to a visit
 NEED_NOT_MET = "need_not_met"  # the type of this error
-# Kinds whose visits wait for something outside. They are closed when nothing can come of them.
-WAITING_KINDS = frozenset({"wait", "approval"})
 
 
 class Kind(NamedTuple):

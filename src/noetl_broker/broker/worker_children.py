@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.context import want_child, want_item_status
 from noetl_broker.broker.items import Refused
 from noetl_broker.broker.iterators import fail_all, fail_too_many, gather_when_ended
-from noetl_broker.broker.limits import MAX_ITEM_INDEX
+from noetl_broker.broker.limits import MAX_ID, MAX_ITEM_INDEX
 from noetl_broker.broker.model import JSON, Adoption, Event
 from noetl_broker.broker.queue import change_job
 from noetl_broker.broker.retries import describe_error
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import Step
 
-MAX_ID = 2**63 - 1
 MAX_PLACE = 2**31 - 1
 
 

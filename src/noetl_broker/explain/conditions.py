@@ -93,7 +93,7 @@ def _evaluate(
             break  # not evaluated
         try:
             part = parts_of(condition, left.scope)
-            names = sorted({name for read in _reads(part) for name in read.names})
+            names = sorted({name for read in reads_within(part) for name in read.names})
             origins: dict[str, str] = {name: left.scope.origin(name) for name in names}
         except NotLoaded:
             part, origins = None, {}
@@ -165,10 +165,11 @@ def read_facts(read: Read) -> dict[str, JSON]:
     return {"text": read.text, "value": shorten(read.value)}
 
 
-def _reads(part: Part) -> Iterable[Read]:
+def reads_within(part: Part) -> Iterable[Read]:
+    """What a part of a condition read, with its inner parts."""
     yield from part.reads
     for inner in part.parts:
-        yield from _reads(inner)
+        yield from reads_within(inner)
 
 
 def _explain_origins(condition: EvaluatedCondition, read: EvaluatedNext, provenance: Provenance) -> list[Reason]:

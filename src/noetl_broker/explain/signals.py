@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from noetl_broker.broker.state import decode
 from noetl_broker.broker.trail import SignalTried
 from noetl_broker.errors import HistoryFault
-from noetl_broker.explain.conditions import read_text
+from noetl_broker.explain.conditions import read_text, reads_within
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import trace_turns
 from noetl_broker.template import NotLoaded
-from noetl_broker.template.breakdown import Part, Read, parts_of
+from noetl_broker.template.breakdown import parts_of
 from noetl_broker.text import join_names
 
 if TYPE_CHECKING:
@@ -72,16 +72,10 @@ def _unfit(history: History, token: Token, when: Template) -> Iterator[Unfit]:
 def _values(trace: SignalTried, when: Template) -> str:
     """The values that the condition read."""
     try:
-        reads = dict.fromkeys(read_text(read) for read in _reads(parts_of(when, trace.scope)))
+        reads = dict.fromkeys(read_text(read) for read in reads_within(parts_of(when, trace.scope)))
     except NotLoaded:
         return "its values are no longer known"
     return ", ".join(reads) or "the condition was false"
-
-
-def _reads(part: Part) -> Iterator[Read]:
-    yield from part.reads
-    for inner in part.parts:
-        yield from _reads(inner)
 
 
 def explain_kept(state: ExecutionState, visits: Sequence[Reason]) -> list[Reason]:

@@ -15,6 +15,7 @@ from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.signals import explain_unfit
 from noetl_broker.explain.waits import explain_wait
 from noetl_broker.playbook.keywords import ACTION_TYPES, BROKER_TYPES
+from noetl_broker.playbook.model import WAITING_KINDS
 from noetl_broker.text import join_names, rate_text, span, visit_name
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def explain_open_visit(token: Token, playbook: Playbook, history: History, facts
         return Reason("mail", says, about, tuple(explain_unread(unread, facts) for unread in mail))
     if token.items is not None:
         return _explain_items(token, token.items, about, facts)
-    if step.kind in {"wait", "approval"}:
+    if step.kind in WAITING_KINDS:
         reason = explain_wait(token, about, facts)
         return replace(reason, because=(*reason.because, *explain_unfit(history, playbook, token)))
     if step.kind == "playbook":

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from noetl_broker.playbook.diagnostics import Place, path_text
 from noetl_broker.playbook.inputs import trees_of
-from noetl_broker.playbook.keywords import ERROR, SCOPE_WORDS
+from noetl_broker.playbook.keywords import ERROR, RETRY_WORDS, SCOPE_WORDS
 from noetl_broker.playbook.model import Entry, Inputs, Iteration, Playbook, Step
 from noetl_broker.playbook.reader import COST_OF_COPY, NO_NAMES, Reading, shortened, strings
 from noetl_broker.playbook.scopes import PathIndex, Scopes, Seen, names_of, place_in, task_inputs
@@ -24,7 +24,6 @@ from noetl_broker.template import WORKER_WORDS, Path, Template, Tree
 RETURN_IT = "let an action return what is needed here, and read its result"
 WRITE_IT = "write that template here"
 OF_CATCH = frozenset({ERROR})  # what a template of a `catch` finds beside
-RETRY_WORDS = frozenset({"error", "error_type", "status_code", "result", "attempt"})
 
 
 class Level(NamedTuple):

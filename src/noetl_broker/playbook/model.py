@@ -17,6 +17,7 @@ from noetl_broker.template import Path, Template, Tree
 
 StepKind = Literal["start", "end", "router", "action", "playbook", "iterator", "wait", "approval", "signal", "fail"]
 WITH_TIMERS: frozenset[StepKind] = frozenset({"wait", "approval", "playbook"})
+WAITING_KINDS: frozenset[StepKind] = frozenset({"wait", "approval"})  # until a moment, a signal or a decision
 WITHOUT_ACTION: frozenset[StepKind] = frozenset({"start", "end", "router"})
 EntryKind = Literal["plain", "when", "else"]
 Branch = Literal["plain", "then", "else", "catch"]

@@ -11,6 +11,7 @@ from noetl_broker.broker.limits import MAX_PATH_CHARS
 from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.broker.worker_children import MAX_PLACE
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
 from noetl_broker.store.json_codec import load_json
 
 if TYPE_CHECKING:
@@ -89,9 +90,6 @@ class Outcome(NamedTuple):
     state: ExecutionState
 
 
-UNDO = "!undo"  # the end of the node id and of the node name of a job that undoes a visit or an item
-
-
 def node_id(execution_id: int, step: str, visit: int, place: int | None = None, *, undo: bool = False) -> str:
     """`<execution_id>:<step>` for the first visit, with `#2` and so on for the next ones.
 
@@ -99,7 +97,7 @@ def node_id(execution_id: int, step: str, visit: int, place: int | None = None, 
     first visit, and `!undo` at the end.
     """
     if undo:
-        return f"{execution_id}:{step}#{visit}{'' if place is None else f'.{place}'}{UNDO}"
+        return f"{execution_id}:{step}#{visit}{'' if place is None else f'.{place}'}{UNDO_SUFFIX}"
     if place is not None:
         return f"{execution_id}:{step}#{visit}.{place}"
     return f"{execution_id}:{step}" if visit == 1 else f"{execution_id}:{step}#{visit}"
@@ -107,9 +105,9 @@ def node_id(execution_id: int, step: str, visit: int, place: int | None = None, 
 
 def undone_node(node: str | None) -> str | None:
     """The node that a job undoes; None if it undoes nothing. A step may be called `x!undo`, but its name has no `#`."""
-    if node is None or not node.endswith(UNDO):
+    if node is None or not node.endswith(UNDO_SUFFIX):
         return None
-    undone = node.removesuffix(UNDO)
+    undone = node.removesuffix(UNDO_SUFFIX)
     parsed = parse_node(undone, None)
     return undone if "#" in undone and parsed.visit is not None else None
 
@@ -132,7 +130,7 @@ def node_of_job(node: str) -> tuple[str, int, int | None]:
     """
     undone = undone_node(node)
     step, visit, place = parse_node(undone or node, node)
-    return (step or node) + ("" if undone is None else UNDO), visit or 1, place
+    return (step or node) + ("" if undone is None else UNDO_SUFFIX), visit or 1, place
 
 
 def parse_node(node: str | None, name: str | None, owner: int | None = None) -> Node:

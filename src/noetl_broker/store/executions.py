@@ -101,11 +101,12 @@ class Filter:
         """The first nine parameters of every statement that takes a filter."""
         path = None if self.path is None else like(self.path)
         error = None if self.error is None else like(self.error, anywhere=True)
-        moments = *_moment_or_seconds(self.since), *_moment_or_seconds(self.until)
+        moments = *moment_or_seconds(self.since), *moment_or_seconds(self.until)
         return path, self.status, error, self.step, *moments, self.version
 
 
-def _moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, float | None]:
+def moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, float | None]:
+    """A time of a filter as two parameters of a statement, one of which is null."""
     return (time, None) if isinstance(time, datetime) else (None, None if time is None else float(time))
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.model import JSON, ExecutionEnd
-from noetl_broker.store.claimed_rows import UNDO, ParentVisit, node_id, parse_node, undone_node
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.store.claimed_rows import ParentVisit, node_id, parse_node, undone_node
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.template import wrap
 
@@ -53,7 +54,7 @@ def _name_of(parent: ParentVisit) -> str | None:
     undone = undone_node(parent.node_id)
     step = parse_node(undone or parent.node_id, None).step
     if undone is not None:
-        return f"{step}{UNDO}"
+        return f"{step}{UNDO_SUFFIX}"
     return step if parent.place is None else f"{step}[{parent.place}]"
 
 

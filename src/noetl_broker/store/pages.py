@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from noetl_broker.broker.state import CANCELLED, FAILED, is_live
 from noetl_broker.store.connection import Connection
-from noetl_broker.store.executions import Entry, Filter, like
+from noetl_broker.store.executions import Entry, Filter, like, moment_or_seconds
 from noetl_broker.store.queries import sql
 
 READ = 25_000  # rows that one page reads at most: 20 to 50 ms
@@ -77,7 +77,7 @@ async def _moments(connection: Connection, which: Filter) -> tuple[datetime | No
     """The moments of a filter, and an id after which no execution started until then, if one is known."""
     if which.since is None and which.until is None:
         return None, None, None
-    times = (*_moment_or_seconds(which.since), *_moment_or_seconds(which.until))
+    times = (*moment_or_seconds(which.since), *moment_or_seconds(which.until))
     row = await connection.fetchrow(sql("moments_of_filter"), *times)
     return (None, None, None) if row is None else tuple(row)
 
@@ -90,10 +90,6 @@ def _kind(which: Filter) -> str:
         which.status is None and (which.error is not None or which.step is not None)
     )
     return "failed" if failed else "all"
-
-
-def _moment_or_seconds(time: datetime | float | None) -> tuple[datetime | None, float | None]:
-    return (time, None) if isinstance(time, datetime) else (None, time)
 
 
 async def page_playbooks(

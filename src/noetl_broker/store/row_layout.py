@@ -6,7 +6,8 @@ In SQL text `{event.status}` stands for the position of that column. `queries.py
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 TURN: Final = ("turn", "outcome", "note", "facts", "carrier", "expected", "last", "tokens")
 EVENT: Final = (
@@ -25,3 +26,8 @@ _COLUMN: Final = re.compile(r"\{(turn|event|step)[.](\w+)\}")
 def with_positions(text: str) -> str:
     """SQL text with the position of each column in place of its name; raises ValueError for an unknown column."""
     return _COLUMN.sub(lambda found: str(_LAYOUTS[found[1]].index(found[2])), text)
+
+
+def columns_of(rows: Sequence[Any], width: int) -> list[list[object]]:
+    """Rows of this width as one list for each column: the array parameters of a statement."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -39,7 +39,7 @@ from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.letter_rows import child_answer, child_meta, child_row, json_or_null
 from noetl_broker.store.places import facts_of
 from noetl_broker.store.playbook_shape import shape_of
-from noetl_broker.store.row_layout import EVENT
+from noetl_broker.store.row_layout import EVENT, columns_of
 from noetl_broker.store.undo_rows import UndoColumns
 
 Document = list[Any]  # one row
@@ -332,34 +332,34 @@ class Columns:
 
     def family_arguments(self, child_ids: dict[int, int]) -> list[list[Any]]:
         """The arguments of `write_family`; `child_ids` by the ordinal of the iteration_started event."""
-        *children, ordinals = _columns(self.children, 8)
+        *children, ordinals = columns_of(self.children, 8)
         ids = [None if ordinal is None else child_ids[int(str(ordinal))] for ordinal in ordinals]
         ended = [*self.withdrawn, *self.undo.draining]
         return [
-            *children, *_columns(self.child_answers, 9), ended, *_columns(self.abandoned, 3)[:2], ids,
+            *children, *columns_of(self.child_answers, 9), ended, *columns_of(self.abandoned, 3)[:2], ids,
             *self.undo.awaited_arguments(),
         ]  # fmt: skip
 
     def closing_arguments(self) -> list[list[Any]]:
         """The arguments of `close_visits`. The jobs of awaited visits are left to `drain_jobs`."""
-        return _columns([row for row in self.abandoned if row[:2] not in self.undo.awaited], 3)
+        return columns_of([row for row in self.abandoned if row[:2] not in self.undo.awaited], 3)
 
     def item_arguments(self) -> list[list[Any]]:
         """The arguments of `write_items`."""
-        return _columns(self.items, 3)
+        return columns_of(self.items, 3)
 
     def adoption_arguments(self) -> Iterator[list[list[Any]]]:
         """The arguments of `adopt_children`, by execution: each call sees the adoptions of the calls before."""
         for _, of_one in groupby(self.adoptions, itemgetter(0)):
-            yield _columns(list(of_one), 4)
+            yield columns_of(list(of_one), 4)
 
     def wait_arguments(self) -> list[list[Any]]:
         """The arguments of `write_waits`."""
-        return [*_columns(self.waits, 9), *_columns(self.timers, 6)]
+        return [*columns_of(self.waits, 9), *columns_of(self.timers, 6)]
 
     def wait_end_arguments(self) -> list[list[Any]]:
         """The arguments of `end_waits`."""
-        return _columns(self.wait_ends, 3)
+        return columns_of(self.wait_ends, 3)
 
     def settle_arguments(self) -> list[list[Any]]:
         """The arguments of `settle_executions`."""
@@ -367,19 +367,19 @@ class Columns:
 
     def reopen_arguments(self) -> list[list[Any]]:
         """The arguments of `reopen_waits`."""
-        return _columns(self.reopened, 2)
+        return columns_of(self.reopened, 2)
 
     def signal_arguments(self) -> list[list[Any]]:
         """The arguments of `send_signals`."""
-        return _columns(self.sent, 7)
+        return columns_of(self.sent, 7)
 
     def failure_arguments(self) -> list[list[Any]]:
         """The arguments of `start_on_failure`."""
-        return _columns(self.failures, 3)
+        return columns_of(self.failures, 3)
 
     def post_arguments(self) -> list[list[Any]]:
         """The arguments of `write_posts`."""
-        return _columns(self.posts, 3)
+        return columns_of(self.posts, 3)
 
     def _add_job(self, execution: Execution, first: int, job: Job) -> None:
         owner = execution.execution_id
@@ -426,11 +426,11 @@ class Columns:
 
     def status_arguments(self) -> list[list[Any]]:
         """The arguments of `set_statuses`."""
-        return _columns(self.statuses, 7)
+        return columns_of(self.statuses, 7)
 
     def limit_arguments(self) -> list[list[Any]]:
         """The arguments of `limit_jobs`."""
-        return _columns(self.limits, 7)
+        return columns_of(self.limits, 7)
 
     def hold_arguments(self) -> list[list[Any] | int]:
         """The arguments of `hold_jobs`."""
@@ -442,7 +442,7 @@ class Columns:
         begun = {row[0]: row for row in self.begun}
         inserted = step_rows.take_inserted(self.rows, self.sources, begun)
         first: list[object] = [dump_json(inserted.get(execution_id, {})) for execution_id in begun]
-        return [*_columns([*begun.values()], 4), first, *_columns(shapes, 4)]
+        return [*columns_of([*begun.values()], 4), first, *columns_of(shapes, 4)]
 
     def write_arguments(self) -> list[object]:
         """The arguments of `write_turns`; raises OversizeFault where they are too large for the server."""
@@ -451,15 +451,15 @@ class Columns:
         if chars > MOST_CHARS:
             message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"
             raise OversizeFault(f"{message}, more than {MOST_CHARS:,}: start fewer jobs in one turn, or give each less")
-        return [*texts, *_columns(self.sources, 5), *_columns(self.ended, 6)]
+        return [*texts, *columns_of(self.sources, 5), *columns_of(self.ended, 6)]
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""
-        return _columns([*self.changes.values()], 4)
+        return columns_of([*self.changes.values()], 4)
 
     def withdrawal_arguments(self) -> list[list[Any]]:
         """The arguments of `withdraw_jobs`."""
-        return [self.withdrawn, *_columns([*self.changes], 2)]
+        return [self.withdrawn, *columns_of([*self.changes], 2)]
 
 
 def _may_have_timers(playbook: Playbook | str, *, withdrawn: bool) -> bool:
@@ -492,7 +492,3 @@ def _event_row(execution: Execution, source: int, ordinal: int, event: Emitted) 
     if event.context is not None:
         _rare(row)["context"] = event.context
     return row
-
-
-def _columns(rows: list[Any], width: int) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from noetl_broker.store.claimed_rows import node_id
 from noetl_broker.store.json_codec import dump_json
+from noetl_broker.store.row_layout import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,8 +99,8 @@ class UndoColumns:
     def row_arguments(self) -> list[list[Any]]:
         """The arguments of `write_undos`."""
         return [
-            *_columns([*self.rows.values()], ROW_WIDTH), *_columns([*self.changes.values()], 4),
-            *_columns([*self.superseded], 3), *_columns(self.jobs, 2),
+            *columns_of([*self.rows.values()], ROW_WIDTH), *columns_of([*self.changes.values()], 4),
+            *columns_of([*self.superseded], 3), *columns_of(self.jobs, 2),
         ]  # fmt: skip
 
     def left_arguments(self) -> list[list[Any]]:
@@ -108,20 +109,16 @@ class UndoColumns:
 
     def child_arguments(self) -> list[list[Any]]:
         """The arguments of `start_undos`."""
-        return _columns(self.children, 4)
+        return columns_of(self.children, 4)
 
     def unwanted_arguments(self) -> list[list[Any]]:
         """The arguments of `undo_unwanted_children`."""
-        return _columns(self.unwanted, 2)
+        return columns_of(self.unwanted, 2)
 
     def drain_arguments(self) -> list[list[Any]]:
         """The arguments of `drain_jobs`."""
-        return [self.draining, *_columns([*self.awaited], 2), *_columns(self.unstarted, 2)]
+        return [self.draining, *columns_of([*self.awaited], 2), *columns_of(self.unstarted, 2)]
 
     def awaited_arguments(self) -> list[list[Any]]:
         """The awaited visits, for `write_family`."""
-        return _columns([*self.awaited], 2)
-
-
-def _columns(rows: list[Any], width: int) -> list[list[object]]:
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+        return columns_of([*self.awaited], 2)

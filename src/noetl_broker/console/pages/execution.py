@@ -32,6 +32,7 @@ from noetl_broker.history.story import format_turn
 from noetl_broker.history.visit_spans import ExecutionSpans
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.keywords import UNDO_SUFFIX
 from noetl_broker.store import approvals, executions, pages, visit_spans
 from noetl_broker.store.claimed_rows import parse_node
 from noetl_broker.store.connection import Connection
@@ -49,7 +50,6 @@ TABS: Final = (
     ("undo", "Undo"),
 )
 ITEM_STATUSES: Final = ("RUNNING", "FAILED", "COMPLETED", "WAITING", "CANCELLED")
-UNDO: Final = "!undo"  # after the name of a step: the lane of its undo
 LONGEST: Final = 1_000  # characters of a step in the address
 # The look of a step's state, by the status that looks so.
 STATE_LOOKS: Final = {
@@ -206,7 +206,7 @@ async def _load(connection: Connection, screen: Screen, rules: PlaybookRules, ex
     spans = kept[1] if kept is not None else await _load_spans(connection, view)
     at = None if view.past is None or asked.turn is None else view.past.turns[asked.turn - 1].recorded.turn.at
     view.chart = TimeChart(
-        spans, names=False, link=lambda step, visit: _link_step(screen, step.removesuffix(UNDO), visit), at=at
+        spans, names=False, link=lambda step, visit: _link_step(screen, step.removesuffix(UNDO_SUFFIX), visit), at=at
     )
     view.timeline = view.chart.svg(style=False)
     if kept is None and view.past is not None and not is_live(details["status"]):
