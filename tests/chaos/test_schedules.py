@@ -17,6 +17,7 @@ from tests.chaos.daemons import daemon
 from tests.chaos.sampling import LONG
 from tests.chaos.stopping_proxy import MOMENTS, Point, StoppingProxy
 from tests.postgres import Database
+from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
@@ -35,11 +36,12 @@ COUNTS = """
 
 
 async def put_often(database: Database, *names: str) -> None:
-    """Put schedules of each second."""
-    await execute(
-        database, "select noetl.put_schedule(n, 'story', every => '1 second') from unnest($1::text[]) n", [*names]
-    )
-    await execute(database, "update noetl.start_schedule set created_at = since_at")
+    """Put schedules of each second. No broker sees them before `created_at` is the moment that they count from."""
+    async with session(database) as own, own.transaction():
+        await own.execute(
+            "select noetl.put_schedule(n, 'story', every => '1 second') from unnest($1::text[]) n", [*names]
+        )
+        await own.execute("update noetl.start_schedule set created_at = since_at")
 
 
 async def until_all_listen(database: Database) -> None:
