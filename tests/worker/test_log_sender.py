@@ -27,6 +27,16 @@ from (
   from noetl.log
   group by node_id
 ) l"""
+OF_WORKERS = """
+select count(*) from pg_stat_activity
+where datname = current_database() and starts_with(application_name, 'noetl-broker')"""
+COSTS = """
+select
+  exists (select from pg_stat_user_functions where funcname = 'log_job'),
+  exists (
+    select from pg_statio_user_tables
+    where starts_with(relname, 'log') and heap_blks_hit + heap_blks_read + coalesce(idx_blks_hit + idx_blks_read, 0) > 0
+  )"""
 PRINTS = "import os\nprint('early')\n" + WAITS
 
 
@@ -143,3 +153,16 @@ async def test_an_attempt_that_ends_while_its_log_is_sent_waits_no_longer(
         await finishing
         sending.cancel()
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("prints", [False, True])
+async def test_only_output_costs_a_log(database: Database, queue: Queue, *, prints: bool) -> None:
+    """Of jobs that print nothing, no statement of the worker logs, or reads a page of the table."""
+    await execute(database, f"alter database {database.name} set track_functions = 'all'")
+    async with working(database.dsn):
+        for queue_id in await queue.put(python(f"def main(): {'print(1)' if prints else 'return 1'}"), number=5):
+            await queue.until(queue_id, "done")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await value(database, OF_WORKERS):  # a session counts before it ends
+            continue
+    assert await rows(database, COSTS) == [(prints, prints)]
