@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +18,7 @@ import pytest
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.metrics import registry as metric
 from tests.brokers import broken_invariants, execute, register, start, value
+from tests.chaos.gate import build_gate, drain_and_meet
 from tests.chaos.killed_brokers import broker, drain, finish, killed_at, story, undisturbed, work
 from tests.chaos.mutants import NO_SECOND_WALL
 from tests.chaos.sampling import LONG
@@ -29,6 +31,7 @@ from tests.sessions import session
 STUCK_SECONDS = 20.0
 UNREAD_SECONDS = 5.0  # the inbox is read from its beginning every tenth of a second
 TRIES = 20  # with fewer, the machine was slow: no fault of the program
+PATIENCE_SECONDS = 120.0
 LANES = 4
 HOT_EXECUTIONS = 12
 FIRST_STATEMENTS = 24  # of the short form: two starts
@@ -111,8 +114,12 @@ async def key_alone(database: Database, _monkeypatch: pytest.MonkeyPatch) -> str
 
 
 async def _meet(database: Database) -> str | None:
-    """Answer all jobs of wide executions at once. Two brokers of four lanes read the answers one by one."""
+    """Answer all jobs of wide executions at once. Two brokers of four lanes read the answers one by one.
+
+    The first answers are those of one execution, and no lane writes a turn before two of them have met there.
+    """
     await register(database, WIDE)
+    await build_gate(database)
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(session(database))
         first, second = [
@@ -123,7 +130,7 @@ async def _meet(database: Database) -> str | None:
         async def answer_and_read() -> None:
             await drain(first, connection)
             await work(connection)
-            await asyncio.gather(first.drain(), second.drain())
+            await drain_and_meet(database, (first, second))
             await finish(first, connection)
 
         if stuck := await standstill(answer_and_read(), (first, second), database, STUCK_SECONDS):
@@ -136,30 +143,39 @@ async def standstill(
     brokers: Sequence[Lanes],
     database: Database,
     seconds: float,
+    patience: float = PATIENCE_SECONDS,
 ) -> str | None:
     """Await the work; if it takes longer, report mail that stays unread though it is free and was tried.
 
-    Raises TimeoutError if turns are still taken, the mail is held or gone, or there were too few tries. Then the time
-    was too short to know.
+    While turns are taken, the mail is held or gone, or there are too few tries, the time was too short to know: it
+    begins anew. Raises TimeoutError after `patience` seconds.
     """
-    task = asyncio.ensure_future(work)
+    task, until = asyncio.ensure_future(work), time.monotonic() + patience
     if await _ends(task, seconds / 2):
         return None
-    turns, tried = await value(database, TURNS), _tries(brokers)
-    if await _ends(task, seconds / 2):
-        return None
-    moved, tried = await value(database, TURNS) - turns, _tries(brokers) - tried
-    task.cancel()
-    await asyncio.wait({task})
-    free = await value(database, FREE)
-    if moved or not free or tried < TRIES:
-        raise TimeoutError(f"{moved} turns were taken, {free} mails are held by nobody, {tried} tries")
+    while True:
+        turns, tried = await value(database, TURNS), _tries(brokers)
+        if await _ends(task, seconds / 2):
+            return None
+        moved, tried = await value(database, TURNS) - turns, _tries(brokers) - tried
+        free = await value(database, FREE)
+        if free and not moved and tried >= TRIES:
+            break
+        if time.monotonic() > until:
+            await _cancel(task)
+            raise TimeoutError(f"{moved} turns were taken, {free} mails are held by nobody, {tried} tries")
+    await _cancel(task)
     met = ", ".join(
         f"{state} {count} times"
         for one in brokers
         for state, count in one.shared.metrics.by_label(metric.FAULTS).items()
     )
     return f"stuck: mail that nobody holds is never read ({met or 'it is passed over'})"
+
+
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _ends(task: asyncio.Future[Any], seconds: float) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from noetl_broker.store import turn_store
 from noetl_broker.store.sqlstates import is_conflict
 from tests.brokers import broken_invariants, complete_jobs, execute, register, start, value
+from tests.chaos.gate import build_gate, drain_and_meet
 from tests.chaos.killed_brokers import broker, drain
 from tests.chaos.probes import LOCK, WIDE
 from tests.chaos.sampling import LONG
@@ -24,7 +25,7 @@ LANES = 2
 TURNS_EACH = 10  # a start, eight answers of the branches, one of the join
 # In all runs together: enough to show a broken key.
 EXECUTIONS = 1_050 if LONG else 60
-LEAST_CONFLICTS = 100 if LONG else 10
+MEETINGS = 100 if LONG else 10  # of two brokers that decide the same turn for certain
 
 
 @pytest.fixture
@@ -56,10 +57,26 @@ async def run_wide(database: Database, *, brokers: int, executions: int) -> None
             await complete_jobs(database, {"ok": True})
 
 
+async def meet(database: Database) -> None:
+    """Run one wide execution after the other; two brokers decide its answers before one of them may write."""
+    await build_gate(database)
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(session(database))
+        both = [await stack.enter_async_context(broker(database, lanes=LANES, batch_size=4)) for _ in range(2)]
+        for _ in range(MEETINGS):
+            await start(database)
+            await drain(both[0], connection)
+            await complete_jobs(database, {"ok": True})
+            await drain_and_meet(database, both)
+            await drain(both[0], connection)
+            await complete_jobs(database, {"ok": True})
+            await drain(both[0], connection)
+
+
 async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(
     database: Database, conflicts: dict[int, BaseException], tried: Callable[[str, object], None]
 ) -> None:
-    """The try-lock always succeeds. There must be enough turns and conflicts for a proof."""
+    """The try-lock always succeeds. Each meeting is a conflict, other runs have some by chance."""
     unlocked, locks = LOCK.subn(
         "true", await value(database, "select pg_get_functiondef('noetl.lock_executions'::regproc)")
     )
@@ -71,11 +88,14 @@ async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(
         before = len(conflicts)
         await run_wide(database, brokers=brokers, executions=EXECUTIONS // len(BROKERS))
         counts.append(f"{brokers}: {len(conflicts) - before}")
+    before = len(conflicts)
+    await meet(database)
+    counts.append(f"meetings: {len(conflicts) - before}")
     turns = await value(database, "select count(*) from noetl.turn")
     assert await broken_invariants(database) == {}
-    assert turns == EXECUTIONS // len(BROKERS) * len(BROKERS) * TURNS_EACH
+    assert turns == (EXECUTIONS // len(BROKERS) * len(BROKERS) + MEETINGS) * TURNS_EACH
     tried(f"lock off, 1 to 8 brokers, {turns} turns", f"0 doubled; conflicts by brokers {', '.join(counts)}")
-    assert len(conflicts) >= LEAST_CONFLICTS
+    assert len(conflicts) - before >= MEETINGS
 
 
 async def test_with_the_lock_brokers_have_no_conflicts(

@@ -64,12 +64,12 @@ async def test_a_timeout_of_a_probe_is_no_fault(database: Database) -> None:
     await register(database, "workflow:\n- {step: start}\n")
     async with broker(database) as lanes, session(database) as other, session(database) as connection:
         with pytest.raises(TimeoutError, match="0 mails are held by nobody"):
-            await standstill(asyncio.sleep(60), (lanes,), database, 0.1)
+            await standstill(asyncio.sleep(60), (lanes,), database, 0.1, patience=0.1)
         await start(database)
         with pytest.raises(TimeoutError, match="1 mails are held by nobody, 0 tries"):
-            await standstill(asyncio.sleep(60), (lanes,), database, 0.1)
+            await standstill(asyncio.sleep(60), (lanes,), database, 0.1, patience=0.1)
         async with other.transaction():
             await other.execute("select from noetl.inbox for update")
             with pytest.raises(TimeoutError, match="0 mails are held by nobody"):
-                await standstill(drain(lanes, connection), (lanes,), database, 1.0)
+                await standstill(drain(lanes, connection), (lanes,), database, 1.0, patience=1.0)
         assert await standstill(drain(lanes, connection), (lanes,), database, 20.0) is None
