@@ -11,6 +11,8 @@ import psycopg
 import pytest
 from pytest_postgresql.executors import NoopExecutor
 
+from noetl_broker.daemon import batch
+from tests.brokers import PATIENCE_SECONDS
 from tests.chaos.fault_table import PROPERTY
 from tests.conftest import cloned
 from tests.postgres import Database, Server
@@ -30,6 +32,16 @@ def new_database(
 ) -> Callable[[], AbstractContextManager[Database]]:
     """Give a function that makes a migrated database at each call."""
     return lambda: contextmanager(cloned)(maintenance, postgres_server, migrated_template.template_dbname)
+
+
+@pytest.fixture
+def same_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a batch wait for its playbooks and decide on all that it claimed, however slow the machine is.
+
+    Otherwise it leaves some mail for another batch, and a statement has another number in each run.
+    """
+    monkeypatch.setattr(batch, "COMPILE_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(batch, "DECIDE_SECONDS", PATIENCE_SECONDS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from tests.consistency import inconsistencies
 from tests.postgres import Database
 from tests.sessions import session
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements")]
 
 SAMPLED = 12
 NOT_ALARMED = """

@@ -16,7 +16,7 @@ from tests.chaos.sampling import LONG
 from tests.postgres import Database
 from tests.sessions import session
 
-pytestmark = pytest.mark.chaos
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements")]
 
 
 async def detect(
