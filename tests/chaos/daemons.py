@@ -9,8 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.brokers import value
+from tests.chaos.under_load import until
 from tests.postgres import Database
 from tests.processes import STDERR, start_command, start_new_command
+
+LISTENS_SINCE = """
+select exists (
+  select
+  from pg_stat_activity
+  where application_name like 'noetl-broker bell%' and datname = current_database() and backend_start > $1::timestamptz
+)"""
 
 
 @asynccontextmanager
@@ -30,6 +39,15 @@ async def daemon(database: Database, *, warm: bool = False, **settings: str) -> 
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait)
+
+
+@asynccontextmanager
+async def ready_daemon(database: Database, **settings: str) -> AsyncIterator[int]:
+    """Run a warm daemon as `daemon` does; enters when it listens, so that who kills it kills one at work."""
+    now = await value(database, "select clock_timestamp()")
+    async with daemon(database, warm=True, **settings) as pid:
+        await until(database, LISTENS_SINCE, now)
+        yield pid
 
 
 def resident(pid: int) -> float:

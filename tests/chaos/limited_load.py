@@ -7,6 +7,7 @@ takes no time, one of a concurrency takes JOB_SECONDS.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ import psycopg
 
 from noetl_broker.store.connection import connect
 from tests.brokers import execute, rows, running
+from tests.chaos.under_load import until
 from tests.postgres import Database, psycopg_connect
 
 RATE: Final = 0.5  # a second
@@ -32,14 +34,14 @@ select noetl.limit_jobs(
   array_agg($4::int), array_agg($5::float8), array_agg(null::int))
 from jobs
 """
-# Leases and completes until the moment; `%s` are the type, how long its jobs take, and the moment.
+# Leases and completes until the load is over.
 BLOCK: Final = """
 do $$
 declare
   jobs bigint[];
   attempts int[];
 begin
-  while clock_timestamp() < '{until}' loop
+  while not exists (select from public.load_is_over) loop
     select array_agg(j.queue_id), array_agg(j.attempts) into jobs, attempts
     from noetl.lease_jobs('{worker}', 50, 60, array['{kind}']) j;
     commit;
@@ -51,6 +53,14 @@ begin
   end loop;
 end
 $$
+"""
+OVER: Final = "create table public.load_is_over ()"
+END: Final = "insert into public.load_is_over default values"
+# More of each type than all keys may begin at once: the limits have held jobs back, and given places again.
+LIMITS_WORKED: Final = """
+select count(*) filter (where node_type = 'rated') > $1::int and count(*) filter (where node_type = 'slow') > $2::int
+from noetl.event
+where event_type = 'action_started'
 """
 BEGUN: Final = """
 select q.limit_name, q.limit_key, extract(epoch from e.created_at)::float8, (e.event_type = 'action_started')::int
@@ -72,23 +82,37 @@ class Found(NamedTuple):
 
 
 async def run_limited(database: Database, *, seconds: float, rated_keys: int, slow_keys: int) -> Found:
-    """Run the load for so long; all keys have more jobs than they can begin."""
+    """Run the load for so long, or on a slow machine until limits have worked.
+
+    In that time all keys have more jobs than they can begin.
+    """
     jobs = int(seconds * RATE) + 3, int(seconds / JOB_SECONDS * CONCURRENCY) + 3
+    over = asyncio.Event()
+    await execute(database, OVER)
     async with running(database, sweep_seconds=60.0):
         await execute(database, ADD, "rated", rated_keys, jobs[0], None, RATE)
         await execute(database, ADD, "slow", slow_keys, jobs[1], CONCURRENCY, None)
+        began = time.monotonic()
         async with asyncio.TaskGroup() as sessions:
             for number in range(SESSIONS):
                 kind = "slow" if number % 4 >= 2 else "rated"
-                run = _python_session if number % 2 else _sql_session
-                sessions.create_task(run(database, f"w{number}", kind, seconds))
+                if number % 2:
+                    sessions.create_task(_python_session(database, f"w{number}", kind, over))
+                else:
+                    sessions.create_task(_sql_session(database, f"w{number}", kind))
+            try:
+                await asyncio.sleep(seconds)  # the load
+                await until(database, LIMITS_WORKED, rated_keys, slow_keys * CONCURRENCY)
+            finally:
+                over.set()
+                await execute(database, END)
+        seconds = time.monotonic() - began
     return _found(await rows(database, BEGUN), seconds, rated_keys, slow_keys)
 
 
-async def _python_session(database: Database, worker: str, kind: str, seconds: float) -> None:
+async def _python_session(database: Database, worker: str, kind: str, over: asyncio.Event) -> None:
     connection = await connect(database, name=worker)
-    ends_at = asyncio.get_running_loop().time() + seconds
-    while asyncio.get_running_loop().time() < ends_at:
+    while not over.is_set():
         jobs = await connection.fetch(
             "select queue_id, attempts from noetl.lease_jobs($1, 50, 60, array[$2::text])", worker, kind
         )
@@ -103,15 +127,11 @@ async def _python_session(database: Database, worker: str, kind: str, seconds: f
     await connection.close()
 
 
-async def _sql_session(database: Database, worker: str, kind: str, seconds: float) -> None:
+async def _sql_session(database: Database, worker: str, kind: str) -> None:
     def run() -> None:
         with psycopg_connect(database, autocommit=True) as connection:
-            [until] = connection.execute(
-                "select (clock_timestamp() + make_interval(secs => %s))::text", (seconds,)
-            ).fetchone() or (None,)
             work = JOB_SECONDS if kind == "slow" else 0
-            block = BLOCK.format(until=until, worker=worker, kind=kind, seconds=work)
-            connection.execute(psycopg.sql.SQL(block))
+            connection.execute(psycopg.sql.SQL(BLOCK.format(worker=worker, kind=kind, seconds=work)))
 
     await asyncio.to_thread(run)
 

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.brokers import broken_invariants, complete_jobs, execute, register, rows, running, value
-from tests.chaos.daemons import daemon
+from tests.chaos.daemons import ready_daemon
 from tests.chaos.sampling import LONG
 from tests.postgres import Database
 
@@ -122,12 +122,12 @@ async def test_no_hand_over_is_lost_where_brokers_are_killed(
     await execute(database, NO_SWEEP)
     killed = 0
     async with working(database), AsyncExitStack() as stack:
-        brokers = [await stack.enter_async_context(daemon(database, warm=True)) for _ in range(2)]
+        brokers = [await stack.enter_async_context(ready_daemon(database)) for _ in range(2)]
         await execute(database, START, KILLED, KEYS)
         waiting = asyncio.create_task(until_all_ended(database, 1200))
         while not (await asyncio.wait({waiting}, timeout=1.0))[0]:
             os.kill(brokers[killed % 2], signal.SIGKILL)
-            brokers[killed % 2] = await stack.enter_async_context(daemon(database, warm=True))
+            brokers[killed % 2] = await stack.enter_async_context(ready_daemon(database))
             killed += 1
         await waiting
     await assert_in_order(database, tried, f"{KILLED} executions of {KEYS} keys, {killed} brokers killed")
