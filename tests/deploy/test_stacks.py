@@ -24,6 +24,8 @@ from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
 from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
+from tests.cli.test_services import read_until
+from tests.processes import LineProcess
 
 FOLDER = Path(__file__).parents[2] / "deploy"
 SERVICES: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -76,8 +78,8 @@ def test_only_a_broker_is_asked_for_its_health() -> None:
 
 
 @contextmanager
-def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
-    """Run the stack on its own Postgres; yields the operator's environment, and brokers and workers."""
+def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
+    """Run the stack on its own Postgres; yields the operator's environment, and brokers and workers that have begun."""
     with ExitStack() as ends:
         postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
         wanted = environment_of(SERVICES["postgres"])
@@ -103,13 +105,15 @@ def stack() -> Iterator[tuple[dict[str, str], list[subprocess.Popen[str]]]]:
         running = []
         for service in ("broker", "worker"):
             for _ in range(SERVICES[service]["deploy"]["replicas"]):
-                process = subprocess.Popen(
+                process = LineProcess(
                     [sys.executable, "-m", "noetl_broker", *SERVICES[service]["command"]],
                     env=environment(service) | {"NOETL_BROKER_HEALTH_PORT": "0"},
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                 )  # fmt: skip
                 ends.callback(process.kill)
                 running.append(process)
+        for process, word in zip(running, (" ready ", " ready ", "worker_started", "worker_started"), strict=True):
+            read_until(process, word)  # before that a signal ends a process at once
         yield environment("operator"), running
 
 
