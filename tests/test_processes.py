@@ -13,7 +13,7 @@ import pytest
 from tests.cli.conftest import plain_environment
 from tests.processes import LineProcess, Process, WarmProcess, start_command
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
 
@@ -28,11 +28,15 @@ def test_communicate_gives_lines_that_came_in_one_write() -> None:
 
 def test_communicate_after_its_timeout_gives_the_same() -> None:
     """The process can be killed and read to its end."""
-    with LineProcess(["/bin/sh", "-c", "echo 1; exec sleep 600"], stdout=subprocess.PIPE, text=True) as process:
+    with LineProcess(
+        ["/bin/sh", "-c", r"printf '1\n2\n'; exec sleep 600"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
         with pytest.raises(subprocess.TimeoutExpired):
             process.communicate(timeout=0.01)
         process.kill()
-        assert process.communicate(timeout=PATIENCE_SECONDS) == ("1\n", "")
+        assert process.communicate(timeout=PATIENCE_SECONDS) == ("2\n", "")
 
 
 @pytest.mark.parametrize("arguments", [("config",), ("validate", "here.yaml", "absent.yaml"), ("nonsense",)])

@@ -22,7 +22,7 @@ from noetl_broker.embedded_postgres import binaries
 from noetl_broker.errors import DatabaseFault, OperatorFault
 
 FAST = {"fsync": "off"}
-SECONDS = 30
+SECONDS = 120
 SOURCES = Path(embedded_postgres.__file__).parents[2]
 
 # Starts a server, prints its addresses, and waits. `close` on its standard input stops the server.
@@ -171,12 +171,14 @@ def test_a_start_passes_over_a_process_that_has_the_id_of_a_killed_server(folder
     embedded_postgres.start(folder / "pg", settings=FAST).close()
     data = folder / "pg" / "data"
     account = binaries.choose_account()  # Postgres takes a process of another account for an ended one
-    with subprocess.Popen(["/bin/sleep", "60"], user=account.user_id if account.switch else None) as other:
-        (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n", encoding="utf-8")
-        with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as server:
-            assert _query(server.dsn(), "select 1") == 1
-        assert other.poll() is None
-        other.kill()
+    with subprocess.Popen(["/bin/sleep", "3600"], user=account.user_id if account.switch else None) as other:
+        try:
+            (data / "postmaster.pid").write_text(f"{other.pid}\n{data}\n", encoding="utf-8")
+            with embedded_postgres.start(folder / "pg", settings=FAST, stop_leftover=True) as server:
+                assert _query(server.dsn(), "select 1") == 1
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_a_crash_keeps_the_port_and_committed_data(folder: Path) -> None:
