@@ -20,7 +20,7 @@ from tests.brokers import (
     rows,
     running,
     start,
-    until_ended,
+    value,
 )
 from tests.docs.pages import code_blocks, read_page
 from tests.postgres import Database, psycopg_connect
@@ -71,9 +71,9 @@ async def test_a_broker_runs_with_the_login_of_the_page(database: Database, role
         await drain(limited)
         await execute(database, "select noetl.cancel_execution($1)", cancelled)
         await drain(limited)
-        while await complete_jobs(database, 1):
+        while await value(database, "select count(*) from noetl.execution where noetl.is_live(status)"):
+            await complete_jobs(database, 1)
             await drain(limited)
-        await until_ended(database)
     statement = (
         "select coalesce(parent_execution_id, execution_id), status, result from noetl.execution order by 1, path"
     )

@@ -67,7 +67,7 @@ async def test_a_start_can_be_prepared_with_notify_off() -> None:
         database = Database(name="postgres", dsn=postgres.dsn())
         await migrate(database)
         await register(database, "workflow:\n- {step: start}\n")
-        async with running(database, notify="gated"):
+        async with running(database, notify="gated", sweep_seconds=3600.0):  # a sweep would wake it
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not await value(database, asleep):
                     continue
