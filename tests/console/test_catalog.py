@@ -16,6 +16,8 @@ SET_ASIDE = """
 with aside as (delete from noetl.inbox returning execution_id, event_id)
 insert into noetl.dead_letter (execution_id, event_id, reason) select execution_id, event_id, 'a bug' from aside
 """
+# With an end: at midnight the last five days would be others.
+FIVE_DAYS = {"since": "2025-01-01T12:00Z", "until": "2025-01-06T12:00Z"}
 SECOND = "insert into noetl.catalog (path, version, name, content) values ('story', 2, 'story', $1)"
 
 
@@ -114,7 +116,7 @@ async def test_a_backfill_counts_then_starts_missing_moments(database: Database,
     """At most `limit` in one request."""
     await register(database, STORY)
     await do(api, "put", "/schedules/nightly", json={"path": "story", "cron": "@daily"})
-    url, body = "/schedules/nightly/backfill", {"since": "5d", "preview": True}
+    url, body = "/schedules/nightly/backfill", {**FIVE_DAYS, "preview": True}
     preview = await do(api, "post", url, json=body)
     started = await do(api, "post", url, json={**body, "preview": False, "limit": 2})
     after = await do(api, "post", url, json=body)
