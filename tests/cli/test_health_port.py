@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import re
 import signal
@@ -20,10 +21,15 @@ BODY = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
 
 
 def free_port() -> int:
-    """Give a port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a port that no other process gets by chance: a socket keeps it, which does not listen.
+
+    A server listens there nevertheless: both sockets allow that the address is used again.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    atexit.register(keeper.close)
+    return int(keeper.getsockname()[1])
 
 
 def on_port(port: int) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 
 from noetl_broker.console import problem
@@ -14,6 +13,7 @@ from noetl_broker.console.paging import MOST_ROWS
 from noetl_broker.console.services import AT_ONCE, HEARTBEAT_SECONDS, LONG_SECONDS, TOKEN_SECONDS
 from noetl_broker.console.threads import WAIT_SECONDS
 from noetl_broker.store.changes import NEWEST
+from tests.cli.test_health_port import free_port
 from tests.docs.api_routes import ROUTES, api_routes
 from tests.docs.shell import blocks, run_script
 from tests.postgres import Database
@@ -27,9 +27,7 @@ DECIDE = "noetl-broker run --drain\n"
 def test_the_commands_run(database: Database, tmp_path: Path) -> None:
     """In the order of the page, on a free port."""
     (tmp_path / "hello.yaml").write_text(blocks(PAGE, "yaml")[0], encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     install, *scripts = blocks(PAGE)
     install = install.split("\n", 1)[1]  # without pip
     script = "".join([install, scripts[0], DECIDE, *scripts[1:]])
