@@ -15,7 +15,7 @@ from noetl_broker.store.connection import close_quickly, connect
 from tests.postgres import Database
 
 Session = asyncpg.Connection
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 120.0
 # The idle sessions of `reused_session`. Each is held by a generator, which its event loop closes when the loop ends.
 _Held = tuple["Session[Any]", AsyncGenerator["Session[Any]", None]]
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Database, list[_Held]]] = WeakKeyDictionary()

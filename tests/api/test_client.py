@@ -11,7 +11,7 @@ import pytest
 from noetl_broker import Client, ExecutionFailed, Job, JobFailed, Worker
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from tests.brokers import broken_invariants, drain, register, running, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, drain, register, running, value
 from tests.postgres import Database
 
 DOUBLE = """
@@ -47,7 +47,7 @@ async def test_client_starts_an_execution_and_waits_for_its_result(database: Dat
         return int(job.args["n"]) * 2
 
     async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story", {"n": 21}), seconds=30)
+        ended = await client.wait(await client.start("story", {"n": 21}), seconds=PATIENCE_SECONDS)
     assert (ended.status, ended.or_raise(), ended.path, ended.version) == ("COMPLETED", 42, "story", 1)
     assert await broken_invariants(database) == {}
 
@@ -63,7 +63,7 @@ async def test_a_plain_function_runs_in_a_thread(database: Database) -> None:
 
     async with at_work(database, worker) as client:
         execution_id = await client.start("story")
-        await client.wait(execution_id, seconds=30)
+        await client.wait(execution_id, seconds=PATIENCE_SECONDS)
     assert seen == [("double", "doubling", 1, "story", execution_id, {"n": 2})]
 
 
@@ -76,7 +76,7 @@ async def test_job_failed_becomes_the_error_of_the_step(database: Database) -> N
         raise JobFailed(f"{job.args['n']} is enough", kind="too_much", retryable=False, status_code=413)
 
     async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story"), seconds=30)
+        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
     expected = {"step": "double", "message": "2 is enough", "type": "too_much", "status_code": 413}
     assert (ended.status, ended.error) == ("FAILED", expected)
     with pytest.raises(ExecutionFailed, match=r"of story ended FAILED: 2 is enough"):
@@ -92,7 +92,7 @@ async def test_any_other_exception_fails_the_attempt_with_its_name(database: Dat
         return int(job.args["m"])
 
     async with at_work(database, worker) as client:
-        ended = await client.wait(await client.start("story"), seconds=30)
+        ended = await client.wait(await client.start("story"), seconds=PATIENCE_SECONDS)
     assert (ended.status, ended.error["type"], ended.error["message"]) == ("FAILED", "KeyError", "'m'")
     assert "return int(job.args" in ended.error["traceback"]
 
@@ -114,7 +114,7 @@ workflow:
 """
     async with at_work(database, worker, body) as client:
         execution_id = await client.start("story")
-        await asyncio.wait_for(reached.wait(), 30)  # both jobs were queued in one transaction
+        await asyncio.wait_for(reached.wait(), PATIENCE_SECONDS)  # both jobs were queued in one transaction
         assert await value(database, "select status from noetl.queue where node_name = 'theirs'") == "queued"
         assert (await client.status(execution_id)).status == "RUNNING"
 
@@ -150,7 +150,7 @@ async def test_an_execution_is_cancelled_once(database: Database) -> None:
         execution_id = await client.start("story")
         asked = await client.cancel(execution_id, "changed my mind")
         await drain(database, playbook_rules=RULES)
-        ended = await client.wait(execution_id, seconds=30)
+        ended = await client.wait(execution_id, seconds=PATIENCE_SECONDS)
         again = await client.cancel(execution_id)
     assert (asked, again, ended.status, ended.error["message"]) == (True, False, "CANCELLED", "changed my mind")
 
@@ -201,4 +201,4 @@ async def test_a_program_decides_for_a_person(database: Database) -> None:
         assert await client.decide(approval, approved=True, by="ann", form={"n": 1})
         assert not await client.decide(approval, approved=False, by="ann")
         await drain(database)
-        assert (await client.wait(execution_id)).or_raise()["n"] == 1
+        assert (await client.wait(execution_id, seconds=PATIENCE_SECONDS)).or_raise()["n"] == 1

@@ -42,7 +42,7 @@ def run(folder: Path, test: str) -> tuple[int, str]:
     """Run pytest on one test file; gives its exit code and its output."""
     (folder / "test_shop.py").write_text(dedent(test))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     return answer.returncode, answer.stdout + answer.stderr
 
 

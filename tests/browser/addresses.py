@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 import httpx
 
 from noetl_broker.console.access import COOKIE
-from tests.browser.site import Site
+from tests.browser.site import PATIENCE_SECONDS, Site
 
 MOST_PAGES = 300
 # The values of these parameters choose what a page shows; those of others choose of what.
@@ -71,7 +71,7 @@ def kind_of(address: str) -> str:
 def client_of(site: Site, role: str | None) -> httpx.Client:
     """A client with the session of this role."""
     cookies = {} if role is None else {COOKIE: site.tokens[role]}
-    return httpx.Client(base_url=site.url, cookies=cookies, trust_env=False, timeout=30)
+    return httpx.Client(base_url=site.url, cookies=cookies, trust_env=False, timeout=PATIENCE_SECONDS)
 
 
 def read(client: httpx.Client, address: str) -> Answer:

@@ -21,7 +21,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 WORDS = "no Chromium on this machine: apt-get install chromium, or set CHROMIUM_PATH"
 # Nothing but this machine can be reached, and no profile is looked up.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-PATIENCE_MS = 10_000
+PATIENCE_MS = 120_000
 
 
 def chromium() -> str | None:

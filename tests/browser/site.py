@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from tests.postgres import SETTINGS, Database, fast_root, psycopg_connect
 from tests.processes import STDERR, Process, start_command
 from tests.stories import document
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 120.0
 PASSWORD = "in"  # noqa: S105 - of a Postgres that lives for a run
 ALIVE = "select count(*) from noetl.execution where noetl.is_live(status) and (%s::bigint is null or execution_id = %s)"
 
@@ -91,10 +92,9 @@ class Site:
         """Wait until something is so; the database says on this channel when to look again, or a part of a second."""
         with psycopg_connect(self.database, autocommit=True) as connection:
             connection.execute(f"listen {channel}")
-            waited = 0.0
+            until = time.monotonic() + seconds
             while not is_so():
-                waited += 0.1
-                assert waited < seconds, f"not so after {seconds:.0f} s"
+                assert time.monotonic() < until, f"not so after {seconds:.0f} s"
                 for _ in connection.notifies(timeout=0.1, stop_after=1):
                     pass
 

@@ -22,7 +22,7 @@ from tests.brokers import drain
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 def as_default(output: str) -> str:

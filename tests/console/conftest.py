@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from noetl_broker.console.app import ConsoleOptions, create_app
 from noetl_broker.console.pages import SECTIONS
 from noetl_broker.console.server import open_socket, serving, url_of
+from tests.brokers import PATIENCE_SECONDS
 from tests.postgres import Database
 
 
@@ -30,7 +31,7 @@ async def served(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     opened = open_socket("127.0.0.1", 0)
     async with (
         serving(app, opened),
-        httpx.AsyncClient(base_url=url_of(opened), trust_env=False) as client,
+        httpx.AsyncClient(base_url=url_of(opened), trust_env=False, timeout=PATIENCE_SECONDS) as client,
     ):
         yield client
 

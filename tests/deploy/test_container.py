@@ -28,7 +28,7 @@ from tests.postgres import Database
 from tests.processes import LineProcess
 
 ROOT = Path(__file__).parents[2]
-INSTALL_SECONDS = 300.0
+INSTALL_SECONDS = 1800.0
 
 
 class Instruction(NamedTuple):

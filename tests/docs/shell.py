@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.cli.conftest import plain_environment
 from tests.postgres import Database
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 600
 # Commands in the background end with the script.
 SCRIPT = "set -eu\nothers=\ntrap 'for other in $others; do kill $other; done; wait' EXIT\n"
 

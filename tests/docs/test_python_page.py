@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_tests_on_the_page_pass(folder: Path) -> None:
     """In their own pytest."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "test_hello.py"]
-    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     assert (answer.returncode, "3 passed" in answer.stdout) == (0, True), answer.stdout
 
 
@@ -70,5 +70,5 @@ def test_the_program_gets_the_log_of_a_worker(folder: Path) -> None:
     """On stderr, from level info on."""
     tells = "from noetl_broker.worker.loop import log; log.info('job_ended'); log.debug('job_started')"
     program = f"{(folder / 'hear.py').read_text(encoding='utf-8')}\n{tells}"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
     assert (answer.stdout, answer.stderr) == ("", "INFO:noetl_broker.worker.loop:job_ended\n")

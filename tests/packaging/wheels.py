@@ -18,7 +18,7 @@ from noetl_broker.store.migrations import SERVED_VERSIONS
 from tests.postgres import Database
 from tests.test_tidy import ROOT
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 900
 NEXT_VERSION = "9.9.9"
 OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
 

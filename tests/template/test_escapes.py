@@ -47,7 +47,7 @@ def attacks() -> dict[str, Attack]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         check=True,
     )
     answers: list[dict[str, Any]] = [json.loads(line) for line in finished.stdout.splitlines()]
