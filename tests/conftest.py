@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import itertools
 import os
 import signal
@@ -21,6 +20,7 @@ from noetl_broker import logs
 from noetl_broker.form import installed_form
 from noetl_broker.store.migrations import migrate
 from tests.chaos import fault_table
+from tests.garbage import freeze
 from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner
 
 _OWNER = pytest.StashKey[ServerOwner]()
@@ -71,9 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave the collected tests out of garbage collections: a full one, as after each chaos test, took 0.1 s."""
-    gc.collect()
-    gc.freeze()
+    """Leave the collected tests out of garbage collections."""
+    freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from noetl_broker.cli.main import cli
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
+from tests.garbage import freeze_again
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
 
@@ -73,6 +74,8 @@ class Command:
         cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - wanted.keys())
         with contextlib.chdir(self.folder):
             result = CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | wanted, prog_name="noetl-broker")
+        if "run" in arguments:
+            freeze_again()
         for stream in ("stdout_bytes", "stderr_bytes", "output_bytes"):
             setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
         return result

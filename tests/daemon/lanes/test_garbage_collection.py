@@ -6,14 +6,23 @@ import asyncio
 import contextlib
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from noetl_broker.daemon.garbage_collection import THRESHOLD, collect, collected_between_batches
 from tests.brokers import register, running, start, until_ended
+from tests.garbage import freeze_again
 from tests.postgres import Database
 
 DRAINS = 50
+
+
+@pytest.fixture(autouse=True)
+def _frozen_again() -> Iterator[None]:
+    """Leave the objects of the test process out of collections again."""
+    yield
+    freeze_again()
 
 
 class Ring:
