@@ -137,7 +137,7 @@ grant execute on function
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
   noetl.burst_of(noetl.limit), noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
   noetl.look_at_limits(int),
-  noetl.sweep_limits(int, text, text), noetl.limit_standing(noetl.queue),
+  noetl.sweep_limits(int, text, text), noetl.limit_wait(noetl.queue),
   noetl.look_again_at_schedules(timestamptz), noetl.lock_due_schedules(int),
   noetl.move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])
   to noetl_broker;
@@ -194,7 +194,7 @@ grant execute on function
   noetl.undo_origin(bigint), noetl.live_ancestor(bigint), noetl.is_over(bigint, text), noetl.refuse_undo(bigint, text),
   noetl.places_of(bigint[]), noetl.could_run(noetl.place_claim),
   noetl.server_job(noetl.queue), noetl.is_lease_lost(noetl.queue, timestamptz, float8),
-  noetl.limit_standing(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
+  noetl.limit_wait(noetl.queue), noetl.burst_of(noetl.limit), noetl.decision_of(bigint, text, int),
   noetl.schedule_key(text, timestamptz), noetl.first_id_at(timestamptz)
   to noetl_operator;
 grant execute on function

@@ -486,7 +486,7 @@ comment on function noetl.delete_limit(text) is
 
 -- The limit of a job that waits for a place or for its moment: its numbers, and how many jobs have a place. Also the executions
 -- of some that are leased, and how many wait before this one, up to 1,000. No row for a job that waits for neither.
-create or replace function noetl.limit_standing(job noetl.queue)
+create or replace function noetl.limit_wait(job noetl.queue)
 returns table (concurrency int, rate float8, leased int, ready int, before int, holders bigint[])
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -526,7 +526,7 @@ select l.name, l.concurrency, l.rate, l.burst, l.created_at, l.updated_at
 from noetl.limit l;
 
 comment on view noetl.limits is 'Limits on jobs, for readers.';
-comment on function noetl.limit_standing(noetl.queue) is 'What a job with a limit waits for; no row if it waits for no place and no moment.';
+comment on function noetl.limit_wait(noetl.queue) is 'What a job with a limit waits for; no row if it waits for no place and no moment.';
 comment on function noetl.try_lock_limit(text, text) is 'Locks a key of a limit for the transaction, if nobody else has it.';
 comment on function noetl.burst_of(noetl.limit) is 'How many jobs of a key may begin at once.';
 comment on function noetl.look_at_limit(text, text, timestamptz, timestamptz) is
@@ -551,5 +551,5 @@ revoke all on function
   noetl.ring_at(timestamptz[]), noetl.give_places(text, text, boolean, int), noetl.give_places_or_look(text, text, boolean), noetl.limited_job_changed(),
   noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]), noetl.look_at_limits(int),
   noetl.sweep_limits(int, text, text), noetl.put_limit(text, int, float8, int), noetl.delete_limit(text),
-  noetl.limit_standing(noetl.queue)
+  noetl.limit_wait(noetl.queue)
   from public;

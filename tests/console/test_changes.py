@@ -12,7 +12,7 @@ import httpx
 from noetl_broker.console.changes import MOST_PENDING, Changes, Stream, as_word_of_database
 from noetl_broker.console.connections import Connections
 from noetl_broker.store.api_tokens import revoke_token
-from noetl_broker.store.changes import Standing
+from noetl_broker.store.changes import LatestTurn
 from noetl_broker.store.dsn import Database as StoredIn
 from tests.brokers import PATIENCE_SECONDS, drain, register, start
 from tests.console.conftest import console
@@ -140,5 +140,5 @@ def test_what_is_kept_for_a_reader_who_takes_nothing_is_bounded() -> None:
     """Its stream ends, and the reader asks anew."""
     stream = Stream(None)
     for number in range(MOST_PENDING + 2):
-        stream.offer({number: Standing(1, "RUNNING")})
+        stream.offer({number: LatestTurn(1, "RUNNING")})
     assert (stream.is_lost, asyncio.run(stream.next(0.1))) == (True, {})

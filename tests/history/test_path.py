@@ -223,5 +223,5 @@ def test_taken_arcs_agree_with_the_visit_counts(body: str, story: str) -> None:
         for name in made.steps
         if name not in {"start", "end"}
     }
-    standings = path_of(made, story).steps
-    assert {name: standings[name].visits for name in into} == into
+    steps = path_of(made, story).steps
+    assert {name: steps[name].visits for name in into} == into

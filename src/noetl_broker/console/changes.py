@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.changes import Attention, Standing, count_attention, load_standings
+from noetl_broker.store.changes import Attention, LatestTurn, count_attention, load_latest_turns
 from noetl_broker.waits import Backoff
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
@@ -34,20 +34,20 @@ class Stream:
         self.is_away = False  # whether the database does not answer
         self.attention: Attention | None = None  # the latest counts
         self.is_lost = False  # too much was kept for a reader who took nothing: the stream ends
-        self._told: dict[int, Standing] = {}
-        self._pending: dict[int, Standing] = {}
+        self._told: dict[int, LatestTurn] = {}
+        self._pending: dict[int, LatestTurn] = {}
         self._ready = asyncio.Event()
 
-    def offer(self, standings: Mapping[int, Standing]) -> None:
+    def offer(self, turns: Mapping[int, LatestTurn]) -> None:
         """Keep what is new to the reader; nothing where the stream is lost."""
         if self.is_lost:
             return
-        for execution_id, standing in standings.items():
-            if self._told.get(execution_id) != standing:
-                self._pending[execution_id] = standing
+        for execution_id, latest in turns.items():
+            if self._told.get(execution_id) != latest:
+                self._pending[execution_id] = latest
                 self._ready.set()
             if self.execution_ids is not None:
-                self._told[execution_id] = standing
+                self._told[execution_id] = latest
         if len(self._pending) > MOST_PENDING:
             self.is_lost, self._pending = True, {}
 
@@ -63,7 +63,7 @@ class Stream:
             self.attention = attention
             self._ready.set()
 
-    async def next(self, seconds: float) -> dict[int, Standing]:
+    async def next(self, seconds: float) -> dict[int, LatestTurn]:
         """The changes since the last call; waits for some, for at most `seconds`."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), seconds)
@@ -83,7 +83,7 @@ class Changes:
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._streams: set[Stream] = set()
-        self._known: dict[int, Standing] | None = None  # of the newest executions; None: nobody asked yet
+        self._known: dict[int, LatestTurn] | None = None  # of the newest executions; None: nobody asked yet
         self._task: asyncio.Task[None] | None = None
         self.attention: Attention | None = None  # while there are streams
         self._counted_at = 0.0
@@ -138,13 +138,13 @@ class Changes:
         known = self._known or {}
         named = {one for stream in self._streams for one in stream.execution_ids or ()}
         # One that has ended may be none of the newest any more.
-        running = {one for one, standing in known.items() if standing.is_live} if everything else set()
+        running = {one for one, latest in known.items() if latest.is_live} if everything else set()
         async with self._connections.borrow() as connection:
-            found, seconds = await load_standings(connection, named | running, newest=everything)
+            found, seconds = await load_latest_turns(connection, named | running, newest=everything)
             if time.monotonic() - self._counted_at >= COUNT_SECONDS:
                 self.attention = await count_attention(connection)
                 self._counted_at = time.monotonic()
-        changed = {one: standing for one, standing in found.items() if known.get(one) != standing}
+        changed = {one: latest for one, latest in found.items() if known.get(one) != latest}
         for stream in self._streams:
             if self.attention is not None:
                 stream.say_attention(self.attention)
@@ -158,11 +158,11 @@ class Changes:
         return seconds
 
 
-def as_message(changes: Mapping[int, Standing]) -> str:
+def as_message(changes: Mapping[int, LatestTurn]) -> str:
     """The changes as one event of a stream."""
     listed = [
-        {"execution_id": str(execution_id), "turn": standing.turn, "status": standing.status}
-        for execution_id, standing in sorted(changes.items())
+        {"execution_id": str(execution_id), "turn": latest.turn, "status": latest.status}
+        for execution_id, latest in sorted(changes.items())
     ]
     return f"event: changes\ndata: {json.dumps({'changes': listed}, separators=(',', ':'))}\n\n"
 

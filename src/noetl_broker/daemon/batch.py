@@ -47,13 +47,13 @@ class Batch:
         metrics: MetricValues,
         *,
         max_gathered_bytes: int,
-        careful: bool = False,
+        isolating: bool = False,
         quarantine: Quarantine | None = None,
         tracer: Tracer | None = None,
     ) -> None:
-        """`rules` are for executions that start in this batch; `careful` as `_write` says."""
+        """`rules` are for executions that start in this batch; `isolating` as `_write` says."""
         self.max_gathered_bytes = max_gathered_bytes
-        self.careful = careful
+        self.isolating = isolating
         self.quarantine = Quarantine() if quarantine is None else quarantine
         self.rules = rules
         self.playbooks = playbooks
@@ -154,20 +154,21 @@ class Batch:
     async def _write(self, connection: Connection, outcomes: Outcomes, faults: EventFaults) -> Outcomes:
         """Write what can be written, and return that.
 
-        A careful batch is halved after a failure until the failing outcome is alone. If the database refuses it, it is
-        a fault; its mail stays locked, so no other lane meets it. If a row of it is locked, it is postponed.
+        A batch that is `isolating` is halved after a failure until the failing outcome is alone. If the database
+        refuses it, it is a fault; its mail stays locked, so no other lane meets it. If a row of it is locked, it is
+        postponed.
 
-        Batches are not careful by default, because savepoints make the server keep a multixact for each mail. Every
-        later claim would read it. A batch of one execution needs no care either.
+        Batches do not isolate faults by default: their savepoints make the server keep a multixact for each mail, which
+        every later claim would read. A batch of one execution never does.
         """
-        careful = self.careful and len(self.claimed) > 1
+        isolating = self.isolating and len(self.claimed) > 1
         try:
-            if careful:
+            if isolating:
                 await turn_store.set_savepoint(connection)
             await self._write_all(connection, outcomes)
         except Exception as error:
             locked = is_held(error)
-            if not careful or turn_store.is_lost_race(error) or not (locked or is_fault_of_event(error)):
+            if not isolating or turn_store.is_lost_race(error) or not (locked or is_fault_of_event(error)):
                 raise
             await turn_store.rollback_to_savepoint(connection)
             self.missed_locks += locked

@@ -92,7 +92,7 @@ class Lane:
             shared.playbooks,
             shared.metrics,
             max_gathered_bytes=shared.max_gathered_bytes,
-            careful=shared.quarantine.is_careful,
+            isolating=shared.quarantine.isolates_faults,
             quarantine=shared.quarantine,
             tracer=shared.tracer,
         )
@@ -119,7 +119,7 @@ class Lane:
         self.took_mail = bool(claim.mail)
         self.admitted = batch.admits and not start.newest
         self._on_success()
-        if (batch.careful or shared.quarantine.one_by_one) and claim.mail:
+        if (batch.isolating or shared.quarantine.one_by_one) and claim.mail:
             shared.quarantine.on_success()
         self._report(claim)
         if batch.timer_seconds is not None:
@@ -189,9 +189,9 @@ class Lane:
             reason = reason_of(error)
             log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=reason)
             self.shared.metrics.retries += 1
-            if batch.careful:  # the write did not fail, but a read or the commit
+            if batch.isolating:  # the write did not fail, but a read or the commit
                 self.batch_size.halve(batch.mails)
-            self.shared.quarantine.be_careful()
+            self.shared.quarantine.isolate_faults()
             return
         if not batch.mails:
             await self._handle_failed_claim(error, batch)
@@ -199,7 +199,7 @@ class Lane:
         [(execution_id, mail)] = batch.claimed.items()
         if len(mail) > 1 and execution_id not in self.shared.quarantine.one_by_one:
             self.shared.metrics.retries += 1
-            self.shared.quarantine.be_careful()
+            self.shared.quarantine.isolate_faults()
             self.shared.quarantine.one_by_one.add(execution_id)
             return
         await self._move_to_dead_letters(error, mail[:1], batch.start)
@@ -265,7 +265,7 @@ class Lane:
         self.shared.quarantine.on_missed_lock()
         if len(batch.claimed) == 1:
             self.shared.quarantine.postpone(*batch.claimed)
-        elif batch.careful:  # the lock was met outside the write
+        elif batch.isolating:  # the lock was met outside the write
             self.batch_size.halve(batch.mails)
 
     async def _pause_after_fault(self, *, short: bool = False) -> None:

@@ -1,11 +1,11 @@
-"""Executions and batches that need care after a fault.
+"""Executions that are decided one mail at a time after a fault, and batches that isolate faults.
 
 | found | what happens |
 |---|---|
 | the database refuses what follows from the mail of an execution | its mail is decided one at a time for a while |
 | another session has locked a row of an execution | its mail waits; every 5 s it is tried again, after all others |
-| a batch failed by its mail | the next 100 batches are careful: they find the mail that fails them |
-| a lock was missed | for 60 s, batches are careful and wait for locks 100 ms at most |
+| a batch failed by its mail | the next 100 batches isolate faults: they find the mail that fails them |
+| a lock was missed | for 60 s, batches isolate faults and wait for locks 100 ms at most |
 
 A session that reads `for update` holds a lock, or the uncommitted start of a worker's child. The mail is not at fault
 then, so it does not become a dead letter.
@@ -26,8 +26,8 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS: Final = 5.0  # between two tries of a locked execution
 LASTING_SECONDS: Final = 30.0  # a longer lock is logged; a NoETL server may lock rows of what it starts for that long
 FORGET_SECONDS: Final = 15.0  # after a missed try: another broker has decided the mail
-LOCK_CARE_SECONDS: Final = 60.0  # after the last missed lock
-CAREFUL_BATCHES: Final = 100  # after a batch that failed by its mail: such mail seldom comes alone
+ISOLATING_SECONDS: Final = 60.0  # after the last missed lock
+ISOLATING_BATCHES: Final = 100  # after a batch that failed by its mail: such mail seldom comes alone
 
 
 class EventFault(NamedTuple):
@@ -57,7 +57,7 @@ class Quarantine:
         self.one_by_one: set[int] = set()  # executions whose mail is decided one at a time
         self._locked: dict[int, Locked] = {}
         self._locks_missed_until = 0.0
-        self._careful_batches = 0
+        self._isolating_batches = 0
 
     @property
     def expects_locks(self) -> bool:
@@ -65,9 +65,9 @@ class Quarantine:
         return time.monotonic() < self._locks_missed_until
 
     @property
-    def is_careful(self) -> bool:
+    def isolates_faults(self) -> bool:
         """Whether the next batch must find the mail that fails it."""
-        return self._careful_batches > 0 or self.expects_locks
+        return self._isolating_batches > 0 or self.expects_locks
 
     @property
     def trouble(self) -> str | None:
@@ -81,19 +81,19 @@ class Quarantine:
         more = f" (and {len(others)} more)" if others else ""
         return f"another session holds a row of execution {first}{more} in an open transaction: its mail waits"
 
-    def be_careful(self) -> None:
+    def isolate_faults(self) -> None:
         """A batch failed by its mail."""
-        self._careful_batches = CAREFUL_BATCHES
+        self._isolating_batches = ISOLATING_BATCHES
 
     def on_success(self) -> None:
-        """A careful batch succeeded. After the last of them, no mail is decided one at a time any more."""
-        self._careful_batches = max(self._careful_batches - 1, 0)
-        if not self._careful_batches and not self.expects_locks:
+        """A batch that isolates faults succeeded. After the last of them, no mail is decided one at a time any more."""
+        self._isolating_batches = max(self._isolating_batches - 1, 0)
+        if not self._isolating_batches and not self.expects_locks:
             self.one_by_one.clear()
 
     def on_missed_lock(self) -> None:
         """A lock was missed, of whatever execution."""
-        self._locks_missed_until = time.monotonic() + LOCK_CARE_SECONDS
+        self._locks_missed_until = time.monotonic() + ISOLATING_SECONDS
 
     def postpone(self, execution_id: int) -> None:
         """A row of this execution is locked: leave its mail for some seconds."""

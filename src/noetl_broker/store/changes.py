@@ -13,8 +13,8 @@ from noetl_broker.store.queries import sql
 NEWEST = 500  # executions, and as many that have not ended, that are watched where all are
 
 
-class Standing(NamedTuple):
-    """Where an execution stands. Another turn number means that it changed."""
+class LatestTurn(NamedTuple):
+    """The latest turn of an execution, and its status then. Another turn number means that it changed."""
 
     turn: int
     status: str
@@ -37,10 +37,10 @@ async def count_attention(connection: Connection) -> Attention:
     return Attention(*await connection.fetchrow(sql("count_attention"), MOST_COUNTED) or (0, 0))
 
 
-async def load_standings(
+async def load_latest_turns(
     connection: Connection, execution_ids: Collection[int], *, newest: bool
-) -> tuple[dict[int, Standing], float]:
+) -> tuple[dict[int, LatestTurn], float]:
     """Where these executions stand, by id, and how many seconds the server took; `newest`: also the newest ones."""
     rows = await connection.fetch(sql("list_turns"), [*execution_ids], newest, NEWEST)
-    standings = {row["execution_id"]: Standing(row["turn"], row["status"]) for row in rows}
-    return standings, max((row["seconds"] for row in rows), default=0.0)
+    turns = {row["execution_id"]: LatestTurn(row["turn"], row["status"]) for row in rows}
+    return turns, max((row["seconds"] for row in rows), default=0.0)

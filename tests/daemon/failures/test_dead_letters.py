@@ -137,7 +137,9 @@ async def test_the_mail_of_a_refused_execution_is_decided_one_at_a_time(database
         for _ in range(2):
             metrics = MetricValues.of_service()
             playbooks = PlaybookCache(PlaybookRules())
-            batch = Batch(Rules(), playbooks, metrics, max_gathered_bytes=1 << 26, careful=True, quarantine=quarantine)
+            batch = Batch(
+                Rules(), playbooks, metrics, max_gathered_bytes=1 << 26, isolating=True, quarantine=quarantine
+            )
             await batch.run(own, size=200, start=turn_store.ClaimStart(0, newest=False))
             set_aside.append(metrics.total(metric.SET_ASIDE))
             await start(database)

@@ -18,7 +18,7 @@ from noetl_broker.console.problem import RETRY_SECONDS, Refusal
 from noetl_broker.console.services import services_of
 from noetl_broker.console.values import GivenId
 from noetl_broker.errors import BrokerError, DatabaseFault, NotFoundFault
-from noetl_broker.store.changes import Attention, load_standings
+from noetl_broker.store.changes import Attention, load_latest_turns
 
 router = APIRouter(prefix="/changes", tags=["changes"])
 
@@ -63,7 +63,7 @@ async def _require(ids: frozenset[int], connections: Connections) -> None:
     """Raise NotFoundFault if one of these executions does not exist. While the database is away, nobody knows."""
     with suppress(DatabaseFault):
         async with connections.borrow() as connection:
-            found, _ = await load_standings(connection, ids, newest=False)
+            found, _ = await load_latest_turns(connection, ids, newest=False)
         if missing := ids - found.keys():
             raise NotFoundFault(f"no execution {min(missing)}; noetl-broker executions lists them")
 

@@ -115,7 +115,7 @@ from unnest(array[
   'hand_over_past(text, text)', 'count_places(text[], text[])', 'send_to_executions(bigint[], text, jsonb, jsonb)',
   'cancel_running(bigint[], text[], text[])', 'write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[])',
   'sweep_places(int)', 'break_rings(int)',
-  'burst_of(noetl.limit)', 'limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'look_at_limits(int)', 'sweep_limits(int, text, text)', 'limit_standing(noetl.queue)',
+  'burst_of(noetl.limit)', 'limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[])', 'look_at_limits(int)', 'sweep_limits(int, text, text)', 'limit_wait(noetl.queue)',
   'look_again_at_schedules(timestamptz)', 'lock_due_schedules(int)',
   'move_schedules(text[], timestamptz[], text[], int[], timestamptz[], timestamptz[], timestamptz[], text[])'
 ]) f (signature)
