@@ -14,8 +14,11 @@ as $$
     when 'log_bytes' then 65536 -- of the log of an attempt: half for its first part, half for its last one
     when 'log_rows' then 2000
     when 'progress_bytes' then 4096 -- of a report of progress as JSON text
+    when 'inflated_bytes' then 65536 -- of a value as JSON text that may be small as it is stored
     when 'small_bytes' then 8192 -- of a stored value, compressed or not, that no limit concerns
     when 'path_chars' then 1024
+    when 'name_chars' then 255 -- of a signal or a limit
+    when 'key_bytes' then 1024 -- of a signal or of a start
     when 'type_chars' then 100 -- of an event type
     when 'node_chars' then 1024 -- of a node id or name
     when 'reason_chars' then 4000 -- of a reason or an error message
@@ -108,7 +111,9 @@ create or replace function noetl.is_inflated(value jsonb) returns boolean
 language sql immutable parallel safe
 as $$
   select coalesce(
-    octet_length($1::text) > 65536 and octet_length($1::text) > 32 * pg_column_size(jsonb_build_array($1)), false
+    octet_length($1::text) > noetl.limit_of('inflated_bytes')
+      and octet_length($1::text) > 32 * pg_column_size(jsonb_build_array($1)),
+    false
   )
 $$;
 

@@ -12,9 +12,9 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if octet_length($1) > 1024 then
+  if octet_length($1) > noetl.limit_of('key_bytes') then
     raise exception using errcode = 'NB400',
-      message = format('the idempotency key has %s bytes; the limit is 1024', octet_length($1)),
+      message = format('the idempotency key has %s bytes; the limit is %s', octet_length($1), noetl.limit_of('key_bytes')),
       hint = 'send a digest of it';
   end if;
 end

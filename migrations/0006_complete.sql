@@ -116,7 +116,7 @@ set plan_cache_mode = force_generic_plan
 set timezone = 'UTC'
 as $$
 begin
-  if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > 65536 then
+  if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes') then
     perform noetl.check_large_result($1, $4);
   end if;
   return (noetl.end_jobs($2, array[$1], array[$3], 'done', 'action_completed', array[$4], null, null))[1];
@@ -145,10 +145,10 @@ begin
       message = format('complete_jobs of %s: %s queue_ids, %s attempts and %s results must be equally many',
         $1, cardinality($2), cardinality($3), cardinality($4));
   end if;
-  if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > 65536 then
+  if pg_column_size($4) > noetl.limit_of('small_bytes') or octet_length($4::text) > noetl.limit_of('inflated_bytes') then
     perform noetl.check_large_result(r.queue_id, r.result)
     from unnest($2, $4) r (queue_id, result)
-    where pg_column_size(r.result) > noetl.limit_of('small_bytes') or octet_length(r.result::text) > 65536;
+    where pg_column_size(r.result) > noetl.limit_of('small_bytes') or octet_length(r.result::text) > noetl.limit_of('inflated_bytes');
   end if;
   return query
   select a.queue_id, a.yours

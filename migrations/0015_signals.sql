@@ -122,15 +122,16 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if $1 is null or length($1) not between 1 and 255 then
+  if $1 is null or length($1) not between 1 and noetl.limit_of('name_chars') then
     raise exception using errcode = 'NB400',
-      message = format('the name of the signal has %s characters; it must have 1 to 255', coalesce(length($1), 0)),
+      message = format('the name of the signal has %s characters; it must have 1 to %s',
+        coalesce(length($1), 0), noetl.limit_of('name_chars')),
       hint = 'select noetl.send_signal(''payment'', ''order-42'', ''{"amount": 5}'')';
   end if;
-  if $2 is null or octet_length($2) > 1024 then
+  if $2 is null or octet_length($2) > noetl.limit_of('key_bytes') then
     raise exception using errcode = 'NB400',
       message = case when $2 is null then format('the signal %s has no key', $1)
-        else format('the key of the signal %s has %s bytes; the limit is 1024', $1, octet_length($2)) end,
+        else format('the key of the signal %s has %s bytes; the limit is %s', $1, octet_length($2), noetl.limit_of('key_bytes')) end,
       hint = 'the key says what the signal is about, such as the number of an order';
   end if;
   if pg_column_size($3) > noetl.limit_of('small_bytes') and octet_length($3::text) > noetl.limit_of('result_bytes') then

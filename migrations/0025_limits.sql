@@ -439,9 +439,9 @@ as $$
 declare
   is_new boolean;
 begin
-  if coalesce($1, '') = '' or length($1) > 255 then
-    raise exception using errcode = 'NB400', message = format('a limit needs a name of 1 to 255 characters; it is %s',
-      coalesce(quote_literal(left($1, 40)), 'null'));
+  if coalesce($1, '') = '' or length($1) > noetl.limit_of('name_chars') then
+    raise exception using errcode = 'NB400', message = format('a limit needs a name of 1 to %s characters; it is %s',
+      noetl.limit_of('name_chars'), coalesce(quote_literal(left($1, 40)), 'null'));
   end if;
   if num_nonnulls($2, $3) = 0 then
     raise exception using errcode = 'NB400', message = format('limit %s has neither a concurrency nor a rate', $1),

@@ -7,7 +7,8 @@ from noetl_broker.broker.signals import MOST_TRIED
 from noetl_broker.daemon.matcher import MAX_HOPS
 from noetl_broker.history.story import play_story
 from noetl_broker.playbook import PlaybookRules, compile_playbook
-from noetl_broker.playbook.signals import KEY_BYTES, MOST_NAMES, NAME_CHARS
+from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
+from noetl_broker.playbook.signals import MOST_NAMES
 from tests.docs.test_playbooks_page import HEAD, STORY
 from tests.test_tidy import ROOT
 

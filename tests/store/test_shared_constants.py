@@ -10,6 +10,7 @@ import pytest
 from noetl_broker.broker import event_types, limits
 from noetl_broker.broker.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES, SINCE
+from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.store import queries, row_layout
 from noetl_broker.store.claimed_rows import node_id
 from noetl_broker.store.migrations import compat_noetl, migrations
@@ -26,6 +27,8 @@ LIMITS = {
     "form_bytes": limits.MAX_FORM_BYTES,
     "log_bytes": limits.MAX_LOG_BYTES,
     "path_chars": limits.MAX_PATH_CHARS,
+    "name_chars": NAME_CHARS,
+    "key_bytes": KEY_BYTES,
     "error_bytes": limits.ERROR.total,
     "reason_chars": limits.ERROR.message_chars,
     "item_errors": limits.MAX_ITEM_ERRORS,

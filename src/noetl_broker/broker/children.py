@@ -16,7 +16,7 @@ from noetl_broker.broker.retries import retry_or_fail
 from noetl_broker.broker.state import RUNNING
 from noetl_broker.broker.transitions import process_completed_steps
 from noetl_broker.broker.undo import note_failure
-from noetl_broker.playbook.plain_values import LAST_VERSION, as_version
+from noetl_broker.playbook.plain_values import LARGEST_VERSION, as_version
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def render_call(
     if not isinstance(path, str) or not path:
         raise wrong_value(call.path, "the path of a playbook must be text", path)
     if call.version is not None and version is not None and not _is_version(version):
-        wanted = f"the version of a playbook must be a whole number from 1 to {LAST_VERSION}"
+        wanted = f"the version of a playbook must be a whole number from 1 to {LARGEST_VERSION}"
         raise wrong_value(call.version, wanted, version)
     if call.return_step is not None and not isinstance(answer, str | None):
         raise wrong_value(call.return_step, "the return_step of a playbook must be text", answer)
@@ -84,7 +84,7 @@ def render_call(
 
 
 def _is_version(value: JSON) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LAST_VERSION
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_VERSION
 
 
 def start_child(

@@ -279,7 +279,7 @@ class Draft:
         if waiting:
             waiting = {step: tuple(map(_without_passed, arrivals)) for step, arrivals in waiting.items()}
         end = self.end if self.end is None or live else EndReached(self.end.result)
-        state = ExecutionState(
+        state = ExecutionState(  # by position, because names take twice as long
             self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
             end, self.parent, self.hold if live else None, tuple(self.signals) if live else (), self.hops,
             self.undo, self.unknown, self.compensation,

@@ -16,15 +16,18 @@ import click
 from click.shell_completion import CompletionItem
 
 from noetl_broker.cli.output import one_line
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.settings import load_settings, with_dsn
 from noetl_broker.store.completions import Offer, offer_executions, offer_paths, offer_schedules, offer_steps
 from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.dsn import Database
 
 LARGEST_ID = 2**63 - 1
-LARGEST_VERSION = 2**31 - 1
 LATEST = 0
 TIMEOUT_SECONDS = 1.0
+VERSION_OF_PLAYBOOK = click.option(
+    "--version", type=click.IntRange(1, LARGEST_VERSION), help="A version of the playbook; default: the latest."
+)
 
 Question = Callable[[Connection], Awaitable[list[Offer]]]
 

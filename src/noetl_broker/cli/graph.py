@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import LARGEST_ID, Subject
+from noetl_broker.cli.arguments import LARGEST_ID, VERSION_OF_PLAYBOOK, Subject
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.playbooks import read_source
 from noetl_broker.diagram.build import picture_of_execution, picture_of_playbook
@@ -38,7 +38,7 @@ PLAYBOOK_SUFFIXES = {".yaml", ".yml"}
 @click.argument("subject", metavar="PATH|FILE|ID", type=Subject())
 @click.option("--format", "form", type=click.Choice([*FORMATS]), help="Default: svg for an output *.svg, else mermaid.")
 @click.option("--output", "target", type=click.Path(path_type=Path), metavar="FILE", help="Default: print it.")
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")
+@VERSION_OF_PLAYBOOK
 def graph(call: Call, *, subject: str, form: str | None, target: Path | None, version: int | None) -> None:
     """Draw a playbook, or an execution with the path it took.
 

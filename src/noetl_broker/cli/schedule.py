@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import PlaybookPath, ScheduleName
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, PlaybookPath, ScheduleName
 from noetl_broker.cli.bulk import Bulk, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.output import progress_bar
@@ -77,7 +77,7 @@ def schedule() -> None:
 @click.option("--every", type=Duration(), help="A span between starts in place of --cron: 15m, 2h.")
 @click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="The IANA time zone of --cron.")
 @click.option("--payload", default="{}", metavar="JSON", help="A JSON object, or @FILE with one (@- is stdin).")
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")
+@VERSION_OF_PLAYBOOK
 @click.option("--jitter", type=Duration(), default="0s", help="Delay each start by a part of this; default: 0s.")
 @click.option(
     "--catch-up",

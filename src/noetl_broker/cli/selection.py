@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from noetl_broker.cli.arguments import LARGEST_VERSION, ExecutionId, PlaybookPath
+from noetl_broker.cli.arguments import ExecutionId, PlaybookPath
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.bulk import STATUSES
 from noetl_broker.operations.spans import parse_since, parse_span
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.executions import Filter
 
 Body = Callable[..., int | None]

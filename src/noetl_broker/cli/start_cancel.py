@@ -14,7 +14,7 @@ import click
 from noetl_broker.broker.limits import MAX_STARTS
 from noetl_broker.broker.state import COMPENSATING
 from noetl_broker.cli import output
-from noetl_broker.cli.arguments import PlaybookPath
+from noetl_broker.cli.arguments import VERSION_OF_PLAYBOOK, PlaybookPath
 from noetl_broker.cli.bulk import Bulk, act_on_each, bulk_options
 from noetl_broker.cli.command import Call, command
 from noetl_broker.cli.rights import PRODUCER
@@ -48,7 +48,7 @@ MOST_LEVELS = 190  # of nesting in a payload, as `noetl.start_execution` counts
     metavar="FILE",
     help="Start one execution for each line of a file (- is stdin) with a JSON object in each line.",
 )
-@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="A version of the playbook; default: the latest.")
+@VERSION_OF_PLAYBOOK
 @click.option(
     "--idempotency-key",
     metavar="KEY",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.model import Concurrency, Raw
-from noetl_broker.playbook.plain_values import Range, read_integer
+from noetl_broker.playbook.plain_values import KEY_BYTES, Range, read_integer
 from noetl_broker.playbook.reader import Part, Reading, strings
 from noetl_broker.template import Tree
 
@@ -16,7 +16,6 @@ SKIP, FAIL, QUEUE, CANCEL_RUNNING = "skip", "fail", "queue", "cancel_running"
 ON_LIMIT: Final = (QUEUE, SKIP, CANCEL_RUNNING, FAIL)
 CONCURRENCY_KEYS: Final = ("key", "limit", "on_limit")
 LIMITS: Final = Range(1, 10_000)
-KEY_BYTES: Final = 1024
 KEY_FORMS: Final = f"a text of 1 to {KEY_BYTES} bytes, a number or a boolean"
 KEY: Final[Place] = ("metadata", "concurrency")
 _NAMED: Final = re.compile(r"\s*\{\{\s*(?:\w+\s*\.\s*)*(\w+)\s*\}\}\s*")

@@ -8,7 +8,7 @@ from typing import Any, Final
 from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START, UNDO_SUFFIX
 from noetl_broker.playbook.model import Raw
-from noetl_broker.playbook.plain_values import PRIORITIES, SECONDS, Range, read_integer, read_seconds
+from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
 from noetl_broker.playbook.reader import Part, Reading, WrittenBlock, strings
 from noetl_broker.playbook.value_schema import check_schema
 from noetl_broker.playbook.work import weight_of
@@ -21,7 +21,6 @@ VISITS = Range(1, 2_147_483_647)
 FORBIDDEN_IN_NAMES = frozenset("#:")
 KEPT_IN_BLOCKS = frozenset({"apiVersion", "kind", "workbook"})
 KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
-LONGEST_NAME: Final = 255  # characters: names and paths are in indexes, whose rows Postgres bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,8 +282,8 @@ def _named(reading: Reading, raw: Any, place: Place, words: tuple[str, ...], wha
 
 
 def _check_length(reading: Reading, name: str, place: Place, what: str) -> None:
-    if len(name) > LONGEST_NAME:
-        message = f"{what} has {len(name)} characters; it may have {LONGEST_NAME}"
+    if len(name) > NAME_CHARS:
+        message = f"{what} has {len(name)} characters; it may have {NAME_CHARS}"
         reading.report.error("long-name", place, message, "shorten it, and write the rest in `desc`")
 
 

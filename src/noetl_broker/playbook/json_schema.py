@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from noetl_broker.playbook.header import API_VERSION, KIND
 from noetl_broker.playbook.keywords import OWN_KEYS, TYPE_KEYS
+from noetl_broker.playbook.plain_values import NAME_CHARS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -147,7 +148,7 @@ class ThrottleModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(min_length=1, max_length=255, description="The limit; steps with the same name share it.")
+    name: str = Field(min_length=1, max_length=NAME_CHARS, description="The limit; steps with the same name share it.")
     key: str | float | bool | None = Field(None, description="What it counts by, such as an account; a template.")
     concurrency: int | None = Field(None, ge=1, le=1_000_000, description="Jobs of a key that run at a time.")
     rate: float | str | None = Field(None, description="Jobs of a key that begin: 10/s, 100/m, 5000/h.")
@@ -288,7 +289,7 @@ class OnSignalModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
-    signal: str = Field(min_length=1, max_length=255, description="The name of the signals.")
+    signal: str = Field(min_length=1, max_length=NAME_CHARS, description="The name of the signals.")
     when: Condition | bool | None = Field(None, description="Only signals for which this is true; reads `signal`.")
 
 

@@ -28,8 +28,10 @@ class Range(NamedTuple):
 
 PRIORITIES = Range(-32_768, 32_767)  # a smallint of the queue
 SECONDS = Range(0.001, 31_536_000)  # up to a year
-LAST_VERSION = 2**31 - 1  # an int4
-VERSIONS = Range(1, LAST_VERSION)
+LARGEST_VERSION = 2**31 - 1  # an int4
+VERSIONS = Range(1, LARGEST_VERSION)
+NAME_CHARS = 255  # names are in indexes, whose rows Postgres bounds
+KEY_BYTES = 1024  # of a signal, a limit or a place: as names
 QUOTED_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 DELAYS = Range(0, 31_536_000)  # seconds
 

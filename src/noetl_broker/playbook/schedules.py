@@ -14,6 +14,7 @@ from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.cron import TimingError, read_cron, read_every
 from noetl_broker.playbook.diagnostics import Place, did_you_mean, json_type_name, path_text
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
+from noetl_broker.playbook.plain_values import NAME_CHARS
 
 Refuse = Callable[[Place, str, str], None]  # takes the place, what is wrong, and what to write instead
 
@@ -21,7 +22,6 @@ KEY: Final[Place] = ("metadata", "schedule")
 WORKLOAD_KEY: Final = "schedule"  # of the payload: the schedule's name and the moment
 SCHEDULE_KEYS: Final = ("name", "cron", "every", "timezone", "payload", "jitter", "catch_up", "overlap", "description")
 MOST_SCHEDULES: Final = 100
-LONGEST_NAME: Final = 255  # characters
 OVERLAP: Final = ("skip", "queue", "cancel", "allow")  # the first one is the default
 LONGEST_JITTER, LONGEST_CATCH_UP = timedelta(days=366), timedelta(days=3660)
 
@@ -119,8 +119,8 @@ class _Entry:
             self._refuse("", "a schedule has no `name`", "write name: nightly")
         elif not isinstance(name, str) or not name.strip() or not name.isprintable() or "#" in name:
             self._refuse("name", f"the name of a schedule is {name!r:.60}", "write a text without # such as nightly")
-        elif len(name) > LONGEST_NAME:
-            self._refuse("name", f"the name has {len(name)} characters; it may have {LONGEST_NAME}", "shorten it")
+        elif len(name) > NAME_CHARS:
+            self._refuse("name", f"the name has {len(name)} characters; it may have {NAME_CHARS}", "shorten it")
         else:
             return name
         return ""

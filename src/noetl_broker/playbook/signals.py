@@ -9,14 +9,13 @@ from typing import Any, Final
 from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.playbook.model import OnSignal, Raw, SignalSpec
+from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.playbook.reader import Part, Reading, strings
 from noetl_broker.playbook.tasks import Declared
 from noetl_broker.template import Template, Tree
 
 SIGNAL_PART_NAMES: Final = frozenset({SIGNAL})  # what a `when` about a signal finds besides
 MOST_NAMES: Final = 20  # of signals, that one wait names
-NAME_CHARS: Final = 255
-KEY_BYTES: Final = 1024
 NAME_FORMS: Final = f"a text of 1 to {NAME_CHARS} characters"
 NAMES_FORMS: Final = f"{NAME_FORMS}, or a list of up to {MOST_NAMES} such texts"
 KEY_FORMS: Final = f"a text of up to {KEY_BYTES} bytes, a number or a boolean"

@@ -9,14 +9,13 @@ from typing import Any, Final
 from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Raw, Throttle
-from noetl_broker.playbook.plain_values import Range, read_integer
+from noetl_broker.playbook.plain_values import NAME_CHARS, Range, read_integer
 from noetl_broker.playbook.reader import Part, Reading, strings
 from noetl_broker.playbook.signals import KEY_FORMS, signal_key
 from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
 
 CODE: Final = "bad-throttle"
 KEYS: Final = ("name", "key", "concurrency", "rate", "burst")
-NAME_CHARS: Final = 255
 NUMBERS: Final = Range(1, 1_000_000)
 MOST_RATE: Final = 1_000_000.0  # a second
 RATE_FORMS: Final = "10/s, 100/m, 5000/h or a number a second"

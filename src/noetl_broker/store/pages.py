@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from noetl_broker.broker.state import CANCELLED, FAILED, is_live
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Entry, Filter, like, moment_or_seconds
 from noetl_broker.store.queries import sql
@@ -19,8 +20,6 @@ BYTES_READ = 4 << 20  # of events or signals, as stored: their values are compre
 LETTERS_READ = 2_000  # their executions are read, too
 SEARCHED = 10_000  # the newest executions, in which a text is searched
 LARGEST = 2**63 - 1
-LARGEST_VERSION = 2**31 - 1
-
 LARGEST_TURN = 2**31 - 1
 LAST_NODE = "~"  # after every node_id, which begins with a digit
 

@@ -16,13 +16,13 @@ from noetl_broker.console.values import ExecutionId, Id
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations import retries, undos
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.plain_values import LARGEST_VERSION, NAME_CHARS
 from noetl_broker.store import executions, recovery, signals, undo
 from noetl_broker.store.connection import Connection
 
 router = APIRouter(prefix="/executions/{execution_id}", tags=["executions"])
 
 LONGEST_TEXT = 1_000  # characters of a reason, a name or a key
-MOST_VERSIONS = 2**31 - 1
 IdempotencyKey = Annotated[
     str | None,
     Header(min_length=1, max_length=LONGEST_TEXT, description="one key does it once, however often it is sent"),
@@ -39,7 +39,7 @@ class Nothing(Given):
     """An empty body."""
 
 
-Version = Annotated[int, Field(ge=1, le=MOST_VERSIONS)]
+Version = Annotated[int, Field(ge=1, le=LARGEST_VERSION)]
 OnVersion = Annotated[
     Version | Literal["latest"] | None, Field(description="another version of the playbook, on which it goes on")
 ]
@@ -83,7 +83,7 @@ class Requested(BaseModel):
 class SignalToExecution(Given):
     """A signal to one execution."""
 
-    name: str = Field(min_length=1, max_length=255)
+    name: str = Field(min_length=1, max_length=NAME_CHARS)
     payload: Any = None
 
 

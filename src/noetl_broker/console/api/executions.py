@@ -16,6 +16,7 @@ from noetl_broker.console.services import Pooled, Rules
 from noetl_broker.console.values import ErrorType, ExecutionId, Fault, Hidden, Id, Moment, Payload, WorkerFault
 from noetl_broker.operations.payload_check import payload_check
 from noetl_broker.operations.spans import parse_since
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import executions, pages
 
 router = APIRouter(prefix="/executions", tags=["executions"])
@@ -23,7 +24,6 @@ router = APIRouter(prefix="/executions", tags=["executions"])
 Status = Literal["QUEUED", "RUNNING", "PAUSED", "COMPENSATING", "COMPLETED", "FAILED", "CANCELLED"]
 UndoStatus = Literal["open", "running", "done", "failed", "unknown", "superseded", "taken"]
 LONGEST_TEXT = 1_000  # characters of a filter or a key
-MOST_VERSIONS = 2**31 - 1
 
 
 class Execution(BaseModel):
@@ -206,7 +206,7 @@ class Start(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str = Field(min_length=1, max_length=LONGEST_TEXT, examples=["examples/weather"])
-    version: int | None = Field(None, ge=1, le=MOST_VERSIONS, description="null: the latest")
+    version: int | None = Field(None, ge=1, le=LARGEST_VERSION, description="null: the latest")
     payload: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -244,7 +244,9 @@ async def list_executions(  # noqa: PLR0913 - one parameter a filter
     step: Annotated[str | None, _text("that failed in this step")] = None,
     since: Annotated[Time | None, _moment("that started or took a turn since")] = None,
     until: Annotated[Time | None, _moment("that started until then")] = None,
-    version: Annotated[int | None, Query(ge=1, le=MOST_VERSIONS, description="of this version of its playbook")] = None,
+    version: Annotated[
+        int | None, Query(ge=1, le=LARGEST_VERSION, description="of this version of its playbook")
+    ] = None,
     text: Annotated[str | None, _text("a part of id, path or step; for an operator, of more")] = None,
 ) -> Any:
     """List executions, newest first. `path` and `error` may hold `*`; `step` is where it failed.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from noetl_broker.console.access import Operator, Role, Viewer
 from noetl_broker.console.api.bulk import Which
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS, Given, Nothing, WithReason
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given, Nothing, WithReason
 from noetl_broker.console.images import IMAGES, Form, drawn
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import LongWork, Pooled, Rules, ShortWork
@@ -21,6 +21,7 @@ from noetl_broker.operations.back_tests import back_test as compare
 from noetl_broker.operations.back_tests import check_text
 from noetl_broker.operations.check import Checked
 from noetl_broker.operations.pictures import without_values
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import catalog, executions, pages
 from noetl_broker.store.connection import Connection
 
@@ -29,7 +30,7 @@ router = APIRouter(prefix="/playbooks", tags=["playbooks"])
 MOST_COMPARED = 1_000  # executions of one back-test
 LONGEST_SOURCE = 1 << 20  # characters
 PathOf = Annotated[str, Query(min_length=1, max_length=LONGEST_TEXT, examples=["examples/weather"])]
-VersionOf = Annotated[int | None, Query(ge=1, le=MOST_VERSIONS, description="default: the latest")]
+VersionOf = Annotated[int | None, Query(ge=1, le=LARGEST_VERSION, description="default: the latest")]
 
 
 class Playbook(BaseModel):
@@ -178,8 +179,8 @@ async def compare_versions(
     _caller: Operator,
     work: ShortWork,
     path: PathOf,
-    version: Annotated[int, Query(ge=1, le=MOST_VERSIONS)],
-    other: Annotated[int, Query(ge=1, le=MOST_VERSIONS)],
+    version: Annotated[int, Query(ge=1, le=LARGEST_VERSION)],
+    other: Annotated[int, Query(ge=1, le=LARGEST_VERSION)],
 ) -> Any:
     """Show what differs between two versions, as a unified diff."""
     names = f"version {version}", f"version {other}"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, Viewer
 from noetl_broker.console.api.bulk import Time
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS, Given
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import LongWork, Pooled
 from noetl_broker.console.values import Id, Moment, Payload
@@ -24,6 +24,7 @@ from noetl_broker.operations.schedules import (
 )
 from noetl_broker.operations.spans import parse_since
 from noetl_broker.playbook.cron import read_cron
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import pages
 from noetl_broker.store import schedules as store
 from noetl_broker.store.connection import Connection
@@ -68,7 +69,7 @@ class Put(Given):
     """What a schedule is; exactly one of `cron` and `every`."""
 
     path: str = Field(min_length=1, max_length=LONGEST_TEXT)
-    version: int | None = Field(None, ge=1, le=MOST_VERSIONS)
+    version: int | None = Field(None, ge=1, le=LARGEST_VERSION)
     payload: dict[str, Any] = Field(default_factory=dict)
     cron: str | None = Field(None, max_length=200)
     every: Seconds | None = Field(None, description="seconds between starts, in place of `cron`")

@@ -15,11 +15,11 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given, Idem
 from noetl_broker.console.paging import Listed, Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import GivenId, Hidden, Id, Moment, Payload
+from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.store import pages, signals
 
 router = APIRouter(prefix="/signals", tags=["signals"])
 
-LONGEST_NAME = 255
 MOST_KEEP_SECONDS = 3660 * 86_400
 
 
@@ -52,7 +52,7 @@ class Signal(BaseModel):
 class Send(Given):
     """What to send."""
 
-    name: str = Field(min_length=1, max_length=LONGEST_NAME)
+    name: str = Field(min_length=1, max_length=NAME_CHARS)
     key: Key = Field(description="what it is about; a number or a boolean counts as its JSON text")
     payload: Any = None
     keep_seconds: float = Field(
@@ -72,7 +72,7 @@ async def list_signals(
     connections: Pooled,
     page: Paging,
     *,
-    name: Annotated[str | None, Query(max_length=LONGEST_NAME)] = None,
+    name: Annotated[str | None, Query(max_length=NAME_CHARS)] = None,
     key: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
     execution_id: Annotated[GivenId | None, Query(description="only those that were sent to this execution")] = None,
 ) -> Any:

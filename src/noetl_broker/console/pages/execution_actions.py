@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import json_text, mapping_text
+from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.opened_playbook import compiled
 from noetl_broker.console.pages.screen import Form, Posted, Screen, Shown
 from noetl_broker.console.problem import Refusal
@@ -27,7 +28,6 @@ from noetl_broker.text import visit_name
 router = APIRouter()
 
 LONGEST: Final = 1_000  # characters of a reason or a name
-MOST_VERSIONS: Final = 2**31 - 1
 LONGEST_EDITED: Final = 262_144  # characters of a value that a form shows
 ASKED: Final = {
     "cancel": "Cancel",
@@ -278,9 +278,10 @@ def _refuse_constant(name: str) -> Any:
 def _version(text: str) -> int | None:
     if not text.strip():
         return None
-    if not (text.strip().isascii() and text.strip().isdigit() and 1 <= int(text) <= MOST_VERSIONS):
+    version = version_in(text.strip())
+    if version is None:
         raise OperatorFault(f"{text!r:.40} is no version: write a number such as 3")
-    return int(text)
+    return version
 
 
 def _reason(form: Form) -> str | None:

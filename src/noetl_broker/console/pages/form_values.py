@@ -11,10 +11,10 @@ from noetl_broker.console.values import GivenId
 from noetl_broker.errors import OperatorFault
 from noetl_broker.operations.spans import parse_span
 from noetl_broker.playbook.durations import parse_duration
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 
 _ID: Final = TypeAdapter[int](GivenId)
 SHOWN: Final = 80  # characters of a refused value
-MOST_VERSIONS: Final = 2**31 - 1
 LONGEST_VERSION: Final = 10  # digits
 
 
@@ -26,13 +26,20 @@ def read_id(text: str) -> int:
         raise OperatorFault(f"{text!r:.80} is no id: an id is a number of at most 19 digits") from error
 
 
+def version_in(text: str) -> int | None:
+    """The version that a text names; None if it names none."""
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_VERSION):
+        return None
+    return int(text) if 1 <= int(text) <= LARGEST_VERSION else None
+
+
 def read_version(text: str) -> int:
     """The number of a version. Raises OperatorFault."""
     written = text.strip()
     if not (written.isascii() and written.isdigit() and len(written) <= LONGEST_VERSION and int(written) >= 1):
         raise OperatorFault(f"{text!r:.40} is no version: write latest, or a number such as 3")
-    if int(written) > MOST_VERSIONS:
-        raise OperatorFault(f"{written} is no version: the largest is {MOST_VERSIONS}")
+    if int(written) > LARGEST_VERSION:
+        raise OperatorFault(f"{written} is no version: the largest is {LARGEST_VERSION}")
     return int(written)
 
 

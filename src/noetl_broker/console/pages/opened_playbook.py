@@ -9,11 +9,13 @@ from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import Depends, Query, Response
 
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.api.playbooks import Playbook as VersionRow
+from noetl_broker.console.pages.form_values import version_in
 from noetl_broker.console.pages.screen import Form, Screen
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook import Playbook, PlaybookError, PlaybookRules
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import catalog, pages
 from noetl_broker.store.connection import Connection
 
@@ -48,7 +50,7 @@ class Named(NamedTuple):
 
 def _named(
     path: Annotated[str, Query(max_length=LONGEST_TEXT)] = "",
-    version: Annotated[int | None, Query(ge=1, le=MOST_VERSIONS)] = None,
+    version: Annotated[int | None, Query(ge=1, le=LARGEST_VERSION)] = None,
 ) -> Named:
     return Named(path, version)
 
@@ -59,9 +61,10 @@ WhichPlaybook = Annotated[Named, Depends(_named)]
 def named_in(form: Form) -> Named:
     """The version that a form is about. Raises OperatorFault."""
     text = form.text("version")
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:11]) <= MOST_VERSIONS):
+    version = version_in(text)
+    if version is None:
         raise OperatorFault(f"{text!r:.40} is no version of a playbook")
-    return Named(form.text("path"), int(text))
+    return Named(form.text("path"), version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

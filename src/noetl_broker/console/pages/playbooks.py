@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query, Response
 
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.api.executions import Execution
 from noetl_broker.console.api.playbooks import Latest
 from noetl_broker.console.pages.opened_playbook import Opened, WhichPlaybook, compiled, open_playbook, show_part
@@ -23,6 +23,7 @@ from noetl_broker.operations.check import Checked, check_source
 from noetl_broker.operations.pictures import without_values
 from noetl_broker.operations.source_lines import compare_texts, lines_with_findings
 from noetl_broker.playbook import PlaybookRules
+from noetl_broker.playbook.plain_values import LARGEST_VERSION
 from noetl_broker.store import catalog, executions, pages
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Filter
@@ -108,7 +109,7 @@ async def show_difference(
     _caller: Operator,
     connections: Pooled,
     named: WhichPlaybook,
-    other: Annotated[int | None, Query(ge=1, le=MOST_VERSIONS)] = None,
+    other: Annotated[int | None, Query(ge=1, le=LARGEST_VERSION)] = None,
 ) -> Response:
     """What differs between a version and another one, by default the one before it."""
     async with connections.borrow() as connection:

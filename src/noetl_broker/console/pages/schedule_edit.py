@@ -11,9 +11,9 @@ from fastapi import APIRouter, Query, Response
 
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator
-from noetl_broker.console.api.execution_actions import LONGEST_TEXT, MOST_VERSIONS
+from noetl_broker.console.api.execution_actions import LONGEST_TEXT
 from noetl_broker.console.api.schedules import MOST_SECONDS, MOST_STARTED, RATE
-from noetl_broker.console.pages.form_values import read_json, read_seconds
+from noetl_broker.console.pages.form_values import read_json, read_seconds, version_in
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.schedules import NameOf, timing_in_words
 from noetl_broker.console.pages.schema_form import json_for_editing
@@ -137,7 +137,7 @@ def read_spec(fields: Mapping[str, str]) -> tuple[ScheduleSpec | None, Errors]:
         except BrokerError as fault:
             errors["cron"] = str(fault)
     version = fields["version"]
-    if version and not (version.isascii() and version.isdigit() and 1 <= int(version[:11]) <= MOST_VERSIONS):
+    if version and version_in(version) is None:
         errors["version"] = "It is no version: write a number, or nothing for the latest."
     payload = "{}"
     try:

@@ -14,19 +14,20 @@ from fastapi import APIRouter, Query, Response
 from noetl_broker.client import json_text
 from noetl_broker.console.access import Operator, refuse_hidden_filter
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT
-from noetl_broker.console.api.signals import LONGEST_NAME, MOST_KEEP_SECONDS, Signal
+from noetl_broker.console.api.signals import MOST_KEEP_SECONDS, Signal
 from noetl_broker.console.pages.form_values import read_json, read_seconds
 from noetl_broker.console.pages.rendering import link
 from noetl_broker.console.pages.screen import Posted, Shown
 from noetl_broker.console.paging import Paging
 from noetl_broker.console.services import Pooled
 from noetl_broker.errors import BrokerError, DatabaseFault
+from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.store import pages, signals
 from noetl_broker.store.session import translate_faults
 
 router = APIRouter()
 
-NameOf = Annotated[str, Query(max_length=LONGEST_NAME)]
+NameOf = Annotated[str, Query(max_length=NAME_CHARS)]
 KeyOf = Annotated[str, Query(max_length=LONGEST_TEXT)]
 KEEP: Final = "7d"  # as the form shows it
 MOST_WAITS: Final = 50  # that the page lists
