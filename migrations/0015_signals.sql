@@ -476,8 +476,8 @@ begin
 end
 $$;
 
--- Gives a fork the signals that its source kept (of the turns `kept`), as events, and those that were sent to the source and
--- that it did not get until turn `last_turn`. What it got until then does not come to the fork again.
+-- Gives a fork the signals that its source kept (of the turns `kept`), as events. Also those that were sent to the source
+-- and did not arrive until turn `last_turn`. Signals that arrived until then do not come to the fork again.
 create or replace function noetl.copy_signals(source_id bigint, fork_id bigint, last_turn int, kept jsonb) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -8,13 +8,26 @@
         event execution_complete {"rows": 3}
     > action_completed fetch {"rows": 3}  (after_end)
 
-Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryable`. The others are `attempt 2` (of the
-lease that failed), `beside its job` (an error that did not come through the job), `stale`, `broken` (it was no JSON),
-`bytes 3000000` (a result over its limit), `depth 1` (the start of a child), `path paused` (new executions of the
-playbook are queued), `overlap nightly skip` (a start of a schedule), `place free`, `place busy` or `place shared` (one
-for each place that was asked for), `given` (the place comes with the event), `number 7` (of a pause or resume), `undo
-child 7` (the answer of a child that has something to be undone), and `undo rows 2` (the start of an undo execution). A
-step name that is not a plain word stands in backticks. `charge!undo` is the job that undoes `charge`.
+Marks follow a semicolon: `> action_failed fetch {"message": "no"}; not retryable`.
+
+| mark | of |
+|---|---|
+| `attempt 2` | the lease that failed |
+| `not retryable` | an error |
+| `beside its job` | an error that did not come through the job |
+| `stale` | an event that names another lease |
+| `broken` | an event that was no JSON |
+| `bytes 3000000` | a result over its limit |
+| `depth 1` | the start of a child |
+| `path paused` | a start: new executions of the playbook are queued |
+| `overlap nightly skip` | a start of a schedule |
+| `place free`, `place busy`, `place shared` | each place that was asked for |
+| `given` | an event with which the place comes |
+| `number 7` | a pause or resume |
+| `undo child 7` | the answer of a child that has something to be undone |
+| `undo rows 2` | the start of an undo execution |
+
+A step name that is not a plain word stands in backticks. `charge!undo` is the job that undoes `charge`.
 
 `replay` prints stories and tests are written in them, so an incident can be pasted into a test. `play_story` takes the
 lines that begin with `>` and prints what the core decides on them.
