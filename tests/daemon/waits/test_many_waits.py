@@ -26,16 +26,22 @@ FILL = (
 )
 ONE = "array[5000]::bigint[], array['5000:cool']"
 MORE_PAGES = 25  # deeper indexes
+RUNS = 5
 
 
-async def pages(own: Session[Any], statement: str) -> int:
-    """Return how many pages a statement reads, at its second run."""
-    plan: Any = None
-    for _ in range(2):
+async def pages(own: Session[Any], statement: str, before: str = "") -> int:
+    """Return how many pages a statement reads: the least of some runs after the first.
+
+    An autovacuum between two runs makes the next one plan again, which reads the catalogs.
+    """
+    found = []
+    for _ in range(RUNS):
+        if before:
+            await own.execute(before)
         async with own.transaction():
-            plan = await own.fetchval(f"explain (analyze, buffers, format json) {statement}")
-    root = plan[0]["Plan"]
-    return int(root["Shared Hit Blocks"] + root["Shared Read Blocks"])
+            [plan] = await own.fetchval(f"explain (analyze, buffers, format json) {statement}")
+        found.append(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+    return int(min(found[1:]))
 
 
 async def counted(own: Session[Any]) -> dict[str, int]:
@@ -137,10 +143,6 @@ async def test_a_look_at_one_wait_does_not_read_the_others(database: Database) -
 
 
 async def pages_of_a_look(own: Session[Any]) -> int:
-    """Return how many pages a match of one look reads, at its second run."""
-    plan: Any = None
-    for _ in range(2):
-        await own.execute("insert into noetl.look (execution_id, node_id) values (5, '5:paid')")
-        plan = await own.fetchval("explain (analyze, buffers, format json) select noetl.match_signals(1000)")
-    root = plan[0]["Plan"]
-    return int(root["Shared Hit Blocks"] + root["Shared Read Blocks"])
+    """Return how many pages a match of one look reads."""
+    look = "insert into noetl.look (execution_id, node_id) values (5, '5:paid')"
+    return await pages(own, "select noetl.match_signals(1000)", before=look)
