@@ -1,19 +1,22 @@
 """Measures the console beside a million executions: `python -m tests.browser.figures`.
 
-For each kind of page: the statements it asks of the database, the time these take there, the processor time of the
-console, and the time until the answer. Then what open pages cost the database while executions change.
+For each kind of page, and for lists of the HTTP API: the statements it asks of the database, the time these take there,
+the processor time of the console, and the time until the answer. First what open streams and open pages cost the
+database while executions change, and how late a stream tells a change.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import itertools
+import json
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -115,20 +118,29 @@ def backends(site: Site) -> dict[int, float]:
     return {pid: processor_seconds(pid) for (pid,) in pids}
 
 
-def measure_open_pages(site: Site, addresses: list[str], *, pages: int, rate: int, seconds: float) -> float:
-    """The share of a core that the database spends on open pages, while so many executions a second change."""
-    stopping = threading.Event()
-    with changing(site, rate, stopping):
-        asyncio.run(follow(site, addresses, pages=pages, seconds=3))
+class Open(NamedTuple):
+    """What open streams cost: the share of a core of the database, and milliseconds from a commit until it is told."""
+
+    share: float
+    late: list[float]
+
+
+def measure_open(site: Site, addresses: Sequence[str | None], *, streams: int, rate: int, seconds: float) -> Open:
+    """What so many streams cost while so many executions a second start; a stream with an address is an open page."""
+    stopping, commits, told = threading.Event(), dict[str, float](), dict[str, float]()
+    with changing(site, rate, stopping, commits):
+        asyncio.run(follow(site, addresses, told, streams=streams, seconds=3))
+        told.clear()
         before = backends(site)
-        asyncio.run(follow(site, addresses, pages=pages, seconds=seconds))
+        asyncio.run(follow(site, addresses, told, streams=streams, seconds=seconds))
         after = backends(site)
-    return sum(spent - before.get(pid, 0.0) for pid, spent in after.items()) / seconds
+    late = [max(0.0, told[one] - commits[one]) * 1000 for one in told.keys() & commits.keys()]
+    return Open(sum(spent - before.get(pid, 0.0) for pid, spent in after.items()) / seconds, late)
 
 
 @contextmanager
-def changing(site: Site, rate: int, stopping: threading.Event) -> Iterator[None]:
-    """Start executions at this rate until the block ends."""
+def changing(site: Site, rate: int, stopping: threading.Event, commits: dict[str, float]) -> Iterator[None]:
+    """Start executions at this rate until the block ends; `commits` gets when each was committed."""
 
     def change() -> None:
         with psycopg_connect(site.database, autocommit=True) as connection:
@@ -136,7 +148,10 @@ def changing(site: Site, rate: int, stopping: threading.Event) -> Iterator[None]
             for n in itertools.count():
                 if stopping.wait(max(0.0, began + n / rate - time.monotonic())):
                     return
-                connection.execute("select noetl.start_execution('examples/start_and_end')")
+                [started] = connection.execute("select noetl.start_execution('examples/start_and_end')").fetchone() or (
+                    0,
+                )
+                commits[str(started)] = time.monotonic()
 
     thread = threading.Thread(target=change)
     thread.start()
@@ -147,25 +162,34 @@ def changing(site: Site, rate: int, stopping: threading.Event) -> Iterator[None]
         thread.join()
 
 
-async def follow(site: Site, addresses: list[str], *, pages: int, seconds: float) -> None:
-    """Do what the script of so many open pages does: follow the stream, and ask for the page at most once a second."""
+async def follow(
+    site: Site, addresses: Sequence[str | None], told: dict[str, float], *, streams: int, seconds: float
+) -> None:
+    """Follow so many streams. With an address do what its page does: ask for it, at most once a second.
+
+    `told` gets when each execution was first named, since all streams of this call have begun.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     cookies = {COOKIE: site.tokens["operator"]}
     async with httpx.AsyncClient(
         base_url=site.url, cookies=cookies, trust_env=False, timeout=60, limits=limits
     ) as client:
 
-        async def page(address: str) -> None:
+        async def page(address: str | None) -> None:
             async with client.stream("GET", "/api/v1/changes") as stream:
                 following = 0.0
                 async for line in stream.aiter_lines():
-                    if line.startswith("data:") and time.monotonic() >= following:
+                    if not line.startswith("data:"):
+                        continue
+                    for change in json.loads(line.removeprefix("data:")).get("changes", ()):
+                        told.setdefault(change["execution_id"], time.monotonic())
+                    if address is not None and time.monotonic() >= following:
                         began = time.monotonic()
                         await client.get(address, headers={"X-Live": "1"})
                         took = time.monotonic() - began
                         following = time.monotonic() + max(1.0, took * 10)
 
-        tasks = [asyncio.create_task(page(one)) for one in itertools.islice(itertools.cycle(addresses), pages)]
+        tasks = [asyncio.create_task(page(one)) for one in itertools.islice(itertools.cycle(addresses), streams)]
         await asyncio.wait(tasks, timeout=seconds)
         for task in tasks:
             task.cancel()
@@ -176,7 +200,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executions", type=int, default=1_000_000)
-    parser.add_argument("--pages", type=int, default=200)
+    parser.add_argument("--streams", type=int, default=200)
     parser.add_argument("--rate", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--items", type=int, default=5_000, help="of the iterator")
@@ -190,20 +214,28 @@ def main() -> None:
         total = running.value("select count(*) from noetl.execution")
         say(f"{total:,} executions, made in {time.perf_counter() - began:.0f} s")
         opened = ["/", "/executions", "/executions?status=RUNNING", f"/executions/{shown['forty']}"]
-        share = measure_open_pages(running, opened, pages=options.pages, rate=options.rate, seconds=options.seconds)
-        say(f"{options.pages} open pages at {options.rate} starts a second: {share:.1%} of a core of the database")
+        for what, of in (("open streams", [None]), ("open pages", opened)):
+            found = measure_open(running, of, streams=options.streams, rate=options.rate, seconds=options.seconds)
+            late = statistics.quantiles(found.late, n=100) if len(found.late) > 1 else [float("nan")] * 99
+            say(
+                f"{options.streams} {what} at {options.rate} starts a second: {found.share:.1%} of a core of the"
+                f" database; a change is told after {late[49]:.0f} ms, p99 {late[98]:.0f} ms"
+            )
         addresses: dict[str, str] = {}
         starts = {f"/executions/{execution_id}": name for name, execution_id in shown.items()}
         for answer in crawl(running, "operator", "/", "/executions", *starts):
             addresses.setdefault(kind_of(answer.address), answer.address)
         addresses |= {f"/executions/N ({name})": address for address, name in starts.items()}
-        addresses |= {
-            f"/executions?{query}": f"/executions?{query}"
-            for query in (
-                "status=FAILED", "status=RUNNING", "path=shop/playbook_7", "path=none", "since=1h", "text=ACME-4711",
-                "text=nowhere", "step=charge", "error=*card*",
-            )
-        }  # fmt: skip
+        filters = (
+            "status=FAILED", "status=RUNNING", "path=shop/playbook_7", "path=none", "since=1h", "text=ACME-4711",
+            "text=nowhere", "step=charge", "error=*card*",
+        )  # fmt: skip
+        middle, last = running.value(
+            "select percentile_disc('{0.5, 0.001}'::float8[]) within group (order by execution_id) from noetl.execution"
+        )
+        cursors = [f"limit=100&cursor={as_cursor(middle)}", f"status=FAILED&cursor={as_cursor(last)}"]
+        for lists, queries in (("/executions", filters), ("/api/v1/executions", ("limit=100", *filters, *cursors))):
+            addresses |= {f"{lists}?{query}": f"{lists}?{query}" for query in queries}
         say(f"{'page':70} statements  db ms  cpu ms  p50 ms  p95 ms     kB")
         for kind, address in addresses.items():
             cost = measure(running, running.console_pid, address)
@@ -211,6 +243,11 @@ def main() -> None:
                 f"{kind[:70]:70} {cost.statements:10.1f} {cost.database:6.1f} {cost.processor:7.1f} {cost.median:7.1f}"
                 f" {cost.p95:7.1f} {cost.kilobytes:6}"
             )
+
+
+def as_cursor(execution_id: int) -> str:
+    """The cursor of the page after this execution."""
+    return base64.urlsafe_b64encode(json.dumps([execution_id]).encode()).decode()
 
 
 def say(text: str) -> None:
