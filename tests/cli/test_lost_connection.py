@@ -97,7 +97,7 @@ async def test_a_wrong_address_is_tried_once() -> None:
     """Else a command with a typo would wait for ever."""
     told: list[str] = []
     nowhere = AnyDatabase(dsn="postgresql://nobody@127.0.0.1:1/nothing")
-    async with LastingSession(nowhere, name="story", tell=told.append) as source:
+    async with LastingSession(nowhere, name="story", say=told.append) as source:
         with pytest.raises(DatabaseFault):
             await source.read(lambda connection: connection.fetchval("select 1"))
     assert told == []
@@ -106,7 +106,7 @@ async def test_a_wrong_address_is_tried_once() -> None:
 async def test_a_fault_that_a_new_connection_does_not_cure_is_raised(database: Database) -> None:
     """A missing table, for example."""
     told: list[str] = []
-    async with LastingSession(database, name="story", tell=told.append) as source:
+    async with LastingSession(database, name="story", say=told.append) as source:
         assert await source.read(lambda connection: connection.fetchval("select 1")) == 1
         with pytest.raises(SchemaFault):
             await source.read(lambda connection: connection.fetchval("select 1 from noetl.nothing"))

@@ -70,8 +70,8 @@ BY_REASON = Preview()
 def make_groups_with(connection: Connection, request: Request, found: Sequence[dict[str, Any]]) -> MakeGroups:
     """The groups of a retry or a fork, which looks at executions one by one."""
 
-    def make(tell: Callable[[], object]) -> Awaitable[Sequence[Group]]:
-        return preview_groups(connection, request, found, most_planned=MOST_PLANNED, tell=tell)
+    def make(on_each: Callable[[], object]) -> Awaitable[Sequence[Group]]:
+        return preview_groups(connection, request, found, most_planned=MOST_PLANNED, on_each=on_each)
 
     return make
 
@@ -102,12 +102,12 @@ async def act_on_each(
             return 0
     with progress_bar(len(found)) as advance:
 
-        def tell(fault: BrokerError | None) -> None:
+        def on_each(fault: BrokerError | None) -> None:
             if fault is not None:
                 output.note(f"noetl-broker: {fault}")
             advance(1)
 
-        acted = await bulk_actions.act_on_each(found, action, rate=bulk.rate, tell=tell)
+        acted = await bulk_actions.act_on_each(found, action, rate=bulk.rate, on_each=on_each)
     if call.as_json:
         output.show_json({"found": len(found), **acted._asdict()})
     else:

@@ -157,7 +157,7 @@ def _examples(call: Call) -> list[tuple[Any, str]]:
 async def _execute(call: Call, connection: Connection, path: str) -> dict[str, Any]:
     """Run a playbook to its end; raises BrokerError if it does not complete."""
     started = await executions.start_execution(connection, path, "{}", version=None, idempotency_key=None)
-    async with LastingSession(call.database, name="demo", tell=no_output) as source:
+    async with LastingSession(call.database, name="demo", say=no_output) as source:
         ended = await follow_to_end(source, started, show_line=no_output)
     if ended["status"] != "COMPLETED":
         raise BrokerError(f"the demo's execution of {path} {describe_failure(ended['status'], ended['error'])}")

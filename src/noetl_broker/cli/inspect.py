@@ -150,7 +150,7 @@ def status(call: Call, *, execution_id: int, step: str | None, live: bool, trace
 
     async def ask() -> dict[str, Any]:
         if live:
-            async with LastingSession(call.database, name="status", tell=output.note) as source:
+            async with LastingSession(call.database, name="status", say=output.note) as source:
                 return await watch(source, execution_id, as_json=call.as_json, traceback=traceback)
         async with session(call.database, name="status") as connection:
             return await store.load_execution_details(connection, execution_id)
@@ -191,7 +191,7 @@ def events(call: Call, *, execution_id: int, step: str | None, live: bool, trace
             async with session(call.database, name="events") as connection:
                 _show_events(call, await store.list_events(connection, execution_id, of), traceback=traceback)
             return
-        async with LastingSession(call.database, name="events", tell=output.note) as source:
+        async with LastingSession(call.database, name="events", say=output.note) as source:
             shown = Tracebacks()
             async for new in follow(source, execution_id, of):
                 for event in new:

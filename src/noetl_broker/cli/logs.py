@@ -47,7 +47,7 @@ def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None
     subject = Subject(execution_id=execution_id, step=name, visit=visit, place=place)
 
     async def ask() -> None:
-        async with LastingSession(call.database, name="logs", tell=output.note) as source:
+        async with LastingSession(call.database, name="logs", say=output.note) as source:
             await _show(call, follow(source, subject) if live else read_log(source, subject), live=live)
 
     asyncio.run(ask())

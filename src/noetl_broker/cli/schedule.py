@@ -253,12 +253,12 @@ async def _start_each(call: Call, connection: Connection, backfill: Backfill, bu
     """Start the executions of moments at the rate of the call. Gives the exit code."""
     with progress_bar(len(backfill.missing)) as advance:
 
-        def tell(at: str, fault: BrokerError | None) -> None:
+        def on_each(at: str, fault: BrokerError | None) -> None:
             if fault is not None:
                 output.note(f"noetl-broker: {at}: {fault}")
             advance(1)
 
-        acted = await start_missing(connection, backfill, rate=bulk.rate, tell=tell)
+        acted = await start_missing(connection, backfill, rate=bulk.rate, on_each=on_each)
     if call.as_json:
         output.show_json({"found": len(backfill.missing), **acted._asdict()})
     else:

@@ -91,7 +91,7 @@ def start(
             if not wait:
                 return 0
         show_line: Callable[[str], None] = output.note if not call.as_json else no_output
-        async with LastingSession(call.database, name="start", tell=output.note, known_to_answer=True) as source:
+        async with LastingSession(call.database, name="start", say=output.note, known_to_answer=True) as source:
             try:
                 return _show_end(call, await follow_to_end(source, started, show_line=show_line))
             except PermissionFault as fault:

@@ -130,11 +130,11 @@ async def act_on_each(
     action: Callable[[int], Awaitable[dict[str, Any]]],
     *,
     rate: float,
-    tell: Callable[[BrokerError | None], None] = lambda _fault: None,
+    on_each: Callable[[BrokerError | None], None] = lambda _fault: None,
 ) -> Acted:
     """Act on each, at most `rate` a second. One that fails is reported, and the others go on.
 
-    `tell` is called after each, with its fault. Raises DatabaseFault: the others would fail too.
+    `on_each` is called after each, with its fault. Raises DatabaseFault: the others would fail too.
     """
     acted = Acted([], [])
     began = time.monotonic()
@@ -149,5 +149,5 @@ async def act_on_each(
         except BrokerError as error:
             fault = error
             acted.failed.append({"execution_id": execution_id, "message": str(fault)})
-        tell(fault)
+        on_each(fault)
     return acted

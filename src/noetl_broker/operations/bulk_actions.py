@@ -70,12 +70,12 @@ async def preview_groups(
     found: Sequence[Entry],
     *,
     most_planned: int,
-    tell: Callable[[], object] = lambda: None,
+    on_each: Callable[[], object] = lambda: None,
 ) -> list[Group]:
     """The groups of a preview, the largest first.
 
     Of a fork, and of a retry on another version, the first `most_planned` executions are each planned: their groups say
-    what will become of them. `tell` is called after each. A retry on their own versions names the latest ones.
+    what will become of them. `on_each` is called after each. A retry on their own versions names the latest ones.
     """
     action, rules, _reason, from_step, on = request
     outlooks: dict[int, Outlook] = {}
@@ -87,7 +87,7 @@ async def preview_groups(
         else:
             outlook = await retries.preview_outlook(connection, execution_id, rules, on)
         outlooks[execution_id] = outlook
-        tell()
+        on_each()
     latest: dict[str, int] = {}
     if action == "retry" and on is None:
         latest = await catalog.latest_versions(connection, {entry["path"] for entry in found} - {None})

@@ -37,8 +37,8 @@ class Differences:
         """Whether the execution runs on after the last turn."""
         return self._replay is not None and is_live(self._replay.state.status)
 
-    def take(self, part: Part, tell: Callable[[ReplayedTurn], None] = lambda _turn: None) -> None:
-        """Replay some of its turns, or all; raises HistoryFault where that is impossible. `tell` gets each turn."""
+    def take(self, part: Part, on_each: Callable[[ReplayedTurn], None] = lambda _turn: None) -> None:
+        """Replay some of its turns, or all; raises HistoryFault where that is impossible. `on_each` gets each turn."""
         if self._replay is None:
             self._replay = Replay(self.history, in_parts=self._in_parts)
         replay = self._replay
@@ -47,7 +47,7 @@ class Differences:
         for recorded in part.readable_turns():
             replayed = replay.apply(recorded)
             self.turns += 1
-            tell(replayed)
+            on_each(replayed)
             for difference in replayed.differences:
                 self._add(difference, recorded)
         if part.last:

@@ -78,9 +78,9 @@ async def start_missing(
     backfill: Backfill,
     *,
     rate: float,
-    tell: Callable[[str, BrokerError | None], None] = lambda _at, _fault: None,
+    on_each: Callable[[str, BrokerError | None], None] = lambda _at, _fault: None,
 ) -> Acted:
-    """Start the missing executions of moments, at most `rate` a second. `tell` is called after each, with its fault."""
+    """Start the missing executions of moments, `rate` a second. `on_each` is called after each, with its fault."""
     acted = Acted([], [])
     began = time.monotonic()
     for number, moment_at in enumerate(backfill.missing):
@@ -94,7 +94,7 @@ async def start_missing(
         except BrokerError as error:
             fault = error
             acted.failed.append({"at": at, "message": str(fault)})
-        tell(at, fault)
+        on_each(at, fault)
     return acted
 
 

@@ -19,18 +19,18 @@ PAUSES = (0.1, 2.0)  # seconds between two attempts to connect, the first and th
 
 
 class LastingSession:
-    """Reads of one command. `tell` gets a sentence when the database goes away, and one when it is back.
+    """Reads of one command. `say` gets a sentence when the database goes away, and one when it is back.
 
     The first connection is tried once, unless the database is known to answer: a wrong address ends the command.
     """
 
     def __init__(
-        self, database: Database, *, name: str, tell: Callable[[str], None], known_to_answer: bool = False
+        self, database: Database, *, name: str, say: Callable[[str], None], known_to_answer: bool = False
     ) -> None:
         self.schema = database.schema
         self._database = database
         self._name = name
-        self._tell = tell
+        self._say = say
         self._stack = AsyncExitStack()
         self._connection: Connection | None = None
         self._connected = known_to_answer
@@ -63,7 +63,7 @@ class LastingSession:
                 continue
             if self._is_away:
                 self._is_away = False
-                self._tell("the database is back")
+                self._say("the database is back")
             return answer
 
     async def _open(self) -> Connection:
@@ -79,4 +79,4 @@ class LastingSession:
     def _note_away(self, fault: DatabaseFault) -> None:
         if not self._is_away:
             self._is_away = True
-            self._tell(f"waiting for the database: {fault}")
+            self._say(f"waiting for the database: {fault}")

@@ -74,7 +74,7 @@ class Signals:
         for key in [key for key in self._open if key[0] == execution and visit in {None, key[1]}]:
             del self._open[key]
 
-    def tell(self) -> Iterator[tuple[int, Event]]:
+    def bring(self) -> Iterator[tuple[int, Event]]:
         """Bring each open wait its next signal: the execution, and its event."""
         for key, waiting in [*self._open.items()]:
             if waiting.told:

@@ -285,7 +285,7 @@ class Simulation:
 
     def _send_signal(self, sent: Sent) -> None:
         self.signals.send(sent)
-        self._tell_waits()
+        self._bring_signals()
 
     def untaken_signals(self) -> Iterator[str]:
         """A line for each signal of the test that no wait took."""
@@ -307,10 +307,10 @@ class Simulation:
             own.close(number)
         for sent in decision.sent:
             own.send(Sent(sent.name, sent.key, sent.payload, execution.at))
-        self._tell_waits()
+        self._bring_signals()
 
-    def _tell_waits(self) -> None:
-        for number, event in self.signals.tell():
+    def _bring_signals(self) -> None:
+        for number, event in self.signals.bring():
             self.mail.append((self.executions[number - 1], event))
 
     def _decide_approval(self, execution: Execution, wait: Wait) -> None:
