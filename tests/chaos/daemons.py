@@ -14,6 +14,7 @@ from tests.chaos.under_load import until
 from tests.postgres import Database
 from tests.processes import STDERR, start_command, start_new_command
 
+START_SECONDS = 120.0  # for a new process and its first answers: on a busy machine, its imports alone take ten
 LISTENS_SINCE = """
 select exists (
   select
@@ -46,7 +47,7 @@ async def ready_daemon(database: Database, **settings: str) -> AsyncIterator[int
     """Run a warm daemon as `daemon` does; enters when it listens, so that who kills it kills one at work."""
     now = await value(database, "select clock_timestamp()")
     async with daemon(database, warm=True, **settings) as pid:
-        await until(database, LISTENS_SINCE, now)
+        await until(database, LISTENS_SINCE, now, patience=START_SECONDS)
         yield pid
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import broken_invariants, execute, register, rows, running, start, value
+from tests.chaos.daemons import START_SECONDS
 from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, prepare, until
 from tests.postgres import SCHEMA_VARIABLE, Database
@@ -28,7 +29,9 @@ pytestmark = pytest.mark.chaos
 ROUNDS = 50 if LONG else 3
 RACES = 400 if LONG else 40
 MOST_SECONDS = 2.0
-PATIENCE_SECONDS = 30.0
+# A slow machine may delay one end of some. Without its notification or its kill, work ends no sooner than this: a
+# keeper gives up after 10 seconds, and a lease is renewed after 200.
+NEVER_SECONDS = 10.0
 KNOWN = PlaybookRules(extra_step_types=frozenset({"own", "trigger"}))
 
 # Python code holds a connection to the test's server. It ends with the last process that has it.
@@ -225,7 +228,7 @@ async def measure(database: Database, watch: Watch, way: str, names: Iterable[st
     keys = {name: f"{way}-{name}-{number}".replace(" ", "-") for name in names}
     top = "parent of " if "parent" in way else ""
     took = {}
-    async with asyncio.timeout(PATIENCE_SECONDS), session(database) as own:
+    async with asyncio.timeout(START_SECONDS), session(database) as own:
         begun = await asyncio.gather(*(begin(database, watch, f"{top}{way}/{name}", key) for name, key in keys.items()))
         await own.execute(LEASE)
         for (name, key), execution_id in zip(keys.items(), begun, strict=True):
@@ -236,7 +239,10 @@ async def measure(database: Database, watch: Watch, way: str, names: Iterable[st
 
 
 async def test_work_ends_within_two_seconds(database: Database, tried: Tried) -> None:
-    """In each way, many times: all its processes, its request, its statement on the server."""
+    """In each way, many times: all its processes, its request, its statement on the server.
+
+    `make chaos` holds each end against two seconds, and the sample that runs beside other tests the median.
+    """
     for way, name in product(WAYS, WORK):
         path, metadata = f"{way}/{name}", "deadline: 6000" if way == "deadline" else ""
         await register(database, playbook(way, name), path=path, metadata=metadata)
@@ -251,7 +257,8 @@ async def test_work_ends_within_two_seconds(database: Database, tried: Tried) ->
         await until(database, "select not exists (select from noetl.queue where status = 'leased')")
     for (way, name), times in took.items():
         tried(f"{way}, {name}: {ROUNDS} times", f"slowest {max(times):.2f} s, median {median(times):.2f} s")
-    assert {case: max(times) for case, times in took.items() if max(times) > MOST_SECONDS} == {}
+    assert {case: times for case, times in took.items() if median(times) > MOST_SECONDS} == {}
+    assert {case: times for case, times in took.items() if max(times) > (MOST_SECONDS if LONG else NEVER_SECONDS)} == {}
     assert await broken_invariants(database) == {}
 
 

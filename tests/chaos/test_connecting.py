@@ -28,6 +28,7 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.chaos.daemons import START_SECONDS
 from tests.chaos.killed_brokers import broker
 from tests.chaos.refusing_proxy import FOR_EVER, MESSAGES, RefusingProxy
 from tests.chaos.sampling import sample
@@ -73,6 +74,7 @@ async def test_a_daemon_waits_when_a_connection_of_its_start_is_refused(
         proxy.refuse(state, times=TIMES, after=after)
         async with running(proxy.database):
             seconds = await finish_all(database)
+            await asyncio.wait_for(proxy.all_refused.wait(), PATIENCE_SECONDS)
     assert proxy.refused == TIMES
     assert await broken_invariants(database) == {}
     tried(f"{named(state)} three times at connection {after} of a start", f"0 lost; all done after {seconds:.1f} s")
@@ -144,9 +146,10 @@ async def test_a_pool_that_cannot_grow_uses_its_connections(database: Database, 
         proxy.refuse("53300", times=FOR_EVER, after=2, named=LANES)  # the first connection, and one of the pool
         async with running(proxy.database, lanes=4, batch_size=1) as service:
             await start(database, count=100)
-            seconds = await finish_all(database)
-            refused = service.metrics.by_label(metric.FAULTS)["53300"]
-    assert refused > 0
+            seconds = await finish_all(database, patience=4 * PATIENCE_SECONDS)  # a lane pauses after each refusal
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (refused := service.metrics.by_label(metric.FAULTS).get("53300", 0)):
+                    await value(database, "select 1")
     assert await broken_invariants(database) == {}
     tried(f"53300 whenever the pool would grow, {refused} times", f"0 lost; 100 executions in {seconds:.1f} s")
 
@@ -193,7 +196,7 @@ async def lines_until(made: asyncio.subprocess.Process, event: str) -> list[dict
     """Read the log of a command up to the line of this event."""
     assert made.stderr is not None
     lines: list[dict[str, Any]] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(START_SECONDS):
         while not lines or lines[-1]["event"] != event:
             lines.append(json.loads(await made.stderr.readline()))
     return lines
@@ -252,7 +255,7 @@ async def test_with_fail_fast_a_refused_connection_is_exit_code_69(
     """The message shows the server's reason in one sentence."""
     async with RefusingProxy(database) as proxy:
         proxy.refuse(state, times=FOR_EVER)
-        async with process(proxy.database, "run", *mode) as daemon, asyncio.timeout(PATIENCE_SECONDS):
+        async with process(proxy.database, "run", *mode) as daemon, asyncio.timeout(START_SECONDS):
             _, err = await daemon.communicate()
     assert (daemon.returncode, err.decode().splitlines()[-1]) == (
         EXIT_UNAVAILABLE,
@@ -274,12 +277,13 @@ async def test_a_worker_retries_refused_connections(database: Database, state: s
         try:
             await start(database, count=5)
             await until_ended(database)
-            assert proxy.refused == TIMES
+            await asyncio.wait_for(proxy.all_refused.wait(), PATIENCE_SECONDS)
             for name in (WORKER, WORKER_LISTENER):
                 proxy.refuse(state, times=TIMES, named=name)
                 await value(database, TERMINATE, name)
                 await start(database, count=5)
                 await until_ended(database)
+                await asyncio.wait_for(proxy.all_refused.wait(), PATIENCE_SECONDS)
         finally:
             stop.set()
             await asyncio.wait_for(working, PATIENCE_SECONDS)

@@ -15,7 +15,7 @@ from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.embedded_postgres.binaries import choose_account
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.store.migrations import migrate
-from tests.brokers import broken_invariants, execute, running, start, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, running, start, value
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
 
@@ -78,7 +78,7 @@ async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried:
         before, began = service.metrics.total(metric.TURNS), time.monotonic()
         assert await value(second, "select pg_promote()")
         await start(second)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while service.metrics.total(metric.TURNS) == before:
                 await value(second, "select 1")
         seconds = time.monotonic() - began
@@ -98,10 +98,9 @@ async def test_a_daemon_waits_while_the_server_is_read_only(pair: Pair, tried: T
         await execute(first, "alter system set default_transaction_read_only = on")
         await execute(first, "select pg_reload_conf()")
         await until(first, "select current_setting('default_transaction_read_only') = 'on'")
-        await execute(first, "begin read write; select noetl.start_execution('story'); commit")
-        async with asyncio.timeout(20):
-            while service.metrics.retries < 2:
-                await value(first, "select 1")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while service.metrics.retries < 2:  # each session reads the new setting in its own time
+                await execute(first, "begin read write; select noetl.start_execution('story'); commit")
         await execute(first, "alter system reset default_transaction_read_only")
         await execute(first, "select pg_reload_conf()")
         seconds = await until(first, "select not exists (select from noetl.inbox)")

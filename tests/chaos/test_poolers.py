@@ -29,6 +29,7 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.chaos.daemons import START_SECONDS
 from tests.chaos.mixing_pooler import MixingPooler
 from tests.chaos.pgbouncer import pgbouncer
 from tests.chaos.test_sqlstates import INJECT
@@ -107,7 +108,7 @@ async def test_a_worker_logs_why_it_leases_nothing_behind_a_mixing_pooler(databa
         )
         assert worker.stderr is not None
         lines: list[str] = []
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(START_SECONDS):
             while not any("lease_failed" in line for line in lines):
                 lines.append((await worker.stderr.readline()).decode())
             worker.terminate()

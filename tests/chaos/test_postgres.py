@@ -12,7 +12,7 @@ from noetl_broker import embedded_postgres
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres, Mode
 from noetl_broker.store.migrations import migrate
-from tests.brokers import broken_invariants, register, rows, running, start, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start, value
 from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, finish_all, load, prepare, until
 from tests.postgres import Database
@@ -60,7 +60,7 @@ async def test_a_restart_of_postgres_loses_nothing(
         await asyncio.to_thread(own_postgres.restart, mode)
         began = time.monotonic()
         acknowledged += await start(database, count=1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while service.metrics.total(metric.TURNS) == before:
                 await value(database, "select 1")
         seconds = time.monotonic() - began

@@ -9,7 +9,7 @@ import pytest
 from noetl_broker.daemon.service import Service
 from noetl_broker.errors import SchemaFault
 from noetl_broker.store.sqlstates import FAULT_CLASSES, Remedy
-from tests.brokers import broken_invariants, execute, options, rows, running, start, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, options, rows, running, start, value
 from tests.chaos.sampling import sample
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
@@ -138,7 +138,7 @@ async def test_a_daemon_waits_for_a_revoked_right(database: Database, tried: Tri
         async with running(own) as service:
             await execute(database, f"revoke insert on noetl.turn from {role}")
             await start(database, count=5)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while service.metrics.retries < 3:
                     await value(database, "select 1")
             await execute(database, f"grant insert on noetl.turn to {role}")
@@ -156,14 +156,14 @@ async def test_a_dropped_table_ends_the_daemon(database: Database, table: str, t
     ready = asyncio.Event()
     service = Service(options(database, sweep_seconds=0.2), on_ready=ready.set)
     task = asyncio.create_task(service.run())
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE_SECONDS)
     if table == "turn":
         await execute(database, "drop table noetl.turn cascade")
         await start(database)
     else:
         await execute(database, "drop table noetl.inbox cascade")
     with pytest.raises(SchemaFault, match=r"a part of the schema is gone .*noetl-broker migrate"):
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
     tried(f"noetl.{table} dropped under a daemon", "ends with 78 and a word")
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import broken_invariants, register, rows, running, start, value
+from tests.chaos.daemons import START_SECONDS
 from tests.chaos.sampling import LONG
 from tests.chaos.under_load import Tried, until
 from tests.postgres import Database
@@ -45,6 +46,7 @@ workflow:
 - {step: end}
 """
 KNOWN = PlaybookRules(extra_step_types=frozenset({"sleep"}))
+LEASED = "select exists (select from noetl.queue where status = 'leased')"
 TAKEN_OVER = "select not exists (select from noetl.queue where status = 'leased' and worker_id = $1)"
 ENDED = "select count(*) = $1 from noetl.execution where status = 'COMPLETED'"
 OF_ANOTHER = """
@@ -102,7 +104,7 @@ class Crew:
         worker = self.workers[place]
         worker.send_signal(signal.SIGSTOP)
         try:
-            await until(self.database, TAKEN_OVER, self.names[place])
+            await until(self.database, TAKEN_OVER, self.names[place], patience=START_SECONDS)
         finally:
             worker.send_signal(signal.SIGCONT)
 
@@ -135,12 +137,12 @@ async def test_workers_that_are_killed_stopped_or_cut_off_lose_and_repeat_nothin
     async with running(database, **settings), crew_of(database, tmp_path) as crew:
         for number in range(INCIDENTS):
             await start(database, count=EXECUTIONS // INCIDENTS)
-            await until(database, "select exists (select from noetl.queue where status = 'leased')")
+            await until(database, LEASED, patience=START_SECONDS)
             name = list(seen)[number % len(seen)]
             seen[name] += 1
             await getattr(crew, name)(dice.randrange(len(crew.workers)))
         total = EXECUTIONS // INCIDENTS * INCIDENTS
-        await until(database, ENDED, total, patience=300 if LONG else 30)
+        await until(database, ENDED, total, patience=300 if LONG else START_SECONDS)
     statement = (
         "select event_type, count(*) from noetl.event where event_type in ('step_failed', 'step_completed') group by 1"
     )
