@@ -42,7 +42,7 @@ async def test_a_backlog_takes_constant_memory_and_delays_no_new_execution(datab
     async with session(database) as connection:
         await connection.execute("set statement_timeout = 0")
         await connection.fetchval(FILL, BACKLOG, timeout=PATIENCE_SECONDS)
-    waits, sizes = [], []
+    waits, sizes, fresh = [], [], 0
     async with session(database) as other, AsyncExitStack() as stack:
         await other.execute(PATIENT)
         await other.execute(NO_TURNS)
@@ -51,7 +51,7 @@ async def test_a_backlog_takes_constant_memory_and_delays_no_new_execution(datab
         await until(database, WANTS_TO_WRITE, patience=PATIENCE_SECONDS)
         first = time.monotonic() - began
         for _ in range(FRESH):
-            (fresh,) = await start(database, payload={"n": 2})
+            [fresh] = await start(database, payload={"n": 2})
             await other.execute("commit")
             waits.append(await until(database, ENDED, fresh, patience=PATIENCE_SECONDS))
             sizes.append(resident(pid))
