@@ -16,10 +16,12 @@ from math import isfinite
 from typing import Any
 
 from noetl_broker.template import Evaluation, TemplateError, compile_text
+from tests.processor_time import ATTEMPTS, slowness
 from tests.template.escapes import INPUTS
 from tests.template.evaluating import scope_with
 
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 60  # of a template that hangs
+MUCH_SECONDS = 0.25  # more is too much on a machine of usual speed
 LIMIT_BYTES = 2 << 30
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 SHOWN = 200
@@ -70,7 +72,19 @@ def outcome_of(source: str) -> tuple[str, str, int]:
 
 
 def measured(source: str) -> dict[str, Any]:
-    """Evaluate in a child process under limits of the operating system."""
+    """Evaluate in a child process under limits of the operating system; again if it takes much processor time.
+
+    Other processes of the machine may slow it down.
+    """
+    reports = []
+    for _ in range(ATTEMPTS):
+        reports.append(_measured_once(source))
+        if reports[-1]["seconds"] <= MUCH_SECONDS:
+            break
+    return min(reports, key=lambda report: float(report["seconds"]))
+
+
+def _measured_once(source: str) -> dict[str, Any]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -97,6 +111,8 @@ def _report(source: str) -> dict[str, Any]:
     except BaseException as fault:  # noqa: BLE001 - whatever else comes out of the engine is what we look for
         ended, detail, steps = f"raised {type(fault).__name__}", str(fault)[:SHOWN], 0
     seconds = time.process_time() - started
+    if seconds > MUCH_SECONDS:
+        seconds /= slowness()
     if GIVEN != KEPT:
         ended = "changed what it was given"
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory) * MAXRSS_UNIT
