@@ -50,7 +50,16 @@ ACTS = {
     "payment_or_three_days": (
         Act(WAITS.format("paid"), "select noetl.send_signal('payment', '42', '{\"amount\": 30}')"),
     ),
-    "reminder": (Act(WAITS.format("answered#2"), "select noetl.send_signal('answer', 'Ada', '{\"comes\": true}')"),),
+    "reminder": (
+        Act(WAITS.format("answered"), "update noetl.timer set due_at = clock_timestamp()"),
+        Act(WAITS.format("answered#2"), "select noetl.send_signal('answer', 'Ada', '{\"comes\": true}')"),
+    ),
+    "fan_out_deadline": (
+        Act(
+            "select count(*) = 2 from noetl.workflow where step_name in ('north', 'south') and status = 'COMPLETED'",
+            "update noetl.timer set due_at = clock_timestamp() where step = 'deadline'",
+        ),
+    ),
 }
 
 
@@ -58,7 +67,7 @@ def needs_act(name: str, payload: JSON) -> bool:
     """Whether an example waits for the world outside, and does not just lose its patience."""
     if name == "order_by_hand":
         return "address" in payload  # a person is asked only if the order fails
-    return name == "reminder" or "patience" not in payload
+    return "patience" not in payload
 
 
 SIMULATED: dict[str, dict[str, Any]] = {
@@ -68,7 +77,7 @@ SIMULATED: dict[str, dict[str, Any]] = {
         {"name": "payment", "key": "42", "payload": {"amount": amount}, "after": amount} for amount in (5, 30)
     ]},
     "payment_or_three_days": {"signals": [{"name": "payment", "key": "42", "payload": {"amount": 30}, "after": 5}]},
-    "reminder": {"signals": [{"name": "answer", "key": "Ada", "payload": {"comes": True}, "after": 6}]},
+    "reminder": {"signals": [{"name": "answer", "key": "Ada", "payload": {"comes": True}, "after": 4 * 86_400}]},
 }  # fmt: skip
 
 
