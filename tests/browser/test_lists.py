@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -71,10 +72,13 @@ def test_the_list_is_for_a_keyboard(site: Site, page: Page) -> None:
     """Search with the slash, choose with the space bar, act with Enter; the focus can always be seen."""
     site.register("lists/waits", WAITS)
     [execution_id] = site.start("lists/waits")
+    site.until_step(execution_id, "hold", "RUNNING")  # then no row changes while keys are pressed
     page.goto("/executions")
     page.keyboard.press("/")
+    expect(page.locator("[data-search]")).to_be_focused()
     page.keyboard.type(str(execution_id))
     page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(rf"\btext={execution_id}\b"))
     expect(page.locator("tbody tr")).to_have_count(1)
     press_until(page, "Tab", f"Choose {execution_id}")
     page.keyboard.press("Space")
