@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -24,6 +25,7 @@ from tests.brokers import (
 )
 from tests.docs.pages import code_blocks, read_page
 from tests.postgres import Database, psycopg_connect
+from tests.test_tidy import ROOT
 
 [LOGIN] = code_blocks(read_page("run"), "sql")
 CHILD = """
@@ -84,3 +86,16 @@ async def test_a_broker_runs_with_the_login_of_the_page(database: Database, role
         (cancelled, "CANCELLED", None),
     ]
     assert await broken_invariants(limited) == {}
+
+
+@pytest.mark.parametrize(
+    "row, used_in, pattern", [
+        ("channels", "migrations/*.sql", r"pg_notify\('noetl_(\w+)'"),
+        ("roles", "deploy/roles.sql", r"'noetl_(\w+)'"),
+    ],
+)  # fmt: skip
+def test_the_page_names_everything_that_has_the_name_of_the_schema(row: str, used_in: str, pattern: str) -> None:
+    """Of a schema `orders`: each channel that is notified, each role that is made."""
+    [told] = re.findall(rf"^\| {row} \| (.*) \|$", read_page("run"), re.MULTILINE)
+    used = {name for file in ROOT.glob(used_in) for name in re.findall(pattern, file.read_text(encoding="utf-8"))}
+    assert {*re.findall(r"`orders_(\w+)`", told)} == used
