@@ -8,7 +8,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,13 +24,14 @@ IGNORED = (
     "tcp_keepalives_interval,tcp_keepalives_count,tcp_user_timeout,default_transaction_isolation,plan_cache_mode,"
     "enable_seqscan,enable_hashjoin,enable_mergejoin,jit,search_path,default_transaction_read_only"
 )
+OWN_PORT = 6432  # of a socket in a folder of its own, so nobody else has it
 SETTINGS = """
 [databases]
 * = host={host} port={port} user={user} password={password}
 [pgbouncer]
-listen_addr = 127.0.0.1
+listen_addr =
 listen_port = {own}
-unix_socket_dir =
+unix_socket_dir = {folder}
 auth_type = any
 pool_mode = {mode}
 max_prepared_statements = {prepared}
@@ -49,15 +49,11 @@ async def pgbouncer(database: Database, *, mode: str = "transaction", prepared: 
     found = re.fullmatch(r"postgresql://([^:]+):([^@]+)@([^:/]+):(\d+)/.*", database.dsn)
     assert found is not None
     user, password, host, port = found.groups()
-    with (
-        tempfile.TemporaryDirectory(prefix="noetl-broker-bouncer-") as name,
-        socket.create_server(("127.0.0.1", 0)) as free,
-    ):
-        own = free.getsockname()[1]
-        free.close()
+    with tempfile.TemporaryDirectory(prefix="noetl-broker-bouncer-") as name:
         file = Path(name) / "bouncer.ini"
         file.write_text(SETTINGS.format(
-            host=host, port=port, user=user, password=password, own=own, mode=mode, prepared=prepared, ignored=IGNORED,
+            host=host, port=port, user=user, password=password, own=OWN_PORT, folder=name, mode=mode, prepared=prepared,
+            ignored=IGNORED,
         ), encoding="utf-8")  # fmt: skip
         account = ["-u", "nobody"] if os.getuid() == 0 else []  # PgBouncer refuses to run as root
         if account:
@@ -68,9 +64,10 @@ async def pgbouncer(database: Database, *, mode: str = "transaction", prepared: 
             program, "-q", *account, str(file), stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL
         )
         try:
-            await _until_open(own, process)
+            await _until_open(Path(name) / f".s.PGSQL.{OWN_PORT}", process)
             yield Database(
-                name=database.name, dsn=f"postgresql://{user}@127.0.0.1:{own}/{database.name}?sslmode=disable"
+                name=database.name,
+                dsn=f"postgresql://{user}@/{database.name}?host={name}&port={OWN_PORT}&sslmode=disable",
             )
         finally:
             if process.returncode is None:
@@ -78,12 +75,12 @@ async def pgbouncer(database: Database, *, mode: str = "transaction", prepared: 
             await asyncio.wait_for(process.communicate(), PATIENCE_SECONDS)
 
 
-async def _until_open(port: int, process: asyncio.subprocess.Process) -> None:
+async def _until_open(path: Path, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             assert process.returncode is None, (await process.communicate())[1].decode()
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_unix_connection(path)
             except OSError:
                 await asyncio.sleep(0)
             else:
