@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -27,7 +28,6 @@ from noetl_broker import embedded_postgres
 from noetl_broker.broker.model import JSON
 from noetl_broker.store.migrations import migrate
 from tests.cli.conftest import plain_environment
-from tests.cli.test_health_port import free_port
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -143,7 +143,9 @@ def real_noetl(folder: Path, python: str, scratch: Path) -> Iterator[RealNoETL]:
         postgres = embedded_postgres.start(settings={"fsync": "off", "max_connections": "200"})
         stack.callback(postgres.close)
         database = _prepare(postgres, folder)
-        port = free_port()
+        # The server gets the open socket, so nobody can take its port before it starts.
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = listening.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         scratch.joinpath("without_broker.py").write_text(WITHOUT_BROKER, encoding="utf-8")
         environment = plain_environment() | SETTINGS
@@ -151,11 +153,13 @@ def real_noetl(folder: Path, python: str, scratch: Path) -> Iterator[RealNoETL]:
         environment |= {"PYTHONPATH": os.pathsep.join((str(folder), str(scratch))), "NOETL_SERVER_URL": url}
         processes = Processes(scratch, environment)
         stack.callback(processes.end)
-        arguments = ("--factory", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning")
+        arguments = ("--factory", "--fd", str(listening.fileno()), "--log-level", "warning")
         # the server sends requests to itself and waits for answers that never come; this address refuses them
         server = processes.start(
-            "server", python, "-m", "uvicorn", "without_broker:create_app", *arguments, NOETL_SERVER_URL=NOWHERE
-        )
+            "server", python, "-m", "uvicorn", "without_broker:create_app", *arguments,
+            descriptors=(listening.fileno(),), NOETL_SERVER_URL=NOWHERE,
+        )  # fmt: skip
+        listening.close()
         processes.await_answer(server, f"{url}/api/health")
         for name in CREDENTIALS:
             _give_credential(url, name, postgres)
@@ -197,8 +201,10 @@ class Processes:
         self.scratch, self.environment = scratch, environment
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start one; its output goes to `<name>.log`."""
+    def start(
+        self, name: str, *command: str, descriptors: tuple[int, ...] = (), **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """Start one, which gets these open files; its output goes to `<name>.log`."""
         with self.scratch.joinpath(f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
                 command,
@@ -207,6 +213,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                pass_fds=descriptors,
             )
         self._running.append(process)
         return process
