@@ -16,6 +16,7 @@ workflow:
 - {step: a, type: python, code: x, next: end}
 - {step: end}
 """
+FEW_RUN = "select count(*) < 500 from noetl.execution where status = 'RUNNING'"
 Tried = Callable[[str, object], None]
 
 
@@ -44,12 +45,13 @@ async def until(database: Database, condition: str, *arguments: object, patience
 
 @asynccontextmanager
 async def load(database: Database) -> AsyncIterator[None]:
-    """Start executions and answer jobs in the background of the block."""
+    """Start executions and answer jobs in the background of the block; a slow daemon gets no endless backlog."""
     stopping = asyncio.Event()
 
     async def go_on() -> None:
         while not stopping.is_set():
-            await start(database, count=5)
+            if await value(database, FEW_RUN):
+                await start(database, count=5)
             await complete_jobs(database)
 
     task = asyncio.create_task(go_on())

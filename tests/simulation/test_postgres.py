@@ -184,7 +184,7 @@ async def test_seeds_on_postgres_equal_the_reference(database: Database, seeds: 
     async with session(database) as own:
         families = await begin(own, scenarios)
         async with running(database), running(database):
-            await asyncio.wait_for(Worker(own, families).work(), 2 * PATIENCE_SECONDS)
+            await asyncio.wait_for(Worker(own, families).work(), 6 * PATIENCE_SECONDS)
         assert await differences(own, plans) == []
         assert await own.fetchval("select count(*) from noetl.execution") >= len(seeds)
         taken = await own.fetchval("select count(*) from noetl.signal_taken")
