@@ -66,6 +66,13 @@ class SilentProxy:
         """Drop all further messages of the open connections with this name; gives their number."""
         return self._break(named, lambda connection: connection.dead)
 
+    def drop_next(self, named: bytes) -> int:
+        """Drop each open connection with this name from its next request on; gives their number.
+
+        Answers that are on their way still pass: `dropped` is set by a request that was sent after this call.
+        """
+        return self._break(named, lambda connection: connection.dying)
+
     def close(self) -> None:
         """Refuse new connections."""
         self._server.close()
@@ -138,6 +145,8 @@ class SilentProxy:
                 if self._loses is not None and self._loses in data:
                     self._loses = None
                     connection.dead.set()
+                if connection.dying.is_set():
+                    connection.dead.set()
                 if connection.dead.is_set():
                     self.dropped.set()
                 else:
@@ -164,6 +173,7 @@ class _Connection:
     writer: asyncio.StreamWriter
     deaf: bool
     dead: asyncio.Event = field(default_factory=asyncio.Event)
+    dying: asyncio.Event = field(default_factory=asyncio.Event)
     holding: asyncio.Event = field(default_factory=asyncio.Event)
     held: list[bytes] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ from noetl_broker.worker import WorkerOptions, run_worker
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import SCHEMA, Database, asyncpg_connect
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 30.0  # less than the driver waits for an answer
 NEVER_SECONDS = 600.0
 WATCH = """
 create function public.notify_test() returns trigger language plpgsql as $$
@@ -216,7 +216,7 @@ async def test_a_notification_wakes_an_idle_worker(database: Database, queue: Qu
 async def test_a_lost_lease_kills_the_job(database: Database, queue: Queue, start_pipe: Path) -> None:
     """It gets no answer, and the worker goes on."""
     queue_id = await queue.put_one(python(WAITS, start_pipe=str(start_pipe)))
-    async with working(database.dsn, lease_seconds=1, concurrency=1):
+    async with working(database.dsn, lease_seconds=3, concurrency=1):
         pid = await entered(start_pipe)
         await queue.connection.execute("update noetl.queue set worker_id = 'other' where queue_id = $1", queue_id)
         after = await queue.put_one({"type": "noop"})
@@ -229,7 +229,7 @@ async def test_a_lease_is_renewed_while_the_job_runs(database: Database, queue: 
     """By heartbeats."""
     queue_id = await queue.put_one(python(WAITS, start_pipe=str(start_pipe)))
     lease = "select lease_until from noetl.queue where queue_id = $1"
-    async with working(database.dsn, lease_seconds=1, drain_seconds=0):
+    async with working(database.dsn, lease_seconds=3, drain_seconds=0):
         await entered(start_pipe)
         first = await queue.connection.fetchval(lease, queue_id)
         queue.forget()
@@ -270,7 +270,7 @@ async def test_a_job_is_killed_when_its_lease_cannot_be_renewed(
         assert proxy.drop_all(b"noetl-broker") > 1
         async with asyncio.timeout(PATIENCE_SECONDS):
             await ended(pid)
-        late = "select clock_timestamp() - lease_until > interval '1 second' from noetl.queue where queue_id = $1"
+        late = "select clock_timestamp() - lease_until > interval '4 seconds' from noetl.queue where queue_id = $1"
         assert not await queue.connection.fetchval(late, queue_id)
         proxy.answer_again()  # the worker stops
     assert await queue.events(queue_id) == []
@@ -282,8 +282,9 @@ async def test_a_stop_does_not_wait_for_a_silent_database(database: Database, qu
     async with SilentProxy(database) as proxy, working(proxy.database.dsn, drain_seconds=0):
         await queue.until(known, "done")
         proxy.stop_answering()
-        assert proxy.drop_all(b"noetl-broker") > 1
-        await proxy.dropped.wait()
+        assert proxy.drop_next(b"noetl-broker") > 1  # the answer about the known job may still be on its way
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await proxy.dropped.wait()
 
 
 async def test_a_stop_waits_for_a_lease_statement(database: Database, queue: Queue) -> None:
