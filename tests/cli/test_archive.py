@@ -65,7 +65,10 @@ def test_two_archive_calls_wait_for_each_other(command: Command, database: Datab
 def _until_at_work(database: Database, count: int) -> None:
     """Poll until so many calls wait for a table, or for each other; there is no signal for it."""
     ends_at = time.monotonic() + PATIENCE_SECONDS
-    waits = "select from pg_stat_activity where application_name ~ 'broker archive' and query ~ 'detach|advisory'"
+    waits = """
+        select
+        from pg_stat_activity
+        where datname = current_database() and application_name ~ 'broker archive' and query ~ 'detach|advisory'"""
     while len(rows(database, waits)) < count:
         assert time.monotonic() < ends_at
 

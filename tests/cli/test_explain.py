@@ -27,6 +27,12 @@ workflow:
 """
 
 
+BELL = """
+    select
+    from pg_stat_activity
+    where datname = current_database() and application_name = 'noetl-broker bell'"""
+
+
 @pytest.fixture
 def started(command: Command) -> int:
     """Start an execution of a step with a choice after it; give its id."""
@@ -38,7 +44,7 @@ def started(command: Command) -> int:
 def broker(command: Command, database: Database) -> Iterator[None]:
     """Run a broker in the background; its listener is connected."""
     command.start("run")
-    while not rows(database, "select from pg_stat_activity where application_name = 'noetl-broker bell'"):
+    while not rows(database, BELL):
         pass
     yield
     command.close()

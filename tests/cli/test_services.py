@@ -25,7 +25,10 @@ from tests.postgres import Database, psycopg_connect
 from tests.processes import LineProcess, Process
 
 ONE_STEP = "workflow:\n  - {step: start, next: end}\n  - {step: end}\n"
-WAITS = "select pid from pg_locks where not granted"
+WAITS = """
+    select pid
+    from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock'"""
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
 
 
@@ -232,7 +235,7 @@ def test_children_end_with_a_parent_that_was_killed(command: Command) -> None:
 
 def test_a_stuck_child_is_killed(command: Command) -> None:
     """It is killed shortly after its drain time; the others end normally."""
-    parent = command.start("run", "--processes", 2, NOETL_BROKER_LOG_FORMAT="json", NOETL_BROKER_DRAIN_SECONDS="1")
+    parent = command.start("run", "--processes", 2, NOETL_BROKER_LOG_FORMAT="json", NOETL_BROKER_DRAIN_SECONDS="5")
     stuck, _ = process_ids(parent, 2)
     read_until(parent, "all processes are ready")
     os.kill(stuck, signal.SIGSTOP)
@@ -336,7 +339,7 @@ def test_a_worker_ends_while_it_preloads(command: Command, number: signal.Signal
     os.mkfifo(end)
     # The end of the last process that writes it is the end of the second pipe.
     module = f"end = open({str(end)!r}, 'w')\nopen({str(begun)!r}, 'w').close()\n"
-    module += "import time\ntime.sleep(20)\nend.write('late')\n"
+    module += "import time\ntime.sleep(120)\nend.write('late')\n"
     command.folder.joinpath("slow.py").write_text(module, encoding="utf-8")
     worker = command.start("worker", "--preload", "slow", PYTHONPATH=str(command.folder))
     with end.open() as imports:

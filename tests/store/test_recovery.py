@@ -64,7 +64,11 @@ async def test_a_sleeping_broker_is_notified_of_mail_that_is_put_back(database: 
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await execute(database, "delete from noetl.inbox")
-    sleeps = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1852794228 and objid = 1"
+    sleeps = """
+        select count(*)
+        from pg_locks
+        where locktype = 'advisory' and classid = 1852794228 and objid = 1
+          and database = (select oid from pg_database where datname = current_database())"""
     async with running(database, sweep_seconds=60.0):
         while not await value(database, sleeps):
             pass

@@ -19,7 +19,13 @@ HELD = """
       return null;
     end $$;
     create trigger wait before insert on noetl.turn for each statement execute function public.wait()"""
-WAITING = "select exists (select from pg_locks where locktype = 'advisory' and objid = 42 and not granted)"
+WAITING = """
+    select exists (
+      select
+      from pg_locks
+      where locktype = 'advisory' and objid = 42 and not granted
+        and database = (select oid from pg_database where datname = current_database())
+    )"""
 
 
 async def test_a_stop_lets_a_database_finish_while_another_is_away(database: Database) -> None:

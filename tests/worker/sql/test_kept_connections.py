@@ -95,7 +95,10 @@ STATE = {
     ),
     "prepared statement": ("prepare p as select 1", "select count(*) from pg_prepared_statements where name = 'p'"),
     "listen": ("listen news", "select count(*) from pg_listening_channels()"),
-    "advisory lock": ("select pg_advisory_lock(7)", "select count(*) from pg_locks where locktype = 'advisory'"),
+    "advisory lock": (
+        "select pg_advisory_lock(7)",
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+    ),
     "cursor": ("declare c cursor with hold for select 1", "select count(*) from pg_cursors where name = 'c'"),
     "sequence": (
         "create temp sequence s; select nextval('s')", "select currval(to_regclass('s'))"
