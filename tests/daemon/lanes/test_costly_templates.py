@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from noetl_broker.broker.model import Rules
+from noetl_broker.daemon import batch
 from noetl_broker.daemon.metrics import registry as metric
 from tests.brokers import broken_invariants, complete_jobs, drain, register, rows, start, value
 from tests.postgres import Database
@@ -36,6 +39,12 @@ workflow:
 """
 
 
+@pytest.fixture
+def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one costly template use up the time of a batch, however fast the machine is."""
+    monkeypatch.setattr(batch, "DECIDE_SECONDS", 0.001)
+
+
 async def start_costly(database: Database, *, each: int) -> list[int]:
     """Start so many executions of each costly template; gives their ids."""
     planted: list[int] = []
@@ -51,6 +60,7 @@ async def start_costly(database: Database, *, each: int) -> list[int]:
     return planted
 
 
+@pytest.mark.usefixtures("short_batches")
 async def test_costly_templates_fail_their_executions_and_delay_no_others(database: Database) -> None:
     """They are first in the inbox. Batches stay short, and new mail is not decided last."""
     await register(database, BYSTANDER, path="bystander")
@@ -80,6 +90,7 @@ async def test_costly_templates_fail_their_executions_and_delay_no_others(databa
     assert await broken_invariants(database) == {}
 
 
+@pytest.mark.usefixtures("short_batches")
 async def test_the_mail_of_one_execution_is_decided_in_several_batches(database: Database) -> None:
     """Eight answers, each with a condition that takes the longest allowed time."""
     costly = json.dumps("range(30000) | select('odd') | list | length > 1")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import Any
 
 import pytest
 
+from noetl_broker.daemon import batch
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.errors import PermissionFault
+from noetl_broker.store import connection
 from tests.brokers import (
     PATIENCE_SECONDS,
     Writer,
@@ -23,7 +26,9 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.chaos.under_load import until
 from tests.postgres import Database, named
+from tests.sessions import session
 
 CHAIN = """
 workflow:
@@ -42,8 +47,9 @@ workflow:
 )
 
 
-async def test_a_backlog_is_taken_in_large_transactions(database: Database) -> None:
+async def test_a_backlog_is_taken_in_large_transactions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches hold over 100 turns: fewer transactions (by xmin) than turns / 50."""
+    monkeypatch.setattr(batch, "DECIDE_SECONDS", 60.0)  # a slow machine decides fewer in the usual time
     await register(database, CHAIN)
     await start(database, count=600)
     turns = 0
@@ -73,21 +79,43 @@ async def test_two_daemons_share_hot_executions_and_repeat_nothing(database: Dat
     assert await value(database, "select count(*) from noetl.event where event_type = 'step_completed'") == 800
 
 
-async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(database: Database) -> None:
-    """The try-lock always succeeds, and conflicts occur."""
+MEETS = """
+    create function public.meet() returns trigger language plpgsql as $$
+    begin
+      perform pg_advisory_xact_lock_shared(42);
+      return null;
+    end $$;
+    create trigger meet before insert on noetl.turn for each statement execute function public.meet()"""
+MET = """
+    select 1 < count(*)
+    from pg_stat_activity
+    where datname = current_database() and wait_event_type = 'Lock' and query like '%batch of turns%'"""
+
+
+async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The try-lock always succeeds, and conflicts occur: at first two lanes decide mail of one execution at once."""
+    monkeypatch.setitem(connection.SESSION, "lock_timeout", "20s")
     source = await value(database, "select pg_get_functiondef('noetl.lock_executions'::regproc)")
     assert source.count("pg_try_advisory_xact_lock(u.execution_id)") == 1
     await execute(database, source.replace("pg_try_advisory_xact_lock(u.execution_id)", "true"))
     await register(database, WIDE)
-    conflicts = 0
-    async with running(database, lanes=4, batch_size=3) as first, running(database, lanes=4, batch_size=3) as second:
-        await start(database, count=40)
-        done = 0
-        while done < 320:
-            done += await complete_jobs(database, {"ok": True}, limit=40)
-        await until_ended(database)
-        conflicts = first.metrics.retries + second.metrics.retries
-    assert conflicts > 0
+    await start(database)
+    await drain(database)
+    done = await complete_jobs(database, {"ok": True})
+    await execute(database, MEETS)
+    settings: dict[str, Any] = {"lanes": 4, "batch_size": 3}
+    async with session(database) as holder:
+        await holder.execute("select pg_advisory_lock(42)")
+        async with running(database, **settings) as first, running(database, **settings) as second:
+            await until(database, MET)
+            await holder.execute("select pg_advisory_unlock(42)")
+            await start(database, count=39)
+            while done < 320:
+                done += await complete_jobs(database, {"ok": True}, limit=40)
+            await until_ended(database)
+    assert first.metrics.retries + second.metrics.retries > 0
     assert await broken_invariants(database) == {}
 
 
