@@ -16,6 +16,7 @@ from tests.postgres import Database
 
 Session = asyncpg.Connection
 PATIENCE_SECONDS = 120.0
+UNHURRIED = "set idle_in_transaction_session_timeout = '5min'; set lock_timeout = '1min'"
 # The idle sessions of `reused_session`. Each is held by a generator, which its event loop closes when the loop ends.
 _Held = tuple["Session[Any]", AsyncGenerator["Session[Any]", None]]
 _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Database, list[_Held]]] = WeakKeyDictionary()
@@ -23,9 +24,13 @@ _idle: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Database, list[_Held]]]
 
 @asynccontextmanager
 async def session(database: Database) -> AsyncIterator[Session[Any]]:
-    """Open a connection with the program's JSON codecs; each statement commits by itself."""
+    """Open a connection with the program's JSON codecs; each statement commits by itself.
+
+    It may hold a lock and wait for one longer than the program: a busy machine needs more time between two statements.
+    """
     connection = await connect(database, name="test")
     try:
+        await connection.execute(UNHURRIED)
         yield connection
     finally:
         await connection.close()

@@ -22,7 +22,7 @@ CANCEL = "update noetl.queue set stop = true where queue_id = $1"
 NOTIFY = "select noetl.notify_cancel()"
 RUNS = "select count(*) from pg_stat_activity where datname = current_database() and query = $1 and state = 'active'"
 SLEEPS = "select pg_sleep(600)"
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 async def cancel(queue: Queue, queue_id: int) -> None:

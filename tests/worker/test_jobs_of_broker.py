@@ -276,12 +276,12 @@ async def test_a_timeout_of_a_request_does_not_limit_its_loop(work: Work, site: 
     workbook: [{{name: act, type: http, url: URL, timeout: SECONDS}}]
     workflow:
     - {{step: start, next: s}}
-    - {{step: s, {limited}, loop: {{collection: [1, 2, 3], element: n, on_error: continue}}}}
+    - {{step: s, {limited}, loop: {{collection: [1, 2, 3, 4, 5, 6], element: n, on_error: continue}}}}
     """
-    site.pause_seconds = 0.4
-    answers = await work(body.replace("SECONDS", "1"))
-    assert [answer and answer["status_code"] for answer in answers] == [200, 200, 200]
-    assert unwrap(await work(body.replace("SECONDS", "0.1"))) == [None, None, None]
+    site.pause_seconds = 0.6
+    answers = await work(body.replace("SECONDS", "3"))
+    assert [answer and answer["status_code"] for answer in answers] == [200] * 6
+    assert unwrap(await work(body.replace("SECONDS", "0.1"))) == [None] * 6
 
 
 NUMBERS = {"big": 1e16, "odd": 1.2345678901234568e17, "huge": 1e308, "long": 10**70, "minus": -0.0, "half": 0.5}

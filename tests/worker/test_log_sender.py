@@ -63,7 +63,7 @@ async def test_output_of_a_failed_and_of_a_cut_off_attempt_is_kept(
     """With the attempt that printed it."""
     async with working(database.dsn):
         await queue.until(await queue.put_one(python("print('bad')\nraise ValueError")), "failed")
-        late = python(PRINTS, start_pipe=str(start_pipe)) | {"timeout": 1}
+        late = python(PRINTS, start_pipe=str(start_pipe)) | {"timeout": 5}  # it has begun by then
         queue_id = await queue.put_one(late)
         await entered(start_pipe)
         await queue.until(queue_id, "failed")

@@ -113,7 +113,7 @@ async def holding(database: Database, held: Held, **options: Any) -> AsyncIterat
     """Run a worker on jobs of the type `held`; gives its stop event, and its tally at the end."""
     stop, tallies = asyncio.Event(), list[Stats]()
     settings = WorkerOptions(
-        dsn=database.dsn, schema=database.schema, **{"poll_max_seconds": 0.2, "lease_seconds": 1, **options}
+        dsn=database.dsn, schema=database.schema, **{"poll_max_seconds": 0.2, "lease_seconds": 3, **options}
     )
     task = asyncio.create_task(run_worker(settings, stop, {"held": held.run}))
     try:
@@ -259,7 +259,7 @@ async def test_a_job_that_cancels_itself_later_is_answered(database: Database, q
     stop = asyncio.Event()
     queue_id = await queue.put_one({"type": "left"})
     async with RefusingProxy(database) as proxy:
-        settings = WorkerOptions(dsn=proxy.database.dsn, schema=proxy.database.schema, lease_seconds=1)
+        settings = WorkerOptions(dsn=proxy.database.dsn, schema=proxy.database.schema, lease_seconds=3)
         working = asyncio.create_task(run_worker(settings, stop, {"left": leaves_itself}))
         await entered.wait()
         cut_off(proxy)

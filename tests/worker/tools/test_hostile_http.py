@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -202,9 +201,7 @@ SLOW = [drips_a_body, drips_a_head, asks_to_continue, drips_an_error, redirects_
 async def test_one_timeout_limits_the_whole_exchange(perform: Perform, handler: Handler) -> None:
     """However often a byte comes."""
     async with serving(handler) as url:
-        outcome = await perform(
-            {"type": "http", "url": url, "timeout": "{{ 1 }}", "unfinished": [["timeout"]]}, limit=3
-        )
+        outcome = await perform({"type": "http", "url": url, "timeout": "{{ 1 }}", "unfinished": [["timeout"]]})
     assert failed(outcome)["message"].endswith("did not answer in full within 1 s")
     assert (failed(outcome)["type"], outcome.retryable) == ("timeout", True)
 
@@ -221,9 +218,9 @@ async def test_the_timeout_includes_the_tls_handshake(perform: Perform) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     action = {"type": "http", "url": f"https://127.0.0.1:{port}/", "timeout": "{{ 1 }}", "unfinished": [["timeout"]]}
-    outcome = await perform(action, limit=3)
+    outcome = await perform(action)
     server.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await server.wait_closed()
     assert failed(outcome)["message"].endswith("did not answer in full within 1 s")
 
@@ -278,8 +275,9 @@ ENDLESS: list[tuple[Handler, str]] = [
 async def test_an_endless_response_takes_little_memory(handler: Handler, kind: str) -> None:
     """As fast as it comes."""
     async with serving(handler) as url:
-        action: dict[str, Any] = {"type": "http", "url": url, "timeout": "{{ 2 }}", "unfinished": [["timeout"]]}
-        told = await run_alone(action)
+        seconds = 2 if kind == "timeout" else 50  # a slow machine reads longer until it meets the bound
+        action = {"type": "http", "url": url, "timeout": f"{{{{ {seconds} }}}}", "unfinished": [["timeout"]]}
+        told = await run_alone(action, limit=60)
     assert told["grown_kib"] < MOST_KIB
     assert told["error"]["type"] == kind
 

@@ -16,7 +16,7 @@ from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.worker.conftest import Perform, failed
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 INPUTS = {"city": "Paris", "temp": 30}
 
 
@@ -254,7 +254,7 @@ async def test_a_time_limit_kills_the_process_with_its_children(perform: Perform
         "    with open(path, 'w') as f: f.write(f'{os.getpid()} {child.pid}')\n"
         "    time.sleep(600)"
     )
-    outcome = await perform(python(code, args={"path": str(pids)}), limit=1.0)
+    outcome = await perform(python(code, args={"path": str(pids)}), limit=5.0)  # it has begun by then
     assert failed(outcome)["type"] == "timeout"
     assert outcome.retryable
     for pid in (await reader).split():
