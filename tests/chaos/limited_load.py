@@ -89,7 +89,7 @@ async def run_limited(database: Database, *, seconds: float, rated_keys: int, sl
     jobs = int(seconds * RATE) + 3, int(seconds / JOB_SECONDS * CONCURRENCY) + 3
     over = asyncio.Event()
     await execute(database, OVER)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         await execute(database, ADD, "rated", rated_keys, jobs[0], None, RATE)
         await execute(database, ADD, "slow", slow_keys, jobs[1], CONCURRENCY, None)
         began = time.monotonic()

@@ -104,7 +104,7 @@ async def test_a_working_daemon_retries_refused_connections(
 async def test_mail_is_read_while_the_listener_cannot_reconnect(database: Database, tried: Tried) -> None:
     """Other clients use all connections of the server. The lanes keep theirs, and poll."""
     await prepare(database)
-    async with RefusingProxy(database) as proxy, running(proxy.database, sweep_seconds=60.0) as service:
+    async with RefusingProxy(database) as proxy, running(proxy.database, sweep_seconds=600.0) as service:
         await start(database)
         await finish_all(database)
         proxy.refuse("53300", times=FOR_EVER, named=BELL)

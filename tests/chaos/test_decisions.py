@@ -57,7 +57,7 @@ async def test_each_approval_ends_once_by_a_decision_or_by_its_timeout(database:
     """A committed decision that was true is the result; without one the approval times out."""
     await register(database, ASKED)
     decided: Counter[tuple[int, str]] = Counter()
-    async with running(database, sweep_seconds=60.0), running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0), running(database, sweep_seconds=600.0):
         left = await start(database, payload={"seconds": 0.3}, count=SURE)
         for number in range(COUNT):
             await start(database, payload={"seconds": 0.3 + number * 2 / COUNT})

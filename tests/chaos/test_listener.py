@@ -104,7 +104,7 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
     await prepare(database)
     async with (
         SilentProxy(database) as proxy,
-        running(proxy.database, sweep_seconds=60.0) as service,
+        running(proxy.database, sweep_seconds=600.0) as service,
         session(database) as other,
     ):
         await asleep_again(database, other)

@@ -81,7 +81,7 @@ async def test_no_signal_is_lost_or_doubled_while_its_wait_begins(database: Data
     await register(database, BODY)
     async with AsyncExitStack() as stack:
         for _ in range(2):
-            await stack.enter_async_context(running(database, sweep_seconds=60.0))
+            await stack.enter_async_context(running(database, sweep_seconds=600.0))
         for _ in range(RACES // AT_ONCE):
             executions = await start(database, count=AT_ONCE)
             await asyncio.gather(
@@ -110,7 +110,7 @@ workflow:
 async def test_a_signal_and_a_timeout_at_once_lose_no_signal(database: Database) -> None:
     """The first turn wins; a signal that lost is taken by the next wait."""
     await register(database, LATE)
-    async with running(database, sweep_seconds=60.0), running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0), running(database, sweep_seconds=600.0):
         executions = await start(database, count=AT_ONCE)
         await asyncio.sleep(0.2)
         async with session(database) as own:

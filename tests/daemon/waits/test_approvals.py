@@ -254,7 +254,7 @@ async def test_an_approval_ends_with_an_execution_that_fails(database: Database)
 async def test_a_running_broker_ends_an_approval_by_its_timeout(database: Database) -> None:
     """By itself."""
     await register(database, ORDER)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         await start(database, payload={"timeout": 0.2})
         await until_ended(database)
     assert (await result(database))[0] == "FAILED"

@@ -33,7 +33,7 @@ async def send(database: Database, name: str, key: str, payload: Any = None, **m
 async def test_a_signal_ends_its_wait(database: Database) -> None:
     """A running broker is woken; the result is the payload."""
     await register(database, PAID)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         [execution_id] = await start(database, payload={"order": 42})
         await send(database, "payment", "43", {"amount": 10})
         await send(database, "payment", "42", {"amount": 5})
