@@ -139,7 +139,7 @@ def test_a_fast_full_scan_is_always_due_before_a_sleep() -> None:
 async def test_mail_that_is_committed_late_is_read_behind_the_cursor(database: Database) -> None:
     """Its id is lower than those already read. No sweep helps."""
     await register(database, "workflow:\n- {step: start}\n")
-    async with session(database) as writer, running(database, sweep_seconds=60.0, lanes=1):
+    async with session(database) as writer, running(database, sweep_seconds=600.0, lanes=1):
         transaction = writer.transaction()
         await transaction.start()
         late = await writer.fetchval("select noetl.start_execution('story')")

@@ -140,7 +140,7 @@ async def test_mail_of_an_execution_is_decided_in_its_order(database: Database) 
 async def test_no_notification_is_lost(database: Database, notify: str) -> None:
     """A writer commits while the daemon goes to sleep. The next sweep would be too late."""
     await register(database, "workflow:\n- {step: start}\n")
-    async with running(database, notify=notify, sweep_seconds=60.0), Writer(database) as writer:
+    async with running(database, notify=notify, sweep_seconds=600.0), Writer(database) as writer:
         for _ in range(150):
             await writer.start_and_wait()
     assert await broken_invariants(database) == {}
@@ -150,7 +150,7 @@ async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> 
     """LISTEN comes first, then the drain."""
     await register(database, "workflow:\n- {step: start}\n")
     await start(database, count=5)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         await until_ended(database)
     assert await broken_invariants(database) == {}
 
@@ -158,7 +158,7 @@ async def test_a_daemon_reads_mail_from_before_its_start(database: Database) -> 
 async def test_the_listener_reconnects_after_its_connection_was_terminated(database: Database) -> None:
     """Mail from the time without a listener is read."""
     await register(database, "workflow:\n- {step: start}\n")
-    async with running(database, sweep_seconds=60.0) as service, asyncio.timeout(PATIENCE_SECONDS):
+    async with running(database, sweep_seconds=600.0) as service, asyncio.timeout(PATIENCE_SECONDS):
         assert service.listener is not None
         for times in range(1, 6):
             while service.listener.reconnects < times or not service.listener.connected:

@@ -17,35 +17,40 @@ workflow:
 - {step: cool, type: wait, for: "{{ workload.seconds }}", next: end}
 - {step: end, result: "{{ cool.waited_until }}"}
 """
-LATENESS = """
-select max(extract(epoch from e.created_at - (e.context ->> 'due_at')::timestamptz))::float8
+EARLIEST = """
+select min(extract(epoch from e.created_at - (e.context ->> 'due_at')::timestamptz))::float8
 from noetl.event e
 where e.event_type = 'timer_due'"""
 
 
+@pytest.fixture
+def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a broker look for timers only at the moments that it knows: any other look comes after the test."""
+    monkeypatch.setattr(timers, "LOOK_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("no_looks")
 async def test_a_wait_ends_at_its_moment(database: Database) -> None:
     """A running broker sleeps until then."""
     await register(database, COOL)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         [execution_id] = await start(database, payload={"seconds": 0.5})
         await until_ended(database)
     [(status, waited)] = await rows(
         database, "select status, ended_at - started_at from noetl.execution where execution_id = $1", execution_id
     )
-    assert (status, 0.5 <= waited.total_seconds() < 2) == ("COMPLETED", True)
+    assert (status, waited.total_seconds() >= 0.5) == ("COMPLETED", True)
     assert await rows(database, "select * from noetl.timer") == []
     assert await value(database, "select status from noetl.wait") == "done"
 
 
-async def test_an_earlier_timer_of_another_process_wakes_a_sleeping_broker(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_looks")
+async def test_an_earlier_timer_of_another_process_wakes_a_sleeping_broker(database: Database) -> None:
     """The broker sleeps until a timer that is an hour away; a writer rings."""
-    monkeypatch.setattr(timers, "LOOK_SECONDS", 60.0)
     await register(database, COOL)
     await start(database, payload={"seconds": 3600})
     await drain(database)
-    async with running(database, sweep_seconds=60.0):
+    async with running(database, sweep_seconds=600.0):
         await execute(
             database,
             """
@@ -55,7 +60,7 @@ async def test_an_earlier_timer_of_another_process_wakes_a_sleeping_broker(
             select noetl.ring_timers(due_at) from earlier""",
         )
         await until_ended(database)
-    assert await value(database, LATENESS) < 1
+    assert await value(database, EARLIEST) >= 0
 
 
 async def test_a_drain_fires_what_is_due_and_does_not_wait_for_the_rest(database: Database) -> None:
