@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
+
+from noetl_broker.daemon import playbook_cache
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.playbook.diagnostics import PlaybookRules
+from noetl_broker.playbook.model import Playbook
 from tests.brokers import (
     PATIENCE_SECONDS,
     Writer,
@@ -55,7 +62,23 @@ async def test_a_playbook_with_many_errors_fails_its_execution_and_delays_no_oth
     assert await broken_invariants(database) == {}
 
 
-async def test_no_execution_waits_for_a_slow_compilation(database: Database) -> None:
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let no compilation of the playbook `slow` end before the test sets this, however fast the machine is."""
+    gate, compile_text = threading.Event(), playbook_cache._compile_text
+
+    def compile_and_wait(content: str, path: str, *more: Any) -> Playbook | str:
+        compiled = compile_text(content, path, *more)
+        if path == "slow":
+            gate.wait(PATIENCE_SECONDS)
+        return compiled
+
+    monkeypatch.setattr(playbook_cache, "_compile_text", compile_and_wait)
+    yield gate
+    gate.set()
+
+
+async def test_no_execution_waits_for_a_slow_compilation(database: Database, gate: threading.Event) -> None:
     """Executions of another playbook start and end meanwhile, also behind much mail of the slow one."""
     await register(database, slow("first"), path="slow")
     await register(database, BYSTANDER, path="bystander")
@@ -64,12 +87,13 @@ async def test_no_execution_waits_for_a_slow_compilation(database: Database) -> 
         for _ in range(10):
             await writer.start_and_wait()
         assert await value(database, COUNT, "slow", "RUNNING") == 300
+        gate.set()
         await until_ended(database)
     assert await value(database, COUNT, "slow", "FAILED") == 300
     assert await broken_invariants(database) == {}
 
 
-async def test_a_stop_does_not_wait_for_a_compilation(database: Database) -> None:
+async def test_a_stop_does_not_wait_for_a_compilation(database: Database, gate: threading.Event) -> None:
     """The mail stays in the inbox, and the next daemon decides it."""
     await register(database, slow("second"), path="slow")
     await register(database, BYSTANDER, path="bystander")
@@ -77,6 +101,7 @@ async def test_a_stop_does_not_wait_for_a_compilation(database: Database) -> Non
         await start(database, "slow")
         await writer.start_and_wait()
     assert await value(database, "select count(*) from noetl.inbox") == 1
+    gate.set()
     await drain(database)
     assert await value(database, COUNT, "slow", "FAILED") == 1
     assert await broken_invariants(database) == {}
@@ -86,11 +111,11 @@ async def test_a_playbook_that_takes_too_long_to_compile_fails_its_executions(da
     """The result is cached: the second execution uses it."""
     await register(database, slow("third"), path="slow")
     await start(database, "slow", count=2)
-    service = await drain(database, playbook_rules=PlaybookRules(most_seconds=0.2))
+    service = await drain(database, playbook_rules=PlaybookRules(most_seconds=0.01))
     errors = await rows(database, "select status, error ->> 'message' from noetl.execution")
     assert (
         errors
-        == [("FAILED", "playbook slow does not compile: slow:1:1: reading the document takes more than 0.2 s")] * 2
+        == [("FAILED", "playbook slow does not compile: slow:1:1: reading the document takes more than 0.01 s")] * 2
     )
     assert service.metrics.total(metric.TURNS) == 2
     assert await broken_invariants(database) == {}

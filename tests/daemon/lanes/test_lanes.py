@@ -12,6 +12,7 @@ from asyncpg import UndefinedTableError
 from noetl_broker.daemon import claim_cursor
 from noetl_broker.daemon import lanes as lanes_module
 from noetl_broker.daemon.lane import ANOTHER_LANE_MAILS, Lane
+from noetl_broker.store import connection
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, execute, register, running, start, value
 from tests.chaos.killed_brokers import broker
 from tests.chaos.under_load import until
@@ -39,6 +40,12 @@ ONE_WAITS_AND_ONE_HAS_LOOKED = """
       where a.datname = current_database() and a.wait_event_type = 'Lock'
         and b.state = 'idle' and b.query ilike 'commit%' and b.state_change > a.xact_start
     )"""
+
+
+@pytest.fixture(autouse=True)
+def long_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a turn wait for the test's locks, however slow the machine is."""
+    monkeypatch.setitem(connection.SESSION, "lock_timeout", "20s")
 
 
 @asynccontextmanager

@@ -125,7 +125,7 @@ async def test_a_broker_whose_turns_keep_failing_is_not_ready(database: Database
             await execute(database, "select")
         during = await request(port, "/ready")
         await execute(database, "drop trigger fail on noetl.turn")
-        while not service.metrics.total(metric.TURNS):
+        while not service.metrics.total(metric.TURNS) or service.trouble is not None:
             await execute(database, "select")
         after = await request(port, "/ready")
     assert (before.status, during.status, after.status) == (200, 503, 200)
@@ -269,7 +269,7 @@ async def test_mail_that_only_the_sweep_found_is_counted(database: Database) -> 
     await register(database, ONE_STEP)
     [execution_id] = await start(database)
     await drain(database)
-    async with running(database, sweep_seconds=60.0) as service:  # no sweep comes before the notification
+    async with running(database, sweep_seconds=600.0) as service:  # no sweep comes before the notification
         assert service.listener is not None
         while not service.listener.gate_held:
             await execute(database, "select")

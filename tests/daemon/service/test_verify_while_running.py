@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.executions import Filter
 from noetl_broker.store.verify import Scope, Violation, verify
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start
 from tests.postgres import Database
 from tests.store.histories import CHILD, FAMILY, FORK
 
@@ -62,6 +62,11 @@ order by hashint8(execution_id)
 limit 1"""
 START = "select noetl.start_execution($1) from generate_series(1, 4)"
 LOOKS = 25
+# Executions that run until they are cancelled: more than the looks cancel.
+IDLE = "workflow: [{step: start, next: b}, {step: b, type: nobody, code: x}]"
+CANCEL_IDLE = (
+    "select noetl.cancel_execution(execution_id) from noetl.execution where status = 'RUNNING' and path = 'idle'"
+)
 Step = Callable[[Connection], Awaitable[object]]
 
 
@@ -79,6 +84,8 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
     """Retries, loops, children, items, timeouts, lost leases, duplicates and cancels at once."""
     for path, body in PATHS.items():
         await register(database, body, path=path, metadata="deadline: 1" if path == "late" else "")
+    await register(database, IDLE, path="idle")
+    await start(database, "idle", count=3 * LOOKS)
     over = asyncio.Event()
     faults: list[Violation] = []
     ran: dict[int, int] = {}  # running executions at each check after new turns
@@ -89,6 +96,8 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
             for path in PATHS:
                 await own.execute(START, path)
             await own.execute(CANCEL)
+        else:
+            await own.execute(CANCEL_IDLE)
         turns = await own.fetchval("select count(*) from noetl.turn")
         report = await verify(own, Scope(which=Filter(since=1 if len(ran) % 2 else None)))
         faults.extend(fault for verdict in report.verdicts for fault in verdict.examples)
