@@ -38,7 +38,12 @@ SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
-    "autovacuum_naptime": "1d",  # a vacuum in the middle of a test changes plans and counts of pages
+    # A vacuum in the middle of a test changes plans and counts of pages. The first one comes after five minutes,
+    # whatever the pause is, so it must find nothing to do.
+    "autovacuum_naptime": "1d",
+    "autovacuum_vacuum_threshold": "2147483647",
+    "autovacuum_vacuum_insert_threshold": "-1",
+    "autovacuum_analyze_threshold": "2147483647",
     "max_connections": "600",  # twelve test processes with fifty each
     "max_locks_per_transaction": "256",
 }
