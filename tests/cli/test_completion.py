@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command, decide, write_playbook
+from noetl_broker.cli import arguments
+from noetl_broker.store import connection
+from tests.cli.conftest import PATIENCE_SECONDS, Command, decide, write_playbook
 from tests.postgres import Database
 
 FETCH = """\
@@ -22,6 +24,12 @@ workflow:
   - {step: fetch, type: python, code: "def main(): return 1", next: end}
   - {step: end}
 """
+
+
+@pytest.fixture(autouse=True)
+def patient_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine answer: a person's shell waits for a second."""
+    monkeypatch.setattr(arguments, "TIMEOUT_SECONDS", PATIENCE_SECONDS)
 
 
 def offered(command: Command, typed: str, **environment: str) -> list[str]:
@@ -76,14 +84,18 @@ def test_completion_uses_the_dsn_on_the_command_line(
     assert offered(lone_command, f"noetl-broker start --dsn {database.dsn} ex") == ["examples/fetch"]
 
 
-def test_completion_without_a_database_offers_nothing_quickly(lone_command: Command) -> None:
-    """And prints no error into the line."""
+def test_completion_without_a_database_offers_nothing_quickly(
+    lone_command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And prints no error into the line. The driver would wait for longer."""
+    monkeypatch.setattr(arguments, "TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", PATIENCE_SECONDS)
     assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN="postgresql://127.0.0.1:1/none") == []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         dsn = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/none"
         assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_DSN=dsn) == []
-    assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE_SECONDS
     assert offered(lone_command, "noetl-broker status 9", NOETL_BROKER_LANES="many") == []
 
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import PATIENCE_SECONDS, Command
 
 STEPS = ("create_flat_table", "create_nested_table", "create_summary_table")
 EVENTS = ("step_started", "action_started", "action_completed", "step_completed")
@@ -36,7 +36,7 @@ def test_a_signal_ends_the_demo_with_all_that_it_started(demo: Command, number: 
     while not process.stdout.readline().startswith("migrated"):
         pass
     process.send_signal(number)
-    assert process.wait(30) == 128 + number
+    assert process.wait(PATIENCE_SECONDS) == 128 + number
     assert not (demo.folder / ".demo" / "data" / "postmaster.pid").exists()
 
 

@@ -71,7 +71,7 @@ def test_another_terminal_needs_no_dsn(running: RunningDev) -> None:
 def test_the_console_answers(running: RunningDev) -> None:
     """At the address that is printed, without a token."""
     [url] = re.findall(r"console +(http://127\.0\.0\.1:\d+)", running.start)
-    assert httpx.get(f"{url}/api/v1/executions").status_code == 200
+    assert httpx.get(f"{url}/api/v1/executions", timeout=PATIENCE_SECONDS).status_code == 200
 
 
 def test_a_saved_playbook_is_registered(running: RunningDev) -> None:
@@ -166,7 +166,7 @@ def test_dev_prints_its_places_as_one_json_document(folder: Path) -> None:
     assert process.stdout is not None
     document = json.loads(process.stdout.readline())
     assert (document["folder"], document["home"]) == (str(folder), str(folder / ".noetl"))
-    assert httpx.get(f"{document['console']}/api/v1/executions").status_code == 200
+    assert httpx.get(f"{document['console']}/api/v1/executions", timeout=PATIENCE_SECONDS).status_code == 200
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert (process.returncode, out, err.split(" error:")[0]) == (0, "", "broken.yaml:4:32:")

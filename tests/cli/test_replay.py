@@ -14,7 +14,7 @@ from click.testing import Result
 
 from noetl_broker.broker.model import Rules
 from tests.brokers import complete_jobs, drain, register, start
-from tests.cli.conftest import Command, execute, rows, write_playbook
+from tests.cli.conftest import PATIENCE_SECONDS, Command, execute, rows, write_playbook
 from tests.histories import run_eventful
 from tests.postgres import Database
 from tests.stories import assert_story
@@ -102,7 +102,7 @@ def test_a_progress_bar_is_for_terminals_only(command: Command, forked: int) -> 
     terminal, end = pty.openpty()
     process = command.start_with(subprocess.PIPE, end, "replay", "--all", TERM="xterm")
     os.close(end)
-    summary, _ = process.communicate(timeout=30)
+    summary, _ = process.communicate(timeout=PATIENCE_SECONDS)
     drawn = os.read(terminal, 1 << 16).decode()
     os.close(terminal)
     assert summary.startswith("3 executions, 10 turns, 0 different (")

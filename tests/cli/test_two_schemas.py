@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import takewhile
 
 import psycopg
 import pytest
@@ -51,8 +52,10 @@ def serving(command: Command, schema: str) -> Iterator[None]:
 
 def heard(connection: psycopg.Connection[object]) -> set[str]:
     """Give the channels of all notifications so far, except those that brokers send to themselves."""
-    found = [*connection.notifies(timeout=0.2)]
-    return {notification.channel for notification in found if not notification.payload.startswith("probe:")}
+    connection.execute("listen mark; notify mark")  # the last of them
+    found = iter(connection.notifies(timeout=PATIENCE_SECONDS))
+    until_mark = takewhile(lambda notification: notification.channel != "mark", found)
+    return {notification.channel for notification in until_mark if not notification.payload.startswith("probe:")}
 
 
 def test_each_broker_and_worker_serves_its_schema_alone(bare_command: Command, schemas: list[Database]) -> None:
