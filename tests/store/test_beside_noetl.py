@@ -20,7 +20,7 @@ from noetl_broker.store.history import load_history
 from noetl_broker.store.migrations import migrate
 from tests.brokers import broken_invariants, drain, execute, rows, value
 from tests.postgres import Database
-from tests.sessions import blocked, refused, session
+from tests.sessions import PATIENCE_SECONDS, blocked, refused, session
 from tests.store import noetl_server
 
 EXECUTION = 9
@@ -72,7 +72,7 @@ async def test_events_of_executions_from_before_the_migration_are_recorded(serve
         """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, result)
         values (5, 77, noetl.snowflake_id(), 'action_completed', '5:b', 'b', '{}')""",
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await drain(server_database)
     assert await rows(server_database, "select execution_id, outcome from noetl.turn") == [(5, "unknown_execution")]
     assert await value(server_database, "select count(*) from noetl.inbox") == 0

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import asyncpg
 import pytest
 
-from noetl_broker.store.connection import (
-    CLOSE_SECONDS,
-    CONNECT_SECONDS,
-    borrowed,
-    close_quickly,
-    connect,
-    create_pool,
-    transaction,
-)
+from noetl_broker.store import connection as connection_module
+from noetl_broker.store.connection import borrowed, close_quickly, connect, create_pool, transaction
 from tests.brokers import execute
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import Database
+
+PATIENCE_SECONDS = 30.0  # less than the driver waits for an answer
 
 
 async def test_sessions_use_read_committed(database: Database) -> None:
@@ -46,17 +40,19 @@ async def test_a_terminated_session_reports_the_reason_of_the_server(database: D
             await connection.execute("select pg_terminate_backend(pg_backend_pid())")
 
 
-async def test_the_time_limit_includes_the_wait_for_a_connection(database: Database) -> None:
+async def test_the_time_limit_includes_the_wait_for_a_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that accepts and never answers takes no more than the limit."""
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 3600.0)
     async with SilentProxy(database) as proxy:
         pool = await create_pool(proxy.database, name="test", size=1)
         proxy.stop_answering()
-        began_at = time.monotonic()
-        with pytest.raises(TimeoutError):
-            async with borrowed(pool, 0.2):
-                pass
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            with pytest.raises(TimeoutError):
+                async with borrowed(pool, 0.2):
+                    pass
         pool.terminate()
-    assert time.monotonic() - began_at < CONNECT_SECONDS / 2
 
 
 async def test_a_connection_to_a_silent_server_is_closed(database: Database) -> None:
@@ -67,7 +63,7 @@ async def test_a_connection_to_a_silent_server_is_closed(database: Database) -> 
         assert proxy.drop_all(b"test") == 1
         with pytest.raises(TimeoutError):
             await connection.fetchval("select 1", timeout=0.2)
-        async with asyncio.timeout(CLOSE_SECONDS * 2):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await close_quickly(connection)
         assert connection.is_closed()
 
@@ -85,7 +81,7 @@ async def test_a_cancelled_transaction_does_not_wait_for_a_silent_server(databas
         await proxy.dropped.wait()
         proxy.stop_answering()
         working.cancel()
-        await asyncio.wait([working], timeout=CLOSE_SECONDS * 2)
+        await asyncio.wait([working], timeout=PATIENCE_SECONDS)
         assert working.cancelled()
         assert connection.is_closed()
 
@@ -94,7 +90,7 @@ async def test_an_expired_connection_to_a_silent_server_is_given_back(database: 
     """The driver closes it then, and would wait for the server's answer."""
     async with SilentProxy(database) as proxy:
         pool = await create_pool(proxy.database, name="test", size=1)
-        async with asyncio.timeout(CLOSE_SECONDS * 2), borrowed(pool, CONNECT_SECONDS):
+        async with asyncio.timeout(PATIENCE_SECONDS), borrowed(pool, PATIENCE_SECONDS):
             await pool.expire_connections()
             proxy.drop_all(b"test")
         assert pool.get_idle_size() == pool.get_size() == 0

@@ -25,7 +25,7 @@ from noetl_broker.store.jobs import (
 from tests.chaos.silent_proxy import SilentProxy
 from tests.postgres import Database, psycopg_connect
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 55.0
 ME = "host:1:aa"
 OTHER = "host:2:bb"
 
@@ -151,7 +151,7 @@ async def test_a_listener_that_failed_to_listen_is_replaced(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server did not answer in time, or the caller had no more time."""
-    monkeypatch.setattr(jobs_module, "LISTEN_SECONDS", 0.5)
+    monkeypatch.setattr(jobs_module, "LISTEN_SECONDS", 3.0)
     async with (
         SilentProxy(database, loses=b"LISTEN") as proxy,
         JobDatabase(proxy.database, application_name="test worker") as own,

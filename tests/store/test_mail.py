@@ -11,7 +11,7 @@ from noetl_broker.broker.event_types import ALIASES
 from noetl_broker.store.listener import Listener
 from tests.brokers import execute, rows, value
 from tests.postgres import SCHEMA, Database
-from tests.sessions import Session, listen, session
+from tests.sessions import PATIENCE_SECONDS, Session, listen, session
 
 INSERT = "insert into noetl.event (execution_id, event_type) values ($1, $2) returning event_id"
 GATE = "1852794228, 1"
@@ -283,7 +283,7 @@ async def test_the_listener_receives_the_notification_of_a_writer(database: Data
     assert await listener.take_gate()
     await execute(database, "select pg_notify('noetl_event', 'probe:x')")
     await execute(database, INSERT, 1, "action_completed")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await listener.notified.wait()
     assert listener.heard_at > connected_at
     await listener.close()

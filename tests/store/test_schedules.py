@@ -26,7 +26,7 @@ from noetl_broker.store.schedules import (
 )
 from tests.brokers import execute, register, rows, value
 from tests.postgres import Database
-from tests.sessions import refused
+from tests.sessions import PATIENCE_SECONDS, refused
 from tests.stories import document
 
 PLAYBOOK = "workflow: [{step: start, next: end}, {step: end}]"
@@ -275,7 +275,7 @@ async def test_a_change_rings(connection: Connection, database: Database) -> Non
     heard = asyncio.Event()
     await connection.add_listener("noetl_timer", lambda *_: heard.set())
     await execute(database, "select noetl.put_schedule('x', 'story', '@daily')")
-    await asyncio.wait_for(heard.wait(), 10)
+    await asyncio.wait_for(heard.wait(), PATIENCE_SECONDS)
 
 
 async def test_a_row_that_no_broker_looks_at_says_why(database: Database) -> None:

@@ -77,7 +77,7 @@ async def test_a_thread_that_goes_on_after_its_end_adds_nothing(database: Databa
         printed.set()
 
     async with doing(database, late):
-        await queue.until(await queue.put_one({"type": "own", "timeout": 0.3}), "failed")
+        await queue.until(await queue.put_one({"type": "own", "timeout": 3}), "failed")
         ended.set()
         await asyncio.to_thread(printed.wait)
     assert await rows(database, "select message from noetl.log") == [("early\n",)]

@@ -98,7 +98,7 @@ async def test_sigterm_lets_the_running_batch_commit_and_exits_with_0(database: 
         async with daemon(database) as process:
             await until_writing(connection)
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(process.wait, 10) == 0
+            assert await asyncio.to_thread(process.wait, PATIENCE_SECONDS) == 0
     finally:
         await connection.close()
     assert await value(database, "select count(*) from noetl.turn") >= 1

@@ -67,7 +67,7 @@ READ = """
     select relname, sum(heap_blks_hit + heap_blks_read + coalesce(idx_blks_hit + idx_blks_read, 0))::int
     from pg_statio_user_tables group by relname"""
 OTHERS = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 55.0
 
 
 async def pages_by_table(database: Database, own: Session[Any]) -> dict[str, int]:

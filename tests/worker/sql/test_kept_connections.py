@@ -192,9 +192,9 @@ async def test_a_silent_connection_is_replaced(
     idle: Idle, empty_database: Database, alone: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the server does not answer before the step's statements."""
-    monkeypatch.setattr(run_module, "CALL_SECONDS", 0.1)
     async with SilentProxy(empty_database) as proxy:
         first = await given(idle, proxy.database, PID)
+        monkeypatch.setattr(run_module, "CALL_SECONDS", 1.0)
         assert proxy.drop_all(b"noetl-broker worker step") == 1
         assert await given(idle, proxy.database, *alone, PID) != first
 
