@@ -94,6 +94,7 @@ class SilentProxy:
 
     def release_answers(self) -> None:
         """Send all answers that were held, and hold no more."""
+        self._holds = None
         for connection in self._connections:
             connection.holding.clear()
             if connection.held:

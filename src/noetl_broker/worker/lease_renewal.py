@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.jobs import JobDatabase, LeasedJob, heartbeat_job, heartbeat_jobs
@@ -25,16 +26,19 @@ log = Log(__name__)
 class RunningJob:
     """A running job: its log, its progress, its task, the end of its lease, and the reason if it was killed.
 
-    A job that is `finished` has its outcome and is not killed any more.
+    `began` is a moment of the monotonic clock. A job that is `finished` has its outcome and is not killed any more. If
+    it is `answered`, the database has the outcome.
     """
 
     job: LeasedJob
     log: JobLog
     progress: JobProgress
+    began: float = field(default_factory=time.monotonic)
     task: asyncio.Task[None] | None = None
     expiry: asyncio.TimerHandle | None = None
     killed_because: str | None = None
     finished: bool = False
+    answered: bool = False
 
     def hold_until(self, moment: float) -> None:
         """Kill the job at this moment of the loop's clock, unless this is called again: its lease ends then."""

@@ -47,6 +47,7 @@ from noetl_broker.worker.tools.task import Tool, WorkerResources
 FATAL = (PermissionFault, SchemaFault)  # waiting does not mend these: they end the worker with an exit code
 LEASE_GRACE_SECONDS = 5.0  # for a lease statement that runs at the stop
 LAST_ANSWER_SECONDS = (0.1, 1.0)  # for an answer that comes at the end of the drain: a tenth of its time, within these
+SHORT_SECONDS = 0.1  # an answer waits a moment for those of jobs that have run for less
 STOPPED = "stopped"
 CANCELLED = {"message": "the worker stopped the job: it was cancelled or timed out", "type": "cancelled"}
 
@@ -76,7 +77,7 @@ class WorkerLoop:
         self._options = options
         self._database = database
         self._stop = stop
-        self.reporter = Reporter(database, options.worker_id, self._complete)
+        self.reporter = Reporter(database, options.worker_id, self._complete, self._ends_soon)
         self.logs = LogSender(database, options.worker_id)
         self.progress = ProgressSender(database, options.worker_id, shared.redactor)
         self._shared = shared
@@ -84,6 +85,7 @@ class WorkerLoop:
         self._room = asyncio.Event()
         self._call: asyncio.Task[tuple[dict[int, bool], list[LeasedJob]]] | None = None  # completes and leases
         self._found_too_few = False  # the last completions leased fewer jobs than there were slots
+        self._wanted = 0  # slots for which a lease without completions is under way
 
     async def run(self) -> None:
         """Lease and start jobs until the stop."""
@@ -92,7 +94,7 @@ class WorkerLoop:
         broken = Backoff(*RETRY_SECONDS, JITTER)
         while not stop.is_set():
             self._room.clear()
-            free = max(self._options.concurrency - len(self.running), 0)
+            free = max(self._free_slots(), 0)
             found_too_few, self._found_too_few = self._found_too_few, False
             if not found_too_few:  # otherwise a notification may be newer than what they found
                 self._database.notified.clear()
@@ -100,7 +102,8 @@ class WorkerLoop:
                 if unannounced:
                     await self._announce(unannounced)
                     unannounced = ()
-                leased = await self._lease(0 if found_too_few else free)
+                self._wanted = 0 if found_too_few else free
+                leased = await self._lease(self._wanted)
             except FATAL:
                 raise
             except (DatabaseFault, RefusedFault) as fault:
@@ -108,6 +111,8 @@ class WorkerLoop:
                 log.warning("lease_failed", error=str(fault), pause_seconds=round(pause, 2))
                 await first(stop.wait(), timeout=pause)
                 continue
+            finally:
+                self._wanted = 0
             broken.reset()
             if leased or found_too_few:
                 idle.reset()
@@ -142,10 +147,17 @@ class WorkerLoop:
     async def _complete(self, completions: Sequence[Completion]) -> dict[int, bool]:
         """Complete jobs. If all slots are taken, the same call leases a job for each slot that it sets free.
 
-        If some are free, the queue was empty a moment ago, and the answers do not wait for another look at it. None
-        becomes free where answers are sent again: an earlier call has leased jobs for their slots.
+        If some are free, the queue was empty a moment ago, and the answers do not wait for another look at it. A slot
+        for which a lease is under way counts as taken.
         """
-        free = self._options.concurrency - len(self.running) + len(completions)
+        accepted = await self._complete_and_lease(completions)
+        answered = {completion.lease for completion in completions}
+        for running in self.running:
+            running.answered = running.answered or running.job.lease in answered
+        return accepted
+
+    async def _complete_and_lease(self, completions: Sequence[Completion]) -> dict[int, bool]:
+        free = self._free_slots() - self._wanted + len(completions)
         if self._stop.is_set() or not 0 < free <= len(completions):
             return await complete_jobs(self._database, self._options.worker_id, completions)
         until, cancels = self.renewal.lease_end(), self._database.cancels
@@ -166,6 +178,15 @@ class WorkerLoop:
         self._start_all(jobs, until, cancels)
         return accepted
 
+    def _free_slots(self) -> int:
+        """Slots without a job. A job whose answer the database has needs none."""
+        return self._options.concurrency - sum(not running.answered for running in self.running)
+
+    def _ends_soon(self) -> bool:
+        """Whether a job runs that may be a short one."""
+        latest = time.monotonic() - SHORT_SECONDS
+        return any(running.began > latest and not running.finished for running in self.running)
+
     def _start_all(self, jobs: Sequence[LeasedJob], until: float, cancels: int) -> None:
         """Start jobs that are leased until then. `cancels`: how many were heard before the lease."""
         for job in jobs:
@@ -184,7 +205,7 @@ class WorkerLoop:
     async def _run(self, running: RunningJob) -> None:
         """Run one job and report its outcome; its lease is renewed until the database has the answer."""
         job = running.job
-        begun, began_at = time.monotonic(), datetime.now(UTC)
+        began_at = datetime.now(UTC)
         fields = job_fields(job)
         # for all lines of this task, also those of libraries
         structlog.contextvars.bind_contextvars(execution_id=job.execution_id, step=job.node_name, attempt=job.attempt)
@@ -197,14 +218,14 @@ class WorkerLoop:
                 await self._end_killed(running, fields)
                 return
             receipt = await self.reporter.report(answer_of(job.lease, outcome))
-            self._record(receipt, outcome, fields | {"seconds": round(time.monotonic() - begun, 3)})
+            self._record(receipt, outcome, fields | {"seconds": round(time.monotonic() - running.began, 3)})
             if self._options.emit is not None and receipt is not Receipt.NOT_SENT:
                 await send_span(self._database, self._options.emit, job, outcome, began_at)
         finally:
             self.progress.close(running.progress)
             running.stop_expiry()
             self.running.discard(running)
-            if len(self.running) < self._options.concurrency:
+            if self._free_slots() > 0:
                 self._room.set()
 
     async def _end_killed(self, running: RunningJob, fields: dict[str, Any]) -> None:

@@ -23,13 +23,14 @@ from noetl_broker.store.jobs import (
     traceparent_of,
 )
 from noetl_broker.tracing.spans import Emit, Span, reason_of, span_id_of
-from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff
+from noetl_broker.waits import JITTER, RETRY_SECONDS, Backoff, wait_for
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success
 from noetl_broker.worker.logger import Log, job_fields
 
 Answer = Completion | AttemptFailure
 Complete = Callable[[Sequence[Completion]], Awaitable[dict[int, bool]]]
+GATHER_SECONDS = 0.002  # that an answer waits for those of other short jobs
 
 log = Log(__name__)
 
@@ -69,15 +70,26 @@ class Reporter:
     """Takes the answers of running jobs and returns a receipt for each.
 
     It sends an answer until the worker stops, even if the lease is lost: the database decides whether it is too late. A
-    job keeps its slot until then, so at most `concurrency` answers wait. An answer is sent at once. Those that come
-    during a call go together in the next one.
+    job keeps its slot until then, so at most `concurrency` answers wait. Those that come during a call go together in
+    the next one. An answer is sent at once, unless others may come soon: worker, server and broker do several together
+    for little more than one.
     """
 
-    def __init__(self, database: JobDatabase, worker_id: str, complete: Complete | None = None) -> None:
-        """`complete` sends completions, and returns by `queue_id` whether each was accepted."""
+    def __init__(
+        self,
+        database: JobDatabase,
+        worker_id: str,
+        complete: Complete | None = None,
+        more_soon: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`complete` sends completions, and returns by `queue_id` whether each was accepted.
+
+        `more_soon` tells whether to wait GATHER_SECONDS for other answers.
+        """
         self._database = database
         self._worker_id = worker_id
         self._complete = complete or partial(complete_jobs, database, worker_id)
+        self._more_soon = more_soon
         self._waiting: list[Waiting] = []
         self._arrived = asyncio.Event()
         self._backoff = Backoff(*RETRY_SECONDS, JITTER)
@@ -110,12 +122,21 @@ class Reporter:
             while True:
                 self._remove_done()
                 await self._arrived.wait()
-                self._arrived.clear()
+                await self._gather()
                 self._remove_done()
                 await self._send_waiting(self._next_batch())
         finally:
             self._closed = True
             self.give_up()
+
+    async def _gather(self) -> None:
+        """Wait a moment for the answers that may come soon."""
+        clock = asyncio.get_running_loop().time
+        end = clock() + GATHER_SECONDS
+        self._arrived.clear()
+        while self._more_soon() and (left := end - clock()) > 0:
+            await wait_for(self._arrived, left)
+            self._arrived.clear()
 
     def _remove_done(self) -> None:
         self._waiting = [waiting for waiting in self._waiting if not waiting.receipt.done()]
