@@ -22,6 +22,8 @@ from tests.postgres import Database, Server
 from tests.store.breaches import BREACHES, DEEP_BREACHES, Breach
 from tests.store.histories import make_histories
 
+pytestmark = pytest.mark.own_database
+
 
 @pytest.fixture(scope="module")
 def histories(
