@@ -41,6 +41,7 @@ async def test_each_answer_is_documented(database: Database, tmp_path: Path) -> 
             *("--header", f"Authorization: {headers['Authorization']}", "--checks", CHECKS, *SIZE),
             *("--exclude-path", f"{PREFIX}/changes", "--no-shrink"),
             *("--suppress-health-check", "all", "--warnings", "off", "--seed", "1", "--workers", "2"),
+            *("--request-timeout", "120"),  # its own is 10 s
             cwd=tmp_path,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -119,7 +119,10 @@ async def test_a_form_starts_one_execution(database: Database, api: httpx.AsyncC
         wrong.status_code,
         [said in wrong.text for said in ("It is 0, the least is 1", "It is missing", "default: &#34;Hello {{")],
         twice[0].headers["location"] == twice[1].headers["location"] != other.headers["location"],
-        await rows(database, "select context -> 'workload' from noetl.event where event_type = 'execution_start'"),
+        await rows(
+            database,
+            "select context -> 'workload' from noetl.event where event_type = 'execution_start' order by event_id",
+        ),
     ) == (
         400,
         [True, True, True],
