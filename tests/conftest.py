@@ -21,7 +21,8 @@ from noetl_broker.form import installed_form
 from noetl_broker.store.migrations import migrate
 from tests.chaos import fault_table
 from tests.garbage import freeze
-from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner
+from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner, psycopg_connect
+from tests.store import noetl_server
 
 _OWNER = pytest.StashKey[ServerOwner]()
 _ADDRESS = "postgres_owner"
@@ -108,8 +109,21 @@ def _migrate_template(**connection: Any) -> None:
         runner.run(migrate(server.database(connection["dbname"])))
 
 
+def _migrate_noetl_template(**connection: Any) -> None:
+    """Migrate a database with the tables of a NoETL server; called once in each test process that needs it."""
+    server = Server(**{key: connection[key] for key in ("host", "port", "user", "password")})
+    database = server.database(connection["dbname"])
+    with psycopg_connect(database, autocommit=True) as session:
+        session.execute(noetl_server.TABLES)
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        runner.run(migrate(database))
+
+
 migrated_template = factories.postgresql_noproc(
     depends_on="postgres_server", dbname="migrated", load=[_migrate_template]
+)
+noetl_template = factories.postgresql_noproc(
+    depends_on="postgres_server", dbname="noetl_migrated", load=[_migrate_noetl_template]
 )
 
 
@@ -133,6 +147,14 @@ def database(
 def empty_database(maintenance: psycopg.Connection, postgres_server: Server) -> Iterator[Database]:
     """Yield an empty database that only this test uses."""
     yield from cloned(maintenance, postgres_server, postgres_server.template_dbname)
+
+
+@pytest.fixture
+def noetl_database(
+    maintenance: psycopg.Connection, postgres_server: Server, noetl_template: NoopExecutor
+) -> Iterator[Database]:
+    """Yield a migrated database of a NoETL server, which only this test uses."""
+    yield from cloned(maintenance, postgres_server, noetl_template.template_dbname)
 
 
 def cloned(maintenance: psycopg.Connection, server: Server, template: str) -> Iterator[Database]:

@@ -19,11 +19,9 @@ from jinja2 import Environment, StrictUndefined, TemplateError
 from noetl_broker.broker.model import JSON
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store.connection import Connection, connect
-from noetl_broker.store.migrations import migrate
 from noetl_broker.store.verify import Scope, verify
-from tests.brokers import drain, execute
+from tests.brokers import drain
 from tests.postgres import Database
-from tests.store import noetl_server
 from tests.stories import document
 
 OWNERS = ("broker", "worker")
@@ -273,9 +271,7 @@ class NoETL:
 
 
 async def open_noetl(database: Database) -> NoETL:
-    """Return server and worker on a migrated NoETL database; the caller closes the connection."""
-    await execute(database, noetl_server.TABLES)
-    await migrate(database)
+    """Return server and worker on the `noetl_database` of a test; the caller closes the connection."""
     return NoETL(await connect(database, name="test"))
 
 

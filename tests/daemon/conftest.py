@@ -14,9 +14,9 @@ from tests.postgres import Database
 
 
 @pytest.fixture
-async def noetl(empty_database: Database) -> AsyncIterator[NoETL]:
+async def noetl(noetl_database: Database) -> AsyncIterator[NoETL]:
     """Give a NoETL server and its worker on their own migrated database."""
-    both = await open_noetl(empty_database)
+    both = await open_noetl(noetl_database)
     try:
         yield both
     finally:

@@ -97,16 +97,16 @@ async def test_an_inserted_inflated_value_is_refused(database: Database) -> None
         await own.execute(insert, execution_id, '{"reason": "enough"}')
 
 
-async def test_text_on_tables_of_a_noetl_server_is_checked(empty_database: Database) -> None:
+async def test_text_on_tables_of_a_noetl_server_is_checked(noetl_database: Database) -> None:
     """Inflated text is refused. Text that is not JSON is recorded."""
-    noetl = await open_noetl(empty_database)
+    noetl = await open_noetl(noetl_database)
     await noetl.register(ONE_STEP)
     catalog_id = await noetl.connection.fetchval("select catalog_id from noetl.catalog")
     await noetl.connection.close()
     insert = (
         "insert into noetl.event (execution_id, catalog_id, event_type, context) values (5, $1, 'execution_start', $2)"
     )
-    async with logins(empty_database) as roles, session(roles.producer) as own:
+    async with logins(noetl_database) as roles, session(roles.producer) as own:
         async with refused("NB400", "the context of execution_[a-z]+ for execution [0-9]+ has numbers"):
             await own.execute(insert, catalog_id, INFLATED)
         await own.execute(insert, catalog_id, "no JSON")

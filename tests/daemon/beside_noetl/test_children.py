@@ -19,15 +19,15 @@ MESSAGE = "no playbook missing/one is registered"
 
 @pytest.mark.parametrize("on_error", ["fail", "continue"])
 async def test_a_child_without_a_registered_playbook_fails(
-    noetl: NoETL, empty_database: Database, on_error: str
+    noetl: NoETL, noetl_database: Database, on_error: str
 ) -> None:
     """The parent decides as for any failed child. The events of the child name its parent's playbook."""
     await noetl.register(CALLS.replace("next: end", f"on_error: {on_error}, next: end"))
     await noetl.start(9)
-    await drain(empty_database)
-    assert await value(empty_database, "select count(*) from noetl.dead_letter") == 0
+    await drain(noetl_database)
+    assert await value(noetl_database, "select count(*) from noetl.dead_letter") == 0
     by_kind = "select status, error ->> 'message' from noetl.execution order by parent_execution_id is not null"
-    parent, child = await rows(empty_database, by_kind)
+    parent, child = await rows(noetl_database, by_kind)
     assert (parent, child) == (("FAILED", MESSAGE) if on_error == "fail" else ("COMPLETED", None), ("FAILED", MESSAGE))
     of_child = """
         select x.catalog_id, e.event_type, c.path
@@ -36,28 +36,28 @@ async def test_a_child_without_a_registered_playbook_fails(
         join noetl.catalog c on c.catalog_id = e.catalog_id
         where x.parent_execution_id = 9
         order by e.created_at"""
-    assert await rows(empty_database, of_child) == [
+    assert await rows(noetl_database, of_child) == [
         (None, "execution_start", "mine"),
         (None, "execution_failed", "mine"),
     ]
     assert await verify_faults(noetl) == {}
 
 
-async def test_a_parent_whose_child_has_not_started_can_be_cancelled(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_parent_whose_child_has_not_started_can_be_cancelled(noetl: NoETL, noetl_database: Database) -> None:
     """The child is cancelled when it starts."""
     await noetl.register(STEP)
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     job = await noetl.lease()
     assert job is not None
     await noetl.report(job, "iteration_started", context={"child_execution_id": "77", "index": 0})
-    await drain(empty_database)
+    await drain(noetl_database)
     await noetl.connection.execute("select noetl.cancel_execution(9)")
-    await drain(empty_database)
+    await drain(noetl_database)
     assert [status for status, *_ in await ended(noetl)] == ["CANCELLED", "CANCELLED"]
     await noetl.start(77, meta={"parent_execution_id": "9", "parent_step": "a"})
-    await drain(empty_database)
+    await drain(noetl_database)
     assert [status for status, *_ in await ended(noetl)] == ["CANCELLED", "CANCELLED"]
-    assert await value(empty_database, "select count(*) from noetl.event where event_type = 'execution_cancelled'") == 2
-    assert await value(empty_database, "select count(*) from noetl.dead_letter") == 0
+    assert await value(noetl_database, "select count(*) from noetl.event where event_type = 'execution_cancelled'") == 2
+    assert await value(noetl_database, "select count(*) from noetl.dead_letter") == 0
     assert await verify_faults(noetl) == {}

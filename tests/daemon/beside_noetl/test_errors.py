@@ -19,46 +19,46 @@ UNAVAILABLE = {
 }
 
 
-async def test_retry_when_sees_the_status_of_a_response(noetl: NoETL, empty_database: Database) -> None:
+async def test_retry_when_sees_the_status_of_a_response(noetl: NoETL, noetl_database: Database) -> None:
     """The http tool of that worker puts it only into the result: 503 is retried, 404 is not."""
     await noetl.register(ON_STATUS)
     statuses = iter((503, 404))
     noetl.tasks["a"] = lambda _: fail_task(None, http_error(next(statuses)))
     await noetl.start(9)
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert await ended(noetl) == [("FAILED", None, "the server answered with status 404")]
-    assert await value(empty_database, "select attempts from noetl.queue") == 2
+    assert await value(noetl_database, "select attempts from noetl.queue") == 2
     assert await verify_faults(noetl) == {}
 
 
-async def test_an_error_that_came_is_never_reported_as_missing(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_error_that_came_is_never_reported_as_missing(noetl: NoETL, noetl_database: Database) -> None:
     """The worker owns retries and its row is `dead`: the result has the reason."""
     await noetl.register(RETRIED)
     noetl.tasks["a"] = lambda _: fail_task(None, http_error(503, "later"))
     noetl.retries = False
     await noetl.start(9)
-    await drain(empty_database, rules=Rules(retry_owner="worker"))
+    await drain(noetl_database, rules=Rules(retry_owner="worker"))
     await noetl.work()
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await reap_ended_jobs(noetl, 0) == 1
-    await drain(empty_database)
-    assert await rows(empty_database, "select status, error from noetl.execution") == [("FAILED", UNAVAILABLE)]
+    await drain(noetl_database)
+    assert await rows(noetl_database, "select status, error from noetl.execution") == [("FAILED", UNAVAILABLE)]
     assert await verify_faults(noetl) == {}
 
 
 @pytest.mark.parametrize("result", [None, "null", {}, {"id": "x", "status": "error"}])
-async def test_an_error_without_a_reason_says_so(noetl: NoETL, empty_database: Database, result: JSON) -> None:
+async def test_an_error_without_a_reason_says_so(noetl: NoETL, noetl_database: Database, result: JSON) -> None:
     """The event exists, so the error does not report a missing event."""
     await noetl.register(RETRIED)
     await noetl.start(9)
-    await drain(empty_database, rules=Rules(retry_owner="worker"))
+    await drain(noetl_database, rules=Rules(retry_owner="worker"))
     job = await noetl.lease()
     assert job is not None
     await noetl.report(job, "action_error", result)
-    await drain(empty_database)
+    await drain(noetl_database)
     await noetl.connection.execute("update noetl.queue set status = 'dead'")
     assert await reap_ended_jobs(noetl, 0) == 1
-    await drain(empty_database)
+    await drain(noetl_database)
     message = "null" if result == "null" else "the action failed"
     assert await ended(noetl) == [("FAILED", None, message)]
     assert await verify_faults(noetl) == {}

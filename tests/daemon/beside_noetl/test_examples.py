@@ -72,7 +72,7 @@ FOREIGN = """
 )
 @pytest.mark.parametrize("owner", OWNERS)
 async def test_examples_run_with_the_noetl_server_and_its_worker(
-    noetl: NoETL, empty_database: Database, owner: str, lost: Container[str]
+    noetl: NoETL, noetl_database: Database, owner: str, lost: Container[str]
 ) -> None:
     """Results equal those of our own worker, whoever owns retries and whichever answers are lost.
 
@@ -87,23 +87,23 @@ async def test_examples_run_with_the_noetl_server_and_its_worker(
         await noetl.start(number, path=f"examples/{name}", payload=payload): result
         for number, (name, payload, result) in enumerate(EXAMPLES, 1)
     }
-    await run(noetl, empty_database, turns=200, rules=Rules(retry_owner=owner))
+    await run(noetl, noetl_database, turns=200, rules=Rules(retry_owner=owner))
     found = await noetl.connection.fetch(
         "select execution_id, result from noetl.execution where parent_execution_id is null order by execution_id"
     )
     assert [row[1] for row in found] == list(started.values())
     if "action_completed" not in lost:  # otherwise the broker writes that event in place of the worker
-        assert await rows(empty_database, FOREIGN) == []
+        assert await rows(noetl_database, FOREIGN) == []
     assert await verify_faults(noetl) == {}
-    assert await value(empty_database, "select count(*) from noetl.ended_job") == 0
+    assert await value(noetl_database, "select count(*) from noetl.ended_job") == 0
 
 
-async def test_the_events_of_a_step_are_those_of_the_seed(noetl: NoETL, empty_database: Database) -> None:
+async def test_the_events_of_a_step_are_those_of_the_seed(noetl: NoETL, noetl_database: Database) -> None:
     """In the order of the times without a zone; `step_result` comes right after the answer."""
     await noetl.register(STEP)
     await noetl.start(9)
     noetl.tasks["a"] = lambda _: {"n": 1}
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert await log(noetl) == [
         "execution_start", "step_started", "action_started", "action_completed", "step_result", "step_completed",
         "execution_complete",
@@ -111,38 +111,38 @@ async def test_the_events_of_a_step_are_those_of_the_seed(noetl: NoETL, empty_da
     assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
 
 
-async def test_the_daemon_works_while_the_noetl_worker_works(noetl: NoETL, empty_database: Database) -> None:
+async def test_the_daemon_works_while_the_noetl_worker_works(noetl: NoETL, noetl_database: Database) -> None:
     """After a grace of a second its reaper decides a job whose event was lost, from its row."""
     await noetl.register(STEP)
     noetl.tasks["a"] = lambda _: {"n": 1}
     noetl.lost = {"action_completed", "step_result"}
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await noetl.work() is not None
-    async with running(empty_database, missing_event_seconds=1.0, reap_seconds=0.05):
-        await until_ended(empty_database)
+    async with running(noetl_database, missing_event_seconds=1.0, reap_seconds=0.05):
+        await until_ended(noetl_database)
     assert await ended(noetl) == [("COMPLETED", None, None)]
     assert await verify_faults(noetl) == {}
 
 
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Lima"])
 async def test_a_noetl_server_in_another_time_zone_is_supported(
-    noetl: NoETL, empty_database: Database, zone: str
+    noetl: NoETL, noetl_database: Database, zone: str
 ) -> None:
     """Its times without a zone differ by hours: turns stay in order, and no event counts as late."""
     await noetl.connection.execute(f"set timezone = '{zone}'")
     await noetl.register(STEP)
     noetl.tasks["a"] = lambda _: 1
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     await noetl.work()
     assert await reap_ended_jobs(noetl) == 0
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await ended(noetl) == [("COMPLETED", 1, None)]
     assert await verify_faults(noetl) == {}
 
 
-async def test_jobs_of_earlier_executions_belong_to_the_noetl_server(noetl: NoETL, empty_database: Database) -> None:
+async def test_jobs_of_earlier_executions_belong_to_the_noetl_server(noetl: NoETL, noetl_database: Database) -> None:
     """The broker neither changes nor records what happens to them."""
     await noetl.register(STEP)
     await noetl.connection.execute(
@@ -151,32 +151,32 @@ async def test_jobs_of_earlier_executions_belong_to_the_noetl_server(noetl: NoET
     )
     for status in ("queued", "leased", "retry", "leased", "dead", "retry", "done"):
         await noetl.connection.execute("update noetl.queue set status = $1", status)
-        assert await value(empty_database, "select status from noetl.queue") == status
-    assert await value(empty_database, "select count(*) from noetl.ended_job") == 0
+        assert await value(noetl_database, "select status from noetl.queue") == status
+    assert await value(noetl_database, "select count(*) from noetl.ended_job") == 0
 
 
-async def test_the_start_event_decides_the_payload_and_the_parent(noetl: NoETL, empty_database: Database) -> None:
+async def test_the_start_event_decides_the_payload_and_the_parent(noetl: NoETL, noetl_database: Database) -> None:
     """The workload row of the server does not."""
     await noetl.register(STEP.replace("code: x", 'code: x, args: {n: "{{ workload.n }}"}'))
     await noetl.start(8)
     await noetl.start(9, payload={"n": 7}, meta={"parent_execution_id": "8", "parent_step": "a"})
     noetl.tasks["a"] = lambda job: job.action["args"]["n"] if job.execution_id == 9 else None
     await noetl.connection.execute("update noetl.event set context = replace(context, '{}', '{\"n\": 1}')")
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     found = "select workload, parent_execution_id, result from noetl.execution order by execution_id"
-    assert await rows(empty_database, found) == [({"n": 1}, None, None), ({"n": 7}, 8, 7)]
+    assert await rows(noetl_database, found) == [({"n": 1}, None, None), ({"n": 7}, 8, 7)]
 
 
-async def test_ids_of_both_generators_are_ordered_by_turns(noetl: NoETL, empty_database: Database) -> None:
+async def test_ids_of_both_generators_are_ordered_by_turns(noetl: NoETL, noetl_database: Database) -> None:
     """The ids of the server are larger than ours by years."""
     await noetl.register(STEP)
     noetl.tasks["a"] = lambda _: 1
     await noetl.start(9)
-    await run(noetl, empty_database)
-    by_id = await rows(empty_database, "select event_type from noetl.event order by event_id")
+    await run(noetl, noetl_database)
+    by_id = await rows(noetl_database, "select event_type from noetl.event order by event_id")
     assert [kind for (kind,) in by_id] != await log(noetl)
     assert await rows(
-        empty_database,
+        noetl_database,
         "select e.event_type from noetl.turn t join noetl.event e using (execution_id, event_id) order by t.turn",
     ) == [("execution_start",), ("action_completed",)]
     assert await verify_faults(noetl) == {}

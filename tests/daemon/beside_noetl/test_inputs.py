@@ -43,37 +43,37 @@ workflow:
 """
 
 
-async def test_all_inputs_of_a_step_reach_the_noetl_worker(noetl: NoETL, empty_database: Database) -> None:
+async def test_all_inputs_of_a_step_reach_the_noetl_worker(noetl: NoETL, noetl_database: Database) -> None:
     """That worker never reads `args`; a replay finds the same job."""
     await noetl.register(PROBE)
     await noetl.start(9)
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert await ended(noetl) == [("COMPLETED", sorted(f"n{number}" for number in range(1, 13)), None)]
     assert await verify_faults(noetl) == {}
 
 
-async def test_all_inputs_of_a_repeated_task_reach_the_noetl_worker(noetl: NoETL, empty_database: Database) -> None:
+async def test_all_inputs_of_a_repeated_task_reach_the_noetl_worker(noetl: NoETL, noetl_database: Database) -> None:
     """Of such a task it reads only `with`; `value` is its own name for the item."""
     await noetl.register(ITERATED)
     await noetl.start(9)
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert await ended(noetl) == [("COMPLETED", [[f"n{number}" for number in range(1, 7)] + ["value"]], None)]
     assert await verify_faults(noetl) == {}
 
 
-async def test_jobs_have_this_form_only_beside_a_noetl_server(noetl: NoETL, empty_database: Database) -> None:
+async def test_jobs_have_this_form_only_beside_a_noetl_server(noetl: NoETL, noetl_database: Database) -> None:
     """The daemon checks the database at its start, and pins it with each execution."""
     await noetl.register(PROBE)
     pinned = "select (rules -> 'beside_noetl')::text from noetl.execution where execution_id = $1"
     await noetl.start(8)
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     await noetl.connection.execute("drop trigger noetl_receive_job on noetl.queue")
     await noetl.start(9)
-    await run(noetl, empty_database)
-    assert [await value(empty_database, pinned, number) for number in (8, 9)] == ["true", None]
+    await run(noetl, noetl_database)
+    assert [await value(noetl_database, pinned, number) for number in (8, 9)] == ["true", None]
 
 
-async def test_a_template_in_a_result_is_rendered_by_the_noetl_server(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_template_in_a_result_is_rendered_by_the_noetl_server(noetl: NoETL, noetl_database: Database) -> None:
     """It renders each job once more. A job with a template that it cannot render stays as it is."""
     await noetl.register(
         """
@@ -87,6 +87,6 @@ async def test_a_template_in_a_result_is_rendered_by_the_noetl_server(noetl: NoE
     noetl.tasks["a"] = lambda job: given[job.execution_id]
     for number in given:
         await noetl.start(number)
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert [result for _, result, _ in await ended(noetl)] == ["42", given[9]]
     assert await verify_faults(noetl) == {}

@@ -60,13 +60,13 @@ async def reap(database: Database, *, grace: float = 900.0) -> dict[str, int]:
         pool.terminate()
 
 
-async def test_an_expired_lease_is_not_lost_while_its_worker_lives(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_expired_lease_is_not_lost_while_its_worker_lives(noetl: NoETL, noetl_database: Database) -> None:
     """A job of 75 s runs once, and its answer counts."""
-    job = await leased(noetl, empty_database)
-    assert await reap(empty_database) == {}
-    assert await rows(empty_database, STATUS) == [("leased", 1, 0)]
+    job = await leased(noetl, noetl_database)
+    assert await reap(noetl_database) == {}
+    assert await rows(noetl_database, STATUS) == [("leased", 1, 0)]
     await noetl.complete(job, {"n": 1})
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
     assert await verify_faults(noetl) == {}
 
@@ -75,81 +75,81 @@ async def test_an_expired_lease_is_not_lost_while_its_worker_lives(noetl: NoETL,
     "pool, seconds, requeued", [("one", 31.0, 1), ("one", 5.0, 0), ("two", 31.0, 0), (None, 31.0, 0)]
 )
 async def test_an_expired_lease_is_lost_when_its_pool_is_offline(
-    noetl: NoETL, empty_database: Database, pool: str | None, seconds: float, requeued: int
+    noetl: NoETL, noetl_database: Database, pool: str | None, seconds: float, requeued: int
 ) -> None:
     """For half a minute: after a restart of the server each pool is offline until its next heartbeat."""
-    await leased(noetl, empty_database, pool=pool)
-    await execute(empty_database, OFFLINE, "one", seconds)
-    assert await reap(empty_database) == ({"requeued": 1} if requeued else {})
+    await leased(noetl, noetl_database, pool=pool)
+    await execute(noetl_database, OFFLINE, "one", seconds)
+    assert await reap(noetl_database) == ({"requeued": 1} if requeued else {})
 
 
 async def test_a_lease_without_a_pool_is_lost_when_the_last_pool_is_offline(
-    noetl: NoETL, empty_database: Database
+    noetl: NoETL, noetl_database: Database
 ) -> None:
     """A worker names its pool only if a variable does."""
-    await leased(noetl, empty_database, pool=None)
-    await execute(empty_database, OFFLINE, "one", 31.0)
-    await execute(empty_database, OFFLINE, "two", 31.0)
-    assert await reap(empty_database) == {"requeued": 1}
+    await leased(noetl, noetl_database, pool=None)
+    await execute(noetl_database, OFFLINE, "one", 31.0)
+    await execute(noetl_database, OFFLINE, "two", 31.0)
+    assert await reap(noetl_database) == {"requeued": 1}
 
 
-async def test_an_expired_lease_is_lost_when_its_pool_has_no_heartbeat(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_expired_lease_is_lost_when_its_pool_has_no_heartbeat(noetl: NoETL, noetl_database: Database) -> None:
     """After one minute, as that server does."""
-    await leased(noetl, empty_database)
-    await execute(empty_database, "update noetl.runtime set heartbeat = now() - interval '61 s' where name = 'one'")
-    assert await reap(empty_database) == {}
-    await execute(empty_database, "delete from noetl.runtime where kind = 'server_api'")
-    assert await reap(empty_database) == {"requeued": 1}
+    await leased(noetl, noetl_database)
+    await execute(noetl_database, "update noetl.runtime set heartbeat = now() - interval '61 s' where name = 'one'")
+    assert await reap(noetl_database) == {}
+    await execute(noetl_database, "delete from noetl.runtime where kind = 'server_api'")
+    assert await reap(noetl_database) == {"requeued": 1}
 
 
-async def test_an_expired_lease_is_lost_after_the_grace(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_expired_lease_is_lost_after_the_grace(noetl: NoETL, noetl_database: Database) -> None:
     """The pool may live while the process of the job does not."""
-    await leased(noetl, empty_database)
-    assert await reap(empty_database, grace=11.0) == {}
-    assert await reap(empty_database, grace=9.0) == {"requeued": 1}
-    assert await rows(empty_database, STATUS) == [("queued", 1, 1)]
+    await leased(noetl, noetl_database)
+    assert await reap(noetl_database, grace=11.0) == {}
+    assert await reap(noetl_database, grace=9.0) == {"requeued": 1}
+    assert await rows(noetl_database, STATUS) == [("queued", 1, 1)]
 
 
-async def test_without_a_table_of_pools_only_the_grace_counts(noetl: NoETL, empty_database: Database) -> None:
+async def test_without_a_table_of_pools_only_the_grace_counts(noetl: NoETL, noetl_database: Database) -> None:
     """Older servers have no such table."""
-    await leased(noetl, empty_database)
-    await execute(empty_database, "drop table noetl.runtime")
-    assert await reap(empty_database) == {}
-    assert await reap(empty_database, grace=9.0) == {"requeued": 1}
+    await leased(noetl, noetl_database)
+    await execute(noetl_database, "drop table noetl.runtime")
+    assert await reap(noetl_database) == {}
+    assert await reap(noetl_database, grace=9.0) == {"requeued": 1}
 
 
 @pytest.mark.parametrize("trigger", ["enable", "disable"])
 async def test_a_lease_of_an_earlier_execution_is_not_changed(
-    noetl: NoETL, empty_database: Database, trigger: str
+    noetl: NoETL, noetl_database: Database, trigger: str
 ) -> None:
     """That server requeues no lease. The lease may also be older than `migrate`."""
     await noetl.register(STEP)
-    await execute(empty_database, f"alter table noetl.queue {trigger} trigger noetl_receive_job")
+    await execute(noetl_database, f"alter table noetl.queue {trigger} trigger noetl_receive_job")
     await execute(
-        empty_database,
+        noetl_database,
         """insert into noetl.queue (execution_id, catalog_id, node_id, action, context)
         select 5, c.catalog_id, '5:a', '{}', '{}' from noetl.catalog c""",
     )
     assert await noetl.lease() is not None
-    await execute(empty_database, RAN_OUT, 10.0)
-    assert await reap(empty_database, grace=9.0) == {}
+    await execute(noetl_database, RAN_OUT, 10.0)
+    assert await reap(noetl_database, grace=9.0) == {}
 
 
-async def test_a_lease_of_our_own_worker_is_lost_when_it_expires(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_lease_of_our_own_worker_is_lost_when_it_expires(noetl: NoETL, noetl_database: Database) -> None:
     """Also for a job that a NoETL worker had before."""
-    await leased(noetl, empty_database)
-    await reap(empty_database, grace=9.0)
-    assert await value(empty_database, "select attempts from noetl.lease_jobs('ours', 1, 60)") == 2
-    await execute(empty_database, RAN_OUT, 1.0)
-    assert await reap(empty_database) == {"requeued": 1}
+    await leased(noetl, noetl_database)
+    await reap(noetl_database, grace=9.0)
+    assert await value(noetl_database, "select attempts from noetl.lease_jobs('ours', 1, 60)") == 2
+    await execute(noetl_database, RAN_OUT, 1.0)
+    assert await reap(noetl_database) == {"requeued": 1}
 
 
-async def test_a_late_answer_after_a_lost_lease_counts_once(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_late_answer_after_a_lost_lease_counts_once(noetl: NoETL, noetl_database: Database) -> None:
     """The first answer counts, and no other worker gets the job any more."""
-    job = await leased(noetl, empty_database)
-    await reap(empty_database, grace=9.0)
+    job = await leased(noetl, noetl_database)
+    await reap(noetl_database, grace=9.0)
     await noetl.complete(job, {"n": 1})
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
     assert await noetl.lease() is None
     assert await verify_faults(noetl) == {}

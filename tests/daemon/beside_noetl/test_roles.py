@@ -22,11 +22,11 @@ workflow:
 """
 
 
-async def test_the_daemons_role_suffices_on_the_database_of_a_noetl_server(empty_database: Database) -> None:
+async def test_the_daemons_role_suffices_on_the_database_of_a_noetl_server(noetl_database: Database) -> None:
     """Its id function and its sequence may be used; jobs are decided from rows."""
-    noetl = await open_noetl(empty_database)
-    await create_roles(empty_database)
-    async with login(empty_database, "broker_of", named("noetl_broker")) as broker:
+    noetl = await open_noetl(noetl_database)
+    await create_roles(noetl_database)
+    async with login(noetl_database, "broker_of", named("noetl_broker")) as broker:
         await noetl.register(STEP)
         noetl.tasks["a"] = lambda _: {"n": 1}
         noetl.lost = {"action_completed"}
@@ -37,19 +37,19 @@ async def test_the_daemons_role_suffices_on_the_database_of_a_noetl_server(empty
         await drain(broker)
     await noetl.connection.close()
     ended = "select status, result from noetl.execution"
-    assert await rows(empty_database, ended) == [("COMPLETED", {"n": 1})]
+    assert await rows(noetl_database, ended) == [("COMPLETED", {"n": 1})]
 
 
-async def test_an_operator_explains_and_verifies_on_the_database_of_a_noetl_server(empty_database: Database) -> None:
+async def test_an_operator_explains_and_verifies_on_the_database_of_a_noetl_server(noetl_database: Database) -> None:
     """Also while the server's worker has ended a job whose event is not here."""
-    noetl = await open_noetl(empty_database)
-    await create_roles(empty_database)
-    async with login(empty_database, "operator_of", named("noetl_operator")) as operator:
+    noetl = await open_noetl(noetl_database)
+    await create_roles(noetl_database)
+    async with login(noetl_database, "operator_of", named("noetl_operator")) as operator:
         await noetl.register(STEP)
         noetl.tasks["a"] = lambda _: {"n": 1}
         noetl.lost = {"action_completed"}
         await noetl.start(9)
-        await drain(empty_database)
+        await drain(noetl_database)
         await noetl.work()
         async with session(operator) as connection:
             why = await explain_part(connection, 9, "a", PlaybookRules(), shows_values=True)

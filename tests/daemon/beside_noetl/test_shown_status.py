@@ -60,35 +60,35 @@ async def api_status(noetl: NoETL, execution_id: int = 9) -> list[str]:
     return [row[0] for row in await noetl.connection.fetch(SHOWN, execution_id)]
 
 
-async def test_events_of_a_worker_after_the_end_are_not_the_latest(noetl: NoETL, empty_database: Database) -> None:
+async def test_events_of_a_worker_after_the_end_are_not_the_latest(noetl: NoETL, noetl_database: Database) -> None:
     """Its `action_completed` and `step_result` come after the failure: the API still shows FAILED."""
     await noetl.register(BRANCHES)
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     late = [await noetl.lease(), await noetl.lease()]
     one, other = sorted(filter(None, late), key=lambda job: job.step)
     await noetl.complete(one, {"n": 1})
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["FAILED"]
     for kind in ("action_started", "action_completed", "step_result", "error"):
         await noetl.report(other, kind, {"n": 2})
         assert await api_status(noetl) == ["FAILED"]
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["FAILED"]
     came = """
         select meta ? 'came_at'
         from noetl.event
         where execution_id = 9 and node_name = 'b' and event_type = 'action_completed'"""
-    assert await value(empty_database, came)
+    assert await value(noetl_database, came)
     assert await verify_faults(noetl) == {}
 
 
-async def test_an_execution_is_shown_as_running_until_it_ends(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_execution_is_shown_as_running_until_it_ends(noetl: NoETL, noetl_database: Database) -> None:
     """After each event of its worker, and after each turn."""
     await noetl.register(JOINED)
     await noetl.start(9)
     assert await api_status(noetl) == ["STARTED"]
-    await drain(empty_database)
+    await drain(noetl_database)
     seen = [await api_status(noetl)]
     for _ in range(3):
         job = await noetl.lease()
@@ -97,10 +97,10 @@ async def test_an_execution_is_shown_as_running_until_it_ends(noetl: NoETL, empt
             await noetl.report(job, kind, {"n": 1})
             seen.append(await api_status(noetl))
             if job.step != "c":
-                await drain(empty_database)
+                await drain(noetl_database)
                 seen.append(await api_status(noetl))
     assert {*map(tuple, seen)} == {("RUNNING",)}
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["COMPLETED"]
     assert await ended(noetl) == [("COMPLETED", {"n": 1}, None)]
     assert await verify_faults(noetl) == {}
@@ -108,24 +108,24 @@ async def test_an_execution_is_shown_as_running_until_it_ends(noetl: NoETL, empt
     assert replay_history(history)[1] == []
 
 
-async def test_a_parent_is_shown_as_running_while_its_children_end(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_parent_is_shown_as_running_while_its_children_end(noetl: NoETL, noetl_database: Database) -> None:
     """The answer of a child is an event of the parent."""
     await noetl.register(KID, path="kid")
     await noetl.register(ITERATED)
     noetl.tasks["work"] = lambda _: 1
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["RUNNING"]
     await noetl.work()
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["RUNNING"]
     await noetl.work()
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["COMPLETED"]
     assert await verify_faults(noetl) == {}
 
 
-async def test_an_execution_is_shown_as_running_after_a_failed_attempt(noetl: NoETL, empty_database: Database) -> None:
+async def test_an_execution_is_shown_as_running_after_a_failed_attempt(noetl: NoETL, noetl_database: Database) -> None:
     """While a retry waits, and after a failure that `on_error` handles."""
     await noetl.register(
         """
@@ -138,47 +138,47 @@ async def test_an_execution_is_shown_as_running_after_a_failed_attempt(noetl: No
     )
     noetl.tasks = {"a": lambda _: fail_task("no"), "b": lambda _: 1}
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     for _ in range(2):
         await noetl.work(due_in=1000.0)
         assert await api_status(noetl) == ["RUNNING"]
-        await drain(empty_database)
+        await drain(noetl_database)
         assert await api_status(noetl) == ["RUNNING"]
-    await run(noetl, empty_database)
+    await run(noetl, noetl_database)
     assert await api_status(noetl) == ["COMPLETED"]
 
 
-async def test_a_cancelled_execution_is_shown_as_failed(noetl: NoETL, empty_database: Database) -> None:
+async def test_a_cancelled_execution_is_shown_as_failed(noetl: NoETL, noetl_database: Database) -> None:
     """That API would show PENDING for CANCELLED."""
     await noetl.register(JOINED)
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     job = await noetl.lease()
-    assert await value(empty_database, "select noetl.cancel_execution(9, 'enough')")
+    assert await value(noetl_database, "select noetl.cancel_execution(9, 'enough')")
     assert await api_status(noetl) == ["RUNNING"]
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["FAILED"]
     assert job is not None
     await noetl.complete(job, {"n": 1})
-    await drain(empty_database)
+    await drain(noetl_database)
     assert await api_status(noetl) == ["FAILED"]
     assert await ended(noetl) == [("CANCELLED", None, "enough")]
     assert await verify_faults(noetl) == {}
 
 
 async def test_a_failed_parent_and_its_cancelled_children_are_shown_as_failed(
-    noetl: NoETL, empty_database: Database
+    noetl: NoETL, noetl_database: Database
 ) -> None:
     """The answers of the children come after the failure."""
     await noetl.register(KID, path="kid")
     await noetl.register(ITERATED)
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     job = await noetl.lease()
     assert job is not None
     await noetl.report(job, "action_error", {"error": "no"}, error="no")
-    await drain(empty_database)
-    found = await rows(empty_database, "select execution_id, status from noetl.execution")
+    await drain(noetl_database)
+    found = await rows(noetl_database, "select execution_id, status from noetl.execution")
     assert sorted(status for _, status in found) == ["CANCELLED", "FAILED", "FAILED"]
     assert [await api_status(noetl, execution_id) for execution_id, _ in found] == [["FAILED"]] * 3
     assert await verify_faults(noetl) == {}
@@ -186,16 +186,16 @@ async def test_a_failed_parent_and_its_cancelled_children_are_shown_as_failed(
 
 @pytest.mark.parametrize("writer", ["", "worker"])
 async def test_an_event_during_the_write_of_the_end_is_not_the_latest(
-    noetl: NoETL, empty_database: Database, writer: str
+    noetl: NoETL, noetl_database: Database, writer: str
 ) -> None:
     """It waits for the end, or has an earlier time."""
     await noetl.register(BRANCHES)
     await noetl.start(9)
-    await drain(empty_database)
+    await drain(noetl_database)
     late = [await noetl.lease(), await noetl.lease()]
     one, other = sorted(filter(None, late), key=lambda job: job.step)
     await noetl.complete(one, {"n": 1})
-    async with session(empty_database) as broker:
+    async with session(noetl_database) as broker:
         await broker.execute("begin")
         await broker.execute("select pg_advisory_xact_lock(9)")
         at = await broker.fetchval("select clock_timestamp()")
@@ -216,11 +216,11 @@ async def test_an_event_during_the_write_of_the_end_is_not_the_latest(
     assert await api_status(noetl) == ["FAILED"]
 
 
-async def test_events_of_earlier_executions_stay_unchanged(noetl: NoETL, empty_database: Database) -> None:
+async def test_events_of_earlier_executions_stay_unchanged(noetl: NoETL, noetl_database: Database) -> None:
     """The broker does not know their status."""
     await noetl.register(KID)
     await execute(
-        empty_database,
+        noetl_database,
         """insert into noetl.event (execution_id, catalog_id, event_id, event_type, node_id, node_name, status)
         select 5, c.catalog_id, 1, 'action_started', '5:a', 'a', 'COMPLETED' from noetl.catalog c""",
     )
