@@ -36,7 +36,7 @@ when (new.event_type = 'action_completed' and new.node_name = 's0')
 execute function public.warn();
 """
 TERMINATE = """
-    select count(pg_terminate_backend(pid))
+    select count(pg_terminate_backend(pid, 30000)) -- waits for the end of each
     from pg_stat_activity
     where datname = current_database() and application_name like 'noetl-broker worker%'"""
 LISTENS = """
