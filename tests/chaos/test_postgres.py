@@ -51,7 +51,7 @@ async def test_a_restart_of_postgres_loses_nothing(
 ) -> None:
     """Under load. The daemon reconnects, and all acknowledged executions end."""
     database = own_database
-    if not await value(database, "select exists (select from noetl.catalog)"):
+    if not await value(database, "select exists (select from noetl.catalog where path = 'story')"):
         await prepare(database)
     async with running(database) as service:
         acknowledged = await start(database, count=200)
