@@ -11,11 +11,13 @@ import asyncpg
 import pytest
 
 from noetl_broker import embedded_postgres
+from noetl_broker.daemon.metrics import registry as metric
+from noetl_broker.daemon.service import Service
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.store import listener
 from noetl_broker.store.connection import connect
 from noetl_broker.store.migrations import migrate
-from tests.brokers import broken_invariants, running, start, value
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, running, start, value
 from tests.chaos.silent_proxy import SilentProxy
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
@@ -112,6 +114,7 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
         async with held_mail(other):
             await until(database, f"select not {GATE}")
         await until(database, "select not exists (select from noetl.inbox)")
+        await slept_since(database, service)  # it asks for the gate before it sleeps, and the answer is held
         async with other.transaction():
             await other.execute("lock table noetl.inbox in access exclusive mode")
             await until(database, TAKES_MAIL)  # and cannot: there is work while the answer comes
@@ -121,6 +124,14 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
         await until(database, GATE_HELD)
         assert service.listener is not None
         assert service.listener.reconnects == 1  # this answer came late
+
+
+async def slept_since(database: Database, service: Service) -> None:
+    """Wait until the daemon without a gate has looked for mail, tried to sleep, and looked again."""
+    drains = service.metrics.total(metric.DRAINS)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while service.metrics.total(metric.DRAINS) < drains + 2:
+            await value(database, "select 1")
 
 
 async def asleep_again(database: Database, other: Session[Any]) -> None:
