@@ -8,6 +8,7 @@ that wrote much, the next one does get a new database. So does each test with th
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -46,6 +47,12 @@ UNLOCKED = """
         else perform pg_advisory_xact_lock(held.classid::bigint::int, held.objid::bigint::int);
         end if;
     end loop;"""
+ANALYZED = """
+    if exists (
+      select from pg_class c
+      join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname like {} and c.relkind in ('r', 'p') and c.reltuples > 0
+    ) then return null; end if;"""
 TABLES = """
     select relname from pg_class
     where relnamespace = %s::regnamespace and relkind in ('r', 'p') and not relispartition and relname <> all(%s)"""
@@ -63,7 +70,11 @@ class KeptDatabase:
         self._lender = lender
         self._deleted = 0
         self._session = psycopg_connect(database, autocommit=True)
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self._session.close()
+            raise
 
     def empty(self) -> bool:
         """Delete all rows that a test has written; returns whether the database is then as it was."""
@@ -97,6 +108,7 @@ class KeptDatabase:
             sql.SQL("declare n bigint; total bigint := 0; held record; begin"),
             sql.SQL(UNLOCKED),
             sql.SQL("if exists (select from noetl_tests.changed) then return null; end if;"),
+            sql.SQL(ANALYZED).format(f"{SCHEMA}%"),
             *(_if_different(now, before) for now, before in seeds),
             *(_delete(table) for table in tables),
             *(sql.SQL("perform setval({}, 1, false);").format(name) for name in sequences),
@@ -123,8 +135,9 @@ def _delete(table: sql.Composable) -> sql.Composable:
 
 def use_loop_of_file(items: list[pytest.Item], folder: Path) -> None:
     """Run the asynchronous tests that use the kept database in one event loop a file, which keeps its connections."""
+    inside = f"{folder}{os.sep}"
     for item in items:
-        if folder in item.path.parents and keeps_database(item) and item.get_closest_marker("asyncio"):
+        if str(item.path).startswith(inside) and keeps_database(item) and item.get_closest_marker("asyncio"):
             item.add_marker(LOOP, append=False)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from noetl_broker.broker.model import JSON
 from noetl_broker.errors import BrokerError
@@ -87,7 +88,7 @@ async def inputs(database: Database, execution_id: int) -> dict[str, Any]:
     return dict(found)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def failed(database: Database) -> int:
     """Run an execution until its step c fails; a and b have large results. Gives its id."""
     await register(database, DIAMOND)

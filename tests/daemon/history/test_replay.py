@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from noetl_broker.history.replay import Difference, Replay, replay_history, sentences
 from noetl_broker.playbook.diagnostics import PlaybookRules
@@ -35,7 +36,7 @@ workflow:
 """
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def history(database: Database) -> int:
     """Run one execution with a fan-out, a failure, a large result, a duplicate and an unknown event; give its id."""
     await register(database, FORKED)

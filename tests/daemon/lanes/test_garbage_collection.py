@@ -15,6 +15,8 @@ from tests.brokers import PATIENCE_SECONDS, register, running, start, until_ende
 from tests.garbage import freeze_again
 from tests.postgres import Database
 
+pytestmark = pytest.mark.own_database  # sessions or statistics are counted
+
 DRAINS = 50
 
 

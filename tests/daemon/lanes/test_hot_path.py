@@ -30,6 +30,8 @@ from tests.chaos.under_load import until
 from tests.postgres import Database, named
 from tests.sessions import session
 
+pytestmark = pytest.mark.own_database  # sessions or statistics are counted
+
 CHAIN = """
 workflow:
 - {step: start, next: a}

@@ -19,6 +19,8 @@ from tests.chaos.under_load import until
 from tests.postgres import Database
 from tests.sessions import session
 
+pytestmark = pytest.mark.own_database  # sessions or statistics are counted
+
 STEP = """
 workflow:
 - {step: start, next: work}

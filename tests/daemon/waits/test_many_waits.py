@@ -6,11 +6,15 @@ import asyncio
 import re
 from typing import Any
 
+import pytest
+
 from noetl_broker.store.connection import HOT_PATH
 from noetl_broker.store.queries import sql
 from tests.brokers import close_kept_connections, complete_jobs, drain, execute, register, start
 from tests.postgres import Database
 from tests.sessions import Session, session
+
+pytestmark = pytest.mark.own_database  # sessions or statistics are counted
 
 FILL = (
     """
