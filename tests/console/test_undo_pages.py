@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import httpx
-import pytest
+import pytest_asyncio
 
 from noetl_broker.store.executions import load_execution_details
 from noetl_broker.store.visit_spans import load_spans
@@ -36,7 +36,7 @@ async def end_jobs(database: Database, error: dict[str, str] | None = None) -> N
     await drain(database)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def failed(database: Database) -> str:
     """Return an execution that paid and failed, and whose undo of the payment failed."""
     [execution_id] = await begun(database, PAID)
