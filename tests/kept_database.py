@@ -1,4 +1,4 @@
-"""One database for the tests of a folder, one after the other: emptied in between, with its connections kept.
+"""One database for the tests of a file, one after the other: emptied in between, with its connections kept.
 
 A new database, its connections, and their first run of each large statement cost 0.1 s of processor time a test. A test
 gets here what it gets from a new database: the migrated schema without rows. After a test that changed the schema, or
