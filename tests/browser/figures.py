@@ -30,6 +30,15 @@ from tests.browser.site import Site, site
 from tests.chaos.daemons import processor_seconds
 from tests.postgres import psycopg_connect
 
+# Autovacuum as it is by default: tests switch it off.
+SETTINGS = {
+    "shared_preload_libraries": "pg_stat_statements",
+    "max_wal_size": "8GB",
+    "autovacuum_naptime": "1min",
+    "autovacuum_vacuum_threshold": "50",
+    "autovacuum_vacuum_insert_threshold": "1000",
+    "autovacuum_analyze_threshold": "50",
+}
 # Executions of the last 29 days. One of 20 failed; one of 1,000 waits.
 MANY = """
 insert into noetl.execution (execution_id, catalog_id, path, version, status, started_at, ended_at, error, workload,
@@ -205,8 +214,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--items", type=int, default=5_000, help="of the iterator")
     options = parser.parse_args()
-    extra = {"shared_preload_libraries": "pg_stat_statements", "max_wal_size": "8GB", "autovacuum_naptime": "1min"}
-    with tempfile.TemporaryDirectory() as folder, site(Path(folder), settings=extra) as running:
+    with tempfile.TemporaryDirectory() as folder, site(Path(folder), settings=SETTINGS) as running:
         running.rows("create extension pg_stat_statements")
         shown = fill(running, items=options.items)
         began = time.perf_counter()
