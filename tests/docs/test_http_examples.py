@@ -17,7 +17,7 @@ from tests.docs.pages import DOCS, read_page
 from tests.postgres import Database
 from tests.worker.conftest import serving
 
-PAGES = ("playbooks", "playbook-rules", "step-types", "limits")
+PAGES = ("playbooks", "iterators", "child-playbooks", "failures", "undo", "playbook-rules", "step-types", "limits")
 # What the page says about the answers: the bank names no amount, one city is unknown, and a file is missing.
 ANSWERS = {
     "weather.example/Paris": (200, b'{"temp": 30}'),
@@ -29,10 +29,17 @@ ANSWER = (201, b'{"id": "c1", "sum": 120}')
 # The heading, how the execution ends, its result if its `end` names one, and what the servers get, sorted.
 EXPECTED = [
     ("The document", "COMPLETED", 30, ["GET weather.example/Paris"]),
-    ("Iterators", "COMPLETED", None, [f"GET weather.example/{city}" for city in ("Atlantis", "Oslo", "Rome")]),
-    ("Iterators", "COMPLETED", None, [f"GET weather.example/{city}" for city in ("Atlantis", "Rome")]),
-    ("A block in one file", "COMPLETED", "c1", ['POST bank.example/o-7 {"amount":30}']),
+    ("Steps of a worker", "COMPLETED", 1.2, ['POST bank.example/charges {"order":"o-7"}']),
     ("Failure", "COMPLETED", None, ["GET api.example/"]),
+    ("Retry an item", "COMPLETED", None, [f"GET weather.example/{city}" for city in ("Atlantis", "Oslo", "Rome")]),
+    (
+        "Another result for a failed item",
+        "COMPLETED",
+        None,
+        [f"GET weather.example/{city}" for city in ("Atlantis", "Rome")],
+    ),
+    ("A block in one file", "COMPLETED", "c1", ['POST bank.example/o-7 {"amount":30}']),
+    ("Retry", "COMPLETED", None, ["GET api.example/"]),
     (
         "Catch",
         "COMPLETED",

@@ -20,7 +20,8 @@ from noetl_broker.settings import Settings
 from noetl_broker.template import Moment, Scope, StepResult, budget, compile_text, engine, grammar
 from tests.docs.pages import read_page
 
-PAGE = "\n".join(read_page(name) for name in ("playbooks", "playbook-rules", "step-types"))
+PAGES = ("playbooks", "joins", "iterators", "child-playbooks", "failures", "undo", "playbook-rules", "step-types")
+PAGE = "\n".join(map(read_page, PAGES))
 # What most examples leave out.
 HEAD = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: page, path: page}\n"
 STORY = r"^```yaml workflow\n([^`]*)^```\n+```story\n(.*?)^```"
@@ -33,8 +34,9 @@ GET: dict[str, Any] = {"temp": 30, "items": [1, 2], "code": "007"}
 
 
 def _table(head: str) -> dict[str, str]:
-    """Return the first two columns of a table; `head` is its first line."""
-    rows = PAGE.split(f"{head}\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    """Return the first two columns of all tables whose first line is `head`."""
+    tables = PAGE.split(f"{head}\n|---|---|\n")[1:]
+    rows = [row for table in tables for row in table.split("\n\n")[0].splitlines()]
     cells = (re.split(r"(?<!\\)\|", row.strip("|")) for row in rows)
     return {first.strip(): second.strip() for first, second in cells}
 
@@ -98,3 +100,8 @@ def test_the_bounds_of_templates_are_those_of_the_code() -> None:
     }
     written = {re.findall(r"`(\w+)`", name)[0]: int(value) for name, value in _table("| bound | value |").items()}
     assert {name: settings[name].default if name in settings else constants[name] for name in written} == written
+
+
+def test_the_page_for_the_first_days_is_short() -> None:
+    """What is rare has a page of its own."""
+    assert len(read_page("playbooks").splitlines()) <= 350
