@@ -14,6 +14,7 @@ COMPILE  := HATCH_BUILD_HOOK_ENABLE_CUSTOM=true
 VENV   := $(if $(COMPILED),.venv-compiled,.venv)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TYPES  := $(VENV)/.types
 READY  := $(if $(COMPILED),$(VENV)/.compiled,$(STAMP))
 PROGRAM := $(VENV)/.program
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -35,7 +36,7 @@ START ?= 0
 MINUTES ?= 10
 RATE ?= 500
 
-.PHONY: help setup dev demo test test-matrix simulate chaos soak bench check format golden docs wheels constraints clean
+.PHONY: help setup dev demo test test-matrix simulate chaos soak bench check lint format golden docs wheels constraints clean
 
 help: ## show this list
 	@echo "noetl-broker. Start with: make dev"
@@ -52,8 +53,15 @@ dev: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run Postgres, broker, wor
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run example playbooks with an own Postgres, broker and worker
 	@$(BIN)/noetl-broker demo
 
-test: $(if $(COMPILED),$(READY),check) ## run check, then every test; starts its own Postgres
+# mypy runs beside the tests, which leave a core time, and has its say at the end.
+test: $(READY) $(if $(COMPILED),,lint) ## run check and every test; starts its own Postgres
+ifneq ($(COMPILED),)
 	$(PYTEST) -n auto $(PYTEST_ARGS)
+else
+	@$(BIN)/mypy >$(TYPES) 2>&1 & types=$$!; trap 'kill $$types; exit 130' INT TERM; \
+	echo "$(PYTEST) -n auto $(PYTEST_ARGS)"; $(PYTEST) -n auto $(PYTEST_ARGS); tests=$$?; \
+	wait $$types; checked=$$?; echo "mypy:"; cat $(TYPES); exit $$((tests ? tests : checked))
+endif
 
 # QUICK=1 runs a selection. `.venv/bin/python -m tests.matrix --list` lists what this machine has.
 test-matrix: $(STAMP) ## test Python 3.11 to 3.14 with Postgres 15 to 18, as far as this machine has them
@@ -85,10 +93,12 @@ soak: $(READY) ## run one load for MINUTES, twice, and report what drifts
 	NOETL_LIMITED_SECONDS=600 $(BIN)/python -m pytest -q -n 0 -p no:cacheprovider tests/chaos/test_job_limits.py
 	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) --rate $(RATE)
 
-check: $(STAMP) ## check lint, formatting and types; change nothing
+check: lint ## check lint, formatting and types; change nothing
+	$(BIN)/mypy
+
+lint: $(STAMP)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	$(BIN)/mypy
 
 format: $(STAMP) ## fix formatting and what the linter can fix
 	$(BIN)/ruff format $(CODE)

@@ -61,9 +61,9 @@ def pytest_configure_node(node: Any) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Start three test processes for two cores with `-n auto`: a part of a test's time is waiting."""
+    """Start two test processes for a core with `-n auto`: a part of a test's time is waiting."""
     cores = os.process_cpu_count() if sys.version_info >= (3, 13) else os.cpu_count()
-    return max((cores or 1) * 3 // 2, 1)
+    return 2 * (cores or 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
