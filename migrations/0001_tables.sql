@@ -153,6 +153,8 @@ alter table noetl.execution add column if not exists payload_digest bytea;
 create unique index if not exists execution_idempotency on noetl.execution (path, idempotency_key)
   where idempotency_key is not null;
 create index if not exists execution_children on noetl.execution (parent_execution_id) where noetl.is_live(status);
+-- children that have ended too, for pages and retries; an execution without a parent writes nothing here
+create index if not exists execution_parents on noetl.execution (parent_execution_id) where parent_execution_id is not null;
 create index if not exists execution_forks on noetl.execution (forked_from) where forked_from is not null;
 create index if not exists execution_live on noetl.execution (execution_id) where noetl.is_live(status);
 -- for lists of failed executions among many that completed; those write nothing here

@@ -116,6 +116,7 @@ async def test_the_indexes_of_live_executions_serve_the_predicate(database: Data
     for condition, index in (
         ("noetl.is_live(x.status) and x.execution_id > 7", "execution_live"),
         ("noetl.is_live(x.status) and x.parent_execution_id = 7", "execution_children"),
+        ("x.parent_execution_id = 7", "execution_parents"),
         ("x.status = 'PAUSED' and x.execution_id > 7", "execution_held"),
     ):
         statement = f"explain select from noetl.execution x where {condition}"

@@ -23,9 +23,15 @@ left join lateral (
 where x.execution_id = $1::bigint;
 
 -- name: explain_turns
-select t.turn, t.event_id, e.event_type, e.created_at::timestamptz as created_at, e.worker_id
+-- The limit makes a look-up by key of each event: without statistics of a long execution, the planner joins all with all.
+select t.turn, t.event_id, e.event_type, e.created_at, e.worker_id
 from noetl.turn t
-left join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id
+left join lateral (
+  select v.event_type, v.created_at::timestamptz as created_at, v.worker_id
+  from noetl.event v
+  where v.execution_id = t.execution_id and v.event_id = t.event_id
+  limit 1
+) e on true
 where t.execution_id = $1::bigint
 order by t.turn;
 
