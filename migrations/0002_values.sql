@@ -49,18 +49,48 @@ as $$
   select coalesce(noetl.kind_of(event_type), '') not in ('action_started', 'step_result')
 $$;
 
--- A node is a visit of a step or an item of an iterator. The first visit is `<execution>:<step>`, a later one
--- `<execution>:<step>#<visit>`, an item `<execution>:<step>#<visit>.<place>`.
+-- A node is a visit of a step, an item of an iterator, or the undo of one of these. The first visit is `<execution>:<step>`,
+-- a later one `<execution>:<step>#<visit>`, an item `<execution>:<step>#<visit>.<place>`. An undo has `!undo` at its end, and
+-- always the number of the visit. Python has the same rules in nodes.py (tests/store/test_shared_constants.py compares them).
+-- Functions of one expression are inlined, so they cost a plan nothing.
+create or replace function noetl.visit_name(step text, visit int) returns text
+language sql immutable parallel safe
+as $$
+  select step || case when visit = 1 then '' else '#' || visit end
+$$;
+
 create or replace function noetl.node_id(execution_id bigint, step text, visit int) returns text
 language sql immutable parallel safe
 as $$
-  select execution_id || ':' || step || case when visit = 1 then '' else '#' || visit end
+  select execution_id || ':' || noetl.visit_name(step, visit)
+$$;
+
+create or replace function noetl.items_prefix(node_id text) returns text
+language sql immutable parallel safe
+as $$
+  select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '.'
 $$;
 
 create or replace function noetl.item_node_id(node_id text, place int) returns text
 language sql immutable parallel safe
 as $$
-  select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '.' || place
+  select noetl.items_prefix(node_id) || place
+$$;
+
+-- Whether a node is that of an item, or of its undo.
+create or replace function noetl.is_item(node_id text) returns boolean
+language sql immutable parallel safe
+as $$
+  select node_id ~ '#[0-9]+[.][0-9]{1,9}(!undo)?$'
+$$;
+
+-- The step and the visit of a node; no row for what is no node.
+create or replace function noetl.parse_node(node_id text) returns table (step text, visit int)
+language sql immutable parallel safe
+as $$
+  select m.parts[1], coalesce(m.parts[2], '1')::int
+  from regexp_match(node_id, '^[^:]*:([^#]+)(?:#([0-9]{1,9})(?:[.][0-9]{1,9})?(?:!undo)?)?$') m (parts)
+  where coalesce(m.parts[2], '1')::int > 0 and m.parts is not null
 $$;
 
 -- The visit and the place of an item's node; no row for the node of a visit.
@@ -70,6 +100,27 @@ as $$
   select regexp_replace(m.parts[1], '#1$', ''), m.parts[2]::int
   from regexp_match(node_id, '^(.*#[0-9]+)[.]([0-9]{1,9})$') m (parts)
   where m.parts is not null
+$$;
+
+-- The name of the job that undoes a visit of a step.
+create or replace function noetl.undo_step(step text) returns text
+language sql immutable parallel safe
+as $$
+  select step || '!undo'
+$$;
+
+-- The node of the job that undoes a visit or an item. It always has the number of the visit.
+create or replace function noetl.undo_node_id(node_id text) returns text
+language sql immutable parallel safe
+as $$
+  select noetl.undo_step(case when position('#' in node_id) > 0 then node_id else node_id || '#1' end)
+$$;
+
+-- Whether a node is that of a job that undoes something. A step may be called `x!undo`, but its name has no `#`.
+create or replace function noetl.is_undo(node_id text) returns boolean
+language sql immutable parallel safe
+as $$
+  select coalesce(node_id ~ '#[0-9]+([.][0-9]+)?!undo$', false)
 $$;
 
 -- The JSON columns of a NoETL server are text. These functions read both; text that is not JSON gives null.
@@ -186,20 +237,6 @@ as $$
   select jsonb_build_object('message', 'the job was withdrawn, because its execution ends', 'type', 'withdrawn')
 $$;
 
--- The node of the job that undoes a visit or an item. It always has the number of the visit.
-create or replace function noetl.undo_node_id(node_id text) returns text
-language sql immutable parallel safe
-as $$
-  select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '!undo'
-$$;
-
--- Whether a node is that of a job that undoes something. A step may be called `x!undo`, but its name has no `#`.
-create or replace function noetl.is_undo(node_id text) returns boolean
-language sql immutable parallel safe
-as $$
-  select coalesce(node_id ~ '#[0-9]+([.][0-9]+)?!undo$', false)
-$$;
-
 -- The data of a result. An envelope (an object with `data` and otherwise only id, status, error, meta, duration) is
 -- unwrapped once, as in the core.
 create or replace function noetl.unwrapped(result jsonb) returns jsonb
@@ -213,12 +250,19 @@ as $$
 $$;
 
 comment on function noetl.withdrawn_error() is 'The error of an awaited job that was withdrawn before a worker leased it.';
+comment on function noetl.visit_name(text, int) is 'A visit as people write it: fetch, or fetch#2 for the second one.';
+comment on function noetl.items_prefix(text) is
+  'How the node_ids of the items of a visit begin, and those of their undos.';
+comment on function noetl.is_item(text) is 'Whether this is the node of an item of an iterator, or of its undo.';
+comment on function noetl.parse_node(text) is 'The step and the visit of a node_id.';
+comment on function noetl.undo_step(text) is 'The name of the job that undoes a visit of a step: charge!undo.';
 comment on function noetl.undo_node_id(text) is 'The node of the job that undoes a visit or an item.';
 comment on function noetl.is_undo(text) is 'Whether this is the node of a job that undoes something.';
 
 revoke all on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text),
-  noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
+  noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text), noetl.visit_name(text, int),
+  noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.is_broken(jsonb), noetl.is_broken(text),
   noetl.weight(anyelement), noetl.is_inflated(jsonb), noetl.bytes_past_limit(jsonb), noetl.bytes_past_limit(text),
   noetl.shorten_error(jsonb), noetl.as_error(jsonb), noetl.as_error(text), noetl.unwrapped(jsonb),

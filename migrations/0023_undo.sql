@@ -488,7 +488,7 @@ begin
   if found then
     raise exception using errcode = 'NB409',
       message = format('step %s of execution %s was undone, so a fork cannot take over its result',
-        undone.step || case when undone.visit > 1 then '#' || undone.visit else '' end, $1),
+        noetl.visit_name(undone.step, undone.visit), $1),
       hint = format('fork from %s or from a step before it', undone.step);
   end if;
 end

@@ -1,11 +1,10 @@
-"""Times, time spans, values, visits and lists of names as text for people."""
+"""Times, time spans, values and lists of names as text for people."""
 
 from __future__ import annotations
 
 import json
-import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,30 +51,6 @@ def shorten(value: Any) -> Any:
 
 
 LONGEST_CUT = 4000  # characters of a value for a program
-
-
-def visit_name(step: str, visit: int, place: int | None = None) -> str:
-    """Name a visit: `fetch`, `fetch#2` for the second, `fetch[3]` for an item."""
-    return (step if visit == 1 else f"{step}#{visit}") + ("" if place is None else f"[{place}]")
-
-
-_ITEM = re.compile(r"(?P<step>[^#]+)(?:#(?P<visit>[1-9][0-9]{0,8}))?\[(?P<place>[0-9]{1,9})\]")
-
-
-class ItemName(NamedTuple):
-    """An item of an iterator; `visit` is None for the latest."""
-
-    step: str
-    visit: int | None
-    place: int
-
-
-def read_item_name(text: str) -> ItemName | None:
-    """The item that `fetch[3]` or `fetch#2[3]` names; None for another text."""
-    found = _ITEM.fullmatch(text)
-    if found is None:
-        return None
-    return ItemName(found["step"], int(found["visit"]) if found["visit"] else None, int(found["place"]))
 
 
 def join_names(names: Iterable[str], *, most: int = 12) -> str:

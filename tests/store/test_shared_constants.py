@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from noetl_broker import nodes
 from noetl_broker.broker import event_types, limits
 from noetl_broker.broker.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES, SINCE
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
 from noetl_broker.store import queries, row_layout
-from noetl_broker.store.claimed_rows import node_id
 from noetl_broker.store.migrations import compat_noetl, migrations
 from noetl_broker.worker.tools.task import RESULT_BYTES
 from tests.brokers import rows, value
@@ -20,7 +20,8 @@ from tests.postgres import Database
 
 FILES = [migration.text for migration in (*migrations(), compat_noetl())]
 STATEMENTS = Path(queries.__file__).with_name("sql").glob("*/*.sql")
-SQL = "\n".join([*FILES, *(file.read_text(encoding="utf-8") for file in STATEMENTS)])
+SQL_TEXTS = [*FILES, *(file.read_text(encoding="utf-8") for file in STATEMENTS)]
+SQL = "\n".join(SQL_TEXTS)
 LIMITS = {
     "payload_bytes": limits.MAX_PAYLOAD_BYTES,
     "result_bytes": limits.MAX_RESULT_BYTES,
@@ -76,19 +77,68 @@ def test_one_sql_function_names_the_aliases() -> None:
     assert sorted(literals) == sorted(aliases)
 
 
-@pytest.mark.parametrize("visit, place", [(1, None), (2, None), (1, 0), (3, 17), (12, 999_999_999)])
+NODES = [(1, None), (2, None), (1, 0), (3, 17), (12, 999_999_999)]
+
+
+@pytest.mark.parametrize("visit, place", NODES)
 async def test_sql_and_python_make_and_read_the_same_node_ids(
     database: Database, visit: int, place: int | None
 ) -> None:
     """Of visits and of items."""
-    node = node_id(7, "a_b-c", visit, place)
+    node = nodes.node_id(7, "a_b-c", visit, place)
+    visit_node = nodes.node_id(7, "a_b-c", visit)
     made = "select noetl.node_id(7, 'a_b-c', $1)"
     if place is None:
         assert await value(database, made, visit) == node
         assert await rows(database, "select visit_node_id from noetl.parse_item($1)", node) == []
+        assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == nodes.name_of_node(node)
+        assert await value(database, "select noetl.items_prefix($1)", node) == nodes.items_prefix(node)
     else:
         assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, place) == node
-        assert await rows(database, "select * from noetl.parse_item($1)", node) == [(node_id(7, "a_b-c", visit), place)]
+        assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, place)]
+        assert nodes.item_node_id(visit_node, place) == node
+    undo = await value(database, "select noetl.undo_node_id($1)", node)
+    assert undo == nodes.node_id(7, "a_b-c", visit, place, undo=True)
+    for one in (node, undo):
+        assert await rows(database, "select step, visit from noetl.parse_node($1)", one) == [("a_b-c", visit)]
+        assert await value(database, "select noetl.is_item($1)", one) is (place is not None)
+        assert await value(database, "select noetl.is_undo($1)", one) is (one == undo)
+        assert nodes.undone_node(one) == (
+            node if one == undo and "#" in node else f"{visit_node}#1" if one == undo else None
+        )
+
+
+@pytest.mark.parametrize(
+    "node", ["", "7", "7:", "7:#2", "7:a#", "7:a#0", "7:a#x", "7:a#1.", "7:a#1.x", "7:a#1234567890"]
+)
+async def test_sql_and_python_refuse_the_same_node_ids(database: Database, node: str) -> None:
+    """A NoETL server or a worker may write any text."""
+    assert nodes.parse_node(node, None) == nodes.NOWHERE
+    assert await rows(database, "select step, visit from noetl.parse_node($1)", node) == []
+
+
+@pytest.mark.parametrize("visit, place", NODES)
+@pytest.mark.parametrize("step", ["fetch", "a[b", "two words", "charge!undo"])
+def test_a_command_reads_the_name_that_is_shown(step: str, visit: int, place: int | None) -> None:
+    """So each name can be pasted into a command. The first visit has no number."""
+    shown = nodes.visit_name(step, visit, place)
+    assert nodes.read_node(shown) == (step, None if visit == 1 else visit, place)
+    assert nodes.name_of_node(nodes.job_node_id(7, step, visit, place)) == shown
+
+
+def test_only_these_functions_know_the_parts_of_a_node_id() -> None:
+    """All other SQL and Python calls them."""
+    others = [text for text in SQL_TEXTS if "function noetl.parse_node" not in text]
+    written = re.compile(r"split_part[(][^\n]*node_id[^\n]*'#'|'!undo'|'#' [|][|] [\w.]*visit|'#1'")
+    assert [found for text in others for found in written.findall(text)] == []
+    sources = Path(nodes.__file__).parent.rglob("*.py")
+    assert [
+        (file.name, line)
+        for file in sources
+        if file.name != "nodes.py"
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if re.search(r"[}]#[{]\w*visit|\"#1\"|#1[.{]|\"!undo\"", line)
+    ] == []
 
 
 def test_an_unknown_column_of_a_row_is_refused() -> None:

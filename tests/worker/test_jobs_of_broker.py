@@ -11,7 +11,7 @@ import pytest
 
 from noetl_broker.broker.model import Job
 from noetl_broker.history.story import STORY_EXECUTION, play_turns, read_events
-from noetl_broker.store.claimed_rows import node_id
+from noetl_broker.nodes import node_id
 from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.template import unwrap
 from noetl_broker.worker.errors import Failure

@@ -29,7 +29,8 @@ from noetl_broker.broker.queue import enqueue_job, priority_of, timeout_of
 from noetl_broker.broker.retries import describe_error, retry_delay, wants_retry
 from noetl_broker.broker.state import CANCELLED, COMPENSATING, COMPLETED, FAILED, NO_INPUTS, InlineResult, ResultRef
 from noetl_broker.broker.undo import report_awaited, undo_action
-from noetl_broker.playbook.keywords import UNDO_SUFFIX, words_of_item
+from noetl_broker.nodes import UNDO_SUFFIX
+from noetl_broker.playbook.keywords import words_of_item
 from noetl_broker.playbook.model import Retry
 from noetl_broker.template import TemplateError
 

@@ -16,7 +16,7 @@ from noetl_broker.cli.command import Call, command, execution_id
 from noetl_broker.cli.rights import APPROVER
 from noetl_broker.cli.start_cancel import read_payload
 from noetl_broker.errors import EXIT_FAILED, BrokerError, OperatorFault
-from noetl_broker.operations.visits import read_visit
+from noetl_broker.nodes import name_of_node, read_visit
 from noetl_broker.playbook.approval import COMMENT
 from noetl_broker.store.approvals import (
     Approval,
@@ -57,7 +57,7 @@ def approvals(call: Call, *, path: str | None, assignee: str | None, limit: int)
         [
             (
                 each.execution_id,
-                each.node_id.partition(":")[2],
+                name_of_node(each.node_id),
                 each.path,
                 each.title,
                 ", ".join(each.form),

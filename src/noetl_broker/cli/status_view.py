@@ -22,10 +22,10 @@ from noetl_broker.explain.error_text import attempt_text, traceback_of
 from noetl_broker.explain.places import place_of_row, place_text
 from noetl_broker.explain.progress import failures_text, progress_text
 from noetl_broker.explain.undo_text import awaited_text, undo_lines
+from noetl_broker.nodes import name_of_node, node_of_job, parse_node, visit_name
 from noetl_broker.store import executions
-from noetl_broker.store.claimed_rows import parse_node
 from noetl_broker.store.lasting_session import LastingSession
-from noetl_broker.text import join_names, visit_name
+from noetl_broker.text import join_names
 
 OPEN_STEP = "RUNNING"
 ITEMS_COLUMN = 3  # after the status
@@ -50,7 +50,7 @@ def status_parts(found: dict[str, Any], *, traceback: bool = False) -> Iterator[
         yield Lines(("",))
         waits = [
             (
-                wait["node_id"].partition(":")[2],
+                name_of_node(wait["node_id"]),
                 _waits_for(wait, found),
                 took(wait["since"], found["read_at"]),
                 wait["due_at"],
@@ -92,8 +92,8 @@ def _kept_by(found: dict[str, Any]) -> Iterator[str]:
 
 def _block_name(block: dict[str, Any]) -> str:
     """The visit or item that a block belongs to: `pay`, `ship[3]`."""
-    place = "" if block["place"] is None else f"[{block['place']}]"
-    return f"{block['node_id'].partition(':')[2]}{place}"
+    step, visit, _ = node_of_job(block["node_id"])
+    return visit_name(step, visit, block["place"])
 
 
 def _steps(found: dict[str, Any]) -> Rows:

@@ -17,7 +17,8 @@ import structlog
 from noetl_broker.broker.model import JSON
 from noetl_broker.daemon.metrics.registry import SPANS, SPANS_DROPPED
 from noetl_broker.daemon.metrics.values import MetricValues
-from noetl_broker.store.claimed_rows import MICROSECOND, Case, Outcome, node_id
+from noetl_broker.nodes import node_id
+from noetl_broker.store.claimed_rows import MICROSECOND, Case, Outcome
 from noetl_broker.store.connection import CALL_SECONDS, Pool, borrowed
 from noetl_broker.store.queries import sql
 from noetl_broker.store.sqlstates import log_fields

@@ -14,7 +14,8 @@ from noetl_broker.diagram.shapes import number
 from noetl_broker.diagram.svg import STYLE
 from noetl_broker.diagram.text_width import text_width
 from noetl_broker.history.visit_spans import Attempt, ChildSpan, ExecutionSpans, Lane, VisitSpan
-from noetl_broker.text import moment, span, visit_name
+from noetl_broker.nodes import visit_name
+from noetl_broker.text import moment, span
 
 CHART_STYLE = Path(__file__).with_name("time_chart.css")
 WIDTH = 660.0  # of the plot

@@ -8,8 +8,9 @@ from noetl_broker.broker.pauses import OPERATOR
 from noetl_broker.broker.state import PAUSED, QUEUED
 from noetl_broker.explain.places import explain_places
 from noetl_broker.explain.reason import Reason
+from noetl_broker.nodes import visit_name
 from noetl_broker.playbook.durations import moment_text
-from noetl_broker.text import join_names, span, visit_name
+from noetl_broker.text import join_names, span
 
 if TYPE_CHECKING:
     from datetime import datetime

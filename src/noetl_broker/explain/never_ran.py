@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.model import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.visits import explain_closed, explain_closed_token, explain_dropped
-from noetl_broker.text import visit_name
+from noetl_broker.nodes import visit_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

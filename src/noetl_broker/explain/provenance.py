@@ -9,8 +9,8 @@ from noetl_broker.broker.event_types import EXECUTION_START
 from noetl_broker.broker.model import JSON
 from noetl_broker.explain.reason import Reason
 from noetl_broker.history.timeline import is_result_of
+from noetl_broker.nodes import visit_name
 from noetl_broker.template import StepResult
-from noetl_broker.text import visit_name
 
 if TYPE_CHECKING:
     from noetl_broker.broker.state import Visit

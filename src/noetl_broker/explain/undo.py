@@ -10,8 +10,7 @@ from noetl_broker.broker.undo import LATE
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.undo_text import AWAITED, undo_lines
 from noetl_broker.explain.waiting import explain_job, explain_open_visit
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
-from noetl_broker.text import visit_name
+from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 
 if TYPE_CHECKING:
     from noetl_broker.broker.state import ExecutionState, Token, Visit

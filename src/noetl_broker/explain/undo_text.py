@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from noetl_broker.text import join_names, visit_name
+from noetl_broker.nodes import visit_name
+from noetl_broker.text import join_names
 
 MOST_NAMES = 5
 AWAITED = "if it still succeeds, that is undone"

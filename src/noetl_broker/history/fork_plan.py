@@ -30,11 +30,11 @@ from noetl_broker.broker.state import (
 from noetl_broker.broker.steps import visit_inputs
 from noetl_broker.errors import BrokerError, HistoryFault, OperatorFault, UnknownStepFault
 from noetl_broker.history.timeline import IncomingToken, Timeline, last_entry, trace_turns
+from noetl_broker.nodes import visit_name
 from noetl_broker.playbook.diagnostics import did_you_mean
 from noetl_broker.playbook.durations import moment_text
 from noetl_broker.playbook.keywords import ERROR
 from noetl_broker.template import NotLoaded, TemplateError
-from noetl_broker.text import visit_name
 
 if TYPE_CHECKING:
     from noetl_broker.broker.state import Visit

@@ -57,10 +57,9 @@ from noetl_broker.broker.event_types import (
 from noetl_broker.broker.model import JSON, Decision, Emitted, Event, Rules
 from noetl_broker.broker.pauses import number_of
 from noetl_broker.broker.undo import child_with_undo
+from noetl_broker.nodes import MARK, visit_name
 from noetl_broker.playbook.durations import moment_text
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
 from noetl_broker.template import read_integer, read_real
-from noetl_broker.text import visit_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -120,11 +119,11 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
     yield from map(_emitted_line, decision.events)
     for job in decision.jobs:
         if not job.delegated:  # a delegated job has a line `child` or `iterator_started`
-            name = visit_name(job.step, job.visit, job.place) + (UNDO_SUFFIX if job.undo else "")
+            name = visit_name(job.step, job.visit, job.place, undo=job.undo)
             limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
             yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
     for child in decision.children:
-        name = visit_name(child.step, child.visit, child.place) + (UNDO_SUFFIX if child.undo else "")
+        name = visit_name(child.step, child.visit, child.place, undo=child.undo)
         path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
         yield f"    child {name} {path}{_suffix(child.payload)}"
     for adopted in decision.adoptions:
@@ -135,7 +134,7 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
         if change.status == "done":
             continue  # not a decision: the sender of the event left this to the broker
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
-        name = visit_name(change.step, change.visit, change.place) + (UNDO_SUFFIX if change.undo else "")
+        name = visit_name(change.step, change.visit, change.place, undo=change.undo)
         yield f"    {change.status:<5} {name}{delay}"
     yield from (f"    post  {post.type} {visit_name(post.step, post.visit)}" for post in decision.posts)
     yield from (f"    abandon {visit_name(step, visit)}" for step, visit in decision.abandoned)
@@ -181,7 +180,7 @@ def _event_line(event: Event, outcome: str, *, attempts: bool) -> str:
     words = [">", event.type]
     if event.step and (event.place is not None or event.kind in OF_CONTEXT or not event.kind.startswith("execution")):
         name = event.step if _PLAIN_NAME.fullmatch(event.step) else f"`{event.step}`"
-        words.append(visit_name(name, event.visit or 1, event.place) + (UNDO_SUFFIX if event.undo else ""))
+        words.append(visit_name(name, event.visit or 1, event.place, undo=event.undo))
     data = _data(event)
     if data is not None:
         words.append(_json(data))
@@ -288,7 +287,7 @@ def read_events(text: str) -> Iterator[Event]:
         if found is None:
             raise ValueError(f"cannot read the line {line!r}; write: > type step {{json}}")
         data = json.loads(found["data"], parse_int=read_integer, parse_float=read_real) if found["data"] else None
-        step, _, visit = (found["step"] or "").strip().partition("#")
+        step, _, visit = (found["step"] or "").strip().partition(MARK)
         step = step.strip("`")
         event = _event(found["type"], step or None, int(visit or 1), data)
         if found["place"] is not None:

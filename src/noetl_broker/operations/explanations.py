@@ -18,7 +18,7 @@ from noetl_broker.explain.item import explain_item
 from noetl_broker.explain.reason import Reason
 from noetl_broker.explain.without_values import facts_without_values, without_values
 from noetl_broker.history.record import History
-from noetl_broker.operations.visits import read_node, read_visit
+from noetl_broker.nodes import read_item_name, read_node, read_visit
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Step
@@ -26,7 +26,6 @@ from noetl_broker.store.blocks import find_child
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.explain_facts import load_history_and_facts, load_item_and_facts
 from noetl_broker.store.progress import has_step
-from noetl_broker.text import read_item_name
 
 MOST_BLOCKS = 3  # of one execution, that are explained with it
 DEEPEST = 4  # blocks in blocks

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import trees_of
-from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE, UNDO_SUFFIX
+from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE
 from noetl_broker.playbook.model import Playbook, Raw, Step
 from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
 from noetl_broker.playbook.retries import read_retry

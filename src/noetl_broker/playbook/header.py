@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from noetl_broker.nodes import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
 from noetl_broker.playbook.diagnostics import Place, json_type_name
-from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START, UNDO_SUFFIX
+from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
 from noetl_broker.playbook.reader import Part, Reading, WrittenBlock, strings
@@ -18,7 +19,6 @@ API_VERSION: Final = "noetl.io/v1"
 KIND: Final = "Playbook"
 OBJECT: Final = "object"  # the type of every workload
 VISITS = Range(1, 2_147_483_647)
-FORBIDDEN_IN_NAMES = frozenset("#:")
 KEPT_IN_BLOCKS = frozenset({"apiVersion", "kind", "workbook"})
 KEYS_OF_A_STEP: Final = ("next", "next_mode", "join", "result")
 
@@ -288,7 +288,7 @@ def _check_length(reading: Reading, name: str, place: Place, what: str) -> None:
 
 
 def _check_name(reading: Reading, name: str, place: Place) -> None:
-    bad = [sign for sign in name if sign in FORBIDDEN_IN_NAMES or not sign.isprintable()]
+    bad = [sign for sign in name if sign in FORBIDDEN_IN_STEPS or not sign.isprintable()]
     if bad:
         reading.report.error(
             "bad-name", place, f"the step name {name!r} has the character {bad[0]!r}", "use letters, digits and _"

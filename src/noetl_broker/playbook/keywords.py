@@ -14,7 +14,6 @@ from noetl_broker.template import WORKLOAD_WORDS
 START, END = "start", "end"
 COMPENSATE = "compensate"
 THROTTLE = "throttle"
-UNDO_SUFFIX = "!undo"  # of the node and the name of an undo job
 
 # Aliases of a step's inputs, the weakest first.
 INPUT_WORDS = ("with", "payload", "input", "params", "data", "args")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noetl_broker.errors import BrokerError, NotFoundFault, OperatorFault
-from noetl_broker.store.claimed_rows import node_id
+from noetl_broker.nodes import name_of_node, node_id, node_of_job, numbered_visit, visit_name
 from noetl_broker.store.executions import like
 from noetl_broker.store.queries import sql
 from noetl_broker.text import join_names
@@ -62,7 +62,7 @@ async def find_approval(connection: Connection, execution_id: int, step: str, vi
     if not found:
         raise await nothing_waits(connection, execution_id, step, visit)
     if len(found) > 1:
-        names = " and ".join(each if "#" in each else f"{each}#1" for each in map(_visit_of, found))
+        names = " and ".join(numbered_visit(*node_of_job(each.node_id)[:2]) for each in found)
         raise OperatorFault(f"{len(found)} visits of step {step} wait for a decision: name one of {names}")
     return found[0]
 
@@ -75,11 +75,13 @@ async def nothing_waits(connection: Connection, execution_id: int, step: str, vi
     known = json.loads(await connection.fetchval(sql("decision_of"), execution_id, step, visit))
     if not known["is_execution"]:
         return NotFoundFault(f"there is no execution {execution_id}; noetl-broker approvals lists what waits")
-    waiting = join_names([_visit_of(each) for each in await list_approvals(connection, execution_id=execution_id)])
+    waiting = join_names(
+        [name_of_node(each.node_id) for each in await list_approvals(connection, execution_id=execution_id)]
+    )
     rest = f"{waiting} of this execution can be decided" if waiting else "nothing of this execution can be decided now"
     if not known["is_step"]:
         return NotFoundFault(f"execution {execution_id} has no step {step}; {rest}")
-    name = step if visit is None else f"{step}#{visit}"
+    name = step if visit is None else visit_name(step, visit)
     decision = known["decision"]
     if decision is not None:
         word = "approved" if decision["approved"] else "rejected"
@@ -92,12 +94,6 @@ async def nothing_waits(connection: Connection, execution_id: int, step: str, vi
 async def login_name(connection: Connection) -> str:
     """The login of the database: who decides, unless a person says otherwise."""
     return str(await connection.fetchval(sql("login_name")))
-
-
-def _visit_of(approval: Approval) -> str:
-    """The step with the number of its visit, as a command takes it."""
-    visit = approval.node_id.removeprefix(f"{approval.execution_id}:{approval.step}")
-    return f"{approval.step}{visit}"
 
 
 async def decide_approval(

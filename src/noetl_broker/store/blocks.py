@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_broker.store.claimed_rows import node_id
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.queries import sql
 
@@ -21,7 +20,5 @@ async def find_child(
     connection: Connection, execution_id: int, step: str, visit: int | None = None, place: int | None = None
 ) -> int | None:
     """The latest child of a step, of one visit (None: of any), or of one item (None: of any); None if there is none."""
-    any_visit = visit is None
-    node = node_id(execution_id, step, visit or 1)
-    child: int | None = await connection.fetchval(sql("find_child"), execution_id, node, any_visit, place)
+    child: int | None = await connection.fetchval(sql("find_child"), execution_id, step, visit, place)
     return child

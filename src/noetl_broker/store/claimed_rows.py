@@ -11,7 +11,7 @@ from noetl_broker.broker.limits import MAX_PATH_CHARS
 from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.broker.worker_children import MAX_PLACE
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.nodes import parse_node, undone_node
 from noetl_broker.store.json_codec import load_json
 
 if TYPE_CHECKING:
@@ -88,73 +88,6 @@ class Outcome(NamedTuple):
 
     taken: list[DecidedTurn]
     state: ExecutionState
-
-
-def node_id(execution_id: int, step: str, visit: int, place: int | None = None, *, undo: bool = False) -> str:
-    """`<execution_id>:<step>` for the first visit, with `#2` and so on for the next ones.
-
-    An item has its index after the visit: `<execution_id>:<step>#1.7`. The job that undoes it has `#1` also for the
-    first visit, and `!undo` at the end.
-    """
-    if undo:
-        return f"{execution_id}:{step}#{visit}{'' if place is None else f'.{place}'}{UNDO_SUFFIX}"
-    if place is not None:
-        return f"{execution_id}:{step}#{visit}.{place}"
-    return f"{execution_id}:{step}" if visit == 1 else f"{execution_id}:{step}#{visit}"
-
-
-def undone_node(node: str | None) -> str | None:
-    """The node that a job undoes; None if it undoes nothing. A step may be called `x!undo`, but its name has no `#`."""
-    if node is None or not node.endswith(UNDO_SUFFIX):
-        return None
-    undone = node.removesuffix(UNDO_SUFFIX)
-    parsed = parse_node(undone, None)
-    return undone if "#" in undone and parsed.visit is not None else None
-
-
-class Node(NamedTuple):
-    """What a node id names: a visit of a step, or an item of it."""
-
-    step: str | None
-    visit: int | None
-    place: int | None = None
-
-
-NOWHERE = Node(None, None)
-
-
-def node_of_job(node: str) -> tuple[str, int, int | None]:
-    """The step, visit and place in the node id of a job; an invalid id counts as a step's name.
-
-    The step of an undo job has `!undo` at its end.
-    """
-    undone = undone_node(node)
-    step, visit, place = parse_node(undone or node, node)
-    return (step or node) + ("" if undone is None else UNDO_SUFFIX), visit or 1, place
-
-
-def parse_node(node: str | None, name: str | None, owner: int | None = None) -> Node:
-    """Parse a node id; without one, the node is the first visit of the step `name`.
-
-    NOWHERE for an invalid id, and for a node of another execution than `owner`.
-    """
-    if not node:
-        return Node(name, 1 if name else None)
-    execution, _, rest = node.partition(":")
-    if not rest or (owner is not None and execution != str(owner)):
-        return NOWHERE
-    step, mark, rest = rest.partition("#")
-    if not mark:
-        return Node(step, 1)
-    visit, dot, place = rest.partition(".")
-    if not _is_number(visit) or int(visit) < 1 or (dot and not _is_number(place)):
-        return NOWHERE
-    return Node(step, int(visit), int(place) if dot else None)
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is a natural number that fits into an int4."""
-    return text.isascii() and text.isdigit() and len(text) < 10  # noqa: PLR2004 - longer is no int4
 
 
 def mail_of(row: Record) -> Mail:

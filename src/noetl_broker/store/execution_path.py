@@ -8,10 +8,10 @@ from typing import Any
 from noetl_broker.broker.model import Emitted
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.history.path import ExecutionPath, Items, OpenJob, StepStatus, trace_path
+from noetl_broker.nodes import parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store.archive import archived_fault
-from noetl_broker.store.claimed_rows import parse_node
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import find_execution
 from noetl_broker.store.history import Versions

@@ -14,11 +14,11 @@ import asyncpg
 
 from noetl_broker.broker.state import QUEUED
 from noetl_broker.errors import NotFoundFault
+from noetl_broker.nodes import job_node_id
 from noetl_broker.store import reader
 from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.blocks import WITH_BLOCKS, list_blocks
 from noetl_broker.store.catalog import suggest_path
-from noetl_broker.store.claimed_rows import node_id
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.place_lines import places_of
 from noetl_broker.store.progress import load_progress
@@ -277,7 +277,7 @@ async def list_events(
         visit = of.visit
         if visit is None and of.place is not None:
             visit = await connection.fetchval(sql("latest_visit"), execution_id, of.step)
-        node = None if visit is None else node_id(execution_id, of.step, visit)
+        node = None if visit is None else job_node_id(execution_id, of.step, visit)
         which = (of.step, node, of.place)
     rows = [dict(row) for row in await connection.fetch(sql("list_events"), execution_id, *which)]
     if (archived := await archived_fault(connection, execution_id)) is not None:

@@ -24,9 +24,9 @@ from noetl_broker.explain.facts import (
 from noetl_broker.explain.item import Item
 from noetl_broker.explain.places import place_of_row
 from noetl_broker.history.record import History
+from noetl_broker.nodes import ItemName, node_id, node_of_job, parse_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.archive import archived_fault
-from noetl_broker.store.claimed_rows import node_id, node_of_job, parse_node
 from noetl_broker.store.connection import Connection, schema_of
 from noetl_broker.store.history import load_history
 from noetl_broker.store.progress import load_failed_items, load_item, load_progress
@@ -34,7 +34,6 @@ from noetl_broker.store.queries import sql
 from noetl_broker.store.recovery import RETRY_KEY
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from noetl_broker.store.undo import load_undo
-from noetl_broker.text import ItemName
 
 SCHEDULE_KEY = re.compile(r"schedule:(.+)@(\d{4}-\d\d-\d\dT[\d:.]+Z)", re.DOTALL)
 ALARM_KEY = re.compile(r"on_failure ([0-9]{1,19})")

@@ -26,12 +26,13 @@ from noetl_broker.broker.model import JSON, Emitted, ExecutionEnd, Rules, Turn, 
 from noetl_broker.broker.state import is_live
 from noetl_broker.errors import NotFoundFault, PlaybookFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
+from noetl_broker.nodes import node_of_job
 from noetl_broker.playbook.compile import compile_playbook
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store import turn_store
 from noetl_broker.store.archive import archived_fault
-from noetl_broker.store.claimed_rows import event_of, node_of_job
+from noetl_broker.store.claimed_rows import event_of
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.json_codec import load_json
 from noetl_broker.store.queries import sql

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.store.claimed_rows import node_id
+from noetl_broker.nodes import node_id
 from noetl_broker.store.json_codec import dump_json
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.children import error_of_child
 from noetl_broker.broker.model import JSON, ExecutionEnd
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
-from noetl_broker.store.claimed_rows import ParentVisit, node_id, parse_node, undone_node
+from noetl_broker.nodes import UNDO_SUFFIX, node_id, parse_node, undone_node
+from noetl_broker.store.claimed_rows import ParentVisit
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.template import wrap
 

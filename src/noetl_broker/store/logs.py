@@ -9,14 +9,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from noetl_broker.errors import NotFoundFault
+from noetl_broker.nodes import ItemName, items_prefix, job_node_id, parse_node, undone_node, visit_name
 from noetl_broker.store.archive import archived_fault
-from noetl_broker.store.claimed_rows import parse_node
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Entry, find_execution
 from noetl_broker.store.lasting_session import LastingSession
 from noetl_broker.store.progress import load_item
 from noetl_broker.store.queries import sql
-from noetl_broker.text import ItemName, visit_name
 
 PAGE_ROWS = 500
 
@@ -35,12 +34,9 @@ class Subject:
         """The first four parameters of the statement: the nodes of a visit, and the start of those of its items."""
         if self.visit is None and self.place is None:
             return self.execution_id, self.step, None, None
-        visit = self.visit or 1
-        node = f"{self.execution_id}:{self.step}#{visit}"
-        if self.place is not None:
-            return self.execution_id, self.step, [f"{node}.{self.place}"], None
-        own = f"{self.execution_id}:{self.step}" if visit == 1 else node
-        return self.execution_id, self.step, [own], f"{node}."
+        node = job_node_id(self.execution_id, self.step or "", self.visit or 1, self.place)
+        prefix = None if self.place is not None or undone_node(node) else items_prefix(node)
+        return self.execution_id, self.step, [node], prefix
 
 
 class Key(NamedTuple):

@@ -8,10 +8,9 @@ from typing import Any, cast
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.explain.item import Item
 from noetl_broker.explain.progress import FailedItem, ItemErrors, Progress
-from noetl_broker.store.claimed_rows import node_id
+from noetl_broker.nodes import ItemName, node_id, visit_name
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.queries import sql
-from noetl_broker.text import ItemName, visit_name
 
 MOST_VISITS = 100  # of iterators in one answer
 MOST_ERROR_TYPES = 5  # that are named

@@ -7,8 +7,8 @@ from typing import Any
 
 from noetl_broker.errors import NotFoundFault
 from noetl_broker.explain.progress import Progress
+from noetl_broker.nodes import parse_node
 from noetl_broker.store.blocks import MOST_LISTED
-from noetl_broker.store.claimed_rows import parse_node
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.progress import MOST_VISITS, reported_progress
 from noetl_broker.store.queries import sql

@@ -20,20 +20,11 @@ from noetl_broker.broker.events import node_name_of
 from noetl_broker.broker.model import Decision, Emitted, ExecutionEnd, Job, PlaceChange, StepRow, Turn
 from noetl_broker.broker.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.errors import OversizeFault
+from noetl_broker.nodes import node_id, node_of_job, undone_node
 from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store import step_rows
-from noetl_broker.store.claimed_rows import (
-    MICROSECOND,
-    Case,
-    DecidedTurn,
-    Execution,
-    Mail,
-    Outcome,
-    node_id,
-    node_of_job,
-    undone_node,
-)
+from noetl_broker.store.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Mail, Outcome
 from noetl_broker.store.item_rows import ItemRows
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.letter_rows import child_answer, child_meta, child_row, json_or_null

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from noetl_broker.store.claimed_rows import node_id
+from noetl_broker.nodes import item_node_id, node_id
 from noetl_broker.store.json_codec import dump_json
 from noetl_broker.store.row_layout import columns_of
 
@@ -75,8 +75,7 @@ class UndoColumns:
         owner, node, place = row
         is_awaited = (owner, node) in self.awaited
         if is_awaited and isinstance(owner, int) and isinstance(node, str):
-            visit = node if "#" in node else f"{node}#1"
-            self.unstarted.append((owner, node if place is None else f"{visit}.{place}"))
+            self.unstarted.append((owner, item_node_id(node, place) if isinstance(place, int) else node))
         return is_awaited
 
     def drop(self, owner: int) -> None:

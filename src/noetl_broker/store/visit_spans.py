@@ -9,7 +9,7 @@ from noetl_broker.broker.inputs import inputs_of_job
 from noetl_broker.broker.model import JSON
 from noetl_broker.broker.state import is_live
 from noetl_broker.history.visit_spans import ExecutionSpans, lanes_of
-from noetl_broker.store.claimed_rows import node_id, parse_node
+from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store.connection import Connection
 from noetl_broker.store.executions import Entry
 from noetl_broker.store.json_codec import load_json

@@ -19,8 +19,8 @@ from noetl_broker.broker.state import NEW, ExecutionState, is_live
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START, format_story
 from noetl_broker.job import Job, readable
+from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook import Playbook
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
 from noetl_broker.playbook.template_reads import word_of_inputs
 from noetl_broker.template.scope import unwrap
 from noetl_broker.testing.agenda import Agenda

@@ -50,10 +50,11 @@ from noetl_broker.broker.state import PAUSED
 from noetl_broker.history.record import Node
 from noetl_broker.history.story import STORY_START
 from noetl_broker.job import Job
+from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.playbook.blocks import all_blocks, dotted
 from noetl_broker.playbook.durations import after, moment_text
-from noetl_broker.playbook.keywords import SIGNAL, UNDO_SUFFIX
+from noetl_broker.playbook.keywords import SIGNAL
 from noetl_broker.template import wrap
 from noetl_broker.testing.agenda import Agenda
 from noetl_broker.testing.answers import Answer, Answers, JobOutcome, SimulationFault, as_json, names_of

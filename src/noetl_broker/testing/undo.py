@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from noetl_broker.broker.context import Known, UndoRow, want_action, want_item_action, want_items, want_turn
 from noetl_broker.broker.event_types import ACTION_FAILED
 from noetl_broker.broker.model import JSON, Event, Job, JobChange
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.template import StepResult
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from noetl_broker.nodes import node_id
+
 if TYPE_CHECKING:
     from noetl_broker.store.jobs import LeasedJob
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def job_fields(job: LeasedJob) -> dict[str, Any]:
     """The fields by which lines name a job and its attempt; `node_id` is that of an item or of a later visit."""
     fields = {"queue_id": job.queue_id, "execution_id": job.execution_id, "step": job.node_name}
-    if "#" in job.node_id:
+    if job.node_id != node_id(job.execution_id, job.node_name, 1):
         fields["node_id"] = job.node_id
     return fields | {"type": job.node_type, "attempt": job.attempt}
 

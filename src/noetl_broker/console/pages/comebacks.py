@@ -13,12 +13,12 @@ from noetl_broker.console.pages.screen import Form, Posted, Shown
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import OperatorFault
+from noetl_broker.nodes import visit_name
 from noetl_broker.operations import retries, undos
 from noetl_broker.operations.retries import OnVersion, Outlook
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store import catalog, executions, pages, undo
 from noetl_broker.store.connection import Connection
-from noetl_broker.text import visit_name
 
 router = APIRouter()
 

@@ -16,14 +16,13 @@ from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled, Rules, ShortWork
 from noetl_broker.console.values import ExecutionId
 from noetl_broker.errors import BrokerError, OperatorFault
+from noetl_broker.nodes import read_visit, visit_name
 from noetl_broker.operations import retries
 from noetl_broker.operations.payload_check import payload_check
-from noetl_broker.operations.visits import read_visit
 from noetl_broker.playbook import PlaybookRules
 from noetl_broker.store import approvals, catalog, executions, signals, visit_spans
 from noetl_broker.store.connection import Connection
 from noetl_broker.template import read_integer, read_real
-from noetl_broker.text import visit_name
 
 router = APIRouter()
 

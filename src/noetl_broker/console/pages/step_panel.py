@@ -14,12 +14,11 @@ from noetl_broker.console.values import Payload, WorkerFault
 from noetl_broker.errors import BrokerError
 from noetl_broker.history.past import Past
 from noetl_broker.history.visit_spans import Attempt, attempts_of
+from noetl_broker.nodes import read_node, visit_name
 from noetl_broker.operations.explanations import explain_part
-from noetl_broker.operations.visits import read_node
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store import logs, visit_spans
 from noetl_broker.store.connection import Connection
-from noetl_broker.text import visit_name
 
 EXPLAINED_TURNS = 500  # up to which a page explains without being asked
 LOG_ENTRIES = 200

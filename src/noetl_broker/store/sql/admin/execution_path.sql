@@ -56,14 +56,14 @@ select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_a
 from (
   select v.execution_id, v.event_id, v.event_type, v.node_type, v.created_at, v.status,
     case when starts_with(v.event_type, 'compensation_') then noetl.undo_node_id(v.node_id) else v.node_id end as node_id,
-    case when starts_with(v.event_type, 'compensation_') then v.node_name || '!undo' else v.node_name end as step
+    case when starts_with(v.event_type, 'compensation_') then noetl.undo_step(v.node_name) else v.node_name end as step
   from noetl.event v
   where v.execution_id = $1::bigint
     and v.event_type in (
       'step_started', 'step_completed', 'step_failed', 'step_cancelled', 'action_started', 'action_failed',
       'compensation_started', 'compensation_completed', 'compensation_failed'
     )
-    and strpos(split_part(v.node_id, '#', 2), '.') = 0
+    and not noetl.is_item(v.node_id)
 ) e
 left join noetl.wait w on w.execution_id = e.execution_id and w.node_id = e.node_id
 group by e.node_id

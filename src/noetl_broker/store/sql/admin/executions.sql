@@ -143,7 +143,7 @@ from (
     select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts,
       q.max_attempts, q.lost_leases, q.available_at::timestamptz as available_at,
       q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.created_at,
-      strpos(split_part(q.node_id, '#', 2), '.') > 0 as is_item
+      noetl.is_item(q.node_id) as is_item
     from noetl.queue q
     where q.execution_id = $1::bigint
       and q.status not in ('done', 'cancelled')
@@ -184,7 +184,7 @@ where e.execution_id = $1::bigint
   and (
     $3::text is null
     or e.node_id = $3 and $4::int is null
-    or $4::int is null and starts_with(e.node_id, regexp_replace(noetl.item_node_id($3, 0), '0$', ''))
+    or $4::int is null and starts_with(e.node_id, noetl.items_prefix($3))
     or e.node_id = noetl.item_node_id($3, $4)
     or e.node_id = $3 and $4::text in (noetl.as_json(e.context) ->> 'index', noetl.as_json(e.meta) ->> 'index')
   )

@@ -166,11 +166,16 @@ from noetl.execution x
 where x.path = $2::text and x.idempotency_key = 'on_failure ' || $1::bigint;
 
 -- name: find_child
--- The latest child of a visit, or with $3 of any visit of its step, and of one item ($4) or any.
+-- The latest child of a step, of one visit ($3) or any, and of one item ($4) or any. Not what undoes a child.
 select x.execution_id
 from noetl.execution x
 where x.parent_execution_id = $1::bigint
-  and case when $3::boolean then split_part(x.parent_node_id, '#', 1) else x.parent_node_id end = $2::text
+  and exists (
+    select
+    from noetl.parse_node(x.parent_node_id) n
+    where n.step = $2::text and ($3::int is null or n.visit = $3)
+  )
+  and not noetl.is_undo(x.parent_node_id)
   and ($4::int is null or x.parent_index = $4)
 order by x.execution_id desc
 limit 1;

@@ -2,8 +2,7 @@
 -- The items of the latest visit of each iterator and of its open visits, at most $2 visits. Counted by status, failed
 -- ones by type of error: the $3 most frequent types, and the rest together. The pace is that of the last $4 items.
 with counted as materialized (
-  select i.node_id, split_part(split_part(i.node_id, ':', 2), '#', 1) as step,
-    coalesce(nullif(split_part(i.node_id, '#', 2), ''), '1')::int as visit, count(*) as total,
+  select i.node_id, count(*) as total,
     count(*) filter (where i.status <> 'WAITING') as started,
     count(*) filter (where i.status in ('COMPLETED', 'FAILED')) as ended,
     count(*) filter (where i.status = 'FAILED') as failed, count(*) filter (where i.status = 'CANCELLED') as cancelled,
@@ -11,9 +10,13 @@ with counted as materialized (
   from noetl.iteration i
   where i.execution_id = $1::bigint
   group by i.node_id
+), named as materialized (
+  select c.*, n.step, n.visit
+  from counted c
+  cross join noetl.parse_node(c.node_id) n
 ), chosen as materialized (
   select c.*, t.status, case when w.visits = c.visit then w.started_at end as started_at
-  from counted c
+  from named c
   left join noetl.workflow w on w.execution_id = $1::bigint and w.step_id = c.step
   left join lateral (
     -- the status of the execution, if the visit is open
@@ -25,7 +28,7 @@ with counted as materialized (
       and t.token ->> 'step' = c.step and (t.token ->> 'visit')::int = c.visit
     limit 1
   ) t on true
-  where t.status is not null or not exists (select from counted n where n.step = c.step and n.visit > c.visit)
+  where t.status is not null or not exists (select from named n where n.step = c.step and n.visit > c.visit)
   order by c.node_id
   limit $2::int
 )
@@ -45,7 +48,7 @@ select c.step, c.visit, c.total, c.started, c.ended, c.failed, c.cancelled, case
     select count(*)
     from noetl.queue q
     where q.execution_id = $1::bigint and q.status = 'held' and 'limit' = any(q.held_for)
-      and starts_with(q.node_id, regexp_replace(noetl.item_node_id(c.node_id, 0), '0$', ''))
+      and starts_with(q.node_id, noetl.items_prefix(c.node_id))
   ) as held, c.status is not null as is_open, f.errors, f.other_errors,
   f.other_types, p.last_ended_at,
   case when c.status <> 'PAUSED' then (p.counted / greatest(extract(epoch from clock_timestamp() - p.since), 0.001))::float8 end as pace

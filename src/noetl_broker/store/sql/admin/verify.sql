@@ -42,7 +42,7 @@ with ends as (
     )
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
 ), adopting as (
-  select distinct i.execution_id, split_part(i.node_id, ':', 2) as visit
+  select distinct i.execution_id, i.node_id
   from noetl.iteration i
   where i.execution_id = any($1::bigint[])
     and i.child_execution_id is not null
@@ -78,7 +78,7 @@ where t.execution_id = any($1::bigint[])
   and not exists (
     select
     from adopting a
-    where a.execution_id = e.execution_id and a.visit = coalesce(split_part(e.node_id, ':', 2), e.node_name)
+    where a.execution_id = e.execution_id and a.node_id = coalesce(e.node_id, noetl.node_id(e.execution_id, e.node_name, 1))
       and lower(e.event_type) = 'action_completed'
   );
 

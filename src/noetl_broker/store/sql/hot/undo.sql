@@ -14,7 +14,7 @@ with superseded as (
   where u.execution_id = c.execution_id and u.node_id = c.node_id and u.status in ('open', 'running', 'unknown')
 ), named as (
   update noetl.queue q
-  set node_name = q.node_name || '!undo'
+  set node_name = noetl.undo_step(q.node_name)
   from unnest($17::bigint[], $18::text[]) j (execution_id, node_id)
   where q.execution_id = j.execution_id and q.node_id = j.node_id
 )
