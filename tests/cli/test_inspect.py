@@ -169,10 +169,10 @@ def test_events_of_iterator_items_have_their_index(command: Command, database: D
     assert [words[1:] for words in log if words[0] == "action_completed"] == [["spread[0]"], ["spread[1]"]]
     began = [words[1:] for words in log if words[0] == "iteration_started"]
     assert began == [
-        ["spread", "item", "0"], ["spread", "item", "1"], ["spread", "#2", "item", "0"], ["spread", "#2", "item", "1"],
+        ["spread", "item", "0"], ["spread", "item", "1"], ["spread#2", "item", "0"], ["spread#2", "item", "1"],
     ]  # fmt: skip
     jobs = command("status", execution_id).stdout
-    assert [place in jobs for place in ("spread #2[0]", "spread #2[1]")] == [True, True]
+    assert [place in jobs for place in ("spread#2[0]", "spread#2[1]")] == [True, True]
 
 
 def fail_fetch(command: Command, database: Database, attempt: int = 1) -> None:

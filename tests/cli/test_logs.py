@@ -100,7 +100,7 @@ def test_items_are_named(command: Command, database: Database, started: int, job
     found = {name: shown(command("logs", started, name).stdout) for name in ("fetch[7]", "fetch#2[7]", "fetch#1")}
     assert found == {
         "fetch[7]": ["fetch[7]  fetch#1.7"],
-        "fetch#2[7]": ["fetch #2[7]  fetch#2.7"],
+        "fetch#2[7]": ["fetch#2[7]  fetch#2.7"],
         "fetch#1": ["fetch  all", "fetch[7]  fetch#1.7", "fetch[70]  fetch#1.70"],
     }
 

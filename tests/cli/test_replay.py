@@ -119,7 +119,7 @@ def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, f
     assert story.endswith('    job   high {"n": 2}\n')
     [event_id] = rows(database, "select event_id from noetl.turn where turn = 2 and execution_id = %s", forked)[0]
     assert summary == (
-        f"  turn 2, action_completed measure (event {event_id}): job high#1\n"
+        f"  turn 2, action_completed measure (event {event_id}): job high\n"
         "    --- written\n"
         "    +++ decided\n"
         '       "max_attempts": 1,\n'
@@ -139,7 +139,7 @@ def test_a_difference_is_shown_as_a_diff(command: Command, database: Database, f
         "event_id": event_id,
         "event_type": "action_completed",
         "step": "measure",
-        "what": "job high#1",
+        "what": "job high",
     }
     assert (difference["written"]["priority"], difference["decided"]["priority"]) == (9, 5)
 

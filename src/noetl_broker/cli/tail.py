@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -14,6 +13,7 @@ from noetl_broker.broker.state import is_live
 from noetl_broker.cli import output
 from noetl_broker.explain.error_text import attempt_text, error_text
 from noetl_broker.explain.places import place_of_row, place_text
+from noetl_broker.nodes import MARK, name_of_node
 from noetl_broker.store import executions
 from noetl_broker.store.lasting_session import LastingSession
 from noetl_broker.store.schema_name import with_schema
@@ -36,7 +36,6 @@ TOLD_IN = {
     "execution_queued": "reason",
     TIMER_DUE: "purpose",
 }
-_VISIT = re.compile(r"#(?P<visit>\d+)(?:\.(?P<place>\d+))?$")
 
 
 async def follow(
@@ -105,7 +104,7 @@ def event_line(event: dict[str, Any]) -> str:
 
 
 def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Give an event as time, type, step (`fetch #2` for the second visit) and detail."""
+    """Give an event as time, type, step (`fetch#2` for the second visit) and detail."""
     return (
         output.moment(event["created_at"]),
         output.cell(event["event_type"]).ljust(18),
@@ -115,13 +114,10 @@ def event_cells(event: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def step_name(row: dict[str, Any]) -> str:
-    """Give the step of an event or a job: `fetch`, `fetch #2` for its second visit, `fetch[3]` for an item."""
+    """Give the step of an event or a job: `fetch`, `fetch#2` for its second visit, `fetch[3]` for an item."""
     name = str(row.get("node_name") or row.get("step") or "")
-    found = _VISIT.search(str(row.get("node_id") or ""))
-    if found is None:
-        return name
-    visit = "" if found["visit"] == "1" else f" #{found['visit']}"
-    return name + visit + ("" if found["place"] is None else f"[{found['place']}]")
+    node = str(row.get("node_id") or "")
+    return name_of_node(node) if MARK in node else name
 
 
 def _detail(event: dict[str, Any]) -> str | None:

@@ -13,7 +13,7 @@ from noetl_broker.broker.model import JSON, Decision, ExecutionBegin, ExecutionE
 from noetl_broker.broker.state import ExecutionState, encode
 from noetl_broker.errors import HistoryFault
 from noetl_broker.history.record import History, Node, RecordedJob, RecordedRow, RecordedTurn
-from noetl_broker.playbook.keywords import UNDO_SUFFIX
+from noetl_broker.nodes import UNDO_SUFFIX, visit_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -212,8 +212,7 @@ def _job_difference(turn: int, node: Node, written: RecordedJob | None, decided:
 
 
 def _job_name(node: Node) -> str:
-    step, visit, place = node
-    return f"job {step}#{visit}" + ("" if place is None else f"[{place}]")
+    return f"job {visit_name(*node)}"
 
 
 def _as_recorded(history: History, job: Job) -> RecordedJob:

@@ -221,10 +221,10 @@ async def test_a_history_with_children_and_items_gives_no_difference(database: D
         ("update noetl.catalog set content = replace(content, 'b.ok', 'not b.ok')", "step_completed"),
         (
             "update noetl.queue set action = replace(action, '\"n\":5', '\"n\":6') where node_name = 'a'",
-            "job a#1 action",
+            "job a action",
         ),
-        ("update noetl.queue set priority = 9 where node_name = 'j'", "job j#1 priority"),
-        ("delete from noetl.queue where node_name = 'j'", "job j#1"),
+        ("update noetl.queue set priority = 9 where node_name = 'j'", "job j priority"),
+        ("delete from noetl.queue where node_name = 'j'", "job j"),
         ("update noetl.workflow set status = 'FAILED' where step_name = 'a'", "tracking row a"),
         ("update noetl.workflow set visits = 2 where step_name = 'j'", "tracking row j"),
         ("update noetl.execution set result = '{\"j\": 0}'", "end of the execution"),

@@ -9,6 +9,7 @@ from noetl_broker.cli.command import Call
 from noetl_broker.history.replay import ReplayedTurn, sentences
 from noetl_broker.history.snapshot import Snapshot
 from noetl_broker.history.story import format_turn
+from noetl_broker.nodes import visit_name
 from noetl_broker.operations.snapshots import StateAfter, state_after
 from noetl_broker.store.session import session
 
@@ -47,7 +48,8 @@ def _show_snapshot(snapshot: Snapshot) -> None:
     if snapshot.visits:
         output.say()
         jobs = [
-            (_visit(one.step, one.visit), one.type, one.failures, one.inputs, _items(one)) for one in snapshot.visits
+            (visit_name(one.step, one.visit), one.type, one.failures, one.inputs, _items(one))
+            for one in snapshot.visits
         ]
         output.show_table(("open job", "type", "failures", "inputs", "items"), jobs)
     if snapshot.joins:
@@ -58,7 +60,7 @@ def _show_snapshot(snapshot: Snapshot) -> None:
         output.say()
         results = [
             (
-                _visit(step, found["visit"]),
+                visit_name(step, found["visit"]),
                 found["status"],
                 output.compact_json(_value_or_error(found), longest=LONGEST_VALUE),
             )
@@ -68,7 +70,9 @@ def _show_snapshot(snapshot: Snapshot) -> None:
 
 
 def _awaited(waiting: Any) -> str:
-    return ", ".join([*(_visit(*visit) for visit in waiting.visits), *(f"the join {join}" for join in waiting.joins)])
+    return ", ".join(
+        [*(visit_name(*visit) for visit in waiting.visits), *(f"the join {join}" for join in waiting.joins)]
+    )
 
 
 def _items(live: Any) -> str | None:
@@ -81,7 +85,3 @@ def _items(live: Any) -> str | None:
 
 def _value_or_error(found: dict[str, Any]) -> Any:
     return found["error"] if found["status"] == "FAILED" else found["data"]
-
-
-def _visit(step: str, visit: int) -> str:
-    return step if visit == 1 else f"{step} #{visit}"
