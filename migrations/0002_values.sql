@@ -237,8 +237,8 @@ as $$
   select jsonb_build_object('message', 'the job was withdrawn, because its execution ends', 'type', 'withdrawn')
 $$;
 
--- The data of a result. An envelope (an object with `data` and otherwise only id, status, error, meta, duration) is
--- unwrapped once, as in the core.
+-- The data of a result. An envelope is unwrapped once, as in the core. It is an object with `data` whose other keys are
+-- among id, status, error, meta and duration.
 create or replace function noetl.unwrapped(result jsonb) returns jsonb
 language sql immutable parallel safe
 as $$

@@ -23,8 +23,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- The broker decides as it writes: its own events are not mail. The functions of workers write their mail themselves, but
-  -- not that of events which a trigger of the user inserts beside theirs.
+  -- The broker decides as it writes: its own events are not mail. The functions of workers write the mail of their own
+  -- events. A trigger of a user may insert other events meanwhile: they need mail here.
   if current_setting('noetl.writer', true) = 'broker'
     or current_setting('noetl.writer', true) = 'worker' and pg_trigger_depth() = 1 then
     return null;

@@ -4,10 +4,10 @@
 -- clock of the database decides about leases. Each function changes the job and writes its event in one transaction.
 
 -- Locks the next jobs to lease, after a slow scan. While a session holds an old snapshot, vacuum cannot remove the index
--- entries of leased jobs, and each scan reads all of them. So after a slow scan a session starts the next scans later. They
--- start at the first job that it found. If it found all jobs, they start at the time of the scan. Three seconds are taken off,
--- because transactions that queue jobs are rarely open for longer. The next full scan finds the jobs that it misses.
--- `noetl.lease_mark` is empty where no scan was slow, and then lease_jobs does not call this.
+-- entries of leased jobs. Each scan then reads all of them. So after a slow scan a session starts the next scans later.
+-- They start at the first job that it found. If it found all jobs, they start at the time of the scan. Three seconds are
+-- taken off, because transactions that queue jobs are rarely open for longer. The next full scan finds the jobs that it
+-- misses. `noetl.lease_mark` is empty where no scan was slow, and then lease_jobs does not call this.
 create or replace function noetl.choose_jobs(most int, node_types text[], at timestamptz) returns bigint[]
 language plpgsql
 as $$

@@ -5,8 +5,8 @@
 create sequence if not exists noetl.stale_answer_seq;
 
 -- Ends leases that are still held, and puts their events into the inbox. One statement does it all: each further one, and
--- the trigger's, would cost as much. Its callers set a kept plan without sequential scans. A plan that was made for a small
--- table would scan all of it, and a plan by status would read all leases.
+-- the trigger's, would cost as much. Its callers set a kept plan without sequential scans. A plan made for a small table
+-- would scan the whole table. A plan by status would read all leases.
 create or replace function noetl.end_jobs(
   worker_id text,
   queue_ids bigint[],

@@ -227,8 +227,8 @@ end
 $$;
 
 -- The mail that does not fit into one transaction. Executions that carry more than 16 KiB share batch_bytes, and the first
--- of them always fits. The results beside failures of one execution share batch_bytes too, in the order of the mail. A
--- separate function, because few claims need it, and planning this query would cost a claim of one mail a tenth.
+-- of them always fits. The results beside failures of one execution share batch_bytes too, in the order of the mail. It is
+-- a separate function, because few claims need it. To plan its query would make a claim of one mail slower by a tenth.
 create or replace function noetl.too_large_together(
   executions bigint[], mails bigint[], bytes bigint[], results bigint[], newest boolean
 ) returns bigint[]
@@ -286,7 +286,7 @@ comment on function noetl.is_doubled_signal(bigint, bigint, jsonb) is
 -- Mail comes back with `locked` false, and stays in the inbox, where
 -- - another broker holds its execution, or the parent or child whose row it reads or writes;
 -- - it belongs to an execution whose start is not decided on yet, so that a cancel is not lost;
--- - it is the end of an action, and an earlier event about a child of that worker is not decided on yet;
+-- - it is the end of an action, and an earlier event about a child of its worker is undecided;
 -- - it does not fit into the memory of one batch.
 -- So a claim that locks nothing does not mean an empty inbox.
 create or replace function noetl.take_mail(max_mail int, newest boolean, from_mail_id bigint)

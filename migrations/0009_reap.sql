@@ -206,7 +206,7 @@ end
 $$;
 
 -- Handles at most max_rows of each kind. Leases that ran out before `since` wait for another call. While a session holds an
--- old snapshot, the index keeps the entries of ended leases, and reading them takes ever longer.
+-- old snapshot, the index keeps the entries of ended leases. To read them takes longer and longer.
 create or replace function noetl.reap(
   max_rows int, max_lost_leases int, since timestamptz default '-infinity', foreign_grace_seconds float8 default 900
 ) returns table (requeued int, lost int, timed_out int)

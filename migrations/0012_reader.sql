@@ -41,7 +41,7 @@ select q.queue_id, q.execution_id, q.node_id, q.node_name, q.node_type, q.status
   q.stop, q.progress - array['errors', 'other_types'] as progress
 from noetl.queue q;
 
--- Without the names and the key of a signal and the title of an approval, which may be rendered from the payload.
+-- It leaves out the names and the key of a signal, and the title of an approval. These may be rendered from the payload.
 create or replace view noetl.waits as
 select w.execution_id, w.node_id, w.step, w.kind, w.status, w.began_at, w.ended_at, (
     select min(t.due_at)

@@ -215,7 +215,7 @@ comment on function noetl.weight(anyelement) is
 comment on function noetl.is_inflated(jsonb) is
   'Whether a value is far larger as text than stored, because of numbers such as 1e100000.';
 comment on function noetl.bytes_past_limit(jsonb) is
-  'The size of a value as JSON text where it is over the 16 MiB that the broker reads of an event, else null.';
+  'The size of a value as JSON text if it is over 16 MiB, else null. The broker reads no larger event.';
 comment on function noetl.bytes_past_limit(text) is 'The same for JSON text.';
 comment on function noetl.shorten_error(jsonb) is
   'An error; where it is over 64 KiB, its message, type, smallest fields and `original_bytes`.';

@@ -1,9 +1,9 @@
 -- Signals: facts that producers send, and the waits that take them.
 --
 -- A sender inserts a signal and a look, and matches nobody. A wait that begins, or that is open again, gets a look too. A
--- broker matches in a transaction that began after the look was committed, so it sees the signal and the wait. Whichever
--- of both was committed last, its look finds the other. At most one signal is under way to a wait: the wait is `told`
--- until a turn says whether it took the signal.
+-- broker matches in a transaction that began after the commit of the look. So it sees the signal and the wait. Whichever of
+-- both was committed last, its look finds the other. At most one signal is under way to a wait: the wait is `told` until a
+-- turn says whether it took the signal.
 
 -- Few rows, and they live until they are taken or too old. So they are in one table without partitions.
 create table if not exists noetl.signal (
@@ -271,9 +271,9 @@ as $$
   limit max_waits + 1
 $$;
 
--- Tells each of these waits the lowest signal that fits and that its execution did not get yet. A wait that another
--- transaction holds gets a new look, and so does one whose signal went to another wait of its execution. Returns the
--- number of signals that are on their way, and of new looks.
+-- Tells each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new look if
+-- another transaction holds it. It also gets one if its signal went to another wait of its execution. Returns the number of
+-- signals that are on their way, and of new looks.
 create or replace function noetl.tell_waits(executions bigint[], nodes text[], out told int, out again int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -516,8 +516,9 @@ begin
 end
 $$;
 
--- Deletes signals that nobody can take any more: those that are too old, and those of executions that ended, of which it
--- looks at max_rows from a signal id on. Returns their number, and where the next call goes on (0: at the beginning).
+-- Deletes signals that nobody can take any more: old ones, and those of executions that ended. Of the latter it looks at
+-- max_rows, from a signal id on. Returns the number of deleted signals, and where the next call goes on (0: at the
+-- beginning).
 create or replace function noetl.sweep_signals(max_rows int, from_id bigint, out swept int, out next_id bigint)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

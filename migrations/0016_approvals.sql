@@ -427,7 +427,7 @@ as $$
 $$;
 
 comment on function noetl.decision_of(bigint, text, int) is
-  'Whether there are such an execution and such a step, and the last decision of the step or of its visit.';
+  'Whether the execution and the step exist, and the last decision of the step or of its visit.';
 
 comment on function noetl.shown_value(jsonb) is 'A value as a message shows it.';
 comment on function noetl.place_of(text, text) is 'The place of a key: `order.price`.';

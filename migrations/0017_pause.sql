@@ -290,7 +290,7 @@ begin
     into last, count
     from chosen c;
   elsif own.status = 'RUNNING' then
-    -- a worker may begin its scans after the jobs that it has seen, so a released job is available from now on
+    -- a released job is available from now on: a worker may start its scans after the jobs that it has seen
     with chosen as materialized (
       select q.node_id
       from noetl.queue q

@@ -1,9 +1,9 @@
 -- Schedules: playbooks that start at moments, given by a cron text or a fixed span.
 --
--- A broker finds the moments (a cron text in a time zone needs a library), SQL starts executions and moves rows. There is
--- no leader. In one transaction a broker locks rows that are due, starts an execution, and moves each row to its next
--- moment. The idempotency key of the start is the name and the moment, so no moment starts two executions. The table is
--- not named `schedule`, because a NoETL server has one of that name.
+-- A broker finds the moments, because a cron text in a time zone needs a library. SQL starts executions and moves rows.
+-- There is no leader. In one transaction a broker locks rows that are due, starts an execution for each, and sets its next
+-- moment. The idempotency key of the start is the name and the moment, so no moment starts two executions. The table is not
+-- named `schedule`, because a NoETL server has one of that name.
 
 create table if not exists noetl.start_schedule (
   name text primary key,

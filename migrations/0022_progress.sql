@@ -1,5 +1,5 @@
 -- Progress: how far a leased job is, as its worker reports it. It stands in the row of the job, which no index sees. So the
--- update of a report is HOT where the page has room, and no other statement reads or writes more.
+-- update of a report is HOT if the page has room. No other statement reads or writes more because of it.
 
 create or replace function noetl.is_count(value jsonb) returns boolean
 language sql immutable parallel safe

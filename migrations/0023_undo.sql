@@ -1,7 +1,7 @@
--- What is to be undone when an execution fails or is cancelled, and how an operator goes on after a failed undo.
+-- Undo: which actions an execution undoes when it fails or is cancelled, and how an operator continues after a failed undo.
 --
--- The broker writes a row in the turn that reads a success, so the state of the core keeps a count only. A row ends once: it
--- is done, failed or unknown, or another execution has taken it over.
+-- The broker writes a row in the turn that reads a success. So the state of the core keeps only a count. A row ends once:
+-- it is done, failed or unknown, or another execution has taken it over.
 
 -- Partitioned, because the rows live as long as the history of their execution.
 create table if not exists noetl.undo (
@@ -252,7 +252,7 @@ end
 $$;
 
 comment on function noetl.take_over_undo(bigint, bigint, boolean) is
-  'Moves what is left to undo of an execution into another one, and returns the numbers of rows and of those of unknown outcome.';
+  'Moves what is left to undo of an execution into another one. Returns how many rows, and how many of unknown outcome.';
 
 -- Starts the execution that undoes what is left of another one. With `parent_id`, `parent_node` and `parent_event`, the parent
 -- waits for its answer. Of `start_meta`, `undo` may have the error for the templates. The caller writes the mail of the start
@@ -555,7 +555,7 @@ end
 $$;
 
 comment on function noetl.undo_execution(bigint, boolean, int) is
-  'Starts an execution that undoes what is left of an ended one, with `unknown` also what may not have happened, on another `version` of its playbook if one is given. Returns its id.';
+  'Starts an execution that undoes what is left of an ended one. `unknown`: also actions that may not have happened. `version`: another version of its playbook. Returns the id.';
 
 create or replace function noetl.abandon_execution(execution_id bigint, reason text default null) returns boolean
 language plpgsql security definer

@@ -1,9 +1,9 @@
 -- Places: at most so many executions of one path and key run at once, the others wait in a line.
 --
 -- Whoever takes or frees places first locks their rows, and looks in the next statement. Nobody waits for such a lock: a
--- broker that does not get it puts the mail off. A row exists only while somebody holds or waits for its place, so a lock
--- of its own (`lock_places`) stands for rows that do not exist yet. Whoever frees a place gives it to the next one in the
--- same transaction, so no place is free while somebody could take it.
+-- broker that does not get it puts the mail off. A row exists only while somebody holds its place or waits for it.
+-- `lock_places` is a lock for rows that do not exist yet. Whoever frees a place gives it to the next one in the same
+-- transaction. So no place is free while somebody could take it.
 
 create sequence if not exists noetl.place_seq;
 
@@ -112,8 +112,8 @@ as $$
   join noetl.place_claim o on o.execution_id = w.execution_id and (o.path, o.key) <> (w.path, w.key)
 $$;
 
--- Whether an execution that waits could run now, but for the place (path, key). Of a pair, the other place must be free, and
--- not be due to executions with a lower number that want it alone.
+-- Whether an execution that waits could run now, but for the place (path, key). An execution may need two places. The other
+-- place must then be free too, and no execution with a lower number may wait for it alone.
 create or replace function noetl.could_run(claim noetl.place_claim) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -291,8 +291,8 @@ as $$
   where p.path = u.path and p.key = u.key and (p.held, p.is_waited_for) <> (n.held, n.is_waited_for)
 $$;
 
--- Gives free places to those that wait, in their order. The caller has locked the places. One that also waits for a place
--- that is taken or locked elsewhere is passed over, and so is one that is paused. Returns how many executions it admits.
+-- Gives free places to those that wait, in their order. The caller has locked the places. It passes over paused executions,
+-- and those that also wait for a place that is taken or locked. Returns how many executions it admits.
 create or replace function noetl.hand_over(paths text[], keys text[]) returns int
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp

@@ -136,9 +136,9 @@ end
 $$;
 
 -- Gives places to the next held jobs of a key: highest priority first, then the oldest. Returns how many, or -1 if another
--- transaction has the key; then nothing is done.
--- With a rate, the bucket must have room for all jobs that are ready, whenever they begin, and for the next one. So that one
--- becomes available when it has. `is_lease`: other jobs of the same lease may not be in the bucket yet, as many as `burst`.
+-- transaction has the key; then nothing is done. With a rate, the bucket must have room for the next job and for all jobs
+-- that are ready. The next job becomes available when the bucket has this room. `is_lease`: other jobs of the same lease
+-- may not be in the bucket yet, as many as `burst`.
 create or replace function noetl.give_places(name text, key text, is_lease boolean default false, most int default 1000)
 returns int
 language plpgsql volatile
@@ -211,7 +211,7 @@ begin
       for update skip locked
     ) r
   ), placed as (
-    -- a worker may begin its scans after the jobs that it has seen, so a job is available from now on
+    -- a job is available from now on: a worker may start its scans after the jobs that it has seen
     update noetl.queue q
     set status = case when q.attempts > 0 and q.first_leased_at is null then 'retry' else 'queued' end,
         held_for = null,
@@ -385,7 +385,7 @@ begin
 end
 $$;
 
--- Looks at the next keys that have held jobs, also where nobody left a look, and drops buckets that are full. Returns how many
+-- Looks at the next keys that have held jobs, also at keys without a look. Drops buckets that are full. Returns how many
 -- places it gave: each is a place that somebody had not given. `last_name` is null after the last key.
 create or replace function noetl.sweep_limits(
   max_keys int, after_name text, after_key text, out given int, out last_name text, out last_key text

@@ -19,7 +19,7 @@ create table if not exists noetl.ended_job (
 create index if not exists ended_job_age on noetl.ended_job (ended_at);
 
 comment on table noetl.ended_job is
-  'Jobs that a NoETL server ended in the queue, until the broker has decided on their event or on this row.';
+  'Jobs that a NoETL server ended in the queue. A row stays until the broker has decided on the job''s event, or on the row.';
 comment on column noetl.ended_job.queue_id is 'The job.';
 comment on column noetl.ended_job.status is 'The status that the server set: done, retry, dead.';
 comment on column noetl.ended_job.ended_at is 'When the server set it.';
@@ -72,11 +72,11 @@ end
 $$;
 
 -- The API of the server shows the status of the latest event by `created_at`. So an event that is inserted while the
--- execution runs gets the status RUNNING, and one that comes after the end is dated before it; `came_at` in its meta is the
--- true time. The core sets the status of the events of turns. The lock of the execution shows whether a broker is ending it
--- right now. The server waits for that lock for a moment. A broker or worker must not wait, because the other broker may
--- wait for it. Its event gets an earlier time than the end. The exception releases the lock at once, and a broker that
--- takes it later has a later time.
+-- execution runs gets the status RUNNING. An event after the end gets an earlier time than the end; `came_at` in its meta
+-- is the true time. The core sets the status of the events of turns. The lock of the execution shows whether a broker is
+-- ending it right now. The server waits for that lock for a moment. A broker or worker must not wait, because the other
+-- broker may wait for it. Its event gets an earlier time than the end. The exception releases the lock at once, and a
+-- broker that takes it later has a later time.
 create or replace function noetl.show_status() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -399,7 +399,7 @@ $$;
 comment on function noetl.receive_job() is
   'Trigger: records that a NoETL server ended a job, until its event is decided on.';
 comment on function noetl.show_status() is
-  'Trigger: sets status and time of events so that the latest one has the status of the execution, which the API of the server shows.';
+  'Trigger: sets status and time of events. So the latest event has the status of the execution, which the server''s API shows.';
 comment on function noetl.know_kind() is 'Trigger: inserts the kind Playbook into noetl.resource before the first playbook.';
 comment on function noetl.is_lease_lost(noetl.queue, timestamptz, float8) is
   'For the broker: whether a lease that ran out is lost. Leases of a NoETL server are lost with the worker pool or after the grace.';
