@@ -1,6 +1,6 @@
 """Approvals: steps that wait until a person approves or rejects.
 
-An approval is a wait: a row that keeps the inputs of its visit and what people see, and a timer if it has a timeout.
+An approval is a wait. Its row keeps the inputs of its visit and what people see. If it has a timeout, it has a timer.
 `approval_decided` completes it. `noetl.decide_approval` checks the form before it writes that event.
 """
 

@@ -29,9 +29,9 @@ class Compensation(NamedTuple):
     and `failed` count rows; those that are left, and the unknown ones, are counted in the state. `execution_id` is the
     execution whose actions are undone, of an undo execution; 0: this one.
 
-    An undo execution has in the meta of its `execution_start` `undo: {execution_id, origin, rows, error}`: the
-    execution whose rows it took over, the one whose actions they undo (through other undo executions), how many rows it
-    took over, and the error for the templates.
+    The `execution_start` of an undo execution has `undo: {execution_id, origin, rows, error}` in its meta.
+    `execution_id` is the execution whose rows it took over, and `rows` their number. `origin` is the execution whose
+    actions they undo; another undo execution may stand in between. `error` is for the templates.
     """
 
     status: str

@@ -152,9 +152,9 @@ class Undo(NamedTuple):
 
     status `open`: its action or child reported success in this turn. `unknown`: it never did, but an attempt timed out
     or lost its lease. The row has the number of this turn, which is the order of undoing: last first. A row that the
-    visit or item has already is replaced, with its turn. `child_execution_id`: of a child that completed and whose own
-    rows are to be undone, because the visit or item has no `compensate`. An open row without a place replaces those of
-    the items and children of its visit: they become `superseded`, if they are open.
+    visit or item has already is replaced, with its turn. `child_execution_id` is set if the visit or item has no
+    `compensate`: the rows of this completed child are undone. An open row without a place replaces those of the items
+    and children of its visit: they become `superseded`, if they are open.
     """
 
     step: str
@@ -389,8 +389,8 @@ class Decision(NamedTuple):
     of waits that failed. `dropped` are items whose children are cancelled, and that go on.
 
     `undos` and `undo_changes` are rows of `noetl.undo`, written in this order. `awaited` are visits that are over, but
-    whose late success is to be undone; they may be in `closed` or `abandoned`, or the turn may have `withdraw`. If a
-    worker has leased the job of such a visit or item, it is not told to stop, and a lost lease is final at once:
+    whose late success is to be undone; they may be in `closed` or `abandoned`, or the turn may have `withdraw`. A
+    worker that has leased the job of such a visit or item is not told to stop. A lost lease is final at once:
     `action_failed` with error.type `lost_lease`. One that no worker has is withdrawn, and an `action_failed` with
     error.type `withdrawn` is sent in the same transaction. Its open children are cancelled by letter, and answer when
     they have ended; for a child that the batch drops before it starts, `withdrawn` is sent too. A `delegated` job of a

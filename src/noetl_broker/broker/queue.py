@@ -184,8 +184,8 @@ def _worker_context(
 ) -> dict[str, JSON]:
     """The context of the job: the inputs and everything that its deferred strings read.
 
-    Its keys: `results` of steps, the `result` given to the visit, `outcomes` of steps that did not simply complete, and
-    the `unfinished` (deferred) strings of the workload. `reads_failed`: a deferred string may read failed items.
+    `results` are those of steps, `result` is given to the visit. `outcomes` are of steps that did not simply complete.
+    `unfinished` lists the deferred strings of the workload. `reads_failed`: a deferred string may read failed items.
     """
     names, results = step.fields.worker_names, step.fields.worker_results
     for path in given.deferred:

@@ -57,7 +57,7 @@ class SpentAtJoin(NamedTuple):
 
 
 class ClosedArrival(NamedTuple):
-    """A token on an arc or at a join ended, because it was spent for a join that cancels its losers."""
+    """A token on an arc or at a join that ended. It was spent for a join that cancels its losers."""
 
     arrival: Arrival
     join: str

@@ -1,6 +1,6 @@
 """What is to be undone: a row of `noetl.undo` for each visit and item that reported success or may have.
 
-Only visits of steps with a `compensate`, and children that completed and have rows of their own, have such a row.
+Such a row exists only for a visit of a step with `compensate`, or for a completed child with rows.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def report_late_child(draft: Draft) -> bool:
 
 
 def unwanted_child(playbook: Playbook, ended: str, event: Event) -> int | None:
-    """The child that an event reports as completed, if nobody wants its success any more and it is to be undone.
+    """Give the child that an event reports as completed, if nobody wants its success and it must be undone.
 
     `ended`: the status of the execution, which refuses the event: it has ended, or has given that child up. A cancel of
     the child comes too late. Its own actions are undone, unless the step or its task undoes it.
