@@ -203,7 +203,7 @@ def _clock(server: Server, here: float, limits: Limits) -> Finding:
     return Finding(
         "clock", "problem", f"this machine's clock is {abs(ahead):.1f} s {way} the database's",
         "Leases and delays go by the database's clock alone and stay right. But the log of a broker here does not match"
-        " the times of events, and certificates and tokens may be refused.",
+        " the times of events. Servers may refuse certificates and tokens.",
         "Synchronize both clocks (NTP); ask the database: select clock_timestamp().", facts,
     )  # fmt: skip
 
@@ -265,8 +265,8 @@ async def _look_at_listening(database: Database, connection: Connection, limits:
     return [
         Finding(
             "listen", "problem", reason,
-            "Nothing is lost, but a sleeping broker then finds events only when it looks by itself, every sweep_seconds"
-            " (5 s by default), at each step.",
+            "Nothing is lost, but each step may wait: a sleeping broker finds events only when it looks by itself."
+            " It looks every sweep_seconds (5 s by default).",
             "Connect brokers to the server itself: LISTEN does not work through a transaction pooler, such as"
             " PgBouncer's pool_mode = transaction, and not on a replica.",
         )

@@ -1,7 +1,7 @@
 """JSON between Postgres and Python: fast where that is exact, exact everywhere.
 
-orjson is 15 times as fast as the standard library, but reads integers past 64 bits as floats and cannot write them. So
-the standard library reads texts that may hold such a number. It also reads floats that come back as integers
+orjson is 15 times as fast as the standard library. But it reads integers past 64 bits as floats, and cannot write them.
+So the standard library reads texts that may hold such a number. It also reads floats that come back as integers
 (`template/numbers.py` has the rule).
 
 Reading never fails on valid JSON of Postgres: one event must not stop its whole batch. A value that Python cannot hold,

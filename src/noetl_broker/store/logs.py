@@ -53,9 +53,9 @@ async def list_log(
 ) -> list[Entry]:
     """Up to `limit` entries after a key, the oldest first.
 
-    Each has `message` (text with its ends of lines), `level`, `created_at`, the node with `step`, `visit`, `place`,
-    `attempt`, `ordinal`, and `missing_bytes`: how much that was printed before it is not kept. NotFoundFault if there
-    is no such execution or step.
+    Each has `message` (text with its line ends), `level`, `created_at` and `ordinal`. `step`, `visit`, `place` and
+    `attempt` name the node. `missing_bytes` is the size of the output before it that was not kept. NotFoundFault if
+    there is no such execution or step.
     """
     rows = await connection.fetch(sql("list_log"), *subject.arguments, *(after or (None,) * 4), limit, [], [], [])
     if not rows and after is None:

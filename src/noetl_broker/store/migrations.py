@@ -84,7 +84,7 @@ def _read(file: Path) -> Migration:
 async def migrate(database: Database) -> list[str]:
     """Apply the missing migrations; returns the names of their files.
 
-    Raises SchemaFault if an applied file was changed, or if the database is newer than this program or not in UTF8.
+    Raises SchemaFault if an applied file was changed, the database is newer than this program, or is not in UTF8.
     """
     # An index on a large table takes long, and so may another migrate that holds the lock.
     connection = await connect(database, name="noetl-broker migrate", command_timeout=None, takes="writes")

@@ -36,8 +36,8 @@ async def list_oldest_live(connection: Connection, *, limit: int) -> list[dict[s
 async def list_places(connection: Connection, execution_ids: Collection[int]) -> dict[int, Mapping[str, Any]]:
     """Where executions are, by id: the first `steps` that run, how many are `running`, what one of them `waits_for`.
 
-    `waits_for` is `undo` where `steps` has what is undone now, and `undone` where an execution that has ended left
-    `running` actions undone.
+    `waits_for` is `undo` if `steps` has the undos that run now. It is `undone` if an ended execution left `running`
+    actions that were not undone.
     """
     rows = await connection.fetch(sql("list_places"), [*execution_ids], MOST_STEPS)
     return {row["execution_id"]: dict(row) for row in rows}

@@ -23,7 +23,7 @@ MOMENT = 0.001  # seconds
 async def load_progress(connection: Connection, execution_id: int) -> list[Progress]:
     """The latest and the open visits of each iterator that has rows for its items, by step and visit.
 
-    With them, visits whose one worker reports how far it is, or has ended and given the results of all items.
+    It includes visits whose one worker reports its progress, or has returned the results of all items.
     """
     rows = await connection.fetch(sql("load_progress"), execution_id, MOST_VISITS, MOST_ERROR_TYPES, PACE_ITEMS)
     reports = await connection.fetch(sql("load_reported_progress"), execution_id, MOST_VISITS)
@@ -125,6 +125,6 @@ def _no_item(execution_id: int, name: ItemName, visit: int, total: int) -> NotFo
     if total:
         return NotFoundFault(f"{of} has no item {name.place}: its items are 0 to {total - 1}")
     return NotFoundFault(
-        f"{of} has no item {name.place} that is known: it does not iterate, has not begun, or is one job of a worker,"
-        " whose items are known when it ends"
+        f"{of} has no item {name.place} that is known: it does not iterate, or has not begun;"
+        " if one worker does all items, they are known when its job ends"
     )

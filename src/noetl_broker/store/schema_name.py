@@ -36,7 +36,7 @@ def check_schema_name(name: str) -> None:
         )
     if name.endswith(("_history", "_archive")) or name.startswith("pg_") or name == "information_schema":
         raise OperatorFault(
-            f"the schema {name!r} has no valid name: names that begin with pg_ are Postgres' own, and those that end in"
+            f"the schema {name!r} has no valid name: names that begin with pg_ are Postgres' own; names that end in"
             " _history or _archive belong to the schema before the underscore; choose another"
         )
 

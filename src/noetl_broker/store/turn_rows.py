@@ -210,7 +210,7 @@ class Columns:
             self.statuses.append((execution_id, None, False, EXECUTION_PAUSE, taken[-1].turn.number, None, False))
         if changes:
             last = changes[-1][2]
-            # one that just came to be queued or admitted has no jobs, and those of one that undoes are not held
+            # an execution that was just queued or admitted has no jobs; the jobs of one that undoes are not held
             if not (last.admitted or last.status == QUEUED or state.status == COMPENSATING):
                 self.holds[execution_id] = None
         else:

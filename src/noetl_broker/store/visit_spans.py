@@ -1,4 +1,4 @@
-"""Reads the visits of an execution along the time, and one visit with what it was given and what came of it."""
+"""Reads the visits of an execution in the order of time, and one visit with its inputs and its outcome."""
 
 from __future__ import annotations
 

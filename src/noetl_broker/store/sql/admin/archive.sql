@@ -2,8 +2,8 @@
 select noetl.add_partition($1::int);
 
 -- name: list_periods
--- The periods of history, the oldest first, with the planner's estimate of their rows, and whether the period ended $1
--- seconds ago. Ids are assigned at the start, so an execution of an old period may still run.
+-- The periods of history, the oldest first, with the planner's estimate of their rows. `is_old`: the period ended $1
+-- seconds ago or earlier. Ids are assigned at the start, so an execution of an old period may still run.
 select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 millisecond' as begins_at,
   timestamptz '2024-01-01Z' + (p.next_id >> 20) * interval '1 millisecond' as ends_at,
   p.first_id, p.next_id, p.archived_at,

@@ -41,8 +41,8 @@ where e.execution_id = $1::bigint
 order by execution_id;
 
 -- name: visit_spans
--- Visits of steps, the latest first: when each began and ended, the last thing that the broker wrote of it, and when its
--- attempts began and failed. An undo is a visit of its own, `charge!undo`. Not the items of iterators.
+-- Visits of steps, the latest first. Each with its begin and end, its last event by the broker, and when its attempts began
+-- and failed. An undo is a visit of its own, `charge!undo`. Not the items of iterators.
 select e.node_id, max(e.step) as step, max(e.node_type) as type, min(e.created_at::timestamptz) as began_at,
   max(e.created_at::timestamptz) filter (
     where e.event_type in ('step_completed', 'step_failed', 'step_cancelled', 'compensation_completed', 'compensation_failed')

@@ -78,8 +78,8 @@ union all
 );
 
 -- name: explain_waits
--- Open waits. Of signals: how many of the names came to the execution instead of the key of the wait, and the last one
--- that is older than `since`.
+-- Open waits. For signals: how many signals of these names came to the execution without the key of the wait. And the last
+-- signal that is older than `since`.
 select w.node_id, w.kind, w.began_at, t.due_at, w.names, w.key, w.details ->> 'title' as title,
   array(select jsonb_array_elements_text(w.details -> 'assignees')) as assignees, (
     select count(*)

@@ -99,8 +99,8 @@ offset $3::int - 1
 limit 1;
 
 -- name: moments_of_filter
--- The moments of a filter, and an id after which no execution started until then (none where ids are not ours). An id is
--- made before its execution starts; the minute is for clocks that stepped back.
+-- The moments of a filter, and the id `before`: no execution with a higher id started before `until`. It is null if the ids
+-- are not of this program. An id is made before its execution starts; the minute is for clocks that stepped back.
 select m.since, m.until, case
     when m.until is not null
       and (select max(x.execution_id) from noetl.execution x) < noetl.first_id_at(clock_timestamp() + interval '1 day')

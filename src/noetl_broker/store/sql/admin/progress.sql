@@ -150,7 +150,7 @@ order by w.step_id
 limit $2::int;
 
 -- name: load_failed_items
--- The first $4 failed items of a visit, from its rows, or from the result if one worker ran all items.
+-- The first $4 failed items of a visit: from its rows, or from its result if one worker ran all items.
 (
   select i.place as index, i.error
   from noetl.iteration i

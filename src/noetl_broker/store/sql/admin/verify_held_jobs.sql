@@ -1,6 +1,6 @@
 -- name: verify_held_jobs
--- I3: a job waits for a place of a limit only while there is none, or while a look at its key is left. A retry asks at its
--- moment. With a rate, places are those of the burst.
+-- I3: a job waits for a place of a limit only if none is free, or its key has a look. A retry asks at its moment. With a
+-- rate, places are those of the burst.
 select q.execution_id, format('job %s of %s waits for a place of the limit %s, which is free', q.queue_id, q.node_id, q.limit_name)
   as detail
 from noetl.queue q

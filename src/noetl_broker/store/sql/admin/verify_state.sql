@@ -1,7 +1,7 @@
 -- name: verify_visits
--- I2, of running executions. Each live visit has an open job, or mail, or a running child, or a timer, or it waits for a
--- signal or a person. A job of the broker may wait for the jobs of its items. Where a NoETL server ended a job, its event
--- may still come. While an execution is paused, a child whose delay is over is started later.
+-- I2, of running executions. Each live visit has an open job, mail, a running child, a timer, or an open wait. A job of the
+-- broker may wait for the jobs of its items. Where a NoETL server ended a job, its event may still come. While an execution
+-- is paused, a child whose delay is over is started later.
 with visits as (
   select s.execution_id, x.status, token ->> 'step' as step,
     noetl.node_id(s.execution_id, token ->> 'step', (token ->> 'visit')::int) as node_id
@@ -61,8 +61,8 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry', 'held')
   );
 
 -- name: verify_standstill
--- I3, the other half: executions that can never end, because they have no mail, job, child, timer, or wait for a signal
--- or a person. One without a path is a child that is not started yet.
+-- I3, the other half: executions that can never end: they have no mail, job, child or timer, and no wait for a signal or a
+-- person. One without a path is a child that is not started yet.
 select x.execution_id, format('runs since %s, and nothing is left that could move it', x.started_at) as detail
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id and s.execution_id = any($1::bigint[])
@@ -191,8 +191,8 @@ where case coalesce(i.status, 'missing')
   end is not true;
 
 -- name: verify_silence
--- I5. Mail that is older than $1 seconds while no broker has taken a turn for as long, and timers that have been due for as
--- long. It includes executions without a row. Events are looked up one by one.
+-- I5. Mail that is older than $1 seconds while no broker has taken a turn for that time. Timers that have been due for that
+-- time. It includes executions without a row. Events are looked up one by one.
 select w.execution_id, format('event %s waits since %s, and no broker has read anything since', w.event_id, w.written_at) as detail
 from (
   select i.execution_id, i.event_id, (
@@ -217,7 +217,7 @@ where t.due_at < clock_timestamp() - make_interval(secs => $1::float8)
   and ($2::bigint[] is null or t.execution_id = any($2::bigint[]));
 
 -- name: verify_schedules
--- I5. Schedules that are due for more than $1 seconds, and those that the latest version of their playbook does not
+-- I5. Schedules that have been due for more than $1 seconds. Schedules that the latest version of their playbook does not
 -- declare. Not for single executions ($2). The id is that of the last execution, if there is one.
 select s.last_execution_id as execution_id, format('schedule %s has been due since %s, and no broker has moved it', s.name,
   greatest(s.due_at, s.updated_at)) as detail

@@ -33,7 +33,7 @@ where case k.status
     else true
   end
 union all
--- an undo runs in a live execution alone, and an execution that undoes has taken its rows from one that ended
+-- an undo runs only in a live execution; an undo execution has taken its rows from an execution that ended
 select u.execution_id, format('the undo of %s is running, and the execution is %s', u.node_id, x.status)
 from noetl.undo u
 join noetl.execution x on x.execution_id = u.execution_id

@@ -55,8 +55,8 @@ select noetl.notify_cancel()
 where exists (select from closed c where c.stop);
 
 -- name: close_visits
--- Before write_family: cancels the jobs of closed visits ($3), and those of open items of visits that were closed or
--- that gave their items up. A worker that has leased one is told to stop. Locked jobs are left to the reaper, as in
+-- Before write_family: cancels the jobs of closed visits ($3). Of visits that were closed or gave up their items, cancels
+-- the jobs of open items. A worker that has leased one is told to stop. Locked jobs are left to the reaper, as in
 -- withdraw_jobs.
 with visits as materialized (
   select u.execution_id, u.node_id, bool_or(u.is_closed) as is_closed

@@ -80,10 +80,10 @@ select new_id, event_id
 from started;
 
 -- name: drain_jobs
--- After write_turns and change_items: the jobs of executions that undo what they did ($1), and of awaited visits
--- ($2, $3) and their items. Of an awaited visit, a worker that has leased the job goes on. A job that no worker has, and a
--- child that was not started ($4, $5), report to the visit that they were withdrawn. Other jobs are cancelled, as in
--- withdraw_jobs. Locked jobs are left to the reaper.
+-- After write_turns and change_items: the jobs of executions that undo what they did ($1), and of awaited visits ($2, $3)
+-- and their items. Of an awaited visit, a worker that has leased the job goes on. A job that no worker has, or a child that
+-- was not started ($4, $5), sends `withdrawn` to the visit. Other jobs are cancelled, as in withdraw_jobs. Locked jobs are
+-- left to the reaper.
 with visits as materialized (
   select execution_id, node_id
   from unnest($2::bigint[], $3::text[]) a (execution_id, node_id)
