@@ -86,11 +86,11 @@ def fork(
 ) -> int:
     """Start an execution from a step of another, with its results.
 
-    The new execution gets the workload and the results from before the last visit of STEP (all results, if STEP was
-    never entered). It enters STEP only. Other open steps are left out, and no join waits for them. The other execution
-    does not change. Prints the id of the new one. With filters instead of an ID: all
-    failed ones (or those of --status) that have no parent and that no fork or retry brought back before. Without --yes,
-    it says what each fork would begin with.
+    The new execution gets the workload and the results from before the last visit of STEP. If STEP was never entered,
+    it gets all results. It enters STEP only. Other open steps are left out, and no join waits for them. The other
+    execution does not change. Prints the id of the new one. With filters instead of an ID: all failed ones (or those of
+    --status) that have no parent and that no fork or retry brought back before. Without --yes, it says what each fork
+    would begin with.
     """
     if idempotency_key is not None and not chosen.ids:
         raise OperatorFault("--idempotency-key is for one execution; with filters, each fork has a key of its own")

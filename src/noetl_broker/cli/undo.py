@@ -34,8 +34,8 @@ def undo(call: Call, *, execution_id: int, unknown: bool, version: int | None) -
     """Undo what is left of an execution that has ended, in a new execution.
 
     That is what was not undone when the execution failed or was cancelled, or all of one that completed. The last
-    success is undone first. Prints the id of the new execution. It has the version of the execution, or that of
-    --version, which must have a `compensate` for all that is left.
+    success is undone first. Prints the id of the new execution. It has the version of the execution. --version gives
+    another one, which must have a `compensate` for all that is left.
     """
     on = None if version is None else OnVersion(None if version == LATEST else version, call.playbook_rules)
 

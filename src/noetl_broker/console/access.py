@@ -142,7 +142,10 @@ async def refuse_unknown_parameters(request: Request) -> None:
 
 
 def refuse_foreign_page(request: Request) -> None:
-    """Raise Refusal (403) for a request that a page of another site makes, with the cookie or the place of its user."""
+    """Raise Refusal (403) for a request that a page of another site sends.
+
+    The browser would send it with the cookie of its user, and from inside the network of its user.
+    """
     origin = request.headers.get("origin")
     if origin is None:
         return

@@ -1,7 +1,7 @@
 """Tells open streams which executions have changed. One poll of turn numbers serves all streams.
 
-A stream gets what an execution is now, never a log of changes: several changes between two polls are told as one, and a
-slow reader loses nothing but what is out of date.
+A stream gets the present state of an execution, not a log of changes. Several changes between two polls become one
+message. A slow reader misses only states that are out of date.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gives places to held jobs where whoever freed a place could not, or where a job asks for one at a later moment."""
+"""Gives places to held jobs: places that were freed but not given, and places that a job asks for later."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Sends a span for each execution, visit and item that ended in a committed turn.
 
-The lanes only record each end. A background task loads the starts of visits and the parents of executions, for many
-ends at once, and sends the spans. A broker that is killed before loses those spans.
+The lanes only record each end. A background task sends the spans. It loads the starts of visits and the parents of
+executions, for many ends at once. A broker that is killed before loses those spans.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class WaitFact(NamedTuple):
     """An open wait, as the columns of noetl.wait; `kind` is timer, signal or approval.
 
     `due_at` is the moment of its timer: its end, or its timeout. `to_execution` counts signals of its names that were
-    sent to the execution, while the wait has another key. `too_old` is how many seconds before the start the last
-    signal of its names and key was sent that `since` leaves out.
+    sent to the execution, while the wait has another key. `too_old` is about the last signal of its names and key that
+    `since` leaves out: how many seconds before the start it was sent.
     """
 
     kind: str

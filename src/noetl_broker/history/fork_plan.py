@@ -94,8 +94,8 @@ def plan_fork(
 ) -> ForkPlan:
     """A fork that goes on from a step, perhaps on another playbook, with `values` as results of steps.
 
-    It takes over the results from before the last entry of the step, or all results if it was never entered. Raises
-    OperatorFault for an unknown step, BrokerError where the history cannot be replayed.
+    It takes over the results from before the last entry of the step. If the step was never entered, it takes over all
+    results. Raises OperatorFault for an unknown step, BrokerError where the history cannot be replayed.
     """
     values = values or {}
     _refuse_undo_execution(history)

@@ -23,7 +23,7 @@ def parse_span(text: str) -> float | None:
 
 
 def parse_since(text: str) -> datetime | float:
-    """Give the seconds of a span before now, or the moment of a text in ISO 8601 (UTC where it has no zone).
+    """Give the seconds of a span before now, or the moment of an ISO 8601 text. Without a zone, the moment is in UTC.
 
     Raises ValueError for any other text.
     """

@@ -1,4 +1,4 @@
-"""Reads `catch`, what a step does when it failed for good, and `output`, what is kept of the result of its action."""
+"""Reads `catch` (what a step does when it failed for good) and `output` (what is kept of a result)."""
 
 from __future__ import annotations
 

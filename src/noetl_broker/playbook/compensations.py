@@ -119,7 +119,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
 
 
 def refuse_step_reads(reading: Reading, playbook: Playbook) -> None:
-    """Report each template of a `compensate` that reads the result of a step, or an input that only a worker renders.
+    """Report each template of a `compensate` that reads a step's result, or an input that only a worker renders.
 
     When it runs, the execution is over, or another one does the undo: there are no results of steps.
     """

@@ -1,8 +1,8 @@
 """The nominal moments of a schedule: a cron text in a time zone, or a fixed time span.
 
-The library cronsim reads the cron text. It follows Debian's cron where clocks change. A fixed time in a skipped hour is
-the end of that hour, and one in a repeated hour counts once. A text whose minute or hour begins with `*`, and one with
-six fields, follows the clock of the zone.
+The library cronsim reads the cron text. It follows Debian's cron where clocks change. A fixed time in a skipped hour
+becomes the end of that hour. A fixed time in a repeated hour counts once. A text whose minute or hour begins with `*`,
+and one with six fields, follows the clock of the zone.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class WaitSpec:
 class ApprovalSpec:
     """What an `approval` step shows to people, and until when it waits; each part is rendered when the visit begins.
 
-    `form` renders to a mapping of field names to JSON Schema, `assignees` to a list of texts, `timeout` to a duration.
+    `form` renders to a mapping of field names to JSON Schema. `assignees` renders to a list of texts, `timeout` to a
+    duration.
     """
 
     title: Tree | None = None
@@ -253,11 +254,10 @@ class Step:
     `kind` says who runs it: "action" a worker; "playbook", "iterator", "wait", "approval", "signal" and "fail" the
     broker; the others nobody. An iterator that one worker runs is an "action"; `start` and `end` with an action have
     the kind of that action. `type` is resolved: a workbook step has its action's; without one it is "start", "end" or
-    "route".
-    `join` is the effective one. It is None for `end` without a join, and for other steps with at most one incoming arc
-    and no join. A step that joins "any" runs at arrival `need`; `losers` says what becomes of the other tokens.
-    `fields` are the task's keys to be rendered, `plain` those kept as written (`code`, and what only the broker
-    reads). The job's action is the rendered `fields` with `plain` merged over them, at every level.
+    "route". `join` is the effective one. It is None for a step without a join if that is `end` or has at most one
+    incoming arc. A step that joins "any" runs at arrival `need`; `losers` says what becomes of the other tokens.
+    `fields` are the task's keys to be rendered, `plain` those kept as written (`code`, and what only the broker reads).
+    The job's action is the rendered `fields` with `plain` merged over them, at every level.
     """
 
     name: str

@@ -16,9 +16,7 @@ from noetl_broker.playbook.blocks import dotted
 from noetl_broker.playbook.durations import parse_duration
 from noetl_broker.template import read_integer, read_real
 
-Answer = (
-    Any  # a JSON value, an exception, an InTurn, or a function of a Job that returns or raises one of the first two
-)
+Answer = Any  # a JSON value, an exception, an InTurn, or a function of a Job that returns a value or raises
 
 
 class SimulationFault(BrokerError):

@@ -85,15 +85,16 @@ def simulate(  # noqa: PLR0913 - keywords of a test
 ) -> Story:
     """Simulate one execution of a playbook and its children; gives the story.
 
-    `answers` maps a step (or `path:step`, or `pay.charge` for a step in the block of `pay`) to the answer of its jobs.
+    `answers` maps a step to the answer of its jobs. The step may be `path:step`, or `pay.charge` in the block of `pay`.
     `charge!undo` answers the jobs that undo `charge`. An answer is a JSON value, an exception, `in_turn(…)` of these,
     or a function of the `Job`. A step that calls a playbook runs that one from `playbooks`, unless the step has an
-    answer. `approvals` maps a step to a decision: True, False, None (nobody decides), a mapping with `approved`, `by`
-    and the fields of the form, `delayed(…)` or `in_turn(…)` of these, or a function of what the approval shows.
-    `signals` lists the signals to send: mappings with `name`, and perhaps `key` (default: the first execution),
-    `payload`, and `after` or `before` (a duration from the start). `pauses` lists the pauses of the first execution:
-    mappings with perhaps `after` (a duration from the start), `for` (a duration; without it nobody resumes it) and
-    `reason`. Raises PlaybookError for an invalid playbook, SimulationFault for a missing answer or playbook.
+    answer. `approvals` maps a step to a decision: True, False, or None (nobody decides). A decision may also be a
+    mapping with `approved`, `by` and the fields of the form. `delayed(…)` and `in_turn(…)` take these, too; a function
+    gets what the approval shows. `signals` lists the signals to send: mappings with `name`, and perhaps `key` (default:
+    the first execution), `payload`, and `after` or `before` (a duration from the start). `pauses` lists the pauses of
+    the first execution: mappings with perhaps `after` (a duration from the start), `for` (a duration; without it nobody
+    resumes it) and `reason`. Raises PlaybookError for an invalid playbook, SimulationFault for a missing answer or
+    playbook.
     """
     known = PlaybookRules(extra_step_types=frozenset(extra_step_types))
     first = compiled(playbook, known)

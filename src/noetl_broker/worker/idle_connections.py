@@ -1,7 +1,7 @@
 """Connections that wait for the next job, by target and credential, for a limited time.
 
-A connection serves one job at a time, and a later job only if it names the same target with the same credential.
-Whoever gives one back has removed what its job left on it.
+A connection serves one job at a time. A later job gets it only with the same target and credential. Whoever gives one
+back has removed what its job left on it.
 """
 
 from __future__ import annotations

@@ -147,8 +147,8 @@ class WorkerLoop:
     async def _complete(self, completions: Sequence[Completion]) -> dict[int, bool]:
         """Complete jobs. If all slots are taken, the same call leases a job for each slot that it sets free.
 
-        If some are free, the queue was empty a moment ago, and the answers do not wait for another look at it. A slot
-        for which a lease is under way counts as taken.
+        If some slots are free, the queue was empty a moment ago. The answers then do not wait for another scan of it. A
+        slot for which a lease is under way counts as taken.
         """
         accepted = await self._complete_and_lease(completions)
         answered = {completion.lease for completion in completions}

@@ -1,8 +1,8 @@
 """Removes secrets from what a worker writes beside results: errors, logs, addresses.
 
-The secrets of a worker are its variables for secrets and credentials, variables with such names, and secrets that
-templates read. Each is replaced in any form: plain, URL, JSON, Python or base64, in upper or lower case. Secrets of
-less than six characters are not replaced: that would spoil ordinary words.
+The secrets of a worker are its variables for secrets and credentials, and variables with such names. Secrets that
+templates read count, too. Each is replaced in any form: plain, URL, JSON, Python or base64, in upper or lower case.
+Secrets of less than six characters are not replaced: that would spoil ordinary words.
 
 Texts are redacted before they are cut, because half a secret is not recognized.
 """
@@ -78,7 +78,7 @@ class Redactor:
         return next((one.span() for one in found if one.start() < place < one.end()), (place, place))
 
     def started_in(self, text: str) -> int:
-        """How many characters at the end of a text may be the start of a secret whose rest is still to come."""
+        """Count the characters at the end of a text that may be the start of a secret."""
         return self._start_at_the_end_of(text, least=1)
 
     def end_of(self, text: str, most: int) -> str:
@@ -94,7 +94,7 @@ class Redactor:
         return "".join((*before, last))
 
     def _start_at_the_end_of(self, text: str, *, least: int = MIN_START_CHARS) -> int:
-        """The length of the longest start of a secret at the end of a text, of at least so many characters."""
+        """Give the length of the longest start of a secret at the end of a text; 0 if it is below `least`."""
         longest, low = 0, text.lower()
         for form in map(str.lower, self._known):
             head = form[:least]

@@ -42,7 +42,7 @@ def next_steps(playbooks: Sequence[Playbook], place: DevFolder) -> str:
 
 
 def suggested(playbooks: Sequence[Playbook]) -> Playbook:
-    """Give a playbook that runs to its end without a payload and without help, with a job, and of a few steps."""
+    """Give the playbook that is best for a first try: few steps, a job, no payload, nobody who must help."""
     return min(playbooks, key=_effort)
 
 

@@ -8,8 +8,8 @@ How a page is added:
    `screen.render("thing.html", title="Thing", …)`, or `form.done("/things", "3 things are paused")`: a redirect to a
    page that shows the sentence. Errors are raised as in the API; `failures` makes pages of them.
 2. A row of SECTIONS below. With an `icon` it stands in the navigation.
-3. A template in `console/templates/` that extends `layout.html` and fills the blocks `content`, `actions` (beside the
-   heading), `above` (what leads back) and `heading`.
+3. A template in `console/templates/` that extends `layout.html`. It fills the blocks `content`, `heading`, `actions`
+   (beside the heading) and `above` (the link back).
 
 Rules:
 
@@ -35,9 +35,9 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 | forms | `{% call m.form(url) %}` has the CSRF token; `m.field`, `m.choice`, `m.button(text, kind, name, value)` |
 | boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
 
-Live: pass `changes="all"` or an id to `render`. When something changes, the script asks for the same URL again and
-brings each element with `data-live` and an id up to date; what a person typed, chose or opened stays. A page that many
-may have open reads by `await screen.read(key, load)`: such requests then share one answer a second.
+Live: pass `changes="all"` or an id to `render`. When something changes, the script requests the same URL again. It
+updates each element with `data-live` and an id; what a person typed, chose or opened stays. A page that many may have
+open reads by `await screen.read(key, load)`: such requests then share one answer a second.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from noetl_broker.console.pages.screen import own_address
 class FromElsewhere:
     """Answers who follows a link of another site with a page that opens the link again, now with the cookies.
 
-    Without it, a colleague's link would ask for the token again, and the forms of other tabs would get a new secret.
+    Without it, a link of a colleague would ask for the token again. The forms of other tabs would get a new secret.
     """
 
     def __init__(self, app: ASGIApp) -> None:

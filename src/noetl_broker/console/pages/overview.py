@@ -70,7 +70,7 @@ class Bar(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What there is now, what lives longest and where it is, the span of the chart, and what started in it."""
+    """What an overview shows: the present counts, the oldest executions, the span of the chart, and its starts."""
 
     present: Mapping[str, Any]
     oldest: list[dict[str, Any]]

@@ -1,4 +1,4 @@
-"""Warns of a `catch` or `next` that can never be taken, and of a choice that may end its branch without a word."""
+"""Warns of a `catch` or `next` that can never be taken, and of a choice without an `else`."""
 
 from __future__ import annotations
 

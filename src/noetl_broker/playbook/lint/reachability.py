@@ -144,7 +144,7 @@ def warn_overlaps(reading: Reading, playbook: Playbook, places: Places) -> None:
 
 
 def warn_joins(reading: Reading, playbook: Playbook, places: Places) -> None:
-    """Warn of two arcs that give a join the same input, and of templates that mix visits of an `each` join."""
+    """Warn of two arcs that give a join the same input. Warn of templates that mix visits of an `each` join."""
     arriving: dict[str, list[Target]] = defaultdict(list)
     for step in playbook.steps.values():
         for target in step.targets:

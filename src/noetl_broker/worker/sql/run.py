@@ -1,7 +1,7 @@
 """Runs the SQL of a postgres step on its own connection, and returns the rows as JSON values.
 
-After a step without a fault, the session is reset and waits for the next step with the same target and login. After a
-fault, a cancel or a timeout it is closed: a cancel request that is late must not meet the statement of another step.
+After a step without a fault, the session is reset. It then waits for a step with the same target and login. After a
+fault, a cancel or a timeout it is closed. Otherwise a late cancel request could hit the statement of another step.
 
 Parameters are sent as text. The server reads each as a literal of the expected type, so JSON values fit every column
 type. Values in rows become JSON types or text.

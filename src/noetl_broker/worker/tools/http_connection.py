@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection, for one exchange after another.
 
-Between two exchanges it must be silent: whatever comes then, even the end of the connection, closes it. So no answer of
-one exchange is read in another, and a connection that a server has closed is noticed before a request is sent.
+Between two exchanges nothing may come from the server: any byte, or the end of the connection, closes it. So an answer
+is never read in a later exchange. A connection that the server has closed is noticed before a request is sent.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connections of http steps: kept between jobs, by server and credential, and used by one job at a time.
 
-A request may be sent over a connection that was kept only if it may be repeated: the server may have closed the
-connection in the same moment, and then the request is sent again over a new one.
+Only a request that may be repeated is sent over a kept connection. The server may have closed that connection in the
+same moment; then the request is sent again over a new one.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def call(names: dict[str, object], args: dict[str, object], context: dict[str, o
     value = main(*positional, **named)
     if not inspect.isawaitable(value):
         return value
-    # Most steps do without asyncio, and a fork without it and the threads that it imports takes a quarter less time.
+    # Most steps need no asyncio. A fork without it, and without the threads that it imports, takes a quarter less time.
     return importlib.import_module("asyncio").run(await_any(value))
 
 

@@ -5,12 +5,12 @@ kinds of processes:
 
 - The server imports modules and forks keepers. It never sees a job.
 - A keeper forks a runner for each job, one job at a time. When the runner ends, or the worker says so, the keeper kills
-  it and all that it started, and tells the worker how it ended. It does so too when the worker dies.
+  it and all that it started. It reports to the worker how the runner ended. When the worker dies, it kills them, too.
 - A runner reads one job, runs its code, writes the outcome, and is killed.
 
 On Linux server and keepers are subreapers: a descendant whose parent ends becomes the child of its keeper, in any
-session, and if the keeper was killed, the child of the server. Elsewhere a keeper kills the runner's process group
-alone.
+session. If the keeper was killed, it becomes the child of the server. Elsewhere a keeper kills the runner's process
+group alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Python processes for python steps: one for each job, ended with all that it started.
 
-A fork server (python_fork_server.py) has the standard library imported, so a process costs a fork, not the start of an
+A fork server (python_fork_server.py) has the standard library imported. So a process costs a fork, not the start of an
 interpreter. It is started by exec with the visible environment alone: nothing of the worker's memory, secrets and
 descriptors is in it. Each job has its own copy of the server's memory, which has never seen another job.
 
