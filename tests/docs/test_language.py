@@ -1,4 +1,4 @@
-"""The glossary is short and sorted. Pages use its words, in short sentences."""
+"""The glossary is short and sorted. Pages use its words, in short sentences. Sources have short sentences, too."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, read_page, table
+from tests.docs.source_prose import long_sentences, python_prose, python_texts, sentences, sql_prose
 from tests.test_tidy import ROOT
 
 MAX_WORDS = 20
 TERMS = {term: meaning for term, [meaning] in table(read_page("glossary"), "| term |").items()}
 GENERATED = {"playbook-reference.md", "tables.md"}
 PAGES = [page for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))) if page.name not in GENERATED]
+SOURCE = ROOT / "src" / "noetl_broker"
+BEING_REWRITTEN = {"deferred.py", "draining.py"}
+PACKAGES = sorted(
+    str(folder.relative_to(ROOT))
+    for folder in (ROOT / "migrations", SOURCE, *SOURCE.iterdir())
+    if folder.is_dir() and any(folder.rglob("*.*"))
+)
 OLD_WORDS = (
     "shelf",
     "journey",
@@ -78,3 +86,35 @@ def test_sentences_of_paragraphs_are_short(page: Path) -> None:
     paragraphs = re.split(r"\n\n+|\n(?=(?:-|\d+\.) )", prose)
     sentences = [sentence for text in paragraphs for sentence in re.split(r"(?<=[.!?;:])\s+", text)]
     assert [sentence for sentence in sentences if len(sentence.split()) > MAX_WORDS] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_sentences_of_the_sources_are_short(package: str) -> None:
+    """At most 20 words: docstrings, comments, and texts that the program prints."""
+    folder = ROOT / package
+    files = folder.glob("*.*") if folder == SOURCE else folder.rglob("*.*")
+    sources = sorted(file for file in files if file.suffix in {".py", ".sql"} and file.name not in BEING_REWRITTEN)
+    assert long_sentences(sources, max_words=MAX_WORDS) == []
+
+
+def test_sentences_of_a_docstring_leave_out_code_and_tables() -> None:
+    """Code in backticks is one word."""
+    text = (
+        "Give `a long piece of code`.\n\n| a | row |\n|---|---|\n\n    more code\n\n- an item\n- another: with a colon"
+    )
+    assert [*sentences(text)] == ["Give X.", "- an item", "- another:", "with a colon"]
+
+
+def test_the_prose_of_python_is_its_docstrings_and_comments() -> None:
+    """Comments below each other are one text; one behind code stands alone."""
+    source = '"""Doc."""\n# One\n# text.\nx = 1  # behind\n# after\ndef f():\n    """Give."""\n    return f"a {x} b"\n'
+    assert [text for text in python_prose(source) if text] == ["Doc.", "Give.", "One\ntext.", "behind", "after"]
+    assert "a X b" in [*python_texts(source)]
+
+
+def test_the_prose_of_sql_is_its_comments_and_descriptions() -> None:
+    """The name of a statement is neither."""
+    source = (
+        "-- name: find\n-- What is\n-- there.\nselect 1; -- one\ncomment on table noetl.a is 'A user''s '\n'row.';\n"
+    )
+    assert [*sql_prose(source)] == ["What is\nthere.", "one", "A user's row."]
