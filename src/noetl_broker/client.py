@@ -199,7 +199,7 @@ class Client:
     ) -> bool:
         """Approve or reject; `form` has its fields and `comment`. False if it was decided or timed out before.
 
-        Raises OperatorFault where the form does not fit. Needs the role noetl_approver.
+        Raises OperatorFault if the form does not fit. Needs the role noetl_approver.
         """
         text = mapping_text(form or {}, "form")
         async with self._connection() as connection:

@@ -101,7 +101,7 @@ class DevFolder:
 def find_dsn_file(environ: Mapping[str, str]) -> Path | None:
     """Return the file of the nearest `.noetl/`, from the current folder upward; None if there is none.
 
-    Also None where PG* variables name a database. A file of another account is ignored: it could name any server.
+    Also None if PG* variables name a database. A file of another account is ignored: it could name any server.
     """
     if any(environ.get(name) for name in PLACES):
         return None

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def begin_approval(
     draft: Draft, step: Step, visit: int, _ordinal: int, given: RenderedInputs, arrival: Arrival
 ) -> None:
-    """Begin the approval of a visit. Raises TemplateError where a part cannot be rendered or has a wrong value."""
+    """Begin the approval of a visit. Raises TemplateError if a part cannot be rendered or has a wrong value."""
     approval = step.approval
     if approval is None:
         raise TemplateError("the step asks for no approval", template="", at=step.name)
@@ -51,7 +51,7 @@ def begin_approval(
 
 
 def _title(draft: Draft, step: Step, tree: Tree | None, scope: Scope) -> str:
-    """What is asked, as one text; the name of the step if the playbook says nothing."""
+    """The question as one text; by default the name of the step."""
     title = None if tree is None else draft.render(tree, scope)
     if tree is None or title is None:
         return step.name

@@ -1,8 +1,8 @@
 """Compensation: an execution that failed or was cancelled undoes what its actions did, the last success first.
 
-Nothing but undos happens then: no step is entered, and no signal, deadline, pause or cancel counts. `draining.py`
-awaits what may still report success. Then one undo runs at a time. One that fails for good ends the execution, with
-what is left. An undo execution begins here: it has taken over the rows of another one.
+Meanwhile the execution enters no step, and ignores signals, deadlines, pauses and cancels. `draining.py` first awaits
+actions and children that may still report success. Then one undo runs at a time. An undo that fails for good ends the
+execution; the other rows stay open. An undo execution begins here: it has taken over the rows of another one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def undo_of(event: Event) -> dict[str, JSON] | None:
 
 
 def begin_undo_execution(draft: Draft, undo: dict[str, JSON]) -> None:
-    """Begin an execution that undoes what another one left undone: it takes over that one's rows."""
+    """Begin an execution that undoes what another one left undone: it takes over the rows of that one."""
     error, origin = undo.get("error"), undo.get("origin") or undo.get("execution_id")
     rows = undo.get("rows")
     draft.undo = rows if type(rows) is int and rows > 0 else 0
@@ -84,13 +84,13 @@ def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
 
 
 def _undo_step(draft: Draft, current: Undoing | UndoRow) -> Step | None:
-    """The action that undoes a row; None where this version has none."""
+    """The action that undoes a row; None if this version has none."""
     step = draft.playbook.steps.get(current.step)
     return None if step is None else undo_action(step, current.place)
 
 
 def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
-    """Start the undo of a row; one that cannot be rendered fails."""
+    """Start the undo of a row. If a template fails, the undo fails."""
     step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
     draft.undo -= 1
     child = row.child_execution_id is not None or (undo is not None and undo.kind == "playbook")
@@ -122,7 +122,7 @@ def _unrendered(row: UndoRow, step: Step, fault: TemplateError) -> dict[str, JSO
 
 
 def _nothing_undoes(row: UndoRow, step: Step | None) -> dict[str, JSON]:
-    """The error of a row that this version cannot undo; whoever starts an undo is told before."""
+    """The error of a row that this version cannot undo. A command that starts an undo checks this before."""
     lacks = "this version has no such step" if step is None else "this version of the step has no `compensate`"
     if step is not None and row.place is not None:
         lacks = "this version has no `compensate` in the `task` of the step"
@@ -130,7 +130,7 @@ def _nothing_undoes(row: UndoRow, step: Step | None) -> dict[str, JSON]:
 
 
 def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) -> None:
-    """Undo what a child that completed did, in a new execution."""
+    """Start a new execution that undoes a completed child."""
     child = row.child_execution_id or 0
     _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
     parent = {"depth": draft.depth + 1, "return_step": None, "attempt": 1}
@@ -226,7 +226,7 @@ def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], 
 
 
 def complete_undo(draft: Draft) -> None:
-    """The undo that runs is done. Its result is no step's, so nothing of it is refused."""
+    """Complete the running undo. Its result belongs to no step, so it is never refused."""
     compensation, current = _running(draft)
     draft.compensation = compensation._replace(current=None, done=compensation.done + 1)
     if current.child or not draft.event.settled:
@@ -324,7 +324,7 @@ def _end_failed(draft: Draft, compensation: Compensation, error: dict[str, JSON]
 
 
 def _end(draft: Draft, compensation: Compensation) -> None:
-    """End an execution that has undone all: as it would have ended without that."""
+    """End an execution that has undone all, with the status that it would have had without the undo."""
     if compensation.status == COMPLETED:
         result = {"done": compensation.done, "unknown": draft.unknown}
         end_execution(draft, END_EVENTS[COMPLETED], COMPLETED, None, result)

@@ -23,11 +23,11 @@ class Undoing(NamedTuple):
 
 
 class Compensation(NamedTuple):
-    """What a COMPENSATING execution has done and has left. It began with `status` (of its end) and `error`.
+    """The progress of a COMPENSATING execution. It will end with `status` and `error`, unless an undo fails.
 
-    `cursor`: rows of this turn and of later ones are done; None: none is. `current` is the undo that runs. `done`
-    and `failed` count rows; those that are left, and the unknown ones, are counted in the state. `execution_id` is the
-    execution whose actions are undone, of an undo execution; 0: this one.
+    `cursor`: the rows of this turn and of later turns are done; None: no row is. `current` is the undo that runs.
+    `done` and `failed` count rows; those that are left, and the unknown ones, are counted in the state. `execution_id`:
+    of an undo execution, the execution whose actions it undoes; 0: this one.
 
     The `execution_start` of an undo execution has `undo: {execution_id, origin, rows, error}` in its meta.
     `execution_id` is the execution whose rows it took over, and `rows` their number. `origin` is the execution whose

@@ -1,4 +1,4 @@
-"""What a turn may read beside its event and state, and what it makes known to the turns after it.
+"""The answers that a turn may read beside its event and state. A turn adds answers for later turns.
 
 The core loads nothing. It asks `Known`, and a missing answer raises `NotLoaded` with its name (a "want"). The store
 loads the answers for a whole batch, and the turn runs again on the same state. So only results that a template names
@@ -101,7 +101,7 @@ def want_places(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tupl
 
 
 def want_place_locks(places: tuple[tuple[object, ...], ...]) -> tuple[str, tuple[tuple[object, ...], ...]]:
-    """The locks of these places (path, key), and of those that whoever is next waits for too: True."""
+    """The locks of these places (path, key), and of the other places that the next execution waits for: True."""
     return ("place_locks", places)
 
 
@@ -139,8 +139,8 @@ class UndoRow(NamedTuple):
     """An open row of `noetl.undo`.
 
     `inputs` is None for a row of this execution: the core asks for the action, the items and the result of the turn.
-    Of one that an undo execution took over, it is {action, item, total}: the action in the job of the visit or item (of
-    a child {args: its payload}), the value of the item, and how many items there were. Then `result` is the data.
+    For a row that an undo execution took over, it is {action, item, total}: the action in the job of the visit or item
+    (of a child {args: its payload}), the value of the item, and how many items there were. Then `result` is the data.
     """
 
     step: str
@@ -214,7 +214,7 @@ def result_of(event_type: str, result: JSON, error: JSON) -> StepResult:
 class Known:
     """The answers that are loaded for one execution; asking for anything else raises `NotLoaded`.
 
-    `complete`: all that exists is loaded or remembered (story, replay), so a missing answer means that there is none.
+    `complete`: everything is loaded, as in a story or a replay. Then a missing answer means that there is none.
     """
 
     __slots__ = ("answers", "complete", "rules", "written")
@@ -290,7 +290,7 @@ class Known:
 
 
 def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
-    """Add what a turn made true, for the turns after it: no table has it yet.
+    """Add what a turn wrote, for later turns: no table has it yet.
 
     A result that was left in the database must be loaded under its turn before. Raises NotLoaded, as a turn does.
     """
@@ -318,7 +318,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
 
 
 def _is_latest(known: Known, row: StepRow) -> bool:
-    """Whether no higher visit has ended before: the store knows, unless this is the highest visit."""
+    """Whether no higher visit has ended before. If this is not the highest visit, the store knows."""
     visit = row.result_visit or 1
     if visit == row.visits:
         return True
@@ -347,7 +347,7 @@ def _remember_undos(known: Known, event: Event, turn: Turn, decision: Decision) 
 
 
 def _remember_rare(known: Known, event: Event, turn: Turn, decision: Decision) -> None:
-    """Add what few turns make true."""
+    """Add what only few turns write."""
     answers = known.answers
     if decision.begun is not None:
         answers[WORKLOAD] = decision.begun.workload

@@ -40,7 +40,7 @@ BEFORE_START = (ExecutionState(), 0)
 class Session:
     """The turns of one execution, one after another: its state, and what its templates may read.
 
-    `playbook` is the reason where there is no playbook. `answers` are results that are loaded already; with `complete`
+    `playbook` is the reason if there is no playbook. `answers` are results that are loaded already; with `complete`
     there is nothing else to load. `trace` is for callers that ask why: `draft` keeps the last turn's draft, and nothing
     is forgotten.
     """
@@ -95,7 +95,7 @@ def take_turn(
 ) -> tuple[ExecutionState, Decision]:
     """The state after the event, and everything that is to be written; the draft is added to `drafts`.
 
-    `playbook` is the reason where there is no playbook. Raises `NotLoaded` when a template needs what `known` does not
+    `playbook` is the reason if there is no playbook. Raises `NotLoaded` when a template needs what `known` does not
     hold, and `PlaybookFault` when only a playbook could decide.
     """
     if isinstance(playbook, str):

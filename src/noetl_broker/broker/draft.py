@@ -349,7 +349,7 @@ class Draft:
         self._workload = workload
 
     def end_visit(self, visit: Visit | None, result: StepResult | None) -> tuple[Visit | None, StepResult | None]:
-        """Say that the event ends this visit; returns what was said before.
+        """Record that the event ends this visit; returns the record before.
 
         Without `result`, the event has it; a large one is loaded when read.
         """
@@ -358,7 +358,7 @@ class Draft:
         return before
 
     def make_result(self, visit: Visit, result: InlineResult) -> StepResult | None:
-        """Say that the core ends this visit in the turn of its beginning; returns such a result before it."""
+        """Record that the core ends this visit in the turn of its beginning; returns the record before."""
         before = self._made.get(visit[0])
         self._made[visit[0]] = made_result(result)
         return before

@@ -1,4 +1,4 @@
-"""The moment at which a wait ends or times out, where a fork or a retry repeats it."""
+"""The moment at which a wait that a fork or a retry repeats ends or times out."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ CAUGHT = "CAUGHT"  # the `status` in the meta of a step_failed that a `catch` ha
 
 
 class CatchRead(NamedTuple):
-    """What the `catch` of a failed visit came to: its conditions with their outcomes, and the entry that was taken.
+    """The outcome of the `catch` of a failed visit: its conditions with their outcomes, and the entry that was taken.
 
     `entry` counts from 0; None: no entry was true. `to` are the targets of that entry. `result` is that of the action,
     which had completed.
@@ -143,7 +143,7 @@ def emit_execution_end(draft: Draft, event_type: str, status: str, result: JSON,
 
 
 def count_undos(draft: Draft) -> dict[str, JSON]:
-    """What became of the undos of an execution that ends, and how many were not tried (`left`)."""
+    """The numbers of undos of an execution that ends: done, failed, unknown, and not tried (`left`)."""
     compensation = draft.compensation
     done, failed = (0, 0) if compensation is None else (compensation.done, compensation.failed)
     return {"done": done, "failed": failed, "unknown": draft.unknown, "left": draft.undo}

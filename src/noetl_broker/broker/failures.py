@@ -80,7 +80,10 @@ def complete_error(error: dict[str, JSON], attempt: int) -> dict[str, JSON]:
 
 
 def error_of_execution(error: JSON, status: str) -> JSON:
-    """The error of an execution that ends so, as templates read it: what it does not have is null, but for the type."""
+    """The error of an execution that ends, as templates read it.
+
+    Missing fields are null. A missing type is filled in.
+    """
     if not isinstance(error, dict):
         return error
     kind = error.get("type") or ("template" if "template" in error else "")

@@ -68,7 +68,7 @@ def reach(end: Step, result: ResultRef, given: RenderedInputs) -> EndReached:
 def render_inputs(draft: Draft, inputs: Inputs, scope: Scope, over: RenderedInputs = NO_INPUTS) -> RenderedInputs:
     """The inputs of one level; a key that a transition gave (`over`) is not rendered.
 
-    Raises TemplateError where a template fails, or where a template for all inputs gives something else than a mapping.
+    Raises TemplateError if a template fails, or if a template for all inputs gives something else than a mapping.
     """
     values: dict[str, JSON] = {}
     deferred: tuple[Path, ...] = ()

@@ -149,7 +149,7 @@ def _mark_other_tokens_spent(draft: Draft, join: Step) -> None:
     """Mark every other token that can reach the join as spent for it: open visits, waiting tokens, tokens on arcs.
 
     The tokens that wait at one step will be one token, so either all of them are spent or none. A visit that waits for
-    something outside is closed if nothing can come of it any more.
+    something outside is closed if its result can have no effect any more.
     """
     graph, name = draft.playbook.graph, join.name
     for visit, token in [*draft.tokens.items()]:

@@ -1,5 +1,6 @@
-"""Limits: how long an execution may run, how much a turn may do, how large values may be. Past one, it fails by name.
+"""Limits: how long an execution may run, how much a turn may do, how large values may be.
 
+An execution that exceeds a limit fails, and its error names the limit.
 `noetl.limit_of` has the same numbers in SQL; a test compares them.
 """
 

@@ -392,7 +392,7 @@ class Decision(NamedTuple):
     whose late success is to be undone; they may be in `closed` or `abandoned`, or the turn may have `withdraw`. A
     worker that has leased the job of such a visit or item is not told to stop. A lost lease is final at once:
     `action_failed` with error.type `lost_lease`. One that no worker has is withdrawn, and an `action_failed` with
-    error.type `withdrawn` is sent in the same transaction. Its open children are cancelled by letter, and answer when
+    error.type `withdrawn` is sent in the same transaction. Its open children are cancelled by an event, and answer when
     they have ended; for a child that the batch drops before it starts, `withdrawn` is sent too. A `delegated` job of a
     visit sends nothing itself. So each awaited visit of an action or a child sends one event, and each started item.
     `withdraw`, `closed` and `abandoned` leave undo jobs and their children alone. `unwanted_child` completed when its
@@ -435,7 +435,7 @@ class Decision(NamedTuple):
 
     @property
     def has_rare(self) -> bool:
-        """Whether the turn writes more than events, jobs, tracking rows and the end: one look instead of many."""
+        """Whether the turn writes more than events, jobs, tracking rows and the end: one check instead of many."""
         return self[_RARE_FROM:] != NOTHING_RARE
 
     @property

@@ -24,8 +24,8 @@ def failed_before(start: Event) -> int | None:
 def start_on_failure(draft: Draft, error: dict[str, JSON]) -> OnFailureStart | None:
     """What starts because the execution fails; None if its playbook names nothing.
 
-    An execution that was started so starts nothing: an alarm that fails raises no alarm. An argument whose template
-    fails is left out, and `args_error` says why: an alarm comes in any case.
+    An execution that was started in this way starts nothing: an alarm that fails raises no alarm. An argument whose
+    template fails is left out, and `args_error` says why: an alarm comes in any case.
     """
     declared = draft.playbook.on_failure
     if declared is None or draft.failed_before is not None:

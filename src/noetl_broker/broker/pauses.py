@@ -1,11 +1,11 @@
-"""Pause and resume: an execution that does not run on keeps its arrivals, and the items and children that are due.
+"""Pause and resume: a paused execution keeps its arrivals, and the items and children that are due.
 
 A paused execution reads events as usual: actions end, retries and failures are decided. But no step is entered, no join
 is released, no item or child is started, and nothing completes the execution. A queued execution is a paused one that
 was never admitted.
 
-Pause and resume have numbers, because a later one may be read first. A number that is not above the last one of its
-cause is late.
+Pause and resume have numbers, because a later one may be read first. A pause or a resume is late if its number is not
+above the last number of its cause.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def is_admitted(state: ExecutionState) -> bool:
 
 
 def cause_of(event: Event) -> str:
-    """Who sent a pause or a resume: `parent` for a letter of the parent, else `operator`."""
+    """Who sent a pause or a resume: `parent` for an event of the parent, else `operator`."""
     return PARENT if isinstance(event.context, dict) and "parent_execution_id" in event.context else OPERATOR
 
 
@@ -55,7 +55,7 @@ def number_of(event: Event) -> int | None:
 
 
 def pause_execution(draft: Draft) -> None:
-    """`execution_pause`: the execution does not run on. Its children are paused by letters.
+    """`execution_pause`: the execution pauses. Its children are paused by events.
 
     A paused execution remembers a further cause, and the number. Raises Refused if there is nothing to remember.
     """
@@ -77,11 +77,11 @@ def pause_execution(draft: Draft) -> None:
 
 
 def resume_execution(draft: Draft) -> None:
-    """`execution_resume`: what was kept is delivered in its order, and what is due is started.
+    """`execution_resume`: the kept tokens are delivered in their order; due items and children are started.
 
-    A letter of the parent ends the pause of the parent only. Any other resume ends all pauses. One that was never
-    admitted is queued again. An execution that is not paused remembers the number, which makes an earlier pause late.
-    Raises Refused if there is nothing to remember.
+    An event of the parent ends only the pause of the parent. Any other resume ends all pauses. An execution that was
+    never admitted is queued again. An execution that is not paused remembers the number, which makes an earlier pause
+    late. Raises Refused if there is nothing to remember.
     """
     hold, cause = _counted(draft), cause_of(draft.event)
     hold = hold._replace(causes=tuple(one for one in hold.causes if cause == PARENT and one != PARENT))
@@ -119,7 +119,7 @@ def admit_execution(draft: Draft) -> None:
 
 
 def keep_arrival(draft: Draft, arrival: Arrival) -> None:
-    """Keep a token on its arc until the execution runs on."""
+    """Keep a token on its arc until the execution is resumed or admitted."""
     hold = draft.hold or NO_HOLD
     draft.hold = hold._replace(kept=(*hold.kept, arrival._replace(passed=frozenset())))
 
@@ -137,7 +137,7 @@ def _remember(draft: Draft, hold: Hold) -> None:
 
 
 def _run_on(draft: Draft) -> None:
-    """Put what was kept back on its arcs, and start the items and children that are due."""
+    """Put the kept tokens back on their arcs, and start the items and children that are due."""
     hold = draft.hold or NO_HOLD
     draft.status = RUNNING
     draft.arrivals.extend(hold.kept)

@@ -46,7 +46,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """What becomes of a schedule at a look: the moment to `start`, how many were `skipped`, and where it stands then.
+    """The move of a schedule: the moment to `start`, how many moments were `skipped`, and its next moment.
 
     `next_at` is the next moment, due at `due_at`: jitter is added. Both None: there is no further moment. `is_partial`:
     moments after these are due too.
@@ -86,7 +86,7 @@ def plan_move(schedule: Schedule, now: datetime, *, most: int = MOST_MOMENTS) ->
 
 
 def _pull_back(schedule: Schedule, now: datetime) -> Move | None:
-    """Count from now again where the clock stepped back and gives an earlier moment; None where it does not."""
+    """Count from now again if the clock stepped back and gives an earlier moment; else None."""
     if schedule.moved_at is None or schedule.moved_at <= now + STEP:
         return None
     moment, due = next(_due_moments(schedule, now), (None, None))

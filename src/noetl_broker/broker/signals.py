@@ -1,7 +1,7 @@
-"""Signals: facts that come from outside. The oldest open wait that fits takes one; what fits no wait is kept.
+"""Signals: facts from outside. The oldest open wait that fits takes a signal; a signal that fits no wait is kept.
 
 The store brings at most one signal at a time to a wait (`told`). If the wait does not take it, the wait is open again.
-A kept signal is the number of the turn that read it, and what waits compare; its payload is loaded when a wait
+The state keeps the turn that read a kept signal, and the fields that waits compare. Its payload is loaded when a wait
 tries it. A wait that begins tries the kept signals in their order. A turn tries MOST_TRIED of them; a timer brings the
 next turn.
 """

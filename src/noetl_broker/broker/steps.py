@@ -179,7 +179,7 @@ def _reach_end(draft: Draft, step: Step, visit: int, arrival: Arrival, _arcs: Ar
 
 
 def are_all_ways_spent(playbook: Playbook, step: str, spent: frozenset[str]) -> bool:
-    """Whether a visit that waits for something outside is for nothing: all its ways end at joins in `spent`.
+    """Whether a visit that waits for something outside can have no effect: all its ways end at joins in `spent`.
 
     A way does not end there if it leads through a join that merges it with other tokens.
     """

@@ -1,4 +1,4 @@
-"""What is to be undone: a row of `noetl.undo` for each visit and item that reported success or may have.
+"""The rows of `noetl.undo`: one for each visit and item that reported success, or may have succeeded.
 
 Such a row exists only for a visit of a step with `compensate`, or for a completed child with rows.
 """
@@ -61,8 +61,8 @@ def report_item(draft: Draft, step: Step, token: Token, place: int) -> Token:
 def note_failure(draft: Draft, step: Step, token: Token, error: JSON) -> Token:
     """The token of a visit with a `compensate` after a failed attempt: `unsure` if an action may have happened.
 
-    The number of a lease that is skipped was of a lease that was lost. Of an iterator whose items have a `compensate`,
-    what may have happened is told by them: an undo of the whole beside theirs would undo twice.
+    A skipped lease number means that a lease was lost. If the items of an iterator have a `compensate`, only their rows
+    count: an undo of the whole iterator would undo the items twice.
     """
     items_tell = step.iteration is not None and step.iteration.task.compensate is not None
     if step.compensate is None or items_tell or token.unsure:
@@ -101,8 +101,8 @@ def report_unknown_item(draft: Draft, step: Step, visit: int, place: int, stands
 def report_awaited(draft: Draft, token: Token) -> None:
     """List as `unknown` what an abandoned undo still awaits of a visit: each open item, or the visit.
 
-    An iterator with open items has not succeeded, so its own `compensate` does not count. Children without one, and
-    that complete all the same, are undone by executions of their own.
+    An iterator with open items has not succeeded, so its own `compensate` does not count. Children without a
+    `compensate` that complete nevertheless are undone by executions of their own.
     """
     step, counts = draft.playbook.steps[token.step], token.items
     places: list[int | None] = []
@@ -138,8 +138,9 @@ def report_late_child(draft: Draft) -> bool:
 def unwanted_child(playbook: Playbook, ended: str, event: Event) -> int | None:
     """Give the child that an event reports as completed, if nobody wants its success and it must be undone.
 
-    `ended`: the status of the execution, which refuses the event: it has ended, or has given that child up. A cancel of
-    the child comes too late. Its own actions are undone, unless the step or its task undoes it.
+    `ended`: the status of the execution. It refuses the event, because it has ended or has given up that child. A
+    cancel of the child would come too late. So the actions of the child are undone, unless the step or its task undoes
+    the child.
     """
     child = child_with_undo(event) if event.kind in SUCCESSES and not event.undo else None
     step = playbook.steps.get(event.step or "")

@@ -27,7 +27,7 @@ def track_ended(
 ) -> None:
     """A visit of the step ended; the step is RUNNING while another visit is open.
 
-    `result_at` is the position of the emitted event with the result, if the event of the turn has it not.
+    `result_at` is the position of the emitted event with the result, if the turn's event does not have it.
     """
     before = draft.writes.rows.get(step.name, UNTOUCHED)
     if draft.tokens and any(token.step == step.name and not token.draining for token in draft.tokens.values()):

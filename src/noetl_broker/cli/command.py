@@ -163,7 +163,7 @@ def databases_of(
 ) -> tuple[Database, ...]:
     """Give the databases that the command line and the settings name; `several`: the command serves several.
 
-    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault where there
+    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault if there
     are several of both, and not as many of one as of the other.
     """
     secrets = settings.dsns if several else ()

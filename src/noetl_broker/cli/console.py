@@ -65,7 +65,7 @@ def console(call: Call, *, host: str | None, port: int | None) -> None:
 
 
 async def _require_rights(call: Call) -> None:
-    """Raise PermissionFault where the login may not do what operators do: most requests would be refused.
+    """Raise PermissionFault if the login may not do what operators do: most requests would be refused.
 
     While the database does not answer, the console starts, and waits for it.
     """
@@ -78,7 +78,7 @@ async def _require_rights(call: Call) -> None:
 
 
 async def _require_token(call: Call) -> None:
-    """Raise OperatorFault where no token is valid, so that nobody could use the console."""
+    """Raise OperatorFault if no token is valid, so that nobody could use the console."""
     async with session(call.database, name="console") as connection:
         found = await check_token(connection, None)
     if not found.valid_token:

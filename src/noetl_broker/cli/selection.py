@@ -117,7 +117,7 @@ class Selection(NamedTuple):
     named: bool = True
 
     def require(self) -> None:
-        """Raises OperatorFault where the call names no executions: a command never takes all of them by default."""
+        """Raises OperatorFault if the call names no executions: a command never takes all of them by default."""
         if not self.named:
             name = click.get_current_context().info_name
             raise OperatorFault(f"{name} needs the id of an execution, a filter (see {name} --help) or --all")

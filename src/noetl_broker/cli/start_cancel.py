@@ -236,7 +236,7 @@ def read_lines(file: str) -> list[tuple[int, str]]:
 
 
 def read_text(file: str, what: str) -> str:
-    """Give the text of a file; `-` is stdin. Raises OperatorFault where it cannot be read."""
+    """Give the text of a file; `-` is stdin. Raises OperatorFault if it cannot be read."""
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -58,7 +58,7 @@ async def viewer(
 
 
 async def refuse_unless_operator(request: Request) -> None:
-    """Raise Refusal where a request is not an operator's, before its body is read."""
+    """Raise Refusal if a request is not an operator's, before its body is read."""
     bearer = await _bearer(request)
     await operator(await _find_caller(request, bearer.credentials if bearer is not None else await _cookie(request)))
 
@@ -77,7 +77,7 @@ async def _find_caller(request: Request, token: str | None) -> Caller:
 
 
 async def check_again(request: Request) -> Checked | None:
-    """What the token of a request allows now; None where none is needed. Raises Refusal, as `viewer` does."""
+    """What the token of a request allows now; None if none is needed. Raises Refusal, as `viewer` does."""
     address = request.client.host if request.client is not None else ""
     return await services_of(request).sign_in.check(request.state.token, address)
 

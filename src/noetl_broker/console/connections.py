@@ -63,7 +63,7 @@ class Connections:
 
 
 async def _check(connection: Connection) -> None:
-    """Raise SchemaFault where this program does not serve the schema; a login that may not read it goes on."""
+    """Raise SchemaFault if this program does not serve the schema; a login that may not read it goes on."""
     try:
         with translate_faults():
             await check_version(connection)

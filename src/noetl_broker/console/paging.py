@@ -44,7 +44,7 @@ class Page:
     def after(self, *kinds: type[Key]) -> tuple[Any, ...]:
         """The key of the last row before this page, with a part of each kind; None for each on the first page.
 
-        Raises OperatorFault where the cursor is none of this list.
+        Raises OperatorFault if the cursor is none of this list.
         """
         if self.cursor is None:
             return (None,) * len(kinds)

@@ -142,7 +142,7 @@ def step_times(node: Node, progress: StepProgress) -> list[str]:
 
 
 class Label(NamedTuple):
-    """The label of an edge; `held` is the outcome of its condition, None where it varied or was not evaluated."""
+    """The label of an edge; `held` is the outcome of its condition, None if it varied or was not evaluated."""
 
     lines: tuple[str, ...]
     tally: str  # ×3; of a condition with both outcomes: ✓ 3 ✗ 1
@@ -150,7 +150,7 @@ class Label(NamedTuple):
 
 
 def edge_label(edge: Edge) -> Label | None:
-    """The label of an edge; None where it is empty."""
+    """The label of an edge; None if it is empty."""
     lines = _condition(edge)
     tally, held = "", None
     if edge.outcomes is not None and edge.manner in {"when", "unless", "catch"}:

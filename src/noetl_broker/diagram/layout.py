@@ -48,7 +48,7 @@ class Box(NamedTuple):
 
 
 class EdgeSpec(NamedTuple):
-    """An edge to place, between two boxes by their places in the list; `label` is None where it has none."""
+    """An edge to place, between two boxes by their places in the list; `label` is None if it has none."""
 
     source: int
     target: int

@@ -57,7 +57,7 @@ class Drawn(NamedTuple):
 
 
 def render_svg(picture: Picture, *, link: Callable[[Node], str] | None = None, chosen: str | None = None) -> str:
-    """The diagram as the text of an SVG file. Raises OperatorFault where the layout library is missing.
+    """The diagram as the text of an SVG file. Raises OperatorFault if the layout library is missing.
 
     Blocks stand below it, each in a frame. For a page that has its own headline and legend, and links to the executions
     of blocks: `link` gives the address of each step, `chosen` is the step that is marked.

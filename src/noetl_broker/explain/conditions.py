@@ -35,7 +35,7 @@ class EvaluatedCondition(NamedTuple):
 
     when: str
     outcome: bool | None
-    part: Part | None  # None where its values are no longer known
+    part: Part | None  # None if its values are no longer known
     origins: dict[str, str]
 
 

@@ -44,7 +44,7 @@ MOST_UNREAD = 5  # unread events that are named
 
 
 def explain_execution(history: History | None, facts: Facts) -> Reason:
-    """Why an execution is open or how it ended; `history` is None where no broker has read an event of it."""
+    """Why an execution is open or how it ended; `history` is None if no broker has read an event of it."""
     because: list[Reason] = []
     if history is not None:
         because += _waits(history, facts) if is_live(facts.status) else explain_end(history, facts)

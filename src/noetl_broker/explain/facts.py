@@ -83,7 +83,7 @@ class WaitFact(NamedTuple):
 
 
 class UnreadEvent(NamedTuple):
-    """An event that no turn has read; `reason` is why it is in the dead letters, None where it is not."""
+    """An event that no turn has read; `reason` is why it is in the dead letters, None if it is not."""
 
     event_id: int
     type: str

@@ -28,7 +28,7 @@ STATUSES = {
 class Item(TypedDict):
     """One item of an iterator.
 
-    `status` is WAITING, RUNNING, COMPLETED, FAILED or CANCELLED. `item` is its value; None where one worker ran the
+    `status` is WAITING, RUNNING, COMPLETED, FAILED or CANCELLED. `item` is its value; None if one worker ran the
     iterator, which then has `by_worker`. `ended_by` is the event that ended it. `attempt` is that of the job.
     `failures` counts its failed attempts; `is_caught`: a `catch` handled the last one, whose `error` stays.
     """

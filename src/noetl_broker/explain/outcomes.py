@@ -142,7 +142,7 @@ def explain_path(timeline: Timeline) -> list[Reason]:
 
 
 def _result(draft: Draft | None) -> list[Reason]:
-    """What the result of a completed execution was made of."""
+    """Where the result of a completed execution came from."""
     if draft is None:
         return []
     end = draft.playbook.end if draft.end is not None else None

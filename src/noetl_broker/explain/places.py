@@ -23,7 +23,7 @@ def place_of_row(row: Mapping[str, Any]) -> PlaceFact:
 
 
 def place_text(place: PlaceFact) -> str:
-    """What an execution has to do with a place: it holds it, or who is before it."""
+    """How an execution uses a place: it holds the place, or waits behind others."""
     name = place_name(place.path, place.key, place.label)
     if place.held_at is not None:
         count = f", {place.waiting:,} {'waits' if place.waiting == 1 else 'wait'} for it" if place.waiting else ""
@@ -51,7 +51,7 @@ def explain_places(facts: Facts) -> list[Reason]:
 
 
 def rank_text(before: int | None, waiting: int) -> str:
-    """Where one that waits stands among all that wait: `second of 3`."""
+    """The position of an execution among all that wait: `second of 3`."""
     before = before or 0
     rank = ORDINALS[before] if before < len(ORDINALS) else f"number {before + 1:,}"
     return f"{rank} of {waiting:,}"

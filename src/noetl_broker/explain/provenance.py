@@ -32,7 +32,7 @@ class Provenance:
         self._payload = _payload(history)
 
     def of_name(self, name: str, origin: str, reader: Visit, turn: int) -> Reason | None:
-        """Where a name in the `next` of a visit came from; None where that is obvious."""
+        """Where a name in the `next` of a visit came from; None if that is obvious."""
         if origin == "input":
             return Reason("input", f"{name} was an input of {visit_name(*reader)}", {"name": name})
         if name in HANDED and origin == "word":
@@ -60,7 +60,7 @@ class Provenance:
         return Reason("result", f"{whose}: {event_text(cause, result.name)}", facts)
 
     def data_of(self, visit: Visit) -> StepResult | None:
-        """The result of a visit; None where there is none, or where it is no longer known."""
+        """The result of a visit; None if there is none, or if it is no longer known."""
         result = self.timeline.results.get(visit)
         if result is None:
             return None

@@ -60,7 +60,7 @@ def explain_token(token: Token, playbook: Playbook, history: History, facts: Fac
 
 
 def late_success(visit: Visit, history: History, *, live: bool) -> str | None:
-    """That a visit succeeded when it was over, and what became of that; None if it did not."""
+    """That a visit succeeded after it was over, and whether this was undone; None if it did not."""
     turns = [turn for turn in history.turns if turn.outcome == LATE]
     late = next(
         (turn for turn in turns if (turn.event.step, turn.event.visit, turn.event.place) == (*visit, None)), None

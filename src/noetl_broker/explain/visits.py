@@ -66,7 +66,7 @@ class VisitExplainer:
         return [Reason("gave", says, facts)]
 
     def _child_of(self, turn_number: int) -> JSON:
-        """The child execution whose end the turn read; None where it read another event."""
+        """The child execution whose end the turn read; None if it read another event."""
         meta = next((one.event.meta for one in self._provenance.history.turns if one.turn.number == turn_number), None)
         child = meta.get("child_execution_id") if isinstance(meta, dict) else None
         return child if isinstance(child, int) else None
@@ -172,7 +172,7 @@ class VisitExplainer:
         return Reason("done", says, facts, tuple(because))
 
     def _why_taken(self, source: Visit, arc: int) -> list[Reason]:
-        """The condition of a taken transition, or that none of the list was true; nothing without conditions."""
+        """The condition of a taken transition, or a sentence that no condition was true; nothing without conditions."""
         read = self._read.get(source)
         if read is None:
             return []

@@ -213,7 +213,7 @@ def _verb(count: int) -> str:
 
 
 def _remaining(job: JobFact, facts: Facts) -> str | None:
-    """How long it is until the job is available; None: it is."""
+    """The time until the job is available; None: it is available now."""
     if job.available_at is None or job.available_at <= facts.read_at:
         return None
     return span((job.available_at - facts.read_at).total_seconds())
@@ -340,7 +340,7 @@ def _reach_text(playbook: Playbook, source: str, spent: frozenset[str], target: 
 
 
 def _shortest_path(playbook: Playbook, source: str, target: str, avoiding: frozenset[str]) -> list[str] | None:
-    """A shortest path in the graph that does not lead through the steps of `avoiding`; None where there is none."""
+    """A shortest path in the graph that does not lead through the steps of `avoiding`; None if there is none."""
     before: dict[str, str] = {}
     layer = [source]
     while layer and target not in before:

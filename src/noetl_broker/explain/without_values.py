@@ -1,7 +1,7 @@
 """Explanations for viewers: names, numbers, times and statuses, and no value of a payload, a result or an error.
 
-Conditions and templates are left out too: they are text of the playbook, which viewers do not see. Whatever is not
-known here is left out: a new kind of reason or a new fact needs a row.
+Conditions and templates are left out too: they are text of the playbook, which viewers do not see. Unknown kinds of
+reasons and unknown facts are left out: a new one needs a row here.
 """
 
 from __future__ import annotations

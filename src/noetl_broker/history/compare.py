@@ -26,7 +26,7 @@ class Comparison:
     def __init__(self, history: History, edited: Playbook, *, ways_only: bool = False) -> None:
         """Start before the first turn. With `ways_only`, a job with other inputs is a note and no divergence.
 
-        Raises HistoryFault where there is nothing to compare.
+        Raises HistoryFault if there is nothing to compare.
         """
         if isinstance(history.playbook, str):
             raise HistoryFault(history.execution_id, history.playbook)
@@ -39,7 +39,7 @@ class Comparison:
     def apply(self, recorded: RecordedTurn) -> Divergence | None:
         """Decide a turn with both; None while they agree.
 
-        Raises HistoryFault where its own playbook does not decide what was written.
+        Raises HistoryFault if its own playbook does not decide what was written.
         """
         diff = self._decide(recorded)
         divergence = diff.divergence(ways_only=self._ways_only)
@@ -48,7 +48,7 @@ class Comparison:
         return divergence
 
     def apply_failure(self, recorded: RecordedTurn, reached: Collection[str]) -> Divergence | None:
-        """Decide the turn in which the execution failed; None where the edited version may end it in another way.
+        """Decide the turn in which the execution failed; None if the edited version may end it in another way.
 
         It must come to the steps `reached`, which a retry enters, unless it fails in this turn as well.
         """

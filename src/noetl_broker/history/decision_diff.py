@@ -132,7 +132,7 @@ class DecisionDiff:
         return Divergence(what, step, because, done, instead, {})
 
     def _actions(self, one: Decision, other: Decision, state: ExecutionState) -> str:
-        """What the one does that the other does not."""
+        """The actions of one version that the other version does not take."""
         others = _starts(other)
         names = list(dict.fromkeys(node[0] for node in _starts(one) if node not in others))
         actions = [f"starts {', '.join(names[:MOST_NAMED])}{' …' if len(names) > MOST_NAMED else ''}"] if names else []

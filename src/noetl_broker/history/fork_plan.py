@@ -59,7 +59,7 @@ class TakenResult(NamedTuple):
 
     @property
     def key(self) -> int | Visit:
-        """What no other result has."""
+        """A key that no other result has."""
         return (self.step, self.visit) if self.inline else self.name
 
 
@@ -84,7 +84,7 @@ class BeforeEntry(NamedTuple):
     known: Known
     ends: tuple[str, ...]  # of branches
     end: EndReached | None  # the last visit of `end`; None also where the step is `end`
-    visit: Visit | None  # that was entered; None where the step never was
+    visit: Visit | None  # that was entered; None if the step never was
     due: str | None  # when that visit, a wait, ends or times out
     signals: tuple[int, ...] = ()  # the turns whose signals were kept
 
@@ -148,7 +148,7 @@ def _refuse_undo_execution(history: History) -> None:
 
 
 def _refuse_undone(history: History, plan: ForkPlan) -> None:
-    """Raise OperatorFault where the fork would take over a result that was undone."""
+    """Raise OperatorFault if the fork would take over a result that was undone."""
     for taken in plan.taken:
         undone = [node for node in history.undone if node[:2] == (taken.step, taken.visit)]
         if undone and not taken.by_hand:
@@ -170,7 +170,7 @@ def plan_of(
 
 
 def playbook_of(history: History) -> Playbook:
-    """The playbook of a history. Raises BrokerError where there is none, or where it cannot be replayed."""
+    """The playbook of a history. Raises BrokerError if there is none, or if it cannot be replayed."""
     if history.broken is not None:
         raise HistoryFault(history.execution_id, history.broken)
     if isinstance(history.playbook, str):
@@ -179,7 +179,7 @@ def playbook_of(history: History) -> Playbook:
 
 
 def find_step(playbook: Playbook, name: str) -> Step:
-    """The step of this name. Raises UnknownStepFault where there is none."""
+    """The step of this name. Raises UnknownStepFault if there is none."""
     step = playbook.steps.get(name)
     if step is None:
         hint = did_you_mean(name, [*playbook.steps])
@@ -237,7 +237,7 @@ def _unspent(arrival: Arrival, incoming: Iterable[IncomingToken]) -> Arrival:
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """Raise OperatorFault where the inputs of a step cannot be rendered."""
+    """Raise OperatorFault if the inputs of a step cannot be rendered."""
     try:
         yield
     except TemplateError as fault:
@@ -249,7 +249,10 @@ def _refusing(name: str) -> Iterator[None]:
 
 
 class TakenResults:
-    """The results that a fork may take over. Each that is taken gets a position from 1, which the fork names it by."""
+    """The results that a fork may take over.
+
+    Each taken result gets a position from 1. The fork names it by this position.
+    """
 
     def __init__(
         self,
@@ -324,7 +327,7 @@ class EntryRenderer:
     def __init__(
         self, history: History, timeline: Timeline, known: Known, playbook: Playbook, results: TakenResults
     ) -> None:
-        """Make the workload. Raises TemplateError where that fails."""
+        """Make the workload. Raises TemplateError if that fails."""
         self._source_playbook = history.playbook
         self._timeline = timeline
         self._results = results
@@ -352,7 +355,7 @@ class EntryRenderer:
     def end_again(self, end: EndReached) -> EndReached | None:
         """The last visit of `end` with its inputs rendered again. Raises TemplateError or NotLoaded.
 
-        Unchanged where the tokens that made it are not known; None where this playbook has no `end`.
+        Unchanged where the tokens that made it are not known; None if this playbook has no `end`.
         """
         step = self.playbook.end
         if step is None:

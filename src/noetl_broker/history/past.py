@@ -1,4 +1,4 @@
-"""What an execution was after each of its turns, from a replay: the path that it had taken, and its results."""
+"""An execution after each of its turns, from a replay: the path that it had taken, and its results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMPARED = 4  # fields of an event that must agree: type, status, step, visit
 
 
 class PastTurn(NamedTuple):
-    """A turn, decided again, and the state after it. `agrees`: it wrote then what is decided now."""
+    """A turn, decided again, and the state after it. `agrees`: the record has what is decided now."""
 
     recorded: RecordedTurn
     decision: Decision
@@ -67,7 +67,7 @@ class Past:
     """The turns of one execution, decided again one after another; they are added in parts."""
 
     def __init__(self, history: History) -> None:
-        """Before the first turn. Raises HistoryFault where the execution cannot be replayed."""
+        """Before the first turn. Raises HistoryFault if the execution cannot be replayed."""
         if history.broken is not None:
             raise HistoryFault(history.execution_id, history.broken)
         if isinstance(history.playbook, str):
@@ -85,7 +85,7 @@ class Past:
         self._ends: tuple[int, JSON] | None = None  # the turn of the end, and the error
 
     def add(self, turns: Iterable[RecordedTurn]) -> None:
-        """Decide more turns again. Raises HistoryFault where the record does not allow it."""
+        """Decide more turns again. Raises HistoryFault if the record does not allow it."""
         for recorded in turns:
             decision = replay_turn(self._session, recorded)
             self.turns.append(PastTurn(recorded, decision, self._session.state, _agrees(recorded, decision)))

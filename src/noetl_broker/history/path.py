@@ -225,7 +225,7 @@ class _StartInference:
             trace.unknown = own - self._reached
 
     def _outcome(self, entry: Entry) -> bool | None:
-        """The outcome of a condition; None where no event and no visit shows it."""
+        """The outcome of a condition; None if no event and no visit shows it."""
         if self._any_reached(entry.then):
             return True
         if self._any_reached(entry.otherwise) or any(map(self._not_taken, entry.then)):

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class Difference(NamedTuple):
     """One value that was written differently than it is decided now.
 
-    `turn` is None for what all turns together make. `what` names the value: an event by its place in the turn, a job by
-    its visit, a row. A side is None where there is no such value; both are where `what` says everything.
+    `turn` is None for a value that all turns make together. `what` names the value: an event by its place in the turn,
+    a job by its visit, a row. A side is None if it has no such value. Both are None if `what` says everything.
     """
 
     turn: int | None
@@ -64,7 +64,7 @@ class Replay:
     """
 
     def __init__(self, history: History, *, in_parts: bool = False) -> None:
-        """Start before the first turn. Raises HistoryFault where the execution cannot be replayed."""
+        """Start before the first turn. Raises HistoryFault if the execution cannot be replayed."""
         if history.broken is not None:
             raise HistoryFault(history.execution_id, history.broken)
         if isinstance(history.playbook, str) and history.workload is not None:
@@ -92,7 +92,7 @@ class Replay:
         self._written.update(jobs)
 
     def apply(self, recorded: RecordedTurn) -> ReplayedTurn:
-        """Decide the next turn again. Raises HistoryFault where the record does not allow it."""
+        """Decide the next turn again. Raises HistoryFault if the record does not allow it."""
         decision = replay_turn(self._session, recorded)
         self._totals.add(decision)
         found: list[Difference] = []
@@ -125,7 +125,7 @@ class Replay:
 
 
 def replay_history(history: History) -> tuple[list[ReplayedTurn], list[Difference]]:
-    """Replay all turns; gives them and every difference. Raises HistoryFault where a turn cannot be decided again."""
+    """Replay all turns; gives them and every difference. Raises HistoryFault if a turn cannot be decided again."""
     replay = Replay(history)
     turns = [replay.apply(recorded) for recorded in history.turns]
     return turns, [*(found for turn in turns for found in turn.differences), *replay.finish(history.unlinked)]
@@ -142,7 +142,7 @@ def session_of(history: History, playbook: Playbook | str, *, trace: bool = Fals
 
 
 def replay_turn(session: Session, recorded: RecordedTurn) -> Decision:
-    """Decide a recorded turn again. Raises HistoryFault where the record does not allow it."""
+    """Decide a recorded turn again. Raises HistoryFault if the record does not allow it."""
     number = recorded.turn.number
     try:
         return session.apply(recorded.event, recorded.turn.at, number=number)

@@ -69,7 +69,7 @@ class _Failure(NamedTuple):
 def plan_retry(history: History, *, onto: Playbook | None = None) -> ForkPlan:
     """A fork that continues a failed execution from its failure, perhaps `onto` another version of its playbook.
 
-    An execution that failed before its workload was made starts again. Raises BrokerError where it cannot be replayed,
+    An execution that failed before its workload was made starts again. Raises BrokerError if it cannot be replayed,
     OtherWay where the other version decides differently before the failure.
     """
     if history.broken is not None:
@@ -166,7 +166,7 @@ def _with_items(failure: _Failure, visit: int, arrival: Arrival, playbook: Playb
 
 
 def _compare_ways(history: History, onto: Playbook, failure: _Failure, failed: Visit | None) -> None:
-    """Raises OtherWay where the other version decides a turn before the failure differently.
+    """Raises OtherWay if the other version decides a turn before the failure differently.
 
     In the turn that failed it must come to what a retry enters; there it may end the failed visit in another way.
     """
@@ -191,7 +191,7 @@ class _Mover:
     """Puts the tokens of an execution onto another version of its playbook, with inputs that are rendered again."""
 
     def __init__(self, history: History, failure: _Failure, onto: Playbook, results: TakenResults) -> None:
-        """Raises OtherWay where the other version cannot make the workload."""
+        """Raises OtherWay if the other version cannot make the workload."""
         self._failure, self._onto = failure, onto
         self._steps = history.playbook.steps if not isinstance(history.playbook, str) else {}
         self._turn = failure.draft.turn.number
@@ -241,7 +241,7 @@ def _signals_at_failure(playbook: Playbook, draft: Draft, failed: Visit | None) 
 
 
 def _until_failure(history: History) -> _Failure:
-    """The execution at its failure. Raises BrokerError where this version of the program decides a turn differently."""
+    """The execution at its failure. Raises BrokerError if this version of the program decides a turn differently."""
     timeline, number = Timeline(), 0
     dues: dict[Visit, str] = {}
     before: dict[Visit, Token] = {}
@@ -263,7 +263,7 @@ def _until_failure(history: History) -> _Failure:
 
 
 def _failed_visit(draft: Draft) -> Visit | None:
-    """The visit whose failure ended the execution; None where none did (a deadline, a limit).
+    """The visit whose failure ended the execution; None if none did (a deadline, a limit).
 
     A visit that failed in the same turn and continued by its `on_error` has another error than the execution.
     """

@@ -334,7 +334,7 @@ def _json(value: JSON) -> str:
 
 
 class PortableStory(NamedTuple):
-    """A story for a test; `diverges_at` is the first turn that decides differently in it, None where none does."""
+    """A story for a test; `diverges_at` is the first turn that decides differently in it, None if none does."""
 
     text: str
     diverges_at: int | None
@@ -343,7 +343,7 @@ class PortableStory(NamedTuple):
 def portable_story(playbook: Playbook, turns: Sequence[tuple[Event, Decision]], rules: Rules) -> PortableStory:
     """The story of recorded turns as a test plays it: with another execution id and other times.
 
-    Raises ValueError where an event cannot be written in a line.
+    Raises ValueError if an event cannot be written in a line.
     """
     failed = {(event.step, event.visit) for event, _ in turns if event.kind == ACTION_FAILED}
     repeated = {(event.step, event.visit) for event, decision in turns if decision.outcome == "duplicate"}

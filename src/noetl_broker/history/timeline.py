@@ -37,7 +37,7 @@ UNCHANGED = 4  # fields of an arrival that stay the same while it waits: arc, st
 
 
 class TracedTurn(NamedTuple):
-    """A turn decided again, with its draft; `draft` is None where the event changed nothing.
+    """A turn decided again, with its draft; `draft` is None if the event changed nothing.
 
     The scopes of the draft are valid until the next turn is decided.
     """
@@ -84,7 +84,7 @@ class Result(NamedTuple):
 
     @property
     def key(self) -> int | Visit:
-        """What no other result of the execution has."""
+        """A key that no other result of the execution has."""
         return self.name if self.visit is None else self.visit
 
 
@@ -100,7 +100,7 @@ def is_result_of(event: Emitted, visit: Visit) -> bool:
 def trace_turns(history: History) -> Iterator[TracedTurn]:
     """Decide the turns again, one by one, and keep their trails; nothing where there is no playbook.
 
-    Raises HistoryFault where the record does not allow it.
+    Raises HistoryFault if the record does not allow it.
     """
     if history.broken is not None:
         raise HistoryFault(history.execution_id, history.broken)

@@ -42,7 +42,7 @@ class Retried(NamedTuple):
 
 
 class OtherPlaybook(NamedTuple):
-    """Another playbook for a fork; its catalog id and version are None where it is yet to be registered."""
+    """Another playbook for a fork; its catalog id and version are None if it is yet to be registered."""
 
     playbook: Playbook
     text: str
@@ -62,7 +62,7 @@ class OnVersion:
         self._found: dict[str, OtherPlaybook] = {}
 
     async def of(self, connection: Connection, execution_id: int) -> OtherPlaybook | None:
-        """The version for an execution; None where it is the execution's own. Raises NotFoundFault."""
+        """The version for an execution; None if it is the execution's own. Raises NotFoundFault."""
         row = await executions.find_execution(connection, execution_id)
         path = row["path"]
         if path is None:
@@ -129,7 +129,7 @@ async def retry_failed(
 async def preview_retry(
     connection: Connection, execution_id: int, rules: PlaybookRules, on: OnVersion | None = None
 ) -> RetryPlan:
-    """What a retry of this execution would begin with. Raises BrokerError where it cannot be retried.
+    """What a retry of this execution would begin with. Raises BrokerError if it cannot be retried.
 
     Where something of it was undone, a retry starts from the start.
     """

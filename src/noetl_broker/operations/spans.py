@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"[0-9.]*")  # `20260131` is a moment
 
 
 def parse_span(text: str) -> float | None:
-    """Give the seconds of a duration; None where the text is none, is a number alone, or more than a hundred years."""
+    """Give the seconds of a duration; None if the text is none, is a number alone, or more than a hundred years."""
     written = _LONG_UNITS.sub(lambda unit: unit[0][0], "".join(text.lower().split()))
     if _NUMBER.fullmatch(written) or not written.isascii():
         return None

@@ -18,7 +18,7 @@ async def undo_execution(
 ) -> int:
     """Start an execution that undoes what is left of an ended one; returns its id.
 
-    `on`: with the `compensate` of that version. Raises BrokerError where it cannot undo all of it.
+    `on`: with the `compensate` of that version. Raises BrokerError if it cannot undo all of it.
     """
     other = None if on is None else await on.of(connection, execution_id)
     if other is None:

@@ -41,7 +41,7 @@ WORDS: Final = frozenset({"error"})  # what its templates find beside inputs, `r
 def read_compensate(
     reading: Reading, name: str, index: int, declared: Declared, element: frozenset[str] = NO_NAMES
 ) -> Step | None:
-    """Read the `compensate` of a step or of an iterator's task; report errors and give None where it has none.
+    """Read the `compensate` of a step or of an iterator's task; report errors and give None if it has none.
 
     `element` are the names of an item, for the templates of a task's `compensate`.
     """

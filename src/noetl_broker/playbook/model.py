@@ -303,7 +303,7 @@ class Step:
 
     @property
     def result_template(self) -> Tree | None:
-        """The template that gives the execution's result where `end` was reached; None where none does."""
+        """The template that gives the execution's result where `end` was reached; None if none does."""
         return self.save_data if self.result is None and not self.has_action else self.result
 
     @property

@@ -57,7 +57,7 @@ def read_names(reading: Reading, value: Any, place: Place, part: Part) -> Tree |
 
 
 def read_key(reading: Reading, declared: Declared, part: Part) -> Tree | None:
-    """Compile a key; None where there is none. A null is an error: it may be a forgotten value."""
+    """Compile a key; None if there is none. A null is an error: it may be a forgotten value."""
     value, place = declared.lookup(KEY)
     if value is None:
         if any(KEY in layer.raw for layer in declared.layers):

@@ -66,7 +66,7 @@ def word_of_inputs(action: Mapping[str, JSON]) -> str:
 
 
 def at_path(value: JSON, path: Path) -> JSON:
-    """Give the value at a path; None where there is none."""
+    """Give the value at a path; None if there is none."""
     try:
         for part in path:
             value = value[part]

@@ -46,7 +46,7 @@ def read_throttle(
     by_worker: bool,
     hint: str = "",
 ) -> Throttle | None:
-    """Read the `throttle` of a step or of an iterator's task; report errors and give None where it has none.
+    """Read the `throttle` of a step or of an iterator's task; report errors and give None if it has none.
 
     `by_worker`: a worker runs it. Otherwise `hint` says where it belongs.
     """

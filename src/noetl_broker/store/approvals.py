@@ -24,7 +24,7 @@ MOST_LISTED = 10_000
 class Approval:
     """A visit that waits for a person: a row of `noetl.pending_approvals`.
 
-    `form` is a mapping of field names to JSON Schema. `times_out_at` is None where it waits without end.
+    `form` is a mapping of field names to JSON Schema. `times_out_at` is None if it waits without end.
     """
 
     execution_id: int

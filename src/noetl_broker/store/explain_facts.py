@@ -43,9 +43,9 @@ MOST = 100  # jobs of items, mail, children: nobody reads more
 async def load_history_and_facts(
     connection: Connection, execution_id: int, rules: PlaybookRules
 ) -> tuple[History | None, Facts]:
-    """The history of an execution (None where no broker has read anything of it) and the facts beside it.
+    """The history of an execution (None if no broker has read anything of it) and the facts beside it.
 
-    Raises NotFoundFault where there is none.
+    Raises NotFoundFault if there is none.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         row = await connection.fetchrow(sql("explain_execution"), execution_id)

@@ -226,6 +226,6 @@ def _key(row: Mapping[str, Any], keys: tuple[str, ...]) -> Key:
 
 
 async def _end(connection: Connection, statement: str, begin: Key, read: int) -> Key | None:
-    """The key of the last row that a page read; None where it read the last of all."""
+    """The key of the last row that a page read; None if it read the last of all."""
     row = await connection.fetchrow(sql(statement), *begin, read)
     return None if row is None else tuple(row)

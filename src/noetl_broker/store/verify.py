@@ -79,7 +79,7 @@ TURNS = Check("I12", None, "a replay of each turn and condition decides the same
 
 
 class Violation(NamedTuple):
-    """One violation of a check; `execution_id` is None where it concerns no execution."""
+    """One violation of a check; `execution_id` is None if it concerns no execution."""
 
     execution_id: int | None
     detail: str

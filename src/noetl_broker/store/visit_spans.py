@@ -24,7 +24,7 @@ class VisitDetails(NamedTuple):
     """One visit or item: what it was given, its events, and what came of it.
 
     `result` is that of the last event with one. `has_ended` is false while it is open. `attempts` of `max_attempts`: of
-    its job; None where it has none.
+    its job; None if it has none.
     """
 
     node_id: str
@@ -114,7 +114,7 @@ def _inputs(given: Any) -> JSON:
 
 
 async def find_following(connection: Connection, execution_id: int, step: str) -> str | None:
-    """The step that comes after this one: the first that was visited, else the first; None where none does."""
+    """The step that comes after this one: the first that was visited, else the first; None if none does."""
     found: str | None = await connection.fetchval(sql("following_step"), execution_id, step)
     return found
 

@@ -89,11 +89,11 @@ class Answers:
         }
 
     def key_of(self, path: str, step: str) -> str | None:
-        """The key of the answer for a step; None where there is none."""
+        """The key of the answer for a step; None if there is none."""
         return next((key for key in names_of(path, step) if key in self._answers), None)
 
     def answer(self, job: Job) -> JobOutcome:
-        """The outcome of a job. Raises SimulationFault where there is no answer."""
+        """The outcome of a job. Raises SimulationFault if there is no answer."""
         key = self.key_of(job.path, job.step)
         if key is None:
             raise SimulationFault(
@@ -147,7 +147,7 @@ def _call(function: Callable[[Job], Answer], job: Job) -> Answer:
 
 
 def as_json(value: Answer, job: Job) -> JSON:
-    """The value as the database returns it. Raises SimulationFault where JSON cannot hold it."""
+    """The value as the database returns it. Raises SimulationFault if JSON cannot hold it."""
     try:
         text = json.dumps(value, allow_nan=False)
         return as_stored(json.loads(text, parse_int=read_integer, parse_float=read_real))

@@ -33,7 +33,7 @@ class Approvals:
     def decide(self, path: str, step: str, shown: dict[str, JSON]) -> Decided | None:
         """The decision on an approval that shows title, details, form and assignees; None: nobody decides.
 
-        Raises SimulationFault where there is none, or where it does not fit.
+        Raises SimulationFault if there is none, or if it does not fit.
         """
         key = next((key for key in names_of(path, step) if key in self._verdicts), None)
         if key is None:

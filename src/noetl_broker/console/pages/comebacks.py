@@ -66,7 +66,7 @@ async def show_retry(
 
 
 def on_version(text: str, rules: PlaybookRules, *, or_from_start: bool) -> OnVersion | None:
-    """The version that a field names; None where it is empty. Raises OperatorFault."""
+    """The version that a field names; None if it is empty. Raises OperatorFault."""
     written = text.strip()
     if not written:
         return None

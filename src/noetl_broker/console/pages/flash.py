@@ -29,7 +29,7 @@ def written(flash: Flash) -> str:
 
 
 def read(value: str | None) -> Flash | None:
-    """The sentence in a cookie; None where it is none of ours."""
+    """The sentence in a cookie; None if it is none of ours."""
     if value is None:
         return None
     try:

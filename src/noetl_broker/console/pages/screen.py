@@ -28,7 +28,7 @@ Value = TypeVar("Value")
 
 
 class Screen:
-    """One request for a page. `caller` is None where nobody has signed in yet."""
+    """One request for a page. `caller` is None if nobody has signed in yet."""
 
     def __init__(self, request: Request, caller: Caller | None) -> None:
         self.request = request

@@ -47,7 +47,7 @@ class Visit(BaseModel):
 
 
 def choose(text: str, steps: Sequence[Mapping[str, Any]]) -> Chosen | None:
-    """The step that the address names; None where the execution has no such step. Raises OperatorFault."""
+    """The step that the address names; None if the execution has no such step. Raises OperatorFault."""
     visits = {row["step"]: row["visits"] or 0 for row in steps}
     if text in visits:
         return Chosen(text, visits[text], visits[text])

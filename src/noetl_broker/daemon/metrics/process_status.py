@@ -122,7 +122,7 @@ def _process_metrics() -> MetricValues:
 
 
 def _resident_bytes() -> int | None:
-    """The memory of this process; None where the system has no file that says it."""
+    """The memory of this process; None if the system has no file that says it."""
     try:
         return int(STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
