@@ -313,7 +313,10 @@ def _log_turns(case: Case, outcome: Outcome) -> None:
 
 
 def event_fields(mail: Sequence[Mail]) -> dict[str, Any]:
-    """The step, visit, item and attempt of the first event, for a line of the log; without what it does not name."""
+    """The step, visit, item and attempt of the first event, for a line of the log.
+
+    Fields that the event does not name are left out.
+    """
     if not mail:
         return {}
     event = mail[0].event

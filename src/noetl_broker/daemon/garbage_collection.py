@@ -1,8 +1,8 @@
 """Garbage is collected between batches and never inside one.
 
-The objects of a batch are freed by reference counts when it ends. A collection inside a batch finds nothing of it and
-took a tenth of a turn's time. What the other lanes hold counts too, about 28,000 objects with three lanes, so the
-threshold is several times that.
+The objects of a batch are freed by reference counts when it ends. A collection inside a batch frees nothing of it, and
+took a tenth of a turn's time. The objects of the other lanes count too: about 28,000 with three lanes. So the threshold
+is several times that.
 """
 
 from __future__ import annotations

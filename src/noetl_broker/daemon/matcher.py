@@ -67,8 +67,8 @@ class Matcher:
     async def match_all(self, on_busy: Callable[[], Any] | None = None) -> int:
         """Match until no look is left; returns the number of signals that are on their way.
 
-        Looks at waits that another transaction holds are tried again after a pause. `on_busy` is called when there is
-        more than one transaction has done.
+        Looks at waits that another transaction holds are tried again after a pause. `on_busy` is called if one
+        transaction was not enough.
         """
         total, late = 0, 0.0
         while True:

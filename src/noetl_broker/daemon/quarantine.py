@@ -92,7 +92,7 @@ class Quarantine:
             self.one_by_one.clear()
 
     def on_missed_lock(self) -> None:
-        """A lock was missed, of whatever execution."""
+        """A lock of any execution was missed."""
         self._locks_missed_until = time.monotonic() + ISOLATING_SECONDS
 
     def postpone(self, execution_id: int) -> None:

@@ -285,7 +285,7 @@ class Service:
                 await asyncio.wait_for(self.tracer.send(pool), STOP_SECONDS)
 
     def progress(self) -> None:
-        """The main loop came round, or waits for something that may pass: it is not stuck."""
+        """Note that the main loop made progress, or waits for a fault that may pass."""
         self.progress_at = time.monotonic()
         self.on_progress()
 

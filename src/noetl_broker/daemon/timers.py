@@ -113,7 +113,8 @@ class Timers:
     async def fire(self) -> Due:
         """Fire at most MAX_TIMERS in one transaction.
 
-        A full scan takes at most a hundredth of the time. Between two, timers that have been due for long wait.
+        A full scan takes at most a hundredth of the time. Between two full scans, timers that have been due for long
+        wait.
         """
         began = time.monotonic()
         since = RECENT_SECONDS if began < self._full_scan_at and not self._always_full else None
