@@ -1,6 +1,6 @@
 """Examines a database for what keeps brokers from working: the connection, the server, the schema, the rights.
 
-Only the connection must work: each check runs whatever the others find.
+Only the connection must work: each check runs, also if others find problems.
 """
 
 from __future__ import annotations

@@ -80,12 +80,11 @@ async def cancel_execution(connection: Connection, execution_id: int, reason: st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which executions; a field that is None excludes none.
+    """A filter of executions; a field that is None filters nothing.
 
     `path` and `error` (a part of `type: message`) may hold `*` for any characters. `step` is where it failed. `version`
-    is that of its playbook.
-    `since` and `until` are moments, or seconds before the database's now: an execution passes that started or took a
-    turn since, and that started until then.
+    is that of its playbook. `since` and `until` are moments, or seconds before the database's now: an execution matches
+    if it started or took a turn after `since`, and started before `until`.
     """
 
     path: str | None = None
@@ -115,7 +114,7 @@ async def list_executions(
 ) -> list[Entry]:
     """The newest executions first; `before`: only those older than this id.
 
-    Without `error` for a login that may read the views of noetl_reader only.
+    A login that may only read the views of noetl_reader gets no `error`.
     """
     try:
         return [dict(row) for row in await connection.fetch(sql("list_executions"), *which.arguments, limit, before)]
@@ -151,7 +150,7 @@ async def list_chosen(connection: Connection, execution_ids: Sequence[int]) -> l
 
 
 async def with_turns(connection: Connection, execution_ids: Sequence[int]) -> list[int]:
-    """Those of these executions whose history can be read: it has a turn and is not archived. In the same order."""
+    """The executions whose history can be read, in the same order: it has a turn and is not archived."""
     found = {row["execution_id"] for row in await connection.fetch(sql("with_turns"), [*execution_ids])}
     return [each for each in execution_ids if each in found]
 
@@ -207,10 +206,10 @@ async def find_status(connection: Connection, execution_id: int) -> str | None:
 async def load_execution_details(connection: Connection, execution_id: int) -> Entry:
     """One execution in one snapshot: its row, `steps`, `iterators`, `places`, open `waits`, `jobs`, `dead_letters`.
 
-    `blocks` are those that are live or failed. `iterators` have the shape of `Progress`. `jobs` are open or failed;
-    of those of items the first MOST_ITEM_JOBS; `unlisted_jobs` counts the others. `undo` is what `load_undo` gives,
-    `awaited` what `list_awaited` gives. `path_pause` is why its path keeps it queued. A login that may
-    read the views of noetl_reader only gets them without values.
+    `blocks` are those that are live or failed. `iterators` have the shape of `Progress`. `jobs` are open or failed,
+    with at most MOST_ITEM_JOBS jobs of items; `unlisted_jobs` counts the others. `undo` is what `load_undo` gives,
+    `awaited` what `list_awaited` gives. `path_pause` is why its path keeps it queued. A login that may read the views
+    of noetl_reader only gets them without values.
     """
     try:
         return await _load_details(connection, execution_id)

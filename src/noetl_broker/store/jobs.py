@@ -40,7 +40,7 @@ REFUSALS = asyncpg.DataError, asyncpg.ProgramLimitExceededError, asyncpg.Integri
 class RefusedFault(BrokerError):
     """The database refuses a value (a text that jsonb cannot hold, a bad argument): the same call can never succeed.
 
-    `limit` names the bound that the value is past, where it is one.
+    `limit` names the limit that the value exceeds, if there is one.
     """
 
     def __init__(self, message: str, limit: str | None = None) -> None:
@@ -93,7 +93,7 @@ class AttemptFailure(NamedTuple):
 
 
 class LogPart(NamedTuple):
-    """A part of what an attempt printed. `first_byte`: how many bytes came before, with those that are missing."""
+    """A part of what an attempt printed. `first_byte`: the number of bytes before it, with the missing ones."""
 
     lease: Lease
     level: str

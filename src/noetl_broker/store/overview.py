@@ -1,4 +1,4 @@
-"""What an operator looks at first: what there is now, and what started lately. Its cost has a bound."""
+"""The overview of an operator: what there is now, and what started lately. Its cost has a bound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ = 10_000  # newest executions that the activity counts
 
 
 async def load_present(connection: Connection) -> Mapping[str, Any]:
-    """Counts of what lives, waits or lies unread, with `read_at`; a count of MOST_COUNTED means at least so many."""
+    """Counts of live executions, waits and unread mail, with `read_at`; MOST_COUNTED means at least so many."""
     return dict(await connection.fetchrow(sql("load_present"), MOST_COUNTED) or {})
 
 

@@ -1,8 +1,8 @@
 """Places: what turns ask about them, and what they write.
 
-A place that another broker has locked is not waited for: the executions that want it are left for a later batch.
-Several turns of a batch may ask for one place. Those before are not written yet, so the batch remembers what it has
-granted.
+A batch does not wait for a place that another broker has locked. It leaves the executions that want it to a later
+batch. Several turns of a batch may ask for one place. Earlier turns are not written yet, so the batch remembers the
+places that it has granted.
 """
 
 from __future__ import annotations

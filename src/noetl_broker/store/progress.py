@@ -52,7 +52,7 @@ async def load_failed_items(connection: Connection, execution_id: int, step: str
 def reported_progress(step: str, visit: int, row: Mapping[str, Any]) -> Progress:
     """The progress of a visit that one worker runs, from what `noetl.report_progress` keeps.
 
-    A pace is that of the report. If another is overdue, it is what it would be if an item ended now.
+    A pace is that of the report. If the next report is overdue, the pace is calculated as if an item ended now.
     """
     report = row["progress"]
     failed, total = report.get("failed", 0), report["total"]

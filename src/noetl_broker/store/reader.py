@@ -34,8 +34,8 @@ async def list_executions(
 async def load_execution_details(connection: Connection, execution_id: int) -> Entry:
     """One execution in one snapshot, as `executions.load_execution_details` gives it, without values.
 
-    These are missing: `result`, `error`, the names of signals, the workers of jobs and the reasons of dead letters.
-    Also the pace of iterators whose items are rows, and the live steps of blocks. Raises NotFoundFault.
+    These are missing: `result`, `error`, the names of signals, the workers of jobs and the reasons of dead letters. The
+    pace of iterators whose items are rows is missing, too, and the live steps of blocks. Raises NotFoundFault.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         row = await connection.fetchrow(sql("find_execution_for_readers"), execution_id)

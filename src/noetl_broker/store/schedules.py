@@ -24,7 +24,7 @@ Row = Mapping[str, Any] | asyncpg.Record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleSpec:
-    """What a schedule is put with; exactly one of `cron` and `every`. `payload` is JSON text."""
+    """The fields of a schedule; exactly one of `cron` and `every`. `payload` is JSON text."""
 
     name: str
     path: str
@@ -40,7 +40,7 @@ class ScheduleSpec:
 
 
 class Moved(NamedTuple):
-    """What became of a schedule: its move, and the execution that was started or was there."""
+    """The outcome for a schedule: its move, and the execution that was started or existed already."""
 
     name: str
     move: Move | None  # None: its timing cannot be read

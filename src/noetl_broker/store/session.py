@@ -46,7 +46,8 @@ async def session(
 def translate_faults(connection: Connection | None = None) -> Iterator[None]:
     """Raise the driver's errors as faults, by who must act: operator, rights, schema or connection.
 
-    A system error while `connection` is open is raised unchanged: it is not the database's, but a closed output, say.
+    A system error while `connection` is open is raised unchanged: it does not come from the database, but for example
+    from a closed output.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """The tracking rows of a batch: one for each step that it changes.
 
-A step that changes in the first turn of its execution is inserted as it then is. An update after the insert would
-leave a dead row. A step with a result is updated all the same: the event with the result may be numbered later.
+A step that changes in the first turn of its execution is inserted as it then is. An update after the insert would leave
+a dead row. A step with a result is updated nevertheless: the event with the result may get its number later.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Claim:
 
     @property
     def mails(self) -> int:
-        """How many mails it came upon."""
+        """The number of mails that it found."""
         return sum(map(len, self.mail.values())) + self.locked_elsewhere
 
 
@@ -245,7 +245,7 @@ async def move_to_dead_letters(connection: Connection, mail: list[Mail], reason:
 async def move_unreadable_to_dead_letters(connection: Connection, start: ClaimStart) -> list[int]:
     """Move the first mail of a claim to the dead letters if it cannot be read; gives the executions.
 
-    It is claimed alone first: where another broker holds the mail that failed the claim, the next one comes first.
+    The mail is claimed alone before. If another broker holds the mail that failed the claim, this finds the next mail.
     """
     mail_id = await connection.fetchval(sql("lock_newest_mail" if start.newest else "lock_oldest_mail"), start.mail_id)
     if mail_id is None:

@@ -79,7 +79,7 @@ class UndoColumns:
         return is_awaited
 
     def drop(self, owner: int) -> None:
-        """An execution ends after all: it awaits nothing, and undoes nothing any more."""
+        """Drop the rows of an execution that ends in this batch: it awaits and undoes nothing any more."""
         self.draining = [execution_id for execution_id in self.draining if execution_id != owner]
         self.awaited = {key: None for key in self.awaited if key[0] != owner}
         self.unstarted = [key for key in self.unstarted if key[0] != owner]
