@@ -1,8 +1,8 @@
 """What an attempt prints and logs, until the database has it: in a bounded buffer, and without secrets.
 
-The log of an attempt keeps its first and its last HALF_BYTES. Here too: what is printed faster than it is sent is
-dropped in the middle, and counted. A step may print any bytes at any speed, and to look for secrets takes time. So they
-are looked for in what is kept alone.
+The log of an attempt keeps its first and its last HALF_BYTES. If a step prints faster than its log is sent, the middle
+is dropped here too, and counted. A step may print any bytes at any speed, and a search for secrets takes time. So only
+the kept text is searched.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ class Stream:
         return len(skipped.encode("utf-8", "surrogateescape"))
 
     def rest(self, *, final: bool = False) -> str:
-        """What is held back. Unless `final`: if nothing came since the last call, and no secret may begin in it."""
+        """The text that is held back.
+
+        Unless `final`: only if nothing came since the last call, and no secret may begin in it.
+        """
         is_new, self._is_new = self._is_new, False
         if (is_new or self._skip) and not final:
             return ""

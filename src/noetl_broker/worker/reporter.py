@@ -71,8 +71,8 @@ class Reporter:
 
     It sends an answer until the worker stops, even if the lease is lost: the database decides whether it is too late. A
     job keeps its slot until then, so at most `concurrency` answers wait. Those that come during a call go together in
-    the next one. An answer is sent at once, unless others may come soon: worker, server and broker do several together
-    for little more than one.
+    the next one. An answer is sent at once, unless others may come soon: several answers together cost little more than
+    one.
     """
 
     def __init__(
