@@ -163,8 +163,8 @@ def databases_of(
 ) -> tuple[Database, ...]:
     """Give the databases that the command line and the settings name; `several`: the command serves several.
 
-    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault if there
-    are several of both, and not as many of one as of the other.
+    One schema counts for all databases, and several schemas may be in one database. Raises OperatorFault if there are
+    several of both, and their numbers differ.
     """
     secrets = settings.dsns if several else ()
     dsns: Sequence[str | None] = given_dsns or tuple(dsn.get_secret_value() for dsn in secrets)

@@ -30,8 +30,8 @@ def doctor(call: Call) -> int:
     """Find what keeps brokers from working, and say what to do.
 
     Checks the connection, the server, LISTEN, the schema and rights. Checks brokers, lag, dead letters, leases, and
-    jobs that no worker takes. Checks bloat, open transactions and the notification queue. Changes nothing. Run it on
-    the broker's machine with the broker's login. Exit 1 if it finds a problem; a notice is not a problem.
+    jobs that no worker takes. Also checks bloat, open transactions and the notification queue. Changes nothing. Run it
+    on the broker's machine with the broker's login. Exit 1 if it finds a problem; a notice is not a problem.
     """
     looked_at: dict[str, Sequence[Finding]] = {}
     if of_all := misspelled(dict(os.environ)):

@@ -83,7 +83,7 @@ def list_limits(call: Call, *, name: str | None) -> None:
 def put(call: Call, *, name: str, concurrency: int | None, rate: float | None, burst: int | None) -> None:
     """Make a limit, or change its numbers.
 
-    What is not given is not limited. Fewer places take none away: jobs that run end, and jobs that are ready run.
+    A number that is not given is no limit. Fewer places stop no job: jobs that run or are ready go on.
     """
 
     async def make(connection: Connection) -> tuple[bool, bool]:

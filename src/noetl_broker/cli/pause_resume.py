@@ -36,9 +36,9 @@ Ask = Callable[[Connection, int], Awaitable[bool]]
 def pause(call: Call, *, chosen: Selection, bulk: Bulk, reason: str | None) -> int:
     """Pause executions, or queue the new executions of a playbook.
 
-    A paused execution enters no step, starts nothing, and does not end; so do its children. What workers have leased
-    goes on. Failures, deadlines and cancels count. With --path alone, new executions of that playbook are queued, and
-    those that run are not paused.
+    A paused execution enters no step, starts nothing, and does not end. Its children pause, too. Leased jobs go on.
+    Failures, deadlines and cancels count. With --path alone, new executions of that playbook are queued, and those that
+    run are not paused.
     """
     path = _path_alone(chosen)
 
@@ -74,8 +74,8 @@ def pause(call: Call, *, chosen: Selection, bulk: Bulk, reason: str | None) -> i
 def resume(call: Call, *, chosen: Selection, bulk: Bulk) -> int:
     """Resume paused executions, or the new executions of a playbook.
 
-    What was kept meanwhile goes on in its order. Children are resumed, too; one that was paused by itself stays paused.
-    With --path alone, the queued executions of that playbook are admitted, the oldest first.
+    The kept tokens go on in their order. Children are resumed, too; one that was paused by itself stays paused. With
+    --path alone, the queued executions of that playbook are admitted, the oldest first.
     """
     path = _path_alone(chosen)
 

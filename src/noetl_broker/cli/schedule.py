@@ -207,7 +207,7 @@ def resume(call: Call, *, name: str) -> None:
 def delete(call: Call, *, name: str) -> None:
     """Delete a schedule. Executions that it started stay.
 
-    One that a playbook declares is refused: take it out of the playbook and register that.
+    A schedule that a playbook declares is refused: remove it from the playbook, and register that.
     """
 
     async def act(connection: Connection, name: str) -> bool:

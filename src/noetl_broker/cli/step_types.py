@@ -22,7 +22,7 @@ def step_type(call: Call, *, action: str, names: Sequence[str]) -> int:
     """List, add and remove the step types of your own workers.
 
     `register` accepts these types beside the built-in ones. A Python worker adds its own when it starts. To remove a
-    type changes no registered playbook. Exit 1 if none was there to remove.
+    type changes no registered playbook. Exit 1 if there is none to remove.
     """
     if action == "list":
         if names:

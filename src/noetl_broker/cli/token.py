@@ -36,8 +36,8 @@ def token(call: Call, *, action: str, name: str | None, role: str | None, expire
     """Create, list and revoke tokens of the HTTP API.
 
     create prints the token, once: the database keeps a digest only. A viewer sees names, numbers, times and statuses;
-    an operator sees everything, and acts. From the first token on, the console answers nobody without one. A revoked
-    token is refused within two seconds.
+    an operator sees everything, and acts. Once there is a token, each request to the console needs one. A revoked token
+    is refused within two seconds.
     """
     if (name is None) != (action == "list"):
         needs = "takes no name" if action == "list" else f"needs a name, for example: token {action} dashboard"

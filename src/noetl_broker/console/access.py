@@ -24,7 +24,10 @@ COOKIE = "noetl_session"
 
 
 class Role(StrEnum):
-    """What a caller may do. A viewer sees names, numbers, times and statuses; an operator everything, and acts."""
+    """What a caller may do.
+
+    A viewer sees names, numbers, times and statuses. An operator sees everything, and may act.
+    """
 
     VIEWER = "viewer"
     OPERATOR = "operator"

@@ -85,7 +85,7 @@ def create_app(options: ConsoleOptions) -> FastAPI:
 
 
 class SafeHeaders:
-    """Adds to each answer what keeps a browser from guessing its type; answers of the API are not to be stored."""
+    """Adds headers to each answer: a browser must not guess its type, and must not store answers of the API."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -121,7 +121,7 @@ class _PagesBeside:
 class BodyLimit:
     """Refuses a body of more than MAX_BODY_BYTES, before it is read or as soon as it grows past them.
 
-    A body of more than SMALL_BODY_BYTES, or of an unknown size, is an operator's alone: nobody else's is read.
+    Only an operator may send a body of more than SMALL_BODY_BYTES, or of an unknown size.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -39,7 +39,7 @@ class Stream:
         self._ready = asyncio.Event()
 
     def offer(self, turns: Mapping[int, LatestTurn]) -> None:
-        """Keep what is new to the reader; nothing where the stream is lost."""
+        """Keep what is new to the reader; nothing if the stream is lost."""
         if self.is_lost:
             return
         for execution_id, latest in turns.items():
@@ -52,13 +52,13 @@ class Stream:
             self.is_lost, self._pending = True, {}
 
     def say_away(self, *, is_away: bool) -> None:
-        """Wake the reader where the database stops or begins to answer."""
+        """Wake the reader when the database stops or begins to answer."""
         if is_away != self.is_away:
             self.is_away = is_away
             self._ready.set()
 
     def say_attention(self, attention: Attention) -> None:
-        """Wake the reader where other counts wait for a person."""
+        """Wake the reader when the counts of what waits for a person change."""
         if attention != self.attention:
             self.attention = attention
             self._ready.set()

@@ -1,4 +1,4 @@
-"""Finds the caller of a request by its token, and slows down who guesses tokens."""
+"""Finds the caller of a request by its token, and slows down callers that guess tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failures(NamedTuple):
 
 
 class SignIn:
-    """Tokens by what the database says of them, for `checked_seconds`: so long a revoked token may still be taken.
+    """Checks tokens; a check counts for `checked_seconds`, so a revoked token may be accepted for that time.
 
     `demanded`: a token is needed, whatever the database says. Without it, a token is needed once there was one.
     """

@@ -56,7 +56,7 @@ class Threads:
             raise _busy(f"the request takes more than {self._seconds:.0f} s: ask for less") from None
 
     async def close(self) -> None:
-        """End the work that runs, and the threads. One that computes on is left to the end of the process."""
+        """End the work that runs, and the threads. A thread that still computes ends with the process."""
         await asyncio.gather(*(thread.close() for thread in self._all))
 
     def _end(self, thread: _Thread, done: asyncio.Future[Result]) -> None:

@@ -43,11 +43,11 @@ async def stream_changes(
     """Follow changes of executions.
 
     Each event `changes` has `{"changes": [{"execution_id", "turn", "status"}]}`: where these executions stand now. A
-    stream of named executions begins with where each of them stands. A stream of all begins with an empty list: what
-    changes from then on is told. It watches the newest 500 executions, and the newest 500 that have not ended.
-    An event `attention` has `{"approvals", "dead_letters"}`: how many wait for a person, at the beginning and when they
-    change. While the database does not answer, an event `database` has `{"away": true}`; when it is back,
-    `{"away": false}`.
+    stream of named executions begins with where each of them stands. A stream of all begins with an empty list: it
+    reports what changes from then on. It watches the newest 500 executions, and the newest 500 that have not ended. An
+    event `attention` has `{"approvals", "dead_letters"}`: how many wait for a person, at the beginning and when they
+    change. While the database does not answer, an event `database` has `{"away": true}`; when it is back, `{"away":
+    false}`.
     """
     changes = services_of(request).changes
     if changes.is_full:

@@ -60,14 +60,14 @@ def on_version(
 
 
 class Retry(Given):
-    """On which version. Without one it goes on with its own."""
+    """The version. Without it, the retry continues on the version of the execution."""
 
     version: OnVersion = None
     or_from_start: OrFromStart = False
 
 
 class WithReason(Given):
-    """Why; stored with the execution."""
+    """A reason, which is stored with the execution."""
 
     reason: str | None = Field(None, max_length=LONGEST_TEXT)
 
@@ -109,7 +109,7 @@ class Retried(BaseModel):
 
 
 class Fork(Given):
-    """From which step, with what."""
+    """The step to start from, and results to use in place of the recorded ones."""
 
     from_step: str = Field(alias="from", min_length=1, max_length=LONGEST_TEXT)
     version: OnVersion = None
@@ -133,7 +133,7 @@ UndoVersion = Annotated[
 
 
 class Undo(Given):
-    """What of it."""
+    """What to undo."""
 
     unknown: bool = Field(default=False, description="also what may not have happened")
     version: UndoVersion = None
@@ -167,7 +167,7 @@ async def cancel_execution(
 async def pause_execution(
     _caller: Operator, connections: Pooled, execution_id: ExecutionId, given: WithReason | None = None
 ) -> Any:
-    """Pause an execution and its children. What workers have leased goes on."""
+    """Pause an execution and its children. Leased jobs go on."""
     async with connections.borrow() as connection:
         requested = await executions.pause_execution(connection, execution_id, _reason(given))
         return await _requested(connection, execution_id, requested=requested)

@@ -57,7 +57,7 @@ class Health(BaseModel):
 
 @router.get("", response_model=Alive, dependencies=[Anybody])
 async def ask_health(connections: OwnConnections) -> Any:
-    """Answer 200 where the database answers, else 503. It needs no token and tells nothing else."""
+    """Answer 200 if the database answers, else 503. It needs no token and shows nothing else."""
     async with connections.borrow() as connection:
         await login_name(connection)
     return {"status": "ok"}

@@ -95,7 +95,7 @@ async def list_keys(
 async def put_limit(_caller: Operator, connections: Pooled, name: Name, given: Put) -> Any:
     """Make a limit, or change its numbers.
 
-    Fewer places take none away: jobs that run end, and jobs that are ready run.
+    Fewer places stop no job: jobs that run or are ready go on.
     """
     async with connections.borrow() as connection:
         new = await store.put_limit(connection, name, concurrency=given.concurrency, rate=given.rate, burst=given.burst)

@@ -31,7 +31,7 @@ COMMENT_SCHEMA: Final = {"type": "string", "title": "Comment"}
 
 
 class Asking(NamedTuple):
-    """An approval with the fields of its form; `faults` are those of no field."""
+    """An approval with the fields of its form; `faults` belong to no field."""
 
     row: Mapping[str, Any]
     visit: str

@@ -21,7 +21,7 @@ COUNTED: Final = (("/approvals", "approvals", "run"), ("/dead-letters", "dead_le
 
 
 class Attention:
-    """Counts by the address of a section; a page that finds them old shows them and has them read anew."""
+    """Counts by the address of a section; a page that finds old counts shows them, and starts a new read."""
 
     def __init__(self, connections: Connections, changes: Changes | None = None) -> None:
         self._connections = connections

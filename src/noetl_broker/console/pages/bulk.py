@@ -102,7 +102,7 @@ class Preview:
 
 
 class On(NamedTuple):
-    """What the fields of a retry or a fork say; an empty text says nothing."""
+    """The fields of a retry or a fork; an empty text is ignored."""
 
     version: str = ""
     from_step: str = ""

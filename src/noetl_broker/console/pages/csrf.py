@@ -1,4 +1,4 @@
-"""Tokens by which a form proves that a page of ours holds it: a cookie has a secret, the form a digest of it."""
+"""Tokens that prove that a form is on a page of ours: a cookie has a secret, the form a digest of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_secret(value: str | None) -> bool:
 
 
 def token_of(secret: str, session: str | None) -> str:
-    """The token for forms: it belongs to the browser's secret and to the session, so no other session's fits."""
+    """The token for forms. It belongs to the browser's secret and to the session: another session has another one."""
     return hmac.new(secret.encode(), (session or "").encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 

@@ -37,7 +37,7 @@ class Wanted(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why nothing started: the fields with their errors, and what is of no field."""
+    """Why nothing started: the fields with their errors, and the errors that belong to no field."""
 
     inputs: list[Input]
     faults: list[str]

@@ -1,6 +1,6 @@
 """Forms made from JSON Schema: a field for each value, and the values that a person typed.
 
-A value that is left as the form showed it is not sent: the playbook's default stands. What is no scalar is JSON.
+A value that a person did not change is not sent: the playbook's default applies. A value that is no scalar is JSON.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _json_word(schema: Mapping[str, Any]) -> str:
 def read_inputs(form: Form, inputs: Sequence[Input], *, merged: bool = True) -> Filled:
     """The values that differ from what the form showed, and the fields with what cannot be read.
 
-    `merged`: the values are merged over the defaults, so a mapping has what differs alone.
+    `merged`: the values are merged over the defaults, so a mapping has only what differs.
     """
     values: dict[str, Any] = {}
     found: list[Input] = []
@@ -283,7 +283,7 @@ def _object(value: Any, default: Any) -> dict[str, Any]:
 
 
 def with_errors(inputs: Sequence[Input], places: Sequence[Mapping[str, str]]) -> tuple[list[Input], list[str]]:
-    """The fields with the faults that the schema found in them, and the faults that are of no field."""
+    """The fields with the faults that the schema found in them, and the faults that belong to no field."""
     of_field: dict[str, list[str]] = {}
     rest: list[str] = []
     for place in places:

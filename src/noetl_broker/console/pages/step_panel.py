@@ -100,9 +100,9 @@ async def load_panel(
 async def explained(
     connection: Connection, screen: Screen, execution_id: int, part: str | None, rules: PlaybookRules
 ) -> dict[str, Any]:
-    """Why a part ran or not, as nested sentences, without commands: buttons of the page do what they do.
+    """Why a part ran or not, as nested sentences. If there is no explanation, one sentence says why.
 
-    A sentence that says why there is no explanation, where there is none.
+    Commands are left out: the page has buttons for them.
     """
     shows = screen.caller is not None and screen.caller.role is Role.OPERATOR
     try:
