@@ -84,7 +84,7 @@ as $$
   select node_id ~ '#[0-9]+[.][0-9]{1,9}(!undo)?$'
 $$;
 
--- The step and the visit of a node; no row for what is no node.
+-- The step and the visit of a node; no row if the text is no node.
 create or replace function noetl.parse_node(node_id text) returns table (step text, visit int)
 language sql immutable parallel safe
 as $$

@@ -1,4 +1,4 @@
--- The mail: which events the broker has not decided on yet, and the bell that wakes it.
+-- The mail: which events the broker has not decided on yet, and the notification that wakes it.
 --
 -- A trigger puts events that need the broker into the inbox, in the transaction of their writer. The broker deletes the
 -- rows in the transaction that acts on them. The notification carries nothing: a lost notification loses no mail.

@@ -1,4 +1,4 @@
--- What time brings about: lost leases, timeouts, and steps back of the server's clock. 0014_timers.sql has timers.
+-- What becomes due: lost leases and timeouts. Also steps back of the server's clock. 0014_timers.sql has timers.
 
 -- What a NoETL server did to a job: it leased it, or wrote its end, whose event is missing. compat_noetl.sql replaces
 -- this function.
@@ -373,7 +373,7 @@ begin
   if moved < max_rows then
     update noetl.clock
     set is_pulling = false;
-    -- last, because what is left of a delay must not be taken for a job that is ready
+    -- last: otherwise the rest of a delay would look like the time of a job that is ready
     update noetl.queue q
     set available_at = q.available_at - coalesce(behind, make_interval(secs => noted.behind_seconds))
     where q.status in ('queued', 'retry')

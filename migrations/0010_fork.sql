@@ -214,7 +214,7 @@ begin
     id, start_id, playbook.catalog_id, begun, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED',
     jsonb_build_object(
       'path', playbook.path, 'version', playbook.version,
-      -- one that begins anew gets the payload: defaults are evaluated again, those of its version
+      -- a fork that begins anew gets the payload: the defaults of its version are evaluated again
       'workload', case when ($2 -> 'anew') = 'true'
         then coalesce(source.payload, source.workload, '{}') else coalesce(source.workload, source.payload, '{}') end
     ),

@@ -211,7 +211,7 @@ comment on function noetl.as_json(text) is 'The value of JSON text, null where i
 comment on function noetl.is_broken(jsonb) is 'Whether a value is not JSON: never.';
 comment on function noetl.is_broken(text) is 'Whether a text is neither JSON nor empty.';
 comment on function noetl.weight(anyelement) is
-  'The approximate size of a value in memory: its stored size, tenfold where it is compressed.';
+  'The approximate size of a value in memory: its stored size, tenfold if it is compressed.';
 comment on function noetl.is_inflated(jsonb) is
   'Whether a value is far larger as text than stored, because of numbers such as 1e100000.';
 comment on function noetl.bytes_past_limit(jsonb) is
@@ -272,11 +272,11 @@ comment on function noetl.reap_leases(int, int, timestamptz, timestamptz, float8
 comment on function noetl.reap_withdrawn_jobs(int, timestamptz) is
   'For reap: closes jobs that were locked when the broker withdrew them.';
 comment on function noetl.mind_clock(int, boolean) is
-  'For the broker: pulls back what was due where the server''s clock has stepped back. Returns by how many seconds.';
+  'For the broker: moves due times back if the server''s clock has stepped back. Returns by how many seconds.';
 comment on function noetl.latest_ahead(timestamptz, timestamptz) is
   'For mind_clock: the latest time on jobs that lies ahead of the clock.';
 comment on function noetl.pull_back(timestamptz, timestamptz, interval) is
-  'For mind_clock: pulls back what is due in the future of the clock.';
+  'For mind_clock: moves due times back that lie in the future of the clock.';
 comment on function noetl.copy_items(bigint, bigint, bigint, bigint, timestamptz, jsonb) is
   'Copies the items of iterators into a fork: results of completed ones, the others to be run again.';
 comment on function noetl.copy_results(bigint, bigint, bigint, bigint, timestamptz, jsonb) is

@@ -6,8 +6,8 @@ as $$
   select case when value is not null then array(select jsonb_array_elements_text(value)) end
 $$;
 
--- Wakes the brokers that sleep until a later timer: if this one is the first of all that are to come. An earlier one that
--- is due is fired now, so nobody sleeps until then.
+-- Wakes the brokers that sleep until a later timer, if this timer is the next of all. Timers that are due are fired now, so
+-- nobody sleeps until one of these.
 create or replace function noetl.ring_timers(due_at timestamptz) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -68,7 +68,7 @@ begin
     where q.execution_id = u.execution_id and q.node_id = u.node_id
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, u.due_at
   ), again as (
-    -- The time counts only while a worker might lease the job. One that was locked is looked at again: its lease may fail.
+    -- The time counts only while a worker might lease the job. A job that was locked is checked again: its lease may fail.
     insert into noetl.timer (execution_id, node_id, step, purpose, due_at, created_at)
     select d.execution_id, d.node_id, d.step, d.purpose, n.due_at, n.due_at - (d.due_at - d.created_at)
     from due d
@@ -132,7 +132,7 @@ end
 $$;
 
 comment on function noetl.ring_timers(timestamptz) is
-  'For whoever writes timers: wakes sleeping brokers if this moment is the first of all.';
+  'For functions that write timers: wakes sleeping brokers if this moment is the first of all.';
 comment on function noetl.text_list(jsonb) is 'A JSON array of text as text[].';
 comment on function noetl.fire_timers(int, float8) is
   'For the broker: turns up to max_rows timers that are due into events. Returns their number and the next moment.';

@@ -171,7 +171,7 @@ begin
     on conflict (name, key, idempotency_key) where idempotency_key is not null do nothing
     returning signal_id into id;
     exit when id is not null;
-    -- one that is too old is swept some time later; until then it is in the way
+    -- a signal that is too old stays until a sweep, and its key conflicts until then
     delete from noetl.signal s
     where s.name = $1 and s.key = $2 and s.idempotency_key = $4 and s.expires_at <= clock_timestamp();
     continue when found;

@@ -449,7 +449,7 @@ comment on function noetl.check_decision(boolean, text, jsonb) is 'The checks of
 -- A timer that fired and whose turn is not taken yet is gone from its table.
 create or replace view noetl.pending_approvals as
 select w.execution_id, w.node_id, w.step, x.path, w.details ->> 'title' as title,
-  -- who may not read the wait may not read the values that the playbook adds to the question
+  -- a role that may not read the wait may not read the values that the playbook adds to the question
   case when has_table_privilege('noetl.wait'::regclass, 'select') then nullif(w.details -> 'details', 'null') end as details,
   w.details -> 'form' as form,
   array(select jsonb_array_elements_text(w.details -> 'assignees')) as assignees,

@@ -1,7 +1,7 @@
 -- Pause and resume: of an execution, and of all new starts of a path.
 --
--- A pause is an event that a turn decides. Its jobs are parked in bounded turns: the status `held` keeps them from workers, so
--- the index of ready jobs does not contain them.
+-- A pause is an event that a turn decides. Its jobs are held in bounded turns: the status `held` keeps them from workers,
+-- so the index of ready jobs does not contain them.
 
 -- Numbers of pauses and resumes: a claim may read the newest mail first, and then an earlier one is late.
 create sequence if not exists noetl.pause_seq;
@@ -243,7 +243,7 @@ begin
 end
 $$;
 
--- Parks jobs of a paused execution, or releases those of one that runs on: the next `most` after a node. Called by the broker
+-- Holds jobs of a paused execution, or releases those of a resumed one: the next `most` after a node. Called by the broker
 -- under the lock of the execution. If more are left, the execution sends itself `holds_due`.
 create or replace function noetl.hold_jobs(execution_id bigint, after text, most int) returns void
 language plpgsql volatile
@@ -333,8 +333,8 @@ begin
 end
 $$;
 
--- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution are
--- told by letter; `numbers` are those of the turns. A queued execution whose path is not paused any more is admitted: the row
+-- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution
+-- get an event; `numbers` are those of the turns. A queued execution whose path is not paused any more is admitted: the row
 -- of the path is locked, so whoever resumes the path finds this execution. Those that wait for places (`waits`) are not.
 create or replace function noetl.set_statuses(
   executions bigint[], statuses text[], admitted boolean[], letters text[], numbers int[], reasons text[], waits boolean[]
@@ -418,6 +418,6 @@ comment on function noetl.ask_to_hold(bigint, text, text) is
 comment on function noetl.reap_holds(int) is
   'For the reaper: admits executions that a resumed path left queued, and looks again at jobs that were locked.';
 comment on function noetl.hold_jobs(bigint, text, int) is
-  'For the broker: parks the next jobs of a paused execution, or releases those of one that runs on.';
+  'For the broker: holds the next jobs of a paused execution, or releases those of a resumed one.';
 comment on function noetl.set_statuses(bigint[], text[], boolean[], text[], int[], text[], boolean[]) is
   'For the broker: writes the statuses of executions that were paused, resumed, queued or admitted.';

@@ -283,7 +283,7 @@ end
 $$;
 
 comment on function noetl.delete_schedule(text) is
-  'Deletes a schedule. One that a playbook declares is refused.';
+  'Deletes a schedule. Refuses a schedule that a playbook declares.';
 
 -- Deletes the schedules that the playbook no longer declares; returns their names.
 create or replace function noetl.drop_undeclared_schedules(path text, names text[]) returns setof text
@@ -303,8 +303,8 @@ as $$
   select format('schedule:%s@%s', $1, to_char($2 at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
 $$;
 
--- Starts the execution of a moment; `at` is the moment as the payload has it. `is_new` is false where the moment has one.
--- `alone`: the start asks for the place of the schedule, unless that allows overlap.
+-- Starts the execution of a moment; `at` is the moment as the payload has it. `is_new` is false if the moment has one
+-- already. `alone`: the start asks for the place of the schedule, unless that allows overlap.
 create or replace function noetl.start_scheduled(
   name text, moment timestamptz, at text, alone boolean, out execution_id bigint, out is_new boolean
 )
@@ -406,7 +406,7 @@ begin
         into execution_id, is_new
         from noetl.start_scheduled(planned.name, planned.start, planned.at, true) s;
       exception when others then
-        -- the server's or the connection's fault is not the schedule's: the whole move is repeated
+        -- a fault of the server or the connection is no fault of the schedule: the whole move is repeated
         if left(sqlstate, 2) in ('08', '25', '40', '53', '55', '57', '58', 'XX') then
           raise;
         end if;
@@ -436,7 +436,7 @@ comment on function noetl.drop_undeclared_schedules(text, text[]) is
 comment on function noetl.schedule_key(text, timestamptz) is
   'The idempotency key of the execution that a moment starts.';
 comment on function noetl.start_scheduled(text, timestamptz, text, boolean) is
-  'Starts the execution of a moment, unless it has one. `alone`: with the overlap of the schedule.';
+  'Starts the execution of a moment, unless it has one. `alone`: its overlap counts.';
 comment on function noetl.look_again_at_schedules(timestamptz) is
   'After a step back of the clock: lets a broker look at schedules that were moved later. Returns their number.';
 comment on function noetl.lock_due_schedules(int) is

@@ -79,8 +79,8 @@ $$;
 comment on function noetl.log_job(bigint, text, int, text, text, bigint) is
   'Adds to the log of a leased job. Levels: debug, info, warning, error. Returns false when the lease is not yours. `first_byte`, for parts of a stream: its place in it; a repeated part is added once.';
 
--- A small row is deleted alone. So long messages are divided. Of one that is longer than all that is kept, the middle is left
--- out at once.
+-- A small row is deleted alone. So long messages are divided. If a message is longer than the whole log may be, its middle
+-- is left out at once.
 create or replace function noetl.log_parts(message text, begins bigint, most int)
 returns table (first_byte bigint, part text)
 language sql immutable parallel safe

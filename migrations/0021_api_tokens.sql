@@ -1,7 +1,7 @@
 -- Tokens of the HTTP API: who may read, and who may act.
 --
--- The table has digests, so who reads it cannot sign in. A token has 32 random bytes; a plain digest of it is enough.
--- A revoked token stays: once there was a token, the API never again takes requests without one.
+-- The table has digests, so a reader of the table cannot sign in. A token has 32 random bytes; a plain digest of it is
+-- enough. A revoked token stays: once there was a token, the API never again takes requests without one.
 
 create table if not exists noetl.api_token (
   name text primary key check (name ~ '^[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}$'),

@@ -65,7 +65,7 @@ $$;
 
 comment on function noetl.progress_fault(jsonb) is 'For report_progress: what is wrong with a report; null: nothing.';
 
--- The pace is a mean that forgets: what was half a minute ago weighs a third.
+-- The pace is a moving mean: what happened half a minute ago has a third of the weight.
 create or replace function noetl.report_progress(
   queue_id bigint,
   worker_id text,

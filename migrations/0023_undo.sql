@@ -196,7 +196,7 @@ $$;
 comment on function noetl.success_turn(noetl.undo) is
   'The turn that read the success of a visit or an item, in the execution that did it.';
 
--- Each attempt at an undo is told the same, because a service may refuse a repeated request that differs.
+-- Each attempt at an undo gets the same error, because a service may refuse a repeated request that differs.
 create or replace function noetl.undo_error(execution_id bigint) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -304,7 +304,7 @@ $$;
 comment on function noetl.start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint) is
   'For the broker and noetl.undo_execution: starts an execution that undoes what is left of another one.';
 
--- Whether an execution began with what another one had left to undo.
+-- Whether an execution is an undo execution: it began with rows of another one.
 create or replace function noetl.is_undo_execution(execution_id bigint) returns boolean
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -312,7 +312,7 @@ as $$
   select exists (select from noetl.undo u where u.execution_id = $1 and u.inputs is not null)
 $$;
 
-comment on function noetl.is_undo_execution(bigint) is 'Whether an execution began with what another one had left to undo.';
+comment on function noetl.is_undo_execution(bigint) is 'Whether an execution is an undo execution: it began with rows of another one.';
 
 create or replace function noetl.brought_back_as(execution_id bigint) returns bigint
 language sql stable
@@ -361,7 +361,7 @@ $$;
 comment on function noetl.live_undo(bigint) is
   'An execution that undoes something of this one or of a child of it, and has not ended; null: there is none.';
 
--- An execution above this one, or one that undoes such a one, that has not ended; null: there is none.
+-- An execution that has not ended: a parent at any level, or an undo execution of one; null: there is none.
 create or replace function noetl.live_ancestor(execution_id bigint) returns bigint
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -383,7 +383,7 @@ as $$
 $$;
 
 comment on function noetl.live_ancestor(bigint) is
-  'An execution above this one, or one that undoes such a one, that has not ended; null: there is none.';
+  'An execution that has not ended: a parent at any level, or an undo execution of one; null: there is none.';
 
 -- Children that completed and that are still to be undone, because an execution above them undoes, or left something.
 create or replace function noetl.children_to_undo() returns setof bigint
@@ -457,7 +457,7 @@ end
 $$;
 
 comment on function noetl.refuse_undo(bigint, text) is
-  'For undo_execution: raises where an execution, one above it or a child of it is live or is being undone.';
+  'For undo_execution: raises an error if an execution, one above it or a child of it is live or is being undone.';
 
 -- A fork never takes over a result that was undone. `results` are those of its plan.
 create or replace function noetl.refuse_undone_results(execution_id bigint, results jsonb) returns void
@@ -495,7 +495,7 @@ end
 $$;
 
 comment on function noetl.refuse_undone_results(bigint, jsonb) is
-  'For fork_execution: raises where one of these results was undone.';
+  'For fork_execution: raises an error if one of these results was undone.';
 
 create or replace function noetl.undo_execution(
   execution_id bigint, unknown boolean default false, version int default null
@@ -511,7 +511,7 @@ declare
   doubtful int;
   used_id bigint;
 begin
-  -- no second call meanwhile, of this family either, and no turn of it
+  -- locks out a second call, calls for the same family, and turns of the execution
   perform pg_advisory_xact_lock(noetl.root_of(coalesce(noetl.undo_origin($1), $1)));
   perform pg_advisory_xact_lock($1);
   select x.path, x.status, noetl.is_archived($1) as is_archived

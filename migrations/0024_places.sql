@@ -1,7 +1,7 @@
 -- Places: at most so many executions of one path and key run at once, the others wait in a line.
 --
 -- Whoever takes or frees places first locks their rows, and looks in the next statement. Nobody waits for such a lock: a
--- broker that does not get it puts the mail off. A row exists only while somebody holds its place or waits for it.
+-- broker that does not get it postpones the mail. A row exists only while somebody holds its place or waits for it.
 -- `lock_places` is a lock for rows that do not exist yet. Whoever frees a place gives it to the next one in the same
 -- transaction. So no place is free while somebody could take it.
 
@@ -141,8 +141,9 @@ as $$
   where x.execution_id = $1.execution_id
 $$;
 
--- Locks places that executions want, and says of each how it stands. `is_locked` false: another broker has it. `is_shared`:
--- an ancestor holds it. `is_own`: the execution has it already. `ready`: how many that wait would take a free one first.
+-- Locks places that executions want, and returns the state of each. `is_locked` false: another broker has it. `is_shared`:
+-- an ancestor holds it. `is_own`: the execution has it already. `ready`: how many waiting executions would take a free
+-- place first.
 create or replace function noetl.ask_places(executions bigint[], paths text[], keys text[], limits int[])
 returns table (
   execution_id bigint, path text, key text, is_locked boolean, is_shared boolean, is_own boolean, number bigint,
@@ -214,8 +215,8 @@ begin
 end
 $$;
 
--- Locks the places that executions will free, and those that whoever comes next waits for besides. Returns the executions
--- whose places are all locked.
+-- Locks the places that executions will free, and the other places that the next executions wait for. Returns the
+-- executions whose places are all locked.
 create or replace function noetl.lock_freed_places(executions bigint[], paths text[], keys text[]) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -352,7 +353,7 @@ begin
 end
 $$;
 
--- The same for one place where somebody may have to be passed over. Returns the executions that it admits.
+-- The same for one place, if waiting executions may have to be passed over. Returns the executions that it admits.
 create or replace function noetl.hand_over_past(path text, key text) returns bigint[]
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -435,7 +436,7 @@ begin
 end
 $$;
 
--- Cancels for the sake of newcomers with `cancel_running`: of each place, the latest `max_held` stay.
+-- Cancels executions whose place has `cancel_running`: of each place, the latest `max_held` stay.
 create or replace function noetl.cancel_running(executions bigint[], paths text[], keys text[]) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -510,7 +511,7 @@ begin
   order by u.number
   on conflict (execution_id, path, key) do update
   set held_at = coalesce(excluded.held_at, c.held_at), cancelled_at = null;
-  -- the newest version rules
+  -- the newest version decides
   update noetl.place p
   set max_held = n.most, version = n.version
   from (
@@ -721,7 +722,7 @@ comment on function noetl.count_places(text[], text[]) is
 comment on function noetl.send_to_executions(bigint[], text, jsonb, jsonb) is
   'For the broker: sends an event to executions, with its mail.';
 comment on function noetl.cancel_running(bigint[], text[], text[]) is
-  'For the broker: cancels earlier executions for the sake of newcomers.';
+  'For the broker: cancels earlier executions, so that new ones get their places.';
 comment on function noetl.write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[]) is
   'For the broker: writes which executions hold places, wait, or freed theirs. Returns how many it admits.';
 comment on function noetl.sweep_places(int) is

@@ -1,9 +1,9 @@
 -- Limits on jobs: how many jobs of a name and a key run at a time, and how many begin in a time.
 --
--- A job with a limit is held (`held_for` limit) until there is a place for it. Only the jobs that have a place are ready, so
--- any worker may lease any ready job. There are no counters: under the lock of the name and the key, the rows are counted.
--- Whoever frees a place gives it to the next job in the same transaction. Nobody waits for the lock: where another
--- transaction has it, a look is left, and a broker works on it after both commits.
+-- A job with a limit is held (`held_for` limit) until there is a place for it. Only the jobs that have a place are ready,
+-- so any worker may lease any ready job. There are no counters: under the lock of the name and the key, the rows are
+-- counted. Whoever frees a place gives it to the next job in the same transaction. Nobody waits for the lock. A transaction
+-- that does not get it leaves a look; a broker works on that after both commits.
 
 alter table noetl.queue add column if not exists limit_name text;
 alter table noetl.queue add column if not exists limit_key text;
@@ -252,8 +252,8 @@ begin
 end
 $$;
 
--- A job with a limit changed. One that became ready otherwise than by give_places, such as a retry, is held and asks for a
--- place. Whatever frees a place gives it to the next one. Its condition is false for jobs without a limit.
+-- A job with a limit changed. A job that became ready without give_places, such as a retry, is held and asks for a place. A
+-- change that frees a place gives it to the next job. Its condition is false for jobs without a limit.
 create or replace function noetl.limited_job_changed() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -386,7 +386,7 @@ end
 $$;
 
 -- Looks at the next keys that have held jobs, also at keys without a look. Drops buckets that are full. Returns how many
--- places it gave: each is a place that somebody had not given. `last_name` is null after the last key.
+-- places it gave: each is a place that was not given before. `last_name` is null after the last key.
 create or replace function noetl.sweep_limits(
   max_keys int, after_name text, after_key text, out given int, out last_name text, out last_key text
 )
@@ -543,7 +543,7 @@ comment on function noetl.limit_jobs(bigint[], text[], text[], text[], int[], fl
   'For the broker: holds new jobs that have a limit, and gives places to those that have one.';
 comment on function noetl.look_at_limits(int) is 'For the broker: works on looks at limits that are due.';
 comment on function noetl.sweep_limits(int, text, text) is
-  'For the broker: looks at keys that have held jobs, also where nobody left a look.';
+  'For the broker: looks at keys that have held jobs, also at keys without a look.';
 
 revoke all on function
   noetl.try_lock_limit(text, text), noetl.burst_of(noetl.limit),
