@@ -96,7 +96,7 @@ grant delete on
 grant usage on sequence noetl.id_seq, noetl.place_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
-  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text),
+  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.next_id(),
   noetl.notify(boolean, boolean),
@@ -134,7 +134,7 @@ grant execute on function
   noetl.write_places(bigint[], text[], text[], text[], int[], bigint[], text[], text[]),
   noetl.sweep_places(int), noetl.break_rings(int),
   noetl.text_list(jsonb), noetl.ring_timers(timestamptz), noetl.fire_timers(int, float8),
-  noetl.ring_looks(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.tell_waits(bigint[], text[]),
+  noetl.ring_looks(), noetl.original_start(bigint), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
   noetl.burst_of(noetl.limit), noetl.limit_jobs(bigint[], text[], text[], text[], int[], float8[], int[]),
   noetl.look_at_limits(int),
@@ -184,7 +184,7 @@ grant select on
   to noetl_operator;
 -- What the statements of reading commands call.
 grant execute on function
-  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text),
+  noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.as_error(jsonb), noetl.as_error(text), noetl.shorten_error(jsonb),
@@ -244,7 +244,7 @@ grant select on
   noetl.playbooks, noetl.executions, noetl.steps, noetl.transitions, noetl.iterations, noetl.events, noetl.turns,
   noetl.jobs, noetl.waits, noetl.unread, noetl.dead_letters, noetl.schedules, noetl.undos, noetl.limits
   to noetl_reader;
-grant execute on function noetl.is_live(text) to noetl_reader;
+grant execute on function noetl.is_live(text), noetl.is_waiting(text) to noetl_reader;
 
 -- An approver: sees what waits for a person, and decides. The broker's login calls doctor, which counts what waits.
 grant select on noetl.pending_approvals to noetl_approver, noetl_broker;

@@ -25,6 +25,14 @@ as $$
   select status in ('QUEUED', 'RUNNING', 'PAUSED', 'COMPENSATING')
 $$;
 
+-- Whether a wait in this status is not over.
+create or replace function noetl.is_waiting(status text) returns boolean
+language sql immutable parallel safe
+as $$
+  select status in ('open', 'signalled')
+$$;
+
+comment on function noetl.is_waiting(text) is 'Whether a wait in this status is not over: open, signalled.';
 comment on function noetl.is_live(text) is
   'Whether an execution in this status has not ended: QUEUED, RUNNING, PAUSED, COMPENSATING.';
 
@@ -271,7 +279,7 @@ create table if not exists noetl.wait (
   node_id text not null,
   step text not null,
   kind text not null check (kind in ('timer', 'signal', 'approval')),
-  status text not null default 'open' check (status in ('open', 'told', 'done', 'timed_out', 'cancelled')),
+  status text not null default 'open' check (status in ('open', 'signalled', 'done', 'timed_out', 'cancelled')),
   request jsonb not null,
   names text[],
   key text,
@@ -284,7 +292,7 @@ create table if not exists noetl.wait (
 
 comment on table noetl.wait is 'One row per visit of a step that waits for a moment, a signal or an approval.';
 comment on column noetl.wait.status is
-  'open; told: a signal is on its way to it; done; timed_out; cancelled: its visit was closed or its execution ended.';
+  'open; signalled: a signal or a decision is on its way to it; done; timed_out; cancelled: its visit was closed or its execution ended.';
 comment on column noetl.wait.request is 'The rendered inputs of the visit, which its `next` may read.';
 comment on column noetl.wait.since_at is 'Signals that are older than this do not count.';
 comment on column noetl.wait.execution_id is 'Its execution.';
@@ -456,4 +464,4 @@ begin
 end
 $$;
 
-revoke all on function noetl.next_id(), noetl.is_live(text) from public;
+revoke all on function noetl.next_id(), noetl.is_live(text), noetl.is_waiting(text) from public;

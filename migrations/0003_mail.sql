@@ -212,7 +212,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  letters int;
+  given_back int;
 begin
   perform pg_advisory_xact_lock($1);
   with back as (
@@ -245,17 +245,17 @@ begin
   ) r on true
   where not exists (select from noetl.inbox i where i.execution_id = $1 and i.event_id = m.event_id)
   order by m.event_id;
-  get diagnostics letters = row_count;
-  if letters > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+  get diagnostics given_back = row_count;
+  if given_back > 0 and not pg_try_advisory_xact_lock_shared(1852794228, 1) then
     perform pg_notify('noetl_event', '');
-  elsif letters = 0 and noetl.is_archived($1) then
+  elsif given_back = 0 and noetl.is_archived($1) then
     raise exception using errcode = 'NB404', message = format('execution %s is archived', $1),
       hint = 'its history is in the schema noetl_archive';
-  elsif letters = 0 and not exists (select from noetl.event e where e.execution_id = $1) then
+  elsif given_back = 0 and not exists (select from noetl.event e where e.execution_id = $1) then
     raise exception using errcode = 'NB404', message = format('no execution %s', $1),
       hint = 'noetl-broker executions lists them';
   end if;
-  return letters;
+  return given_back;
 end
 $$;
 

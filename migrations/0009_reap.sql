@@ -182,15 +182,15 @@ begin
     where q.execution_id = f.execution_id and q.node_id = f.node_id
       and q.status in ('queued', 'retry', 'held', 'failed', 'delegated', 'leased')
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts, q.stop,
-      f.awaited and f.was in ('queued', 'retry', 'held') as tells
-  ), told as (
+      f.awaited and f.was in ('queued', 'retry', 'held') as answers
+  ), answered as (
     insert into noetl.event (
       execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, error, meta
     )
     select c.execution_id, c.catalog_id, c.event_id, 'action_failed', c.node_id, c.node_name, c.node_type, 'FAILED',
       noetl.withdrawn_error(), jsonb_build_object('queue_id', c.queue_id, 'attempt', c.attempts + 1, 'retryable', false)
     from closed c
-    where c.tells
+    where c.answers
   ), handled as (
     delete from noetl.withdrawn_job w
     where exists (select from free f where f.execution_id = w.execution_id and f.node_id = w.node_id)

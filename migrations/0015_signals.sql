@@ -2,8 +2,8 @@
 --
 -- A sender inserts a signal and a look, and matches nobody. A wait that begins, or that is open again, gets a look too. A
 -- broker matches in a transaction that began after the commit of the look. So it sees the signal and the wait. Whichever of
--- both was committed last, its look finds the other. At most one signal is under way to a wait: the wait is `told` until a
--- turn says whether it took the signal.
+-- both was committed last, its look finds the other. At most one signal is under way to a wait: the wait is `signalled` until
+-- a turn says whether it took the signal.
 
 -- Few rows, and they live until they are taken or too old. So they are in one table without partitions.
 create table if not exists noetl.signal (
@@ -42,8 +42,8 @@ create table if not exists noetl.look (
   execution_id bigint,
   node_id text,
   path text,
-  told_execution_id bigint not null default 0,
-  told_node_id text not null default '',
+  last_execution_id bigint not null default 0,
+  last_node_id text not null default '',
   created_at timestamptz not null default clock_timestamp(),
   check (num_nonnulls(signal_id, execution_id) = 1)
 ) with (
@@ -63,8 +63,8 @@ comment on column noetl.look.signal_id is 'The signal whose receivers are to be 
 comment on column noetl.look.execution_id is 'The execution of the wait for which a signal is to be found.';
 comment on column noetl.look.node_id is 'The node of that wait.';
 comment on column noetl.look.path is 'A playbook that the signal may start; null: the receivers are waits.';
-comment on column noetl.look.told_execution_id is 'Of a signal with many receivers: the last one that is done.';
-comment on column noetl.look.told_node_id is 'The node of that receiver.';
+comment on column noetl.look.last_execution_id is 'Of a signal with many receivers: the last one that is done.';
+comment on column noetl.look.last_node_id is 'The node of that receiver.';
 comment on column noetl.look.created_at is 'When it was written.';
 
 -- `metadata.on_signal` of the latest version of each playbook.
@@ -244,7 +244,7 @@ set search_path = pg_catalog, pg_temp
 as $$
   select l.look_id, w.execution_id, w.node_id
   from (
-    select k.look_id, k.signal_id, k.execution_id, k.node_id, k.told_execution_id, k.told_node_id, s.name, s.key, s.sent_at
+    select k.look_id, k.signal_id, k.execution_id, k.node_id, k.last_execution_id, k.last_node_id, s.name, s.key, s.sent_at
     from noetl.look k
     left join noetl.signal s on s.signal_id = k.signal_id
     where k.look_id = any(looks)
@@ -257,7 +257,7 @@ as $$
       where l.signal_id is not null
         and t.kind = 'signal' and t.status = 'open' and t.key = l.key
         and l.name = any(t.names) and t.since_at <= l.sent_at
-        and (t.execution_id, t.node_id) > (l.told_execution_id, l.told_node_id)
+        and (t.execution_id, t.node_id) > (l.last_execution_id, l.last_node_id)
       order by t.execution_id, t.node_id
       limit max_waits + 1
     )
@@ -271,10 +271,10 @@ as $$
   limit max_waits + 1
 $$;
 
--- Tells each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new look if
+-- Sends each of these waits the lowest signal that fits and that its execution did not get yet. A wait gets a new look if
 -- another transaction holds it. It also gets one if its signal went to another wait of its execution. Returns the number of
 -- signals that are on their way, and of new looks.
-create or replace function noetl.tell_waits(executions bigint[], nodes text[], out told int, out again int)
+create or replace function noetl.deliver_signals(executions bigint[], nodes text[], out delivered int, out again int)
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
 as $$
@@ -319,7 +319,7 @@ begin
     order by f.execution_id, f.signal_id, f.began_at, f.node_id
   ), marked as (
     update noetl.wait w
-    set status = 'told'
+    set status = 'signalled'
     from chosen c
     where w.execution_id = c.execution_id and w.node_id = c.node_id
   ), taken as (
@@ -356,14 +356,14 @@ begin
     returning event_id
   )
   select (select count(*) from events), (select count(*) from looks)
-  into told, again;
+  into delivered, again;
 end
 $$;
 
 -- Matches signals and waits in one bounded transaction, one broker at a time. `again`: waits that are to be looked at
 -- once more, because another transaction held them. `late`: the seconds since the oldest look was written.
 create or replace function noetl.match_signals(
-  max_waits int, out told int, out again int, out looked int, out late float8
+  max_waits int, out delivered int, out again int, out looked int, out late float8
 )
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -386,7 +386,7 @@ begin
     order by k.look_id
     limit max_waits
   ) l;
-  told := 0;
+  delivered := 0;
   again := 0;
   looked := coalesce(cardinality(looks), 0);
   if looked = 0 then
@@ -403,17 +403,17 @@ begin
     nodes := nodes[:max_waits];
     looks := array(select u.look_id from unnest(looks) u (look_id) where u.look_id < last);
     update noetl.look k
-    set told_execution_id = executions[max_waits], told_node_id = nodes[max_waits]
+    set last_execution_id = executions[max_waits], last_node_id = nodes[max_waits]
     where k.look_id = last and of_looks[max_waits] = last;
   end if;
   if of_looks is not null then
-    select t.told, t.again
-    into told, again
+    select t.delivered, t.again
+    into delivered, again
     from (
       select array_agg(d.execution_id) as executions, array_agg(d.node_id) as nodes
       from (select distinct u.execution_id, u.node_id from unnest(executions, nodes) u (execution_id, node_id)) d
     ) d
-    cross join lateral noetl.tell_waits(d.executions, d.nodes) t;
+    cross join lateral noetl.deliver_signals(d.executions, d.nodes) t;
   end if;
   with done as (
     delete from noetl.look k
@@ -560,13 +560,13 @@ comment on function noetl.original_start(bigint) is 'When the execution was star
 comment on function noetl.check_signal(text, text, jsonb, text, interval) is 'Refuses a signal that cannot be sent.';
 comment on function noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint) is 'Inserts a signal that was checked.';
 comment on function noetl.receivers(bigint[], int) is 'For the broker: the open waits for these looks.';
-comment on function noetl.tell_waits(bigint[], text[]) is 'For the broker: brings each of these waits its next signal.';
+comment on function noetl.deliver_signals(bigint[], text[]) is 'For the broker: brings each of these waits its next signal.';
 comment on function noetl.start_by_signal(text, bigint) is 'For the broker: starts an execution of a playbook for a signal, once.';
 comment on function noetl.copy_signals(bigint, bigint, int, jsonb) is 'Gives a fork the signals of its source.';
 revoke all on function
   noetl.ring_looks(), noetl.original_start(bigint), noetl.check_signal(text, text, jsonb, text, interval),
   noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint), noetl.send_signal(text, text, jsonb, text, interval),
-  noetl.signal_execution(bigint, text, jsonb, text), noetl.receivers(bigint[], int), noetl.tell_waits(bigint[], text[]),
+  noetl.signal_execution(bigint, text, jsonb, text), noetl.receivers(bigint[], int), noetl.deliver_signals(bigint[], text[]),
   noetl.match_signals(int), noetl.start_by_signal(text, bigint), noetl.sweep_signals(int, bigint),
   noetl.copy_signals(bigint, bigint, int, jsonb)
   from public;

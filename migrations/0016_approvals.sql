@@ -387,7 +387,7 @@ begin
     end if;
   end if;
   update noetl.wait w
-  set status = 'told'
+  set status = 'signalled'
   where w.execution_id = $1 and w.node_id = $2;
   perform set_config('noetl.writer', '', true);
   insert into noetl.event (execution_id, event_type, node_id, node_name, node_type, status, context)

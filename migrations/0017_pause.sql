@@ -334,10 +334,10 @@ end
 $$;
 
 -- The new statuses of executions that go on living, written by the broker. The children of a paused or resumed execution
--- get an event; `numbers` are those of the turns. A queued execution whose path is not paused any more is admitted: the row
+-- get an event of the type `for_children`, with `numbers` of the turns. A queued execution whose path is not paused any more is admitted: the row
 -- of the path is locked, so whoever resumes the path finds this execution. Those that wait for places (`waits`) are not.
 create or replace function noetl.set_statuses(
-  executions bigint[], statuses text[], admitted boolean[], letters text[], numbers int[], reasons text[], waits boolean[]
+  executions bigint[], statuses text[], admitted boolean[], for_children text[], numbers int[], reasons text[], waits boolean[]
 ) returns void
 language plpgsql volatile
 set search_path = pg_catalog, pg_temp
@@ -356,16 +356,16 @@ begin
   where x.execution_id = c.execution_id and c.status is not null and noetl.is_live(x.status);
 
   with children as materialized (
-    select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id, c.letter, c.number, c.reason,
+    select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id, c.event_type, c.number, c.reason,
       c.execution_id as parent_execution_id
-    from unnest(executions, letters, numbers, reasons) c (execution_id, letter, number, reason)
+    from unnest(executions, for_children, numbers, reasons) c (execution_id, event_type, number, reason)
     join noetl.execution x on x.parent_execution_id = c.execution_id and noetl.is_live(x.status)
-    where c.letter is not null and x.path is not null
-  ), told as (
+    where c.event_type is not null and x.path is not null
+  ), sent as (
     insert into noetl.event (
       execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
     )
-    select execution_id, event_id, catalog_id, letter, execution_id::text, regexp_replace(path, '^.*/', ''), 'playbook',
+    select execution_id, event_id, catalog_id, event_type, execution_id::text, regexp_replace(path, '^.*/', ''), 'playbook',
       'PENDING', jsonb_strip_nulls(jsonb_build_object('parent_execution_id', parent_execution_id, 'reason', reason)),
       jsonb_build_object('number', number)
     from children

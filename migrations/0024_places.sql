@@ -467,7 +467,7 @@ begin
         )
       ) c
       join noetl.place p on p.path = newcomer.path and p.key = newcomer.key
-    ), told as (
+    ), superseded as (
       update noetl.place_claim c
       set cancelled_at = clock_timestamp()
       from line l
@@ -475,7 +475,7 @@ begin
         and c.execution_id = l.execution_id and c.path = newcomer.path and c.key = newcomer.key
       returning c.execution_id
     )
-    select array_agg(t.execution_id) into old from told t;
+    select array_agg(t.execution_id) into old from superseded t;
     perform noetl.send_to_executions(coalesce(old, '{}'), 'execution_cancel', '{}', jsonb_build_object(
       'reason', format('execution %s took its place (on_limit: cancel_running)', newcomer.execution_id)
     ));

@@ -45,10 +45,10 @@ def is_visible(text: str) -> bool:
 
 
 def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
-    code = ord(letter)
-    if letter in _SHORT:
-        return _SHORT[letter]
+    char = found[0]
+    code = ord(char)
+    if char in _SHORT:
+        return _SHORT[char]
     if code <= _ONE_BYTE:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= _TWO_BYTES else f"\\U{code:08x}"

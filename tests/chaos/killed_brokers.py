@@ -131,7 +131,7 @@ async def fire(lanes: Lanes, connection: Connection) -> int:
 async def match(lanes: Lanes) -> int:
     """Bring signals to waits by the broker; gives their number."""
     try:
-        return await Matcher(lanes.shared.pool, lanes.shared.metrics, on_told=lambda: None).match_all()
+        return await Matcher(lanes.shared.pool, lanes.shared.metrics, on_mail=lambda: None).match_all()
     except Exception:
         if lanes.stopping.is_set():
             return 0

@@ -164,7 +164,7 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     ),
     "a look at a locked wait is dropped": (
         Function(
-            "noetl.tell_waits",
+            "noetl.deliver_signals",
             "from unnest(executions, nodes) c (execution_id, node_id)\n    except",
             "from unnest(executions, nodes) c (execution_id, node_id)\n    where false\n    except",
         ),

@@ -123,7 +123,7 @@ async def test_a_signal_and_a_timeout_at_once_lose_no_signal(database: Database)
 
 
 async def test_matchers_that_are_killed_lose_and_repeat_nothing(database: Database) -> None:
-    """Four at once, and one is cut off every few milliseconds. Before that, one is cut off with three that it told."""
+    """Four at once, one cut off every few milliseconds. Before that, one is cut off with three that it delivered."""
     body = 'workflow:\n- {step: start, next: go}\n- {step: go, type: wait, signal: go, key: "{{ execution_id }}0"}\n'
     await register(database, body)
     executions = await start(database, count=4 * AT_ONCE)
@@ -157,7 +157,9 @@ async def test_matchers_that_are_killed_lose_and_repeat_nothing(database: Databa
     async with session(database) as last:  # a matcher finds nothing while one that is then cut off has the rest
         while await last.fetchval("select looked from noetl.match_signals(3)"):
             pass
-    assert await rows(database, "select status, count(*) from noetl.wait group by 1") == [("told", len(executions))]
+    assert await rows(database, "select status, count(*) from noetl.wait group by 1") == [
+        ("signalled", len(executions))
+    ]
     await drain(database)
     assert await rows(database, DOUBLED) == []
     assert await rows(database, "select status, count(*) from noetl.execution group by 1") == [

@@ -206,7 +206,7 @@ def broken_invariants(simulator: Simulator) -> Iterator[str]:
 
 
 def _is_open(wait: Row) -> bool:
-    return wait["status"] in {"open", "told"}
+    return wait["status"] in {"open", "signalled"}
 
 
 def _of_executions(simulator: Simulator, closes: Counter[int]) -> Iterator[str]:

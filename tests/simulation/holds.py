@@ -43,7 +43,7 @@ def set_statuses(*columns: Sequence[Any]) -> Pending:
     changes = [*zip(*columns, strict=True)]
 
     def write(tables: Tables) -> None:
-        for owner, status, admitted, letter, number, _, waits in changes:
+        for owner, status, admitted, event_type, number, _, waits in changes:
             execution = tables.executions[owner]
             if status is not None and execution["status"] in LIVE:
                 execution["status"] = status
@@ -51,9 +51,9 @@ def set_statuses(*columns: Sequence[Any]) -> Pending:
                     execution["admitted_at"] = None
                     if execution["path"] not in tables.paused_paths:
                         _admit(tables, execution)
-            for child in tables.children_of(owner) if letter is not None else ():
+            for child in tables.children_of(owner) if event_type is not None else ():
                 if child["status"] in LIVE and child["path"] is not None:
-                    event = execution_event(child["execution_id"], letter, "PENDING", meta={"number": number})
+                    event = execution_event(child["execution_id"], event_type, "PENDING", meta={"number": number})
                     tables.insert_event({**event, "context": {"parent_execution_id": owner}})
 
     return write

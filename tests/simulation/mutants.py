@@ -236,10 +236,10 @@ MUTANTS = (
         "entry[:3], reverse=True)",
     ),
     Mutant(
-        "a wait that refused a signal stays told",
+        "a wait that refused a signal stays signalled",
         SIGNALS_FROM,
         signals.receive_signal,
-        "draft.writes.rare.reopened.append(told)",
+        "draft.writes.rare.reopened.append(visit)",
         "pass",
     ),
     Mutant("a failed `when` fits", SIGNALS_FROM, signals._holds, "return False", "return True"),

@@ -50,11 +50,11 @@ def send_signals(*columns: Sequence[Any]) -> Pending:
 
 
 def reopen_waits(*columns: Sequence[Any]) -> Pending:
-    """Open waits that did not take the signal which they were told; each looks for the next one."""
+    """Open waits that did not take the signal that came to them; each looks for the next one."""
 
     def write(tables: Tables) -> None:
         for node in zip(*columns, strict=True):
-            if node in tables.waits and tables.waits[node]["status"] == "told":
+            if node in tables.waits and tables.waits[node]["status"] == "signalled":
                 tables.waits[node]["status"] = "open"
                 if "no_look_when_reopened" not in tables.defects:
                     add_look(tables, execution_id=node[0], node_id=node[1])
@@ -74,7 +74,7 @@ def match_signals(tables: Tables, looks: Sequence[int], random: Random, *, again
     for node in sorted(found, key=lambda node: (tables.waits[node]["began_at"], node)):
         chosen.setdefault((node[0], found[node]["signal_id"]), node)
     for (owner, signal_id), node in sorted(chosen.items()):
-        tables.waits[node]["status"] = "told"
+        tables.waits[node]["status"] = "signalled"
         tables.taken[owner, signal_id] = _tell(tables, node, found[node])
     for look in () if again else looks:
         del tables.looks[look]
@@ -135,8 +135,8 @@ def lost_signals(tables: Tables) -> Iterator[str]:
     for node, wait in tables.waits.items():
         if wait["kind"] != "signal" or tables.executions[node[0]]["status"] not in LIVE:
             continue
-        if wait["status"] == "told":
-            yield f"I5: wait {node} is told, but no signal is on its way"
+        if wait["status"] == "signalled":
+            yield f"I5: wait {node} is signalled, but no signal is on its way"
         elif wait["status"] == "open":
             yield from (f"I5: wait {node} misses signal {row['signal_id']}" for row in fitting(tables, node))
 

@@ -225,7 +225,7 @@ class Simulator:
 
     def _match(self) -> None:
         """Bring signals to waits: some looks, in any order, perhaps twice."""
-        self.counts["told"] += self.senders.match()
+        self.counts["delivered"] += self.senders.match()
 
     def _ask_people(self) -> None:
         """Plan the decision on each new approval; some people decide twice."""

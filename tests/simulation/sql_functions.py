@@ -203,7 +203,7 @@ def decide_approval(tables: Tables, node: tuple[int, str], by: str, form: Row, *
     if "times_out_at" in json.loads(wait["details"]) and not timers:
         return False
     tables.timers = [row for row in tables.timers if row not in timers]
-    wait["status"] = "told"
+    wait["status"] = "signalled"
     tables.insert_event(
         {
             "execution_id": node[0],

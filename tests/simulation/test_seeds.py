@@ -110,7 +110,7 @@ def test_the_seeds_with_signals_are_examples_of_each_way_in_which_they_end() -> 
     wanted = (
         "a wait for a signal", "a wait for a signal again", "a signal that is taken", "a signal that is not taken",
         "a signal that another wait takes", "a kept signal that is taken", "a signal of a step", "a closed visit",
-        "a step that sends a signal", "a wait that is over", "an event that is duplicate", "times told",
+        "a step that sends a signal", "a wait that is over", "an event that is duplicate", "times delivered",
     )  # fmt: skip
     assert [name for name in wanted if not seen[name]] == [], summary(seen, seeds=60, seconds=1)
 

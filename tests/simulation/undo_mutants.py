@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noetl_broker.broker import compensation, context, core, dispatcher, draining, iterators, retries, undo
-from noetl_broker.store import letter_rows
+from noetl_broker.store import child_rows
 from noetl_broker.store.undo_rows import UndoColumns
 from tests.simulation.mutants import Mutant
 from tests.simulation.scenarios import UNDOS_FROM
@@ -11,7 +11,7 @@ from tests.simulation.scenarios import UNDOS_FROM
 UNDO_MUTANTS = (
     # what is to be undone
     Mutant("a success is not noted", UNDOS_FROM, undo.report_success, "undos.append", "undos.count"),
-    Mutant("a child that succeeded is not noted", UNDOS_FROM, letter_rows._answer, "if ended.undo:", "if False:"),
+    Mutant("a child that succeeded is not noted", UNDOS_FROM, child_rows._answer, "if ended.undo:", "if False:"),
     Mutant(
         "inside is undone in place of the whole",
         UNDOS_FROM,

@@ -367,7 +367,7 @@ def settle_executions(executions: Sequence[int]) -> Pending:
     def write(tables: Tables) -> None:
         tables.timers = [timer for timer in tables.timers if timer["execution_id"] not in executions]
         for (owner, _), wait in tables.waits.items():
-            if owner in executions and wait["status"] in {"open", "told"}:
+            if owner in executions and wait["status"] in {"open", "signalled"}:
                 wait["status"] = "cancelled"
 
     return write
@@ -442,7 +442,7 @@ def _unwrapped(result: Any) -> Any:
 def write_family(*columns: Sequence[Any]) -> Pending:
     """Write starts of children, answers to parents, and cancels of children."""
     children = _rows("execution_id node_id place path version payload meta child_id", [*columns[:7], columns[19]])
-    letters = _rows("execution_id cause event_type node_id node_name status result error meta", columns[7:16])
+    answers = _rows("execution_id cause event_type node_id node_name status result error meta", columns[7:16])
     withdrawn = set(columns[16])
     abandoned = dict.fromkeys(zip(columns[17], columns[18], strict=True))
     awaited = set(zip(columns[20], columns[21], strict=True))
@@ -451,10 +451,10 @@ def write_family(*columns: Sequence[Any]) -> Pending:
         orphans = _orphans(tables, withdrawn, abandoned)
         for child in children:
             _start_child(tables, child)
-        for letter in letters:
-            columns = {name: jsonb(letter[name]) for name in ("result", "error", "meta")}
-            cause = letter.pop("cause")
-            tables.insert_event({**letter, **columns, "parent_event_id": cause, "node_type": "playbook"})
+        for answer in answers:
+            columns = {name: jsonb(answer[name]) for name in ("result", "error", "meta")}
+            cause = answer.pop("cause")
+            tables.insert_event({**answer, **columns, "parent_event_id": cause, "node_type": "playbook"})
         _cancel(tables, orphans)
         for key, item in tables.iterations.items():
             is_over = key[0] in withdrawn or key[:2] in abandoned

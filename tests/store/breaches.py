@@ -123,8 +123,9 @@ BREACHES = (
     Breach("a timer of a visit has no wait", "cooling", {"verify_waits"}, """
         insert into noetl.timer (execution_id, node_id, step, purpose, due_at)
         values (:id, ':id:nowhere', 'nowhere', 'wait', clock_timestamp())"""),
-    Breach("a wait was told a signal that never comes", "cooling", {"verify_signals"}, """
-        update noetl.wait set kind = 'signal', status = 'told', names = '{a}', key = 'k' where execution_id = :id"""),
+    Breach("a wait is signalled, and the signal never comes", "cooling", {"verify_signals"}, """
+        update noetl.wait set kind = 'signal', status = 'signalled', names = '{a}', key = 'k'
+        where execution_id = :id"""),
     Breach("a signal is forgotten", "cooling", {"verify_signals"}, """
         select noetl.send_signal('a', 'k');
         delete from noetl.look;

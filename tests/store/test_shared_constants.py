@@ -161,6 +161,11 @@ def test_sql_asks_one_predicate_whether_an_execution_lives() -> None:
     assert re.findall(r"\b(?:x|c|p|d|execution)[.]status (?:=|<>|is (?:not )?distinct from) '+RUNNING'", SQL) == []
 
 
+def test_sql_asks_one_predicate_whether_a_wait_is_over() -> None:
+    """The definition is the only place with both statuses, beside the column's check."""
+    assert len(re.findall(r"'open', 'signalled'", SQL)) == 2
+
+
 async def test_the_indexes_of_live_executions_serve_the_predicate(database: Database) -> None:
     """A plan inlines the function, also for a status that only implies it."""
     for condition, index in (

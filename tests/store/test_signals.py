@@ -24,7 +24,7 @@ TRIGGER = """
     $$;
     create trigger tell after insert on payments for each row execute function tell();
     grant insert on payments to noetl_producer"""
-MATCH = "select told, again, looked from noetl.match_signals($1)"
+MATCH = "select delivered, again, looked from noetl.match_signals($1)"
 # What a broker writes when a wait begins.
 BEGIN_WAIT = """
     with wait as (
@@ -106,7 +106,7 @@ async def test_a_wait_that_commits_after_the_signal_was_matched_finds_it(databas
         assert await rows(database, MATCH, 10) == [(0, 0, 1)]
         assert await rows(database, "select * from noetl.look") == []
     assert await rows(database, MATCH, 10) == [(1, 0, 1)]
-    assert await rows(database, "select status from noetl.wait") == [("told",)]
+    assert await rows(database, "select status from noetl.wait") == [("signalled",)]
 
 
 async def test_a_signal_that_commits_after_the_wait_was_matched_finds_it(database: Database) -> None:
@@ -133,15 +133,15 @@ async def test_a_wait_whose_row_is_locked_is_looked_at_again(database: Database)
     assert await rows(database, MATCH, 10) == [(1, 0, 1)]
 
 
-async def test_many_receivers_are_told_in_several_transactions(database: Database) -> None:
-    """Each goes on where the last one stopped, and every wait is told once."""
+async def test_many_receivers_get_it_in_several_transactions(database: Database) -> None:
+    """Each goes on where the last one stopped, and every wait gets it once."""
     await register(database, WAIT)
     await start(database, count=25)
     await drain(database)
     await execute(database, SEND, 1)
     await execute(database, SEND, 2)
-    told = [await rows(database, MATCH, 10) for _ in range(3)]
-    assert told == [[(10, 0, 2)], [(10, 0, 2)], [(5, 0, 2)]]
+    delivered = [await rows(database, MATCH, 10) for _ in range(3)]
+    assert delivered == [[(10, 0, 2)], [(10, 0, 2)], [(5, 0, 2)]]
     assert await rows(database, "select signal_id, count(*) from noetl.signal_taken group by 1") == [(1, 25)]
     await drain(database)
     assert await rows(database, "select status, result, count(*) from noetl.execution group by 1, 2") == [

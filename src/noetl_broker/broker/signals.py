@@ -1,6 +1,7 @@
 """Signals: facts from outside. The oldest open wait that fits takes a signal; a signal that fits no wait is kept.
 
-The store brings at most one signal at a time to a wait (`told`). If the wait does not take it, the wait is open again.
+The store brings at most one signal at a time to a wait, which is `signalled` then. A wait that does not take it is open
+again.
 The state keeps the turn that read a kept signal, and the fields that waits compare. Its payload is loaded when a wait
 tries it. A wait that begins tries the kept signals in their order. A turn tries MOST_TRIED of them; a timer brings the
 next turn.
@@ -152,10 +153,10 @@ def receive_signal(draft: Draft) -> None:
     else:
         step = draft.playbook.steps[taker.step]
         _complete(draft, step, taker, signal, inputs_of_wait(draft, step, taker)[0])
-    told = (event.step or "", event.visit or 1)
-    waiting = draft.tokens.get(told)
+    visit = (event.step or "", event.visit or 1)
+    waiting = draft.tokens.get(visit)
     if waiting is not None and waiting.awaited is not None:
-        draft.writes.rare.reopened.append(told)
+        draft.writes.rare.reopened.append(visit)
 
 
 def _taker(draft: Draft, arrived: KeptSignal, signal: dict[str, Any]) -> Token | None:

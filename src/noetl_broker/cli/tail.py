@@ -30,7 +30,7 @@ HOLDS = {
 }
 SILENCE_SECONDS = 5.0
 # What the detail of an event is, by a key of its context.
-TOLD_IN = {
+DETAIL_IN = {
     EXECUTION_PAUSE: "reason",
     "execution_paused": "reason",
     "execution_queued": "reason",
@@ -130,9 +130,9 @@ def _detail(event: dict[str, Any]) -> str | None:
         parts.append(f"{'approved' if context['approved'] else 'rejected'} by {context.get('by')}")
     if event["event_type"] == EXECUTION_SIGNAL and isinstance(context.get("name"), str):
         parts.append(_signal(context, str(event["execution_id"])))
-    told = context.get(TOLD_IN.get(event["event_type"], ""))
-    if told:
-        parts.append(str(told))
+    detail = context.get(DETAIL_IN.get(event["event_type"], ""))
+    if detail:
+        parts.append(str(detail))
     if event["error"] is not None:
         parts.append(error_text(event["error"]))
     if isinstance(meta.get("delay_seconds"), (int, float)):

@@ -20,8 +20,8 @@ from noetl_broker.daemon.background import attempt
 from noetl_broker.daemon.metrics.registry import (
     SIGNAL_ERRORS,
     SIGNAL_STARTS,
+    SIGNALS_DELIVERED,
     SIGNALS_SWEPT,
-    SIGNALS_TOLD,
     SWEPT_LOOKS,
 )
 from noetl_broker.daemon.metrics.values import MetricValues
@@ -53,11 +53,11 @@ FAULT_SECONDS: Final = (0.2, 2.0)
 class Matcher:
     """Matches until there are no looks, sleeps, and sweeps old signals now and then."""
 
-    def __init__(self, pool: Pool, metrics: MetricValues, *, on_told: Callable[[], None]) -> None:
-        """`on_told` is called when there is new mail."""
+    def __init__(self, pool: Pool, metrics: MetricValues, *, on_mail: Callable[[], None]) -> None:
+        """`on_mail` is called when there is new mail."""
         self._pool = pool
         self._metrics = metrics
-        self._on_told = on_told
+        self._on_mail = on_mail
         self._poll = Backoff(*POLL_SECONDS)  # between two attempts at waits that another transaction holds
         self._idle = Backoff(*POLL_SECONDS)  # between two calls without the gate
         self._late = 0.0  # seconds that the oldest look of the last call had waited
@@ -72,12 +72,12 @@ class Matcher:
         """
         total, late = 0, 0.0
         while True:
-            told, again, looked = await self._match()
-            total, late = total + told, max(late, self._late)
+            delivered, again, looked = await self._match()
+            total, late = total + delivered, max(late, self._late)
             if not looked:
                 if not await self._start():
                     break
-            elif again and not told:
+            elif again and not delivered:
                 await asyncio.sleep(self._poll.next())
             else:
                 self._poll.reset()
@@ -90,10 +90,10 @@ class Matcher:
         async with borrowed(self._pool, ANSWER_SECONDS) as connection:
             [row] = await connection.fetch(sql("match_signals"), MAX_WAITS)
         self._late = row["late"]
-        if row["told"]:
-            self._metrics.add(SIGNALS_TOLD, row["told"])
-            self._on_told()
-        return row["told"], row["again"], row["looked"]
+        if row["delivered"]:
+            self._metrics.add(SIGNALS_DELIVERED, row["delivered"])
+            self._on_mail()
+        return row["delivered"], row["again"], row["looked"]
 
     async def _start(self) -> int:
         """Start playbooks that wait for signals, in one bounded transaction; returns how many looks it read."""
@@ -110,7 +110,7 @@ class Matcher:
         for (is_new,) in started:
             self._metrics.add(SIGNAL_STARTS, 1, "started" if is_new else "existing")
         if started:
-            self._on_told()
+            self._on_mail()
         return len(looks)
 
     def _starts(self, row: Mapping[str, Any]) -> bool:

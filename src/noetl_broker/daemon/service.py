@@ -111,7 +111,7 @@ class Service:
         timers = self._make_timers(pool, always_full=True)
         schedules = self._make_schedules(pool)
         limits = self._make_limits(pool)
-        matcher = Matcher(pool, self.metrics, on_told=self._on_mail)
+        matcher = Matcher(pool, self.metrics, on_mail=self._on_mail)
         lanes = self._make_lanes(pool)
         try:
             while not self.stopping.is_set():
@@ -147,7 +147,7 @@ class Service:
             asyncio.create_task(self._keep_reaping(pool), name="reaper"),
             asyncio.create_task(timers.keep_firing(), name="timers"),
             asyncio.create_task(
-                Matcher(pool, self.metrics, on_told=self._on_mail).keep_matching(
+                Matcher(pool, self.metrics, on_mail=self._on_mail).keep_matching(
                     listener, notify=options.notify != "off", sweep_seconds=options.sweep_seconds
                 ),
                 name="matcher",

@@ -123,9 +123,9 @@ def _classes(picture: Picture) -> Iterator[str]:
 def escaped(text: str) -> str:
     """A text in a quoted label: characters that may be syntax are written as numbers."""
     parted = text.replace("$$", f"${WORD_JOINER}$")  # $$ starts a formula, even when it is written as numbers
-    return "".join(letter if letter.isalnum() or letter in PLAIN_SIGNS else f"#{ord(letter)};" for letter in parted)
+    return "".join(char if char.isalnum() or char in PLAIN_SIGNS else f"#{ord(char)};" for char in parted)
 
 
 def plain_title(text: str) -> str:
     """A text in a title, where numbers are not understood: unsafe characters become question marks."""
-    return "".join(letter if letter.isalnum() or letter in PLAIN_SIGNS else "?" for letter in text)
+    return "".join(char if char.isalnum() or char in PLAIN_SIGNS else "?" for char in text)

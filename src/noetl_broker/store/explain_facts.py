@@ -110,8 +110,8 @@ async def _facts(connection: Connection, row: Any, turns: list[Any], live: list[
             node_of_job(wait["node_id"]): _wait(wait)
             for wait in await connection.fetch(sql("explain_waits"), execution_id, MOST)
         },
-        unread=tuple(map(_letter, await connection.fetch(sql("explain_unread"), execution_id, MOST))),
-        dead_letters=tuple(map(_letter, await connection.fetch(sql("explain_set_aside"), execution_id, MOST))),
+        unread=tuple(map(_unread_event, await connection.fetch(sql("explain_unread"), execution_id, MOST))),
+        dead_letters=tuple(map(_unread_event, await connection.fetch(sql("explain_set_aside"), execution_id, MOST))),
         children=tuple(map(_child, await connection.fetch(sql("explain_children"), execution_id, MOST))),
         types={
             found["type"]: JobTypeFact(found["waiting"], found["leased"], found["last_seen"])
@@ -205,7 +205,7 @@ def _wait(row: Any) -> WaitFact:
     )
 
 
-def _letter(row: Any) -> UnreadEvent:
+def _unread_event(row: Any) -> UnreadEvent:
     step, visit, place = parse_node(row["node_id"], row["node_name"])
     node = (step, visit or 1, place) if step is not None and ":" in (row["node_id"] or "") else None
     return UnreadEvent(row["event_id"], row["event_type"] or "an event", node, row["created_at"], row.get("reason"))

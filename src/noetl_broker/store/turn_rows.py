@@ -24,10 +24,10 @@ from noetl_broker.nodes import node_id, node_of_job, undone_node
 from noetl_broker.playbook.durations import after
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.store import step_rows
+from noetl_broker.store.child_rows import child_answer, child_meta, child_row, json_or_null
 from noetl_broker.store.claimed_rows import MICROSECOND, Case, DecidedTurn, Execution, Mail, Outcome
 from noetl_broker.store.item_rows import ItemRows
 from noetl_broker.store.json_codec import dump_json
-from noetl_broker.store.letter_rows import child_answer, child_meta, child_row, json_or_null
 from noetl_broker.store.places import facts_of
 from noetl_broker.store.playbook_shape import shape_of
 from noetl_broker.store.row_layout import EVENT, columns_of
@@ -43,7 +43,7 @@ NODE, JOB, JOB_STATUS, RARE = map(EVENT.index, ("node_id", "job_action", "job_st
 EVENT_TYPE = EVENT.index("event_type")
 WITH_RESULTS = frozenset({"step_completed", "iteration_completed"})  # events that carry a result only if they have one
 NO_JOB = [None] * (RARE - JOB)
-LETTERS = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # to the children of an execution with this status
+FOR_CHILDREN = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # what the children of such an execution get
 NOT_HELD = frozenset({"queued", "retry", "delegated"})  # statuses of jobs that no worker holds
 
 
@@ -196,15 +196,15 @@ class Columns:
             self.child_answers.append(child_answer(execution, state, ended))
 
     def _add_status(self, execution_id: int, taken: list[DecidedTurn], state: ExecutionState) -> None:
-        """Add the new status of an execution that lives on, letters to its children, and the jobs to be held."""
+        """Add the new status of an execution that lives on, the events for its children, and the jobs to be held."""
         changes = [(mail, turn, decision.status) for mail, turn, decision in taken if decision.status is not None]
         if changes:
             mail, turn, status = changes[-1]
             admitted = any(change.admitted for _, _, change in changes)
-            letter = None if status.admitted else LETTERS.get(status.status)
+            for_children = None if status.admitted else FOR_CHILDREN.get(status.status)
             context = mail.event.context if isinstance(mail.event.context, dict) else {}
             self.statuses.append((
-                execution_id, status.status, admitted, letter, turn.number, context.get("reason"), status.waits,
+                execution_id, status.status, admitted, for_children, turn.number, context.get("reason"), status.waits,
             ))  # fmt: skip
         elif state.status == PAUSED and any(decision.adoptions for _, _, decision in taken):
             self.statuses.append((execution_id, None, False, EXECUTION_PAUSE, taken[-1].turn.number, None, False))

@@ -18,8 +18,8 @@ from noetl_broker.broker.context import Found, ItemState, UndoRow, result_of, wa
 from noetl_broker.errors import BrokerError, OversizeFault
 from noetl_broker.nodes import node_id, parse_node
 from noetl_broker.store import places
+from noetl_broker.store.child_rows import child_answer_of_adopted
 from noetl_broker.store.claimed_rows import Execution, Mail, execution_of, mail_of
-from noetl_broker.store.letter_rows import child_answer_of_adopted
 from noetl_broker.store.queries import sql
 from noetl_broker.store.sqlstates import is_conflict, is_unreadable, reason_of
 from noetl_broker.store.turn_rows import Columns

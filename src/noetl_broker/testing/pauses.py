@@ -12,7 +12,7 @@ from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.testing.answers import SimulationFault
 
 KEYS = ("after", "for", "reason")
-LETTERS = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # to the children of an execution with this status
+FOR_CHILDREN = {PAUSED: EXECUTION_PAUSE, RUNNING: EXECUTION_RESUME}  # to the children of an execution with this status
 
 
 class GivenPause(NamedTuple):
@@ -33,17 +33,17 @@ def pauses_of(given: Sequence[Mapping[str, Any]]) -> list[GivenPause]:
     return [_read(f"pauses[{place}]", one) for place, one in enumerate(given)]
 
 
-def letter_to_children(number: int, event: Event, decision: Decision) -> Event | None:
+def event_for_children(number: int, event: Event, decision: Decision) -> Event | None:
     """The event for the children of an execution that this event paused or resumed; None if it did neither."""
     status = decision.status
-    letter = None if status is None or status.admitted else LETTERS.get(status.status)
-    if letter is None:
+    kind = None if status is None or status.admitted else FOR_CHILDREN.get(status.status)
+    if kind is None:
         return None
     given = event.context if isinstance(event.context, dict) else {}
     context: dict[str, JSON] = {"parent_execution_id": number}
     if given.get("reason"):
         context["reason"] = given["reason"]
-    return Event(letter, context=context)
+    return Event(kind, context=context)
 
 
 def _read(what: str, given: Any) -> GivenPause:

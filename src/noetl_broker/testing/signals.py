@@ -40,12 +40,12 @@ class Sent(NamedTuple):
 
 
 class OpenWait(NamedTuple):
-    """A wait for a signal, since the start of its execution less `since`; `told`: a signal is on its way to it."""
+    """A wait for a signal, since the start of its execution less `since`; `signalled`: a signal is on its way to it."""
 
     execution: int
     wait: Wait
     started_at: datetime
-    told: bool = False
+    signalled: bool = False
 
 
 class Signals:
@@ -67,7 +67,7 @@ class Signals:
     def reopen(self, execution: int, visit: Visit) -> None:
         """A wait did not take the signal that came to it."""
         if (execution, visit) in self._open:
-            self._open[execution, visit] = self._open[execution, visit]._replace(told=False)
+            self._open[execution, visit] = self._open[execution, visit]._replace(signalled=False)
 
     def close(self, execution: int, visit: Visit | None = None) -> None:
         """A wait ended; without a visit, all waits of an execution."""
@@ -77,12 +77,12 @@ class Signals:
     def bring(self) -> Iterator[tuple[int, Event]]:
         """Bring each open wait its next signal: the execution, and its event."""
         for key, waiting in [*self._open.items()]:
-            if waiting.told:
+            if waiting.signalled:
                 continue
             place = self._next(waiting)
             if place is not None:
                 self._taken.add((waiting.execution, place))
-                self._open[key] = waiting._replace(told=True)
+                self._open[key] = waiting._replace(signalled=True)
                 yield waiting.execution, _event(waiting, self._sent[place], place + 1)
 
     def untaken(self, executions: Iterable[Execution]) -> Iterator[Sent]:

@@ -60,7 +60,7 @@ from noetl_broker.testing.agenda import Agenda
 from noetl_broker.testing.answers import Answer, Answers, JobOutcome, SimulationFault, as_json, names_of
 from noetl_broker.testing.approvals import Approvals, Verdict
 from noetl_broker.testing.execution import Execution, Parent
-from noetl_broker.testing.pauses import GivenPause, letter_to_children, pauses_of
+from noetl_broker.testing.pauses import GivenPause, event_for_children, pauses_of
 from noetl_broker.testing.result import Story
 from noetl_broker.testing.signals import GivenSignal, Sent, Signals, signals_of
 from noetl_broker.testing.undo import node_of_change, rows_to_take_over, undone_step, withdrawn_event
@@ -219,9 +219,9 @@ class Simulation:
             result = execution.item_results(post.step, post.visit) if post.type == ITERATOR_COMPLETED else None
             self.mail.append((execution, Event(post.type, post.step, post.visit, result, settled=False)))
         self._cancel_children(execution, decision)
-        letter = letter_to_children(execution.number, event, decision)
-        if letter is not None:
-            self.mail.extend((child, letter) for child in execution.children if child.running)
+        for_children = event_for_children(execution.number, event, decision)
+        if for_children is not None:
+            self.mail.extend((child, for_children) for child in execution.children if child.running)
         if decision.ended is not None:
             self._answer_parent(execution, decision.ended)
             self._start_on_failure(execution, decision.ended.on_failure)

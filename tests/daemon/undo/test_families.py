@@ -116,7 +116,7 @@ async def test_a_child_that_completed_long_ago_is_undone_in_its_turn(database: D
 
 
 async def test_a_running_child_ends_and_undoes_before_its_parent(database: Database) -> None:
-    """It is cancelled by letter."""
+    """It is cancelled by an event."""
     await register(database, CHILD, path="child")
     await register(database, PARENT)
     [execution] = await start(database)

@@ -146,7 +146,7 @@ workflow:
 - {step: end, result: {from: "{{ 'paid' if paid.status != 'FAILED' else 'late' }}", got: "{{ result }}"}}
 """
 FIRE = "select fired from noetl.fire_timers(100)"
-MATCH = "select told from noetl.match_signals(100)"
+MATCH = "select delivered from noetl.match_signals(100)"
 
 
 @pytest.mark.parametrize(

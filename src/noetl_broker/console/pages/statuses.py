@@ -45,7 +45,7 @@ LOOKS: Final[dict[str, Look]] = {
     "dead": Look("bad", _FAILED, "Failed for good"),
     "cancelled": Look("gone", _CLOSED, "Cancelled"),
     "open": Look("run", _WAITING, "Open"),
-    "told": Look("run", _WAITING, "Deciding"),
+    "signalled": Look("run", _WAITING, "Deciding"),
     "approved": Look("ok", _DONE, "Approved"),
     "rejected": Look("bad", _FAILED, "Rejected"),
     "expired": Look("idle", _CLOSED, "Expired"),

@@ -129,7 +129,7 @@ left join lateral (
   from noetl.timer t
   where t.execution_id = w.execution_id and t.node_id = w.node_id
 ) t on true
-where w.execution_id = $1::bigint and w.status in ('open', 'told')
+where w.execution_id = $1::bigint and noetl.is_waiting(w.status)
 order by w.began_at, w.node_id;
 
 -- name: list_open_jobs
@@ -230,7 +230,7 @@ order by w.ordinal, w.step_name;
 -- name: list_waits_for_readers
 select w.node_id, w.step, w.kind, w.began_at as since, w.due_at
 from noetl.waits w
-where w.execution_id = $1::bigint and w.status in ('open', 'told')
+where w.execution_id = $1::bigint and noetl.is_waiting(w.status)
 order by w.began_at, w.node_id;
 
 -- name: list_jobs_for_readers

@@ -98,7 +98,7 @@ left join lateral (
   from noetl.timer t
   where t.execution_id = w.execution_id and t.node_id = w.node_id and t.purpose in ('wait', 'timeout')
 ) t on true
-where w.execution_id = $1::bigint and w.status in ('open', 'told')
+where w.execution_id = $1::bigint and noetl.is_waiting(w.status)
 order by w.began_at, w.node_id
 limit $2::int;
 

@@ -91,7 +91,7 @@ where not has_sequence_privilege(a.role, 'noetl.stale_answer_seq', 'select')
 union all
 select 'execute on noetl.' || f.signature
 from unnest(array[
-  'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
+  'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'is_waiting(text)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
   'parse_item(text)', 'visit_name(text, int)', 'items_prefix(text)', 'is_item(text)', 'parse_node(text)',
   'undo_step(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',
   'as_error(jsonb)', 'as_error(text)',
@@ -106,7 +106,7 @@ from unnest(array[
   'reap_withdrawn_jobs(int, timestamptz)', 'reap(int, int, timestamptz, float8)',
   'latest_ahead(timestamptz, timestamptz)', 'pull_back(timestamptz, timestamptz, interval)', 'mind_clock(int, boolean)',
   'is_archived(bigint)', 'add_partition(int)', 'ring_looks()', 'original_start(bigint)', 'receivers(bigint[], int)',
-  'tell_waits(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
+  'deliver_signals(bigint[], text[])', 'match_signals(int)', 'start_by_signal(text, bigint)', 'sweep_signals(int, bigint)',
   'reap_holds(int)', 'hold_jobs(bigint, text, int)', 'text_list(jsonb)', 'ring_timers(timestamptz)', 'fire_timers(int, float8)',
   'withdrawn_error()', 'undo_node_id(text)', 'is_undo(text)', 'undo_inputs(noetl.undo)', 'item_action(bigint, text, int)', 'undo_origin(bigint)', 'undo_result(noetl.undo)', 'undo_executions(bigint)', 'undo_error(bigint)', 'success_turn(noetl.undo)', 'is_over(bigint, text)', 'is_undo_execution(bigint)', 'undoes(bigint)', 'brought_back_as(bigint)',
   'take_over_undo(bigint, bigint, boolean)', 'start_undo(bigint, boolean, bigint, text, bigint, jsonb, bigint)',

@@ -158,7 +158,7 @@ select w.execution_id, (array_agg(w.step_name order by w.ordinal))[:$2::int] as 
   (
     select min(v.kind)
     from noetl.wait v
-    where v.execution_id = w.execution_id and v.status in ('open', 'told')
+    where v.execution_id = w.execution_id and noetl.is_waiting(v.status)
   ) as waits_for
 from noetl.workflow w
 where w.execution_id = any($1::bigint[]) and w.status = 'RUNNING'

@@ -8,7 +8,7 @@ select noetl.signal_execution($1::bigint, $2::text, $3::text::jsonb, $4::text);
 -- The keys of the open waits of an execution for a name.
 select distinct w.key
 from noetl.wait w
-where w.execution_id = $1::bigint and w.kind = 'signal' and w.status in ('open', 'told') and $2::text = any(w.names)
+where w.execution_id = $1::bigint and w.kind = 'signal' and noetl.is_waiting(w.status) and $2::text = any(w.names)
 order by w.key;
 
 -- name: list_signal_waits

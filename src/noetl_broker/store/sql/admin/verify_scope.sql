@@ -112,8 +112,8 @@ with recursive family as (
       from noetl.event e
       where e.execution_id = f.execution_id
         and noetl.as_json(e.meta) ? 'child_execution_id'
-    ) letter
-    join noetl.execution x on x.execution_id = letter.child_id
+    ) a
+    join noetl.execution x on x.execution_id = a.child_id
     where x.parent_execution_id = f.execution_id
   ) c
 )

@@ -27,7 +27,7 @@ where coalesce(q.status, 'none') not in ('queued', 'leased', 'retry', 'held')
   and not exists (
     select
     from noetl.wait w
-    where w.execution_id = v.execution_id and w.node_id = v.node_id and w.kind <> 'timer' and w.status in ('open', 'told')
+    where w.execution_id = v.execution_id and w.node_id = v.node_id and w.kind <> 'timer' and noetl.is_waiting(w.status)
       and w.execution_id = any($1::bigint[])
   )
   and not exists (
@@ -78,7 +78,7 @@ where x.execution_id = any($1::bigint[])
   and not exists (
     select
     from noetl.wait w
-    where w.execution_id = x.execution_id and w.kind <> 'timer' and w.status in ('open', 'told')
+    where w.execution_id = x.execution_id and w.kind <> 'timer' and noetl.is_waiting(w.status)
       and w.execution_id = any($1::bigint[])
   )
   and not exists (
@@ -250,7 +250,7 @@ select w.execution_id, format('wait %s is %s, and its execution is %s', w.node_i
 from noetl.wait w
 join noetl.execution x on x.execution_id = w.execution_id and x.execution_id = any($1::bigint[])
 where w.execution_id = any($1::bigint[])
-  and w.status in ('open', 'told')
+  and noetl.is_waiting(w.status)
   and not noetl.is_live(x.status)
 union all
 select w.execution_id, format('wait %s is %s, and no visit waits for it', w.node_id, w.status)
@@ -258,7 +258,7 @@ from noetl.wait w
 join noetl.execution x on x.execution_id = w.execution_id and x.execution_id = any($1::bigint[])
 join noetl.execution_state s on s.execution_id = w.execution_id and s.execution_id = any($1::bigint[])
 where w.execution_id = any($1::bigint[])
-  and w.status in ('open', 'told')
+  and noetl.is_waiting(w.status)
   and noetl.is_live(x.status)
   and json_typeof(s.tokens -> 'tokens') is not distinct from 'array'
   and not exists (
@@ -270,7 +270,7 @@ union all
 select w.execution_id, format('wait %s times out at %s, and has no timer', w.node_id, w.details ->> 'times_out_at')
 from noetl.wait w
 where w.execution_id = any($1::bigint[])
-  and w.status in ('open', 'told')
+  and noetl.is_waiting(w.status)
   and w.details ? 'times_out_at'
   and not exists (
     select
@@ -286,7 +286,7 @@ where t.execution_id = any($1::bigint[])
   and (not noetl.is_live(x.status) or t.purpose in ('wait', 'timeout') and not exists (
     select
     from noetl.wait w
-    where w.execution_id = t.execution_id and w.node_id = t.node_id and w.status in ('open', 'told')
+    where w.execution_id = t.execution_id and w.node_id = t.node_id and noetl.is_waiting(w.status)
       and w.execution_id = any($1::bigint[])
   ) or t.purpose = 'child' and not exists (
     select
@@ -296,12 +296,12 @@ where t.execution_id = any($1::bigint[])
   ));
 
 -- name: verify_signals
--- I5. A wait that was told a signal has mail that brings it; an open wait has a look for the signals that fit it; no
+-- I5. A wait that is signalled has mail that brings it; an open wait has a look for the signals that fit it; no
 -- signal was decided on twice.
-select w.execution_id, format('wait %s was told a signal, and no event brings it', w.node_id) as detail
+select w.execution_id, format('wait %s is signalled, and no event brings the signal', w.node_id) as detail
 from noetl.wait w
 where w.execution_id = any($1::bigint[])
-  and w.status = 'told'
+  and w.status = 'signalled'
   and not exists (select from noetl.inbox m where m.execution_id = w.execution_id and m.execution_id = any($1::bigint[]))
   and not exists (
     select from noetl.dead_letter d where d.execution_id = w.execution_id and d.execution_id = any($1::bigint[])

@@ -1,7 +1,7 @@
 -- name: verify_undos
 -- I6. The rows of what is to be undone agree with the events: an undo that began has one start, and it ended once. A row that
 -- was taken over may have been tried before.
-with told as (
+with recorded as (
   select e.execution_id, e.node_id, (noetl.as_json(e.context) ->> 'index')::int as place,
     count(*) filter (where e.event_type = 'compensation_started') as started,
     count(*) filter (where e.event_type = 'compensation_completed') as completed,
@@ -19,7 +19,7 @@ select coalesce(t.execution_id, k.execution_id) as execution_id,
   format('the undo of %s%s is %s, and it was started %s times, completed %s times, and failed %s times',
     coalesce(t.node_id, k.node_id), '[' || coalesce(t.place, k.place) || ']', coalesce(k.status, 'not there'),
     coalesce(t.started, 0), coalesce(t.completed, 0), coalesce(t.failed, 0)) as detail
-from told t
+from recorded t
 full join kept k
   on k.execution_id = t.execution_id and k.node_id = t.node_id and k.place is not distinct from t.place
 where case k.status

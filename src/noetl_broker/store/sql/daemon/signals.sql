@@ -1,5 +1,5 @@
 -- name: match_signals
-select told, again, looked, late
+select delivered, again, looked, late
 from noetl.match_signals($1::int);
 
 -- name: has_looks

@@ -50,18 +50,18 @@ with started as materialized (
   set status = 'RUNNING', child_execution_id = s.execution_id
   from started s
   where i.execution_id = s.parent_execution_id and i.node_id = s.node_id and i.place = s.place
-), letters as materialized (
+), answers as materialized (
   select noetl.next_id() as event_id, l.execution_id, l.cause, l.event_type, l.node_id, l.node_name, l.status,
     l.result::jsonb as result, l.error::jsonb as error, l.meta::jsonb as meta
   from unnest(
     $8::bigint[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[]
   ) l (execution_id, cause, event_type, node_id, node_name, status, result, error, meta)
-), letter_events as (
+), answer_events as (
   insert into noetl.event (
     execution_id, event_id, parent_event_id, event_type, node_id, node_name, node_type, status, result, error, meta
   )
   select execution_id, event_id, cause, event_type, node_id, node_name, 'playbook', status, result, error, meta
-  from letters
+  from answers
 ), orphans as materialized (
   -- children of executions that ended, and of visits that abandoned them
   select x.execution_id, x.catalog_id, x.path, x.forked_from is not null as undoes, noetl.next_id() as event_id
@@ -116,7 +116,7 @@ with started as materialized (
 insert into noetl.inbox (execution_id, event_id)
 select execution_id, event_id from started
 union all
-select execution_id, event_id from letters
+select execution_id, event_id from answers
 union all
 select execution_id, event_id from cancelled;
 

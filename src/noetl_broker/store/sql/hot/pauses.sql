@@ -1,5 +1,5 @@
 -- name: set_statuses
--- After write_family: executions that were paused, resumed, queued or admitted, and letters to their children.
+-- After write_family: executions that were paused, resumed, queued or admitted, and the events for their children.
 select noetl.set_statuses($1::bigint[], $2::text[], $3::boolean[], $4::text[], $5::int[], $6::text[], $7::boolean[]);
 
 -- name: hold_jobs

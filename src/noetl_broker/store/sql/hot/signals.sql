@@ -1,10 +1,10 @@
 -- name: reopen_waits
--- Waits that did not take the signal which they were told: a broker looks for the next one.
+-- Waits that did not take the signal that came to them: a broker looks for the next one.
 with opened as (
   update noetl.wait w
   set status = 'open'
   from unnest($1::bigint[], $2::text[]) r (execution_id, node_id)
-  where w.execution_id = r.execution_id and w.node_id = r.node_id and w.status = 'told'
+  where w.execution_id = r.execution_id and w.node_id = r.node_id and w.status = 'signalled'
   returning w.execution_id, w.node_id
 ), looks as (
   insert into noetl.look (execution_id, node_id)

@@ -41,7 +41,7 @@ where w.execution_id = e.execution_id and w.node_id = e.node_id;
 with waits as (
   update noetl.wait w
   set status = 'cancelled', ended_at = clock_timestamp()
-  where w.execution_id = any($1::bigint[]) and w.status in ('open', 'told')
+  where w.execution_id = any($1::bigint[]) and noetl.is_waiting(w.status)
 )
 delete from noetl.timer t
 where t.execution_id = any($1::bigint[]);
