@@ -196,7 +196,7 @@ class Columns:
             self.child_answers.append(child_answer(execution, state, ended))
 
     def _add_status(self, execution_id: int, taken: list[DecidedTurn], state: ExecutionState) -> None:
-        """Add the new status of an execution that lives on, the events for its children, and the jobs to be held."""
+        """Add the new status of a live execution, the events for its children, and the jobs to be held."""
         changes = [(mail, turn, decision.status) for mail, turn, decision in taken if decision.status is not None]
         if changes:
             mail, turn, status = changes[-1]
