@@ -55,7 +55,7 @@ async def test_migrate_status_without_rights_exits_with_77(command: Command, dat
     async with login(database, "no_role") as no_role:
         answer = await asyncio.to_thread(command.run, "migrate", "--status", "--dsn", no_role.dsn)
     assert (answer.returncode, answer.stdout) == (77, "")
-    assert answer.stderr.startswith("noetl-broker: the database refuses for want of rights: permission denied")
+    assert answer.stderr.startswith("noetl-broker: the database refuses, because a right is missing: permission denied")
 
 
 @pytest.mark.parametrize("options", [(), ("--status",), ("--roles",)])

@@ -217,7 +217,7 @@ def test_a_role_without_rights_exits_with_77(command: Command, database: Databas
     answer = command("start", echo, "--dsn", dsn)
     execute(database, f"drop role {name}")
     assert answer.exit_code == 77
-    assert "for want of rights" in answer.stderr
+    assert "because a right is missing" in answer.stderr
 
 
 async def test_a_producer_may_start_and_cancel(command: Command, database: Database, echo: str) -> None:

@@ -20,7 +20,7 @@ def found(keys: str) -> list[str]:
 @pytest.mark.parametrize(
     "keys, expected",
     [
-        ("type: wait", f"the wait step `a` says not what it waits for {HINT}"),
+        ("type: wait", f"the wait step `a` does not say what it waits for {HINT}"),
         (
             "type: wait, for: 3d, until: '2026-01-01T00:00:00Z'",
             f"the wait step `a` has `for` and `until` {HINT}",

@@ -79,7 +79,11 @@ def list_limits(call: Call, *, name: str | None) -> None:
 @click.argument("name")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Jobs of a key that run at a time.")
 @click.option("--rate", type=Rate(), metavar="RATE", help="Jobs of a key that begin: 10/s, 100/m, 5000/h.")
-@click.option("--burst", type=click.IntRange(min=1), help="That may begin at once; default: in 100 ms, at least 1.")
+@click.option(
+    "--burst",
+    type=click.IntRange(min=1),
+    help="Jobs of a key that may begin at once; default: those of 100 ms, at least 1.",
+)
 def put(call: Call, *, name: str, concurrency: int | None, rate: float | None, burst: int | None) -> None:
     """Make a limit, or change its numbers.
 

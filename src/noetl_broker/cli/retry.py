@@ -104,7 +104,7 @@ def reevaluate(call: Call, *, chosen: Selection, bulk: Bulk) -> int:
 @click.option(
     "--or-from-start",
     is_flag=True,
-    help="With --version: start those anew that would have gone another way on it.",
+    help="With --version: start an execution anew if that version goes another way.",
 )
 def retry(call: Call, *, chosen: Selection, bulk: Bulk, version: int | None, or_from_start: bool) -> int:
     """Retry failed executions, each as a new execution from its failed step.

@@ -83,7 +83,7 @@ def schedule() -> None:
     "--catch-up",
     type=Duration(),
     default="1h",
-    help="Skip moments that are late by more; of several others start the last. Default: 1h.",
+    help="Skip moments that are later than this; of the others start the last. Default: 1h.",
 )
 @click.option(
     "--overlap",

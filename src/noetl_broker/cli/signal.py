@@ -29,7 +29,7 @@ from noetl_broker.text import join_names
     ),
 )
 @click.argument("name")
-@click.option("--key", metavar="TEXT", help="What it is about: whoever waits for the name and this key gets it.")
+@click.option("--key", metavar="TEXT", help="What the signal is about: a wait for this name and key gets it.")
 @click.option("--execution", type=ExecutionId(), help="Send it to this execution only: to its waits without `key`.")
 @click.option("--payload", metavar="JSON", help="Any JSON, or @FILE with it (@- is stdin): the result of the wait.")
 @click.option("--idempotency-key", metavar="KEY", help="A key sends one signal of the name and key.")

@@ -93,7 +93,7 @@ class Databases:
                 if time.monotonic() - began > HEALTHY_SECONDS:
                     backoff.reset()
                 pause = backoff.next()
-                log_database_fault("a database is not served, the others are", fault, pause_seconds=pause)
+                log_database_fault("a database is not served; the others are", fault, pause_seconds=pause)
                 await self._pause(name, pause)
 
     async def _drain(self, name: str, service: Service) -> None:

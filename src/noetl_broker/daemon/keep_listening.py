@@ -46,7 +46,7 @@ async def keep_probing(listener: Listener, pool: Pool, metrics: MetricValues, *,
     """Probe the listener at intervals: half open, or behind a pooler, it can be dead without an error."""
     probe = Probe(listener, pool, metrics)
     while True:
-        await attempt(probe.run(), on_fault="the bell watch failed, will try again")
+        await attempt(probe.run(), on_fault="the probe of the listener failed, will try again")
         await asyncio.sleep(min(seconds, MAX_PROBE_PAUSE_SECONDS))
 
 

@@ -187,7 +187,7 @@ class Lane:
             return
         if len(batch.claimed) > 1:
             reason = reason_of(error)
-            log.warning("a batch failed, the mail that fails it is looked for", mails=batch.mails, error=reason)
+            log.warning("a batch failed, the mail that fails it is searched", mails=batch.mails, error=reason)
             self.shared.metrics.retries += 1
             if batch.isolating:  # the write did not fail, but a read or the commit
                 self.batch_size.halve(batch.mails)

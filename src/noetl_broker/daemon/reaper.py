@@ -25,7 +25,7 @@ FULL_SCAN_FACTOR: Final = 1000  # a full scan of the leases takes at most one th
 async def keep_reaping(reaper: Reaper, clock: ClockCheck, *, seconds: float) -> None:
     """Run both at these intervals, for ever."""
     while True:
-        await attempt(clock.run(), on_fault="the server's clock could not be looked at, will try again")
+        await attempt(clock.run(), on_fault="the server's clock could not be read, will try again")
         await attempt(reaper.run(), on_fault="the reaper failed, will try again")
         await asyncio.sleep(seconds)
 
@@ -49,7 +49,7 @@ class ClockCheck:
         if row["stepped_seconds"] is not None:
             self._metrics.add(CLOCK_STEPS, row["stepped_seconds"])
             log.error(
-                "the clock of the database server has stepped back, what was due is pulled back",
+                "the clock of the database server has stepped back, due times are moved back",
                 seconds=round(row["stepped_seconds"], 3),
                 hint="find out what sets it: NTP slews, a person or another server steps",
             )

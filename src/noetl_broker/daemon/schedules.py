@@ -59,7 +59,7 @@ def _report(moved: Moved, metrics: MetricValues) -> None:
     if move.pulled_back:
         metrics.add(SCHEDULE_MOMENTS, 1, "pulled_back")
         log.warning(
-            "the clock stepped back, a schedule is pulled back",
+            "the clock stepped back, a schedule is moved back",
             schedule=moved.name,
             next_at=utc_text(move.next_at) if move.next_at else None,
         )

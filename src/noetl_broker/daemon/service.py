@@ -223,7 +223,7 @@ class Service:
         if fault_class.remedy is Remedy.RECONNECT:
             await pool.expire_connections()
         (log.error if fault_class.logged_as_error else log.warning)(
-            "the database fails the daemon, it will try again", **log_fields(error)
+            "the database does not serve the daemon, it will try again", **log_fields(error)
         )
         await wait_for(self.stopping, PAUSE_SECONDS[0])
 

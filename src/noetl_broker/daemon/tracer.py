@@ -98,7 +98,7 @@ class Tracer:
                 self._waiting.extendleft(reversed(ends))
                 if not isinstance(error, Exception):
                     raise  # the daemon stops, and calls this once more
-                log.warning("spans cannot be told, will try again", spans=len(ends), **log_fields(error))
+                log.warning("spans could not be sent, will try again", spans=len(ends), **log_fields(error))
                 return
             self._emit(spans)
             self._metrics.add(SPANS, len(spans))

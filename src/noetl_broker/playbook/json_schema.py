@@ -134,8 +134,8 @@ class RetryModel(Model):
 
     max_attempts: int = Field(3, ge=1, le=1000, description="Attempts in all.")
     initial_delay: Duration = Field(1.0, description="Before the second attempt: seconds, 90s, 15m.")
-    backoff_multiplier: float = Field(2.0, ge=0, le=1000, description="Each delay is the one before times this.")
-    max_delay: Duration = Field(60.0, description="No delay is longer: seconds, 90s, 15m.")
+    backoff_multiplier: float = Field(2.0, ge=0, le=1000, description="Each delay is the delay before it, times this.")
+    max_delay: Duration = Field(60.0, description="The longest delay: seconds, 90s, 15m.")
     jitter: bool = Field(default=True, description="Vary each delay by half of it, up or down.")
     retry_when: Condition | None = Field(
         None, description="Try again only if true; finds error, error_type, status_code, result and attempt."
@@ -152,7 +152,9 @@ class ThrottleModel(Model):
     key: str | float | bool | None = Field(None, description="What it counts by, such as an account; a template.")
     concurrency: int | None = Field(None, ge=1, le=1_000_000, description="Jobs of a key that run at a time.")
     rate: float | str | None = Field(None, description="Jobs of a key that begin: 10/s, 100/m, 5000/h.")
-    burst: int | None = Field(None, ge=1, le=1_000_000, description="That may begin at once; default: in 100 ms.")
+    burst: int | None = Field(
+        None, ge=1, le=1_000_000, description="Jobs of a key that may begin at once; default: those of 100 ms."
+    )
 
 
 class JoinModel(Model):
@@ -180,7 +182,7 @@ class LoopModel(Model):
     where: Condition | None = Field(None, description="Only items for which this is true.")
     order_by: Condition | None = Field(None, description="Sort the items by this.")
     limit: Annotated[int, Field(ge=0)] | str | None = Field(None, description="No more items than this.")
-    chunk: Annotated[int, Field(ge=1)] | str | None = Field(None, description="Hand on lists of this many items.")
+    chunk: Annotated[int, Field(ge=1)] | str | None = Field(None, description="Give the items as lists of this many.")
     enumerate: bool | None = Field(None, description="Hand on {index, item}.")
     on_error: OnErrorWord | None = Field(None, description="What a failed item does to the step.")
     tolerate: Annotated[int, Field(ge=0, le=1_000_000)] | Percentage | None = Field(
@@ -240,7 +242,7 @@ class StepModel(LoopModel, TaskModel):
     """One step of the workflow."""
 
     step: str | None = Field(None, description="The name of the step; at most 255 characters, no #, : or control ones.")
-    name: str | None = Field(None, description="The name where there is no `step`; else the workbook action.")
+    name: str | None = Field(None, description="The name if there is no `step`; else the workbook action.")
     desc: str | None = Field(None, description="What the step is for.")
     description: str | None = Field(None, description="The same as `desc`.")
     next: str | EntryModel | list[str | EntryModel] | None = Field(None, description="Where to go from here.")
@@ -276,7 +278,7 @@ class ScheduleModel(Model):
     payload: dict[str, Any] | None = Field(None, description="The payload; `schedule` (name and at) is added.")
     jitter: float | str | None = Field(None, description="Delay each start by a part of this; default 0.")
     catch_up: float | str | None = Field(
-        None, description="Skip moments that are late by more; of several others start the last. Default 1h."
+        None, description="Skip moments that are later than this; of the others start the last. Default 1h."
     )
     overlap: Literal["skip", "queue", "cancel", "allow"] | None = Field(
         None, description="If an earlier execution lives: skip (default), queue, cancel the other, allow both."
@@ -303,7 +305,7 @@ class ConcurrencyModel(Model):
     )
     limit: int | None = Field(None, ge=1, le=10_000, description="How many run at once; default 1.")
     on_limit: Literal["queue", "skip", "cancel_running", "fail"] | None = Field(
-        None, description="What becomes of one more: it waits (queue), ends, or replaces the oldest. Default queue."
+        None, description="What happens to one more: it waits (queue), ends, or replaces the oldest. Default queue."
     )
 
 

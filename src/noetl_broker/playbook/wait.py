@@ -23,7 +23,7 @@ def read_wait(reading: Reading, name: str, declared: Declared) -> WaitSpec | Non
     given = [key for key in WAIT_FOR if declared.lookup(key)[0] is not None]
     if len(given) != 1:
         place = declared.lookup(given[1])[1] if given else declared.layers[-1].place
-        what = f"has {' and '.join(f'`{key}`' for key in given)}" if given else "says not what it waits for"
+        what = f"has {' and '.join(f'`{key}`' for key in given)}" if given else "does not say what it waits for"
         hint = "write one of for: 3d, until: a moment, signal: a name"
         reading.report.error("bad-wait", place, f"the wait step `{name}` {what}", hint)
         return None

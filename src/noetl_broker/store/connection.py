@@ -191,7 +191,7 @@ def connection_fault(error: Exception, dsn: str | None) -> Exception:
         # first, because asyncpg counts it among the faults of a connection too
         ((asyncpg.exceptions.ClientConfigurationError, ValueError), OperatorFault, "the DSN is not valid"),
         ((asyncpg.InvalidAuthorizationSpecificationError,), PermissionFault, "the database refuses the login"),
-        ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights"),
+        ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses, because a right is missing"),
         ((asyncpg.InvalidCatalogNameError,), OperatorFault, "there is no such database"),
         (
             (asyncpg.exceptions.ProtocolViolationError,), DatabaseFault,

@@ -130,7 +130,7 @@ def _server(server: Server, trip: float, limits: Limits, why: ReadOnly | None) -
     if trip > limits.slow_trip_seconds:
         return Finding(
             "connection", "notice", says,
-            "Each transaction of a broker takes four round trips: the way bounds how fast a step follows a step.",
+            "Each transaction of a broker takes four round trips: each of them delays the next step.",
             "Run the broker near its database.", facts,
         )  # fmt: skip
     return Finding("connection", "ok", says, facts=facts)
@@ -188,7 +188,8 @@ def _version(server: Server) -> list[Finding]:
             Finding(
                 "version", "notice", f"PostgreSQL {major} has no transaction_timeout",
                 "A broker that hangs between two statements keeps its locks for 10 s, one in a statement for 30 s.",
-                f"PostgreSQL {WITH_TRANSACTION_TIMEOUT} bounds the whole transaction; nothing is lost without.", facts,
+                f"PostgreSQL {WITH_TRANSACTION_TIMEOUT} limits the whole transaction. Nothing is lost without it.",
+                facts,
             )
         ]  # fmt: skip
     return []
@@ -220,7 +221,7 @@ async def _durability(connection: Connection) -> list[Finding]:
     if idle := [name for name in off if name in {"autovacuum", "track_counts"}]:
         found.append(Finding(
             "vacuum", "problem", f"{' and '.join(idle)} {'is' if len(idle) == 1 else 'are'} off",
-            "The inbox and the state are written at every turn; without vacuum each look at them takes ever longer.",
+            "Each turn writes the inbox and the state; without vacuum each read of them takes longer and longer.",
             "Switch it on: alter system set autovacuum = on; select pg_reload_conf().", {"off": idle},
         ))  # fmt: skip
     return found
@@ -234,7 +235,7 @@ async def _connections(connection: Connection, limits: Limits) -> list[Finding]:
         Finding(
             "connections", "problem", f"{row['used']} of {row['most']} connections are in use",
             "A broker or worker that is started, or connects again, may be refused.",
-            "Raise max_connections, or let fewer processes hold fewer (a broker has lanes + 4).", dict(row),
+            "Raise max_connections, or run fewer processes (a broker holds lanes + 4).", dict(row),
         )
     ]  # fmt: skip
 
@@ -286,13 +287,13 @@ async def _look_at_schema(connection: Connection) -> list[Finding]:
         return [Finding("schema", "problem", what, why, f"{remedy[:1].upper()}{remedy[1:]}.")]
     except PermissionFault as fault:
         says = f"this login may not see it: {str(fault).partition(': ')[2]}"
-        why = "A broker that logs in so ends with 77."
+        why = "A broker with this login ends with 77."
         do = f"Call doctor with a login in the role {schema}_operator, which noetl-broker migrate --roles makes."
         return [Finding("schema", "problem", says, why, do)]
     says, facts = f"version {newest.version}, as this program needs", {"version": newest.version}
     found = [Finding("schema", "ok", says, facts=facts)]
     if await connection.fetchval(sql("examine_given_back")):
-        says = "none of ours is left on the tables of this NoETL server, whose own broker decides"
+        says = "none of our triggers is on the tables of this NoETL server; its own broker decides"
         return [*found, Finding("triggers", "ok", says)]
     if off := [row["trigger_name"] for row in await connection.fetch(sql("examine_triggers"))]:
         found.append(Finding(
@@ -313,7 +314,7 @@ async def _look_at_rights(connection: Connection, _limits: Limits) -> list[Findi
         if lacking:
             found.append(Finding(
                 "rights", "problem", f"the role {role} lacks {_first_of(lacking)}",
-                "A broker that logs in so ends with 77, or stops deciding if it lost a right while it ran.",
+                "A broker with this login ends with 77, or stops deciding if it lost a right while it ran.",
                 "noetl-broker migrate --roles as the owner of the schema, after each upgrade too; then give brokers"
                 f" a login in the role {schema}_broker.", {"role": role, "missing": lacking},
             ))  # fmt: skip

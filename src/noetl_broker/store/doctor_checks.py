@@ -129,7 +129,7 @@ async def look_at_clock(connection: Connection, _limits: Limits) -> list[Finding
         Finding(
             "clock steps", "notice",
             f"the server's clock stepped back by {span(row['step_seconds'])}, to {row['stepped_at']:%Y-%m-%d %H:%M:%S}",
-            f"What was due {done}. Delays and leases of that moment may be a bit off.",
+            f"What was due {done}. Delays and leases of that moment may be slightly wrong.",
             "Let NTP slew the clock; after a failover, look at the clock of the new server.", facts,
         )
     ]  # fmt: skip
@@ -173,7 +173,7 @@ async def look_at_places(connection: Connection, _limits: Limits) -> list[Findin
             Finding(
                 "places", "problem", f"{says}, {row['free']} of them free",
                 "A running broker gives them within seconds.",
-                "Is a broker running (above)? If so, report it: an end should have given them.", facts,
+                "Is a broker running (above)? If so, report a bug: the end of an execution gives its places.", facts,
             )
         ]  # fmt: skip
     return [
@@ -202,7 +202,7 @@ async def look_at_undos(connection: Connection, _limits: Limits) -> list[Finding
     return [
         Finding(
             "undo", "notice" if only_unknown else "problem", f"{left}: {counts}; the latest is {example}",
-            "What their actions did stands: a charge without its refund." if not only_unknown
+            "The effects of their actions remain, such as a charge without its refund." if not only_unknown
             else "These actions timed out or lost their lease: nobody knows whether they happened.",
             f"noetl-broker executions --undone lists all; noetl-broker undo {example}"
             f"{' --unknown' if only_unknown else ''} goes on with the latest{mend}.", facts,
@@ -295,7 +295,7 @@ async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]
         if row["is_never_vacuumed"]:
             found.append(Finding(
                 "bloat", "problem", f"autovacuum is switched off for {table}",
-                "Dead rows pile up, and each look at the table takes ever longer.",
+                "Dead rows pile up, and each read of the table takes longer and longer.",
                 f"Switch it on: alter table {table} reset (autovacuum_enabled).", {"table": row["table"]},
             ))  # fmt: skip
         if row["dead"] < limits.dead_rows or row["dead"] < row["live"] * limits.dead_share:
@@ -306,8 +306,8 @@ async def look_at_bloat(connection: Connection, limits: Limits) -> list[Finding]
             "bloat", "problem",
             f"{table} has {row['dead']} dead rows beside {row['live']} live ones in"
             f" {row['bytes'] / (1 << 20):.0f} MiB, {when}",
-            "Claims and leases walk over dead rows: the broker slows down though there is little to do.",
-            f"Call vacuum {table}; if that takes none away, somebody holds an old snapshot (below).",
+            "Claims and leases read dead rows, so the broker is slow even with little work.",
+            f"Call vacuum {table}; if that removes none, somebody holds an old snapshot (below).",
             {"table": row["table"], "dead": row["dead"], "live": row["live"], "bytes": row["bytes"]},
         ))  # fmt: skip
     return found or [Finding("bloat", "ok", "vacuum keeps up")]

@@ -334,7 +334,7 @@ async def database_faults() -> AsyncIterator[None]:
         message = f"the database lacks what a worker calls ({message_of(error)}); run `noetl-broker migrate`"
         raise SchemaFault(message) from None
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        raise PermissionFault(f"the database refuses for want of rights: {message_of(error)}") from None
+        raise PermissionFault(f"the database refuses, because a right is missing: {message_of(error)}") from None
     except asyncpg.PostgresError as error:
         if is_mixed_up(error):
             raise pooler_fault() from None

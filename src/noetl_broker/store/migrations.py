@@ -261,7 +261,7 @@ async def _applied(connection: Connection) -> dict[int, Recorded]:
             return {}
         rows = await connection.fetch(sql("list_migrations"))
     except asyncpg.InsufficientPrivilegeError as error:
-        raise PermissionFault(f"the database refuses for want of rights: {error}") from error
+        raise PermissionFault(f"the database refuses, because a right is missing: {error}") from error
     return {
         row["version"]: Recorded(row["name"], row["checksum"], row["serves_from"] or row["version"]) for row in rows
     }

@@ -75,7 +75,11 @@ def fault_of(error: asyncpg.PostgresError) -> BrokerError:
     if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
         return DatabaseFault(f"{fault_class_of(error).reason}: {message}")
     kinds: tuple[tuple[tuple[type[Any], ...], Callable[[str], BrokerError], str], ...] = (
-        ((asyncpg.InsufficientPrivilegeError,), PermissionFault, "the database refuses for want of rights: {}"),
+        (
+            (asyncpg.InsufficientPrivilegeError,),
+            PermissionFault,
+            "the database refuses, because a right is missing: {}",
+        ),
         (
             (
                 *(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError),

@@ -140,7 +140,7 @@ async def pause(form: Posted, connections: Pooled, execution_id: ExecutionId) ->
     """Pause an execution and its children."""
     async with connections.borrow() as connection:
         requested = await executions.pause_execution(connection, execution_id, _reason(form))
-    said = "The broker pauses it. What workers have leased goes on." if requested else "It had ended before."
+    said = "The broker pauses it. Leased jobs go on." if requested else "It had ended before."
     return form.done(_url(execution_id), said, kind="ok" if requested else "info")
 
 
