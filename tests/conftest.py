@@ -19,6 +19,7 @@ from pytest_postgresql.executors import NoopExecutor
 from noetl_broker import logs
 from noetl_broker.form import installed_form
 from noetl_broker.store.migrations import migrate
+from tests import copied_data
 from tests.chaos import fault_table
 from tests.garbage import freeze
 from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner, psycopg_connect
@@ -78,6 +79,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the run's Postgres, if a test started it."""
+    copied_data.remove()
     owner = config.stash.get(_OWNER, None)
     if owner is not None:
         owner.close()

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import pytest
 
-from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.errors import DatabaseFault
 from noetl_broker.store.connection import connect
 from noetl_broker.store.doctor import examine
 from noetl_broker.store.doctor_checks import Finding, Limits
 from noetl_broker.store.migrations import create_roles, migrate
+from tests import copied_data
 from tests.brokers import drain, execute, register, running, start
 from tests.chaos.silent_proxy import SilentProxy
 from tests.cli.conftest import Command
@@ -338,7 +338,7 @@ def narrow_server() -> Iterator[EmbeddedPostgres]:
     """Yield a Postgres with few connections, a small notification queue and no vacuum."""
     settings = {"max_notify_queue_pages": "64", "max_prepared_transactions": "2", "max_connections": "10",
                 "autovacuum": "off", "fsync": "off"}  # fmt: skip
-    with embedded_postgres.start(settings=settings) as postgres:
+    with copied_data.start(settings=settings) as postgres:
         yield postgres
 
 

@@ -19,10 +19,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from noetl_broker import __version__, embedded_postgres
+from noetl_broker import __version__
 from noetl_broker.cli.main import cli
 from noetl_broker.embedded_postgres.binaries import find_bin_folder
 from noetl_broker.settings import PREFIX, Settings
+from tests import copied_data
 from tests.cli.conftest import PATIENCE_SECONDS, plain_environment
 from tests.cli.test_services import read_until
 from tests.processes import LineProcess
@@ -81,7 +82,7 @@ def test_only_a_broker_is_asked_for_its_health() -> None:
 def stack() -> Iterator[tuple[dict[str, str], list[LineProcess]]]:
     """Run the stack on its own Postgres; yields the operator's environment, and brokers and workers that have begun."""
     with ExitStack() as ends:
-        postgres = ends.enter_context(embedded_postgres.start(settings={"fsync": "off"}))
+        postgres = ends.enter_context(copied_data.start(settings={"fsync": "off"}))
         wanted = environment_of(SERVICES["postgres"])
         with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
             password = psycopg.sql.Literal(wanted["POSTGRES_PASSWORD"])
