@@ -20,11 +20,12 @@ as $$
     when 'name_chars' then 255 -- of a signal or a limit
     when 'key_bytes' then 1024 -- of a signal or of a start
     when 'type_chars' then 100 -- of an event type
-    when 'node_chars' then 1024 -- of a node id or name
+    when 'node_chars' then 1024 -- of a node id or name, and of who decides an approval
     when 'reason_chars' then 4000 -- of a reason or an error message
     when 'item_errors' then 10000 -- of the failed items of one iterator
     when 'item_index' then 1000000
     when 'starts' then 10000 -- of one call
+    when 'rate' then 1000000 -- of jobs that begin in a second
   end
 $$;
 

@@ -6,6 +6,7 @@
 -- a turn says whether it took the signal.
 
 -- Few rows, and they live until they are taken or too old. So they are in one table without partitions.
+-- The limits are those of noetl.limit_of: a call in a check would be planned at each insert. A test compares them.
 create table if not exists noetl.signal (
   signal_id bigint generated always as identity (cache 1) primary key,
   name text not null check (length(name) between 1 and 255),

@@ -77,7 +77,7 @@ create or replace function noetl.burst_of(lim noetl.limit) returns int
 language sql immutable
 set search_path = pg_catalog, pg_temp
 as $$
-  select coalesce(lim.burst, greatest(1, floor(least(lim.rate * 0.1, 1000000)))::int)
+  select coalesce(lim.burst, greatest(1, floor(lim.rate * 0.1))::int)
 $$;
 
 -- Leaves a look at a key, and wakes a broker for it.
@@ -447,11 +447,12 @@ begin
     raise exception using errcode = 'NB400', message = format('limit %s has neither a concurrency nor a rate', $1),
       hint = 'give one of them, or both; noetl.delete_limit removes a limit';
   end if;
-  if $2 < 1 or $3 <= 0 or $3 > 1000000 or $4 < 1 or ($4 is not null and $3 is null) then
+  if $2 < 1 or $3 <= 0 or $3 > noetl.limit_of('rate') or $4 < 1 or ($4 is not null and $3 is null) then
     raise exception using errcode = 'NB400',
       message = format('limit %s: concurrency %s, rate %s, burst %s', $1,
         coalesce($2::text, 'null'), coalesce($3::text, 'null'), coalesce($4::text, 'null')),
-      hint = 'concurrency and burst are 1 or more, the rate is above 0 and at most 1000000 a second, and a burst needs a rate';
+      hint = format('concurrency and burst are 1 or more, the rate is above 0 and at most %s a second, and a burst needs a rate',
+        noetl.limit_of('rate'));
   end if;
   insert into noetl.limit as l (name, concurrency, rate, burst)
   values ($1, $2, $3, $4)

@@ -12,6 +12,7 @@ from noetl_broker.broker import event_types, limits
 from noetl_broker.broker.state import CANCELLED, COMPLETED, FAILED, LIVE, NEW, is_live
 from noetl_broker.playbook.keywords import BROKER_TYPES, CONTROL_TYPES, SINCE
 from noetl_broker.playbook.plain_values import KEY_BYTES, NAME_CHARS
+from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import queries, row_layout
 from noetl_broker.store.migrations import compat_noetl, migrations
 from noetl_broker.worker.tools.task import RESULT_BYTES
@@ -34,7 +35,9 @@ LIMITS = {
     "reason_chars": limits.ERROR.message_chars,
     "item_errors": limits.MAX_ITEM_ERRORS,
     "item_index": limits.MAX_ITEM_INDEX,
+    "node_chars": limits.MAX_NODE_CHARS,
     "starts": limits.MAX_STARTS,
+    "rate": MOST_RATE,
 }
 
 
@@ -45,6 +48,21 @@ async def test_limits_of_sql_equal_those_of_python(database: Database) -> None:
         == LIMITS
     )
     assert RESULT_BYTES == limits.MAX_RESULT_BYTES
+
+
+async def test_checks_of_columns_have_these_limits(database: Database) -> None:
+    """A check writes the number: a call of `limit_of` would be planned at each insert."""
+    checks = await rows(
+        database,
+        """
+        select c.conrelid::regclass::text, pg_get_constraintdef(c.oid)
+        from pg_constraint c
+        where c.contype = 'c' and c.connamespace = 'noetl'::regnamespace
+        """,
+    )
+    size = re.compile(r"(\w*length)[(](\w+)[)] <= (\d+)")
+    found = {(table, *each[:2]): int(each[2]) for table, check in checks for each in size.findall(check)}
+    assert found == {("noetl.signal", "length", "name"): NAME_CHARS, ("noetl.signal", "octet_length", "key"): KEY_BYTES}
 
 
 async def test_sql_reads_known_limits_only(database: Database) -> None:

@@ -22,6 +22,7 @@ MAX_PATH_CHARS = 1024  # of a playbook's path
 MAX_ITEM_ERRORS = 10_000  # errors that the list of an iterator's failed items has
 MAX_ITEM_INDEX = 1_000_000  # that a worker may give to a child; those without one get larger ones
 MAX_ID = 2**63 - 1  # of an execution or an event
+MAX_NODE_CHARS = 1024  # of a node id or name, and of who decides
 MAX_STARTS = 10_000  # of one call
 MAX_KEY_BYTES = 100  # of the name of a field that a shortened error keeps
 

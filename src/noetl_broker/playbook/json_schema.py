@@ -6,9 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from noetl_broker.playbook.concurrency import LIMITS
 from noetl_broker.playbook.header import API_VERSION, KIND
+from noetl_broker.playbook.items import MOST_TOLERATED
+from noetl_broker.playbook.iterations import CONCURRENCY
+from noetl_broker.playbook.joins import NEEDS
 from noetl_broker.playbook.keywords import OWN_KEYS, TYPE_KEYS
-from noetl_broker.playbook.plain_values import NAME_CHARS
+from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES
+from noetl_broker.playbook.retries import ATTEMPTS, MULTIPLIERS
+from noetl_broker.playbook.throttle import THROTTLED
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -132,9 +138,11 @@ class RetryModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_attempts: int = Field(3, ge=1, le=1000, description="Attempts in all.")
+    max_attempts: int = Field(3, ge=1, le=ATTEMPTS.most, description="Attempts in all.")
     initial_delay: Duration = Field(1.0, description="Before the second attempt: seconds, 90s, 15m.")
-    backoff_multiplier: float = Field(2.0, ge=0, le=1000, description="Each delay is the delay before it, times this.")
+    backoff_multiplier: float = Field(
+        2.0, ge=0, le=MULTIPLIERS.most, description="Each delay is the delay before it, times this."
+    )
     max_delay: Duration = Field(60.0, description="The longest delay: seconds, 90s, 15m.")
     jitter: bool = Field(default=True, description="Vary each delay by half of it, up or down.")
     retry_when: Condition | None = Field(
@@ -150,10 +158,10 @@ class ThrottleModel(Model):
 
     name: str = Field(min_length=1, max_length=NAME_CHARS, description="The limit; steps with the same name share it.")
     key: str | float | bool | None = Field(None, description="What it counts by, such as an account; a template.")
-    concurrency: int | None = Field(None, ge=1, le=1_000_000, description="Jobs of a key that run at a time.")
+    concurrency: int | None = Field(None, ge=1, le=THROTTLED.most, description="Jobs of a key that run at a time.")
     rate: float | str | None = Field(None, description="Jobs of a key that begin: 10/s, 100/m, 5000/h.")
     burst: int | None = Field(
-        None, ge=1, le=1_000_000, description="Jobs of a key that may begin at once; default: those of 100 ms."
+        None, ge=1, le=THROTTLED.most, description="Jobs of a key that may begin at once; default: those of 100 ms."
     )
 
 
@@ -162,7 +170,7 @@ class JoinModel(Model):
 
     model_config = ConfigDict(extra="forbid")
 
-    need: int = Field(ge=1, le=10_000, description="The step runs at this arrival; any is need: 1.")
+    need: int = Field(ge=1, le=NEEDS.most, description="The step runs at this arrival; any is need: 1.")
     losers: Literal["run", "cancel"] = Field(
         "run", description="cancel: close the tokens that could have come; on `end` all tokens."
     )
@@ -177,7 +185,7 @@ class LoopModel(Model):
     element: str | None = Field(None, description="The name under which templates find the item.")
     mode: str | None = Field(None, description="sequential (the default), async or parallel.")
     concurrency: int | None = Field(
-        None, ge=1, le=1_000_000, description="Open items at a time in mode async; default 8."
+        None, ge=1, le=CONCURRENCY.most, description="Open items at a time in mode async; default 8."
     )
     where: Condition | None = Field(None, description="Only items for which this is true.")
     order_by: Condition | None = Field(None, description="Sort the items by this.")
@@ -185,7 +193,7 @@ class LoopModel(Model):
     chunk: Annotated[int, Field(ge=1)] | str | None = Field(None, description="Give the items as lists of this many.")
     enumerate: bool | None = Field(None, description="Hand on {index, item}.")
     on_error: OnErrorWord | None = Field(None, description="What a failed item does to the step.")
-    tolerate: Annotated[int, Field(ge=0, le=1_000_000)] | Percentage | None = Field(
+    tolerate: Annotated[int, Field(ge=0, le=MOST_TOLERATED)] | Percentage | None = Field(
         None, description="In place of `on_error`: how many items may fail, such as 5 or 20%."
     )
     distribute: bool | None = Field(None, description="One job for each item, gathered by the broker.")
@@ -204,7 +212,9 @@ class TaskModel(WithInputs):
     timeout: float | str | None = Field(None, description="From an attempt's first lease: seconds, 90s, a template.")
     start_timeout: float | str | None = Field(None, description="Until a worker leases the job: as timeout.")
     throttle: ThrottleModel | None = Field(None, description="A limit on its jobs, shared by name.")
-    priority: int | None = Field(None, ge=-32_768, le=32_767, description="The priority of its jobs; default 5.")
+    priority: int | None = Field(
+        None, ge=PRIORITIES.least, le=PRIORITIES.most, description="The priority of its jobs; default 5."
+    )
     workflow: list[StepModel] | None = Field(
         None, description="A block: the steps of a child playbook, in place of its `path`; one is called `start`."
     )
@@ -241,7 +251,9 @@ class IteratorTaskModel(TaskModel):
 class StepModel(LoopModel, TaskModel):
     """One step of the workflow."""
 
-    step: str | None = Field(None, description="The name of the step; at most 255 characters, no #, : or control ones.")
+    step: str | None = Field(
+        None, description=f"The name of the step; at most {NAME_CHARS} characters, no #, : or control ones."
+    )
     name: str | None = Field(None, description="The name if there is no `step`; else the workbook action.")
     desc: str | None = Field(None, description="What the step is for.")
     description: str | None = Field(None, description="The same as `desc`.")
@@ -303,7 +315,7 @@ class ConcurrencyModel(Model):
     key: str | float | bool | None = Field(
         None, description="What the limit counts by, usually a template; without it: all executions of the playbook."
     )
-    limit: int | None = Field(None, ge=1, le=10_000, description="How many run at once; default 1.")
+    limit: int | None = Field(None, ge=1, le=LIMITS.most, description="How many run at once; default 1.")
     on_limit: Literal["queue", "skip", "cancel_running", "fail"] | None = Field(
         None, description="What happens to one more: it waits (queue), ends, or replaces the oldest. Default queue."
     )
@@ -329,7 +341,9 @@ class MetadataModel(Model):
     description: str | None = None
     max_visits: int | None = Field(None, ge=1, description="Visits of steps in one execution.")
     deadline: Duration | None = Field(None, description="An execution fails after it: seconds, 2h30m, a template.")
-    priority: int | None = Field(None, ge=-32_768, le=32_767, description="The priority of all its jobs.")
+    priority: int | None = Field(
+        None, ge=PRIORITIES.least, le=PRIORITIES.most, description="The priority of all its jobs."
+    )
     schedule: ScheduleModel | list[ScheduleModel] | None = Field(
         None, description="When it starts by itself; `register` puts the schedules."
     )

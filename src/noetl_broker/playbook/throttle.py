@@ -16,7 +16,7 @@ from noetl_broker.playbook.tasks import NO_SURROUNDINGS, Declared, Surroundings
 
 CODE: Final = "bad-throttle"
 KEYS: Final = ("name", "key", "concurrency", "rate", "burst")
-NUMBERS: Final = Range(1, 1_000_000)
+THROTTLED: Final = Range(1, 1_000_000)
 MOST_RATE: Final = 1_000_000.0  # a second
 RATE_FORMS: Final = "10/s, 100/m, 5000/h or a number a second"
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*(s|m|h|d))?", re.ASCII)
@@ -106,7 +106,7 @@ def _has_number(reading: Reading, raw: Raw, place: Place) -> bool:
 
 def _integer(reading: Reading, raw: Raw, place: Place, key: str) -> int | None:
     value = raw.get(key)
-    return None if value is None else read_integer(reading, value, (*place, key), NUMBERS, CODE)
+    return None if value is None else read_integer(reading, value, (*place, key), THROTTLED, CODE)
 
 
 def _rate(reading: Reading, raw: Raw, place: Place) -> float | None:
@@ -118,5 +118,5 @@ def _rate(reading: Reading, raw: Raw, place: Place) -> float | None:
     except ValueError:
         shown = repr(value) if isinstance(value, str | int | float) else json_type_name(value)
         message = f"`rate` is {shown:.80}, not {RATE_FORMS}"
-        reading.report.error(CODE, (*place, "rate"), message, "write rate: 10/s; at most 1000000/s")
+        reading.report.error(CODE, (*place, "rate"), message, f"write rate: 10/s; at most {MOST_RATE:.0f}/s")
         return None

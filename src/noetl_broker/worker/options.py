@@ -8,12 +8,11 @@ import socket
 from dataclasses import dataclass, field
 
 from noetl_broker.errors import OperatorFault
+from noetl_broker.playbook.plain_values import NAME_CHARS
 from noetl_broker.store.dsn import Database
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA, check_schema_name
 from noetl_broker.tracing.spans import Emit
 from noetl_broker.worker.idle_connections import IDLE_SECONDS
-
-MAX_ID_CHARS = 255
 
 
 def own_id() -> str:
@@ -61,9 +60,9 @@ class WorkerOptions:
         check_schema_name(self.schema)
         if not self.worker_id:
             raise OperatorFault("worker_id must not be empty: leave it out, or give it a name of its own.")
-        if not self.worker_id.isprintable() or len(self.worker_id) > MAX_ID_CHARS:
+        if not self.worker_id.isprintable() or len(self.worker_id) > NAME_CHARS:
             raise OperatorFault(
-                f"worker_id {self.worker_id!r:.80} must be at most {MAX_ID_CHARS} printable characters on one line."
+                f"worker_id {self.worker_id!r:.80} must be at most {NAME_CHARS} printable characters on one line."
             )
         for name in ("concurrency", "lease_seconds", "null_batch"):
             if getattr(self, name) < 1:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from noetl_broker.broker.limits import MAX_NODE_CHARS
 from noetl_broker.client import mapping_text
 from noetl_broker.console.access import Operator, Viewer, refuse_hidden_filter
 from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
@@ -40,7 +41,9 @@ class Decision(Given):
     execution_id: GivenId
     step: str = Field(min_length=1, max_length=LONGEST_TEXT, description="a step, or approve#2 for its second visit")
     approved: bool
-    by: str | None = Field(None, min_length=1, max_length=255, description="who decides; default: the token's name")
+    by: str | None = Field(
+        None, min_length=1, max_length=MAX_NODE_CHARS, description="who decides; default: the token's name"
+    )
     form: dict[str, Any] = Field(default_factory=dict, description="the fields of the form, and `comment`")
 
 

@@ -13,6 +13,7 @@ from noetl_broker.console.api.execution_actions import LONGEST_TEXT, Given
 from noetl_broker.console.problem import Refusal
 from noetl_broker.console.services import Pooled
 from noetl_broker.console.values import Hidden, Moment
+from noetl_broker.playbook.throttle import MOST_RATE
 from noetl_broker.store import job_limits as store
 
 router = APIRouter(prefix="/limits", tags=["limits"])
@@ -63,7 +64,7 @@ class Put(Given):
     """What a limit allows. What is not given is not limited."""
 
     concurrency: int | None = Field(None, ge=1, le=MOST)
-    rate: float | None = Field(None, gt=0, le=1e9, description="a second")
+    rate: float | None = Field(None, gt=0, le=MOST_RATE, description="a second")
     burst: int | None = Field(None, ge=1, le=MOST)
 
 
