@@ -10,6 +10,7 @@ import atexit
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,10 +84,8 @@ def _make(folder: Path) -> None:
     account = choose_account()
     try:
         real = find_bin_folder()
-        runs = account.run(real / "initdb", "--version", folder=Path("/")).returncode == 0
-    except (OSError, OperatorFault):
-        runs = False
-    if not runs:
+        account.run(real / "initdb", "--version", folder=Path("/")).check_returncode()
+    except (OSError, subprocess.SubprocessError, OperatorFault):
         return
     folder.chmod(0o755)
     made = folder / "data"
