@@ -1,8 +1,14 @@
 """Measures the console beside a million executions: `python -m tests.browser.figures`.
 
-For each kind of page, and for lists of the HTTP API: the statements it asks of the database, the time these take there,
-the processor time of the console, and the time until the answer. First what open streams and open pages cost the
-database while executions change, and how late a stream tells a change.
+| part | measures |
+|---|---|
+| `lists` | lists with filters, on pages and of the HTTP API |
+| `pages` | each kind of page |
+| `open` | what open streams and open pages cost the database while executions change, and how late a change is told |
+| `drain` | the rate of the broker beside open pages, and without |
+
+Of an answer: the statements it asks of the database, the time these take there, the processor time of the console, and
+the time until it is there. `--only` measures one part.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -70,6 +76,7 @@ select execution_id + 1, execution_id, 1, 'charge', 'charge', 'python', '{"args"
 ASKED = """
 select coalesce(sum(calls), 0), coalesce(sum(total_exec_time), 0) from pg_stat_statements where userid = %s::regrole
 """
+NEWEST = "select execution_id from noetl.execution order by execution_id desc limit %s"
 ROUNDS = 40
 
 
@@ -128,9 +135,14 @@ def backends(site: Site) -> dict[int, float]:
 
 
 class Open(NamedTuple):
-    """What open streams cost: the share of a core of the database, and milliseconds from a commit until it is told."""
+    """What open streams cost the database, and milliseconds from a commit until it is told.
+
+    `share` is the processor time of its processes, `asked` the time in statements, both of a core.
+    """
 
     share: float
+    statements: float
+    asked: float
     late: list[float]
 
 
@@ -140,11 +152,16 @@ def measure_open(site: Site, addresses: Sequence[str | None], *, streams: int, r
     with changing(site, rate, stopping, commits):
         asyncio.run(follow(site, addresses, told, streams=streams, seconds=3))
         told.clear()
-        before = backends(site)
+        before, [asked_before] = backends(site), site.rows(ASKED, "console")
         asyncio.run(follow(site, addresses, told, streams=streams, seconds=seconds))
-        after = backends(site)
+        after, [asked_after] = backends(site), site.rows(ASKED, "console")
     late = [max(0.0, told[one] - commits[one]) * 1000 for one in told.keys() & commits.keys()]
-    return Open(sum(spent - before.get(pid, 0.0) for pid, spent in after.items()) / seconds, late)
+    return Open(
+        share=sum(spent - before.get(pid, 0.0) for pid, spent in after.items()) / seconds,
+        statements=float(asked_after[0] - asked_before[0]) / seconds,
+        asked=(asked_after[1] - asked_before[1]) / 1000 / seconds,
+        late=late,
+    )
 
 
 @contextmanager
@@ -172,11 +189,18 @@ def changing(site: Site, rate: int, stopping: threading.Event, commits: dict[str
 
 
 async def follow(
-    site: Site, addresses: Sequence[str | None], told: dict[str, float], *, streams: int, seconds: float
+    site: Site,
+    addresses: Sequence[str | None],
+    told: dict[str, float],
+    *,
+    streams: int,
+    seconds: float,
+    stop: threading.Event | None = None,
 ) -> None:
-    """Follow so many streams. With an address do what its page does: ask for it, at most once a second.
+    """Follow so many streams until `seconds` are over, or until `stop`.
 
-    `told` gets when each execution was first named, since all streams of this call have begun.
+    With an address do what its page does: ask for it when something changes, at most once a second. Pages of one
+    execution, too, follow the changes of all here. `told` gets when each execution was first named.
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     cookies = {COOKIE: site.tokens["operator"]}
@@ -194,15 +218,110 @@ async def follow(
                         told.setdefault(change["execution_id"], time.monotonic())
                     if address is not None and time.monotonic() >= following:
                         began = time.monotonic()
-                        await client.get(address, headers={"X-Live": "1"})
-                        took = time.monotonic() - began
-                        following = time.monotonic() + max(1.0, took * 10)
+                        answer = await client.get(address, headers={"X-Live": "1"})
+                        now = time.monotonic()
+                        again = float(answer.headers.get("Retry-After", 0))
+                        following = now + max(1.0, again, min(10.0, (now - began) * 10))
 
         tasks = [asyncio.create_task(page(one)) for one in itertools.islice(itertools.cycle(addresses), streams)]
-        await asyncio.wait(tasks, timeout=seconds)
+        if stop is None:
+            await asyncio.wait(tasks, timeout=seconds)
+        else:
+            await asyncio.to_thread(stop.wait, seconds)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def measure_lists(site: Site) -> None:
+    """Print what lists with filters cost."""
+    filters = (
+        "status=FAILED", "status=RUNNING", "path=shop/playbook_7", "path=none", "since=1h", "text=ACME-4711",
+        "text=nowhere", "step=charge", "error=*card*",
+    )  # fmt: skip
+    middle, last = site.value(
+        "select percentile_disc('{0.5, 0.001}'::float8[]) within group (order by execution_id) from noetl.execution"
+    )
+    cursors = [f"limit=100&cursor={as_cursor(middle)}", f"status=FAILED&cursor={as_cursor(last)}"]
+    lists = (("/executions", filters), ("/api/v1/executions", ("limit=100", *filters, *cursors)))
+    say_costs(site, {f"{path}?{query}": f"{path}?{query}" for path, queries in lists for query in queries})
+
+
+def measure_pages(site: Site, shown: Mapping[str, int]) -> None:
+    """Print what each kind of page costs, and the pages of the executions that are shown."""
+    starts = {f"/executions/{execution_id}": name for name, execution_id in shown.items()}
+    bulk = "/executions/act?scope=all&status=FAILED&action="
+    addresses = {
+        "/executions/act?action=retry&scope=all": f"{bulk}retry",
+        "/executions/act?action=retry&scope=all&version=latest": f"{bulk}retry&version=latest",
+        "/executions/act?action=fork&scope=all&from": f"{bulk}fork&from=charge",
+    }
+    wide = f"/executions/{shown['items']}"
+    asked = ("", "?why=1", "?tab=items", "?tab=events", "?tab=jobs", "?step=convert", "/signal", "/retry", "/cancel")
+    addresses |= {f"/executions/N{of} (items)": f"{wide}{of}" for of in asked}
+    addresses |= {f"/executions/N ({name})": address for address, name in starts.items()}
+    for answer in crawl(site, "operator", "/", "/executions", *starts):
+        addresses.setdefault(kind_of(answer.address), answer.address)
+    say_costs(site, addresses)
+
+
+def say_costs(site: Site, addresses: Mapping[str, str]) -> None:
+    """Print a table of what these addresses cost, by what they show."""
+    say(f"{'page':70} statements  db ms  cpu ms  p50 ms  p95 ms     kB")
+    for kind, address in addresses.items():
+        cost = measure(site, site.console_pid, address)
+        say(
+            f"{kind[:70]:70} {cost.statements:10.1f} {cost.database:6.1f} {cost.processor:7.1f} {cost.median:7.1f}"
+            f" {cost.p95:7.1f} {cost.kilobytes:6}"
+        )
+
+
+def opened(shown: Mapping[str, int]) -> list[str]:
+    """What 200 operators look at."""
+    return ["/", "/executions", "/executions?status=RUNNING", f"/executions/{shown['forty']}"]
+
+
+def measure_streams(site: Site, shown: Mapping[str, int], options: argparse.Namespace) -> None:
+    """Print what open streams and open pages cost the database."""
+    each: list[str | None] = [f"/executions/{one}" for (one,) in site.rows(NEWEST, options.streams)]
+    for what, of in (("open streams", [None]), ("open pages", opened(shown)), ("pages, each of another", each)):
+        found = measure_open(site, of, streams=options.streams, rate=options.rate, seconds=options.seconds)
+        late = statistics.quantiles(found.late, n=100) if len(found.late) > 1 else [float("nan")] * 99
+        say(
+            f"{options.streams} {what} at {options.rate} starts a second: {found.share:.1%} of a core of the database,"
+            f" {found.statements:.0f} statements a second that take {found.asked:.1%}; a change is told after"
+            f" {late[49]:.0f} ms, p99 {late[98]:.0f} ms"
+        )
+
+
+def measure_drain(site: Site, shown: Mapping[str, int], options: argparse.Namespace) -> None:
+    """Print the rate of the broker beside open pages, as a share of its rate without."""
+    shares = []
+    for _ in range(options.pairs):
+        alone = drained(site, options.starts)
+        stop = threading.Event()
+        beside = threading.Thread(
+            target=lambda stop=stop: asyncio.run(
+                follow(site, opened(shown), {}, streams=options.streams, seconds=600, stop=stop)
+            )
+        )
+        beside.start()
+        try:
+            shares.append(drained(site, options.starts) / alone)
+        finally:
+            stop.set()
+            beside.join()
+        say(f"beside {options.streams} open pages the broker has {shares[-1]:.3f} of its rate")
+    say(f"median of {len(shares)} pairs: {statistics.median(shares):.3f}")
+
+
+def drained(site: Site, count: int) -> float:
+    """The executions a second that the broker ends."""
+    began = time.monotonic()
+    started = site.start("examples/start_and_end", count=count)
+    left = "select count(*) from noetl.execution where execution_id = any(%s) and noetl.is_live(status)"
+    site.until("noetl_end", lambda: site.value(left, started) == 0)
+    return count / (time.monotonic() - began)
 
 
 def main() -> None:
@@ -213,6 +332,9 @@ def main() -> None:
     parser.add_argument("--rate", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--items", type=int, default=5_000, help="of the iterator")
+    parser.add_argument("--starts", type=int, default=2_000, help="executions of a drain")
+    parser.add_argument("--pairs", type=int, default=5, help="of drains")
+    parser.add_argument("--only", choices=("lists", "pages", "open", "drain"), action="append", help="this part")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, site(Path(folder), settings=SETTINGS) as running:
         running.rows("create extension pg_stat_statements")
@@ -221,36 +343,15 @@ def main() -> None:
         make_many(running, options.executions)
         total = running.value("select count(*) from noetl.execution")
         say(f"{total:,} executions, made in {time.perf_counter() - began:.0f} s")
-        opened = ["/", "/executions", "/executions?status=RUNNING", f"/executions/{shown['forty']}"]
-        for what, of in (("open streams", [None]), ("open pages", opened)):
-            found = measure_open(running, of, streams=options.streams, rate=options.rate, seconds=options.seconds)
-            late = statistics.quantiles(found.late, n=100) if len(found.late) > 1 else [float("nan")] * 99
-            say(
-                f"{options.streams} {what} at {options.rate} starts a second: {found.share:.1%} of a core of the"
-                f" database; a change is told after {late[49]:.0f} ms, p99 {late[98]:.0f} ms"
-            )
-        addresses: dict[str, str] = {}
-        starts = {f"/executions/{execution_id}": name for name, execution_id in shown.items()}
-        for answer in crawl(running, "operator", "/", "/executions", *starts):
-            addresses.setdefault(kind_of(answer.address), answer.address)
-        addresses |= {f"/executions/N ({name})": address for address, name in starts.items()}
-        filters = (
-            "status=FAILED", "status=RUNNING", "path=shop/playbook_7", "path=none", "since=1h", "text=ACME-4711",
-            "text=nowhere", "step=charge", "error=*card*",
-        )  # fmt: skip
-        middle, last = running.value(
-            "select percentile_disc('{0.5, 0.001}'::float8[]) within group (order by execution_id) from noetl.execution"
-        )
-        cursors = [f"limit=100&cursor={as_cursor(middle)}", f"status=FAILED&cursor={as_cursor(last)}"]
-        for lists, queries in (("/executions", filters), ("/api/v1/executions", ("limit=100", *filters, *cursors))):
-            addresses |= {f"{lists}?{query}": f"{lists}?{query}" for query in queries}
-        say(f"{'page':70} statements  db ms  cpu ms  p50 ms  p95 ms     kB")
-        for kind, address in addresses.items():
-            cost = measure(running, running.console_pid, address)
-            say(
-                f"{kind[:70]:70} {cost.statements:10.1f} {cost.database:6.1f} {cost.processor:7.1f} {cost.median:7.1f}"
-                f" {cost.p95:7.1f} {cost.kilobytes:6}"
-            )
+        parts: dict[str, Callable[[], None]] = {
+            "lists": lambda: measure_lists(running),
+            "pages": lambda: measure_pages(running, shown),
+            "open": lambda: measure_streams(running, shown, options),
+            "drain": lambda: measure_drain(running, shown, options),
+        }
+        for name, part in parts.items():
+            if name in (options.only or parts):
+                part()
 
 
 def as_cursor(execution_id: int) -> str:

@@ -61,9 +61,14 @@ async def viewer(
 
 
 async def refuse_unless_operator(request: Request) -> None:
-    """Raise Refusal if a request is not an operator's, before its body is read."""
+    """Raise Refusal if a request is not an operator\'s, before its body is read."""
+    await operator(await caller_of(request))
+
+
+async def caller_of(request: Request) -> Caller:
+    """The caller of a request, before its route is known. Raises Refusal, as `viewer` does."""
     bearer = await _bearer(request)
-    await operator(await _find_caller(request, bearer.credentials if bearer is not None else await _cookie(request)))
+    return await _find_caller(request, bearer.credentials if bearer is not None else await _cookie(request))
 
 
 async def _find_caller(request: Request, token: str | None) -> Caller:

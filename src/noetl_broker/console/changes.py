@@ -19,7 +19,7 @@ from noetl_broker.waits import Backoff
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
 COUNT_SECONDS = 1.0  # between two counts of what waits for a person
-POLL_SHARE = 9  # a poll that takes the server long is followed by a pause so many times as long
+POLL_SHARE = 24  # a poll that takes the server long is followed by a pause so many times as long
 PAUSES = (0.5, 5.0)  # seconds between attempts while the database is away
 MOST_STREAMS = 500
 MOST_PENDING = 10_000  # executions of a stream whose reader takes nothing; then it ends

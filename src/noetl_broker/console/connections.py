@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from noetl_broker.console.meter import metering
 from noetl_broker.errors import PermissionFault
 from noetl_broker.store.connection import CLOSE_SECONDS, TRANSACTION_SECONDS, Connection, Pool, borrowed, create_pool
 from noetl_broker.store.dsn import Database
@@ -37,7 +38,8 @@ class Connections:
             async with asyncio.timeout(seconds):
                 pool = await self._open()
             async with borrowed(pool, seconds) as connection:
-                yield connection
+                with metering(connection):
+                    yield connection
 
     async def close(self) -> None:
         """Close all connections within a time limit."""

@@ -36,8 +36,9 @@ Macros are in `templates/macros.html`, with a comment each; `layout.html` import
 | boxes | `{% call m.empty(title, command) %}`, `{% call m.note(kind) %}`, `m.tabs(items, chosen)`, `m.facts` |
 
 Live: pass `changes="all"` or an id to `render`. When something changes, the script requests the same URL again. It
-updates each element with `data-live` and an id; what a person typed, chose or opened stays. A page that many may have
-open reads by `await screen.read(key, load)`: such requests then share one answer a second.
+updates each element with `data-live` and an id; what a person typed, chose or opened stays. Callers of one role share
+these answers (`live`). So a page may show only the role and the name of its caller, and the token of its forms. A page
+that many may open at once reads by `await screen.read(key, load)`: they share what is read next.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from noetl_broker.console.pages import (
     headers,
     health,
     limits,
+    live,
     overview,
     playbook_edit,
     playbook_start,
@@ -108,6 +110,7 @@ def create_pages(services: Services) -> FastAPI:
     app.state.pasts = Pasts()
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)
+    app.add_middleware(live.LiveAnswers)
     app.add_middleware(arrival.FromElsewhere)
     app.add_middleware(headers.SecurityHeaders)
     for section in SECTIONS:

@@ -38,8 +38,8 @@ HEADINGS: Mapping[HTTPStatus, str] = {
 def add_handlers(app: FastAPI) -> None:
     """Let the app answer every exception with a page."""
     handlers: Mapping[type[Exception], Callable[[Request, Any], Awaitable[Response]]] = {
-        BrokerError: _on_fault,
-        Refusal: _on_refusal,
+        BrokerError: on_fault,
+        Refusal: on_refusal,
         RequestValidationError: _on_wrong_fields,
         HTTPException: _on_http_exception,
         Exception: _on_bug,
@@ -64,11 +64,13 @@ def _page(request: Request, status: HTTPStatus, detail: str, headers: Mapping[st
     return response
 
 
-async def _on_fault(request: Request, fault: BrokerError) -> Response:
+async def on_fault(request: Request, fault: BrokerError) -> Response:
+    """The page about a fault."""
     return _page(request, status_of(fault), sentence_of(request, fault))
 
 
-async def _on_refusal(request: Request, refusal: Refusal) -> Response:
+async def on_refusal(request: Request, refusal: Refusal) -> Response:
+    """The page about a refusal; of one who must sign in, the way there."""
     if request.method == "POST" and request.url.path == EDITED and is_own_page(request):
         return await _kept_text(request, refusal)
     if refusal.status is HTTPStatus.UNAUTHORIZED:

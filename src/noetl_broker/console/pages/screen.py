@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
@@ -23,8 +24,15 @@ from noetl_broker.console.problem import Refusal
 
 MOST_FIELDS: Final = 5_000
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
-LIVE_HEADER: Final = "x-live"
+SHARED: Final = "noetl_broker.shared"  # of the scope of a request whose answer others get too: its Blanks
 Value = TypeVar("Value")
+
+
+class Blanks(NamedTuple):
+    """What stands in a shared answer in place of what each caller has of his own; nobody can guess it."""
+
+    name: str
+    csrf_token: str
 
 
 class Screen:
@@ -32,6 +40,9 @@ class Screen:
 
     def __init__(self, request: Request, caller: Caller | None) -> None:
         self.request = request
+        self._blanks: Blanks | None = request.scope.get(SHARED)
+        if caller is not None and self._blanks is not None:
+            caller = replace(caller, name=self._blanks.name)
         self.caller = caller
         secret = request.cookies.get(csrf.COOKIE)
         self._is_new = not csrf.is_secret(secret)
@@ -52,14 +63,17 @@ class Screen:
         """The token in the cookie of the session."""
         return self.request.cookies.get(access.COOKIE)
 
+    @property
+    def _csrf_token(self) -> str:
+        return csrf.token_of(self._secret, self.session) if self._blanks is None else self._blanks.csrf_token
+
     async def read(self, key: Hashable, load: Callable[[], Awaitable[Value]]) -> Value:
-        """What `load` reads. The script's requests, when something has changed, share answers that are a second old.
+        """What `load` reads. Requests that wait for it at the same time share what is read next.
 
         `key` says what is read; callers of other roles share nothing.
         """
         shared: SharedReads = self.request.app.state.shared_reads
-        is_live = self.request.headers.get(LIVE_HEADER) is not None
-        found: Value = await shared.get((self.may_act, key), load, fresh=not is_live)
+        found: Value = await shared.get((self.may_act, key), load, fresh=True)
         return found
 
     def seen(self, model: type[BaseModel], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +90,7 @@ class Screen:
         **values: Any,
     ) -> HTMLResponse:
         """The page. `changes`: whose changes make it ask again, `all` or the id of an execution."""
-        shown = flash.read(self.request.cookies.get(flash.COOKIE))
+        shown = None if self._blanks is not None else flash.read(self.request.cookies.get(flash.COOKIE))
         text = (
             environment()
             .get_template(template)
@@ -92,7 +106,7 @@ class Screen:
                     "path": self.request.url.path,
                     "query": self.request.query_params,
                     "csrf_field": csrf.FIELD,
-                    "csrf_token": csrf.token_of(self._secret, self.session),
+                    "csrf_token": self._csrf_token,
                     "flash": shown,
                     "now": datetime.now(UTC),
                     "here": self.here,

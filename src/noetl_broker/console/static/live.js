@@ -7,7 +7,8 @@ import * as times from "./times.js";
 
 const LEAST_MS = [1000, 300]; // between two requests: of a page about all executions, about one
 const SHARE = 10; // a request that takes long is followed by a pause so many times as long
-const SHARED_MS = 1000; // an answer may be so old, as many pages share it
+const MOST_MS = 10000; // of that pause
+const SLACK_MS = 250; // the way of an answer, at most
 const AGAIN_MS = [1000, 15000]; // between attempts to follow, while the server does not answer
 const main = document.querySelector("main[data-changes]");
 const lamp = document.getElementById("live");
@@ -73,17 +74,22 @@ function ask() {
 async function bring() {
   const began = Date.now();
   const address = location.href; // the slider may move meanwhile
+  let read = 0; // when the server began to read what the answer shows
+  let pause = LEAST_MS[main.dataset.changes === "all" ? 0 : 1];
   try {
     const answer = await fetch(address, { headers: { "X-Live": "1" }, cache: "no-store" });
     if (answer.redirected) return void location.reload(); // the session has ended
+    pause = Math.max(pause, 1000 * (Number(answer.headers.get("Retry-After")) || 0));
     const text = answer.ok ? await answer.text() : "";
+    if (text) read = Date.now() - (Number(answer.headers.get("X-Age-Ms")) || 0); // many pages share an answer
+    else if (answer.status !== 204) read = Infinity; // 204: scripts ask too much; later
     if (text && address === location.href) update(new DOMParser().parseFromString(text, "text/html"));
   } catch {
-    // the stream says that the server is away
+    read = Infinity; // the stream says that the server is away, and later that it is back
   } finally {
-    next = Date.now() + Math.max(LEAST_MS[main.dataset.changes === "all" ? 0 : 1], (Date.now() - began) * SHARE);
+    next = Date.now() + Math.max(pause, Math.min(MOST_MS, (Date.now() - began) * SHARE));
     running = false;
-    if (began < changed + SHARED_MS) wanted = true; // the answer may be from before the change
+    if (read < changed + SLACK_MS) wanted = true; // the answer may be from before the change
     if (wanted && !document.hidden) ask();
   }
 }
