@@ -7,9 +7,12 @@ from html import unescape
 from typing import Any
 
 import httpx
+import pytest
 
+from noetl_broker.console.pages.bulk import MOST_COMPARED
 from tests.brokers import drain, register, rows, value
 from tests.console.conftest import console
+from tests.console.counted import count_statements, of_pages
 from tests.console.test_actions import FAIL, STORY, begun, statuses
 from tests.console.test_pages import sign_in
 from tests.postgres import Database
@@ -130,3 +133,29 @@ async def test_a_fork_of_many_asks_for_its_step(database: Database, api: httpx.A
         await rows(database, "select count(*) from noetl.execution where forked_from > 0"),
         [[name in page for name in ('value="fork"', 'value="pause"')] for page in offered],
     ) == ([True, False], True, True, [True, True], [(2,)], [[True, True], [True, False]])
+
+
+@pytest.mark.parametrize("query", [{}, {"version": "latest"}, {"action": "fork", "from": "load"}])
+async def test_a_preview_asks_no_more_for_more_executions(
+    database: Database, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
+) -> None:
+    """It plans a bounded number of them, says which, and acts on all."""
+    asked, statements, pages = count_statements(monkeypatch), [], []
+    for version, text in enumerate((STORY, STORY.replace("localhost", "127.0.0.1")), 1):
+        await register(database, text, version=version)
+    async with console(database) as client:
+        await client.get("/executions/act", params={"action": "retry", "id": "1"})  # connects
+        for count in (MOST_COMPARED + 2, MOST_COMPARED + 8):
+            await rows(database, "select noetl.start_execution('story', '{}', 1) from generate_series(1, $1)", count)
+            await drain(database)
+            for _ in range(-(-count // 10)):
+                await value(database, FAIL)
+            await drain(database)
+            asked.clear()
+            pages.append(await client.get("/executions/act", params={"action": "retry", "scope": "all", **query}))
+            statements.append(of_pages(asked))
+    assert (
+        statements[1] - statements[0],
+        [f"Previewed: {'the oldest 20' if query else 'the newest of each line'}." in page.text for page in pages],
+        [len([name for name, _ in fields_of(page.text) if name == "id"]) for page in pages],
+    ) == (0, [True, True], [22, 50])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,34 +12,21 @@ from functools import partial
 import httpx
 import pytest
 
-from noetl_broker.console import services
 from noetl_broker.console.access import COOKIE
-from noetl_broker.console.connections import REQUEST_SECONDS, Connections
+from noetl_broker.console.connections import Connections
 from noetl_broker.console.pages import live
 from noetl_broker.console.pages.shared import FIRST_GUESS, LONGEST_WAIT, Allowance, Read, TooSoonError
 from noetl_broker.store.api_tokens import create_token
-from noetl_broker.store.connection import Connection
 from noetl_broker.store.queries import sql
 from tests.brokers import drain, register, start
 from tests.console.conftest import console
+from tests.console.counted import asked, count_statements
 from tests.console.test_viewer import STORY, VALUE
 from tests.postgres import Database
 from tests.sessions import reused_session
 
 LIVE = {"X-Live": "1"}
 CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
-asked: Counter[str] = Counter()  # statements, by text
-
-
-class CountedConnections(Connections):
-    """Connections whose statements are counted in `asked`."""
-
-    @asynccontextmanager
-    async def borrow(self, seconds: float = REQUEST_SECONDS) -> AsyncIterator[Connection]:
-        """Give a connection."""
-        async with super().borrow(seconds) as connection:
-            with connection.query_logger(lambda statement: asked.update([statement.query])):
-                yield connection
 
 
 @asynccontextmanager
@@ -65,7 +51,7 @@ async def readers(database: Database, *roles: str) -> AsyncIterator[list[httpx.A
 @pytest.fixture(autouse=True)
 def _counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Count statements; scripts may ask as much as they like, also on a slow machine."""
-    monkeypatch.setattr(services, "Connections", CountedConnections)
+    count_statements(monkeypatch)
     monkeypatch.setattr(live, "Allowance", partial(Allowance, saved=600.0))
 
 

@@ -11,10 +11,11 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from heapq import nlargest
 
 from noetl_broker.console.connections import Connections
 from noetl_broker.errors import BrokerError
-from noetl_broker.store.changes import Attention, LatestTurn, count_attention, load_latest_turns
+from noetl_broker.store.changes import NEWEST, Attention, LatestTurn, count_attention, load_latest_turns
 from noetl_broker.waits import Backoff
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
@@ -139,8 +140,9 @@ class Changes:
         named = {one for stream in self._streams for one in stream.execution_ids or ()}
         # One that has ended may be none of the newest any more.
         running = {one for one, latest in known.items() if latest.is_live} if everything else set()
+        ended = nlargest(NEWEST, known.keys() - running)
         async with self._connections.borrow() as connection:
-            found, seconds = await load_latest_turns(connection, named | running, newest=everything)
+            found, seconds = await load_latest_turns(connection, named | running, newest=everything, ended=ended)
             if time.monotonic() - self._counted_at >= COUNT_SECONDS:
                 self.attention = await count_attention(connection)
                 self._counted_at = time.monotonic()
@@ -154,7 +156,7 @@ class Changes:
                 if self._known is not None:
                     stream.offer(changed)
                 stream.watched.set()
-        self._known = found if everything else None
+        self._known = {one: known[one] for one in ended} | found if everything else None
         return seconds
 
 

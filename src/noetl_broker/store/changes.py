@@ -38,9 +38,12 @@ async def count_attention(connection: Connection) -> Attention:
 
 
 async def load_latest_turns(
-    connection: Connection, execution_ids: Collection[int], *, newest: bool
+    connection: Connection, execution_ids: Collection[int], *, newest: bool, ended: Collection[int] = ()
 ) -> tuple[dict[int, LatestTurn], float]:
-    """Where these executions stand, by id, and how many seconds the server took; `newest`: also the newest ones."""
-    rows = await connection.fetch(sql("list_turns"), [*execution_ids], newest, NEWEST)
+    """Where these executions stand, by id, and how many seconds the server took.
+
+    `newest`: also the newest ones, without those of `ended`, which nothing changes any more.
+    """
+    rows = await connection.fetch(sql("list_turns"), [*execution_ids], newest, NEWEST, [*ended])
     turns = {row["execution_id"]: LatestTurn(row["turn"], row["status"]) for row in rows}
     return turns, max((row["seconds"] for row in rows), default=0.0)

@@ -35,7 +35,7 @@ router = APIRouter()
 Acting = Literal["retry", "fork", "pause", "resume", "cancel", "reevaluate"]
 MOST_GROUPS: Final = 20  # that a preview lists
 MOST_PLANNED: Final = 8  # groups whose example is planned
-MOST_COMPARED: Final = 100  # executions that a preview on another version plans one by one
+MOST_COMPARED: Final = 20  # executions that a preview of a fork, or on another version, plans one by one
 LISTED: Final = 100  # executions that a preview names
 
 
@@ -190,7 +190,21 @@ async def show_preview(
         is_all=wanted.is_all,
         asked=asked,
         listed=LISTED,
+        planned=planned_of(request, found.batch, groups),
         most_counted=MOST_COUNTED,
+    )
+
+
+def planned_of(request: Request | None, batch: Sequence[Entry], groups: Sequence[Group]) -> str | None:
+    """Which executions the preview looked at, where these are not all that the action will be done with."""
+    if request is None or request.action not in {"retry", "fork"} or len(batch) <= 1:
+        return None
+    if request.action == "fork" or request.on is not None:
+        return f"the oldest {MOST_COMPARED}" if len(batch) > MOST_COMPARED else None
+    return (
+        "the newest of each line"
+        if len(groups) <= MOST_PLANNED
+        else f"the newest of each of the first {MOST_PLANNED} lines"
     )
 
 

@@ -26,10 +26,18 @@ with read as materialized (
   from asked a
 ), part as (
   -- a clock that was set back may leave a start after `read_at`
-  select least(greatest(floor(extract(epoch from n.started_at - s.since)::float8 * $3::int
-      / greatest(extract(epoch from s.read_at - s.since)::float8, 1)), 0), $3 - 1)::int as place, n.status
+  select least(greatest(floor(date_part('epoch', n.started_at - s.since) * $3::int
+      / greatest(date_part('epoch', s.read_at - s.since), 1)), 0), $3 - 1)::int as place, n.status
   from newest n
   cross join span s
+), frequent as materialized (
+  select n.path, count(*) as executions, count(*) filter (where n.status = 'FAILED') as failed,
+    count(*) filter (where noetl.is_live(n.status)) as live, max(n.started_at) as last_at
+  from newest n
+  where n.path not like '%#%' -- no blocks, as in lists of playbooks
+  group by n.path
+  order by count(*) desc, n.path
+  limit $4::int
 )
 select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
   (
@@ -43,16 +51,16 @@ select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
   (
     select coalesce(json_agg(c), '[]')
     from (
-      select n.path, count(*) as executions, count(*) filter (where n.status = 'FAILED') as failed,
-        count(*) filter (where noetl.is_live(n.status)) as live,
-        percentile_cont(0.5) within group (order by extract(epoch from n.ended_at - n.started_at)::float8)
-          filter (where n.status = 'COMPLETED') as median_seconds,
-        extract(epoch from s.read_at - max(n.started_at))::float8 as last_seconds
-      from newest n
-      where n.path not like '%#%' -- no blocks, as in lists of playbooks
-      group by n.path
-      order by count(*) desc, n.path
-      limit $4::int
+      select f.path, f.executions, f.failed, f.live, t.median_seconds,
+        date_part('epoch', s.read_at - f.last_at) as last_seconds
+      from frequent f
+      left join (
+        select n.path, percentile_cont(0.5) within group (order by date_part('epoch', n.ended_at - n.started_at)) as median_seconds
+        from newest n
+        where n.path in (select q.path from frequent q) and n.status = 'COMPLETED'
+        group by n.path
+      ) t on t.path = f.path
+      order by f.executions desc, f.path
     ) c
   ) as playbooks, (
     select count(*)
