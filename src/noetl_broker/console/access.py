@@ -61,7 +61,7 @@ async def viewer(
 
 
 async def refuse_unless_operator(request: Request) -> None:
-    """Raise Refusal if a request is not an operator\'s, before its body is read."""
+    """Raise Refusal if a request is not an operator's, before its body is read."""
     await operator(await caller_of(request))
 
 
