@@ -15,6 +15,7 @@ MAX_WORDS = 20
 TERMS = {term: meaning for term, [meaning] in table(read_page("glossary"), "| term |").items()}
 GENERATED = {"playbook-reference.md", "tables.md"}
 PAGES = [page for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))) if page.name not in GENERATED]
+CODE_LIST = re.compile(r"X(?:, X)+")
 SOURCE = ROOT / "src" / "noetl_broker"
 BEING_REWRITTEN = {"deferred.py", "draining.py"}
 PACKAGES = sorted(
@@ -86,6 +87,15 @@ def test_sentences_of_paragraphs_are_short(page: Path) -> None:
     paragraphs = re.split(r"\n\n+|\n(?=(?:-|\d+\.) )", prose)
     sentences = [sentence for text in paragraphs for sentence in re.split(r"(?<=[.!?;:])\s+", text)]
     assert [sentence for sentence in sentences if len(sentence.split()) > MAX_WORDS] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sentences_of_tables_are_short(page: Path) -> None:
+    """At most 20 words a sentence in each cell; a list of code, such as of keys, is one word."""
+    rows = [line.strip("|") for line in _text(page).splitlines() if line.startswith("|")]
+    cells = [CODE_LIST.sub("X", re.sub(r"\]\([^)]*\)", "]", cell)) for row in rows for cell in row.split(" | ")]
+    found = [sentence for cell in cells for sentence in re.split(r"(?<=[.!?;:])\s+", cell)]
+    assert [sentence for sentence in found if len(sentence.split()) > MAX_WORDS] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)

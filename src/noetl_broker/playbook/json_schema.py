@@ -232,7 +232,7 @@ class ActionModel(TaskModel):
 
 
 class ItemCatchModel(Model):
-    """What an item counts as that failed for good."""
+    """The result of an item that failed for good."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -135,7 +135,7 @@ class ApprovalSpec:
 class Throttle:
     """A limit on jobs: at most `concurrency` of a key are leased at a time, at most `rate` a second begin.
 
-    The numbers are those of the playbook; the row of `noetl.limit` rules. `key` renders to a text, a number or a
+    The numbers are those of the playbook; the row of `noetl.limit` wins. `key` renders to a text, a number or a
     boolean (None: the empty text). `burst` None: what 100 ms allow, at least 1.
     """
 
