@@ -13,15 +13,8 @@ select x.execution_id, x.path, x.version, x.status, x.started_at, x.ended_at, x.
   x.forked_from, x.error, noetl.brought_back_as(x.execution_id) as brought_back_as
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
-where ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+where {part.chosen}
+  and {part.changed_since}
   and ($11::bigint is null or x.execution_id < $11)
 order by x.execution_id desc
 limit $10::int;
@@ -31,15 +24,8 @@ limit $10::int;
 select x.execution_id, x.path, x.version, x.status, x.error ->> 'step' as step, x.error ->> 'message' as reason
 from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
-where ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+where {part.chosen}
+  and {part.changed_since}
   and x.status = any($11::text[])
   and not (
     $12::boolean and (

@@ -16,21 +16,9 @@ where s.execution_id > $10::bigint
     x.execution_id is not null
     or exists (select from noetl.turn t where t.execution_id = s.execution_id and t.outcome = 'decided')
   )
-  and ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
-  and not exists (
-    select
-    from noetl.period p
-    where p.first_id <= s.execution_id and s.execution_id < p.next_id and p.archived_at is not null
-  )
-  and not exists (select from noetl.archived a where a.execution_id = s.execution_id)
+  and {part.chosen}
+  and {part.changed_since}
+  and {part.not_archived s}
 order by s.execution_id
 limit $11::int;
 
@@ -55,21 +43,9 @@ where (
     x.execution_id is not null
     or exists (select from noetl.turn t where t.execution_id = s.execution_id and t.outcome = 'decided')
   )
-  and ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
-  and not exists (
-    select
-    from noetl.period p
-    where p.first_id <= s.execution_id and s.execution_id < p.next_id and p.archived_at is not null
-  )
-  and not exists (select from noetl.archived a where a.execution_id = s.execution_id);
+  and {part.chosen}
+  and {part.changed_since}
+  and {part.not_archived s};
 
 -- name: history_heads
 -- The state of executions and the version of their playbook. An execution without turns was never read, or is archived.

@@ -35,15 +35,8 @@ where x.status = 'FAILED'
     where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
   )
   and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
-  and ($1::text is null or x.path like $1)
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+  and {part.chosen}
+  and {part.changed_since}
   and x.execution_id > $11::bigint
 order by x.execution_id
 limit $10::int;
@@ -61,14 +54,8 @@ where x.status = coalesce($2::text, 'FAILED')
     where f.forked_from = x.execution_id and not noetl.is_undo_execution(f.execution_id)
   )
   and not (x.forked_from is not null and noetl.is_undo_execution(x.execution_id))
-  and ($1::text is null or x.path like $1)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($5::timestamptz is null or greatest(x.started_at, s.last_at) >= $5)
-  and ($6::float8 is null or greatest(x.started_at, s.last_at) >= clock_timestamp() - make_interval(secs => $6))
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
+  and {part.chosen}
+  and {part.changed_since}
 order by x.execution_id
 limit $10::int;
 

@@ -22,12 +22,7 @@ from noetl.execution x
 left join noetl.execution_state s on s.execution_id = x.execution_id
 where x.execution_id > $1::bigint
   and (x.path is not null or s.execution_id is not null)
-  and not exists (
-    select
-    from noetl.period p
-    where p.first_id <= x.execution_id and x.execution_id < p.next_id and p.archived_at is not null
-  )
-  and not exists (select from noetl.archived a where a.execution_id = x.execution_id)
+  and {part.not_archived x}
 order by x.execution_id
 limit $2::int;
 
@@ -75,19 +70,8 @@ where case
       then (select true from noetl.turn t where t.execution_id = c.execution_id and t.outcome = 'decided' limit 1)
     else x.path is not null or s.execution_id is not null
   end
-  and ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
-  and ($2::text is null or x.status = $2)
-  and ($3::text is null or nullif(concat_ws(': ', x.error ->> 'type', x.error ->> 'message'), '') ilike $3)
-  and ($4::text is null or x.error ->> 'step' = $4)
-  and ($7::timestamptz is null or x.started_at <= $7)
-  and ($8::float8 is null or x.started_at <= clock_timestamp() - make_interval(secs => $8))
-  and ($9::int is null or x.version = $9)
-  and not exists (
-    select
-    from noetl.period p
-    where p.first_id <= c.execution_id and c.execution_id < p.next_id and p.archived_at is not null
-  )
-  and not exists (select from noetl.archived a where a.execution_id = c.execution_id)
+  and {part.chosen}
+  and {part.not_archived c}
 order by c.execution_id;
 
 -- name: verify_family
