@@ -103,12 +103,11 @@ def test_deferred_strings_are_marked_under_every_word() -> None:
     """The worker renders each copy that is marked."""
     action = action_of("type: python, code: x, data: {a: '{{ env.A }}', b: 1}")
     assert action["unfinished"] == [["args", "a"], ["data", "a"]]
-    request = "{type: http, url: u, method: POST, payload: {p: '{{ n }}'}}"
-    action = action_of(f"{ITERATOR}args: {{a: '{{{{ env.A }}}}'}}, task: {request}")
+    request = "{type: http, url: u, method: POST, payload: {p: '{{ n }}'}, args: {a: '{{ env.A }}'}}"
+    action = action_of(f"{ITERATOR}args: {{b: 1}}, task: {request}")
     marked = sorted(map(tuple, action["unfinished"]))
     assert marked == [
-        ("args", "a"),
-        ("data", "a"),
+        ("task", "args", "a"),
         ("task", "data", "body", "p"),
         ("task", "payload", "p"),
         ("task", "with", "a"),

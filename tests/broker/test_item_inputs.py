@@ -97,7 +97,7 @@ def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
     """Return the job of the only item of a distributed iterator."""
     body = f"""
     workflow:
-    - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
+    - {{step: start, next: a}}
     - {{step: a, type: iterator, distribute: true, collection: [1], element: n, task: {{{task}}}{step}}}
     """
     compiled = playbook(body, metadata=metadata)
@@ -124,9 +124,10 @@ def test_the_job_of_an_item_has_its_priority_and_timeout(
 
 
 def test_the_context_of_an_items_job_has_the_element_for_deferred_strings() -> None:
-    """In later turns the deferred input is still a template."""
+    """Those read it or a deferred input."""
     job = job_of_item(
         'type: http, url: "{{ k }}/{{ n }}", headers: {at: "{{ env.A }}{{ _loop.index }}", plain: "{{ n }}"}'
+        ', args: {k: "{{ env.K }}"}'
     )
     assert job.action["headers"]["plain"] == 1
     assert job.action["unfinished"] == [["url"], ["headers", "at"], ["args", "k"]]
@@ -137,23 +138,24 @@ def test_the_context_of_an_items_job_has_the_element_for_deferred_strings() -> N
     "steps",
     [
         'a, type: playbook, path: p, args: {deep: [{k: "{{ env.K }}"}]}',
-        'a, type: playbook, path: p, args: {k: "{{ k }}"}',
+        'a, type: playbook, path: p, args: {k: "{{ workload.w }}"}',
         'a, type: iterator, collection: [1], element: n, task: {type: playbook, path: p, args: {k: "{{ secret.s }}"}}',
         'a, type: playbook, path: p, args: {k: "{{ env.K }}"}, loop: {collection: [1], element: n}',
-        'a, type: iterator, collection: "{{ k }}", distribute: true, element: n, task: {type: http, url: x}',
-        "a, type: iterator, collection: [1], where: n == k, distribute: true, element: n, task: {type: http, url: x}",
+        'a, type: iterator, collection: "{{ w }}", distribute: true, element: n, task: {type: http, url: x}',
+        "a, type: iterator, collection: [1], where: n == w, distribute: true, element: n, task: {type: http, url: x}",
     ],
 )
 def test_a_child_gets_no_deferred_string(steps: str) -> None:
     """Registration refuses it, and a deferred collection too."""
     body = f"""
+    workload: {{w: "{{{{ env.W }}}}"}}
     workflow:
-    - {{step: start, next: [{{step: a, args: {{k: "{{{{ env.K }}}}"}}}}]}}
+    - {{step: start, next: a}}
     - {{step: {steps}}}
     """
     with pytest.raises(PlaybookError) as refused:
         playbook(body)
-    assert {finding.code for finding in refused.value.findings} == {"unfinished-input"}
+    assert {finding.code for finding in refused.value.findings} <= {"worker-word", "deferred-read"}
 
 
 def test_the_item_may_select_its_child() -> None:

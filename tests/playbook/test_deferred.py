@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from noetl_broker.playbook import PlaybookError
-from tests.playbook.documents import compiled, findings_of
+from tests.playbook.documents import compiled, document_findings, findings_of
 
-RETURN_IT = "(let an action return what is needed here, and read its result)"
-JOIN_THEM = "(hand the value on under a name of its own, and join the two in a field of `more`)"
-WRITE_IT = "(write that template here)"
+REMEDY = "(write it in a field or an input of the step whose worker needs it, or let an action return the value)"
+BY_WORD = "the broker evaluates this template, and only a worker knows"
 
 
 def of_call(rest: str) -> str:
     """Return a workflow whose step `call` has a deferred `token` and a mapping with a deferred string."""
     return f"""
     workflow:
-      - {{step: start, next: {{step: call, args: {{token: "{{{{ env.T }}}}", cfg: {{a: "{{{{ env.A }}}}", b: 1}}}}}}}}
-      - {{step: call, type: http, url: x, {rest}}}
+      - {{step: start, next: {{step: call, args: {{came: 1}}}}}}
+      - {{step: call, type: http, url: x, {rest},
+         args: {{token: "{{{{ env.T }}}}", cfg: {{a: "{{{{ env.A }}}}", b: 1}}}}}}
       - {{step: end, type: http, url: x}}
     """
 
@@ -27,60 +27,48 @@ def errors_of(body: str) -> list[str]:
     return [" ".join(line.split()[2:4]) for line in findings_of(body) if " error " in line]
 
 
-OF_CALL = "of the step `call`, which only a worker can render (workflow[0].next.args.token)"
-
-
 @pytest.mark.parametrize(
-    "rest, place, read, hint",
+    "rest, place, read",
     [
-        (
-            """next: [{when: "token == 'x'", step: end}]""",
-            "4:52 error unfinished-input workflow[1].next[0].when",
-            "token == 'x'",
-            RETURN_IT,
-        ),
-        (
-            'retry: {max_attempts: 2, retry_when: "{{ token }}"}, next: end',
-            "4:75 error unfinished-input workflow[1].retry.retry_when",
-            "{{ token }}",
-            RETURN_IT,
-        ),
-        (
-            'next: [{step: end, args: {t: "x{{ token }}"}}]',
-            "4:67 error unfinished-input workflow[1].next[0].args.t",
-            "x{{ token }}",
-            WRITE_IT,
-        ),
-        (
-            'args: {t: "x{{ token }}"}, next: end',
-            "4:48 error unfinished-input workflow[1].args.t",
-            "x{{ token }}",
-            WRITE_IT,
-        ),
-        (
-            'args: {t: "{{ env.X }}{{ token }}"}, next: end',
-            "4:48 error unfinished-input workflow[1].args.t",
-            "{{ env.X }}{{ token }}",
-            WRITE_IT,
-        ),
+        ("""next: [{when: "token == 'x'", step: end}]""", "workflow[1].next[0].when", "token == 'x'"),
+        ('retry: {max_attempts: 2, retry_when: "{{ token }}"}', "workflow[1].retry.retry_when", "{{ token }}"),
+        ('catch: [{when: "{{ token }}", step: end}]', "workflow[1].catch[0].when", "{{ token }}"),
+        ('output: "{{ token }}"', "workflow[1].output", "{{ token }}"),
+        ('start_timeout: "{{ token }}"', "workflow[1].start_timeout", "{{ token }}"),
+        ('next: [{step: end, args: {t: "x{{ token }}"}}]', "workflow[1].next[0].args.t", "x{{ token }}"),
+        ('next: [{step: end, args: {t: ["{{ args.token }}"]}}]', "workflow[1].next[0].args.t[0]", "{{ args.token }}"),
+        ('compensate: {type: http, url: "{{ token }}"}', "workflow[1].compensate.url", "{{ token }}"),
+        ('loop: {collection: "{{ token }}", element: i}', "workflow[1].loop.collection", "{{ token }}"),
+        ("loop: {collection: [1], element: i, where: token}", "workflow[1].loop.where", "token"),
     ],
 )
-def test_no_other_template_reads_a_deferred_input(rest: str, place: str, read: str, hint: str) -> None:
-    """Conditions, the inputs of the step and the inputs of its transitions."""
-    assert f"{place}: `{read}` reads the input `token` {OF_CALL} {hint}" in findings_of(of_call(rest))
+def test_no_other_template_reads_a_deferred_input(rest: str, place: str, read: str) -> None:
+    """Conditions, inputs of transitions, what undoes the step, and the choice of items."""
+    [found] = [line for line in findings_of(of_call(rest)) if " error " in line]
+    assert found.split(" ", 1)[1] == (
+        f"error deferred-read {place}: `{read}` reads the input `token` of the step `call`,"
+        f" which only a worker can render {REMEDY}"
+    )
 
 
-@pytest.mark.parametrize("args", ['{t: "{{ token }}"}', '{t: ["{{ args.cfg }}"]}', '"{{ args }}"', '"{{ cfg }}"'])
+@pytest.mark.parametrize("args", ['{t: "{{ args }}"}', '"{{ args }}"', '"{{ cfg }}"', '{t: "{{ cfg.b }}"}'])
 def test_a_transition_may_not_pass_a_deferred_input_on(args: str) -> None:
-    """The hint is to repeat the template for the next worker."""
+    """Nor a part of it."""
     assert {error.split()[0] for error in errors_of(of_call(f"next: [{{step: end, args: {args}}}]"))} == {
-        "unfinished-input"
+        "deferred-read"
     }
 
 
 @pytest.mark.parametrize("rest", ['headers: {A: "<{{ token }}>"}', 'body: "{{ args }}"', 'auth: "{{ cfg.a }}"'])
 def test_a_field_of_the_task_reads_a_deferred_input(rest: str) -> None:
     """The worker renders the field after the inputs."""
+    step = compiled(of_call(f"{rest}, next: end")).steps["call"]
+    assert [path[0] for path in step.fields.deferred] == [rest.partition(":")[0]]
+
+
+@pytest.mark.parametrize("rest", ['save: {data: "{{ token }}"}', 'sink: {data: {k: "{{ args.token }}"}}'])
+def test_a_save_reads_a_deferred_input(rest: str) -> None:
+    """It is rendered after the task."""
     assert errors_of(of_call(f"{rest}, next: end")) == []
 
 
@@ -101,8 +89,8 @@ def test_a_word_of_a_condition_hides_an_input_of_its_name(rest: str, read: str) 
     """Under `args` the input is read."""
     body = f"""
     workflow:
-      - {{step: start, next: {{step: call, args: {{token: "{{{{ env.T }}}}", error: "{{{{ env.E }}}}"}}}}}}
-      - {{step: call, type: http, url: x, {rest}}}
+      - {{step: start, next: call}}
+      - {{step: call, type: http, url: x, {rest}, args: {{token: "{{{{ env.T }}}}", error: "{{{{ env.E }}}}"}}}}
     """
     errors = [line.partition(": ")[2] for line in findings_of(body) if " error " in line]
     assert [line.partition(" of the step")[0] for line in errors] == [read] * bool(read)
@@ -111,35 +99,24 @@ def test_a_word_of_a_condition_hides_an_input_of_its_name(rest: str, read: str) 
 @pytest.mark.parametrize(
     "condition",
     [
-        "cfg.b == 1",
-        "cfg['b'] == 1",
-        "args.cfg.b == 1",
         "token is defined",
         "call.token == 1",
-        "args.get('n', 1) == 1",
-        "cfg.get('b')",
+        "came == 1",
+        "args.came == 1",
+        "args.get('came', 2) == 1",
     ],
 )
-def test_a_condition_may_read_a_key_beside_a_deferred_string(condition: str) -> None:
-    """Another key, whether it was given, or a key of the same name in a result."""
+def test_a_condition_may_read_another_input(condition: str) -> None:
+    """Whether a deferred one was given, or a key of the same name in a result."""
     assert findings_of(of_call(f'next: [{{when: "{{{{ {condition} }}}}", step: end}}]')) == []
 
 
-@pytest.mark.parametrize("read", ["args.get('token')", "args.get('n', token)", "args.get(n)", "cfg.get('a', 1)"])
-def test_a_condition_that_reads_a_deferred_key_through_a_method_is_refused(read: str) -> None:
-    """A call with an unknown key may read any key."""
-    assert errors_of(of_call(f'next: [{{when: "{{{{ {read} }}}}", step: end}}]'))[0].startswith("unfinished-input")
-
-
-def test_an_own_input_that_every_transition_replaces_is_never_rendered() -> None:
-    """So it is not deferred."""
-    source = """
-    workflow:
-      - {step: start, next: [{step: call, args: {n: 1}}]}
-      - {step: call, type: http, url: x, args: {n: "{{ env.N }}"}, next: [{when: "{{ n > 0 }}", step: end}]}
-      - {step: end}
-    """
-    assert findings_of(source) == []
+@pytest.mark.parametrize(
+    "read", ["args.get('token')", "args.get('n', token)", "args.get(n)", "cfg.get('a', 1)", "cfg.b == 1", "args.cfg.b"]
+)
+def test_a_condition_reads_no_part_of_a_deferred_input(read: str) -> None:
+    """An input is deferred as a whole. A call with an unknown key may read any key."""
+    assert errors_of(of_call(f'next: [{{when: "{{{{ {read} }}}}", step: end}}]'))[0].startswith("deferred-read")
 
 
 def test_a_deferred_input_of_the_workbook_is_one_of_the_step() -> None:
@@ -152,43 +129,47 @@ def test_a_deferred_input_of_the_workbook_is_one_of_the_step() -> None:
       - {step: call, type: workbook, task: ask, next: [{when: "{{ own }}", step: end}]}
       - {step: end}
     """
-    assert findings_of(source) == [
-        (
-            "6:59 error unfinished-input workflow[1].next[0].when: `{{ own }}` reads the input `own`"
-            f" of the step `call`, which only a worker can render (workbook[0].args.own) {RETURN_IT}"
-        )
-    ]
+    assert errors_of(source) == ["deferred-read workflow[1].next[0].when:"]
 
 
-@pytest.mark.parametrize("named", ["city", "args.city", "args"])
-def test_a_deferred_string_of_a_transition_reads_no_input(named: str) -> None:
-    """The worker that renders it has the inputs of the next step."""
-    source = f"""
-    workflow:
-      - {{step: start, args: {{city: Oslo}}, next: [{{step: more, args: {{a: "{{{{ env.A }}}}{{{{ {named} }}}}"}}}}]}}
-      - {{step: more, type: http, url: x}}
-    """
-    name = named.partition(".")[0]
-    assert findings_of(source) == [
-        (
-            f"3:69 error unfinished-input workflow[0].next[0].args.a: `{{{{ env.A }}}}{{{{ {named} }}}}` reads"
-            f" `{name}`, which is another value for the worker of `more` {JOIN_THEM}"
-        )
-    ]
+NOT_OF_ITS_LEVEL = "and an input does not see those of its own level (join the two in a field of the step)"
 
 
-def test_a_deferred_input_reads_no_other_input_of_its_level() -> None:
+@pytest.mark.parametrize(
+    "text, read",
+    [
+        ("{{ p }}{{ env.A }}", "p"),
+        ("{{ args.p }}{{ env.A }}", "p"),
+        ("{{ args }}{{ env.A }}", "p"),
+        ("{{ t }}{{ env.A }}", "t"),
+        ("{{ q }}{{ env.A }}", ""),
+        ("{{ args.came }}{{ came }}{{ env.A }}", ""),
+    ],
+)
+def test_a_deferred_input_reads_no_other_input_of_its_level(text: str, read: str) -> None:
     """The name is the workload's for the broker and the other input's for the worker."""
+    source = f"""
+    workload: {{p: 1, q: 2, t: 3}}
+    workflow:
+      - {{step: start, next: {{step: more, args: {{came: 1}}}}}}
+      - {{step: more, type: http, url: x, args: {{p: 2, t: "{{{{ env.T }}}}", q: "{text}"}}}}
+    """
+    found = f"5:72 error deferred-read workflow[1].args.q: `{text}` reads `{read}`, {NOT_OF_ITS_LEVEL}"
+    assert findings_of(source) == [found] * bool(read)
+
+
+def test_a_deferred_input_of_one_item_does_not_read_its_own_name() -> None:
+    """In the job of one item it has replaced an input of the step."""
     source = """
-    workload: {p: 1}
+    workload: {q: 2}
     workflow:
       - {step: start, next: more}
-      - {step: more, type: http, url: x, args: {p: 2, q: "{{ p }}{{ env.A }}", r: "{{ args.p }}{{ env.A }}"}}
+      - {step: more, type: iterator, collection: [1], element: i, distribute: true, args: {q: 1},
+         task: {type: http, url: x, args: {q: "{{ q }}{{ env.A }}", i: "{{ i }}{{ env.A }}"}}}
     """
-    assert errors_of(source) == ["unfinished-input workflow[1].args.q:", "unfinished-input workflow[1].args.r:"]
+    assert errors_of(source) == ["deferred-read workflow[1].task.args.q:"]
 
 
-ARRIVING = "4:49 error unfinished-input workflow[0].next.args.t[0]"
 WITHOUT_WORKER = """
 workload: {host: "{{ env.HOST }}", db: {user: "{{ keychain.db.user }}", port: 1}}
 workflow:
@@ -200,44 +181,45 @@ workflow:
 @pytest.mark.parametrize(
     "arriving, step, place",
     [
-        (
-            '{t: ["{{ secret.t }}"]}',
-            "type: playbook, path: p",
-            ARRIVING,
-        ),
-        ('{t: ["{{ secret.t }}"]}', "desc: a router", ARRIVING),
-        (
-            "{}",
-            'type: playbook, path: p, args: {t: ["{{ secret.t }}"]}',
-            "5:54 error unfinished-input workflow[1].args.t[0]",
-        ),
+        ('{t: ["{{ secret.t }}"]}', "type: http, url: x", "workflow[0].next.args.t[0]"),
+        ("{}", 'desc: a router, args: {t: "{{ secret.t }}"}', "workflow[1].args.t"),
+        ("{}", 'type: playbook, path: p, args: {t: ["{{ secret.t }}"]}', "workflow[1].args.t[0]"),
         (
             "{}",
             'type: playbook, path: p, loop: {collection: [1], element: i}, data: {t: ["{{ secret.t }}"]}',
-            "5:91 error unfinished-input workflow[1].data.t[0]",
+            "workflow[1].data.t[0]",
+        ),
+        (
+            "{}",
+            'type: iterator, collection: [1], element: i, args: {t: "{{ secret.t }}"}, task: {type: http, url: x}',
+            "workflow[1].args.t",
+        ),
+        (
+            "{}",
+            'type: http, url: x, loop: {collection: [1], element: i, chunk: "{{ secret.t }}"}',
+            "workflow[1].loop.chunk",
         ),
     ],
 )
-def test_a_step_without_a_worker_has_no_deferred_input(arriving: str, step: str, place: str) -> None:
-    """Routers and child executions would read the text as data."""
-    message = "only a worker can render `{{ secret.t }}`, and no worker runs the step `call`"
-    assert findings_of(WITHOUT_WORKER % (arriving, step)) == [
-        f"{place}: {message} (name it in the step whose worker needs it)"
-    ]
+def test_only_fields_and_inputs_of_a_worker_s_step_are_deferred(arriving: str, step: str, place: str) -> None:
+    """Not what a transition, a router, a child execution or an iterator is given."""
+    [found] = findings_of(WITHOUT_WORKER % (arriving, step))
+    assert found.split(" ", 1)[1] == f"error worker-word {place}: {BY_WORD} `secret` {REMEDY}"
 
 
 @pytest.mark.parametrize(
     "arriving, step, path",
     [
-        ('{t: "<{{ host }}>"}', "type: playbook, path: p", "workflow[0].next.args.t"),
+        ('{t: "<{{ host }}>"}', "type: http, url: x", "workflow[0].next.args.t"),
         ("{}", "type: playbook, path: p, args: '{{ workload.db }}'", "workflow[1].args"),
-        ("{}", "type: http, url: x, args: '{{ workload.db }}'", "workflow[1].args"),
         ("{}", "type: http, url: x, next: [{when: host == 1, step: call}]", "workflow[1].next[0].when"),
         ("{}", "type: http, url: x, retry: {stop_when: '{{ workload.host }}'}", "workflow[1].retry.stop_when"),
+        ("{}", "type: http, url: x, next: [{when: db.port == 1, step: call}]", "workflow[1].next[0].when"),
+        ("{}", "type: http, url: x, throttle: {name: n, rate: 1/s, key: '{{ host }}'}", "workflow[1].throttle.key"),
         ("{}", "type: playbook, path: '{{ host }}'", "workflow[1].path"),
         (
             "{}",
-            "type: iterator, collection: '{{ db }}', element: i, task: {type: playbook, path: p}",
+            "type: iterator, collection: '{{ db }}', element: i, task: {type: http, url: x}",
             "workflow[1].collection",
         ),
         (
@@ -248,16 +230,42 @@ def test_a_step_without_a_worker_has_no_deferred_input(arriving: str, step: str,
     ],
 )
 def test_the_broker_evaluates_no_deferred_default(arriving: str, step: str, path: str) -> None:
-    """A payload that replaces it does not change this."""
-    assert errors_of(WITHOUT_WORKER % (arriving, step)) == [f"unfinished-default {path}:"]
+    """A payload that replaces it does not change this. A key is deferred as a whole."""
+    assert errors_of(WITHOUT_WORKER % (arriving, step)) == [f"deferred-read {path}:"]
+
+
+def test_a_template_for_all_inputs_reads_no_deferred_default() -> None:
+    """The inputs must be a mapping."""
+    assert findings_of(WITHOUT_WORKER % ("{}", "type: http, url: x, args: '{{ workload.db }}'")) == [
+        (
+            "5:44 error worker-word workflow[1].args: `args` is one template, and only a worker can render it"
+            ' (write a mapping: args: {name: "{{ … }}"})'
+        )
+    ]
 
 
 def test_a_deferred_default_is_named_in_the_error() -> None:
     """With a remedy."""
     assert findings_of(WITHOUT_WORKER % ("{}", "type: http, url: x, next: [{when: host == 1, step: call}]"))[0] == (
-        "5:52 error unfinished-default workflow[1].next[0].when: `host == 1` reads `workload.host`,"
-        f" which only a worker can render {RETURN_IT}"
+        "5:52 error deferred-read workflow[1].next[0].when: `host == 1` reads `workload.host`,"
+        f" which only a worker can render {REMEDY}"
     )
+
+
+@pytest.mark.parametrize("url", ["http://{{ host }}/", "{{ workload.host }}{{ env.PATH }}", "{{ workload }}"])
+def test_no_default_reads_a_deferred_default(url: str) -> None:
+    """Its template is written again."""
+    body = (
+        f'workload: {{host: "{{{{ env.HOST }}}}", url: "{url}"}}\nworkflow: [{{step: start, next: end}}, {{step: end}}]'
+    )
+    assert errors_of(body) == ["deferred-read workload.url:"]
+
+
+def test_an_input_hides_a_deferred_default_of_its_name() -> None:
+    """A condition reads the input, and not under `workload`."""
+    body = WITHOUT_WORKER % ("{host: 1}", "type: http, url: x, next: [{when: WHEN, step: end}]") + "  - step: end"
+    assert errors_of(body.replace("WHEN", "host == 1")) == []
+    assert errors_of(body.replace("WHEN", "workload.host == 1")) == ["deferred-read workflow[1].next[0].when:"]
 
 
 def test_the_result_of_end_reads_no_deferred_string() -> None:
@@ -265,13 +273,23 @@ def test_the_result_of_end_reads_no_deferred_string() -> None:
     source = """
     workload: {host: "{{ env.HOST }}"}
     workflow:
-      - {step: start, next: [{step: end, args: {id: "{{ job.id }}"}}]}
-      - {step: end, type: http, url: x, result: {all: "{{ args }}", h: "{{ host }}"}}
+      - {step: start, next: end}
+      - {step: end, type: http, url: x, args: {id: "{{ job.id }}"}, result: {all: "{{ args }}", h: "{{ host }}"}}
     """
-    assert errors_of(source) == [
-        "unfinished-input workflow[1].result.all:",
-        "unfinished-default workflow[1].result.h:",
-    ]
+    assert errors_of(source) == ["deferred-read workflow[1].result.all:", "deferred-read workflow[1].result.h:"]
+
+
+def test_what_belongs_to_the_playbook_reads_no_deferred_default() -> None:
+    """The key of its limit."""
+    source = """
+    apiVersion: noetl.io/v1
+    kind: Playbook
+    metadata: {path: p, concurrency: {limit: 1, key: "{{ workload.host }}"}}
+    workload: {host: "{{ env.HOST }}"}
+    workflow: [{step: start, next: end}, {step: end}]
+    """
+    [found] = [line for line in document_findings(source) if " error " in line]
+    assert "error deferred-read metadata.concurrency.key: `{{ workload.host }}` reads `workload.host`" in found
 
 
 @pytest.mark.parametrize(
@@ -289,37 +307,15 @@ def test_a_word_of_the_worker_where_the_broker_evaluates_is_refused(step: str, p
     found = findings_of(
         f"workflow:\n  - {{step: start, next: {name}}}\n  - {{{step}}}\n  - {{step: {'end' if name == 'x' else 'x'}}}\n"
     )
-    message = "the broker evaluates this template, and only a worker knows `env`"
-    assert f"{place}: {message} {RETURN_IT}" in found
+    assert f"{place}: {BY_WORD} `env` {REMEDY}" in found
     assert [one for one in found if "unknown-name" in one] == []
 
 
-def test_a_template_for_all_inputs_names_no_word_of_the_worker() -> None:
-    """The broker renders it, because the inputs must be a mapping."""
-    source = """
-    workflow:
-      - {step: start, next: {step: end, args: "{{ keychain.db }}"}}
-      - {step: end, type: http, url: x}
-    """
-    assert findings_of(source) == [
-        (
-            "3:43 error worker-word workflow[0].next.args: `args` is one template, and it names a word"
-            ' that only a worker knows (write a mapping: args: {name: "{{ … }}"})'
-        )
-    ]
-
-
 @pytest.mark.parametrize(
-    "keys",
-    [
-        'type: save, save: {data: {k: "{{ secret.k }}"}}',
-        'type: http, url: x, sink: {args: {k: "{{ env.K }}"}}',
-        'type: iterator, collection: [1], element: i, limit: "{{ env.N }}", task: {type: http, url: x}',
-        'type: http, url: x, loop: {collection: [1], element: i, chunk: "{{ env.N }}"}',
-    ],
+    "keys", ['type: save, save: {data: {k: "{{ secret.k }}"}}', 'type: http, url: x, sink: {args: {k: "{{ env.K }}"}}']
 )
-def test_templates_of_the_worker_may_read_its_words(keys: str) -> None:
-    """`save` of an `end`, and the keys of an iterator that a worker runs."""
+def test_a_save_may_read_words_of_the_worker(keys: str) -> None:
+    """That of an `end`, too."""
     assert findings_of(f"workflow:\n  - {{step: start, next: end}}\n  - {{step: end, {keys}}}\n") == []
 
 

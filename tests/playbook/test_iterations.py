@@ -131,7 +131,7 @@ def test_the_inputs_of_the_task_of_a_worker_are_a_mapping(task: str) -> None:
     """
     [error] = findings_of(body.replace("args: n", 'args: "{{ n }}"'))
     assert error.startswith(
-        "4:93 error worker-word workflow[1].task.args: `args` is one template, and it names a word "
+        "4:93 error worker-word workflow[1].task.args: `args` is one template, and only a worker "
         if task == "n"
         else "4:93 error bad-inputs workflow[1].task.args: `args` is a "
     )

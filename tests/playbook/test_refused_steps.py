@@ -172,7 +172,7 @@ def test_a_playbook_with_too_many_templates_is_refused() -> None:
     """
     assert findings_of(source, PlaybookRules(max_templates=5)) == []
     assert [line.split(" (")[0] for line in findings_of(source, PlaybookRules(max_templates=2))] == [
-        "5:52 error too-many-templates workflow[1].headers: the playbook has more than 2 different templates",
+        "4:33 error too-many-templates workflow[0].next[0].when: the playbook has more than 2 different templates",
     ]
 
 

@@ -8,6 +8,7 @@ from tests.playbook.documents import findings_of
 
 FORMS = "a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H"
 MOMENTS = "RFC 3339, such as 2026-03-01T09:00:00Z"
+REMEDY = "(write it in a field or an input of the step whose worker needs it, or let an action return the value)"
 HINT = "(write one of for: 3d, until: a moment, signal: a name)"
 
 
@@ -80,7 +81,7 @@ def test_a_wrong_wait_is_refused(keys: str, expected: str) -> None:
 def test_what_only_a_worker_knows_is_refused(keys: str) -> None:
     """The broker renders these keys itself."""
     message = "the broker evaluates this template, and only a worker knows `env`"
-    assert found(keys) == [f"{message} (let an action return what is needed here, and read its result)"]
+    assert found(keys) == [f"{message} {REMEDY}"]
 
 
 def test_a_condition_of_a_wait_may_read_the_signal() -> None:

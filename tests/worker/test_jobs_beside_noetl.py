@@ -16,8 +16,8 @@ workflow:
   type: iterator
   collection: [1, 2]
   element: n
-  data: {{a: "{{{{ env.CITY }}}}", b: 2}}
-  task: {{type: python, code: {GIVEN}, with: {{b: "{{{{ n }}}}"}}, data: {{d: "{{{{ b }}}} in {{{{ a }}}}"}}}}
+  data: {{a: Oslo, b: 2}}
+  task: {{type: python, code: {GIVEN}, with: {{b: "{{{{ n }}}}"}}, data: {{d: "{{{{ b }}}} in {{{{ env.CITY }}}}"}}}}
 """
 PLAIN = f"""
 workflow:

@@ -91,14 +91,14 @@ async def test_only_inputs_that_are_templates_are_rendered(work: Work) -> None:
         """
         workload: {note: ""}
         workflow:
-        - {step: start, next: [{step: s, args: {token: "{{ secret.api_token }}", over: "{{ note }}"}}]}
+        - {step: start, next: [{step: s, args: {over: "{{ note }}", came: "{{ note }}"}}]}
         - step: s
           type: python
           code: "ECHO"
-          args: {over: "{{ secret.api_token }}", auth: "{{ secret.api_token }} {{ over }}", own: "{{ note }}"}
+          args: {over: "{{ secret.api_token }}", auth: "{{ secret.api_token }} {{ came }}", own: "{{ note }}"}
         """
     )
-    assert result == {"token": TOLD, "over": BAIT, "auth": f"{TOLD} {BAIT}", "own": BAIT}
+    assert result == {"over": BAIT, "came": BAIT, "auth": f"{TOLD} {BAIT}", "own": BAIT}
 
 
 async def test_a_field_that_reads_a_deferred_input_is_rendered(work: Work, site: Site) -> None:
@@ -114,16 +114,17 @@ async def test_a_field_that_reads_a_deferred_input_is_rendered(work: Work, site:
 
 
 async def test_a_deferred_default_of_the_workload_is_rendered_where_it_is_read(work: Work, site: Site) -> None:
-    """In fields, inputs and inputs of transitions; a default that the payload replaced is data."""
+    """In fields and inputs; a default that the payload replaced is data."""
     result = await work(
         """
-        workload: {city: "{{ env.CITY }}", place: "in {{ city }}", note: "{{ env.X }}", path: "{{ secret.api_token }}"}
+        workload:
+          {city: "{{ env.CITY }}", place: "in {{ env.CITY }}", note: "{{ env.X }}", path: "{{ secret.api_token }}"}
         workflow:
-        - {step: start, next: [{step: s, args: {given: "{{ workload.city }}", all: "{{ workload }}"}}]}
+        - {step: start, next: s}
         - step: s
           type: python
           code: "ECHO"
-          args: {own: "{{ place }}", note: "{{ note }}"}
+          args: {own: "{{ place }}", note: "{{ note }}", given: "{{ workload.city }}", all: "{{ workload }}"}
           save: {storage: http, url: "URL/{{ workload.path }}", method: POST, data: {x: "{{ city }}"}}
         """
     )
@@ -178,9 +179,9 @@ async def test_items_are_data_and_a_task_is_rendered_for_each(work: Work, word: 
       collection: items
       element: i
       task: {type: python, code: "ECHO", WORD: {v: "{{ i }}", t: "{{ secret.api_token }}", n: "{{ note }}"}}
-      args: {u: "{{ env.CITY }}", m: "{{ note }}"}
+      args: {m: "{{ note }}"}
     """.replace("WORD", word)
-    common = {"t": TOLD, "n": BAIT, "u": "Oslo", "m": BAIT}
+    common = {"t": TOLD, "n": BAIT, "m": BAIT}
     assert await work(body) == [{"v": BAIT, **common}, {"v": "b", **common}]
 
 
@@ -206,7 +207,7 @@ async def test_the_job_of_an_item_can_read_its_element(work: Work, site: Site) -
         """
         workload: {note: "", items: []}
         workflow:
-        - {step: start, next: [{step: s, args: {k: "{{ env.CITY }}"}}]}
+        - {step: start, next: s}
         - step: s
           type: iterator
           distribute: true
@@ -217,6 +218,7 @@ async def test_the_job_of_an_item_can_read_its_element(work: Work, site: Site) -
             type: http
             method: POST
             url: URL/{{ k }}/{{ _loop.index }}
+            args: {k: "{{ env.CITY }}"}
             payload: {both: "{{ secret.api_token }} {{ i }}", item: "{{ i }}", bait: "{{ note }}"}
         """
     )

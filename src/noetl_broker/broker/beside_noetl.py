@@ -35,10 +35,9 @@ def add_noetl_inputs(action: dict[str, JSON], given: RenderedInputs, deferred: t
         return added
     inside = tuple(path[1:] for path in deferred if path[0] == "task")
     own, of_own = _inputs_of_task(task, inside)
-    values = {**given.values, **own}
-    paths = (*(path for path in given.deferred if path[0] not in own), *of_own)
+    values = {**given.values, **own}  # those of an iterator have no deferred strings
     action["task"] = task = dict(task)
-    inside = _add(task, values, paths, _put(task, TASK_WORD, values, paths, inside))
+    inside = _add(task, values, of_own, _put(task, TASK_WORD, values, of_own, inside))
     return (*_except(added, "task"), *(("task", *path) for path in inside))
 
 

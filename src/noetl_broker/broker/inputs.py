@@ -20,20 +20,13 @@ if TYPE_CHECKING:
 
 def inputs_as_request(given: RenderedInputs) -> dict[str, JSON]:
     """The inputs as a job that the broker runs has them; `inputs_of_job` reads them."""
-    request: dict[str, JSON] = {ARGS: given.values}
-    if given.deferred:
-        request["unfinished"] = [[ARGS, *path] for path in given.deferred]
-    return request
+    return {ARGS: given.values}
 
 
 def inputs_of_job(action: Mapping[str, JSON]) -> RenderedInputs:
-    """The inputs in the job of a visit."""
-    word = word_of_inputs(action)
-    inputs = action.get(word)
-    paths = action.get("unfinished") or ()
-    return RenderedInputs(
-        inputs if isinstance(inputs, dict) else {}, tuple(tuple(path[1:]) for path in paths if path[0] == word)
-    )
+    """The inputs in the job of a visit; no template reads a deferred one."""
+    inputs = action.get(word_of_inputs(action))
+    return RenderedInputs(inputs) if isinstance(inputs, dict) else NO_INPUTS
 
 
 def inputs_of_visit(draft: Draft, step: Step, visit: int) -> RenderedInputs:

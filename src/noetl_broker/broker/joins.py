@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from noetl_broker.broker.closing import close_arrivals, close_visit
 from noetl_broker.broker.failures import spent_joins
-from noetl_broker.broker.state import Arrival, RenderedInputs, Token, Visit, overlay_inputs
+from noetl_broker.broker.state import Arrival, Token, Visit
 from noetl_broker.broker.steps import are_all_ways_spent, enter_step, fail_short_join
 from noetl_broker.broker.trail import SpentAtJoin
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from noetl_broker.broker.draft import Draft
+    from noetl_broker.broker.model import JSON
     from noetl_broker.playbook.graph import Graph
     from noetl_broker.playbook.model import Playbook, Step
 
@@ -130,14 +131,12 @@ def merge_arrivals(arrivals: Sequence[Arrival]) -> Arrival:
     last = ordered[-1]
     if len(ordered) == 1:
         return last
-    given = RenderedInputs({})
+    inputs: dict[str, JSON] = {}
     for arrival in ordered:
-        given = overlay_inputs(given, RenderedInputs(arrival.inputs, arrival.deferred))
+        inputs |= arrival.inputs
     sources = tuple(dict.fromkeys(source for arrival in ordered for source in arrival.sources))
     passed = frozenset().union(*(arrival.passed for arrival in ordered))
-    return Arrival(
-        last.arc, last.step, given.values, last.result, sources, _joins_spent_for_all(ordered), passed, given.deferred
-    )
+    return Arrival(last.arc, last.step, inputs, last.result, sources, _joins_spent_for_all(ordered), passed)
 
 
 def _joins_spent_for_all(arrivals: Iterable[Arrival]) -> frozenset[str]:

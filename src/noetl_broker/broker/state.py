@@ -142,7 +142,6 @@ class Arrival(NamedTuple):
     | `sources` | the steps whose data this token stands for, without those spent for a join that they may lead to |
     | `spent` | the `any` joins that no longer wait for this token |
     | `passed` | the routers that it passed in this turn; never stored |
-    | `deferred` | the paths of the deferred strings in `inputs`; all other strings are data |
     | `visit` | the visit that a fork repeats; 0: the next one |
     | `due` | when the repeated visit, a wait, ends or times out, as RFC 3339; None: it counts anew |
     | `items` | what the repeated visit, of an iterator, takes over; None: it chooses its items |
@@ -155,7 +154,6 @@ class Arrival(NamedTuple):
     sources: tuple[str, ...] = ()
     spent: frozenset[str] = frozenset()
     passed: frozenset[str] = frozenset()
-    deferred: tuple[Path, ...] = ()
     visit: int = 0
     due: str | None = None
     items: TakenItems | None = None
@@ -457,8 +455,6 @@ def encode_arrival(arrival: Arrival) -> dict[str, JSON]:
     }
     if arrival.inputs:
         document["inputs"] = arrival.inputs
-    if arrival.deferred:
-        document["left"] = [list(path) for path in arrival.deferred]
     if arrival.sources:
         document["sources"] = list(arrival.sources)
     if arrival.spent:
@@ -481,7 +477,6 @@ def decode_arrival(document: dict[str, Any]) -> Arrival:
         decode_result(document["result"]),
         tuple(document.get("sources", ())),
         frozenset(document.get("spent", ())),
-        deferred=tuple(tuple(path) for path in document.get("left", ())),
         visit=document.get("repeats", 0),
         due=document.get("due"),
         items=TakenItems(document["items"]["total"], document["items"]["again"]) if "items" in document else None,

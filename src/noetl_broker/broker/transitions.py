@@ -270,7 +270,7 @@ def fail_at_once(
 
     `given` are its inputs, if they could be rendered.
     """
-    given = RenderedInputs(arrival.inputs, arrival.deferred) if given is None else given
+    given = RenderedInputs(arrival.inputs) if given is None else given
     if (continues or step.catch) and step.name in arrival.passed:
         fail_entry(draft, step, visit, ring_error(draft, step), arrival.spent)
         return
@@ -391,8 +391,7 @@ def _arrival(draft: Draft, target: Target, scope: Scope, leaving: TokenData) -> 
     """The token on the arc to this target, with its rendered inputs. Raises TemplateError."""
     if target.inputs.empty:
         return Arrival(target.arc, target.step, {}, *leaving)
-    inputs = render_inputs(draft, target.inputs, scope)
-    return Arrival(target.arc, target.step, inputs.values, *leaving, inputs.deferred)
+    return Arrival(target.arc, target.step, render_inputs(draft, target.inputs, scope).values, *leaving)
 
 
 def _choose(draft: Draft, step: Step, scope: Scope, conditions: Conditions) -> list[Target]:

@@ -417,7 +417,7 @@ class EntryRenderer:
             found = self._draft.known.ask(want_step(source))
             name = InlineResult(found.result.data) if isinstance(found, Found) else None
         given = self._render(target, (source, taken.visit), name)
-        return Arrival(target.arc, step.name, given.values, name, (source,), deferred=given.deferred)
+        return Arrival(target.arc, step.name, given.values, name, (source,))
 
     def _again(self, step: Step, source: Visit | None, arrival: Arrival) -> Arrival:
         kept = self._kept(step, arrival)
@@ -427,7 +427,7 @@ class EntryRenderer:
         # A token without a source came before the fork that this history is of: its visit's inputs are not known.
         visit = source or (self._source(arrival.arc), 0)
         given = self._render(target, visit, arrival.result)
-        return kept._replace(arc=target.arc, inputs=given.values, deferred=given.deferred)
+        return kept._replace(arc=target.arc, inputs=given.values)
 
     def _kept(self, step: Step, arrival: Arrival) -> Arrival:
         """The arrival without the steps that this playbook does not have."""

@@ -7,9 +7,9 @@ from typing import Final
 
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook.calls import read_call
-from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
+from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.inputs import trees_of
+from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE
 from noetl_broker.playbook.model import Playbook, Raw, Step
 from noetl_broker.playbook.reader import NO_NAMES, Reading, templates_of
@@ -91,12 +91,11 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
     """Compile the undo; its templates have a role of their own."""
     first = len(reading.uses)
     inputs = read_task_inputs(reading, name, undo, Surroundings(names=element | WORDS))
-    own = frozenset(key for key, _ in trees_of(inputs) if key)
-    around = Surroundings(names=element | WORDS | own)
+    around = Surroundings(names=element | WORDS | names_of(inputs))
     fields: Fields = NO_FIELDS
     plain: Raw = {}
     if undo.kind == "action":
-        fields, plain = read_fields(reading, name, undo, around)
+        fields, plain = read_fields(reading, name, undo, around, inputs=inputs)
     step = Step(
         name=name,
         index=index,
@@ -119,7 +118,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
 
 
 def refuse_step_reads(reading: Reading, playbook: Playbook) -> None:
-    """Report each template of a `compensate` that reads a step's result, or an input that only a worker renders.
+    """Report each template of a `compensate` that reads the result of a step.
 
     When it runs, the execution is over, or another one does the undo: there are no results of steps.
     """
@@ -137,8 +136,3 @@ def refuse_step_reads(reading: Reading, playbook: Playbook) -> None:
                 message = f"the `{COMPENSATE}` of `{step.name}` reads the result of the step `{other}`"
                 remedy = "write `result`" if other == step.name else f"give it to `{step.name}` as an input"
                 reading.report.error(CODE, place, message, f"{remedy}: it sees inputs, result, error and the workload")
-            if (path := seen.deferred_input(text, use.part.names)) is not None:
-                message = f"the `{COMPENSATE}` of `{step.name}` reads the input `{path_text(path)}`"
-                reading.report.error(
-                    CODE, place, f"{message}, which only a worker can render", "write its template here"
-                )

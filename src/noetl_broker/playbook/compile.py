@@ -12,7 +12,7 @@ from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.blocks import block_path, part_of
 from noetl_broker.playbook.compensations import refuse_step_reads
 from noetl_broker.playbook.concurrency import read_concurrency
-from noetl_broker.playbook.deferred import defer_defaults, defer_strings, refuse_reads
+from noetl_broker.playbook.deferred import refuse_reads
 from noetl_broker.playbook.diagnostics import Place, PlaybookError, PlaybookRules, Report
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.header import Outline, read_block_outline, read_outline
@@ -88,8 +88,9 @@ def _read(reading: Reading, document: Document, source: str | bytes) -> Draft:
 
 def _read_outlined(reading: Reading, outline: Outline) -> Draft:
     """Read the steps of a playbook or of a block, and the blocks in them."""
-    steps = _read_steps(reading, outline)
     workload = _read_workload(reading, outline)
+    reading.deferred_keys = frozenset(key for key, tree in workload.items() if tree.deferred)
+    steps = _read_steps(reading, outline)
     blocks = {name: _read_block(reading, outline, name) for name in reading.blocks}
     if START not in steps:
         return Draft(reading, None, blocks=blocks)
@@ -127,8 +128,6 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         if step.join is None and name != END and graph.incoming(name) > 1:
             steps[name] = replace(step, join="all")
     refuse_unmet_needs(reading, steps, graph, {written.name: written.place for written in outline.steps})
-    workload, deferred = defer_defaults(workload)
-    steps = defer_strings(reading, steps, deferred)
     arriving = arriving_inputs(steps)
     for name, step in steps.items():
         if reads_inputs(step, (inputs for _, inputs in arriving.get(name, ()))):
@@ -137,7 +136,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         path=outline.path,
         name=outline.name,
         workload=workload,
-        deferred=deferred,
+        deferred={(key, *path): text for key, tree in workload.items() for path, text in tree.deferred_texts()},
         workload_schema=outline.workload_schema,
         steps=steps,
         start=steps[START],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from noetl_broker.template import Path, Scope, Tree
@@ -46,12 +46,6 @@ class Fields:
         for key, tree in self._moving:
             rendered[key] = tree.render(scope)
         return rendered
-
-    def deferring(self, is_deferred: Callable[[str], object]) -> Fields:
-        """Give the fields with those templates deferred for whose text `is_deferred` gives a true value."""
-        parts = {key: tree.deferring(is_deferred) for key, tree in self.parts.items()}
-        changed = any(parts[key] is not tree for key, tree in self.parts.items())
-        return Fields(parts, self.at) if changed else self
 
 
 def union_of_results(sets: Iterable[frozenset[str] | None]) -> frozenset[str] | None:

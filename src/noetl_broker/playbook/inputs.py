@@ -33,7 +33,7 @@ def read_inputs(
         elif is_one_template(value):
             whole = reading.tree(value, where, part)
             if whole.deferred:
-                message = f"`{word}` is one template, and it names a word that only a worker knows"
+                message = f"`{word}` is one template, and only a worker can render it"
                 hint = f'write a mapping: {word}: {{name: "{{{{ … }}}}"}}'
                 reading.report.error("worker-word", where, message, hint)
             inputs = merge(inputs, Inputs(whole=whole, aliases={word: None}))
@@ -61,11 +61,13 @@ def merge(under: Inputs, over: Inputs) -> Inputs:
 
 
 def split_inputs(inputs: Inputs, read: frozenset[str], names: frozenset[str]) -> tuple[Inputs, Inputs]:
-    """Split inputs: first those that are in `read` and read none of these `names`, then the others.
+    """Split inputs: first those that are in `read` and read none of these `names`, then the others and deferred ones.
 
     A template for a whole level may give any name. Then the inputs are not split: all go to one side.
     """
-    bound = {key for key, tree in trees_of(inputs) if key in names or not names.isdisjoint(_reads(tree))}
+    bound = {
+        key for key, tree in trees_of(inputs) if tree.deferred or key in names or not names.isdisjoint(_reads(tree))
+    }
     if inputs.whole is None and inputs.base is None:
         free = inputs.keys.keys() - bound
         once = {key: tree for key, tree in inputs.keys.items() if key in free and not read.isdisjoint((key, ARGS))}
@@ -83,6 +85,17 @@ def trees_of(inputs: Inputs) -> Iterator[tuple[str, Tree]]:
     if inputs.whole is not None:
         yield "", inputs.whole
     yield from inputs.keys.items()
+
+
+def names_of(inputs: Inputs) -> frozenset[str]:
+    """Give the names that inputs certainly give."""
+    below = NO_NAMES if inputs.base is None else names_of(inputs.base)
+    return below.union(inputs.keys)
+
+
+def deferred_names(inputs: Inputs) -> frozenset[str]:
+    """Give the names of inputs that have a deferred string."""
+    return frozenset(key for key, tree in trees_of(inputs) if tree.deferred)
 
 
 def _reads(tree: Tree) -> frozenset[str]:

@@ -14,7 +14,7 @@ from noetl_broker.playbook.compensations import read_compensate
 from noetl_broker.playbook.diagnostics import Place, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.header import Written
-from noetl_broker.playbook.inputs import is_one_template
+from noetl_broker.playbook.inputs import is_one_template, names_of
 from noetl_broker.playbook.items import expands, read_item_catch, read_item_retry, read_tolerance
 from noetl_broker.playbook.keywords import (
     INPUT_WORDS,
@@ -109,7 +109,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
     inputs = read_task_inputs(reading, written.name, declared, around)
     repeating = as_templates(declared, refused=keys.refused)
     kept = frozenset({"loop"}) if looped else frozenset({"on_error"})
-    fields, plain = read_fields(reading, written.name, repeating, around, kept)
+    fields, plain = read_fields(reading, written.name, repeating, around, kept, inputs)
     if not looped:
         repeated, plain_task = read_task_of_worker(reading, written.name, task, around)
         fields = Fields({**fields.parts, "task": repeated}, fields.at)
@@ -293,10 +293,11 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
     priority = read_priority(reading, task)
     plain: Raw = {}
     fields, call = NO_FIELDS, None
+    inputs = read_task_inputs(reading, name, task, around)
     if task.kind == "playbook":
         call = read_call(reading, name, task, around)
     else:
-        fields, plain = read_fields(reading, name, task, around)
+        fields, plain = read_fields(reading, name, task, around, inputs=inputs)
     own, place = task.layers[-1].raw, task.layers[-1].place
     nested = place != written.place  # the limits of a loop are those of all items together
     return Step(
@@ -304,7 +305,7 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
         index=written.index,
         type=task.type,
         kind=task.kind,
-        inputs=read_task_inputs(reading, name, task, around),
+        inputs=inputs,
         fields=fields,
         plain=plain,
         timeout=read_timeout(reading, name, task, around) if nested else None,
@@ -356,18 +357,12 @@ def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Sur
     Its inputs are merged under `args`. The worker renders them for each item, so strings that read one are deferred.
     """
     inputs = read_task_inputs(reading, name, task, around, "fields")
-    given = _certain_names(inputs)
+    given = NO_NAMES if inputs.empty else names_of(inputs) | {ARGS}
     seen = Surroundings(names=around.names | given, worker=around.worker | given)
     fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
     place = task.layers[-1].place
     kind = reading.tree(task.type, (*place, "type"), Part(step=name, role="fields"))
     return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
-
-
-def _certain_names(inputs: Inputs) -> frozenset[str]:
-    """Give the names of the task's inputs, without those that a template may add."""
-    below = NO_NAMES if inputs.base is None else _certain_names(inputs.base)
-    return below if inputs.empty else below.union(inputs.keys, {ARGS})
 
 
 def _inputs_of_job(reading: Reading, inputs: Inputs, task: Declared) -> dict[str, Tree | Fields]:

@@ -281,7 +281,7 @@ class Step:
     priority: int | None = None
     retry: Retry | None = None  # None: the setting default_max_attempts
     result: Tree | None = None  # `result` of `end`
-    save_data: Tree | None = None  # `save.data` of `end`
+    save_data: Tree | None = None  # `save.data` of an `end` without an action
     output: Tree | None = None  # what is kept in place of the result of its action
     task_name: str | None = None  # the workbook action that it calls
     call: ChildCall | None = None  # kind "playbook"
@@ -304,7 +304,7 @@ class Step:
     @property
     def result_template(self) -> Tree | None:
         """The template that gives the execution's result where `end` was reached; None if none does."""
-        return self.save_data if self.result is None and not self.has_action else self.result
+        return self.save_data if self.result is None else self.result
 
     @property
     def has_compensate(self) -> bool:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from noetl_broker.playbook.diagnostics import Place, PlaybookRules, Report, path_text
 from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.model import Arc
+from noetl_broker.playbook.template_reads import input_read, workload_key_read
 from noetl_broker.playbook.work import Work, weight_of
-from noetl_broker.template import WORKER_WORDS, Template, TemplateError, Tree, compile_condition, compile_tree
+from noetl_broker.template import (
+    WORKER_WORDS,
+    Template,
+    TemplateError,
+    Tree,
+    compile_condition,
+    compile_tree,
+    read_by_text,
+)
 
 Role = Literal["workload", "inputs", "fields", "next", "retry", "catch", "result", "iteration", "compensate"]
 NO_NAMES: frozenset[str] = frozenset()
@@ -22,12 +31,16 @@ COST_OF_ACTION = 20  # units of work: one value of a workbook action, for each s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Where a template is: its step and role, the further `names` that it finds, its worker-side words."""
+    """Where a template is: its step and role, the further `names` that it finds, its worker-side words.
+
+    Without worker-side words the broker renders it, or an error says why not. `deferred` are inputs that it may read.
+    """
 
     step: str | None
     role: Role
     names: frozenset[str] = NO_NAMES
     worker: frozenset[str] = NO_NAMES
+    deferred: frozenset[str] = NO_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +103,7 @@ class Reading:
     programs: list[Program] = field(default_factory=list)
     calls: list[CallOfPath] = field(default_factory=list)
     blocks: dict[str, WrittenBlock] = field(default_factory=dict)  # by the step that has it
+    deferred_keys: frozenset[str] = NO_NAMES  # of the workload: their defaults have a deferred string
     broken: bool = False  # an arc could not be read, so the graph is incomplete
     templates: set[str] = field(default_factory=set)  # different texts so far
     paid: set[str] = field(default_factory=set)  # strings whose reading is charged
@@ -131,6 +145,7 @@ class Reading:
                 value,
                 at,
                 worker_words=part.worker,
+                reads_deferred=self._reads_deferred(part),
                 max_source_chars=self.rules.template_max_source_chars,
                 before=self._charge,
             )
@@ -143,6 +158,18 @@ class Reading:
             names, results = tree.names | tree.worker_names, union_of_results((tree.results, tree.worker_results))
             self.uses.append(Use(place=place, value=value, part=part, names=names, results=results))
         return tree
+
+    def is_deferred(self, text: str, part: Part) -> bool:
+        """Whether a template that compiles is left for the worker."""
+        reads_deferred = self._reads_deferred(part)
+        return not part.worker.isdisjoint(read_by_text(text)[0]) or bool(reads_deferred and reads_deferred(text))
+
+    def _reads_deferred(self, part: Part) -> Callable[[str], object] | None:
+        """Give a test whether a string for a worker reads a deferred input or workload key; None if none can."""
+        keys = self.deferred_keys if part.worker else NO_NAMES
+        if not (keys or part.deferred):
+            return None
+        return lambda source: workload_key_read(source, keys, part.names) or input_read(source, part.deferred, NO_NAMES)
 
     def condition(self, value: Any, place: Place, part: Part, code: str = "bad-when") -> Template | None:
         """Compile a condition; report an error and give None if it is not one expression."""

@@ -5,67 +5,26 @@ Inputs have levels: workbook action < step < task of an iterator < transition. A
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from noetl_broker.playbook.diagnostics import path_text
-from noetl_broker.playbook.inputs import trees_of
+from noetl_broker.playbook.inputs import deferred_names, names_of, trees_of
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Step
 from noetl_broker.playbook.reader import NO_NAMES, Reading, Use
-from noetl_broker.playbook.template_reads import ARGS, reads_of
-from noetl_broker.template import Path, Tree
-
-
-class PathIndex:
-    """A set of paths in a JSON value, for the question which of them a template reads."""
-
-    def __init__(self, paths: Iterable[Path] = ()) -> None:
-        self._paths: set[Path] = set()
-        self._under: dict[Path, Path] = {}  # each prefix of a path: the first path with it
-        for path in paths:
-            self.add(path)
-
-    def __bool__(self) -> bool:
-        return bool(self._paths)
-
-    def add(self, path: Path) -> None:
-        """Add a path."""
-        self._paths.add(path)
-        for length in range(len(path) + 1):
-            self._under.setdefault(path[:length], path)
-
-    def touched_by(self, read: Path) -> Path | None:
-        """Give a path that contains the read path, or lies inside it; None if there is none."""
-        if read in self._under:
-            return self._under[read]
-        return next((read[:length] for length in range(1, len(read)) if read[:length] in self._paths), None)
 
 
 class Seen(NamedTuple):
     """The inputs that a template finds by name.
 
     `names` are given in any case, `possible` are those of some transition too. `complete`: no template decides on more
-    names. `deferred` maps the path of each deferred string in the inputs to its place in the playbook.
+    names. `deferred` are names of inputs with a deferred string.
     """
 
     names: frozenset[str] = NO_NAMES
     possible: frozenset[str] = NO_NAMES
     complete: bool = True
-    deferred: Mapping[Path, str] = MappingProxyType({})
-    paths: PathIndex = PathIndex()  # those of `deferred`
-
-    def deferred_input(self, source: str, hidden: frozenset[str] = NO_NAMES) -> Path | None:
-        """Give a deferred input that a template reads; words of the place hide inputs of these names."""
-        if not self.deferred:
-            return None
-        for read in reads_of(source):
-            by_name = self.paths.touched_by(read) if read[0] not in hidden else None
-            of_all = read[0] == ARGS and ARGS not in self.names
-            found = self.paths.touched_by(read[1:]) if of_all else by_name
-            if found is not None:
-                return found
-        return None
+    deferred: frozenset[str] = NO_NAMES
 
 
 class Scopes:
@@ -92,14 +51,15 @@ class Scopes:
         """Give what templates after the action see: inputs of the step and of transitions."""
         if step.name not in self._after:
             arriving = self._arriving[step.name]
-            self._after[step.name] = _with_inputs(arriving, step.inputs, replaced=arriving.names)
+            seen = _with_inputs(arriving, step.inputs)
+            of_items = NO_NAMES if step.type == "iterator" else deferred_names(task_inputs(step))
+            self._after[step.name] = seen._replace(deferred=seen.deferred | of_items)
         return self._after[step.name]
 
     def of_fields(self, step: Step) -> Seen:
         """Give what the fields of a task see: all inputs."""
         if step.name not in self._fields:
-            replaced = NO_NAMES if step.type == "iterator" else self._arriving[step.name].names
-            self._fields[step.name] = _with_inputs(self.of_next(step), task_inputs(step), replaced=replaced)
+            self._fields[step.name] = _with_inputs(self.of_next(step), task_inputs(step))
         return self._fields[step.name]
 
     def of_use(self, use: Use) -> Seen:
@@ -145,47 +105,23 @@ def task_inputs(step: Step) -> Inputs:
 
 
 def _merged(arcs: list[Inputs]) -> Seen:
-    """Give what arrives at a step: the names that every arc gives, the names and deferred strings of any."""
+    """Give what arrives at a step: the names that every arc gives, and those of any."""
     if not arcs:
         return Seen()
     names = [names_of(inputs) for inputs in arcs]
-    texts: dict[Path, str] = {}
-    for inputs in arcs:
-        texts |= _texts(inputs)
     complete = all(map(_are_complete, arcs))
-    return Seen(frozenset.intersection(*names), frozenset().union(*names), complete, texts, PathIndex(texts))
+    return Seen(frozenset.intersection(*names), frozenset().union(*names), complete)
 
 
-def _with_inputs(seen: Seen, inputs: Inputs, replaced: frozenset[str]) -> Seen:
-    """Give what a template sees that finds these inputs too; those `replaced` are never rendered."""
+def _with_inputs(seen: Seen, inputs: Inputs) -> Seen:
+    """Give what a template sees that finds these inputs too."""
     if inputs.empty:
         return seen
     names = names_of(inputs)
-    texts = {**{path: at for path, at in _texts(inputs).items() if path[0] not in replaced}, **seen.deferred}
     complete = seen.complete and _are_complete(inputs)
-    return Seen(seen.names | names, seen.possible | names, complete, texts, PathIndex(texts))
-
-
-def names_of(inputs: Inputs) -> frozenset[str]:
-    """Give the names that inputs certainly give."""
-    below = NO_NAMES if inputs.base is None else names_of(inputs.base)
-    return below.union(inputs.keys)
+    return Seen(seen.names | names, seen.possible | names, complete, seen.deferred | deferred_names(inputs))
 
 
 def _are_complete(inputs: Inputs) -> bool:
     """Whether no template gives more names."""
     return inputs.whole is None and inputs.base is None
-
-
-def _texts(inputs: Inputs) -> dict[Path, str]:
-    """Give the deferred strings of inputs: their places in the playbook by their paths."""
-    below = {} if inputs.base is None else _texts(inputs.base)
-    found = {path: at for path, at in below.items() if path[0] not in inputs.keys}
-    for key, tree in inputs.keys.items():
-        found |= {(key, *path): place_in(tree, path) for path in tree.deferred}
-    return found
-
-
-def place_in(tree: Tree, path: Path) -> str:
-    """Give the place in the playbook of a string in a tree."""
-    return tree.at + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)

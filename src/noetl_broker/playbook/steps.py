@@ -88,7 +88,7 @@ def read_step(reading: Reading, written: Written) -> Step:
         retry=retry,
         result=_result(reading, name, raw, place),
         output=read_output(reading, name, declared, iterating=iterating),
-        save_data=_save_data(reading, name, raw, place),
+        save_data=_save_data(reading, name, raw, place) if declared.kind == "router" else None,
         task_name=declared.task_name,
         call=read_call(reading, name, declared) if declared.kind == "playbook" and not iterating else None,
         wait=read_wait(reading, name, declared) if declared.kind == "wait" and not iterating else None,
@@ -124,7 +124,7 @@ def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterat
         return read_iterated(reading, written, declared)
     inputs = read_task_inputs(reading, written.name, declared)
     if declared.kind == "action":
-        fields, plain = read_fields(reading, written.name, declared)
+        fields, plain = read_fields(reading, written.name, declared, inputs=inputs)
         return Iterated(iteration=None, inputs=inputs, fields=fields, plain=plain)
     return Iterated(iteration=None, inputs=inputs, fields=NO_FIELDS, plain={})
 
@@ -204,7 +204,7 @@ def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
 
 
 def _save_data(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
-    """Read `save.data` of `end`: the execution's result if `end` has no other."""
+    """Read `save.data` of an `end` without an action: the execution's result if `end` has no other."""
     if name != END:
         return None
     for key in SAVE_KEYS:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
+from noetl_broker.playbook.deferred import refuse_reads_of_inputs
 from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
-from noetl_broker.playbook.inputs import merge, read_inputs
+from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
 from noetl_broker.playbook.keywords import (
     ACTION_TYPES,
     BROKER_TYPES,
@@ -201,10 +202,12 @@ def read_task_inputs(
 ) -> Inputs:
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
-    worker = NO_NAMES if declared.kind == "router" else reading.worker_words | around.worker
-    part = Part(step=name, role=role, names=around.names, worker=worker)
+    worker = reading.worker_words | around.worker if declared.kind == "action" else NO_NAMES
+    part, first = Part(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.place, part, declared.own))
+    if role == "inputs" and deferred_names(inputs):
+        refuse_reads_of_inputs(reading, reading.uses[first:], names_of(inputs))
     return inputs
 
 
@@ -214,12 +217,14 @@ def read_fields(
     declared: Declared,
     around: Surroundings = NO_SURROUNDINGS,
     keep: frozenset[str] = NO_NAMES,
+    inputs: Inputs = NO_INPUTS,
 ) -> tuple[Fields, Raw]:
     """Split the keys of a task into fields that are rendered and values that stay as written.
 
-    `keep` are keys of the broker that are fields of this task.
+    `keep` are keys of the broker that are fields of this task. A field that reads a deferred input is deferred, too.
     """
-    part = Part(step=name, role="fields", names=around.names, worker=reading.worker_words | around.worker)
+    names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
+    part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred_names(inputs))
     values: dict[str, tuple[Any, Place]] = {}
     plain: Raw = {}
     of_broker = broker_keys(reading.rules.language)

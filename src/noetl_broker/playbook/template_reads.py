@@ -38,26 +38,35 @@ def required_names(source: str) -> frozenset[str]:
     return frozenset(str(path[0]) for path in _always_read(tree)) - {str(name) for name in optional}
 
 
-def first_overlapping(source: str, paths: Iterable[Path]) -> Path | None:
-    """Give the first of these paths that contains, or lies inside, a path that the template reads."""
-    reads = reads_of(source)
-    return next((path for path in paths if any(overlap(read, path) for read in reads)), None)
+def workload_key_read(source: str, keys: Collection[str], hidden: Collection[str]) -> str | None:
+    """Give one of these keys of the workload that a template reads, by its name or under `workload`.
 
-
-def overlap(read: Path, path: Path) -> bool:
-    """Whether one of two paths begins with the other."""
-    return all(one == other for one, other in zip(read, path, strict=False))
-
-
-def workload_paths(paths: Iterable[Path], hidden: Collection[str]) -> frozenset[Path]:
-    """Give paths in the workload as templates read them: under `workload` and its aliases, and by key.
-
-    `hidden` are names with another meaning: inputs, the element of an iterator.
+    The aliases of `workload` count, too. `hidden` are names with another meaning: inputs, the element of an iterator.
     """
-    paths = tuple(paths)
-    words = [word for word in WORDS_FOR_WORKLOAD if word not in hidden]
-    named = frozenset(path for path in paths if path[0] not in hidden and path[0] not in SCOPE_WORDS)
-    return named | {(word, *path) for path in paths for word in words}
+    for read in reads_of(source) if keys else ():
+        if read[0] not in hidden and (read[0] in WORDS_FOR_WORKLOAD or read[0] not in SCOPE_WORDS):
+            found = _key_read(read, keys, WORDS_FOR_WORKLOAD)
+            if found is not None:
+                return found
+    return None
+
+
+def input_read(source: str, names: Collection[str], hidden: Collection[str]) -> str | None:
+    """Give one of these inputs that a template reads, by its name or under `args`; `hidden` as above."""
+    for read in reads_of(source) if names else ():
+        found = _key_read(read, names, (ARGS,)) if read[0] not in hidden else None
+        if found is not None:
+            return found
+    return None
+
+
+def _key_read(read: Path, keys: Collection[str], words: Collection[str]) -> str | None:
+    """Give the key that a path reads; of a path that is one of `words` alone, and so reads all keys, the first."""
+    if read[0] not in words:
+        return str(read[0]) if read[0] in keys else None
+    if len(read) == 1:
+        return min(keys)
+    return str(read[1]) if read[1] in keys else None
 
 
 def word_of_inputs(action: Mapping[str, JSON]) -> str:
@@ -73,15 +82,6 @@ def at_path(value: JSON, path: Path) -> JSON:
     except (LookupError, TypeError):
         return None
     return value
-
-
-def with_value(value: JSON, path: Path, part: JSON) -> JSON:
-    """Give a copy of a JSON value with another part at an existing path."""
-    if not path:
-        return part
-    copy: JSON = dict(value) if isinstance(value, Mapping) else list(value)
-    copy[path[0]] = with_value(value[path[0]], path[1:], part)
-    return copy
 
 
 def _parsed(source: str) -> nodes.Template | None:

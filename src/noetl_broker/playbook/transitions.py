@@ -50,8 +50,7 @@ class _Entry:
     def __init__(self, reading: Reading, source: str, index: int, word: EntryList) -> None:
         self.reading, self.source, self.index, self.word = reading, source, index, word
         names = frozenset({ERROR}) if word == "catch" else frozenset()
-        self.part = Part(step=source, role="next", names=names, worker=reading.worker_words)
-        self.of_condition = Part(step=source, role="next", names=names)
+        self.part = Part(step=source, role="next", names=names)
         self.condition: str | None = None
         self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
         self.level = NO_LEVEL  # the mapping of the entry
@@ -71,7 +70,7 @@ class _Entry:
         condition = None
         if words:
             where = (*place, words[0])
-            condition = self.reading.condition(raw[words[0]], where, self.of_condition)
+            condition = self.reading.condition(raw[words[0]], where, self.part)
             self.condition = str(raw[words[0]])
         self.defaults, self.level = read_inputs(self.reading, raw, place, self.part), raw
         entry = self._with_targets(raw, place, condition, conditional=bool(words))

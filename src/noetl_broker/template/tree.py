@@ -40,6 +40,7 @@ class _Reading:
     """What the strings of a tree read, collected while it is compiled."""
 
     worker_words: frozenset[str]
+    reads_deferred: Callable[[str], object] | None
     max_source_chars: int | None
     before: Callable[[str], object] | None
     names: set[str] = field(default_factory=set)
@@ -53,9 +54,9 @@ class _Reading:
 class Tree:
     """A JSON value whose strings may be templates, at one place of a playbook.
 
-    `names` and `results` are what the broker's templates read, as in `Template`; `templates` is their number. `left`
-    are the paths of deferred strings, which the worker renders; `worker_names` and `worker_results` are what they read,
-    without the worker's own words. `constant`: it has no template at all.
+    `names` and `results` are what the broker's templates read, as in `Template`; `templates` is their number.
+    `deferred` are the paths of deferred strings, which the worker renders; `worker_names` and `worker_results` are what
+    they read, without the worker's own words. `constant`: it has no template at all.
     """
 
     __slots__ = (
@@ -113,21 +114,6 @@ class Tree:
         """Give the templates that the broker renders, with their paths."""
         return _templates(self._root, ())
 
-    def deferring(self, is_deferred: Callable[[str], object]) -> Tree:
-        """Give the tree with those templates deferred for whose text `is_deferred` gives a true value."""
-        deferred = {template for template in self.broker_templates() if is_deferred(template.source)}
-        if not deferred:
-            return self
-        reading = _Reading(
-            worker_words=NO_NAMES,
-            max_source_chars=None,
-            before=None,
-            worker_names=set(self.worker_names),
-            worker_results=None if self.worker_results is None else set(self.worker_results),
-            deferred=list(self.deferred),
-        )
-        return Tree(self.at, _deferred(self._root, (), deferred, reading), reading)
-
     def deferred_texts(self) -> Iterator[tuple[Path, str]]:
         """Give the deferred strings with their paths."""
         for path in self.deferred:
@@ -152,15 +138,19 @@ def compile_tree(
     at: str,
     *,
     worker_words: frozenset[str] = NO_NAMES,
+    reads_deferred: Callable[[str], object] | None = None,
     max_source_chars: int | None = MAX_SOURCE_CHARS,
     before: Callable[[str], object] | None = None,
 ) -> Tree:
-    """Compile a JSON value. A string that reads one of the worker's words is deferred.
+    """Compile a JSON value.
 
+    A string is deferred if it reads a word of the worker, or if `reads_deferred` says so.
     Keys of mappings are never templates. `before` is called with each string first, and may raise. Raises TemplateError
     with the place of the string.
     """
-    reading = _Reading(worker_words=worker_words, max_source_chars=max_source_chars, before=before)
+    reading = _Reading(
+        worker_words=worker_words, reads_deferred=reads_deferred, max_source_chars=max_source_chars, before=before
+    )
     return Tree(at, _compiled(value, at, (), reading), reading)
 
 
@@ -202,7 +192,8 @@ def _compiled_text(source: str, at: str, path: Path, reading: _Reading) -> Any:
         if template.constant:
             return source
         names, results = template.names, template.results
-        if not names & reading.worker_words:
+        reads_deferred = reading.reads_deferred is not None and reading.reads_deferred(source)
+        if not reads_deferred and not names & reading.worker_words:
             reading.templates += 1
             reading.names |= names
             reading.results = _united(reading.results, results)
@@ -238,28 +229,6 @@ def _rendered(node: Any, run: Evaluation) -> JSON:
         return {key: _rendered(child, run) for key, child in node.entries.items()}
     if kind is _List:
         return [_rendered(child, run) for child in node.items]
-    return node
-
-
-def _deferred(node: Any, path: Path, deferred: set[Template], reading: _Reading) -> Any:
-    kind = type(node)
-    if kind is Template:
-        if node in deferred:
-            reading.deferred.append(path)
-            reading.worker_names |= node.names
-            reading.worker_results = _united(reading.worker_results, node.results)
-            return node.source
-        reading.templates += 1
-        reading.names |= node.names
-        reading.results = _united(reading.results, node.results)
-        return node
-    before = reading.templates
-    if kind is _Mapping:
-        entries = {key: _deferred(child, (*path, key), deferred, reading) for key, child in node.entries.items()}
-        return _Mapping(entries) if reading.templates > before else entries
-    if kind is _List:
-        items = [_deferred(child, (*path, index), deferred, reading) for index, child in enumerate(node.items)]
-        return _List(items) if reading.templates > before else items
     return node
 
 

@@ -8,12 +8,13 @@ The context lists the deferred strings of the workload. Of these, only those are
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from noetl_broker.playbook.template_reads import at_path, first_overlapping, with_value, word_of_inputs, workload_paths
+from noetl_broker.playbook.template_reads import word_of_inputs, workload_key_read
 from noetl_broker.template import WORKER_WORDS, Moment, Scope, StepResult, Template, TemplateError, compile_text
 from noetl_broker.worker.environment import Lookup, credential, secret, visible_environment
 from noetl_broker.worker.errors import ToolFault
@@ -43,7 +44,7 @@ def mark_deferred(action: dict[str, Any]) -> dict[str, Any]:
     return action
 
 
-def _mark(value: Any, path: list[Any]) -> None:
+def _mark(value: Any, path: Sequence[Any]) -> None:
     try:
         for part in path[:-1]:
             value = value[part]
@@ -57,9 +58,9 @@ def _mark(value: Any, path: list[Any]) -> None:
 class Renderer:
     """Renders the deferred strings of one job; they see inputs, results of steps, the workload, worker-side words.
 
-    `marks`: the job lists its deferred strings, and `mark_deferred` has marked them. `defaults` are the paths of
-    deferred strings of the workload. `moment` is the start of this attempt. Generated ids depend on the job alone, so
-    every attempt makes the same ones.
+    `args` are inputs without a deferred string, until `with_inputs`. `marks`: the job lists its deferred strings, and
+    `mark_deferred` has marked them. `defaults` are the paths of deferred strings in the workload. `moment` is the start
+    of this attempt. Generated ids depend on the job alone, so every attempt makes the same ones.
     """
 
     args: Mapping[str, Any]
@@ -98,31 +99,23 @@ class Renderer:
             return None
         return template
 
-    def with_inputs(self, args: object, path: Path, extra: Mapping[str, Any]) -> Renderer:
-        """Give a renderer that sees these inputs rendered; deferred inputs see only the others."""
-        if not isinstance(args, Mapping):
-            return self
-        done = {key: value for key, value in args.items() if self.names_in(value, extra) is None}
-        seen = replace(self, args=done)
-        return replace(self, args={key: seen.render(value, path, extra=extra) for key, value in args.items()})
-
-    def with_level(self, inputs: Mapping[str, Any], path: Path, extra: Mapping[str, Any]) -> Renderer:
+    def with_inputs(self, inputs: object, path: Path, extra: Mapping[str, Any]) -> Renderer:
         """Give a renderer that sees these inputs too; they themselves see what this renderer sees."""
-        return replace(self, args={**self.args, **self.render(inputs, path, extra=extra)}) if inputs else self
+        if not isinstance(inputs, Mapping):
+            return self
+        return replace(self, args={**self.args, **self.render(inputs, path, extra=extra)})
 
     def of_item(self, index: int) -> Renderer:
         """Give the renderer of one item, with ids of its own."""
         moment = Moment(execution_id=self.moment.execution_id, turn=f"{self.moment.turn}.{index}", at=self.moment.at)
         return replace(self, moment=moment)
 
-    def names_in(self, value: Any, extra: Mapping[str, Any] = NO_WORDS) -> frozenset[str] | None:
-        """Give the names that the deferred strings of a value read; None if it has none."""
+    def is_deferred(self, value: Any) -> bool:
+        """Whether a value has a deferred string."""
         if isinstance(value, str):
-            template = self.template_of(value, (), extra)
-            return None if template is None else template.names
+            return self.template_of(value, (), NO_WORDS) is not None
         items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-        read = [names for item in items if (names := self.names_in(item, extra)) is not None]
-        return frozenset().union(*read) if read else None
+        return any(map(self.is_deferred, items))
 
     def _render_text(self, text: str, path: Path, extra: Mapping[str, Any]) -> Any:
         template = self.template_of(text, path, extra)
@@ -155,22 +148,20 @@ class Renderer:
         return {name: step_result(data, name, self.context) for name, data in results.items()}
 
     def _workload(self, source: str, hidden: Collection[str]) -> Mapping[str, Any]:
-        """Give the workload, with those deferred strings rendered that a template reads; `hidden` names hide keys."""
+        """Give the workload, with those defaults rendered that a template reads; `hidden` names hide keys."""
         workload = self.context.get("workload")
         if not isinstance(workload, dict):
             return {}
-        for path in self.defaults:
-            is_text = isinstance(at_path(workload, path), str)
-            if is_text and first_overlapping(source, workload_paths((path,), hidden)):
-                workload = with_value(workload, path, self._default(path))
-        return workload
+        keys = {str(path[0]) for path in self.defaults if path[0] in workload}
+        return {**workload, **{key: self._default(key) for key in keys if workload_key_read(source, {key}, hidden)}}
 
-    def _default(self, path: Path) -> Any:
+    def _default(self, key: Any) -> Any:
         """Render a default of the workload: it sees the workload and worker-side words."""
-        text = Deferred(at_path(self.context, ("workload", *path)))
-        others = tuple(other for other in self.defaults if other != path)
-        alone = replace(self, args={}, context={"workload": self.context.get("workload")}, defaults=others)
-        return alone.render(text, ("workload", *path))
+        workload = self.context["workload"]
+        marked = {key: deepcopy(workload[key])}
+        for path in self.defaults:
+            _mark(marked, path)
+        return replace(self, args={}, context={"workload": workload}, defaults=()).render(marked, ("workload",))[key]
 
 
 def step_result(data: Any, name: str, context: Mapping[str, Any]) -> StepResult:
@@ -218,14 +209,16 @@ def renderer_of(
         words["result"] = words["this"] = step_result(context["result"], "result", context)
     if isinstance(context.get("words"), Mapping):
         words |= context["words"]  # of one item of an iterator: its element and `_loop`
-    return Renderer(
-        args=args if isinstance(args, Mapping) else {},
+    renderer = Renderer(
+        args={},
         context=context,
         words=words,
         moment=Moment(execution_id=job["execution_id"], turn=job["node_id"], at=datetime.now(UTC)),
         marks=isinstance(action.get("unfinished"), list),
         defaults=tuple(deferred_defaults(context)),
     )
+    given = args.items() if isinstance(args, Mapping) else ()
+    return replace(renderer, args={key: value for key, value in given if not renderer.is_deferred(value)})
 
 
 def deferred_defaults(context: Mapping[str, Any]) -> Iterator[Path]:

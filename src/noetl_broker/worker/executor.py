@@ -45,10 +45,7 @@ class Success:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One running job.
-
-    `under`: the iterator's action; the inputs of its task may read the inputs of that action.
-    """
+    """One running job."""
 
     job: LeasedJob
     shared: WorkerResources
@@ -56,15 +53,11 @@ class Run:
     context: Mapping[str, Any]
     log: JobLog
     progress: JobProgress
-    under: Mapping[str, Any] | None = None
 
     def with_inputs(self, action: Mapping[str, Any], path: Path, words: Mapping[str, Any]) -> Run:
         """The run with the rendered inputs of a task. They are rendered once, for its fields and its `save`."""
         word = word_of_inputs(action)
-        if self.under is None:
-            return replace(self, renderer=self.renderer.with_inputs(action.get(word), (*path, word), words))
-        renderer = replace(self, under=None).with_inputs(self.under, (), {}).renderer
-        return replace(self, renderer=renderer.with_level(action[word], (*path, word), words))
+        return replace(self, renderer=self.renderer.with_inputs(action.get(word), (*path, word), words))
 
     def rendered_inputs(self, action: Mapping[str, Any]) -> dict[str, Any]:
         """The rendered inputs, by each key under which the action has the same inputs."""
@@ -236,10 +229,9 @@ def failure_without_secrets(fault: ToolFault, redactor: Redactor) -> Failure:
 async def _run(run: Run, action: Mapping[str, Any]) -> Any:
     if not iterates(action):
         return await run.step(action, (), {})
-    nested = action.get("type") == "iterator" and not isinstance(action.get("loop"), Mapping)
     iteration = iteration_of(action, run.renderer)
     run.progress.begin_items(len(iteration.items))
-    results, faults = await iterate(iteration, replace(run, under=action).item if nested else run.item)
+    results, faults = await iterate(iteration, run.item)
     failed = failed_items(faults, run.shared.redactor)
     if action.get("type") == "iterator":
         # The `save` of a loop runs for each item; the `save` of an iterator runs once, after all items.

@@ -22,7 +22,6 @@ from noetl_broker.worker.errors import ToolFault, shortened
 
 ASYNC_CONCURRENCY = 8
 SHOWN_CHARACTERS = 80
-CHOICE_KEYS = ("collection", "where", "order_by", "limit", "chunk")
 
 Run = Callable[[Mapping[str, Any], Path, Mapping[str, Any]], Awaitable[Any]]
 
@@ -54,7 +53,6 @@ def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> Iteration:
     element = keys.get("element")
     if not isinstance(element, str):
         raise ToolFault("the iterator has no `element`", kind="bad_job", retryable=False)
-    renderer = _with_inputs_read(action, keys, element, renderer)
     collection = keys.get("collection")
     if isinstance(collection, str) or renderer.marks:
         # If the job does not mark its templates, only a template for the whole list is rendered; items are data.
@@ -71,20 +69,6 @@ def iteration_of(action: Mapping[str, Any], renderer: Renderer) -> Iteration:
         concurrency=concurrency if is_parallel else 1,
         tolerate=_tolerance(keys),
     )
-
-
-def _with_inputs_read(action: Mapping[str, Any], keys: Mapping[str, Any], element: str, renderer: Renderer) -> Renderer:
-    """The renderer for the keys that choose items: it has the inputs that they read, if those read no item."""
-    word = word_of_inputs(action)
-    args, read = action.get(word), renderer.names_in({key: keys.get(key) for key in CHOICE_KEYS})
-    if read is None or not isinstance(args, Mapping) or (word not in read and read.isdisjoint(args)):
-        return renderer
-    words = words_of_item(element, None, 0, 0)
-    known = {
-        key: value for key, value in args.items() if words.keys().isdisjoint(renderer.names_in(value, words) or ())
-    }
-    seen = renderer.with_inputs(known, (word,), {})
-    return replace(seen, args={**args, **seen.args})
 
 
 def _nested(action: Mapping[str, Any]) -> dict[str, Any]:
