@@ -97,6 +97,7 @@ grant usage on sequence noetl.id_seq, noetl.place_seq to noetl_broker;
 grant select on sequence noetl.stale_answer_seq to noetl_broker;
 grant execute on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text), noetl.is_live(text), noetl.is_waiting(text),
+  noetl.is_execution_status(text), noetl.is_job_status(text, boolean),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text),
   noetl.visit_name(text, int), noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.next_id(),
   noetl.notify(boolean, boolean),

@@ -36,6 +36,32 @@ comment on function noetl.is_waiting(text) is 'Whether a wait in this status is 
 comment on function noetl.is_live(text) is
   'Whether an execution in this status has not ended: QUEUED, RUNNING, PAUSED, COMPENSATING.';
 
+-- The checks of these tables call functions in plpgsql. Postgres parses and plans an expression of a check again in each
+-- statement that writes a row. It plans the body of a function once a session.
+create or replace function noetl.is_execution_status(status text) returns boolean
+language plpgsql immutable parallel safe
+as $$
+begin
+  return noetl.is_live(status) or status in ('COMPLETED', 'FAILED', 'CANCELLED');
+end
+$$;
+
+comment on function noetl.is_execution_status(text) is 'For the check of noetl.execution: whether this is a status.';
+
+create or replace function noetl.is_job_status(status text, is_held boolean) returns boolean
+language plpgsql immutable parallel safe
+as $$
+begin
+  return case
+    when is_held then status = 'held'
+    else status in ('queued', 'leased', 'delegated', 'done', 'failed', 'retry', 'dead', 'cancelled')
+  end;
+end
+$$;
+
+comment on function noetl.is_job_status(text, boolean) is
+  'For the check of noetl.queue: whether this is the status of a job that something holds, or that nothing holds.';
+
 create table if not exists noetl.catalog (
   catalog_id bigint primary key default noetl.next_id(),
   path text not null,
@@ -85,8 +111,7 @@ create table if not exists noetl.queue (
   node_type text not null,
   action text not null,
   context jsonb,
-  status text not null default 'queued'
-    check (status in ('queued', 'leased', 'delegated', 'held', 'done', 'failed', 'retry', 'dead', 'cancelled')),
+  status text not null default 'queued',
   priority int not null default 5,
   attempts int not null default 0,
   max_attempts int not null default 1,
@@ -99,12 +124,15 @@ create table if not exists noetl.queue (
   event_id bigint,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
-  primary key (execution_id, node_id)
+  held_for text[],
+  primary key (execution_id, node_id),
+  check (noetl.is_job_status(status, held_for is not null))
 ) partition by range (execution_id);
 alter table noetl.queue add column if not exists timeout_seconds double precision;
 alter table noetl.queue add column if not exists first_leased_at timestamptz;
 alter table noetl.queue add column if not exists lost_leases int not null default 0;
 alter table noetl.queue add column if not exists lease_seconds int;
+-- in the table of a NoETL server, which has statuses of its own
 alter table noetl.queue add column if not exists held_for text[]
   check ((status = 'held') = (held_for is not null));
 alter table noetl.queue add column if not exists stop boolean not null default false;
@@ -143,7 +171,7 @@ create table if not exists noetl.execution (
   path text,
   version int,
   status text not null default 'RUNNING'
-    check (noetl.is_live(status) or status in ('COMPLETED', 'FAILED', 'CANCELLED')),
+    check (noetl.is_execution_status(status)),
   started_at timestamptz not null default clock_timestamp(),
   ended_at timestamptz,
   parent_execution_id bigint,
@@ -464,4 +492,7 @@ begin
 end
 $$;
 
-revoke all on function noetl.next_id(), noetl.is_live(text), noetl.is_waiting(text) from public;
+revoke all on function
+  noetl.next_id(), noetl.is_live(text), noetl.is_waiting(text), noetl.is_execution_status(text),
+  noetl.is_job_status(text, boolean)
+  from public;

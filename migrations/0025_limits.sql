@@ -263,6 +263,9 @@ declare
   is_ready boolean := new.status in ('queued', 'retry');
   had_place boolean := old.status in ('queued', 'retry', 'leased');
 begin
+  if (old.status, old.held_for) is not distinct from (new.status, new.held_for) then
+    return null;
+  end if;
   if is_ready and old.status not in ('queued', 'retry') and old.held_for is distinct from array['limit'] then
     update noetl.queue q
     set status = 'held', held_for = array['limit']
@@ -286,7 +289,8 @@ $$;
 create or replace trigger noetl_limited_job_changed
   after update on noetl.queue
   for each row
-  when (old.limit_name is not null and (old.status, old.held_for) is distinct from (new.status, new.held_for))
+  -- short, because each update of a job pays for planning it
+  when (old.limit_name is not null)
   execute function noetl.limited_job_changed();
 
 -- Holds new jobs of this transaction, and gives places to those that have one. A limit that nobody made yet gets the numbers
