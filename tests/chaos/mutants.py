@@ -22,8 +22,9 @@ class Statement(NamedTuple):
     new: str
 
     async def apply(self, _database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Replace the loaded statement."""
-        monkeypatch.setitem(queries.load(), self.name, replaced(queries.sql(self.name), self.old, self.new))
+        """Replace the loaded statement, and the one that is made of it."""
+        for name in [self.name, *(["write_first_turns"] if self.name == "write_turns" else [])]:
+            monkeypatch.setitem(queries.load(), name, replaced(queries.sql(name), self.old, self.new))
 
 
 class Function(NamedTuple):

@@ -135,7 +135,7 @@ class Connection:
 
     async def fetchrow(self, statement: str, *arguments: Any) -> Row | None:
         """Return the first row of a statement."""
-        if NAMES[statement] != "write_turns" or self._transaction is None:
+        if NAMES[statement] not in {"write_turns", "write_first_turns"} or self._transaction is None:
             rows = await self.fetch(statement, *arguments)
             return rows[0] if rows else None
         await pause("write_turns")

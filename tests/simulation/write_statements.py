@@ -41,6 +41,7 @@ Pending = Callable[[Tables], None]
 Columns = Sequence[Sequence[Any]]
 
 SOURCES = slice(3, 8)  # their places in the arguments of write_turns
+SHORT = 17  # arguments without the rows of executions that begin
 COLUMNS = (TURN, EVENT, STEP)  # of the rows of turns, events and steps; a missing one is null
 LENGTHS = ({5, 8}, {14, 15}, {10})  # of rows: the last columns may be left out
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # rare columns that are not of the job
@@ -133,25 +134,23 @@ def insert_executions(rows: dict[int, Row]) -> Pending:
     return write
 
 
-def begin_executions(*columns: Sequence[Any]) -> Pending:
+def _begin_executions(tables: Tables, begun: list[Row], shapes: dict[int, Any], events: list[Row]) -> None:
     """Write the workload, rules and tracking rows of started executions."""
-    begun = _rows("execution_id catalog_id workload rules changed", columns[:5])
-    shapes = {row["catalog_id"]: jsonb(row["steps"]) for row in _rows("catalog_id steps arcs tasks", columns[5:])}
-
-    def write(tables: Tables) -> None:
-        for row in begun:
-            owner = row["execution_id"]
-            tables.executions[owner] |= {"workload": jsonb(row["workload"]), "rules": jsonb(row["rules"])}
-            changed = jsonb(row["changed"])
-            for step in shapes[row["catalog_id"]]:
-                status, visits, *times = changed.get(step["name"], ["PENDING", 0, None, None])
-                started_at, ended_at = (None if at is None else datetime.fromisoformat(at) for at in times)
-                tables.workflow[owner, step["name"]] = {
-                    "execution_id": owner, "step_id": step["name"], "status": status, "visits": visits,
-                    "started_at": started_at, "ended_at": ended_at, "result_visit": None, "result_event_id": None,
-                }  # fmt: skip
-
-    return write
+    for row in begun:
+        owner = row["execution_id"]
+        tables.executions[owner] |= {"workload": jsonb(row["workload"]), "rules": jsonb(row["rules"])}
+        changed = jsonb(row["changed"])
+        for step in shapes[row["catalog_id"]]:
+            known = [*changed.get(step["name"], ["PENDING", 0, None, None]), None, None, None]
+            status, visits, started, ended, result_visit, event_id, carrier = known[:7]
+            started_at, ended_at = (None if at is None else datetime.fromisoformat(at) for at in (started, ended))
+            if carrier is not None:
+                event_id = events[carrier - 1]["event_id"] if events[carrier - 1]["carries"] else None
+            tables.workflow[owner, step["name"]] = {
+                "execution_id": owner, "step_id": step["name"], "status": status, "visits": visits,
+                "started_at": started_at, "ended_at": ended_at, "result_visit": result_visit,
+                "result_event_id": event_id,
+            }  # fmt: skip
 
 
 def change_jobs(*columns: Sequence[Any]) -> Pending:
@@ -167,14 +166,18 @@ def withdraw_jobs(withdrawn: Sequence[int], *changed: Sequence[Any]) -> Pending:
 
 
 def write_turns(tables: Tables, columns: Columns, *, defects: frozenset[str]) -> tuple[Row, Pending]:
-    """Write all rows of a batch; return how many states moved, and the ids of children."""
+    """Write all rows of a batch; return how many states moved, and the ids of children. So does write_first_turns."""
     turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
     read = sources(columns)
     _place_turns(turns, read)
     _place_events(events, read)
     _place_steps(steps, read)
     jobs = [{name: event.pop(f"job_{name}", None) for name in JOB_COLUMNS.split()} for event in events]
-    ended = _rows("execution_id status result error ended_at parent_node_id", columns[8:])
+    ended = _rows("execution_id status result error ended_at parent_node_id", columns[8:14])
+    begun, shapes = [], {}
+    if len(columns) > SHORT:
+        begun = _rows("execution_id workload rules catalog_id changed", columns[14:19])
+        shapes = {row["catalog_id"]: jsonb(row["steps"]) for row in _rows("catalog_id steps arcs tasks", columns[19:])}
     states = [row for row in turns if row["expected"] is not None]
     if "no_turn_key" not in defects:
         _check_keys(tables, turns, states)
@@ -183,6 +186,7 @@ def write_turns(tables: Tables, columns: Columns, *, defects: frozenset[str]) ->
     _name_results(turns, steps, events)
 
     def write(tables: Tables) -> None:
+        _begin_executions(tables, begun, shapes, events)
         for row in turns:
             columns_ = {name: row[name] for name in OF_TURNS}
             tables.turns[row["execution_id"], row["turn"]] = {**columns_, "facts": jsonb_order(row["facts"])}
@@ -285,7 +289,7 @@ def _insert_job(tables: Tables, job: Row, event: Row) -> None:
     owner = event["execution_id"]
     at = tables.clock()
     node = job["node_id"] or event["node_id"]
-    lacking = {"workload": tables.executions[owner]["workload"]} if job["lacks_workload"] else {}
+    lacking = {"workload": tables.executions[owner]["workload"]} if job["lacks_workload"] is not None else {}
     is_delegated = job["status"] == "delegated"
     tables.queue[owner, node] = {
         **{key: job[key] for key in ("status", "priority", "max_attempts")},

@@ -1,7 +1,7 @@
 """The named SQL statements of `sql/*/*.sql`; a line `-- name: x` begins each.
 
 `hot` is what a turn runs, `worker` what workers run, `daemon` what runs beside the turns, `admin` the commands.
-`parts.sql` has conditions that several statements share.
+`parts.sql` has conditions that several statements share, and what `write_first_turns` adds to `write_turns`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ def load() -> dict[str, str]:
                 message = f"two statements are named {name}; the second is in {file.name}"
                 raise ValueError(message)
             statements[name] = with_positions(_with_parts(text.strip().rstrip(";"), parts))
+    # Most batches begin no execution, and do not pay for these rows.
+    turns = statements["write_turns"]
+    statements["write_first_turns"] = turns.replace("-- the rows of a begin", parts["begin"].strip())
     return statements
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from noetl_broker.broker.event_types import EXECUTION_PAUSE, EXECUTION_RESUME, HOLDS_DUE
 from noetl_broker.broker.events import node_name_of
-from noetl_broker.broker.model import Decision, Emitted, ExecutionEnd, Job, PlaceChange, StepRow, Turn
+from noetl_broker.broker.model import Decision, Emitted, ExecutionBegin, ExecutionEnd, Job, PlaceChange, StepRow, Turn
 from noetl_broker.broker.state import COMPENSATING, COMPLETED, PAUSED, QUEUED, RUNNING, ExecutionState, encode
 from noetl_broker.errors import OversizeFault
 from noetl_broker.nodes import node_id, node_of_job, undone_node
@@ -52,7 +52,7 @@ class Columns:
 
     def __init__(self) -> None:
         """No rows."""
-        self.begun: list[tuple[Any, ...]] = []
+        self.begun: dict[int, tuple[Any, ...]] = {}  # executions that begin: execution, workload, rules, catalog id
         self.shapes: dict[int, tuple[str, str, str]] = {}
         # Of each turn: execution, catalog id, event, time, mail. Rows have its position, from 1.
         self.sources: list[tuple[Any, ...]] = []
@@ -96,6 +96,8 @@ class Columns:
             self.sources.append((turn.execution_id, execution.catalog_id, mail.event_id, turn.at, mail.mail_id))
             facts = facts_of(mail, decision)
             self.turns.append([turn.number, decision.outcome, decision.note, facts, carrier])
+            if decision.begun is not None:
+                self._add_begun(case, decision.begun)
             self._add_events(execution, turn, decision)
             for row in decision.rows:
                 result_at = carrier if row.result_at is None else self._carry(first + row.result_at + 1)
@@ -125,11 +127,7 @@ class Columns:
 
     def _add_rare(self, case: Case, mail: Mail, turn: Turn, decision: Decision, first: int) -> None:
         """Add what few turns write; `first` is the ordinal before the turn's first event."""
-        execution, playbook = case.execution, case.playbook
-        if decision.begun is not None and not isinstance(playbook, str) and execution.catalog_id is not None:
-            self.shapes.setdefault(execution.catalog_id, shape_of(playbook))
-            workload, rules = dump_json(decision.begun.workload), dump_json(case.rules.pinned())
-            self.begun.append((turn.execution_id, execution.catalog_id, workload, rules))
+        execution = case.execution
         begins = decision.begun or decision.status
         if begins is not None and begins.deadline is not None and decision.ended is None:
             self._add_timer(turn, (None, None, "deadline", after(turn.at, begins.deadline), False))
@@ -148,6 +146,13 @@ class Columns:
             self.places[turn.execution_id] = decision.place_change  # the last one counts
         if decision.reopened or decision.sent:
             self._add_signals(execution.execution_id, decision)
+
+    def _add_begun(self, case: Case, begun: ExecutionBegin) -> None:
+        """Add what is written once per execution."""
+        owner, catalog_id = case.execution.execution_id, case.execution.catalog_id
+        if not isinstance(case.playbook, str) and catalog_id is not None:
+            self.shapes.setdefault(catalog_id, shape_of(case.playbook))
+            self.begun[owner] = (owner, dump_json(begun.workload), dump_json(case.rules.pinned()), catalog_id)
 
     def _add_timer(self, turn: Turn, timer: tuple[str | None, str | None, str, datetime, bool]) -> None:
         """Add a timer: node, step, purpose, moment, and whether the moment was given."""
@@ -383,8 +388,8 @@ class Columns:
         }  # fmt: skip
         if execution.workload is not None:
             context["workload"] = execution.workload
-        else:
-            _rare(row)["lacks_workload"] = True
+        else:  # of an execution that begins, its place among them
+            _rare(row)["lacks_workload"] = len(self.begun) if owner in self.begun else 0
         row[JOB:RARE] = [
             dump_json(job.action), context, "delegated" if job.delegated else "queued", job.priority, job.max_attempts,
             job.node_type,
@@ -427,22 +432,20 @@ class Columns:
         """The arguments of `hold_jobs`."""
         return [[*self.holds], [*self.holds.values()], MOST_HELD]
 
-    def begin_arguments(self) -> list[list[object]]:
-        """The arguments of `begin_executions`. Call it before `write_arguments`, which leave out what it inserts."""
-        shapes = [(catalog_id, *shape) for catalog_id, shape in self.shapes.items()]
-        begun = {row[0]: row for row in self.begun}
-        inserted = step_rows.take_inserted(self.rows, self.sources, begun)
-        first: list[object] = [dump_json(inserted.get(execution_id, {})) for execution_id in begun]
-        return [*columns_of([*begun.values()], 4), first, *columns_of(shapes, 4)]
-
     def write_arguments(self) -> list[object]:
-        """The arguments of `write_turns`; raises OversizeFault where they are too large for the server."""
+        """The arguments of `write_turns`, or of `write_first_turns` if executions begin.
+
+        Raises OversizeFault where they are too large for the server.
+        """
+        begun: list[list[Any]] = [[], [], []]
+        if self.begun:
+            begun = step_rows.begin_arguments(self.begun, self.shapes, self.rows, self.sources)
         texts = [dump_json(rows) for rows in (self.turns, self.events, [*self.rows.values()])]
         chars = sum(map(len, texts))
         if chars > MOST_CHARS:
             message = f"{chars:,} characters of {len(self.turns)} turn(s) would be written at once"
             raise OversizeFault(f"{message}, more than {MOST_CHARS:,}: start fewer jobs in one turn, or give each less")
-        return [*texts, *columns_of(self.sources, 5), *columns_of(self.ended, 6)]
+        return [*texts, *columns_of(self.sources, 5), *columns_of(self.ended, 6), *begun]
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""

@@ -142,7 +142,6 @@ async def write(connection: Connection, columns: Columns, *, max_gathered_bytes:
     fewer turns. `max_gathered_bytes` limits the gathered results of one iterator, uncompressed.
     """
     before = (
-        (columns.begun, sql("begin_executions"), columns.begin_arguments),
         (columns.changes, sql("change_jobs"), columns.job_change_arguments),
         (columns.withdrawn, sql("withdraw_jobs"), columns.withdrawal_arguments),
     )
@@ -202,7 +201,8 @@ async def _execute_if_any(
 
 async def _write_turns(connection: Connection, columns: Columns) -> Record:
     try:
-        row = await connection.fetchrow(sql("write_turns"), *columns.write_arguments())
+        statement = sql("write_first_turns" if columns.begun else "write_turns")
+        row = await connection.fetchrow(statement, *columns.write_arguments())
     except asyncpg.ProgramLimitExceededError as error:
         # A jsonb holds 268 million bytes; several turns together may need more.
         raise OversizeFault(f"the turns are too large for one statement: {error}") from error

@@ -25,3 +25,64 @@ not exists (
     where p.first_id <= {id}.execution_id and {id}.execution_id < p.next_id and p.archived_at is not null
   )
   and not exists (select from noetl.archived a where a.execution_id = {id}.execution_id)
+
+-- name: begin
+-- Rows that are written once per execution, in the statement of its first decision. $18: the catalog_id of each; $19: the
+-- steps that its first turns changed, {step: [status, visits, started_at, ended_at, result_visit, result_event_id, carrier]}.
+-- $20 to $23: the shape of each playbook.
+), begun as materialized (
+  select u.execution_id, u.workload::jsonb as workload, u.rules::json as rules
+  from unnest($15::bigint[], $16::text[], $17::text[]) u (execution_id, workload, rules)
+), shape as materialized (
+  select u.catalog_id, u.steps::jsonb as steps, u.arcs::jsonb as arcs, u.tasks::jsonb as tasks
+  from unnest($20::bigint[], $21::text[], $22::text[], $23::text[]) u (catalog_id, steps, arcs, tasks)
+), shaped as materialized (
+  select u.execution_id, u.changed::jsonb as changed, s.steps, s.arcs, s.tasks
+  from unnest($15::bigint[], $18::bigint[], $19::text[]) u (execution_id, catalog_id, changed)
+  join shape s on s.catalog_id = u.catalog_id
+), first_steps as (
+  insert into noetl.workflow (
+    execution_id, step_id, step_name, step_type, description, raw_config, ordinal, status, visits, started_at, ended_at,
+    result_visit, result_event_id
+  )
+  select b.execution_id, r.name, r.name, r.type, r.description, r.raw, r.ordinal,
+    coalesce(c.step ->> 0, 'PENDING'), coalesce((c.step ->> 1)::int, 0), (c.step ->> 2)::timestamptz,
+    (c.step ->> 3)::timestamptz, (c.step ->> 4)::int,
+    case when c.step ->> 6 is null then (c.step ->> 5)::bigint
+      else (select k.event_id from carriers k where k.ordinal = (c.step ->> 6)::bigint) end
+  from shaped b
+  cross join jsonb_to_recordset(b.steps) r (ordinal int, name text, type text, description text, raw text)
+  cross join lateral (select b.changed -> r.name) c (step)
+  on conflict (execution_id, step_id) do update
+  set ordinal = excluded.ordinal, status = excluded.status, visits = excluded.visits,
+    started_at = excluded.started_at, ended_at = excluded.ended_at,
+    -- the row of a fork names the results that were copied before its first turn
+    result_visit = greatest(workflow.result_visit, excluded.result_visit),
+    result_event_id = case when excluded.result_visit >= coalesce(workflow.result_visit, 0)
+      then coalesce(excluded.result_event_id, workflow.result_event_id) else workflow.result_event_id end,
+    step_type = coalesce(workflow.step_type, excluded.step_type),
+    description = coalesce(workflow.description, excluded.description),
+    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
+), arcs as (
+  insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
+  select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
+  from shaped b
+  cross join jsonb_to_recordset(b.arcs) r (ordinal int, source text, target text, condition text, inputs text)
+  on conflict do nothing
+), tasks as (
+  insert into noetl.workbook (execution_id, task_id, task_name, task_type, raw_config)
+  select b.execution_id, r.name, r.name, r.type, r.raw
+  from shaped b
+  cross join jsonb_to_recordset(b.tasks) r (name text, type text, raw text)
+  on conflict (execution_id, task_id) do nothing
+), workloads as (
+  insert into noetl.workload (execution_id, data)
+  select b.execution_id, b.workload
+  from begun b
+  on conflict (execution_id) do nothing
+), executions as (
+  -- one that ends in its first turns is updated once, below
+  update noetl.execution x
+  set workload = b.workload, rules = b.rules
+  from begun b
+  where x.execution_id = b.execution_id and b.execution_id <> all($9::bigint[])

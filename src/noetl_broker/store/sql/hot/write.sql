@@ -1,58 +1,8 @@
--- name: begin_executions
--- Rows that are written once per execution, before its first decision. The shape of a playbook is sent once per version.
--- $5: the steps that the first turns changed, {step: [status, visits, started_at, ended_at]}.
-with begun as (
-  select execution_id, catalog_id, workload::jsonb as workload, rules::json as rules, changed::jsonb as changed
-  from unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-    b (execution_id, catalog_id, workload, rules, changed)
-), shape as (
-  select catalog_id, steps::jsonb as steps, arcs::jsonb as arcs, tasks::jsonb as tasks
-  from unnest($6::bigint[], $7::text[], $8::text[], $9::text[]) s (catalog_id, steps, arcs, tasks)
-), executions as (
-  update noetl.execution x
-  set workload = b.workload, rules = b.rules
-  from begun b
-  where x.execution_id = b.execution_id
-), workloads as (
-  insert into noetl.workload (execution_id, data)
-  select b.execution_id, b.workload
-  from begun b
-  on conflict (execution_id) do nothing
-), steps as (
-  insert into noetl.workflow (
-    execution_id, step_id, step_name, step_type, description, raw_config, ordinal, status, visits, started_at, ended_at
-  )
-  select b.execution_id, r.name, r.name, r.type, r.description, r.raw, r.ordinal,
-    coalesce(b.changed -> r.name ->> 0, 'PENDING'), coalesce((b.changed -> r.name ->> 1)::int, 0),
-    (b.changed -> r.name ->> 2)::timestamptz, (b.changed -> r.name ->> 3)::timestamptz
-  from begun b
-  join shape s on s.catalog_id = b.catalog_id
-  cross join jsonb_to_recordset(s.steps) r (ordinal int, name text, type text, description text, raw text)
-  on conflict (execution_id, step_id) do update
-  set ordinal = excluded.ordinal, status = excluded.status, visits = excluded.visits,
-    started_at = excluded.started_at, ended_at = excluded.ended_at,
-    step_type = coalesce(workflow.step_type, excluded.step_type),
-    description = coalesce(workflow.description, excluded.description),
-    raw_config = coalesce(workflow.raw_config, excluded.raw_config)
-), arcs as (
-  insert into noetl.transition (execution_id, from_step, to_step, condition, with_params, ordinal)
-  select b.execution_id, r.source, r.target, coalesce(r.condition, ''), r.inputs, r.ordinal
-  from begun b
-  join shape s on s.catalog_id = b.catalog_id
-  cross join jsonb_to_recordset(s.arcs) r (ordinal int, source text, target text, condition text, inputs text)
-  on conflict do nothing
-)
-insert into noetl.workbook (execution_id, task_id, task_name, task_type, raw_config)
-select b.execution_id, r.name, r.name, r.type, r.raw
-from begun b
-join shape s on s.catalog_id = b.catalog_id
-cross join jsonb_to_recordset(s.tasks) r (name text, type text, raw text)
-on conflict (execution_id, task_id) do nothing;
-
 -- name: write_turns
 -- Writes a batch of turns; ids are made here. $1 to $3: rows of turns, events and steps (row_layout.py). $4 to $8:
 -- execution, catalog_id, event, time and mail of each turn; `source` is a position in these. `carrier`: the ordinal of
--- the emitted event with the result. Fewer `moved` or `ended` executions than asked for are a conflict.
+-- the emitted event with the result. Fewer `moved` or `ended` executions than asked for are a conflict. $15 to $17: the
+-- executions that begin, their workloads, their rules; with them it is write_first_turns (queries.py).
 with turns as materialized (
   -- only the last turn of an execution has the columns from `expected` on
   select u.execution_id, u.event_id, u.decided_at, (u.t ->> {turn.turn})::int as turn, u.t ->> {turn.outcome} as outcome,
@@ -78,8 +28,7 @@ with turns as materialized (
     from jsonb_array_elements($2::text::jsonb) with ordinality e (e, ordinal)
     offset 0 -- parsed once
   ) u
-), carriers as materialized (
-  -- a narrow list for the few rows that look into it; a join would slow down every batch
+), carriers as materialized ( -- a narrow list for the few rows that look into it; a join would slow down every batch
   select ordinal, event_id, event_type
   from emitted
   where event_type = 'step_failed' or event_type in ('step_completed', 'iteration_completed') and rare ? 'result'
@@ -106,10 +55,11 @@ with turns as materialized (
   select t.execution_id, t.catalog_id, coalesce(t.rare ->> 'node_id', t.node_id), t.node_name, t.job_type, t.job_action,
     case when t.rare ? 'lacks_workload' then t.job_context || coalesce((
       -- many items must not copy a large workload; the core adds it to the context of an item that needs it
-      select jsonb_build_object('workload', x.workload)
+      select jsonb_build_object('workload', w.workload)
       from noetl.execution x
+      cross join lateral (select coalesce(($16::text[])[(t.rare ->> 'lacks_workload')::int]::jsonb, x.workload)) w (workload)
       where x.execution_id = t.execution_id
-        and (not t.rare ? 'node_id' or pg_column_size(x.workload) <= noetl.limit_of('small_bytes'))
+        and (not t.rare ? 'node_id' or pg_column_size(w.workload) <= noetl.limit_of('small_bytes'))
     ), '{}') else t.job_context end,
     t.job_status, t.job_priority, t.job_max_attempts, (t.rare ->> 'timeout')::float8,
     case when t.job_status = 'delegated' then 'infinity'
@@ -121,7 +71,6 @@ with turns as materialized (
   update noetl.workflow w
   set status = r.status, visits = r.visits, started_at = coalesce(r.started_at, w.started_at), ended_at = r.ended_at,
       result_visit = greatest(w.result_visit, r.result_visit),
-      -- the row of a fork names the results that were copied before its first turn
       result_event_id = case when r.result_visit >= coalesce(w.result_visit, 0)
         then coalesce(r.result_event_id, w.result_event_id) else w.result_event_id end
   from (
@@ -136,10 +85,12 @@ with turns as materialized (
     from jsonb_array_elements($3::text::jsonb) d
     offset 0 -- parsed once
   ) r
-  where w.execution_id = r.execution_id and w.step_id = r.step
+  where w.execution_id = r.execution_id and w.step_id = r.step -- the rows of a begin
 ), ended as (
   update noetl.execution x
-  set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at
+  set status = e.status, result = e.result::jsonb, error = e.error::jsonb, ended_at = e.ended_at,
+      workload = coalesce(($16::text[])[array_position($15::bigint[], e.execution_id)]::jsonb, x.workload),
+      rules = coalesce(($17::text[])[array_position($15, e.execution_id)]::json, x.rules)
   from unnest($9::bigint[], $10::text[], $11::text[], $12::text[], $13::timestamptz[], $14::text[])
     e (execution_id, status, result, error, ended_at, parent_node_id)
   -- another broker may just have given it a parent, which then waits for an answer
