@@ -23,10 +23,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  -- The broker decides as it writes: its own events are not mail. The functions of workers write the mail of their own
-  -- events. A trigger of a user may insert other events meanwhile: they need mail here.
-  if current_setting('noetl.writer', true) = 'broker'
-    or current_setting('noetl.writer', true) = 'worker' and pg_trigger_depth() = 1 then
+  -- The broker decides as it writes: its own events are not mail. The functions of workers and producers write the mail of
+  -- their own events. A trigger of a user may insert other events meanwhile: they need mail here. It may also call such a
+  -- function. So these functions say at which depth of triggers they are.
+  if current_setting('noetl.writer', true) in ('broker', 'worker' || pg_trigger_depth() - 1) then
     return null;
   end if;
   insert into noetl.inbox (execution_id, event_id, adopts, oversize)
@@ -128,8 +128,7 @@ begin
         session_user, left(refused, 100)),
       hint = 'workers answer with noetl.complete_job and noetl.fail_job';
   end if;
-  if current_setting('noetl.writer', true) = 'broker'
-    or current_setting('noetl.writer', true) = 'worker' and pg_trigger_depth() = 1 then
+  if current_setting('noetl.writer', true) <> '' then
     raise exception using errcode = '42501',
       message = format('%s may not write events as the %s', session_user, current_setting('noetl.writer')),
       hint = 'reset noetl.writer';

@@ -123,6 +123,8 @@ declare
   earlier record;
   id bigint;
   digest bytea;
+  letter jsonb;
+  writer text; -- assigned, because `perform` runs a statement
 begin
   perform noetl.check_start($1, $2, $4);
   playbook := noetl.find_playbook($1, $3);
@@ -142,13 +144,27 @@ begin
     end if;
     return earlier.execution_id;
   end if;
-  perform set_config('noetl.writer', '', true);
-  insert into noetl.event (
-    execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
-  ) values (
-    id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED',
-    jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'))
-  );
+  -- One statement writes the event and its mail. The trigger's own statement would cost as much again.
+  letter := jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce($2, '{}'));
+  writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
+  with started as (
+    insert into noetl.event (
+      execution_id, catalog_id, event_type, node_id, node_name, node_type, status, context
+    ) values (
+      id, playbook.catalog_id, 'execution_start', id::text, playbook.name, 'playbook', 'STARTED', letter
+    )
+    returning event_id
+  )
+  insert into noetl.inbox (execution_id, event_id, oversize)
+  select id, s.event_id, case
+    when pg_column_size(letter) > noetl.limit_of('small_bytes')
+      then noetl.oversize_of('execution_start', noetl.bytes_past_limit(letter), null, null)
+  end
+  from started s;
+  writer := set_config('noetl.writer', '', true);
+  if not pg_try_advisory_xact_lock_shared(1852794228, 1) then
+    perform pg_notify('noetl_event', '');
+  end if;
   return id;
 end
 $$;

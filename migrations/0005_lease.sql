@@ -101,7 +101,7 @@ begin
   if current_setting('noetl.lease_mark', true) <> '' then
     chosen := noetl.choose_jobs($2, $4, at);
   end if;
-  writer := set_config('noetl.writer', 'worker', true);
+  writer := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
   return query
   with leased as (
     update noetl.queue q

@@ -22,7 +22,7 @@ as $$
 #variable_conflict use_column
 declare
   at timestamptz := clock_timestamp();
-  writer text := set_config('noetl.writer', 'worker', true);
+  writer text := set_config('noetl.writer', 'worker' || pg_trigger_depth(), true);
   ended int;
 begin
   with ended as (

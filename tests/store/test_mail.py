@@ -119,6 +119,34 @@ async def test_an_event_beside_a_workers_is_mail(database: Database) -> None:
         assert sorted(execution_id for execution_id, _ in await mail(own)) == [1, 2]
 
 
+CALLS = """
+create table public.answer (queue_id bigint, attempts int);
+create function public.call() returns trigger language plpgsql as $$
+begin
+  perform noetl.complete_job(new.queue_id, 'w', new.attempts, '1');
+  perform noetl.start_execution('story');
+  return null;
+end $$;
+create trigger call after insert on public.answer for each row execute function public.call();
+"""
+
+
+async def test_events_of_functions_that_a_trigger_calls_are_mail_once(database: Database) -> None:
+    """A trigger of the user completes a job and starts an execution."""
+    playbook = "insert into noetl.catalog (path, version, content) values ('story', 1, '')"
+    await execute(database, playbook)
+    await execute(database, CALLS)
+    job = (
+        "insert into noetl.queue (execution_id, node_id, node_name, node_type, action) values (1, 'n', 'n', 'x', '{}')"
+    )
+    await execute(database, job)
+    async with session(database) as own:
+        await own.execute("insert into public.answer select queue_id, attempts from noetl.lease_jobs('w')")
+        events = await own.fetch("select execution_id, event_id from noetl.event where noetl.is_mail(event_type)")
+        assert await mail(own) == sorted(tuple(row) for row in events)
+        assert len(events) == 2
+
+
 @pytest.mark.parametrize(
     "rewrite",
     [
