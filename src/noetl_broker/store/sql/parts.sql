@@ -4,6 +4,7 @@
 -- chosen: the filters of commands by path, status, error, step, time of the start, and version
 -- changed_since: those by the last change, since a moment or for so many seconds
 -- not_archived: whether the rows of an execution are in the tables of history
+-- begin: for write_first_turns; no condition
 
 -- name: chosen
 ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
