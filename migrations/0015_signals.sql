@@ -397,7 +397,7 @@ begin
   into of_looks, executions, nodes
   from noetl.receivers(looks, max_waits) r;
   if cardinality(of_looks) > max_waits then
-    -- the rest of the last look, and all looks behind it, come in the next transactions
+    -- the next transactions take the rest of the last look, and all looks after it
     last := of_looks[max_waits + 1];
     of_looks := of_looks[:max_waits];
     executions := executions[:max_waits];
@@ -556,7 +556,7 @@ $$;
 
 comment on function noetl.sweep_signals(int, bigint) is 'For the broker: deletes signals that nobody can take any more.';
 
-comment on function noetl.ring_looks() is 'For whoever writes looks: wakes sleeping brokers.';
+comment on function noetl.ring_looks() is 'For functions that write looks: wakes sleeping brokers.';
 comment on function noetl.original_start(bigint) is 'When the execution was started; of a fork, when its original was.';
 comment on function noetl.check_signal(text, text, jsonb, text, interval) is 'Refuses a signal that cannot be sent.';
 comment on function noetl.insert_signal(text, text, jsonb, text, timestamptz, bigint) is 'Inserts a signal that was checked.';

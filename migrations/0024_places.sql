@@ -59,7 +59,7 @@ comment on column noetl.place_claim.is_pair is 'Whether the execution claims two
 comment on column noetl.place_claim.is_child is 'Whether the execution has a parent.';
 comment on column noetl.place_claim.created_at is 'When it asked.';
 comment on column noetl.place_claim.held_at is 'Since when it holds the place; null: it waits.';
-comment on column noetl.place_claim.cancelled_at is 'When it was told to cancel, for the sake of a later one.';
+comment on column noetl.place_claim.cancelled_at is 'When it was asked to cancel, so that a later execution can run.';
 
 -- Locks places without waiting. Says for each whether this transaction has it. 1852796012 is 'nopl', the key space of
 -- these locks: two keys with the same hash only put each other off.

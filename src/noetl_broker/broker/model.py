@@ -117,7 +117,7 @@ class Job(NamedTuple):
     delegated: bool = False  # the broker runs the step, no worker leases it
     place: int | None = None  # of an item of an iterator, from 0
     start_timeout: float | None = None  # seconds in which a worker must lease it
-    undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, and so does its node_name
+    undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, as its node_name does
     limit: JobLimit | None = None
 
 

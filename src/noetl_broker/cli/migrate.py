@@ -90,7 +90,7 @@ def _show_applied(names: list[str]) -> None:
 
 
 def _make_roles(call: Call) -> None:
-    """Make the roles; raises PermissionFault that says what is done all the same, and what is left."""
+    """Make the roles; raises PermissionFault that says what is done, and what is left to do."""
     try:
         asyncio.run(schema.create_roles(call.database))
     except PermissionFault as fault:

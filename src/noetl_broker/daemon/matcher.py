@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-MAX_WAITS: Final = 1000  # that one transaction tells
+MAX_WAITS: Final = 1000  # that get a signal in one transaction
 MAX_STARTS: Final = 100  # playbooks that one transaction starts
 MAX_HOPS: Final = 32  # past it a signal starts nothing
 MAX_SWEPT: Final = 1000

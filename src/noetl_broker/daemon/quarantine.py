@@ -38,7 +38,7 @@ class EventFault(NamedTuple):
 
 
 class Locked(NamedTuple):
-    """An execution of which another session has locked a row; times in monotonic seconds."""
+    """An execution with a row that another session has locked; times in monotonic seconds."""
 
     since: float
     retry_at: float

@@ -111,7 +111,7 @@ def _blocks_of_execution(history: History | None, facts: Facts) -> Iterator[int]
 
 
 async def _with_blocks(asked: _Asked, why: Reason, blocks: list[int]) -> Reason:
-    """The explanation, with those of these executions behind it."""
+    """The explanation, followed by those of these executions."""
     if asked.depth >= DEEPEST or not blocks:
         return why
     deeper = asked._replace(depth=asked.depth + 1)

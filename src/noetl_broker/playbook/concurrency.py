@@ -59,7 +59,7 @@ def _read_on_limit(reading: Reading, raw: Raw, place: Place) -> str:
 
 
 def _read_key(reading: Reading, raw: Raw, place: Place) -> tuple[Tree | None, str]:
-    """Compile the key, and give the name of the value that it reads, if it is nothing but one value."""
+    """Compile the key, and give the name of the value that it reads, if it is exactly one value."""
     value = raw.get("key")
     if value is None:
         if "key" in raw:

@@ -314,7 +314,7 @@ def known_keys(reading: Reading, declared: Declared, *, iterating: bool = False)
 
 
 def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: frozenset[str]) -> None:
-    """Warn of unknown keys; the job has them all the same."""
+    """Warn of unknown keys; the job still contains them."""
     for layer in declared.layers:
         for key in layer.raw:
             if key in known:

@@ -29,7 +29,7 @@ def reads_of(source: str) -> frozenset[Path]:
 
 @lru_cache(maxsize=CACHED_SOURCES)
 def required_names(source: str) -> frozenset[str]:
-    """Give the names without which a template always fails: it reads them, and neither tests nor defaults them."""
+    """Give the names without which a template always fails: it reads them without a test or a default."""
     tree = _parsed(source)
     if tree is None:
         return frozenset()

@@ -298,7 +298,7 @@ async def _look_at_schema(connection: Connection) -> list[Finding]:
     if off := [row["trigger_name"] for row in await connection.fetch(sql("examine_triggers"))]:
         found.append(Finding(
             "triggers", "problem", f"the trigger {', '.join(off)} on {schema}.event is missing or switched off",
-            "Events that are inserted reach no broker: executions stand still, and nothing says why.",
+            "Events that are inserted reach no broker: executions do not move, and nothing says why.",
             f"Call alter table {schema}.event enable trigger all; then noetl-broker reevaluate ID for each that stands"
             " still.",
             {"triggers": off},

@@ -62,7 +62,7 @@ async def _ask_free(
 
 
 def _answer(row: Record, granted: Granted) -> dict[str, Any]:
-    """What a turn is told about one place, and what its facts keep."""
+    """The answer about one place that a turn gets, as its facts keep it."""
     if row["is_shared"]:
         return {"free": True, "number": row["number"], "shared": True}
     promised = granted.get((row["path"], row["key"]), [])

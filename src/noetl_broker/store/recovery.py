@@ -13,7 +13,7 @@ RETRY_KEY = "retry of "  # + execution id: a second retry returns the same fork
 
 
 async def search_dead_letters(connection: Connection, which: Filter, *, limit: int) -> list[Entry]:
-    """Dead letters with their executions, the oldest first; `reason` and `since` are the dead letter's."""
+    """Dead letters with their executions, the oldest first; `reason` and `since` are those of the dead letter."""
     rows = await connection.fetch(sql("search_dead_letters"), *which.arguments, limit)
     return [dict(row) for row in rows]
 

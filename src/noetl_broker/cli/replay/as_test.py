@@ -105,7 +105,7 @@ def _literal(text: str) -> str:
 
 
 def _body(call: Call, playbook: Playbook) -> str:
-    """The playbook without its head, so written that it reads the same again."""
+    """The playbook without its head, written so that a reader gets the same values again."""
     body = {key: item for key, item in playbook.document.items() if key not in HEAD}
     text = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH, default_flow_style=False)
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"

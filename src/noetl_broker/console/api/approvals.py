@@ -72,7 +72,7 @@ async def list_approvals(
 
 @router.post("/decisions", response_model=Decided)
 async def decide(caller: Operator, connections: Pooled, given: Decision) -> Any:
-    """Approve or reject. A form that breaks its schema is refused; so is a second decision (409)."""
+    """Approve or reject. A form that breaks its schema is refused. A second decision is refused, too (409)."""
     step, visit = read_visit(given.step)
     form = mapping_text(given.form, "form")
     async with connections.borrow() as connection:

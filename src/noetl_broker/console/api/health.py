@@ -19,7 +19,7 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 
 class Alive(BaseModel):
-    """The console answers, and so does the database."""
+    """The console and the database answer."""
 
     status: Literal["ok"]
 

@@ -23,7 +23,7 @@ from noetl_broker.store.connection import Connection
 router = APIRouter()
 
 MOST_LISTED: Final = 200  # visits and items that a confirmation of an undo lists
-DOUBTFUL: Final = ("unknown", "running")  # statuses of undos of which nobody knows whether they happened
+DOUBTFUL: Final = ("unknown", "running")  # statuses of undos with an unknown outcome
 Version = Annotated[str, Query(max_length=LONGEST_TEXT)]
 
 

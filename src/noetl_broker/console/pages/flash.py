@@ -29,7 +29,7 @@ def written(flash: Flash) -> str:
 
 
 def read(value: str | None) -> Flash | None:
-    """The sentence in a cookie; None if it is none of ours."""
+    """The sentence in a cookie; None if this console did not write it."""
     if value is None:
         return None
     try:

@@ -29,7 +29,7 @@ Value = TypeVar("Value")
 
 
 class Blanks(NamedTuple):
-    """What stands in a shared answer in place of what each caller has of his own; nobody can guess it."""
+    """The marks in a shared answer that the values of each caller replace; nobody can guess them."""
 
     name: str
     csrf_token: str

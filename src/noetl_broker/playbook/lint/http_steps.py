@@ -18,7 +18,7 @@ NOT_SENT = ("args", "input", "with")
 
 
 def warn_unsent_inputs(reading: Reading, playbook: Playbook, places: Mapping[str, Place]) -> None:
-    """Warn of each request that has inputs, and neither sends a value nor reads one of them in a template."""
+    """Warn of each request that has inputs, sends no value, and reads none of them in a template."""
     read: dict[str, set[str]] = {name: set() for name in playbook.steps}
     for use in reading.uses:
         step = playbook.steps.get(use.part.step or "")
