@@ -30,9 +30,9 @@ PEERS := $(notdir $(patsubst %/requirements.txt,%,$(wildcard benchmarks/peers/*/
 # `make setup LOCKED=1` installs the versions of constraints.txt; without it, the newest that pyproject.toml allows.
 LOCKED ?=
 
-# `make simulate SEEDS=100 START=4000` runs the seeds 4000 to 4099.
+# `make simulate SEEDS=100 START=4000` runs the seeds 4000 to 4099. Without START, half are plain, the others of each other kind.
 SEEDS ?= 10000
-START ?= 0
+START ?=
 MINUTES ?= 10
 RATE ?= 500
 
@@ -85,7 +85,7 @@ bench: $(READY) ## measure everything beside its bar and its peers; QUICK=1 for 
 	$(BIN)/python -m benchmarks.performance_page
 
 simulate: $(READY) ## run 10,000 random executions with crashes and duplicates against a reference
-	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(START)
+	$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) $(if $(START),--start $(START))
 
 # `make soak MINUTES=60 RATE=1000` runs 1,000 transitions a second for an hour, twice.
 soak: $(READY) ## run one load for MINUTES, twice, and report what drifts

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tests.simulation.plans import Plan
 from tests.simulation.random_catches import with_catches
 from tests.simulation.random_items import with_items
-from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM, plan
+from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SCHEMAS_FROM, SIGNALS_FROM, WAITS_FROM, plan
 from tests.simulation.random_undos import with_undos
 from tests.simulation.tables import Row, Tables
 
@@ -58,6 +58,10 @@ PAUSES_FROM = 5_000_000  # executions and paths of these seeds are paused; half 
 CATCHES_FROM = 7_000_000  # plans of these seeds have `catch`, `output` and steps that fail; some have joins or waits
 ITEMS_FROM = 8_000_000  # plans of these seeds have more iterators, with retries, `catch` and `tolerate`
 UNDOS_FROM = 9_000_000  # plans of these seeds have `compensate`; no plan is stable
+KINDS = (
+    0, NEEDS_FROM, WAITS_FROM, SCHEMAS_FROM, APPROVALS_FROM, PAUSES_FROM, SIGNALS_FROM,
+    CATCHES_FROM, ITEMS_FROM, UNDOS_FROM,
+)  # fmt: skip
 BASES = (0, 0, 0, NEEDS_FROM, WAITS_FROM, APPROVALS_FROM, SIGNALS_FROM)  # of seeds that add to the plan of another seed
 
 
