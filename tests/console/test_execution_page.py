@@ -12,9 +12,11 @@ from noetl_broker.console.pasts import Pasts
 from noetl_broker.errors import OperatorFault
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.migrations import create_roles
+from noetl_broker.store.queries import sql
 from noetl_broker.store.session import session
-from tests.brokers import complete_jobs, drain, register, rows, start, value
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.console.conftest import console
+from tests.console.counted import count_statements, of_pages
 from tests.console.test_pages import FIELD, sign_in
 from tests.postgres import Database, named
 from tests.roles import login
@@ -280,3 +282,74 @@ async def test_a_past_that_is_too_long_is_refused(database: Database) -> None:
         with pytest.raises(OperatorFault, match=r"has 2 turns; the console shows the past of up to 1$"):
             await Pasts(most_turns=1).after(connection, execution_id, 1, PlaybookRules())
     assert (len(kept.turns), again is kept) == (2, True)
+
+
+WIDE = """
+workload: {items: 0}
+workflow:
+  - {step: start, next: each}
+  - step: each
+    type: iterator
+    distribute: true
+    mode: async
+    collection: "{{ range(workload.items) | list }}"
+    element: item
+    on_error: continue
+    task: {type: http, url: "http://localhost", args: {item: "{{ item }}"}}
+    next: end
+  - {step: end}
+"""
+TABS = ("?tab=items", "?tab=items&status=COMPLETED", "?tab=events", "?tab=jobs")
+OF_WIDE = ("", "?why=1", "?step=each", *TABS, "/retry", "/signal", "/cancel")
+MOST_ITEMS = 60  # of a page and more
+
+
+async def test_pages_of_many_items_ask_and_show_no_more(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither open items nor ended ones: lists have pages, everything else counts them."""
+    asked, found = count_statements(monkeypatch), []
+    await register(database, WIDE)
+    async with console(database) as client:
+        for count in (1, MOST_ITEMS, 2 * MOST_ITEMS):  # the first connects
+            [execution] = await start(database, payload={"items": count})
+            await drain(database)
+            for _ in range(2):
+                asked.clear()
+                pages = [await client.get(f"/executions/{execution}{address}") for address in OF_WIDE]
+                assert {page.status_code for page in pages} == {200}
+                found.append((of_pages(asked), [len(page.text) // 4_096 for page in pages]))
+                await complete_jobs(database, {"rows": 7})
+                await drain(database)
+    few, many = found[2:4], found[4:]
+    assert [statements for statements, _ in few] == [statements for statements, _ in many]
+    grown = [
+        (address, small, large)
+        for (_, before), (_, after) in zip(few, many, strict=True)
+        for address, small, large in zip(OF_WIDE, before, after, strict=True)
+        if large > small + 1
+    ]
+    assert grown == []
+
+
+async def test_a_long_execution_that_ended_is_explained_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a retry or an undo has something to add; for a viewer by itself, without values."""
+    asked, counts = count_statements(monkeypatch), []
+    monkeypatch.setattr("noetl_broker.console.pages.execution.EXPLAINED_TURNS", 1)
+    execution = await halfway(database)
+    await complete_jobs(database, {"rows": 7})
+    await drain(database)
+    await execute(database, "update noetl.execution set ended_at = ended_at - interval '2 min'")
+    async with console(database) as client:
+        for case in ("operator", "again", "viewer", "retried"):
+            if case == "viewer":
+                await sign_in(client, database, "viewer")
+            if case == "retried":
+                await execute(
+                    database, "update noetl.execution set forked_from = $1 where execution_id = $1", execution
+                )
+            asked.clear()
+            page = await client.get(f"/executions/{execution}", params={"why": "1"})
+            assert ("How it came to this" in page.text, "canary" in page.text) == (True, case in {"operator", "again"})
+            counts.append(asked[sql("explain_turns")])
+    assert counts == [1, 0, 1, 1]

@@ -47,6 +47,7 @@ from typing import Final
 
 from fastapi import FastAPI
 
+from noetl_broker.console.explanations import Explanations
 from noetl_broker.console.pages import (
     approvals,
     arrival,
@@ -108,6 +109,7 @@ def create_pages(services: Services) -> FastAPI:
     app.state.attention = Attention(services.connections, services.changes)
     app.state.shared_reads = SharedReads()
     app.state.pasts = Pasts()
+    app.state.explanations = Explanations()
     app.state.sections = [section for section in SECTIONS if section.icon is not None]
     failures.add_handlers(app)
     app.add_middleware(live.LiveAnswers)

@@ -13,6 +13,7 @@ from noetl_broker.broker.state import is_live
 from noetl_broker.console.access import Operator
 from noetl_broker.console.api.execution_reads import Event, Item, ListedUndo
 from noetl_broker.console.api.executions import ExecutionDetails
+from noetl_broker.console.explanations import Explanations, is_settled
 from noetl_broker.console.pages.rendering import link, pretty
 from noetl_broker.console.pages.screen import Screen, Shown
 from noetl_broker.console.pages.step_panel import EXPLAINED_TURNS, Chosen, Moment, choose, explained, load_panel
@@ -214,8 +215,7 @@ async def _load(connection: Connection, screen: Screen, rules: PlaybookRules, ex
         await _load_step(connection, screen, view, asked)
     view.explains = view.past is None and (asked.why or view.origin["turns"] <= EXPLAINED_TURNS)
     if view.explains:
-        part = None if view.chosen is None else view.chosen.name
-        view.why = await explained(connection, screen, execution_id, part, rules)
+        view.why = await _explain(connection, screen, rules, view)
     if view.picture is not None:
         view.picture = view.picture if screen.may_act else without_values(view.picture)
         marked = view.chosen.step if view.chosen is not None else _step_of_turn(view, asked.turn)
@@ -223,6 +223,20 @@ async def _load(connection: Connection, screen: Screen, rules: PlaybookRules, ex
     if any(wait["kind"] == "approval" for wait in view.details["waits"]) and screen.may_act:
         view.approvals = await approvals.list_approvals(connection, execution_id=execution_id, limit=20)
     return view
+
+
+async def _explain(connection: Connection, screen: Screen, rules: PlaybookRules, view: View) -> dict[str, Any]:
+    """Why the execution or the chosen step ran or not. Of a long one that ended it is made once."""
+    kept: Explanations = screen.request.app.state.explanations
+    execution_id, part = view.details["execution_id"], None if view.chosen is None else view.chosen.name
+    key = (execution_id, part, screen.may_act, view.origin["turns"])
+    is_kept = view.origin["turns"] > EXPLAINED_TURNS and is_settled(view.details, view.origin)
+    found = kept.get(key) if is_kept else None
+    if found is None:
+        found = await explained(connection, screen, execution_id, part, rules)
+        if is_kept and found.get("kind") != "fault":
+            kept.keep(key, found)
+    return found
 
 
 async def _load_spans(connection: Connection, view: View) -> ExecutionSpans:

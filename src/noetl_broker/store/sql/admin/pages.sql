@@ -160,8 +160,8 @@ where b.before < $4::bigint;
 -- name: page_jobs
 -- Jobs of an execution by node, whatever their status.
 select q.queue_id, q.node_id, q.node_name as step, q.node_type as type, q.status, q.priority, q.attempts, q.max_attempts,
-  q.lost_leases, q.available_at::timestamptz as available_at, q.lease_until::timestamptz as lease_until, q.worker_id,
-  q.stop, q.held_for, q.limit_name, q.limit_key
+  q.lost_leases, nullif(q.available_at, 'infinity')::timestamptz as available_at,
+  q.lease_until::timestamptz as lease_until, q.worker_id, q.stop, q.held_for, q.limit_name, q.limit_key
 from noetl.queue q
 where q.execution_id = $1::bigint and q.node_id > $2::text
 order by q.node_id
