@@ -145,7 +145,7 @@ class ScriptWriter:
                 )
             return
         step = self.playbook.steps[use.part.step]
-        is_list = use.part.role == "iteration" and use.place[-1] == "collection"
+        is_list = use.part.role == "iteration" and use.location[-1] == "collection"
         for _, text in templates_of(use):
             for path in sorted(reads_of(text), key=repr):
                 yield from ((origin, is_list) for origin in self.sources(step, use.part.role, path))

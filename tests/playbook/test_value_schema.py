@@ -126,11 +126,11 @@ def test_no_more_faults_than_a_person_reads_are_listed() -> None:
         ("string", ((), "a string is no schema", "{type: string}")),
     ],
 )
-def test_a_schema_is_refused_with_its_place_and_a_remedy(schema: Any, expected: SchemaFault) -> None:
+def test_a_schema_is_refused_with_its_location_and_a_remedy(schema: Any, expected: SchemaFault) -> None:
     """A keyword that is not known would check nothing."""
     [fault] = check_schema(schema)
-    place, message, hint = expected[:3]
-    assert (fault.place, message in fault.message, hint in fault.hint) == (place, True, True), fault
+    location, message, hint = expected[:3]
+    assert (fault.location, message in fault.message, hint in fault.hint) == (location, True, True), fault
 
 
 def test_annotations_are_accepted() -> None:

@@ -34,13 +34,15 @@ def read_approval(reading: Reading, name: str, declared: Declared) -> ApprovalSp
         reading.report.error("bad-approval", where, f"`retry` of the approval `{name}` has no meaning", "remove it")
     _check_form(reading, declared)
     _check_texts(reading, declared)
-    timeout, place = declared.lookup(TIMEOUT)
+    timeout, location = declared.lookup(TIMEOUT)
     return ApprovalSpec(
         title=_tree(reading, declared, TITLE, part),
         details=_tree(reading, declared, DETAILS, part),
         form=_tree(reading, declared, FORM, part),
         assignees=_tree(reading, declared, ASSIGNEES, part),
-        timeout=None if timeout is None else read_parsed(reading, timeout, place, part, parse_duration, DURATION_FORMS),
+        timeout=None
+        if timeout is None
+        else read_parsed(reading, timeout, location, part, parse_duration, DURATION_FORMS),
     )
 
 
@@ -55,8 +57,8 @@ def _check_form(reading: Reading, declared: Declared) -> None:
     if form is None or any(strings(form, where)):
         return
     for fault in faults_of_form(form):
-        place = (*where, *fault.place)
-        reading.report.error("bad-form", place, fault.message, fault.hint, key=fault.of_key)
+        location = (*where, *fault.location)
+        reading.report.error("bad-form", location, fault.message, fault.hint, key=fault.of_key)
 
 
 def _check_texts(reading: Reading, declared: Declared) -> None:
@@ -91,7 +93,9 @@ def faults_of_form(form: Any) -> list[SchemaFault]:
             message = f"`{FORM}.{name}` is {json_type_name(schema)}, not a schema"
             faults.append(SchemaFault((name,), message, "write a mapping such as {type: string}"))
             continue
-        faults += [fault._replace(place=(name, *fault.place)) for fault in check_schema(_without_required(schema))]
+        faults += [
+            fault._replace(location=(name, *fault.location)) for fault in check_schema(_without_required(schema))
+        ]
     return faults
 
 

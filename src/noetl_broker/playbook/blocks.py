@@ -1,7 +1,7 @@
 """Blocks: the steps of a child playbook in the document of its parent.
 
-A block is registered beside its playbook, as `path#step` of the same version. Its place in the document is that of the
-step, so findings and errors name the lines of the file.
+A block is registered beside its playbook, as `path#step` of the same version. Its location in the document is that of
+the step, so findings and errors name the lines of the file.
 """
 
 from __future__ import annotations

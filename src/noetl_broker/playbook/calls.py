@@ -24,10 +24,10 @@ def read_call(
     """Read which playbook a task starts; report an error and give None if it has no usable `path`."""
     if declared.lookup(BLOCK)[0] is not None:
         return _read_block(reading, name, declared, around)
-    limit, place = declared.lookup("concurrency")
-    if limit is not None and place[0] != "workbook" and not isinstance(limit, int):
+    limit, location = declared.lookup("concurrency")
+    if limit is not None and location[0] != "workbook" and not isinstance(limit, int):
         message, hint = f"`concurrency` of the step `{name}` has no effect", "write it in the metadata of that playbook"
-        reading.report.warning("unused-key", place, message, hint, key=True)
+        reading.report.warning("unused-key", location, message, hint, key=True)
     part = Part(step=name, role="fields", names=around.names)
     path, where = declared.lookup("path")
     if not isinstance(path, str) or not path.strip():
@@ -38,11 +38,11 @@ def read_call(
         code = "missing-key" if empty else "bad-value"
         reading.report.error(code, where, message, "write path: folder/of/the/playbook")
         return None
-    version, place = declared.lookup("version")
+    version, location = declared.lookup("version")
     reading.calls.append(CallOfPath(where, path, as_version(version)))
     return ChildCall(
         path=reading.tree(path, where, part),
-        version=None if version is None else read_whole(reading, as_version(version), place, part, VERSIONS),
+        version=None if version is None else read_whole(reading, as_version(version), location, part, VERSIONS),
         return_step=_answer(reading, declared, part),
     )
 

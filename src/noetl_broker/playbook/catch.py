@@ -23,30 +23,34 @@ def read_catch(reading: Reading, written: Written, declared: Declared) -> tuple[
     """Read the entries of a step's `catch`, and add their arcs to the reading; none in an older language."""
     if reading.rules.language < KEYS_SINCE[CATCH]:
         return ()
-    raw, place = written.raw.get(CATCH), (*written.place, CATCH)
+    raw, location = written.raw.get(CATCH), (*written.location, CATCH)
     if raw is None:
         return ()
     if written.name == END:
         hint = "put it on the steps before, or put what fails into a step of its own"
-        reading.report.error("end-with-catch", place, "`end` has a `catch`", hint)
+        reading.report.error("end-with-catch", location, "`end` has a `catch`", hint)
         return ()
     if any(CATCH in layer.raw for layer in declared.layers[:-1]):
         hint = "write it on the step"
-        reading.report.warning("unused-key", declared.layers[0].place, "`catch` of a workbook action is not read", hint)
-    return tuple(entry for entry, _ in read_entries(reading, written.name, raw, place, CATCH) if entry is not None)
+        reading.report.warning(
+            "unused-key", declared.layers[0].location, "`catch` of a workbook action is not read", hint
+        )
+    return tuple(entry for entry, _ in read_entries(reading, written.name, raw, location, CATCH) if entry is not None)
 
 
 def read_output(reading: Reading, name: str, declared: Declared, *, iterating: bool) -> Tree | None:
     """Read what is kept in place of the result of a step's action; None in an older language."""
-    value, place = declared.lookup(OUTPUT)
+    value, location = declared.lookup(OUTPUT)
     if value is None or reading.rules.language < KEYS_SINCE[OUTPUT]:
         return None
     if iterating:
         message = f"`output` of the iterator `{name}` has no meaning: its result is the list of its items"
-        reading.report.error("bad-output", place, message, "choose in a later step, or in a block: task: {workflow: …}")
+        reading.report.error(
+            "bad-output", location, message, "choose in a later step, or in a block: task: {workflow: …}"
+        )
         return None
     if declared.kind in {"router", "fail"}:
         message = f"`output` of step `{name}` is not read: the step has no result of its own"
-        reading.report.warning("unused-key", place, message, "remove it", key=True)
+        reading.report.warning("unused-key", location, message, "remove it", key=True)
         return None
-    return reading.tree(value, place, Part(step=name, role="next"))
+    return reading.tree(value, location, Part(step=name, role="next"))

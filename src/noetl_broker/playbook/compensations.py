@@ -7,7 +7,7 @@ from typing import Final
 
 from noetl_broker.nodes import UNDO_SUFFIX
 from noetl_broker.playbook.calls import read_call
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import names_of
 from noetl_broker.playbook.keywords import COMPENSATE, KEYS_SINCE
@@ -45,41 +45,45 @@ def read_compensate(
 
     `element` are the names of an item, for the templates of a task's `compensate`.
     """
-    raw, place = declared.lookup(COMPENSATE)
+    raw, location = declared.lookup(COMPENSATE)
     if raw is None or reading.rules.language < KEYS_SINCE[COMPENSATE]:
         return None
     if declared.kind not in UNDONE_KINDS:
         message = f"the step `{name}` of type `{declared.type}` has a `{COMPENSATE}`, and does nothing to be undone"
-        reading.report.error(CODE, place, message, "write it on a step with an action, a playbook or an iterator")
+        reading.report.error(CODE, location, message, "write it on a step with an action, a playbook or an iterator")
         return None
     if isinstance(raw, str):
         raw = {"type": "workbook", "task": raw}
     if not isinstance(raw, dict):
         message = f"the `{COMPENSATE}` of `{name}` is {json_type_name(raw)}"
-        reading.report.error(CODE, place, message, f"write {COMPENSATE}: {{type: …}}, or the name of a workbook action")
+        reading.report.error(
+            CODE, location, message, f"write {COMPENSATE}: {{type: …}}, or the name of a workbook action"
+        )
         return None
-    undo = _declared(reading, name, raw, place)
+    undo = _declared(reading, name, raw, location)
     return None if undo is None else _step(reading, name, index, undo, element)
 
 
-def _declared(reading: Reading, name: str, raw: Raw, place: Place) -> Declared | None:
+def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Declared | None:
     """Resolve the type of an undo; report one that is not one action or one playbook."""
-    undo = declare(reading, name, raw, place)
+    undo = declare(reading, name, raw, location)
     if undo.kind not in UNDOING_KINDS or undo.lookup("loop")[0] is not None:
         what = f"is a step of type `{undo.type}`" if undo.kind not in UNDOING_KINDS else "has a `loop`"
         if undo.lookup("type")[0] is None and undo.lookup("tool")[0] is None:
             what = "has no type"
         hint = f"write {COMPENSATE}: {{type: …}} with one action, or with type: playbook for several steps"
-        reading.report.error(CODE, place, f"the `{COMPENSATE}` of `{name}` {what}", hint)
+        reading.report.error(CODE, location, f"the `{COMPENSATE}` of `{name}` {what}", hint)
         return None
     if raw.get("workflow") is not None:
         message = f"the `{COMPENSATE}` of `{name}` has a `workflow`"
-        reading.report.error(CODE, (*place, "workflow"), message, "write path: with the path of a playbook", key=True)
+        reading.report.error(
+            CODE, (*location, "workflow"), message, "write path: with the path of a playbook", key=True
+        )
         return None
     for key in NOT_READ:
         if raw.get(key) is not None:
             message = f"`{key}` in the `{COMPENSATE}` of `{name}` is not read"
-            reading.report.error(CODE, (*place, key), message, "remove it", key=True)
+            reading.report.error(CODE, (*location, key), message, "remove it", key=True)
     known = known_keys(reading, undo)
     if known is not None:
         warn_unknown_keys(reading, f"{name}{UNDO_SUFFIX}", undo, known)
@@ -111,9 +115,9 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
         call=read_call(reading, name, undo, around) if undo.kind == "playbook" else None,
         raw=undo.layers[-1].raw,
     )
-    for place in range(first, len(reading.uses)):
-        use = reading.uses[place]
-        reading.uses[place] = replace(use, part=replace(use.part, role="compensate"))
+    for number in range(first, len(reading.uses)):
+        use = reading.uses[number]
+        reading.uses[number] = replace(use, part=replace(use.part, role="compensate"))
     return replace(step, retry=read_retry(reading, name, *undo.lookup("retry")))
 
 
@@ -130,9 +134,11 @@ def refuse_step_reads(reading: Reading, playbook: Playbook) -> None:
             continue
         seen = scopes.of_use(use)
         hidden = use.part.names | seen.possible
-        for place, text in templates_of(use):
+        for location, text in templates_of(use):
             read = sorted((required_names(text) | use.names) & playbook.steps.keys() - hidden)
             for other in read if seen.complete else ():
                 message = f"the `{COMPENSATE}` of `{step.name}` reads the result of the step `{other}`"
                 remedy = "write `result`" if other == step.name else f"give it to `{step.name}` as an input"
-                reading.report.error(CODE, place, message, f"{remedy}: it sees inputs, result, error and the workload")
+                reading.report.error(
+                    CODE, location, message, f"{remedy}: it sees inputs, result, error and the workload"
+                )

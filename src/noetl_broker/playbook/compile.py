@@ -13,7 +13,7 @@ from noetl_broker.playbook.blocks import block_path, part_of
 from noetl_broker.playbook.compensations import refuse_step_reads
 from noetl_broker.playbook.concurrency import read_concurrency
 from noetl_broker.playbook.deferred import refuse_reads
-from noetl_broker.playbook.diagnostics import Place, PlaybookError, PlaybookRules, Report
+from noetl_broker.playbook.diagnostics import Location, PlaybookError, PlaybookRules, Report
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.header import Outline, read_block_outline, read_outline
 from noetl_broker.playbook.inputs import reads_inputs, share_inputs
@@ -35,7 +35,7 @@ class Draft(NamedTuple):
 
     reading: Reading
     playbook: Playbook | None  # None if there is no usable workflow; with errors, only for further checks
-    places: Mapping[str, Place] = MappingProxyType({})  # of the names of the steps
+    locations: Mapping[str, Location] = MappingProxyType({})  # of the names of the steps
     blocks: Mapping[str, Draft] = MappingProxyType({})  # by the step that has it
 
 
@@ -102,13 +102,13 @@ def _read_outlined(reading: Reading, outline: Outline) -> Draft:
     undoes = any(step.has_compensate for step in steps.values()) or any(block.undoes for block in found.values())
     if found or undoes:
         playbook = replace(playbook, blocks=found, undoes=undoes)
-    places = {one.name: (*one.place, "step" if "step" in one.raw else "name") for one in outline.steps}
-    return Draft(reading, playbook, places, blocks)
+    locations = {one.name: (*one.location, "step" if "step" in one.raw else "name") for one in outline.steps}
+    return Draft(reading, playbook, locations, blocks)
 
 
 def _read_block(reading: Reading, outline: Outline, name: str) -> Draft:
     block = reading.blocks[name]
-    inner = reading.of_block(block_path(reading.path, name), block.place)
+    inner = reading.of_block(block_path(reading.path, name), block.location)
     return _read_outlined(inner, read_block_outline(inner, outline, name, block))
 
 
@@ -127,7 +127,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
     for name, step in steps.items():
         if step.join is None and name != END and graph.incoming(name) > 1:
             steps[name] = replace(step, join="all")
-    refuse_unmet_needs(reading, steps, graph, {written.name: written.place for written in outline.steps})
+    refuse_unmet_needs(reading, steps, graph, {written.name: written.location for written in outline.steps})
     arriving = arriving_inputs(steps)
     for name, step in steps.items():
         if reads_inputs(step, (inputs for _, inputs in arriving.get(name, ()))):

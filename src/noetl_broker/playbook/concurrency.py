@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, Final
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.model import Concurrency, Raw
 from noetl_broker.playbook.plain_values import KEY_BYTES, Range, read_integer
 from noetl_broker.playbook.reader import Part, Reading, strings
@@ -17,7 +17,7 @@ ON_LIMIT: Final = (QUEUE, SKIP, CANCEL_RUNNING, FAIL)
 CONCURRENCY_KEYS: Final = ("key", "limit", "on_limit")
 LIMITS: Final = Range(1, 10_000)
 KEY_FORMS: Final = f"a text of 1 to {KEY_BYTES} bytes, a number or a boolean"
-KEY: Final[Place] = ("metadata", "concurrency")
+KEY: Final[Location] = ("metadata", "concurrency")
 _NAMED: Final = re.compile(r"\s*\{\{\s*(?:\w+\s*\.\s*)*(\w+)\s*\}\}\s*")
 
 
@@ -30,52 +30,52 @@ def place_key(value: Any) -> str:
     return value
 
 
-def read_concurrency(reading: Reading, raw: Any, place: Place = KEY) -> Concurrency | None:
+def read_concurrency(reading: Reading, raw: Any, location: Location = KEY) -> Concurrency | None:
     """Read a `concurrency`; report the faults, and give None if it is missing or no mapping."""
     if raw is None:
         return None
     report = reading.report
     if not isinstance(raw, dict):
         hint = 'write concurrency: {key: "{{ workload.customer }}", limit: 1, on_limit: queue}'
-        report.error("wrong-type", place, f"`concurrency` is {json_type_name(raw)}, not a mapping", hint)
+        report.error("wrong-type", location, f"`concurrency` is {json_type_name(raw)}, not a mapping", hint)
         return None
     for key in raw:
         if key not in CONCURRENCY_KEYS:
             hint = report.did_you_mean(key, CONCURRENCY_KEYS)
-            report.error("unknown-key", (*place, key), f"unknown key `{key}` in `concurrency`", hint, key=True)
+            report.error("unknown-key", (*location, key), f"unknown key `{key}` in `concurrency`", hint, key=True)
     limit = raw.get("limit")
-    found = 1 if limit is None else read_integer(reading, limit, (*place, "limit"), LIMITS)
-    key, label = _read_key(reading, raw, (*place, "key"))
-    return Concurrency(key=key, label=label, limit=found or 1, on_limit=_read_on_limit(reading, raw, place))
+    found = 1 if limit is None else read_integer(reading, limit, (*location, "limit"), LIMITS)
+    key, label = _read_key(reading, raw, (*location, "key"))
+    return Concurrency(key=key, label=label, limit=found or 1, on_limit=_read_on_limit(reading, raw, location))
 
 
-def _read_on_limit(reading: Reading, raw: Raw, place: Place) -> str:
+def _read_on_limit(reading: Reading, raw: Raw, location: Location) -> str:
     word = raw.get("on_limit")
     if word is None or word in ON_LIMIT:
         return word or QUEUE
     message, hint = f"`on_limit` is {word!r:.40}", f"write one of: {', '.join(ON_LIMIT)}"
-    reading.report.error("bad-value", (*place, "on_limit"), message, hint)
+    reading.report.error("bad-value", (*location, "on_limit"), message, hint)
     return QUEUE
 
 
-def _read_key(reading: Reading, raw: Raw, place: Place) -> tuple[Tree | None, str]:
+def _read_key(reading: Reading, raw: Raw, location: Location) -> tuple[Tree | None, str]:
     """Compile the key, and give the name of the value that it reads, if it is exactly one value."""
     value = raw.get("key")
     if value is None:
         if "key" in raw:
             hint = "write a key, or leave it out: then the limit counts all executions of the playbook"
-            reading.report.error("bad-value", place, f"`key` is null, not {KEY_FORMS}", hint)
+            reading.report.error("bad-value", location, f"`key` is null, not {KEY_FORMS}", hint)
         return None, ""
-    if not any(strings(value, place)):
+    if not any(strings(value, location)):
         try:
             place_key(value)
         except ValueError:
             message = f"`key` is {value!r:.80}, not {KEY_FORMS}"
-            reading.report.error("bad-value", place, message, f"write {KEY_FORMS}")
+            reading.report.error("bad-value", location, message, f"write {KEY_FORMS}")
         else:
             message = f"`key` is {value!r:.80} for all executions, so the limit counts them all"
             hint = "leave it out, or write a template, such as {{ workload.customer }}"
-            reading.report.warning("constant-key", place, message, hint)
-    tree = reading.tree(value, place, Part(step=None, role="workload"))
+            reading.report.warning("constant-key", location, message, hint)
+    tree = reading.tree(value, location, Part(step=None, role="workload"))
     named = _NAMED.fullmatch(value) if isinstance(value, str) else None
     return tree, named[1] if named else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.reader import COST_OF_COPY, NO_NAMES, Reading, Use, shortened, templates_of
 from noetl_broker.playbook.scopes import Scopes, Seen
@@ -27,12 +27,12 @@ def refuse_reads_of_inputs(reading: Reading, inputs: Iterable[Use], names: froze
     """
     for use in inputs:
         part = use.part
-        others = names - {use.place[-1]} if part.names <= part.worker else names
-        for place, text in templates_of(use):
+        others = names - {use.location[-1]} if part.names <= part.worker else names
+        for location, text in templates_of(use):
             found = input_read(text, others, part.names) if reading.is_deferred(text, part) else None
             if found is not None:
                 message = f"`{shortened(text)}` reads `{found}`, and an input does not see those of its own level"
-                reading.report.error(CODE, place, message, "join the two in a field of the step")
+                reading.report.error(CODE, location, message, "join the two in a field of the step")
 
 
 def refuse_reads(reading: Reading, playbook: Playbook) -> None:
@@ -49,18 +49,18 @@ def refuse_reads(reading: Reading, playbook: Playbook) -> None:
             continue
         reading.work.spend(COST_OF_COPY + len(seen.names) // COST_OF_COPY)
         hidden = part.names | seen.names
-        for place, text in templates_of(use):
+        for location, text in templates_of(use):
             for word in sorted(words & read_by_text(text)[0]):
                 message = f"the broker evaluates this template, and only a worker knows `{word}`"
-                reading.report.error("worker-word", place, message, REMEDY)
+                reading.report.error("worker-word", location, message, REMEDY)
             if (key := workload_key_read(text, keys, hidden)) is not None:
-                _refuse(reading, use, place, text, f"`workload.{key}`")
+                _refuse(reading, use, location, text, f"`workload.{key}`")
             all_inputs = {ARGS} & seen.names  # an input of this name hides them
             if (name := input_read(text, seen.deferred, part.names | all_inputs)) is not None:
-                _refuse(reading, use, place, text, f"the input `{name}` of the step `{part.step}`")
+                _refuse(reading, use, location, text, f"the input `{name}` of the step `{part.step}`")
 
 
-def _refuse(reading: Reading, use: Use, place: Place, text: str, what: str) -> None:
-    written = use.value if place == use.place else text  # a condition has no braces
+def _refuse(reading: Reading, use: Use, location: Location, text: str, what: str) -> None:
+    written = use.value if location == use.location else text  # a condition has no braces
     message = f"`{shortened(written)}` reads {what}, which only a worker can render"
-    reading.report.error(CODE, place, message, REMEDY)
+    reading.report.error(CODE, location, message, REMEDY)

@@ -11,7 +11,7 @@ from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.keywords import LANGUAGE
 from noetl_broker.template import MAX_SOURCE_CHARS
 
-Place = tuple[str | int, ...]  # keys and indices from the root of the document
+Location = tuple[str | int, ...]  # keys and indices from the root of the document
 Severity = Literal["error", "warning"]
 Position = tuple[int, int]  # line and column, from 1
 MOST_WORK = 1_000_000  # units for the hints of one document: about a second
@@ -85,10 +85,10 @@ class PlaybookRules:
 
 
 class Positions(Protocol):
-    """Gives the position in the file of a place in the document."""
+    """Gives the position in the file of a location in the document."""
 
-    def where(self, place: Place, *, key: bool = False) -> Position:
-        """Give line and column, from 1, of the value at `place` (or of its key)."""
+    def where(self, location: Location, *, key: bool = False) -> Position:
+        """Give line and column, from 1, of the value at `location` (or of its key)."""
 
 
 class Suggestions:
@@ -137,42 +137,42 @@ class Report:
     kept: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     dropped: dict[Severity, int] = field(default_factory=lambda: {"error": 0, "warning": 0})
     suggestions: Suggestions = field(default_factory=Suggestions)
-    misspelt: set[Place] = field(default_factory=set)  # unknown keys that are nearly known ones
+    misspelt: set[Location] = field(default_factory=set)  # unknown keys that are nearly known ones
 
-    def error(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
+    def error(self, code: str, location: Location, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add an error; `key`: at the position of the key, not of its value."""
         if self._has_room("error"):
-            self._note("error", code, place, self.positions.where(place, key=key), (message, hint))
+            self._note("error", code, location, self.positions.where(location, key=key), (message, hint))
 
-    def error_at(self, code: str, place: Place, position: Position, message: str, hint: str) -> None:
+    def error_at(self, code: str, location: Location, position: Position, message: str, hint: str) -> None:
         """Add an error at a position of which the document has no value yet."""
         if self._has_room("error"):
-            self._note("error", code, place, position, (message, hint))
+            self._note("error", code, location, position, (message, hint))
 
-    def warning(self, code: str, place: Place, message: str, hint: str = "", *, key: bool = False) -> None:
+    def warning(self, code: str, location: Location, message: str, hint: str = "", *, key: bool = False) -> None:
         """Add a warning."""
         if self._has_room("warning"):
-            self._note("warning", code, place, self.positions.where(place, key=key), (message, hint))
+            self._note("warning", code, location, self.positions.where(location, key=key), (message, hint))
 
-    def warning_at(self, code: str, place: Place, position: Position, message: str, hint: str) -> None:
+    def warning_at(self, code: str, location: Location, position: Position, message: str, hint: str) -> None:
         """Add a warning at a position inside a value."""
         if self._has_room("warning"):
-            self._note("warning", code, place, position, (message, hint))
+            self._note("warning", code, location, position, (message, hint))
 
-    def unknown_key(self, place: Place, message: str, known: Collection[str], hint: str = "") -> None:
+    def unknown_key(self, location: Location, message: str, known: Collection[str], hint: str = "") -> None:
         """Add a warning of a key that is not in `known`; `hint` replaces the known key that is suggested.
 
         Registration refuses a key that is nearly a known one, see `refuse_misspelt_keys`.
         """
-        near = "" if hint else self.suggestions.did_you_mean(str(place[-1]), known)
-        self.warning(UNKNOWN_KEY, place, message, hint or near, key=True)
-        key = str(place[-1])
+        near = "" if hint else self.suggestions.did_you_mean(str(location[-1]), known)
+        self.warning(UNKNOWN_KEY, location, message, hint or near, key=True)
+        key = str(location[-1])
         if near and any(is_misspelt(key, word) for word in known if f"`{word}`" in near):
-            self.misspelt.add(place)
+            self.misspelt.add(location)
 
     def refuse_misspelt_keys(self) -> None:
         """Make an error of each warning of a key that is nearly a known one."""
-        paths = {path_text(place) for place in self.misspelt}
+        paths = {path_text(location) for location in self.misspelt}
         found = self.findings
         self.findings = {}
         for finding in found:
@@ -189,7 +189,9 @@ class Report:
         self.dropped[severity] += full
         return not full
 
-    def _note(self, severity: Severity, code: str, place: Place, position: Position, text: tuple[str, str]) -> None:
+    def _note(
+        self, severity: Severity, code: str, location: Location, position: Position, text: tuple[str, str]
+    ) -> None:
         finding = Finding(
             severity=severity,
             code=code,
@@ -197,7 +199,7 @@ class Report:
             file=self.file,
             line=position[0],
             column=position[1],
-            path=path_text(place),
+            path=path_text(location),
             hint=text[1],
         )
         if finding not in self.findings:  # an action is read once for each step that calls it
@@ -232,10 +234,10 @@ class Report:
         )
 
 
-def path_text(place: Place) -> str:
-    """Write a place as an author would: `workflow[2].next[0].when`."""
+def path_text(location: Location) -> str:
+    """Write a location as an author would: `workflow[2].next[0].when`."""
     text = ""
-    for part in place:
+    for part in location:
         if isinstance(part, int):
             text += f"[{part}]"
         elif part and PRINTABLE_KEY.issuperset(part):

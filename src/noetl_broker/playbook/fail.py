@@ -23,21 +23,21 @@ def read_fail(reading: Reading, name: str, declared: Declared) -> FailSpec:
         value, where = declared.lookup(key)
         if value is not None:
             reading.report.error(CODE, where, f"`{key}` of the fail step `{name}` has no meaning", "remove it")
-    error, place = declared.lookup(ERROR)
+    error, location = declared.lookup(ERROR)
     if isinstance(error, str):
-        error, places = {"message": error}, {"message": place}
+        error, locations = {"message": error}, {"message": location}
     elif error is None:
         return FailSpec()
     elif not isinstance(error, dict):
         hint = "write error: {type: declined, message: why}"
-        reading.report.error(CODE, place, f"`error` is {json_type_name(error)}, not a mapping", hint)
+        reading.report.error(CODE, location, f"`error` is {json_type_name(error)}, not a mapping", hint)
         return FailSpec()
     else:
-        places = {key: (*place, key) for key in error}
+        locations = {key: (*location, key) for key in error}
     for key in error:
         if key not in ERROR_KEYS:
             hint = reading.report.did_you_mean(key, ERROR_KEYS)
-            reading.report.error(CODE, places[key], f"unknown key `{key}` in `error`", hint, key=True)
+            reading.report.error(CODE, locations[key], f"unknown key `{key}` in `error`", hint, key=True)
     part = Part(step=name, role="fields")
-    trees = {key: reading.tree(error[key], places[key], part) for key in ERROR_KEYS if error.get(key) is not None}
+    trees = {key: reading.tree(error[key], locations[key], part) for key in ERROR_KEYS if error.get(key) is not None}
     return FailSpec(**trees)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from noetl_broker.nodes import FORBIDDEN_IN_STEPS, UNDO_SUFFIX
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import METADATA_KEYS, ROOT_KEYS, START
 from noetl_broker.playbook.model import Raw
 from noetl_broker.playbook.plain_values import NAME_CHARS, PRIORITIES, SECONDS, Range, read_integer, read_seconds
@@ -30,24 +30,24 @@ class Written:
     name: str
     index: int
     raw: Raw
-    place: Place
+    location: Location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outline:
-    """The head of a document: name, path, limits, and the places of its parts."""
+    """The head of a document: name, path, limits, and the locations of its parts."""
 
     name: str
     path: str
     steps: tuple[Written, ...]
     workload: Raw
-    workload_place: Place
+    workload_place: Location
     workload_schema: Raw | None
     max_visits: int | None
     deadline: float | Tree | None
     priority: int | None
     metadata: Raw
-    limit_place: Place = ("metadata", "concurrency")
+    limit_place: Location = ("metadata", "concurrency")
     document: Raw
 
 
@@ -67,14 +67,14 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
     reading.path = path
     workload, workload_place = _part(reading, document, ("workload", "spec"), dict)
     reading.actions = _actions(reading, document)
-    workflow, place = _part(reading, document, ("workflow", "steps"), list)
+    workflow, location = _part(reading, document, ("workflow", "steps"), list)
     if workflow is None:
         if "workflow" not in document and "steps" not in document:
             report.error(
                 "missing-key", (), "the playbook has no `workflow`", "write workflow: [{step: start, next: …}]"
             )
         return None
-    steps = read_workflow(reading, workflow, place)
+    steps = read_workflow(reading, workflow, location)
     return Outline(
         name=name,
         path=path,
@@ -90,13 +90,13 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
     )
 
 
-def read_workflow(reading: Reading, workflow: list[Any], place: Place) -> tuple[Written, ...]:
+def read_workflow(reading: Reading, workflow: list[Any], location: Location) -> tuple[Written, ...]:
     """Read the names of steps, and add them to the reading; there must be a `start`."""
-    steps = _steps(reading, workflow, place)
+    steps = _steps(reading, workflow, location)
     reading.steps = {step.name: step.index for step in steps}
     if START not in reading.steps:
         message = "the workflow has no step `start`"
-        reading.report.error("no-start", place, message, "add {step: start, next: …}", key=True)
+        reading.report.error("no-start", location, message, "add {step: start, next: …}", key=True)
     return steps
 
 
@@ -109,9 +109,9 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
     return Outline(
         name=metadata["name"],
         path=reading.path,
-        steps=read_workflow(reading, block.workflow, block.place),
+        steps=read_workflow(reading, block.workflow, block.location),
         workload={},
-        workload_place=block.place,
+        workload_place=block.location,
         workload_schema=None,
         max_visits=outer.max_visits,
         deadline=None,
@@ -135,26 +135,26 @@ def _require(reading: Reading, document: Raw, key: str, wanted: str) -> None:
 
 
 def _metadata(reading: Reading, document: Raw) -> Raw:
-    value, place = _part(reading, document, ("metadata",), dict)
+    value, location = _part(reading, document, ("metadata",), dict)
     for key in value or ():
         if key not in METADATA_KEYS:
-            reading.report.unknown_key((*place, key), f"unknown key `{key}` in `metadata`", METADATA_KEYS)
+            reading.report.unknown_key((*location, key), f"unknown key `{key}` in `metadata`", METADATA_KEYS)
     return value or {}
 
 
 def _identity(reading: Reading, document: Raw, metadata: Raw) -> tuple[str, str]:
     found: dict[str, str] = {}
     for key in ("name", "path"):
-        for place, holder in ((("metadata", key), metadata), ((key,), document)):
+        for location, holder in ((("metadata", key), metadata), ((key,), document)):
             value = holder.get(key)
             if value is None or key in found:
                 continue
             if isinstance(value, str) and value.strip():
                 found[key] = value.strip()
-                _check_length(reading, found[key], place, f"the `{key}`")
+                _check_length(reading, found[key], location, f"the `{key}`")
             else:
                 shown = "empty" if isinstance(value, str) else json_type_name(value)
-                reading.report.error("wrong-type", place, f"`{key}` is {shown}", f"write {key}: a name")
+                reading.report.error("wrong-type", location, f"`{key}` is {shown}", f"write {key}: a name")
                 found[key] = "?"
     if not found:
         reading.report.error(
@@ -169,7 +169,7 @@ def _identity(reading: Reading, document: Raw, metadata: Raw) -> tuple[str, str]
     return found.get("name") or path.rpartition("/")[2], path
 
 
-def _part(reading: Reading, document: Raw, words: tuple[str, ...], kind: type) -> tuple[Any, Place]:
+def _part(reading: Reading, document: Raw, words: tuple[str, ...], kind: type) -> tuple[Any, Location]:
     """Give the part of the document under one of these words; report an error and give None for another type."""
     given = [word for word in words if document.get(word) is not None]
     if not given:
@@ -189,17 +189,17 @@ def _part(reading: Reading, document: Raw, words: tuple[str, ...], kind: type) -
 
 def _workload_schema(reading: Reading, document: Raw) -> Raw | None:
     """Read the JSON Schema of the workload; report its faults and give None if it has any."""
-    schema, place = _part(reading, document, ("workload_schema",), dict)
+    schema, location = _part(reading, document, ("workload_schema",), dict)
     if schema is None:
         return None
     reading.work.spend(weight_of(schema))
     faults = check_schema(schema)
     for fault in faults:
-        reading.report.error("bad-schema", (*place, *fault.place), fault.message, fault.hint, key=fault.of_key)
+        reading.report.error("bad-schema", (*location, *fault.location), fault.message, fault.hint, key=fault.of_key)
     types = schema.get("type", OBJECT)
     if not faults and OBJECT not in (types if isinstance(types, list) else [types]):
         message, hint = f"the workload is an {OBJECT}, and `type` is {types!r:.60}", f"write type: {OBJECT}"
-        reading.report.error("bad-schema", (*place, "type"), message, hint)
+        reading.report.error("bad-schema", (*location, "type"), message, hint)
         return None
     found: Raw | None = None if faults else schema
     return found
@@ -212,17 +212,17 @@ def _integer(reading: Reading, metadata: Raw, key: str, allowed: Range) -> int |
 
 def _deadline(reading: Reading, metadata: Raw) -> float | Tree | None:
     """Read the seconds of a deadline, or a template of the workload that gives a duration."""
-    value, place = metadata.get("deadline"), ("metadata", "deadline")
-    if isinstance(value, str) and any(strings(value, place)):
-        return reading.tree(value, place, Part(step=None, role="workload"))
-    return None if value is None else read_seconds(reading, value, place, SECONDS)
+    value, location = metadata.get("deadline"), ("metadata", "deadline")
+    if isinstance(value, str) and any(strings(value, location)):
+        return reading.tree(value, location, Part(step=None, role="workload"))
+    return None if value is None else read_seconds(reading, value, location, SECONDS)
 
 
-def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Place]]:
-    workbook, place = _part(reading, document, ("workbook",), list)
-    actions: dict[str, tuple[Raw, Place]] = {}
+def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Location]]:
+    workbook, location = _part(reading, document, ("workbook",), list)
+    actions: dict[str, tuple[Raw, Location]] = {}
     for index, raw in enumerate(workbook or ()):
-        where = (*place, index)
+        where = (*location, index)
         name = _named(reading, raw, where, ("name", "step", "task"), "an action of the workbook")
         if name is None:
             continue
@@ -234,37 +234,39 @@ def _actions(reading: Reading, document: Raw) -> dict[str, tuple[Raw, Place]]:
     return actions
 
 
-def _warn_of_step_keys(reading: Reading, name: str, raw: Raw, place: Place) -> None:
+def _warn_of_step_keys(reading: Reading, name: str, raw: Raw, location: Location) -> None:
     """Warn of keys of steps on a workbook action."""
     for key in KEYS_OF_A_STEP:
         if raw.get(key) is not None:
             message = f"`{key}` of the workbook action `{name}` is not read"
-            reading.report.warning("unused-key", (*place, key), message, "write it on the step that calls it", key=True)
+            reading.report.warning(
+                "unused-key", (*location, key), message, "write it on the step that calls it", key=True
+            )
 
 
-def _steps(reading: Reading, workflow: list[Any], place: Place) -> tuple[Written, ...]:
+def _steps(reading: Reading, workflow: list[Any], location: Location) -> tuple[Written, ...]:
     steps: dict[str, Written] = {}
     for index, raw in enumerate(workflow):
-        where = (*place, index)
+        where = (*location, index)
         name = _named(reading, raw, where, ("step", "name"), "a step")
         if name is None:
             reading.broken = True
             continue
         key = "step" if "step" in raw else "name"
         if name in steps:
-            first, _ = reading.report.positions.where(steps[name].place)
+            first, _ = reading.report.positions.where(steps[name].location)
             message = f"there are two steps `{name}`, the first on line {first}"
             reading.report.error("duplicate-step", (*where, key), message, "rename one of them")
             continue
         _check_name(reading, name, (*where, key))
-        steps[name] = Written(name=name, index=len(steps), raw=raw, place=where)
+        steps[name] = Written(name=name, index=len(steps), raw=raw, location=where)
     return tuple(steps.values())
 
 
-def _named(reading: Reading, raw: Any, place: Place, words: tuple[str, ...], what: str) -> str | None:
+def _named(reading: Reading, raw: Any, location: Location, words: tuple[str, ...], what: str) -> str | None:
     if not isinstance(raw, dict):
         reading.report.error(
-            "wrong-type", place, f"{what} is {json_type_name(raw)}, not a mapping", f"write {words[0]}: name"
+            "wrong-type", location, f"{what} is {json_type_name(raw)}, not a mapping", f"write {words[0]}: name"
         )
         return None
     for word in words:
@@ -272,35 +274,35 @@ def _named(reading: Reading, raw: Any, place: Place, words: tuple[str, ...], wha
         if value is None:
             continue
         if isinstance(value, str) and value.strip():
-            _check_length(reading, value, (*place, word), f"the name of {what}")
+            _check_length(reading, value, (*location, word), f"the name of {what}")
             return value
         shown = "empty" if isinstance(value, str) else json_type_name(value)
-        reading.report.error("wrong-type", (*place, word), f"the name of {what} is {shown}", f"write {word}: name")
+        reading.report.error("wrong-type", (*location, word), f"the name of {what} is {shown}", f"write {word}: name")
         return None
-    reading.report.error("missing-key", place, f"{what} has no `{words[0]}`", f"write {words[0]}: name")
+    reading.report.error("missing-key", location, f"{what} has no `{words[0]}`", f"write {words[0]}: name")
     return None
 
 
-def _check_length(reading: Reading, name: str, place: Place, what: str) -> None:
+def _check_length(reading: Reading, name: str, location: Location, what: str) -> None:
     if len(name) > NAME_CHARS:
         message = f"{what} has {len(name)} characters; it may have {NAME_CHARS}"
-        reading.report.error("long-name", place, message, "shorten it, and write the rest in `desc`")
+        reading.report.error("long-name", location, message, "shorten it, and write the rest in `desc`")
 
 
-def _check_name(reading: Reading, name: str, place: Place) -> None:
+def _check_name(reading: Reading, name: str, location: Location) -> None:
     bad = [sign for sign in name if sign in FORBIDDEN_IN_STEPS or not sign.isprintable()]
     if bad:
         reading.report.error(
-            "bad-name", place, f"the step name {name!r} has the character {bad[0]!r}", "use letters, digits and _"
+            "bad-name", location, f"the step name {name!r} has the character {bad[0]!r}", "use letters, digits and _"
         )
     elif name.endswith(UNDO_SUFFIX):
         reading.report.error(
-            "bad-name", place, f"the step name {name!r} ends in {UNDO_SUFFIX!r}", "choose another name"
+            "bad-name", location, f"the step name {name!r} ends in {UNDO_SUFFIX!r}", "choose another name"
         )
     elif not name.isidentifier():
         reading.report.warning(
             "bad-name",
-            place,
+            location,
             f"the step name `{name}` is not an identifier, so templates read it only as results['{name}']",
             "use letters, digits and _",
         )

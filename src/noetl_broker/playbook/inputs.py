@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import INPUT_WORDS
 from noetl_broker.playbook.model import NO_INPUTS, Inputs, Step
 from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
@@ -18,7 +18,7 @@ Aliases = Mapping[str, tuple[str, ...] | None]
 
 
 def read_inputs(
-    reading: Reading, raw: Mapping[str, Any], place: Place, part: Part, own: frozenset[str] = NO_NAMES
+    reading: Reading, raw: Mapping[str, Any], location: Location, part: Part, own: frozenset[str] = NO_NAMES
 ) -> Inputs:
     """Merge the input words of one level; `own` are words that the step's type uses for something else."""
     inputs = NO_INPUTS
@@ -26,7 +26,7 @@ def read_inputs(
         value = raw.get(word)
         if word in own or value is None:
             continue
-        where = (*place, word)
+        where = (*location, word)
         if isinstance(value, dict):
             keys = {key: reading.tree(item, (*where, key), part) for key, item in value.items()}
             inputs = merge(inputs, Inputs(keys=keys, aliases={word: tuple(value)}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import ERROR, ITEM_WORDS_SINCE
 from noetl_broker.playbook.model import ItemCatch, Retry, Tolerance
 from noetl_broker.playbook.reader import Part, Reading
@@ -30,7 +30,7 @@ def parse_tolerance(value: object) -> Tolerance:
     return Tolerance(percent=float(found[1]))
 
 
-def read_tolerance(reading: Reading, value: Any, place: Place, name: str) -> Tolerance | None:
+def read_tolerance(reading: Reading, value: Any, location: Location, name: str) -> Tolerance | None:
     """Read `tolerate` of the iterator `name`; None if it is wrong (then an error is reported)."""
     try:
         return parse_tolerance(value)
@@ -38,7 +38,7 @@ def read_tolerance(reading: Reading, value: Any, place: Place, name: str) -> Tol
         shown = repr(value)[:80] if isinstance(value, str | int | float) else json_type_name(value)
         message = f"`tolerate` of the iterator `{name}` is {shown}, not a number of items or a percentage"
         hint = f"write tolerate: 5 (at most {MOST_TOLERATED:,}), or tolerate: 20% (at most 100%)"
-        reading.report.error(CODE, place, message, hint)
+        reading.report.error(CODE, location, message, hint)
         return None
 
 
@@ -59,14 +59,14 @@ def read_item_retry(reading: Reading, name: str, task: Declared, names: frozense
 
 def read_item_catch(reading: Reading, name: str, task: Declared, names: frozenset[str]) -> tuple[ItemCatch, ...]:
     """Read the `catch` of a task: entries of a condition (None: always) and a result."""
-    raw, place = task.lookup("catch")
+    raw, location = task.lookup("catch")
     if raw is None or reading.rules.language < ITEM_WORDS_SINCE:
         return ()
     entries = raw if isinstance(raw, list) else [raw]
     part = Part(step=name, role="catch", names=names | {ERROR})
     found: list[ItemCatch] = []
     for index, entry in enumerate(entries):
-        where = (*place, index) if isinstance(raw, list) else place
+        where = (*location, index) if isinstance(raw, list) else location
         if not isinstance(entry, dict):
             message = f"an entry of `catch` in the task of the iterator `{name}` is {json_type_name(entry)}"
             reading.report.error(CATCH_CODE, where, message, "write {when: …, result: …}")

@@ -11,7 +11,7 @@ from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.catch import read_output
 from noetl_broker.playbook.compensations import read_compensate
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.header import Written
 from noetl_broker.playbook.inputs import is_one_template, names_of
@@ -118,87 +118,87 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
 
 
 class _Keys:
-    """The keys of one iteration with their places; those of `loop` win over those of the step."""
+    """The keys of one iteration with their locations; those of `loop` win over those of the step."""
 
     def __init__(self, reading: Reading, written: Written, declared: Declared) -> None:
         self.reading, self.name = reading, written.name
-        self.place = written.place
-        self.keys: dict[str, tuple[Any, Place]] = {}
+        self.location = written.location
+        self.keys: dict[str, tuple[Any, Location]] = {}
         self.refused: set[str] = set()  # keys that are no expressions
         self.readable = True
         if declared.kind == "iterator":
             found = {key: declared.lookup(key) for key in ITERATION_KEYS}
             self.keys = {key: pair for key, pair in found.items() if pair[0] is not None}
-        loop, place = declared.lookup("loop")
+        loop, location = declared.lookup("loop")
         if isinstance(loop, dict):
-            self._read_loop(loop, place)
+            self._read_loop(loop, location)
         elif loop is not None:
             self.readable = False
             self._error(
-                place,
+                location,
                 f"has a `loop` that is {json_type_name(loop)}",
                 "write loop: {collection: …, element: …}",
             )
             return
         for key, remedy in REQUIRED:
             if key not in self.keys:
-                self._error(self.place, f"has no `{key}`", f"write {key}: {remedy}")
+                self._error(self.location, f"has no `{key}`", f"write {key}: {remedy}")
 
-    def _read_loop(self, loop: Raw, place: Place) -> None:
-        self.place = place
-        self.keys |= {key: (value, (*place, key)) for key, value in loop.items() if value is not None}
+    def _read_loop(self, loop: Raw, location: Location) -> None:
+        self.location = location
+        self.keys |= {key: (value, (*location, key)) for key, value in loop.items() if value is not None}
         for key in loop:
             if key not in ITERATION_KEYS:
-                self.reading.report.unknown_key((*place, key), f"unknown key `{key}` in `loop`", ITERATION_KEYS)
+                self.reading.report.unknown_key((*location, key), f"unknown key `{key}` in `loop`", ITERATION_KEYS)
 
-    def _error(self, place: Place, what: str, hint: str) -> None:
-        self.reading.report.error(CODE, place, f"the iterator `{self.name}` {what}", hint)
+    def _error(self, location: Location, what: str, hint: str) -> None:
+        self.reading.report.error(CODE, location, f"the iterator `{self.name}` {what}", hint)
 
-    def get(self, key: str) -> tuple[Any, Place]:
-        """Give a key's value and place; None if it is absent."""
-        return self.keys.get(key, (None, (*self.place, key)))
+    def get(self, key: str) -> tuple[Any, Location]:
+        """Give a key's value and location; None if it is absent."""
+        return self.keys.get(key, (None, (*self.location, key)))
 
     def task_of_loop(self, declared: Declared) -> Declared | None:
         """Give the step itself, which a `loop` repeats."""
         if declared.kind == "router":
-            self._error(self.place, "has no `task`", "give the step a type")
+            self._error(self.location, "has no `task`", "give the step a type")
             return None
-        return declared if self._repeats(declared, self.place) else None
+        return declared if self._repeats(declared, self.location) else None
 
-    def _repeats(self, task: Declared, place: Place) -> bool:
+    def _repeats(self, task: Declared, location: Location) -> bool:
         """Whether a task can be repeated; report one that waits for something."""
         if task.kind not in NEVER_REPEATED:
             return True
         hint = "put the step into a block: task: {workflow: [{step: start, next: …}, …]}"
-        self._error(place, f"repeats a step of type `{task.type}`", hint)
+        self._error(location, f"repeats a step of type `{task.type}`", hint)
         return False
 
     def task(self) -> Declared | None:
         """Give the `task` of a step of type iterator; a string names an action of the workbook."""
-        raw, place = self.get("task")
+        raw, location = self.get("task")
         if isinstance(raw, str):
             raw = {"type": "workbook", "task": raw}
         if not isinstance(raw, dict):
             what = "has no `task`" if raw is None else f"has a `task` that is {json_type_name(raw)}"
-            self._error(place, what, "write task: {type: playbook, path: …} or another type")
+            self._error(location, what, "write task: {type: playbook, path: …} or another type")
             return None
         if raw.get(BLOCK) is not None and not any(raw.get(word) for word in TYPE_KEYS):
             raw = {"type": "playbook", **raw}
-        task = declare(self.reading, self.name, raw, place)
+        task = declare(self.reading, self.name, raw, location)
         check_program_texts(self.reading, self.name, task, is_nested=True)
         if is_iterating(task):
             hint = "put the inner iterator into a block: task: {workflow: [{step: start, next: …}, …]}"
-            self._error(place, "has a task that iterates itself", hint)
+            self._error(location, "has a task that iterates itself", hint)
             return None
         if task.kind == "router":
-            self._error(place, "has a task that is neither an action nor a playbook", "write task: {type: …}")
+            self._error(location, "has a task that is neither an action nor a playbook", "write task: {type: …}")
             return None
-        if not self._repeats(task, place):
+        if not self._repeats(task, location):
             return None
         for key in NOT_IN_TASKS:
             if raw.get(key) is not None:
                 message = f"`{key}` in the task of the iterator `{self.name}` is not read"
-                self.reading.report.warning("unused-key", (*place, key), message, "write it on the step", key=True)
+                self.reading.report.warning("unused-key", (*location, key), message, "write it on the step", key=True)
         read_output(self.reading, self.name, task, iterating=True)
         known = known_keys(self.reading, task)
         if known is not None:
@@ -207,12 +207,12 @@ class _Keys:
 
     def element(self) -> str:
         """Give the name under which a template finds the item."""
-        value, place = self.get("element")
+        value, location = self.get("element")
         if value is None:
             return NO_ELEMENT
         if not isinstance(value, str) or not value.isidentifier():
             shown = repr(value) if isinstance(value, str) else json_type_name(value)
-            self._error(place, f"has the `element` {shown}, which is not a name", "write element: item")
+            self._error(location, f"has the `element` {shown}, which is not a name", "write element: item")
             return NO_ELEMENT
         message = ""
         if value in SCOPE_WORDS or value in WORKER_WORDS:
@@ -220,46 +220,46 @@ class _Keys:
         elif value in self.reading.steps:
             message = f"the step `{value}` hides the element of that name in the iterator `{self.name}`"
         if message:
-            self.reading.report.warning("shadowed-name", place, message, "choose another name")
+            self.reading.report.warning("shadowed-name", location, message, "choose another name")
         return value
 
     def collection(self) -> Tree:
         """Compile the collection: an expression, a list or a mapping."""
-        value, place = self.get("collection")
+        value, location = self.get("collection")
         part = Part(step=self.name, role="iteration")
         if isinstance(value, str):
             if self.condition("collection", part) is None:
-                return self.reading.tree(None, place, part)
-            return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", place, part)
+                return self.reading.tree(None, location, part)
+            return self.reading.tree(value if is_one_template(value) else f"{{{{ {value} }}}}", location, part)
         if value is not None and not isinstance(value, list | dict):
             self._error(
-                place, f"has a `collection` that is {json_type_name(value)}", 'write a list or "{{ expression }}"'
+                location, f"has a `collection` that is {json_type_name(value)}", 'write a list or "{{ expression }}"'
             )
-        return self.reading.tree(value, place, part)
+        return self.reading.tree(value, location, part)
 
     def condition(self, key: str, part: Part) -> Template | None:
         """Compile a key that is one expression; remember a wrong one, so that it is reported once."""
-        value, place = self.get(key)
-        template = None if value is None else self.reading.condition(value, place, part, CODE)
+        value, location = self.get(key)
+        template = None if value is None else self.reading.condition(value, location, part, CODE)
         if template is None:
             self.refused.add(key)
         return template
 
     def whole(self, key: str, *, least: int) -> Tree | None:
         """Compile a key that is a whole number or a template, evaluated once for all items."""
-        value, place = self.get(key)
+        value, location = self.get(key)
         part = Part(step=self.name, role="iteration")
-        return None if value is None else read_whole(self.reading, value, place, part, Range(least, inf), CODE)
+        return None if value is None else read_whole(self.reading, value, location, part, Range(least, inf), CODE)
 
     def boolean(self, key: str) -> bool:
         """Read a key that is true or false (the default)."""
-        value, place = self.get(key)
-        return value is not None and read_boolean(self.reading, value, place, CODE) is True
+        value, location = self.get(key)
+        return value is not None and read_boolean(self.reading, value, location, CODE) is True
 
     def word(self, key: str, words: tuple[str, ...]) -> str | None:
         """Read a key that is one of a few words."""
-        value, place = self.get(key)
-        return None if value is None else read_word(self.reading, value, place, words, CODE)
+        value, location = self.get(key)
+        return None if value is None else read_word(self.reading, value, location, words, CODE)
 
     def mode(self) -> Literal["sequential", "async"]:
         """Read the mode; `parallel` is the same as `async`."""
@@ -267,7 +267,7 @@ class _Keys:
 
     def tolerance(self) -> Tolerance | None:
         """Read how many items may fail; it replaces `on_error` of the items."""
-        value, place = self.get("tolerate")
+        value, location = self.get("tolerate")
         if value is None:
             return None
         on_error, where = self.get("on_error")
@@ -275,15 +275,15 @@ class _Keys:
             message = f"the iterator `{self.name}` has `on_error` and `tolerate`, and both say what a failed item does"
             hint = "keep one: tolerate: 0 is on_error: fail, tolerate: 100% is on_error: continue"
             self.reading.report.error(CODE, where, message, hint, key=True)
-        return read_tolerance(self.reading, value, place, self.name)
+        return read_tolerance(self.reading, value, location, self.name)
 
     def concurrency(self, mode: str) -> int:
         """Read how many items may be open at a time; 1 in mode sequential."""
-        value, place = self.get("concurrency")
-        number = None if value is None else read_integer(self.reading, value, place, CONCURRENCY, CODE)
+        value, location = self.get("concurrency")
+        number = None if value is None else read_integer(self.reading, value, location, CONCURRENCY, CODE)
         if number is not None and number > 1 and mode != "async":
             message = f"`concurrency` of the iterator `{self.name}` has no effect while its mode is sequential"
-            self.reading.report.warning("unused-key", place, message, "write mode: async beside it", key=True)
+            self.reading.report.warning("unused-key", location, message, "write mode: async beside it", key=True)
         return (number or ASYNC_CONCURRENCY) if mode == "async" else 1
 
 
@@ -298,8 +298,8 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
         call = read_call(reading, name, task, around)
     else:
         fields, plain = read_fields(reading, name, task, around, inputs=inputs)
-    own, place = task.layers[-1].raw, task.layers[-1].place
-    nested = place != written.place  # the limits of a loop are those of all items together
+    own, location = task.layers[-1].raw, task.layers[-1].location
+    nested = location != written.location  # the limits of a loop are those of all items together
     return Step(
         name=name,
         index=written.index,
@@ -337,17 +337,19 @@ def as_templates(declared: Declared, *, refused: Collection[str] = ()) -> Declar
 
     A worker evaluates templates and no bare expressions. The keys in `loop` of an iterator win over its others.
     """
-    loop, place = declared.lookup("loop")
+    loop, location = declared.lookup("loop")
     if declared.kind == "iterator":
         keys = (loop or {}).items()
         over = {key: value for key, value in keys if key in ITERATION_KEYS and value is not None}
         layers = tuple(
-            Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), place=layer.place)
-            for layer in (*declared.layers, Layer(raw=over, place=place))
+            Layer(raw=_with_template(_without(layer.raw, {*refused, "task"})), location=layer.location)
+            for layer in (*declared.layers, Layer(raw=over, location=location))
         )
         return Declared(type=declared.type, kind=declared.kind, layers=layers)
     loop = _without(loop, refused)
-    layers = tuple(_with_loop(layer, loop if (*layer.place, "loop") == place else None) for layer in declared.layers)
+    layers = tuple(
+        _with_loop(layer, loop if (*layer.location, "loop") == location else None) for layer in declared.layers
+    )
     return Declared(type=declared.type, kind=declared.kind, layers=layers)
 
 
@@ -360,8 +362,8 @@ def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Sur
     given = NO_NAMES if inputs.empty else names_of(inputs) | {ARGS}
     seen = Surroundings(names=around.names | given, worker=around.worker | given)
     fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
-    place = task.layers[-1].place
-    kind = reading.tree(task.type, (*place, "type"), Part(step=name, role="fields"))
+    location = task.layers[-1].location
+    kind = reading.tree(task.type, (*location, "type"), Part(step=name, role="fields"))
     return Fields({**fields.parts, "type": kind, **_inputs_of_job(reading, inputs, task)}, fields.at), plain
 
 
@@ -371,12 +373,12 @@ def _inputs_of_job(reading: Reading, inputs: Inputs, task: Declared) -> dict[str
     The levels under a template for all inputs are under weaker words: a worker merges the words in that order. Words
     that the tool of the task reads itself are not used for this.
     """
-    levels, place = [*_levels(inputs)], task.layers[-1].place
+    levels, location = [*_levels(inputs)], task.layers[-1].location
     taken = task.own | TOOL_WORDS.get(task.type, NO_NAMES)
     words = [word for word in reversed(INPUT_WORDS) if word not in taken]
     if len(levels) > len(words):
         message = f"the inputs have {len(levels)} levels, and a worker that iterates merges at most {len(words)}"
-        reading.report.error("bad-inputs", place, message, "write one mapping under `args`")
+        reading.report.error("bad-inputs", location, message, "write one mapping under `args`")
     by_word = dict(zip(words, levels, strict=False))
     # Only of the two strongest levels: a deeper one, under another word, would win over them.
     strongest = [level.parts for level in levels[:2] if isinstance(level, Fields)]
@@ -406,7 +408,7 @@ def _without(raw: Raw, keys: Collection[str]) -> Raw:
 def _with_loop(layer: Layer, loop: Raw | None) -> Layer:
     """Give a layer with this `loop`, without its own if `loop` is None."""
     own = {key: value for key, value in layer.raw.items() if key != "loop" or loop is not None}
-    return Layer(raw=own | {"loop": _with_template(loop)} if loop is not None else own, place=layer.place)
+    return Layer(raw=own | {"loop": _with_template(loop)} if loop is not None else own, location=layer.location)
 
 
 def _with_template(raw: Raw) -> Raw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import END
 from noetl_broker.playbook.model import Join, Losers
 from noetl_broker.playbook.plain_values import Range, read_integer, read_word
@@ -32,37 +32,39 @@ class Joining(NamedTuple):
     losers: Losers = "run"
 
 
-def read_join(reading: Reading, raw: Any, place: Place) -> Joining:
+def read_join(reading: Reading, raw: Any, location: Location) -> Joining:
     """Read a `join`; a wrong value is reported and becomes its default."""
     if isinstance(raw, dict):
-        return _read_mapping(reading, raw, place)
+        return _read_mapping(reading, raw, location)
     if raw is None:
         return Joining()
     if not isinstance(raw, str):
         message = f"`join` is {json_type_name(raw)}, not one of {', '.join(JOINS)}"
-        reading.report.error("bad-value", place, message, HINT)
+        reading.report.error("bad-value", location, message, HINT)
         return Joining()
-    word = read_word(reading, raw, place, JOINS)
+    word = read_word(reading, raw, location, JOINS)
     return Joining(next((join for join in JOINS if join == word), None))
 
 
-def _read_mapping(reading: Reading, raw: dict[str, Any], place: Place) -> Joining:
+def _read_mapping(reading: Reading, raw: dict[str, Any], location: Location) -> Joining:
     for key in raw:
         if key not in KEYS:
             hint = reading.report.did_you_mean(key, KEYS)
-            reading.report.error(CODE, (*place, key), f"unknown key `{key}` in `join`", hint, key=True)
+            reading.report.error(CODE, (*location, key), f"unknown key `{key}` in `join`", hint, key=True)
     if raw.get("need") is None:
         reading.report.error(
-            CODE, place, "`join` does not say how many arrivals it needs", "write need: 1, or a number"
+            CODE, location, "`join` does not say how many arrivals it needs", "write need: 1, or a number"
         )
         return Joining("any")
-    need = read_integer(reading, raw["need"], (*place, "need"), NEEDS, CODE)
+    need = read_integer(reading, raw["need"], (*location, "need"), NEEDS, CODE)
     losers = raw.get("losers")
-    word = None if losers is None else read_word(reading, losers, (*place, "losers"), LOSERS, CODE)
+    word = None if losers is None else read_word(reading, losers, (*location, "losers"), LOSERS, CODE)
     return Joining("any", need or 1, "cancel" if word == "cancel" else "run")
 
 
-def refuse_unmet_needs(reading: Reading, steps: Mapping[str, Step], graph: Graph, places: Mapping[str, Place]) -> None:
+def refuse_unmet_needs(
+    reading: Reading, steps: Mapping[str, Step], graph: Graph, locations: Mapping[str, Location]
+) -> None:
     """Report each join that needs more arrivals than tokens can come."""
     needing = [step for step in steps.values() if step.need > max(graph.incoming(step.name), 1)]
     if not needing:
@@ -76,7 +78,7 @@ def refuse_unmet_needs(reading: Reading, steps: Mapping[str, Step], graph: Graph
             )
             reading.report.error(
                 CODE,
-                (*places[step.name], "join", "need"),
+                (*locations[step.name], "join", "need"),
                 f"the join `{step.name}` needs {step.need} arrivals, and {leads} to it",
                 f"write a `need` of at most {max(count, 1)}",
             )

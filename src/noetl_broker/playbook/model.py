@@ -261,7 +261,7 @@ class Step:
     """
 
     name: str
-    index: int  # place in the workflow, from 0
+    index: int  # index in the workflow, from 0
     type: str
     kind: StepKind
     description: str | None = None
@@ -326,7 +326,7 @@ class Arc:
     ordinal: int  # over all arcs in document order, from 0
     source: str
     target: str
-    entry: int  # place of its entry in the source's `next` or `catch`, from 0
+    entry: int  # index of its entry in the source's `next` or `catch`, from 0
     branch: Branch  # "then" and "else" have a condition; of an only-`else` entry "else" without one; "catch"
     condition: str | None = None  # the `when` of its entry as written
     inputs: Raw = field(default_factory=dict)  # as written, aliases merged; one template for all is under "args"

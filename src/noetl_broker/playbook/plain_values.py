@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import inf
 from typing import Any, NamedTuple
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.reader import Part, Reading, strings
 from noetl_broker.template import Tree
@@ -36,40 +36,48 @@ QUOTED_VERSION = re.compile(r"[1-9][0-9]{0,9}")
 DELAYS = Range(0, 31_536_000)  # seconds
 
 
-def read_number(reading: Reading, value: Any, place: Place, allowed: Range, code: str = "bad-value") -> float | None:
+def read_number(
+    reading: Reading, value: Any, location: Location, allowed: Range, code: str = "bad-value"
+) -> float | None:
     """Give a number in a range; None, and an error in the report, for anything else."""
     if isinstance(value, int | float) and not isinstance(value, bool) and allowed.least <= value <= allowed.most:
         return float(value)
-    _refuse(reading, value, place, f"a number {allowed}", code)
+    _refuse(reading, value, location, f"a number {allowed}", code)
     return None
 
 
-def read_seconds(reading: Reading, value: Any, place: Place, allowed: Range, code: str = "bad-value") -> float | None:
+def read_seconds(
+    reading: Reading, value: Any, location: Location, allowed: Range, code: str = "bad-value"
+) -> float | None:
     """Give the seconds of a duration in a range; None, and an error in the report, for anything else."""
     with suppress(ValueError):
         seconds = parse_duration(value)
         if allowed.least <= seconds <= allowed.most:
             return seconds
-    message = f"`{place[-1]}` is {_shown(value)}, not a duration {allowed} seconds"
-    reading.report.error(code, place, message, f"write {DURATION_FORMS}")
+    message = f"`{location[-1]}` is {_shown(value)}, not a duration {allowed} seconds"
+    reading.report.error(code, location, message, f"write {DURATION_FORMS}")
     return None
 
 
-def read_integer(reading: Reading, value: Any, place: Place, allowed: Range, code: str = "bad-value") -> int | None:
+def read_integer(
+    reading: Reading, value: Any, location: Location, allowed: Range, code: str = "bad-value"
+) -> int | None:
     """Give an integer in a range; None, and an error in the report, for anything else."""
     if isinstance(value, int) and not isinstance(value, bool) and allowed.least <= value <= allowed.most:
         return value
-    _refuse(reading, value, place, f"an integer {allowed}", code)
+    _refuse(reading, value, location, f"an integer {allowed}", code)
     return None
 
 
-def read_whole(reading: Reading, value: Any, place: Place, part: Part, allowed: Range, code: str = "bad-value") -> Tree:
+def read_whole(
+    reading: Reading, value: Any, location: Location, part: Part, allowed: Range, code: str = "bad-value"
+) -> Tree:
     """Compile an integer in a range, or a template; report anything else as an error."""
     whole = isinstance(value, int) and not isinstance(value, bool) and allowed.least <= value <= allowed.most
-    if not whole and not (isinstance(value, str) and any(strings(value, place))):
-        message = f"`{place[-1]}` is {_shown(value)}, not a whole number {allowed}"
-        reading.report.error(code, place, message, "write it without quotes, or a template that gives one")
-    return reading.tree(value, place, part)
+    if not whole and not (isinstance(value, str) and any(strings(value, location))):
+        message = f"`{location[-1]}` is {_shown(value)}, not a whole number {allowed}"
+        reading.report.error(code, location, message, "write it without quotes, or a template that gives one")
+    return reading.tree(value, location, part)
 
 
 def as_version(value: Any) -> Any:
@@ -77,31 +85,31 @@ def as_version(value: Any) -> Any:
     return int(value) if isinstance(value, str) and QUOTED_VERSION.fullmatch(value) else value
 
 
-def read_boolean(reading: Reading, value: Any, place: Place, code: str = "bad-value") -> bool | None:
+def read_boolean(reading: Reading, value: Any, location: Location, code: str = "bad-value") -> bool | None:
     """Give a boolean; None, and an error in the report, for anything else."""
     if isinstance(value, bool):
         return value
-    _refuse(reading, value, place, "true or false", code)
+    _refuse(reading, value, location, "true or false", code)
     return None
 
 
 def read_word(
-    reading: Reading, value: Any, place: Place, words: tuple[str, ...], code: str = "bad-value"
+    reading: Reading, value: Any, location: Location, words: tuple[str, ...], code: str = "bad-value"
 ) -> str | None:
     """Give one of the words; None, and an error in the report, for anything else."""
     if isinstance(value, str) and value in words:
         return value
     what = value if isinstance(value, str) else json_type_name(value)
     reading.report.error(
-        code, place, f"`{place[-1]}` is {what}, not one of {', '.join(words)}", f"the default is {words[0]}"
+        code, location, f"`{location[-1]}` is {what}, not one of {', '.join(words)}", f"the default is {words[0]}"
     )
     return None
 
 
-def _refuse(reading: Reading, value: Any, place: Place, wanted: str, code: str) -> None:
+def _refuse(reading: Reading, value: Any, location: Location, wanted: str, code: str) -> None:
     what = _shown(value)
     hint = "write it without quotes or template" if isinstance(value, str) else f"write {wanted}"
-    reading.report.error(code, place, f"`{place[-1]}` is {what}, not {wanted}", hint)
+    reading.report.error(code, location, f"`{location[-1]}` is {what}, not {wanted}", hint)
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from noetl_broker.playbook.diagnostics import Place, PlaybookRules, Report, path_text
+from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Report, path_text
 from noetl_broker.playbook.fields import union_of_results
 from noetl_broker.playbook.model import Arc
 from noetl_broker.playbook.template_reads import input_read, workload_key_read
@@ -47,7 +47,7 @@ class Part:
 class Use:
     """A compiled template or tree, kept for checks that need the whole playbook."""
 
-    place: Place
+    location: Location
     value: Any
     part: Part
     names: frozenset[str]  # all that it names, deferred strings too
@@ -63,7 +63,7 @@ class Program:
     """
 
     step: str
-    place: Place
+    location: Location
     text: str
     is_plain: bool
     is_nested: bool
@@ -73,18 +73,18 @@ class Program:
 class CallOfPath(NamedTuple):
     """A step that calls a playbook: the path and the version as written."""
 
-    place: Place
+    location: Location
     path: str
     version: Any
 
 
 class WrittenBlock(NamedTuple):
-    """The steps of a block as written, and their place; its limit on executions, and its place."""
+    """The steps of a block as written, and their location; its limit on executions, and its location."""
 
     workflow: list[Any]
-    place: Place
+    location: Location
     concurrency: Any
-    limit_place: Place
+    limit_place: Location
 
 
 @dataclass(slots=True, kw_only=True)
@@ -95,9 +95,9 @@ class Reading:
     rules: PlaybookRules
     work: Work  # that may still be done
     path: str = "?"  # of the playbook, or of the block
-    place: Place = ()  # of the steps of a block
-    steps: Mapping[str, int] = field(default_factory=dict)  # a step's place in the workflow
-    actions: Mapping[str, tuple[dict[str, Any], Place]] = field(default_factory=dict)  # of the workbook
+    location: Location = ()  # of the steps of a block
+    steps: Mapping[str, int] = field(default_factory=dict)  # a step's index in the workflow
+    actions: Mapping[str, tuple[dict[str, Any], Location]] = field(default_factory=dict)  # of the workbook
     arcs: list[Arc] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     programs: list[Program] = field(default_factory=list)
@@ -109,14 +109,14 @@ class Reading:
     paid: set[str] = field(default_factory=set)  # strings whose reading is charged
     weights: dict[str, int] = field(default_factory=dict)  # of the workbook's actions
 
-    def of_block(self, path: str, place: Place) -> Reading:
+    def of_block(self, path: str, location: Location) -> Reading:
         """Give the reading of a block in the same document: its steps are its own, limits and actions are shared."""
         return Reading(
             report=self.report,
             rules=self.rules,
             work=self.work,
             path=path,
-            place=place,
+            location=location,
             actions=self.actions,
             calls=self.calls,
             templates=self.templates,
@@ -135,10 +135,10 @@ class Reading:
             self.weights[name] = COST_OF_ACTION * weight_of(self.actions[name][0])
         self.work.spend(self.weights[name])
 
-    def tree(self, value: Any, place: Place, part: Part) -> Tree:
+    def tree(self, value: Any, location: Location, part: Part) -> Tree:
         """Compile a value whose strings may be templates; report an error for each bad string."""
-        at = path_text(place)
-        if self._are_too_many((text for _, text in strings(value, place)), place):
+        at = path_text(location)
+        if self._are_too_many((text for _, text in strings(value, location)), location):
             return compile_tree(None, at)
         try:
             tree = compile_tree(
@@ -150,13 +150,13 @@ class Reading:
                 before=self._charge,
             )
         except TemplateError as error:
-            for where, what in [*self._bad_strings(value, place, part)] or [(place, error)]:
+            for where, what in [*self._bad_strings(value, location, part)] or [(location, error)]:
                 message = f"the template `{shortened(what.template)}` does not compile: {what.message}"
                 self.report.error("bad-template", where, message, "write text with {{ expression }} in it")
             return compile_tree(None, at)
         if not tree.constant:
             names, results = tree.names | tree.worker_names, union_of_results((tree.results, tree.worker_results))
-            self.uses.append(Use(place=place, value=value, part=part, names=names, results=results))
+            self.uses.append(Use(location=location, value=value, part=part, names=names, results=results))
         return tree
 
     def is_deferred(self, text: str, part: Part) -> bool:
@@ -171,23 +171,23 @@ class Reading:
             return None
         return lambda source: workload_key_read(source, keys, part.names) or input_read(source, part.deferred, NO_NAMES)
 
-    def condition(self, value: Any, place: Place, part: Part, code: str = "bad-when") -> Template | None:
+    def condition(self, value: Any, location: Location, part: Part, code: str = "bad-when") -> Template | None:
         """Compile a condition; report an error and give None if it is not one expression."""
-        if self._are_too_many((str(value),), place):
+        if self._are_too_many((str(value),), location):
             return None
         self._charge(str(value))
         try:
             template = compile_condition(
                 value,
-                path_text(place),
+                path_text(location),
                 worker_words=self.worker_words,
                 max_source_chars=self.rules.template_max_source_chars,
             )
         except TemplateError as error:
-            word = place[-1]
-            self.report.error(code, place, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')
+            word = location[-1]
+            self.report.error(code, location, f"bad `{word}`: {error.message}", f'write {word}: "{{{{ expression }}}}"')
             return None
-        self.uses.append(Use(place=place, value=value, part=part, names=template.names, results=template.results))
+        self.uses.append(Use(location=location, value=value, part=part, names=template.names, results=template.results))
         return template
 
     def _charge(self, text: str) -> None:
@@ -195,20 +195,20 @@ class Reading:
         self.work.spend(1 if text in self.paid else 1 + COST_OF_CHAR * len(text))
         self.paid.add(text)
 
-    def _are_too_many(self, more: Iterable[str], place: Place) -> bool:
-        """Count different templates; past the limit report the first place, and compile no more."""
+    def _are_too_many(self, more: Iterable[str], location: Location) -> bool:
+        """Count different templates; past the limit report the first location, and compile no more."""
         most = self.rules.max_templates
         within = len(self.templates) <= most
         self.templates.update(more)
         if within and len(self.templates) > most:
             hint = "split it into several playbooks, or use an iterator"
             self.report.error(
-                "too-many-templates", place, f"the playbook has more than {most:,} different templates", hint
+                "too-many-templates", location, f"the playbook has more than {most:,} different templates", hint
             )
         return len(self.templates) > most
 
-    def _bad_strings(self, value: Any, place: Place, part: Part) -> Iterator[tuple[Place, TemplateError]]:
-        for where, text in strings(value, place):
+    def _bad_strings(self, value: Any, location: Location, part: Part) -> Iterator[tuple[Location, TemplateError]]:
+        for where, text in strings(value, location):
             if self.report.is_full("error"):
                 return
             self.work.spend(COST_OF_CHAR * len(text))
@@ -223,24 +223,24 @@ class Reading:
                 yield where, error
 
 
-def strings(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    """Give each string of a value that may be a template, with its place."""
+def strings(value: Any, location: Location) -> Iterator[tuple[Location, str]]:
+    """Give each string of a value that may be a template, with its location."""
     if isinstance(value, str):
         if "{{" in value or "{%" in value or "{#" in value:
-            yield place, value
+            yield location, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from strings(item, (*place, key))
+            yield from strings(item, (*location, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from strings(item, (*place, index))
+            yield from strings(item, (*location, index))
 
 
-def templates_of(use: Use) -> list[tuple[Place, str]]:
-    """Give the templates of a use with their places; a condition may have no braces, or be a number."""
-    found = [*strings(use.value, use.place)]
+def templates_of(use: Use) -> list[tuple[Location, str]]:
+    """Give the templates of a use with their locations; a condition may have no braces, or be a number."""
+    found = [*strings(use.value, use.location)]
     if not found and isinstance(use.value, str):
-        return [(use.place, f"{{{{ {use.value} }}}}")]
+        return [(use.location, f"{{{{ {use.value} }}}}")]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import PLAIN_RETRY_WORDS, RETRY_KEYS, RETRY_WORDS
 from noetl_broker.playbook.model import Retry
 from noetl_broker.playbook.plain_values import DELAYS, Range, read_boolean, read_integer, read_number, read_seconds
@@ -28,7 +28,7 @@ IN_PLACE_OF_KEYS = {
 
 
 def read_retry(
-    reading: Reading, step: str, raw: Any, place: Place, *, names: frozenset[str] = NO_NAMES
+    reading: Reading, step: str, raw: Any, location: Location, *, names: frozenset[str] = NO_NAMES
 ) -> Retry | None:
     """Read a `retry`; None if it is null, or wrong (then an error is reported).
 
@@ -39,13 +39,13 @@ def read_retry(
     if isinstance(raw, bool):
         return Retry() if raw else Retry(max_attempts=1)
     if isinstance(raw, int):
-        attempts = read_integer(reading, raw, place, ATTEMPTS, CODE)
+        attempts = read_integer(reading, raw, location, ATTEMPTS, CODE)
         return None if attempts is None else Retry(max_attempts=attempts)
     if isinstance(raw, dict):
-        return _read_mapping(reading, step, raw, place, names)
+        return _read_mapping(reading, step, raw, location, names)
     reading.report.error(
         CODE,
-        place,
+        location,
         f"`retry` is {json_type_name(raw)}",
         "write true, false, a number of attempts, or {max_attempts: 3, …}",
     )
@@ -67,41 +67,41 @@ def refuse_keys_of_retry_words(reading: Reading) -> None:
                 continue
             instead = IN_PLACE_OF_KEYS.get(str(key), word) if word == "error" else word
             found = f"a condition of a retry can read {', '.join(PLAIN_RETRY_WORDS)} and result"
-            message = f"`{use.place[-1]}` reads `{word}.{key}`, and `{word}` is {what}"
-            reading.report.error(CODE, use.place, message, f"write `{instead}`; {found}")
+            message = f"`{use.location[-1]}` reads `{word}.{key}`, and `{word}` is {what}"
+            reading.report.error(CODE, use.location, message, f"write `{instead}`; {found}")
 
 
-def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], place: Place, names: frozenset[str]) -> Retry:
+def _read_mapping(reading: Reading, step: str, raw: dict[str, Any], location: Location, names: frozenset[str]) -> Retry:
     for key in raw:
         if key not in RETRY_KEYS:
             hint = NEWER_KEYS.get(key) or reading.report.did_you_mean(key, RETRY_KEYS)
-            reading.report.error(CODE, (*place, key), f"unknown key `{key}` in `retry`", hint, key=True)
+            reading.report.error(CODE, (*location, key), f"unknown key `{key}` in `retry`", hint, key=True)
     default = Retry()
 
     def number(key: str, allowed: Range, otherwise: float) -> float:
         if raw.get(key) is None:
             return otherwise
         read = read_seconds if allowed is DELAYS else read_number
-        found = read(reading, raw[key], (*place, key), allowed, CODE)
+        found = read(reading, raw[key], (*location, key), allowed, CODE)
         return otherwise if found is None else found
 
     attempts = default.max_attempts
     if raw.get("max_attempts") is not None:
-        where = (*place, "max_attempts")
+        where = (*location, "max_attempts")
         attempts = read_integer(reading, raw["max_attempts"], where, ATTEMPTS, CODE) or attempts
     jitter: bool | None = default.jitter
     if raw.get("jitter") is not None:
-        jitter = read_boolean(reading, raw["jitter"], (*place, "jitter"), CODE)
+        jitter = read_boolean(reading, raw["jitter"], (*location, "jitter"), CODE)
     part = Part(step=step, role="retry", names=RETRY_WORDS | names)
     conditions = {
-        key: reading.condition(raw[key], (*place, key), part, code=CODE)
+        key: reading.condition(raw[key], (*location, key), part, code=CODE)
         for key in ("retry_when", "stop_when")
         if key in raw
     }
     for key, template in conditions.items():
         for name in sorted(RETRY_WORDS & reading.steps.keys() & (template.names if template is not None else NO_NAMES)):
             message = f"the step `{name}` hides the word of that name in `{key}`"
-            reading.report.warning("shadowed-name", (*place, key), message, "rename the step")
+            reading.report.warning("shadowed-name", (*location, key), message, "rename the step")
     return Retry(
         max_attempts=attempts,
         initial_delay=number("initial_delay", DELAYS, default.initial_delay),

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from noetl_broker.errors import PlaybookFault
 from noetl_broker.playbook.cron import TimingError, read_cron, read_every
-from noetl_broker.playbook.diagnostics import Place, did_you_mean, json_type_name, path_text
+from noetl_broker.playbook.diagnostics import Location, did_you_mean, json_type_name, path_text
 from noetl_broker.playbook.durations import DURATION_FORMS, parse_duration
 from noetl_broker.playbook.plain_values import NAME_CHARS
 
-Refuse = Callable[[Place, str, str], None]  # takes the place, what is wrong, and what to write instead
+Refuse = Callable[[Location, str, str], None]  # takes the location, what is wrong, and what to write instead
 
-KEY: Final[Place] = ("metadata", "schedule")
+KEY: Final[Location] = ("metadata", "schedule")
 WORKLOAD_KEY: Final = "schedule"  # of the payload: the schedule's name and the moment
 SCHEDULE_KEYS: Final = ("name", "cron", "every", "timezone", "payload", "jitter", "catch_up", "overlap", "description")
 MOST_SCHEDULES: Final = 100
@@ -43,8 +43,8 @@ class DeclaredSchedule:
 def declared_schedules(document: Mapping[str, Any], path: str) -> tuple[DeclaredSchedule, ...]:
     """The schedules of a playbook. Raises PlaybookFault with the first error."""
 
-    def refuse(place: Place, message: str, hint: str) -> None:
-        raise PlaybookFault(f"{path}: {path_text(place)}: {message} ({hint})")
+    def refuse(location: Location, message: str, hint: str) -> None:
+        raise PlaybookFault(f"{path}: {path_text(location)}: {message} ({hint})")
 
     return read_schedules(document, refuse)
 
@@ -60,7 +60,7 @@ def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[Declare
     if not declares_schedule(document):
         return ()
     written = document["metadata"]["schedule"]
-    entries: list[tuple[Place, Any]] = [(KEY, written)] if isinstance(written, dict) else []
+    entries: list[tuple[Location, Any]] = [(KEY, written)] if isinstance(written, dict) else []
     if isinstance(written, list):
         entries = [((*KEY, index), entry) for index, entry in enumerate(written)]
     elif not entries:
@@ -69,10 +69,10 @@ def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[Declare
         refuse(KEY, f"the playbook has {len(entries)} schedules; it may have {MOST_SCHEDULES}", "write other playbooks")
         return ()
     found: dict[str, DeclaredSchedule] = {}
-    for place, entry in entries:
-        schedule = _Entry(place, entry, refuse).read()
+    for location, entry in entries:
+        schedule = _Entry(location, entry, refuse).read()
         if schedule is not None and schedule.name in found:
-            refuse((*place, "name"), f"there are two schedules `{schedule.name}`", "rename one of them")
+            refuse((*location, "name"), f"there are two schedules `{schedule.name}`", "rename one of them")
         elif schedule is not None:
             found[schedule.name] = schedule
     return tuple(found.values())
@@ -81,8 +81,8 @@ def read_schedules(document: Mapping[str, Any], refuse: Refuse) -> tuple[Declare
 class _Entry:
     """One schedule while it is read."""
 
-    def __init__(self, place: Place, raw: Any, refuse: Refuse) -> None:
-        self._place = place
+    def __init__(self, location: Location, raw: Any, refuse: Refuse) -> None:
+        self._place = location
         self._raw = raw
         self._refuse_at = refuse
         self._is_good = True

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class Scopes:
-    """The inputs that the templates of each step see, by the place of the template."""
+    """The inputs that the templates of each step see, by the location of the template."""
 
     def __init__(self, reading: Reading, steps: Mapping[str, Step]) -> None:
         arcs = arriving_inputs(steps)
@@ -70,19 +70,19 @@ class Scopes:
             return self.of_fields(step)
         if use.part.role != "inputs":
             return self.of_next(step)
-        return self.of_task_inputs(step) if path_text(use.place) in self._keys_of(step)[1] else self.of_inputs(step)
+        return self.of_task_inputs(step) if path_text(use.location) in self._keys_of(step)[1] else self.of_inputs(step)
 
     def is_rendered(self, use: Use) -> bool:
         """Whether an input is rendered at all: no stronger level replaces it."""
-        step, place = self._steps[use.part.step or ""], path_text(use.place)
+        step, location = self._steps[use.part.step or ""], path_text(use.location)
         own, task = self._keys_of(step)
-        if step.type == "iterator" and place in task:
+        if step.type == "iterator" and location in task:
             return True
-        key = own.get(place, task.get(place))
+        key = own.get(location, task.get(location))
         return key is not None and key not in self.of_inputs(step).names
 
     def _keys_of(self, step: Step) -> tuple[dict[str, str], dict[str, str]]:
-        """Give the keys of a step's inputs, and of its task's, by their places."""
+        """Give the keys of a step's inputs, and of its task's, by their locations."""
         if step.name not in self._keys:
             own, task = ({tree.at: key for key, tree in trees_of(one)} for one in (step.inputs, task_inputs(step)))
             self._keys[step.name] = own, task

@@ -9,7 +9,7 @@ from noetl_broker.playbook.approval import read_approval
 from noetl_broker.playbook.calls import read_call
 from noetl_broker.playbook.catch import read_catch, read_output
 from noetl_broker.playbook.compensations import read_compensate
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.fail import read_fail
 from noetl_broker.playbook.header import Written
 from noetl_broker.playbook.iterations import Iterated, is_iterating, read_iterated
@@ -53,8 +53,8 @@ NEXT_MODES = ("inclusive", "exclusive")
 
 def read_step(reading: Reading, written: Written) -> Step:
     """Read a step; a wrong value is reported and becomes its default."""
-    name, raw, place = written.name, written.raw, written.place
-    declared = declare(reading, name, raw, place)
+    name, raw, location = written.name, written.raw, written.location
+    declared = declare(reading, name, raw, location)
     iterating = is_iterating(declared)
     known = known_keys(reading, declared, iterating=iterating)
     if known is not None:
@@ -63,18 +63,20 @@ def read_step(reading: Reading, written: Written) -> Step:
     done = _read_task(reading, written, declared)
     _warn_unused(reading, written, declared, done)
     if name == END and raw.get("next"):
-        reading.report.error("end-with-next", (*place, "next"), "`end` has a `next`", "remove it, or rename the step")
+        reading.report.error(
+            "end-with-next", (*location, "next"), "`end` has a `next`", "remove it, or rename the step"
+        )
     iteration, retry = _read_retry(reading, name, declared, done.iteration)
-    joining = read_join(reading, raw.get("join"), (*place, "join"))
+    joining = read_join(reading, raw.get("join"), (*location, "join"))
     return Step(
         name=name,
         index=written.index,
         type=declared.type,
         kind=_kind(name, declared, done),
         description=_description(raw),
-        next=read_next(reading, name, raw.get("next"), (*place, "next")),
+        next=read_next(reading, name, raw.get("next"), (*location, "next")),
         catch=read_catch(reading, written, declared),
-        exclusive=_word(reading, raw, place, "next_mode", NEXT_MODES) == "exclusive",
+        exclusive=_word(reading, raw, location, "next_mode", NEXT_MODES) == "exclusive",
         join=joining.join,
         need=joining.need,
         losers=joining.losers,
@@ -86,9 +88,9 @@ def read_step(reading: Reading, written: Written) -> Step:
         start_timeout=read_start_timeout(reading, name, declared),
         priority=read_priority(reading, declared),
         retry=retry,
-        result=_result(reading, name, raw, place),
+        result=_result(reading, name, raw, location),
         output=read_output(reading, name, declared, iterating=iterating),
-        save_data=_save_data(reading, name, raw, place) if declared.kind == "router" else None,
+        save_data=_save_data(reading, name, raw, location) if declared.kind == "router" else None,
         task_name=declared.task_name,
         call=read_call(reading, name, declared) if declared.kind == "playbook" and not iterating else None,
         wait=read_wait(reading, name, declared) if declared.kind == "wait" and not iterating else None,
@@ -147,7 +149,7 @@ def _read_retry(
 
 
 def _warn_unused(reading: Reading, written: Written, declared: Declared, done: Iterated) -> None:
-    report, name, raw, place = reading.report, written.name, written.raw, written.place
+    report, name, raw, location = reading.report, written.name, written.raw, written.location
     for key in PLAIN_KEYS if declared.type in SQL_TYPES else ():
         if "{{" in program_text(key, done.plain.get(key)):
             report.warning(
@@ -158,7 +160,11 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
             )
     if raw.get("result") is not None and name != END:
         report.warning(
-            "unused-key", (*place, "result"), f"`result` of step `{name}` is not read", "only `end` has one", key=True
+            "unused-key",
+            (*location, "result"),
+            f"`result` of step `{name}` is not read",
+            "only `end` has one",
+            key=True,
         )
     expanded = done.iteration is not None and done.iteration.expanded
     retry, where = declared.lookup("retry")
@@ -175,7 +181,7 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
             hint = "add a step that saves"
             if name == END:
                 hint = "write type: save; without it, `data` is only the execution's result"
-            report.warning("unused-key", (*place, key), message, hint, key=True)
+            report.warning("unused-key", (*location, key), message, hint, key=True)
 
 
 def _description(raw: Raw) -> str | None:
@@ -183,9 +189,9 @@ def _description(raw: Raw) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _word(reading: Reading, raw: Raw, place: Place, key: str, words: tuple[str, ...]) -> str | None:
+def _word(reading: Reading, raw: Raw, location: Location, key: str, words: tuple[str, ...]) -> str | None:
     value = raw.get(key)
-    return None if value is None else read_word(reading, value, (*place, key), words)
+    return None if value is None else read_word(reading, value, (*location, key), words)
 
 
 def _on_error(reading: Reading, declared: Declared) -> OnError:
@@ -197,13 +203,13 @@ def _on_error(reading: Reading, declared: Declared) -> OnError:
     return "fail"
 
 
-def _result(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
+def _result(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:
     if name != END or raw.get("result") is None:
         return None
-    return reading.tree(raw["result"], (*place, "result"), Part(step=name, role="result"))
+    return reading.tree(raw["result"], (*location, "result"), Part(step=name, role="result"))
 
 
-def _save_data(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | None:
+def _save_data(reading: Reading, name: str, raw: Raw, location: Location) -> Tree | None:
     """Read `save.data` of an `end` without an action: the execution's result if `end` has no other."""
     if name != END:
         return None
@@ -211,5 +217,5 @@ def _save_data(reading: Reading, name: str, raw: Raw, place: Place) -> Tree | No
         save: Any = raw.get(key)
         for word in ("data", "args"):
             if isinstance(save, dict) and save.get(word) is not None:
-                return reading.tree(save[word], (*place, key, word), Part(step=name, role="result"))
+                return reading.tree(save[word], (*location, key, word), Part(step=name, role="result"))
     return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from noetl_broker.playbook.blocks import KEY as BLOCK
 from noetl_broker.playbook.deferred import refuse_reads_of_inputs
-from noetl_broker.playbook.diagnostics import Place, json_type_name, path_text
+from noetl_broker.playbook.diagnostics import Location, json_type_name, path_text
 from noetl_broker.playbook.durations import TIMEOUT_FORMS, parse_timeout
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.inputs import deferred_names, merge, names_of, read_inputs
@@ -68,7 +68,7 @@ class Layer:
     """One mapping with keys of a task: the workbook action, or the step over it."""
 
     raw: Raw
-    place: Place
+    location: Location
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +80,12 @@ class Declared:
     layers: tuple[Layer, ...]
     task_name: str | None = None
 
-    def lookup(self, key: str) -> tuple[Any, Place]:
-        """Give the value of a key in the strongest layer, with its place; None if no layer has it."""
+    def lookup(self, key: str) -> tuple[Any, Location]:
+        """Give the value of a key in the strongest layer, with its location; None if no layer has it."""
         for layer in reversed(self.layers):
             if layer.raw.get(key) is not None:
-                return layer.raw[key], (*layer.place, key)
-        return None, (*self.layers[-1].place, key)
+                return layer.raw[key], (*layer.location, key)
+        return None, (*self.layers[-1].location, key)
 
     @property
     def is_foreign(self) -> bool:
@@ -112,10 +112,10 @@ class Surroundings:
 NO_SURROUNDINGS = Surroundings()
 
 
-def declare(reading: Reading, name: str, raw: Raw, place: Place) -> Declared:
+def declare(reading: Reading, name: str, raw: Raw, location: Location) -> Declared:
     """Resolve the type of a step, or of an iterator's task, through the workbook."""
-    step = Layer(raw=raw, place=place)
-    declared = _written_type(reading, raw, place)
+    step = Layer(raw=raw, location=location)
+    declared = _written_type(reading, raw, location)
     if declared == "workbook":
         return _from_workbook(reading, name, step)
     if declared is None:
@@ -124,18 +124,18 @@ def declare(reading: Reading, name: str, raw: Raw, place: Place) -> Declared:
     return Declared(type=declared, kind=_kind(reading, name, declared, (step,)), layers=(step,))
 
 
-def _written_type(reading: Reading, raw: Raw, place: Place) -> str | None:
+def _written_type(reading: Reading, raw: Raw, location: Location) -> str | None:
     words = [word for word in TYPE_KEYS if raw.get(word) is not None]
     if not words:
         return None
     value = raw[words[0]]
     if len(words) > 1 and raw[words[1]] != value:
         reading.report.error(
-            "bad-type", (*place, words[1]), f"`tool` says {raw[words[1]]!r} and `type` says {value!r}", "keep one"
+            "bad-type", (*location, words[1]), f"`tool` says {raw[words[1]]!r} and `type` says {value!r}", "keep one"
         )
     if not isinstance(value, str):
         reading.report.error(
-            "bad-type", (*place, words[0]), f"`{words[0]}` is {json_type_name(value)}", "write the name of a type"
+            "bad-type", (*location, words[0]), f"`{words[0]}` is {json_type_name(value)}", "write the name of a type"
         )
         return "route"
     return value
@@ -144,7 +144,7 @@ def _written_type(reading: Reading, raw: Raw, place: Place) -> str | None:
 def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
     raw = step.raw
     key = "task" if raw.get("task") is not None or "step" not in raw else "name"
-    task, where = raw.get(key), (*step.place, key)
+    task, where = raw.get(key), (*step.location, key)
     if not isinstance(task, str):
         what = "names no action" if task is None else f"names {json_type_name(task)}"
         reading.report.error(
@@ -158,7 +158,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         return Declared(type="workbook", kind="action", layers=(step,), task_name=task)
     reading.charge_action(task)
     action_raw, action_place = reading.actions[task]
-    action = Layer(raw=without_program_texts_of(action_raw, raw), place=action_place)
+    action = Layer(raw=without_program_texts_of(action_raw, raw), location=action_place)
     resolved = _written_type(reading, action_raw, action_place)
     if resolved in (None, "workbook"):
         what = "has no type" if resolved is None else "calls the workbook again"
@@ -167,7 +167,7 @@ def _from_workbook(reading: Reading, name: str, step: Layer) -> Declared:
         )
         return Declared(type="workbook", kind="action", layers=(action, step), task_name=task)
     if resolved == "iterator" and key == "task":  # else the action's name would be read as the iterator's task
-        step = Layer(raw={word: value for word, value in raw.items() if word != key}, place=step.place)
+        step = Layer(raw={word: value for word, value in raw.items() if word != key}, location=step.location)
     layers = (action, step)
     return Declared(type=str(resolved), kind=_kind(reading, name, str(resolved), layers), layers=layers, task_name=task)
 
@@ -178,7 +178,7 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
     if declared == "python" and not any(layer.raw.get(key) for layer in layers for key in CODE_KEYS):
         reading.report.warning(
             "no-code",
-            layers[-1].place,
+            layers[-1].location,
             f"the python step `{name}` has no code, so it runs nothing",
             "give it `code`, or remove its type",
         )
@@ -193,7 +193,7 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
         hint = f"add a type of your own workers: {ADD_STEP_TYPE}"
         near = reading.report.did_you_mean(declared, known)
         hint = f"{near} {hint}" if near else hint
-        reading.report.error(UNKNOWN_TYPE, (*layer.place, key), f"the type `{declared}` is not known", hint)
+        reading.report.error(UNKNOWN_TYPE, (*layer.location, key), f"the type `{declared}` is not known", hint)
     return "action"
 
 
@@ -205,7 +205,7 @@ def read_task_inputs(
     worker = reading.worker_words | around.worker if declared.kind == "action" else NO_NAMES
     part, first = Part(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
-        inputs = merge(inputs, read_inputs(reading, layer.raw, layer.place, part, declared.own))
+        inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
     if role == "inputs" and deferred_names(inputs):
         refuse_reads_of_inputs(reading, reading.uses[first:], names_of(inputs))
     return inputs
@@ -225,7 +225,7 @@ def read_fields(
     """
     names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
     part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred_names(inputs))
-    values: dict[str, tuple[Any, Place]] = {}
+    values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
     of_broker = broker_keys(reading.rules.language)
     for layer in declared.layers:
@@ -233,28 +233,28 @@ def read_fields(
             values = {key: value for key, value in values.items() if key not in SAVE_KEYS}
         for key, value in layer.raw.items():
             if key in keep or key in declared.own or (key not in of_broker and key not in INPUT_WORDS):
-                values[key] = (value, (*layer.place, key))
+                values[key] = (value, (*layer.location, key))
             elif key in FORWARDED_KEYS and value is not None:
                 plain[key] = value
     parts: dict[str, Tree | Fields] = {}
-    for key, (value, place) in values.items():
+    for key, (value, location) in values.items():
         rendered, kept = split_plain(key, value)
         if kept is not None:
             plain[key] = kept
         if rendered is not None or kept is None:
-            parts[key] = _field(reading, key, rendered, place, part)
-    return Fields(parts, path_text(declared.layers[-1].place)), plain
+            parts[key] = _field(reading, key, rendered, location, part)
+    return Fields(parts, path_text(declared.layers[-1].location)), plain
 
 
-def _field(reading: Reading, key: str, value: Any, place: Place, part: Part) -> Tree | Fields:
+def _field(reading: Reading, key: str, value: Any, location: Location, part: Part) -> Tree | Fields:
     if key in SAVE_KEYS:
         part = replace(
             part, names=part.names | SAVED_WORDS, worker=part.worker | (SAVE_WORDS - WORKER_WORDS) | SAVED_WORDS
         )
     if key == "task" and isinstance(value, dict) and not value.keys().isdisjoint(SAVE_KEYS):
-        inner = {word: _field(reading, word, item, (*place, word), part) for word, item in value.items()}
-        return Fields(inner, path_text(place))
-    return reading.tree(value, place, part)
+        inner = {word: _field(reading, word, item, (*location, word), part) for word, item in value.items()}
+        return Fields(inner, path_text(location))
+    return reading.tree(value, location, part)
 
 
 def split_plain(key: str, value: Any) -> tuple[Any, Any]:
@@ -277,17 +277,17 @@ def split_plain(key: str, value: Any) -> tuple[Any, Any]:
 def check_program_texts(reading: Reading, name: str, declared: Declared, *, is_nested: bool = False) -> None:
     """Report wrong program texts of a task, and keep that of a python step for further checks."""
     for layer in declared.layers if declared.kind == "action" else ():
-        refuse_program_texts(reading, declared.type, layer.raw, layer.place)
+        refuse_program_texts(reading, declared.type, layer.raw, layer.location)
     if declared.type != "python" or declared.kind != "action":
         return
     libs = declared.lookup("libs")[0]
     names = frozenset(libs) if isinstance(libs, dict) else NO_NAMES
     for key in ("code", "code_b64"):
-        value, place = declared.lookup(key)
+        value, location = declared.lookup(key)
         if isinstance(value, str):
             is_plain, text = key == "code", program_text(key, value)
             reading.programs.append(
-                Program(step=name, place=place, text=text, is_plain=is_plain, is_nested=is_nested, libs=names)
+                Program(step=name, location=location, text=text, is_plain=is_plain, is_nested=is_nested, libs=names)
             )
 
 
@@ -322,7 +322,7 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
             if key == BLOCK:
                 message = f"the step `{name}` has a `{key}`, and its type is {declared.type}"
                 remedy = REMEDIES_OF_BLOCKS.get(declared.kind, "write type: playbook")
-                reading.report.error("bad-type", (*layer.place, key), message, remedy, key=True)
+                reading.report.error("bad-type", (*layer.location, key), message, remedy, key=True)
                 continue
             message = f"unknown key `{key}` on the {declared.type} step `{name}`"
             hint = ""
@@ -331,10 +331,10 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
             elif key in IGNORED_KEYS:
                 worker = "the worker gets it unchanged" if declared.kind in WITH_WORKER else "no worker gets it"
                 hint = f"{worker}, and the broker ignores it"
-            reading.report.unknown_key((*layer.place, key), message, known, hint)
+            reading.report.unknown_key((*layer.location, key), message, known, hint)
 
 
-def refuse_program_texts(reading: Reading, kind: str, raw: Raw, place: Place) -> None:
+def refuse_program_texts(reading: Reading, kind: str, raw: Raw, location: Location) -> None:
     """Report a program that is no text, and two words for one text: a job holds only one."""
     written: dict[str, str] = {}
     for key, value in raw.items():
@@ -342,11 +342,11 @@ def refuse_program_texts(reading: Reading, kind: str, raw: Raw, place: Place) ->
             continue
         if kind in PROGRAM_TYPES and not isinstance(value, str if key in NEVER_LISTS else str | list):
             message = f"`{key}` is {json_type_name(value)}, not the text of a program"
-            reading.report.error("bad-value", (*place, key), message, "write the program itself, as one text")
+            reading.report.error("bad-value", (*location, key), message, "write the program itself, as one text")
         first = written.setdefault(TEXT_NAMES[key], key)
         if first != key:
             message, hint = f"`{key}` repeats `{first}`", f"keep `{first}`, or keep `{key}`"
-            reading.report.error("doubled-text", (*place, key), message, hint, key=True)
+            reading.report.error("doubled-text", (*location, key), message, hint, key=True)
 
 
 def without_program_texts_of(raw: Raw, over: Raw) -> Raw:
@@ -385,7 +385,7 @@ def read_start_timeout(
 
 
 def _read_time_limit(
-    reading: Reading, name: str, value: Any, where: Place, around: Surroundings
+    reading: Reading, name: str, value: Any, where: Location, around: Surroundings
 ) -> float | Tree | None:
     if isinstance(value, str) and any(strings(value, where)):
         return reading.tree(value, where, Part(step=name, role="fields", names=around.names))

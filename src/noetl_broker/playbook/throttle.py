@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any, Final
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.keywords import THROTTLE
 from noetl_broker.playbook.model import Raw, Throttle
 from noetl_broker.playbook.plain_values import NAME_CHARS, Range, read_integer
@@ -50,24 +50,24 @@ def read_throttle(
 
     `by_worker`: a worker runs it. Otherwise `hint` says where it belongs.
     """
-    raw, place = declared.lookup(THROTTLE)
+    raw, location = declared.lookup(THROTTLE)
     if raw is None:
         return None
     if not by_worker:
         message = f"`{THROTTLE}` of the step `{name}` has no meaning: no worker runs the step"
-        reading.report.error(CODE, place, message, hint or "write it on steps that workers run", key=True)
+        reading.report.error(CODE, location, message, hint or "write it on steps that workers run", key=True)
         return None
     if not isinstance(raw, dict):
-        reading.report.error(CODE, place, f"`{THROTTLE}` of `{name}` is {json_type_name(raw)}", EXAMPLE)
+        reading.report.error(CODE, location, f"`{THROTTLE}` of `{name}` is {json_type_name(raw)}", EXAMPLE)
         return None
     for key in raw:
         if key not in KEYS:
             hint = reading.report.did_you_mean(key, KEYS)
-            reading.report.error(CODE, (*place, key), f"unknown key `{key}` in `{THROTTLE}`", hint, key=True)
-    limit = _name(reading, raw, place)
-    if limit is None or not _has_number(reading, raw, place):
+            reading.report.error(CODE, (*location, key), f"unknown key `{key}` in `{THROTTLE}`", hint, key=True)
+    limit = _name(reading, raw, location)
+    if limit is None or not _has_number(reading, raw, location):
         return None
-    key, where = raw.get("key"), (*place, "key")
+    key, where = raw.get("key"), (*location, "key")
     if key is not None and not any(strings(key, where)):
         try:
             signal_key(key)
@@ -78,14 +78,14 @@ def read_throttle(
     return Throttle(
         name=limit,
         key=None if key is None else reading.tree(key, where, part),
-        concurrency=_integer(reading, raw, place, "concurrency"),
-        rate=_rate(reading, raw, place),
-        burst=_integer(reading, raw, place, "burst"),
+        concurrency=_integer(reading, raw, location, "concurrency"),
+        rate=_rate(reading, raw, location),
+        burst=_integer(reading, raw, location, "burst"),
     )
 
 
-def _name(reading: Reading, raw: Raw, place: Place) -> str | None:
-    name, where = raw.get("name"), (*place, "name")
+def _name(reading: Reading, raw: Raw, location: Location) -> str | None:
+    name, where = raw.get("name"), (*location, "name")
     if isinstance(name, str) and 0 < len(name) <= NAME_CHARS and "{{" not in name:
         return name
     what = "has no `name`" if name is None else f"has a `name` that is no text of 1 to {NAME_CHARS} characters"
@@ -95,21 +95,21 @@ def _name(reading: Reading, raw: Raw, place: Place) -> str | None:
     return None
 
 
-def _has_number(reading: Reading, raw: Raw, place: Place) -> bool:
+def _has_number(reading: Reading, raw: Raw, location: Location) -> bool:
     if raw.get("concurrency") is None and raw.get("rate") is None:
-        reading.report.error(CODE, place, f"`{THROTTLE}` has neither `concurrency` nor `rate`", EXAMPLE)
+        reading.report.error(CODE, location, f"`{THROTTLE}` has neither `concurrency` nor `rate`", EXAMPLE)
         return False
     if raw.get("burst") is not None and raw.get("rate") is None:
-        reading.report.error(CODE, (*place, "burst"), "`burst` needs a `rate`", "add rate: 10/s, or remove it")
+        reading.report.error(CODE, (*location, "burst"), "`burst` needs a `rate`", "add rate: 10/s, or remove it")
     return True
 
 
-def _integer(reading: Reading, raw: Raw, place: Place, key: str) -> int | None:
+def _integer(reading: Reading, raw: Raw, location: Location, key: str) -> int | None:
     value = raw.get(key)
-    return None if value is None else read_integer(reading, value, (*place, key), THROTTLED, CODE)
+    return None if value is None else read_integer(reading, value, (*location, key), THROTTLED, CODE)
 
 
-def _rate(reading: Reading, raw: Raw, place: Place) -> float | None:
+def _rate(reading: Reading, raw: Raw, location: Location) -> float | None:
     value = raw.get("rate")
     if value is None:
         return None
@@ -118,5 +118,5 @@ def _rate(reading: Reading, raw: Raw, place: Place) -> float | None:
     except ValueError:
         shown = repr(value) if isinstance(value, str | int | float) else json_type_name(value)
         message = f"`rate` is {shown:.80}, not {RATE_FORMS}"
-        reading.report.error(CODE, (*place, "rate"), message, f"write rate: 10/s; at most {MOST_RATE:.0f}/s")
+        reading.report.error(CODE, (*location, "rate"), message, f"write rate: 10/s; at most {MOST_RATE:.0f}/s")
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from noetl_broker.playbook.diagnostics import Place, json_type_name
+from noetl_broker.playbook.diagnostics import Location, json_type_name
 from noetl_broker.playbook.inputs import merge, raw_inputs, read_inputs
 from noetl_broker.playbook.keywords import CATCH_KEYS, ENTRY_KEYS, ENTRY_WORDS, ERROR, START, TARGET_KEYS
 from noetl_broker.playbook.model import NO_INPUTS, Arc, Branch, Entry, Inputs, Target
@@ -17,9 +17,9 @@ NO_LEVEL: Mapping[str, Any] = {}
 ENTRY_ONLY = (*ENTRY_WORDS, "then", "else")
 
 
-def read_next(reading: Reading, source: str, raw: Any, place: Place) -> tuple[Entry, ...]:
+def read_next(reading: Reading, source: str, raw: Any, location: Location) -> tuple[Entry, ...]:
     """Read the transitions of one step, and add its arcs to the reading in document order."""
-    read = read_entries(reading, source, raw, place, "next")
+    read = read_entries(reading, source, raw, location, "next")
     entries = tuple(entry for entry, _ in read if entry is not None)
     if len(entries) == len(read) and not any(entry.kind == "when" for entry in entries):
         for entry, where in read:
@@ -31,12 +31,14 @@ def read_next(reading: Reading, source: str, raw: Any, place: Place) -> tuple[En
 
 
 def read_entries(
-    reading: Reading, source: str, raw: Any, place: Place, word: EntryList
-) -> list[tuple[Entry | None, Place]]:
-    """Read the entries under `next` or `catch` of one step, each with its place; None for a wrong one."""
+    reading: Reading, source: str, raw: Any, location: Location, word: EntryList
+) -> list[tuple[Entry | None, Location]]:
+    """Read the entries under `next` or `catch` of one step, each with its location; None for a wrong one."""
     if raw is None:
         return []
-    items = [(item, (*place, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, place)]
+    items = (
+        [(item, (*location, index)) for index, item in enumerate(raw)] if isinstance(raw, list) else [(raw, location)]
+    )
     read = [
         (_Entry(reading, source, index, word).read(item, where), where) for index, (item, where) in enumerate(items)
     ]
@@ -55,47 +57,49 @@ class _Entry:
         self.defaults = NO_INPUTS  # the entry's inputs, for each of its targets
         self.level = NO_LEVEL  # the mapping of the entry
 
-    def read(self, raw: Any, place: Place) -> Entry | None:
+    def read(self, raw: Any, location: Location) -> Entry | None:
         """Read the entry; report errors and give None if it is wrong."""
         if isinstance(raw, str):
-            target = self._target(raw, place, "plain")
+            target = self._target(raw, location, "plain")
             return None if target is None else Entry(kind="plain", then=(target,))
         if not isinstance(raw, dict):
-            self._error("bad-next", place, f"an entry of `{self.word}` is {json_type_name(raw)}", "write {step: name}")
+            self._error(
+                "bad-next", location, f"an entry of `{self.word}` is {json_type_name(raw)}", "write {step: name}"
+            )
             return None
-        self._warn_unknown(raw, place, ENTRY_KEYS if self.word == "next" else CATCH_KEYS)
+        self._warn_unknown(raw, location, ENTRY_KEYS if self.word == "next" else CATCH_KEYS)
         words = [word for word in ENTRY_WORDS if word in raw]
         if len(words) > 1:
-            self._error("bad-when", (*place, words[1]), f"`{words[1]}` repeats `{words[0]}`", "keep one")
+            self._error("bad-when", (*location, words[1]), f"`{words[1]}` repeats `{words[0]}`", "keep one")
         condition = None
         if words:
-            where = (*place, words[0])
+            where = (*location, words[0])
             condition = self.reading.condition(raw[words[0]], where, self.part)
             self.condition = str(raw[words[0]])
-        self.defaults, self.level = read_inputs(self.reading, raw, place, self.part), raw
-        entry = self._with_targets(raw, place, condition, conditional=bool(words))
+        self.defaults, self.level = read_inputs(self.reading, raw, location, self.part), raw
+        entry = self._with_targets(raw, location, condition, conditional=bool(words))
         return None if words and condition is None else entry
 
     def _with_targets(
-        self, raw: Mapping[str, Any], place: Place, condition: Template | None, *, conditional: bool
+        self, raw: Mapping[str, Any], location: Location, condition: Template | None, *, conditional: bool
     ) -> Entry | None:
         itself = "step" in raw or "name" in raw
         problem = self._shape_problem(raw, itself=itself, conditional=conditional)
         if problem is not None:
             key, message, hint = problem
-            self._error("bad-next", (*place, key) if key else place, message, hint)
+            self._error("bad-next", (*location, key) if key else location, message, hint)
             return None
         branch: Branch = "then" if conditional else "plain"
         if self.word == "catch":
             branch = "catch"
         then: tuple[Target | None, ...] = ()
         if itself:
-            then = (self._target(raw, place, branch, inputs=self.defaults),)
+            then = (self._target(raw, location, branch, inputs=self.defaults),)
         elif "then" in raw:
-            then = self._targets(raw["then"], (*place, "then"), branch)
-        otherwise = self._targets(raw["else"], (*place, "else"), "else") if "else" in raw else ()
+            then = self._targets(raw["then"], (*location, "then"), branch)
+        otherwise = self._targets(raw["else"], (*location, "else"), "else") if "else" in raw else ()
         if not then and not otherwise:
-            self._error("bad-next", place, f"an entry of `{self.word}` has no target", "add step: name")
+            self._error("bad-next", location, f"an entry of `{self.word}` has no target", "add step: name")
             return None
         if None in then or None in otherwise:
             return None
@@ -118,16 +122,16 @@ class _Entry:
             return "", f"an entry of `{self.word}` has no target", "add step: name"
         return None
 
-    def _targets(self, raw: Any, place: Place, branch: Branch) -> tuple[Target | None, ...]:
+    def _targets(self, raw: Any, location: Location, branch: Branch) -> tuple[Target | None, ...]:
         if not isinstance(raw, list):
-            return (self._target(raw, place, branch),)
-        return tuple(self._target(item, (*place, index), branch) for index, item in enumerate(raw))
+            return (self._target(raw, location, branch),)
+        return tuple(self._target(item, (*location, index), branch) for index, item in enumerate(raw))
 
-    def _target(self, raw: Any, place: Place, branch: Branch, *, inputs: Inputs | None = None) -> Target | None:
+    def _target(self, raw: Any, location: Location, branch: Branch, *, inputs: Inputs | None = None) -> Target | None:
         """Read one target and add its arc; `inputs` are given if the entry itself is the target."""
         own: Mapping[str, Any] = raw if isinstance(raw, dict) else NO_LEVEL
         key = "step" if "step" in own or "name" not in own else "name"
-        name, where = (own.get(key), (*place, key)) if isinstance(raw, dict) else (raw, place)
+        name, where = (own.get(key), (*location, key)) if isinstance(raw, dict) else (raw, location)
         if not isinstance(name, str) or not name:
             shown = "empty" if isinstance(name, str) else json_type_name(name)
             self._error(
@@ -136,7 +140,7 @@ class _Entry:
             return None
         self.reading.work.spend(1 + COST_OF_COPY * len(self.defaults.keys))  # each target has its own copy of them
         if inputs is None:
-            inputs = merge(self.defaults, self._own_inputs(own, place))
+            inputs = merge(self.defaults, self._own_inputs(own, location))
         if not self._exists(name, where):
             return None
         arc = Arc(
@@ -151,32 +155,32 @@ class _Entry:
         self.reading.arcs.append(arc)
         return Target(arc=arc.ordinal, step=name, inputs=inputs)
 
-    def _own_inputs(self, own: Mapping[str, Any], place: Place) -> Inputs:
+    def _own_inputs(self, own: Mapping[str, Any], location: Location) -> Inputs:
         for word in ENTRY_ONLY:
             if word in own:
                 message = f"a target has no `{word}` of its own"
-                self._error("bad-next", (*place, word), message, f"make it an entry of `{self.word}`")
-        self._warn_unknown(own, place, TARGET_KEYS.union(ENTRY_ONLY))
-        return read_inputs(self.reading, own, place, self.part)
+                self._error("bad-next", (*location, word), message, f"make it an entry of `{self.word}`")
+        self._warn_unknown(own, location, TARGET_KEYS.union(ENTRY_ONLY))
+        return read_inputs(self.reading, own, location, self.part)
 
-    def _exists(self, name: str, place: Place) -> bool:
+    def _exists(self, name: str, location: Location) -> bool:
         if name == START:
             message = f"`{self.word}` of step `{self.source}` leads back to `start`"
-            self._error("next-to-start", place, message, "lead to the step after `start`")
+            self._error("next-to-start", location, message, "lead to the step after `start`")
             return False
         if name not in self.reading.steps:
             hint = (
                 self.reading.report.did_you_mean(name, self.reading.steps) or "add the step, or remove the transition"
             )
-            self._error("unknown-step", place, f"there is no step `{name}`", hint)
+            self._error("unknown-step", location, f"there is no step `{name}`", hint)
             return False
         return True
 
-    def _warn_unknown(self, raw: Mapping[str, Any], place: Place, known: frozenset[str]) -> None:
+    def _warn_unknown(self, raw: Mapping[str, Any], location: Location, known: frozenset[str]) -> None:
         for key in raw:
             if key not in known:
-                self.reading.report.unknown_key((*place, key), f"unknown key `{key}` in `{self.word}`", known)
+                self.reading.report.unknown_key((*location, key), f"unknown key `{key}` in `{self.word}`", known)
 
-    def _error(self, code: str, place: Place, message: str, hint: str) -> None:
+    def _error(self, code: str, location: Location, message: str, hint: str) -> None:
         self.reading.broken = True
-        self.reading.report.error(code, place, message, hint)
+        self.reading.report.error(code, location, message, hint)

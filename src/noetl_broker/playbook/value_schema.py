@@ -13,13 +13,13 @@ from itertools import islice
 from math import isfinite
 from typing import Any, NamedTuple
 
-from noetl_broker.playbook.diagnostics import Place, did_you_mean, json_type_name, path_text
+from noetl_broker.playbook.diagnostics import Location, did_you_mean, json_type_name, path_text
 
 Schema = Any  # a mapping of keywords, or a boolean; checked by check_schema
 MOST_STEPS = 200_000  # of one check: about a tenth of a second
 MOST_FAULTS = 20  # that one check lists
 SHOWN_CHARS = 60  # of a wrong value in a message
-PATH_CHARS = 200  # of a place in a fault
+PATH_CHARS = 200  # of a location in a fault
 SHOWN_VALUES = 10  # of the allowed values in a message
 CHARS_OF_STEP = 64  # of a text that is compared, or bits of a number
 COST_OF_DIVISION = 20  # steps
@@ -58,9 +58,9 @@ REFUSED = {
 
 
 class SchemaFault(NamedTuple):
-    """What is wrong in a schema; `place` is below the schema's own."""
+    """What is wrong in a schema; `location` is below the schema's own."""
 
-    place: Place
+    location: Location
     message: str
     hint: str
     of_key: bool = False  # the fault is the key, not its value
@@ -89,43 +89,43 @@ def faults_of(schema: Schema, value: Any, *, most_steps: int = MOST_STEPS) -> li
     except _TooManySteps:
         message = f"cannot be checked in {most_steps:,} steps: make the schema simpler, or the value smaller"
         return [ValueFault("", message)]
-    listed = [ValueFault(_path(place), message) for place, message in found[:MOST_FAULTS]]
+    listed = [ValueFault(_path(location), message) for location, message in found[:MOST_FAULTS]]
     if len(found) > MOST_FAULTS:
         listed.append(ValueFault("", f"has more faults than the {MOST_FAULTS} that are listed"))
     return listed
 
 
-def _path(place: Place) -> str:
-    text = path_text(place)
+def _path(location: Location) -> str:
+    text = path_text(location)
     return text if len(text) <= PATH_CHARS else f"{text[:PATH_CHARS]}…"
 
 
-def _check_schema(schema: Schema, place: Place) -> Iterator[SchemaFault]:
+def _check_schema(schema: Schema, location: Location) -> Iterator[SchemaFault]:
     if isinstance(schema, bool):
         return
     if not isinstance(schema, dict):
-        yield SchemaFault(place, f"{json_type_name(schema)} is no schema", "write a mapping such as {type: string}")
+        yield SchemaFault(location, f"{json_type_name(schema)} is no schema", "write a mapping such as {type: string}")
         return
     for keyword, value in schema.items():
-        where = (*place, keyword)
+        where = (*location, keyword)
         if keyword in KEYWORDS:
             yield from _KEYWORD_CHECKS[keyword](keyword, value, where)
         elif keyword not in ANNOTATIONS:
             yield _unknown_keyword(keyword, value, where)
 
 
-def _unknown_keyword(keyword: str, value: Any, place: Place) -> SchemaFault:
+def _unknown_keyword(keyword: str, value: Any, location: Location) -> SchemaFault:
     if keyword in REFUSED:
-        return SchemaFault(place, f"the keyword `{keyword}` is not supported", REFUSED[keyword], of_key=True)
+        return SchemaFault(location, f"the keyword `{keyword}` is not supported", REFUSED[keyword], of_key=True)
     near = did_you_mean(keyword, KEYWORDS)
     hint = near if near or not isinstance(value, dict | bool) else f"write a field as properties: {{{keyword}: …}}"
-    return SchemaFault(place, f"unknown keyword `{keyword}` in a schema", hint, of_key=True)
+    return SchemaFault(location, f"unknown keyword `{keyword}` in a schema", hint, of_key=True)
 
 
-def _check_type(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_type(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     names = value if isinstance(value, list) else [value]
     if not names:
-        yield SchemaFault(place, f"`{keyword}` is an empty list", f"write one of {', '.join(TYPES)}")
+        yield SchemaFault(location, f"`{keyword}` is an empty list", f"write one of {', '.join(TYPES)}")
     for index, name in enumerate(names):
         if isinstance(name, str) and name in TYPES:
             continue
@@ -134,75 +134,75 @@ def _check_type(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]
             MEANT_TYPES.get(name.lower()) if isinstance(name, str) else '"null", in quotes' if name is None else None
         )
         hint = f"write {meant}" if meant else f"write one of {', '.join(TYPES)}"
-        where = (*place, index) if isinstance(value, list) else place
+        where = (*location, index) if isinstance(value, list) else location
         yield SchemaFault(where, f"{what} is no type of JSON", hint)
 
 
-def _check_enum(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_enum(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not isinstance(value, list) or not value:
         what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFault(place, f"`{keyword}` is {what}", "write a list of values: [small, large]")
+        yield SchemaFault(location, f"`{keyword}` is {what}", "write a list of values: [small, large]")
 
 
-def _check_const(_keyword: str, _value: Any, _place: Place) -> Iterator[SchemaFault]:
+def _check_const(_keyword: str, _value: Any, _place: Location) -> Iterator[SchemaFault]:
     yield from ()
 
 
-def _check_bound(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_bound(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not _is_number(value):
-        yield SchemaFault(place, f"`{keyword}` is {json_type_name(value)}", "write a number, without quotes")
+        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", "write a number, without quotes")
 
 
-def _check_multiple(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_multiple(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not _is_number(value) or value <= 0:
         what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFault(place, f"`{keyword}` is {what}", "write a number greater than 0, without quotes")
+        yield SchemaFault(location, f"`{keyword}` is {what}", "write a number greater than 0, without quotes")
 
 
-def _check_count(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_count(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not _is_whole(value) or value < 0:
         what = value if _is_number(value) else json_type_name(value)
-        yield SchemaFault(place, f"`{keyword}` is {what}", "write a whole number of at least 0")
+        yield SchemaFault(location, f"`{keyword}` is {what}", "write a whole number of at least 0")
 
 
-def _check_flag(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_flag(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not isinstance(value, bool):
-        yield SchemaFault(place, f"`{keyword}` is {json_type_name(value)}", "write true or false")
+        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", "write true or false")
 
 
-def _check_required(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_required(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     hint = "write a list of names beside `properties`: [order_id, total]"
     if not isinstance(value, list):
-        yield SchemaFault(place, f"`{keyword}` is {json_type_name(value)}", hint)
+        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", hint)
         return
     for index, name in enumerate(value):
         if not isinstance(name, str):
-            yield SchemaFault((*place, index), f"`{keyword}` lists {json_type_name(name)}", hint)
+            yield SchemaFault((*location, index), f"`{keyword}` lists {json_type_name(name)}", hint)
 
 
-def _check_properties(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_properties(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not isinstance(value, dict):
         hint = "write a schema for each name: {total: {type: number}}"
-        yield SchemaFault(place, f"`{keyword}` is {json_type_name(value)}", hint)
+        yield SchemaFault(location, f"`{keyword}` is {json_type_name(value)}", hint)
         return
     for name, schema in value.items():
-        yield from _check_schema(schema, (*place, name))
+        yield from _check_schema(schema, (*location, name))
 
 
-def _check_list_of_schemas(keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
+def _check_list_of_schemas(keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
     if not isinstance(value, list) or not value:
         what = json_type_name(value) if not isinstance(value, list) else "an empty list"
-        yield SchemaFault(place, f"`{keyword}` is {what}", "write a list of schemas: [{type: string}, …]")
+        yield SchemaFault(location, f"`{keyword}` is {what}", "write a list of schemas: [{type: string}, …]")
         return
     for index, schema in enumerate(value):
-        yield from _check_schema(schema, (*place, index))
+        yield from _check_schema(schema, (*location, index))
 
 
-def _check_inner(_keyword: str, value: Any, place: Place) -> Iterator[SchemaFault]:
-    yield from _check_schema(value, place)
+def _check_inner(_keyword: str, value: Any, location: Location) -> Iterator[SchemaFault]:
+    yield from _check_schema(value, location)
 
 
-_KEYWORD_CHECKS: Mapping[str, Callable[[str, Any, Place], Iterator[SchemaFault]]] = {
+_KEYWORD_CHECKS: Mapping[str, Callable[[str, Any, Location], Iterator[SchemaFault]]] = {
     "type": _check_type,
     "enum": _check_enum,
     "const": _check_const,
@@ -221,7 +221,7 @@ class _TooManySteps(Exception):
     """A check has used up its steps."""
 
 
-Fault = tuple[Place, str]
+Fault = tuple[Location, str]
 
 
 class _Check:
@@ -232,26 +232,26 @@ class _Check:
     def __init__(self, most_steps: int) -> None:
         self._left = most_steps
 
-    def faults(self, schema: Schema, value: Any, place: Place) -> Iterator[Fault]:
+    def faults(self, schema: Schema, value: Any, location: Location) -> Iterator[Fault]:
         """Give the faults of a value, those of its parts after its own."""
         if isinstance(schema, bool):
             self._spend(1)
             if not schema:
-                yield place, "is not allowed"
+                yield location, "is not allowed"
             return
         self._spend(1 + len(schema))
         if "type" in schema and not _has_type(value, schema["type"]):
-            yield place, f"is {_shown(value)}, it must be {_listed(schema['type'])}"
-        yield from self._of_values(schema, value, place)
+            yield location, f"is {_shown(value)}, it must be {_listed(schema['type'])}"
+        yield from self._of_values(schema, value, location)
         if _is_number(value):
-            yield from self._of_number(schema, value, place)
+            yield from self._of_number(schema, value, location)
         elif isinstance(value, str):
-            yield from _of_count(schema, len(value), place, "Length", "characters")
+            yield from _of_count(schema, len(value), location, "Length", "characters")
         elif isinstance(value, list):
-            yield from self._of_list(schema, value, place)
+            yield from self._of_list(schema, value, location)
         elif isinstance(value, dict):
-            yield from self._of_mapping(schema, value, place)
-        yield from self._of_alternatives(schema, value, place)
+            yield from self._of_mapping(schema, value, location)
+        yield from self._of_alternatives(schema, value, location)
 
     def _spend(self, steps: int) -> None:
         self._left -= steps
@@ -261,77 +261,77 @@ class _Check:
     def _fits(self, schema: Schema, value: Any) -> bool:
         return next(self.faults(schema, value, ()), None) is None
 
-    def _of_values(self, schema: Mapping[str, Any], value: Any, place: Place) -> Iterator[Fault]:
+    def _of_values(self, schema: Mapping[str, Any], value: Any, location: Location) -> Iterator[Fault]:
         if "const" in schema and self._text(value) != self._text(schema["const"]):
-            yield place, f"is {_shown(value)}, it must be {_shown(schema['const'])}"
+            yield location, f"is {_shown(value)}, it must be {_shown(schema['const'])}"
         if "enum" in schema:
             text = self._text(value)
             if not any(self._text(allowed) == text for allowed in schema["enum"]):
                 allowed = ", ".join(_shown(item) for item in schema["enum"][:SHOWN_VALUES])
                 more = ", …" if len(schema["enum"]) > SHOWN_VALUES else ""
-                yield place, f"is {_shown(value)}, it must be one of {allowed}{more}"
+                yield location, f"is {_shown(value)}, it must be one of {allowed}{more}"
 
-    def _of_number(self, schema: Mapping[str, Any], value: float, place: Place) -> Iterator[Fault]:
+    def _of_number(self, schema: Mapping[str, Any], value: float, location: Location) -> Iterator[Fault]:
         shown = _shown(value)
         if "minimum" in schema and value < schema["minimum"]:
-            yield place, f"is {shown}, the least is {_shown(schema['minimum'])}"
+            yield location, f"is {shown}, the least is {_shown(schema['minimum'])}"
         if "maximum" in schema and value > schema["maximum"]:
-            yield place, f"is {shown}, the most is {_shown(schema['maximum'])}"
+            yield location, f"is {shown}, the most is {_shown(schema['maximum'])}"
         if "exclusiveMinimum" in schema and value <= schema["exclusiveMinimum"]:
-            yield place, f"is {shown}, it must be more than {_shown(schema['exclusiveMinimum'])}"
+            yield location, f"is {shown}, it must be more than {_shown(schema['exclusiveMinimum'])}"
         if "exclusiveMaximum" in schema and value >= schema["exclusiveMaximum"]:
-            yield place, f"is {shown}, it must be less than {_shown(schema['exclusiveMaximum'])}"
+            yield location, f"is {shown}, it must be less than {_shown(schema['exclusiveMaximum'])}"
         if "multipleOf" in schema:
             self._spend(COST_OF_DIVISION + (int(value).bit_length() // CHARS_OF_STEP))
             if _exact(value) % _exact(schema["multipleOf"]):
-                yield place, f"is {shown}, it must be a multiple of {_shown(schema['multipleOf'])}"
+                yield location, f"is {shown}, it must be a multiple of {_shown(schema['multipleOf'])}"
 
-    def _of_list(self, schema: Mapping[str, Any], value: list[Any], place: Place) -> Iterator[Fault]:
-        yield from _of_count(schema, len(value), place, "Items", "items")
+    def _of_list(self, schema: Mapping[str, Any], value: list[Any], location: Location) -> Iterator[Fault]:
+        yield from _of_count(schema, len(value), location, "Items", "items")
         if schema.get("uniqueItems") is True:
             first: dict[str, int] = {}
             for index, item in enumerate(value):
                 before = first.setdefault(self._text(item), index)
                 if before != index:
-                    yield (*place, index), f"is the same as item {before}, each may be there once"
+                    yield (*location, index), f"is the same as item {before}, each may be there once"
                     break
         prefix = schema.get("prefixItems", ())
         for index, (inner, item) in enumerate(zip(prefix, value, strict=False)):
-            yield from self.faults(inner, item, (*place, index))
+            yield from self.faults(inner, item, (*location, index))
         if schema.get("items", True) is not True:
             for index in range(len(prefix), len(value)):
-                yield from self.faults(schema["items"], value[index], (*place, index))
+                yield from self.faults(schema["items"], value[index], (*location, index))
 
-    def _of_mapping(self, schema: Mapping[str, Any], value: dict[str, Any], place: Place) -> Iterator[Fault]:
-        yield from _of_count(schema, len(value), place, "Properties", "keys")
+    def _of_mapping(self, schema: Mapping[str, Any], value: dict[str, Any], location: Location) -> Iterator[Fault]:
+        yield from _of_count(schema, len(value), location, "Properties", "keys")
         required = schema.get("required", ())
         self._spend(len(required))
         for name in dict.fromkeys(required):
             if name not in value:
-                yield (*place, name), "is missing"
+                yield (*location, name), "is missing"
         known = schema.get("properties", {})
         others = schema.get("additionalProperties", True)
         self._spend(len(known))
         for name, schema_of_name in known.items():
             if name in value:
-                yield from self.faults(schema_of_name, value[name], (*place, name))
+                yield from self.faults(schema_of_name, value[name], (*location, name))
         for name in value if others is not True else ():
             if name not in known:
-                yield from self.faults(others, value[name], (*place, name))
+                yield from self.faults(others, value[name], (*location, name))
 
-    def _of_alternatives(self, schema: Mapping[str, Any], value: Any, place: Place) -> Iterator[Fault]:
+    def _of_alternatives(self, schema: Mapping[str, Any], value: Any, location: Location) -> Iterator[Fault]:
         for inner in schema.get("allOf", ()):
-            yield from self.faults(inner, value, place)
+            yield from self.faults(inner, value, location)
         if "anyOf" in schema and not any(self._fits(inner, value) for inner in schema["anyOf"]):
-            yield place, f"is {_shown(value)}, it fits none of the {len(schema['anyOf'])} schemas of `anyOf`"
+            yield location, f"is {_shown(value)}, it fits none of the {len(schema['anyOf'])} schemas of `anyOf`"
         if "oneOf" in schema:
             fitting = [index for index, inner in enumerate(schema["oneOf"]) if self._fits(inner, value)]
             if len(fitting) != 1:
                 count = len(schema["oneOf"])
                 found = f"{len(fitting)} of the {count}" if fitting else f"none of the {count}"
-                yield place, f"is {_shown(value)}, it fits {found} schemas of `oneOf`, it must fit one"
+                yield location, f"is {_shown(value)}, it fits {found} schemas of `oneOf`, it must fit one"
         if "not" in schema and self._fits(schema["not"], value):
-            yield place, f"is {_shown(value)}, it fits the schema under `not`"
+            yield location, f"is {_shown(value)}, it fits the schema under `not`"
 
     def _text(self, value: Any) -> str:
         """Give a text that two values share if they are equal; a text, because hashes of numbers can collide."""
@@ -349,12 +349,12 @@ class _Check:
         return hex(int(value)) if _is_whole(value) else repr(value)
 
 
-def _of_count(schema: Mapping[str, Any], count: int, place: Place, word: str, what: str) -> Iterator[Fault]:
+def _of_count(schema: Mapping[str, Any], count: int, location: Location, word: str, what: str) -> Iterator[Fault]:
     least, most = schema.get(f"min{word}", 0), schema.get(f"max{word}", count)
     if count < least:
-        yield place, f"has {count} {what}, the least is {int(least)}"
+        yield location, f"has {count} {what}, the least is {int(least)}"
     if count > most:
-        yield place, f"has {count} {what}, the most is {int(most)}"
+        yield location, f"has {count} {what}, the most is {int(most)}"
 
 
 def _is_number(value: Any) -> bool:

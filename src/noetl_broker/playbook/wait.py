@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.durations import DURATION_FORMS, MOMENT_FORMS, parse_duration, parse_moment
 from noetl_broker.playbook.model import WaitSpec
 from noetl_broker.playbook.reader import Part, Reading, strings
@@ -22,10 +22,10 @@ def read_wait(reading: Reading, name: str, declared: Declared) -> WaitSpec | Non
     part = Part(step=name, role="fields")
     given = [key for key in WAIT_FOR if declared.lookup(key)[0] is not None]
     if len(given) != 1:
-        place = declared.lookup(given[1])[1] if given else declared.layers[-1].place
+        location = declared.lookup(given[1])[1] if given else declared.layers[-1].location
         what = f"has {' and '.join(f'`{key}`' for key in given)}" if given else "does not say what it waits for"
         hint = "write one of for: 3d, until: a moment, signal: a name"
-        reading.report.error("bad-wait", place, f"the wait step `{name}` {what}", hint)
+        reading.report.error("bad-wait", location, f"the wait step `{name}` {what}", hint)
         return None
     value, where = declared.lookup("retry")
     if value is not None:
@@ -36,12 +36,12 @@ def read_wait(reading: Reading, name: str, declared: Declared) -> WaitSpec | Non
             duration=_read(reading, declared, "for", part, parse_duration, DURATION_FORMS),
             until=_read(reading, declared, "until", part, parse_moment, MOMENT_FORMS),
         )
-    when, place = declared.lookup("when")
+    when, location = declared.lookup("when")
     of_when = Part(step=name, role="fields", names=SIGNAL_PART_NAMES)
     return WaitSpec(
         signals=read_names(reading, *declared.lookup("signal"), part),
         key=read_key(reading, declared, part),
-        when=None if when is None else reading.condition(when, place, of_when),
+        when=None if when is None else reading.condition(when, location, of_when),
         since=_read(reading, declared, "since", part, parse_duration, DURATION_FORMS),
         timeout=_read(reading, declared, "timeout", part, parse_duration, DURATION_FORMS),
     )
@@ -64,7 +64,7 @@ def _read(
 
 
 def read_parsed(
-    reading: Reading, value: Any, where: Place, part: Part, parse: Callable[[Any], object], forms: str
+    reading: Reading, value: Any, where: Location, part: Part, parse: Callable[[Any], object], forms: str
 ) -> Tree:
     """Compile a value that `parse` accepts, or a template; report anything else as an error."""
     if not (isinstance(value, str) and any(strings(value, where))):

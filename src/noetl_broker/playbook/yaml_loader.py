@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from noetl_broker.playbook.diagnostics import Place, PlaybookRules, Position, Report, json_type_name
+from noetl_broker.playbook.diagnostics import Location, PlaybookRules, Position, Report, json_type_name
 from noetl_broker.playbook.work import CHARS, Work
 from noetl_broker.template import number_of
 
@@ -50,14 +50,14 @@ class Document:
     root: Position = (1, 1)
     fatal: bool = False
 
-    def where(self, place: Place, *, key: bool = False) -> Position:
-        """Give the position of the value at `place` (or of its key), or of the nearest existing one above it."""
+    def where(self, location: Location, *, key: bool = False) -> Position:
+        """Give the position of the value at `location` (or of its key), or of the nearest existing one above it."""
         value, found = self.value, self.root
-        for depth, part in enumerate(place, 1):
+        for depth, part in enumerate(location, 1):
             mark = self.marks.get(id(value), {}).get(part)
             if mark is None:
                 return found
-            found = mark[:2] if key and depth == len(place) else mark[2:]
+            found = mark[:2] if key and depth == len(location) else mark[2:]
             value = value[part]
         return found
 
@@ -171,14 +171,14 @@ class _Reader:
         self._fail(code, message, hint)
         raise _Stopped
 
-    def _place(self) -> Place:
-        place: list[str | int] = []
+    def _place(self) -> Location:
+        location: list[str | int] = []
         for depth, top in enumerate(self.stack, 1):
             if isinstance(top.value, list):  # a container is in its list already, a scalar is not
-                place.append(len(top.value) - (depth < len(self.stack)))
+                location.append(len(top.value) - (depth < len(self.stack)))
             elif top.key is not None:
-                place.append(top.key)
-        return tuple(place)
+                location.append(top.key)
+        return tuple(location)
 
     def _start(self, _event: Any) -> None:
         self.documents += 1
@@ -284,7 +284,7 @@ class _Reader:
             self._stop("bad-key", f"{what} is used as a key", 'a template needs quotes: "{{ … }}"')
 
     def _add(self, value: Any) -> None:
-        """Add a value to the open container; a container is added when it opens, so that its place is known."""
+        """Add a value to the open container; a container is added when it opens, so that its location is known."""
         if not self.stack:
             self.document.value, self.document.root = value, self.at
             return

@@ -13,6 +13,6 @@ def refuse_unknown_answer(block: Draft, step: Step) -> None:
     steps = block.reading.steps
     if not isinstance(answer, str) or "{{" in answer or answer in steps:
         return
-    place = (*block.reading.place[:-1], "return_step")
+    location = (*block.reading.location[:-1], "return_step")
     hint = block.reading.report.did_you_mean(answer, [*steps]) or "name a step of the block"
-    block.reading.report.error("unknown-step", place, f"the block has no step `{answer}`", hint)
+    block.reading.report.error("unknown-step", location, f"the block has no step `{answer}`", hint)

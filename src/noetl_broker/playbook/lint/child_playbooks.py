@@ -26,11 +26,11 @@ def called_playbooks(source: str | bytes, *, file: str, rules: PlaybookRules) ->
     reading = read_document(source, file=file, rules=rules).reading
     found = []
     for call in reading.calls:
-        if any(strings(call.path, call.place)):
+        if any(strings(call.path, call.location)):
             continue
-        line, column = reading.report.positions.where(call.place)
+        line, column = reading.report.positions.where(call.location)
         version = call.version if isinstance(call.version, int) else None
-        found.append(CalledPlaybook(call.path.strip(), version, file, line, column, path_text(call.place)))
+        found.append(CalledPlaybook(call.path.strip(), version, file, line, column, path_text(call.location)))
     return found
 
 

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.inputs import trees_of
 from noetl_broker.playbook.lint.overlapping_conditions import alternatives, are_exhaustive
 from noetl_broker.playbook.model import Entry, Playbook, Step
 from noetl_broker.playbook.reader import Reading
 
 
-def warn_dead_catches(reading: Reading, playbook: Playbook, places: Mapping[str, Place]) -> None:
+def warn_dead_catches(reading: Reading, playbook: Playbook, locations: Mapping[str, Location]) -> None:
     """Warn of each entry of a `catch` that can never be taken, with the reason."""
     for name, step in playbook.steps.items():
-        place = (*places[name][:-1], "catch")
+        location = (*locations[name][:-1], "catch")
         if step.catch and not can_fail(step):
-            _warn(reading, place, "the step cannot fail: it has no action and no template", "remove it")
+            _warn(reading, location, "the step cannot fail: it has no action and no template", "remove it")
             continue
         single = not isinstance(step.raw.get("catch"), list)
         for number, reason in _never_taken(step):
-            _warn(reading, place if single else (*place, number), reason, "move it up, or remove it")
+            _warn(reading, location if single else (*location, number), reason, "move it up, or remove it")
 
 
-def _warn(reading: Reading, place: Place, reason: str, hint: str) -> None:
-    reading.report.warning("dead-catch", place, f"this catch can never be taken: {reason}", hint)
+def _warn(reading: Reading, location: Location, reason: str, hint: str) -> None:
+    reading.report.warning("dead-catch", location, f"this catch can never be taken: {reason}", hint)
 
 
 def can_fail(step: Step) -> bool:
@@ -70,20 +70,20 @@ def _reason(entry: Entry, before: list[Entry]) -> str:
     return "one of the conditions before it is always true" if sources and are_exhaustive(sources) else ""
 
 
-def warn_next_of_fails(reading: Reading, playbook: Playbook, places: Mapping[str, Place]) -> None:
+def warn_next_of_fails(reading: Reading, playbook: Playbook, locations: Mapping[str, Location]) -> None:
     """Warn of each `next` of a step that always fails."""
     for name, step in playbook.steps.items():
         if step.kind == "fail" and step.next and step.on_error != "continue":
             reading.report.warning(
                 "unused-key",
-                (*places[name][:-1], "next"),
+                (*locations[name][:-1], "next"),
                 f"the `next` of the fail step `{name}` is never taken: the step always fails",
                 "write it under `catch`, or add on_error: continue",
                 key=True,
             )
 
 
-def warn_open_choices(reading: Reading, playbook: Playbook, places: Mapping[str, Place]) -> None:
+def warn_open_choices(reading: Reading, playbook: Playbook, locations: Mapping[str, Location]) -> None:
     """Warn of each choice without an `else`: where no condition is true, its branch ends there."""
     for name, step in playbook.steps.items():
         if not step.next or any(entry.kind != "when" or entry.otherwise for entry in step.next):
@@ -93,7 +93,7 @@ def warn_open_choices(reading: Reading, playbook: Playbook, places: Mapping[str,
         if not are_exhaustive(sources):
             reading.report.warning(
                 "no-else",
-                (*places[name][:-1], "next"),
+                (*locations[name][:-1], "next"),
                 f"the choice after the step `{name}` has no `else`: if no condition is true, its branch ends there",
                 "add an entry such as {else: [end]}",
                 key=True,

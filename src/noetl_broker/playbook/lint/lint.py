@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noetl_broker.playbook.blocks import MARK
 from noetl_broker.playbook.compile import Draft, read_document
-from noetl_broker.playbook.diagnostics import Finding, Place, PlaybookRules
+from noetl_broker.playbook.diagnostics import Finding, Location, PlaybookRules
 from noetl_broker.playbook.lint.blocks import refuse_unknown_answer
 from noetl_broker.playbook.lint.choices import warn_dead_catches, warn_next_of_fails, warn_open_choices
 from noetl_broker.playbook.lint.http_steps import warn_unsent_inputs
@@ -42,9 +42,11 @@ def _examine(draft: Draft, source: str | bytes, work: Work) -> None:
     reading.work = work
     if MARK in playbook.path:
         message = f"the path {playbook.path} has a {MARK}, which is the mark of a block"
-        place: Place = ("metadata", "path") if "path" in playbook.document.get("metadata", {}) else ("path",)
-        reading.report.error("bad-path", place, message, "use letters, digits, / and _")
-    read_schedules(playbook.document, lambda place, message, hint: reading.report.error(CODE, place, message, hint))
+        location: Location = ("metadata", "path") if "path" in playbook.document.get("metadata", {}) else ("path",)
+        reading.report.error("bad-path", location, message, "use letters, digits, / and _")
+    read_schedules(
+        playbook.document, lambda location, message, hint: reading.report.error(CODE, location, message, hint)
+    )
     text = source if isinstance(source, str) else source.decode("utf-8-sig")
     _examine_steps(draft, text, workload_keys(playbook))
 
@@ -56,20 +58,20 @@ def _examine_steps(draft: Draft, text: str, given: frozenset[str] | None) -> Non
         return
     refuse_keys_of_retry_words(reading)
     check_python_steps(reading, playbook, text)
-    warn_shadowing(reading, playbook, draft.places, given or frozenset())
+    warn_shadowing(reading, playbook, draft.locations, given or frozenset())
     if not reading.broken:  # else arcs are missing from the graph, so these warnings would be wrong
         playbook.graph.close()
         if given is not None:
             warn_unknown_names(reading, playbook, given)
         warn_missing_results(reading, playbook)
-        warn_unsent_inputs(reading, playbook, draft.places)
-        warn_unreachable(reading, playbook, draft.places)
-        warn_loops(reading, playbook, draft.places)
-        warn_overlaps(reading, playbook, draft.places)
-        warn_dead_catches(reading, playbook, draft.places)
-        warn_next_of_fails(reading, playbook, draft.places)
-        warn_open_choices(reading, playbook, draft.places)
-        warn_joins(reading, playbook, draft.places)
+        warn_unsent_inputs(reading, playbook, draft.locations)
+        warn_unreachable(reading, playbook, draft.locations)
+        warn_loops(reading, playbook, draft.locations)
+        warn_overlaps(reading, playbook, draft.locations)
+        warn_dead_catches(reading, playbook, draft.locations)
+        warn_next_of_fails(reading, playbook, draft.locations)
+        warn_open_choices(reading, playbook, draft.locations)
+        warn_joins(reading, playbook, draft.locations)
     scopes = Scopes(reading, playbook.steps) if draft.blocks else None
     for name, block in draft.blocks.items():
         block.reading.work = reading.work

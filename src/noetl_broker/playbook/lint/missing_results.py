@@ -24,13 +24,13 @@ def warn_missing_results(reading: Reading, playbook: Playbook) -> None:
         if use.part.step is None or use.part.role == "compensate" or not steps or _is_hidden(use, scopes):
             continue
         step, seen = playbook.steps[use.part.step], scopes.of_use(use).possible
-        for place, text in templates_of(use):
+        for location, text in templates_of(use):
             for name in sorted(required_names(text) & steps - seen - use.part.names):
                 why = _missing_because(playbook, step, playbook.steps[name], use, often=often)
                 if why:
                     hint = OWN_REMEDY if name == step.name and step.has_action else REMEDY
                     message = f"the template reads the result of the step `{name}`, {why}"
-                    reading.report.warning("no-result", place, message, hint)
+                    reading.report.warning("no-result", location, message, hint)
 
 
 def _is_hidden(use: Use, scopes: Scopes) -> bool:

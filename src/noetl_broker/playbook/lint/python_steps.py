@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
     def where(self, reading: Reading, program: Program, line: int, column: int) -> Position:
         """Give the position in the document of a line and a column (from 1) of a program; else that of its key."""
-        at = reading.report.positions.where(program.place)
+        at = reading.report.positions.where(program.location)
         if not program.is_plain:
             return at
         written = program.text.splitlines()[line - 1 : line]
@@ -71,7 +71,7 @@ def check_python_steps(reading: Reading, playbook: Playbook, text: str) -> None:
         if defined.keys().isdisjoint({MAIN, RESULT} | program.libs):
             reading.report.error(
                 "no-main",
-                program.place,
+                program.location,
                 f"the code of the python step `{program.step}` defines neither a function main() nor a name `result`",
                 "write def main(): …, with a parameter for each input",
             )
@@ -91,9 +91,9 @@ def _parse(reading: Reading, source: Source, program: Program) -> ast.Module | N
         at = source.where(reading, program, error.lineno or 1, error.offset or 1)
         what = error.msg
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-        at, what = reading.report.positions.where(program.place), str(error) or type(error).__name__
+        at, what = reading.report.positions.where(program.location), str(error) or type(error).__name__
     message = f"the code of the python step `{program.step}` does not compile: {what}"
-    reading.report.error_at("bad-code", program.place, at, message, f"correct it; it was read as {PYTHON}")
+    reading.report.error_at("bad-code", program.location, at, message, f"correct it; it was read as {PYTHON}")
     return None
 
 
@@ -158,7 +158,7 @@ def _check_inputs(reading: Reading, source: Source, called: Called, scopes: Scop
         inputs = ", ".join(sorted(seen.possible)) or "none"
         message = f"main() of the python step `{step.name}` needs `{parameter.arg}`, and no input gives it"
         hint = f"add it to args (the inputs are: {inputs:.200}), or give the parameter a default"
-        reading.report.error_at("missing-input", program.place, at, message, hint)
+        reading.report.error_at("missing-input", program.location, at, message, hint)
     parameters = {one.arg for one in (*main.args.posonlyargs, *main.args.args, *main.args.kwonlyargs)}
     if main.args.kwarg is not None or not parameters.isdisjoint(WHOLE_INPUTS | {"context"}):
         return
@@ -169,7 +169,7 @@ def _check_inputs(reading: Reading, source: Source, called: Called, scopes: Scop
     for name in sorted(seen.possible - parameters - read):
         at = source.where(reading, program, main.lineno, main.col_offset + 1)
         message = f"main() of the python step `{step.name}` does not take the input `{name}`"
-        reading.report.warning_at("unused-input", program.place, at, message, "add a parameter, or remove the input")
+        reading.report.warning_at("unused-input", program.location, at, message, "add a parameter, or remove the input")
 
 
 def _required(arguments: ast.arguments) -> list[ast.arg]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import product
 
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.graph import Graph
 from noetl_broker.playbook.keywords import END, START
 from noetl_broker.playbook.lint.overlapping_conditions import alternatives, exclude_each_other, first_overlap
@@ -16,31 +16,31 @@ from noetl_broker.playbook.work import Work
 
 SHOWN_STEPS = 20  # of a loop
 MOST_PAIRS = 2_000  # of conditions compared in one step
-Places = Mapping[str, Place]
+Locations = Mapping[str, Location]
 Ways = Mapping[str, list[Target]]
 
 
-def warn_unreachable(reading: Reading, playbook: Playbook, places: Places) -> None:
+def warn_unreachable(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of each step that no path from `start` reaches."""
     reached = playbook.graph.reached_from(START)
-    for name, place in places.items():
+    for name, location in locations.items():
         if name != START and name not in reached:
             reading.report.warning(
                 "unreachable",
-                place,
+                location,
                 f"no path from `start` leads to the step `{name}`",
                 "add it to a `next`, or remove it",
             )
 
 
-def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
+def warn_loops(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of each loop that no condition can leave, and of each loop of routers."""
     routers = frozenset(name for name, step in playbook.steps.items() if step.kind == "router")
     for ring in _loops(reading, playbook, routers):
         shown = _shown(ring)
         reading.report.warning(
             "router-ring",
-            places[ring[0]],
+            locations[ring[0]],
             f"the loop {shown} has only routers",
             "add a step with an action to it",
         )
@@ -55,7 +55,7 @@ def warn_loops(reading: Reading, playbook: Playbook, places: Places) -> None:
         shown = _shown(loop)
         reading.report.warning(
             "endless-loop",
-            places[loop[0]],
+            locations[loop[0]],
             f"the loop {shown} has no conditional way out",
             'give one of its steps a `when`, such as {when: "{{ … }}", step: …}',
         )
@@ -121,7 +121,7 @@ def _loops(reading: Reading, playbook: Playbook, within: frozenset[str]) -> list
     return loops
 
 
-def warn_overlaps(reading: Reading, playbook: Playbook, places: Places) -> None:
+def warn_overlaps(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of two conditions of one `next` that can both be true: then both fire."""
     for name, step in playbook.steps.items():
         if step.exclusive or sum(entry.kind == "when" for entry in step.next) < 2:  # noqa: PLR2004 - a pair
@@ -133,17 +133,17 @@ def warn_overlaps(reading: Reading, playbook: Playbook, places: Places) -> None:
                 conditions.append((number, found))
         single = not isinstance(step.raw.get("next"), list)
         for number, earlier in first_overlap(conditions, MOST_PAIRS, reading.work):
-            place: Place = (*places[name][:-1], "next") if single else (*places[name][:-1], "next", number)
-            other, _ = reading.report.positions.where((*places[name][:-1], "next", earlier))
+            location: Location = (*locations[name][:-1], "next") if single else (*locations[name][:-1], "next", number)
+            other, _ = reading.report.positions.where((*locations[name][:-1], "next", earlier))
             reading.report.warning(
                 "overlapping-when",
-                place,
+                location,
                 f"this condition and the one on line {other} can both be true, and then both fire",
                 "write next_mode: exclusive on the step, or let one exclude the other",
             )
 
 
-def warn_joins(reading: Reading, playbook: Playbook, places: Places) -> None:
+def warn_joins(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of two arcs that give a join the same input. Warn of templates that mix visits of an `each` join."""
     arriving: dict[str, list[Target]] = defaultdict(list)
     for step in playbook.steps.values():
@@ -151,11 +151,13 @@ def warn_joins(reading: Reading, playbook: Playbook, places: Places) -> None:
             arriving[target.step].append(target)
     for name, targets in arriving.items():
         if playbook.steps[name].join == "all" or playbook.steps[name].need > 1:
-            _warn_same_key(reading, playbook, name, targets, places)
+            _warn_same_key(reading, playbook, name, targets, locations)
     _warn_mixed(reading, playbook)
 
 
-def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: list[Target], places: Places) -> None:
+def _warn_same_key(
+    reading: Reading, playbook: Playbook, name: str, targets: list[Target], locations: Locations
+) -> None:
     giving: dict[str, list[Target]] = defaultdict(list)
     for target in targets:
         for key in target.inputs.keys:
@@ -165,9 +167,9 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
     ways = {arc: _ways(playbook, name, target) for arc, target in shared.items()}
     pairs = 0
     for key, group in giving.items():
-        for place, target in enumerate(group):
+        for index, target in enumerate(group):
             other = None
-            for earlier in group[:place]:
+            for earlier in group[:index]:
                 pairs += 1
                 if pairs > MOST_PAIRS:
                     return
@@ -179,7 +181,7 @@ def _warn_same_key(reading: Reading, playbook: Playbook, name: str, targets: lis
             sources = [playbook.arcs[arc.arc].source for arc in (other, target)]
             reading.report.warning(
                 "join-input",
-                places[name],
+                locations[name],
                 f"the join `{name}` gets the input `{key}` from `{sources[0]}` and `{sources[1]}`: the later arc wins",
                 "give the two different names",
             )
@@ -243,7 +245,7 @@ def _warn_mixed(reading: Reading, playbook: Playbook) -> None:
             if not own and source is not None and playbook.graph.can_reach(name, source):
                 reading.report.warning(
                     "mixed-visits",
-                    use.place,
+                    use.location,
                     f"`{name}` is visited once per arrival, and this template reads the latest of all visits",
                     "read `result`, or hand the value on as an input",
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from noetl_broker.playbook.diagnostics import Place
+from noetl_broker.playbook.diagnostics import Location
 from noetl_broker.playbook.keywords import FUNCTIONS, SCOPE_WORDS, SIGNAL
 from noetl_broker.playbook.model import Playbook
 from noetl_broker.playbook.reader import COST_OF_COPY, Reading, Use, templates_of
@@ -47,7 +47,7 @@ def warn_unknown_names(reading: Reading, playbook: Playbook, given: frozenset[st
         for name in sorted((use.results or frozenset()) - playbook.steps.keys()):
             hint = reading.report.did_you_mean(name, playbook.steps) or "name a step"
             message = f"the template reads results['{name}'], and there is no step of that name"
-            reading.report.warning("unknown-name", use.place, message, hint)
+            reading.report.warning("unknown-name", use.location, message, hint)
 
 
 def workload_keys(playbook: Playbook) -> frozenset[str]:
@@ -60,14 +60,14 @@ def workload_keys(playbook: Playbook) -> frozenset[str]:
 
 def _warn(reading: Reading, use: Use, unknown: frozenset[str], known: frozenset[str]) -> None:
     """Warn of these unknown names in one value."""
-    for place, text in templates_of(use) if unknown else ():
+    for location, text in templates_of(use) if unknown else ():
         for name in sorted(unknown & _names_of(text)):
             near = reading.report.did_you_mean(name, known) if len(name) > 1 else ""
-            remedy = BLOCK_REMEDY if reading.place else PAYLOAD_REMEDY
+            remedy = BLOCK_REMEDY if reading.location else PAYLOAD_REMEDY
             hint = REMEDIES.get(name) or (near if near.startswith("did") else remedy)
             reading.report.warning(
                 "unknown-name",
-                place,
+                location,
                 f"the template names `{name}`, which is neither a step, a workload key nor a scope word",
                 hint,
             )
@@ -80,15 +80,17 @@ def _names_of(text: str) -> frozenset[str]:
         return frozenset()
 
 
-def warn_shadowing(reading: Reading, playbook: Playbook, places: Mapping[str, Place], keys: frozenset[str]) -> None:
+def warn_shadowing(
+    reading: Reading, playbook: Playbook, locations: Mapping[str, Location], keys: frozenset[str]
+) -> None:
     """Warn of steps that hide a scope word or a workload key (`keys`), and of inputs that hide an element."""
-    for name, place in places.items():
+    for name, location in locations.items():
         hidden, hint = MEANINGS.get(name), "rename the step"
         if hidden is None and name in keys:
             hidden, hint = "the workload key", f"rename the step, or write workload.{name}"
         if hidden is not None:
             message = f"templates find the result of the step `{name}` under its name, and no longer {hidden}"
-            reading.report.warning("shadowed-name", place, message, hint)
+            reading.report.warning("shadowed-name", location, message, hint)
     scopes = Scopes(reading, playbook.steps)
     for name, step in playbook.steps.items():
         iteration = step.iteration
@@ -97,4 +99,4 @@ def warn_shadowing(reading: Reading, playbook: Playbook, places: Mapping[str, Pl
         over = scopes.of_task_inputs(step)  # inputs of the task itself may have the element's name
         if over.complete and iteration.element in over.possible:
             message = f"an input hides the element `{iteration.element}` in the items of the iterator `{name}`"
-            reading.report.warning("shadowed-name", places[name], message, "choose another name")
+            reading.report.warning("shadowed-name", locations[name], message, "choose another name")
