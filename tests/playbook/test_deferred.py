@@ -7,7 +7,7 @@ import pytest
 from noetl_broker.playbook import PlaybookError
 from tests.playbook.documents import compiled, document_findings, findings_of
 
-REMEDY = "(write it in a field or an input of the step whose worker needs it, or let an action return the value)"
+REMEDY = "(write it in a field or an input of the step whose worker needs it; or let an action return the value)"
 BY_WORD = "the broker evaluates this template, and only a worker knows"
 
 

@@ -8,7 +8,7 @@ from tests.playbook.documents import findings_of
 
 FORMS = "a number of seconds, 90s, 15m, 2h30m, 3d, 2w or P3DT12H"
 MOMENTS = "RFC 3339, such as 2026-03-01T09:00:00Z"
-REMEDY = "(write it in a field or an input of the step whose worker needs it, or let an action return the value)"
+REMEDY = "(write it in a field or an input of the step whose worker needs it; or let an action return the value)"
 HINT = "(write one of for: 3d, until: a moment, signal: a name)"
 
 

@@ -64,7 +64,7 @@ def _has_open_child(step: Step, token: Token) -> bool:
 
 
 def drain_visit(draft: Draft, step: Step, token: Token) -> None:
-    """Await a visit that is over while the execution goes on, if it may still report a success to be undone.
+    """Await a visit that is over while its execution goes on, if its late success must be undone.
 
     In an execution that may undo something, children are awaited too: nobody knows if they have something.
     """

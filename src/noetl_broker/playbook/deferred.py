@@ -1,8 +1,9 @@
 """Deferred strings: templates that a worker renders, because they name what only a worker knows.
 
-In a field or an input of a worker's step, a string is deferred if it names a worker-side word (`env`, `secret`, …) or
-reads a deferred key of the workload. A field is also deferred if it reads a deferred input of its step. The readers
-find that (`Reading.tree`, `read_fields`). Any other template that reads a deferred string is an error.
+A string in a field or an input of a worker's step is deferred for two reasons. It names a worker-side word, such as
+`env` or `secret`; or it reads a deferred key of the workload. A field is also deferred if it reads a deferred input of
+its step. The readers decide this (`Reading.tree`, `read_fields`). Any other template that reads a deferred string is an
+error.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from noetl_broker.playbook.template_reads import ARGS, input_read, workload_key_
 from noetl_broker.template import WORKER_WORDS, read_by_text
 
 CODE = "deferred-read"
-REMEDY = "write it in a field or an input of the step whose worker needs it, or let an action return the value"
+REMEDY = "write it in a field or an input of the step whose worker needs it; or let an action return the value"
 
 
 def refuse_reads_of_inputs(reading: Reading, inputs: Iterable[Use], names: frozenset[str]) -> None:
     """Report each deferred input that reads one of these inputs of its own level: a worker has their values.
 
-    It may read what the step is given under its own name; in the job of one item it has replaced that.
+    An input may read the value that its step is given under the same name. In the job of one item, it has replaced that
+    value.
     """
     for use in inputs:
         part = use.part

@@ -2,7 +2,7 @@
 
 A string that the broker rendered is data and never rendered again. A job lists the paths of its deferred strings under
 `unfinished`. In a job without that list, from another broker, each string that names a worker-side word is deferred.
-The context lists the deferred strings of the workload. Of these, only those are rendered that a template reads.
+The context lists the deferred strings of the workload. A string of these is rendered only if a template reads it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _mark(value: Any, path: Sequence[Any]) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Renderer:
-    """Renders the deferred strings of one job; they see inputs, results of steps, the workload, worker-side words.
+    """Renders the deferred strings of one job; they see inputs, results of steps, the workload and worker-side words.
 
     `args` are inputs without a deferred string, until `with_inputs`. `marks`: the job lists its deferred strings, and
     `mark_deferred` has marked them. `defaults` are the paths of deferred strings in the workload. `moment` is the start
