@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from tests.chaos.refusing_proxy import FOR_EVER, MESSAGES, RefusingProxy
 from tests.chaos.sampling import sample
 from tests.chaos.under_load import Tried, finish_all, prepare, until
 from tests.postgres import Database
+from tests.processes import Process, start_command
 from tests.roles import logins
 
 pytestmark = pytest.mark.chaos
@@ -178,27 +180,25 @@ async def test_a_daemon_waits_for_the_connection_limit_of_its_role(
 
 
 @asynccontextmanager
-async def process(database: Database, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def process(database: Database, *arguments: str) -> AsyncIterator[Process]:
     """Run a command with JSON log lines on stderr; kill it after the test."""
     environment = os.environ | {"NOETL_BROKER_DSN": database.dsn, "NOETL_BROKER_LOG_FORMAT": "json"}
     environment |= {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
-    command = (sys.executable, "-m", "noetl_broker", *arguments)
-    made = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    made = start_command(arguments, cwd=Path.cwd(), env=environment, stdout=subprocess.DEVNULL)
     try:
         yield made
     finally:
-        if made.returncode is None:
-            made.kill()
-        await made.wait()
+        made.kill()
+        await asyncio.to_thread(made.communicate)
 
 
-async def lines_until(made: asyncio.subprocess.Process, event: str) -> list[dict[str, Any]]:
+async def lines_until(made: Process, event: str) -> list[dict[str, Any]]:
     """Read the log of a command up to the line of this event."""
     assert made.stderr is not None
     lines: list[dict[str, Any]] = []
     async with asyncio.timeout(START_SECONDS):
         while not lines or lines[-1]["event"] != event:
-            lines.append(json.loads(await made.stderr.readline()))
+            lines.append(json.loads(await asyncio.to_thread(made.stderr.readline)))
     return lines
 
 
@@ -256,8 +256,8 @@ async def test_with_fail_fast_a_refused_connection_is_exit_code_69(
     async with RefusingProxy(database) as proxy:
         proxy.refuse(state, times=FOR_EVER)
         async with process(proxy.database, "run", *mode) as daemon, asyncio.timeout(START_SECONDS):
-            _, err = await daemon.communicate()
-    assert (daemon.returncode, err.decode().splitlines()[-1]) == (
+            _, err = await asyncio.to_thread(daemon.communicate)
+    assert (daemon.wait(), err.splitlines()[-1]) == (
         EXIT_UNAVAILABLE,
         f"noetl-broker: the database cannot be reached: {MESSAGES[state]}",
     )
