@@ -1,6 +1,6 @@
 """One transaction of the hot path: claim mail under locks, load what templates name, write everything or nothing.
 
-Four round trips: begin, claim, write, commit. Starts, changes of existing jobs, cancelled jobs, results to be loaded
+Four round trips: begin, claim, write, commit. Changes of existing jobs, cancelled jobs, results to be loaded
 and savepoints cost one more each. The transaction is READ COMMITTED, because the lock and the read under it must not
 share a snapshot.
 """
