@@ -134,6 +134,25 @@ def test_the_context_of_an_items_job_has_the_element_for_deferred_strings() -> N
     assert job.context["words"] == {"n": 1, "_loop": {"index": 0, "count": 1, "item": 1}}
 
 
+def test_a_loop_that_reads_its_other_inputs_keeps_a_deferred_one() -> None:
+    """It is a template in the job of each item."""
+    body = """
+    workflow:
+    - {step: start, next: s}
+    - step: s
+      type: http
+      url: u
+      args: {t: "{{ secret.t }}", mode: fast}
+      loop: {collection: [1], element: n, distribute: true}
+      next: [{when: "{{ args.mode == 'fast' }}", step: end}]
+    - {step: end}
+    """
+    [turn] = decisions_of(body)
+    [job] = [job for job in turn.jobs if job.place is not None]
+    assert job.action["args"] == {"t": "{{ secret.t }}", "mode": "fast"}
+    assert job.action["unfinished"] == [["args", "t"]]
+
+
 @pytest.mark.parametrize(
     "steps",
     [

@@ -113,7 +113,7 @@ class Renderer:
     def is_deferred(self, value: Any) -> bool:
         """Whether a value has a deferred string."""
         if isinstance(value, str):
-            return self.template_of(value, (), NO_WORDS) is not None
+            return isinstance(value, Deferred) if self.marks else self.template_of(value, (), NO_WORDS) is not None
         items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
         return any(map(self.is_deferred, items))
 
