@@ -50,6 +50,13 @@ as $$
   select coalesce(noetl.kind_of(event_type), '') not in ('action_started', 'step_result')
 $$;
 
+-- The name of a playbook without one: the last part of its path.
+create or replace function noetl.name_of_path(path text) returns text
+language sql immutable parallel safe
+as $$
+  select regexp_replace(path, '^.*/', '')
+$$;
+
 -- A node is a visit of a step, an item of an iterator, or the undo of one of these. The first visit is `<execution>:<step>`,
 -- a later one `<execution>:<step>#<visit>`, an item `<execution>:<step>#<visit>.<place>`. An undo has `!undo` at its end, and
 -- always the number of the visit. Python has the same rules in nodes.py (tests/store/test_shared_constants.py compares them).
@@ -251,6 +258,7 @@ as $$
 $$;
 
 comment on function noetl.withdrawn_error() is 'The error of an awaited job that was withdrawn before a worker leased it.';
+comment on function noetl.name_of_path(text) is 'The name of a playbook without one: the last part of its path.';
 comment on function noetl.visit_name(text, int) is 'A visit as people write it: fetch, or fetch#2 for the second one.';
 comment on function noetl.items_prefix(text) is
   'How the node_ids of the items of a visit begin, and those of their undos.';
@@ -263,7 +271,7 @@ comment on function noetl.is_undo(text) is 'Whether this is the node of a job th
 revoke all on function
   noetl.limit_of(text), noetl.kind_of(text), noetl.is_mail(text),
   noetl.node_id(bigint, text, int), noetl.item_node_id(text, int), noetl.parse_item(text), noetl.visit_name(text, int),
-  noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text),
+  noetl.items_prefix(text), noetl.is_item(text), noetl.parse_node(text), noetl.undo_step(text), noetl.name_of_path(text),
   noetl.as_json(jsonb), noetl.as_json(text), noetl.is_broken(jsonb), noetl.is_broken(text),
   noetl.weight(anyelement), noetl.is_inflated(jsonb), noetl.bytes_past_limit(jsonb), noetl.bytes_past_limit(text),
   noetl.shorten_error(jsonb), noetl.as_error(jsonb), noetl.as_error(text), noetl.unwrapped(jsonb),

@@ -66,7 +66,7 @@ language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', ''))
+  select c.catalog_id, c.version, coalesce(c.name, noetl.name_of_path(c.path))
   into catalog_id, found_version, name
   from noetl.catalog c
   where c.path = $1 and ($2 is null or c.version = $2) and c.block_of is null
@@ -306,7 +306,7 @@ begin
   from noetl.execution x
   where x.execution_id = $1 and noetl.is_live(x.status) and x.path is null and x.parent_node_id is not null;
   select x.status, x.catalog_id, x.path is null and x.parent_node_id is not null as is_announced,
-    coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
+    coalesce(c.name, noetl.name_of_path(x.path)) as name
   into execution
   from noetl.execution x
   left join noetl.catalog c on c.catalog_id = x.catalog_id

@@ -147,7 +147,7 @@ begin
       execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
     )
     select b.execution_id, noetl.next_id(), b.catalog_id, 'execution_cancel', b.execution_id::text,
-      regexp_replace(b.path, '^.*/', ''), 'playbook', 'CANCELLED',
+      noetl.name_of_path(b.path), 'playbook', 'CANCELLED',
       jsonb_build_object('reason', coalesce(b.error ->> 'message', 'its parent ended or gave it up'))
     from begun b
     where b.ended_at is not null
@@ -395,7 +395,7 @@ begin
     ) end,
     case when m.kind = 'execution_signal' and m.comes
       then noetl.is_doubled_signal(m.execution_id, m.event_id, noetl.as_json(m.context) -> 'signal_id') end,
-    x.catalog_id, x.path, x.version, coalesce(c.name, regexp_replace(x.path, '^.*/', '')), x.rules,
+    x.catalog_id, x.path, x.version, coalesce(c.name, noetl.name_of_path(x.path)), x.rules,
     m.turn, case when m.comes then m.tokens end, x.parent_execution_id, x.parent_event_id, x.parent_node_id, x.parent_index,
     -- most playbooks read a small workload in every turn; a large one is loaded where a template names it
     case when pg_column_size(x.workload) <= 2048 then x.workload end

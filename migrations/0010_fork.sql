@@ -174,7 +174,7 @@ begin
       hint = 'its history is in the schema noetl_archive';
   end if;
   perform noetl.refuse_undone_results($1, $2 -> 'results');
-  select c.catalog_id, c.path, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
+  select c.catalog_id, c.path, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name
   into playbook
   from noetl.catalog c
   where c.catalog_id = coalesce($3, source.catalog_id)

@@ -98,7 +98,7 @@ begin
       execution_id, catalog_id, parent_event_id, event_type, node_id, node_name, node_type, status, context, meta
     )
     select d.execution_id, x.catalog_id, q.event_id, coalesce(p.event_type, 'timer_due'),
-      coalesce(d.node_id, d.execution_id::text), coalesce(d.step, c.name, regexp_replace(x.path, '^.*/', '')),
+      coalesce(d.node_id, d.execution_id::text), coalesce(d.step, c.name, noetl.name_of_path(x.path)),
       coalesce(q.node_type, p.node_type, case w.kind when 'approval' then 'approval' else 'wait' end),
       coalesce(p.status, 'RUNNING'),
       case when p.event_type is null then jsonb_build_object(

@@ -445,7 +445,7 @@ declare
 begin
   perform set_config('noetl.writer', '', true);
   with playbook as (
-    select c.catalog_id, c.version, coalesce(c.name, regexp_replace(c.path, '^.*/', '')) as name
+    select c.catalog_id, c.version, coalesce(c.name, noetl.name_of_path(c.path)) as name
     from noetl.catalog c
     where c.path = $1
     order by c.version desc

@@ -52,7 +52,7 @@ as $$
 declare
   execution record;
 begin
-  select x.status, x.catalog_id, coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
+  select x.status, x.catalog_id, coalesce(c.name, noetl.name_of_path(x.path)) as name
   into execution
   from noetl.execution x
   left join noetl.catalog c on c.catalog_id = x.catalog_id
@@ -172,7 +172,7 @@ begin
     returning x.execution_id, x.catalog_id, x.path, x.started_at
   )
   insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, node_type, status)
-  select f.execution_id, f.catalog_id, 'place_free', f.execution_id::text, coalesce(c.name, regexp_replace(f.path, '^.*/', '')),
+  select f.execution_id, f.catalog_id, 'place_free', f.execution_id::text, coalesce(c.name, noetl.name_of_path(f.path)),
     'playbook', 'PENDING'
   from free f
   left join noetl.catalog c on c.catalog_id = f.catalog_id
@@ -233,7 +233,7 @@ begin
         or not exists (select from noetl.queue q where q.execution_id = u.execution_id and q.node_id = u.node_id)
     )
     insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, node_type, status)
-    select distinct f.execution_id, x.catalog_id, 'holds_due', f.execution_id::text, regexp_replace(x.path, '^.*/', ''),
+    select distinct f.execution_id, x.catalog_id, 'holds_due', f.execution_id::text, noetl.name_of_path(x.path),
       'playbook', 'PENDING'
     from free f
     join noetl.execution x on x.execution_id = f.execution_id
@@ -324,7 +324,7 @@ begin
   end if;
   if count = $3 then
     insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, node_type, status, meta)
-    values ($1, own.catalog_id, 'holds_due', $1::text, regexp_replace(own.path, '^.*/', ''), 'playbook', 'PENDING',
+    values ($1, own.catalog_id, 'holds_due', $1::text, noetl.name_of_path(own.path), 'playbook', 'PENDING',
       jsonb_build_object('after', last))
     returning event_id into next_id;
     insert into noetl.inbox (execution_id, event_id)
@@ -366,7 +366,7 @@ begin
     insert into noetl.event (
       execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context, meta
     )
-    select execution_id, event_id, catalog_id, event_type, execution_id::text, regexp_replace(path, '^.*/', ''), 'playbook',
+    select execution_id, event_id, catalog_id, event_type, execution_id::text, noetl.name_of_path(path), 'playbook',
       'PENDING', jsonb_strip_nulls(jsonb_build_object('parent_execution_id', parent_execution_id, 'reason', reason)),
       jsonb_build_object('number', number)
     from children
@@ -395,7 +395,7 @@ begin
       returning x.execution_id, x.catalog_id, x.path
     ), events as (
       insert into noetl.event (execution_id, catalog_id, event_type, node_id, node_name, node_type, status)
-      select f.execution_id, f.catalog_id, 'place_free', f.execution_id::text, regexp_replace(f.path, '^.*/', ''), 'playbook',
+      select f.execution_id, f.catalog_id, 'place_free', f.execution_id::text, noetl.name_of_path(f.path), 'playbook',
         'PENDING'
       from free f
       returning execution_id, event_id

@@ -287,7 +287,7 @@ begin
     status, context, meta
   )
   select new_id, event_id, n.catalog_id, $5, $3, 'execution_start', new_id::text,
-    coalesce(c.name, regexp_replace(x.path, '^.*/', '')), 'playbook', 'STARTED',
+    coalesce(c.name, noetl.name_of_path(x.path)), 'playbook', 'STARTED',
     jsonb_build_object('path', x.path, 'version', n.version, 'workload', coalesce(x.workload, '{}')),
     coalesce($6, '{}') || jsonb_build_object(
       'forked_from', $1,
@@ -566,7 +566,7 @@ as $$
 declare
   execution record;
 begin
-  select x.status, x.catalog_id, coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name
+  select x.status, x.catalog_id, coalesce(c.name, noetl.name_of_path(x.path)) as name
   into execution
   from noetl.execution x
   left join noetl.catalog c on c.catalog_id = x.catalog_id

@@ -421,7 +421,7 @@ begin
     insert into noetl.event (
       execution_id, catalog_id, event_type, node_id, node_name, node_type, status, meta, context
     )
-    select x.execution_id, x.catalog_id, $2, x.execution_id::text, regexp_replace(x.path, '^.*/', ''), 'playbook',
+    select x.execution_id, x.catalog_id, $2, x.execution_id::text, noetl.name_of_path(x.path), 'playbook',
       case when $2 = 'execution_cancel' then 'CANCELLED' else 'PENDING' end, nullif($3, '{}'), nullif($4, '{}')
     from unnest($1) with ordinality u (execution_id, place)
     join noetl.execution x on x.execution_id = u.execution_id

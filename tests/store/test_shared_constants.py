@@ -159,6 +159,13 @@ def test_only_these_functions_know_the_parts_of_a_node_id() -> None:
     ] == []
 
 
+@pytest.mark.parametrize("path", ["orders/daily/report", "report", "/report", "orders/", ""])
+async def test_sql_and_python_name_a_playbook_without_a_name_alike(database: Database, path: str) -> None:
+    """By the last part of its path; no other SQL takes a path apart."""
+    assert await value(database, "select noetl.name_of_path($1)", path) == path.rpartition("/")[2]
+    assert len(re.findall(r"'\^\.\*/'", SQL)) == 1
+
+
 def test_an_unknown_column_of_a_row_is_refused() -> None:
     """So SQL and Python cannot drift apart."""
     assert row_layout.with_positions("d ->> {step.visits}") == "d ->> 3"

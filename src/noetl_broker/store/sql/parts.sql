@@ -3,6 +3,7 @@
 --
 -- chosen: the filters of commands by path, status, error, step, time of the start, and version
 -- changed_since: those by the last change, since a moment or for so many seconds
+-- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
 -- not_archived: whether the rows of an execution are in the tables of history
 -- begin: for write_first_turns; no condition
 
@@ -87,3 +88,6 @@ not exists (
   set workload = b.workload, rules = b.rules
   from begun b
   where x.execution_id = b.execution_id and b.execution_id <> all($9::bigint[])
+
+-- name: left_undone
+u.ended_at is not null and u.status in ('open', 'failed', 'unknown')

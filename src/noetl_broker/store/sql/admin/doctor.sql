@@ -205,7 +205,7 @@ select count(distinct u.execution_id) as executions, count(*) filter (where u.st
   max(u.execution_id) filter (where u.status <> 'unknown') as execution_id, max(u.execution_id) as doubtful_id,
   max(u.execution_id) filter (where u.status = 'failed' and u.error ? 'template') as to_mend
 from noetl.undo u
-where u.ended_at is not null and u.status in ('open', 'failed', 'unknown');
+where {part.left_undone};
 
 -- name: examine_approvals
 select count(*) as approvals, min(a.since) as since, min(a.times_out_at) as times_out_at

@@ -50,7 +50,7 @@ where (
 -- name: history_heads
 -- The state of executions and the version of their playbook. An execution without turns was never read, or is archived.
 select wanted.execution_id, x.catalog_id, x.path, x.version, x.status, x.rules, x.workload, x.result, x.error,
-  coalesce(c.name, regexp_replace(x.path, '^.*/', '')) as name,
+  coalesce(c.name, noetl.name_of_path(x.path)) as name,
   s.tokens, case when not noetl.is_archived(wanted.execution_id) then s.turn end as turn, (
     select count(*)
     from noetl.dead_letter d

@@ -94,7 +94,7 @@ from unnest(array[
   'limit_of(text)', 'kind_of(text)', 'is_mail(text)', 'is_live(text)', 'is_waiting(text)', 'node_id(bigint, text, int)', 'item_node_id(text, int)',
   'is_execution_status(text)', 'is_job_status(text, boolean)',
   'parse_item(text)', 'visit_name(text, int)', 'items_prefix(text)', 'is_item(text)', 'parse_node(text)',
-  'undo_step(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',
+  'undo_step(text)', 'name_of_path(text)', 'notify(boolean, boolean)', 'notify_cancel()', 'next_id()', 'as_json(jsonb)', 'as_json(text)',
   'as_error(jsonb)', 'as_error(text)',
   'shorten_error(jsonb)', 'weight(anyelement)', 'is_broken(jsonb)', 'is_broken(text)', 'unwrapped(jsonb)',
   'lock_mail(int, boolean, bigint)', 'lock_executions(bigint[], bigint[], boolean[])',

@@ -135,7 +135,7 @@ select clock_timestamp() as read_at,
     from (
       select u.execution_id
       from noetl.undo u
-      where u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
+      where {part.left_undone}
       limit $1
     ) l
   ) as left_undone,
@@ -181,5 +181,5 @@ select u.execution_id, case when u.ended_at is null then array_agg(u.step) else 
   case when u.ended_at is null then 'undo' else 'undone' end
 from noetl.undo u
 where u.execution_id = any($1)
-  and (u.ended_at is null and u.status = 'running' or u.ended_at is not null and u.status in ('open', 'failed', 'unknown'))
+  and (u.ended_at is null and u.status = 'running' or {part.left_undone})
 group by u.execution_id, u.ended_at is null;

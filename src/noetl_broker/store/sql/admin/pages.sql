@@ -192,7 +192,7 @@ from (
   select u.execution_id, count(*) filter (where u.status = 'open') as open,
     count(*) filter (where u.status = 'failed') as failed, count(*) filter (where u.status = 'unknown') as unknown
   from noetl.undo u
-  where u.ended_at is not null and u.status in ('open', 'failed', 'unknown') and u.execution_id < $1::bigint
+  where {part.left_undone} and u.execution_id < $1::bigint
   group by u.execution_id
   order by u.execution_id desc
   limit $2::int

@@ -44,7 +44,7 @@ select
     from (
       select u.execution_id
       from noetl.undo u
-      where u.ended_at is not null and u.status in ('open', 'failed', 'unknown')
+      where {part.left_undone}
       limit $1::int
     ) l
   ) as undo_left_executions,

@@ -5,7 +5,7 @@ with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
     k.place, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
-    coalesce(p.name, regexp_replace(k.path, '^.*/', '')) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
+    coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
   from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
     k (execution_id, node_id, place, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
@@ -109,7 +109,7 @@ with started as materialized (
   )
   -- an execution that undoes a child is not cancelled, it is abandoned
   select execution_id, event_id, catalog_id, case when undoes then 'execution_abandon' else 'execution_cancel' end,
-    execution_id::text, regexp_replace(path, '^.*/', ''), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
+    execution_id::text, noetl.name_of_path(path), 'playbook', case when undoes then 'PENDING' else 'CANCELLED' end,
     jsonb_build_object('reason', 'its parent ended or gave it up')
   from cancelled
 )
@@ -132,7 +132,7 @@ with cancelled as materialized (
   insert into noetl.event (
     execution_id, event_id, catalog_id, event_type, node_id, node_name, node_type, status, context
   )
-  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, regexp_replace(path, '^.*/', ''),
+  select execution_id, event_id, catalog_id, 'execution_cancel', execution_id::text, noetl.name_of_path(path),
     'playbook', 'CANCELLED', jsonb_build_object('reason', 'its parent gave it up')
   from cancelled
 )
@@ -264,7 +264,7 @@ from gathered;
 -- execution too, which fails with that reason.
 with failed as materialized (
   select noetl.next_id() as execution_id, f.execution_id as failed_id, p.catalog_id, f.path, p.version,
-    coalesce(p.name, regexp_replace(f.path, '^.*/', '')) as name, f.payload::jsonb as payload
+    coalesce(p.name, noetl.name_of_path(f.path)) as name, f.payload::jsonb as payload
   from unnest($1::bigint[], $2::text[], $3::text[]) f (execution_id, path, payload)
   left join lateral (
     select c.catalog_id, c.version, c.name
