@@ -21,13 +21,13 @@ from noetl_broker.broker import (
     items,
     iterators,
     joins,
+    open_visits,
     pauses,
     retries,
     signals,
     state,
     steps,
     transitions,
-    wait,
 )
 from noetl_broker.store import claimed_rows, turn_rows
 from tests.simulation.random_plans import APPROVALS_FROM, NEEDS_FROM, SIGNALS_FROM, WAITS_FROM
@@ -155,7 +155,7 @@ MUTANTS = (
     # duplicate and late events
     Mutant("a failure counts twice", 105, dispatcher._row, "0 < event.attempt <= failed", "False"),
     Mutant("a failure of a lost lease counts", 1420, dispatcher._row, "elif event.stale:", "elif False:"),
-    Mutant("a child is started twice", 1390, children.waits_for_child, " > token.failed_attempt", ""),
+    Mutant("a child is started twice", 1390, open_visits._column_of_child, " > token.failed_attempt", ""),
     Mutant(
         "an item's failure of a lost lease counts",
         26666,
@@ -170,7 +170,7 @@ MUTANTS = (
         "token.failures if",
         "token.failed_attempt if",
     ),
-    Mutant("an item counts twice", 65, iterators.check_iterator_completions, 'stands.status != "RUNNING"', "False"),
+    Mutant("an item counts twice", 65, iterators._ended_item, 'stands.status != "RUNNING"', "False"),
     # iterators
     Mutant("one item too many at a time", 5, iterators._start_items, "min(iteration.conc", "min(1 + iteration.conc"),
     Mutant("an iterator of failed items completes", 50, iterators._all_failed, "0 < counts", "0 > counts"),
@@ -215,7 +215,11 @@ MUTANTS = (
     Mutant("a decision loses the form", APPROVALS_FROM, approval._result_of, "isinstance(form, dict)", "False"),
     Mutant("a decision leaves its wait open", APPROVALS_FROM, approval.decide_approval, ', "done"', ', "open"'),
     Mutant(
-        "an approval that timed out is decided", APPROVALS_FROM, wait.timer_due, "== TIMEOUT", '== "no such purpose"'
+        "an approval that timed out is decided",
+        APPROVALS_FROM,
+        dispatcher._pass_moment,
+        "== TIMEOUT",
+        '== "no such purpose"',
     ),
     Mutant("a closed approval stays open", APPROVALS_FROM, closing.close_visit, "closed.append(visit)", "closed"),
     # signals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noetl_broker.broker import compensation, context, core, dispatcher, draining, iterators, retries, undo
+from noetl_broker.broker import compensation, context, core, dispatcher, draining, iterators, open_visits, retries, undo
 from noetl_broker.store import child_rows
 from noetl_broker.store.undo_rows import UndoColumns
 from tests.simulation.mutants import Mutant
@@ -36,7 +36,11 @@ UNDO_MUTANTS = (
     ),
     # draining
     Mutant(
-        "a leased job is not awaited", UNDOS_FROM, draining.may_report, "and not token.answered", "and token.answered"
+        "a leased job is not awaited",
+        UNDOS_FROM,
+        open_visits._may_worker_report,
+        "and not token.answered",
+        "and token.answered",
     ),
     Mutant(
         "a late success is not undone",
@@ -56,14 +60,14 @@ UNDO_MUTANTS = (
         "open children are not awaited",
         UNDOS_FROM + 25,
         draining.begin_compensation,
-        "_has_open_child(step, token)",
+        "has_open_child(step, token)",
         "False",
     ),
     Mutant(
         "an iterator that failed awaits nothing",
         UNDOS_FROM + 65,
         draining.drain_items,
-        "counts.started > counts.ended",
+        "has_open_items(token)",
         "False",
     ),
     Mutant(

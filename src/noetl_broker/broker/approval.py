@@ -14,6 +14,7 @@ from noetl_broker.broker.inputs import inputs_as_request, inputs_of_visit
 from noetl_broker.broker.model import JSON, Timer, Wait, WaitEnd
 from noetl_broker.broker.signals import TIMEOUT
 from noetl_broker.broker.transitions import complete_with
+from noetl_broker.broker.wait import time_out
 from noetl_broker.playbook.approval import ASSIGNEES, ASSIGNEES_FORMS, TITLE_FORMS, assignees_of, faults_of_form
 from noetl_broker.playbook.durations import DURATION_FORMS, after, moment_text, parse_duration
 from noetl_broker.template import TemplateError
@@ -105,6 +106,11 @@ def decide_approval(draft: Draft, token: Token) -> None:
     draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "done"))
     given = inputs_of_visit(draft, step, token.visit)
     complete_with(draft, step, token, _result_of(draft), given)
+
+
+def fail_approval(draft: Draft, token: Token, error: JSON) -> None:
+    """Fail an approval for good, because nobody decided in time; `on_error` decides what follows."""
+    time_out(draft, token, {"message": "nobody decided in time", **error})
 
 
 def _result_of(draft: Draft) -> dict[str, JSON]:

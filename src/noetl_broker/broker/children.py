@@ -38,13 +38,6 @@ def call_child(draft: Draft, step: Step, visit: int, ordinal: int, given: Render
     start_child(draft, draft.tokens[step.name, visit], request)
 
 
-def waits_for_child(token: Token) -> str:
-    """What an open visit waits for: the child, or the delay before it is started again."""
-    if token.failures > token.failed_attempt:
-        return "delay"
-    return "restarted" if token.failures else "child"
-
-
 def complete_child(draft: Draft, token: Token) -> None:
     """Complete the step; if somebody else answered in place of the child, the child is cancelled."""
     meta = draft.event.meta

@@ -93,7 +93,7 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     """Start the undo of a row. If a template fails, the undo fails."""
     step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
     draft.undo -= 1
-    child = row.child_execution_id is not None or (undo is not None and undo.kind == "playbook")
+    child = row.child_execution_id is not None or (undo is not None and undo.call is not None)
     current = Undoing(row.step, row.visit, row.place, row.turn, child)
     draft.compensation = compensation._replace(cursor=row.turn, current=current)
     ordinal = emit_compensation(draft, "started", row.step, row.visit, row.place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.approval import decide_approval, is_decision
+from noetl_broker.broker.approval import is_decision
 from noetl_broker.broker.children import start_child_again
 from noetl_broker.broker.compensation import abandon_execution, complete_undo, fail_undo, start_undo_again
 from noetl_broker.broker.draining import drain
@@ -39,15 +39,16 @@ from noetl_broker.broker.event_types import (
 from noetl_broker.broker.failures import cancel_execution, error_of, pass_deadline
 from noetl_broker.broker.initial import dispatch_first_step
 from noetl_broker.broker.items import Refused, restart_item
-from noetl_broker.broker.iterators import check_iterator_completions, complete_iterator, continue_iterator
+from noetl_broker.broker.iterators import continue_iterator
 from noetl_broker.broker.model import Event
+from noetl_broker.broker.open_visits import WAITING
 from noetl_broker.broker.pauses import is_admitted, pause_execution, row_of_pause
 from noetl_broker.broker.places import break_ring, receive_place, resume_queued
-from noetl_broker.broker.signals import receive_signal, signal_of
+from noetl_broker.broker.signals import SIGNALS, TIMEOUT, continue_signals, receive_signal, signal_of
 from noetl_broker.broker.state import COMPENSATING, NEW, PAUSED, QUEUED, RUNNING, ExecutionState, Token
 from noetl_broker.broker.steps import KINDS, Kind
 from noetl_broker.broker.undo import is_late_child, report_late_child, report_success
-from noetl_broker.broker.wait import is_timer_of, timer_due
+from noetl_broker.broker.wait import is_timer_of, purpose_of
 from noetl_broker.broker.worker_children import adopt_child, child_of
 
 if TYPE_CHECKING:
@@ -161,9 +162,9 @@ def _kind(draft: Draft, token: Token) -> Kind:
 
 
 def _end_item(draft: Draft) -> None:
-    if _is_late(draft):
-        return
-    check_iterator_completions(draft, _token(draft))
+    if not _is_late(draft):
+        token = _token(draft)
+        _kind(draft, token).end_item(draft, token)
 
 
 def _complete(draft: Draft) -> None:
@@ -171,7 +172,7 @@ def _complete(draft: Draft) -> None:
         return
     event, token = draft.event, _token(draft)
     if event.place is not None:
-        check_iterator_completions(draft, token)
+        _kind(draft, token).end_item(draft, token)
         return
     step = draft.playbook.steps[token.step]
     if step.compensate is not None or step.call is not None:
@@ -182,9 +183,10 @@ def _complete(draft: Draft) -> None:
         _kind(draft, token).complete(draft, token)
 
 
-def _complete_iterator(draft: Draft) -> None:
+def _gather(draft: Draft) -> None:
     if not _is_late(draft):
-        complete_iterator(draft, _token(draft))
+        token = _token(draft)
+        _kind(draft, token).gather(draft, token)
 
 
 def _fail(draft: Draft) -> None:
@@ -192,9 +194,24 @@ def _fail(draft: Draft) -> None:
         return
     event, token = draft.event, _token(draft)
     if event.place is not None:
-        check_iterator_completions(draft, token)
+        _kind(draft, token).end_item(draft, token)
     else:
         _kind(draft, token).fail(draft, token, error_of(event))
+
+
+def _pass_moment(draft: Draft) -> None:
+    token, purpose = _token(draft), purpose_of(draft.event)
+    if purpose == SIGNALS:
+        continue_signals(draft)
+    elif purpose == TIMEOUT:
+        _kind(draft, token).fail(draft, token, {"type": "timeout"})
+    else:
+        _kind(draft, token).complete(draft, token)
+
+
+def _decide(draft: Draft) -> None:
+    token = _token(draft)
+    _kind(draft, token).complete(draft, token)
 
 
 def _start_again(draft: Draft) -> None:
@@ -220,11 +237,11 @@ REACTIONS: dict[str, Callable[[Draft], None]] = {
     ITEM_COMPLETED: _end_item,
     ITEM_FAILED: _end_item,
     ITERATION_DUE: lambda draft: continue_iterator(draft, _token(draft)),
-    ITERATOR_COMPLETED: _complete_iterator,
+    ITERATOR_COMPLETED: _gather,
     ITERATION_STARTED: lambda draft: adopt_child(draft, _token(draft)),
     CHILD_DUE: _start_again,
-    TIMER_DUE: lambda draft: timer_due(draft, _token(draft)),
-    APPROVAL_DECIDED: lambda draft: decide_approval(draft, _token(draft)),
+    TIMER_DUE: _pass_moment,
+    APPROVAL_DECIDED: _decide,
     EXECUTION_SIGNAL: receive_signal,
 }
 UNDO_REACTIONS: dict[str, Callable[[Draft], None]] = {
@@ -289,17 +306,17 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
         if visit <= visits and is_late_child(event):
             return "reacts"
         return "duplicate" if visit <= visits else "not_open"
+    waiting = WAITING[step.waits_for]
     if kind == TIMER_DUE:
         row = kind if is_timer_of(step, event) else f"{kind}, of nothing"
     elif kind == APPROVAL_DECIDED:
-        row = kind if step.kind == "approval" and is_decision(event) else f"{kind}, malformed"
+        row = kind if step.approval is not None and is_decision(event) else f"{kind}, malformed"
     else:
-        # A child has the number of its start. During the delay, the last one has failed too.
-        failed = token.failures if step.kind == "playbook" else token.failed_attempt
+        failed = token.failures if waiting.counts_starts else token.failed_attempt
         row = _row(event, kind, token, failed, rules)
     if token.draining:
         return DRAINING[row]["draining"] if row in DRAINING else "not_open"
-    return BY_VISIT[row][KINDS[step.kind].waits(token)]
+    return BY_VISIT[row][waiting.column(token)]
 
 
 def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> str:

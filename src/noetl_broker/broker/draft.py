@@ -150,7 +150,10 @@ class Writes:
     def decision(self, events: tuple[Emitted, ...]) -> Decision:
         """The decision, with these events."""
         rows = tuple(self.rows.values())
-        decision = Decision(DECIDED, self.note, events=events, jobs=tuple(self.jobs), rows=rows, ended=self.ended)
+        # To call the class takes longer: it makes a mapping of the names.
+        decision = Decision.__new__(
+            Decision, outcome=DECIDED, note=self.note, events=events, jobs=tuple(self.jobs), rows=rows, ended=self.ended
+        )
         rare = self._rare
         if rare is None:
             return decision
@@ -279,11 +282,12 @@ class Draft:
         if waiting:
             waiting = {step: tuple(map(_without_passed, arrivals)) for step, arrivals in waiting.items()}
         end = self.end if self.end is None or live else EndReached(self.end.result)
-        state = ExecutionState(  # by position, because names take twice as long
-            self.status, self.tokens, waiting, self.seen, self.repeats, self.total, tuple(self.ends),
-            end, self.parent, self.hold if live else None, tuple(self.signals) if live else (), self.hops,
-            self.undo, self.unknown, self.compensation,
-            self.places, self.failed_before,
+        state = ExecutionState.__new__(  # as `Writes.decision` does
+            ExecutionState, status=self.status, tokens=self.tokens, waiting=waiting, seen=self.seen,
+            repeats=self.repeats, total=self.total, ends=tuple(self.ends), end=end, parent=self.parent,
+            hold=self.hold if live else None, signals=tuple(self.signals) if live else (), hops=self.hops,
+            undo=self.undo, unknown=self.unknown, compensation=self.compensation, places=self.places,
+            failed_before=self.failed_before,
         )  # fmt: skip
         events = tuple(self.writes.events)
         if self.known.rules.beside_noetl:

@@ -13,7 +13,8 @@ from noetl_broker.broker.context import OPEN_ITEMS, want_item_status
 from noetl_broker.broker.event_types import ITERATOR_COMPLETED
 from noetl_broker.broker.events import emit_compensating
 from noetl_broker.broker.model import JSON, ExecutionStatus, ItemEnd, WaitEnd
-from noetl_broker.broker.state import COMPENSATING, Counts
+from noetl_broker.broker.open_visits import NO_ITEMS, has_open_child, has_open_items, may_report
+from noetl_broker.broker.state import COMPENSATING
 from noetl_broker.broker.trail import DroppedAtEnd
 from noetl_broker.broker.undo import (
     LATE,
@@ -25,42 +26,12 @@ from noetl_broker.broker.undo import (
     report_unknown_item,
 )
 from noetl_broker.broker.workflow import track_cancelled
-from noetl_broker.playbook.model import WAITING_KINDS
 
 if TYPE_CHECKING:
     from noetl_broker.broker.context import ItemState
     from noetl_broker.broker.draft import Draft
     from noetl_broker.broker.state import Token, Visit
-    from noetl_broker.playbook.model import Playbook, Step
-
-
-def may_report(playbook: Playbook, step: Step, token: Token) -> bool:
-    """Whether a visit, an item or a block of it may still report a success that has a `compensate`."""
-    own = step.has_compensate
-    block = playbook.blocks.get(step.name)
-    if not own and (block is None or not block.undoes):
-        return False
-    if step.kind == "action":
-        return step.compensate is not None and not token.answered
-    if step.kind == "playbook":
-        return _has_open_child(step, token)
-    if step.kind == "iterator" and step.iteration is not None:
-        counts = token.items or Counts(0)
-        inside = step.iteration.task.compensate is not None or block is not None
-        return (inside and counts.started > counts.ended) or (
-            step.compensate is not None and counts.ended == counts.total
-        )
-    return False
-
-
-def _has_open_child(step: Step, token: Token) -> bool:
-    """Whether child executions of a visit run."""
-    if step.kind == "playbook":
-        return token.failures <= token.failed_attempt and not token.due
-    counts = token.items or Counts(0)
-    if step.kind == "iterator" and step.iteration is not None:
-        return step.iteration.task.call is not None and counts.started > counts.ended
-    return counts.started > counts.ended
+    from noetl_broker.playbook.model import Step
 
 
 def drain_visit(draft: Draft, step: Step, token: Token) -> None:
@@ -71,7 +42,7 @@ def drain_visit(draft: Draft, step: Step, token: Token) -> None:
     if not (draft.undo or draft.playbook.undoes):
         return
     visit = token.step, token.visit
-    awaits = may_report(draft.playbook, step, token) or _has_open_child(step, token)
+    awaits = may_report(draft.playbook, step, token) or has_open_child(step, token)
     if awaits and visit not in _just_begun(draft):
         draft.writes.rare.draining.append(token._replace(draining=True))
         draft.writes.rare.awaited.append(visit)
@@ -79,8 +50,7 @@ def drain_visit(draft: Draft, step: Step, token: Token) -> None:
 
 def drain_items(draft: Draft, step: Step, token: Token) -> None:
     """Await the open items of an iterator that failed, if they may still report a success to be undone."""
-    counts = token.items or Counts(0)
-    if step.kind == "iterator" and counts.started > counts.ended:
+    if step.waits_for == "items" and has_open_items(token):
         drain_visit(draft, step, token)
 
 
@@ -103,7 +73,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
         if visit not in begun and may_report(draft.playbook, step, token):
             own = True
             awaited.append(token)
-        elif token.draining or (visit not in begun and _has_open_child(step, token)):
+        elif token.draining or (visit not in begun and has_open_child(step, token)):
             awaited.append(token)
         else:
             report_unknown(draft, token)
@@ -115,7 +85,7 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
     draft.dropped_at_end = DroppedAtEnd(dict(draft.tokens), dict(draft.waiting), (*kept, *draft.arrivals))
     rare = draft.writes.rare
     rare.wait_ends += [
-        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].kind in WAITING_KINDS
+        WaitEnd(*visit, "cancelled") for visit in draft.tokens if draft.playbook.steps[visit[0]].waits_for == "event"
     ]
     draft.tokens = {(token.step, token.visit): token._replace(draining=True) for token in awaited}
     draft.waiting.clear()
@@ -145,10 +115,10 @@ def drain(draft: Draft, token: Token) -> None:
     if draft.event.place is not None:
         _drain_item(draft, token)
         return
-    step, event, counts = draft.playbook.steps[token.step], draft.event, token.items or Counts(0)
-    succeeded = event.kind in SUCCESSES
+    step, event, counts = draft.playbook.steps[token.step], draft.event, token.items or NO_ITEMS
+    succeeded, of_items = event.kind in SUCCESSES, step.waits_for == "items"
     if succeeded:
-        if step.kind == "iterator" and (event.kind != ITERATOR_COMPLETED or counts.ended < counts.total):
+        if of_items and (event.kind != ITERATOR_COMPLETED or counts.ended < counts.total):
             draft.writes.rare.outcome = "recorded"
             return
         before = token
@@ -157,12 +127,12 @@ def drain(draft: Draft, token: Token) -> None:
             draft.writes.rare.outcome = LATE
     else:
         token = note_failure(draft, step, token, event.error)
-    _end_when_drained(draft, step, token._replace(answered=succeeded or step.kind != "iterator"))
+    _end_when_drained(draft, step, token._replace(answered=succeeded or not of_items))
 
 
 def _drain_item(draft: Draft, token: Token) -> None:
     step, event = draft.playbook.steps[token.step], draft.event
-    place, counts = event.place or 0, token.items or Counts(0)
+    place, counts = event.place or 0, token.items or NO_ITEMS
     stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, place))
     if stands is None or stands.status not in OPEN_ITEMS:
         draft.writes.rare.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
@@ -182,9 +152,9 @@ def _drain_item(draft: Draft, token: Token) -> None:
 
 def _end_when_drained(draft: Draft, step: Step, token: Token) -> None:
     """Drop a draining visit when nothing of it can report a success any more."""
-    visit, counts = (token.step, token.visit), token.items or Counts(0)
-    waits_for_action = step.kind == "action" and step.compensate is not None and not token.answered
-    if waits_for_action or counts.started > counts.ended:
+    visit = token.step, token.visit
+    waits_for_worker = step.waits_for == "worker" and step.compensate is not None and not token.answered
+    if waits_for_worker or has_open_items(token):
         draft.tokens[visit] = token
         return
     del draft.tokens[visit]

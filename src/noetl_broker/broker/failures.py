@@ -109,7 +109,7 @@ def ring_error(draft: Draft, step: Step) -> dict[str, JSON]:
     """The error of a ring that a token goes round within one turn."""
     ring = draft.playbook.graph.cycle(step.name)
     steps = draft.playbook.steps
-    only_routers = all(steps[name].kind == "router" or steps[name].need > 1 for name in ring)
+    only_routers = all(not steps[name].has_action or steps[name].need > 1 for name in ring)
     what = "a ring of routers that no step leaves" if only_routers else "a ring of steps that fail in one turn"
     message = f"{what}: {' → '.join(ring)}"
     return {"step": step.name, "message": message, "type": "router_ring" if only_routers else "failure_ring"}

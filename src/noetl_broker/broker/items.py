@@ -103,7 +103,7 @@ def restart_item(draft: Draft, step: Step, token: Token) -> None:
     place = draft.event.place or 0
     iteration = step.iteration
     stands: ItemState | None = draft.known.ask(_want(step, token, place))
-    if step.kind != "iterator" or iteration is None or iteration.task.call is None or stands is None:
+    if step.waits_for != "items" or iteration is None or iteration.task.call is None or stands is None:
         raise Refused("not_open")
     waits = stands.status in OPEN_ITEMS and stands.failures > stands.failed_attempt
     if not waits or draft.event.attempt not in {0, stands.failures + 1} or place in token.again:

@@ -88,47 +88,67 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
     _start_items(draft, step, token._replace(items=counts), lambda: request)
 
 
-def check_iterator_completions(draft: Draft, token: Token) -> None:
-    """Count the end of an item, and start the next items or gather the results.
-
-    Raises Refused if the item is not open: the same end sent twice counts once.
-    """
-    event, step = draft.event, draft.playbook.steps[token.step]
-    index, counts = event.place or 0, token.items or Counts(0)
-    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, index))
-    if stands is None or stands.status != "RUNNING":
-        raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
-    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
-    error = None if completed else describe_error(step, error_of(event))
-    if step.kind == "iterator":
-        refuse_answered(draft, iteration_of(step), stands, completed=completed)
-        if error is not None and is_retried(draft, step, token, index, stands, error):
-            return
-    if draft.playbook.undoes or draft.event.meta:
-        token = _note_undo(draft, step, token, index, stands)
-    broken = None
-    if step.kind == "iterator":
-        error, broken = _end_item(draft, step, token, stands, error)
-    else:
-        _write_end(draft, step, token, error)
-    failed = error is not None
-    token = token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + failed))
+def end_item(draft: Draft, token: Token) -> None:
+    """Count the end of an item, and start the next items or gather the results. Raises Refused if it is not open."""
+    step, index = draft.playbook.steps[token.step], draft.event.place or 0
+    stands, error = _ended_item(draft, step, token)
+    refuse_answered(draft, iteration_of(step), stands, completed=error is None)
+    if error is not None and is_retried(draft, step, token, index, stands, error):
+        return
+    token = _note_undo(draft, step, token, stands)
+    error, broken = _end_item(draft, step, token, stands, error)
+    token = _with_ended(token, error)
     if broken is not None:
         cancel_items(draft, step, token)
         fail_visit(draft, step, token, broken, continues=False)
-    elif error is not None and _is_too_much(step, token):
-        _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": index}))
-    elif step.kind != "iterator":
-        gather_when_ended(draft, token, error and {**error, "index": index})
-    elif _all_failed(draft, token):
-        fail_all(draft, step, token, error and {**error, "index": index})
-    else:
-        _start_more(draft, step, token)
+    elif not _fails_step(draft, step, token, error):
+        if _all_failed(draft, token):
+            cancel_items(draft, step, token)
+            fail_all(draft, step, token, error and {**error, "index": index})
+        else:
+            _start_more(draft, step, token)
 
 
-def _note_undo(draft: Draft, step: Step, token: Token, place: int, stands: ItemState) -> Token:
+def end_adopted_child(draft: Draft, token: Token) -> None:
+    """Count the end of a child that a worker started, and gather the results if it was the last. Raises Refused."""
+    step = draft.playbook.steps[token.step]
+    stands, error = _ended_item(draft, step, token)
+    token = _note_undo(draft, step, token, stands)
+    _write_end(draft, step, token, error)
+    token = _with_ended(token, error)
+    if not _fails_step(draft, step, token, error):
+        gather_when_ended(draft, token, error and {**error, "index": draft.event.place or 0})
+
+
+def _ended_item(draft: Draft, step: Step, token: Token) -> tuple[ItemState, dict[str, JSON] | None]:
+    """The item that the event ends, and its error. Raises Refused if it is not open: the same end counts once."""
+    event = draft.event
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, event.place or 0))
+    if stands is None or stands.status != "RUNNING":
+        raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
+    completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
+    return stands, None if completed else describe_error(step, error_of(event))
+
+
+def _with_ended(token: Token, error: dict[str, JSON] | None) -> Token:
+    counts = token.items or Counts(0)
+    return token._replace(items=counts._replace(ended=counts.ended + 1, failed=counts.failed + (error is not None)))
+
+
+def _fails_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> bool:
+    """Fail the step if it cannot go on after the error of an item; false if it goes on."""
+    if error is None or not _is_too_much(step, token):
+        return False
+    _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": draft.event.place or 0}))
+    return True
+
+
+def _note_undo(draft: Draft, step: Step, token: Token, stands: ItemState) -> Token:
     """Note that an item is to be undone: it reported success, or its action may have happened."""
-    if draft.event.kind in SUCCESSES:
+    event, place = draft.event, draft.event.place or 0
+    if not (draft.playbook.undoes or event.meta):
+        return token
+    if event.kind in SUCCESSES:
         return report_item(draft, step, token, place)
     report_unknown_item(draft, step, token.visit, place, stands)
     return token
@@ -206,16 +226,11 @@ def continue_iterator(draft: Draft, token: Token) -> None:
 def complete_iterator(draft: Draft, token: Token) -> None:
     """`iterator_completed`: complete the step with the gathered results."""
     step, counts = draft.playbook.steps[token.step], token.items
-    if counts is None or counts.ended < counts.total or not (token.answered or step.kind == "iterator"):
+    if counts is None or counts.ended < counts.total:
         raise Refused("recorded")
-    if step.compensate is not None and step.kind == "iterator":
+    if step.compensate is not None:
         token = report_success(draft, step, token)
     process_completed_steps(draft, token)
-
-
-def waits_for_items(_token: Token) -> str:
-    """What an open visit waits for."""
-    return "items"
 
 
 def gather_when_ended(draft: Draft, token: Token, error: dict[str, JSON] | None = None) -> None:
@@ -251,8 +266,6 @@ def fail_all(
     if error is not None:
         message += f"; item {error['index']}: {error['message']}" if "index" in error else f": {error['message']}"
     failure = {**(error or {}), "step": step.name, "message": message, "type": "all_items_failed"}
-    if step.kind == "iterator":
-        cancel_items(draft, step, token)
     fail_visit(draft, step, token, failure, continues=step.on_error == "continue" and step.type != "iterator")
 
 

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from noetl_broker.broker.children import start_child_again
 from noetl_broker.broker.events import emit_status
 from noetl_broker.broker.failures import deadline_of, fail_execution, template_fault
 from noetl_broker.broker.items import Refused
-from noetl_broker.broker.iterators import continue_iterator
 from noetl_broker.broker.limits import ERROR
 from noetl_broker.broker.model import JSON, ExecutionStatus
 from noetl_broker.broker.state import PAUSED, QUEUED, RUNNING, Hold
+from noetl_broker.broker.steps import KINDS
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
@@ -148,7 +147,4 @@ def _run_on(draft: Draft) -> None:
             waiting.due and visit in draft.tokens and draft.status == RUNNING
         ):  # else the start of another one has ended the execution
             token = draft.tokens[visit] = waiting._replace(due=False)
-            if draft.playbook.steps[token.step].kind == "iterator":
-                continue_iterator(draft, token)
-            else:
-                start_child_again(draft, token)
+            KINDS[draft.playbook.steps[token.step].kind].resume(draft, token)

@@ -1,7 +1,7 @@
 """Steps: what each kind of step does when a token enters, during a visit, and when its action ends.
 
-A new kind of step is a row of `KINDS` and a module with its functions. Playbooks know it by `StepKind`
-(playbook/model.py), `BROKER_TYPES` and `OWN_KEYS` (playbook/keywords.py), and `_kind` (playbook/tasks.py).
+A new kind of step is a row of `KINDS` and a module with its functions. What everybody else asks about a kind is in
+playbook/kinds.py.
 """
 
 from __future__ import annotations
@@ -9,20 +9,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from noetl_broker.broker.approval import begin_approval, decide_approval
+from noetl_broker.broker.approval import begin_approval, decide_approval, fail_approval
 from noetl_broker.broker.children import (
     call_child,
     complete_child,
     max_nesting_error,
     process_failed_child,
-    waits_for_child,
+    start_child_again,
 )
 from noetl_broker.broker.closing import close_visit
 from noetl_broker.broker.events import emit_step_completed, emit_step_started
 from noetl_broker.broker.fail import begin_fail
 from noetl_broker.broker.failures import Uncaught, fail_entry, ring_error, spent_joins, template_error
 from noetl_broker.broker.inputs import reach, render_inputs
-from noetl_broker.broker.iterators import begin_iterator, cancel_items, complete_iterator, waits_for_items
+from noetl_broker.broker.iterators import (
+    begin_iterator,
+    cancel_items,
+    complete_iterator,
+    continue_iterator,
+    end_adopted_child,
+    end_item,
+)
 from noetl_broker.broker.model import JSON, StepRow
 from noetl_broker.broker.queue import enqueue_job
 from noetl_broker.broker.retries import process_failed_action
@@ -30,35 +37,43 @@ from noetl_broker.broker.signals import send_signal
 from noetl_broker.broker.state import NO_INPUTS, Arrival, RenderedInputs, Token, TokenData, overlay_inputs
 from noetl_broker.broker.trail import Entered
 from noetl_broker.broker.transitions import fail_at_once, follow_next
-from noetl_broker.broker.wait import begin_wait, complete_wait, fail_wait, waits_for_event
-from noetl_broker.broker.worker_children import complete_action, waits_for_worker
+from noetl_broker.broker.wait import begin_wait, complete_wait, fail_wait
+from noetl_broker.broker.worker_children import complete_action, complete_children
 from noetl_broker.broker.workflow import track_ended, track_started
 from noetl_broker.playbook.graph import NOBODY
-from noetl_broker.playbook.model import WAITING_KINDS
 from noetl_broker.template import TemplateError
 
 if TYPE_CHECKING:
     from noetl_broker.broker.draft import Draft
-    from noetl_broker.playbook.model import Playbook, Step, StepKind
+    from noetl_broker.playbook.kinds import StepKind
+    from noetl_broker.playbook.model import Playbook, Step
 
 
 Arcs = tuple[int, ...]  # that led to a visit
 NEED_NOT_MET = "need_not_met"  # the type of this error
 
 
-class Kind(NamedTuple):
-    """What the broker does with the steps of one kind that have an action.
+def _never(*_arguments: object) -> None:
+    raise TypeError("no visit of this kind of step is open for this event")
 
-    `begin(draft, step, visit, ordinal, given, arrival)` starts the action of a visit and raises TemplateError.
-    `ordinal` is the position of its step_started in the turn. `waits(token)` names what an open visit waits for: a
-    column of `dispatcher.VISIT_TABLE`. `complete(draft, token)` and `fail(draft, token, error)` handle the end of the
-    action.
+
+class Kind(NamedTuple):
+    """What the broker does with the steps of one kind. What their open visits wait for is in `playbook/kinds.py`.
+
+    `enter(draft, step, visit, arrival, arcs)` begins a visit. That of a step with an action calls
+    `begin(draft, step, visit, ordinal, given, arrival)`, which starts the action and raises TemplateError; `ordinal`
+    is the position of its step_started in the turn. `complete(draft, token)` and `fail(draft, token, error)` handle the
+    end of the action, `end_item(draft, token)` that of an item or a child of a worker, `gather(draft, token)` that of
+    all of them. `resume(draft, token)` starts what was due during a pause.
     """
 
-    begin: Callable[[Draft, Step, int, int, RenderedInputs, Arrival], None]
-    waits: Callable[[Token], str]
-    complete: Callable[[Draft, Token], None]
-    fail: Callable[[Draft, Token, JSON], None]
+    enter: Callable[[Draft, Step, int, Arrival, Arcs], None]
+    begin: Callable[[Draft, Step, int, int, RenderedInputs, Arrival], None] = _never
+    complete: Callable[[Draft, Token], None] = _never
+    fail: Callable[[Draft, Token, JSON], None] = _never
+    end_item: Callable[[Draft, Token], None] = _never
+    gather: Callable[[Draft, Token], None] = _never
+    resume: Callable[[Draft, Token], None] = _never
 
 
 def enter_step(
@@ -85,9 +100,8 @@ def enter_step(
     if deep is not None:
         fail_at_once(draft, step, visit, deep, arrival)
         return
-    enter = PASS_THROUGH_KINDS.get(step.kind, _enter_action)
     arcs = tuple(one.arc for one in gathered) if step.need > 1 else ()  # an `all` join names the last one
-    enter(draft, step, visit, arrival, arcs or (arrival.arc,))
+    KINDS[step.kind].enter(draft, step, visit, arrival, arcs or (arrival.arc,))
 
 
 def fail_short_join(draft: Draft, step: Step, arrival: Arrival, gathered: tuple[Arrival, ...]) -> None:
@@ -183,7 +197,7 @@ def are_all_ways_spent(playbook: Playbook, step: str, spent: frozenset[str]) -> 
 
     A way does not end there if it leads through a join that merges it with other tokens.
     """
-    if playbook.steps[step].kind not in WAITING_KINDS:
+    if playbook.steps[step].waits_for != "event":
         return False
     ahead, seen = [step], {step}
     while ahead:
@@ -227,27 +241,42 @@ def _over_limit(draft: Draft, step: Step) -> dict[str, JSON] | None:
 
 def _nesting_error(draft: Draft, step: Step) -> dict[str, JSON] | None:
     task = step if step.iteration is None else step.iteration.task
-    return max_nesting_error(draft, step) if task.kind == "playbook" else None
+    return max_nesting_error(draft, step) if task.call is not None else None
 
 
 def _begin_job(draft: Draft, step: Step, visit: int, ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
     enqueue_job(draft, step, visit, ordinal, given, arrival.result)
 
 
-# Kinds that a token passes in the turn in which it enters: no visit of them is ever open.
-PASS_THROUGH_KINDS: dict[StepKind, Callable[[Draft, Step, int, Arrival, Arcs], None]] = {
-    "start": _leave_start,
-    "end": _reach_end,
-    "router": _pass_router,
-}
-
-# Kinds whose visits are open until their action ends.
 KINDS: dict[StepKind, Kind] = {
-    "action": Kind(_begin_job, waits_for_worker, complete_action, process_failed_action),
-    "playbook": Kind(call_child, waits_for_child, complete_child, process_failed_child),
-    "iterator": Kind(begin_iterator, waits_for_items, complete_iterator, process_failed_action),
-    "wait": Kind(begin_wait, waits_for_event, complete_wait, fail_wait),
-    "approval": Kind(begin_approval, waits_for_event, decide_approval, fail_wait),
-    "fail": Kind(begin_fail, waits_for_event, complete_wait, fail_wait),  # no visit of it is ever open
-    "signal": Kind(send_signal, waits_for_event, complete_wait, fail_wait),  # no visit of it is ever open
+    "start": Kind(_leave_start),
+    "end": Kind(_reach_end),
+    "router": Kind(_pass_router),
+    "action": Kind(
+        _enter_action,
+        begin=_begin_job,
+        complete=complete_action,
+        fail=process_failed_action,
+        end_item=end_adopted_child,
+        gather=complete_children,
+    ),
+    "playbook": Kind(
+        _enter_action,
+        begin=call_child,
+        complete=complete_child,
+        fail=process_failed_child,
+        resume=start_child_again,
+    ),
+    "iterator": Kind(
+        _enter_action,
+        begin=begin_iterator,
+        fail=process_failed_action,
+        end_item=end_item,
+        gather=complete_iterator,
+        resume=continue_iterator,
+    ),
+    "wait": Kind(_enter_action, begin=begin_wait, complete=complete_wait, fail=fail_wait),
+    "approval": Kind(_enter_action, begin=begin_approval, complete=decide_approval, fail=fail_approval),
+    "signal": Kind(_enter_action, begin=send_signal),
+    "fail": Kind(_enter_action, begin=begin_fail),
 }

@@ -67,7 +67,7 @@ def note_failure(draft: Draft, step: Step, token: Token, error: JSON) -> Token:
     items_tell = step.iteration is not None and step.iteration.task.compensate is not None
     if step.compensate is None or items_tell or token.unsure:
         return token
-    lost = step.kind == "action" and draft.event.attempt > token.failed_attempt + 1
+    lost = step.waits_for == "worker" and draft.event.attempt > token.failed_attempt + 1
     return token._replace(unsure=True) if lost or _is_lost(error) else token
 
 

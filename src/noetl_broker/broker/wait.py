@@ -13,7 +13,7 @@ from noetl_broker.broker.failures import wrong_value
 from noetl_broker.broker.inputs import inputs_as_request, inputs_of_visit
 from noetl_broker.broker.model import JSON, Timer, Wait, WaitEnd
 from noetl_broker.broker.retries import describe_error
-from noetl_broker.broker.signals import SIGNALS, TIMEOUT, begin_signal_wait, continue_signals
+from noetl_broker.broker.signals import SIGNALS, TIMEOUT, begin_signal_wait
 from noetl_broker.broker.transitions import complete_at_once, complete_with, fail_visit
 from noetl_broker.playbook.durations import (
     DURATION_FORMS,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from noetl_broker.template.scope import Scope
 
 WAIT = "wait"  # the purpose of a timer
-TIMED_OUT = {"wait": "no signal came in time", "approval": "nobody decided in time"}  # by the kind of step
 
 
 def begin_wait(draft: Draft, step: Step, visit: int, _ordinal: int, given: RenderedInputs, arrival: Arrival) -> None:
@@ -70,32 +69,21 @@ def _due(draft: Draft, wait: WaitSpec, scope: Scope) -> datetime:
         raise wrong_value(tree, f"`{'for' if wait.duration is not None else 'until'}` must be {forms}", value) from None
 
 
-def waits_for_event(_token: Token) -> str:
-    """What an open visit waits for."""
-    return "wait"
+def purpose_of(event: Event) -> str | None:
+    """What the timer of the event was set for; None if the event does not say it."""
+    purpose = event.context.get("purpose") if isinstance(event.context, dict) else None
+    return purpose if isinstance(purpose, str) else None
 
 
 def is_timer_of(step: Step, event: Event) -> bool:
     """Whether an open visit of the step can have set the timer of the event."""
-    purpose = event.context.get("purpose") if isinstance(event.context, dict) else None
+    purpose = purpose_of(event)
     if step.approval is not None:
         return purpose == TIMEOUT and step.approval.timeout is not None
     wait = step.wait
     if wait is None or wait.signals is None:
         return purpose == WAIT
     return purpose == SIGNALS or (purpose == TIMEOUT and wait.timeout is not None)
-
-
-def timer_due(draft: Draft, token: Token) -> None:
-    """`timer_due`: the moment of a wait came, so its visit completes; or its timeout passed, so it fails."""
-    context = draft.event.context if isinstance(draft.event.context, dict) else {}
-    if context.get("purpose") == SIGNALS:
-        continue_signals(draft)
-    elif context.get("purpose") == TIMEOUT:
-        kind = draft.playbook.steps[token.step].kind
-        fail_wait(draft, token, {"message": TIMED_OUT[kind], "type": "timeout"})
-    else:
-        complete_wait(draft, token)
 
 
 def complete_wait(draft: Draft, token: Token) -> None:
@@ -110,6 +98,11 @@ def complete_wait(draft: Draft, token: Token) -> None:
 
 def fail_wait(draft: Draft, token: Token, error: JSON) -> None:
     """Fail a wait for good; `on_error` decides what follows."""
+    time_out(draft, token, {"message": "no signal came in time", **error})
+
+
+def time_out(draft: Draft, token: Token, error: dict[str, JSON]) -> None:
+    """Fail a visit because its timeout passed."""
     step = draft.playbook.steps[token.step]
     draft.writes.rare.wait_ends.append(WaitEnd(token.step, token.visit, "timed_out"))
     fail_visit(draft, step, token, describe_error(step, error), continues=step.on_error == "continue")

@@ -49,13 +49,6 @@ def adopt_child(draft: Draft, token: Token) -> None:
     draft.tokens[token.step, token.visit] = token._replace(items=counts, next_place=after)
 
 
-def waits_for_worker(token: Token) -> str:
-    """What an open visit waits for: the worker, and the children that the worker started."""
-    if token.items is None:
-        return "worker"
-    return "children" if token.answered else "adopting"
-
-
 def complete_action(draft: Draft, token: Token) -> None:
     """Complete the step of a worker that is done, or wait for the children that it started."""
     step = draft.playbook.steps[token.step]
@@ -75,6 +68,14 @@ def complete_action(draft: Draft, token: Token) -> None:
         fail_all(draft, step, token, described, total=total)
     else:
         fail_too_many(draft, step, token, described, Counts(total, total, total, len(failed)))
+
+
+def complete_children(draft: Draft, token: Token) -> None:
+    """`iterator_completed`: complete the step with the results of the children that its worker started."""
+    counts = token.items
+    if counts is None or counts.ended < counts.total or not token.answered:
+        raise Refused("recorded")
+    process_completed_steps(draft, token)
 
 
 def _failed_items(draft: Draft, step: Step, token: Token) -> tuple[list[JSON], int]:

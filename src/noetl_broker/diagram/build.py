@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from noetl_broker.broker.state import is_live
 from noetl_broker.diagram.model import Block, Edge, Manner, Node, Picture, Shape, State, StepProgress
@@ -19,8 +21,21 @@ STATES: dict[str, State] = {
     "CANCELLED": "cancelled",
 }
 # The state of a running step by the status of its job.
-WAIT_STATES: dict[str, State] = {"wait": "due_later", "approval": "asking"}  # of a running step, by its shape
 JOB_STATES: dict[str, State] = {"queued": "queued", "retry": "retrying", "held": "held"}
+
+
+class WaitLook(NamedTuple):
+    """How a step that waits for an event is shown: its state, who ends it, and the keys that say more."""
+
+    state: State
+    who: str = ""
+    keys: tuple[str, ...] = ()
+
+
+WAITS: Mapping[Shape, WaitLook] = {
+    "wait": WaitLook("due_later", keys=("for", "until", "signal")),
+    "approval": WaitLook("asking", who="a person"),
+}
 
 
 def picture_of_playbook(playbook: Playbook, version: int | None = None) -> Picture:
@@ -97,8 +112,8 @@ def _shape(playbook: Playbook, step: Step) -> Shape:
 
 def _task(step: Step) -> str:
     """What a step calls, or waits for."""
-    if step.kind in WAIT_STATES:
-        return _waited_for(step)
+    if step.kind in WAITS:
+        return _waited_for(step, WAITS[step.kind])
     if step.call is not None and step.call.block is not None:
         return "block"
     if step.call is not None:
@@ -106,12 +121,12 @@ def _task(step: Step) -> str:
     return "" if step.task_name is None else f"workbook {step.task_name}"
 
 
-def _waited_for(step: Step) -> str:
-    """What a wait or an approval waits for, as written: `for 3d`, `a person, within 24h`."""
-    words = ["a person"] if step.kind == "approval" else []
-    for key in ("for", "until", "signal"):
+def _waited_for(step: Step, wait: WaitLook) -> str:
+    """What a step waits for, as written: `for 3d`, `a person, within 24h`."""
+    words = [wait.who] if wait.who else []
+    for key in wait.keys:
         value = step.raw.get(key)
-        if step.kind == "wait" and value is not None:
+        if value is not None:
             words.append(f"{key} {' or '.join(map(str, value)) if isinstance(value, list) else value}")
     if step.raw.get("timeout") is not None:
         words.append(f"within {step.raw['timeout']}")
@@ -189,7 +204,7 @@ def _state(node: Node, status: StepStatus, path: ExecutionPath) -> State:
     if status.status == "FAILED" and node.step in path.trace.went_on:
         return "went_on"
     if status.status == RUNNING:
-        return WAIT_STATES.get(node.shape) or _state_of_job(status.job)
+        return WAITS[node.shape].state if node.shape in WAITS else _state_of_job(status.job)
     return STATES.get(status.status, "pending")
 
 

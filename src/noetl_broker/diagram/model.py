@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any, Literal
 
 from noetl_broker.history.path import ExecutionPath, Outcomes, StepStatus
+from noetl_broker.playbook.kinds import StepKind
 from noetl_broker.playbook.model import Join
 
-Shape = Literal["start", "end", "router", "action", "playbook", "iterator", "wait", "approval", "signal", "fail"]
+Shape = StepKind  # each kind of step has a shape
 # "unless" is the `else` of a condition's own entry; "else" and "otherwise" fire if no condition was true. "catch" is
 # taken when the step failed.
 Manner = Literal["plain", "when", "unless", "else", "otherwise", "catch"]

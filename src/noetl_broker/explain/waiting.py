@@ -16,7 +16,6 @@ from noetl_broker.explain.signals import explain_unfit
 from noetl_broker.explain.waits import explain_wait
 from noetl_broker.nodes import visit_name
 from noetl_broker.playbook.keywords import ACTION_TYPES, BROKER_TYPES
-from noetl_broker.playbook.model import WAITING_KINDS
 from noetl_broker.text import join_names, rate_text, span
 
 if TYPE_CHECKING:
@@ -44,10 +43,10 @@ def explain_open_visit(token: Token, playbook: Playbook, history: History, facts
         return Reason("mail", says, about, tuple(explain_unread(unread, facts) for unread in mail))
     if token.items is not None:
         return _explain_items(token, token.items, about, facts)
-    if step.kind in WAITING_KINDS:
+    if step.waits_for == "event":
         reason = explain_wait(token, about, facts)
         return replace(reason, because=(*reason.because, *explain_unfit(history, playbook, token)))
-    if step.kind == "playbook":
+    if step.waits_for == "child":
         return _explain_child(name, about, job, facts, visit)
     if job is None:
         return Reason("no_job", f"{name} is running but has no job (noetl-broker replay shows what is wrong)", about)

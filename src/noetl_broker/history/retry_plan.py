@@ -150,7 +150,7 @@ def _with_items(failure: _Failure, visit: int, arrival: Arrival, playbook: Playb
     name, known = arrival.step, failure.known
     values = known.answers.get(want_all_items(name, visit))
     steps = [one.steps.get(name) for one in (playbook, onto) if one is not None]
-    if not isinstance(values, list) or any(step is None or step.kind != "iterator" for step in steps):
+    if not isinstance(values, list) or any(step is None or step.waits_for != "items" for step in steps):
         return arrival._replace(items=None)
     ended = {(end.step, end.visit, end.place): end.status for end in failure.draft.writes.rare.item_ends}
     entered = failure.timeline.entered.get((name, visit))

@@ -49,7 +49,7 @@ def read_output(reading: Reading, name: str, declared: Declared, *, iterating: b
             "bad-output", location, message, "choose in a later step, or in a block: task: {workflow: …}"
         )
         return None
-    if declared.kind in {"router", "fail"}:
+    if not declared.traits.has_result:
         message = f"`output` of step `{name}` is not read: the step has no result of its own"
         reading.report.warning("unused-key", location, message, "remove it", key=True)
         return None

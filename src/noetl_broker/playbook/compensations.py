@@ -32,8 +32,6 @@ from noetl_broker.playbook.tasks import (
 from noetl_broker.playbook.template_reads import required_names
 
 CODE: Final = "bad-compensate"
-UNDONE_KINDS: Final = frozenset({"action", "playbook", "iterator"})
-UNDOING_KINDS: Final = frozenset({"action", "playbook"})
 NOT_READ: Final = ("next", "next_mode", "join", "on_error", "catch", "result", "output", "loop", COMPENSATE)
 WORDS: Final = frozenset({"error"})  # what its templates find beside inputs, `result` and the workload
 
@@ -48,7 +46,7 @@ def read_compensate(
     raw, location = declared.lookup(COMPENSATE)
     if raw is None or reading.rules.language < KEYS_SINCE[COMPENSATE]:
         return None
-    if declared.kind not in UNDONE_KINDS:
+    if not declared.traits.has_job:
         message = f"the step `{name}` of type `{declared.type}` has a `{COMPENSATE}`, and does nothing to be undone"
         reading.report.error(CODE, location, message, "write it on a step with an action, a playbook or an iterator")
         return None
@@ -67,8 +65,9 @@ def read_compensate(
 def _declared(reading: Reading, name: str, raw: Raw, location: Location) -> Declared | None:
     """Resolve the type of an undo; report one that is not one action or one playbook."""
     undo = declare(reading, name, raw, location)
-    if undo.kind not in UNDOING_KINDS or undo.lookup("loop")[0] is not None:
-        what = f"is a step of type `{undo.type}`" if undo.kind not in UNDOING_KINDS else "has a `loop`"
+    is_one = undo.traits.waits_for in {"worker", "child"}
+    if not is_one or undo.lookup("loop")[0] is not None:
+        what = "has a `loop`" if is_one else f"is a step of type `{undo.type}`"
         if undo.lookup("type")[0] is None and undo.lookup("tool")[0] is None:
             what = "has no type"
         hint = f"write {COMPENSATE}: {{type: …}} with one action, or with type: playbook for several steps"
@@ -98,7 +97,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
     around = Surroundings(names=element | WORDS | names_of(inputs))
     fields: Fields = NO_FIELDS
     plain: Raw = {}
-    if undo.kind == "action":
+    if undo.traits.waits_for == "worker":
         fields, plain = read_fields(reading, name, undo, around, inputs=inputs)
     step = Step(
         name=name,
@@ -112,7 +111,7 @@ def _step(reading: Reading, name: str, index: int, undo: Declared, element: froz
         start_timeout=read_start_timeout(reading, name, undo, around),
         priority=read_priority(reading, undo),
         task_name=undo.task_name,
-        call=read_call(reading, name, undo, around) if undo.kind == "playbook" else None,
+        call=read_call(reading, name, undo, around) if undo.traits.waits_for == "child" else None,
         raw=undo.layers[-1].raw,
     )
     for number in range(first, len(reading.uses)):

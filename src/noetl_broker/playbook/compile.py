@@ -19,7 +19,8 @@ from noetl_broker.playbook.header import Outline, read_block_outline, read_outli
 from noetl_broker.playbook.inputs import reads_inputs, share_inputs
 from noetl_broker.playbook.joins import refuse_unmet_needs
 from noetl_broker.playbook.keywords import END, START, TYPE_KEYS
-from noetl_broker.playbook.model import WITH_TIMERS, Action, Playbook, Raw, Step
+from noetl_broker.playbook.kinds import TRAITS
+from noetl_broker.playbook.model import Action, Playbook, Raw, Step
 from noetl_broker.playbook.on_failure import read_on_failure
 from noetl_broker.playbook.reader import Part, Reading
 from noetl_broker.playbook.scopes import arriving_inputs
@@ -147,7 +148,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         max_visits=outline.max_visits,
         deadline=outline.deadline,
         leaves_timers=outline.deadline is not None or any(step.start_timeout is not None for step in steps.values()),
-        keeps_timers=any(step.kind in WITH_TIMERS for step in steps.values()),
+        keeps_timers=any(TRAITS[step.kind].has_timer for step in steps.values()),
         priority=outline.priority,
         on_signal=read_on_signal(reading, outline.metadata),
         concurrency=read_concurrency(reading, outline.metadata.get("concurrency"), outline.limit_place),

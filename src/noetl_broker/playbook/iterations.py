@@ -24,7 +24,7 @@ from noetl_broker.playbook.keywords import (
     TOOL_WORDS,
     TYPE_KEYS,
 )
-from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, StepKind, Tolerance
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Iteration, Raw, Step, Tolerance
 from noetl_broker.playbook.plain_values import Range, read_boolean, read_integer, read_whole, read_word
 from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.tasks import (
@@ -52,7 +52,6 @@ MODES = ("sequential", "async", "parallel")
 NO_ELEMENT = "item"
 NOT_IN_TASKS = ("next", "next_mode", "join", "on_error")
 TASK_KEYS = frozenset({"name", "task", "tool", "timeout", "priority"})  # the broker's, and fields of a task
-NEVER_REPEATED: frozenset[StepKind] = frozenset({"wait", "approval", "signal", "fail"})
 EXPRESSIONS = ("collection", "where", "order_by")
 REQUIRED = (("collection", '"{{ workload.items }}"'), ("element", "item"))
 
@@ -81,7 +80,7 @@ def read_iterated(reading: Reading, written: Written, declared: Declared) -> Ite
         return Iterated(plain={})
     element = keys.element()
     distribute = keys.boolean("distribute")
-    expanded = task.kind == "playbook" or distribute or (not looped and expands(reading, task))
+    expanded = task.traits.waits_for == "child" or distribute or (not looped and expands(reading, task))
     names = frozenset({element, LOOP_NAME})
     around = Surroundings(names=names, worker=frozenset() if expanded else names)
     part = Part(step=written.name, role="iteration", names=names)
@@ -160,14 +159,14 @@ class _Keys:
 
     def task_of_loop(self, declared: Declared) -> Declared | None:
         """Give the step itself, which a `loop` repeats."""
-        if declared.kind == "router":
+        if not declared.traits.has_action:
             self._error(self.location, "has no `task`", "give the step a type")
             return None
         return declared if self._repeats(declared, self.location) else None
 
     def _repeats(self, task: Declared, location: Location) -> bool:
         """Whether a task can be repeated; report one that waits for something."""
-        if task.kind not in NEVER_REPEATED:
+        if task.traits.has_job:
             return True
         hint = "put the step into a block: task: {workflow: [{step: start, next: …}, …]}"
         self._error(location, f"repeats a step of type `{task.type}`", hint)
@@ -190,7 +189,7 @@ class _Keys:
             hint = "put the inner iterator into a block: task: {workflow: [{step: start, next: …}, …]}"
             self._error(location, "has a task that iterates itself", hint)
             return None
-        if task.kind == "router":
+        if not task.traits.has_action:
             self._error(location, "has a task that is neither an action nor a playbook", "write task: {type: …}")
             return None
         if not self._repeats(task, location):
@@ -294,7 +293,7 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
     plain: Raw = {}
     fields, call = NO_FIELDS, None
     inputs = read_task_inputs(reading, name, task, around)
-    if task.kind == "playbook":
+    if task.traits.waits_for == "child":
         call = read_call(reading, name, task, around)
     else:
         fields, plain = read_fields(reading, name, task, around, inputs=inputs)
@@ -313,7 +312,7 @@ def _task_step(reading: Reading, written: Written, declared: tuple[Declared, Dec
         priority=priority if priority is not None else read_priority(reading, step),
         task_name=task.task_name,
         call=call,
-        throttle=read_throttle(reading, name, task, around, by_worker=task.kind == "action"),
+        throttle=read_throttle(reading, name, task, around, by_worker=task.traits.waits_for == "worker"),
         compensate=read_compensate(reading, name, written.index, task, around.names) if nested else None,
         raw=own,
     )

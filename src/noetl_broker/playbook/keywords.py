@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from noetl_broker.playbook.kinds import KINDS_BY_TYPE
 from noetl_broker.template import WORKLOAD_WORDS
 
 START, END = "start", "end"
@@ -27,7 +28,7 @@ KEYS_SINCE: Mapping[str, int] = MappingProxyType(  # keys newer than 1
 )
 
 CONTROL_TYPES = frozenset({"start", "end", "route", "router", "noop"})
-BROKER_TYPES = frozenset({"playbook", "iterator", "wait", "approval", "signal", "fail"})
+BROKER_TYPES = frozenset(KINDS_BY_TYPE)
 ITEM_WORDS_SINCE = 3  # the language in which `retry` and others in the task of an iterator are those of an item
 SIGNAL = "signal"  # the word for a signal in conditions, and in the workload of what it starts
 

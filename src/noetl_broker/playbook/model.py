@@ -13,12 +13,9 @@ from typing import Any, Literal
 
 from noetl_broker.playbook.fields import Fields
 from noetl_broker.playbook.graph import Graph
+from noetl_broker.playbook.kinds import TRAITS, StepKind, WaitsFor
 from noetl_broker.template import Path, Template, Tree
 
-StepKind = Literal["start", "end", "router", "action", "playbook", "iterator", "wait", "approval", "signal", "fail"]
-WITH_TIMERS: frozenset[StepKind] = frozenset({"wait", "approval", "playbook"})
-WAITING_KINDS: frozenset[StepKind] = frozenset({"wait", "approval"})  # until a moment, a signal or a decision
-WITHOUT_ACTION: frozenset[StepKind] = frozenset({"start", "end", "router"})
 EntryKind = Literal["plain", "when", "else"]
 Branch = Literal["plain", "then", "else", "catch"]
 Join = Literal["all", "any", "each"]
@@ -315,8 +312,13 @@ class Step:
 
     @property
     def has_action(self) -> bool:
-        """Whether a visit waits for something: false for routers, and for `start` and `end` without an action."""
-        return self.kind not in WITHOUT_ACTION
+        """Whether a visit does something: false for routers, and for `start` and `end` without an action."""
+        return TRAITS[self.kind].has_action
+
+    @property
+    def waits_for(self) -> WaitsFor:
+        """What ends an open visit."""
+        return TRAITS[self.kind].waits_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from noetl_broker.playbook.approval import read_approval
@@ -23,7 +25,8 @@ from noetl_broker.playbook.keywords import (
     SQL_TYPES,
     START,
 )
-from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, StepKind, Throttle
+from noetl_broker.playbook.kinds import StepKind
+from noetl_broker.playbook.model import Iteration, OnError, Raw, Retry, Step, Throttle
 from noetl_broker.playbook.plain_values import read_word
 from noetl_broker.playbook.reader import NO_NAMES, Part, Reading
 from noetl_broker.playbook.retries import read_retry
@@ -47,7 +50,16 @@ from noetl_broker.playbook.transitions import read_next
 from noetl_broker.playbook.wait import read_wait
 from noetl_broker.template import Tree
 
-WAITING = frozenset({"wait", "approval", "signal", "fail"})  # kinds without the time limit of a job
+# What the keys of a kind are read into: a field of the step, and its reader.
+READERS: Mapping[StepKind, tuple[str, Callable[[Reading, str, Declared], object]]] = MappingProxyType(
+    {
+        "playbook": ("call", read_call),
+        "wait": ("wait", read_wait),
+        "approval": ("approval", read_approval),
+        "signal": ("signal", read_signal),
+        "fail": ("fail", read_fail),
+    }
+)
 NEXT_MODES = ("inclusive", "exclusive")
 
 
@@ -84,24 +96,34 @@ def read_step(reading: Reading, written: Written) -> Step:
         fields=done.fields,
         plain=done.plain,
         on_error=_on_error(reading, declared),
-        timeout=None if declared.kind in WAITING else read_timeout(reading, name, declared),
+        timeout=_timeout(reading, name, declared),
         start_timeout=read_start_timeout(reading, name, declared),
         priority=read_priority(reading, declared),
         retry=retry,
         result=_result(reading, name, raw, location),
         output=read_output(reading, name, declared, iterating=iterating),
-        save_data=_save_data(reading, name, raw, location) if declared.kind == "router" else None,
+        save_data=_save_data(reading, name, raw, location) if not declared.traits.has_action else None,
         task_name=declared.task_name,
-        call=read_call(reading, name, declared) if declared.kind == "playbook" and not iterating else None,
-        wait=read_wait(reading, name, declared) if declared.kind == "wait" and not iterating else None,
-        approval=read_approval(reading, name, declared) if declared.kind == "approval" and not iterating else None,
-        signal=read_signal(reading, name, declared) if declared.kind == "signal" and not iterating else None,
+        **({} if iterating else _read_own(reading, name, declared)),
         throttle=_throttle(reading, name, declared, done),
         compensate=read_compensate(reading, name, written.index, declared),
-        fail=read_fail(reading, name, declared) if declared.kind == "fail" and not iterating else None,
         iteration=iteration,
         raw=raw,
     )
+
+
+def _read_own(reading: Reading, name: str, declared: Declared) -> dict[str, Any]:
+    """Read the keys that only steps of this kind have."""
+    if declared.kind not in READERS:
+        return {}
+    field, read = READERS[declared.kind]
+    return {field: read(reading, name, declared)}
+
+
+def _timeout(reading: Reading, name: str, declared: Declared) -> float | Tree | None:
+    """Read the time limit of the step's job; a step without an action may have one, which has no effect."""
+    has_limit = declared.traits.has_job or not declared.traits.has_action
+    return read_timeout(reading, name, declared) if has_limit else None
 
 
 def _kind(name: str, declared: Declared, done: Iterated) -> StepKind:
@@ -125,7 +147,7 @@ def _read_task(reading: Reading, written: Written, declared: Declared) -> Iterat
     if is_iterating(declared):
         return read_iterated(reading, written, declared)
     inputs = read_task_inputs(reading, written.name, declared)
-    if declared.kind == "action":
+    if declared.traits.waits_for == "worker":
         fields, plain = read_fields(reading, written.name, declared, inputs=inputs)
         return Iterated(iteration=None, inputs=inputs, fields=fields, plain=plain)
     return Iterated(iteration=None, inputs=inputs, fields=NO_FIELDS, plain={})
@@ -172,7 +194,7 @@ def _warn_unused(reading: Reading, written: Written, declared: Declared, done: I
         message = f"`retry` of the iterator `{name}` does nothing: an iterator is not started again"
         hint = "write it in the `task`: each item is retried by itself"
         report.warning("unused-key", where, message, hint, key=True)
-    by_worker = declared.kind == "action" or (done.iteration is not None and not done.iteration.expanded)
+    by_worker = declared.traits.waits_for == "worker" or (done.iteration is not None and not done.iteration.expanded)
     if by_worker:
         return
     for key in SAVE_KEYS:

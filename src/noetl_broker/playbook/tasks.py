@@ -35,7 +35,8 @@ from noetl_broker.playbook.keywords import (
     TYPE_KEYS,
     broker_keys,
 )
-from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw, StepKind
+from noetl_broker.playbook.kinds import KINDS_BY_TYPE, TRAITS, StepKind, Traits
+from noetl_broker.playbook.model import NO_INPUTS, Inputs, Raw
 from noetl_broker.playbook.plain_values import (
     PRIORITIES,
     read_integer,
@@ -43,19 +44,9 @@ from noetl_broker.playbook.plain_values import (
 from noetl_broker.playbook.reader import NO_NAMES, Part, Program, Reading, Role, strings
 from noetl_broker.template import SAVE_WORDS, WORKER_WORDS, Tree
 
-BROKER_KINDS: Mapping[str, StepKind] = {
-    "playbook": "playbook",
-    "iterator": "iterator",
-    "wait": "wait",
-    "signal": "signal",
-    "approval": "approval",
-    "fail": "fail",
-}
 NO_FIELDS = Fields({}, "")
 ADD_STEP_TYPE = "noetl-broker step-type add, and give --dsn; or name it in the setting extra_step_types"
 UNKNOWN_TYPE = "unknown-type"  # a code of findings
-WITH_WORKER = frozenset({"action", "iterator"})  # kinds that workers run, or may run
-WITHOUT_AUTH = frozenset({"router", "wait", "approval", "signal", "fail"})  # kinds that use no credential
 NESTED_TASKS = frozenset({*SAVE_KEYS, "storage", "task"})  # mappings that may hold program text
 REMEDIES_OF_BLOCKS: Mapping[StepKind, str] = {"iterator": "write it in the task"}
 # Each word for a program text, with its name in a job.
@@ -86,6 +77,11 @@ class Declared:
             if layer.raw.get(key) is not None:
                 return layer.raw[key], (*layer.location, key)
         return None, (*self.layers[-1].location, key)
+
+    @property
+    def traits(self) -> Traits:
+        """What is true of all steps of its kind."""
+        return TRAITS[self.kind]
 
     @property
     def is_foreign(self) -> bool:
@@ -183,8 +179,8 @@ def _kind(reading: Reading, name: str, declared: str, layers: Sequence[Layer]) -
             "give it `code`, or remove its type",
         )
         return "router"
-    if declared in BROKER_KINDS and reading.rules.language >= SINCE.get(declared, 1):
-        return BROKER_KINDS[declared]
+    if declared in KINDS_BY_TYPE and reading.rules.language >= SINCE.get(declared, 1):
+        return KINDS_BY_TYPE[declared]
     allowed = reading.rules.any_step_type or declared in reading.rules.extra_step_types
     if declared not in ACTION_TYPES and not allowed:
         known = sorted(ACTION_TYPES | CONTROL_TYPES | BROKER_TYPES | {"workbook"} | reading.rules.extra_step_types)
@@ -202,7 +198,7 @@ def read_task_inputs(
 ) -> Inputs:
     """Merge the inputs of a workbook action under those of the step."""
     inputs = NO_INPUTS
-    worker = reading.worker_words | around.worker if declared.kind == "action" else NO_NAMES
+    worker = reading.worker_words | around.worker if declared.traits.waits_for == "worker" else NO_NAMES
     part, first = Part(step=name, role=role, names=around.names, worker=worker), len(reading.uses)
     for layer in declared.layers:
         inputs = merge(inputs, read_inputs(reading, layer.raw, layer.location, part, declared.own))
@@ -276,9 +272,9 @@ def split_plain(key: str, value: Any) -> tuple[Any, Any]:
 
 def check_program_texts(reading: Reading, name: str, declared: Declared, *, is_nested: bool = False) -> None:
     """Report wrong program texts of a task, and keep that of a python step for further checks."""
-    for layer in declared.layers if declared.kind == "action" else ():
+    for layer in declared.layers if declared.traits.waits_for == "worker" else ():
         refuse_program_texts(reading, declared.type, layer.raw, layer.location)
-    if declared.type != "python" or declared.kind != "action":
+    if declared.type != "python" or declared.traits.waits_for != "worker":
         return
     libs = declared.lookup("libs")[0]
     names = frozenset(libs) if isinstance(libs, dict) else NO_NAMES
@@ -308,7 +304,7 @@ def known_keys(reading: Reading, declared: Declared, *, iterating: bool = False)
     if declared.is_foreign:
         return None
     keys = broker_keys(reading.rules.language).union(INPUT_WORDS, declared.own, SAVE_KEYS)
-    if declared.kind not in WITHOUT_AUTH:
+    if declared.traits.has_job:
         keys |= {"auth"}
     return keys | ITERATION_KEYS if iterating else keys
 
@@ -329,7 +325,7 @@ def warn_unknown_keys(reading: Reading, name: str, declared: Declared, known: fr
             if key == "pass":
                 hint = "the step always runs: put the condition into the `next` of the step before it"
             elif key in IGNORED_KEYS:
-                worker = "the worker gets it unchanged" if declared.kind in WITH_WORKER else "no worker gets it"
+                worker = "the worker gets it unchanged" if declared.traits.may_have_worker else "no worker gets it"
                 hint = f"{worker}, and the broker ignores it"
             reading.report.unknown_key((*layer.location, key), message, known, hint)
 
@@ -377,7 +373,7 @@ def read_start_timeout(
     value, where = declared.lookup("start_timeout")
     if value is None:
         return None
-    if declared.kind not in WITH_WORKER:
+    if not declared.traits.may_have_worker:
         message = f"`start_timeout` of the step `{name}` has no meaning: no worker runs the step"
         reading.report.error("bad-value", where, message, "remove it")
         return None

@@ -16,8 +16,6 @@ kind: Playbook
 metadata: {path: examples/hello}
 workflow: [{step: start, type: python, code: "def main(): return 'Hello'"}]
 """
-# A first execution should end by itself.
-WAITING: Final = frozenset({"wait", "approval", "signal", "playbook", "iterator"})
 SHOWN_STEPS: Final = 5  # short, and with something to see
 
 
@@ -47,12 +45,12 @@ def suggested(playbooks: Sequence[Playbook]) -> Playbook:
 
 
 def _effort(playbook: Playbook) -> tuple[bool, bool, bool, int, str]:
-    kinds = {step.kind for step in playbook.steps.values()}
+    waits = {step.waits_for for step in playbook.steps.values() if step.has_action}
     schema = playbook.document.get("workload_schema") or {}
     return (
         bool(isinstance(schema, dict) and schema.get("required")),
-        bool(kinds & WAITING),
-        "action" not in kinds,
+        not waits <= {"worker"},  # a first execution should end by itself
+        "worker" not in waits,
         abs(len(playbook.steps) - SHOWN_STEPS),
         playbook.path,
     )

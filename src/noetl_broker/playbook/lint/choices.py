@@ -29,7 +29,7 @@ def _warn(reading: Reading, location: Location, reason: str, hint: str) -> None:
 
 def can_fail(step: Step) -> bool:
     """Whether a visit of the step can fail: it has an action, a template, or a join that may come short."""
-    if step.has_action and step.kind not in {"wait", "signal"}:
+    if step.has_action and step.wait is None and step.signal is None:
         return True
     if step.need > 1 or any(entry.condition is not None for entry in step.next):
         return True
@@ -73,7 +73,7 @@ def _reason(entry: Entry, before: list[Entry]) -> str:
 def warn_next_of_fails(reading: Reading, playbook: Playbook, locations: Mapping[str, Location]) -> None:
     """Warn of each `next` of a step that always fails."""
     for name, step in playbook.steps.items():
-        if step.kind == "fail" and step.next and step.on_error != "continue":
+        if step.fail is not None and step.next and step.on_error != "continue":
             reading.report.warning(
                 "unused-key",
                 (*locations[name][:-1], "next"),

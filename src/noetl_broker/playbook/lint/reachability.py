@@ -35,7 +35,7 @@ def warn_unreachable(reading: Reading, playbook: Playbook, locations: Locations)
 
 def warn_loops(reading: Reading, playbook: Playbook, locations: Locations) -> None:
     """Warn of each loop that no condition can leave, and of each loop of routers."""
-    routers = frozenset(name for name, step in playbook.steps.items() if step.kind == "router")
+    routers = frozenset(name for name, step in playbook.steps.items() if not step.has_action)
     for ring in _loops(reading, playbook, routers):
         shown = _shown(ring)
         reading.report.warning(
