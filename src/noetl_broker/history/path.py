@@ -177,7 +177,7 @@ def trace_path(
                 trace.went_on.add(step.name)
                 trace.add(step, _recorded_outcomes(event))
     start = playbook.start
-    if start.kind == "start" and start.name in steps and steps[start.name].status == "COMPLETED":
+    if not start.has_action and start.name in steps and steps[start.name].status == "COMPLETED":
         _StartInference(playbook, steps, reached).add_to(trace)
     return trace
 
