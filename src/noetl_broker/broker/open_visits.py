@@ -19,7 +19,7 @@ class Waiting(NamedTuple):
     """What the broker must know of the open visits that wait for one thing.
 
     `column(token)` names a column of `dispatcher.VISIT_TABLE`. `may_report(step, token, block)` says whether the visit,
-    an item or a block of it may still report a success, `has_child(step, token)` whether child executions of it run.
+    an item or a block of it may still report a success. `has_child(step, token)` says whether child executions run.
     `counts_starts`: an attempt has the number of its start in place of its lease. During the delay before the next
     start, the last one has failed.
     """

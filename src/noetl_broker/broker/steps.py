@@ -63,8 +63,9 @@ class Kind(NamedTuple):
     `enter(draft, step, visit, arrival, arcs)` begins a visit. That of a step with an action calls
     `begin(draft, step, visit, ordinal, given, arrival)`, which starts the action and raises TemplateError; `ordinal`
     is the position of its step_started in the turn. `complete(draft, token)` and `fail(draft, token, error)` handle the
-    end of the action, `end_item(draft, token)` that of an item or a child of a worker, `gather(draft, token)` that of
-    all of them. `resume(draft, token)` starts what was due during a pause.
+    end of the action. `end_item(draft, token)` handles the end of an item, or of a child that a worker started.
+    `gather(draft, token)` completes the step when all of them have ended. `resume(draft, token)` starts what was due
+    during a pause.
     """
 
     enter: Callable[[Draft, Step, int, Arrival, Arcs], None]
