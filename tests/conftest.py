@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import itertools
 import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -78,9 +81,29 @@ def pytest_collection() -> Iterator[None]:
     """Collect no garbage meanwhile: there is little, and each look at all modules and tests takes long."""
     gc.disable()
     try:
-        return (yield)
+        with _one_compiles():
+            return (yield)
     finally:
         gc.enable()
+
+
+@contextmanager
+def _one_compiles() -> Iterator[None]:
+    """Let one process collect first where the tests are not compiled: it compiles them for all."""
+    if sys.dont_write_bytecode or _are_compiled():
+        yield
+        return
+    with Path(__file__).open("rb") as lock:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _are_compiled():
+                fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+
+
+def _are_compiled() -> bool:
+    """Whether the last test of this folder is, for this Python."""
+    return any(Path(__file__).parent.glob(f"__pycache__/test_waits.{sys.implementation.cache_tag}-pytest-*.pyc"))
 
 
 def pytest_collection_finish() -> None:
