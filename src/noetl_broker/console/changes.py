@@ -20,6 +20,7 @@ from noetl_broker.waits import Backoff
 
 POLL_SECONDS = 0.25  # between two polls, while there are streams
 COUNT_SECONDS = 1.0  # between two counts of what waits for a person
+MOST_POLL_SECONDS = 1.0  # a busy machine makes a poll slow, and not expensive: it reads a bounded number of rows
 POLL_SHARE = 24  # a poll that takes the server long is followed by a pause so many times as long
 PAUSES = (0.5, 5.0)  # seconds between attempts while the database is away
 MOST_STREAMS = 500
@@ -126,7 +127,7 @@ class Changes:
                 continue
             self._say_away(is_away=False)
             backoff.reset()
-            await asyncio.sleep(max(POLL_SECONDS, seconds * POLL_SHARE))
+            await asyncio.sleep(max(POLL_SECONDS, min(MOST_POLL_SECONDS, seconds * POLL_SHARE)))
         self._known = self.attention = None
 
     def _say_away(self, *, is_away: bool) -> None:
