@@ -36,7 +36,7 @@ workload:
   site: ""
   token: "{{ secret.api_token }}"
   login: {user: "{{ keychain.store.user }}", password: "{{ keychain.store.password }}"}
-  bearer: "Bearer {{ workload.token }}"
+  bearer: "Bearer {{ secret.api_token }}"
 workbook:
   - name: ask
     type: http
@@ -58,17 +58,18 @@ workflow:
       storage: {type: http, url: "{{ site }}/saved", headers: {X-Saved: "{{ secrets.api_token }}"}}
       method: POST
       payload: {status: "{{ result.status_code }}", token: "{{ workload.token }}", event: "{{ execution_id }}"}
-    next: [{step: given, args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}]
-  - {step: given, type: http, url: "{{ site }}/given", headers: {T: "{{ t }}", W: "{{ w }}"},
-     next: [{step: handed, args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}]}
-  - {step: handed, type: workbook, task: tell, args: {i: "{{ secret.api_token }}{{ given.status }}"}, next: action}
+    next: given
+  - {step: given, type: http, url: "{{ site }}/given", headers: {T: "{{ t }}", W: "{{ w }}"}, next: handed,
+     args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>"}}
+  - {step: handed, type: workbook, task: tell, next: action,
+     args: {t: "{{ secret.api_token }}", w: "<{{ workload.token }}>", i: "{{ secret.api_token }}{{ given.status }}"}}
   - {step: action, type: workbook, task: ask, next: each}
   - step: each
     type: iterator
     collection: [1, 2]
     element: n
-    args: {key: "{{ secret.api_token }}"}
-    task: {type: http, url: "{{ workload.site }}/each/{{ n }}", headers: {K: "{{ key }}"}}
+    task: {type: http, url: "{{ workload.site }}/each/{{ n }}", headers: {K: "{{ key }}"},
+           args: {key: "{{ secret.api_token }}"}}
     next: spread
   - step: spread
     type: iterator
@@ -76,8 +77,8 @@ workflow:
     mode: async
     collection: [1, 2]
     element: n
-    args: {key: "{{ secret.api_token }}"}
-    task: {type: http, url: "{{ workload.site }}/spread/{{ n }}", headers: {K: "{{ key }}"}, args: {n: "{{ n }}"}}
+    task: {type: http, url: "{{ workload.site }}/spread/{{ n }}", headers: {K: "{{ key }}"},
+           args: {n: "{{ n }}", key: "{{ secret.api_token }}"}}
     next: child
   - {step: child, type: playbook, path: examples/child, args: {site: "{{ site }}", name: api_token}, next: select}
   - {step: select, type: postgres, auth: store, command: "select current_user::text as me", next: refused}
@@ -99,8 +100,8 @@ workflow:
   - {step: checked, type: python, code: "def main(): return {'ok': True}", on_error: continue, next: nowhere,
      save: {table: picky, data: {word: "{{ secret.api_token }}"}}}
   - {step: nowhere, type: http, url: "http://127.0.0.1:1/{{ secret.api_token }}", on_error: continue, next: header}
-  - {step: header, type: http, url: "{{ site }}/", headers: {K: "{{ secret.lines }}"}, on_error: continue, next: login}
-  - {step: login, type: postgres, auth: broken, command: "select 1", on_error: continue, next: wrong}
+  - {step: header, type: http, url: "{{ site }}/", headers: {K: "{{ secret.lines }}"}, on_error: continue, next: log_in}
+  - {step: log_in, type: postgres, auth: broken, command: "select 1", on_error: continue, next: wrong}
   - {step: wrong, type: http, url: "{{ secret.api_token | int + secret.api_token }}", on_error: continue, next: url}
   - {step: url, type: http, url: "{{ secret.api_token }}", on_error: continue, next: method}
   - {step: method, type: http, url: "{{ site }}/", method: "{{ secret.api_token }}", on_error: continue, next: end}
@@ -115,7 +116,7 @@ workflow:
         - "{{ checked.error.message }}"
         - "{{ nowhere.error.message }}"
         - "{{ header.error.message }}"
-        - "{{ login.error.message }}"
+        - "{{ log_in.error.message }}"
         - "{{ wrong.error.message }}"
         - "{{ url.error.message }}"
         - "{{ method.error.message }}"

@@ -165,7 +165,7 @@ def test_a_deferred_input_of_one_item_does_not_read_its_own_name() -> None:
     workflow:
       - {step: start, next: more}
       - {step: more, type: iterator, collection: [1], element: i, distribute: true, args: {q: 1},
-         task: {type: http, url: x, args: {q: "{{ q }}{{ env.A }}", i: "{{ i }}{{ env.A }}"}}}
+         task: {type: http, url: x, args: {q: "{{ q }}{{ job.id }}", i: "{{ i }}{{ job.id }}", env: "{{ env.A }}"}}}
     """
     assert errors_of(source) == ["deferred-read workflow[1].task.args.q:"]
 

@@ -24,12 +24,12 @@ REMEDY = "write it in a field or an input of the step whose worker needs it; or 
 def refuse_reads_of_inputs(reading: Reading, inputs: Iterable[Use], names: frozenset[str]) -> None:
     """Report each deferred input that reads one of these inputs of its own level: a worker has their values.
 
-    An input may read the value that its step is given under the same name. In the job of one item, it has replaced that
-    value.
+    An input may read a word of the worker that has its name. It may also read the value that its step is given under
+    its name. In the job of one item, it has replaced that value.
     """
     for use in inputs:
-        part = use.part
-        others = names - {use.location[-1]} if part.names <= part.worker else names
+        part, own = use.part, use.location[-1]
+        others = names - {own} if own in part.worker or part.names <= part.worker else names
         for location, text in templates_of(use):
             found = input_read(text, others, part.names) if reading.is_deferred(text, part) else None
             if found is not None:

@@ -358,8 +358,9 @@ def read_task_of_worker(reading: Reading, name: str, task: Declared, around: Sur
     Its inputs are merged under `args`. The worker renders them for each item, so strings that read one are deferred.
     """
     inputs = read_task_inputs(reading, name, task, around, "fields")
-    given = NO_NAMES if inputs.empty else names_of(inputs) | {ARGS}
-    seen = Surroundings(names=around.names | given, worker=around.worker | given)
+    words = NO_NAMES if inputs.empty else frozenset({ARGS})
+    given, worker = names_of(inputs), around.worker | words
+    seen = Surroundings(names=around.names | given | words, worker=worker, deferred=given)
     fields, plain = read_fields(reading, name, task, seen, TASK_KEYS)
     location = task.layers[-1].location
     kind = reading.tree(task.type, (*location, "type"), Part(step=name, role="fields"))

@@ -103,6 +103,7 @@ class Surroundings:
 
     names: frozenset[str] = NO_NAMES
     worker: frozenset[str] = NO_NAMES
+    deferred: frozenset[str] = NO_NAMES  # inputs; a field that reads one is deferred
 
 
 NO_SURROUNDINGS = Surroundings()
@@ -220,7 +221,8 @@ def read_fields(
     `keep` are keys of the broker that are fields of this task. A field that reads a deferred input is deferred, too.
     """
     names, worker = around.names | names_of(inputs), reading.worker_words | around.worker
-    part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred_names(inputs))
+    deferred = around.deferred | deferred_names(inputs)
+    part = Part(step=name, role="fields", names=names, worker=worker, deferred=deferred)
     values: dict[str, tuple[Any, Location]] = {}
     plain: Raw = {}
     of_broker = broker_keys(reading.rules.language)
