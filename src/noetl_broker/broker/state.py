@@ -363,7 +363,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
     if token.awaited is not None:
         document["awaited"] = _encode_awaited(token.awaited)
     if token.unsure or token.undos or token.draining:
-        fields = {"unsure": token.unsure, "undos": token.undos, "draining": token.draining}
+        # With this type, the compiled form keeps `true`. With one of its own it makes 1 of it, and then refuses that.
+        fields: dict[str, JSON] = {"unsure": token.unsure, "undos": token.undos, "draining": token.draining}
         document |= {name: value for name, value in fields.items() if value}
     return document
 
