@@ -76,7 +76,7 @@ MUTANTS = (
     Mutant("a join needs one arrival more", NEEDS_FROM, joins._count_arrival, "< step.need", "<= step.need"),
     Mutant("a join with too few arrivals runs", NEEDS_FROM, joins.release_join, 'if step.join == "any":', "if False:"),
     Mutant("a join with too few arrivals fails first", NEEDS_FROM, joins.release_join, '(step.join == "any", ', "("),
-    Mutant("a spent token may make up the number", NEEDS_FROM + 3550, joins._may_arrive, "join not in spent and ", ""),
+    Mutant("a spent token may make up the number", NEEDS_FROM + 4040, joins._may_arrive, "join not in spent and ", ""),
     Mutant(
         "losers are closed only if they are running",
         NEEDS_FROM,
@@ -158,7 +158,7 @@ MUTANTS = (
     Mutant("a child is started twice", 1390, open_visits._column_of_child, " > token.failed_attempt", ""),
     Mutant(
         "an item's failure of a lost lease counts",
-        26666,
+        28610,
         dispatcher._row,
         "(event.stale and kind != CHILD_DUE)",
         "False",
@@ -313,7 +313,7 @@ MUTANTS = (
         "False",
     ),
     Mutant("a batch forgets what the store knows", 330, context._is_latest, "visit == row.visits", "True"),
-    Mutant("retries survive the end", 1805, turn_rows.Columns._withdraw, "change[2] in NOT_HELD", "False"),
+    Mutant("retries survive the end", 2380, turn_rows.Columns._withdraw, "change[2] in NOT_HELD", "False"),
     Mutant("neither lock nor turn key", 5, defects=frozenset({"no_lock", "no_turn_key"})),
     Mutant("read before the lock, and no turn key", 90, defects=frozenset({"read_before_lock", "no_turn_key"})),
     Mutant("mail is deleted before the commit", 0, defects=frozenset({"ack_before_commit"})),
