@@ -1,7 +1,7 @@
 """Steps: what each kind of step does when a token enters, during a visit, and when its action ends.
 
-A new kind of step is a row of `KINDS` and a module with its functions. What everybody else asks about a kind is in
-playbook/kinds.py.
+A new kind of step is a row of `KINDS` and a module with its functions. It also needs a row in each table that
+playbook/kinds.py names.
 """
 
 from __future__ import annotations

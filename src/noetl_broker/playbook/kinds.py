@@ -1,6 +1,12 @@
 """The kinds of steps, and what the whole program asks about a kind.
 
-What the broker does with the steps of a kind is `KINDS` in broker/steps.py.
+What the broker does with the steps of a kind is `KINDS` in broker/steps.py. A new kind also needs:
+
+- its keys and its language: `OWN_KEYS` and `SINCE` in keywords.py, `noetl.is_own_type` in a migration (0019)
+- what reads it: `READERS` in steps.py
+- its form: `OUTLINES` and `BRACKETS` in diagram/
+
+tests/broker/test_kinds.py names what is missing.
 """
 
 from __future__ import annotations

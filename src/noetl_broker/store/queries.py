@@ -1,6 +1,7 @@
 """The named SQL statements of `sql/*/*.sql`; a line `-- name: x` begins each.
 
-`hot` is what a turn runs, `worker` what workers run, `daemon` what runs beside the turns, `admin` the commands.
+`hot` is what a turn runs, `worker` what workers run, `daemon` what runs beside the turns, `admin` the commands. Hot
+statements also call functions of the migrations, such as `noetl.take_mail` of 0007_claim.sql.
 `parts.sql` has conditions that several statements share, and what `write_first_turns` adds to `write_turns`.
 """
 
