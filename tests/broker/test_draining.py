@@ -330,6 +330,32 @@ def test_a_visit_that_timed_out_and_succeeded_late_is_undone() -> None:
     )
 
 
+def test_a_success_of_an_attempt_that_failed_before_is_undone() -> None:
+    """A result of an action counts whatever was said of its attempt, as in a running execution."""
+    assert_story(
+        PAY_TWICE,
+        """
+        > execution_start
+            event step_started charge
+            job   charge
+        > action_failed charge {"message": "busy"}; attempt 1
+            event action_retry charge "busy"
+            retry charge 1 s
+        > execution_cancel
+            event execution_compensating "cancelled"
+            withdraw
+            await charge
+        > action_completed charge 5; attempt 1  (late)
+            event compensation_started charge
+            job   charge!undo
+            undo  charge
+        > action_completed charge!undo
+            event compensation_completed charge
+            event execution_cancelled "cancelled"
+        """,
+    )
+
+
 def test_a_child_that_completes_after_it_was_given_up_is_undone_in_its_turn() -> None:
     """The parent had gone on. The same answer twice counts once: the store has a row for the child."""
     assert_story(

@@ -107,21 +107,22 @@ approval_decided, malformed       not_open   not_open   not_open   not_open   no
 """
 
 # A visit that is over, but whose late success is to be undone. Any other event about it: not_open.
+# Columns. child: an attempt has the number of its start. other: a worker or items.
 DRAINING_TABLE = """\
-                                  draining
-action_completed                  reacts
-action_completed, stale           stale
-action_completed, failed before   duplicate
-action_failed                     reacts
-action_failed, stale              stale
-action_failed, failed before      duplicate
-action_failed, beside its job     reacts
-action_failed, worker retries     recorded
-item or iterator                  reacts
-item or iterator, stale           reacts
-item or iterator, worker retries  recorded
-item or iterator, malformed       recorded
-iteration_started                 recorded
+                                  other      child
+action_completed                  reacts     reacts
+action_completed, stale           stale      stale
+action_completed, failed before   reacts     duplicate
+action_failed                     reacts     reacts
+action_failed, stale              stale      stale
+action_failed, failed before      duplicate  duplicate
+action_failed, beside its job     reacts     reacts
+action_failed, worker retries     recorded   recorded
+item or iterator                  reacts     reacts
+item or iterator, stale           reacts     reacts
+item or iterator, worker retries  recorded   recorded
+item or iterator, malformed       recorded   recorded
+iteration_started                 recorded   recorded
 """
 
 
@@ -315,7 +316,8 @@ def _by_visit(playbook: Playbook, state: ExecutionState, event: Event, kind: str
         failed = token.failures if waiting.counts_starts else token.failed_attempt
         row = _row(event, kind, token, failed, rules)
     if token.draining:
-        return DRAINING[row]["draining"] if row in DRAINING else "not_open"
+        column = "child" if waiting.counts_starts else "other"
+        return DRAINING[row][column] if row in DRAINING else "not_open"
     return BY_VISIT[row][waiting.column(token)]
 
 
