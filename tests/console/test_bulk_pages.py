@@ -140,7 +140,7 @@ async def test_a_preview_asks_no_more_for_more_executions(
     database: Database, monkeypatch: pytest.MonkeyPatch, query: dict[str, str]
 ) -> None:
     """It plans a bounded number of them, says which, and acts on all."""
-    asked, statements, pages = count_statements(monkeypatch), [], []
+    asked, statements, pages, chosen = count_statements(monkeypatch), [], [], f"the oldest {MOST_COMPARED}"
     for version, text in enumerate((STORY, STORY.replace("localhost", "127.0.0.1")), 1):
         await register(database, text, version=version)
     async with console(database) as client:
@@ -156,6 +156,6 @@ async def test_a_preview_asks_no_more_for_more_executions(
             statements.append(of_pages(asked))
     assert (
         statements[1] - statements[0],
-        [f"Previewed: {'the oldest 20' if query else 'the newest of each line'}." in page.text for page in pages],
+        [f"Previewed: {chosen if query else 'the newest of each line'}." in page.text for page in pages],
         [len([name for name, _ in fields_of(page.text) if name == "id"]) for page in pages],
-    ) == (0, [True, True], [22, 50])
+    ) == (0, [True, True], [MOST_COMPARED + 2, 2 * MOST_COMPARED + 10])

@@ -35,7 +35,7 @@ router = APIRouter()
 Acting = Literal["retry", "fork", "pause", "resume", "cancel", "reevaluate"]
 MOST_GROUPS: Final = 20  # that a preview lists
 MOST_PLANNED: Final = 8  # groups whose example is planned
-MOST_COMPARED: Final = 20  # executions that a preview of a fork, or on another version, plans one by one
+MOST_COMPARED: Final = 12  # executions that a preview of a fork, or on another version, plans one by one
 LISTED: Final = 100  # executions that a preview names
 
 
