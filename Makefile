@@ -53,7 +53,7 @@ dev: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run Postgres, broker, wor
 demo: $(if $(wildcard $(STAMP)),$(STAMP),$(PROGRAM)) ## run example playbooks with an own Postgres, broker and worker
 	@$(BIN)/noetl-broker demo
 
-# mypy runs beside the tests, which leave a core time, and has its say at the end.
+# mypy runs beside the tests, because they do not use all of the cores. Its output comes last.
 test: $(READY) $(if $(COMPILED),,lint) ## run check and every test; starts its own Postgres
 ifneq ($(COMPILED),)
 	$(PYTEST) -n auto $(PYTEST_ARGS)

@@ -349,6 +349,7 @@ def test_a_success_of_an_attempt_that_failed_before_is_undone() -> None:
             event compensation_started charge
             job   charge!undo
             undo  charge
+        > action_completed charge 5; attempt 1  (duplicate)
         > action_completed charge!undo
             event compensation_completed charge
             event execution_cancelled "cancelled"

@@ -1,11 +1,11 @@
--- Conditions that several statements share. `{part.chosen}` in a statement stands for the text below its name. Its tables are
--- x, an execution, and s, its state. `{part.not_archived s}` stands for the text with `s` in place of `{id}`.
+-- Parts of statements, most of them conditions that several share. `{part.chosen}` in a statement stands for the text below
+-- its name. Its tables are x, an execution, and s, its state. `{part.not_archived s}` has `s` in place of `{id}`.
 --
 -- chosen: the filters of commands by path, status, error, step, time of the start, and version
 -- changed_since: those by the last change, since a moment or for so many seconds
 -- left_undone: what is left to undo in an execution that ended; u is a row of noetl.undo, and an index has this condition
 -- not_archived: whether the rows of an execution are in the tables of history
--- begin: for write_first_turns; no condition
+-- begin: what write_first_turns adds to write_turns
 
 -- name: chosen
 ($1::text is null or x.path like $1 and ($1 like '%#%' or x.path not like '%#%'))
