@@ -155,6 +155,7 @@ def test_an_empty_folder_shows_a_first_playbook(folder: Path) -> None:
     assert FIRST_PLAYBOOK in dev.start
     (folder / "hello.yaml").write_text(FIRST_PLAYBOOK, encoding="utf-8")
     dev.read_until("start examples/hello --wait")
+    assert dev.end(signal.SIGTERM) == 0  # a Postgres that still ends writes into the folder
     command.close()
 
 
