@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from noetl_broker.store.executions import Filter
 from noetl_broker.store.queries import sql
+from noetl_broker.store.recovery import search_failed
 from tests.brokers import execute, value
 from tests.postgres import Database
 from tests.sessions import session
@@ -76,6 +78,15 @@ async def test_children_that_ended_are_found_by_their_parent(filled: Database, s
     found = [condition for name, condition in scanned if name == "execution"]
     assert found
     assert found == [condition for condition in found if condition]
+
+
+async def test_a_search_is_planned_for_its_filters(filled: Database) -> None:
+    """A plan for all filters would join the state of each execution, also where no filter reads it."""
+    asked = "select coalesce(sum(generic_plans), 0) from pg_prepared_statements where statement = $1"
+    async with session(filled) as own:
+        for _ in range(7):  # the server plans a statement that is kept for its arguments five times, then for all
+            await search_failed(own, Filter(), limit=100)
+        assert await own.fetchval(asked, sql("search_failed")) == 0
 
 
 def _scans(node: dict[str, Any]) -> Iterator[tuple[str, str]]:

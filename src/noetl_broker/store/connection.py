@@ -259,6 +259,15 @@ async def reconnecting(pool: Pool) -> AsyncIterator[None]:
         raise
 
 
+async def fetch_planned(connection: Connection, text: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Rows of a statement that is planned for these arguments.
+
+    Of a statement that `fetch` repeats, the server may keep one plan for all arguments. With many filters it is slow.
+    """
+    statement = await connection.prepare(text)
+    return list(await statement.fetch(*arguments))
+
+
 async def close_quickly(connection: asyncpg.Connection[Any]) -> None:
     """Close a connection within CLOSE_SECONDS, or cut it."""
     try:

@@ -19,7 +19,7 @@ from noetl_broker.store import reader
 from noetl_broker.store.archive import archived_fault
 from noetl_broker.store.blocks import WITH_BLOCKS, list_blocks
 from noetl_broker.store.catalog import suggest_path
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connection import Connection, fetch_planned
 from noetl_broker.store.place_lines import places_of
 from noetl_broker.store.progress import load_progress
 from noetl_broker.store.queries import sql
@@ -140,7 +140,8 @@ async def search_executions(
 
     `new_only`: only those that have no parent, and that no fork or retry brought back. `after`: only with a larger id.
     """
-    rows = await connection.fetch(sql("search_executions"), *which.arguments, limit, [*statuses], new_only, after)
+    text = sql("search_executions")
+    rows = await fetch_planned(connection, text, *which.arguments, limit, [*statuses], new_only, after)
     return [dict(row) for row in rows]
 
 

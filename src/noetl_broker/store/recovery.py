@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from noetl_broker.history.fork_plan import ForkPlan
-from noetl_broker.store.connection import Connection
+from noetl_broker.store.connection import Connection, fetch_planned
 from noetl_broker.store.executions import Entry, Filter
 from noetl_broker.store.queries import sql
 
@@ -20,13 +20,13 @@ async def search_dead_letters(connection: Connection, which: Filter, *, limit: i
 
 async def search_failed(connection: Connection, which: Filter, *, limit: int, after: int = 0) -> list[Entry]:
     """Failed executions without a retry, the oldest first, without children; `after`: only with a larger id."""
-    rows = await connection.fetch(sql("search_failed"), *which.arguments, limit, after)
+    rows = await fetch_planned(connection, sql("search_failed"), *which.arguments, limit, after)
     return [dict(row) for row in rows]
 
 
 async def list_brought_back(connection: Connection, which: Filter, *, limit: int) -> list[int]:
     """Executions without a parent that a retry or a fork brought back; without a status, failed ones."""
-    rows = await connection.fetch(sql("list_brought_back"), *which.arguments, limit)
+    rows = await fetch_planned(connection, sql("list_brought_back"), *which.arguments, limit)
     return [row["execution_id"] for row in rows]
 
 
