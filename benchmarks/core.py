@@ -26,7 +26,7 @@ async def measure(bench: Bench) -> list[Row]:
     _run(playbook, 50)
     with collected_between_batches():  # as in the daemon
         rounds = [_run(playbook, executions) for _ in range(bench.rounds)]
-    return [Row(figure="core", what="one turn", unit="µs", values=tuple(rounds), bar=at_most(45))]
+    return [Row(figure="core", what="one turn", unit="µs", values=tuple(rounds), bar=at_most(12))]
 
 
 def _run(playbook: Playbook, executions: int) -> float:

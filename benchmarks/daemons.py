@@ -18,8 +18,8 @@ ARRANGEMENTS = {"1": (1, 1), "--processes 2": (2, 1), "2 daemons": (1, 2), "4 da
 async def measure(bench: Bench) -> list[Row]:
     """Measure the same drain by one, two and four daemons; `drained` raises if anything is lost.
 
-    At full speed, one daemon with its sessions uses two cores. With a share of a core each, as if each had its own
-    machine, the measurement shows whether their rates add up.
+    At full speed, one daemon with its sessions uses two cores, so there is no bar. With a share of a core each, as if
+    each had its own machine, the measurement shows whether their rates add up.
     """
     rows: list[Row] = []
     for figure, share in (("daemons", None), (f"daemons, {SHARE:g} of a core each", SHARE)):
@@ -36,8 +36,9 @@ async def _scaling(bench: Bench, figure: str, share: float | None) -> list[Row]:
                 done = await drained(database, executions, processes=processes, daemons=daemons, share=share)
                 rates[name].append(done.rate)
     ones = rates.pop("1")
+    bar = None if share is None else at_least(1.4)
     return [
-        Row(figure=figure, what=f"{name} ÷ 1", unit="×", values=ratios(found, ones), bar=at_least(1.4),
+        Row(figure=figure, what=f"{name} ÷ 1", unit="×", values=ratios(found, ones), bar=bar,
             beside={"turns/s": statistics.median(found)})
         for name, found in rates.items()
     ]  # fmt: skip

@@ -55,13 +55,15 @@ def _rows(ones: list[Drained], twos: list[Drained], ideals: list[float], probes:
     rows = [
         Row(figure="drain", what="ideal batch, one connection", unit="/s", values=tuple(ideals), probes=probes),
     ]
-    for what, drains, bar, share in (("one process", ones, 8_000, 0.35), ("two processes", twos, 12_000, 0.5)):
+    for what, drains, bar, share in (
+        ("one process", ones, None, 0.55),
+        ("two processes", twos, at_least(20_000) if fast else None, 0.7),
+    ):
         rates = tuple(one.rate for one in drains)
         middle = sorted(drains)[len(drains) // 2]
         beside = {"daemon µs/turn": middle.daemon, "server µs/turn": middle.server}
         rows += [
-            Row(figure="drain", what=what, unit="/s", values=rates, bar=at_least(bar) if fast else None, beside=beside,
-                probes=probes),
+            Row(figure="drain", what=what, unit="/s", values=rates, bar=bar, beside=beside, probes=probes),
             Row(figure="drain", what=f"{what} ÷ ideal", unit="×", values=ratios(rates, ideals), bar=at_least(share),
                 probes=probes),
         ]  # fmt: skip

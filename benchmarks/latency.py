@@ -33,7 +33,7 @@ async def measure(bench: Bench) -> list[Row]:
                 halves.append(percentile(spans, 0.5) - probes[-1].commit)
                 tails.append(percentile(spans, 0.99) - probes[-1].commit)
     return [
-        Row(figure="latency", what="p50 less one commit", unit="ms", values=tuple(halves), bar=at_most(1.5),
+        Row(figure="latency", what="p50 less one commit", unit="ms", values=tuple(halves), bar=at_most(1),
             probes=tuple(probes)),
         Row(figure="latency", what="p99 less one commit", unit="ms", values=tuple(tails), bar=at_most(8),
             probes=tuple(probes)),
