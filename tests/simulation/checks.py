@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import orjson
 
+from noetl_broker.daemon.playbook_cache import PlaybookCache
 from noetl_broker.history.replay import ReplayedTurn, replay_history, sentences
 from noetl_broker.history.story import format_story
 from noetl_broker.playbook.diagnostics import PlaybookRules
-from noetl_broker.store.history import load_history
+from noetl_broker.store.history import Versions, load_histories
 from tests.simulation.connection import Connection
 from tests.simulation.effects import ENDS, effects_of, reference_event
 from tests.simulation.plans import Plan
@@ -48,18 +51,35 @@ class Difference(NamedTuple):
     execution: ReplayedExecution | None = None
 
 
+class CompiledVersions(Versions):
+    """The playbooks that the brokers of a simulation have compiled: half of a replay's time is their compilation."""
+
+    def __init__(self, playbooks: PlaybookCache) -> None:
+        """`playbooks`: those of the brokers."""
+        super().__init__(PlaybookRules())
+        self._playbooks = playbooks
+
+    async def load(self, connection: Any, catalog_ids: set[int]) -> None:
+        """Compile the versions that no broker has compiled."""
+        known = ((catalog_id, self._playbooks.compiled(catalog_id)) for catalog_id in catalog_ids)
+        self._kept |= {catalog_id: playbook for catalog_id, playbook in known if playbook is not None}
+        await super().load(connection, catalog_ids)
+
+
 def replayed_executions(simulator: Simulator) -> Iterator[tuple[ReplayedExecution, list[str]]]:
     """Yield each execution with the differences that its replay found."""
     plans = simulator.scenario.plan.by_path()
-    for execution_id in simulator.tables.states:
-        execution = simulator.tables.executions.get(execution_id)
-        if execution is None:  # an event of an execution that does not exist
-            continue
-        connection: Any = Connection(simulator.server)
-        history = _result(load_history(connection, execution_id, PlaybookRules()))
-        replayed, found = replay_history(history)
-        turns = sorted(key for key in simulator.tables.turns if key[0] == execution_id)
-        events = [simulator.tables.events[simulator.tables.turns[key]["event_id"]] for key in turns]
+    tables = simulator.tables
+    connection: Any = Connection(simulator.server)
+    # An event may be of an execution that does not exist.
+    owners = [execution_id for execution_id in tables.states if execution_id in tables.executions]
+    histories = _result(load_histories(connection, owners, CompiledVersions(simulator.playbooks)))
+    by_owner = {history.execution_id: history for history in histories}
+    read = {owner: [*turns] for owner, turns in groupby(sorted(tables.turns), key=itemgetter(0))}
+    for owner in owners:
+        execution = tables.executions[owner]
+        replayed, found = replay_history(by_owner[owner])
+        events = [tables.events[tables.turns[key]["event_id"]] for key in read[owner]]
         yield ReplayedExecution(execution, plans[execution["path"]], replayed, events), sentences(found)
 
 

@@ -201,7 +201,6 @@ def _start_is_elsewhere(tables: Tables, mail: Row, claimed: list[Row]) -> bool:
         return False
     here = {row["event_id"] for row in claimed} | {row["event_id"] for row in tables.dead_letters}
     return any(
-        event["execution_id"] == mail["execution_id"] and event["event_type"].lower() in STARTS
-        for event_id, event in tables.events.items()
-        if event_id not in here
+        event["event_type"].lower() in STARTS and event["event_id"] not in here
+        for event in tables.events_of[mail["execution_id"]]
     )

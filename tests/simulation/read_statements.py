@@ -232,9 +232,7 @@ def _turn(tables: Tables, row: Row) -> Row:
 
 def history_events(tables: Tables, executions: list[int]) -> list[Row]:
     """Return the events that the broker wrote."""
-    rows = [
-        row for row in tables.events.values() if row["execution_id"] in executions and "turn" in (row["meta"] or {})
-    ]
+    rows = [row for owner in executions for row in tables.events_of[owner] if "turn" in (row["meta"] or {})]
     return sorted(rows, key=lambda row: (row["execution_id"], row["created_at"], row["event_id"]))
 
 

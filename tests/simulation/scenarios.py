@@ -184,11 +184,7 @@ def lineage(tables: Tables, execution_id: int) -> str:
     parent = execution["parent_execution_id"]
     if parent is None:
         return str(execution.get("root", ""))
-    start = next(
-        event
-        for event in tables.events.values()
-        if event["execution_id"] == execution_id and event["event_type"] == "execution_start"
-    )
+    start = next(event for event in tables.events_of[execution_id] if event["event_type"] == "execution_start")
     attempt = start["meta"]["parent"]["attempt"]
     node = execution["parent_node_id"].partition(":")[2]
     return f"{lineage(tables, parent)}/{node}.{execution['parent_index']}@{attempt}"

@@ -187,7 +187,7 @@ class Simulator:
             if broker.running is not None or self.tables.inbox:
                 found += [lambda broker=broker: self._advance(broker)] * self.broker_weight  # type: ignore[misc]
         may_lease = any(
-            row["status"] in {"queued", "retry"} and row["available_at"] <= now for row in self.tables.queue.values()
+            row["status"] in {"queued", "retry"} and row["available_at"] <= now for row in self.tables.open_jobs()
         )
         for number, running in enumerate(self.running_jobs):
             if any(one.done_at <= now for one in running) or (may_lease and len(running) < 3):

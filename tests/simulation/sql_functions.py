@@ -65,7 +65,7 @@ def cancel_execution(tables: Tables, execution_id: int, reason: str) -> bool:
 def lease_jobs(tables: Tables, worker_id: str, max_jobs: int, lease_seconds: float) -> list[Row]:
     """Lease jobs: by priority, then by age."""
     at = tables.clock()
-    ready = [row for row in tables.queue.values() if row["status"] in {"queued", "retry"} and row["available_at"] <= at]
+    ready = [row for row in tables.open_jobs() if row["status"] in {"queued", "retry"} and row["available_at"] <= at]
     ready.sort(key=lambda row: (-row["priority"], row["available_at"], row["queue_id"]))
     leased = ready[:max_jobs]
     for job in leased:
@@ -162,13 +162,13 @@ def reap(tables: Tables, max_lost_leases: int) -> Row:
     at = tables.clock()
     timed_out = [
         row
-        for row in tables.queue.values()
+        for row in tables.open_jobs()
         if row["status"] in {"leased", "delegated", "held"} and not row["stop"] and _is_timed_out(row, at)
     ]
     for job in timed_out:
         job |= {"status": "failed", "stop": job["status"] == "leased", "lease_until": None, "updated_at": at}
         _fail(tables, job, "the action ran too long", "timeout", retryable=True)
-    expired = [row for row in tables.queue.values() if row["status"] == "leased" and row["lease_until"] < at]
+    expired = [row for row in tables.open_jobs() if row["status"] == "leased" and row["lease_until"] < at]
     lost = 0
     for job in expired:
         status = "queued" if job["lost_leases"] < max_lost_leases and not job["awaited"] else "failed"
@@ -254,7 +254,7 @@ def _fail(tables: Tables, job: Row, message: str, kind: str, *, retryable: bool)
 
 def due_times(tables: Tables) -> Iterable[Any]:
     """Yield the times at which something becomes due."""
-    for job in tables.queue.values():
+    for job in tables.open_jobs():
         if job["status"] in {"queued", "retry"} and job["available_at"] != INFINITY:
             yield job["available_at"]
         if job["status"] == "leased":

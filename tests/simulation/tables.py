@@ -5,6 +5,8 @@ Rows are dictionaries by column name. The keys of JSON columns have the order of
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 INFINITY = datetime.max.replace(tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 LIVE = frozenset({"QUEUED", "RUNNING", "PAUSED", "COMPENSATING"})  # statuses of executions that have not ended
+ENDED_JOBS = frozenset({"done", "dead", "cancelled"})  # statuses that a job keeps
 NO_MAIL = frozenset({"action_started", "step_result"})
 
 
@@ -26,10 +29,13 @@ class Tables:
         """Create empty tables."""
         self.now = BEGINNING
         self.catalog: dict[int, Row] = {}
-        self.events: dict[int, Row] = {}
+        self.events: dict[int, Row] = {}  # inserted by `insert_event`
+        self.events_of: defaultdict[int, list[Row]] = defaultdict(list)  # by execution, oldest insert first
         self.inbox: dict[int, Row] = {}
         self.turns: dict[tuple[int, int], Row] = {}
-        self.queue: dict[tuple[int, str], Row] = {}
+        self.queue: dict[tuple[int, str], Row] = {}  # inserted by `insert_job`
+        self._open_jobs: dict[tuple[int, str], Row] = {}
+        self._most_open = 8  # then those that have ended are left out
         self.executions: dict[int, Row] = {}
         self.states: dict[int, Row] = {}
         self.workflow: dict[tuple[int, str], Row] = {}
@@ -66,6 +72,7 @@ class Tables:
             parent = self.executions.get(own.get("parent_execution_id") or 0, {}) if own.get("path") else {}
             row["catalog_id"] = own.get("catalog_id") or parent.get("catalog_id")
         self.events[row["event_id"]] = row
+        self.events_of[row["execution_id"]].append(row)
         if is_mail and row["event_type"].lower() not in NO_MAIL:
             self.add_mail(row["execution_id"], row["event_id"], row.pop("mail_id", None))
         return row
@@ -74,6 +81,18 @@ class Tables:
         """Add an event to the inbox."""
         number = self.next_id() if mail_id is None else mail_id
         self.inbox[number] = {"mail_id": number, "execution_id": execution_id, "event_id": event_id}
+
+    def insert_job(self, job: Row) -> None:
+        """Insert a job."""
+        if len(self._open_jobs) >= self._most_open:
+            self._open_jobs = {key: row for key, row in self._open_jobs.items() if row["status"] not in ENDED_JOBS}
+            self._most_open = 2 * len(self._open_jobs) + 8
+        key = job["execution_id"], job["node_id"]
+        self.queue[key] = self._open_jobs[key] = job
+
+    def open_jobs(self) -> Iterable[Row]:
+        """Return the jobs that have not ended, and some that have, oldest insert first."""
+        return self._open_jobs.values()
 
     def name_of(self, execution_id: int) -> str | None:
         """Return the name of an execution's playbook."""

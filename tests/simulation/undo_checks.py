@@ -72,8 +72,8 @@ class _Checks:
         return _Node(self.origins.get(execution_id, execution_id), text)
 
     def _nodes_of(self, event_type: str, owner: int | None = None) -> Iterator[_Node]:
-        for event in self.tables.events.values():
-            if event["event_type"] == event_type and owner in {None, event["execution_id"]}:
+        for event in self.tables.events.values() if owner is None else self.tables.events_of[owner]:
+            if event["event_type"] == event_type:
                 yield self._node(event["execution_id"], event["node_id"], (event["context"] or {}).get("index"))
 
     def _successes(self) -> Iterator[tuple[_Node, int]]:

@@ -21,12 +21,12 @@ UNDO_MUTANTS = (
     ),
     Mutant(
         "items are undone beside the whole",
-        UNDOS_FROM + 10,
+        UNDOS_FROM + 13,
         UndoColumns._supersede,
         "self.superseded[owner, step, visit] = None",
         "pass",
     ),
-    Mutant("a row of an item is counted twice", UNDOS_FROM + 10, undo.report_success, "1 - token.undos", "1"),
+    Mutant("a row of an item is counted twice", UNDOS_FROM + 13, undo.report_success, "1 - token.undos", "1"),
     Mutant(
         "an execution ends with something to undo",
         UNDOS_FROM,
@@ -51,21 +51,21 @@ UNDO_MUTANTS = (
     ),
     Mutant(
         "a late success of an item is not undone",
-        UNDOS_FROM,
+        UNDOS_FROM + 17,
         draining._drain_item,
         "report_item(draft, step, token, place)",
         "token",
     ),
     Mutant(
         "open children are not awaited",
-        UNDOS_FROM + 25,
+        UNDOS_FROM + 50,
         draining.begin_compensation,
         "has_open_child(step, token)",
         "False",
     ),
     Mutant(
         "an iterator that failed awaits nothing",
-        UNDOS_FROM + 65,
+        UNDOS_FROM + 69,
         draining.drain_items,
         "has_open_items(token)",
         "False",
@@ -82,7 +82,7 @@ UNDO_MUTANTS = (
     ),
     Mutant(
         "an unwanted child is forgotten",
-        UNDOS_FROM + 1510,
+        UNDOS_FROM + 1572,
         core._refused,
         "unwanted_child(playbook, state.status, event)",
         "None",
@@ -97,10 +97,12 @@ UNDO_MUTANTS = (
     # what may have happened
     Mutant("a lost lease is certain", UNDOS_FROM + 55, undo.note_failure, "if lost or", "if"),
     Mutant("a timeout is certain", UNDOS_FROM + 20, undo._is_lost, 'error.get("type") in LOST', "False"),
-    Mutant("what may have happened is not listed", UNDOS_FROM, retries.retry_or_fail, "if token.unsure:", "if False:"),
+    Mutant(
+        "what may have happened is not listed", UNDOS_FROM + 21, retries.retry_or_fail, "if token.unsure:", "if False:"
+    ),
     Mutant(
         "an item that timed out is certain",
-        UNDOS_FROM + 35,
+        UNDOS_FROM + 130,
         undo.report_unknown_item,
         "if stands.unsure or",
         "if False and",
@@ -114,10 +116,12 @@ UNDO_MUTANTS = (
         'UndoChange(*current[:3], "done")',
         'UndoChange(*current[:3], "open")',
     ),
-    Mutant("an undo has one attempt more", UNDOS_FROM, compensation.fail_undo, "failures < retry", "failures <= retry"),
+    Mutant(
+        "an undo has one attempt more", UNDOS_FROM + 21, compensation.fail_undo, "failures < retry", "failures <= retry"
+    ),
     Mutant(
         "an undo that failed is passed over",
-        UNDOS_FROM,
+        UNDOS_FROM + 21,
         compensation._fail_for_good,
         "_end_failed(draft, compensation, {",
         "_ = (draft, compensation, {",

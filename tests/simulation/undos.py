@@ -40,9 +40,8 @@ def undo_executions(tables: Tables, execution_id: int) -> Iterator[int]:
 
 def origin_of(tables: Tables, execution_id: int) -> int:
     """Return the execution whose actions an undo execution undoes; another execution is its own."""
-    for event in tables.events.values():
-        is_start = event["execution_id"] == execution_id and event["event_type"] == "execution_start"
-        if is_start and "undo" in (event["meta"] or {}):
+    for event in tables.events_of[execution_id]:
+        if event["event_type"] == "execution_start" and "undo" in (event["meta"] or {}):
             found: int = event["meta"]["undo"]["origin"]
             return found
     return execution_id
@@ -119,8 +118,8 @@ def start_undo(tables: Tables, execution_id: int, *, unknown: bool = False, **co
 
 def _undo_error(tables: Tables, source: Row) -> Any:
     """Return the error that the undos of an execution are told."""
-    for event in tables.events.values():
-        if event["execution_id"] == source["execution_id"] and event["event_type"] == "execution_compensating":
+    for event in tables.events_of[source["execution_id"]]:
+        if event["event_type"] == "execution_compensating":
             return event["error"]
     return source["error"] or {"message": "it is undone after it completed", "type": "undo"}
 
@@ -169,11 +168,7 @@ def item_action(tables: Tables, owner: int, visit: str, place: int) -> Any:
     if job is not None:
         return load_json(job["action"])
     child = tables.iterations[owner, visit, place]["child_execution_id"]
-    start = next(
-        event
-        for event in tables.events.values()
-        if event["execution_id"] == child and event["event_type"] == "execution_start"
-    )
+    start = next(event for event in tables.events_of[child] if event["event_type"] == "execution_start")
     return {"args": start["context"]["workload"]}
 
 

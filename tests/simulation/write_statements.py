@@ -18,6 +18,7 @@ from tests.simulation.holds import hold_jobs, set_statuses
 from tests.simulation.signals import add_look, reopen_waits, send_signals
 from tests.simulation.sql_functions import STARTS
 from tests.simulation.tables import (
+    ENDED_JOBS,
     ENVELOPE,
     EXECUTION,
     INFINITY,
@@ -48,7 +49,6 @@ OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # rare co
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
 OF_TURNS = (*TURN[:5], "execution_id", "event_id", "decided_at", "result_event_id")
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
-ENDED = frozenset({"done", "dead", "cancelled"})
 
 
 def documents(text: str, place: int) -> list[Row]:
@@ -277,7 +277,7 @@ def _change_jobs(tables: Tables, changes: list[Row]) -> None:
         raise RuntimeError("two changes of one job")
     for change in changes:
         found = tables.queue.get((change["execution_id"], change["node_id"]))
-        if found is None or found["status"] in ENDED:
+        if found is None or found["status"] in ENDED_JOBS:
             continue
         found |= {"status": change["status"], "stop": False, "lease_until": None, "updated_at": at}
         found["available_at"] = at + timedelta(seconds=change["delay"])
@@ -291,26 +291,28 @@ def _insert_job(tables: Tables, job: Row, event: Row) -> None:
     node = job["node_id"] or event["node_id"]
     lacking = {"workload": tables.executions[owner]["workload"]} if job["lacks_workload"] is not None else {}
     is_delegated = job["status"] == "delegated"
-    tables.queue[owner, node] = {
-        **{key: job[key] for key in ("status", "priority", "max_attempts")},
-        "action": dump_json(job["action"]),
-        "timeout_seconds": job["timeout"],
-        "node_type": job["type"],
-        **{key: event[key] for key in ("execution_id", "catalog_id", "node_name", "event_id")},
-        "queue_id": tables.next_id(),
-        "node_id": node,
-        "context": jsonb_order({**job["context"], **lacking}),
-        "attempts": 0,
-        "lost_leases": 0,
-        "stop": False,
-        "awaited": False,
-        "failures": 0,
-        "available_at": INFINITY if is_delegated else at + timedelta(seconds=job["delay"] or 0),
-        "first_leased_at": at if is_delegated else None,
-        "lease_until": None,
-        "worker_id": None,
-        "updated_at": event["created_at"],
-    }
+    tables.insert_job(
+        {
+            **{key: job[key] for key in ("status", "priority", "max_attempts")},
+            "action": dump_json(job["action"]),
+            "timeout_seconds": job["timeout"],
+            "node_type": job["type"],
+            **{key: event[key] for key in ("execution_id", "catalog_id", "node_name", "event_id")},
+            "queue_id": tables.next_id(),
+            "node_id": node,
+            "context": jsonb_order({**job["context"], **lacking}),
+            "attempts": 0,
+            "lost_leases": 0,
+            "stop": False,
+            "awaited": False,
+            "failures": 0,
+            "available_at": INFINITY if is_delegated else at + timedelta(seconds=job["delay"] or 0),
+            "first_leased_at": at if is_delegated else None,
+            "lease_until": None,
+            "worker_id": None,
+            "updated_at": event["created_at"],
+        }
+    )
 
 
 def _track(tables: Tables, step: Row) -> None:
