@@ -9,7 +9,8 @@
 | the undo of the second visit | `7:fetch#2!undo` | `fetch#2!undo` |
 | the undo of an item of the first visit | `7:fetch#1.3!undo` | `fetch[3]!undo` |
 
-The name of a step has no `#` and no `:`, and does not end in `!undo`. `migrations/0002_values.sql` has the same rules.
+The name of a step has no `#` and no `:`, and does not end in `!undo`. The same rules are in
+`migrations/0002_shared_functions.sql`.
 """
 
 from __future__ import annotations

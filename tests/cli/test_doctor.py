@@ -98,7 +98,8 @@ def test_a_misspelled_variable_gets_a_suggestion(command: Command) -> None:
     [
         ("delete from noetl.schema_version where version > 3", "schema: the schema is at version 3, this"),
         ("insert into noetl.schema_version values (99, '0099_x.sql', '')", "schema: the schema is at version 99"),
-        ("update noetl.schema_version set checksum = '' where version = 2", "schema: migration 0002_values.sql was"),
+        ("update noetl.schema_version set checksum = '' where version = 2",
+         "schema: migration 0002_shared_functions.sql was"),
         ("drop schema noetl cascade", "schema: the database has no noetl schema of ours"),
         ("alter table noetl.event disable trigger noetl_receive_events", "triggers: the trigger noetl_receive_events"),
         ("insert into noetl.dead_letter values (7, 1, 'the audit table is full')",

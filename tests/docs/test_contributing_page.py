@@ -19,7 +19,7 @@ WORDS = {
     "EVENT_TYPES": "src/noetl_broker/broker/event_types.py",
     "class Decision": "src/noetl_broker/broker/model.py",
     "class ExecutionState": "src/noetl_broker/broker/state.py",
-    "noetl.is_mail": "migrations/0002_values.sql",
+    "noetl.is_mail": "migrations/0002_shared_functions.sql",
     "TRAITS": "src/noetl_broker/playbook/kinds.py",
     "SINCE": "src/noetl_broker/playbook/keywords.py",
     "StepKind": "src/noetl_broker/playbook/kinds.py",

@@ -58,7 +58,7 @@ async def test_concurrent_migrates_apply_each_file_once(empty_database: Database
 async def test_a_file_that_changed_after_it_was_applied_is_refused(database: Database) -> None:
     """Nothing is applied."""
     await execute(database, "update noetl.schema_version set checksum = 'other' where version = 2")
-    with pytest.raises(SchemaFault, match=r"0002_values\.sql was changed"):
+    with pytest.raises(SchemaFault, match=r"0002_shared_functions\.sql was changed"):
         await migrate(database)
 
 

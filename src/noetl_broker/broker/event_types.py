@@ -1,8 +1,8 @@
 """Event types: their names, their aliases, and which of them ask for a decision.
 
 To add one, name it here. In `dispatcher.py`, add its reaction to `REACTIONS`, and its outcomes to `STATUS_TABLE` or
-`VISIT_TABLE`. Aliases are also in `noetl.kind_of` (migrations/0002_values.sql). What users insert and asks for no
-decision is also in `noetl.is_mail`, in the same file. A test compares the lists.
+`VISIT_TABLE`. Aliases are also in `noetl.kind_of` (migrations/0002_shared_functions.sql). What users insert and
+asks for no decision is also in `noetl.is_mail`, in the same file. A test compares the lists.
 """
 
 from __future__ import annotations
