@@ -54,9 +54,9 @@ async def measure(bench: Bench) -> list[Row]:
     probes = []
     async with bench.database() as database:
         await _add_silent_trigger(database)
-        for place in range(ROUNDS):
+        for index in range(ROUNDS):
             probes.append(await database.probe())
-            for mode in list(rates)[:: -1 if place % 2 else 1]:
+            for mode in list(rates)[:: -1 if index % 2 else 1]:
                 rates[mode].append(await _write(database, mode, seconds=bench.scaled(5, 1)))
     beside = {mode: sorted(found)[ROUNDS // 2] for mode, found in rates.items()}
     pairs = (
@@ -67,9 +67,9 @@ async def measure(bench: Bench) -> list[Row]:
     )
     rows = [
         Row(figure="the bell", what=f"commits/s, {mode} ÷ {other}", unit="×",
-            values=ratios(rates[mode], rates[other]), bar=bar, beside=beside if place == 0 else {},
+            values=ratios(rates[mode], rates[other]), bar=bar, beside=beside if index == 0 else {},
             probes=tuple(probes))
-        for place, (mode, other, bar) in enumerate(pairs)
+        for index, (mode, other, bar) in enumerate(pairs)
     ]  # fmt: skip
     return [*rows, await _race(bench)]
 

@@ -17,10 +17,10 @@ def draw(path: Path) -> None:
     kept = json.loads(path.read_text(encoding="utf-8"))
     rows = [row for row in kept["rows"] if row["bar"] and row["median"] > 0 and limit(row) > 0]
     figure, axes = plt.subplots(figsize=(9, 1 + 0.3 * len(rows)), layout="constrained")
-    for place, row in enumerate(reversed(rows)):
+    for index, row in enumerate(reversed(rows)):
         low, middle, high = sorted(ratio(row, row[name]) for name in ("min", "median", "max"))
-        axes.barh(place, middle, color="#3b7d5c" if row["met"] else "#b5533c")
-        axes.plot([low, high], [place, place], color="#222222", linewidth=1.5)
+        axes.barh(index, middle, color="#3b7d5c" if row["met"] else "#b5533c")
+        axes.plot([low, high], [index, index], color="#222222", linewidth=1.5)
     axes.set_yticks(range(len(rows)), [f"{row['figure']}: {row['what']} ({row['bar']})" for row in reversed(rows)])
     axes.set_xscale("log")
     axes.axvline(1, color="#222222", linewidth=1)

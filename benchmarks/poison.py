@@ -18,8 +18,8 @@ async def measure(bench: Bench) -> list[Row]:
     executions = bench.scaled(10_000, 2_000)
     poisoned: list[Drained] = []
     clean: list[Drained] = []
-    for place in range(bench.rounds):
-        for broken in (True, False) if place % 2 else (False, True):
+    for index in range(bench.rounds):
+        for broken in (True, False) if index % 2 else (False, True):
             (poisoned if broken else clean).append(await _round(bench, executions, broken=broken))
     rates = [tuple(one.rate for one in drains) for drains in (poisoned, clean)]
     return [

@@ -290,7 +290,7 @@ create table if not exists noetl.workbook (
 create table if not exists noetl.iteration (
   execution_id bigint not null,
   node_id text not null,
-  place int not null,
+  index int not null,
   item jsonb,
   status text not null default 'WAITING' check (status in ('WAITING', 'RUNNING', 'COMPLETED', 'FAILED', 'CANCELLED')),
   child_execution_id bigint,
@@ -299,7 +299,7 @@ create table if not exists noetl.iteration (
   failures int not null default 0,
   failed_attempt int,
   unsure boolean not null default false,
-  primary key (execution_id, node_id, place)
+  primary key (execution_id, node_id, index)
 ) partition by range (execution_id);
 
 create table if not exists noetl.wait (

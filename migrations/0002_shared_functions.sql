@@ -58,7 +58,7 @@ as $$
 $$;
 
 -- A node is a visit of a step, an item of an iterator, or the undo of one of these. The first visit is `<execution>:<step>`,
--- a later one `<execution>:<step>#<visit>`, an item `<execution>:<step>#<visit>.<place>`. An undo has `!undo` at its end, and
+-- a later one `<execution>:<step>#<visit>`, an item `<execution>:<step>#<visit>.<index>`. An undo has `!undo` at its end, and
 -- always the number of the visit. Python has the same rules in nodes.py (tests/store/test_shared_constants.py compares them).
 -- Functions of one expression are inlined, so they cost a plan nothing.
 create or replace function noetl.visit_name(step text, visit int) returns text
@@ -79,10 +79,10 @@ as $$
   select case when position('#' in node_id) > 0 then node_id else node_id || '#1' end || '.'
 $$;
 
-create or replace function noetl.item_node_id(node_id text, place int) returns text
+create or replace function noetl.item_node_id(node_id text, index int) returns text
 language sql immutable parallel safe
 as $$
-  select noetl.items_prefix(node_id) || place
+  select noetl.items_prefix(node_id) || index
 $$;
 
 -- Whether a node is that of an item, or of its undo.
@@ -101,8 +101,8 @@ as $$
   where coalesce(m.parts[2], '1')::int > 0 and m.parts is not null
 $$;
 
--- The visit and the place of an item's node; no row for the node of a visit.
-create or replace function noetl.parse_item(node_id text) returns table (visit_node_id text, place int)
+-- The visit and the index of an item's node; no row for the node of a visit.
+create or replace function noetl.parse_item(node_id text) returns table (visit_node_id text, index int)
 language sql immutable parallel safe
 as $$
   select regexp_replace(m.parts[1], '#1$', ''), m.parts[2]::int

@@ -179,7 +179,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   given record;
-  place bigint;
+  ordinal bigint;
   complaint text;
   remedy text;
 begin
@@ -200,14 +200,14 @@ begin
         $1, cardinality($2), cardinality($3)),
       hint = 'a start without a key has null as its key';
   end if;
-  for given in select g.payload, g.key, g.place from unnest($2, $3) with ordinality g (payload, key, place) loop
-    place := given.place;
+  for given in select g.payload, g.key, g.ordinal from unnest($2, $3) with ordinality g (payload, key, ordinal) loop
+    ordinal := given.ordinal;
     perform noetl.check_start($1, given.payload, given.key);
   end loop;
 exception when sqlstate 'NB400' then
   get stacked diagnostics complaint = message_text, remedy = pg_exception_hint;
   raise exception using errcode = 'NB400', hint = remedy,
-    message = case when place is null then '' else format('payload %s of %s: ', place, cardinality($2)) end || complaint;
+    message = case when ordinal is null then '' else format('payload %s of %s: ', ordinal, cardinality($2)) end || complaint;
 end
 $$;
 
@@ -238,8 +238,8 @@ begin
   if $3 is not null then
     digests := array(
       select case when g.key is not null then sha256(convert_to(coalesce(g.payload, '{}')::text, 'UTF8')) end
-      from unnest($2, $3) with ordinality g (payload, key, place)
-      order by g.place
+      from unnest($2, $3) with ordinality g (payload, key, ordinal)
+      order by g.ordinal
     );
   end if;
   insert into noetl.execution (execution_id, catalog_id, path, version, idempotency_key, payload_digest)
@@ -248,9 +248,9 @@ begin
   order by g.key, g.id
   on conflict (path, idempotency_key) where idempotency_key is not null do nothing;
   if $3 is not null then
-    select g.place, g.key, x.execution_id, x.forked_from
+    select g.ordinal, g.key, x.execution_id, x.forked_from
     into refused
-    from unnest($3, digests) with ordinality g (key, digest, place)
+    from unnest($3, digests) with ordinality g (key, digest, ordinal)
     cross join lateral (
       select e.execution_id, e.forked_from, e.payload_digest
       from noetl.execution e
@@ -258,17 +258,17 @@ begin
       limit 1
     ) x
     where x.forked_from is not null or x.payload_digest <> g.digest
-    order by g.place
+    order by g.ordinal
     limit 1;
     if found then
       perform noetl.refuse_key(
-        format('payload %s of %s: ', refused.place, cardinality($2)), $1, refused.key, refused.execution_id, refused.forked_from
+        format('payload %s of %s: ', refused.ordinal, cardinality($2)), $1, refused.key, refused.execution_id, refused.forked_from
       );
     end if;
     earlier := array(
       select (select e.execution_id from noetl.execution e where e.path = $1 and e.idempotency_key = g.key)
-      from unnest($3) with ordinality g (key, place)
-      order by g.place
+      from unnest($3) with ordinality g (key, ordinal)
+      order by g.ordinal
     );
   end if;
   perform set_config('noetl.writer', '', true);
@@ -277,13 +277,13 @@ begin
   )
   select g.id, playbook.catalog_id, 'execution_start', g.id::text, playbook.name, 'playbook', 'STARTED',
     jsonb_build_object('path', $1, 'version', playbook.found_version, 'workload', coalesce(g.payload, '{}'))
-  from unnest(ids, $2, earlier) with ordinality g (id, payload, earlier, place)
+  from unnest(ids, $2, earlier) with ordinality g (id, payload, earlier, ordinal)
   where coalesce(g.earlier, g.id) = g.id
-  order by g.place;
+  order by g.ordinal;
   return array(
     select coalesce(g.earlier, g.id)
-    from unnest(ids, earlier) with ordinality g (id, earlier, place)
-    order by g.place
+    from unnest(ids, earlier) with ordinality g (id, earlier, ordinal)
+    order by g.ordinal
   );
 end
 $$;

@@ -38,7 +38,7 @@ begin
     where q.queue_id = any($2) and q.worker_id = $1 and q.status is not distinct from 'leased'
       and q.attempts = ($3)[array_position($2, q.queue_id)]
     returning q.queue_id, q.execution_id, q.catalog_id, q.event_id, q.node_id, q.node_name, q.node_type, q.attempts,
-      q.first_leased_at, q.updated_at, array_position($2, q.queue_id) as place
+      q.first_leased_at, q.updated_at, array_position($2, q.queue_id) as ordinal
   ), events as (
     insert into noetl.event (
       execution_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
@@ -46,8 +46,8 @@ begin
     )
     select e.execution_id, e.catalog_id, e.event_id, e.updated_at, $5, e.node_id, e.node_name, e.node_type,
       case when $4 = 'done' then 'COMPLETED' else 'FAILED' end,
-      date_part('epoch', at - e.first_leased_at), ($6)[e.place], ($7)[e.place],
-      jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.place])), $1
+      date_part('epoch', at - e.first_leased_at), ($6)[e.ordinal], ($7)[e.ordinal],
+      jsonb_strip_nulls(jsonb_build_object('queue_id', e.queue_id, 'attempt', e.attempts, 'retryable', ($8)[e.ordinal])), $1
     from ended e
     returning execution_id, event_id
   )
@@ -233,7 +233,7 @@ end
 $$;
 
 comment on function noetl.wait_for_child(bigint, text, int, bigint, int) is
-  'Makes the step of a leased job wait for a child that the worker started. `index`: its place, null: the next. False: not your lease.';
+  'Makes the step of a leased job wait for a child that the worker started. `index`: of its result, null: the next. False: not your lease.';
 
 revoke all on function
   noetl.end_jobs(text, bigint[], int[], text, text, jsonb[], jsonb[], boolean[]), noetl.check_large_result(bigint, jsonb),

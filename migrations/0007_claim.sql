@@ -46,16 +46,16 @@ declare
   locks boolean[];
 begin
   -- All mail of an execution or none: its holder may release the lock between two tries.
-  select array_agg(l.is_held order by l.place)
+  select array_agg(l.is_held order by l.ordinal)
   into locks
   from (
-    select u.place, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
-    from unnest(executions) with ordinality u (execution_id, place)
+    select u.ordinal, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
+    from unnest(executions) with ordinality u (execution_id, ordinal)
   ) l;
   if true = any(adopting) then
-    select array_agg(u.is_held and coalesce(pg_try_advisory_xact_lock(c.child_id), true) order by u.place)
+    select array_agg(u.is_held and coalesce(pg_try_advisory_xact_lock(c.child_id), true) order by u.ordinal)
     into locks
-    from unnest(executions, events, locks, adopting) with ordinality u (execution_id, event_id, is_held, adopts, place)
+    from unnest(executions, events, locks, adopting) with ordinality u (execution_id, event_id, is_held, adopts, ordinal)
     left join lateral (
       select (noetl.as_json(e.context) ->> 'child_execution_id')::bigint as child_id
       from noetl.event e

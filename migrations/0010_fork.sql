@@ -14,7 +14,7 @@ declare
   copied_results jsonb;
 begin
   with named as materialized (
-    select r.place, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit, r.result ->> 'status' as status,
+    select r.ordinal, r.result ->> 'step' as step, (r.result ->> 'visit')::int as visit, r.result ->> 'status' as status,
       r.result ? 'set' as is_set, r.result -> 'set' as value, noetl.next_id() as event_id, coalesce(
         (r.result ->> 'source')::bigint,
         case when (r.result ->> 'inline')::boolean then (
@@ -30,13 +30,13 @@ begin
           where t.execution_id = $1 and t.turn = (r.result ->> 'turn')::int
         )
       ) as source_id
-    from jsonb_array_elements($6) with ordinality r (result, place)
+    from jsonb_array_elements($6) with ordinality r (result, ordinal)
   ), copied as (
     insert into noetl.event (
       execution_id, event_id, catalog_id, parent_event_id, created_at, event_type, node_id, node_name, node_type,
       status, result, error, context, meta
     )
-    select $2, n.event_id, $4, $3, $5 + n.place * interval '1 microsecond', 'step_result',
+    select $2, n.event_id, $4, $3, $5 + n.ordinal * interval '1 microsecond', 'step_result',
       noetl.node_id($2, n.step, n.visit), n.step, e.node_type, n.status,
       case when n.is_set then n.value
         -- a step whose template failed after its action completed has data, too
@@ -54,7 +54,7 @@ begin
       select coalesce(
         (
           select jsonb_build_object('failed', coalesce(
-            jsonb_agg(jsonb_build_object('index', i.place, 'error', i.error) order by i.place)
+            jsonb_agg(jsonb_build_object('index', i.index, 'error', i.error) order by i.index)
               filter (where i.status = 'FAILED'),
             '[]'
           ))
@@ -79,7 +79,7 @@ begin
     jsonb_strip_nulls(jsonb_build_object(
       'step', n.step, 'visit', n.visit, 'status', n.status, 'event_id', n.event_id,
       'source', case when not n.is_set then n.source_id end
-    )) order by n.place
+    )) order by n.ordinal
   ), '[]')
   into copied_results
   from named n;
@@ -100,8 +100,8 @@ as $$
     from jsonb_array_elements($6) v (entered)
     where v.entered ? 'items'
   ), taken as materialized (
-    select v.step, v.visit, i.place, i.item, i.result_event_id, noetl.next_id() as event_id,
-      row_number() over (order by v.step, v.visit, i.place) as number
+    select v.step, v.visit, i.index, i.item, i.result_event_id, noetl.next_id() as event_id,
+      row_number() over (order by v.step, v.visit, i.index) as number
     from visits v
     join noetl.iteration i on i.execution_id = $1 and i.node_id = noetl.node_id($1, v.step, v.visit)
     where i.status = 'COMPLETED'
@@ -111,19 +111,19 @@ as $$
       status, result, meta
     )
     select $2, t.event_id, $4, $3, $5 + t.number * interval '1 microsecond', 'step_result',
-      noetl.item_node_id(noetl.node_id($2, t.step, t.visit), t.place), format('%s[%s]', t.step, t.place), e.node_type,
+      noetl.item_node_id(noetl.node_id($2, t.step, t.visit), t.index), format('%s[%s]', t.step, t.index), e.node_type,
       'COMPLETED', noetl.as_json(e.result), jsonb_build_object(
-        'taken_from', jsonb_build_object('execution_id', $1, 'event_id', t.result_event_id), 'index', t.place
+        'taken_from', jsonb_build_object('execution_id', $1, 'event_id', t.result_event_id), 'index', t.index
       )
     from taken t
     left join noetl.event e on e.execution_id = $1 and e.event_id = t.result_event_id
   )
-  insert into noetl.iteration (execution_id, node_id, place, item, status, result_event_id)
-  select $2, noetl.node_id($2, v.step, v.visit), i.place, i.item,
+  insert into noetl.iteration (execution_id, node_id, index, item, status, result_event_id)
+  select $2, noetl.node_id($2, v.step, v.visit), i.index, i.item,
     case when t.event_id is null then 'WAITING' else 'COMPLETED' end, t.event_id
   from visits v
   join noetl.iteration i on i.execution_id = $1 and i.node_id = noetl.node_id($1, v.step, v.visit)
-  left join taken t on t.step = v.step and t.visit = v.visit and t.place = i.place
+  left join taken t on t.step = v.step and t.visit = v.visit and t.index = i.index
 $$;
 
 -- `plan` is made by the commands fork and retry, which re-run the history: {execution_id, turn, results, visits, total,

@@ -48,16 +48,16 @@ $$;
 -- The tables of history in the order in which they are detached. A writer needs noetl.event first, so it waits or fails
 -- there.
 create or replace function noetl.history_tables()
-returns table (place int, name text, partitioned boolean)
+returns table (ordinal int, name text, partitioned boolean)
 language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
-  select t.place::int, t.name, c.relkind = 'p'
+  select t.ordinal::int, t.name, c.relkind = 'p'
   from unnest(array['event', 'turn', 'queue', 'workflow', 'iteration', 'transition', 'workload', 'workbook', 'wait', 'signal_taken',
       'log', 'undo'])
-    with ordinality t (name, place)
+    with ordinality t (name, ordinal)
   join pg_class c on c.relname = t.name and c.relnamespace = 'noetl'::regnamespace
-  order by t.place
+  order by t.ordinal
 $$;
 
 create or replace function noetl.first_id_at(at timestamptz) returns bigint
@@ -106,7 +106,7 @@ begin
       and t.partitioned
       and p.next_id > noetl.first_id_at(now())
       and to_regclass(format('noetl_history.%I', t.name || '_' || p.name)) is null
-    order by p.first_id, t.place
+    order by p.first_id, t.ordinal
   loop
     -- Postgres refuses a partition for rows that are in the default partition. Those rows stay there.
     execute format('select exists (select from noetl_history.%I where execution_id >= $1 and execution_id < $2)',
@@ -301,19 +301,19 @@ declare
 begin
   for source in
     select t.name,
-      case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end as place
+      case when t.partitioned then format('noetl_history.%I', t.name || '_default') else format('noetl.%I', t.name) end as relation
     from noetl.history_tables() t
   loop
     if to_regclass(format('noetl_archive.%I', source.name)) is null then
       execute format('create table noetl_archive.%I (like noetl.%I)', source.name, source.name);
       execute format('alter table noetl_archive.%I replica identity full', source.name);
     end if;
-    columns := noetl.archived_columns(source.place::regclass, format('noetl_archive.%I', source.name)::regclass);
+    columns := noetl.archived_columns(source.relation::regclass, format('noetl_archive.%I', source.name)::regclass);
     execute format(
       'with moved as (
         delete from %s where execution_id = any($1) returning %s
       )
-      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.place, columns, source.name
+      insert into noetl_archive.%3$I (%2$s) select %2$s from moved', source.relation, columns, source.name
     ) using $1;
     get diagnostics moved = row_count;
     total := total + moved;

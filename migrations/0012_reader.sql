@@ -22,7 +22,7 @@ select t.execution_id, t.ordinal, t.from_step, t.to_step
 from noetl.transition t;
 
 create or replace view noetl.iterations as
-select i.execution_id, i.node_id, i.place, i.status, i.child_execution_id
+select i.execution_id, i.node_id, i.index, i.status, i.child_execution_id
 from noetl.iteration i;
 
 create or replace view noetl.events as

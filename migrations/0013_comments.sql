@@ -159,7 +159,7 @@ begin
 
       ('iteration', 'execution_id', 'The execution of the iterator.'),
       ('iteration', 'node_id', 'The visit of the iterator.'),
-      ('iteration', 'place', 'The index of the item, from 0.'),
+      ('iteration', 'index', 'The index of the item, from 0.'),
       ('iteration', 'item', 'The item; null for a child that a worker started.'),
       ('iteration', 'status',
         'WAITING, RUNNING, COMPLETED, FAILED; CANCELLED: running when its iterator ended. Unstarted items stay WAITING.'),

@@ -19,8 +19,8 @@ as $$
   end
 $$;
 
--- The place of a part: `items[0].price`.
-create or replace function noetl.place_of(place text, key text) returns text
+-- The path of a part: `items[0].price`.
+create or replace function noetl.part_path(path text, key text) returns text
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -31,12 +31,12 @@ as $$
   end
 $$;
 
-create or replace function noetl.place_of(place text, index bigint) returns text
+create or replace function noetl.part_path(path text, index bigint) returns text
 language sql immutable parallel safe
 as $$ select format('%s[%s]', $1, $2) $$;
 
--- A fault as text: its place, cut where it is long, and what is wrong there.
-create or replace function noetl.fault_at(place text, message text) returns text
+-- A fault as text: its path, cut where it is long, and what is wrong there.
+create or replace function noetl.fault_at(path text, message text) returns text
 language sql immutable parallel safe
 as $$ select left($1, 200) || case when length($1) > 200 then '…: ' else ': ' end || $2 $$;
 
@@ -51,7 +51,7 @@ as $$
 $$;
 
 -- Faults of a count: of characters, items or keys. `word` ends the keywords: minLength, maxItems.
-create or replace function noetl.faults_of_count(schema jsonb, place text, word text, what text, count int) returns text[]
+create or replace function noetl.faults_of_count(schema jsonb, path text, word text, what text, count int) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -63,7 +63,7 @@ as $$
   ], null)
 $$;
 
-create or replace function noetl.faults_of_number(schema jsonb, place text, value numeric) returns text[]
+create or replace function noetl.faults_of_number(schema jsonb, path text, value numeric) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -75,14 +75,14 @@ as $$
       (3, 'exclusiveMinimum', $3 <= ($1 -> 'exclusiveMinimum')::numeric, 'it must be more than'),
       (4, 'exclusiveMaximum', $3 >= ($1 -> 'exclusiveMaximum')::numeric, 'it must be less than'),
       (5, 'multipleOf', $3 % ($1 -> 'multipleOf')::numeric <> 0, 'it must be a multiple of')
-    ) r (place, keyword, is_broken, words)
+    ) r (ordinal, keyword, is_broken, words)
     where r.is_broken
-    order by r.place
+    order by r.ordinal
   )
 $$;
 
 -- Faults against `type`, `const` and `enum`.
-create or replace function noetl.faults_of_equality(schema jsonb, place text, value jsonb) returns text[]
+create or replace function noetl.faults_of_equality(schema jsonb, path text, value jsonb) returns text[]
 language sql immutable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$
@@ -91,16 +91,16 @@ as $$
         when 'array' then $1 -> 'type' else jsonb_build_array($1 -> 'type') end)
       then noetl.fault_at($2, format('is %s, it must be %s', noetl.shown_value($3), case jsonb_typeof($1 -> 'type')
         when 'array' then (
-          select string_agg(t.name, ' or ' order by t.place)
-          from jsonb_array_elements_text($1 -> 'type') with ordinality t (name, place)
+          select string_agg(t.name, ' or ' order by t.ordinal)
+          from jsonb_array_elements_text($1 -> 'type') with ordinality t (name, ordinal)
         ) else $1 ->> 'type' end)) end,
     case when $1 ? 'const' and $1 -> 'const' <> $3
       then noetl.fault_at($2, format('is %s, it must be %s', noetl.shown_value($3), noetl.shown_value($1 -> 'const'))) end,
     case when $1 ? 'enum' and not exists (select from jsonb_array_elements($1 -> 'enum') e (value) where e.value = $3)
       then noetl.fault_at($2, format('is %s, it must be one of %s%s', noetl.shown_value($3), (
-        select string_agg(noetl.shown_value(e.value), ', ' order by e.place)
-        from jsonb_array_elements($1 -> 'enum') with ordinality e (value, place)
-        where e.place <= 10
+        select string_agg(noetl.shown_value(e.value), ', ' order by e.ordinal)
+        from jsonb_array_elements($1 -> 'enum') with ordinality e (value, ordinal)
+        where e.ordinal <= 10
       ), case when jsonb_array_length($1 -> 'enum') > 10 then ', …' end)) end
   ], null)
 $$;
@@ -108,7 +108,7 @@ $$;
 -- Faults of a value, those of its parts after its own. `steps` are left; below 0 the check was too long, and the faults
 -- say nothing. More than 20 faults are not looked for.
 create or replace function noetl.check_value(
-  schema jsonb, place text, value jsonb, inout steps int, out faults text[]
+  schema jsonb, path text, value jsonb, inout steps int, out faults text[]
 )
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -150,7 +150,7 @@ begin
 end
 $$;
 
-create or replace function noetl.check_list(schema jsonb, place text, value jsonb, inout steps int, out faults text[])
+create or replace function noetl.check_list(schema jsonb, path text, value jsonb, inout steps int, out faults text[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -162,32 +162,32 @@ begin
   faults := noetl.faults_of_count($1, $2, 'Items', 'items', jsonb_array_length($3));
   if $1 -> 'uniqueItems' = 'true' then
     faults := faults || array(
-      select noetl.fault_at(noetl.place_of($2, d.index - 1),
+      select noetl.fault_at(noetl.part_path($2, d.ordinal - 1),
         format('is the same as item %s, each may be there once', d.first - 1))
       from (
-        select i.index, min(i.index) over (partition by i.value) as first
-        from jsonb_array_elements($3) with ordinality i (value, index)
+        select i.ordinal, min(i.ordinal) over (partition by i.value) as first
+        from jsonb_array_elements($3) with ordinality i (value, ordinal)
       ) d
-      where d.index > d.first
-      order by d.index
+      where d.ordinal > d.first
+      order by d.ordinal
       limit 1
     );
   end if;
   for part in
-    select i.value, i.index - 1 as index, case when i.index <= prefix then $1 -> 'prefixItems' -> (i.index - 1)::int else $1 -> 'items' end as schema
-    from jsonb_array_elements($3) with ordinality i (value, index)
-    where i.index <= prefix or $1 -> 'items' is distinct from 'true'
-    order by i.index
+    select i.value, i.ordinal - 1 as index, case when i.ordinal <= prefix then $1 -> 'prefixItems' -> (i.ordinal - 1)::int else $1 -> 'items' end as schema
+    from jsonb_array_elements($3) with ordinality i (value, ordinal)
+    where i.ordinal <= prefix or $1 -> 'items' is distinct from 'true'
+    order by i.ordinal
   loop
     exit when part.schema is null or steps < 0 or cardinality(faults) > 20;
     select c.steps, c.faults into steps, inner_faults
-    from noetl.check_value(part.schema, noetl.place_of($2, part.index), part.value, steps) c;
+    from noetl.check_value(part.schema, noetl.part_path($2, part.index), part.value, steps) c;
     faults := faults || inner_faults;
   end loop;
 end
 $$;
 
-create or replace function noetl.check_mapping(schema jsonb, place text, value jsonb, inout steps int, out faults text[])
+create or replace function noetl.check_mapping(schema jsonb, path text, value jsonb, inout steps int, out faults text[])
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -200,14 +200,14 @@ begin
   steps := steps - coalesce(jsonb_array_length($1 -> 'required'), 0);
   faults := noetl.faults_of_count($1, $2, 'Properties', 'keys', (select count(*)::int from jsonb_object_keys($3)))
     || array(
-      select noetl.fault_at(noetl.place_of($2, m.name), 'is missing')
+      select noetl.fault_at(noetl.part_path($2, m.name), 'is missing')
       from (
-        select r.name, min(r.place) as place
-        from jsonb_array_elements_text($1 -> 'required') with ordinality r (name, place)
+        select r.name, min(r.ordinal) as ordinal
+        from jsonb_array_elements_text($1 -> 'required') with ordinality r (name, ordinal)
         where not $3 ? r.name
         group by r.name
       ) m
-      order by m.place
+      order by m.ordinal
     );
   for part in
     select e.key, e.value, coalesce(known -> e.key, others) as schema
@@ -216,14 +216,14 @@ begin
   loop
     exit when steps < 0 or cardinality(faults) > 20;
     select c.steps, c.faults into steps, inner_faults
-    from noetl.check_value(part.schema, noetl.place_of($2, part.key), part.value, steps) c;
+    from noetl.check_value(part.schema, noetl.part_path($2, part.key), part.value, steps) c;
     faults := faults || inner_faults;
   end loop;
 end
 $$;
 
 create or replace function noetl.check_alternatives(
-  schema jsonb, place text, value jsonb, inout steps int, out faults text[]
+  schema jsonb, path text, value jsonb, inout steps int, out faults text[]
 )
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -236,12 +236,12 @@ begin
   faults := '{}';
   for part in
     select w.word, s.schema
-    from unnest(array['allOf', 'anyOf', 'oneOf', 'not']) with ordinality w (word, place)
+    from unnest(array['allOf', 'anyOf', 'oneOf', 'not']) with ordinality w (word, ordinal)
     cross join lateral jsonb_array_elements(
       case w.word when 'not' then jsonb_build_array($1 -> w.word) else $1 -> w.word end
-    ) with ordinality s (schema, place)
+    ) with ordinality s (schema, ordinal)
     where $1 ? w.word
-    order by w.place, s.place
+    order by w.ordinal, s.ordinal
   loop
     exit when steps < 0 or cardinality(faults) > 20;
     select c.steps, c.faults into steps, inner_faults from noetl.check_value(part.schema, $2, $3, steps) c;
@@ -430,9 +430,9 @@ comment on function noetl.decision_of(bigint, text, int) is
   'Whether the execution and the step exist, and the last decision of the step or of its visit.';
 
 comment on function noetl.shown_value(jsonb) is 'A value as a message shows it.';
-comment on function noetl.place_of(text, text) is 'The place of a key: `order.price`.';
-comment on function noetl.place_of(text, bigint) is 'The place of an item: `items[0]`.';
-comment on function noetl.fault_at(text, text) is 'A fault as text: its place, cut where it is long, and what is wrong.';
+comment on function noetl.part_path(text, text) is 'The path of a key: `order.price`.';
+comment on function noetl.part_path(text, bigint) is 'The path of an item: `items[0]`.';
+comment on function noetl.fault_at(text, text) is 'A fault as text: its path, cut where it is long, and what is wrong.';
 comment on function noetl.has_json_type(jsonb, jsonb) is 'Whether a value has one of these types of JSON Schema.';
 comment on function noetl.faults_of_count(jsonb, text, text, text, int) is 'How a number of characters, items or keys breaks a schema.';
 comment on function noetl.faults_of_number(jsonb, text, numeric) is 'How a number breaks a schema.';
@@ -441,7 +441,7 @@ comment on function noetl.check_value(jsonb, text, jsonb, int) is 'For faults_of
 comment on function noetl.check_list(jsonb, text, jsonb, int) is 'For check_value: a list.';
 comment on function noetl.check_mapping(jsonb, text, jsonb, int) is 'For check_value: a mapping.';
 comment on function noetl.check_alternatives(jsonb, text, jsonb, int) is 'For check_value: `allOf`, `anyOf`, `oneOf` and `not`.';
-comment on function noetl.faults_of_value(jsonb, jsonb, int) is 'How a value breaks a JSON Schema: at most 20 faults, each with its place.';
+comment on function noetl.faults_of_value(jsonb, jsonb, int) is 'How a value breaks a JSON Schema: at most 20 faults, each with its path.';
 comment on function noetl.schema_of_form(jsonb, boolean) is 'The JSON Schema of a filled form of an approval.';
 comment on function noetl.complete_form(jsonb, jsonb) is 'A filled form with all fields: those that were left out have their default, or null.';
 comment on function noetl.check_decision(boolean, text, jsonb) is 'The checks of decide_approval that need no table.';
@@ -464,7 +464,7 @@ comment on view noetl.pending_approvals is
   'also for a login without the role noetl_operator.';
 
 revoke all on function
-  noetl.shown_value(jsonb), noetl.place_of(text, text), noetl.place_of(text, bigint), noetl.fault_at(text, text),
+  noetl.shown_value(jsonb), noetl.part_path(text, text), noetl.part_path(text, bigint), noetl.fault_at(text, text),
   noetl.has_json_type(jsonb, jsonb), noetl.faults_of_count(jsonb, text, text, text, int),
   noetl.faults_of_number(jsonb, text, numeric), noetl.faults_of_equality(jsonb, text, jsonb),
   noetl.check_value(jsonb, text, jsonb, int), noetl.check_list(jsonb, text, jsonb, int),

@@ -9,7 +9,7 @@ create table if not exists noetl.undo (
   node_id text not null,
   step text not null,
   visit int not null check (visit > 0),
-  place int check (place >= 0),
+  index int check (index >= 0),
   turn int not null,
   status text not null default 'open'
     check (status in ('open', 'running', 'done', 'failed', 'unknown', 'superseded', 'taken')),
@@ -34,7 +34,7 @@ comment on column noetl.undo.execution_id is 'Its execution; of a row that was t
 comment on column noetl.undo.node_id is 'The visit or the item.';
 comment on column noetl.undo.step is 'The step.';
 comment on column noetl.undo.visit is 'The number of the visit.';
-comment on column noetl.undo.place is 'The index of the item, from 0; null: the visit itself.';
+comment on column noetl.undo.index is 'The index of the item, from 0; null: the visit itself.';
 comment on column noetl.undo.turn is
   'The turn that read the success. The highest is undone first. Rows that were taken over are numbered anew, in that order.';
 comment on column noetl.undo.status is
@@ -57,7 +57,7 @@ end
 $$;
 
 -- The job of an item, or what its child was started with.
-create or replace function noetl.item_action(execution_id bigint, visit_node_id text, place int) returns jsonb
+create or replace function noetl.item_action(execution_id bigint, visit_node_id text, index int) returns jsonb
 language sql stable
 set search_path = pg_catalog, pg_temp
 as $$
@@ -72,7 +72,7 @@ as $$
       from noetl.iteration i
       join noetl.turn t on t.execution_id = i.child_execution_id and t.turn = 1
       join noetl.event e on e.execution_id = t.execution_id and e.event_id = t.event_id
-      where i.execution_id = $1 and i.node_id = $2 and i.place = $3
+      where i.execution_id = $1 and i.node_id = $2 and i.index = $3
     ),
     '{}'
   )
@@ -88,26 +88,26 @@ set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(undone.inputs, jsonb_strip_nulls(jsonb_build_object(
     'action', case
-      when undone.place is null then (
+      when undone.index is null then (
         select q.action::jsonb
         from noetl.queue q
         where q.execution_id = undone.execution_id and q.node_id = undone.node_id
       )
       else noetl.item_action(
-        undone.execution_id, noetl.node_id(undone.execution_id, undone.step, undone.visit), undone.place
+        undone.execution_id, noetl.node_id(undone.execution_id, undone.step, undone.visit), undone.index
       )
     end,
-    'total', case when undone.place is not null then (
+    'total', case when undone.index is not null then (
       select count(*)
       from noetl.iteration i
       where i.execution_id = undone.execution_id
         and i.node_id = noetl.node_id(undone.execution_id, undone.step, undone.visit)
     ) end
-  )) || case when undone.place is null then '{}' else jsonb_build_object('item', (
+  )) || case when undone.index is null then '{}' else jsonb_build_object('item', (
     select i.item
     from noetl.iteration i
     where i.execution_id = undone.execution_id
-      and i.node_id = noetl.node_id(undone.execution_id, undone.step, undone.visit) and i.place = undone.place
+      and i.node_id = noetl.node_id(undone.execution_id, undone.step, undone.visit) and i.index = undone.index
   )) end)
 $$;
 
@@ -237,9 +237,9 @@ begin
       and (u.status in ('open', 'failed') or $3 and u.status in ('unknown', 'running'))
     returning u.execution_id, u.node_id
   ), moved as (
-    insert into noetl.undo (execution_id, node_id, step, visit, place, turn, child_execution_id, inputs, result)
-    select $2, $2 || substr(u.node_id, position(':' in u.node_id)), u.step, u.visit, u.place,
-      row_number() over (order by noetl.success_turn(u), u.place nulls first, u.node_id), u.child_execution_id,
+    insert into noetl.undo (execution_id, node_id, step, visit, index, turn, child_execution_id, inputs, result)
+    select $2, $2 || substr(u.node_id, position(':' in u.node_id)), u.step, u.visit, u.index,
+      row_number() over (order by noetl.success_turn(u), u.index nulls first, u.node_id), u.child_execution_id,
       noetl.undo_inputs(u), noetl.undo_result(u)
     from taken k
     join noetl.undo u on u.execution_id = k.execution_id and u.node_id = k.node_id
@@ -612,7 +612,7 @@ comment on function noetl.is_over(bigint, text) is
 
 -- For readers, without values.
 create or replace view noetl.undos as
-select u.execution_id, u.node_id, u.step, u.visit, u.place, u.turn, u.status, u.child_execution_id, u.taken_by, u.ended_at
+select u.execution_id, u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.child_execution_id, u.taken_by, u.ended_at
 from noetl.undo u;
 
 comment on view noetl.undos is 'For readers: what is to be undone, without values.';

@@ -70,11 +70,11 @@ as $$
 declare
   locks boolean[];
 begin
-  select array_agg(l.is_locked order by l.place)
+  select array_agg(l.is_locked order by l.ordinal)
   into locks
   from (
-    select u.place, pg_try_advisory_xact_lock(1852796012, hashtext(u.path || ' ' || u.key)) as is_locked
-    from (select path, key, place from unnest(paths, keys) with ordinality w (path, key, place) order by path, key, place) u
+    select u.ordinal, pg_try_advisory_xact_lock(1852796012, hashtext(u.path || ' ' || u.key)) as is_locked
+    from (select path, key, ordinal from unnest(paths, keys) with ordinality w (path, key, ordinal) order by path, key, ordinal) u
   ) l;
   insert into noetl.place (path, key)
   select distinct u.path, u.key
@@ -94,9 +94,9 @@ begin
     order by p.path, p.key
     for no key update of p skip locked
   )
-  select array_agg(u.is_locked and exists (select from locked l where l.path = u.path and l.key = u.key) order by u.place)
+  select array_agg(u.is_locked and exists (select from locked l where l.path = u.path and l.key = u.key) order by u.ordinal)
   into locks
-  from unnest(paths, keys, locks) with ordinality u (path, key, is_locked, place);
+  from unnest(paths, keys, locks) with ordinality u (path, key, is_locked, ordinal);
   return locks;
 end
 $$;
@@ -158,21 +158,21 @@ declare
 begin
   return query
   with recursive wanted as materialized (
-    select u.execution_id, u.path, u.key, u.is_locked, u.place, p.held, c.number, c.held_at,
+    select u.execution_id, u.path, u.key, u.is_locked, u.ordinal, p.held, c.number, c.held_at,
       case when coalesce(x.version, 0) >= p.version then u.most else p.max_held end as max_held,
       x.parent_execution_id, s.path is not null and c.number is not null as is_paused
-    from unnest($1, $2, $3, $4, locks) with ordinality u (execution_id, path, key, most, is_locked, place)
+    from unnest($1, $2, $3, $4, locks) with ordinality u (execution_id, path, key, most, is_locked, ordinal)
     join noetl.execution x on x.execution_id = u.execution_id
     left join noetl.place p on p.path = u.path and p.key = u.key
     left join noetl.place_claim c on c.execution_id = u.execution_id and c.path = u.path and c.key = u.key
     left join noetl.path_pause s on s.path = x.path
     where u.is_locked
   ), above as (
-    select w.place, w.parent_execution_id as ancestor
+    select w.ordinal, w.parent_execution_id as ancestor
     from wanted w
     where w.parent_execution_id is not null
     union
-    select a.place, x.parent_execution_id
+    select a.ordinal, x.parent_execution_id
     from above a
     join noetl.execution x on x.execution_id = a.ancestor
     where x.parent_execution_id is not null
@@ -182,7 +182,7 @@ begin
       select
       from above a
       join noetl.place_claim h on h.execution_id = a.ancestor
-      where a.place = u.place and h.path = u.path and h.key = u.key and h.held_at is not null
+      where a.ordinal = u.ordinal and h.path = u.path and h.key = u.key and h.held_at is not null
     ),
     w.held_at is not null, case when u.is_locked then coalesce(w.number, nextval('noetl.place_seq')) end,
     w.held, case when w.is_paused then 0 else w.max_held end,
@@ -206,12 +206,12 @@ begin
       limit 1
     )
   from (
-    select n.execution_id, n.path, n.key, n.is_locked, n.place
-    from unnest($1, $2, $3, locks) with ordinality n (execution_id, path, key, is_locked, place)
-    order by n.place
+    select n.execution_id, n.path, n.key, n.is_locked, n.ordinal
+    from unnest($1, $2, $3, locks) with ordinality n (execution_id, path, key, is_locked, ordinal)
+    order by n.ordinal
   ) u
-  left join wanted w on w.place = u.place
-  order by u.place;
+  left join wanted w on w.ordinal = u.ordinal
+  order by u.ordinal;
 end
 $$;
 
@@ -423,9 +423,9 @@ begin
     )
     select x.execution_id, x.catalog_id, $2, x.execution_id::text, noetl.name_of_path(x.path), 'playbook',
       case when $2 = 'execution_cancel' then 'CANCELLED' else 'PENDING' end, nullif($3, '{}'), nullif($4, '{}')
-    from unnest($1) with ordinality u (execution_id, place)
+    from unnest($1) with ordinality u (execution_id, ordinal)
     join noetl.execution x on x.execution_id = u.execution_id
-    order by u.place
+    order by u.ordinal
     returning execution_id, event_id
   )
   insert into noetl.inbox (execution_id, event_id)
@@ -448,8 +448,8 @@ declare
 begin
   for newcomer in
     select u.execution_id, u.path, u.key
-    from unnest($1, $2, $3) with ordinality u (execution_id, path, key, place)
-    order by u.place
+    from unnest($1, $2, $3) with ordinality u (execution_id, path, key, ordinal)
+    order by u.ordinal
   loop
     with line as (
       select c.execution_id, c.number, p.max_held, row_number() over (order by c.number desc) as newness
@@ -562,13 +562,13 @@ begin
       order by p.path, p.key
       limit max_rows
     ) o;
-    for place in 1 .. coalesce(cardinality(open_paths), 0) loop
-      if (noetl.lock_places(open_paths[place:place], open_keys[place:place]))[1] then
-        handed := noetl.hand_over(open_paths[place:place], open_keys[place:place]);
+    for ordinal in 1 .. coalesce(cardinality(open_paths), 0) loop
+      if (noetl.lock_places(open_paths[ordinal:ordinal], open_keys[ordinal:ordinal]))[1] then
+        handed := noetl.hand_over(open_paths[ordinal:ordinal], open_keys[ordinal:ordinal]);
         admitted := admitted + handed;
-        swept := swept + case when passed[place] then 0 else handed end;
+        swept := swept + case when passed[ordinal] then 0 else handed end;
         delete from noetl.place p
-        where p.path = open_paths[place] and p.key = open_keys[place] and p.held = 0 and not p.is_waited_for;
+        where p.path = open_paths[ordinal] and p.key = open_keys[ordinal] and p.held = 0 and not p.is_waited_for;
       end if;
     end loop;
   end if;

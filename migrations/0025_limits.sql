@@ -200,7 +200,7 @@ begin
     return 0;
   end if;
   with next as materialized (
-    select r.execution_id, r.node_id, row_number() over (order by r.priority desc, r.available_at, r.queue_id) as place
+    select r.execution_id, r.node_id, row_number() over (order by r.priority desc, r.available_at, r.queue_id) as ordinal
     from (
       select q.execution_id, q.node_id, q.priority, q.available_at, q.queue_id
       from noetl.queue q
@@ -216,7 +216,7 @@ begin
     set status = case when q.attempts > 0 and q.first_leased_at is null then 'retry' else 'queued' end,
         held_for = null,
         available_at = greatest(
-          at, full_at - make_interval(secs => (case when is_lease then 1 else burst - ready end - n.place) / lim.rate)
+          at, full_at - make_interval(secs => (case when is_lease then 1 else burst - ready end - n.ordinal) / lim.rate)
         ),
         updated_at = greatest(at, q.updated_at + interval '1 microsecond')
     from next n
@@ -318,11 +318,11 @@ begin
   from unnest(executions, nodes, names, keys) n (execution_id, node_id, name, key)
   where q.execution_id = n.execution_id and q.node_id = n.node_id and q.status = 'queued';
   for one in
-    select n.name, n.key, row_number() over (order by n.name, n.key) as place
+    select n.name, n.key, row_number() over (order by n.name, n.key) as ordinal
     from unnest(names, keys) n (name, key)
     group by n.name, n.key
   loop
-    if one.place <= most_keys then
+    if one.ordinal <= most_keys then
       perform noetl.give_places_or_look(one.name, one.key);
     else
       perform noetl.look_at_limit(one.name, one.key, null);

@@ -258,10 +258,10 @@ as $$
             = noetl.node_id(s.execution_id, token ->> 'step', (token ->> 'visit')::int)
           and token -> 'answered' is null
       )
-      and (item.place is null or exists (
+      and (item.index is null or exists (
         select
         from noetl.iteration i
-        where i.execution_id = q.execution_id and i.node_id = item.visit_node_id and i.place = item.place
+        where i.execution_id = q.execution_id and i.node_id = item.visit_node_id and i.index = item.index
           and i.status = 'RUNNING'
       ))
   )

@@ -36,13 +36,13 @@ FAULTS = {
           else 'FAILED'
         end""",
     "items whose status differs from their events": """
-        select i.node_id, i.place, i.status, e.types
+        select i.node_id, i.index, i.status, e.types
         from noetl.iteration i
         cross join lateral (
           select coalesce(array_agg(e.event_type order by e.created_at), '{}') as types
           from noetl.event e
           where e.execution_id = i.execution_id and e.node_id = i.node_id
-            and e.event_type like 'iteration\\_%' and (e.context ->> 'index')::int = i.place
+            and e.event_type like 'iteration\\_%' and (e.context ->> 'index')::int = i.index
         ) e
         where e.types <> case i.status
           when 'WAITING' then array[]::text[]
@@ -55,10 +55,10 @@ FAULTS = {
           else array['iteration_started']
         end or i.status = 'RUNNING'""",
     "items with the child of another item": """
-        select i.node_id, i.place, i.child_execution_id
+        select i.node_id, i.index, i.child_execution_id
         from noetl.iteration i
         left join noetl.execution x on x.execution_id = i.child_execution_id
-          and x.parent_execution_id = i.execution_id and x.parent_node_id = i.node_id and x.parent_index = i.place
+          and x.parent_execution_id = i.execution_id and x.parent_node_id = i.node_id and x.parent_index = i.index
         where i.child_execution_id is not null and x.execution_id is null""",
     "visits and items with more children than attempts": """
         select x.parent_node_id, x.parent_index, count(*)

@@ -51,8 +51,8 @@ def _fork(source: History, plan: ForkPlan, story: str, playbook: Playbook | None
     assert isinstance(source.playbook, Playbook)
     answers: dict[tuple[object, ...], object] = {}
     results: list[dict[str, Any]] = []
-    for place, taken in enumerate(plan.document["results"], 1):
-        event_id = 100 + place
+    for index, taken in enumerate(plan.document["results"], 1):
+        event_id = 100 + index
         result = _result(source, taken)
         answers[want_turn(-event_id)] = result
         before = answers.get(want_step(taken["step"]))

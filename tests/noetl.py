@@ -129,15 +129,15 @@ def run_task(job: Job) -> JSON:
     """Run a job as this worker does; raises TaskError with the error that it would report."""
     try:
         if job.action["type"] == "iterator":
-            return [_run_item(job, place, item) for place, item in enumerate(job.action["collection"])]
+            return [_run_item(job, index, item) for index, item in enumerate(job.action["collection"])]
         return _run_python(job.action, inputs_of(job.action), job.context)
     except Exception as error:
         raise TaskError(str(error)) from error
 
 
-def _run_item(job: Job, place: int, item: JSON) -> JSON:
+def _run_item(job: Job, index: int, item: JSON) -> JSON:
     """Run one item; the task gets only `value` and its own `with`, which the worker renders."""
-    task, names = job.action["task"], {**job.context, job.action["element"]: item, "_loop": {"index": place}}
+    task, names = job.action["task"], {**job.context, job.action["element"]: item, "_loop": {"index": index}}
     inputs = {key: _rendered_value(value, names) for key, value in (task.get("with") or {}).items()}
     return _run_python(task, {"value": item, **inputs}, names)
 

@@ -96,7 +96,7 @@ async def put_job(own: Session[Any], node: str = "a", **columns: Any) -> int:
         **columns,
     }
     names = ", ".join(job)
-    places = ", ".join(f"${place}" for place in range(1, len(job) + 1))
+    places = ", ".join(f"${index}" for index in range(1, len(job) + 1))
     statement = f"insert into noetl.queue ({names}) values ({places}) returning queue_id"
     return int(await own.fetchval(statement, *job.values()))
 

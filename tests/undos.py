@@ -26,10 +26,10 @@ workflow:
 """
 STATUS = "select status from noetl.execution where execution_id = $1"
 UNDOS = """
-    select step || coalesce('[' || place || ']', ''), status
+    select step || coalesce('[' || index || ']', ''), status
     from noetl.undo
     where execution_id = $1
-    order by turn, place"""
+    order by turn, index"""
 EVENTS = """
     select event_type, node_name
     from noetl.event

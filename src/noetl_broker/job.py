@@ -23,7 +23,7 @@ class Job:
     """One attempt of a visit of a step.
 
     `args` are the step's inputs, `action` is the whole action with decoded program text, `context` has the `workload`
-    and more. `visit` and `attempt` count from 1, `place` (of an iterator's item) from 0. `path` is the playbook's.
+    and more. `visit` and `attempt` count from 1, `item_index` (of an iterator's item) from 0. `path` is the playbook's.
     `cancelled` is set when the work shall stop: the job was cancelled, its time is over, or its lease is lost.
     `progress` takes what `report_progress` is told.
     """
@@ -33,7 +33,7 @@ class Job:
     args: Mapping[str, Any] = field(default_factory=dict)
     visit: int = 1
     attempt: int = 1
-    place: int | None = None
+    item_index: int | None = None
     path: str = ""
     execution_id: int = 0
     action: Mapping[str, Any] = field(default_factory=dict)
@@ -50,8 +50,8 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The step with visit and place, as in stories: `fetch`, `fetch#2`, `fetch[7]`."""
-        return visit_name(self.step, self.visit, self.place)
+        """The step with visit and index, as in stories: `fetch`, `fetch#2`, `fetch[7]`."""
+        return visit_name(self.step, self.visit, self.item_index)
 
 
 def readable(action: Mapping[str, Any]) -> dict[str, Any]:

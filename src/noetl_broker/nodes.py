@@ -24,7 +24,7 @@ MARK = "#"  # between a step and the number of its visit
 UNDO_SUFFIX = "!undo"  # of the node and the name of an undo job
 FORBIDDEN_IN_STEPS = frozenset(f"{MARK}:")
 _NODE = re.compile(
-    r"(?P<step>[^#]*?)(?:#(?P<visit>[1-9][0-9]{0,8}))?(?:\[(?P<place>[0-9]{1,9})\])?(?P<undo>!undo)?", re.DOTALL
+    r"(?P<step>[^#]*?)(?:#(?P<visit>[1-9][0-9]{0,8}))?(?:\[(?P<index>[0-9]{1,9})\])?(?P<undo>!undo)?", re.DOTALL
 )
 
 
@@ -33,7 +33,7 @@ class Node(NamedTuple):
 
     step: str | None
     visit: int | None
-    place: int | None = None
+    item_index: int | None = None
 
 
 NOWHERE = Node(None, None)
@@ -44,19 +44,19 @@ class ItemName(NamedTuple):
 
     step: str
     visit: int | None
-    place: int
+    item_index: int
 
 
-def node_id(execution_id: int, step: str, visit: int, place: int | None = None, *, undo: bool = False) -> str:
+def node_id(execution_id: int, step: str, visit: int, index: int | None = None, *, undo: bool = False) -> str:
     """The id of a visit, of an item, or of the job that undoes it. Only the id of a visit leaves `#1` out."""
-    if visit == 1 and place is None and not undo:
+    if visit == 1 and index is None and not undo:
         return f"{execution_id}:{step}"
-    return f"{execution_id}:{step}#{visit}{'' if place is None else f'.{place}'}{UNDO_SUFFIX if undo else ''}"
+    return f"{execution_id}:{step}#{visit}{'' if index is None else f'.{index}'}{UNDO_SUFFIX if undo else ''}"
 
 
-def item_node_id(visit_node_id: str, place: int) -> str:
+def item_node_id(visit_node_id: str, index: int) -> str:
     """The id of an item of a visit."""
-    return f"{_numbered(visit_node_id)}.{place}"
+    return f"{_numbered(visit_node_id)}.{index}"
 
 
 def items_prefix(visit_node_id: str) -> str:
@@ -68,20 +68,20 @@ def _numbered(visit_node_id: str) -> str:
     return visit_node_id if MARK in visit_node_id else f"{visit_node_id}#1"
 
 
-def job_node_id(execution_id: int, step: str, visit: int, place: int | None = None) -> str:
+def job_node_id(execution_id: int, step: str, visit: int, index: int | None = None) -> str:
     """The id of a job's node, where the step of an undo job has `!undo` at its end. The inverse of `node_of_job`."""
     undo = step.endswith(UNDO_SUFFIX)
-    return node_id(execution_id, step.removesuffix(UNDO_SUFFIX), visit, place, undo=undo)
+    return node_id(execution_id, step.removesuffix(UNDO_SUFFIX), visit, index, undo=undo)
 
 
 def node_of_job(node: str) -> tuple[str, int, int | None]:
-    """The step, visit and place in the node id of a job; an invalid id counts as a step's name.
+    """The step, visit and index in the node id of a job; an invalid id counts as a step's name.
 
     The step of an undo job has `!undo` at its end.
     """
     undone = undone_node(node)
-    step, visit, place = parse_node(undone or node, node)
-    return (step or node) + ("" if undone is None else UNDO_SUFFIX), visit or 1, place
+    step, visit, index = parse_node(undone or node, node)
+    return (step or node) + ("" if undone is None else UNDO_SUFFIX), visit or 1, index
 
 
 def undone_node(node: str | None) -> str | None:
@@ -108,10 +108,10 @@ def parse_node(node: str | None, name: str | None, owner: int | None = None) -> 
         return Node(step, 1)
     if not step:
         return NOWHERE
-    visit, dot, place = rest.partition(".")
-    if not _is_number(visit) or int(visit) < 1 or (dot and not _is_number(place)):
+    visit, dot, index = rest.partition(".")
+    if not _is_number(visit) or int(visit) < 1 or (dot and not _is_number(index)):
         return NOWHERE
-    return Node(step, int(visit), int(place) if dot else None)
+    return Node(step, int(visit), int(index) if dot else None)
 
 
 def _is_number(text: str) -> bool:
@@ -119,11 +119,11 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10  # noqa: PLR2004 - longer is no int4
 
 
-def visit_name(step: str, visit: int, place: int | None = None, *, undo: bool = False) -> str:
+def visit_name(step: str, visit: int, index: int | None = None, *, undo: bool = False) -> str:
     """A visit, an item or an undo as people write it. A step with `!undo` at its end names the undo, too."""
     bare = step.removesuffix(UNDO_SUFFIX)
     name = bare if visit == 1 else numbered_visit(bare, visit)
-    return name + ("" if place is None else f"[{place}]") + (UNDO_SUFFIX if undo or bare != step else "")
+    return name + ("" if index is None else f"[{index}]") + (UNDO_SUFFIX if undo or bare != step else "")
 
 
 def numbered_visit(step: str, visit: int) -> str:
@@ -137,23 +137,23 @@ def name_of_node(node: str) -> str:
 
 
 def read_node(text: str) -> tuple[str, int | None, int | None]:
-    """The step, visit and place of `load`, `load#2`, `load[7]` or `load#2[7]`; None for a visit or place not named.
+    """The step, visit and index of `load`, `load#2`, `load[7]` or `load#2[7]`; None for a visit or index not named.
 
     The step of `load#2!undo` is `load!undo`. Raises OperatorFault if the number of the visit is none.
     """
     found = _NODE.fullmatch(text)
     if found is None:
         raise _no_visit_fault(text)
-    visit, place = (None if found[name] is None else int(found[name]) for name in ("visit", "place"))
-    return found["step"] + (found["undo"] or ""), visit, place
+    visit, index = (None if found[name] is None else int(found[name]) for name in ("visit", "index"))
+    return found["step"] + (found["undo"] or ""), visit, index
 
 
 def read_visit(text: str) -> tuple[str, int | None]:
     """The step and visit of `load` or `load#2`; raises OperatorFault if the number of the visit is none."""
-    step, visit, place = read_node(text)
-    if place is not None and visit is not None:
+    step, visit, index = read_node(text)
+    if index is not None and visit is not None:
         raise _no_visit_fault(text)
-    return step if place is None else text, visit
+    return step if index is None else text, visit
 
 
 def _no_visit_fault(text: str) -> OperatorFault:
@@ -162,5 +162,5 @@ def _no_visit_fault(text: str) -> OperatorFault:
 
 def read_item_name(text: str) -> ItemName | None:
     """The item that `fetch[3]` or `fetch#2[3]` names; None for a visit. Raises OperatorFault as `read_node`."""
-    step, visit, place = read_node(text)
-    return None if place is None else ItemName(step, visit, place)
+    step, visit, index = read_node(text)
+    return None if index is None else ItemName(step, visit, index)

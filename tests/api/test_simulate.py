@@ -88,7 +88,7 @@ def test_a_function_answers_the_job_of_each_item() -> None:
     seen = []
 
     def convert(job: Job) -> float:
-        seen.append((job.name, job.place))
+        seen.append((job.name, job.item_index))
         return float(job.args["celsius"])
 
     story = played("distributed_iterator", {"convert": convert})

@@ -28,7 +28,7 @@ def lineage(simulation: Simulation, number: int) -> str:
     if parent is None or source is None:
         return "0"
     node = parent.step if parent.visit == 1 else f"{parent.step}#{parent.visit}"
-    return f"{lineage(simulation, parent.execution.number)}/{node}.{parent.place}@{source.attempt}"
+    return f"{lineage(simulation, parent.execution.number)}/{node}.{parent.item_index}@{source.attempt}"
 
 
 def played(tried: Scenario) -> tuple[End, int]:
@@ -38,8 +38,8 @@ def played(tried: Scenario) -> tuple[End, int]:
     }
 
     def work(job: Job) -> object:
-        node = job.name if job.place is None else f"{job.step}#{job.visit}.{job.place}"
-        failures = job.attempt - 1 if job.place is None else 0
+        node = job.name if job.item_index is None else f"{job.step}#{job.visit}.{job.item_index}"
+        failures = job.attempt - 1 if job.item_index is None else 0
         given = answer(tried, lineage(simulation, job.execution_id), node, failures)
         if given.error is None:
             return given.result

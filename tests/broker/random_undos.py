@@ -24,8 +24,8 @@ def random_workflow(random: Random) -> str:
     names = ["a", "b", "c", "d"][: random.randint(2, 4)]
     fan_out = random.random() < 0.6
     lines = [f"- {{step: start, next: [{', '.join(names if fan_out else names[:1])}]}}"]
-    for place, name in enumerate(names):
-        after = "j" if fan_out or place == len(names) - 1 else names[place + 1]
+    for index, name in enumerate(names):
+        after = "j" if fan_out or index == len(names) - 1 else names[index + 1]
         lines.append(f"- {{step: {name}, {_action(random)}, next: {_next(random, name, after)}}}")
     join = random.choice(["", ", join: any", ", join: {need: 1, losers: cancel}"])
     lines.append(f"- {{step: j, {_action(random)}{join if fan_out else ''}, next: end}}")
@@ -95,7 +95,7 @@ class World:
         """Take a turn, and do what it decided."""
         self.turns += 1
         decision = self.session.apply(event, STORY_START + timedelta(seconds=self.turns))
-        what = f"{event.type} {event.step}#{event.visit}.{event.place} {event.undo} {event.error}"
+        what = f"{event.type} {event.step}#{event.visit}.{event.item_index} {event.undo} {event.error}"
         events = [(one.type, one.step, one.visit) for one in decision.events]
         self.log.append(f"{self.turns} {what} -> {decision.outcome} {events}")
         self._write(decision)
@@ -105,12 +105,12 @@ class World:
         self.awaited.update(decision.awaited)
         for job in decision.jobs:
             if job.undo:
-                self.started.append(((job.step, job.visit, job.place), self.turns))
-                self.undos[job.step, job.visit, job.place] = Job()
+                self.started.append(((job.step, job.visit, job.item_index), self.turns))
+                self.undos[job.step, job.visit, job.item_index] = Job()
             elif not job.delegated:
-                self.jobs[job.step, job.visit, job.place] = Job()
+                self.jobs[job.step, job.visit, job.item_index] = Job()
         for child in decision.children:
-            node = child.step, child.visit, child.place
+            node = child.step, child.visit, child.item_index
             if child.undo:
                 self.started.append((node, self.turns))
                 self.undos[node] = Job(leased=True, attempts=1)
@@ -118,7 +118,7 @@ class World:
                 self.children[node] = child.meta["parent"]["attempt"]
                 self.cancelled.discard(node)
         for change in decision.changes:
-            node = change.step, change.visit, change.place
+            node = change.step, change.visit, change.item_index
             jobs = self.undos if change.undo else self.jobs
             if node not in jobs:
                 continue
@@ -138,7 +138,14 @@ class World:
                 if awaited:
                     error = {"message": "withdrawn", "type": "withdrawn"}
                     self.mail.append(
-                        Event("action_failed", *node[:2], error=error, place=node[2], attempt=attempt, retryable=False)
+                        Event(
+                            "action_failed",
+                            *node[:2],
+                            error=error,
+                            item_index=node[2],
+                            attempt=attempt,
+                            retryable=False,
+                        )
                     )
             elif not awaited:
                 del self.jobs[node]  # its worker is told to stop, and its answer is refused
@@ -169,13 +176,15 @@ class World:
         if not job.leased:
             job.leased, job.attempts = True, job.attempts + 1
             return
-        step, visit, place = node
+        step, visit, index = node
         kind = self.random.random()
-        event = Event("action_completed", step, visit, self.random.choice([1, 2, 3]), attempt=job.attempts, place=place)
+        event = Event(
+            "action_completed", step, visit, self.random.choice([1, 2, 3]), attempt=job.attempts, item_index=index
+        )
         if kind < 0.6:
             del self.jobs[node]
             self._succeed(node, event)
-        elif kind < 0.65 and node[:2] not in self.awaited and place is None:
+        elif kind < 0.65 and node[:2] not in self.awaited and index is None:
             del self.jobs[node]
             self.jobs[node] = job  # the worker keeps it until a retry or an end
             self._succeed(node, event._replace(result=None, bytes_over=3_000_000))
@@ -210,17 +219,17 @@ class World:
         return holder.compensate is not None or child
 
     def _end_child(self, node: Node) -> None:
-        step, visit, place = node
+        step, visit, index = node
         attempt, kind = self.children.pop(node), self.random.random()
         completed, failed = (
-            ("action_completed", "action_failed") if place is None else ("execution_complete", "execution_failed")
+            ("action_completed", "action_failed") if index is None else ("execution_complete", "execution_failed")
         )
         meta: dict[str, Any] = {"child_execution_id": 70 + attempt}
         if kind < 0.6:
             undo = self.random.random() < 0.5
             if undo:
                 meta["undo"] = True
-            event = Event(completed, step, visit, 2, attempt=attempt, meta=meta, place=place, settled=False)
+            event = Event(completed, step, visit, 2, attempt=attempt, meta=meta, item_index=index, settled=False)
             if self.is_to_be_undone(node, child=undo) and is_live(self.session.state.status):
                 self.successes[node] = self.turns + 1
             self.read(event)
@@ -236,19 +245,19 @@ class World:
                 error,
                 attempt=attempt,
                 meta=meta,
-                place=place,
+                item_index=index,
                 settled=False,
                 retryable=retryable,
             )
         )
 
     def _undo(self, node: Node, job: Job) -> None:
-        step, visit, place = node
+        step, visit, index = node
         if not job.leased:
             job.leased, job.attempts = True, job.attempts + 1
             return
         del self.undos[node]
-        event = Event("action_completed", step, visit, None, attempt=job.attempts, place=place, undo=True)
+        event = Event("action_completed", step, visit, None, attempt=job.attempts, item_index=index, undo=True)
         if self.random.random() < 0.85:
             self.done.append(node)
             self.read(event)

@@ -246,7 +246,7 @@ def test_the_job_of_an_item_defers_strings_that_read_a_deferred_input() -> None:
       task: {type: http, url: "<{{ t }}>", args: {t: "{{ secret.t }}"}}
     """
     jobs = [job for job in jobs_of(body, f"{START}\n> action_completed s[0] 1") if not job.delegated]
-    assert [job.place for job in jobs] == [0, 1]
+    assert [job.item_index for job in jobs] == [0, 1]
     assert [job.action["url"] for job in jobs] == ["<{{ t }}>"] * 2
     assert [deferred(job) for job in jobs] == [[["args", "t"], ["url"]]] * 2
 

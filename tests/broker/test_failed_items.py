@@ -288,7 +288,7 @@ def test_a_simulation_lists_failed_items() -> None:
     head = "apiVersion: noetl.io/v1\nkind: Playbook\nmetadata: {name: story, path: story}\n"
     story = simulate(
         head + dedent(each("jobs")),
-        {"it": lambda job: JobFailed("no", status_code=404) if job.place == 1 else job.place, "see": 1},
+        {"it": lambda job: JobFailed("no", status_code=404) if job.item_index == 1 else job.item_index, "see": 1},
     )
     error = {"step": "it", "message": "no", "type": "failure", "status_code": 404}
     assert story.result == [{"index": 1, "error": error}]

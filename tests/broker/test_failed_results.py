@@ -47,7 +47,7 @@ def _chain(more: str = "") -> str:
 def _inputs(body: str, events: list[Event]) -> dict[str, Any]:
     """Return the inputs of all jobs of these events, by step."""
     turns: list[Decision] = [decision for _, decision, _ in play_turns(playbook(body), events)]
-    return {job.step: job.action.get("args") for decision in turns for job in decision.jobs if job.place is None}
+    return {job.step: job.action.get("args") for decision in turns for job in decision.jobs if job.item_index is None}
 
 
 @pytest.mark.parametrize(

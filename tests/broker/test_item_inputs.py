@@ -35,7 +35,7 @@ def decisions_of(body: str, *events: str) -> list[Decision]:
 
 def items_of(decision: Decision) -> list[JSON]:
     """Return the inputs of the children or jobs of items."""
-    jobs = [job.action.get("args") for job in decision.jobs if job.place is not None]
+    jobs = [job.action.get("args") for job in decision.jobs if job.item_index is not None]
     return [child.payload for child in decision.children] + jobs
 
 
@@ -87,7 +87,9 @@ def test_every_item_reads_the_result_that_its_step_was_given(task: str) -> None:
     ended = "execution_complete" if "playbook" in task else "action_completed"
     *_, first, later = decisions_of(body, '> action_completed find {"y": "a", "all": [1, 2]}', f"> {ended} each[0] 1")
     found = [child.payload["x"] for turn in (first, later) for child in turn.children]
-    assert found + [job.action["url"] for turn in (first, later) for job in turn.jobs if job.place is not None] == [
+    assert found + [
+        job.action["url"] for turn in (first, later) for job in turn.jobs if job.item_index is not None
+    ] == [
         "a1",
         "a2",
     ]
@@ -102,7 +104,7 @@ def job_of_item(task: str, *, step: str = "", metadata: str = "") -> Job:
     """
     compiled = playbook(body, metadata=metadata)
     [(_, decision, _)] = play_turns(compiled, read_events("> execution_start"))
-    [job] = [job for job in decision.jobs if job.place is not None]
+    [job] = [job for job in decision.jobs if job.item_index is not None]
     return job
 
 
@@ -148,7 +150,7 @@ def test_a_loop_that_reads_its_other_inputs_keeps_a_deferred_one() -> None:
     - {step: end}
     """
     [turn] = decisions_of(body)
-    [job] = [job for job in turn.jobs if job.place is not None]
+    [job] = [job for job in turn.jobs if job.item_index is not None]
     assert job.action["args"] == {"t": "{{ secret.t }}", "mode": "fast"}
     assert job.action["unfinished"] == [["args", "t"]]
 

@@ -329,6 +329,6 @@ def test_an_iterator_that_tolerates_all_failures_completes_without_a_result() ->
 def test_the_state_does_not_grow_with_items_that_are_tried_again() -> None:
     """How often an item failed is in its row."""
     compiled = playbook(each(f"type: python, code: x, {RETRY}", "concurrency: 50", "'{{ range(50) | list }}'"))
-    failures = [Event("action_failed", "each", 1, error={"message": "no"}, place=place) for place in range(50)]
+    failures = [Event("action_failed", "each", 1, error={"message": "no"}, item_index=index) for index in range(50)]
     states = [state for _, _, state in play_turns(compiled, [Event("execution_start", context={}), *failures])]
     assert states[0].tokens == states[-1].tokens

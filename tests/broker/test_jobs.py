@@ -216,7 +216,7 @@ def test_the_priority_of_a_step_wins_over_its_workbook_action(own: str, loop: st
     workbook: [{{name: w, type: python, code: x, priority: 7, loop: {{collection: [1], element: n{loop}}}}}]
     workflow: [{{step: start, next: s}}, {{step: s, type: workbook, task: w{own}}}]
     """)
-    assert [(job.node_type, job.priority, job.place, "loop" in job.action) for job in jobs] == (
+    assert [(job.node_type, job.priority, job.item_index, "loop" in job.action) for job in jobs] == (
         [("python", 7, None, False), ("python", 7, 0, False)] if loop else [("python", expected, None, True)]
     )
 

@@ -165,6 +165,6 @@ def test_items_over_the_allowance_of_a_turn_start_in_later_turns() -> None:
     rules = Rules(template_max_steps=20_000)
     begun = "> execution_start\n" + "> iteration_due each\n" * 40
     turns = [decision for _, decision, _ in play_turns(playbook(body), read_events(begun), rules=rules)]
-    urls = [job.action["url"] for decision in turns for job in decision.jobs if job.place is not None]
+    urls = [job.action["url"] for decision in turns for job in decision.jobs if job.item_index is not None]
     assert urls == [str(number) for number in range(40)]
     assert 2 < sum(bool(decision.jobs) for decision in turns) < 40

@@ -54,7 +54,7 @@ def test_an_iterator_and_its_items_have_timeouts() -> None:
       task: {type: python, code: x, timeout: "{{ n }}h"}
     """
     jobs = decided(body).jobs
-    assert [(job.place, job.timeout) for job in jobs] == [(None, 120.0), (0, 3600.0), (1, 7200.0)]
+    assert [(job.item_index, job.timeout) for job in jobs] == [(None, 120.0), (0, 3600.0), (1, 7200.0)]
 
 
 @pytest.mark.parametrize(

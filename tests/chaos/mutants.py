@@ -96,11 +96,11 @@ _MARK = (
 )
 _COUNT = "    self._count(outcomes, faults)\n"
 _LOCK = """\
-  select array_agg(l.is_held order by l.place)
+  select array_agg(l.is_held order by l.ordinal)
   into locks
   from (
-    select u.place, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
-    from unnest(executions) with ordinality u (execution_id, place)
+    select u.ordinal, bool_and(pg_try_advisory_xact_lock(u.execution_id)) over (partition by u.execution_id) as is_held
+    from unnest(executions) with ordinality u (execution_id, ordinal)
   ) l;
 """
 _READ = """\

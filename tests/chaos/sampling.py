@@ -14,4 +14,4 @@ def sample(things: Sequence[Thing], most: int) -> list[Thing]:
     """All of them with NOETL_CHAOS=long, otherwise `most` of them, evenly spread, with the first and the last."""
     if LONG or len(things) <= most:
         return [*things]
-    return [things[round(place * (len(things) - 1) / (most - 1))] for place in range(most)]
+    return [things[round(index * (len(things) - 1) / (most - 1))] for index in range(most)]

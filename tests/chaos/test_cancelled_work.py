@@ -274,7 +274,7 @@ async def race(database: Database, prepared: Callable[[Session[Any]], Awaitable[
                 await own.execute("select noetl.cancel_execution($1)", execution_id)
 
         async def compete() -> int:
-            return sum([int(await other.fetchval(against, place)) for place in range(RACES)])
+            return sum([int(await other.fetchval(against, index)) for index in range(RACES)])
 
         _, count = await asyncio.gather(cancel(), compete())
     await until(database, "select not exists (select from noetl.execution where status = 'RUNNING')")

@@ -96,9 +96,9 @@ async def test_a_cancel_and_a_completion_at_once_make_one_end(
             await operator.fetch(CANCEL, [job[0]])
             await until(database, ENDED, job[0])
             await worker.fetch(COMPLETE, [job[1]], [job[2]])
-        for place, (execution_id, queue_id, attempt, _) in enumerate(raced):
+        for index, (execution_id, queue_id, attempt, _) in enumerate(raced):
             sides = [worker.fetch(COMPLETE, [queue_id], [attempt]), operator.fetch(CANCEL, [execution_id])]
-            await asyncio.gather(*(reversed(sides) if place % 2 else sides))
+            await asyncio.gather(*(reversed(sides) if index % 2 else sides))
         await until_ended(database)
     await drain(database)
     assert await rows(database, END_EVENTS) == []
@@ -127,15 +127,15 @@ async def test_a_parent_and_a_child_that_end_at_once_both_end(
     breaks = [of_parents[parents[job[0]]] for job in lasts]
     assert len(lasts) == len(breaks) == families
     async with session(database) as worker, session(database) as other, running(database), running(database):
-        for place, (last, break_) in enumerate(zip(lasts[: 2 * SURE], breaks[: 2 * SURE], strict=True)):
+        for index, (last, break_) in enumerate(zip(lasts[: 2 * SURE], breaks[: 2 * SURE], strict=True)):
             sides = [(worker, COMPLETE, last), (other, FAIL, break_)]
-            if place >= SURE:
+            if index >= SURE:
                 sides.reverse()
             for own, statement, job in sides:
                 await own.fetch(statement, [job[1]], [job[2]])
                 await until(database, ENDED, last[0])
-        for place in range(2 * SURE, families, AT_ONCE):
-            done, failed = lasts[place : place + AT_ONCE], breaks[place : place + AT_ONCE]
+        for index in range(2 * SURE, families, AT_ONCE):
+            done, failed = lasts[index : index + AT_ONCE], breaks[index : index + AT_ONCE]
             half = len(done) // 2
             await worker.fetch(COMPLETE, [job[1] for job in done[:half]], [job[2] for job in done[:half]])
             await other.fetch(FAIL, [job[1] for job in failed], [job[2] for job in failed])

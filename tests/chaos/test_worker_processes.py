@@ -117,7 +117,7 @@ class Crew:
 async def crew_of(database: Database, folder: Path) -> AsyncIterator[Crew]:
     """Start a crew; kill all its workers after the test."""
     crew = Crew(database, folder)
-    crew.workers = [await crew.start(place) for place in range(len(crew.clocks))]
+    crew.workers = [await crew.start(index) for index in range(len(crew.clocks))]
     try:
         yield crew
     finally:

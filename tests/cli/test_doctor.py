@@ -80,7 +80,7 @@ def test_doctor_checks_each_of_several_databases(command: Command, database: Dat
     """A database that cannot be reached is a problem of its own."""
     answer = command("doctor", "--dsn", "postgresql://127.0.0.1:1/nowhere", "--dsn", database.dsn)
     lines = answer.stdout.splitlines()
-    first, second = (place for place, line in enumerate(lines) if line.endswith(":"))
+    first, second = (index for index, line in enumerate(lines) if line.endswith(":"))
     assert lines[first].startswith("127.0.0.1:1/nowhere")
     assert lines[first + 1].split()[:2] == ["problem", "connection"]
     assert (lines[second + 1].split()[:2], answer.exit_code) == (["ok", "connection"], 1)

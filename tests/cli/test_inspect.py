@@ -172,7 +172,7 @@ def test_events_of_iterator_items_have_their_index(command: Command, database: D
         ["spread", "item", "0"], ["spread", "item", "1"], ["spread#2", "item", "0"], ["spread#2", "item", "1"],
     ]  # fmt: skip
     jobs = command("status", execution_id).stdout
-    assert [place in jobs for place in ("spread#2[0]", "spread#2[1]")] == [True, True]
+    assert [name in jobs for name in ("spread#2[0]", "spread#2[1]")] == [True, True]
 
 
 def fail_fetch(command: Command, database: Database, attempt: int = 1) -> None:

@@ -28,14 +28,14 @@ workflow:
 # Ends leased jobs: of three items two complete, one fails.
 END = """
     with leased as (
-      select queue_id, attempts, split_part(node_id, '.', 2)::int as place from noetl.lease_jobs('w', %s)
+      select queue_id, attempts, split_part(node_id, '.', 2)::int as index from noetl.lease_jobs('w', %s)
     ), failed as (
-      select jsonb_build_object('message', 'no ' || place, 'type', 'type ' || place %% 2) as error, place from leased
+      select jsonb_build_object('message', 'no ' || index, 'type', 'type ' || index %% 2) as error, index from leased
     )
-    select case when place %% 3 = 1 then noetl.fail_job(queue_id, 'w', attempts, error)
-      else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(place)) end
+    select case when index %% 3 = 1 then noetl.fail_job(queue_id, 'w', attempts, error)
+      else noetl.complete_job(queue_id, 'w', attempts, to_jsonb(index)) end
     from leased
-    join failed using (place)"""
+    join failed using (index)"""
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_status_shows_how_far_an_iterator_is(command: Command, fetching: int) ->
     assert "  RUNNING    20 of 40, 7 failed, " in step
     assert "/s, about " in step
     assert "7 items failed, by type of error: type 1 4, type 0 3" in lines
-    assert jobs == [[f"fetch[{place}]", "python", "leased"] for place in range(20, 30)]
+    assert jobs == [[f"fetch[{index}]", "python", "leased"] for index in range(20, 30)]
     assert "and 10 more open jobs of items" in lines
 
 
@@ -134,7 +134,7 @@ def test_explain_folds_failed_items(command: Command, fetching: int) -> None:
 
 def test_hostile_error_types_stay_bounded(command: Command, database: Database, fetching: int) -> None:
     """Many, long and unprintable ones: the first are shortened, the others are counted."""
-    hostile = "jsonb_build_object('type', place || repeat(chr(27) || E'[2J\\n', 1000))"
+    hostile = "jsonb_build_object('type', index || repeat(chr(27) || E'[2J\\n', 1000))"
     execute(database, f"update noetl.iteration set status = 'FAILED', error = {hostile}")
     text = command("status", fetching).stdout
     [line] = [line for line in text.splitlines() if line.startswith("40 items failed, by type of error: ")]

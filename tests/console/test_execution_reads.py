@@ -121,7 +121,7 @@ async def test_items_are_listed_by_status(database: Database, api: httpx.AsyncCl
     [link] = re.findall(r'href="([^"]+)">1 failed</a>', page)
     items = (await api.get(unescape(link))).text
     assert (
-        [(item["place"], item["status"]) for item in found["items"]],
+        [(item["index"], item["status"]) for item in found["items"]],
         [name in items for name in ("[0]", "[1]")],
     ) == ([(0, "FAILED")], [True, False])
 

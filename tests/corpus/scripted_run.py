@@ -69,9 +69,9 @@ class _Answers:
         """Yield the events that answer one decision."""
         for job in decision.jobs:
             if not job.delegated:
-                yield self._answer(job.step, job.visit, job.place)
+                yield self._answer(job.step, job.visit, job.item_index)
         for child in decision.children:
-            yield self._answer(child.step, child.visit, child.place, of_child=True)
+            yield self._answer(child.step, child.visit, child.item_index, of_child=True)
         for change in decision.changes:
             if change.status == "retry":
                 yield self._answer(change.step, change.visit, None)
@@ -81,15 +81,15 @@ class _Answers:
             results = [value for _, value in sorted(self.items[post.step, post.visit].items())]
             yield Event(post.type, post.step, post.visit, results if post.type == ITERATOR_COMPLETED else None)
 
-    def _answer(self, step: str, visit: int, place: int | None, *, of_child: bool = False) -> Event:
-        types = ("execution_complete", "execution_failed") if of_child and place is not None else ("", "")
+    def _answer(self, step: str, visit: int, index: int | None, *, of_child: bool = False) -> Event:
+        types = ("execution_complete", "execution_failed") if of_child and index is not None else ("", "")
         self.attempts[step, visit] += 1
         attempt = self.attempts[step, visit]
         failures = self.script.failures.get(step, [])
         if attempt <= len(failures):
             error = failures[attempt - 1]
-            return Event(types[1] or "action_failed", step, visit, error=error, attempt=attempt, place=place)
+            return Event(types[1] or "action_failed", step, visit, error=error, attempt=attempt, item_index=index)
         data = self.script.data.get(step, {})
-        if place is not None:
-            self.items[step, visit][place] = data
-        return Event(types[0] or "action_completed", step, visit, data, attempt=attempt, place=place)
+        if index is not None:
+            self.items[step, visit][index] = data
+        return Event(types[0] or "action_completed", step, visit, data, attempt=attempt, item_index=index)

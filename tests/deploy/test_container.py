@@ -45,7 +45,7 @@ def _instructions() -> list[Instruction]:
 
 
 INSTRUCTIONS = _instructions()
-LAST_STAGE = INSTRUCTIONS[max(place for place, one in enumerate(INSTRUCTIONS) if one.word == "FROM") :]
+LAST_STAGE = INSTRUCTIONS[max(index for index, one in enumerate(INSTRUCTIONS) if one.word == "FROM") :]
 
 
 def of(word: str, among: list[Instruction] = INSTRUCTIONS) -> list[str]:

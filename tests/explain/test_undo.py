@@ -35,7 +35,7 @@ def explained(story: str, **more: Any) -> str:
 
 def row(step: str, status: str, message: str = "") -> dict[str, Any]:
     """A row of `noetl.undo` that is left."""
-    return {"step": step, "visit": 1, "place": None, "status": status, "error": {"message": message}}
+    return {"step": step, "visit": 1, "index": None, "status": status, "error": {"message": message}}
 
 
 def test_a_visit_that_is_awaited_is_explained() -> None:

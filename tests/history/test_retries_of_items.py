@@ -123,6 +123,6 @@ def test_the_items_to_be_run_again_take_little_room() -> None:
     """A bit each."""
     story = "> execution_start\n> action_completed a [{}]\n{}\n> action_failed it[1] {{}}; not retryable"
     numbers = ", ".join(map(str, range(2_000)))
-    ends = "\n".join(f"> action_completed it[{place}] 1" for place in (0, *range(2, 1_000)))
+    ends = "\n".join(f"> action_completed it[{index}] 1" for index in (0, *range(2, 1_000)))
     source = history_of(EACH, story.format(numbers, ends))
     assert len(plan_retry(source).document["enter"][0]["items"]["again"]) == 500

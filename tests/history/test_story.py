@@ -22,8 +22,8 @@ EVENTS = [
     Event("action_completed", "Größe.2-b", 1, 2.5),
     Event("action_failed", "a", 1, error={"message": "no"}, attempt=3),
     Event("action_failed", "a", 1, error={"message": "no"}, retryable=False, stale=True),
-    Event("execution_complete", "my items", 2, {"n": 1}, place=12),
-    Event("execution_failed", "a", 1, error={"message": "x"}, place=0),
+    Event("execution_complete", "my items", 2, {"n": 1}, item_index=12),
+    Event("execution_failed", "a", 1, error={"message": "x"}, item_index=0),
     Event("ein-wort!", "a", 1, 5),
 ]
 

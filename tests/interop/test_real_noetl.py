@@ -81,8 +81,8 @@ async def served(real: RealNoETL, *, owner: str = "worker") -> AsyncIterator[Non
 async def results(real: RealNoETL, *bodies: str) -> list[JSON]:
     """Register playbooks with these bodies, run each once, and return the results or error messages."""
     numbers = []
-    for place, body in enumerate(bodies):
-        path = f"probe{place}"
+    for index, body in enumerate(bodies):
+        path = f"probe{index}"
         await real.register(document(body, path=path))
         numbers.append(await real.start(path))
     found = await real.ended(*numbers)
@@ -155,7 +155,7 @@ async def test_its_http_tool_sends_query_and_body(real: RealNoETL) -> None:
     body = "workflow:\n- {{step: start, next: s}}\n- {{step: s, type: http, url: {url}/{place}, {step}}}\n"
     async with served(real):
         url = real.web.url
-        await results(real, *(body.format(url=url, place=place, step=step) for place, step in enumerate(steps)))
+        await results(real, *(body.format(url=url, place=index, step=step) for index, step in enumerate(steps)))
     assert sorted(real.web.requests, key=lambda request: request[1]) == [
         ("GET", "/0?a=1&b=2", None),
         ("GET", "/1?a=1&query=q", None),

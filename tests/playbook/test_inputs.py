@@ -16,10 +16,10 @@ def test_input_words_merge_by_their_strength() -> None:
     """With < payload < input < params < data < args."""
     words = ("args", "data", "params", "input", "payload", "with")
     text = ", ".join(
-        f"{word}: {{{', '.join(f'k{n}: {word}' for n in range(place, 6))}}}" for place, word in enumerate(words)
+        f"{word}: {{{', '.join(f'k{n}: {word}' for n in range(index, 6))}}}" for index, word in enumerate(words)
     )
     found = inputs_of(text)
-    expected = {f"k{place}": "args" for place in range(6)}
+    expected = {f"k{index}": "args" for index in range(6)}
     assert {key: tree.fixed for key, tree in found.keys.items()} == expected
     assert found.aliases["with"] == ("k5",)
     assert {*found.aliases} == {*words}

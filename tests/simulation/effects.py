@@ -52,9 +52,9 @@ def reference_event(event: Row, leases: int) -> ReferenceEvent | None:
     node, index = "", meta.get("index")
     if not event["event_type"].lower().startswith(("execution_start", "execution_cancel", "execution_deadline")):
         node = (event["node_id"] or "").partition(":")[2].removesuffix(UNDO)
-        node, dot, place = node.partition(".")
+        node, dot, own = node.partition(".")
         if dot:
-            index = int(place)
+            index = int(own)
         node = node.removesuffix("#1")
     if index is not None:
         kind = f"item_{kind}"
@@ -115,10 +115,10 @@ def _of_work(decision: Decision) -> Iterator[Effect]:
     for job in decision.jobs:
         if not job.delegated:
             inputs = job.action.get("args", {})
-            detail = inputs if job.place is None or job.undo else (job.place, None, inputs)
+            detail = inputs if job.item_index is None or job.undo else (job.item_index, None, inputs)
             yield Effect("job", _node_of(job, undo=job.undo), detail)
     for child in decision.children:
-        called = (None if child.undo else child.place, child.path, child.payload)
+        called = (None if child.undo else child.item_index, child.path, child.payload)
         yield Effect("child", _node_of(child, undo=child.undo), called if child.undo_of is None else "undo")
 
 
@@ -131,7 +131,7 @@ def _node_of(work: Job | Child | Undo | JobChange, *, undo: bool) -> str:
     node = _node(work.step, work.visit)
     if not undo:
         return node
-    return (node if work.place is None else f"{node}.{work.place}") + UNDO
+    return (node if work.item_index is None else f"{node}.{work.item_index}") + UNDO
 
 
 def _detail(event: Emitted) -> Any:

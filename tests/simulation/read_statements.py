@@ -126,7 +126,7 @@ def load_items(
     """Return some items of iterators."""
     found = []
     for execution, node, first, count in zip(executions, nodes, firsts, counts, strict=True):
-        keys = [(execution, node, place) for place in range(first, first + count)]
+        keys = [(execution, node, index) for index in range(first, first + count)]
         items = [tables.iterations[key]["item"] for key in keys if key in tables.iterations]
         found.append(
             {"execution_id": execution, "node_id": node, "first": first, "count": count, "items": items, "fits": True}
@@ -134,19 +134,19 @@ def load_items(
     return found
 
 
-def load_item_statuses(tables: Tables, executions: list[int], nodes: list[str], places: list[int]) -> list[Row]:
+def load_item_statuses(tables: Tables, executions: list[int], nodes: list[str], indexes: list[int]) -> list[Row]:
     """Return the statuses of items."""
-    keys = zip(executions, nodes, places, strict=True)
+    keys = zip(executions, nodes, indexes, strict=True)
     return [tables.iterations[key] for key in keys if key in tables.iterations]
 
 
 def load_open_items(tables: Tables, executions: list[int], nodes: list[str]) -> list[Row]:
-    """Return the places of the open items of iterators."""
+    """Return the indexes of the open items of iterators."""
     found = []
     for execution, node in zip(executions, nodes, strict=True):
         rows = [row for key, row in sorted(tables.iterations.items()) if key[:2] == (execution, node)]
-        places = [row["place"] for row in rows if row["status"] in {"RUNNING", "CANCELLED"}]
-        found.append({"execution_id": execution, "node_id": node, "places": places})
+        indexes = [row["index"] for row in rows if row["status"] in {"RUNNING", "CANCELLED"}]
+        found.append({"execution_id": execution, "node_id": node, "indexes": indexes})
     return found
 
 
@@ -157,7 +157,7 @@ def load_failed(
     found = []
     for execution, node in zip(executions, nodes, strict=True):
         rows = [row for key, row in sorted(tables.iterations.items()) if key[:2] == (execution, node)]
-        failed = [{"index": row["place"], "error": row["error"]} for row in rows if row["status"] == "FAILED"]
+        failed = [{"index": row["index"], "error": row["error"]} for row in rows if row["status"] == "FAILED"]
         found.append({"execution_id": execution, "node_id": node, "failed": failed, "fits": True})
     return found
 
@@ -173,12 +173,12 @@ def load_undos(tables: Tables, executions: list[int], below: list[int | None]) -
     return found
 
 
-def load_item_actions(tables: Tables, executions: list[int], nodes: list[str], places: list[int]) -> list[Row]:
+def load_item_actions(tables: Tables, executions: list[int], nodes: list[str], indexes: list[int]) -> list[Row]:
     """Return the actions of items."""
     found = []
-    for owner, node, place in zip(executions, nodes, places, strict=True):
-        action = jsonb_order(undos.item_action(tables, owner, node, place))
-        found.append({"execution_id": owner, "node_id": node, "place": place, "fits": True, "action": action})
+    for owner, node, index in zip(executions, nodes, indexes, strict=True):
+        action = jsonb_order(undos.item_action(tables, owner, node, index))
+        found.append({"execution_id": owner, "node_id": node, "index": index, "fits": True, "action": action})
     return found
 
 
@@ -249,7 +249,7 @@ def history_rows(tables: Tables, executions: list[int]) -> list[Row]:
 
 def history_undos(tables: Tables, executions: list[int]) -> list[Row]:
     """Return the rows of undo executions, as they were taken over."""
-    names = ("execution_id", "step", "visit", "place", "turn", "child_execution_id", "inputs", "result")
+    names = ("execution_id", "step", "visit", "index", "turn", "child_execution_id", "inputs", "result")
     undoing = {owner for owner in executions if undos.origin_of(tables, owner) != owner}
     rows = sorted((row for key, row in tables.undos.items() if key[0] in undoing), key=lambda row: row["turn"])
     return [_Record({name: row[name] for name in names}) for row in rows]
@@ -257,7 +257,7 @@ def history_undos(tables: Tables, executions: list[int]) -> list[Row]:
 
 def history_undone(tables: Tables, executions: list[int]) -> list[Row]:
     """Return the visits and items whose undo has begun."""
-    names = ("execution_id", "step", "visit", "place", "status")
+    names = ("execution_id", "step", "visit", "index", "status")
     begun = {"running", "done", "failed", "taken"}
     rows = [row for key, row in tables.undos.items() if key[0] in executions and row["status"] in begun]
     rows.sort(key=lambda row: (row["execution_id"], row["turn"]))

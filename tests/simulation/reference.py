@@ -148,8 +148,8 @@ class Reference:
 
     def _receive(self, event: ReferenceEvent) -> None:
         """Give a signal to the oldest open wait that fits; keep it if there is none."""
-        places = {name: place for place, name in enumerate(self.steps)}
-        open_waits = [(token.awaited.turn, places[token.step], token.visit, token)
+        indexes = {name: index for index, name in enumerate(self.steps)}
+        open_waits = [(token.awaited.turn, indexes[token.step], token.visit, token)
                       for token in self.running if token.awaited]  # fmt: skip
         told = next((token for *_, token in open_waits if token.node == event.node), None)
         for *_, token in sorted(open_waits, key=lambda entry: entry[:3]):
@@ -255,8 +255,8 @@ class Reference:
         for token in self.running:
             items = token.items
             while items is not None and items.kept:
-                place = items.kept.pop(0)
-                self.emit("child", token.node, (place, items.iterate.path, items.inputs[place]))
+                index = items.kept.pop(0)
+                self.emit("child", token.node, (index, items.iterate.path, items.inputs[index]))
         self._move_tokens()
 
     def _start(self, event: ReferenceEvent) -> None:
@@ -827,73 +827,73 @@ class Reference:
             self.emit("post", token.node, "iterator_completed")
 
     def _apply_to_items(self, token: Token, items: Items, event: ReferenceEvent) -> None:
-        place = event.place
+        index = event.item_index
         if event.kind == "gathered" and len(items.results) == len(items.values):
             results = [items.results[at] for at in range(len(items.values))]
             self.undo.succeed(token, event, results)
             self._end_visit(token, Outcome(results, failed=items.failed_in_order))
         elif event.kind == "more":
             self._start_items(token, items)
-        if place is None or place not in items.open or self._is_item_outdated(items, place, event):
+        if index is None or index not in items.open or self._is_item_outdated(items, index, event):
             return
         if event.kind == "item_due":
-            self._start_item_again(token, items, place, event)
+            self._start_item_again(token, items, index, event)
         elif event.kind == "item_failed":
-            self._fail_item(token, items, place, event)
+            self._fail_item(token, items, index, event)
         else:
-            items.open.remove(place)
-            items.due.discard(place)
-            self.undo.succeed(token, event, _outcome(event.value).data, place)
-            self.emit("iteration_completed", token.node, place)
-            items.results[place] = _outcome(event.value).data
+            items.open.remove(index)
+            items.due.discard(index)
+            self.undo.succeed(token, event, _outcome(event.value).data, index)
+            self.emit("iteration_completed", token.node, index)
+            items.results[index] = _outcome(event.value).data
             self._start_items(token, items)
 
-    def _is_item_outdated(self, items: Items, place: int, event: ReferenceEvent) -> bool:
+    def _is_item_outdated(self, items: Items, index: int, event: ReferenceEvent) -> bool:
         """Tell whether an event is of an attempt of an item that was counted, as of a visit."""
         failed = event.kind == "item_failed"
         lease = event.leases if failed and event.lease is None else event.lease or 0
         counts = failed or (event.kind == "item_completed" and items.iterate.path is not None)
-        return counts and 0 < lease <= items.failed_leases.get(place, 0)
+        return counts and 0 < lease <= items.failed_leases.get(index, 0)
 
-    def _start_item_again(self, token: Token, items: Items, place: int, event: ReferenceEvent) -> None:
+    def _start_item_again(self, token: Token, items: Items, index: int, event: ReferenceEvent) -> None:
         """Start the child of an item again, after the delay."""
-        if place not in items.due or event.lease not in {None, items.failures.get(place, 0) + 1}:
+        if index not in items.due or event.lease not in {None, items.failures.get(index, 0) + 1}:
             return
-        items.due.remove(place)
+        items.due.remove(index)
         if self.status != "RUNNING":
-            items.kept.append(place)
+            items.kept.append(index)
             return
-        self.emit("child", token.node, (place, items.iterate.path, items.inputs[place]))
+        self.emit("child", token.node, (index, items.iterate.path, items.inputs[index]))
 
-    def _fail_item(self, token: Token, items: Items, place: int, event: ReferenceEvent) -> None:
+    def _fail_item(self, token: Token, items: Items, index: int, event: ReferenceEvent) -> None:
         """Try an item again, or end it: with a result of its `catch`, or as failed."""
-        self.undo.note_attempt(token, event, place)
-        failures = items.failures[place] = items.failures.get(place, 0) + 1
+        self.undo.note_attempt(token, event, index)
+        failures = items.failures[index] = items.failures.get(index, 0) + 1
         is_child, retry = items.iterate.path is not None, items.iterate.retry
         lease = event.leases if event.lease is None else event.lease
-        items.failed_leases[place] = max(items.failed_leases.get(place, 0), failures if is_child else lease)
-        names = {**items.inputs[place], "item": items.values[place]}
+        items.failed_leases[index] = max(items.failed_leases.get(index, 0), failures if is_child else lease)
+        names = {**items.inputs[index], "item": items.values[index]}
         if retry and event.may_retry and self.wants_retry(retry, failures, names, event.value):
             if is_child:
-                items.due.add(place)
+                items.due.add(index)
             delay = retry.initial_delay * retry.backoff_multiplier ** (failures - 1)
-            self.emit("action_retry", token.node, [place, float(min(delay, retry.max_delay))])
+            self.emit("action_retry", token.node, [index, float(min(delay, retry.max_delay))])
             return
-        items.open.remove(place)
-        self.undo.give_up(token, place)
+        items.open.remove(index)
+        self.undo.give_up(token, index)
         error = {"attempt": failures, "type": "action_failed", **event.value, "step": token.step}
         is_broken = False
         try:
-            is_caught = self._is_item_caught(token, items, place, error)
+            is_caught = self._is_item_caught(token, items, index, error)
         except EvaluationError:
             is_caught, is_broken = False, True
         if is_caught:
-            made = _stored(items.results[place])
-            self.emit("iteration_completed", token.node, [place, {"data": None} if made is None else made])
+            made = _stored(items.results[index])
+            self.emit("iteration_completed", token.node, [index, {"data": None} if made is None else made])
             self._start_items(token, items)
             return
-        self.emit("iteration_failed", token.node, place)
-        items.failed.add(place)
+        self.emit("iteration_failed", token.node, index)
+        items.failed.add(index)
         if is_broken or self._fails_by_items(token, items):
             self._close_items(token, items)
             if is_broken:
@@ -905,7 +905,7 @@ class Reference:
             elif not self._is_caught(token, {**event.value, "type": "all_items_failed", "message": "all items failed"}):
                 self._fail_step(token, event.value)
             return
-        items.results[place] = None
+        items.results[index] = None
         self._start_items(token, items)
 
     def _close_items(self, token: Token, items: Items) -> None:
@@ -923,15 +923,15 @@ class Reference:
         percent = int(tolerate.removesuffix("%"))
         return failed * 100 > percent * total or (failed == total and percent < EVERY)
 
-    def _is_item_caught(self, token: Token, items: Items, place: int, error: Mapping[str, Any]) -> bool:
+    def _is_item_caught(self, token: Token, items: Items, index: int, error: Mapping[str, Any]) -> bool:
         """Give a failed item the result of the first entry of `catch` that is true. Raises EvaluationError."""
-        names = {**items.inputs[place], "item": items.values[place], "error": error}
+        names = {**items.inputs[index], "item": items.values[index], "error": error}
         look = self._scope(token)
         scope = lambda name: names[name] if name in names else look(name)  # noqa: E731
         for entry in items.iterate.catch:
             if entry.when is None or is_true(entry.when.evaluate(scope)):
                 result: Any = entry.result
-                items.results[place] = _rendered(result, scope) if type(result) is tuple else result.evaluate(scope)
+                items.results[index] = _rendered(result, scope) if type(result) is tuple else result.evaluate(scope)
                 return True
         return False
 
@@ -958,10 +958,10 @@ class Reference:
         """Fail `end` because of its result; the visit ends once, so its completion in this turn is replaced."""
         if end.kind == "router":
             self.emit("step_failed", token.node)
-        for place, effect in enumerate(self.effects):
+        for index, effect in enumerate(self.effects):
             if effect[:2] == ("step_completed", token.node):
                 kept = None if effect.detail is None else [False, effect.detail]
-                self.effects[place] = Effect("step_failed", token.node, kept)
+                self.effects[index] = Effect("step_failed", token.node, kept)
         self.error = {"step": end.name}
         self._finish("FAILED")
 

@@ -18,7 +18,7 @@ class ReferenceEvent(NamedTuple):
     `kind`: start, cancel, deadline, completed, failed, item_completed, item_failed, gathered (all results of an
     iterator), more (start more items), due (start the child again), timer (the moment of a wait came), decided (an
     approval), signal, pause, resume (`node` is the cause, `lease` the number) or place (it is admitted).
-    `path_is_paused`: of a start. `value`: the payload, the result, the error or the signal. `place`: of an item.
+    `path_is_paused`: of a start. `value`: the payload, the result, the error or the signal. `item_index`: of an item.
     `lease`: the number of the lease, or of the start of a child; None if the event has none. `leases`: how many the
     job had. `through_job`: whether it was sent by a function of the job. `is_undo`: of the undo of a visit or item.
     `undo_child`: the child that completed and has something to undo. `undone`: of a start that undoes these rows.
@@ -26,7 +26,7 @@ class ReferenceEvent(NamedTuple):
 
     kind: str
     node: str = ""
-    place: int | None = None
+    item_index: int | None = None
     value: Any = None
     may_retry: bool = True
     lease: int | None = None

@@ -32,11 +32,11 @@ class _Execution:
 
 
 class Parent(NamedTuple):
-    """The visit that waits for a child, the place of an item, and the number of this start."""
+    """The visit that waits for a child, the index of an item, and the number of this start."""
 
     execution: _Execution
     node: str
-    place: int | None
+    item_index: int | None
     attempt: int
 
 
@@ -56,18 +56,18 @@ def run_reference(scenario: Scenario, root: int) -> End:
 def _caused_events(scenario: Scenario, plans: dict[str, Plan], execution: _Execution, effect: Effect) -> list[Due]:
     """Return the events that an effect causes."""
     what, node, detail = effect
-    place, path, inputs = detail if isinstance(detail, tuple) else (None, None, detail)
+    index, path, inputs = detail if isinstance(detail, tuple) else (None, None, detail)
     if what == "child":
-        attempt = execution.failures.get(node if place is None else item_node_id(node, place), 0) + 1
+        attempt = execution.failures.get(node if index is None else item_node_id(node, index), 0) + 1
         child = _Execution(
-            plans[path], f"{execution.family}/{node}.{place}@{attempt}", Parent(execution, node, place, attempt)
+            plans[path], f"{execution.family}/{node}.{index}@{attempt}", Parent(execution, node, index, attempt)
         )
         return [(child, ReferenceEvent("start", value=inputs))]
     if what.startswith("execution_"):
         return _answer_parent(execution)
     event: ReferenceEvent | None = None
     if what == "job":
-        event = _action_end(scenario, execution, node, place)
+        event = _action_end(scenario, execution, node, index)
     elif what == "post":
         event = ReferenceEvent("more" if detail == "iteration_due" else "gathered", node)
     elif what == "action_retry":
@@ -75,25 +75,25 @@ def _caused_events(scenario: Scenario, plans: dict[str, Plan], execution: _Execu
     return [] if event is None else [(execution, event)]
 
 
-def _next_attempt(scenario: Scenario, execution: _Execution, node: str, place: int | None) -> ReferenceEvent:
+def _next_attempt(scenario: Scenario, execution: _Execution, node: str, index: int | None) -> ReferenceEvent:
     """Return the event that starts the child again, or that ends the next attempt of an action."""
-    key = node if place is None else item_node_id(node, place)
+    key = node if index is None else item_node_id(node, index)
     execution.failures[key] = execution.failures.get(key, 0) + 1
     step = execution.reference.steps[node.partition("#")[0]]
     is_child = step.kind == "playbook" or bool(step.iterate and step.iterate.path)
     if is_child:
-        return ReferenceEvent("due" if place is None else "item_due", node, place)
-    return _action_end(scenario, execution, node, place)
+        return ReferenceEvent("due" if index is None else "item_due", node, index)
+    return _action_end(scenario, execution, node, index)
 
 
-def _action_end(scenario: Scenario, execution: _Execution, node: str, place: int | None) -> ReferenceEvent:
+def _action_end(scenario: Scenario, execution: _Execution, node: str, index: int | None) -> ReferenceEvent:
     """Return the event that ends an action."""
-    full = node if place is None else item_node_id(node, place)
+    full = node if index is None else item_node_id(node, index)
     answered = answer(scenario, execution.family, full, execution.failures.get(full, 0))
     kind = "completed" if answered.error is None else "failed"
-    kind = kind if place is None else f"item_{kind}"
+    kind = kind if index is None else f"item_{kind}"
     return ReferenceEvent(
-        kind, node, place, answered.result if answered.error is None else answered.error, answered.retryable
+        kind, node, index, answered.result if answered.error is None else answered.error, answered.retryable
     )
 
 
@@ -107,5 +107,5 @@ def _answer_parent(execution: _Execution) -> list[Due]:
     if kind == "completed":
         back = parent.execution.reference.steps[parent.node.partition("#")[0]].return_step
         value = {"data": reference.result if back is None else reference.data_of(back)}  # as an action's result
-    kind = kind if parent.place is None else f"item_{kind}"
-    return [(parent.execution, ReferenceEvent(kind, parent.node, parent.place, value, lease=parent.attempt))]
+    kind = kind if parent.item_index is None else f"item_{kind}"
+    return [(parent.execution, ReferenceEvent(kind, parent.node, parent.item_index, value, lease=parent.attempt))]

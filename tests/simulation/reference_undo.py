@@ -29,7 +29,7 @@ class UndoRow:
     """
 
     token: Token
-    place: int | None
+    item_index: int | None
     turn: int
     status: str = "open"
     child: int | None = None
@@ -39,7 +39,7 @@ class UndoRow:
     @property
     def node(self) -> str:
         """The node of the visit or of the item."""
-        return self.token.node if self.place is None else f"{self.token.node}.{self.place}"
+        return self.token.node if self.item_index is None else f"{self.token.node}.{self.item_index}"
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -47,7 +47,7 @@ class UndoRow:
 
         Several rows of one turn are of unknown outcome, so no order of them is wrong: the name decides.
         """
-        return self.turn, -1 if self.place is None else self.place, self.token.node
+        return self.turn, -1 if self.item_index is None else self.item_index, self.token.node
 
 
 class Compensation:
@@ -67,61 +67,61 @@ class Compensation:
 
     # What succeeded.
 
-    def of_step(self, step: Step, place: int | None) -> Compensate | None:
+    def of_step(self, step: Step, index: int | None) -> Compensate | None:
         """Return what undoes a visit of a step or one of its items."""
-        if place is None:
+        if index is None:
             return step.compensate
         return step.iterate.compensate if step.iterate else None
 
-    def succeed(self, token: Token, event: ReferenceEvent, result: Any, place: int | None = None) -> None:
+    def succeed(self, token: Token, event: ReferenceEvent, result: Any, index: int | None = None) -> None:
         """Note that the action, the child or the items of a visit succeeded."""
         step = self._of.steps[token.step]
-        own = self.of_step(step, place)
+        own = self.of_step(step, index)
         if own is None and event.undo_child is None:
             return
-        if place is None and own is not None:
+        if index is None and own is not None:
             for row in self.rows:
                 if row.token is token and row.status == "open":
                     row.status = "superseded"
         child = event.undo_child if own is None else None
-        inputs = self._inputs_of(token, place)
-        row = UndoRow(token=token, place=place, turn=self._of.turn, child=child, inputs=inputs, result=result)
+        inputs = self._inputs_of(token, index)
+        row = UndoRow(token=token, item_index=index, turn=self._of.turn, child=child, inputs=inputs, result=result)
         self.rows.append(row)
         self._emit_row(row)
 
-    def _inputs_of(self, token: Token, place: int | None) -> dict[str, Any]:
-        return token.items.inputs[place] if token.items and place is not None else token.inputs
+    def _inputs_of(self, token: Token, index: int | None) -> dict[str, Any]:
+        return token.items.inputs[index] if token.items and index is not None else token.inputs
 
     def set_result(self, token: Token, result: Any) -> None:
         """Let the undo of a visit see its output."""
         for row in self.rows:
-            if row.token is token and row.place is None:
+            if row.token is token and row.item_index is None:
                 row.result = result
 
-    def note_attempt(self, token: Token, event: ReferenceEvent, place: int | None = None) -> None:
+    def note_attempt(self, token: Token, event: ReferenceEvent, index: int | None = None) -> None:
         """Note whether a failed attempt may have had an effect."""
         step = self._of.steps[token.step]
         by_child = step.kind == "playbook" or bool(step.iterate and step.iterate.path)
         lease = event.leases if event.lease is None else event.lease
         failures = token.failures
-        if token.items is not None and place is not None:
-            failures = token.items.failures.get(place, 0)
+        if token.items is not None and index is not None:
+            failures = token.items.failures.get(index, 0)
         error_type = event.value.get("type") if isinstance(event.value, Mapping) else None
         is_of_child = isinstance(event.value, Mapping) and "child_execution_id" in event.value
         if (error_type in UNSURE and not is_of_child) or (not by_child and lease > failures + 1):
-            token.unsure.add(place)
+            token.unsure.add(index)
 
-    def give_up(self, token: Token, place: int | None = None) -> None:
+    def give_up(self, token: Token, index: int | None = None) -> None:
         """List a visit or an item that ended without success, and that may have had an effect.
 
         An iterator that did not succeed is not undone as a whole beside its items.
         """
         step = self._of.steps[token.step]
-        if place is None and (self.of_step(step, 0) or any(self._is_open_row_of(row, token) for row in self.rows)):
+        if index is None and (self.of_step(step, 0) or any(self._is_open_row_of(row, token) for row in self.rows)):
             return
-        if place in token.unsure and self.of_step(step, place) is not None:
-            inputs = self._inputs_of(token, place)
-            row = UndoRow(token=token, place=place, turn=self._of.turn, status="unknown", inputs=inputs)
+        if index in token.unsure and self.of_step(step, index) is not None:
+            inputs = self._inputs_of(token, index)
+            row = UndoRow(token=token, item_index=index, turn=self._of.turn, status="unknown", inputs=inputs)
             self.rows.append(row)
             self._emit_row(row)
 
@@ -159,7 +159,7 @@ class Compensation:
     def _may_undo(self) -> bool:
         """Tell whether the execution may have something to undo: then nobody knows whether a child has."""
         steps = self._of.steps.values()
-        return self.has_open or any(self.of_step(step, place) for step in steps for place in (None, 0))
+        return self.has_open or any(self.of_step(step, index) for step in steps for index in (None, 0))
 
     def _has_child(self, token: Token) -> bool:
         if token.begun == self._of.turn:
@@ -209,9 +209,11 @@ class Compensation:
         if self._current is not None:
             self._current.status = "unknown"
         for token in self._draining:
-            for place in self._awaited(token):
-                inputs = self._inputs_of(token, place)
-                self.rows.append(UndoRow(token=token, place=place, turn=self._of.turn, status="unknown", inputs=inputs))
+            for index in self._awaited(token):
+                inputs = self._inputs_of(token, index)
+                self.rows.append(
+                    UndoRow(token=token, item_index=index, turn=self._of.turn, status="unknown", inputs=inputs)
+                )
                 self._emit_row(self.rows[-1])
         self._note_error({})
         self._finish("FAILED")
@@ -237,48 +239,48 @@ class Compensation:
         kind, over = event.kind.removeprefix("item_"), self._of.over.get(event.node)
         if kind != "completed" or event.undo_child is None or over is None or event.is_undo:
             return False
-        if any(row.token is over and row.place == event.place for row in self.rows):
+        if any(row.token is over and row.item_index == event.item_index for row in self.rows):
             return False
-        self.succeed(over, event, self._of.late_result(event), event.place)
+        self.succeed(over, event, self._of.late_result(event), event.item_index)
         return True
 
     def _drain(self, token: Token, event: ReferenceEvent) -> None:
         """End an awaited visit, or one of its items, by the event that reports its end."""
-        place, kind = event.place, event.kind.removeprefix("item_")
+        index, kind = event.item_index, event.kind.removeprefix("item_")
         items = token.items
         if kind == "gathered" and items is not None and not items.open:
             kind = "completed"
         kind = "failed" if self._is_withdrawn(token, event) else kind
         if kind not in {"completed", "failed"} or self._of.is_of_other_attempt(token, event):
             return
-        if items is not None and place is None and event.kind == "completed":
+        if items is not None and index is None and event.kind == "completed":
             return
-        if place is not None and (items is None or place not in items.open):
+        if index is not None and (items is None or index not in items.open):
             return
         self._note_end(token, event, kind)
-        if items is not None and place is not None:
-            items.open.remove(place)
+        if items is not None and index is not None:
+            items.open.remove(index)
             if kind == "failed":
-                self.give_up(token, place)
+                self.give_up(token, index)
         if items is not None and items.open:
             return
         self._draining.remove(token)
-        if not any(row.token is token and row.place is None for row in self.rows):
+        if not any(row.token is token and row.item_index is None for row in self.rows):
             self.give_up(token)
 
     @staticmethod
     def _is_withdrawn(token: Token, event: ReferenceEvent) -> bool:
         """Tell whether the child of an awaited item would be started again: it is not, so the item ends."""
-        if event.kind != "item_due" or token.items is None or event.place not in token.items.due:
+        if event.kind != "item_due" or token.items is None or event.item_index not in token.items.due:
             return False
-        return event.lease in {None, token.items.failures.get(event.place, 0) + 1}
+        return event.lease in {None, token.items.failures.get(event.item_index, 0) + 1}
 
     def _note_end(self, token: Token, event: ReferenceEvent, kind: str) -> None:
         """Note what an awaited visit or item did."""
         if kind == "completed":
-            self.succeed(token, event, self._of.late_result(event), event.place)
+            self.succeed(token, event, self._of.late_result(event), event.item_index)
         elif event.kind != "item_due":
-            self.note_attempt(token, event, event.place)
+            self.note_attempt(token, event, event.item_index)
 
     def go_on(self) -> None:
         """Begin the next undo if nothing is awaited and none runs; end if none is left."""
@@ -309,14 +311,14 @@ class Compensation:
             self._of.emit("job", row.node + UNDO, inputs)
 
     def _action(self, row: UndoRow) -> Compensate:
-        action = self.of_step(self._of.steps[row.token.step], row.place)
+        action = self.of_step(self._of.steps[row.token.step], row.item_index)
         if action is None:
             raise TypeError(f"{row.node} has no compensate")
         return action
 
     def _apply_to_undo(self, event: ReferenceEvent) -> None:
         row = self._current
-        if row is None or event.node != row.token.node or event.place != row.place:
+        if row is None or event.node != row.token.node or event.item_index != row.item_index:
             return
         kind = event.kind.removeprefix("item_")
         by_child = row.child is not None or self._action(row).path is not None

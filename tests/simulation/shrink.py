@@ -62,9 +62,9 @@ def _smaller_plans(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, children=others)
         for smaller in _smaller_plans(child):
             yield replace(plan, steps=_callers(plan.steps, smaller), children=(*others, smaller))
-    for place, step in enumerate(plan.steps):
+    for index, step in enumerate(plan.steps):
         for simpler in _simpler_steps(step):
-            yield replace(plan, steps=(*plan.steps[:place], simpler, *plan.steps[place + 1 :]))
+            yield replace(plan, steps=(*plan.steps[:index], simpler, *plan.steps[index + 1 :]))
     if plan.deadline is not None:
         yield replace(plan, deadline=None)
 
@@ -97,8 +97,8 @@ def _without(plan: Plan, name: str) -> Plan:
 
 def _simpler_steps(step: Step) -> Iterator[Step]:
     """Yield the step without one of its parts."""
-    for place, entry in enumerate(step.entries):
-        before, after = step.entries[:place], step.entries[place + 1 :]
+    for index, entry in enumerate(step.entries):
+        before, after = step.entries[:index], step.entries[index + 1 :]
         yield replace(step, entries=(*before, *after))
         for simpler in _simpler_entries(entry):
             yield replace(step, entries=(*before, simpler, *after))
@@ -134,8 +134,8 @@ def _simpler_steps(step: Step) -> Iterator[Step]:
 
 
 def _simpler_catches(step: Step) -> Iterator[Step]:
-    for place, entry in enumerate(step.catch):
-        before, after = step.catch[:place], step.catch[place + 1 :]
+    for index, entry in enumerate(step.catch):
+        before, after = step.catch[:index], step.catch[index + 1 :]
         yield replace(step, catch=(*before, *after))
         if entry.when is not None or entry.inputs:
             yield replace(step, catch=(*before, entry._replace(when=None, inputs=()), *after))
@@ -156,8 +156,8 @@ def _simpler_entries(entry: Entry) -> Iterator[Entry]:
         yield entry._replace(when=None, otherwise=())
     if entry.then and entry.otherwise:
         yield entry._replace(otherwise=())
-    for place in range(len(entry.then) if len(entry.then) > 1 else 0):
-        yield entry._replace(then=entry.then[:place] + entry.then[place + 1 :])
+    for index in range(len(entry.then) if len(entry.then) > 1 else 0):
+        yield entry._replace(then=entry.then[:index] + entry.then[index + 1 :])
     if any(target.inputs for target in entry.then + entry.otherwise):
         then, otherwise = (
             (target._replace(inputs=()) for target in targets) for targets in (entry.then, entry.otherwise)

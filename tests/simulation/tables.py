@@ -153,6 +153,6 @@ def _rank(key: str) -> tuple[int, bytes]:
     return len(encoded), encoded
 
 
-def item_node_id(node_id: str, place: int) -> str:
+def item_node_id(node_id: str, index: int) -> str:
     """Return the node id of an iterator's item, as `noetl.item_node_id` does."""
-    return f"{node_id if '#' in node_id else node_id + '#1'}.{place}"
+    return f"{node_id if '#' in node_id else node_id + '#1'}.{index}"

@@ -30,9 +30,9 @@ class _Node(NamedTuple):
         return self.text.partition("#")[0].partition(".")[0]
 
     @property
-    def place(self) -> int | None:
-        place = self.text.partition(".")[2]
-        return int(place) if place else None
+    def item_index(self) -> int | None:
+        index = self.text.partition(".")[2]
+        return int(index) if index else None
 
     @property
     def visit(self) -> str:
@@ -63,10 +63,10 @@ class _Checks:
         jobs = [job for key, job in tables.queue.items() if key[1].endswith(UNDO) and job["status"] == "done"]
         self.jobs_done = Counter(self._node(job["execution_id"], job["node_id"]) for job in jobs)
 
-    def _node(self, execution_id: int, node_id: str, place: int | None = None) -> _Node:
+    def _node(self, execution_id: int, node_id: str, item_index: int | None = None) -> _Node:
         text = node_id.partition(":")[2].removesuffix(UNDO)
         visit, _, own = text.partition(".")
-        index = place if place is not None else int(own) if own else None
+        index = item_index if item_index is not None else int(own) if own else None
         visit = visit.removesuffix("#1")
         text = visit if index is None else f"{visit}.{index}"
         return _Node(self.origins.get(execution_id, execution_id), text)
@@ -92,15 +92,15 @@ class _Checks:
 
     def _own(self, node: _Node) -> Compensate | None:
         step = self._step(node)
-        if node.place is None:
+        if node.item_index is None:
             return step.compensate
         return step.iterate.compensate if step.iterate else None
 
     def _own_row(self, node: _Node, owner: int) -> Row | None:
         """Return the row of a node in one execution."""
         text = node.text
-        if node.place is not None and "#" not in text:
-            text = f"{node.visit}#1.{node.place}"
+        if node.item_index is not None and "#" not in text:
+            text = f"{node.visit}#1.{node.item_index}"
         return self.tables.undos.get((owner, f"{owner}:{text}"))
 
     def _row(self, node: _Node) -> Row | None:
@@ -156,7 +156,7 @@ class _Checks:
             if self._own(node) is None:
                 continue
             whole = _Node(node.execution_id, node.visit)
-            if node.place is not None and self._own(whole) is not None and whole in self.successes:
+            if node.item_index is not None and self._own(whole) is not None and whole in self.successes:
                 continue  # its iterator undoes the whole
             row, times = self._row(node), self.done[node]
             status = row["status"] if row else None

@@ -53,7 +53,7 @@ UNDO_MUTANTS = (
         "a late success of an item is not undone",
         UNDOS_FROM + 17,
         draining._drain_item,
-        "report_item(draft, step, token, place)",
+        "report_item(draft, step, token, index)",
         "token",
     ),
     Mutant(

@@ -129,7 +129,7 @@ def _take_over(tables: Tables, keys: list[Node], number: int) -> None:
     old = [tables.undos[key] for key in keys]
     taken = [{**row, "inputs": undo_inputs(tables, row), "result": undo_result(tables, row)} for row in old]
     origins = {key: _origin_turn(tables, tables.undos[key]) for key in keys}
-    taken.sort(key=lambda row: (origins[row["execution_id"], row["node_id"]], *_place(row), row["node_id"]))
+    taken.sort(key=lambda row: (origins[row["execution_id"], row["node_id"]], *_index_key(row), row["node_id"]))
     for row in old:
         row |= {"status": "taken", "taken_by": number}
     for turn, row in enumerate(taken, 1):
@@ -138,8 +138,8 @@ def _take_over(tables: Tables, keys: list[Node], number: int) -> None:
         tables.undos[number, node_id] = {**row, **moved}
 
 
-def _place(row: Row) -> tuple[bool, int]:
-    return row["place"] is not None, row["place"] or 0
+def _index_key(row: Row) -> tuple[bool, int]:
+    return row["index"] is not None, row["index"] or 0
 
 
 def _origin_turn(tables: Tables, row: Row) -> int:
@@ -154,20 +154,20 @@ def undo_inputs(tables: Tables, row: Row) -> Row:
     if row["inputs"] is not None:
         return dict(row["inputs"])
     owner, visit = row["execution_id"], row["node_id"].partition(".")[0]
-    if row["place"] is None:
+    if row["index"] is None:
         return {"action": load_json(tables.queue[owner, row["node_id"]]["action"])}
     visit = visit.removesuffix("#1")
     items = {key[2]: item for key, item in tables.iterations.items() if key[:2] == (owner, visit)}
-    action = item_action(tables, owner, visit, row["place"])
-    return {"action": action, "item": items[row["place"]]["item"], "total": len(items)}
+    action = item_action(tables, owner, visit, row["index"])
+    return {"action": action, "item": items[row["index"]]["item"], "total": len(items)}
 
 
-def item_action(tables: Tables, owner: int, visit: str, place: int) -> Any:
+def item_action(tables: Tables, owner: int, visit: str, index: int) -> Any:
     """Return the action of an item's job, or {args: the payload of its child}."""
-    job = tables.queue.get((owner, item_node_id(visit, place)))
+    job = tables.queue.get((owner, item_node_id(visit, index)))
     if job is not None:
         return load_json(job["action"])
-    child = tables.iterations[owner, visit, place]["child_execution_id"]
+    child = tables.iterations[owner, visit, index]["child_execution_id"]
     start = next(event for event in tables.events_of[child] if event["event_type"] == "execution_start")
     return {"args": start["context"]["workload"]}
 
@@ -208,7 +208,7 @@ def write_undos(*columns: Sequence[Any]) -> Pending:
         for owner, step, visit in zip(*columns[13:16], strict=True):
             for row in tables.undos.values():
                 same = (row["execution_id"], row["step"], row["visit"]) == (owner, step, visit)
-                if same and row["place"] is not None and row["status"] == "open":
+                if same and row["index"] is not None and row["status"] == "open":
                     row["status"] = "superseded"
         for owner, node_id, status, error in zip(*columns[9:13], strict=True):
             row = tables.undos[owner, node_id]
@@ -216,7 +216,7 @@ def write_undos(*columns: Sequence[Any]) -> Pending:
                 row |= {"status": status, "error": jsonb(error)}
         for owner, node_id in zip(*columns[16:18], strict=True):
             tables.queue[owner, node_id]["node_name"] += "!undo"
-        names = ("execution_id", "node_id", "step", "visit", "place", "turn", "status", "child_execution_id", "error")
+        names = ("execution_id", "node_id", "step", "visit", "index", "turn", "status", "child_execution_id", "error")
         for values in zip(*columns[:9], strict=True):
             new: Row = {"inputs": None, "result": None, "taken_by": None, **dict(zip(names, values, strict=True))}
             new["error"] = jsonb(new["error"])

@@ -51,12 +51,12 @@ OF_TURNS = (*TURN[:5], "execution_id", "event_id", "decided_at", "result_event_i
 JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
 
 
-def documents(text: str, place: int) -> list[Row]:
-    """Return the rows of the JSON document at this place of the arguments."""
+def documents(text: str, index: int) -> list[Row]:
+    """Return the rows of the JSON document at this index of the arguments."""
     rows = load_json(text)
-    if not {len(row) for row in rows} <= LENGTHS[place]:
-        raise RuntimeError(f"a row is not {COLUMNS[place]}")
-    return [_row(dict(zip_longest(COLUMNS[place], row))) for row in rows]
+    if not {len(row) for row in rows} <= LENGTHS[index]:
+        raise RuntimeError(f"a row is not {COLUMNS[index]}")
+    return [_row(dict(zip_longest(COLUMNS[index], row))) for row in rows]
 
 
 def _row(row: Row) -> Row:
@@ -167,7 +167,7 @@ def withdraw_jobs(withdrawn: Sequence[int], *changed: Sequence[Any]) -> Pending:
 
 def write_turns(tables: Tables, columns: Columns, *, defects: frozenset[str]) -> tuple[Row, Pending]:
     """Write all rows of a batch; return how many states moved, and the ids of children. So does write_first_turns."""
-    turns, events, steps = (documents(str(text), place) for place, text in enumerate(columns[:3]))
+    turns, events, steps = (documents(str(text), index) for index, text in enumerate(columns[:3]))
     read = sources(columns)
     _place_turns(turns, read)
     _place_events(events, read)
@@ -384,10 +384,10 @@ def write_items(*columns: Sequence[Any]) -> Pending:
 
     def write(tables: Tables) -> None:
         for row in _rows("execution_id node_id items", columns):
-            for place, item in enumerate(jsonb(row["items"])):
-                key = (row["execution_id"], row["node_id"], place)
+            for index, item in enumerate(jsonb(row["items"])):
+                key = (row["execution_id"], row["node_id"], index)
                 tables.iterations[key] = {
-                    "execution_id": key[0], "node_id": key[1], "place": place, "item": item, "status": "WAITING",
+                    "execution_id": key[0], "node_id": key[1], "index": index, "item": item, "status": "WAITING",
                     "child_execution_id": None, "result_event_id": None, "error": None, "failures": 0,
                     "failed_attempt": 0, "unsure": False,
                 }  # fmt: skip
@@ -399,10 +399,10 @@ def change_items(*columns: Sequence[Any]) -> Pending:
     """Write the statuses of items."""
 
     def write(tables: Tables) -> None:
-        names = "execution_id node_id place status result_event_id error failures failed_attempt unsure"
+        names = "execution_id node_id index status result_event_id error failures failed_attempt unsure"
         for row in _rows(names, columns):
             row["error"] = jsonb(row["error"])
-            item = tables.iterations[row["execution_id"], row["node_id"], row["place"]]
+            item = tables.iterations[row["execution_id"], row["node_id"], row["index"]]
             kept = {name: item[name] for name in ("failures", "failed_attempt", "unsure") if row[name] is None}
             if row["status"] == "RUNNING" and row["error"] is None:
                 kept["error"] = item["error"]
@@ -432,7 +432,7 @@ def write_posts(*columns: Any) -> Pending:
 
 def _gathered(tables: Tables, node: Row) -> list[Any]:
     found = [row for key, row in tables.iterations.items() if key[:2] == (node["execution_id"], node["node_id"])]
-    found.sort(key=lambda row: row["place"])
+    found.sort(key=lambda row: row["index"])
     return [
         _unwrapped(tables.events[row["result_event_id"]]["result"]) if row["status"] == "COMPLETED" else None
         for row in found
@@ -447,7 +447,7 @@ def _unwrapped(result: Any) -> Any:
 
 def write_family(*columns: Sequence[Any]) -> Pending:
     """Write starts of children, answers to parents, and cancels of children."""
-    children = _rows("execution_id node_id place path version payload meta child_id", [*columns[:7], columns[19]])
+    children = _rows("execution_id node_id index path version payload meta child_id", [*columns[:7], columns[19]])
     answers = _rows("execution_id cause event_type node_id node_name status result error meta", columns[7:16])
     withdrawn = set(columns[16])
     abandoned = dict.fromkeys(zip(columns[17], columns[18], strict=True))
@@ -476,9 +476,9 @@ def cancel_children_of_items(*columns: Sequence[Any]) -> Pending:
     def write(tables: Tables) -> None:
         of_items = [
             child
-            for owner, node, place in zip(*columns, strict=True)
+            for owner, node, index in zip(*columns, strict=True)
             for child in tables.children_of(owner, node)
-            if child["status"] in LIVE and child["parent_index"] == place
+            if child["status"] in LIVE and child["parent_index"] == index
         ]
         _cancel(tables, of_items)
 
@@ -535,7 +535,7 @@ def _start_child(tables: Tables, child: Row) -> None:
         "parent_execution_id": parent,
         "parent_event_id": tables.queue[parent, child["node_id"]]["event_id"],
         "parent_node_id": child["node_id"],
-        "parent_index": child["place"],
+        "parent_index": child["index"],
     }
     tables.insert_event(
         {
@@ -554,15 +554,15 @@ def _start_child(tables: Tables, child: Row) -> None:
             "meta": jsonb(child["meta"]),
         }
     )  # fmt: skip
-    node = child["node_id"] if child["place"] is None else item_node_id(child["node_id"], child["place"])
+    node = child["node_id"] if child["index"] is None else item_node_id(child["node_id"], child["index"])
     job = tables.queue.get((parent, node))
     if job is not None:
         attempt = jsonb(child["meta"])["parent"]["attempt"]
         job |= {"attempts": attempt, "available_at": INFINITY, "first_leased_at": tables.clock()}
         if job["status"] == "failed":
             job["status"] = "delegated"
-    if child["place"] is not None:
-        item = tables.iterations[parent, child["node_id"], child["place"]]
+    if child["index"] is not None:
+        item = tables.iterations[parent, child["node_id"], child["index"]]
         item |= {"status": "RUNNING", "child_execution_id": owner}
 
 

@@ -208,11 +208,11 @@ BREACHES = (
         insert into noetl.undo (execution_id, node_id, step, visit, turn, status, taken_by)
         values (:id, ':id:b', 'b', 1, 2, 'taken', 1)"""),
     Breach("an item that ended says that it runs", "family", {"verify_items"}, """
-        update noetl.iteration set status = 'RUNNING' where execution_id = :id and place = 0"""),
+        update noetl.iteration set status = 'RUNNING' where execution_id = :id and index = 0"""),
     Breach("an item that its events tell of is gone", "family", {"verify_items"}, """
-        delete from noetl.iteration where execution_id = :id and place = 0"""),
+        delete from noetl.iteration where execution_id = :id and index = 0"""),
     Breach("an item that waits says that it failed", "family", {"verify_items"}, """
-        insert into noetl.iteration (execution_id, node_id, place, status) values (:id, ':id:spread', 3, 'FAILED')"""),
+        insert into noetl.iteration (execution_id, node_id, index, status) values (:id, ':id:spread', 3, 'FAILED')"""),
     Breach("a turn has the wrong number", "late", {"verify_turn_numbers"}, """
         update noetl.turn set turn = turn + 5 where execution_id = :id and outcome = 'after_end'"""),
     Breach("the state stands at another turn", "half", {"verify_turn_numbers"}, """

@@ -17,8 +17,8 @@ from tests.postgres import Database
 
 CHECK = """
 select noetl.faults_of_value(p.schema::jsonb, p.value::jsonb)
-from unnest($1::text[], $2::text[]) with ordinality p (schema, value, place)
-order by p.place
+from unnest($1::text[], $2::text[]) with ordinality p (schema, value, ordinal)
+order by p.ordinal
 """
 FORM = {
     "discount": {"type": "number", "minimum": 0, "maximum": 30, "default": 0},

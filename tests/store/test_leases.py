@@ -14,7 +14,7 @@ from tests.sessions import Session, put_job, refused, session
 async def lease(own: Session[Any], *arguments: Any) -> list[tuple[str, int]]:
     """Lease as worker `w` by default. Return node names and attempts."""
     values = arguments or ("w",)
-    places = ", ".join(f"${place}" for place in range(1, len(values) + 1))
+    places = ", ".join(f"${index}" for index in range(1, len(values) + 1))
     return [
         (row["node_name"], row["attempts"])
         for row in await own.fetch(f"select * from noetl.lease_jobs({places})", *values)

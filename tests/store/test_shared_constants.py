@@ -98,28 +98,28 @@ def test_one_sql_function_names_the_aliases() -> None:
 NODES = [(1, None), (2, None), (1, 0), (3, 17), (12, 999_999_999)]
 
 
-@pytest.mark.parametrize("visit, place", NODES)
+@pytest.mark.parametrize("visit, index", NODES)
 async def test_sql_and_python_make_and_read_the_same_node_ids(
-    database: Database, visit: int, place: int | None
+    database: Database, visit: int, index: int | None
 ) -> None:
     """Of visits and of items."""
-    node = nodes.node_id(7, "a_b-c", visit, place)
+    node = nodes.node_id(7, "a_b-c", visit, index)
     visit_node = nodes.node_id(7, "a_b-c", visit)
     made = "select noetl.node_id(7, 'a_b-c', $1)"
-    if place is None:
+    if index is None:
         assert await value(database, made, visit) == node
         assert await rows(database, "select visit_node_id from noetl.parse_item($1)", node) == []
         assert await value(database, "select noetl.visit_name($1, $2)", "a_b-c", visit) == nodes.name_of_node(node)
         assert await value(database, "select noetl.items_prefix($1)", node) == nodes.items_prefix(node)
     else:
-        assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, place) == node
-        assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, place)]
-        assert nodes.item_node_id(visit_node, place) == node
+        assert await value(database, f"select noetl.item_node_id(({made}), $2)", visit, index) == node
+        assert await rows(database, "select * from noetl.parse_item($1)", node) == [(visit_node, index)]
+        assert nodes.item_node_id(visit_node, index) == node
     undo = await value(database, "select noetl.undo_node_id($1)", node)
-    assert undo == nodes.node_id(7, "a_b-c", visit, place, undo=True)
+    assert undo == nodes.node_id(7, "a_b-c", visit, index, undo=True)
     for one in (node, undo):
         assert await rows(database, "select step, visit from noetl.parse_node($1)", one) == [("a_b-c", visit)]
-        assert await value(database, "select noetl.is_item($1)", one) is (place is not None)
+        assert await value(database, "select noetl.is_item($1)", one) is (index is not None)
         assert await value(database, "select noetl.is_undo($1)", one) is (one == undo)
         assert nodes.undone_node(one) == (
             node if one == undo and "#" in node else f"{visit_node}#1" if one == undo else None
@@ -135,13 +135,13 @@ async def test_sql_and_python_refuse_the_same_node_ids(database: Database, node:
     assert await rows(database, "select step, visit from noetl.parse_node($1)", node) == []
 
 
-@pytest.mark.parametrize("visit, place", NODES)
+@pytest.mark.parametrize("visit, index", NODES)
 @pytest.mark.parametrize("step", ["fetch", "a[b", "two words", "charge!undo"])
-def test_a_command_reads_the_name_that_is_shown(step: str, visit: int, place: int | None) -> None:
+def test_a_command_reads_the_name_that_is_shown(step: str, visit: int, index: int | None) -> None:
     """So each name can be pasted into a command. The first visit has no number."""
-    shown = nodes.visit_name(step, visit, place)
-    assert nodes.read_node(shown) == (step, None if visit == 1 else visit, place)
-    assert nodes.name_of_node(nodes.job_node_id(7, step, visit, place)) == shown
+    shown = nodes.visit_name(step, visit, index)
+    assert nodes.read_node(shown) == (step, None if visit == 1 else visit, index)
+    assert nodes.name_of_node(nodes.job_node_id(7, step, visit, index)) == shown
 
 
 def test_only_these_functions_know_the_parts_of_a_node_id() -> None:

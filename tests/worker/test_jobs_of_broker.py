@@ -33,7 +33,7 @@ def leased(job: Job, workload: Any) -> LeasedJob:
         queue_id=7,
         attempt=1,
         execution_id=STORY_EXECUTION,
-        node_id=node_id(STORY_EXECUTION, job.step, job.visit, job.place),
+        node_id=node_id(STORY_EXECUTION, job.step, job.visit, job.item_index),
         node_name=job.step,
         node_type=job.node_type,
         action=json.dumps(job.action),

@@ -137,7 +137,7 @@ async def given_to_items(shared: WorkerResources, body: str, distribute: str) ->
     workload = decision.begun.workload if decision.begun is not None else None
     answers = [await execute(leased(job, workload), using, time_limit_seconds=20) for job in jobs]
     results: list[Any] = [json.loads(done.result) for done in answers if isinstance(done, Success)]
-    return results if distribute or jobs[0].place is not None else [*results[0]]
+    return results if distribute or jobs[0].item_index is not None else [*results[0]]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
     for undo in reversed(draft.writes.rare.undos):
         number = draft.turn.number
         if undo.status == "open" and (compensation.cursor is None or compensation.cursor > number):
-            return UndoRow(undo.step, undo.visit, undo.place, number, undo.child_execution_id)
+            return UndoRow(undo.step, undo.visit, undo.item_index, number, undo.child_execution_id)
     row: UndoRow | None = draft.known.ask(want_undo(compensation.cursor))
     return row
 
@@ -86,7 +86,7 @@ def _next_row(draft: Draft, compensation: Compensation) -> UndoRow | None:
 def _undo_step(draft: Draft, current: Undoing | UndoRow) -> Step | None:
     """The action that undoes a row; None if this version has none."""
     step = draft.playbook.steps.get(current.step)
-    return None if step is None else undo_action(step, current.place)
+    return None if step is None else undo_action(step, current.item_index)
 
 
 def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
@@ -94,10 +94,10 @@ def _start_undo(draft: Draft, compensation: Compensation, row: UndoRow) -> None:
     step, undo = draft.playbook.steps.get(row.step), _undo_step(draft, row)
     draft.undo -= 1
     child = row.child_execution_id is not None or (undo is not None and undo.call is not None)
-    current = Undoing(row.step, row.visit, row.place, row.turn, child)
+    current = Undoing(row.step, row.visit, row.item_index, row.turn, child)
     draft.compensation = compensation._replace(cursor=row.turn, current=current)
-    ordinal = emit_compensation(draft, "started", row.step, row.visit, row.place)
-    draft.writes.rare.undo_changes.append(UndoChange(row.step, row.visit, row.place, "running"))
+    ordinal = emit_compensation(draft, "started", row.step, row.visit, row.item_index)
+    draft.writes.rare.undo_changes.append(UndoChange(row.step, row.visit, row.item_index, "running"))
     if step is None or (undo is None and row.child_execution_id is None):
         _fail_for_good(draft, current, _nothing_undoes(row, step))
         return
@@ -124,7 +124,7 @@ def _unrendered(row: UndoRow, step: Step, fault: TemplateError) -> dict[str, JSO
 def _nothing_undoes(row: UndoRow, step: Step | None) -> dict[str, JSON]:
     """The error of a row that this version cannot undo. A command that starts an undo checks this before."""
     lacks = "this version has no such step" if step is None else "this version of the step has no `compensate`"
-    if step is not None and row.place is not None:
+    if step is not None and row.item_index is not None:
         lacks = "this version has no `compensate` in the `task` of the step"
     return {"step": row.step, "message": f"{lacks}; undo it with a version that has one"}
 
@@ -135,7 +135,7 @@ def _start_undo_execution(draft: Draft, step: Step, row: UndoRow, ordinal: int) 
     _delegate(draft, step, row, ordinal, {"undo_of": child}, None)
     parent = {"depth": draft.depth + 1, "return_step": None, "attempt": 1}
     meta: dict[str, JSON] = {"parent": parent, "undo": {"execution_id": child, "error": _error(draft)}}
-    started = Child(row.step, row.visit, row.place, "", None, {}, meta, undo=True, undo_of=child)
+    started = Child(row.step, row.visit, row.item_index, "", None, {}, meta, undo=True, undo_of=child)
     draft.writes.rare.children.append(started)
 
 
@@ -147,7 +147,7 @@ def _start_action(draft: Draft, undo: Step, row: UndoRow, ordinal: int) -> None:
     if not own.values:
         seen["args"] = given.values
     if undo.call is None:
-        enqueue_job(draft, undo, row.visit, ordinal, own, result, (row.place, seen))
+        enqueue_job(draft, undo, row.visit, ordinal, own, result, (row.item_index, seen))
         job, name = draft.writes.jobs.pop(), f"{undo.name}{UNDO_SUFFIX}"
         action, context = {**job.action, "name": name}, {**job.context, "step_name": name}
         draft.writes.jobs.append(job._replace(action=action, context=context, undo=True))
@@ -165,12 +165,12 @@ def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], 
     words: dict[str, JSON] = {"error": error, "execution_id": _undone_execution(draft)}
     task = draft.playbook.steps[row.step].iteration
     taken = row.inputs
-    if row.place is None:
+    if row.item_index is None:
         action = taken.get("action") if taken is not None else draft.known.ask(want_action(row.step, row.visit))
     else:
-        action, item, total = _item(draft, row, row.place)
+        action, item, total = _item(draft, row, row.item_index)
         if task is not None:
-            words |= words_of_item(task.element, item, row.place, total)
+            words |= words_of_item(task.element, item, row.item_index, total)
     given = inputs_of_job(action if isinstance(action, dict) else {})
     if taken is not None:
         return given, words, InlineResult(row.result)
@@ -179,13 +179,13 @@ def _read(draft: Draft, row: UndoRow) -> tuple[RenderedInputs, dict[str, JSON], 
     return given, words, row.turn
 
 
-def _item(draft: Draft, row: UndoRow, place: int) -> tuple[JSON, JSON, int]:
+def _item(draft: Draft, row: UndoRow, index: int) -> tuple[JSON, JSON, int]:
     """The action in the job of an item, the item itself, and how many there were."""
     if row.inputs is not None:
         total = row.inputs.get("total")
         return row.inputs.get("action"), row.inputs.get("item"), total if type(total) is int else 0
-    action = draft.known.ask(want_item_action(row.step, row.visit, place))
-    [item] = draft.known.ask(want_items(row.step, row.visit, place, 1)) or [None]
+    action = draft.known.ask(want_item_action(row.step, row.visit, index))
+    [item] = draft.known.ask(want_items(row.step, row.visit, index, 1)) or [None]
     return action, item, draft.known.ask(want_action(row.step, row.visit))["total"]
 
 
@@ -207,7 +207,7 @@ def _delegate(
     context = {"step_name": step.name, "visit": row.visit}
     job = Job(
         row.step, row.visit, "playbook", ordinal, action, context, priority_of(draft, step), 1, timeout,
-        delegated=True, place=row.place, undo=True,
+        delegated=True, item_index=row.item_index, undo=True,
     )  # fmt: skip
     draft.writes.jobs.append(job)
 
@@ -217,7 +217,7 @@ def _start_call(draft: Draft, row: UndoRow | Undoing, request: dict[str, JSON], 
     parent = {"depth": draft.depth + 1, "return_step": request.get("return_step"), "attempt": attempt, "undoes": True}
     payload = request.get("args") or {}
     child = Child(
-        row.step, row.visit, row.place, request["path"], request["version"], payload, {"parent": parent}, undo=True
+        row.step, row.visit, row.item_index, request["path"], request["version"], payload, {"parent": parent}, undo=True
     )
     draft.writes.rare.children.append(child)
 
@@ -232,7 +232,7 @@ def complete_undo(draft: Draft) -> None:
     if current.child or not draft.event.settled:
         _change_job(draft, current, "done")
     draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "done"))
-    emit_compensation(draft, "completed", current.step, current.visit, current.place)
+    emit_compensation(draft, "completed", current.step, current.visit, current.item_index)
 
 
 def fail_undo(draft: Draft) -> None:
@@ -279,14 +279,14 @@ def _running(draft: Draft) -> tuple[Compensation, Undoing]:
 
 
 def _change_job(draft: Draft, current: Undoing, status: str, delay: float = 0.0) -> None:
-    change = JobChange(current.step, current.visit, status, delay, current.place, undo=True)
+    change = JobChange(current.step, current.visit, status, delay, current.item_index, undo=True)
     draft.writes.rare.changes.append(change)
 
 
 def _fail_for_good(draft: Draft, current: Undoing, error: dict[str, JSON]) -> None:
     """An undo failed for good: the execution ends, and what is left stays open."""
     draft.writes.rare.undo_changes.append(UndoChange(*current[:3], "failed", error))
-    emit_compensation(draft, "failed", current.step, current.visit, current.place, error)
+    emit_compensation(draft, "failed", current.step, current.visit, current.item_index, error)
     compensation, _ = _running(draft)
     draft.compensation = compensation = compensation._replace(current=None, failed=compensation.failed + 1)
     remedy = "; mend its `compensate`, register it, then undo with --version latest" if "template" in error else ""

@@ -15,7 +15,7 @@ class Undoing(NamedTuple):
 
     step: str
     visit: int
-    place: int | None
+    item_index: int | None
     turn: int
     child: bool = False
     failures: int = 0

@@ -21,7 +21,7 @@ from noetl_broker.broker.event_types import (
     canonical_event_type,
 )
 from noetl_broker.broker.model import JSON, Decision, Event, ItemEnd, Rules, StepRow, Turn, as_stored
-from noetl_broker.broker.state import places_of
+from noetl_broker.broker.state import indexes_of
 from noetl_broker.template import StepResult
 from noetl_broker.template.scope import NotLoaded, unwrap
 
@@ -40,7 +40,7 @@ OF_UNDO = frozenset({"undo", "undone"})  # wants about rows of `noetl.undo`
 FOR_UNDO = frozenset({"action", "item action", "undo action", "all items"})  # answers that an undo reads
 TO_UNDO = frozenset({"open", "running"})
 OPEN_ITEMS = frozenset({"RUNNING", "CANCELLED"})  # an open item of a visit that is over may be marked as cancelled
-UNDO_ROWS = ("undo rows",)  # what the turns so far wrote in `noetl.undo`: each row with its status, by visit and place
+UNDO_ROWS = ("undo rows",)  # what the turns so far wrote in `noetl.undo`: each row with its status, by visit and index
 LASTING = frozenset({"workload", "step", *UNDO_ROWS})  # wants that any later turn may ask for
 
 
@@ -72,13 +72,13 @@ def want_all_items(step: str, visit: int) -> tuple[str, str, int]:
     return ("all items", step, visit)
 
 
-def want_item_status(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
+def want_item_status(step: str, visit: int, index: int) -> tuple[str, str, int, int]:
     """One item of an iterator: an `ItemState`, or None."""
-    return ("item", step, visit, place)
+    return ("item", step, visit, index)
 
 
 def want_open_items(step: str, visit: int) -> tuple[str, str, int]:
-    """The items of an iterator that have started and not ended: a list of their places, in order."""
+    """The items of an iterator that have started and not ended: a list of their indexes, in order."""
     return ("open items", step, visit)
 
 
@@ -120,19 +120,19 @@ def want_undo(turn: int | None) -> tuple[str, int | None]:
     return ("undo", turn)
 
 
-def want_item_action(step: str, visit: int, place: int) -> tuple[str, str, int, int]:
+def want_item_action(step: str, visit: int, index: int) -> tuple[str, str, int, int]:
     """The action in the job of an item: a mapping. Of an item that a child runs: {args: the payload of the child}."""
-    return ("item action", step, visit, place)
+    return ("item action", step, visit, index)
 
 
-def want_undone(step: str, visit: int, place: int | None) -> tuple[str, str, int, int | None]:
+def want_undone(step: str, visit: int, index: int | None) -> tuple[str, str, int, int | None]:
     """The status of the row in `noetl.undo` of a visit or item; None if it has none."""
-    return ("undone", step, visit, place)
+    return ("undone", step, visit, index)
 
 
-def want_undo_action(step: str, visit: int, place: int | None) -> tuple[str, str, int, int | None]:
+def want_undo_action(step: str, visit: int, index: int | None) -> tuple[str, str, int, int | None]:
     """The action in the undo job of a visit or item: a mapping."""
-    return ("undo action", step, visit, place)
+    return ("undo action", step, visit, index)
 
 
 class UndoRow(NamedTuple):
@@ -145,7 +145,7 @@ class UndoRow(NamedTuple):
 
     step: str
     visit: int
-    place: int | None
+    item_index: int | None
     turn: int
     child_execution_id: int | None = None
     inputs: dict[str, JSON] | None = None
@@ -154,12 +154,12 @@ class UndoRow(NamedTuple):
 
 def taken_over(rows: Iterable[UndoRow]) -> dict[tuple[object, ...], object]:
     """The answers of an undo execution that took over these rows, for a `Known` that is complete."""
-    return {UNDO_ROWS: {(row.step, row.visit, row.place): (row, "open") for row in rows}}
+    return {UNDO_ROWS: {(row.step, row.visit, row.item_index): (row, "open") for row in rows}}
 
 
 def failed_item(end: ItemEnd) -> dict[str, JSON]:
     """A failed item as `{{ it.failed }}` lists it."""
-    item: dict[str, JSON] = as_stored({"index": end.place, "error": end.error})
+    item: dict[str, JSON] = as_stored({"index": end.item_index, "error": end.error})
     return item
 
 
@@ -181,9 +181,9 @@ RUNNING_ITEM = ItemState("RUNNING")
 def taken_items(step: str, visit: int, items: list[JSON], again: str) -> dict[tuple[object, ...], object]:
     """The answers about items that a fork took over; `again` as in `TakenItems`."""
     answers: dict[tuple[object, ...], object] = {want_all_items(step, visit): items}
-    places = places_of(again)
-    for place in set(range(len(items))).difference(places):
-        answers[want_item_status(step, visit, place)] = ItemState("COMPLETED")
+    indexes = indexes_of(again)
+    for index in set(range(len(items))).difference(indexes):
+        answers[want_item_status(step, visit, index)] = ItemState("COMPLETED")
     return answers
 
 
@@ -269,9 +269,9 @@ class Known:
             return NOT_LOADED
         below = [row for row, status in rows.values() if status == "open" and (want[1] is None or row.turn < want[1])]
         if isinstance(stored, UndoRow):
-            _, status = rows.get((stored.step, stored.visit, stored.place), (None, "open"))
+            _, status = rows.get((stored.step, stored.visit, stored.item_index), (None, "open"))
             _, of_visit = rows.get((stored.step, stored.visit, None), (None, "unknown"))
-            superseded = stored.place is not None and of_visit != "unknown"
+            superseded = stored.item_index is not None and of_visit != "unknown"
             lower: UndoRow | None = self.ask(want_undo(stored.turn)) if status != "open" or superseded else stored
             below += [] if lower is None else [lower]
         return max(below, key=lambda row: row.turn, default=None)
@@ -298,7 +298,7 @@ def remember(known: Known, event: Event, turn: Turn, decision: Decision) -> None
     latest = [row for row in ended if _is_latest(known, row)]  # first: it may raise, and then nothing is added
     answers = known.answers
     for job in decision.jobs:
-        if job.place is None and not job.undo:  # the inputs of an item's visit are in the job of its iterator
+        if job.item_index is None and not job.undo:  # the inputs of an item's visit are in the job of its iterator
             answers[want_action(job.step, job.visit)] = job.action
     for emitted in decision.events:
         if emitted.type == ITERATION_STARTED and emitted.context is not None:
@@ -330,18 +330,18 @@ def _remember_undos(known: Known, event: Event, turn: Turn, decision: Decision) 
     """Add the rows of `noetl.undo` that a turn wrote or changed, and the result that an undo may read."""
     rows = known.undo_rows()
     for undo in decision.undos:
-        key = undo.step, undo.visit, undo.place
+        key = undo.step, undo.visit, undo.item_index
         rows[key] = UndoRow(*key, turn.number, undo.child_execution_id), undo.status
-        if undo.place is None and undo.status == "open":
+        if undo.item_index is None and undo.status == "open":
             for other, (row, status) in rows.items():
                 if other[:2] == key[:2] and other != key and status == "open":
                     rows[other] = row, "superseded"
     for change in decision.undo_changes:
-        key = change.step, change.visit, change.place
+        key = change.step, change.visit, change.item_index
         rows[key] = rows[key][0] if key in rows else UndoRow(*key, 0), change.status
     for job in decision.jobs:
         if job.undo:
-            known.answers[want_undo_action(job.step, job.visit, job.place)] = job.action
+            known.answers[want_undo_action(job.step, job.visit, job.item_index)] = job.action
     if decision.undos and decision.carrier is None and event.result is not NOT_LOADED:
         known.answers[want_turn(turn.number)] = result_of(event.type, event.result, event.error)
 
@@ -357,23 +357,23 @@ def _remember_rare(known: Known, event: Event, turn: Turn, decision: Decision) -
     if decision.undos or decision.undo_changes:
         _remember_undos(known, event, turn, decision)
     for adopted in decision.adoptions:
-        answers[want_item_status(adopted.step, adopted.visit, adopted.place)] = RUNNING_ITEM
+        answers[want_item_status(adopted.step, adopted.visit, adopted.item_index)] = RUNNING_ITEM
         answers[want_child(adopted.step, adopted.visit, adopted.child_execution_id)] = True
-    for step, visit, place, failures, failed_attempt, unsure, _error in decision.item_retries:
-        answers[want_item_status(step, visit, place)] = ItemState("RUNNING", failures, failed_attempt, unsure)
+    for step, visit, index, failures, failed_attempt, unsure, _error in decision.item_retries:
+        answers[want_item_status(step, visit, index)] = ItemState("RUNNING", failures, failed_attempt, unsure)
     for end in decision.item_ends:
-        answers[want_item_status(end.step, end.visit, end.place)] = ItemState(end.status)
-        if (end.step, end.visit, end.place) not in known.undo_rows():  # an undo reads it
-            answers.pop(want_item_action(end.step, end.visit, end.place), None)
+        answers[want_item_status(end.step, end.visit, end.item_index)] = ItemState(end.status)
+        if (end.step, end.visit, end.item_index) not in known.undo_rows():  # an undo reads it
+            answers.pop(want_item_action(end.step, end.visit, end.item_index), None)
         if end.error is not None and end.status == "FAILED":
             failing = answers.setdefault(want_failing(end.step, end.visit), [])
             if isinstance(failing, list):
                 failing.append(failed_item(end))
 
 
-def _result_in(decision: Decision, place: int) -> StepResult:
+def _result_in(decision: Decision, index: int) -> StepResult:
     """The result that an emitted event carries: a step_completed, or a step_failed."""
-    emitted = decision.events[place]
+    emitted = decision.events[index]
     if emitted.type == STEP_COMPLETED:
         return StepResult(as_stored(unwrap(emitted.result)))
     return StepResult(as_stored(unwrap(emitted.result)), "FAILED", emitted.error)

@@ -172,7 +172,7 @@ def _complete(draft: Draft) -> None:
     if _is_late(draft):
         return
     event, token = draft.event, _token(draft)
-    if event.place is not None:
+    if event.item_index is not None:
         _kind(draft, token).end_item(draft, token)
         return
     step = draft.playbook.steps[token.step]
@@ -194,7 +194,7 @@ def _fail(draft: Draft) -> None:
     if _is_late(draft):
         return
     event, token = draft.event, _token(draft)
-    if event.place is not None:
+    if event.item_index is not None:
         _kind(draft, token).end_item(draft, token)
     else:
         _kind(draft, token).fail(draft, token, error_of(event))
@@ -217,7 +217,7 @@ def _decide(draft: Draft) -> None:
 
 def _start_again(draft: Draft) -> None:
     token = _token(draft)
-    if draft.event.place is None:
+    if draft.event.item_index is None:
         start_child_again(draft, token)
     else:
         restart_item(draft, draft.playbook.steps[token.step], token)
@@ -328,13 +328,13 @@ def _by_undo(state: ExecutionState, event: Event, kind: str, rules: Rules) -> st
     if kind not in UNDO_REACTIONS:
         return "recorded"
     current = state.compensation.current
-    if current is None or (event.step, event.visit or 1, event.place) != current[:3]:
+    if current is None or (event.step, event.visit or 1, event.item_index) != current[:3]:
         return "duplicate"
     waits = "worker"
     if current.child:
         waits = "delay" if current.failures > current.failed_attempt else "restarted" if current.failures else "child"
     failed = current.failures if current.child else current.failed_attempt
-    return BY_VISIT[_row(event._replace(place=None), kind, current, failed, rules)][waits]
+    return BY_VISIT[_row(event._replace(item_index=None), kind, current, failed, rules)][waits]
 
 
 def _row(event: Event, kind: str, token: Token | Undoing, failed: int, rules: Rules) -> str:
@@ -342,8 +342,8 @@ def _row(event: Event, kind: str, token: Token | Undoing, failed: int, rules: Ru
     special = ""
     if kind == ITERATION_STARTED:
         return kind
-    if event.place is not None or kind in OF_ITEMS:
-        malformed = (kind in OF_ITERATOR) == (event.place is not None)
+    if event.item_index is not None or kind in OF_ITEMS:
+        malformed = (kind in OF_ITERATOR) == (event.item_index is not None)
         if malformed or (event.stale and kind != CHILD_DUE):
             special = "malformed" if malformed else "stale"
         elif _worker_retries(event, kind, rules):

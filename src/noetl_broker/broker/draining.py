@@ -103,8 +103,8 @@ def begin_compensation(draft: Draft, status: str, error: dict[str, JSON]) -> boo
 def _just_begun(draft: Draft) -> set[Visit]:
     """The visits whose job or child is made in this turn: it is dropped before anybody has it."""
     children = draft.writes.rare.children
-    jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.place is None}
-    return jobs | {(child.step, child.visit) for child in children if child.place is None}
+    jobs = {(job.step, job.visit) for job in draft.writes.jobs if job.item_index is None}
+    return jobs | {(child.step, child.visit) for child in children if child.item_index is None}
 
 
 def drain(draft: Draft, token: Token) -> None:
@@ -112,7 +112,7 @@ def drain(draft: Draft, token: Token) -> None:
 
     A success of an iterator that it did not report itself is none.
     """
-    if draft.event.place is not None:
+    if draft.event.item_index is not None:
         _drain_item(draft, token)
         return
     step, event, counts = draft.playbook.steps[token.step], draft.event, token.items or NO_ITEMS
@@ -132,20 +132,20 @@ def drain(draft: Draft, token: Token) -> None:
 
 def _drain_item(draft: Draft, token: Token) -> None:
     step, event = draft.playbook.steps[token.step], draft.event
-    place, counts = event.place or 0, token.items or NO_ITEMS
-    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, place))
+    index, counts = event.item_index or 0, token.items or NO_ITEMS
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, index))
     if stands is None or stands.status not in OPEN_ITEMS:
         draft.writes.rare.outcome = "not_open" if stands is None or stands.status == "WAITING" else "duplicate"
         return
     succeeded = event.kind in SUCCESSES
-    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, place, "COMPLETED" if succeeded else "FAILED"))
+    draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, index, "COMPLETED" if succeeded else "FAILED"))
     if succeeded:
         rows = len(draft.writes.rare.undos)
-        token = report_item(draft, step, token, place)
+        token = report_item(draft, step, token, index)
         if len(draft.writes.rare.undos) > rows:
             draft.writes.rare.outcome = LATE
     else:
-        report_unknown_item(draft, step, token.visit, place, stands)
+        report_unknown_item(draft, step, token.visit, index, stands)
     counts = counts._replace(ended=counts.ended + 1, failed=counts.failed + (not succeeded))
     _end_when_drained(draft, step, token._replace(items=counts))
 

@@ -155,10 +155,10 @@ def emit_compensating(draft: Draft, error: JSON) -> int:
     return _emit(draft, Emitted("execution_compensating", "COMPENSATING", meta=meta, error=error))
 
 
-def emit_compensation(draft: Draft, what: str, name: str, visit: int, place: int | None, error: JSON = None) -> int:
+def emit_compensation(draft: Draft, what: str, name: str, visit: int, index: int | None, error: JSON = None) -> int:
     """The undo of a visit of the step `name`, or of an item, was `started`, `completed`, or `failed`."""
     meta: dict[str, JSON] = {"turn": draft.turn.number}
-    context: dict[str, JSON] | None = None if place is None else {"index": place}
+    context: dict[str, JSON] | None = None if index is None else {"index": index}
     step = draft.playbook.steps.get(name)
     node_type = UNKNOWN_STEP if step is None else step.type
     event = Emitted(f"compensation_{what}", what.upper(), name, visit, node_type, meta, None, error, context)

@@ -49,7 +49,7 @@ def _fail_end(draft: Draft, fault: TemplateError) -> None:
     end = draft.playbook.steps["end"]  # only `end` has templates here
     error = template_error(end, fault)
     ended = [
-        place for place, event in enumerate(draft.writes.events) if event.type in VISIT_ENDS and event.step == end.name
+        index for index, event in enumerate(draft.writes.events) if event.type in VISIT_ENDS and event.step == end.name
     ]
     if not end.has_action:
         ordinal = emit_step_failed(draft, end, max(draft.visits(end), 1), error)

@@ -102,11 +102,11 @@ def take_over(draft: Draft, document: JSON) -> None:
     draft.arrivals.extend(_arrived(fork, one) for one in fork.arrive)
     if draft.status == QUEUED:
         return
-    for place, (visit, arrival) in enumerate(fork.enter):
+    for index, (visit, arrival) in enumerate(fork.enter):
         enter_step(draft, steps[arrival.step], _arrived(fork, arrival), visit)
         if not is_live(draft.status) and draft.dropped_at_end is not None:
             # The execution ended while this step was entered. A fork of this fork still needs the other arrivals.
-            rest = tuple(_arrived(fork, one) for _, one in fork.enter[place + 1 :])
+            rest = tuple(_arrived(fork, one) for _, one in fork.enter[index + 1 :])
             draft.dropped_at_end = draft.dropped_at_end._replace(arrivals=draft.dropped_at_end.arrivals + rest)
             return
 
@@ -166,9 +166,9 @@ def _check(fork: Fork) -> None:
     waiting = [arrival for found in fork.waiting.values() for arrival in found]
     arrivals = [*fork.arrive, *waiting, *(arrival for _, arrival in fork.enter)]
     carriers: list[Arrival | EndReached] = [*arrivals, *([fork.end] if fork.end is not None else [])]
-    places = [one.result for one in carriers if isinstance(one.result, int)]
-    if not all(1 <= place <= len(fork.results) for place in places):
-        raise ValueError("there is no result of that place")
+    numbers = [one.result for one in carriers if isinstance(one.result, int)]
+    if not all(1 <= number <= len(fork.results) for number in numbers):
+        raise ValueError("there is no result of that number")
     names = {*fork.visits, *fork.ends, *fork.waiting, *(result.step for result in fork.results)}
     for arrival in arrivals:
         names |= {arrival.step, *arrival.sources, *arrival.spent}
@@ -197,9 +197,9 @@ def _check_items(taken: list[TakenItems]) -> None:
             raise ValueError("the items to be run again are none of the items")
 
 
-def _named(fork: Fork, place: ResultRef) -> ResultRef:
+def _named(fork: Fork, ref: ResultRef) -> ResultRef:
     """The name of a taken result in the state: the negative id of its event. An inline result stays."""
-    return -fork.results[place - 1].event_id if isinstance(place, int) else place
+    return -fork.results[ref - 1].event_id if isinstance(ref, int) else ref
 
 
 def _arrived(fork: Fork, arrival: Arrival) -> Arrival:

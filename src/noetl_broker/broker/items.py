@@ -47,7 +47,7 @@ def refuse_answered(draft: Draft, iteration: Iteration, stands: ItemState, *, co
         raise Refused("duplicate")
 
 
-def is_retried(draft: Draft, step: Step, token: Token, place: int, stands: ItemState, error: dict[str, JSON]) -> bool:
+def is_retried(draft: Draft, step: Step, token: Token, index: int, stands: ItemState, error: dict[str, JSON]) -> bool:
     """Whether the item is tried again after this failure; then it is on its way. Only a task with `retry` is."""
     iteration = iteration_of(step)
     task, retry, failures = iteration.task, iteration.task.retry, stands.failures + 1
@@ -55,7 +55,7 @@ def is_retried(draft: Draft, step: Step, token: Token, place: int, stands: ItemS
         return False
 
     def scope_of(words: dict[str, JSON]) -> Scope:
-        return _scope(draft, step, token, place, words)
+        return _scope(draft, step, token, index, words)
 
     try:
         if not wants_retry(draft, retry, failures, error, scope_of):
@@ -64,21 +64,21 @@ def is_retried(draft: Draft, step: Step, token: Token, place: int, stands: ItemS
         error["retry_error"] = template_fault(fault)
         return False
     delay = retry_delay(draft, retry, failures)
-    emit_action_retry(draft, step, token.visit, error, (failures, retry.max_attempts, delay), index=place)
+    emit_action_retry(draft, step, token.visit, error, (failures, retry.max_attempts, delay), index=index)
     failed_attempt = stands.failed_attempt if task.call is not None else max(draft.event.attempt, stands.failed_attempt)
     kept = shorten_error(error, ITEM_ERROR)
     unsure = stands.unsure or item_is_unsure(draft, step, stands)
     draft.writes.rare.item_retries.append(
-        ItemRetry(step.name, token.visit, place, failures, failed_attempt, unsure, kept)
+        ItemRetry(step.name, token.visit, index, failures, failed_attempt, unsure, kept)
     )
     if task.call is not None and draft.event.kind == ACTION_FAILED:  # it timed out: the child may still run
-        draft.writes.rare.dropped.append((step.name, token.visit, place))
-    change_job(draft, step, token.visit, "retry" if task.call is None else "delegated", delay, place)
+        draft.writes.rare.dropped.append((step.name, token.visit, index))
+    change_job(draft, step, token.visit, "retry" if task.call is None else "delegated", delay, index)
     return True
 
 
 def catch_item(
-    draft: Draft, step: Step, token: Token, place: int, stands: ItemState, error: dict[str, JSON]
+    draft: Draft, step: Step, token: Token, index: int, stands: ItemState, error: dict[str, JSON]
 ) -> tuple[int, JSON] | None:
     """The position of the entry of `catch` that the failed item fits, and its result; None if there is none.
 
@@ -88,7 +88,7 @@ def catch_item(
     if not iteration.catch:
         return None
     words = {ERROR: as_stored(complete_error(error, stands.failures + 1))}
-    scope = _scope(draft, step, token, place, words)
+    scope = _scope(draft, step, token, index, words)
     for position, entry in enumerate(iteration.catch):
         if entry.when is None or draft.holds(entry.when, scope):
             return position, as_stored(draft.render(entry.result, scope))
@@ -96,59 +96,59 @@ def catch_item(
 
 
 def restart_item(draft: Draft, step: Step, token: Token) -> None:
-    """`child_due` of an item: start its child again; a paused execution keeps the place. Raises Refused.
+    """`child_due` of an item: start its child again; a paused execution keeps the index. Raises Refused.
 
     An item of a visit that is only awaited ends: nothing of it is tried again.
     """
-    place = draft.event.place or 0
+    index = draft.event.item_index or 0
     iteration = step.iteration
-    stands: ItemState | None = draft.known.ask(_want(step, token, place))
+    stands: ItemState | None = draft.known.ask(_want(step, token, index))
     if step.waits_for != "items" or iteration is None or iteration.task.call is None or stands is None:
         raise Refused("not_open")
     waits = stands.status in OPEN_ITEMS and stands.failures > stands.failed_attempt
-    if not waits or draft.event.attempt not in {0, stands.failures + 1} or place in token.again:
+    if not waits or draft.event.attempt not in {0, stands.failures + 1} or index in token.again:
         raise Refused("duplicate")
     if token.draining:
         drain(draft, token)
         return
     if draft.status != RUNNING:
-        draft.tokens[step.name, token.visit] = token._replace(due=True, again=(*token.again, place))
+        draft.tokens[step.name, token.visit] = token._replace(due=True, again=(*token.again, index))
         return
-    _start_again(draft, step, token, place, stands)
+    _start_again(draft, step, token, index, stands)
 
 
 def restart_due_items(draft: Draft, step: Step, token: Token) -> Token:
     """Start the children of items that were due while the execution was paused."""
-    for place in token.again:
-        stands: ItemState | None = draft.known.ask(_want(step, token, place))
+    for index in token.again:
+        stands: ItemState | None = draft.known.ask(_want(step, token, index))
         if stands is not None and stands.status == "RUNNING" and stands.failures > stands.failed_attempt:
-            _start_again(draft, step, token, place, stands)
+            _start_again(draft, step, token, index, stands)
     return token._replace(again=())
 
 
-def _start_again(draft: Draft, step: Step, token: Token, place: int, stands: ItemState) -> None:
-    request: dict[str, JSON] = as_stored(draft.known.ask(want_item_action(step.name, token.visit, place)))
-    started = ItemRetry(step.name, token.visit, place, stands.failures, stands.failures, stands.unsure)
+def _start_again(draft: Draft, step: Step, token: Token, index: int, stands: ItemState) -> None:
+    request: dict[str, JSON] = as_stored(draft.known.ask(want_item_action(step.name, token.visit, index)))
+    started = ItemRetry(step.name, token.visit, index, stands.failures, stands.failures, stands.unsure)
     draft.writes.rare.item_retries.append(started)
-    start_child(draft, token._replace(failures=stands.failures), request, (place, None))
+    start_child(draft, token._replace(failures=stands.failures), request, (index, None))
 
 
-def _scope(draft: Draft, step: Step, token: Token, place: int, words: dict[str, JSON]) -> Scope:
+def _scope(draft: Draft, step: Step, token: Token, index: int, words: dict[str, JSON]) -> Scope:
     """What conditions about a failed item find: its inputs, the element, and these words."""
     iteration, counts = iteration_of(step), token.items
-    value, action = want_items(step.name, token.visit, place, 1), want_item_action(step.name, token.visit, place)
+    value, action = want_items(step.name, token.visit, index, 1), want_item_action(step.name, token.visit, index)
     try:
         item = draft.known.ask(value)[0]
     except NotLoaded as missing:
         wanted = {one for one in (value, action) if one not in draft.known.answers}
         raise NotLoaded(missing.wants | wanted) from None
     given = inputs_of_job(as_stored(draft.known.ask(action)))
-    of_item = words_of_item(iteration.element, item, place, counts.total if counts else 0)
+    of_item = words_of_item(iteration.element, item, index, counts.total if counts else 0)
     return condition_scope(draft, given, None, {**of_item, **words})
 
 
-def _want(step: Step, token: Token, place: int) -> tuple[str, str, int, int]:
-    return ("item", step.name, token.visit, place)
+def _want(step: Step, token: Token, index: int) -> tuple[str, str, int, int]:
+    return ("item", step.name, token.visit, index)
 
 
 def iteration_of(step: Step) -> Iteration:

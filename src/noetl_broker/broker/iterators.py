@@ -34,8 +34,8 @@ from noetl_broker.broker.state import (
     Token,
     decode_result,
     encode_result,
+    indexes_of,
     overlay_inputs,
-    places_of,
     remove_inputs,
 )
 from noetl_broker.broker.transitions import fail_visit, process_completed_steps
@@ -74,7 +74,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
         draft.writes.rare.items.append(Items(step.name, visit, values))
         draft.known.set_items(step.name, visit, values)
     else:
-        ended = taken.total - len(taken.places)
+        ended = taken.total - len(taken.indexes)
         counts = Counts(taken.total, ended, ended)
     emit_iterator_started(draft, step, visit, counts.total, counts.ended)
     request = {**inputs_as_request(given), "total": counts.total, "result_turn": encode_result(arrival.result)}
@@ -90,7 +90,7 @@ def begin_iterator(draft: Draft, step: Step, visit: int, ordinal: int, given: Re
 
 def end_item(draft: Draft, token: Token) -> None:
     """Count the end of an item, and start the next items or gather the results. Raises Refused if it is not open."""
-    step, index = draft.playbook.steps[token.step], draft.event.place or 0
+    step, index = draft.playbook.steps[token.step], draft.event.item_index or 0
     stands, error = _ended_item(draft, step, token)
     refuse_answered(draft, iteration_of(step), stands, completed=error is None)
     if error is not None and is_retried(draft, step, token, index, stands, error):
@@ -117,13 +117,13 @@ def end_adopted_child(draft: Draft, token: Token) -> None:
     _write_end(draft, step, token, error)
     token = _with_ended(token, error)
     if not _fails_step(draft, step, token, error):
-        gather_when_ended(draft, token, error and {**error, "index": draft.event.place or 0})
+        gather_when_ended(draft, token, error and {**error, "index": draft.event.item_index or 0})
 
 
 def _ended_item(draft: Draft, step: Step, token: Token) -> tuple[ItemState, dict[str, JSON] | None]:
     """The item that the event ends, and its error. Raises Refused if it is not open: the same end counts once."""
     event = draft.event
-    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, event.place or 0))
+    stands: ItemState | None = draft.known.ask(want_item_status(step.name, token.visit, event.item_index or 0))
     if stands is None or stands.status != "RUNNING":
         raise Refused("not_open" if stands is None or stands.status == "WAITING" else "duplicate")
     completed = event.kind in {ITEM_COMPLETED, "action_completed"} and not event.broken and not event.bytes_over
@@ -139,18 +139,18 @@ def _fails_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON] |
     """Fail the step if it cannot go on after the error of an item; false if it goes on."""
     if error is None or not _is_too_much(step, token):
         return False
-    _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": draft.event.place or 0}))
+    _fail_step(draft, step, token, _error_of_items(step, token, {**error, "index": draft.event.item_index or 0}))
     return True
 
 
 def _note_undo(draft: Draft, step: Step, token: Token, stands: ItemState) -> Token:
     """Note that an item is to be undone: it reported success, or its action may have happened."""
-    event, place = draft.event, draft.event.place or 0
+    event, index = draft.event, draft.event.item_index or 0
     if not (draft.playbook.undoes or event.meta):
         return token
     if event.kind in SUCCESSES:
-        return report_item(draft, step, token, place)
-    report_unknown_item(draft, step, token.visit, place, stands)
+        return report_item(draft, step, token, index)
+    report_unknown_item(draft, step, token.visit, index, stands)
     return token
 
 
@@ -158,7 +158,7 @@ def _end_item(
     draft: Draft, step: Step, token: Token, stands: ItemState, error: dict[str, JSON] | None
 ) -> tuple[dict[str, JSON] | None, dict[str, JSON] | None]:
     """End an item; returns its error, None also where a `catch` handles it, and the error of the `catch` itself."""
-    event, index, iteration = draft.event, draft.event.place or 0, iteration_of(step)
+    event, index, iteration = draft.event, draft.event.item_index or 0, iteration_of(step)
     caught = broken = None
     try:
         caught = None if error is None else catch_item(draft, step, token, index, stands, error)
@@ -174,7 +174,7 @@ def _end_item(
         draft.writes.rare.item_ends.append(end)
     completed = error is None
     if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
-        change_job(draft, step, token.visit, "done" if completed else "dead", place=index)
+        change_job(draft, step, token.visit, "done" if completed else "dead", index=index)
     if iteration.task.call is not None and event.kind == ACTION_FAILED:
         draft.writes.rare.dropped.append((step.name, token.visit, index))  # a child that timed out may still run
     return (error if caught is None else None), broken
@@ -182,7 +182,7 @@ def _end_item(
 
 def _write_end(draft: Draft, step: Step, token: Token, error: dict[str, JSON] | None) -> None:
     """Write the end of an item as it is."""
-    index, status = draft.event.place or 0, "COMPLETED" if error is None else "FAILED"
+    index, status = draft.event.item_index or 0, "COMPLETED" if error is None else "FAILED"
     failure = shorten_error(error, ITEM_ERROR) if error is not None and draft.known.rules.failed_items else None
     draft.writes.rare.item_ends.append(ItemEnd(step.name, token.visit, index, status, failure))
     emit_iteration(draft, step, token.visit, COMPLETED if error is None else FAILED, index, error)
@@ -292,7 +292,7 @@ def choose_items(draft: Draft, iteration: Iteration, given: RenderedInputs, resu
         ranks = [draft.evaluate(order_by, scope_of(index, item)) for index, item in enumerate(values)]
         order_by.charge(ranks, scope)
         try:
-            values = [values[place] for place in sorted(range(len(values)), key=ranks.__getitem__)]
+            values = [values[index] for index in sorted(range(len(values)), key=ranks.__getitem__)]
         except TypeError as error:
             kinds = " and ".join(sorted({json_type_name(rank) for rank in ranks}))
             message = f"`order_by` gives values that have no order: {kinds}"
@@ -352,13 +352,13 @@ def _next_items(draft: Draft, step: Step, token: Token, count: int, again: str |
     if again is None:
         first = counts.started
         return enumerate(draft.known.ask(want_items(step.name, token.visit, first, count)), first)
-    places = places_of(again)
-    done = counts.started - (counts.total - len(places))
+    indexes = indexes_of(again)
+    done = counts.started - (counts.total - len(indexes))
     found: list[tuple[int, JSON]] = []
     wants: frozenset[tuple[object, ...]] = frozenset()
-    for place in places[done : done + count]:
+    for index in indexes[done : done + count]:
         try:
-            found.append((place, draft.known.ask(want_items(step.name, token.visit, place, 1))[0]))
+            found.append((index, draft.known.ask(want_items(step.name, token.visit, index, 1))[0]))
         except NotLoaded as missing:
             wants |= missing.wants
     if wants:

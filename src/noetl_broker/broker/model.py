@@ -64,7 +64,7 @@ class Event(NamedTuple):
     settled: bool = True
     broken: bool = False
     meta: JSON = None
-    place: int | None = None  # of an item of an iterator, from 0
+    item_index: int | None = None  # of an item of an iterator, from 0
     stale: bool = False  # it names another lease than the job has, and was not sent through the job
     bytes_over: int = 0  # the bytes of a result that is larger than MAX_RESULT_BYTES
     oversize: str = ""  # the part that was too large to be read, and its bytes: `context 50000012`
@@ -115,7 +115,7 @@ class Job(NamedTuple):
     max_attempts: int
     timeout: float | None
     delegated: bool = False  # the broker runs the step, no worker leases it
-    place: int | None = None  # of an item of an iterator, from 0
+    item_index: int | None = None  # of an item of an iterator, from 0
     start_timeout: float | None = None  # seconds in which a worker must lease it
     undo: bool = False  # undoes the visit or item: its node_id ends in `!undo`, as its node_name does
     limit: JobLimit | None = None
@@ -125,7 +125,7 @@ OWN_VERSION: Final = 0  # of a child: that of its parent. The child is a block o
 
 
 class Child(NamedTuple):
-    """A child execution to start for a visit; `place` is the index of an iterator's item.
+    """A child execution to start for a visit; `item_index` is the index of an iterator's item.
 
     `version`: None is the latest, OWN_VERSION that of the parent. `ordinal` is the position of its iteration_started in
     the turn. `meta` goes into its execution_start: {parent: {depth, return_step, attempt}}. `undo`: it undoes the visit
@@ -137,7 +137,7 @@ class Child(NamedTuple):
 
     step: str
     visit: int
-    place: int | None
+    item_index: int | None
     path: str
     version: int | None
     payload: dict[str, JSON]
@@ -148,18 +148,18 @@ class Child(NamedTuple):
 
 
 class Undo(NamedTuple):
-    """A visit, or an item (`place`), that is to be undone: a new row of `noetl.undo`.
+    """A visit, or an item (`item_index`), that is to be undone: a new row of `noetl.undo`.
 
     status `open`: its action or child reported success in this turn. `unknown`: it never did, but an attempt timed out
     or lost its lease. The row has the number of this turn, which is the order of undoing: last first. A row that the
     visit or item has already is replaced, with its turn. `child_execution_id` is set if the visit or item has no
-    `compensate`: the rows of this completed child are undone. An open row without a place replaces those of the items
+    `compensate`: the rows of this completed child are undone. An open row without an index replaces those of the items
     and children of its visit: they become `superseded`, if they are open.
     """
 
     step: str
     visit: int
-    place: int | None = None
+    item_index: int | None = None
     status: str = "open"
     child_execution_id: int | None = None
 
@@ -172,7 +172,7 @@ class UndoChange(NamedTuple):
 
     step: str
     visit: int
-    place: int | None
+    item_index: int | None
     status: str
     error: JSON = None
 
@@ -186,11 +186,11 @@ class Items(NamedTuple):
 
 
 class Adoption(NamedTuple):
-    """A child execution that a worker started: the visit waits for it. `place` is its index in the results."""
+    """A child execution that a worker started: the visit waits for it. `item_index` is its index in the results."""
 
     step: str
     visit: int
-    place: int
+    item_index: int
     child_execution_id: int
 
 
@@ -203,7 +203,7 @@ class ItemEnd(NamedTuple):
 
     step: str
     visit: int
-    place: int
+    item_index: int
     status: str
     error: JSON = None
     result_at: int | None = None
@@ -219,7 +219,7 @@ class ItemRetry(NamedTuple):
 
     step: str
     visit: int
-    place: int
+    item_index: int
     failures: int
     failed_attempt: int
     unsure: bool = False
@@ -294,7 +294,7 @@ class JobChange(NamedTuple):
     visit: int
     status: str
     delay: float = 0.0
-    place: int | None = None  # of an item of an iterator, from 0
+    item_index: int | None = None  # of an item of an iterator, from 0
     undo: bool = False  # the job that undoes the visit or item
 
 
@@ -447,9 +447,9 @@ class Decision(NamedTuple):
         """Whether the turn cancels the jobs and children of this visit, also those that it starts."""
         return self.withdraw or (step, visit) in self.abandoned or (step, visit) in self.closed
 
-    def gives_up(self, step: str, visit: int, place: int | None) -> bool:
+    def gives_up(self, step: str, visit: int, index: int | None) -> bool:
         """Whether the turn cancels the child of this visit, or of this item."""
-        return self.abandons_visit(step, visit) or (step, visit, place) in self.dropped
+        return self.abandons_visit(step, visit) or (step, visit, index) in self.dropped
 
 
 _RARE_FROM = Decision._fields.index("changes")

@@ -88,7 +88,7 @@ def enqueue_job(
             priority_of(draft, step),
             _attempts(draft, step),
             timeout,
-            place=item[0] if item else None,
+            item_index=item[0] if item else None,
             start_timeout=None
             if step.start_timeout is None
             else _time_limit(draft, "start_timeout", step.start_timeout, draft.scope(inputs, result, words)),
@@ -137,11 +137,11 @@ def delegate_job(
     ordinal: int,
     action: dict[str, JSON],
     timeout: float | None,
-    place: int | None = None,
+    index: int | None = None,
 ) -> None:
     """Add a job that the broker runs itself: it keeps what the broker needs in later turns.
 
-    `place` is the index of an iterator's item.
+    `index` is the index of an iterator's item.
     """
     named = {"name": step.name, "type": step.type, **action}
     context = {"step_name": step.name, "visit": visit}
@@ -158,14 +158,14 @@ def delegate_job(
             _attempts(draft, step),
             timeout,
             delegated=True,
-            place=place,
+            item_index=index,
         )
     )
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, place: int | None = None) -> None:
-    """Change the status of the job of a visit; `place` is the index of an iterator's item."""
-    draft.writes.rare.changes.append(JobChange(step.name, visit, status, delay, place))
+def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, index: int | None = None) -> None:
+    """Change the status of the job of a visit; `index` is the index of an iterator's item."""
+    draft.writes.rare.changes.append(JobChange(step.name, visit, status, delay, index))
 
 
 def _attempts(draft: Draft, step: Step) -> int:

@@ -257,11 +257,11 @@ def _first_fitting(
 ) -> KeptSignal | None:
     """The first kept signal that a new wait takes. Past the limit of a turn, a timer brings the rest."""
     tried = 0
-    for place, kept in enumerate(candidates):
+    for index, kept in enumerate(candidates):
         if _is_full(draft):
             _try_later(draft, token, tried)
             return None
-        signal = _load(draft, kept, candidates[place : place + LOADED_TOGETHER])
+        signal = _load(draft, kept, candidates[index : index + LOADED_TOGETHER])
         if _holds(draft, step, token, kept, signal, given_of):
             return kept
         tried = kept.turn

@@ -77,7 +77,7 @@ class Token(NamedTuple):
     `failed_attempt` is the lease of the last counted failure: the same failure sent twice counts once. For a child it
     is the number of failures when it was last started; during the delay after a failure it is below `failures`. `spent`
     names the `any` joins that no longer wait for this token. `answered`: the worker is done, and the visit waits for
-    the children that the worker started; `next_place` is above all their indexes. `due`: items or a child are started
+    the children that the worker started; `next_index` is above all their indexes. `due`: items or a child are started
     when the execution runs on; `again` are items of which a child is started again. `awaited`: of an open wait for a
     signal. `unsure`: an attempt timed out or lost its
     lease, so its action may have happened. `undos`: how many open rows of `noetl.undo` there are of the visit, its
@@ -92,7 +92,7 @@ class Token(NamedTuple):
     spent: frozenset[str] = frozenset()
     items: Counts | None = None
     answered: bool = False
-    next_place: int = 0
+    next_index: int = 0
     due: bool = False
     awaited: Awaited | None = None
     unsure: bool = False
@@ -122,15 +122,15 @@ class TakenItems(NamedTuple):
     again: str
 
     @property
-    def places(self) -> tuple[int, ...]:
+    def indexes(self) -> tuple[int, ...]:
         """The items to be run again, by index."""
-        return places_of(self.again)
+        return indexes_of(self.again)
 
 
 @lru_cache(maxsize=64)
-def places_of(again: str) -> tuple[int, ...]:
+def indexes_of(again: str) -> tuple[int, ...]:
     """The indexes of the items whose bits are set; cached, because each item that ends asks for them."""
-    return tuple(place for place, bit in enumerate(reversed(f"{int(again, 16):b}")) if bit == "1")
+    return tuple(index for index, bit in enumerate(reversed(f"{int(again, 16):b}")) if bit == "1")
 
 
 class Arrival(NamedTuple):
@@ -354,8 +354,8 @@ def _encode_token(token: Token) -> dict[str, JSON]:
         document["items"] = list(token.items)
     if token.answered:
         document["answered"] = True
-    if token.next_place:
-        document["next_place"] = token.next_place
+    if token.next_index:
+        document["next_index"] = token.next_index
     if token.due:
         document["due"] = True
     if token.again:
@@ -378,7 +378,7 @@ def _decode_token(document: dict[str, Any]) -> Token:
         frozenset(document.get("spent", ())),
         Counts(*document["items"]) if "items" in document else None,
         document.get("answered", False),
-        document.get("next_place", 0),
+        document.get("next_index", 0),
         document.get("due", False),
         _decode_awaited(document["awaited"]) if "awaited" in document else None,
         document.get("unsure", False),

@@ -200,7 +200,7 @@ def _read_catch(
     arrivals: list[Arrival] = []
     number, fault = None, None
     try:
-        for place, entry in enumerate(step.catch):
+        for index, entry in enumerate(step.catch):
             to = [target.step for target in entry.then]
             if entry.condition is not None:
                 true = _holds(draft, entry.condition, scope)
@@ -208,8 +208,8 @@ def _read_catch(
                 if not true:
                     continue
             arrivals = [_arrival(draft, target, scope, leaving) for target in entry.then]
-            number = place
-            return CatchRead(conditions, place, to), arrivals
+            number = index
+            return CatchRead(conditions, index, to), arrivals
         return CatchRead(conditions), []
     except TemplateError as failed:
         fault = str(failed)

@@ -45,7 +45,7 @@ def report_success(draft: Draft, step: Step, token: Token) -> Token:
     return token._replace(undos=1)
 
 
-def report_item(draft: Draft, step: Step, token: Token, place: int) -> Token:
+def report_item(draft: Draft, step: Step, token: Token, index: int) -> Token:
     """Note that an item reported success, also if its result is refused; returns the token, which counts it."""
     own = step.iteration is not None and step.iteration.expanded and step.iteration.task.compensate is not None
     child = None if own else child_with_undo(draft.event)
@@ -53,7 +53,7 @@ def report_item(draft: Draft, step: Step, token: Token, place: int) -> Token:
         return token
     if token.answered and step.compensate is not None:
         return token  # the row of the visit stands for its children
-    draft.writes.rare.undos.append(Undo(step.name, token.visit, place, "open", child))
+    draft.writes.rare.undos.append(Undo(step.name, token.visit, index, "open", child))
     draft.undo += 1
     return token if step.compensate is None else token._replace(undos=token.undos + 1)
 
@@ -91,10 +91,10 @@ def item_is_unsure(draft: Draft, step: Step, stands: ItemState) -> bool:
     return lost or _is_lost(draft.event.error)
 
 
-def report_unknown_item(draft: Draft, step: Step, visit: int, place: int, stands: ItemState) -> None:
+def report_unknown_item(draft: Draft, step: Step, visit: int, index: int, stands: ItemState) -> None:
     """List an item as `unknown` that failed for good, if an action of it may have happened."""
     if stands.unsure or item_is_unsure(draft, step, stands):
-        draft.writes.rare.undos.append(Undo(step.name, visit, place, "unknown"))
+        draft.writes.rare.undos.append(Undo(step.name, visit, index, "unknown"))
         draft.unknown += 1
 
 
@@ -105,14 +105,14 @@ def report_awaited(draft: Draft, token: Token) -> None:
     `compensate` that complete nevertheless are undone by executions of their own.
     """
     step, counts = draft.playbook.steps[token.step], token.items
-    places: list[int | None] = []
+    indexes: list[int | None] = []
     if counts is not None and counts.started > counts.ended:
         if step.iteration is not None and step.iteration.task.compensate is not None:
-            places = draft.known.ask(want_open_items(step.name, token.visit))
+            indexes = draft.known.ask(want_open_items(step.name, token.visit))
     elif step.compensate is not None and not token.undos:
-        places = [None]
-    draft.writes.rare.undos += [Undo(step.name, token.visit, place, "unknown") for place in places]
-    draft.unknown += len(places)
+        indexes = [None]
+    draft.writes.rare.undos += [Undo(step.name, token.visit, index, "unknown") for index in indexes]
+    draft.unknown += len(indexes)
 
 
 def is_late_child(event: Event) -> bool:
@@ -124,10 +124,10 @@ def report_late_child(draft: Draft) -> bool:
     """Note a child that completed after its visit was over; false if that is noted already."""
     event, step = draft.event, draft.playbook.steps[draft.event.step or ""]
     visit = event.visit or 1
-    if draft.known.ask(want_undone(step.name, visit, event.place)) is not None:
+    if draft.known.ask(want_undone(step.name, visit, event.item_index)) is not None:
         return False
-    child = None if undo_action(step, event.place) is not None else child_with_undo(event)
-    draft.writes.rare.undos.append(Undo(step.name, visit, event.place, "open", child))
+    child = None if undo_action(step, event.item_index) is not None else child_with_undo(event)
+    draft.writes.rare.undos.append(Undo(step.name, visit, event.item_index, "open", child))
     draft.writes.rare.outcome = LATE
     draft.undo += 1
     if draft.compensation is not None:
@@ -144,13 +144,13 @@ def unwanted_child(playbook: Playbook, ended: str, event: Event) -> int | None:
     """
     child = child_with_undo(event) if event.kind in SUCCESSES and not event.undo else None
     step = playbook.steps.get(event.step or "")
-    if child is None or step is None or ended == COMPLETED or undo_action(step, event.place) is not None:
+    if child is None or step is None or ended == COMPLETED or undo_action(step, event.item_index) is not None:
         return None
     return child
 
 
-def undo_action(step: Step, place: int | None) -> Step | None:
+def undo_action(step: Step, index: int | None) -> Step | None:
     """The action that undoes a visit of a step, or one of its items."""
-    if place is None:
+    if index is None:
         return step.compensate
     return None if step.iteration is None else step.iteration.task.compensate

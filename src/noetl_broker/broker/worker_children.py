@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from noetl_broker.broker.state import Token
     from noetl_broker.playbook.model import Step
 
-MAX_PLACE = 2**31 - 1
+MAX_INDEX = 2**31 - 1
 
 
 def adopt_child(draft: Draft, token: Token) -> None:
@@ -36,17 +36,17 @@ def adopt_child(draft: Draft, token: Token) -> None:
     child = child_of(event)
     if child is None:
         raise Refused("recorded")
-    place = _place(event)
-    if place is None:
-        place = token.next_place
-    elif draft.known.ask(want_item_status(token.step, token.visit, place)) is not None:
+    index = _index_of(event)
+    if index is None:
+        index = token.next_index
+    elif draft.known.ask(want_item_status(token.step, token.visit, index)) is not None:
         raise Refused("duplicate")
     if draft.known.ask(want_child(token.step, token.visit, child)):
         raise Refused("duplicate")
-    draft.writes.rare.adoptions.append(Adoption(token.step, token.visit, place, child))
+    draft.writes.rare.adoptions.append(Adoption(token.step, token.visit, index, child))
     counts = counts._replace(total=counts.total + 1, started=counts.started + 1)
-    after = max(token.next_place, place + 1)
-    draft.tokens[token.step, token.visit] = token._replace(items=counts, next_place=after)
+    after = max(token.next_index, index + 1)
+    draft.tokens[token.step, token.visit] = token._replace(items=counts, next_index=after)
 
 
 def complete_action(draft: Draft, token: Token) -> None:
@@ -100,7 +100,7 @@ def _failed_items(draft: Draft, step: Step, token: Token) -> tuple[list[JSON], i
 
 
 def _of_item(error: dict[str, JSON] | None, index: JSON) -> dict[str, JSON] | None:
-    return error if error is None or not _is_whole(index, MAX_PLACE) else {**error, "index": index}
+    return error if error is None or not _is_whole(index, MAX_INDEX) else {**error, "index": index}
 
 
 def child_of(event: Event) -> int | None:
@@ -111,9 +111,9 @@ def child_of(event: Event) -> int | None:
     return value if _is_whole(value, MAX_ID) and value else None
 
 
-def _place(event: Event) -> int | None:
-    if event.place is not None:
-        return event.place
+def _index_of(event: Event) -> int | None:
+    if event.item_index is not None:
+        return event.item_index
     value: JSON = event.context.get("index")
     return value if _is_whole(value, MAX_ITEM_INDEX) else None
 

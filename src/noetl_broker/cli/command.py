@@ -176,8 +176,8 @@ def databases_of(
             f"{len(dsns)} databases and {len(schemas)} schemas are given: name one schema for all databases, or one for"
             " each in the same order"
         )
-    places = zip(cycle(dsns), schemas, strict=False) if len(dsns) == 1 else zip(dsns, cycle(schemas), strict=False)
-    return tuple(Database(dsn=dsn, schema=schema) for dsn, schema in places)
+    pairs = zip(cycle(dsns), schemas, strict=False) if len(dsns) == 1 else zip(dsns, cycle(schemas), strict=False)
+    return tuple(Database(dsn=dsn, schema=schema) for dsn, schema in pairs)
 
 
 @contextlib.contextmanager

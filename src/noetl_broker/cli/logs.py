@@ -43,8 +43,8 @@ def logs(call: Call, *, execution_id: int, step: str | None, live: bool) -> None
     step, load#2 for its second visit, or load[7] for an item. Of each attempt, the first and the last 32 KiB are kept;
     a line says how much is missing between them. --json prints the entries with their levels and times.
     """
-    name, visit, place = (None, None, None) if step is None else read_node(step)
-    subject = Subject(execution_id=execution_id, step=name, visit=visit, place=place)
+    name, visit, index = (None, None, None) if step is None else read_node(step)
+    subject = Subject(execution_id=execution_id, step=name, visit=visit, item_index=index)
 
     async def ask() -> None:
         async with LastingSession(call.database, name="logs", say=output.note) as source:

@@ -157,8 +157,8 @@ def _show_counted(call: Call, metrics: MetricsByDatabase, *, drain: bool) -> Non
         output.show_json(counts if several else counts[0])
     elif drain:
         for name, totals in found.items():
-            place = f"{name}: " if several else ""
-            output.say(f"{place}took {totals['turns']} turns in {totals['batches']} transactions")
+            prefix = f"{name}: " if several else ""
+            output.say(f"{prefix}took {totals['turns']} turns in {totals['batches']} transactions")
 
 
 def _run_family(call: Call, processes: int, *, drain: bool, fail_fast: bool) -> int:

@@ -90,7 +90,7 @@ RULES: dict[str, str] = {
 def as_sarif(findings: Sequence[Finding]) -> dict[str, Any]:
     """Give one run with a rule for each code and a result for each finding."""
     codes = sorted({found.code for found in findings})
-    places = {code: place for place, code in enumerate(codes)}
+    indexes = {code: index for index, code in enumerate(codes)}
     driver = {
         "name": "noetl-broker",
         "semanticVersion": __version__,
@@ -99,7 +99,7 @@ def as_sarif(findings: Sequence[Finding]) -> dict[str, Any]:
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(found, places[found.code]) for found in findings],
+        "results": [_result(found, indexes[found.code]) for found in findings],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 

@@ -93,7 +93,7 @@ def _kept_by(found: dict[str, Any]) -> Iterator[str]:
 def _block_name(block: dict[str, Any]) -> str:
     """The visit or item that a block belongs to: `pay`, `ship[3]`."""
     step, visit, _ = node_of_job(block["node_id"])
-    return visit_name(step, visit, block["place"])
+    return visit_name(step, visit, block["index"])
 
 
 def _steps(found: dict[str, Any]) -> Rows:
@@ -196,7 +196,7 @@ def _attempt(found: dict[str, Any]) -> str:
 
 
 def _is_item(job: dict[str, Any]) -> bool:
-    return parse_node(job["node_id"], None).place is not None
+    return parse_node(job["node_id"], None).item_index is not None
 
 
 def took(started: datetime | None, ended: datetime | None) -> str | None:

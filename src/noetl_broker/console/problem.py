@@ -76,7 +76,7 @@ STATUSES: tuple[tuple[type[Exception], HTTPStatus], ...] = (
 
 
 class FieldError(BaseModel):
-    """One wrong field: its place, such as `query.limit` or `body.payload`, and what is wrong."""
+    """One wrong field: its path, such as `query.limit` or `body.payload`, and what is wrong."""
 
     at: str
     message: str
@@ -187,31 +187,31 @@ async def _on_wrong_fields(request: Request, error: RequestValidationError) -> R
 
 def field_error(found: Mapping[str, Any], body: Any = None) -> FieldError:
     """A wrong field, from what pydantic says of it; `body` is the type of the request's body."""
-    kind, place = found["type"], found["loc"]
-    at = ".".join(map(str, place))
+    kind, path = found["type"], found["loc"]
+    at = ".".join(map(str, path))
     if kind == "json_invalid":
-        return FieldError(at="body", message=f"it is not JSON: {found['ctx']['error']} at character {place[-1]}")
+        return FieldError(at="body", message=f"it is not JSON: {found['ctx']['error']} at character {path[-1]}")
     message = MESSAGES.get(kind, found["msg"]).format_map(found.get("ctx", {}))
     shown = repr(found.get("input"))
     if kind == "missing":
-        message = f"{message}: send a JSON object" if place == ("body",) else message
+        message = f"{message}: send a JSON object" if path == ("body",) else message
     elif kind == "extra_forbidden":
-        hint = did_you_mean(str(place[-1]), _fields_at(body, place[1:-1]))
+        hint = did_you_mean(str(path[-1]), _fields_at(body, path[1:-1]))
         message = f"{message}; {hint}" if hint else message
     elif "input" in found and shown not in message:
         message = f"{message}; it is {shown if len(shown) <= SHOWN else f'{shown[: SHOWN - 1]}…'}"
     return FieldError(at=at, message=message)
 
 
-def _fields_at(body: Any, place: Sequence[Any]) -> list[str]:
-    """The names of the fields of a body, or of the object at a place in it; none where it is not an object of ours."""
+def _fields_at(body: Any, path: Sequence[Any]) -> list[str]:
+    """The names of the fields of a body, or of the object at a path in it; none where it is not an object of ours."""
     models = [each for each in (body, *get_args(body)) if isinstance(each, type) and issubclass(each, BaseModel)]
     if not models:
         return []
     fields = {field.alias or name: field for name, field in models[0].model_fields.items()}
-    if not place:
+    if not path:
         return [*fields]
-    return _fields_at(fields[place[0]].annotation, place[1:]) if place[0] in fields else []
+    return _fields_at(fields[path[0]].annotation, path[1:]) if path[0] in fields else []
 
 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:

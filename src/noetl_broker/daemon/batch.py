@@ -219,9 +219,9 @@ class Batch:
         one_by_one = self.quarantine.one_by_one
         cases = [limit_mail(case, max_mail=1 if case.execution.execution_id in one_by_one else None) for case in cases]
         event_ids = {
-            (case.execution.execution_id, case.execution.turn + place): mail.event_id
+            (case.execution.execution_id, case.execution.turn + index): mail.event_id
             for case in cases
-            for place, mail in enumerate(case.mail, 1)
+            for index, mail in enumerate(case.mail, 1)
         }
         wants = expected_wants(cases)
         pending = [Decider(case) for case in cases]
@@ -320,7 +320,7 @@ def event_fields(mail: Sequence[Mail]) -> dict[str, Any]:
     if not mail:
         return {}
     event = mail[0].event
-    fields = {"step": event.step, "visit": event.visit, "item": event.place, "attempt": event.attempt or None}
+    fields = {"step": event.step, "visit": event.visit, "item": event.item_index, "attempt": event.attempt or None}
     return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -76,7 +76,9 @@ class Decider:
             decision = session.apply(mail.event, at, last=last)
             self._taken.append(DecidedTurn(mail, Turn(session.execution_id, session.turn, at), decision))
             if not last:
-                self._started.update((child.step, child.visit) for child in decision.children if child.place is None)
+                self._started.update(
+                    (child.step, child.visit) for child in decision.children if child.item_index is None
+                )
                 self._last_at = at + max(len(decision.events) - 1, 0) * MICROSECOND
         return self.outcome
 
@@ -88,7 +90,7 @@ def limit_mail(case: Case, *, max_mail: int | None) -> Case:
     """The case with at most `max_mail` mails, and at most MAX_LARGE_RESULTS results that must be loaded."""
     if max_mail is None and len(case.mail) <= MAX_LARGE_RESULTS:
         return case
-    large = [place for place, mail in enumerate(case.mail) if _needs_loading(mail)]
+    large = [index for index, mail in enumerate(case.mail) if _needs_loading(mail)]
     count = large[MAX_LARGE_RESULTS] if len(large) > MAX_LARGE_RESULTS else len(case.mail)
     if max_mail is not None:
         count = min(count, max_mail)
@@ -97,7 +99,7 @@ def limit_mail(case: Case, *, max_mail: int | None) -> Case:
 
 def _needs_loading(mail: Mail) -> bool:
     """Whether a later turn of the batch may need the result of this mail, which was not claimed with it."""
-    return mail.event.result is NOT_LOADED and mail.event.place is None and not mail.event.bytes_over
+    return mail.event.result is NOT_LOADED and mail.event.item_index is None and not mail.event.bytes_over
 
 
 def expected_wants(cases: list[Case]) -> Wants:
@@ -106,10 +108,10 @@ def expected_wants(cases: list[Case]) -> Wants:
     for case in cases:
         for mail in case.mail:
             event = mail.event
-            if event.place is not None and event.step is not None and event.visit is not None:
-                wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.place))
+            if event.item_index is not None and event.step is not None and event.visit is not None:
+                wants[case.execution.execution_id].add(want_item_status(event.step, event.visit, event.item_index))
         if len(case.mail) > 1:
-            for place, mail in enumerate(case.mail, 1):
+            for index, mail in enumerate(case.mail, 1):
                 if _needs_loading(mail):
-                    wants[case.execution.execution_id].add(want_turn(case.execution.turn + place))
+                    wants[case.execution.execution_id].add(want_turn(case.execution.turn + index))
     return {execution_id: frozenset(each) for execution_id, each in wants.items()}

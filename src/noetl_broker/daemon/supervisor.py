@@ -61,7 +61,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in handled_signals():
             loop.add_signal_handler(number, self._on_signal, number)
-        codes = await asyncio.gather(*(self._keep_running(place) for place in range(self.size)))
+        codes = await asyncio.gather(*(self._keep_running(index) for index in range(self.size)))
         return max(codes)
 
     @property
@@ -71,36 +71,36 @@ class Supervisor:
 
     async def status(self) -> BrokerStatus:
         """Ask all children for their status."""
-        statuses = await asyncio.gather(*(self._ask(place) for place in range(self.size)))
+        statuses = await asyncio.gather(*(self._ask(index) for index in range(self.size)))
         ended: MetricsByDatabase = {}
         merge_all(ended, self._ended)
         ended.setdefault(PROCESS, MetricValues()).set(PROCESS_RESTARTS, self._restarts)
-        return BrokerStatus({f"process {place}": status for place, status in enumerate(statuses)}, ended)
+        return BrokerStatus({f"process {index}": status for index, status in enumerate(statuses)}, ended)
 
-    async def _ask(self, place: int) -> ProcessStatus | None:
+    async def _ask(self, index: int) -> ProcessStatus | None:
         """The status of one child; if it does not answer, its last one, as silent since then."""
-        child = self._children.get(place)
+        child = self._children.get(index)
         if child is None or child.stdin is None:
             return None
-        if place not in self._asked:
-            self._asked[place] = asyncio.get_running_loop().create_future()
+        if index not in self._asked:
+            self._asked[index] = asyncio.get_running_loop().create_future()
             child.stdin.write(f"{REPORT}\n".encode())
-        answer = self._asked[place]  # shared with earlier questions that have no answer yet
+        answer = self._asked[index]  # shared with earlier questions that have no answer yet
         await asyncio.wait({answer}, timeout=ANSWER_SECONDS)
         if answer.done() and not answer.cancelled():
             return answer.result()
-        last = self._statuses.get(place)
+        last = self._statuses.get(index)
         if last is None:
             return None
         at, status = last
         return status.after_silence(time.monotonic() - at)
 
-    async def _keep_running(self, place: int) -> int:
+    async def _keep_running(self, index: int) -> int:
         """Run one child, and replace it when it dies; returns its last exit code."""
         backoff = Backoff(*PAUSE_SECONDS)
         while not self.stopping.is_set():
             began = time.monotonic()
-            code = await self._run_child(place)
+            code = await self._run_child(index)
             if self.stopping.is_set() or (code == 0 and not self.restart):
                 return max(code, 0) if code in FATAL_CODES else 0
             if code in FATAL_CODES or not self.restart:
@@ -110,11 +110,11 @@ class Supervisor:
                 backoff.reset()
             pause = backoff.next()
             self._restarts += 1
-            log.error("a process died; another one takes its place", place=place, code=code, pause_seconds=pause)
+            log.error("a process died; another one takes its place", index=index, code=code, pause_seconds=pause)
             await wait_for(self.stopping, pause)
         return 0
 
-    async def _run_child(self, place: int) -> int:
+    async def _run_child(self, index: int) -> int:
         child = await asyncio.create_subprocess_exec(
             *self.command,
             env=dict(self.environment),
@@ -123,46 +123,46 @@ class Supervisor:
             limit=MAX_LINE_BYTES,
             start_new_session=True,  # a terminal sends Ctrl-C to the parent alone, which passes it on
         )
-        self._children[place] = child
-        log.info("started a process", place=place, process_id=child.pid)
+        self._children[index] = child
+        log.info("started a process", index=index, process_id=child.pid)
         if self.stopping.is_set():
             _signal(child, signal.SIGTERM)
         try:
             if child.stdout is not None:
                 async for line in child.stdout:
-                    self._on_line(place, line.decode(errors="replace").strip())
+                    self._on_line(index, line.decode(errors="replace").strip())
             return await child.wait()
         finally:
-            self._children.pop(place, None)
-            self._ready.discard(place)
-            self._keep_metrics(place)
+            self._children.pop(index, None)
+            self._ready.discard(index)
+            self._keep_metrics(index)
             if child.stdin is not None:
                 child.stdin.close()
 
-    def _keep_metrics(self, place: int) -> None:
+    def _keep_metrics(self, index: int) -> None:
         """Keep what an ended child counted: a counter never decreases."""
-        answer = self._asked.pop(place, None)
+        answer = self._asked.pop(index, None)
         if answer is not None:
             answer.cancel()
-        last = self._statuses.pop(place, None)
+        last = self._statuses.pop(index, None)
         if last is not None:
             merge_all(self._ended, last[1].all_metrics, ended=True)
 
-    def _on_line(self, place: int, word: str) -> None:
+    def _on_line(self, index: int, word: str) -> None:
         """Handle a line of a child. Systemd gets a state when all children have it."""
         if word.startswith("{"):
             status = ProcessStatus.from_line(word)
-            self._statuses[place] = time.monotonic(), status
-            answer = self._asked.pop(place, None)
+            self._statuses[index] = time.monotonic(), status
+            answer = self._asked.pop(index, None)
             if answer is not None and not answer.done():
                 answer.set_result(status)
         elif word == READY:
-            self._ready.add(place)
+            self._ready.add(index)
             if len(self._ready) == self.size:
                 notify(f"READY=1\nSTATUS={self.size} processes")
                 log.info("all processes are ready", processes=self.size)
         elif word == PROGRESS:
-            self._progressed.add(place)
+            self._progressed.add(index)
             if len(self._progressed) == self.size:
                 self._progressed.clear()
                 notify("WATCHDOG=1")
@@ -184,8 +184,8 @@ class Supervisor:
         asyncio.get_running_loop().call_later(self.drain_seconds + GRACE_SECONDS, self._kill)
 
     def _kill(self) -> None:
-        for place, child in self._children.items():
-            log.warning("killing a process; the database rolls back what was under way", place=place)
+        for index, child in self._children.items():
+            log.warning("killing a process; the database rolls back what was under way", index=index)
             _signal(child, signal.SIGKILL)
 
 

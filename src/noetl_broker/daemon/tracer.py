@@ -108,8 +108,8 @@ def _ends(execution_id: int, outcome: Outcome) -> Iterator[End]:
     """The ends in the turns of one execution, with the start of visits that began in the same batch."""
     began: dict[str, datetime] = {}
     for _, turn, decision in outcome.taken:
-        for place, event in enumerate(decision.events):
-            at = turn.at + place * MICROSECOND
+        for ordinal, event in enumerate(decision.events):
+            at = turn.at + ordinal * MICROSECOND
             if event.step is None:
                 if event.type in EXECUTION_ENDS:
                     yield End(execution_id, None, None, "", "", event.status, None, at, event.error)

@@ -60,7 +60,7 @@ def step_card(node: Node) -> Card:
     height = LINE * len(lines) + 16.0
     left = side + gutter + (width - 2 * side - gutter - widest) / 2
     where = width / 2 if node.progress is None else left
-    texts = tuple((name, text, where, LINE * place + 19.5) for place, (name, _, _, text) in enumerate(lines))
+    texts = tuple((name, text, where, LINE * index + 19.5) for index, (name, _, _, text) in enumerate(lines))
     look = "centred" if node.progress is None else LOOKS[node.progress.state]
     return Card(Size(round(width), round(height)), texts, (left - 14.0, 15.0), look)
 
@@ -75,7 +75,7 @@ def label_chip(label: Label) -> Chip:
     height = CHIP_LINE * max(len(label.lines), 1) + 6.0
     left = CHIP_PADDING + mark
     texts: list[Placed] = [
-        ("condition", line, left, 3.0 + CHIP_LINE * place + 9.5) for place, line in enumerate(label.lines)
+        ("condition", line, left, 3.0 + CHIP_LINE * index + 9.5) for index, line in enumerate(label.lines)
     ]
     if label.tally:
         texts.append(("tally", label.tally, left + widest + gap, height / 2 + 3.8))

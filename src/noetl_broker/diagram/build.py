@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from noetl_broker.broker.state import is_live
 from noetl_broker.diagram.model import Block, Edge, Manner, Node, Picture, Shape, State, StepProgress
-from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus, entry_place, error_message
+from noetl_broker.history.path import ExecutionPath, OpenJob, StepStatus, entry_key, error_message
 from noetl_broker.playbook.model import Arc, Iteration, Playbook, Step
 
 RUNNING = "RUNNING"
@@ -142,7 +142,7 @@ def _each(iteration: Iteration) -> str:
 def _edge(source: Step, arc: Arc, ids: dict[str, str]) -> Edge:
     manner = _manner(source, arc)
     entries = source.catch if manner == "catch" else source.next
-    conditions = [place for place, entry in enumerate(entries) if entry.condition is not None]
+    conditions = [index for index, entry in enumerate(entries) if entry.condition is not None]
     ordered = source.exclusive and len(conditions) > 1 and manner in {"when", "unless"}
     if manner == "catch" and len(entries) > 1:
         ordered, conditions = arc.condition is not None, [*range(len(entries))]
@@ -174,7 +174,7 @@ def _with_outcomes(playbook: Playbook, edge: Edge, path: ExecutionPath) -> Edge:
         edge,
         taken=None if unknown else path.trace.taken.get(edge.ordinal, 0),
         unknown=unknown,
-        outcomes=path.trace.outcomes.get(entry_place(arc)) if arc.condition is not None else None,
+        outcomes=path.trace.outcomes.get(entry_key(arc)) if arc.condition is not None else None,
     )
 
 

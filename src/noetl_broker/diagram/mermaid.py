@@ -87,7 +87,7 @@ def _edges(picture: Picture, prefix: str = "") -> Iterator[str]:
 
 def _catch_styles(picture: Picture) -> Iterator[str]:
     """The colour of the edges of `catch`, which are named by their place."""
-    places = [str(place) for place, manner in enumerate(_manners(picture)) if manner == "catch"]
+    places = [str(index) for index, manner in enumerate(_manners(picture)) if manner == "catch"]
     if places:
         yield f"  linkStyle {','.join(places)} {CATCH_STYLE}"
 

@@ -104,7 +104,7 @@ def join_bar(join: str, box: Box) -> str:
     parts = {"all": 1, "any": 2, "each": 4}[join]
     gap = 12.0
     length = (right - left - gap * (parts - 1)) / parts
-    return "".join(f"M{at(left + place * (length + gap), y)}h{number(length)}" for place in range(parts))
+    return "".join(f"M{at(left + index * (length + gap), y)}h{number(length)}" for index in range(parts))
 
 
 def polyline(points: Sequence[Point], radius: float = 8.0) -> str:

@@ -47,7 +47,7 @@ LOOKS = {
     "COMPLETED": "ok",
 }
 WORDS = {"CAUGHT": "failed, went on", "WAITING": "waits"}
-RANK = {status: place for place, status in enumerate(LOOKS)}
+RANK = {status: index for index, status in enumerate(LOOKS)}
 
 Link = Callable[[str, int | None], str]  # the address of a step or of a visit of it
 
@@ -157,11 +157,11 @@ class TimeChart:
         step = next((tick for tick in reversed(TICKS) if self.seconds / tick >= FEWEST_TICKS), TICKS[0])
         count = int(self.seconds / step)
         bottom = number(self.height - GAP)
-        for place in range(count + 1):
-            x = self.left + WIDTH * place * step / self.seconds
+        for index in range(count + 1):
+            x = self.left + WIDTH * index * step / self.seconds
             where = {"x1": number(x), "x2": number(x), "y1": number(AXIS - 6), "y2": bottom}
             ET.SubElement(root, "line", {"class": "grid", **where})
-            _text(root, "tick", x, 14, short_span(place * step))
+            _text(root, "tick", x, 14, short_span(index * step))
         for placed in self.lanes[1:]:
             y = number(placed.top - GAP / 2)
             ET.SubElement(root, "line", {"class": "rule", "x1": "0", "x2": number(self.size[0]), "y1": y, "y2": y})
@@ -174,11 +174,11 @@ class TimeChart:
             ET.SubElement(name, "title").text = printable(lane.step)
         for row, bars in enumerate(placed.rows):
             y = placed.top + 2 + ROW * row
-            for place, bar in enumerate(bars):
+            for index, bar in enumerate(bars):
                 self._draw_visit(group, lane, bar, y)
-                before = bars[place - 1].until if place else self.left
-                following = bars[place + 1].x if place + 1 < len(bars) else inf
-                is_last = place + 1 == len(bars) and row == 0
+                before = bars[index - 1].until if index else self.left
+                following = bars[index + 1].x if index + 1 < len(bars) else inf
+                is_last = index + 1 == len(bars) and row == 0
                 self._draw_label(group, bar, y, (before, following), lane.note if is_last else "")
         for row, bars in enumerate(placed.children):
             y = placed.top + ROW * max(len(placed.rows), 1) + CHILD_ROW * row

@@ -40,7 +40,7 @@ class EvaluatedCondition(NamedTuple):
 
 
 class EvaluatedNext(NamedTuple):
-    """The `next` of a visit: its evaluated conditions, by the place of their entry, and the arcs that fired.
+    """The `next` of a visit: its evaluated conditions, by the index of their entry, and the arcs that fired.
 
     `catch` is the same of its `catch`; None: it was not read. `caught` is the entry that was taken.
     """
@@ -86,10 +86,10 @@ def _evaluate(
     entries: tuple[Entry, ...], left: NextEvaluated | CatchEvaluated, *, exclusive: bool
 ) -> dict[int, EvaluatedCondition]:
     found: dict[int, EvaluatedCondition] = {}
-    conditional = [(place, entry.condition) for place, entry in enumerate(entries) if entry.condition is not None]
-    for number, (place, condition) in enumerate(conditional):
+    conditional = [(index, entry.condition) for index, entry in enumerate(entries) if entry.condition is not None]
+    for number, (index, condition) in enumerate(conditional):
         outcome = bool(left.conditions[number]["outcome"]) if number < len(left.conditions) else None
-        if outcome is None and _is_decided(left, place, exclusive=exclusive):
+        if outcome is None and _is_decided(left, index, exclusive=exclusive):
             break  # not evaluated
         try:
             part = parts_of(condition, left.scope)
@@ -97,16 +97,16 @@ def _evaluate(
             origins: dict[str, str] = {name: left.scope.origin(name) for name in names}
         except NotLoaded:
             part, origins = None, {}
-        found[place] = EvaluatedCondition(condition.source, outcome, part, origins)
+        found[index] = EvaluatedCondition(condition.source, outcome, part, origins)
         if outcome is None:
             break  # it failed, so the later ones were not evaluated
     return found
 
 
-def _is_decided(left: NextEvaluated | CatchEvaluated, place: int, *, exclusive: bool) -> bool:
-    """Whether an entry before this place was taken, so that its condition was not evaluated."""
+def _is_decided(left: NextEvaluated | CatchEvaluated, index: int, *, exclusive: bool) -> bool:
+    """Whether an entry before this index was taken, so that its condition was not evaluated."""
     if isinstance(left, CatchEvaluated):
-        return left.entry is not None and left.entry < place
+        return left.entry is not None and left.entry < index
     return exclusive and any(one["outcome"] for one in left.conditions)
 
 

@@ -17,11 +17,11 @@ _FRAME = re.compile(r'^  File "<step .*>", line (?P<line>\d+)(?:, in (?P<functio
 
 def error_text(error: JSON, attempt: str = "") -> str:
     """`KeyError: 'city' (line 3 in main, attempt 2)`; parts that the error lacks are left out."""
-    details = ", ".join(part for part in (place_of(error), attempt) if part)
+    details = ", ".join(part for part in (location_of(error), attempt) if part)
     return f"{_typed_message(error)} ({details})" if details else _typed_message(error)
 
 
-def place_of(error: JSON) -> str:
+def location_of(error: JSON) -> str:
     """Where an error arose: a place in the playbook, or a line of the step's code; empty where nothing says it."""
     if not isinstance(error, dict):
         return ""

@@ -33,7 +33,11 @@ def explain_failed_items(visit: Visit, facts: Facts) -> list[Reason]:
     if not failed:
         return []
     lines = [
-        Reason("failed_item", f"{visit_name(*visit, item.place)}: {_error_line(item.error)}", {"index": item.place})
+        Reason(
+            "failed_item",
+            f"{visit_name(*visit, item.item_index)}: {_error_line(item.error)}",
+            {"index": item.item_index},
+        )
         for item in failed
     ]
     progress = facts.iterators.get(visit)

@@ -119,7 +119,7 @@ def _failed_attempts(item: Item) -> list[Reason]:
 
 def _explain_open(node: tuple[str, int, int], job: JobFact, facts: Facts) -> list[Reason]:
     """What the job of an open item waits for; that of a child says when the child is started again."""
-    name, about = visit_name(*node), {"place": node[2]}
+    name, about = visit_name(*node), {"index": node[2]}
     if job.status != "delegated":
         return [explain_job(name, about, job, facts)]
     if job.available_at is None or job.available_at <= facts.read_at:

@@ -29,7 +29,7 @@ class ItemErrors(TypedDict):
 class FailedItem(NamedTuple):
     """A failed item of an iterator, with its error."""
 
-    place: int
+    item_index: int
     error: JSON
 
 

@@ -31,9 +31,9 @@ def explain_compensation(playbook: Playbook, state: ExecutionState, history: His
         return []
     reasons = [explain_token(token, playbook, history, facts) for token in state.tokens.values()]
     if compensation.current is not None:
-        step, visit, place = compensation.current[:3]
-        name, job = visit_name(step, visit, place), facts.jobs.get((step + UNDO_SUFFIX, visit, place))
-        about: dict[str, JSON] = {"step": step, "visit": visit, "place": place}
+        step, visit, index = compensation.current[:3]
+        name, job = visit_name(step, visit, index), facts.jobs.get((step + UNDO_SUFFIX, visit, index))
+        about: dict[str, JSON] = {"step": step, "visit": visit, "index": index}
         children = [child for child in facts.children if child.node[:2] == (step + UNDO_SUFFIX, visit)]
         if compensation.current.child:
             running = "".join(f", by execution {child.execution_id} ({child.path})" for child in children)
@@ -63,7 +63,7 @@ def late_success(visit: Visit, history: History, *, live: bool) -> str | None:
     """That a visit succeeded after it was over, and whether this was undone; None if it did not."""
     turns = [turn for turn in history.turns if turn.outcome == LATE]
     late = next(
-        (turn for turn in turns if (turn.event.step, turn.event.visit, turn.event.place) == (*visit, None)), None
+        (turn for turn in turns if (turn.event.step, turn.event.visit, turn.event.item_index) == (*visit, None)), None
     )
     if late is None:
         return None

@@ -105,4 +105,4 @@ def mend_remedy(execution_id: int) -> str:
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return visit_name(row["step"], row["visit"], row["place"])
+    return visit_name(row["step"], row["visit"], row["index"])

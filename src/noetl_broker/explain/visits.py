@@ -182,7 +182,7 @@ class VisitExplainer:
         if entry in read.conditions:
             return [explain_condition(read.conditions[entry], read, self._provenance)]
         others = tuple(
-            explain_condition(one, read, self._provenance) for place, one in read.conditions.items() if place < entry
+            explain_condition(one, read, self._provenance) for index, one in read.conditions.items() if index < entry
         )
         return [Reason("otherwise", "no condition of the list was true", {}, others)] if others else []
 

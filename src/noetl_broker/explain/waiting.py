@@ -193,9 +193,9 @@ def _explain_held(name: str, about: dict[str, JSON], job: JobFact, facts: Facts)
         return Reason(
             "limit", f"{name} will be retried in {remaining}; then it asks for a place of {_of(limit)}", about
         )
-    place = "it is the next one" if not limit.before else f"{limit.before} {_verb(limit.before)} before it"
+    position = "it is the next one" if not limit.before else f"{limit.before} {_verb(limit.before)} before it"
     holders = f" ({join_names(map(str, limit.holders))})" if limit.holders else ""
-    counts = f"{limit.leased} leased{holders}, {limit.ready} ready, {place}"
+    counts = f"{limit.leased} leased{holders}, {limit.ready} ready, {position}"
     return Reason("limit", f"the job of {name} waits for a place of {_of(limit)}: {counts}", about)
 
 
@@ -269,8 +269,8 @@ def _explain_running(child: ChildFact, facts: Facts) -> Reason:
     where = f", at {join_names(child.steps)}" if child.steps else ""
     about: dict[str, JSON] = {"execution_id": child.execution_id, "path": child.path, "steps": list(child.steps)}
     since = _ago(facts, child.started_at)
-    place = "" if child.node[2] is None else f"item {child.node[2]}: "
-    says = f"{place}execution {child.execution_id} ({child.path}) has been running for {since}{where}"
+    prefix = "" if child.node[2] is None else f"item {child.node[2]}: "
+    says = f"{prefix}execution {child.execution_id} ({child.path}) has been running for {since}{where}"
     return Reason("running_child", says, about)
 
 
@@ -278,7 +278,7 @@ def _explain_items(token: Token, counts: Counts, about: dict[str, JSON], facts: 
     visit = (token.step, token.visit)
     because = [_explain_running(child, facts) for child in facts.children if child.node[:2] == visit]
     jobs = [(node, job) for node, job in facts.jobs.items() if node[:2] == visit and node[2] is not None]
-    because += [explain_job(visit_name(*node), {"place": node[2]}, job, facts) for node, job in jobs]
+    because += [explain_job(visit_name(*node), {"index": node[2]}, job, facts) for node, job in jobs]
     own = facts.jobs.get((*visit, None))
     if own is not None and own.status not in {"delegated", "done"}:
         because.insert(0, explain_job(visit_name(*visit), {}, own, facts))

@@ -39,7 +39,7 @@ FACTS: Final = frozenset({
     "arc", "arrived", "at", "attempt", "available_at", "brokers", "causes", "child_execution_id", "closed",
     "count", "created_at", "due_at", "ended", "ended_at", "entry", "event_at", "event_id", "event_type", "execution_id",
     "failed", "failures", "forked_from", "from", "index", "job", "joins", "last_seen", "leased", "max_attempts",
-    "need", "outcome", "parent_execution_id", "path", "place", "schedule", "seconds_before_start",
+    "need", "outcome", "parent_execution_id", "path", "schedule", "seconds_before_start",
     "seconds_left", "since", "started", "started_at", "status", "step", "steps", "to", "tokens", "total",
     "turn", "type", "version", "visit", "visits", "waiting",
 })  # fmt: skip

@@ -29,8 +29,8 @@ DERIVED = frozenset({"unfinished"})  # keys of an action that follow from its ot
 LIMITS = ("priority", "max_attempts", "timeout")
 MOST_NAMED = 5  # differences that are named
 
-Place = tuple[str | int, ...]
-Values = dict[str, list[JSON]]  # by place: [what it was, what it would be]
+Path = tuple[str | int, ...]
+Values = dict[str, list[JSON]]  # by path: [what it was, what it would be]
 
 
 class Divergence(NamedTuple):
@@ -161,15 +161,15 @@ class DecisionDiff:
         self.notes += [Note(name, "a router is not passed") for name in sorted(was - now)]
         if self._was.begun is not None and self.edited.begun is not None:
             values = differing_values(self._was.begun.workload, self.edited.begun.workload)
-            self.notes += [Note("start", f"the workload has another {place}") for place in values]
+            self.notes += [Note("start", f"the workload has another {path}") for path in values]
         if self._was.changes != self.edited.changes:
             self.notes.append(Note(self._where, "another delay before the next attempt"))
 
     def _jobs(self) -> Iterator[Divergence]:
         """Jobs that both versions queue, with other inputs."""
-        before = {(job.step, job.visit, job.place): job for job in self._was.jobs}
+        before = {(job.step, job.visit, job.item_index): job for job in self._was.jobs}
         for job in self.edited.jobs:
-            was = before.get((job.step, job.visit, job.place))
+            was = before.get((job.step, job.visit, job.item_index))
             if was is None:  # a wait, or a child
                 yield Divergence("another job", job.step, "", f"waits at {job.step}", f"runs {job.step}", {})
                 continue
@@ -177,33 +177,33 @@ class DecisionDiff:
             limits = [name for name in LIMITS if getattr(was, name) != getattr(job, name)]
             self.notes += [Note(job.step, f"its job has another {name}") for name in (*plain, *limits)]
             if values:
-                yield Divergence("another job", job.step, "", f"runs {job.step}", _other_places(values), values)
+                yield Divergence("another job", job.step, "", f"runs {job.step}", _other_parts(values), values)
 
     def _compare_jobs(self, was: Job, now: Job) -> tuple[list[str], Values]:
         """The keys whose text the broker never renders, and the values, that differ between two jobs."""
         steps = [version.steps[now.step] for version in self._versions]
         plain, values = [], Values()
-        for place, before, after in _differences(was.action, now.action):
-            if place[0] in DERIVED:
+        for path, before, after in _differences(was.action, now.action):
+            if path[0] in DERIVED:
                 continue
-            if any(_is_plain(step, place) for step in steps):
-                plain.append(str(place[0]))
+            if any(_is_plain(step, path) for step in steps):
+                plain.append(str(path[0]))
             else:
-                values[_place_text(place)] = [before, after]
+                values[_path_text(path)] = [before, after]
         for key in RESULT_KEYS:
-            for place, before, after in _differences(was.context.get(key), now.context.get(key)):
-                values[_place_text((key, *place))] = [before, after]
+            for path, before, after in _differences(was.context.get(key), now.context.get(key)):
+                values[_path_text((key, *path))] = [before, after]
         if was.node_type != now.node_type:
             values["type"] = [was.node_type, now.node_type]
         return [*dict.fromkeys(plain)], values
 
     def _children(self) -> Iterator[Divergence]:
-        before = {(child.step, child.visit, child.place): child for child in self._was.children}
+        before = {(child.step, child.visit, child.item_index): child for child in self._was.children}
         for child in self.edited.children:
-            was = before.get((child.step, child.visit, child.place))
+            was = before.get((child.step, child.visit, child.item_index))
             values = differing_values(was and was._replace(ordinal=0)._asdict(), child._replace(ordinal=0)._asdict())
             if values:
-                yield Divergence("another child", child.step, "", f"starts {child.path}", _other_places(values), values)
+                yield Divergence("another child", child.step, "", f"starts {child.path}", _other_parts(values), values)
 
     def _waits(self) -> Iterator[Divergence]:
         """Waits that both versions begin, for something else or until another moment."""
@@ -211,7 +211,7 @@ class DecisionDiff:
         for (step, visit), wait in _waits_of(self.edited).items():
             values = differing_values(before.get((step, visit)), wait)
             if values:
-                yield Divergence("another wait", step, "", f"waits at {step}", _other_places(values), values)
+                yield Divergence("another wait", step, "", f"waits at {step}", _other_parts(values), values)
 
     def _items(self) -> Iterator[Divergence]:
         before = {(items.step, items.visit): items.values for items in self._was.items}
@@ -231,15 +231,15 @@ class DecisionDiff:
         values |= differing_values(*({"error": {"message": (one.error or {}).get("message")}} for one in (was, now)))
         if not values:
             return None
-        return Divergence("another result", "end", "", f"ends {was.status}", _other_places(values), values)
+        return Divergence("another result", "end", "", f"ends {was.status}", _other_parts(values), values)
 
 
 def differing_values(was: JSON, now: JSON) -> Values:
-    """The smallest parts of two values that differ, by their places."""
-    return {_place_text(place): [before, after] for place, before, after in _differences(was, now)}
+    """The smallest parts of two values that differ, by their paths."""
+    return {_path_text(path): [before, after] for path, before, after in _differences(was, now)}
 
 
-def _differences(was: JSON, now: JSON, at: Place = ()) -> Iterator[tuple[Place, JSON, JSON]]:
+def _differences(was: JSON, now: JSON, at: Path = ()) -> Iterator[tuple[Path, JSON, JSON]]:
     if isinstance(was, dict) and isinstance(now, dict):
         for key in {**was, **now}:
             yield from _differences(was.get(key), now.get(key), (*at, key))
@@ -250,25 +250,25 @@ def _differences(was: JSON, now: JSON, at: Place = ()) -> Iterator[tuple[Place, 
         yield at, was, now
 
 
-def _place_text(place: Place) -> str:
-    """A place as text: `args.cities[0]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).lstrip(".")
+def _path_text(path: Path) -> str:
+    """A path as text: `args.cities[0]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
-def _other_places(values: Values) -> str:
+def _other_parts(values: Values) -> str:
     """What differs, in a few words: `gets another args.n`."""
     names = list(values)
     return f"gets another {', '.join(names[:MOST_NAMED])}" + (" …" if len(names) > MOST_NAMED else "")
 
 
-def _is_plain(step: Step, place: Place) -> bool:
+def _is_plain(step: Step, path: Path) -> bool:
     """Whether this part of an action is text that the broker does not render."""
-    names: list[str | int] = [key for key, encoded in ENCODED_KEYS.items() if encoded == place[0]]
-    return any(_reaches(step.plain, (name, *place[1:])) for name in names or [place[0]])
+    names: list[str | int] = [key for key, encoded in ENCODED_KEYS.items() if encoded == path[0]]
+    return any(_reaches(step.plain, (name, *path[1:])) for name in names or [path[0]])
 
 
-def _reaches(plain: JSON, place: Place) -> bool:
-    for part in place:
+def _reaches(plain: JSON, path: Path) -> bool:
+    for part in path:
         if not isinstance(plain, dict) or part not in plain:
             return False
         plain = plain[part]
@@ -279,8 +279,8 @@ def _reaches(plain: JSON, place: Place) -> bool:
 
 def _starts(decision: Decision) -> dict[Node, None]:
     """The visits and items that start, in order."""
-    started = dict.fromkeys((job.step, job.visit, job.place) for job in decision.jobs)
-    started |= dict.fromkeys((child.step, child.visit, child.place) for child in decision.children)
+    started = dict.fromkeys((job.step, job.visit, job.item_index) for job in decision.jobs)
+    started |= dict.fromkeys((child.step, child.visit, child.item_index) for child in decision.children)
     return started | dict.fromkeys((wait.step, wait.visit, None) for wait in decision.waits)
 
 
@@ -342,10 +342,10 @@ def _conditions(decision: Decision) -> dict[tuple[str | None, int], list[dict[st
 
 
 def _condition_difference(was: list[dict[str, Any]], now: list[dict[str, Any]]) -> str | None:
-    """The first condition that differs. Conditions are matched by their text, or else by their place."""
+    """The first condition that differs. Conditions are matched by their text, or else by their index."""
     texts = {condition["when"]: condition for condition in was}
-    for place, condition in enumerate(now):
-        before = texts.get(condition["when"]) or (was[place] if place < len(was) else None)
+    for index, condition in enumerate(now):
+        before = texts.get(condition["when"]) or (was[index] if index < len(was) else None)
         text, outcome = condition["when"], _outcome_text(condition)
         if before is None:
             if condition["outcome"]:

@@ -59,8 +59,8 @@ class _Series:
         self.values.append(value)
 
     def at(self, turn: int) -> object:
-        place = bisect_right(self.turns, turn)
-        return self.values[place - 1] if place else None
+        count = bisect_right(self.turns, turn)
+        return self.values[count - 1] if count else None
 
 
 class Past:

@@ -15,7 +15,7 @@ from noetl_broker.broker.events import CAUGHT
 from noetl_broker.broker.model import JSON, Emitted
 from noetl_broker.playbook.model import Arc, Entry, Playbook, Step, Target
 
-EntryPlace = tuple[str, int]  # a step, and the place of an entry in its `next` from 0; in its `catch` from -1 down
+EntryKey = tuple[str, int]  # a step, and the index of an entry in its `next` from 0; in its `catch` from -1 down
 
 
 class Outcomes(NamedTuple):
@@ -55,7 +55,7 @@ class PathTrace:
     """
 
     taken: Counter[int] = field(default_factory=Counter)
-    outcomes: dict[EntryPlace, Outcomes] = field(default_factory=dict)
+    outcomes: dict[EntryKey, Outcomes] = field(default_factory=dict)
     unknown: set[int] = field(default_factory=set)
     retries: Counter[str] = field(default_factory=Counter)
     errors: dict[str, JSON] = field(default_factory=dict)
@@ -66,9 +66,9 @@ class PathTrace:
         """Count what the `next` of a finished visit fired."""
         arcs, read = fired_arcs(step, outcomes)
         self.taken.update(arcs)
-        for place, outcome in read.items():
-            true, false = self.outcomes.get((step.name, place), Outcomes())
-            self.outcomes[step.name, place] = Outcomes(true + outcome, false + (not outcome))
+        for index, outcome in read.items():
+            true, false = self.outcomes.get((step.name, index), Outcomes())
+            self.outcomes[step.name, index] = Outcomes(true + outcome, false + (not outcome))
 
     def add_catch(self, step: Step, event: Emitted) -> None:
         """Count what the `catch` of a failed visit came to."""
@@ -76,13 +76,13 @@ class PathTrace:
         recorded = iter(meta.get("catch") or ())
         caught = meta.get("caught")
         taken = caught["entry"] if isinstance(caught, dict) else None
-        for place, entry in enumerate(step.catch):
+        for index, entry in enumerate(step.catch):
             outcome = next(recorded, None) if entry.condition is not None else None
             if outcome is not None:
-                true, false = self.outcomes.get((step.name, -1 - place), Outcomes())
+                true, false = self.outcomes.get((step.name, -1 - index), Outcomes())
                 holds = bool(outcome["outcome"])
-                self.outcomes[step.name, -1 - place] = Outcomes(true + holds, false + (not holds))
-            if place == taken:
+                self.outcomes[step.name, -1 - index] = Outcomes(true + holds, false + (not holds))
+            if index == taken:
                 self.taken.update(target.arc for target in entry.then)
                 break
 
@@ -135,8 +135,8 @@ class ExecutionPath:
         return error_message(self.error)
 
 
-def entry_place(arc: Arc) -> EntryPlace:
-    """The place of the entry of an arc."""
+def entry_key(arc: Arc) -> EntryKey:
+    """The key of the entry of an arc."""
     return arc.source, -1 - arc.entry if arc.branch == "catch" else arc.entry
 
 
@@ -188,14 +188,14 @@ def fired_arcs(step: Step, outcomes: Iterable[bool]) -> tuple[list[int], dict[in
     arcs: list[int] = []
     otherwise: list[int] = []
     read: dict[int, bool] = {}
-    for place, entry in enumerate(step.next):
+    for index, entry in enumerate(step.next):
         then, other = ([target.arc for target in targets] for targets in (entry.then, entry.otherwise))
         if entry.condition is None:
-            (otherwise if entry.kind == "else" or _has_condition(step, before=place) else arcs).extend(then + other)
+            (otherwise if entry.kind == "else" or _has_condition(step, before=index) else arcs).extend(then + other)
             continue
         outcome = next(recorded, None)
         if outcome is not None:
-            read[place] = outcome
+            read[index] = outcome
             arcs.extend(then if outcome else other)
     if not any(read.values()):
         arcs.extend(otherwise)
@@ -285,8 +285,8 @@ def _otherwise(step: Step) -> list[Target]:
     """The targets that fire if no condition is true."""
     entries = [
         entry
-        for place, entry in enumerate(step.next)
-        if entry.condition is None and (entry.kind == "else" or _has_condition(step, before=place))
+        for index, entry in enumerate(step.next)
+        if entry.condition is None and (entry.kind == "else" or _has_condition(step, before=index))
     ]
     return [target for entry in entries for target in (*entry.then, *entry.otherwise)]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from noetl_broker.playbook.model import Playbook
 
-Node = tuple[str, int, int | None]  # a step, its visit from 1, and the place of an item from 0
+Node = tuple[str, int, int | None]  # a step, its visit from 1, and the index of an item from 0
 
 
 class RecordedTurn(NamedTuple):

@@ -101,9 +101,13 @@ class Replay:
         self.number = recorded.turn.number
         found += _turn_differences(self.history, recorded, decision)
         for job in decision.jobs:
-            node = (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.place)
+            node = (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.item_index)
             decided, written = _as_recorded(self.history, job), self._written.pop(node, None)
-            if written is not None and job.place is not None and "workload" not in {**written.context, **job.context}:
+            if (
+                written is not None
+                and job.item_index is not None
+                and "workload" not in {**written.context, **job.context}
+            ):
                 decided.context.pop("workload", None)  # the store leaves a large one out of the jobs of items
             if written is None and self._in_parts:
                 self._decided[node] = self.number, decided
@@ -177,16 +181,16 @@ def _turn_differences(history: History, recorded: RecordedTurn, decision: Decisi
         if written != decided:
             yield Difference(number, name, written, decided)
     if recorded.events != decision.events:
-        for place in range(max(len(recorded.events), len(decision.events))):
-            was = recorded.events[place] if place < len(recorded.events) else None
-            now = decision.events[place] if place < len(decision.events) else None
+        for index in range(max(len(recorded.events), len(decision.events))):
+            was = recorded.events[index] if index < len(recorded.events) else None
+            now = decision.events[index] if index < len(decision.events) else None
             if was != now:
                 kind = (now or was or recorded.event).type
-                yield Difference(number, f"event {place + 1} ({kind})", _as_json(was), _as_json(now))
-    for place, (node_name, event) in enumerate(zip(recorded.node_names, recorded.events, strict=False), 1):
+                yield Difference(number, f"event {index + 1} ({kind})", _as_json(was), _as_json(now))
+    for index, (node_name, event) in enumerate(zip(recorded.node_names, recorded.events, strict=False), 1):
         expected = node_name_of(event) or history.name
         if node_name != expected and (event.step or not isinstance(history.playbook, str)):
-            yield Difference(number, f"event {place} ({event.type}) node_name", node_name, expected)
+            yield Difference(number, f"event {index} ({event.type}) node_name", node_name, expected)
 
 
 def _final_differences(

@@ -152,16 +152,16 @@ def _with_items(failure: _Failure, visit: int, arrival: Arrival, playbook: Playb
     steps = [one.steps.get(name) for one in (playbook, onto) if one is not None]
     if not isinstance(values, list) or any(step is None or step.waits_for != "items" for step in steps):
         return arrival._replace(items=None)
-    ended = {(end.step, end.visit, end.place): end.status for end in failure.draft.writes.rare.item_ends}
+    ended = {(end.step, end.visit, end.item_index): end.status for end in failure.draft.writes.rare.item_ends}
     entered = failure.timeline.entered.get((name, visit))
     before = entered.items if entered is not None else None
-    done = set(range(len(values))).difference(before.places) if before is not None else set()
-    for place in range(len(values)):
-        stands = known.answers.get(want_item_status(name, visit, place))
-        status = ended.get((name, visit, place), stands.status if isinstance(stands, ItemState) else "")
+    done = set(range(len(values))).difference(before.indexes) if before is not None else set()
+    for index in range(len(values)):
+        stands = known.answers.get(want_item_status(name, visit, index))
+        status = ended.get((name, visit, index), stands.status if isinstance(stands, ItemState) else "")
         if status == "COMPLETED":
-            done.add(place)
-    again = sum(1 << place for place in range(len(values)) if place not in done)
+            done.add(index)
+    again = sum(1 << index for index in range(len(values)) if index not in done)
     return arrival._replace(items=TakenItems(len(values), f"{again:x}") if done else None)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OpenVisit(NamedTuple):
-    """A visit whose job is open. An iterator has `items` (counts) and `open_items` (places from 0)."""
+    """A visit whose job is open. An iterator has `items` (counts) and `open_items` (indexes from 0)."""
 
     step: str
     visit: int

@@ -74,7 +74,7 @@ STORY_START = datetime(2026, 1, 1, tzinfo=UTC)  # turn n is n seconds later
 STORY_EXECUTION = 1
 _LINE = re.compile(
     r"^> (?P<type>[^\s;]+)"
-    r"(?: (?P<step>`[^`]+`(?:#\d+)?|[^\s{\[\"(`;-][^{\[\"(`;]*?)(?:\[(?P<place>\d+)\])?(?P<undo>!undo)?)?"
+    r"(?: (?P<step>`[^`]+`(?:#\d+)?|[^\s{\[\"(`;-][^{\[\"(`;]*?)(?:\[(?P<index>\d+)\])?(?P<undo>!undo)?)?"
     r"(?: (?P<data>[{\[\"\d-].*?|null|true|false))?"
     r"(?:; (?P<marks>[\w ,.-]+?))?"
     r"(?:\s+\([^()]*\))?$"
@@ -119,22 +119,22 @@ def format_turn(event: Event, decision: Decision, *, attempts: bool = False) -> 
     yield from map(_emitted_line, decision.events)
     for job in decision.jobs:
         if not job.delegated:  # a delegated job has a line `child` or `iterator_started`
-            name = visit_name(job.step, job.visit, job.place, undo=job.undo)
+            name = visit_name(job.step, job.visit, job.item_index, undo=job.undo)
             limit = "" if job.limit is None else f"; limit {job.limit.name} {job.limit.key}".rstrip()
             yield f"    job   {name}{_suffix(job.action.get('args'))}{limit}"
     for child in decision.children:
-        name = visit_name(child.step, child.visit, child.place, undo=child.undo)
+        name = visit_name(child.step, child.visit, child.item_index, undo=child.undo)
         path = child.path if child.undo_of is None else f"undo of {child.undo_of}"
         yield f"    child {name} {path}{_suffix(child.payload)}"
     for adopted in decision.adoptions:
-        name = visit_name(adopted.step, adopted.visit, adopted.place)
+        name = visit_name(adopted.step, adopted.visit, adopted.item_index)
         yield f"    waits {name} child {adopted.child_execution_id}"
     yield from _wait_lines(decision)
     for change in decision.changes:
         if change.status == "done":
             continue  # not a decision: the sender of the event left this to the broker
         delay = f" {change.delay:g} s" if change.status in {"retry", "delegated"} else ""
-        name = visit_name(change.step, change.visit, change.place, undo=change.undo)
+        name = visit_name(change.step, change.visit, change.item_index, undo=change.undo)
         yield f"    {change.status:<5} {name}{delay}"
     yield from (f"    post  {post.type} {visit_name(post.step, post.visit)}" for post in decision.posts)
     yield from (f"    abandon {visit_name(step, visit)}" for step, visit in decision.abandoned)
@@ -153,10 +153,10 @@ def _undo_lines(decision: Decision) -> Iterator[str]:
     for undo in decision.undos:
         what = f" child {undo.child_execution_id}" if undo.child_execution_id is not None else ""
         status = "" if undo.status == "open" else f" {undo.status}"
-        yield f"    undo  {visit_name(undo.step, undo.visit, undo.place)}{what}{status}"
+        yield f"    undo  {visit_name(undo.step, undo.visit, undo.item_index)}{what}{status}"
     for change in decision.undo_changes:
         if change.status == "unknown":  # it was abandoned
-            yield f"    undo  {visit_name(change.step, change.visit, change.place)} {change.status}"
+            yield f"    undo  {visit_name(change.step, change.visit, change.item_index)} {change.status}"
     yield from (f"    await {visit_name(step, visit)}" for step, visit in decision.awaited)
     if decision.unwanted_child is not None:
         yield f"    unwanted child {decision.unwanted_child}"
@@ -178,9 +178,11 @@ def _wait_lines(decision: Decision) -> Iterator[str]:
 
 def _event_line(event: Event, outcome: str, *, attempts: bool) -> str:
     words = [">", event.type]
-    if event.step and (event.place is not None or event.kind in OF_CONTEXT or not event.kind.startswith("execution")):
+    if event.step and (
+        event.item_index is not None or event.kind in OF_CONTEXT or not event.kind.startswith("execution")
+    ):
         name = event.step if _PLAIN_NAME.fullmatch(event.step) else f"`{event.step}`"
-        words.append(visit_name(name, event.visit or 1, event.place, undo=event.undo))
+        words.append(visit_name(name, event.visit or 1, event.item_index, undo=event.undo))
     data = _data(event)
     if data is not None:
         words.append(_json(data))
@@ -290,8 +292,8 @@ def read_events(text: str) -> Iterator[Event]:
         step, _, visit = (found["step"] or "").strip().partition(MARK)
         step = step.strip("`")
         event = _event(found["type"], step or None, int(visit or 1), data)
-        if found["place"] is not None:
-            event = _of_item(event, step, int(visit or 1), int(found["place"]), data)
+        if found["index"] is not None:
+            event = _of_item(event, step, int(visit or 1), int(found["index"]), data)
         event = event._replace(undo=True) if found["undo"] else event
         yield _with_marks(event, found["marks"]) if found["marks"] else event
 
@@ -309,9 +311,9 @@ def _event(event_type: str, step: str | None, visit: int, data: JSON) -> Event:
     return Event(event_type, step, visit, result=data)
 
 
-def _of_item(event: Event, step: str, visit: int, place: int, data: JSON) -> Event:
+def _of_item(event: Event, step: str, visit: int, index: int, data: JSON) -> Event:
     failed = event.kind in {ACTION_FAILED, ITEM_FAILED}
-    return Event(event.type, step, visit, None if failed else data, data if failed else None, place=place)
+    return Event(event.type, step, visit, None if failed else data, data if failed else None, item_index=index)
 
 
 def _data(event: Event) -> JSON:
@@ -320,7 +322,7 @@ def _data(event: Event) -> JSON:
         return None if payload == {} else payload
     if event.kind == ACTION_FAILED or event.error is not None:
         return event.error
-    if event.place is not None:
+    if event.item_index is not None:
         return event.result
     return event.context if event.kind.startswith("execution") or event.kind in OF_CONTEXT else event.result
 
@@ -363,8 +365,8 @@ def _summary(decision: Decision) -> tuple[object, ...]:
     return (
         decision.outcome,
         [(event.type, event.step, event.visit, event.status) for event in decision.events],
-        [(job.step, job.visit, job.place) for job in decision.jobs],
-        [(child.step, child.visit, child.place, child.path) for child in decision.children],
+        [(job.step, job.visit, job.item_index) for job in decision.jobs],
+        [(child.step, child.visit, child.item_index, child.path) for child in decision.children],
         [(change.step, change.visit, change.status) for change in decision.changes if change.status != "done"],
         decision.posts,
         decision.closed,

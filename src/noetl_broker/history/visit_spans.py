@@ -28,12 +28,12 @@ class VisitSpan(NamedTuple):
 
 
 class ChildSpan(NamedTuple):
-    """A child execution; `place` is its index where it is an item of an iterator."""
+    """A child execution; `item_index` is its index where it is an item of an iterator."""
 
     execution_id: int
     path: str | None
     visit: int | None
-    place: int | None
+    item_index: int | None
     began_at: datetime
     ended_at: datetime | None
     status: str

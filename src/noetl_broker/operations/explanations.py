@@ -84,10 +84,10 @@ async def _in_block(connection: Connection, execution_id: int, part: str) -> tup
     names = part.split(".")
     for length in range(len(names) - 1, 0, -1):
         try:
-            step, visit, place = read_node(".".join(names[:length]))
+            step, visit, index = read_node(".".join(names[:length]))
         except OperatorFault:
             continue
-        child = await find_child(connection, execution_id, step, visit, place)
+        child = await find_child(connection, execution_id, step, visit, index)
         if child is not None:
             return child, ".".join(names[length:])
     return None

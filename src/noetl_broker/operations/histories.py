@@ -35,9 +35,9 @@ async def read_histories(
     """Yield the histories of these executions, each whole or in parts; the next ones load meanwhile."""
     async with aclosing(store.prefetch(_load(connection, which, rules))) as batches:
         async for parts in batches:
-            for place, part in enumerate(parts):
+            for index, part in enumerate(parts):
                 yield part
-                if place % PARTS_BETWEEN_LOOKS == 0:
+                if index % PARTS_BETWEEN_LOOKS == 0:
                     await asyncio.sleep(0)
 
 

@@ -54,11 +54,11 @@ def compare_texts(before: str, after: str) -> list[ComparedLine]:
             found.append(_gap(group[0][1] - reached))
         for kind, old_from, old_to, new_from, new_to in group:
             if kind == "equal":
-                for place, text in enumerate(old[old_from:old_to]):
-                    found.append(ComparedLine("same", old_from + place + 1, new_from + place + 1, text))
+                for index, text in enumerate(old[old_from:old_to]):
+                    found.append(ComparedLine("same", old_from + index + 1, new_from + index + 1, text))
             else:
-                found += [ComparedLine("old", place + 1, None, old[place]) for place in range(old_from, old_to)]
-                found += [ComparedLine("new", None, place + 1, new[place]) for place in range(new_from, new_to)]
+                found += [ComparedLine("old", index + 1, None, old[index]) for index in range(old_from, old_to)]
+                found += [ComparedLine("new", None, index + 1, new[index]) for index in range(new_from, new_to)]
         reached = group[-1][2]
     if found and reached < len(old):
         found.append(_gap(len(old) - reached))

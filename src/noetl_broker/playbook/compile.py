@@ -120,7 +120,9 @@ def _read_steps(reading: Reading, outline: Outline) -> dict[str, Step]:
 def _read_workload(reading: Reading, outline: Outline) -> dict[str, Tree]:
     """Compile the defaults of the workload."""
     part = Part(step=None, role="workload", worker=WORKER_WORDS)
-    return {key: reading.tree(value, (*outline.workload_place, key), part) for key, value in outline.workload.items()}
+    return {
+        key: reading.tree(value, (*outline.workload_location, key), part) for key, value in outline.workload.items()
+    }
 
 
 def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: dict[str, Tree]) -> Playbook:
@@ -144,7 +146,7 @@ def _join(reading: Reading, outline: Outline, steps: dict[str, Step], workload: 
         end=steps.get(END),
         graph=graph,
         arcs=tuple(reading.arcs),
-        workbook=tuple(_action(name, raw) for name, (raw, _place) in reading.actions.items()),
+        workbook=tuple(_action(name, raw) for name, (raw, _location) in reading.actions.items()),
         max_visits=outline.max_visits,
         deadline=outline.deadline,
         leaves_timers=outline.deadline is not None or any(step.start_timeout is not None for step in steps.values()),

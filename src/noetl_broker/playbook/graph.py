@@ -20,7 +20,7 @@ class Graph:
 
     def __init__(self, steps: Sequence[str], arcs: Iterable[tuple[str, str]]) -> None:
         self._names = tuple(steps)
-        self._index = {name: place for place, name in enumerate(self._names)}
+        self._index = {name: index for index, name in enumerate(self._names)}
         self._incoming = dict.fromkeys(self._names, 0)
         distinct: dict[tuple[int, int], None] = {}
         for source, target in arcs:
@@ -44,9 +44,9 @@ class Graph:
 
         Only the steps between them count: `source` and `target` may be in `avoiding`.
         """
-        place = self._index[source]
+        index = self._index[source]
         if self._closure is not None and not avoiding:
-            return bool(self._closure[place] >> self._index[target] & 1)
+            return bool(self._closure[index] >> self._index[target] & 1)
         sources = self._kept.get((target, avoiding))
         if sources is None:
             sources = self._sources(target, avoiding)
@@ -55,7 +55,7 @@ class Graph:
                 self._kept.clear()
                 self._bytes = 0
             self._kept[target, avoiding] = sources
-        return bool(sources[place >> 3] >> (place & 7) & 1)
+        return bool(sources[index >> 3] >> (index & 7) & 1)
 
     def reached_from(self, source: str) -> frozenset[str]:
         """Give all steps that `source` can reach."""
@@ -66,11 +66,11 @@ class Graph:
         closure = [0] * len(self._names)
         for component in _components(self._successors):
             reached = 0
-            for place in component:
-                for target in self._successors[place]:
+            for index in component:
+                for target in self._successors[index]:
                     reached |= 1 << target | closure[target]
-            for place in component:
-                closure[place] = reached
+            for index in component:
+                closure[index] = reached
         self._closure = closure
         return self
 
@@ -80,11 +80,11 @@ class Graph:
         blocked = {self._index[name] for name in avoiding if name in self._index}
         ahead = [self._index[target]]
         while ahead:
-            for place in self._predecessors[ahead.pop()]:
-                if not found[place >> 3] >> (place & 7) & 1:
-                    found[place >> 3] |= 1 << (place & 7)
-                    if place not in blocked:
-                        ahead.append(place)
+            for index in self._predecessors[ahead.pop()]:
+                if not found[index >> 3] >> (index & 7) & 1:
+                    found[index >> 3] |= 1 << (index & 7)
+                    if index not in blocked:
+                        ahead.append(index)
         return found
 
     def cycle(self, step: str) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ class Graph:
 
     def successors(self, step: str) -> tuple[str, ...]:
         """Give the steps that one arc leads to, in document order."""
-        return tuple(self._names[place] for place in self._successors[self._index[step]])
+        return tuple(self._names[index] for index in self._successors[self._index[step]])
 
 
 def _components(following: list[list[int]]) -> Iterator[list[int]]:
@@ -117,29 +117,29 @@ def _components(following: list[list[int]]) -> Iterator[list[int]]:
     for root in range(len(following)):
         walk: list[tuple[int, Iterator[int]]] = [] if root in order else [(root, iter(following[root]))]
         while walk:
-            place, targets = walk[-1]
-            if place not in order:
-                order[place] = lowest[place] = len(order)
-                open_.append(place)
-                is_open[place] = True
+            index, targets = walk[-1]
+            if index not in order:
+                order[index] = lowest[index] = len(order)
+                open_.append(index)
+                is_open[index] = True
             for target in targets:
                 if target not in order:
                     walk.append((target, iter(following[target])))
                     break
                 if is_open[target]:
-                    lowest[place] = min(lowest[place], order[target])
+                    lowest[index] = min(lowest[index], order[target])
             else:
                 walk.pop()
                 if walk:
                     above = walk[-1][0]
-                    lowest[above] = min(lowest[above], lowest[place])
-                if lowest[place] == order[place]:
-                    yield _pop_component(place, open_, is_open)
+                    lowest[above] = min(lowest[above], lowest[index])
+                if lowest[index] == order[index]:
+                    yield _pop_component(index, open_, is_open)
 
 
-def _pop_component(place: int, open_: list[int], is_open: list[bool]) -> list[int]:
+def _pop_component(index: int, open_: list[int], is_open: list[bool]) -> list[int]:
     component = []
-    while is_open[place]:
+    while is_open[index]:
         component.append(open_.pop())
         is_open[component[-1]] = False
     return component

@@ -41,7 +41,7 @@ class Outline:
     path: str
     steps: tuple[Written, ...]
     workload: Raw
-    workload_place: Location
+    workload_location: Location
     workload_schema: Raw | None
     max_visits: int | None
     deadline: float | Tree | None
@@ -65,7 +65,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
     metadata = _metadata(reading, document)
     name, path = _identity(reading, document, metadata)
     reading.path = path
-    workload, workload_place = _part(reading, document, ("workload", "spec"), dict)
+    workload, workload_location = _part(reading, document, ("workload", "spec"), dict)
     reading.actions = _actions(reading, document)
     workflow, location = _part(reading, document, ("workflow", "steps"), list)
     if workflow is None:
@@ -80,7 +80,7 @@ def read_outline(reading: Reading, document: Any) -> Outline | None:
         path=path,
         steps=steps,
         workload=workload or {},
-        workload_place=workload_place,
+        workload_location=workload_location,
         workload_schema=_workload_schema(reading, document),
         max_visits=_integer(reading, metadata, "max_visits", VISITS),
         deadline=_deadline(reading, metadata),
@@ -111,7 +111,7 @@ def read_block_outline(reading: Reading, outer: Outline, step: str, block: Writt
         path=reading.path,
         steps=read_workflow(reading, block.workflow, block.location),
         workload={},
-        workload_place=block.location,
+        workload_location=block.location,
         workload_schema=None,
         max_visits=outer.max_visits,
         deadline=None,

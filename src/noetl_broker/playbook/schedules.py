@@ -82,7 +82,7 @@ class _Entry:
     """One schedule while it is read."""
 
     def __init__(self, location: Location, raw: Any, refuse: Refuse) -> None:
-        self._place = location
+        self._location = location
         self._raw = raw
         self._refuse_at = refuse
         self._is_good = True
@@ -111,7 +111,7 @@ class _Entry:
 
     def _refuse(self, key: str, message: str, hint: str) -> None:
         self._is_good = False
-        self._refuse_at((*self._place, key) if key else self._place, message, hint)
+        self._refuse_at((*self._location, key) if key else self._location, message, hint)
 
     def _name(self) -> str:
         name = self._raw.get("name")

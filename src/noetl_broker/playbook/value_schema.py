@@ -144,7 +144,7 @@ def _check_enum(keyword: str, value: Any, location: Location) -> Iterator[Schema
         yield SchemaFault(location, f"`{keyword}` is {what}", "write a list of values: [small, large]")
 
 
-def _check_const(_keyword: str, _value: Any, _place: Location) -> Iterator[SchemaFault]:
+def _check_const(_keyword: str, _value: Any, _location: Location) -> Iterator[SchemaFault]:
     yield from ()
 
 

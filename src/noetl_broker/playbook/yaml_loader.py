@@ -165,13 +165,13 @@ class _Reader:
             self._stop("not-yaml", f"not YAML: {str(error).splitlines()[0]}", "remove the control character")
 
     def _fail(self, code: str, message: str, hint: str) -> None:
-        self.report.error_at(code, self._place(), self.at, message, hint)
+        self.report.error_at(code, self._location(), self.at, message, hint)
 
     def _stop(self, code: str, message: str, hint: str) -> NoReturn:
         self._fail(code, message, hint)
         raise _Stopped
 
-    def _place(self) -> Location:
+    def _location(self) -> Location:
         location: list[str | int] = []
         for depth, top in enumerate(self.stack, 1):
             if isinstance(top.value, list):  # a container is in its list already, a scalar is not

@@ -178,8 +178,8 @@ async def archived_fault(connection: Connection, execution_id: int) -> NotFoundF
         return None
     period = row["period"]
     remedy = f"; noetl-broker archive --restore {period} brings it back" if period else ""
-    place = f"the schema {schema_of(connection)}_archive"
-    return NotFoundFault(f"execution {execution_id} is archived: its history is in {place}{remedy}")
+    schema = f"the schema {schema_of(connection)}_archive"
+    return NotFoundFault(f"execution {execution_id} is archived: its history is in {schema}{remedy}")
 
 
 async def _retry_on_lock(work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

@@ -17,8 +17,8 @@ async def list_blocks(connection: Connection, execution_id: int) -> list[dict[st
 
 
 async def find_child(
-    connection: Connection, execution_id: int, step: str, visit: int | None = None, place: int | None = None
+    connection: Connection, execution_id: int, step: str, visit: int | None = None, index: int | None = None
 ) -> int | None:
     """The latest child of a step, of one visit (None: of any), or of one item (None: of any); None if there is none."""
-    child: int | None = await connection.fetchval(sql("find_child"), execution_id, step, visit, place)
+    child: int | None = await connection.fetchval(sql("find_child"), execution_id, step, visit, index)
     return child

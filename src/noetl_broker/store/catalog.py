@@ -41,10 +41,10 @@ async def register(connection: Connection, playbooks: Sequence[tuple[Playbook, s
         # READ COMMITTED: the next statement sees what the previous holder of the lock committed.
         await connection.execute(sql("lock_catalog"))
         registered = [await _register(connection, playbook, text) for playbook, text in playbooks]
-        for place, (playbook, _) in enumerate(playbooks):
+        for index, (playbook, _) in enumerate(playbooks):
             await _declare_schedules(connection, playbook)
             await declare_on_signal(connection, playbook)
-            registered[place] = replace(registered[place], notes=await declare_limits(connection, playbook))
+            registered[index] = replace(registered[index], notes=await declare_limits(connection, playbook))
         return registered
 
 

@@ -29,12 +29,12 @@ def json_or_null(value: JSON) -> str | None:
 def child_row(execution: Execution, child: Child) -> tuple[object, ...]:
     """A child to be started, with what its execution_start says of its parent.
 
-    One that undoes an item answers for the undo, which is one job: so it has no place.
+    One that undoes an item answers for the undo, which is one job: so it has no index.
     """
     owner = execution.execution_id
-    node = node_id(owner, child.step, child.visit, child.place if child.undo else None, undo=child.undo)
-    place = None if child.undo else child.place
-    return owner, node, place, child.path, child.version, dump_json(child.payload), dump_json(child_meta(owner, child))
+    node = node_id(owner, child.step, child.visit, child.item_index if child.undo else None, undo=child.undo)
+    index = None if child.undo else child.item_index
+    return owner, node, index, child.path, child.version, dump_json(child.payload), dump_json(child_meta(owner, child))
 
 
 def child_meta(owner: int, child: Child) -> dict[str, JSON]:
@@ -44,7 +44,7 @@ def child_meta(owner: int, child: Child) -> dict[str, JSON]:
 
 def _answer_type(parent: ParentVisit, *, completed: bool) -> str:
     """`action_...` for the only child of a step; `execution_...` for one of many."""
-    if parent.place is None:
+    if parent.item_index is None:
         return "action_completed" if completed else "action_failed"
     return "execution_complete" if completed else "execution_failed"
 
@@ -55,7 +55,7 @@ def _name_of(parent: ParentVisit) -> str | None:
     step = parse_node(undone or parent.node_id, None).step
     if undone is not None:
         return f"{step}{UNDO_SUFFIX}"
-    return step if parent.place is None else f"{step}[{parent.place}]"
+    return step if parent.item_index is None else f"{step}[{parent.item_index}]"
 
 
 def child_answer(execution: Execution, state: ExecutionState, ended: ExecutionEnd) -> tuple[object, ...]:
@@ -73,7 +73,7 @@ def child_answer_of_adopted(row: Record) -> tuple[object, ...]:
         error = {"message": TAKEN}
     ended = ExecutionEnd(row["status"], row["result"], error, wrap(row["result"]), row["undo"])
     return _answer(
-        ParentVisit(row["execution_id"], row["cause"], row["node_id"], row["place"]), row["child_id"], ended, 1
+        ParentVisit(row["execution_id"], row["cause"], row["node_id"], row["index"]), row["child_id"], ended, 1
     )
 
 
@@ -86,8 +86,8 @@ def _answer(parent: ParentVisit, child_id: int, ended: ExecutionEnd, attempt: in
         "attempt": attempt,
         "retryable": ended.status != "CANCELLED",  # a cancelled child is not wanted
     }
-    if parent.place is not None:
-        meta["index"] = parent.place
+    if parent.item_index is not None:
+        meta["index"] = parent.item_index
     if ended.undo:
         meta["undo"] = True
     return (

@@ -10,7 +10,7 @@ from noetl_broker.broker.context import NOT_LOADED
 from noetl_broker.broker.limits import MAX_PATH_CHARS
 from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
-from noetl_broker.broker.worker_children import MAX_PLACE
+from noetl_broker.broker.worker_children import MAX_INDEX
 from noetl_broker.nodes import parse_node, undone_node
 from noetl_broker.store.json_codec import load_json
 
@@ -42,12 +42,12 @@ class Mail(NamedTuple):
 
 
 class ParentVisit(NamedTuple):
-    """The visit that waits for this execution; `place` is the index of the item, if it is one."""
+    """The visit that waits for this execution; `item_index` is the index of the item, if it is one."""
 
     execution_id: int
     event_id: int | None
     node_id: str
-    place: int | None
+    item_index: int | None
 
 
 class Execution(NamedTuple):
@@ -99,7 +99,7 @@ def mail_of(row: Record) -> Mail:
 def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
     """The event of a row, and its facts. Any content of the row gives an event that the core can refuse."""
     undone = undone_node(row["node_id"])
-    step, visit, place = parse_node(undone or row["node_id"], row["node_name"], row["execution_id"])
+    step, visit, index = parse_node(undone or row["node_id"], row["node_name"], row["execution_id"])
     meta = row["meta"] if isinstance(row["meta"], dict) else {}
     facts: dict[str, JSON] = {}
     oversize, context = row["oversize"] or "", row["context"]
@@ -137,7 +137,7 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
         "queue_id" in meta,
         row["broken"] or False,
         meta,
-        place if place is not None else _place(meta),
+        index if index is not None else _index_of(meta),
         stale,
         row["bytes_over"] or 0,
         oversize,
@@ -147,10 +147,10 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
     return event, facts
 
 
-def _place(meta: dict[str, JSON]) -> int | None:
+def _index_of(meta: dict[str, JSON]) -> int | None:
     """The index of the item that a child of an iterator answers for; None in other events."""
-    place = meta.get("index") if "child_execution_id" in meta else None
-    return place if isinstance(place, int) and not isinstance(place, bool) and 0 <= place <= MAX_PLACE else None
+    index = meta.get("index") if "child_execution_id" in meta else None
+    return index if isinstance(index, int) and not isinstance(index, bool) and 0 <= index <= MAX_INDEX else None
 
 
 def execution_of(row: Record) -> Execution:

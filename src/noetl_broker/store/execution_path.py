@@ -89,7 +89,7 @@ def _latest(rows: Rows, visits: Mapping[str, int]) -> dict[str, list[Row]]:
 
 def _job(rows: Rows) -> OpenJob | None:
     """The step's own job, not the jobs of iterator items."""
-    own = next((row for row in rows if parse_node(row["node_id"], None).place is None), None)
+    own = next((row for row in rows if parse_node(row["node_id"], None).item_index is None), None)
     return None if own is None else OpenJob(own["status"], own["worker_id"], own["available_at"])
 
 

@@ -28,7 +28,7 @@ from noetl_broker.store.undo import list_awaited, load_undo
 
 _Answer = TypeVar("_Answer")
 Entry = dict[str, Any]  # one row as a JSON object; moments are aware datetimes
-Place = tuple[Any, ...]  # the sort key of an event; it begins with the key of the event's parent
+SortKey = tuple[Any, ...]  # the sort key of an event; it begins with the key of the event's parent
 
 NOT_FOUND = "NB404"
 MOST_ITEM_JOBS = 10  # of iterator items, in one answer
@@ -262,7 +262,7 @@ class EventsOf(NamedTuple):
 
     step: str
     visit: int | None = None
-    place: int | None = None
+    item_index: int | None = None
 
 
 async def list_events(
@@ -275,10 +275,10 @@ async def list_events(
     which: tuple[object, ...] = (None, None, None)
     if of is not None:
         visit = of.visit
-        if visit is None and of.place is not None:
+        if visit is None and of.item_index is not None:
             visit = await connection.fetchval(sql("latest_visit"), execution_id, of.step)
         node = None if visit is None else job_node_id(execution_id, of.step, visit)
-        which = (of.step, node, of.place)
+        which = (of.step, node, of.item_index)
     rows = [dict(row) for row in await connection.fetch(sql("list_events"), execution_id, *which)]
     if (archived := await archived_fault(connection, execution_id)) is not None:
         raise archived
@@ -287,7 +287,7 @@ async def list_events(
     return in_turn_order(rows, read_only=read_only)
 
 
-UNREAD: Place = (float("inf"), 0)  # after every turn
+UNREAD: SortKey = (float("inf"), 0)  # after every turn
 # Recorded, and never decided on.
 TURNLESS = frozenset({"action_started", "step_result"})
 
@@ -298,30 +298,30 @@ def in_turn_order(rows: Iterable[Mapping[str, Any]], *, read_only: bool = False)
     `rows` have `read_in` (the turn that read the event) or `written_in` (the turn that wrote it); both are taken out.
     What nobody has read stands at the end.
     """
-    places: dict[int, Place] = {}
+    sort_keys: dict[int, SortKey] = {}
     turnless: list[Mapping[str, Any]] = []
     entries = sorted(rows, key=lambda row: (row["created_at"], row["event_id"]))
     for row in entries:
         own = (row["created_at"], row["event_id"])
         if row["read_in"] is not None:
-            places[row["event_id"]] = (row["read_in"], 0, *own)
+            sort_keys[row["event_id"]] = (row["read_in"], 0, *own)
         elif row["written_in"] is not None:
-            places[row["event_id"]] = (row["written_in"], 1, *own)
+            sort_keys[row["event_id"]] = (row["written_in"], 1, *own)
         elif str(row["event_type"]).lower() in TURNLESS:
             turnless.append(row)
         else:
-            places[row["event_id"]] = (*UNREAD, *own)
-    _place_turnless(turnless, entries, places)
-    entries.sort(key=lambda row: places[row["event_id"]])
+            sort_keys[row["event_id"]] = (*UNREAD, *own)
+    _place_turnless(turnless, entries, sort_keys)
+    entries.sort(key=lambda row: sort_keys[row["event_id"]])
     return [
         {key: value for key, value in row.items() if key not in {"read_in", "written_in"}}
         for row in entries
-        if not (read_only and places[row["event_id"]][:2] == UNREAD)
+        if not (read_only and sort_keys[row["event_id"]][:2] == UNREAD)
     ]
 
 
 def _place_turnless(
-    turnless: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]], places: dict[int, Place]
+    turnless: Sequence[Mapping[str, Any]], entries: Sequence[Mapping[str, Any]], sort_keys: dict[int, SortKey]
 ) -> None:
     """Place each after its parent; a later attempt's start after the `action_retry` that made room for it.
 
@@ -331,16 +331,16 @@ def _place_turnless(
     for row in entries:
         if row["event_type"] == "action_retry":
             retries.setdefault(row["node_id"], []).append(row)
-    ordered = sorted((places[row["event_id"]], row["created_at"]) for row in entries if row["event_id"] in places)
+    ordered = sorted((sort_keys[row["event_id"]], row["created_at"]) for row in entries if row["event_id"] in sort_keys)
     latest = [*accumulate((moment for _, moment in ordered), max)]
     for row in turnless:
         before = bisect_right(latest, row["created_at"])
-        anchors = [places[retry["event_id"]] for retry in retries.get(row["node_id"], ()) if _precedes(retry, row)]
-        if row["parent_event_id"] in places:
-            anchors.append(places[row["parent_event_id"]])
+        anchors = [sort_keys[retry["event_id"]] for retry in retries.get(row["node_id"], ()) if _precedes(retry, row)]
+        if row["parent_event_id"] in sort_keys:
+            anchors.append(sort_keys[row["parent_event_id"]])
         if not anchors and before:
             anchors.append(ordered[before - 1][0])
-        places[row["event_id"]] = (*max(anchors, default=UNREAD), row["created_at"], row["event_id"])
+        sort_keys[row["event_id"]] = (*max(anchors, default=UNREAD), row["created_at"], row["event_id"])
 
 
 def _precedes(retry: Mapping[str, Any], row: Mapping[str, Any]) -> bool:

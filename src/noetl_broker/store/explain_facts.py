@@ -159,7 +159,7 @@ def _live_nodes(execution_id: int, history: History | None) -> list[str]:
     nodes = [node_id(execution_id, token["step"], token["visit"]) for token in state.get("tokens", ())]
     current = state.get("compensation", {}).get("current")
     if current is not None:
-        nodes.append(node_id(execution_id, current["step"], current["visit"], current["place"], undo=True))
+        nodes.append(node_id(execution_id, current["step"], current["visit"], current["item_index"], undo=True))
     return nodes
 
 
@@ -206,8 +206,8 @@ def _wait(row: Any) -> WaitFact:
 
 
 def _unread_event(row: Any) -> UnreadEvent:
-    step, visit, place = parse_node(row["node_id"], row["node_name"])
-    node = (step, visit or 1, place) if step is not None and ":" in (row["node_id"] or "") else None
+    step, visit, index = parse_node(row["node_id"], row["node_name"])
+    node = (step, visit or 1, index) if step is not None and ":" in (row["node_id"] or "") else None
     return UnreadEvent(row["event_id"], row["event_type"] or "an event", node, row["created_at"], row.get("reason"))
 
 

@@ -132,7 +132,7 @@ def _assemble(heads: Rows, parts: tuple[Rows, ...], playbooks: Sequence[Playbook
                 turns=found,
                 unlinked=tuple(_unlinked_event_text(row) for row in unlinked if row["event_id"] not in read),
                 jobs=jobs_of(jobs.get(key, ()), head["workload"]),
-                undone={(row["step"], row["visit"], row["place"]): row["status"] for row in undone.get(key, ())},
+                undone={(row["step"], row["visit"], row["index"]): row["status"] for row in undone.get(key, ())},
             )
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             yield unreadable(head, playbook, error)

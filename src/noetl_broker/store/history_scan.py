@@ -197,9 +197,9 @@ class _PrefetchCursor:
         """The rows up to this turn (None: all); a row without a turn is returned at once."""
         taken: list[Any] = []
         while True:
-            place = next((at for at, row in enumerate(self._rows) if self._is_after(row, upto)), None)
-            taken += self._rows[:place]
-            self._rows = [] if place is None else self._rows[place:]
+            end = next((at for at, row in enumerate(self._rows) if self._is_after(row, upto)), None)
+            taken += self._rows[:end]
+            self._rows = [] if end is None else self._rows[end:]
             if self._rows or self._over:
                 return taken
             self._rows = await self._cursor.fetch(self._count, timeout=PATIENCE_SECONDS)

@@ -10,7 +10,7 @@ from noetl_broker.store.json_codec import dump_json
 if TYPE_CHECKING:
     from noetl_broker.broker.model import JSON, Decision
 
-Item = tuple[int, str, int]  # the execution, the node of the visit, the place
+Item = tuple[int, str, int]  # the execution, the node of the visit, the index
 
 
 class ItemRows:
@@ -23,15 +23,15 @@ class ItemRows:
 
     def add(self, owner: int, decision: Decision, event_id: int, first: int) -> None:
         """Add what a turn decided; it read the event `event_id`, and `first` is the ordinal before its first event."""
-        for step, visit, place, failures, failed_attempt, unsure, error in decision.item_retries:
-            item = (owner, node_id(owner, step, visit), place)
+        for step, visit, index, failures, failed_attempt, unsure, error in decision.item_retries:
+            item = (owner, node_id(owner, step, visit), index)
             self.change(item, "RUNNING", error=error, counted=[failures, failed_attempt, unsure])
-        for step, visit, place, status, error, result_at in decision.item_ends:
-            item = (owner, node_id(owner, step, visit), place)
+        for step, visit, index, status, error, result_at in decision.item_ends:
+            item = (owner, node_id(owner, step, visit), index)
             carrier = None if result_at is None else first + result_at + 1
             self.change(item, status, event_id, carrier, error=error)
-        for step, visit, place in decision.dropped:
-            self.dropped[owner, node_id(owner, step, visit), place] = None
+        for step, visit, index in decision.dropped:
+            self.dropped[owner, node_id(owner, step, visit), index] = None
 
     def change(
         self,

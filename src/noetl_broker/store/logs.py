@@ -22,20 +22,20 @@ PAGE_ROWS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """Whose log: an execution's, or only that of a step, a visit of it, or an item (`place`) of that visit."""
+    """Whose log: an execution's, or only that of a step, a visit of it, or an item (`item_index`) of that visit."""
 
     execution_id: int
     step: str | None = None
     visit: int | None = None
-    place: int | None = None
+    item_index: int | None = None
 
     @property
     def arguments(self) -> tuple[int, str | None, list[str] | None, str | None]:
         """The first four parameters of the statement: the nodes of a visit, and the start of those of its items."""
-        if self.visit is None and self.place is None:
+        if self.visit is None and self.item_index is None:
             return self.execution_id, self.step, None, None
-        node = job_node_id(self.execution_id, self.step or "", self.visit or 1, self.place)
-        prefix = None if self.place is not None or undone_node(node) else items_prefix(node)
+        node = job_node_id(self.execution_id, self.step or "", self.visit or 1, self.item_index)
+        prefix = None if self.item_index is not None or undone_node(node) else items_prefix(node)
         return self.execution_id, self.step, [node], prefix
 
 
@@ -53,7 +53,7 @@ async def list_log(
 ) -> list[Entry]:
     """Up to `limit` entries after a key, the oldest first.
 
-    Each has `message` (text with its line ends), `level`, `created_at` and `ordinal`. `step`, `visit`, `place` and
+    Each has `message` (text with its line ends), `level`, `created_at` and `ordinal`. `step`, `visit`, `index` and
     `attempt` name the node. `missing_bytes` is the size of the output before it that was not kept. NotFoundFault if
     there is no such execution or step.
     """
@@ -78,9 +78,9 @@ async def _check(connection: Connection, subject: Subject) -> None:
 
 async def _check_item(connection: Connection, subject: Subject) -> None:
     """Raise NotFoundFault for an item that does not exist, or that has no log of its own."""
-    if subject.place is None or subject.step is None:
+    if subject.item_index is None or subject.step is None:
         return
-    item = await load_item(connection, subject.execution_id, ItemName(subject.step, subject.visit, subject.place))
+    item = await load_item(connection, subject.execution_id, ItemName(subject.step, subject.visit, subject.item_index))
     if item["by_worker"]:
         visit = visit_name(item["step"], item["visit"])
         raise NotFoundFault(
@@ -93,7 +93,7 @@ def _entry(row: dict[str, Any], *, shown: int = 0) -> Entry:
     """An entry; `shown`: how many bytes of the attempt were shown, also of rows that are deleted by now."""
     node = parse_node(row["node_id"], row["step"])
     missing = row.pop("first_byte") - max(row.pop("next_byte"), shown)
-    return {**row, "visit": node.visit or 1, "place": node.place, "missing_bytes": max(missing, 0)}
+    return {**row, "visit": node.visit or 1, "index": node.item_index, "missing_bytes": max(missing, 0)}
 
 
 @dataclass(slots=True)

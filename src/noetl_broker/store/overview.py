@@ -21,7 +21,7 @@ async def load_present(connection: Connection) -> Mapping[str, Any]:
 async def load_activity(connection: Connection, *, seconds: float, parts: int, most: int) -> Mapping[str, Any]:
     """What started in the last `seconds`, of the newest READ executions: counts for `parts` equal times since `since`.
 
-    `parts` has [place, status, count]; `playbooks` the `most` frequent paths; `failures` the `most` latest groups of
+    `parts` has [index, status, count]; `playbooks` the `most` frequent paths; `failures` the `most` latest groups of
     failures that no fork or retry brought back, by path, step and type; `brought_back` counts the others. `is_cut`:
     more started than were read.
     """

@@ -123,9 +123,9 @@ async def page_jobs(connection: Connection, execution_id: int, *, limit: int, af
 async def page_items(
     connection: Connection, execution_id: int, *, status: str | None = None, limit: int, after: Key | None = None
 ) -> Page:
-    """The iterator items of an execution by visit and place, with their children; `status`: only those with it."""
+    """The iterator items of an execution by visit and index, with their children; `status`: only those with it."""
     rows = await connection.fetch(sql("page_items"), execution_id, *(after or ("", -1)), limit + 1, status)
-    return _page(rows, limit, "node_id", "place")
+    return _page(rows, limit, "node_id", "index")
 
 
 async def page_undos(connection: Connection, execution_id: int, *, limit: int, after: Key | None = None) -> Page:

@@ -105,16 +105,16 @@ async def load_item(connection: Connection, execution_id: int, name: ItemName) -
         raise no_step_fault(execution_id, name.step)
     visit = name.visit or max(latest, 1)
     node = node_id(execution_id, name.step, visit)
-    row = await connection.fetchrow(sql("load_item"), execution_id, node, name.place)
+    row = await connection.fetchrow(sql("load_item"), execution_id, node, name.item_index)
     by_worker: dict[str, Any] = {}
     if row is None:
         total = await connection.fetchval(sql("count_items"), execution_id, node)
         row = None if total else await connection.fetchrow(
-            sql("load_worker_item"), execution_id, name.step, visit, name.place)  # fmt: skip
+            sql("load_worker_item"), execution_id, name.step, visit, name.item_index)  # fmt: skip
         if row is None or not row["is_item"]:
             raise _no_item(execution_id, name, visit, total)
         by_worker = {"by_worker": True, "status": "COMPLETED" if row["error"] is None else "FAILED"}
-    about = {"execution_id": execution_id, "step": name.step, "visit": visit, "index": name.place}
+    about = {"execution_id": execution_id, "step": name.step, "visit": visit, "index": name.item_index}
     missing = dict.fromkeys(Item.__annotations__)
     found = {**missing, **dict(row), **about, "by_worker": False, **by_worker}
     return cast("Item", {key: found[key] for key in Item.__annotations__})
@@ -123,8 +123,8 @@ async def load_item(connection: Connection, execution_id: int, name: ItemName) -
 def _no_item(execution_id: int, name: ItemName, visit: int, total: int) -> NotFoundFault:
     of = f"{visit_name(name.step, visit)} of execution {execution_id}"
     if total:
-        return NotFoundFault(f"{of} has no item {name.place}: its items are 0 to {total - 1}")
+        return NotFoundFault(f"{of} has no item {name.item_index}: its items are 0 to {total - 1}")
     return NotFoundFault(
-        f"{of} has no item {name.place} that is known: it does not iterate, or has not begun;"
+        f"{of} has no item {name.item_index} that is known: it does not iterate, or has not begun;"
         " if one worker does all items, they are known when its job ends"
     )

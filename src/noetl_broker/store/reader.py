@@ -65,7 +65,7 @@ async def load_execution_details(connection: Connection, execution_id: int) -> E
 def _reported(rows: list[Entry]) -> Iterator[Progress]:
     for row in rows:
         node = parse_node(row["node_id"], None)
-        if node.place is None:  # the items of an iterator are counted by their rows
+        if node.item_index is None:  # the items of an iterator are counted by their rows
             yield reported_progress(node.step or row["node_id"], node.visit or 1, row)
 
 

@@ -113,10 +113,8 @@ def fault_class_of(error: BaseException) -> FaultClass:
     state = getattr(error, "sqlstate", None)
     if isinstance(error, asyncpg.PostgresError) or (isinstance(error, DatabaseFault) and state):
         state = str(state or "")
-        place = (state, str(getattr(error, "server_source_filename", None)))
-        return (
-            _FAULT_CLASSES_BY_FILE.get(place) or FAULT_CLASSES.get(state) or FAULT_CLASSES.get(state[:2]) or _NOT_OURS
-        )
+        key = (state, str(getattr(error, "server_source_filename", None)))
+        return _FAULT_CLASSES_BY_FILE.get(key) or FAULT_CLASSES.get(state) or FAULT_CLASSES.get(state[:2]) or _NOT_OURS
     return next((found for family, found in _FAULT_CLASSES_WITHOUT_CODE if isinstance(error, family)), _NOT_OURS)
 
 

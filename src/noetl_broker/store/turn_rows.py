@@ -167,16 +167,16 @@ class Columns:
         for job in decision.jobs:
             self._add_job(execution, first, job)
             if job.limit is not None:
-                node = node_id(execution.execution_id, job.step, job.visit, job.place, undo=job.undo)
+                node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
                 self.limits.append((execution.execution_id, node, *job.limit))
             if job.start_timeout is not None:
-                node = node_id(execution.execution_id, job.step, job.visit, job.place, undo=job.undo)
+                node = node_id(execution.execution_id, job.step, job.visit, job.item_index, undo=job.undo)
                 due = after(turn.at, job.start_timeout)
                 self._add_timer(turn, (node, job.step, "start_timeout", due, False))
 
     def _add_job_changes(self, execution: Execution, turn: Turn, decision: Decision) -> None:
-        for step, visit, status, delay, place, undo in decision.changes:
-            node = node_id(execution.execution_id, step, visit, place, undo=undo)
+        for step, visit, status, delay, index, undo in decision.changes:
+            node = node_id(execution.execution_id, step, visit, index, undo=undo)
             placed = self._placed.get((execution.execution_id, node))
             if placed is None:
                 self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay]
@@ -256,12 +256,12 @@ class Columns:
             if child.undo_of is None:
                 self.children.append((*child_row(execution, child), ordinal))
             else:
-                node = node_id(owner, child.step, child.visit, child.place, undo=True)
+                node = node_id(owner, child.step, child.visit, child.item_index, undo=True)
                 self.undo.add_child(owner, node, child, child_meta(owner, child))
         for step, visit, values in decision.items:
             self.items.append((owner, node_id(owner, step, visit), dump_json(values)))
-        for step, visit, place, child_id in decision.adoptions:
-            self.adoptions.append((owner, node_id(owner, step, visit), place, child_id))
+        for step, visit, index, child_id in decision.adoptions:
+            self.adoptions.append((owner, node_id(owner, step, visit), index, child_id))
         self.item_rows.add(owner, decision, mail.event_id, first)
         for event_type, step, visit in decision.posts:
             self.posts.append((owner, node_id(owner, step, visit), event_type))
@@ -312,11 +312,11 @@ class Columns:
                 self._drop_item(owner, str(row[1]), int(str(row[2])), "RUNNING" if awaited else "CANCELLED")
         self.children = kept
 
-    def _drop_item(self, owner: int, visit: str, place: int, status: str) -> None:
+    def _drop_item(self, owner: int, visit: str, index: int, status: str) -> None:
         """Give up an item that this batch would have started, with the job that keeps its call."""
-        self.item_rows.change((owner, visit, place), status)
+        self.item_rows.change((owner, visit, index), status)
         step, number, _ = node_of_job(visit)
-        placed = self._placed.get((owner, node_id(owner, step, number, place)))
+        placed = self._placed.get((owner, node_id(owner, step, number, index)))
         if placed is not None and placed[JOB_STATUS] in NOT_HELD:
             placed[JOB_STATUS] = "cancelled"
 
@@ -380,8 +380,8 @@ class Columns:
     def _add_job(self, execution: Execution, first: int, job: Job) -> None:
         owner = execution.execution_id
         row = self.events[first + job.ordinal]
-        is_visit = job.place is None and not job.undo
-        node = row[NODE] if is_visit else node_id(owner, job.step, job.visit, job.place, undo=job.undo)
+        is_visit = job.item_index is None and not job.undo
+        node = row[NODE] if is_visit else node_id(owner, job.step, job.visit, job.item_index, undo=job.undo)
         context = {
             **job.context, "path": execution.path, "version": execution.version, "catalog_id": execution.catalog_id,
             "execution_id": owner,
@@ -400,8 +400,8 @@ class Columns:
             _rare(row)["node_id"] = node
         if job.undo:
             self.undo.jobs.append((owner, node))
-        elif job.place is not None:
-            self.item_rows.change((owner, node_id(owner, job.step, job.visit), job.place), "RUNNING")
+        elif job.item_index is not None:
+            self.item_rows.change((owner, node_id(owner, job.step, job.visit), job.item_index), "RUNNING")
         self._placed[owner, node] = row
 
     def _add_row(self, execution_id: int, row: StepRow, carrier: int | None) -> None:

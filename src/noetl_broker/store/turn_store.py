@@ -344,16 +344,16 @@ async def _load_item_statuses(connection: Connection, wants: list[tuple[int, Wan
     for row in await connection.fetch(sql("load_item_statuses"), *map(list, zip(*nodes, strict=True))):
         step, visit, _ = parse_node(row["node_id"], None)
         stands = ItemState(row["status"], row["failures"], row["failed_attempt"], row["unsure"])
-        answers[row["execution_id"]][want_item_status(step or "", visit or 1, row["place"])] = stands
+        answers[row["execution_id"]][want_item_status(step or "", visit or 1, row["index"])] = stands
     return set()
 
 
 async def _load_open_items(connection: Connection, wants: list[tuple[int, Want]], answers: Answers) -> TooLarge:
-    """The places of the open items of iterators."""
+    """The indexes of the open items of iterators."""
     nodes = {(owner, node_id(owner, str(want[1]), int(str(want[2])))): (owner, want) for owner, want in wants}
     for row in await connection.fetch(sql("load_open_items"), *map(list, zip(*nodes, strict=True))):
         owner, want = nodes[row["execution_id"], row["node_id"]]
-        answers[owner][want] = row["places"]
+        answers[owner][want] = row["indexes"]
     return set()
 
 
@@ -398,7 +398,7 @@ async def _load_undos(connection: Connection, wants: list[tuple[int, Want]], ans
         answers[row["execution_id"]]["undo", row["below"]] = UndoRow(
             row["step"],
             row["visit"],
-            row["place"],
+            row["index"],
             row["turn"],
             row["child_execution_id"],
             row["inputs"],
@@ -413,7 +413,7 @@ async def _load_item_actions(connection: Connection, wants: list[tuple[int, Want
     rows = await connection.fetch(sql("load_item_actions"), *map(list, zip(*nodes, strict=True)))
     for row in rows:
         step, visit, _ = parse_node(row["node_id"], None)
-        answers[row["execution_id"]]["item action", step, visit, row["place"]] = row["action"]
+        answers[row["execution_id"]]["item action", step, visit, row["index"]] = row["action"]
     return _too_large(rows)
 
 
@@ -440,8 +440,8 @@ async def _load_undo_actions(connection: Connection, wants: list[tuple[int, Want
 
 def _undone_node(owner: int, want: Want, *, undo: bool = False) -> str:
     """The node of the visit or item that a want is about, or of its undo job."""
-    step, visit, place = want[1:]
-    return node_id(owner, str(step), int(str(visit)), place if isinstance(place, int) else None, undo=undo)
+    step, visit, index = want[1:]
+    return node_id(owner, str(step), int(str(visit)), index if isinstance(index, int) else None, undo=undo)
 
 
 LOADERS: dict[str, Callable[[Connection, list[tuple[int, Want]], Answers], Awaitable[TooLarge]]] = {

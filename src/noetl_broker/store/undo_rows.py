@@ -41,14 +41,14 @@ class UndoColumns:
         """Add the rows that one turn writes or changes; a later turn of the batch replaces."""
         if decision.unwanted_child is not None:
             self.unwanted.append((owner, decision.unwanted_child))
-        for step, visit, place, status, child_id in decision.undos:
-            key = owner, node_id(owner, step, visit, place)
+        for step, visit, index, status, child_id in decision.undos:
+            key = owner, node_id(owner, step, visit, index)
             self.changes.pop(key, None)
-            self.rows[key] = [*key, step, visit, place, turn.number, status, child_id, None]
-            if place is None and status == "open":
+            self.rows[key] = [*key, step, visit, index, turn.number, status, child_id, None]
+            if index is None and status == "open":
                 self._supersede(owner, step, visit)
-        for step, visit, place, status, error in decision.undo_changes:
-            key = owner, node_id(owner, step, visit, place)
+        for step, visit, index, status, error in decision.undo_changes:
+            key = owner, node_id(owner, step, visit, index)
             error_json = None if error is None else dump_json(error)
             row = self.rows.get(key)
             if row is None:
@@ -71,11 +71,11 @@ class UndoColumns:
         self.awaited.update(dict.fromkeys((owner, node_id(owner, step, visit)) for step, visit in visits))
 
     def drop_child(self, row: tuple[object, ...]) -> bool:
-        """Note that a child (its parent, node and place) is not started; gives whether its visit is awaited."""
-        owner, node, place = row
+        """Note that a child (its parent, node and index) is not started; gives whether its visit is awaited."""
+        owner, node, index = row
         is_awaited = (owner, node) in self.awaited
         if is_awaited and isinstance(owner, int) and isinstance(node, str):
-            self.unstarted.append((owner, item_node_id(node, place) if isinstance(place, int) else node))
+            self.unstarted.append((owner, item_node_id(node, index) if isinstance(index, int) else node))
         return is_awaited
 
     def drop(self, owner: int) -> None:

@@ -78,13 +78,13 @@ async def list_children(connection: Connection, execution_id: int, *, limit: int
 
 
 async def load_visit(
-    connection: Connection, execution_id: int, step: str, visit: int, place: int | None = None
+    connection: Connection, execution_id: int, step: str, visit: int, index: int | None = None
 ) -> VisitDetails:
     """A visit, or one of its items."""
-    node, parent = node_id(execution_id, step, visit, place), node_id(execution_id, step, visit)
-    [given] = await connection.fetch(sql("visit_request"), execution_id, node, parent, place)
+    node, parent = node_id(execution_id, step, visit, index), node_id(execution_id, step, visit)
+    [given] = await connection.fetch(sql("visit_request"), execution_id, node, parent, index)
     rows = [dict(row) for row in await connection.fetch(sql("visit_events"), execution_id, node, MOST_EVENTS + 1)]
-    rows = [row for row in rows if place is None or row["event_type"] != "execution_start"]
+    rows = [row for row in rows if index is None or row["event_type"] != "execution_start"]
     results = [row["result"] for row in rows if row["result"] is not None]
     errors = [row["error"] for row in rows if row["error"] is not None]
     ended = next((row for row in reversed(rows) if row["status"] in {"COMPLETED", "FAILED", "CANCELLED"}), None)

@@ -179,7 +179,7 @@ COMPARISONS: Final = {
 }  # fmt: skip
 CONSTANTS: Final = {None: "none", True: "true", False: "false"}
 
-# The precedence of each kind of expression, weakest first; a weaker one than its place needs gets brackets.
+# The precedence of each kind of expression, weakest first; a weaker one than is needed there gets brackets.
 CHOICE, EITHER, BOTH, NEGATION, COMPARISON, SUM, TEXT, PRODUCT, SIGN, SUFFIX = range(10)
 BINARY: Final[dict[type[nodes.Node], tuple[str, int]]] = {
     nodes.Or: ("or", EITHER),
@@ -193,8 +193,8 @@ BINARY: Final[dict[type[nodes.Node], tuple[str, int]]] = {
 }
 
 
-def expression_text(node: nodes.Node, place: int = CHOICE) -> str:
-    """Give an expression as text; `place` is the precedence that it needs to go without brackets."""
+def expression_text(node: nodes.Node, needed: int = CHOICE) -> str:
+    """Give an expression as text; `needed` is the precedence that it needs to go without brackets."""
     found = BINARY.get(type(node))
     if found is not None and isinstance(node, nodes.BinExpr):
         word, strength = found
@@ -202,7 +202,7 @@ def expression_text(node: nodes.Node, place: int = CHOICE) -> str:
     else:
         write, strength = WRITERS.get(type(node), (_unknown, SUFFIX))
         text = write(node)
-    return text if strength >= place else f"({text})"
+    return text if strength >= needed else f"({text})"
 
 
 def _constant(node: Any) -> str:

@@ -48,13 +48,13 @@ class Agenda:
         key = None if execution is None else (execution, node)
         self._entries.append(Entry(moment, next(self._ordinals), key, act))
 
-    def drop(self, execution: int, visit: tuple[str, int] | None = None, place: int | None = None) -> None:
+    def drop(self, execution: int, visit: tuple[str, int] | None = None, index: int | None = None) -> None:
         """Forget what would happen to an execution, to one of its visits, or to an item."""
 
         def is_dropped(key: Key | None) -> bool:
             if key is None or key[0] != execution:
                 return False
-            return visit is None or (key[1][:2] == visit and place in {None, key[1][2]})
+            return visit is None or (key[1][:2] == visit and index in {None, key[1][2]})
 
         self._entries = [entry for entry in self._entries if not is_dropped(entry.key)]
 

@@ -31,12 +31,12 @@ _ordinals = itertools.count()
 
 
 class Parent(NamedTuple):
-    """The visit that waits for a child, with its execution; `place` is that of an item."""
+    """The visit that waits for a child, with its execution; `item_index` is that of an item."""
 
     execution: Execution
     step: str
     visit: int
-    place: int | None
+    item_index: int | None
     undo: bool = False  # the undo of the visit or item waits
 
 
@@ -126,10 +126,10 @@ class Execution:
         compensation = self.state.compensation
         return 0 if compensation is None or compensation.current is None else compensation.current.failures
 
-    def failures(self, step: str, visit: int, place: int | None = None) -> int:
+    def failures(self, step: str, visit: int, index: int | None = None) -> int:
         """The failed attempts of a visit, or of an item."""
-        if place is not None:
-            stands = self._session.known.answers.get(want_item_status(step, visit, place))
+        if index is not None:
+            stands = self._session.known.answers.get(want_item_status(step, visit, index))
             return stands.failures if isinstance(stands, ItemState) else 0
         token = self.state.tokens.get((step, visit))
         return 0 if token is None else token.failures
@@ -151,7 +151,7 @@ class Execution:
             args=inputs if isinstance(inputs, dict) else {},
             visit=queued.visit,
             attempt=opened.attempts,
-            place=queued.place,
+            item_index=queued.item_index,
             path=self.playbook.path,
             execution_id=self.number,
             action=action,
@@ -175,7 +175,7 @@ class Execution:
             priority,
             max_attempts=1,
             timeout=self.timeout_of_call(child),
-            place=child.place,
+            item_index=child.item_index,
         )
         earlier = child.meta["parent"]["attempt"] - 1
         queued = queued._replace(undo=child.undo)
@@ -184,8 +184,8 @@ class Execution:
     def timeout_of_call(self, child: Child) -> float | None:
         """The time limit of the visit that starts a child."""
         jobs = (job for _, decision in reversed(self._turns) for job in decision.jobs)
-        node = (child.step, child.visit, child.place)
-        return next((job.timeout for job in jobs if (job.step, job.visit, job.place) == node), None)
+        node = (child.step, child.visit, child.item_index)
+        return next((job.timeout for job in jobs if (job.step, job.visit, job.item_index) == node), None)
 
     def signals_taken(self) -> Iterator[int]:
         """The numbers of the signals that its waits took: those that it read before its end and does not keep."""
@@ -220,7 +220,7 @@ class Execution:
         for end in decision.item_ends:
             if end.status == "COMPLETED":
                 result = event.result if end.result_at is None else decision.events[end.result_at].result
-                self._items[end.step, end.visit][end.place] = unwrap(result)
+                self._items[end.step, end.visit][end.item_index] = unwrap(result)
 
     def _keep_jobs(self, decision: Decision) -> None:
         waiting = {*self.open, *self._delayed}
@@ -232,7 +232,7 @@ class Execution:
         for job in decision.jobs:
             if not job.delegated and (job.undo or not decision.abandons_visit(job.step, job.visit)):
                 self.open[node_of(job)] = OpenJob(job=job)
-            elif not job.delegated and job.place is not None and (job.step, job.visit) in decision.awaited:
+            elif not job.delegated and job.item_index is not None and (job.step, job.visit) in decision.awaited:
                 self.withdrawn.append(node_of(job))
 
     def delay(self, node: Node) -> None:

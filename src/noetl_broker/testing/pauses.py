@@ -30,7 +30,7 @@ class GivenPause(NamedTuple):
 
 def pauses_of(given: Sequence[Mapping[str, Any]]) -> list[GivenPause]:
     """The pauses of the argument `pauses`. Raises SimulationFault for a wrong one."""
-    return [_read(f"pauses[{place}]", one) for place, one in enumerate(given)]
+    return [_read(f"pauses[{index}]", one) for index, one in enumerate(given)]
 
 
 def event_for_children(number: int, event: Event, decision: Decision) -> Event | None:

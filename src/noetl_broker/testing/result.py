@@ -88,7 +88,7 @@ def visits_of(
             )
         for job in decision.jobs:
             key, inputs = (job.step, job.visit), job.action.get(word_of_inputs(job.action))
-            if job.place is None and key in found and isinstance(inputs, dict):
+            if job.item_index is None and key in found and isinstance(inputs, dict):
                 found[key] = replace(found[key], inputs=inputs)
     return tuple(
         replace(visit, status="CANCELLED") if ended and visit.status == "RUNNING" else visit for visit in found.values()

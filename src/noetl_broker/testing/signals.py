@@ -53,7 +53,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._sent: list[Sent] = []
-        self._taken: set[tuple[int, int]] = set()  # an execution, and the place of a signal
+        self._taken: set[tuple[int, int]] = set()  # an execution, and the index of a signal
         self._open: dict[tuple[int, Visit], OpenWait] = {}
 
     def send(self, sent: Sent) -> None:
@@ -79,24 +79,24 @@ class Signals:
         for key, waiting in [*self._open.items()]:
             if waiting.signalled:
                 continue
-            place = self._next(waiting)
-            if place is not None:
-                self._taken.add((waiting.execution, place))
+            index = self._next(waiting)
+            if index is not None:
+                self._taken.add((waiting.execution, index))
                 self._open[key] = waiting._replace(signalled=True)
-                yield waiting.execution, _event(waiting, self._sent[place], place + 1)
+                yield waiting.execution, _event(waiting, self._sent[index], index + 1)
 
     def untaken(self, executions: Iterable[Execution]) -> Iterator[Sent]:
         """The signals of the test that no wait of these executions took."""
         taken = {number - 1 for execution in executions for number in execution.signals_taken()}
-        return (sent for place, sent in enumerate(self._sent) if sent.given and place not in taken)
+        return (sent for index, sent in enumerate(self._sent) if sent.given and index not in taken)
 
     def _next(self, waiting: OpenWait) -> int | None:
         wait = waiting.wait
         oldest = waiting.started_at - timedelta(seconds=wait.since)
-        for place, sent in enumerate(self._sent):
+        for index, sent in enumerate(self._sent):
             fits = sent.name in wait.names and sent.key == wait.key and sent.at >= oldest
-            if fits and (waiting.execution, place) not in self._taken:
-                return place
+            if fits and (waiting.execution, index) not in self._taken:
+                return index
         return None
 
 
@@ -111,11 +111,11 @@ def _event(waiting: OpenWait, sent: Sent, number: int) -> Event:
 
 def signals_of(given: Sequence[Mapping[str, Any]]) -> list[GivenSignal]:
     """The signals of the argument `signals`. Raises SimulationFault for a wrong one."""
-    return [_read(place, one) for place, one in enumerate(given)]
+    return [_read(index, one) for index, one in enumerate(given)]
 
 
-def _read(place: int, given: Any) -> GivenSignal:
-    what = f"signals[{place}]"
+def _read(index: int, given: Any) -> GivenSignal:
+    what = f"signals[{index}]"
     if not isinstance(given, Mapping) or not given.keys() <= KEYS or "name" not in given:
         keys = ", ".join(sorted(KEYS))
         raise SimulationFault(f"{what} is {given!r:.80}; write a mapping with `name`, and perhaps others of {keys}")

@@ -255,9 +255,11 @@ class Simulation:
             failures = (
                 execution.failures_of_undo()
                 if change.undo
-                else execution.failures(change.step, change.visit, change.place)
+                else execution.failures(change.step, change.visit, change.item_index)
             )
-            due = Event(CHILD_DUE, change.step, change.visit, attempt=failures + 1, settled=False, place=change.place)
+            due = Event(
+                CHILD_DUE, change.step, change.visit, attempt=failures + 1, settled=False, item_index=change.item_index
+            )
             self._send_at(moment, execution, due._replace(undo=change.undo))
         elif change.status == "retry":
             node = node_of_change(change)
@@ -326,7 +328,7 @@ class Simulation:
 
     def _send_at(self, moment: datetime, execution: Execution, event: Event) -> None:
         """Send an event about a visit or the execution at a moment, unless the agenda drops it before."""
-        node = (event.step or "") + UNDO_SUFFIX * event.undo, event.visit or 0, event.place
+        node = (event.step or "") + UNDO_SUFFIX * event.undo, event.visit or 0, event.item_index
         act = partial(self.mail.append, (execution, event))
         self.agenda.add(moment, act, execution=execution.number, node=node)
 
@@ -375,7 +377,7 @@ class Simulation:
             outcome.error,
             attempt=job.attempt,
             retryable=outcome.retryable,
-            place=job.place,
+            item_index=job.item_index,
             undo=undo,
         )
         self.mail.append((execution, event))
@@ -395,13 +397,15 @@ class Simulation:
                 f"add it to playbooks=[…], or answer the step: answers={{{child.step!r}: …}}"
             )
         start = Event(EXECUTION_START, context={"workload": as_stored(child.payload)}, meta=child.meta)
-        waiting = Parent(parent, child.step, child.visit, child.place, child.undo)
+        waiting = Parent(parent, child.step, child.visit, child.item_index, child.undo)
         parent.children.append(self._begin(playbook, start, waiting))
         timeout = parent.timeout_of_call(child)
         if timeout is not None:
             error: dict[str, JSON] = {"message": TIMED_OUT.format(timeout), "type": "timeout"}
             attempt = child.meta["parent"]["attempt"]
-            failed = Event(ACTION_FAILED, child.step, child.visit, error=error, attempt=attempt, place=child.place)
+            failed = Event(
+                ACTION_FAILED, child.step, child.visit, error=error, attempt=attempt, item_index=child.item_index
+            )
             self._send_at(after(parent.at, timeout), parent, failed._replace(undo=child.undo))
 
     def _start_undo(self, parent: Execution, child: Child) -> None:
@@ -410,7 +414,7 @@ class Simulation:
         rows = rows_to_take_over(undone.known)
         undo = {**child.meta["undo"], "rows": len(rows)}
         start = Event(EXECUTION_START, context={"workload": undone.workload()}, meta={**child.meta, "undo": undo})
-        waiting = Parent(parent, child.step, child.visit, child.place, undo=True)
+        waiting = Parent(parent, child.step, child.visit, child.item_index, undo=True)
         parent.children.append(self._begin(undone.playbook, start, waiting, rows))
 
     def _answer_parent(self, child: Execution, ended: ExecutionEnd) -> None:
@@ -439,8 +443,8 @@ class Simulation:
 
         `undo`: the child has something to be undone.
         """
-        self.agenda.drop(parent.execution.number, (parent.step, parent.visit), parent.place)  # its timeout
-        completed, failed = ENDS_OF_CHILD[parent.place is None or parent.undo]
+        self.agenda.drop(parent.execution.number, (parent.step, parent.visit), parent.item_index)  # its timeout
+        completed, failed = ENDS_OF_CHILD[parent.item_index is None or parent.undo]
         event = Event(
             completed if outcome.error is None else failed,
             parent.step,
@@ -451,7 +455,7 @@ class Simulation:
             retryable=outcome.retryable,
             settled=False,
             meta={"child_execution_id": child, "undo": True} if undo else {"child_execution_id": child},
-            place=parent.place,
+            item_index=parent.item_index,
             undo=parent.undo,
         )
         self.mail.append((parent.execution, event))
@@ -462,5 +466,5 @@ class Simulation:
             parent = child.parent
             if parent is None or not child.running or parent.undo:
                 continue
-            if decision.gives_up(parent.step, parent.visit, parent.place):
+            if decision.gives_up(parent.step, parent.visit, parent.item_index):
                 self.mail.append((child, Event(EXECUTION_CANCEL, context={"reason": "its parent ended or gave it up"})))

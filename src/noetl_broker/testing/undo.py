@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def node_of(job: Job) -> Node:
     """The node of a job; an undo job has its own."""
-    return (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.place)
+    return (job.step + UNDO_SUFFIX if job.undo else job.step, job.visit, job.item_index)
 
 
 def node_of_change(change: JobChange) -> Node:
     """The node of a job that changes."""
-    return (change.step + UNDO_SUFFIX if change.undo else change.step, change.visit, change.place)
+    return (change.step + UNDO_SUFFIX if change.undo else change.step, change.visit, change.item_index)
 
 
 def undone_step(name: str) -> tuple[str, bool]:
@@ -31,9 +31,9 @@ def undone_step(name: str) -> tuple[str, bool]:
 
 def withdrawn_event(node: Node) -> Event:
     """What the store sends for a job of an awaited visit that no worker had."""
-    step, visit, place = node
+    step, visit, index = node
     error: dict[str, JSON] = {"message": "the job was withdrawn", "type": "withdrawn"}
-    return Event(ACTION_FAILED, step, visit, error=error, retryable=False, place=place)
+    return Event(ACTION_FAILED, step, visit, error=error, retryable=False, item_index=index)
 
 
 def rows_to_take_over(known: Known) -> list[UndoRow]:
@@ -47,12 +47,12 @@ def _copied(known: Known, row: UndoRow) -> UndoRow:
     answers, step, visit = known.answers, row.step, row.visit
     result = answers.get(want_turn(row.turn))
     inputs: dict[str, JSON] = {"action": answers.get(want_action(step, visit))}
-    if row.place is not None:
+    if row.item_index is not None:
         items = answers.get(("all items", step, visit))
-        values = items if isinstance(items, list) else known.ask(want_items(step, visit, 0, row.place + 1))
+        values = items if isinstance(items, list) else known.ask(want_items(step, visit, 0, row.item_index + 1))
         inputs = {
-            "action": answers.get(want_item_action(step, visit, row.place)),
-            "item": values[row.place] if row.place < len(values) else None,
+            "action": answers.get(want_item_action(step, visit, row.item_index)),
+            "item": values[row.item_index] if row.item_index < len(values) else None,
             "total": len(values),
         }
     return row._replace(inputs=inputs, result=result.data if isinstance(result, StepResult) else None)

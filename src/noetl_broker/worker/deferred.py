@@ -90,7 +90,7 @@ class Renderer:
         if self.marks and not isinstance(text, Deferred):
             return None
         try:
-            template = compile_text(str(text), place(path), max_source_chars=None)
+            template = compile_text(str(text), path_text(path), max_source_chars=None)
         except TemplateError as fault:
             if not self.marks:
                 return None
@@ -229,7 +229,7 @@ def deferred_defaults(context: Mapping[str, Any]) -> Iterator[Path]:
             yield tuple(path[1:])
 
 
-def place(path: Sequence[str | int]) -> str:
+def path_text(path: Sequence[str | int]) -> str:
     """Write a path as `headers.Authorization` or `command[1]`."""
     text = ""
     for part in path:

@@ -170,7 +170,7 @@ class LogBuffer:
         self._tail_bytes = 0
         self._gap = Gap()
         self._streams: dict[Stream, None] = {}  # in the order in which they began
-        self._place = 0  # bytes before the next part, with what is missing
+        self._position = 0  # bytes before the next part, with what is missing
 
     @property
     def is_awake(self) -> bool:
@@ -225,7 +225,7 @@ class LogBuffer:
             self._read(chunk)
         for stream in gap.streams:
             self._add_part(stream.level, stream.cut())
-        self._place += gap.bytes
+        self._position += gap.bytes
         for chunk in tail:
             self._read(chunk)
         for stream in streams:
@@ -243,18 +243,18 @@ class LogBuffer:
 
     def _read(self, chunk: Chunk) -> None:
         text, skipped = chunk.stream.read(bytes(chunk.data))
-        self._place += skipped
+        self._position += skipped
         self._add_part(chunk.stream.level, text)
 
     def _add_part(self, level: str, text: str) -> None:
         if not text:
             return
         size, last = len(text.encode()), self.unsent[-1] if self.unsent else None
-        if last is not None and last.level == level and last.first_byte + len(last.message.encode()) == self._place:
+        if last is not None and last.level == level and last.first_byte + len(last.message.encode()) == self._position:
             self.unsent[-1] = last._replace(message=last.message + text)
         else:
-            self.unsent.append(LogPart(self.lease, level, text, self._place))
-        self._place += size
+            self.unsent.append(LogPart(self.lease, level, text, self._position))
+        self._position += size
 
 
 class Output(NamedTuple):

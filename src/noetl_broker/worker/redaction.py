@@ -72,10 +72,10 @@ class Redactor:
         """The secrets that a text shows, in the form in which it shows them."""
         return [] if self._pattern is None else self._pattern.findall(text)
 
-    def across(self, text: str, place: int) -> tuple[int, int]:
-        """The span of the secret that covers a place of a text; the place twice if there is none."""
+    def across(self, text: str, position: int) -> tuple[int, int]:
+        """The span of the secret that covers a position of a text; the position twice if there is none."""
         found = () if self._pattern is None else self._pattern.finditer(text)
-        return next((one.span() for one in found if one.start() < place < one.end()), (place, place))
+        return next((one.span() for one in found if one.start() < position < one.end()), (position, position))
 
     def started_in(self, text: str) -> int:
         """Count the characters at the end of a text that may be the start of a secret."""
@@ -88,9 +88,9 @@ class Redactor:
 
     def _without_starts(self, text: str) -> str:
         *before, last = DOTS.split(text)
-        for place in range(0, len(before), 2):
-            if size := self._start_at_the_end_of(before[place]):
-                before[place] = before[place][:-size] + REPLACEMENT
+        for index in range(0, len(before), 2):
+            if size := self._start_at_the_end_of(before[index]):
+                before[index] = before[index][:-size] + REPLACEMENT
         return "".join((*before, last))
 
     def _start_at_the_end_of(self, text: str, *, least: int = MIN_START_CHARS) -> int:

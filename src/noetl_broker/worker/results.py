@@ -16,8 +16,8 @@ def encode_result(result: Any) -> str:
     try:
         text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
-        place = find_unstorable(result) or "the result"
-        raise ToolFault(f"{place} is no JSON: {error}", kind="bad_result", retryable=False) from None
+        path = find_unstorable(result) or "the result"
+        raise ToolFault(f"{path} is no JSON: {error}", kind="bad_result", retryable=False) from None
     if "\\u0000" in text and (holder := find_unstorable(result)):
         raise ToolFault(
             f"{holder} holds a NUL character, which Postgres cannot store", kind="bad_result", retryable=False
@@ -44,22 +44,22 @@ def read_back(result: Any) -> Any:
 
 
 def find_unstorable(result: Any) -> str | None:
-    """The place of the first value that jsonb cannot hold. None if there is none, or it is nested too deep."""
+    """The path of the first value that jsonb cannot hold. None if there is none, or it is nested too deep."""
     try:
         return _find(result, "result")
     except RecursionError:
         return None
 
 
-def _find(value: Any, place: str) -> str | None:
+def _find(value: Any, path: str) -> str | None:
     if isinstance(value, str):
-        return place if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value) else None
+        return path if any(char == "\x00" or "\ud800" <= char <= "\udfff" for char in value) else None
     if isinstance(value, dict):
-        items = ((f"{place}[{key!r}]", key, item) for key, item in value.items())
+        items = ((f"{path}[{key!r}]", key, item) for key, item in value.items())
         found = (_find(key, at) or _find(item, at) for at, key, item in items)
     elif isinstance(value, (list, tuple)):
-        found = (_find(item, f"{place}[{index}]") for index, item in enumerate(value))
+        found = (_find(item, f"{path}[{index}]") for index, item in enumerate(value))
     else:
         is_json = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
-        return None if is_json else place
+        return None if is_json else path
     return next(filter(None, found), None)

@@ -107,11 +107,11 @@ def _statements_of_rows(task: Task, pieces: list[str], rows: list[Mapping[str, A
         return [Statement(sql=piece) for piece in pieces if not has_names(piece)]
     keys = {key: key for row in rows for key in row}
     statements = []
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         for piece in pieces:
             sql, order = numbered(piece, keys)
             if missing := [key for key in order if key not in row]:
-                message = f"row {place} of the data has no {missing[0]!r}, which the statement and other rows name"
+                message = f"row {index} of the data has no {missing[0]!r}, which the statement and other rows name"
                 raise task.fault(f"save: {message}", kind="bad_value")
             statements.append(Statement(sql=sql, values=[row[key] for key in order]))
     return statements
@@ -178,14 +178,14 @@ def _insertion(head: str, columns: list[str], rows: list[Mapping[str, Any]], tai
     values: list[Any] = []
     tuples: list[str] = []
     for row in rows:
-        places = []
+        marks = []
         for column in columns:
             if column in row:
                 values.append(row[column])
-                places.append(f"${len(values)}")
+                marks.append(f"${len(values)}")
             else:
-                places.append("default")
-        tuples.append(f"({', '.join(places)})")
+                marks.append("default")
+        tuples.append(f"({', '.join(marks)})")
     return Statement(sql=head + ", ".join(tuples) + tail, values=values)
 
 

@@ -173,7 +173,7 @@ def job_of(task: Task) -> Job:
         args=task.args,
         visit=visit if isinstance(visit, int) else 1,
         attempt=leased.attempt,
-        place=parse_node(leased.node_id, None).place,
+        item_index=parse_node(leased.node_id, None).item_index,
         path=str(task.context.get("path") or ""),
         execution_id=leased.execution_id,
         action=readable(task.action),

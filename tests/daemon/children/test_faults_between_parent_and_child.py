@@ -183,7 +183,7 @@ async def test_all_mail_of_an_execution_is_claimed_or_none(database: Database) -
     source = await value(database, "select pg_get_functiondef('noetl.lock_executions'::regproc)")
     try_lock = "pg_try_advisory_xact_lock(u.execution_id)"
     assert source.count(try_lock) == 1
-    await execute(database, source.replace(try_lock, "u.place > 1"))
+    await execute(database, source.replace(try_lock, "u.ordinal > 1"))
     assert await rows(database, "select locked from noetl.take_mail(9, false, 0)") == [(False,), (False,)]
 
 

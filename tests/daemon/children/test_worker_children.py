@@ -93,8 +93,8 @@ async def test_children_without_an_index_get_one_place_each(database: Database, 
     await execute(database, "select noetl.complete_job(queue_id, 'w', attempts) from noetl.queue")
     await drain(database)
     assert await rows(database, RESULT, parent) == [("COMPLETED", [0, 1, 2], None)]
-    places = "select place, child_execution_id from noetl.iteration order by place"
-    assert await rows(database, places) == [*zip((0, 5, 6), children, strict=True)]
+    adopted = "select index, child_execution_id from noetl.iteration order by index"
+    assert await rows(database, adopted) == [*zip((0, 5, 6), children, strict=True)]
     assert await broken_invariants(database) == {}
 
 

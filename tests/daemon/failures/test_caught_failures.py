@@ -69,7 +69,7 @@ async def test_an_iterator_that_a_catch_ends_leaves_no_items(database: Database)
     at_once, later = [(await start(database, payload={"divisors": given}))[0] for given in ([1, 0], [1, 2, 0])]
     await drain(database)
     assert await value(database, JOB, at_once, "told") == {"why": "template"}
-    of_first = "select child_execution_id from noetl.iteration where execution_id = $1 and place = 0"
+    of_first = "select child_execution_id from noetl.iteration where execution_id = $1 and index = 0"
     await execute(database, "select noetl.cancel_execution($1)", await value(database, of_first, later))
     await drain(database)
     assert await value(database, JOB, later, "told") == {"why": "child_cancelled"}

@@ -85,9 +85,9 @@ async def test_only_the_first_ten_thousand_failed_items_have_errors(database: Da
     await end_items(database, [1], [2])
     await execute(
         database,
-        """insert into noetl.iteration (execution_id, node_id, place, status, error)
-        select $1::bigint, $1::bigint || ':it', place, 'FAILED', '{"message": "no"}'
-        from generate_series(3, 20000) place""",
+        """insert into noetl.iteration (execution_id, node_id, index, status, error)
+        select $1::bigint, $1::bigint || ':it', index, 'FAILED', '{"message": "no"}'
+        from generate_series(3, 20000) index""",
         execution_id,
     )
     state = await value(database, "select length(tokens::text) from noetl.execution_state")

@@ -44,9 +44,9 @@ async def test_children_with_too_large_results_together_fail_their_step(database
     await drain(database)
     announce = """
         with leased as (select queue_id, attempts from noetl.lease_jobs('w'))
-        select noetl.wait_for_child(queue_id, 'w', attempts, noetl.start_execution('child'), place),
-          place = 29 and noetl.complete_job(queue_id, 'w', attempts)
-        from leased, generate_series(0, 29) place"""
+        select noetl.wait_for_child(queue_id, 'w', attempts, noetl.start_execution('child'), index),
+          index = 29 and noetl.complete_job(queue_id, 'w', attempts)
+        from leased, generate_series(0, 29) index"""
     assert len(await rows(database, announce)) == 30
     await drain(database, max_gathered_bytes=2000)
     assert await rows(database, END) == FAILED

@@ -35,7 +35,7 @@ with leased as (
 ), failed_before as (
   select l.n, coalesce(i.failures, 0) as failures
   from leased l
-  left join noetl.iteration i on i.place = l.n
+  left join noetl.iteration i on i.index = l.n
 )
 select case when l.n % 3 = 0 and f.failures = 0
   then noetl.fail_job(l.queue_id, 'w', l.attempts, jsonb_build_object('message', 'no ' || l.n))
@@ -74,7 +74,7 @@ async def test_flaky_items_come_back_whole(database: Database, keys: str) -> Non
     await work_until_ended(database)
     expected: JSON = [n * 10 for n in range(20)]
     assert await value(database, "select result from noetl.execution where execution_id = $1", execution_id) == expected
-    counted = "select array_agg(place order by place) from noetl.iteration where failures = 1"
+    counted = "select array_agg(index order by index) from noetl.iteration where failures = 1"
     assert await value(database, counted) == [0, 3, 6, 9, 12, 15, 18]
     assert await rows(database, "select distinct status, failures from noetl.iteration order by 2") == [
         ("COMPLETED", 0),

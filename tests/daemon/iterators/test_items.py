@@ -32,7 +32,7 @@ workflow:
 - {step: work, type: python, code: x, next: end}
 - {step: end, result: "{{ work }}"}
 """
-ITEMS = "select array_agg(status order by place) from noetl.iteration"
+ITEMS = "select array_agg(status order by index) from noetl.iteration"
 # Jobs or children of items, in the order of their start.
 END_TWO = """
     with leased as (select queue_id, attempts, row_number() over (order by queue_id) as n from noetl.lease_jobs('w', 2))
@@ -164,8 +164,8 @@ async def test_events_about_unknown_items_are_recorded(database: Database) -> No
     execution_id = await begin(database, PYTHON)
     unknown = """
         insert into noetl.event (execution_id, event_type, node_id, node_name)
-        select $1::bigint, 'action_completed', $1::bigint || ':each#1.' || place, 'each'
-        from unnest(array[7, 3, 0, 0]) place"""
+        select $1::bigint, 'action_completed', $1::bigint || ':each#1.' || index, 'each'
+        from unnest(array[7, 3, 0, 0]) index"""
     await execute(database, unknown, execution_id)
     await drain(database)
     outcomes = "select outcome from noetl.turn where turn > 1 order by turn"

@@ -48,15 +48,15 @@ def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def start_costly(database: Database, *, each: int) -> list[int]:
     """Start so many executions of each costly template; gives their ids."""
     planted: list[int] = []
-    for place, source in enumerate(INPUTS):
+    for index, source in enumerate(INPUTS):
         body = f"workflow:\n- {{step: start, next: a}}\n- {{step: a, type: http, args: {{x: {json.dumps(source)}}}}}\n"
-        await register(database, body, path=f"input{place}")
-        planted += await start(database, f"input{place}", {"rows": ROWS}, count=each)
-    for place, source in enumerate(CONDITIONS):
+        await register(database, body, path=f"input{index}")
+        planted += await start(database, f"input{index}", {"rows": ROWS}, count=each)
+    for index, source in enumerate(CONDITIONS):
         entry = f"{{when: {json.dumps(source)}, step: a}}"
         body = f"workflow:\n- {{step: start, next: [{entry}]}}\n- {{step: a, type: http}}\n"
-        await register(database, body, path=f"when{place}")
-        planted += await start(database, f"when{place}", count=each)
+        await register(database, body, path=f"when{index}")
+        planted += await start(database, f"when{index}", count=each)
     return planted
 
 
@@ -82,8 +82,8 @@ async def test_costly_templates_fail_their_executions_and_delay_no_others(databa
     assert {(path, status) for path, status, _ in found if path == "bystander"} == {("bystander", "COMPLETED")}
     errors = [(path, error) for path, status, error in found if path != "bystander" and status == "FAILED"]
     assert len(errors) == len(planted)
-    places = {f"input{place}": ("workflow[1].args.x", source) for place, source in enumerate(INPUTS)}
-    places |= {f"when{place}": ("workflow[0].next[0].when", source) for place, source in enumerate(CONDITIONS)}
+    places = {f"input{index}": ("workflow[1].args.x", source) for index, source in enumerate(INPUTS)}
+    places |= {f"when{index}": ("workflow[0].next[0].when", source) for index, source in enumerate(CONDITIONS)}
     assert [path for path, error in errors if (error["at"], error["template"]) != places[path]] == []
     bounds = ("(template_max_", "a list of")
     assert [error for _, error in errors if not any(bound in error["message"] for bound in bounds)] == []

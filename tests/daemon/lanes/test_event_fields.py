@@ -16,7 +16,7 @@ from noetl_broker.store.claimed_rows import Mail
     "event, fields",
     [
         (Event("action_failed", "fetch", 1, attempt=2), {"step": "fetch", "visit": 1, "attempt": 2}),
-        (Event("iteration_due", "fetch", 2, place=3), {"step": "fetch", "visit": 2, "item": 3}),
+        (Event("iteration_due", "fetch", 2, item_index=3), {"step": "fetch", "visit": 2, "item": 3}),
         (Event("execution_cancel"), {}),
     ],
 )

@@ -28,7 +28,7 @@ SHORT_ONES = (
     from generate_series(1, 200) x cross join generate_series(1, 30) g
     """,
     """
-    insert into noetl.iteration (execution_id, node_id, place, status, result_event_id)
+    insert into noetl.iteration (execution_id, node_id, index, status, result_event_id)
     select e.execution_id, e.execution_id || ':each', e.event_id, 'COMPLETED', e.event_id
     from noetl.event e where e.event_id <= 10
     """,

@@ -99,7 +99,7 @@ async def test_items_are_loaded_for_a_few_iterators_at_a_time(database: Database
     async with session(database) as own:
         await own.execute(
             """
-            insert into noetl.iteration (execution_id, node_id, place, item, status)
+            insert into noetl.iteration (execution_id, node_id, index, item, status)
             select e, e || ':each', p, $1, 'WAITING' from generate_series(1, 3) e, generate_series(0, 1) p""",
             megabytes(1),
         )

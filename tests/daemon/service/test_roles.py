@@ -103,7 +103,7 @@ async def test_a_reader_sees_no_payload_result_error_or_playbook(database: Datab
     )
     await execute(
         database,
-        "insert into noetl.iteration (execution_id, node_id, place, item) values ($1, 'a', 0, $2)", execution, SECRET,
+        "insert into noetl.iteration (execution_id, node_id, index, item) values ($1, 'a', 0, $2)", execution, SECRET,
     )  # fmt: skip
     await execute(
         database,

@@ -249,7 +249,7 @@ async def test_children_of_an_iterator_are_undone_one_by_one(database: Database)
     jobs = await work(database, failing=("ship",))
     assert sorted(jobs[7:]) == ["book!undo"] * 3 + ["tell!undo"] * 3
     assert jobs[7:] == ["tell!undo", "book!undo"] * 3
-    assert sorted(await rows(database, UNDOS, execution)) == [(f"each[{place}]", "done") for place in range(3)]
+    assert sorted(await rows(database, UNDOS, execution)) == [(f"each[{index}]", "done") for index in range(3)]
     assert await broken_invariants(database) == {}
 
 

@@ -58,10 +58,10 @@ def _show(comparisons: Comparisons, file: Path) -> None:
         output.show_table(columns, rows)
         output.say()
     for key, group in groups:
-        for place, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:
+        for path, (was, now) in list(group.examples[0]["values"].items())[:MOST_EXAMPLES]:
             values = [output.compact_json(value, longest=LONGEST_VALUE) for value in (was, now)]
             output.say(
-                f"{key[0]}: {place} was {values[0]}, would be {values[1]} (in {group.examples[0]['execution_id']})"
+                f"{key[0]}: {path} was {values[0]}, would be {values[1]} (in {group.examples[0]['execution_id']})"
             )
     for note, count in comparisons.notes.most_common():
         output.say(f"noted in {count}: {note.step}: {note.what}")

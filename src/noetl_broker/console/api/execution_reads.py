@@ -99,7 +99,7 @@ class Item(BaseModel):
     """One item of an iterator that the broker runs."""
 
     node_id: str = Field(description="the visit of the iterator")
-    place: int = Field(description="from 0")
+    index: int = Field(description="from 0")
     status: str
     child_execution_id: Id | None
     error: WorkerFault

@@ -150,7 +150,7 @@ class Undo(BaseModel):
     node_id: str
     step: str
     visit: int
-    place: int | None = Field(description="the index of the item; null: the visit itself")
+    index: int | None = Field(description="the index of the item; null: the visit itself")
     status: UndoStatus
     child_execution_id: Id | None = Field(description="a child that undoes what it did")
     error: WorkerFault = None

@@ -34,7 +34,7 @@ class Entry(BaseModel):
     node_id: str
     step: str
     visit: int
-    place: int | None = Field(description="of an iterator's item, from 0")
+    index: int | None = Field(description="of an iterator's item, from 0")
     attempt: int
     ordinal: int = Field(description="the place in the log of the attempt, from 1")
     level: str = Field(description="debug, info, warning, error")
@@ -48,8 +48,8 @@ async def list_log(
     _caller: Operator, connections: Pooled, page: Paging, execution_id: ExecutionId, step: Subject = None
 ) -> Any:
     """List what the steps of an execution printed and logged, by time."""
-    name, visit, place = (None, None, None) if step is None else read_node(step)
-    subject = logs.Subject(execution_id=execution_id, step=name, visit=visit, place=place)
+    name, visit, index = (None, None, None) if step is None else read_node(step)
+    subject = logs.Subject(execution_id=execution_id, step=name, visit=visit, item_index=index)
     async with connections.borrow() as connection:
         rows = await logs.list_log(connection, subject, after=_after(page), limit=page.fetched)
     return page.listed(rows, _key)

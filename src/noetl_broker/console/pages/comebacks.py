@@ -103,7 +103,7 @@ async def show_undo(
         title="Undo",
         details=details,
         rows=[
-            {**row, "name": visit_name(row["step"], row["visit"], row["place"])}
+            {**row, "name": visit_name(row["step"], row["visit"], row["index"])}
             for row in found.items
             if row["status"] in wanted
         ],

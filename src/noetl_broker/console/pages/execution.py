@@ -184,7 +184,7 @@ async def show_value(
             chosen = choose(step, details["steps"])
             if chosen is None or not chosen.visit:
                 raise NotFoundFault(f"execution {execution_id} has no visit {step!r:.80}")
-            visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.place)
+            visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.item_index)
             found = {"result": visit.result, "error": visit.error, "inputs": visit.inputs}.get(part)
     return Response((await asyncio.to_thread(pretty, found, None)).text, media_type="application/json")
 
@@ -371,7 +371,9 @@ def decided(turn: PastTurn, screen: Screen) -> list[str]:
 
 def replace_values(event: Any) -> str:
     """An event without its values."""
-    return f"{event.type} {visit_name(event.step, event.visit or 1, event.place)}" if event.step else str(event.type)
+    return (
+        f"{event.type} {visit_name(event.step, event.visit or 1, event.item_index)}" if event.step else str(event.type)
+    )
 
 
 def _link_step(screen: Screen, step: str, visit: int | None = None) -> str:
@@ -394,4 +396,4 @@ def limits_of(schema: Mapping[str, Any]) -> str | None:
 def step_of(node: str) -> str:
     """The visit or item that a node id names, as a person writes it."""
     found = parse_node(node, None)
-    return node if found.step is None else visit_name(found.step, found.visit or 1, found.place)
+    return node if found.step is None else visit_name(found.step, found.visit or 1, found.item_index)

@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """The executions that started in a time: a place in the chart, what it says, where it leads."""
+    """The executions that started in a time: a bar in the chart, what it says, where it leads."""
 
     x: float
     width: float
@@ -146,14 +146,14 @@ def find_warnings(present: Mapping[str, Any]) -> Iterator[tuple[str, str, str | 
 def draw_bars(activity: Mapping[str, Any]) -> Iterator[Bar]:
     """The bars of the chart, in order of time."""
     counts: list[dict[str, int]] = [{} for _ in range(PARTS)]
-    for place, status, count in activity["parts"]:
-        counts[place][status] = count
+    for index, status, count in activity["parts"]:
+        counts[index][status] = count
     most = max(sum(one.values()) for one in counts) or 1
     step = (activity["read_at"] - activity["since"]) / PARTS
-    for place, found in enumerate(counts):
-        since = activity["since"] + place * step
+    for index, found in enumerate(counts):
+        since = activity["since"] + index * step
         yield Bar(
-            x=round(place * WIDTH / PARTS + GAP / 2, 1),
+            x=round(index * WIDTH / PARTS + GAP / 2, 1),
             width=round(WIDTH / PARTS - GAP, 1),
             pieces=list(stack(found, HEIGHT / most)),
             since=since,

@@ -82,8 +82,8 @@ def inputs_of_workload(schema: Any, workload: Mapping[str, Any]) -> list[Input]:
     required = set(schema.get("required", ()))
     names = [*properties, *(name for name in workload if name not in properties)]
     inputs = [
-        _input(name, f"v{place}", properties.get(name, {}), workload.get(name, ABSENT), required=name in required)
-        for place, name in enumerate(names)
+        _input(name, f"v{index}", properties.get(name, {}), workload.get(name, ABSENT), required=name in required)
+        for index, name in enumerate(names)
     ]
     if schema.get("additionalProperties", True) is not False:
         hint = "A JSON object with values that have no field above."
@@ -96,13 +96,13 @@ def inputs_of_form(form: Mapping[str, Any], *, prefix: str) -> list[Input]:
     return [
         _input(
             name,
-            f"{prefix}{place}",
+            f"{prefix}{index}",
             schema,
             schema.get("default", ABSENT) if isinstance(schema, dict) else ABSENT,
             required=isinstance(schema, dict) and schema.get("required") is True,
             merged=False,
         )
-        for place, (name, schema) in enumerate(form.items())
+        for index, (name, schema) in enumerate(form.items())
     ]
 
 
@@ -282,12 +282,12 @@ def _object(value: Any, default: Any) -> dict[str, Any]:
     return value
 
 
-def with_errors(inputs: Sequence[Input], places: Sequence[Mapping[str, str]]) -> tuple[list[Input], list[str]]:
+def with_errors(inputs: Sequence[Input], faults: Sequence[Mapping[str, str]]) -> tuple[list[Input], list[str]]:
     """The fields with the faults that the schema found in them, and the faults that belong to no field."""
     of_field: dict[str, list[str]] = {}
     rest: list[str] = []
-    for place in places:
-        path, message = place["path"], place["message"]
+    for fault in faults:
+        path, message = fault["path"], fault["message"]
         one = next((each for each in inputs if each.name and _is_in(path, each.name)), None)
         whole = next((each for each in inputs if each.field in {WHOLE, MORE}), None)
         if one is not None:
@@ -305,5 +305,5 @@ def with_errors(inputs: Sequence[Input], places: Sequence[Mapping[str, str]]) ->
 
 
 def _is_in(path: str, name: str) -> bool:
-    place = path_text((name,))
-    return path == place or path.startswith((f"{place}.", f"{place}["))
+    own = path_text((name,))
+    return path == own or path.startswith((f"{own}.", f"{own}["))

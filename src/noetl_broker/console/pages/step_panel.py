@@ -30,12 +30,12 @@ class Chosen(NamedTuple):
     step: str
     visit: int
     visits: int
-    place: int | None = None
+    item_index: int | None = None
 
     @property
     def name(self) -> str:
         """As a person writes it: `load`, `load#2`, `load[3]`."""
-        return visit_name(self.step, self.visit, self.place) if self.visit else self.step
+        return visit_name(self.step, self.visit, self.item_index) if self.visit else self.step
 
 
 class Visit(BaseModel):
@@ -51,10 +51,10 @@ def choose(text: str, steps: Sequence[Mapping[str, Any]]) -> Chosen | None:
     visits = {row["step"]: row["visits"] or 0 for row in steps}
     if text in visits:
         return Chosen(text, visits[text], visits[text])
-    step, visit, place = read_node(text)
+    step, visit, index = read_node(text)
     if step not in visits or (visit or 0) > visits[step]:
         return None
-    return Chosen(step, visit or visits[step], visits[step], place)
+    return Chosen(step, visit or visits[step], visits[step], index)
 
 
 class Moment(NamedTuple):
@@ -76,11 +76,11 @@ async def load_panel(
     panel: dict[str, Any] = {"chosen": chosen, "visit": None, "attempts": (), "log": []}
     if not chosen.visit:
         return panel
-    visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.place)
+    visit = await visit_spans.load_visit(connection, execution_id, chosen.step, chosen.visit, chosen.item_index)
     result, error = visit.result, visit.error
     if moment is not None:
         found = moment.past.result_after(moment.turn, chosen.step)
-        is_its = found is not None and found.visit == chosen.visit and chosen.place is None
+        is_its = found is not None and found.visit == chosen.visit and chosen.item_index is None
         result, error = (found.data, found.error) if is_its and found is not None else (None, None)
     panel |= {
         "visit": visit,
@@ -90,7 +90,9 @@ async def load_panel(
         "has_error": error is not None,
     }
     if screen.may_act:
-        subject = logs.Subject(execution_id=execution_id, step=chosen.step, visit=chosen.visit, place=chosen.place)
+        subject = logs.Subject(
+            execution_id=execution_id, step=chosen.step, visit=chosen.visit, item_index=chosen.item_index
+        )
         entries = await logs.list_log(connection, subject, limit=LOG_ENTRIES + 1)
         shown = [entry for entry in entries if moment is None or entry["created_at"] <= moment.at]
         panel |= {"log": shown[:LOG_ENTRIES], "log_is_cut": len(entries) > LOG_ENTRIES}

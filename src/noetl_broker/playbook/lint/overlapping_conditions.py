@@ -207,8 +207,8 @@ def _holds(fact: Fact, value: Any) -> bool:
 def first_overlap(conditions: list[tuple[int, Alternatives]], most_pairs: int, work: Work) -> Iterator[tuple[int, int]]:
     """Give each condition that can be true together with an earlier one: its number, and that of the first such."""
     pairs = 0
-    for place, (number, found) in enumerate(conditions):
-        for earlier, other in conditions[:place]:
+    for index, (number, found) in enumerate(conditions):
+        for earlier, other in conditions[:index]:
             pairs += 1
             if pairs > most_pairs:
                 return

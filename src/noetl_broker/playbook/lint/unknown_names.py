@@ -26,7 +26,7 @@ MEANINGS = {
     "args": "all inputs",
     "execution_id": "the id of the execution",
     "results": "the results of all steps",
-    "_loop": "the place of an item",
+    "_loop": "the index of an item",
 }
 PAYLOAD_REMEDY = "give it a default under `workload` if the payload brings it"
 BLOCK_REMEDY = "a block sees only the inputs of its step: add it to `args`"

@@ -137,8 +137,8 @@ async def run_statements(
         connection = await _enter_session(stack, target, idle, limit=limit, alone=alone)
         results: list[Rows] = []
         for number, statement in enumerate(statements, 1):
-            place = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
-            async with _translated(place):
+            prefix = f"statement {number} of {len(statements)}: " if len(statements) > 1 else ""
+            async with _translated(prefix):
                 results.append(await _run(connection, statement, limit=limit))
         if names_differ:
             _refuse_duplicate_columns(results)
@@ -339,22 +339,22 @@ async def _connect(target: Target) -> BoundedConnection:
 
 
 @contextlib.asynccontextmanager
-async def _translated(place: str, dsn: str | None = None) -> AsyncIterator[None]:
+async def _translated(prefix: str, dsn: str | None = None) -> AsyncIterator[None]:
     """Raise errors of the driver as a StatementFault that names the statement, and never the connection string."""
     try:
         yield
     except TooMuchFault as error:
-        raise StatementFault(f"{place}{error}", retryable=False) from None
+        raise StatementFault(f"{prefix}{error}", retryable=False) from None
     except asyncpg.PostgresError as error:
         if isinstance(error.__cause__, TooMuchFault):  # the connection was cut
-            raise StatementFault(f"{place}{error.__cause__}", retryable=False) from None
+            raise StatementFault(f"{prefix}{error.__cause__}", retryable=False) from None
         sqlstate = str(error.sqlstate or "")
-        parts = [place + without_secrets(str(error.args[0]) if error.args else "failed", dsn)]
+        parts = [prefix + without_secrets(str(error.args[0]) if error.args else "failed", dsn)]
         parts += [f"{name} {text}" for name in ("detail", "hint") if (text := getattr(error, name, None))]
         # Only a syntax error cannot be mended by a retry: a missing table may be created.
         message = f"{'; '.join(parts)} ({sqlstate})"
         raise StatementFault(message, sqlstate=sqlstate, retryable=sqlstate != SYNTAX_ERROR) from None
     except (asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError, TypeError, OverflowError) as error:
-        raise StatementFault(place + without_secrets(str(error), dsn), retryable=False) from None
+        raise StatementFault(prefix + without_secrets(str(error), dsn), retryable=False) from None
     except (OSError, TimeoutError) as error:
-        raise StatementFault(f"{place}{str(error) or type(error).__name__}") from None
+        raise StatementFault(f"{prefix}{str(error) or type(error).__name__}") from None

@@ -155,28 +155,28 @@ async def await_any(value: object) -> object:
     return await value  # type: ignore[misc]
 
 
-def as_json(value: object, place: str) -> object:
-    """Check that a result is JSON. A tuple becomes a list; another type is a fault that names its place."""
+def as_json(value: object, path: str) -> object:
+    """Check that a result is JSON. A tuple becomes a list; another type is a fault that names its path."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
         if value.bit_length() > MAX_BITS:
-            raise StepFault("result_not_json", f"the result is not JSON: {place} is a number of thousands of digits")
+            raise StepFault("result_not_json", f"the result is not JSON: {path} is a number of thousands of digits")
         return int(value)
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        raise StepFault("result_not_json", f"the result is not JSON: {place} is {value}, and JSON has no such number")
+        raise StepFault("result_not_json", f"the result is not JSON: {path} is {value}, and JSON has no such number")
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                message = f"the result is not JSON: a key of {place} is {key!r} ({type(key).__name__}), not a string"
+                message = f"the result is not JSON: a key of {path} is {key!r} ({type(key).__name__}), not a string"
                 raise StepFault("result_not_json", message)
-        return {key: as_json(item, f"{place}[{key!r}]") for key, item in value.items()}
+        return {key: as_json(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_json(item, f"{place}[{index}]") for index, item in enumerate(value)]
+        return [as_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
     message = (
-        f"the result is not JSON: {place} is a {type(value).__name__}; return a mapping, a list, a text or a number"
+        f"the result is not JSON: {path} is a {type(value).__name__}; return a mapping, a list, a text or a number"
     )
     raise StepFault("result_not_json", message)
 

@@ -19,8 +19,8 @@ select p.name, timestamptz '2024-01-01Z' + (p.first_id >> 20) * interval '1 mill
 from noetl.period p
 left join lateral (
   select sum(greatest(c.reltuples, 0)) as rows, sum(pg_total_relation_size(c.oid)) as bytes,
-    array_agg(t.name order by t.place) filter (where c.relispartition) as attached,
-    array_agg(t.name order by t.place) filter (where not c.relispartition) as detached
+    array_agg(t.name order by t.ordinal) filter (where c.relispartition) as attached,
+    array_agg(t.name order by t.ordinal) filter (where not c.relispartition) as detached
   from noetl.history_tables() t
   join pg_class c on c.relname = t.name || '_' || p.name
   join pg_namespace n on n.oid = c.relnamespace

@@ -73,7 +73,7 @@ limit $2::int;
 -- name: child_spans
 -- Children: those that run, and those that answered, by their ids; at most $3.
 select x.execution_id, x.path, x.status, x.started_at as began_at, x.ended_at, x.parent_node_id as node_id,
-  x.parent_index as place
+  x.parent_index as index
 from noetl.execution x
 where x.parent_execution_id = $1::bigint and noetl.is_live(x.status) and x.execution_id > $2::bigint
 union
@@ -104,7 +104,7 @@ select q.action, w.request, i.item, q.status, q.attempts, q.max_attempts, i.stat
 from (select $1::bigint as execution_id, $2::text as node_id) wanted
 left join noetl.queue q on q.execution_id = wanted.execution_id and q.node_id = wanted.node_id
 left join noetl.wait w on w.execution_id = wanted.execution_id and w.node_id = wanted.node_id
-left join noetl.iteration i on i.execution_id = wanted.execution_id and i.node_id = $3::text and i.place = $4::int;
+left join noetl.iteration i on i.execution_id = wanted.execution_id and i.node_id = $3::text and i.index = $4::int;
 
 -- name: following_step
 -- The step to which a transition leads from $2: one that was visited before one that was not.

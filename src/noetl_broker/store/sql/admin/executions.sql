@@ -94,7 +94,7 @@ order by w.ordinal, w.step_id;
 
 -- name: list_blocks
 -- Blocks that are live or failed, live ones first, each with its live steps.
-select x.execution_id, x.path, x.status, x.parent_node_id as node_id, x.parent_index as place, coalesce((
+select x.execution_id, x.path, x.status, x.parent_node_id as node_id, x.parent_index as index, coalesce((
     select array_agg(t.token ->> 'step')
     from json_array_elements(s.tokens -> 'tokens') t (token)
   ), '{}') as at
@@ -279,7 +279,7 @@ where c.relkind = 'r'
 order by n.nspname, c.relname;
 
 -- name: list_blocks_for_readers
-select x.execution_id, x.path, x.status, x.parent_node_id as node_id, x.parent_index as place, '{}'::text[] as at
+select x.execution_id, x.path, x.status, x.parent_node_id as node_id, x.parent_index as index, '{}'::text[] as at
 from noetl.executions x
 where x.parent_execution_id = $1::bigint
   and x.path like '%#%'

@@ -128,7 +128,7 @@ from (
   where x.execution_id = any($1::bigint[]) and x.forked_from is not null and t.entered ? 'items'
 ) f
 cross join lateral (
-  select jsonb_agg(i.item order by i.place) as items
+  select jsonb_agg(i.item order by i.index) as items
   from noetl.iteration i
   where i.execution_id = f.execution_id and i.node_id = noetl.node_id(f.execution_id, f.step, f.visit)
 ) l
@@ -137,7 +137,7 @@ order by f.execution_id, f.step, f.visit;
 
 -- name: history_undos
 -- The rows of undo executions, as they were when they were taken over.
-select u.execution_id, u.step, u.visit, u.place, u.turn, u.child_execution_id, u.inputs, u.result
+select u.execution_id, u.step, u.visit, u.index, u.turn, u.child_execution_id, u.inputs, u.result
 from noetl.undo u
 join noetl.execution x on x.execution_id = u.execution_id
 where u.execution_id = any($1::bigint[]) and x.forked_from is not null and noetl.undo_origin(u.execution_id) is not null
@@ -145,7 +145,7 @@ order by u.execution_id, u.turn;
 
 -- name: history_undone
 -- The visits and items whose undo has begun.
-select u.execution_id, u.step, u.visit, u.place, u.status
+select u.execution_id, u.step, u.visit, u.index, u.status
 from noetl.undo u
 where u.execution_id = any($1::bigint[]) and u.status in ('running', 'done', 'failed', 'taken')
 order by u.execution_id, u.turn;

@@ -140,13 +140,13 @@ where not f.is_granted;
 -- Of these rights, each on the thing at the same place, those that a role (null: the session's) lacks. Things that do not exist are left out:
 -- some are only made beside a NoETL server.
 select g.right_name || ' on ' || g.thing as missing
-from unnest($2::text[], $3::text[]) with ordinality g (right_name, thing, place),
+from unnest($2::text[], $3::text[]) with ordinality g (right_name, thing, ordinal),
   (select coalesce($1::text, current_user)::name as role) w
 where case
   when g.right_name = 'execute' then not has_function_privilege(w.role, to_regprocedure(g.thing)::oid, g.right_name)
   else not has_table_privilege(w.role, to_regclass(g.thing)::oid, g.right_name)
 end
-order by g.place;
+order by g.ordinal;
 
 -- name: list_migrations
 select version, name, checksum, serves_from

@@ -27,7 +27,7 @@ with read as materialized (
 ), part as (
   -- a clock that was set back may leave a start after `read_at`
   select least(greatest(floor(date_part('epoch', n.started_at - s.since) * $3::int
-      / greatest(date_part('epoch', s.read_at - s.since), 1)), 0), $3 - 1)::int as place, n.status
+      / greatest(date_part('epoch', s.read_at - s.since), 1)), 0), $3 - 1)::int as index, n.status
   from newest n
   cross join span s
 ), frequent as materialized (
@@ -41,11 +41,11 @@ with read as materialized (
 )
 select s.read_at, s.first_at, s.since, s.executions, s.is_cut,
   (
-    select coalesce(json_agg(json_build_array(c.place, c.status, c.count)), '[]')
+    select coalesce(json_agg(json_build_array(c.index, c.status, c.count)), '[]')
     from (
-      select p.place, p.status, count(*) as count
+      select p.index, p.status, count(*) as count
       from part p
-      group by p.place, p.status
+      group by p.index, p.status
     ) c
   ) as parts,
   (

@@ -168,21 +168,21 @@ order by q.node_id
 limit $3::int;
 
 -- name: page_items
--- Iterator items of an execution by visit and place, with their child executions.
-select i.node_id, i.place, i.status, i.child_execution_id, i.error
+-- Iterator items of an execution by visit and index, with their child executions.
+select i.node_id, i.index, i.status, i.child_execution_id, i.error
 from noetl.iteration i
-where i.execution_id = $1::bigint and (i.node_id, i.place) > ($2::text, $3::bigint)
+where i.execution_id = $1::bigint and (i.node_id, i.index) > ($2::text, $3::bigint)
   and ($5::text is null or i.status = $5)
-order by i.node_id, i.place
+order by i.node_id, i.index
 limit $4::int;
 
 -- name: page_undos
 -- What an execution has to undo, in the order in which it is undone.
-select u.node_id, u.step, u.visit, u.place, u.turn, u.status, u.child_execution_id, u.taken_by, u.error, u.ended_at,
-  coalesce(u.place, -1) as item
+select u.node_id, u.step, u.visit, u.index, u.turn, u.status, u.child_execution_id, u.taken_by, u.error, u.ended_at,
+  coalesce(u.index, -1) as item
 from noetl.undo u
-where u.execution_id = $1::bigint and (u.turn, coalesce(u.place, -1), u.node_id collate "C") < ($2::int, $3::int, $4::text)
-order by u.turn desc, coalesce(u.place, -1) desc, u.node_id collate "C" desc
+where u.execution_id = $1::bigint and (u.turn, coalesce(u.index, -1), u.node_id collate "C") < ($2::int, $3::int, $4::text)
+order by u.turn desc, coalesce(u.index, -1) desc, u.node_id collate "C" desc
 limit $5::int;
 
 -- name: page_left_undone

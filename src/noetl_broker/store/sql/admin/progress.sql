@@ -39,7 +39,7 @@ select c.step, c.visit, c.total, c.started, c.ended, c.failed, c.cancelled, case
     cross join lateral (
       select q.status, q.available_at
       from noetl.queue q
-      where q.execution_id = i.execution_id and q.node_id = noetl.item_node_id(i.node_id, i.place)
+      where q.execution_id = i.execution_id and q.node_id = noetl.item_node_id(i.node_id, i.index)
       limit 1
     ) j
     where i.execution_id = $1::bigint and i.node_id = c.node_id and i.status = 'RUNNING' and i.failures > 0
@@ -55,16 +55,16 @@ select c.step, c.visit, c.total, c.started, c.ended, c.failed, c.cancelled, case
 from chosen c
 cross join lateral (
   select coalesce(
-      jsonb_agg(jsonb_build_object('type', e.type, 'count', e.count, 'first', e.first) order by e.place)
-        filter (where e.place <= $3::int), '[]'
-    ) as errors, coalesce(sum(e.count) filter (where e.place > $3::int), 0)::bigint as other_errors,
-    count(*) filter (where e.place > $3::int) as other_types
+      jsonb_agg(jsonb_build_object('type', e.type, 'count', e.count, 'first', e.first) order by e.ordinal)
+        filter (where e.ordinal <= $3::int), '[]'
+    ) as errors, coalesce(sum(e.count) filter (where e.ordinal > $3::int), 0)::bigint as other_errors,
+    count(*) filter (where e.ordinal > $3::int) as other_types
   from (
-    select g.*, row_number() over (order by g.count desc, g.first) as place
+    select g.*, row_number() over (order by g.count desc, g.first) as ordinal
     from (
       -- a template that failed has no type
       select left(coalesce(i.error ->> 'type', case when i.error ? 'template' then 'template' end), 100) as type,
-        count(*) as count, min(i.place) as first
+        count(*) as count, min(i.index) as first
       from noetl.iteration i
       where i.execution_id = $1::bigint and i.node_id = c.node_id and i.status = 'FAILED'
       group by 1
@@ -125,13 +125,13 @@ cross join lateral (
 cross join lateral (
   select sum(g.count) as failed,
     coalesce(
-      jsonb_agg(jsonb_build_object('type', g.type, 'count', g.count, 'first', g.first) order by g.place)
-        filter (where g.place <= $3::int), '[]'
-    ) as errors, coalesce(sum(g.count) filter (where g.place > $3::int), 0)::bigint as other_errors,
-    count(*) filter (where g.place > $3::int) as other_types
+      jsonb_agg(jsonb_build_object('type', g.type, 'count', g.count, 'first', g.first) order by g.ordinal)
+        filter (where g.ordinal <= $3::int), '[]'
+    ) as errors, coalesce(sum(g.count) filter (where g.ordinal > $3::int), 0)::bigint as other_errors,
+    count(*) filter (where g.ordinal > $3::int) as other_types
   from (
     select left(x.item #>> '{error,type}', 100) as type, count(*) as count, min((x.item ->> 'index')::int) as first,
-      row_number() over (order by count(*) desc, min((x.item ->> 'index')::int)) as place
+      row_number() over (order by count(*) desc, min((x.item ->> 'index')::int)) as ordinal
     from jsonb_array_elements(
       case when jsonb_typeof(r.result #> '{meta,failed}') = 'array' then r.result #> '{meta,failed}' end
     ) x (item)
@@ -152,7 +152,7 @@ limit $2::int;
 -- name: load_failed_items
 -- The first $4 failed items of a visit: from its rows, or from its result if one worker ran all items.
 (
-  select i.place as index, i.error
+  select i.index, i.error
   from noetl.iteration i
   where i.execution_id = $1::bigint and i.status = 'FAILED'
     and i.node_id = noetl.node_id($1::bigint, $2::text, $3::int)
@@ -186,10 +186,10 @@ select i.status, i.item, i.child_execution_id, x.path as child_path, x.status as
   coalesce(noetl.as_json(e.error), i.error) as error, noetl.unwrapped(noetl.as_json(e.result)) as result,
   i.failures, noetl.as_json(e.meta) ? 'caught' as is_caught, clock_timestamp() as read_at
 from noetl.iteration i
-left join noetl.queue q on q.execution_id = i.execution_id and q.node_id = noetl.item_node_id(i.node_id, i.place)
+left join noetl.queue q on q.execution_id = i.execution_id and q.node_id = noetl.item_node_id(i.node_id, i.index)
 left join noetl.execution x on x.execution_id = i.child_execution_id
 left join noetl.event e on e.execution_id = i.execution_id and e.event_id = i.result_event_id
-where i.execution_id = $1::bigint and i.node_id = $2::text and i.place = $3::int;
+where i.execution_id = $1::bigint and i.node_id = $2::text and i.index = $3::int;
 
 -- name: count_items
 select count(*)

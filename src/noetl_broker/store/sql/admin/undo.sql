@@ -3,7 +3,7 @@ select noetl.undo_execution($1::bigint, $2::boolean, $3::int);
 
 -- name: list_undo_targets
 -- Steps with something that an undo would take over; of their visits, or of items.
-select distinct u.step, u.place is not null as of_items, u.child_execution_id is not null as by_child
+select distinct u.step, u.index is not null as of_items, u.child_execution_id is not null as by_child
 from noetl.undo_executions($1::bigint) s
 join noetl.undo u on u.execution_id = s.execution_id
 where not s.is_live and (u.status in ('open', 'failed') or $2::boolean and u.status in ('unknown', 'running'))
@@ -22,17 +22,17 @@ order by u.status;
 
 -- name: list_undos
 -- What runs, failed, is unknown or is left, in the order in which it is undone.
-select u.node_id, u.step, u.visit, u.place, u.status, u.child_execution_id, u.error, u.ended_at
+select u.node_id, u.step, u.visit, u.index, u.status, u.child_execution_id, u.error, u.ended_at
 from noetl.undo u
 where u.execution_id = $1::bigint and u.status in ('running', 'failed', 'unknown', 'open')
-order by u.status = 'running' desc, u.status = 'failed' desc, u.status = 'unknown' desc, u.turn desc, u.place desc, u.node_id
+order by u.status = 'running' desc, u.status = 'failed' desc, u.status = 'unknown' desc, u.turn desc, u.index desc, u.node_id
 limit $2::int;
 
 -- name: list_undos_for_readers
-select u.node_id, u.step, u.visit, u.place, u.status, u.child_execution_id, u.ended_at
+select u.node_id, u.step, u.visit, u.index, u.status, u.child_execution_id, u.ended_at
 from noetl.undos u
 where u.execution_id = $1::bigint and u.status in ('running', 'failed', 'unknown', 'open')
-order by u.status = 'running' desc, u.status = 'failed' desc, u.status = 'unknown' desc, u.turn desc, u.place desc, u.node_id
+order by u.status = 'running' desc, u.status = 'failed' desc, u.status = 'unknown' desc, u.turn desc, u.index desc, u.node_id
 limit $2::int;
 
 -- name: list_undo_executions

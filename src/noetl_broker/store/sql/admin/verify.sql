@@ -86,7 +86,7 @@ where t.execution_id = any($1::bigint[])
 -- I2. A job names the event that started its visit or its item. A visit without a job ended in the turn that started it.
 with started as (
   select e.execution_id, e.event_id, e.event_type, e.node_id,
-    case when noetl.as_json(e.context) ->> 'index' ~ '^[0-9]{1,9}$' then (noetl.as_json(e.context) ->> 'index')::int end as place
+    case when noetl.as_json(e.context) ->> 'index' ~ '^[0-9]{1,9}$' then (noetl.as_json(e.context) ->> 'index')::int end as index
   from noetl.event e
   where e.execution_id = any($1::bigint[])
     and e.event_type in ('step_started', 'iteration_started', 'compensation_started')
@@ -98,9 +98,9 @@ left join started s on s.execution_id = q.execution_id and s.event_id = q.event_
 where q.execution_id = any($1::bigint[])
   and q.node_id is distinct from case
     when s.event_type = 'step_started' then s.node_id
-    when s.event_type = 'iteration_started' then noetl.item_node_id(s.node_id, s.place)
-    when s.place is null then noetl.undo_node_id(s.node_id)
-    else noetl.undo_node_id(noetl.item_node_id(s.node_id, s.place))
+    when s.event_type = 'iteration_started' then noetl.item_node_id(s.node_id, s.index)
+    when s.index is null then noetl.undo_node_id(s.node_id)
+    else noetl.undo_node_id(noetl.item_node_id(s.node_id, s.index))
   end
 union all
 select s.execution_id, format('visit %s began and has neither a job nor an end', s.node_id)

@@ -158,7 +158,7 @@ where q.execution_id = any($1::bigint[])
 -- ended are cancelled without an event. A fork has the results of items that it took over as step_result events.
 with recorded as (
   select e.execution_id, e.node_id,
-    case when noetl.as_json(e.context) ->> 'index' ~ '^[0-9]{1,9}$' then (noetl.as_json(e.context) ->> 'index')::int end as place,
+    case when noetl.as_json(e.context) ->> 'index' ~ '^[0-9]{1,9}$' then (noetl.as_json(e.context) ->> 'index')::int end as index,
     bool_or(e.event_type = 'iteration_started') as began,
     bool_or(e.event_type = 'iteration_completed') as completed,
     bool_or(e.event_type = 'iteration_failed') as failed
@@ -168,19 +168,19 @@ with recorded as (
     and jsonb_typeof(noetl.as_json(e.meta) -> 'turn') = 'number'
   group by 1, 2, 3
   union all
-  select e.execution_id, i.visit_node_id, i.place, true, true, false
+  select e.execution_id, i.visit_node_id, i.index, true, true, false
   from noetl.event e
   cross join lateral noetl.parse_item(e.node_id) i
   where e.execution_id = any($1::bigint[]) and e.event_type = 'step_result' and noetl.as_json(e.meta) ?& array['taken_from', 'index']
 )
 select execution_id,
-  format('item %s of %s is %s, and its events say otherwise', place, node_id, coalesce(i.status, 'missing')) as detail
+  format('item %s of %s is %s, and its events say otherwise', index, node_id, coalesce(i.status, 'missing')) as detail
 from (
-  select execution_id, node_id, place, status, child_execution_id
+  select execution_id, node_id, index, status, child_execution_id
   from noetl.iteration
   where execution_id = any($1::bigint[])
 ) i
-full join recorded t using (execution_id, node_id, place)
+full join recorded t using (execution_id, node_id, index)
 where case coalesce(i.status, 'missing')
     when 'missing' then false
     -- an item of an iterator that is over may still be awaited, and its end is no event then

@@ -4,10 +4,10 @@
 with started as materialized (
   select coalesce(k.child_id, noetl.next_id()) as execution_id, noetl.next_id() as event_id,
     k.execution_id as parent_execution_id, q.event_id as parent_event_id, q.catalog_id as parent_catalog_id, k.node_id,
-    k.place, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
+    k.index, p.catalog_id, k.path, coalesce(p.version, nullif(k.version, 0)) as version,
     coalesce(p.name, noetl.name_of_path(k.path)) as name, k.payload::jsonb as payload, k.meta::jsonb as meta
   from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::int[], $6::text[], $7::text[], $20::bigint[])
-    k (execution_id, node_id, place, path, version, payload, meta, child_id)
+    k (execution_id, node_id, index, path, version, payload, meta, child_id)
   join noetl.queue q on q.execution_id = k.execution_id and q.node_id = k.node_id
   left join lateral (
     select c.catalog_id, c.version, c.name
@@ -25,7 +25,7 @@ with started as materialized (
   insert into noetl.execution (
     execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, parent_node_id, parent_index
   )
-  select execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, node_id, place
+  select execution_id, catalog_id, path, version, parent_execution_id, parent_event_id, node_id, index
   from started
 ), child_starts as (
   insert into noetl.event (
@@ -44,12 +44,12 @@ with started as materialized (
     attempts = (s.meta #>> '{parent,attempt}')::int, available_at = 'infinity', first_leased_at = clock_timestamp()
   from started s
   where q.execution_id = s.parent_execution_id
-    and q.node_id = case when s.place is null then s.node_id else noetl.item_node_id(s.node_id, s.place) end
+    and q.node_id = case when s.index is null then s.node_id else noetl.item_node_id(s.node_id, s.index) end
 ), running_items as (
   update noetl.iteration i
   set status = 'RUNNING', child_execution_id = s.execution_id
   from started s
-  where i.execution_id = s.parent_execution_id and i.node_id = s.node_id and i.place = s.place
+  where i.execution_id = s.parent_execution_id and i.node_id = s.node_id and i.index = s.index
 ), answers as materialized (
   select noetl.next_id() as event_id, l.execution_id, l.cause, l.event_type, l.node_id, l.node_name, l.status,
     l.result::jsonb as result, l.error::jsonb as error, l.meta::jsonb as meta
@@ -124,9 +124,9 @@ select execution_id, event_id from cancelled;
 -- Children of items that timed out. The items go on. A second cancel of a child changes nothing.
 with cancelled as materialized (
   select x.execution_id, x.catalog_id, x.path, noetl.next_id() as event_id
-  from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, place)
+  from unnest($1::bigint[], $2::text[], $3::int[]) d (execution_id, node_id, index)
   join noetl.execution x
-    on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id and x.parent_index = d.place
+    on x.parent_execution_id = d.execution_id and x.parent_node_id = d.node_id and x.parent_index = d.index
   where noetl.is_live(x.status) and x.path is not null
 ), cancels as (
   insert into noetl.event (
@@ -144,21 +144,21 @@ select execution_id, event_id from cancelled;
 -- that is not started yet gets its row. An execution never waits for itself or an ancestor: one without a parent can
 -- only be the root of its descendants. Gives the children whose parent must be answered now.
 with wanted as materialized (
-  select a.execution_id, a.node_id, a.place, a.child_id, q.event_id as cause, q.node_name
-  from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[]) a (execution_id, node_id, place, child_id)
+  select a.execution_id, a.node_id, a.index, a.child_id, q.event_id as cause, q.node_name
+  from unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[]) a (execution_id, node_id, index, child_id)
   join noetl.queue q on q.execution_id = a.execution_id and q.node_id = a.node_id
 ), items as (
-  insert into noetl.iteration (execution_id, node_id, place, status, child_execution_id)
-  select execution_id, node_id, place, 'RUNNING', child_id
+  insert into noetl.iteration (execution_id, node_id, index, status, child_execution_id)
+  select execution_id, node_id, index, 'RUNNING', child_id
   from wanted
 ), adopted as (
   insert into noetl.execution as x (
     execution_id, parent_execution_id, parent_event_id, parent_node_id, parent_index
   )
-  select distinct on (child_id) child_id, execution_id, cause, node_id, place
+  select distinct on (child_id) child_id, execution_id, cause, node_id, index
   from wanted
   where child_id <> (select noetl.lock_root(min(k.execution_id)) from wanted k)
-  order by child_id, execution_id, node_id, place
+  order by child_id, execution_id, node_id, index
   on conflict (execution_id) do update
   set parent_execution_id = excluded.parent_execution_id,
       parent_event_id = excluded.parent_event_id,
@@ -169,7 +169,7 @@ with wanted as materialized (
   returning execution_id, parent_execution_id, parent_node_id, parent_index, status, result, error
 )
 -- a child that has ended already, or that another execution waits for: its parent is answered in the same transaction.
-select a.execution_id, a.cause, a.node_id, a.place, a.child_id, coalesce(d.status, 'FAILED') as status,
+select a.execution_id, a.cause, a.node_id, a.index, a.child_id, coalesce(d.status, 'FAILED') as status,
   noetl.as_json(d.result) as result, noetl.as_json(d.error) as error,
   d.status = 'COMPLETED' and exists (
     select from noetl.undo u where u.execution_id = a.child_id and u.status = 'open'
@@ -179,16 +179,16 @@ left join adopted d
   on d.execution_id = a.child_id
   and d.parent_execution_id = a.execution_id
   and d.parent_node_id = a.node_id
-  and d.parent_index = a.place
+  and d.parent_index = a.index
 where noetl.is_live(d.status) is not true
-order by a.execution_id, a.node_id, a.place;
+order by a.execution_id, a.node_id, a.index;
 
 -- name: write_items
 -- The items of iterators, one row each. None is started yet.
-insert into noetl.iteration (execution_id, node_id, place, item)
-select c.execution_id, c.node_id, e.place - 1, e.item
+insert into noetl.iteration (execution_id, node_id, index, item)
+select c.execution_id, c.node_id, e.ordinal - 1, e.item
 from unnest($1::bigint[], $2::text[], $3::text[]) c (execution_id, node_id, items)
-cross join jsonb_array_elements(c.items::jsonb) with ordinality e (item, place);
+cross join jsonb_array_elements(c.items::jsonb) with ordinality e (item, ordinal);
 
 -- name: change_items
 -- After write_items: items whose jobs were queued, items that failed and are tried again, and items that ended. An item
@@ -199,8 +199,8 @@ set status = n.status, result_event_id = n.result_event_id,
     failures = coalesce(n.failures, i.failures), failed_attempt = coalesce(n.failed_attempt, i.failed_attempt),
     unsure = coalesce(n.unsure, i.unsure)
 from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::int[], $8::int[],
-  $9::boolean[]) n (execution_id, node_id, place, status, result_event_id, error, failures, failed_attempt, unsure)
-where i.execution_id = n.execution_id and i.node_id = n.node_id and i.place = n.place;
+  $9::boolean[]) n (execution_id, node_id, index, status, result_event_id, error, failures, failed_attempt, unsure)
+where i.execution_id = n.execution_id and i.node_id = n.node_id and i.index = n.index;
 
 -- name: write_posts
 -- After change_items: events that executions write to themselves. `iterator_completed` has the gathered results, which
@@ -236,7 +236,7 @@ with gathered as materialized (
     case when g.bytes > $4::bigint then 'FAILED' when g.bytes is null then 'PENDING' else 'COMPLETED' end,
     case when g.bytes <= $4::bigint then (
       select coalesce(jsonb_agg(
-        case when i.status = 'COMPLETED' then noetl.unwrapped(noetl.as_json(e.result)) end order by i.place
+        case when i.status = 'COMPLETED' then noetl.unwrapped(noetl.as_json(e.result)) end order by i.index
       ), '[]')
       from noetl.iteration i
       left join lateral (

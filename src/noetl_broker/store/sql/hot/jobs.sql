@@ -69,7 +69,7 @@ with visits as materialized (
     from visits v
     where v.is_closed
     union all
-    select i.execution_id, noetl.item_node_id(i.node_id, i.place)
+    select i.execution_id, noetl.item_node_id(i.node_id, i.index)
     from noetl.iteration i
     join visits v on v.execution_id = i.execution_id and v.node_id = i.node_id
     where i.status = 'RUNNING'

@@ -63,7 +63,7 @@ with wanted as materialized (
   select w.execution_id, w.node_id, w.first, w.count, coalesce(sum(noetl.weight(i.item)), 0) as bytes
   from unnest($1::bigint[], $2::text[], $3::int[], $4::int[]) w (execution_id, node_id, first, count)
   left join noetl.iteration i
-    on i.execution_id = w.execution_id and i.node_id = w.node_id and i.place >= w.first and i.place < w.first + w.count
+    on i.execution_id = w.execution_id and i.node_id = w.node_id and i.index >= w.first and i.index < w.first + w.count
   group by w.execution_id, w.node_id, w.first, w.count
 ), weighed as (
   select w.*, sum(w.bytes) over (order by w.execution_id) as together,
@@ -72,29 +72,29 @@ with wanted as materialized (
 )
 select w.execution_id, w.node_id, w.first, w.count, f.fits,
   case when f.fits then coalesce((
-    select jsonb_agg(i.item order by i.place)
+    select jsonb_agg(i.item order by i.index)
     from noetl.iteration i
     where i.execution_id = w.execution_id and i.node_id = w.node_id
-      and i.place >= w.first and i.place < w.first + w.count
+      and i.index >= w.first and i.index < w.first + w.count
   ), '[]') end as items
 from weighed w
 cross join lateral (select w.together <= noetl.limit_of('batch_bytes') or w.together = w.own as fits) f;
 
 -- name: load_item_statuses
-select i.execution_id, i.node_id, i.place, i.status, i.failures, coalesce(i.failed_attempt, 0) as failed_attempt,
+select i.execution_id, i.node_id, i.index, i.status, i.failures, coalesce(i.failed_attempt, 0) as failed_attempt,
   i.unsure
-from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, place)
+from unnest($1::bigint[], $2::text[], $3::int[]) wanted (execution_id, node_id, index)
 join noetl.iteration i
-  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.place = wanted.place;
+  on i.execution_id = wanted.execution_id and i.node_id = wanted.node_id and i.index = wanted.index;
 
 -- name: load_open_items
 -- Only an abandoned undo asks for them.
 select w.execution_id, w.node_id, array(
-  select i.place
+  select i.index
   from noetl.iteration i
   where i.execution_id = w.execution_id and i.node_id = w.node_id and i.status in ('RUNNING', 'CANCELLED')
-  order by i.place
-) as places
+  order by i.index
+) as indexes
 from unnest($1::bigint[], $2::text[]) w (execution_id, node_id);
 
 -- name: load_failed
@@ -105,13 +105,13 @@ with found as materialized (
     (
       select coalesce(
         jsonb_agg(
-          jsonb_build_object('index', f.place, 'error', case when f.number <= noetl.limit_of('item_errors') then f.error end) order by f.place
+          jsonb_build_object('index', f.index, 'error', case when f.number <= noetl.limit_of('item_errors') then f.error end) order by f.index
         ) filter (where f.failed),
         '[]'
       )
       from (
-        select i.place, i.error, i.status = 'FAILED' as failed,
-          count(*) filter (where i.status = 'FAILED') over (order by i.place) as number
+        select i.index, i.error, i.status = 'FAILED' as failed,
+          count(*) filter (where i.status = 'FAILED') over (order by i.index) as number
         from noetl.iteration i
         where i.execution_id = w.execution_id and i.node_id = w.node_id
         offset 0 -- a fence: looked up by the key, as in write_posts

@@ -20,8 +20,8 @@ with sent as (
   select s.name, s.key, s.payload::jsonb, s.node_id, s.hops, case when s.own then s.execution_id end,
     case when s.own then 'infinity' else clock_timestamp() + interval '7 days' end
   from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::boolean[])
-    with ordinality s (execution_id, node_id, name, key, payload, hops, own, place)
-  order by s.place
+    with ordinality s (execution_id, node_id, name, key, payload, hops, own, ordinal)
+  order by s.ordinal
   on conflict (name, key, idempotency_key) where idempotency_key is not null do nothing
   returning signal_id
 ), looks as (

@@ -5,7 +5,7 @@ with superseded as (
   update noetl.undo u
   set status = 'superseded'
   from unnest($14::bigint[], $15::text[], $16::int[]) s (execution_id, step, visit)
-  where u.execution_id = s.execution_id and u.step = s.step and u.visit = s.visit and u.place is not null
+  where u.execution_id = s.execution_id and u.step = s.step and u.visit = s.visit and u.index is not null
     and u.status = 'open'
 ), changed as (
   update noetl.undo u
@@ -19,13 +19,13 @@ with superseded as (
   where q.execution_id = j.execution_id and q.node_id = j.node_id
 )
 insert into noetl.undo (
-  execution_id, node_id, step, visit, place, turn, status, child_execution_id, error, ended_at
+  execution_id, node_id, step, visit, index, turn, status, child_execution_id, error, ended_at
 )
-select execution_id, node_id, step, visit, place, turn, status, child_id, error::jsonb,
+select execution_id, node_id, step, visit, index, turn, status, child_id, error::jsonb,
   case when status in ('done', 'failed') then clock_timestamp() end
 from unnest(
   $1::bigint[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::text[], $8::bigint[], $9::text[]
-) n (execution_id, node_id, step, visit, place, turn, status, child_id, error)
+) n (execution_id, node_id, step, visit, index, turn, status, child_id, error)
 on conflict (execution_id, node_id) do update
 set turn = excluded.turn, status = excluded.status, child_execution_id = excluded.child_execution_id,
     error = excluded.error, ended_at = excluded.ended_at
@@ -101,7 +101,7 @@ with visits as materialized (
     select v.execution_id, v.node_id
     from visits v
     union all
-    select i.execution_id, noetl.item_node_id(i.node_id, i.place)
+    select i.execution_id, noetl.item_node_id(i.node_id, i.index)
     from visits v
     join noetl.iteration i on i.execution_id = v.execution_id and i.node_id = v.node_id and i.status = 'RUNNING'
   ) n
@@ -164,7 +164,7 @@ where exists (select from closed c where c.stop);
 
 -- name: load_undos
 -- The rows that are to be undone next: of each execution the open one with the highest turn below $2 (null: of all).
-select execution_id, below, step, visit, place, turn, child_execution_id, fits, case when fits then inputs end as inputs,
+select execution_id, below, step, visit, index, turn, child_execution_id, fits, case when fits then inputs end as inputs,
   case when fits then result end as result
 from (
   select w.*, w.together <= noetl.limit_of('batch_bytes') or w.together = w.own as fits
@@ -173,7 +173,7 @@ from (
       sum(noetl.weight(u.inputs) + noetl.weight(u.result)) over (order by k.execution_id) as together
     from unnest($1::bigint[], $2::int[]) k (execution_id, below)
     cross join lateral (
-      select u.step, u.visit, u.place, u.turn, u.child_execution_id, u.inputs, u.result
+      select u.step, u.visit, u.index, u.turn, u.child_execution_id, u.inputs, u.result
       from noetl.undo u
       where u.execution_id = k.execution_id and u.status = 'open' and u.turn < coalesce(k.below, 2147483647)
       order by u.turn desc
@@ -184,15 +184,15 @@ from (
 
 -- name: load_item_actions
 -- The actions of the jobs of items; of an item that a child runs, {args: the payload of the child}.
-select execution_id, node_id, place, fits, case when fits then action end as action
+select execution_id, node_id, index, fits, case when fits then action end as action
 from (
   select w.*, w.together <= noetl.limit_of('batch_bytes') or w.together = noetl.weight(w.action) as fits
   from (
-    select k.execution_id, k.node_id, k.place, k.action,
+    select k.execution_id, k.node_id, k.index, k.action,
       sum(noetl.weight(k.action)) over (order by k.execution_id) as together
     from (
-      select n.execution_id, n.node_id, n.place, noetl.item_action(n.execution_id, n.node_id, n.place) as action
-      from unnest($1::bigint[], $2::text[], $3::int[]) n (execution_id, node_id, place)
+      select n.execution_id, n.node_id, n.index, noetl.item_action(n.execution_id, n.node_id, n.index) as action
+      from unnest($1::bigint[], $2::text[], $3::int[]) n (execution_id, node_id, index)
       offset 0 -- each is read once
     ) k
   ) w

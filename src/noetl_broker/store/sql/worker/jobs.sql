@@ -35,8 +35,8 @@ select given.queue_id,
 from (
   select given.queue_id, given.attempt, given.level, given.message, given.first_byte
   from unnest($2::bigint[], $3::int[], $4::text[], $5::text[], $6::bigint[]) with ordinality
-    given (queue_id, attempt, level, message, first_byte, place)
-  order by given.queue_id, given.place
+    given (queue_id, attempt, level, message, first_byte, ordinal)
+  order by given.queue_id, given.ordinal
 ) given;
 
 -- name: report_progress
