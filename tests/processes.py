@@ -19,6 +19,7 @@ from typing import IO, Any, Self
 from tests.warm_interpreter import PID_BYTES, STATUS_BYTES
 
 ROOT = Path(__file__).parents[1]
+PROGRAM = "noetl_broker"  # the module of its commands
 STDERR = 2
 READ_AT_START = ("PYTHON", "LC_", "LANG")  # variables that an interpreter reads at its start, by their first letters
 
@@ -84,19 +85,20 @@ class WarmProcess(LinesFirst):
         self,
         arguments: Sequence[str],
         *,
+        module: str = PROGRAM,
         cwd: Path,
         env: Mapping[str, str],
         stdin: int = subprocess.DEVNULL,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
     ) -> None:
-        self.args = ["noetl-broker", *arguments]
+        self.args = [module, *arguments]
         self.returncode: int | None = None
         self._ended, told = os.pipe()
         self.stdout, out = _opened(stdout, os.O_WRONLY)
         self.stderr, err = _opened(stderr, os.O_WRONLY)
         _, into = _opened(stdin, os.O_RDONLY)
-        request = {"arguments": [*arguments], "folder": str(cwd.resolve()), "environment": dict(env)}
+        request = {"module": module, "arguments": [*arguments], "folder": str(cwd.resolve()), "environment": dict(env)}
         descriptors = (into, out, err, told)
         try:
             self.pid = _WARM.fork(json.dumps(request).encode(), descriptors)
@@ -159,9 +161,22 @@ def start_command(
     stderr: int = subprocess.PIPE,
 ) -> Process:
     """Start a command of the program with an empty stdin; the test ends it."""
+    return start_module(PROGRAM, arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+
+
+def start_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+) -> Process:
+    """Start `python -m module` as `start_command` does; a module of the tests needs their root as its folder."""
     if sys.platform == "linux" and _at_start(env) == _at_start(os.environ):
-        return WarmProcess(arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
-    return start_new_command(arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+        return WarmProcess(arguments, module=module, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+    return _start_new(module, arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
 
 
 def start_new_command(
@@ -173,7 +188,13 @@ def start_new_command(
     stderr: int = subprocess.PIPE,
 ) -> LineProcess:
     """Start a command of the program in a new interpreter."""
-    command = [sys.executable, "-m", "noetl_broker", *arguments]
+    return _start_new(PROGRAM, arguments, cwd=cwd, env=env, stdout=stdout, stderr=stderr)
+
+
+def _start_new(
+    module: str, arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: int, stderr: int
+) -> LineProcess:
+    command = [sys.executable, "-m", module, *arguments]
     return LineProcess(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, text=True)
 
 

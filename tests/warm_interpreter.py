@@ -25,8 +25,8 @@ STATUS_BYTES = 4
 MESSAGE_BYTES = 1 << 20
 
 
-def serve(control: socket.socket) -> list[str]:
-    """Fork for each message; returns the arguments of a command in its child, and ends the server with the socket."""
+def serve(control: socket.socket) -> tuple[str, list[str]]:
+    """Fork for each message; gives a child its module and arguments. It ends the server with the socket."""
     running: dict[int, tuple[int, int]] = {}  # a descriptor of each child: its process id, and where its end is told
     waiting = select.poll()
     waiting.register(control, select.POLLIN)
@@ -54,14 +54,16 @@ def serve(control: socket.socket) -> list[str]:
             control.send(pid.to_bytes(PID_BYTES, sys.byteorder))
 
 
-def _become(command: dict[str, object], descriptors: list[int]) -> list[str]:
-    """Take over streams, folder and environment of a command; returns its arguments."""
+def _become(command: dict[str, object], descriptors: list[int]) -> tuple[str, list[str]]:
+    """Take over streams, folder and environment of a command; returns its module and arguments."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(len(descriptors), 4096)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=stream is sys.stderr or os.isatty(stream.fileno()))  # type: ignore[union-attr]
     environment, folder, arguments = command["environment"], command["folder"], command["arguments"]
+    module = command["module"]
+    assert isinstance(module, str)
     assert isinstance(environment, dict)
     assert isinstance(folder, str)
     assert isinstance(arguments, list)
@@ -70,17 +72,17 @@ def _become(command: dict[str, object], descriptors: list[int]) -> list[str]:
     time.tzset()
     os.chdir(folder)
     sys.path[0] = folder
-    return arguments
+    return module, arguments
 
 
-def _run() -> None:
+def _run(module: str) -> None:
     """Run the command and end with its exit code.
 
     Freeing all objects takes 200 ms, as it copies the pages that the child shares. So this does what else the
     interpreter does at its end, and leaves all other endings to it: threads, an output that is closed, an exception.
     """
     try:
-        runpy.run_module("noetl_broker", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         others = {thread for thread in threading.enumerate() if not thread.daemon} - {threading.main_thread()}
         if others or not isinstance(end.code, int | None):
@@ -101,5 +103,5 @@ if __name__ == "__main__":
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     gc.collect()
     gc.freeze()
-    sys.argv[1:] = serve(control)
-    _run()
+    module, sys.argv[1:] = serve(control)
+    _run(module)

@@ -1,7 +1,7 @@
 """Runs one action as a job in a separate process, for tests that measure its memory or kill it.
 
-`python -m tests.worker.alone` reads {action, dsn, limit} from standard input. It writes the job's result or error, and
-the growth of its memory.
+`python -m tests.worker.alone` has {action, dsn, limit} as its argument. It writes the job's result or error, and the
+growth of its memory. It imports nothing of pytest: that takes longer than most jobs.
 """
 
 from __future__ import annotations
@@ -13,43 +13,56 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.executor import Success, execute
 from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 from noetl_broker.worker.tools.task import WorkerResources
-from tests.worker.conftest import leased
+from tests.processes import STDERR, start_module
 
 ROOT = Path(__file__).parents[2]
 STATUS = Path("/proc/self/status")
 MOST_KIB = 48 * 1024  # limit of the memory's growth: about twenty times the largest result
 UNREACHABLE = "postgresql://127.0.0.1:1/none"
 
-needs_proc = pytest.mark.skipif(not STATUS.exists(), reason="the peak of a process is read from /proc")
-
 
 async def start_alone(
     action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0
 ) -> asyncio.subprocess.Process:
-    """Start the process and send it its job."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    """Start a new interpreter with its job."""
+    job = _request(action, dsn, limit)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__, job, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps({"action": action, "dsn": dsn, "limit": limit}).encode())
-    process.stdin.write_eof()
-    return process
 
 
-async def run_alone(action: dict[str, Any], **more: Any) -> dict[str, Any]:
+async def run_alone(action: dict[str, Any], *, dsn: str = UNREACHABLE, limit: float = 20.0) -> dict[str, Any]:
     """Run a job in its own process; give {result or error, grown_kib}."""
-    process = await start_alone(action, **more)
-    stdout, _ = await process.communicate()
+    process = start_module(__name__, [_request(action, dsn, limit)], cwd=ROOT, env=os.environ, stderr=STDERR)
+    stdout, _ = await asyncio.to_thread(process.communicate)
     answer: dict[str, Any] = json.loads(stdout)
     return answer
+
+
+def _request(action: dict[str, Any], dsn: str, limit: float) -> str:
+    return json.dumps({"action": action, "dsn": dsn, "limit": limit})
+
+
+def leased(action: dict[str, Any], context: dict[str, Any] | None = None) -> LeasedJob:
+    """Make the leased job of an action."""
+    return LeasedJob(
+        queue_id=7,
+        attempt=1,
+        execution_id=42,
+        node_id="42:fetch",
+        node_name="fetch",
+        node_type=str(action.get("type")),
+        action=json.dumps({"name": "fetch"} | action),
+        context=json.dumps(context or {}),
+        priority=5,
+    )
 
 
 def resident_kib(name: str) -> int:
@@ -60,7 +73,7 @@ def resident_kib(name: str) -> int:
 
 async def main() -> None:
     """Run the job."""
-    request = json.loads(sys.stdin.read())
+    request = json.loads(sys.argv[1])
     environment = dict(os.environ)
     interpreters = Interpreters(visible_environment(environment))
     shared = WorkerResources(
@@ -82,3 +95,4 @@ async def main() -> None:
 
 if __name__ == "__main__":
     asyncio.run(main())
+    sys.exit()

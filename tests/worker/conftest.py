@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from noetl_broker.store.jobs import LeasedJob
 from noetl_broker.worker.environment import visible_environment
 from noetl_broker.worker.errors import Failure
 from noetl_broker.worker.executor import Success, execute
@@ -19,9 +18,11 @@ from noetl_broker.worker.idle_connections import IdleConnections
 from noetl_broker.worker.tools.http_connections import HttpConnections
 from noetl_broker.worker.tools.python_processes import Interpreters
 from noetl_broker.worker.tools.task import WorkerResources
+from tests.worker.alone import STATUS, leased
 
 Outcome = Any
 Perform = Callable[..., Awaitable[Outcome]]
+needs_proc = pytest.mark.skipif(not STATUS.exists(), reason="the peak of a process is read from /proc")
 
 
 @pytest.fixture
@@ -56,21 +57,6 @@ def perform(shared: WorkerResources) -> Perform:
         return json.loads(outcome.result) if isinstance(outcome, Success) else outcome
 
     return run
-
-
-def leased(action: dict[str, Any], context: dict[str, Any] | None = None) -> LeasedJob:
-    """Make the leased job of an action."""
-    return LeasedJob(
-        queue_id=7,
-        attempt=1,
-        execution_id=42,
-        node_id="42:fetch",
-        node_name="fetch",
-        node_type=str(action.get("type")),
-        action=json.dumps({"name": "fetch"} | action),
-        context=json.dumps(context or {}),
-        priority=5,
-    )
 
 
 def failed(outcome: Outcome) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import pytest
 
 from noetl_broker.worker.tools.task import WorkerResources
 from tests.postgres import Database
-from tests.worker.alone import MOST_KIB, needs_proc, run_alone
-from tests.worker.conftest import Perform
+from tests.worker.alone import MOST_KIB, run_alone
+from tests.worker.conftest import Perform, needs_proc
 
-LARGE = "repeat('x', 200000000)"
+LARGE = "repeat('x', 100000000)"
 ROWS = "the rows are larger than the limit of 1048576 bytes; select fewer rows or columns, or a part of a value"
-MESSAGE = "the server sends an error or a notice of 2000"
+MESSAGE = "the server sends an error or a notice of 1000"
 
 
 def sql(command: str) -> dict[str, Any]:
