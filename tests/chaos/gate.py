@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.daemon.metrics import registry as metric
 from tests.brokers import PATIENCE_SECONDS, execute
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -42,7 +43,7 @@ async def drain_and_meet(database: Database, brokers: Sequence[Lanes]) -> None:
             tasks.create_task(one.drain())
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (waiting := await own.fetchval(WAITING)) < 2 and not (waiting and _lock_misses(brokers) > before):
-                pass
+                await leave_core()
         await own.execute(OPEN)
 
 

@@ -20,7 +20,7 @@ from noetl_broker.playbook.diagnostics import PlaybookRules
 from tests.brokers import broken_invariants, execute, register, rows, running, start, value
 from tests.chaos.daemons import START_SECONDS
 from tests.chaos.sampling import LONG
-from tests.chaos.under_load import Tried, prepare, until
+from tests.chaos.under_load import Tried, leave_core, prepare, until
 from tests.postgres import SCHEMA_VARIABLE, Database
 from tests.sessions import Session, session
 
@@ -177,6 +177,7 @@ class Watch:
 
     async def _statement(self, key: str, count: int) -> None:
         while await self._own.fetchval(RUNS, f"select pg_sleep(600) /* {key} */") != count:
+            await leave_core()
             await self._own.execute("select pg_stat_clear_snapshot()")
 
 

@@ -33,7 +33,7 @@ from tests.chaos.daemons import START_SECONDS
 from tests.chaos.killed_brokers import broker
 from tests.chaos.refusing_proxy import FOR_EVER, MESSAGES, RefusingProxy
 from tests.chaos.sampling import sample
-from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
 from tests.processes import Process, start_command
 from tests.roles import logins
@@ -98,7 +98,7 @@ async def test_a_working_daemon_retries_refused_connections(
         assert service.listener is not None
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not (service.listener.connected and service.trouble is None):
-                await value(database, "select 1")
+                await leave_core()
     assert await broken_invariants(database) == {}
     tried(f"{named(state)} three times at '{name}' in mid-run", f"0 lost; all done after {seconds:.1f} s")
 
@@ -113,7 +113,7 @@ async def test_mail_is_read_while_the_listener_cannot_reconnect(database: Databa
         await value(database, TERMINATE, BELL)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not proxy.refused:
-                await value(database, "select 1")
+                await leave_core()
         await start(database, count=20)
         seconds = await finish_all(database)
         assert service.listener is not None
@@ -135,7 +135,7 @@ async def test_a_permanent_fault_of_the_listener_ends_the_daemon(database: Datab
             proxy.refuse("3D000", times=FOR_EVER, named=BELL)
             await value(database, TERMINATE, BELL)
             while service.serving:
-                await value(database, "select 1")
+                await leave_core()
 
     with pytest.raises(OperatorFault, match="go away"):
         await until_it_ends()
@@ -151,7 +151,7 @@ async def test_a_pool_that_cannot_grow_uses_its_connections(database: Database, 
             seconds = await finish_all(database, patience=4 * PATIENCE_SECONDS)  # a lane pauses after each refusal
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not (refused := service.metrics.by_label(metric.FAULTS).get("53300", 0)):
-                    await value(database, "select 1")
+                    await leave_core()
     assert await broken_invariants(database) == {}
     tried(f"53300 whenever the pool would grow, {refused} times", f"0 lost; 100 executions in {seconds:.1f} s")
 
@@ -168,7 +168,7 @@ async def test_a_daemon_waits_for_the_connection_limit_of_its_role(
         await execute(database, f"alter role {role} connection limit 1")
         async with asyncio.timeout(PATIENCE_SECONDS), running(as_role.broker, sweep_seconds=0.2) as service:
             while service.metrics.by_label(metric.FAULTS).get("53300", 0) < 2 * TIMES:
-                await value(database, "select 1")
+                await leave_core()
             assert (
                 await value(database, "select count(*) from noetl.turn"),
                 service.metrics.total(metric.LISTENER_DEAF),

@@ -16,7 +16,7 @@ from noetl_broker.embedded_postgres.server import EmbeddedPostgres
 from noetl_broker.store.migrations import migrate
 from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, running, start, value
-from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
@@ -80,7 +80,7 @@ async def test_a_failover_loses_nothing_that_was_acknowledged(pair: Pair, tried:
         await start(second)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while service.metrics.total(metric.TURNS) == before:
-                await value(second, "select 1")
+                await leave_core()
         seconds = time.monotonic() - began
         await finish_all(second, patience=60)
     known = await value(second, "select count(*) from noetl.execution where execution_id = any($1)", acknowledged)

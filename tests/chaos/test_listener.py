@@ -19,7 +19,7 @@ from noetl_broker.store.migrations import migrate
 from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, running, start, value
 from tests.chaos.silent_proxy import SilentProxy
-from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
 from tests.sessions import Session, session
 
@@ -114,7 +114,7 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
         async with held_mail(other):
             await until(database, f"select not {GATE}")
         await until(database, "select not exists (select from noetl.inbox)")
-        await slept_since(database, service)  # it asks for the gate before it sleeps, and the answer is held
+        await slept_since(service)  # it asks for the gate before it sleeps, and the answer is held
         async with other.transaction():
             await other.execute("lock table noetl.inbox in access exclusive mode")
             await until(database, TAKES_MAIL)  # and cannot: there is work while the answer comes
@@ -126,12 +126,12 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
         assert service.listener.reconnects == 1  # this answer came late
 
 
-async def slept_since(database: Database, service: Service) -> None:
+async def slept_since(service: Service) -> None:
     """Wait until the daemon without a gate has looked for mail, tried to sleep, and looked again."""
     drains = service.metrics.total(metric.DRAINS)
     async with asyncio.timeout(PATIENCE_SECONDS):
         while service.metrics.total(metric.DRAINS) < drains + 2:
-            await value(database, "select 1")
+            await leave_core()
 
 
 async def asleep_again(database: Database, other: Session[Any]) -> None:

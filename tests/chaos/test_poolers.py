@@ -33,7 +33,7 @@ from tests.chaos.daemons import START_SECONDS
 from tests.chaos.mixing_pooler import MixingPooler
 from tests.chaos.pgbouncer import pgbouncer
 from tests.chaos.test_sqlstates import INJECT
-from tests.chaos.under_load import finish_all, prepare
+from tests.chaos.under_load import finish_all, leave_core, prepare
 from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
@@ -82,7 +82,7 @@ async def test_a_broker_waits_behind_a_mixing_pooler_and_logs_why(database: Data
         task = asyncio.create_task(service.run())
         async with asyncio.timeout(PATIENCE_SECONDS):
             while REMEDY not in (service.trouble or "") and not task.done():
-                await value(database, "select 1")
+                await leave_core()
         service.stopping.set()
         with pytest.raises(DatabaseFault, match=REMEDY):
             await asyncio.wait_for(task, PATIENCE_SECONDS)

@@ -14,7 +14,7 @@ from noetl_broker.store.migrations import migrate
 from tests import copied_data
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start, value
 from tests.chaos.sampling import LONG
-from tests.chaos.under_load import Tried, finish_all, load, prepare, until
+from tests.chaos.under_load import Tried, finish_all, leave_core, load, prepare, until
 from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
@@ -62,7 +62,7 @@ async def test_a_restart_of_postgres_loses_nothing(
         acknowledged += await start(database, count=1)
         async with asyncio.timeout(PATIENCE_SECONDS):
             while service.metrics.total(metric.TURNS) == before:
-                await value(database, "select 1")
+                await leave_core()
         seconds = time.monotonic() - began
         await finish_all(database)
     ended = "select count(*) from noetl.execution where status = 'COMPLETED' and execution_id = any ($1::bigint[])"

@@ -11,7 +11,7 @@ from noetl_broker.errors import SchemaFault
 from noetl_broker.store.sqlstates import FAULT_CLASSES, Remedy
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, execute, options, rows, running, start, value
 from tests.chaos.sampling import sample
-from tests.chaos.under_load import Tried, finish_all, prepare, until
+from tests.chaos.under_load import Tried, finish_all, leave_core, prepare, until
 from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
@@ -140,7 +140,7 @@ async def test_a_daemon_waits_for_a_revoked_right(database: Database, tried: Tri
             await start(database, count=5)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while service.metrics.retries < 3:
-                    await value(database, "select 1")
+                    await leave_core()
             await execute(database, f"grant insert on noetl.turn to {role}")
             seconds = await finish_all(database)
         assert await broken_invariants(database) == {}
