@@ -23,7 +23,7 @@ from pytest_postgresql.executors import NoopExecutor
 from noetl_broker import logs
 from noetl_broker.form import installed_form
 from noetl_broker.store.migrations import migrate
-from tests import copied_data
+from tests import copied_data, known_types
 from tests.chaos import fault_table
 from tests.garbage import freeze
 from tests.postgres import SCHEMA_VARIABLE, Database, Server, ServerOwner, ask_owner, psycopg_connect
@@ -48,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Create the server's owner in the process that owns the run; it starts no server yet."""
     logs.configure(level="error", form="console")
     os.environ.update(SCHEMA_VARIABLE)
+    known_types.remember()
     # Images of Python often set it. Then each process of a test compiles the program anew: 0.2 s.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Under nohup or in the background of a shell, processes of tests would inherit that signals are ignored.

@@ -6,10 +6,10 @@ from typing import Any
 
 from noetl_broker.history.replay import replay_history, sentences
 from noetl_broker.playbook import PlaybookRules
-from noetl_broker.store.connection import connect
 from noetl_broker.store.history import load_history
 from tests.brokers import broken_invariants, rows
 from tests.postgres import Database
+from tests.sessions import reused_session
 
 # Each statement returns a row for each fault.
 FAULTS = {
@@ -88,12 +88,9 @@ async def inconsistencies(database: Database) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {**await broken_invariants(database)}
     for name, statement in FAULTS.items():
         found[name] = await rows(database, statement)
-    connection = await connect(database, name="test")
-    try:
+    async with reused_session(database) as connection:
         read = "select execution_id from noetl.execution_state order by execution_id"
         for (execution_id,) in await connection.fetch(read):
             history = await load_history(connection, execution_id, PlaybookRules())
             found[f"replay of {execution_id}"] = sentences(replay_history(history)[1])
-    finally:
-        await connection.close()
     return {name: faults for name, faults in found.items() if faults}

@@ -44,6 +44,7 @@ SETTINGS = {
     "autovacuum_vacuum_threshold": "2147483647",
     "autovacuum_vacuum_insert_threshold": "-1",
     "autovacuum_analyze_threshold": "2147483647",
+    "jit": "off",  # the driver turns it off and on around each question about types
     "max_connections": "600",  # twelve test processes with fifty each
     "max_locks_per_transaction": "256",
 }

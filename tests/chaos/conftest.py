@@ -12,6 +12,7 @@ import pytest
 from pytest_postgresql.executors import NoopExecutor
 
 from noetl_broker.daemon import batch
+from tests import known_types
 from tests.brokers import PATIENCE_SECONDS
 from tests.chaos.fault_table import PROPERTY
 from tests.conftest import cloned
@@ -56,3 +57,10 @@ def _collected() -> Iterator[None]:
     """Collect the garbage of the test's cut connections before the next test begins."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _asked() -> Iterator[None]:
+    """Let the driver ask each session about types: statements are counted, and poolers mix them up."""
+    with known_types.asking():
+        yield

@@ -22,6 +22,7 @@ from noetl_broker.store.history import Versions, load_history
 from noetl_broker.store.history_scan import MOST_TURNS, HistorySize, read
 from tests.brokers import broken_invariants, drain, execute, register, rows, start, value
 from tests.postgres import Database
+from tests.sessions import reused_session
 
 RULES = PlaybookRules()
 DIAMOND = """
@@ -53,11 +54,8 @@ async def answer(database: Database, step: str, result: JSON = None, *, error: s
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences that a replay of the execution finds."""
-    connection = await connect(database, name="test")
-    try:
+    async with reused_session(database) as connection:
         found = await load_history(connection, execution_id, RULES)
-    finally:
-        await connection.close()
     return sentences(replay_history(found)[1])
 
 

@@ -24,6 +24,7 @@ from noetl_broker.store.history_scan import (
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.histories import run_eventful
 from tests.postgres import Database
+from tests.sessions import reused_session
 
 FORKED = """
 workload: {n: 1, pad: "{{ 'x' * 10 }}"}
@@ -63,11 +64,8 @@ async def history(database: Database) -> int:
 
 async def differences(database: Database, execution_id: int) -> list[str]:
     """Give the differences of a replay."""
-    connection = await connect(database, name="test")
-    try:
+    async with reused_session(database) as connection:
         found = await load_history(connection, execution_id, PlaybookRules())
-    finally:
-        await connection.close()
     return sentences(replay_history(found)[1])
 
 
