@@ -21,6 +21,7 @@ from noetl_broker import embedded_postgres
 from noetl_broker.embedded_postgres import binaries
 from noetl_broker.errors import DatabaseFault, OperatorFault
 from tests import copied_data
+from tests.postgres import fast_root
 
 FAST = {"fsync": "off"}
 SECONDS = 120
@@ -51,7 +52,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs pidfd_open 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Yield a folder that every account can enter; those of pytest are private."""
-    path = Path(tempfile.mkdtemp(prefix="noetl-broker-test-"))
+    path = Path(tempfile.mkdtemp(prefix="noetl-broker-test-", dir=fast_root()))
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
