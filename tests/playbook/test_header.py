@@ -273,12 +273,13 @@ def test_unknown_keys_are_warned_of() -> None:
     source = """
     workflows: 1
     workflow:
-      - {step: start, next: {step: a, whne: 1}}
+      - {step: start, next: [{step: a, whne: 1}, {step: a, if: 1}]}
       - {step: a, type: http, url: x, metod: GET, pass: "{{ x }}", vars: {y: 1}}
     """
     assert findings_of(source) == [
         ("2:1 error unknown-key workflows: unknown key `workflows` in a playbook (did you mean `workflow`?)"),
-        ("4:35 error unknown-key workflow[0].next.whne: unknown key `whne` in `next` (did you mean `when`?)"),
+        ("4:36 error unknown-key workflow[0].next[0].whne: unknown key `whne` in `next` (did you mean `when`?)"),
+        ("4:56 error unknown-key workflow[0].next[1].if: unknown key `if` in `next` (did you mean `when`?)"),
         ("5:35 error unknown-key workflow[1].metod: unknown key `metod` on the http step `a` (did you mean `method`?)"),
         (
             "5:47 warning unknown-key workflow[1].pass: unknown key `pass` on the http step `a` "

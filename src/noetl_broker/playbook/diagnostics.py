@@ -19,6 +19,7 @@ LONGEST_SUGGESTED = 40  # characters: to compare longer words costs too much
 ALIKE = 0.7  # least similarity of a suggested word
 UNKNOWN_KEY = "unknown-key"  # a code of findings
 SHORTEST_MISSPELT = 3  # letters; of shorter words, every other one is near
+MEANT = {"if": "when"}  # words of other languages; left out, a transition without its condition would always fire
 FEW = 16  # known words that a hint lists
 NOT_LISTED = "too-many-findings"  # code of the finding that counts the unlisted ones
 MOST_FINDINGS = 1_000  # of each severity
@@ -101,7 +102,7 @@ class Suggestions:
 
     def did_you_mean(self, word: str, known: Collection[str]) -> str:
         """Give a hint: the closest known word, or all of them if they are few; else an empty text."""
-        near = self._closest(word, known)
+        near = meant if (meant := MEANT.get(word)) in known else self._closest(word, known)
         if near:
             return f"did you mean `{near}`?"
         return f"known are: {', '.join(_in_order(known))}" if 0 < len(known) <= FEW else ""
@@ -248,7 +249,9 @@ def path_text(location: Location) -> str:
 
 
 def is_misspelt(word: str, known: str) -> bool:
-    """Whether a word is a known one with one letter missing, added, replaced or swapped with its neighbour."""
+    """Whether a word is a known one with one letter missing, added, replaced or swapped, or one of `MEANT`."""
+    if MEANT.get(word) == known:
+        return True
     word, known = word.lower(), known.lower()
     if min(len(word), len(known)) < SHORTEST_MISSPELT or abs(len(word) - len(known)) > 1:
         return False

@@ -339,7 +339,7 @@ class MetadataModel(Model):
     path: str | None = Field(None, description="Where the catalog keeps it: folder/name.")
     version: Any = None
     description: str | None = None
-    max_visits: int | None = Field(None, ge=1, description="Visits of steps in one execution.")
+    max_visits: int | None = Field(None, ge=1, description="Visits of all steps together, in one execution.")
     deadline: Duration | None = Field(None, description="An execution fails after it: seconds, 2h30m, a template.")
     priority: int | None = Field(
         None, ge=PRIORITIES.least, le=PRIORITIES.most, description="The priority of all its jobs."
