@@ -43,6 +43,12 @@ workflow:
   - {step: go, type: wait, signal: go, next: end}
   - {step: end, result: "{{ go }}"}
 """
+LEAF = "workflow: [{step: start, type: python, code: x}]"
+FAMILY = """
+workflow:
+  - {step: start, next: each}
+  - {step: each, type: iterator, collection: [1, 2], element: n, task: {type: playbook, path: leaf}, mode: parallel}
+"""
 FAIL = "select noetl.fail_job(queue_id, 'test', attempts, $1) from noetl.lease_jobs('test', 10)"
 
 
@@ -87,6 +93,20 @@ async def test_a_page_shows_graph_timeline_and_steps(database: Database, api: ht
         "What it waits for" in page,
         f'data-changes="{execution_id}"' in page,
     ) == (True, True, True, True, True)
+
+
+async def test_children_are_in_the_timeline_and_in_a_tab(database: Database, api: httpx.AsyncClient) -> None:
+    """Each with the index of its item."""
+    await register(database, LEAF, path="leaf")
+    execution_id = await began(database, FAMILY)
+    children = [
+        child for (child,) in await rows(database, "select execution_id from noetl.execution where path = 'leaf'")
+    ]
+    assert len(children) == 2
+    page = await read(api, f"/executions/{execution_id}")
+    assert all(f"/executions/{child}" in page for child in children)
+    tab = await read(api, f"/executions/{execution_id}", tab="children")
+    assert [f"each[{index}]" in tab for index in range(3)] == [True, True, False]
 
 
 async def test_a_step_shows_its_values_and_why_it_ran(database: Database, api: httpx.AsyncClient) -> None:
