@@ -85,9 +85,8 @@ def lanes_of(
         spans.setdefault(step, []).append(_span(row, is_live=is_live, went_on=went_on))
     own: dict[str, list[ChildSpan]] = {}
     for row in children:
-        child = ChildSpan(
-            row["execution_id"], row["path"], row["visit"], row["index"], row["began_at"], row["ended_at"], row["status"]
-        )
+        values = {name: row[name] for name in ChildSpan._fields if name != "item_index"}
+        child = ChildSpan(item_index=row["index"], **values)
         own.setdefault(row["step"] or "", []).append(child)
     return tuple(
         Lane(step, types[step], tuple(found), tuple(own.get(step, ())), (notes or {}).get(step, ""))
