@@ -38,8 +38,8 @@ def test_the_playbook_is_short_and_valid() -> None:
 
 def test_the_playbook_runs_in_a_folder_of_ones_own() -> None:
     """The first command installs the program; the test has done so."""
-    install, dev = INSTALL.splitlines()
-    assert (install.split()[0], dev) == ("pip", "noetl-broker dev")
+    install, folder_of, dev = INSTALL.splitlines()
+    assert (install.split()[0], folder_of.split()[0], dev) == ("pip", "cd", "noetl-broker dev")
     with folder_for_every_account() as folder:
         (folder / "order.yaml").write_text(PLAYBOOK, encoding="utf-8")
         command = Command(folder, None)
