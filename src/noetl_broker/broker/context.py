@@ -397,7 +397,7 @@ def forget(known: Known, state: ExecutionState) -> int:
 
     Keeps the workload, the latest results of steps, the answers of open visits, and the results of waiting tokens.
     """
-    carried = [arrival.result for arrivals in state.waiting.values() for arrival in arrivals]
+    carried: list[object] = [arrival.result for arrivals in state.waiting.values() for arrival in arrivals]
     if state.hold is not None:
         carried += [arrival.result for arrival in state.hold.kept]
     if state.end is not None:
