@@ -145,7 +145,7 @@ comment on column noetl.queue.status is
 comment on column noetl.queue.held_for is
   'Why it is held: `pause`, `limit`. It is queued or retry again once nothing holds it.';
 comment on column noetl.queue.attempts is
-  'How often the job was leased, or its child started. It is the fencing token of a lease, not a count of failures.';
+  'The number of the last lease, or start of its child: the fencing token, not a count of failures. The failure of an attempt that nobody leased raises it too.';
 comment on column noetl.queue.priority is 'Higher goes first.';
 comment on column noetl.queue.first_leased_at is
   'The first lease of the current attempt. The timeout of the step counts from here.';

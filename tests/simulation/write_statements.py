@@ -48,7 +48,7 @@ LENGTHS = ({5, 8}, {14, 15}, {10})  # of rows: the last columns may be left out
 OF_EVENTS = frozenset({"result", "error", "context", "starts_child"})  # rare columns that are not of the job
 TEXTS = frozenset({"facts", "tokens", "job_action"})  # JSON within JSON
 OF_TURNS = (*TURN[:5], "execution_id", "event_id", "decided_at", "result_event_id")
-JOB_COLUMNS = "action context status priority max_attempts timeout delay node_id type lacks_workload"
+JOB_COLUMNS = "action context status priority max_attempts timeout delay attempts node_id type lacks_workload"
 
 
 def documents(text: str, index: int) -> list[Row]:
@@ -155,7 +155,7 @@ def _begin_executions(tables: Tables, begun: list[Row], shapes: dict[int, Any], 
 
 def change_jobs(*columns: Sequence[Any]) -> Pending:
     """Change existing jobs."""
-    changes = _rows("execution_id node_id status delay", columns)
+    changes = _rows("execution_id node_id status delay attempt", columns)
     return lambda tables: _change_jobs(tables, changes)
 
 
@@ -281,6 +281,7 @@ def _change_jobs(tables: Tables, changes: list[Row]) -> None:
             continue
         found |= {"status": change["status"], "stop": False, "lease_until": None, "updated_at": at}
         found["available_at"] = at + timedelta(seconds=change["delay"])
+        found["attempts"] = max(found["attempts"], change["attempt"])
         if change["status"] in {"retry", "held", "delegated"}:
             found |= {"first_leased_at": None, "failures": found["failures"] + 1}
 
@@ -301,7 +302,7 @@ def _insert_job(tables: Tables, job: Row, event: Row) -> None:
             "queue_id": tables.next_id(),
             "node_id": node,
             "context": jsonb_order({**job["context"], **lacking}),
-            "attempts": 0,
+            "attempts": job["attempts"] or 0,
             "lost_leases": 0,
             "stop": False,
             "awaited": False,

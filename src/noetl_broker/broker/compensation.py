@@ -279,7 +279,9 @@ def _running(draft: Draft) -> tuple[Compensation, Undoing]:
 
 
 def _change_job(draft: Draft, current: Undoing, status: str, delay: float = 0.0) -> None:
-    change = JobChange(current.step, current.visit, status, delay, current.item_index, undo=True)
+    change = JobChange(
+        current.step, current.visit, status, delay, current.item_index, undo=True, attempt=current.failed_attempt
+    )
     draft.writes.rare.changes.append(change)
 
 

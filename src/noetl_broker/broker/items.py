@@ -15,8 +15,7 @@ from noetl_broker.broker.events import emit_action_retry
 from noetl_broker.broker.failures import complete_error, template_fault
 from noetl_broker.broker.inputs import condition_scope, inputs_of_job
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
-from noetl_broker.broker.model import JSON, ItemRetry, as_stored
-from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.model import JSON, ItemRetry, JobChange, as_stored
 from noetl_broker.broker.retries import retry_delay, wants_retry
 from noetl_broker.broker.state import RUNNING
 from noetl_broker.broker.undo import item_is_unsure
@@ -73,7 +72,9 @@ def is_retried(draft: Draft, step: Step, token: Token, index: int, stands: ItemS
     )
     if task.call is not None and draft.event.kind == ACTION_FAILED:  # it timed out: the child may still run
         draft.writes.rare.dropped.append((step.name, token.visit, index))
-    change_job(draft, step, token.visit, "retry" if task.call is None else "delegated", delay, index)
+    restart = "retry" if task.call is None else "delegated"
+    change = JobChange(step.name, token.visit, restart, delay, index, attempt=failed_attempt)
+    draft.writes.rare.changes.append(change)
     return True
 
 

@@ -26,7 +26,7 @@ from noetl_broker.broker.items import (
 )
 from noetl_broker.broker.limits import ITEM_ERROR, shorten_error
 from noetl_broker.broker.model import JSON, ItemEnd, Items, SelfEvent, as_stored
-from noetl_broker.broker.queue import change_job, delegate_job, enqueue_job, timeout_of
+from noetl_broker.broker.queue import delegate_job, end_job, enqueue_job, timeout_of
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import (
     RUNNING,
@@ -174,7 +174,7 @@ def _end_item(
         draft.writes.rare.item_ends.append(end)
     completed = error is None
     if iteration.keeps_calls or (iteration.task.call is None and not (completed and event.settled)):
-        change_job(draft, step, token.visit, "done" if completed else "dead", index=index)
+        end_job(draft, step, token.visit, "done" if completed else "dead", index=index)
     if iteration.task.call is not None and event.kind == ACTION_FAILED:
         draft.writes.rare.dropped.append((step.name, token.visit, index))  # a child that timed out may still run
     return (error if caught is None else None), broken
@@ -408,7 +408,7 @@ def _fail_step(draft: Draft, step: Step, token: Token, error: dict[str, JSON]) -
 def cancel_items(draft: Draft, step: Step, token: Token) -> None:
     """Close a visit and cancel its open items and children."""
     draft.tokens.pop((step.name, token.visit), None)
-    change_job(draft, step, token.visit, "dead")
+    end_job(draft, step, token.visit, "dead")
     draft.writes.rare.abandoned.append((step.name, token.visit))
     drain_items(draft, step, token)
 

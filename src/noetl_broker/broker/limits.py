@@ -20,6 +20,7 @@ MAX_FORM_BYTES = 64 << 10  # of a filled form of an approval as JSON text
 MAX_LOG_BYTES = 64 << 10  # of what an attempt prints
 MAX_PATH_CHARS = 1024  # of a playbook's path
 MAX_ITEM_ERRORS = 10_000  # errors that the list of an iterator's failed items has
+MAX_ATTEMPT = 999_999_999  # of an event; one above it counts as not given
 MAX_ITEM_INDEX = 1_000_000  # that a worker may give to a child; those without one get larger ones
 MAX_ID = 2**63 - 1  # of an execution or an event
 MAX_NODE_CHARS = 1024  # of a node id or name, and of who decides

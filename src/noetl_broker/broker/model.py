@@ -296,6 +296,7 @@ class JobChange(NamedTuple):
     delay: float = 0.0
     item_index: int | None = None  # of an item of an iterator, from 0
     undo: bool = False  # the job that undoes the visit or item
+    attempt: int = 0  # the last that failed; the next lease is a later one, also if nobody had leased this one
 
 
 class StepRow(NamedTuple):

@@ -163,9 +163,9 @@ def delegate_job(
     )
 
 
-def change_job(draft: Draft, step: Step, visit: int, status: str, delay: float = 0.0, index: int | None = None) -> None:
-    """Change the status of the job of a visit; `index` is the index of an iterator's item."""
-    draft.writes.rare.changes.append(JobChange(step.name, visit, status, delay, index))
+def end_job(draft: Draft, step: Step, visit: int, status: str, index: int | None = None) -> None:
+    """End the job of a visit: `done` or `dead`; `index` is the index of an iterator's item."""
+    draft.writes.rare.changes.append(JobChange(step.name, visit, status, item_index=index))
 
 
 def _attempts(draft: Draft, step: Step) -> int:

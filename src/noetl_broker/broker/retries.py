@@ -10,8 +10,8 @@ from noetl_broker.broker.draining import drain_items
 from noetl_broker.broker.events import emit_action_retry
 from noetl_broker.broker.failures import result_of_failure, template_fault
 from noetl_broker.broker.inputs import condition_scope, inputs_of_visit
-from noetl_broker.broker.model import JSON
-from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.model import JSON, JobChange
+from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.transitions import fail_visit
 from noetl_broker.broker.undo import note_failure, report_unknown
 from noetl_broker.playbook.model import Retry
@@ -68,9 +68,10 @@ def retry_or_fail(draft: Draft, token: Token, error: JSON, *, restart: str) -> N
         draft.tokens[step.name, token.visit] = token
         delay = retry_delay(draft, retry, failures)
         emit_action_retry(draft, step, token.visit, described, (failures, retry.max_attempts, delay))
-        change_job(draft, step, token.visit, restart, delay)
+        change = JobChange(step.name, token.visit, restart, delay, attempt=token.failed_attempt)
+        draft.writes.rare.changes.append(change)
         return
-    change_job(draft, step, token.visit, "dead")
+    end_job(draft, step, token.visit, "dead")
     if token.unsure:
         report_unknown(draft, token)
     fail_visit(draft, step, token, described, continues=step.on_error == "continue")

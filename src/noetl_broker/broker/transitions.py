@@ -18,7 +18,7 @@ from noetl_broker.broker.failures import (
 )
 from noetl_broker.broker.inputs import condition_scope, inputs_of_visit, reach, render_inputs
 from noetl_broker.broker.model import JSON, as_stored
-from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.state import Arrival, InlineResult, RenderedInputs, Token, TokenData
 from noetl_broker.broker.trail import CatchEvaluated, NextEvaluated
 from noetl_broker.broker.workflow import track_ended
@@ -42,7 +42,7 @@ def process_completed_steps(draft: Draft, token: Token) -> None:
     """Complete the step of a visit whose action completed; its `next` decides where the token goes."""
     step = draft.playbook.steps[token.step]
     if not draft.event.settled:
-        change_job(draft, step, token.visit, "done")
+        end_job(draft, step, token.visit, "done")
     pass_on(draft, step, token)
 
 

@@ -13,7 +13,7 @@ from noetl_broker.broker.items import Refused
 from noetl_broker.broker.iterators import fail_all, fail_too_many, gather_when_ended
 from noetl_broker.broker.limits import MAX_ID, MAX_ITEM_INDEX
 from noetl_broker.broker.model import JSON, Adoption, Event
-from noetl_broker.broker.queue import change_job
+from noetl_broker.broker.queue import end_job
 from noetl_broker.broker.retries import describe_error
 from noetl_broker.broker.state import Counts
 from noetl_broker.broker.transitions import process_completed_steps
@@ -57,7 +57,7 @@ def complete_action(draft: Draft, token: Token) -> None:
         process_completed_steps(draft, token)
         return
     if not draft.event.settled:
-        change_job(draft, step, token.visit, "done")
+        end_job(draft, step, token.visit, "done")
     if token.items is not None:
         gather_when_ended(draft, token._replace(answered=True))
         return

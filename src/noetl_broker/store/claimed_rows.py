@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from noetl_broker.broker.context import NOT_LOADED
-from noetl_broker.broker.limits import MAX_PATH_CHARS
+from noetl_broker.broker.limits import MAX_ATTEMPT, MAX_PATH_CHARS
 from noetl_broker.broker.model import Decision, Event, Rules, Turn, stored_rules
 from noetl_broker.broker.state import ExecutionState, decode
 from noetl_broker.broker.worker_children import MAX_INDEX
@@ -109,7 +109,7 @@ def event_of(row: Record) -> tuple[Event, dict[str, JSON]]:
         facts["oversize"] = oversize
         context, meta = None, {}
     attempt = meta.get("attempt")
-    if not isinstance(attempt, int) or isinstance(attempt, bool):
+    if not isinstance(attempt, int) or isinstance(attempt, bool) or not 0 <= attempt <= MAX_ATTEMPT:
         attempt = row["job_attempts"] or 0
         if attempt:
             facts["attempt"] = attempt

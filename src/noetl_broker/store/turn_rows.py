@@ -175,13 +175,14 @@ class Columns:
                 self._add_timer(turn, (node, job.step, "start_timeout", due, False))
 
     def _add_job_changes(self, execution: Execution, turn: Turn, decision: Decision) -> None:
-        for step, visit, status, delay, index, undo in decision.changes:
+        for step, visit, status, delay, index, undo, attempt in decision.changes:
             node = node_id(execution.execution_id, step, visit, index, undo=undo)
             placed = self._placed.get((execution.execution_id, node))
             if placed is None:
-                self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay]
+                self.changes[execution.execution_id, node] = [execution.execution_id, node, status, delay, attempt]
             else:
-                placed[JOB_STATUS], _rare(placed)["delay"] = status, delay
+                placed[JOB_STATUS] = status
+                _rare(placed).update(delay=delay, attempts=attempt)
             if status == "delegated":
                 self._add_timer(turn, (node, step, "child", after(turn.at, delay), False))
         if decision.withdraw:
@@ -449,7 +450,7 @@ class Columns:
 
     def job_change_arguments(self) -> list[list[Any]]:
         """The arguments of `change_jobs`."""
-        return columns_of([*self.changes.values()], 4)
+        return columns_of([*self.changes.values()], 5)
 
     def withdrawal_arguments(self) -> list[list[Any]]:
         """The arguments of `withdraw_jobs`."""

@@ -3,12 +3,13 @@
 update noetl.queue q
 set status = c.status,
     stop = false,
+    attempts = greatest(q.attempts, c.attempt),
     available_at = clock_timestamp() + make_interval(secs => c.delay),
     lease_until = null,
     held_for = case when c.status = 'held' then array['pause'] end,
     first_leased_at = case when c.status in ('retry', 'held', 'delegated') then null else q.first_leased_at end,
     updated_at = clock_timestamp()
-from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[]) c (execution_id, node_id, status, delay)
+from unnest($1::bigint[], $2::text[], $3::text[], $4::float8[], $5::int[]) c (execution_id, node_id, status, delay, attempt)
 where q.execution_id = c.execution_id and q.node_id = c.node_id and q.status not in ('done', 'dead', 'cancelled');
 
 -- name: withdraw_jobs

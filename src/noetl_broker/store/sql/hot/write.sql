@@ -50,7 +50,7 @@ with turns as materialized (
 ), jobs as (
   insert into noetl.queue (
     execution_id, catalog_id, node_id, node_name, node_type, action, context, status, priority, max_attempts,
-    timeout_seconds, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
+    timeout_seconds, attempts, available_at, first_leased_at, event_id, parent_event_id, created_at, updated_at
   )
   select t.execution_id, t.catalog_id, coalesce(t.rare ->> 'node_id', t.node_id), t.node_name, t.job_type, t.job_action,
     case when t.rare ? 'lacks_workload' then t.job_context || coalesce((
@@ -62,6 +62,7 @@ with turns as materialized (
         and (not t.rare ? 'node_id' or pg_column_size(w.workload) <= noetl.limit_of('small_bytes'))
     ), '{}') else t.job_context end,
     t.job_status, t.job_priority, t.job_max_attempts, (t.rare ->> 'timeout')::float8,
+    coalesce((t.rare ->> 'attempts')::int, 0),
     case when t.job_status = 'delegated' then 'infinity'
       else clock_timestamp() + make_interval(secs => coalesce((t.rare ->> 'delay')::float8, 0)) end,
     case when t.job_status = 'delegated' then clock_timestamp() end, t.event_id, t.event_id, t.created_at, t.created_at
