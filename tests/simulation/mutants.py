@@ -160,7 +160,7 @@ MUTANTS = (
     Mutant("a child is started twice", 1394, open_visits._column_of_child, " > token.failed_attempt", ""),
     Mutant(
         "an item's failure of a lost lease counts",
-        28624,
+        31877,
         dispatcher._row,
         "(event.stale and kind != CHILD_DUE)",
         "False",
