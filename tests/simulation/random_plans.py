@@ -226,7 +226,7 @@ class _StepWriter:
             exclusive=self._chance(0.25) and any(entry.when is not None for entry in entries),
             join=self._join(),
             inputs=() if kind == "iterator" else self.expressions.inputs(0.3),
-            retry=self._retry() if is_task and self._chance(0.3 if kind == "action" else 0.6) else None,
+            retry=self._retry(kind) if is_task and self._chance(0.3 if kind == "action" else 0.6) else None,
             on_error="continue" if continues else "fail",
             timeout=self.random.randint(1, 3) if kind != "router" and not self.stable and self._chance(0.06) else None,
             path=self.children[0].path if kind == "playbook" else None,
@@ -311,7 +311,12 @@ class _StepWriter:
 
     # Work.
 
-    def _retry(self) -> Retry:
+    def _retry(self, kind: Kind) -> Retry:
+        retry = self._retry_of_any()
+        # Which of a child's parallel steps fails first depends on the order, and so does its error.
+        return retry._replace(retry_when=None, stop_when=None) if self.stable and kind == "playbook" else retry
+
+    def _retry_of_any(self) -> Retry:
         retry_when = None
         if self._chance(0.3):
             retry_when = self.random.choice(
