@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from tests.warm_interpreter import PID_BYTES, STATUS_BYTES
+from tests.warm_children import PID_BYTES
+from tests.warm_interpreter import STATUS_BYTES
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = "noetl_broker"  # the module of its commands

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import plain_environment
-from tests.processes import LineProcess, Process, WarmProcess, start_command
+from tests.processes import LineProcess, Process, WarmProcess, start_command, start_new_command
 
 PATIENCE_SECONDS = 120.0
 NOWHERE = "postgresql://127.0.0.1:1/nowhere"
@@ -79,6 +82,35 @@ def test_warm_commands_run_beside_each_other(tmp_path: Path) -> None:
         assert second.poll() is None
         second.kill()
         second.communicate(timeout=PATIENCE_SECONDS)
+
+
+def started(log: Iterator[dict[str, Any]]) -> int:
+    """Read a log until a command has started a process; gives its id."""
+    return next(int(line["process_id"]) for line in log if line["event"] == "started a process")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is a new interpreter")
+@pytest.mark.parametrize("start", [start_command, start_new_command])
+def test_children_of_a_warm_command_are_as_those_of_a_new_interpreter(
+    tmp_path: Path, start: Callable[..., Process]
+) -> None:
+    """Each is a child of the command in a session of its own. The command sees its end, and it sees the command's."""
+    own = plain_environment() | {"NOETL_BROKER_DSN": NOWHERE, "NOETL_BROKER_HEALTH_PORT": "0"}
+    with start(["run", "--processes", "2"], cwd=tmp_path, env=own | {"NOETL_BROKER_LOG_FORMAT": "json"}) as command:
+        assert command.stderr is not None
+        log = map(json.loads, command.stderr)
+        children = started(log), started(log)
+        assert [parent_of(child) for child in children] == [command.pid] * 2
+        assert [os.getsid(child) for child in children] == [*children]
+        os.kill(children[0], signal.SIGKILL)
+        assert next(line["code"] for line in log if "a process died" in line["event"]) == -signal.SIGKILL
+        command.kill()
+        command.communicate(timeout=PATIENCE_SECONDS)  # to the end of the last process
+
+
+def parent_of(process: int) -> int:
+    """Give the id of a process's parent."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_variable_that_is_read_at_the_start_needs_a_new_interpreter(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ import time
 from importlib import import_module
 
 from noetl_broker.cli.main import COMMANDS
+from tests.warm_children import MESSAGE_BYTES, PID_BYTES, fork_children
 
-PID_BYTES = 4
 STATUS_BYTES = 4
-MESSAGE_BYTES = 1 << 20
 
 
 def serve(control: socket.socket) -> tuple[str, list[str]]:
@@ -45,7 +44,9 @@ def serve(control: socket.socket) -> tuple[str, list[str]]:
             pid = os.fork()
             if pid == 0:
                 control.detach()
-                return _become(json.loads(message), descriptors[:3])
+                module, arguments = _become(json.loads(message), descriptors[:3])
+                child_of_command = fork_children() if "--processes" in arguments else None
+                return _become(*child_of_command) if child_of_command else (module, arguments)
             for descriptor in descriptors[:3]:
                 os.close(descriptor)
             child = os.pidfd_open(pid)
