@@ -162,15 +162,23 @@ class Keeper:
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[Database]:
         """Lend the database to a test; empty it afterwards, or let it go."""
+        database = self.take()
+        yield database
+        await _end_tasks()
+        if not self.empty():
+            await close_kept_connections(database)
+            self.close()
+
+    def take(self) -> Database:
+        """Give the database to a test, which empties it afterwards or lets it go."""
         if self._kept is None:
             lender = self._make()
             self._kept = KeptDatabase(next(lender), lender)
-        kept = self._kept
-        yield kept.database
-        await _end_tasks()
-        if not kept.empty():
-            await close_kept_connections(kept.database)
-            self.close()
+        return self._kept.database
+
+    def empty(self) -> bool:
+        """Delete all rows that a test has written; returns whether the database is then as it was."""
+        return self._kept is not None and self._kept.empty()
 
     def close(self) -> None:
         """Let the database go."""

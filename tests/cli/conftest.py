@@ -1,4 +1,7 @@
-"""How the tests run commands: in their own processes on the test's database, or faster in this process."""
+"""How the tests run commands: in their own processes on the test's database, or faster in this process.
+
+The tests of a file share a database, unless they have the mark `own_database`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ from noetl_broker.cli.main import cli
 from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
 from tests.garbage import freeze_again
+from tests.kept_database import Keeper, keeper, keeps_database
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
 
+__all__ = ["keeper"]
+
 PATIENCE_SECONDS = 120.0
-_broker: list[asyncio.Runner] = []  # at most one: the event loop of `decide` in a test
+_broker: list[asyncio.Runner] = []  # at most one: the event loop of `decide`, as long as there is its database
 
 
 def as_default(output: str) -> str:
@@ -89,6 +95,28 @@ class Command:
 
 
 @pytest.fixture
+def database(request: pytest.FixtureRequest, _keeper: Keeper) -> Iterator[Database]:
+    """Yield a migrated database without rows, mostly with the broker's connections of the test before."""
+    if keeps_database(request.node):
+        yield _keeper.take()
+        if not _keeper.empty():
+            _close_broker()
+            _keeper.close()
+    else:
+        _close_broker()
+        with _keeper.new() as database:
+            yield database
+        _close_broker()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _broker_of_file() -> Iterator[None]:
+    """Close the connections of `decide` with the file."""
+    yield
+    _close_broker()
+
+
+@pytest.fixture
 def command(database: Database, tmp_path: Path) -> Iterator[Command]:
     """Yield the command line on this test's migrated database."""
     yield from _lend(Command(tmp_path, database.dsn))
@@ -118,10 +146,14 @@ def demo(lone_command: Command) -> Iterator[Command]:
 def _lend(command: Command) -> Iterator[Command]:
     yield command
     command.close()
-    while _broker:
-        _broker.pop().close()
     # A command in this process has bound the log to a stream that is closed now.
     structlog.reset_defaults()
+
+
+def _close_broker() -> None:
+    """Close the connections of `decide`."""
+    while _broker:
+        _broker.pop().close()
 
 
 def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
@@ -136,7 +168,7 @@ def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> 
 def decide(database: Database) -> None:
     """Let a broker in this process decide all mail: faster than a process of its own.
 
-    Its connections stay until `command` ends: new ones plan each statement anew, in 30 ms.
+    Its connections stay with the database: new ones plan each statement anew, in 30 ms.
     """
     if not _broker:
         _broker.append(asyncio.Runner(loop_factory=asyncio.new_event_loop))

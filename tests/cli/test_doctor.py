@@ -24,6 +24,8 @@ from tests.postgres import Database, named
 from tests.roles import login, logins
 from tests.sessions import put_job, session
 
+pytestmark = pytest.mark.own_database  # dead rows are counted, and settings of the database change
+
 # Low limits, so that the tests need not wait.
 AT_ONCE = replace(Limits(), unread_seconds=0, lease_seconds=0, job_seconds=0, snapshot_seconds=0, dead_rows=1000)
 ONE_STEP = """
