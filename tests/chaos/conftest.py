@@ -59,8 +59,8 @@ def _collected() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture(autouse=True)
-def _asked() -> Iterator[None]:
-    """Let the driver ask each session about types: statements are counted, and poolers mix them up."""
+@pytest.fixture
+def asking() -> Iterator[None]:
+    """Let the driver ask each session about types, where a process that does so is compared, or a pooler mixes up."""
     with known_types.asking():
         yield

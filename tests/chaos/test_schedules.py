@@ -106,6 +106,7 @@ async def undisturbed(database: Database) -> list[str]:
     return proxy.statements
 
 
+@pytest.mark.usefixtures("asking")
 async def test_a_broker_that_dies_in_a_move_starts_each_moment_once(
     database: Database, tried: Callable[[str, object], None]
 ) -> None:

@@ -22,7 +22,7 @@ from tests.postgres import Database
 from tests.processes import Process, start_command
 from tests.sessions import session
 
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements")]
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("same_statements", "asking")]
 
 # The proxy replaces the broker's timeouts of seconds with these. Between the two messages of a statement
 # that is new to its connection a session does not count as idle: there the other timeouts end it.
@@ -44,8 +44,8 @@ async def process(dsn: str) -> AsyncIterator[Process]:
 
 async def first_points(database: Database) -> tuple[list[str], list[Point], list[str]]:
     """Give the story of an undisturbed chain, the points of its first batch, and the statement at each."""
-    async with session(database) as connection:
-        expected, statements = await undisturbed(database, "chain", connection)
+    async with session(database) as connection, broker(database) as fresh:
+        expected, statements = await undisturbed(database, "chain", fresh, connection)
     first = statements[: statements.index("commit") + 1]
     return expected, [Point(n, moment) for n in range(len(first)) for moment in MOMENTS], first
 
