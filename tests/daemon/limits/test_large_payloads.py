@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from functools import cache
 
 from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, start, value
 from tests.postgres import Database
@@ -20,6 +21,7 @@ CANCEL = "insert into noetl.event (execution_id, event_type) values ($1, 'execut
 CLAIM = "select execution_id, locked, octet_length(context::text) from noetl.take_mail(200, $1, 0) order by mail_id"
 
 
+@cache
 def megabytes(number: float) -> dict[str, str]:
     """Give a payload of this size in the table: it cannot be compressed."""
     noise = random.Random(7).randbytes(int(number * 800_000))  # noqa: S311 - no secret

@@ -29,7 +29,7 @@ workflow:
 PYTHON = "type: python\n  code: x\n  "
 PLAYBOOK = "type: playbook\n  path: child\n  "
 GIVEN = 'with: {doc: "{{ workload.blob }}"}'
-ITEMS = [*range(24)]
+ITEMS = [*range(9)]
 MOST_AT_ONCE = """
     select max(count) from (
       select count(*) from noetl.event where event_type = 'iteration_started' group by parent_event_id
@@ -78,7 +78,7 @@ async def test_a_turn_starts_fewer_items_with_large_inputs(database: Database, g
 
 async def test_an_item_larger_than_half_the_limit_is_started_alone(database: Database) -> None:
     """One by one."""
-    given = ", ".join(f'p{number}: "{{{{ workload.blob }}}}"' for number in range(6))
+    given = ", ".join(f'p{number}: "{{{{ workload.blob }}}}"' for number in range(3))
     await register(database, EACH.format(given=f"with: {{{given}}}", task=PYTHON, items=[1, 2, 3]))
     await start(database, payload=megabytes(1))
     while (await drain(database)).metrics.total(metric.TURNS):
@@ -102,12 +102,12 @@ async def test_a_smaller_template_limit_starts_fewer_items_a_turn(database: Data
 
 async def test_a_transaction_ends_after_large_turns_of_one_execution(database: Database) -> None:
     """Each of many steps may get the same value, so small inputs may give a large output."""
-    await register(database, fan_out(24, GIVEN))
+    await register(database, fan_out(12, GIVEN))
     await start(database, payload=megabytes(1))
     await drain(database)
-    assert await complete_jobs(database) == 24
+    assert await complete_jobs(database) == 12
     assert 2 <= (await drain(database)).metrics.largest_batch <= 9
-    assert await complete_jobs(database) == 24
+    assert await complete_jobs(database) == 12
     await drain(database)
     assert await value(database, "select status from noetl.execution") == "COMPLETED"
     assert await broken_invariants(database) == {}

@@ -9,6 +9,7 @@ from noetl_broker.store.connection import Connection, connect
 from noetl_broker.store.executions import Filter
 from noetl_broker.store.verify import Scope, Violation, verify
 from tests.brokers import PATIENCE_SECONDS, broken_invariants, register, rows, running, start
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.store.histories import CHILD, FAMILY, FORK
 
@@ -60,8 +61,8 @@ from noetl.execution
 where status = 'RUNNING' and path is not null
 order by hashint8(execution_id)
 limit 1"""
-START = "select noetl.start_execution($1) from generate_series(1, 4)"
-LOOKS = 25
+START = "select noetl.start_execution($1) from generate_series(1, 3)"
+LOOKS = 10
 # Executions that run until they are cancelled: more than the looks cancel.
 IDLE = "workflow: [{step: start, next: b}, {step: b, type: nobody, code: x}]"
 CANCEL_IDLE = (
@@ -78,6 +79,18 @@ async def repeat(database: Database, over: asyncio.Event, step: Step) -> None:
             await step(connection)
     finally:
         await connection.close()
+
+
+async def work(own: Connection) -> None:
+    """Lease and answer jobs, and pause if there were none."""
+    if not await own.fetch(WORK):
+        await leave_core()
+
+
+async def die(own: Connection) -> None:
+    """Lose all leases."""
+    await own.execute(DIE)
+    await leave_core()
 
 
 async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> None:
@@ -106,7 +119,7 @@ async def test_verify_finds_no_fault_in_a_busy_system(database: Database) -> Non
         elif len(ran) >= LOOKS:
             over.set()
 
-    steps: list[Step] = [start_and_verify, *[lambda own: own.fetch(WORK)] * 2, lambda own: own.execute(DIE)]
+    steps: list[Step] = [start_and_verify, work, work, die]
     async with running(database, reap_seconds=0.05), running(database, reap_seconds=0.05, batch_size=7):
         async with asyncio.timeout(3 * PATIENCE_SECONDS):
             await asyncio.gather(*(repeat(database, over, step) for step in steps))
