@@ -86,7 +86,7 @@ async def test_mail_is_read_while_the_answer_about_the_gate_is_late(database: Da
     await prepare(database)
     longest = 0.0
     async with SilentProxy(database) as proxy, running(proxy.database) as service, session(database) as other:
-        await asleep_again(database, other)
+        await asleep_again(database, service, other)
         assert proxy.hold_answers(LISTENER) == 1
         async with held_mail(other):
             await until(database, f"select not {GATE}")  # its answer is held
@@ -109,7 +109,7 @@ async def test_a_gate_that_is_taken_too_late_is_released_during_work(database: D
         running(proxy.database, sweep_seconds=600.0) as service,
         session(database) as other,
     ):
-        await asleep_again(database, other)
+        await asleep_again(database, service, other)
         proxy.hold_answers(LISTENER)
         async with held_mail(other):
             await until(database, f"select not {GATE}")
@@ -134,12 +134,19 @@ async def slept_since(service: Service) -> None:
             await leave_core()
 
 
-async def asleep_again(database: Database, other: Session[Any]) -> None:
-    """Wait until the daemon has released and taken the gate again: then its statements are prepared."""
+async def asleep_again(database: Database, service: Service, other: Session[Any]) -> None:
+    """Wait until the daemon has released and taken the gate again: then its statements are prepared.
+
+    It has the answers too: one on its way would be held.
+    """
     await until(database, GATE_HELD)
     async with held_mail(other):
         await until(database, f"select not {GATE}")
     await until(database, GATE_HELD)
+    assert service.listener is not None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (service.listener.gate_held and service.listener.look_gate_held):
+            await leave_core()
 
 
 @asynccontextmanager
