@@ -65,7 +65,7 @@ def named(state: str) -> str:
     return state or "hung up"
 
 
-@pytest.mark.parametrize("state, after", sample(AT_THE_START, 8))
+@pytest.mark.parametrize("state, after", sample(AT_THE_START, 5))
 async def test_a_daemon_waits_when_a_connection_of_its_start_is_refused(
     database: Database, state: str, after: int, tried: Tried
 ) -> None:
@@ -82,7 +82,7 @@ async def test_a_daemon_waits_when_a_connection_of_its_start_is_refused(
     tried(f"{named(state)} three times at connection {after} of a start", f"0 lost; all done after {seconds:.1f} s")
 
 
-@pytest.mark.parametrize("state, name", sample(AT_WORK, 6))
+@pytest.mark.parametrize("state, name", sample(AT_WORK, 4))
 async def test_a_working_daemon_retries_refused_connections(
     database: Database, state: str, name: str, tried: Tried
 ) -> None:
@@ -147,13 +147,13 @@ async def test_a_pool_that_cannot_grow_uses_its_connections(database: Database, 
     async with RefusingProxy(database) as proxy:
         proxy.refuse("53300", times=FOR_EVER, after=2, named=LANES)  # the first connection, and one of the pool
         async with running(proxy.database, lanes=4, batch_size=1) as service:
-            await start(database, count=100)
+            await start(database, count=40)
             seconds = await finish_all(database, patience=4 * PATIENCE_SECONDS)  # a lane pauses after each refusal
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not (refused := service.metrics.by_label(metric.FAULTS).get("53300", 0)):
                     await leave_core()
     assert await broken_invariants(database) == {}
-    tried(f"53300 whenever the pool would grow, {refused} times", f"0 lost; 100 executions in {seconds:.1f} s")
+    tried(f"53300 whenever the pool would grow, {refused} times", f"0 lost; 40 executions in {seconds:.1f} s")
 
 
 async def test_a_daemon_waits_for_the_connection_limit_of_its_role(
@@ -263,7 +263,7 @@ async def test_with_fail_fast_a_refused_connection_is_exit_code_69(
     )
 
 
-@pytest.mark.parametrize("state, after", sample(OF_A_WORKER, 4))
+@pytest.mark.parametrize("state, after", sample(OF_A_WORKER, 3))
 async def test_a_worker_retries_refused_connections(database: Database, state: str, after: int, tried: Tried) -> None:
     """At its start, and after it lost its connections."""
     await register(database, REST)

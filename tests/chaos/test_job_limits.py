@@ -19,6 +19,8 @@ from tests.postgres import Database
 from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
+RATED_KEYS, SLOW_KEYS = (1_000, 50) if LONG else (300, 20)
+PARTS = 10 if LONG else 1  # of 10,000 jobs each, far more than a round of leases looks at
 LEASE = "select queue_id, attempts from noetl.lease_jobs('w', $1, 60, array['slow'])"
 
 
@@ -32,18 +34,18 @@ async def test_no_key_is_ever_over_its_limit(database: Database, tried: Callable
     """From the events alone: neither more at once, nor more in any window of time."""
     # Three times the gap of a rate; `make soak` takes ten minutes.
     seconds = float(os.environ.get("NOETL_LIMITED_SECONDS", "20" if LONG else "6"))
-    found = await run_limited(database, seconds=seconds, rated_keys=1_000, slow_keys=50)
+    found = await run_limited(database, seconds=seconds, rated_keys=RATED_KEYS, slow_keys=SLOW_KEYS)
     tried(
-        "eight lease sessions, 1,000 keys with a rate, 50 with a concurrency",
+        f"eight lease sessions, {RATED_KEYS:,} keys with a rate, {SLOW_KEYS} with a concurrency",
         f"{found.leases:,} leases, 0 over; {found.used_of_rate:.2f} and {found.used_of_concurrency:.2f} of the allowed",
     )
     assert (found.over_rate, found.over_concurrency) == ([], [])
-    assert found.leases > 1_000 + 50 * CONCURRENCY
+    assert found.leases > RATED_KEYS + SLOW_KEYS * CONCURRENCY
 
 
 async def test_many_held_jobs_of_one_key_keep_no_other_key_waiting(database: Database) -> None:
     """Each round of leases takes one job of each key, however many are held."""
-    for part in range(10):  # a session allows a statement half a minute
+    for part in range(PARTS):  # a session allows a statement half a minute
         await execute(database, ADD.replace("k || ':' || n", f"'big:{part}:' || n"), "slow", 1, 10_000, 1, None)
     await execute(database, ADD, "slow", 100, 10, 1, None)
     for _ in range(10):
@@ -55,7 +57,7 @@ async def test_many_held_jobs_of_one_key_keep_no_other_key_waiting(database: Dat
         )
     left = "select limit_key from noetl.queue where status <> 'done' group by 1"
     assert await rows(database, left) == [("big",)]
-    assert await value(database, "select count(*) from noetl.queue where status = 'held'") == 100_000 - 11
+    assert await value(database, "select count(*) from noetl.queue where status = 'held'") == PARTS * 10_000 - 11
 
 
 JOBS = 800 if LONG else 24

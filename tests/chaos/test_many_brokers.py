@@ -20,12 +20,12 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-BROKERS = (1, 2, 4, 8)
+BROKERS = (1, 2, 4, 8) if LONG else (2, 8)
 LANES = 2
 TURNS_EACH = 10  # a start, eight answers of the branches, one of the join
 # In all runs together: enough to show a broken key.
-EXECUTIONS = 1_050 if LONG else 60
-MEETINGS = 100 if LONG else 10  # of two brokers that decide the same turn for certain
+EXECUTIONS = 1_050 if LONG else 30
+MEETINGS = 100 if LONG else 5  # of two brokers that decide the same turn for certain
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def test_without_the_lock_the_unique_turn_prevents_doubled_turns(
     turns = await value(database, "select count(*) from noetl.turn")
     assert await broken_invariants(database) == {}
     assert turns == (EXECUTIONS // len(BROKERS) * len(BROKERS) + MEETINGS) * TURNS_EACH
-    tried(f"lock off, 1 to 8 brokers, {turns} turns", f"0 doubled; conflicts by brokers {', '.join(counts)}")
+    tried(f"lock off, up to 8 brokers, {turns} turns", f"0 doubled; conflicts by brokers {', '.join(counts)}")
     assert len(conflicts) - before >= MEETINGS
 
 
@@ -107,5 +107,5 @@ async def test_with_the_lock_brokers_have_no_conflicts(
         await run_wide(database, brokers=brokers, executions=EXECUTIONS // len(BROKERS))
     turns = await value(database, "select count(*) from noetl.turn")
     assert await broken_invariants(database) == {}
-    tried(f"lock on, 1 to 8 brokers, {turns} turns", f"0 doubled; {len(conflicts)} conflicts")
+    tried(f"lock on, up to 8 brokers, {turns} turns", f"0 doubled; {len(conflicts)} conflicts")
     assert conflicts == {}

@@ -19,7 +19,8 @@ from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
 
-KILLS = 100 if LONG else 8
+KILLS = 100 if LONG else 4
+TIMERS = 500 if LONG else 150
 TERMINATE = """
 select count(pg_terminate_backend(pid))
 from pg_stat_activity
@@ -54,7 +55,7 @@ async def test_a_restart_of_postgres_loses_nothing(
     if not await value(database, "select exists (select from noetl.catalog where path = 'story')"):
         await prepare(database)
     async with running(database) as service:
-        acknowledged = await start(database, count=200)
+        acknowledged = await start(database, count=100)
         await until(database, "select count(*) > 20 from noetl.turn")
         before = service.metrics.total(metric.TURNS)
         await asyncio.to_thread(own_postgres.restart, mode)
@@ -85,8 +86,8 @@ async def test_timers_that_are_due_during_a_restart_fire_once(
         - {step: end}
         """
         await register(database, body, path="cool")
-    started = await start(database, "cool", count=500)
-    waiting = "select count(*) = 500 from noetl.wait where status = 'open' and execution_id = any ($1::bigint[])"
+    started = await start(database, "cool", count=TIMERS)
+    waiting = f"select count(*) = {TIMERS} from noetl.wait where status = 'open' and execution_id = any ($1::bigint[])"
     async with running(database), running(database):
         await until(database, waiting, started)
         spread = "update noetl.timer set due_at = clock_timestamp() + random() * interval '2 s'"
@@ -94,8 +95,8 @@ async def test_timers_that_are_due_during_a_restart_fire_once(
             database, f"with moved as ({spread} returning due_at) select noetl.ring_timers(min(due_at)) from moved"
         )
         await asyncio.to_thread(own_postgres.restart, mode)
-        ended = """
-            select count(*) = 500
+        ended = f"""
+            select count(*) = {TIMERS}
             from noetl.execution
             where status = 'COMPLETED' and execution_id = any ($1::bigint[])"""
         await until(database, ended, started)
@@ -103,7 +104,7 @@ async def test_timers_that_are_due_during_a_restart_fire_once(
         select count(*), count(distinct execution_id)
         from noetl.event
         where event_type = 'timer_due' and execution_id = any ($1::bigint[])"""
-    assert await rows(database, fired, started) == [(500, 500)]
+    assert await rows(database, fired, started) == [(TIMERS, TIMERS)]
     assert await rows(database, "select * from noetl.timer") == []
     tried(f"Postgres restarted ({mode}) while timers were due", "0 lost, 0 doubled")
 

@@ -23,8 +23,8 @@ from tests.simulation.random_plans import SIGNALS_FROM
 from tests.simulation.reference import Reference
 from tests.simulation.scenarios import Scenario, answer, scenario
 
-SEEDS = range(40)
-SIGNAL_SEEDS = range(SIGNALS_FROM, SIGNALS_FROM + 40)
+SEEDS = range(20)
+SIGNAL_SEEDS = range(SIGNALS_FROM, SIGNALS_FROM + 20)
 pytestmark = pytest.mark.simulation
 
 LEASE = """

@@ -67,7 +67,7 @@ async def test_results_of_children_are_gathered_by_index(database: Database) -> 
 async def test_at_most_concurrency_items_are_open(database: Database) -> None:
     """An item starts when another ends."""
     await prepare(database, concurrency=3)
-    await start(database, payload={"items": [2] * 120})
+    await start(database, payload={"items": [2] * 40})
     most = 0
     for _ in range(100):
         await drain(database)
@@ -79,16 +79,16 @@ async def test_at_most_concurrency_items_are_open(database: Database) -> None:
             break
         await complete_jobs(database)
     assert most == 3
-    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 120
+    assert len(await value(database, "select result from noetl.execution where path = 'story'")) == 40
     assert await inconsistencies(database) == {}
 
 
 async def test_a_wide_iterator_starts_a_hundred_items_a_turn(database: Database) -> None:
-    """A thousand items take ten turns, each with an event of its own."""
+    """Each further hundred takes another turn, with an event of its own."""
     await prepare(database, concurrency=10_000)
-    await start(database, payload={"items": [1] * 1000})
+    await start(database, payload={"items": [1] * 250})
     await drain(database)
-    assert await value(database, "select jsonb_array_length(result) from noetl.execution where path = 'story'") == 1000
+    assert await value(database, "select jsonb_array_length(result) from noetl.execution where path = 'story'") == 250
     starts = """
         select max(count)
         from (

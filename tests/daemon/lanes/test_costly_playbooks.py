@@ -37,8 +37,8 @@ BAD_TARGETS = (
 
 
 def slow(tag: str) -> str:
-    """Give a playbook that compiles for some seconds; each tag has its own cache entry."""
-    texts = (json.dumps("{{ " + "(" * 40 + f"{tag}{n}" + ")" * 40 + " }}") for n in range(2_000))
+    """Give a playbook that compiles in the thread of long texts; each tag has its own cache entry."""
+    texts = (json.dumps("{{ " + "(" * 40 + f"{tag}{n}" + ")" * 40 + " }}") for n in range(700))
     items = "".join(f"    - {text}\n" for text in texts)
     return f"workflow:\n- {{step: start, next: a}}\n- step: a\n  type: http\n  args:\n    x:\n{items}"
 
