@@ -28,9 +28,41 @@ LOOK = """
   links: [...document.querySelectorAll("[href], [action], [src]")].filter((one) =>
     new URL(one.getAttribute("href") ?? one.getAttribute("action") ?? one.getAttribute("src"), location.href).origin
     !== location.origin).length,
-  invisible: [...document.body.innerText].filter((one) => invisible.includes(one)).length,
-  shown: document.body.innerText.includes(`<${element}>`),
+  ...((text) => ({
+    invisible: [...invisible].filter((one) => text.includes(one)).length,
+    shown: text.includes(`<${element}>`),
+  }))(document.body.innerText),
 })
+"""
+# Lets the rules of colours look only at elements whose style no page before had in elements of the same styles.
+FIND = """
+() => {
+  const known = new Set(JSON.parse(sessionStorage.getItem("outlines")));
+  const shortened = (text) => {
+    let [one, two] = [0xdeadbeef, 0x41c6ce57];
+    for (let n = 0; n < text.length; n++) {
+      one = Math.imul(one ^ text.charCodeAt(n), 2654435761);
+      two = Math.imul(two ^ text.charCodeAt(n), 1597334677);
+    }
+    return `${one} ${two}`;
+  };
+  const outlines = new Map([[null, ""]]);
+  for (const element of document.querySelectorAll("*")) { // a parent comes before its children
+    const style = getComputedStyle(element);
+    outlines.set(element, shortened([
+      outlines.get(element.parentElement), element.localName, element.getAttribute("class"), style.color, style.fill,
+      style.backgroundColor, style.backgroundImage, style.opacity, style.fontSize, style.fontWeight, style.position,
+      style.textDecorationLine,
+    ].join()));
+  }
+  window.fresh = new Set([...outlines.keys()].filter((element) => element && !known.has(outlines.get(element))));
+  sessionStorage.setItem("outlines", JSON.stringify([...new Set([...known, ...outlines.values()])]));
+  for (const rule of axe._audit.rules.filter(({id}) => ["color-contrast", "link-in-text-block"].includes(id))) {
+    const {matches} = rule;
+    rule.matches = (node, ...others) => fresh.has(node) && matches.call(rule, node, ...others);
+  }
+  return fresh.size > 0;
+}
 """
 # A rule gives its own impact to all that it finds, so those of a slight impact are not run.
 CHECK = """
@@ -86,10 +118,12 @@ def look(page: Page, address: str) -> Seen:
     """Open a page, and look for what should not be there."""
     page.goto(address)
     texts = page.evaluate(LOOK, [hostile.ELEMENT, hostile.INVISIBLE])
+    has_new_colors = page.evaluate(FIND)
     violations = page.evaluate(CHECK)
-    page.emulate_media(color_scheme="dark")
-    violations += page.evaluate(CHECK_COLORS)
-    page.emulate_media(color_scheme="light")
+    if has_new_colors:
+        page.emulate_media(color_scheme="dark")
+        violations += page.evaluate(CHECK_COLORS)
+        page.emulate_media(color_scheme="light")
     return Seen(texts, violations)
 
 
