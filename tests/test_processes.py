@@ -98,13 +98,15 @@ def test_children_of_a_warm_command_are_as_those_of_a_new_interpreter(
     own = plain_environment() | {"NOETL_BROKER_DSN": NOWHERE, "NOETL_BROKER_HEALTH_PORT": "0"}
     with start(["run", "--processes", "2"], cwd=tmp_path, env=own | {"NOETL_BROKER_LOG_FORMAT": "json"}) as command:
         assert command.stderr is not None
-        log = map(json.loads, command.stderr)
-        children = started(log), started(log)
-        assert [parent_of(child) for child in children] == [command.pid] * 2
-        assert [os.getsid(child) for child in children] == [*children]
-        os.kill(children[0], signal.SIGKILL)
-        assert next(line["code"] for line in log if "a process died" in line["event"]) == -signal.SIGKILL
-        command.kill()
+        try:
+            log = map(json.loads, command.stderr)
+            children = started(log), started(log)
+            assert [parent_of(child) for child in children] == [command.pid] * 2
+            assert [os.getsid(child) for child in children] == [*children]
+            os.kill(children[0], signal.SIGKILL)
+            assert next(line["code"] for line in log if "a process died" in line["event"]) == -signal.SIGKILL
+        finally:
+            command.kill()
         command.communicate(timeout=PATIENCE_SECONDS)  # to the end of the last process
 
 

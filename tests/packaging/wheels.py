@@ -127,7 +127,9 @@ def install(wheel: Path, folder: Path) -> Program:
     The environment's own packages come first, so Python finds the wheel before this checkout.
     """
     program = _empty_environment(folder)
-    subprocess.run(_pip(program, "--no-index", "--no-deps", str(wheel)), check=True, timeout=PATIENCE_SECONDS)
+    subprocess.run(
+        _pip(program, "--no-index", "--no-deps", "--no-compile", str(wheel)), check=True, timeout=PATIENCE_SECONDS
+    )
     [packages] = folder.glob("lib/python3.*/site-packages")
     (packages / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     return program
