@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.conftest import plain_environment
+from tests.docs import warm_commands
 from tests.postgres import Database
 
 PATIENCE_SECONDS = 600
@@ -23,7 +24,8 @@ def blocks(page: str, form: str = "sh") -> list[str]:
 
 def run_script(commands: str, folder: Path, database: Database | None = None) -> subprocess.CompletedProcess[str]:
     """Run shell commands in a folder; the first that fails ends the run, and the test."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folders = [warm_commands.programs(), Path(sys.executable).parent, os.environ["PATH"]]
+    path = os.pathsep.join(str(each) for each in folders if each is not None)
     # Tests run in parallel, and only one process can have the port.
     environment = plain_environment() | {"PATH": path, "NOETL_BROKER_HEALTH_PORT": "0"}
     if database is not None:
