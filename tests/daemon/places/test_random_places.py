@@ -17,6 +17,7 @@ from tests.postgres import Database
 
 SEEDS = range(10_000_000, 10_000_000 + (200 if LONG else 2))
 STEPS = 60
+STEPS_OF_TWO = 180 if LONG else 90  # beside two brokers
 DRAINED = 0.7  # of the steps
 JOB = """
 workload: {key: 0}
@@ -209,7 +210,7 @@ async def test_two_brokers_at_once_leave_nobody_waiting(database: Database, seed
     await prepare(database)
     chance = Chance(database, seed)
     async with running(database), running(database):
-        for _ in range(3 * STEPS):
+        for _ in range(STEPS_OF_TWO):
             await chance.step()
             over = FAULTS["more hold a place than may"]
             assert await rows(database, over) == []
