@@ -16,6 +16,7 @@ from tests.postgres import Database
 
 Session = asyncpg.Connection
 PATIENCE_SECONDS = 120.0
+POLL_SECONDS = 0.005  # looks without end take a core from what they wait for
 UNHURRIED = "set idle_in_transaction_session_timeout = '5min'; set lock_timeout = '1min'"
 # The idle sessions of `reused_session`. Each is held by a generator, which its event loop closes when the loop ends.
 _Held = tuple["Session[Any]", AsyncGenerator["Session[Any]", None]]
@@ -119,6 +120,7 @@ async def blocked(own: Session[Any], *, sessions: int = 1) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await own.fetchval(waits) < sessions:
             await own.execute("select pg_stat_clear_snapshot()")
+            await asyncio.sleep(POLL_SECONDS)
 
 
 def refused(sqlstate: str, match: str | None = None) -> AbstractAsyncContextManager[None]:

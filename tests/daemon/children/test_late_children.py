@@ -23,6 +23,7 @@ from tests.brokers import (
     start,
     value,
 )
+from tests.chaos.under_load import leave_core
 from tests.daemon.children.test_worker_children import ANNOUNCE, CHILD, PARENT
 from tests.postgres import Database
 from tests.sessions import session
@@ -73,7 +74,7 @@ async def _run_until_mail_waits(database: Database) -> None:
     """Run a daemon until it meets mail that it may not decide yet."""
     async with running(database) as service, asyncio.timeout(PATIENCE_SECONDS):
         while not service.metrics.total(metric.LOCK_MISSES):
-            await value(database, "select 1")
+            await leave_core()
 
 
 WHERE = "select status, ended_at is not null, path from noetl.execution where execution_id = 77"

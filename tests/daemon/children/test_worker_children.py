@@ -21,6 +21,7 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 
 PARENT = """
@@ -222,7 +223,7 @@ async def _until_a_session_waits_for_a_lock(database: Database) -> None:
     waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await value(database, waiting):
-            pass
+            await leave_core()
 
 
 async def test_many_parents_and_children_end_in_any_order(database: Database) -> None:
@@ -244,7 +245,7 @@ async def _work_for(database: Database, parent: int) -> None:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await connection.fetchval("select count(*) from noetl.queue where execution_id = $1", parent):
-                pass
+                await leave_core()
         for n in range(4):
             child = await connection.fetchval("select noetl.start_execution('child', $1)", {"n": n})
             await connection.execute(ANNOUNCE, parent, child, n)

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from noetl_broker.daemon.garbage_collection import THRESHOLD, collect, collected_between_batches
-from tests.brokers import PATIENCE_SECONDS, register, running, start, until_ended, value
+from tests.brokers import PATIENCE_SECONDS, register, running, start, until_ended
+from tests.chaos.under_load import leave_core
 from tests.garbage import freeze_again
 from tests.postgres import Database
 
@@ -77,6 +78,6 @@ async def test_an_idle_daemon_collects_the_garbage_of_others(database: Database)
             await until_ended(database)
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while gone() is not None:  # the lane collects after its commit
-                    await value(database, "select 1")
+                    await leave_core()
             assert len(kept) == THRESHOLD + 1
     assert drains < DRAINS / 5

@@ -15,7 +15,7 @@ from noetl_broker.daemon.lane import ANOTHER_LANE_MAILS, Lane
 from noetl_broker.store import connection
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, execute, register, running, start, value
 from tests.chaos.killed_brokers import broker
-from tests.chaos.under_load import until
+from tests.chaos.under_load import leave_core, until
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -105,7 +105,7 @@ async def test_a_few_needless_notifications_in_a_row_wake_a_lane(database: Datab
             await until(database, WAIT, 1)
             assert lanes.on_mail()
             while lanes.shared.working > 1 or lanes.on_mail():
-                await value(database, "select 1")
+                await leave_core()
         await draining
     assert await value(database, QUEUED, 0)
 

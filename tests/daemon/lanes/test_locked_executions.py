@@ -13,8 +13,8 @@ from noetl_broker.daemon import lane, quarantine
 from noetl_broker.daemon.metrics import registry as metric
 from noetl_broker.daemon.service import Service
 from noetl_broker.store import connection
-from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, execute, register, running, start, value
-from tests.chaos.under_load import until
+from tests.brokers import PATIENCE_SECONDS, broken_invariants, complete_jobs, execute, register, running, start
+from tests.chaos.under_load import leave_core, until
 from tests.daemon.lanes.test_lanes import ENDED, QUEUED, QUICK, STEP, held
 from tests.postgres import Database
 from tests.sessions import session
@@ -35,11 +35,11 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine, "LASTING_SECONDS", 0.5)
 
 
-async def until_reported(database: Database, service: Service, trouble: str | None) -> None:
+async def until_reported(service: Service, trouble: str | None) -> None:
     """Wait until the daemon reports this trouble, or none."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (service.trouble is not None) if trouble is None else (trouble not in str(service.trouble)):
-            await value(database, "select 1")
+            await leave_core()
 
 
 @pytest.mark.parametrize("count, busy", [(1, 1), (60, 1), (60, 30)], ids=["alone", "one of many", "many"])
@@ -55,9 +55,9 @@ async def test_a_locked_row_delays_only_its_own_execution(database: Database, co
             await until(database, COMPLETED, count - busy)
             [quick] = await start(database, "quick")
             await until(database, ENDED, quick)
-            await until_reported(database, service, HOLDS)
+            await until_reported(service, HOLDS)
         await until(database, COMPLETED, count + 1)
-        await until_reported(database, service, None)
+        await until_reported(service, None)
     assert await broken_invariants(database) == {}
 
 
@@ -73,10 +73,10 @@ async def test_an_uncommitted_start_of_a_child_delays_only_its_parent(database: 
         await execute(database, WAIT_FOR, child)
         [quick] = await start(database, "quick")
         await until(database, ENDED, quick)
-        await until_reported(database, service, HOLDS)
+        await until_reported(service, HOLDS)
         await starter.execute("commit")
         await until(database, COMPLETED, 3)
-        await until_reported(database, service, None)
+        await until_reported(service, None)
     assert await broken_invariants(database) == {}
 
 

@@ -29,6 +29,7 @@ from tests.brokers import (
     until_ended,
     value,
 )
+from tests.chaos.under_load import leave_core
 from tests.health_port import request, samples
 from tests.postgres import Database
 from tests.roles import logins
@@ -122,11 +123,11 @@ async def test_a_broker_whose_turns_keep_failing_is_not_ready(database: Database
         before = await request(port, "/ready")
         await start(database)
         while not service.metrics.by_label(metric.FAULTS):
-            await execute(database, "select")
+            await leave_core()
         during = await request(port, "/ready")
         await execute(database, "drop trigger fail on noetl.turn")
         while not service.metrics.total(metric.TURNS) or service.trouble is not None:
-            await execute(database, "select")
+            await leave_core()
         after = await request(port, "/ready")
     assert (before.status, during.status, after.status) == (200, 503, 200)
     assert during.document["not_ready"] == ["broker: db: database: the server's disk is full"]
@@ -146,14 +147,14 @@ async def test_turns_are_counted_by_event_and_outcome(database: Database) -> Non
     async with running(database) as service, port_of(service) as port:
         [execution_id] = await start(database)
         while not await complete_jobs(database, {"ok": True}):
-            pass
+            await leave_core()
         await until_ended(database)
         for event_type in ("execution_start", "Made_Up"):
             await execute(
                 database, "insert into noetl.event (execution_id, event_type) values ($1, $2)", execution_id, event_type
             )
         while service.metrics.total(metric.TURNS) < 4:
-            await execute(database, "select")
+            await leave_core()
         found = await samples(port)
     turns = {labels[1:]: count for labels, count in found.items() if labels[0] == "turns_total"}
     assert turns == {
@@ -245,7 +246,7 @@ async def test_overdue_leases_are_a_gauge(database: Database) -> None:
     await observer.close()
     async with running(database, reap_seconds=0.05) as service, port_of(service) as port:
         while not service.metrics.get(metric.REAPED, "requeued"):
-            await execute(database, "select")
+            await leave_core()
         found = await samples(port)
     assert (overdue, found["reaped_total", "requeued"], found["leases_overdue",]) == ({(): 1.0}, 1, 0)
 
@@ -272,7 +273,7 @@ async def test_mail_that_only_the_sweep_found_is_counted(database: Database) -> 
     async with running(database, sweep_seconds=600.0) as service:  # no sweep comes before the notification
         assert service.listener is not None
         while not service.listener.gate_held:
-            await execute(database, "select")
+            await leave_core()
         await execute(
             database,
             """
@@ -281,27 +282,27 @@ async def test_mail_that_only_the_sweep_found_is_counted(database: Database) -> 
             execution_id,
         )
         while service.metrics.total(metric.TURNS) < 1:
-            await execute(database, "select")
+            await leave_core()
         rung = service.metrics.total(metric.SWEPT_MAIL)
     async with running(database, sweep_seconds=0.5) as service:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not service.metrics.total(metric.SWEPT_MAIL):  # mail that came before it slept does not count
-                await until_it_slept(database, service)
+                await until_it_slept(service)
                 await execute(
                     database,
                     """
                     insert into noetl.inbox (execution_id, event_id)
                     select execution_id, max(event_id) from noetl.event group by execution_id""",
                 )
-                await until_it_slept(database, service)
+                await until_it_slept(service)
     assert rung == 0
 
 
-async def until_it_slept(database: Database, service: Service) -> None:
+async def until_it_slept(service: Service) -> None:
     """Wait until a daemon has found nothing, slept, and found nothing again: then it sleeps behind the gate."""
     drains = service.metrics.total(metric.DRAINS)
     while service.metrics.total(metric.DRAINS) < drains + 2:
-        await execute(database, "select")
+        await leave_core()
 
 
 async def test_faults_are_counted_by_sqlstate(database: Database) -> None:
@@ -347,10 +348,10 @@ async def test_a_broker_is_live_while_one_of_its_databases_fails(database: Datab
     fleet = Databases(services, stopping)
     task = asyncio.create_task(fleet.run())
     while not (fleet.failed and services["good"].serving):
-        await execute(database, "select")
+        await leave_core()
     long_ago = services["empty"].progress_at = time.monotonic() - 1000.0
     while services["empty"].progress_at == long_ago:
-        await execute(database, "select")
+        await leave_core()
     status = status_of(services)
     stopping.set()
     await asyncio.wait_for(task, PATIENCE_SECONDS)
