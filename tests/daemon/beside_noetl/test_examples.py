@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from noetl_broker.playbook import PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
 from noetl_broker.store.catalog import register
 from tests.brokers import drain, rows, running, until_ended, value
+from tests.chaos.sampling import LONG
 from tests.noetl import (
     OWNERS,
     STEP,
@@ -67,10 +69,12 @@ FOREIGN = """
       and e.event_id is distinct from w.result_event_id"""
 
 
-@pytest.mark.parametrize(
-    "lost", [(), ("action_completed",), ("action_started", "step_result", "action_retry")], ids=str
-)
-@pytest.mark.parametrize("owner", OWNERS)
+OTHERS = ("action_started", "step_result", "action_retry")
+LOST: list[tuple[str, ...]] = [(), ("action_completed",), OTHERS]
+SAMPLE = [("broker", LOST[1]), ("broker", OTHERS), ("worker", LOST[0]), ("worker", LOST[1])]
+
+
+@pytest.mark.parametrize("owner, lost", [*product(OWNERS, LOST)] if LONG else SAMPLE, ids=str)
 async def test_examples_run_with_the_noetl_server_and_its_worker(
     noetl: NoETL, noetl_database: Database, owner: str, lost: Container[str]
 ) -> None:

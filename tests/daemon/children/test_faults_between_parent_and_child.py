@@ -320,13 +320,13 @@ async def test_an_index_in_a_workers_meta_makes_no_item(database: Database) -> N
 
 
 async def test_three_generations_end(database: Database) -> None:
-    """Two brokers and a hundred families, in which every third grandchild fails."""
+    """Two brokers and thirty families, in which every third grandchild fails."""
     await register(database, CALL.format(more='args: {n: "{{ workload.n }}"}'))
     await register(
         database, CALL.replace("path: child", "path: grandchild").format(more='args: {n: "{{ n }}"}'), path="child"
     )
     await register(database, WORK, path="grandchild")
-    for n in range(100):
+    for n in range(30):
         await start(database, payload={"n": n})
     await asyncio.gather(drain(database), drain(database))
     await execute(
@@ -341,7 +341,7 @@ async def test_three_generations_end(database: Database) -> None:
     assert await rows(database, counts) == [
         (path, status, count)
         for path in ("child", "grandchild", "story")
-        for status, count in (("COMPLETED", 66), ("FAILED", 34))
+        for status, count in (("COMPLETED", 20), ("FAILED", 10))
     ]
     assert await inconsistencies(database) == {}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from noetl_broker.store import turn_rows
 from noetl_broker.store.connection import connect
 from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
@@ -67,15 +68,18 @@ async def test_jobs_of_a_paused_execution_are_held_and_released(database: Databa
     assert await inconsistencies(database) == {}
 
 
-async def test_many_jobs_are_parked_and_released_in_bounded_turns(database: Database) -> None:
+async def test_many_jobs_are_parked_and_released_in_bounded_turns(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each further part is a turn of its own."""
+    monkeypatch.setattr(turn_rows, "MOST_HELD", 100)
     await register(database, WIDE)
-    (execution_id,) = await start(database, payload={"n": 1100})
+    (execution_id,) = await start(database, payload={"n": 110})
     await drain(database)
     held = "select count(*) from noetl.queue where status = 'held'"
     await execute(database, "select noetl.pause_execution($1)", execution_id)
     await drain(database)
-    assert await value(database, held) == 1100
+    assert await value(database, held) == 110
     await execute(database, "select noetl.resume_execution($1)", execution_id)
     await drain(database)
     assert await value(database, held) == 0

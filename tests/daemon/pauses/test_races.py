@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from noetl_broker.store.connection import Connection, connect
 from tests.brokers import drain, execute, register, rows, start
 from tests.consistency import inconsistencies
 from tests.postgres import Database
+from tests.sessions import reused_session
 
 STORY = """
 workflow:
@@ -26,17 +26,12 @@ async def settle(database: Database) -> None:
 
 async def both(database: Database, first: str, second: str, execution_id: int) -> None:
     """Commit two statements about an execution at the same moment, beside a broker."""
-    connections = [await connect(database, name="test") for _ in range(2)]
 
-    async def commit(connection: Connection, statement: str) -> None:
-        async with connection.transaction():
+    async def commit(statement: str) -> None:
+        async with reused_session(database) as connection, connection.transaction():
             await connection.execute(statement, execution_id)
 
-    try:
-        await asyncio.gather(*map(commit, connections, (first, second)), drain(database))
-    finally:
-        for connection in connections:
-            await connection.close()
+    await asyncio.gather(commit(first), commit(second), drain(database))
 
 
 async def test_a_pause_beside_a_completion_loses_nothing(database: Database) -> None:
