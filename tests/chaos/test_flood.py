@@ -19,7 +19,7 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-EXECUTIONS = 100 if LONG else 5  # one after the other, during the flood
+EXECUTIONS = 100 if LONG else 3  # one after the other, during the flood
 RINGS = 10_000  # in one transaction, each with another text: equal ones are sent once
 RING = "select pg_notify('noetl_event', gen_random_uuid()::text) from generate_series(1, $1::int)"
 SWEEP_SECONDS, PATIENCE_SECONDS = 60, 55

@@ -16,6 +16,7 @@ from tests.brokers import execute, register, rows, until_so_many_ended, value
 from tests.chaos.daemons import daemon
 from tests.chaos.sampling import LONG
 from tests.chaos.stopping_proxy import MOMENTS, Point, StoppingProxy
+from tests.chaos.under_load import leave_core
 from tests.postgres import Database
 from tests.sessions import session
 
@@ -51,7 +52,7 @@ async def until_all_listen(database: Database) -> None:
     )
     async with asyncio.timeout(60):
         while await value(database, listening) < BROKERS:
-            pass
+            await leave_core()
 
 
 async def test_four_brokers_start_each_moment_once_while_one_is_killed_every_second(

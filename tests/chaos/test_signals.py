@@ -27,7 +27,7 @@ from tests.sessions import session
 
 pytestmark = pytest.mark.chaos
 
-RACES = 10_000 if LONG else 200
+RACES = 10_000 if LONG else 100
 AT_ONCE = 100 if LONG else 50
 BODY = """
 workflow:

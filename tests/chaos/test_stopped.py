@@ -57,7 +57,7 @@ async def test_a_stopped_broker_is_replaced_and_its_late_commit_is_refused(
     await register_shapes(database)
     expected, points, first = await first_points(database)
     locking = points[points.index(Point(first.index("take_mail"), "after")) : -1]  # another broker must take its mail
-    points = sample(points, 6)
+    points = sample(points, 4)
     late = 0
     refused = []
     async with session(database) as connection, broker(database) as fresh:

@@ -12,9 +12,9 @@ import pytest
 
 from noetl_broker.daemon.lanes import Lanes
 from noetl_broker.store.connection import Connection
-from tests.brokers import broken_invariants, register, rows
+from tests.brokers import register, rows
 from tests.chaos.killed_brokers import broker, drain
-from tests.chaos.sampling import LONG
+from tests.chaos.sampling import LONG, sample
 from tests.chaos.shapes import register_shapes
 from tests.consistency import inconsistencies
 from tests.postgres import Database
@@ -179,7 +179,7 @@ async def undo_all(lanes: Lanes, connection: Connection) -> None:
     raise AssertionError("something is left for ever")
 
 
-@pytest.mark.parametrize("brokers", [1, 2, 4])
+@pytest.mark.parametrize("brokers", sample([1, 2, 4], 2))
 async def test_each_success_is_undone_once(
     database: Database, brokers: int, tried: Callable[[str, object], None]
 ) -> None:
@@ -206,7 +206,6 @@ async def test_each_success_is_undone_once(
             await undo_all(running[0], connection)
     for statement in (NOT_LISTED, TOO_MUCH, OUT_OF_ORDER, DOUBLED):
         assert await rows(database, statement) == []
-    assert await broken_invariants(database) == {}
     assert await inconsistencies(database) == {}
     counts = await rows(database, "select status, count(*) from noetl.undo group by status order by status")
     tried(f"{len(SEEDS) * EXECUTIONS} executions, {brokers} brokers", ", ".join(f"{n} {s}" for s, n in counts))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from tests.brokers import PATIENCE_SECONDS, complete_jobs, register, start, value
 from tests.postgres import Database
 
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 
 ONE_STEP = """
 workflow:
@@ -27,9 +27,9 @@ async def prepare(database: Database) -> None:
     await register(database, ONE_STEP)
 
 
-async def leave_core() -> None:
+async def leave_core(seconds: float = POLL_SECONDS) -> None:
     """Pause between two looks at what another process or task changes: looks without end take a core from it."""
-    await asyncio.sleep(POLL_SECONDS)
+    await asyncio.sleep(seconds)
 
 
 async def finish_all(database: Database, *, patience: float = PATIENCE_SECONDS) -> float:
@@ -42,12 +42,18 @@ async def finish_all(database: Database, *, patience: float = PATIENCE_SECONDS) 
     return time.monotonic() - began
 
 
-async def until(database: Database, condition: str, *arguments: object, patience: float = PATIENCE_SECONDS) -> float:
-    """Wait until a statement returns true; gives the seconds it took."""
+async def until(
+    database: Database,
+    condition: str,
+    *arguments: object,
+    patience: float = PATIENCE_SECONDS,
+    pause: float = POLL_SECONDS,
+) -> float:
+    """Wait until a statement returns true, with a pause after each look; gives the seconds it took."""
     began = time.monotonic()
     async with asyncio.timeout(patience):
         while not await value(database, condition, *arguments):
-            await leave_core()
+            await leave_core(pause)
     return time.monotonic() - began
 
 
