@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,7 @@ from noetl_broker.diagram.model import Picture, as_document
 from noetl_broker.diagram.svg import render_svg
 from noetl_broker.playbook import Playbook, PlaybookRules, compile_playbook
 from noetl_broker.resources import playbooks_folder
-from tests.cli.conftest import plain_environment
+from tests.docs.shell import run_script
 from tests.paths import path_of
 from tests.postgres import Database
 
@@ -69,14 +67,7 @@ def test_the_page_shows_the_pictures() -> None:
 def test_every_command_runs(database: Database, tmp_path: Path) -> None:
     """In a folder with the examples; one is in the catalog."""
     shutil.copytree(playbooks_folder(), tmp_path / "playbooks")
-    for line in ["noetl-broker register playbooks/diamond.yaml", *COMMANDS]:
-        subprocess.run(
-            ["/bin/sh", "-ec", line.replace("noetl-broker ", f"{sys.executable} -m noetl_broker ")],
-            cwd=tmp_path,
-            env=plain_environment() | {"NOETL_BROKER_DSN": database.dsn},
-            capture_output=True,
-            check=True,
-        )
+    run_script("\n".join(["noetl-broker register playbooks/diamond.yaml", *COMMANDS]), tmp_path, database)
     assert {file.suffix for file in tmp_path.glob("diamond.*")} == {".svg", ".mmd"}
 
 
