@@ -15,6 +15,14 @@ workflow:
 - {step: end}
 """
 BAD = 77  # the id of the bad event
+# For so few rows a truncation takes longer.
+CLEAR = "".join(
+    f"delete from noetl.{table};"
+    for table in (
+        *("catalog", "event", "queue", "execution", "execution_state", "turn", "inbox", "workflow", "transition"),
+        *("dead_letter", "workload", "workbook", "iteration"),
+    )
+)
 
 
 async def insert(database: Database, execution_id: int, columns: dict[str, Any]) -> None:
@@ -46,6 +54,11 @@ async def begin(database: Database) -> tuple[int, int]:
     victim, bystander = await start(database, count=2)
     await drain(database)
     return victim, bystander
+
+
+async def clear(database: Database) -> None:
+    """Give the next example an empty database."""
+    await execute(database, CLEAR)
 
 
 async def assert_healthy(database: Database, bystander: int) -> None:

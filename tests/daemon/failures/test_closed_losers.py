@@ -80,7 +80,6 @@ async def test_a_late_answer_of_a_closed_visit_changes_nothing(database: Databas
     await drain(database)
     assert await rows(database, "select status, result from noetl.execution where path = 'story'") == [("COMPLETED", 3)]
     assert await rows(database, STEP, "leased") == [("CANCELLED", 1)]
-    assert await broken_invariants(database) == {}
     assert await inconsistencies(database) == {}
 
 
@@ -115,5 +114,4 @@ async def test_a_join_that_gets_too_few_fails_the_execution(database: Database) 
     error = "select status, error ->> 'type', error ->> 'step' from noetl.execution"
     assert await rows(database, error) == [("FAILED", "need_not_met", "j")]
     assert await rows(database, STEP, "j") == [("FAILED", 1)]
-    assert await broken_invariants(database) == {}
     assert await inconsistencies(database) == {}

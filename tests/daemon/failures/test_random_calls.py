@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.bad_events import assert_healthy, begin
+from tests.bad_events import assert_healthy, begin, clear
 from tests.brokers import drain, execute, rows, value
 from tests.postgres import Database
 
@@ -67,20 +67,7 @@ CALLS: dict[str, tuple[str, list[st.SearchStrategy[Any]]]] = {
     ),
 }  # fmt: skip
 CALL = st.one_of([st.tuples(st.just(name), st.tuples(*arguments)) for name, (_, arguments) in CALLS.items()])
-# For so few rows a truncation takes longer.
-CLEAR = "".join(
-    f"delete from noetl.{table};"
-    for table in (
-        *("catalog", "event", "queue", "execution", "execution_state", "turn", "inbox", "workflow", "transition"),
-        *("dead_letter", "workload", "workbook", "iteration"),
-    )
-)
 RELAXED = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-async def clear(database: Database) -> None:
-    """Give the next example an empty database."""
-    await execute(database, CLEAR)
 
 
 @RELAXED

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.bad_events import assert_healthy, begin
+from tests.bad_events import assert_healthy, begin, clear
 from tests.brokers import execute, value
 from tests.postgres import Database
 
@@ -37,8 +37,7 @@ EVENT = st.fixed_dictionaries({
 @given(events=st.lists(EVENT, min_size=1, max_size=25))
 async def test_each_random_event_has_one_turn(database: Database, events: list[dict[str, Any]]) -> None:
     """No mail becomes a dead letter, and another execution ends."""
-    await execute(database, "truncate noetl.catalog, noetl.event, noetl.queue, noetl.execution, noetl.execution_state")
-    await execute(database, "truncate noetl.turn, noetl.inbox, noetl.workflow, noetl.transition, noetl.dead_letter")
+    await clear(database)
     victim, bystander = await begin(database)
     rows_of_json = [
         {**event, "event_id": n, "node_id": event["node_id"] and event["node_id"].format(victim)}

@@ -6,7 +6,7 @@ from noetl_broker.operations.retries import retry_failed
 from noetl_broker.playbook.diagnostics import PlaybookRules
 from noetl_broker.store.connection import connect
 from noetl_broker.store.history import load_history
-from tests.brokers import broken_invariants, complete_jobs, drain, execute, register, rows, start, value
+from tests.brokers import complete_jobs, drain, execute, register, rows, start, value
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 
@@ -56,7 +56,6 @@ async def test_a_retried_wait_keeps_its_moment_and_ended_ones_their_results(data
     await drain(database)
     statuses = await rows(database, "select status, count(*) from noetl.execution group by 1 order by 1")
     assert statuses == [("COMPLETED", 1), ("FAILED", 2)]
-    assert await broken_invariants(database) == {}
     assert await inconsistencies(database) == {}
 
 
@@ -95,5 +94,4 @@ async def test_a_retry_opens_an_approval_again_and_keeps_decisions(database: Dat
         "open": "bob",
         "decided": "ann",
     }
-    assert await broken_invariants(database) == {}
     assert await inconsistencies(database) == {}
