@@ -22,6 +22,7 @@ from noetl_broker.cli.main import COMMANDS
 from tests.warm_children import MESSAGE_BYTES, PID_BYTES, fork_children
 
 STATUS_BYTES = 4
+CONSOLE = "noetl_broker.console.app"
 
 
 def serve(control: socket.socket) -> tuple[str, list[str]]:
@@ -41,10 +42,12 @@ def serve(control: socket.socket) -> tuple[str, list[str]]:
             message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 4)
             if not message:
                 os._exit(0)
+            command = json.loads(message)
+            _import_console(command["arguments"])
             pid = os.fork()
             if pid == 0:
                 control.detach()
-                module, arguments = _become(json.loads(message), descriptors[:3])
+                module, arguments = _become(command, descriptors[:3])
                 child_of_command = fork_children() if "--processes" in arguments else None
                 return _become(*child_of_command) if child_of_command else (module, arguments)
             for descriptor in descriptors[:3]:
@@ -53,6 +56,15 @@ def serve(control: socket.socket) -> tuple[str, list[str]]:
             running[child] = pid, descriptors[3]
             waiting.register(child, select.POLLIN)
             control.send(pid.to_bytes(PID_BYTES, sys.byteorder))
+
+
+def _import_console(arguments: list[str]) -> None:
+    """Import the console before the first command that serves it: 400 ms, which the others need no more."""
+    if CONSOLE not in sys.modules and not {"console", "dev"}.isdisjoint(arguments):
+        for name in (CONSOLE, "noetl_broker.console.server"):
+            import_module(name)
+        gc.collect()
+        gc.freeze()
 
 
 def _become(command: dict[str, object], descriptors: list[int]) -> tuple[str, list[str]]:
