@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -24,6 +25,7 @@ from noetl_broker.store.schema_name import DEFAULT_SCHEMA
 from tests.brokers import drain
 from tests.garbage import freeze_again
 from tests.kept_database import Keeper, keeper, keeps_database
+from tests.kept_sessions import KeptSessions
 from tests.postgres import SCHEMA, SCHEMA_VARIABLE, Database, psycopg_connect
 from tests.processes import Process, start_command
 
@@ -31,6 +33,7 @@ __all__ = ["keeper"]
 
 PATIENCE_SECONDS = 120.0
 _broker: list[asyncio.Runner] = []  # at most one: the event loop of `decide`, as long as there is its database
+_sessions: list[KeptSessions] = []  # at most one
 
 
 def as_default(output: str) -> str:
@@ -51,8 +54,9 @@ def plain_environment() -> dict[str, str]:
 class Command:
     """Runs commands on one database, or on none."""
 
-    def __init__(self, folder: Path, dsn: str | None) -> None:
+    def __init__(self, folder: Path, dsn: str | None, *, keeps_sessions: bool = False) -> None:
         self.folder = folder
+        self._keeps_sessions = keeps_sessions
         # Tests run in parallel, so commands serve no port by default.
         alone = {"NOETL_BROKER_HEALTH_PORT": "0", "NOETL_BROKER_VERIFY_SECONDS": "0"}
         self.environment = plain_environment() | alone | ({"NOETL_BROKER_DSN": dsn} if dsn else {})
@@ -79,13 +83,21 @@ class Command:
         """Run a command in this process; output and exit code equal those of a process of its own."""
         wanted = self.environment | environment
         cleared: dict[str, str | None] = dict.fromkeys(os.environ.keys() - wanted.keys())
-        with contextlib.chdir(self.folder):
+        with contextlib.chdir(self.folder), self._sessions():
             result = CliRunner().invoke(cli, [*map(str, arguments)], env=cleared | wanted, prog_name="noetl-broker")
         if "run" in arguments:
             freeze_again()
         for stream in ("stdout_bytes", "stderr_bytes", "output_bytes"):
             setattr(result, stream, as_default(getattr(result, stream).decode()).encode())
         return result
+
+    def _sessions(self) -> contextlib.AbstractContextManager[None]:
+        """Lend the command the sessions of the one before, in a test that counts none."""
+        if not self._keeps_sessions or threading.current_thread() is not threading.main_thread():
+            return contextlib.nullcontext()
+        if not _sessions:
+            _sessions.append(KeptSessions())
+        return _sessions[0].lent()
 
     def close(self) -> None:
         """End all processes that still run."""
@@ -100,26 +112,26 @@ def database(request: pytest.FixtureRequest, _keeper: Keeper) -> Iterator[Databa
     if keeps_database(request.node):
         yield _keeper.take()
         if not _keeper.empty():
-            _close_broker()
+            _close_connections()
             _keeper.close()
     else:
-        _close_broker()
+        _close_connections()
         with _keeper.new() as database:
             yield database
-        _close_broker()
+        _close_connections()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _broker_of_file() -> Iterator[None]:
-    """Close the connections of `decide` with the file."""
+def _connections_of_file() -> Iterator[None]:
+    """Close the connections of `decide` and of commands with the file."""
     yield
-    _close_broker()
+    _close_connections()
 
 
 @pytest.fixture
-def command(database: Database, tmp_path: Path) -> Iterator[Command]:
+def command(request: pytest.FixtureRequest, database: Database, tmp_path: Path) -> Iterator[Command]:
     """Yield the command line on this test's migrated database."""
-    yield from _lend(Command(tmp_path, database.dsn))
+    yield from _lend(Command(tmp_path, database.dsn, keeps_sessions=keeps_database(request.node)))
 
 
 @pytest.fixture
@@ -150,10 +162,12 @@ def _lend(command: Command) -> Iterator[Command]:
     structlog.reset_defaults()
 
 
-def _close_broker() -> None:
-    """Close the connections of `decide`."""
+def _close_connections() -> None:
+    """Close the connections of `decide` and of commands."""
     while _broker:
         _broker.pop().close()
+    while _sessions:
+        _sessions.pop().close()
 
 
 def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
@@ -185,3 +199,15 @@ def rows(database: Database, statement: str, *arguments: object) -> list[tuple[A
     """Give the rows of one statement."""
     with psycopg_connect(database, autocommit=True) as connection:
         return connection.execute(statement, arguments).fetchall()
+
+
+def until_job_is(status: str, database: Database) -> None:
+    """Wait until a job is `leased` or `done`; the table tells of each change."""
+    with psycopg_connect(database, autocommit=True) as connection:
+        connection.execute("""
+            create function notify_test() returns trigger language plpgsql as
+                'begin notify changed_job; return null; end';
+            create trigger notify_test after update on noetl.queue execute function notify_test();
+            listen changed_job""")
+        while not connection.execute("select from noetl.queue where status = %s", (status,)).fetchall():
+            assert next(connection.notifies(timeout=PATIENCE_SECONDS), None) is not None
