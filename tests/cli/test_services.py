@@ -20,7 +20,7 @@ from noetl_broker.daemon.metrics.process_status import DatabaseStatus, ProcessSt
 from noetl_broker.daemon.metrics.registry import FAULTS
 from noetl_broker.daemon.metrics.values import MetricValues
 from noetl_broker.daemon.supervisor import Supervisor
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
 from tests.postgres import Database, psycopg_connect
 from tests.processes import LineProcess, Process
 
@@ -275,8 +275,7 @@ def test_a_second_signal_ends_at_once(command: Command, database: Database) -> N
     """It does not wait for the job: another worker gets it when its lease expires."""
     start_sleeping(command, 600)
     process = command.start("worker", "--types", "sleep", "--debug", NOETL_BROKER_DRAIN_SECONDS="300")
-    while rows(database, "select count(*) from noetl.queue where status = 'leased'") == [(0,)]:
-        assert process.poll() is None
+    until_job_is("leased", database)
     process.terminate()
     read_until(process, "stopping")
     process.terminate()
@@ -302,8 +301,7 @@ def test_worker_prints_its_counts_as_json(command: Command, database: Database, 
     """One document: the leased jobs, and the answers that counted."""
     start_sleeping(command, 0)
     worker = command.start("worker", *options, "--worker-id", "w9", "--json")
-    while rows(database, "select count(*) from noetl.event where event_type = 'action_completed'") == [(0,)]:
-        assert worker.poll() is None
+    until_job_is("done", database)
     worker.terminate()
     out, _ = worker.communicate(timeout=PATIENCE_SECONDS)
     assert json.loads(out) == {"worker_id": "w9", "leased": 1, "done": 1, "failed": 0, "cancelled": 0}

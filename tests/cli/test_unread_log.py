@@ -8,13 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, write_playbook
+from tests.cli.conftest import PATIENCE_SECONDS, Command, rows, until_job_is, write_playbook
 from tests.cli.test_services import start_sleeping
 from tests.postgres import Database, psycopg_connect
 from tests.processes import LineProcess, Process
@@ -106,9 +105,7 @@ def test_a_second_signal_ends_at_once_with_an_unread_log(
         supervisor.bind(environment["NOTIFY_SOCKET"])
         supervisor.settimeout(PATIENCE_SECONDS)
         worker = stack.enter_context(serving(command, log, "worker", "--types", "sleep", "--debug", **environment))
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while rows(database, "select count(*) from noetl.queue where status = 'leased'") == [(0,)]:
-            assert time.monotonic() < deadline
+        until_job_is("leased", database)
         worker.terminate()
         while supervisor.recv(1000) != b"STOPPING=1":
             pass
