@@ -252,7 +252,7 @@ async def test_work_ends_within_two_seconds(database: Database, tried: Tried) ->
     settings = {"reap_seconds": 0.1, "playbook_rules": KNOWN}
     async with running(database, **settings), watching(database) as watch, workers(database):
         for way, number in product(WAYS, range(ROUNDS)):
-            names = WORK if LONG or way == "cancel" else ("ignores SIGTERM with a child", "statement")
+            names = WORK if LONG or way == "cancel" else ("ignores SIGTERM with a child",)
             for name, seconds in (await measure(database, watch, way, names, number)).items():
                 took[way, name].append(seconds)
         await until(database, "select not exists (select from noetl.queue where status = 'leased')")

@@ -87,7 +87,7 @@ async def test_only_the_first_ten_thousand_failed_items_have_errors(database: Da
         database,
         """insert into noetl.iteration (execution_id, node_id, index, status, error)
         select $1::bigint, $1::bigint || ':it', index, 'FAILED', '{"message": "no"}'
-        from generate_series(3, 20000) index""",
+        from generate_series(3, 11000) index""",
         execution_id,
     )
     state = await value(database, "select length(tokens::text) from noetl.execution_state")
@@ -95,7 +95,7 @@ async def test_only_the_first_ten_thousand_failed_items_have_errors(database: Da
     assert await value(database, SEEN, execution_id) == 10_000
     assert await value(database, "select length(tokens::text) from noetl.execution_state") < state + 200
     await answer(database, "see", 1)
-    assert await value(database, "select jsonb_array_length(result) from noetl.execution") == 1 + 19_998
+    assert await value(database, "select jsonb_array_length(result) from noetl.execution") == 1 + 10_998
 
 
 @pytest.mark.parametrize("more", [JOBS, CHILDREN])
