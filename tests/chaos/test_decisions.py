@@ -10,6 +10,7 @@ import pytest
 
 from tests.brokers import register, rows, running, start, until_ended
 from tests.chaos.sampling import LONG
+from tests.chaos.under_load import leave_core
 from tests.consistency import inconsistencies
 from tests.postgres import Database
 from tests.sessions import session
@@ -42,6 +43,7 @@ async def decide_until(
         while not wanted <= {execution_id for execution_id, _ in +decided}:
             found = await person.fetchrow(PICK, random.randrange(3), left) or await person.fetchrow(PICK, 0, left)
             if found is None:
+                await leave_core()
                 continue
             transaction = person.transaction()
             await transaction.start()

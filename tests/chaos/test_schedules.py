@@ -25,7 +25,7 @@ pytestmark = pytest.mark.chaos
 PLAYBOOK = "workflow: [{step: start, next: end}, {step: end}]"
 BROKERS = 4
 SCHEDULES = 5
-SECONDS = 60 if LONG else 4
+SECONDS = 60 if LONG else 3
 # Moments by schedule: those that passed, those that were started or skipped, executions, and different keys of them.
 COUNTS = """
     select s.name, round(extract(epoch from s.since_at - s.created_at)) as passed, s.started + s.skipped, s.started,

@@ -22,8 +22,8 @@ from tests.postgres import Database
 
 pytestmark = pytest.mark.chaos
 
-EXECUTIONS = 400 if LONG else 30
-INCIDENTS = 60 if LONG else 6
+EXECUTIONS = 400 if LONG else 15
+INCIDENTS = 60 if LONG else 3  # one of each kind at least
 LEASE_SECONDS = 1
 # Shifts the clock of a worker by an hour.
 SHIFTED = """
