@@ -16,6 +16,7 @@ from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import psycopg
 import pytest
 import structlog
 from click.testing import CliRunner, Result
@@ -34,6 +35,7 @@ __all__ = ["keeper"]
 PATIENCE_SECONDS = 120.0
 _broker: list[asyncio.Runner] = []  # at most one: the event loop of `decide`, as long as there is its database
 _sessions: list[KeptSessions] = []  # at most one
+_asked: dict[Database, psycopg.Connection[Any] | None] = {}  # the session of `rows` and `execute`, by kept database
 
 
 def as_default(output: str) -> str:
@@ -110,7 +112,9 @@ class Command:
 def database(request: pytest.FixtureRequest, _keeper: Keeper) -> Iterator[Database]:
     """Yield a migrated database without rows, mostly with the broker's connections of the test before."""
     if keeps_database(request.node):
-        yield _keeper.take()
+        database = _keeper.take()
+        _asked.setdefault(database)
+        yield database
         if not _keeper.empty():
             _close_connections()
             _keeper.close()
@@ -168,6 +172,9 @@ def _close_connections() -> None:
         _broker.pop().close()
     while _sessions:
         _sessions.pop().close()
+    for connection in filter(None, _asked.values()):
+        connection.close()
+    _asked.clear()
 
 
 def write_playbook(folder: Path, body: str, *, path: str = "examples/story") -> Path:
@@ -191,14 +198,27 @@ def decide(database: Database) -> None:
 
 def execute(database: Database, statement: str) -> None:
     """Run one statement without rows."""
-    with psycopg_connect(database, autocommit=True) as connection:
+    with _asking(database) as connection:
         connection.execute(statement)
 
 
 def rows(database: Database, statement: str, *arguments: object) -> list[tuple[Any, ...]]:
     """Give the rows of one statement."""
-    with psycopg_connect(database, autocommit=True) as connection:
+    with _asking(database) as connection:
         return connection.execute(statement, arguments).fetchall()
+
+
+@contextlib.contextmanager
+def _asking(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """Lend the session of the kept database for one statement, or a new one to a test that has its own."""
+    if database not in _asked:
+        with psycopg_connect(database, autocommit=True) as connection:
+            yield connection
+        return
+    kept = _asked[database]
+    if kept is None or kept.closed:
+        kept = _asked[database] = psycopg_connect(database, autocommit=True)
+    yield kept
 
 
 def until_job_is(status: str, database: Database) -> None:

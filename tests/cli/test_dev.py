@@ -170,7 +170,9 @@ def test_dev_prints_its_places_as_one_json_document(folder: Path) -> None:
     assert httpx.get(f"{document['console']}/api/v1/executions", timeout=PATIENCE_SECONDS).status_code == 200
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
-    assert (process.returncode, out, err.split(" error:")[0]) == (0, "", "broken.yaml:4:32:")
+    # Another program may have the default port, such as a test of another run.
+    found = [line.split(" error:")[0] for line in err.splitlines() if "another program has port" not in line]
+    assert (process.returncode, out, found) == (0, "", ["broken.yaml:4:32:"])
     command.close()
 
 
