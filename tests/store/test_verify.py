@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,11 +19,19 @@ from noetl_broker.store.executions import Filter
 from noetl_broker.store.verify import CHECKS, TABLES, TURNS, Scope, verify
 from tests.brokers import drain, execute, rows, value
 from tests.conftest import cloned
+from tests.kept_database import LOOP
 from tests.postgres import Database, Server
+from tests.sessions import Session, reused_session
 from tests.store.breaches import BREACHES, DEEP_BREACHES, Breach
 from tests.store.histories import make_histories
 
 pytestmark = pytest.mark.own_database
+EVERYTHING = Scope()
+PATHS = """
+    select x.execution_id, x.path from noetl.execution x
+    union
+    select e.execution_id, c.path from noetl.event e join noetl.catalog c on c.catalog_id = e.catalog_id"""
+Found = dict[str, set[str]]  # paths of executions with faults, by statement or invariant
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +56,38 @@ async def id_of(database: Database, path: str) -> int:
     return int(await value(database, "select min(execution_id) from noetl.execution where path = $1", path))
 
 
-async def write_breach(database: Database, breach: Breach) -> None:
-    """Write the fault of a breach."""
-    await execute(database, breach.statements.replace(":id", str(await id_of(database, breach.path))))
+@pytest.fixture(scope="module")
+def shared(maintenance: psycopg.Connection, postgres_server: Server, histories: Database) -> Iterator[Database]:
+    """Yield a copy for tests that roll back what they write."""
+    yield from cloned(maintenance, postgres_server, histories.name)
 
 
-EVERYTHING = Scope()
-PATHS = """
-    select x.execution_id, x.path from noetl.execution x
-    union
-    select e.execution_id, c.path from noetl.event e join noetl.catalog c on c.catalog_id = e.catalog_id"""
-Found = dict[str, set[str]]  # paths of executions with faults, by statement or invariant
+async def faults_of_breach(database: Database, breach: Breach, *, deep: bool = False) -> Found:
+    """Write the fault of a breach, verify, and roll back."""
+    damaged = await id_of(database, breach.path)
+    async with reused_session(database) as connection:
+        damage = connection.transaction(isolation="repeatable_read")
+        await damage.start()
+        try:
+            await connection.execute(breach.statements.replace(":id", str(damaged)))
+            return await faults_of(connection, deep=deep)
+        finally:
+            await damage.rollback()
 
 
 async def verify_all(database: Database, scope: Scope = EVERYTHING, *, deep: bool = False) -> Found:
     """Run `verify`. Return the paths with faults by statement, or by invariant for the core."""
     connection = await connect(database, name="test")
     try:
-        report = await verify(connection, scope, deep=PlaybookRules() if deep else None)
-        paths = {row[0]: row[1] for row in await connection.fetch(PATHS)}
+        return await faults_of(connection, scope, deep=deep)
     finally:
         await connection.close()
+
+
+async def faults_of(connection: Session[Any], scope: Scope = EVERYTHING, *, deep: bool = False) -> Found:
+    """Verify in a session."""
+    report = await verify(connection, scope, deep=PlaybookRules() if deep else None)
+    paths = {row[0]: row[1] for row in await connection.fetch(PATHS)}
     faults: Found = defaultdict(set)
     for check, _, broken, examples in ((v.check, v.most, v.broken, v.examples) for v in report.verdicts):
         assert broken == len(examples)
@@ -86,18 +106,18 @@ async def test_undamaged_executions_of_every_kind_pass(database: Database) -> No
     assert await verify_all(database, deep=True) == {}
 
 
+@LOOP
 @pytest.mark.parametrize("breach", BREACHES, ids=attrgetter("what"))
-async def test_each_breach_is_reported_by_its_checks_only(database: Database, breach: Breach) -> None:
+async def test_each_breach_is_reported_by_its_checks_only(shared: Database, breach: Breach) -> None:
     """On the damaged execution only."""
-    await write_breach(database, breach)
-    assert await verify_all(database) == {check: {breach.path} for check in breach.seen}
+    assert await faults_of_breach(shared, breach) == {check: {breach.path} for check in breach.seen}
 
 
+@LOOP
 @pytest.mark.parametrize("breach", DEEP_BREACHES, ids=attrgetter("what"))
-async def test_a_deep_check_reports_differences_of_the_core(database: Database, breach: Breach) -> None:
+async def test_a_deep_check_reports_differences_of_the_core(shared: Database, breach: Breach) -> None:
     """It compares rows with the replayed turns, and conditions with their events."""
-    await write_breach(database, breach)
-    assert await verify_all(database, deep=True) == {check: {breach.path} for check in breach.seen}
+    assert await faults_of_breach(shared, breach, deep=True) == {check: {breach.path} for check in breach.seen}
 
 
 async def test_a_deep_check_reports_a_missing_playbook(database: Database) -> None:
