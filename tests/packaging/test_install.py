@@ -46,7 +46,7 @@ async def test_the_wheel_works_without_and_with_its_extras(wheel: Path, place: P
 async def _is_a_broker_and_a_worker(program: Program, empty_database: Database) -> None:
     """Run it on an empty database, by command and by `python -m`; commands that need an extra name it."""
     assert has(program, *MODULES) == [False] * len(MODULES)
-    for arguments in (("migrate",), ("register", str(EXAMPLE)), ("run", "--drain")):
+    for arguments in (("migrate",), ("register", str(EXAMPLE))):
         answer = program.run(*arguments, database=empty_database)
         assert answer.returncode == 0, answer.stderr
     broker, worker = (program.serve(name, empty_database) for name in ("run", "worker"))
